@@ -1,0 +1,43 @@
+# Everything runs in .venv, which the first target makes; nothing but Python 3.11+ has to be there.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs bench clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+demo: .venv/.ready ## Kill workers with real jobs in their hands, then get every job back
+	@$(BIN)/jq demo
+
+test: .venv/.ready ## Run every test; starts its own PostgreSQL
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+lint: .venv/.ready ## ruff, mypy strict, import contracts, generated files up to date
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m solidjq_cli.generate --check
+
+format: .venv/.ready ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: .venv/.ready ## Write the generated docs and shell completions anew
+	$(BIN)/python -m solidjq_cli.generate
+
+bench: .venv/.ready ## Print speed as ratios to plain SQL
+	$(BIN)/python bench/run.py $(ARGS)
+
+clean: ## Remove all that make made
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The command line of solidjq: parse, one call into the core, render."""

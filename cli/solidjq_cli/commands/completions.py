@@ -1,0 +1,33 @@
+"""``jq completions``."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Shell(StrEnum):
+    """The shells that have a script."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("completions")(completions)
+
+
+def completions(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="For which shell.")]) -> None:
+    """Print a shell's completion script.
+
+    \b
+    Examples:
+      jq completions bash > ~/.local/share/bash-completion/completions/jq
+      jq completions zsh > "${fpath[1]}/_jq"
+      jq completions fish > ~/.config/fish/completions/jq.fish
+    """
+    from solidjq_cli.completion_scripts import script
+
+    typer.echo(script(shell.value, context.find_root().info_name or "jq"), nl=False)

@@ -1,0 +1,331 @@
+"""``jq demo``: the whole story, with real processes and a real kill -9."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from solidjq_cli import config
+from solidjq_cli.exits import Exit
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from solidjq import Database
+    from solidjq.processes import Process
+
+MODULE = "solidjq_cli.demo_jobs"
+JOBS = {"send_receipt": 4, "resize_image": 4, "build_report": 8}
+THRESHOLD = 2  # seconds; nobody watches a demo for five minutes
+PATIENCE = 20.0  # seconds before the demo gives up on something that should happen
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demo")(demo)
+
+
+def demo(database: config.DatabaseOption = None) -> None:
+    """Watch jobs survive the death of their workers, for real.
+
+    Starts workers on a temporary queue, kills one with kill -9 and later the whole process tree, prunes, shows what
+    failed, retries it, and counts every job. Prints each command that it runs. Takes less than half a minute, leaves
+    nothing behind, and exits with 1 if a job was lost.
+
+    With --database it uses that database, if no process is registered and no job is claimed there: its alive threshold
+    of 2 seconds would prune healthy workers. JQ_DATABASE_URL is not looked at.
+
+    \b
+    Examples:
+      jq demo
+      jq demo --database postgres://user@host/scratch
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.INTERRUPTED))  # so that it cleans up
+    folder = Path(tempfile.mkdtemp(prefix="jq-demo-"))
+    try:
+        with _queue(config.given_url(database), folder) as opened:
+            code = _Demo(opened, folder).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    raise typer.Exit(code)
+
+
+class _StuckError(Exception):
+    """Something that should have happened did not."""
+
+
+class _Demo:
+    def __init__(self, database: "Database", folder: Path) -> None:
+        from solidjq.urls import spelled
+        from solidjq_cli.demo_jobs import JOURNAL, QUEUE
+
+        self._database = database
+        self._journal = folder / "journal"
+        self._journal.touch()
+        self._log = folder / "work.log"
+        self._queue_name = QUEUE
+        self._died = ("failed", "list", "--died", "--queue", QUEUE)
+        self._environment = {
+            **os.environ,
+            "JQ_DATABASE_URL": spelled(database.url),
+            JOURNAL: str(self._journal),
+        }
+        self._work: subprocess.Popen[bytes] | None = None
+        self.job_ids: list[str] = []
+
+    def run(self) -> Exit:
+        """Tell the story; return 0 if every job finished."""
+        try:
+            self._story()
+        except _StuckError as error:
+            _tell(f"The demo is stuck: {error}. What the workers said:")
+            _tell(self._log.read_text() if self._log.exists() else "nothing")
+            return Exit.UNEXPECTED
+        finally:
+            self._kill_everything()
+        return self._verdict()
+
+    def _story(self) -> None:
+        _tell(f"Each $ is a command that really runs, on the queue {self._database}")
+        _head(f"{sum(JOBS.values())} jobs of {len(JOBS)} classes")
+        for name, count in JOBS.items():
+            lines = "".join(f"[{number}]\\n" for number in range(1, count + 1))
+            _tell(f"$ printf '{lines}' | jq enqueue {name} --stdin --import {MODULE} -o ids")
+            enqueued = self._jq(
+                "enqueue", name, "--stdin", "--import", MODULE, "-o", "ids", stdin=lines.replace("\\n", "\n")
+            )
+            _tell(" ".join(enqueued.split()))
+            self.job_ids += enqueued.split()
+
+        _head("Two workers start. One is killed with jobs in its hands")
+        started = self._start_work()
+        victim = self._wait(lambda: self._busy(started), "a worker with a running report")
+        self._kill([victim])
+        self._wait(self._count_failed, "its supervisor to fail its jobs")
+        _tell("Its supervisor saw it die, failed the jobs it held, and started another worker.")
+        self._show(*self._died)
+
+        _head("Then the whole tree dies: supervisor, workers, dispatcher. Nobody is left to notice")
+        started = self._started()
+        self._wait(lambda: self._busy(started), "another running report")
+        dead = self._processes()
+        self._kill(dead)
+        _tell(
+            f"{sum(process.claimed for process in self._processes())} jobs are claimed by processes that are no more."
+        )
+
+        _head(f"A line for cron: prune what was silent for {THRESHOLD} seconds (on a real queue: 300)")
+        self._wait(self._all_silent, f"their heartbeats to be {THRESHOLD} seconds old")
+        self._show("prune", "--alive-threshold", str(THRESHOLD))
+        self._show(*self._died)
+        _tell("Nothing retries them by itself: one of them may be what killed its process.")
+
+        _head("A person looked at them, and puts them back to work")
+        _tell(f"$ jq {shlex.join(self._died)} -o ids | jq retry - --reason 'killed by the demo'")
+        died = self._jq(*self._died, "-o", "ids")
+        self._jq("retry", "-", "--reason", "killed by the demo", stdin=died, shown=True)
+        self._start_work()
+        self._wait(self._all_finished, "every job to finish")
+        self._stop_work()
+        self._show("queues", "list")
+
+    # -- what it does -------------------------------------------------------------------------------------------------
+
+    def _show(self, *arguments: str) -> None:
+        _tell(f"$ jq {shlex.join(arguments)}")
+        self._jq(*arguments, shown=True)
+
+    def _jq(self, *arguments: str, stdin: str = "", shown: bool = False) -> str:
+        done = subprocess.run(  # noqa: S603  (our own program)
+            _program(arguments),
+            env=self._environment,
+            input=stdin,
+            stdout=None if shown else subprocess.PIPE,
+            check=False,
+            text=True,
+        )
+        if done.returncode != Exit.DONE:
+            raise _StuckError(f"jq {arguments[0]} ended with exit code {done.returncode}")
+        return done.stdout or ""
+
+    def _start_work(self) -> int:
+        """Start workers; return how many reports had been started before."""
+        arguments = (
+            *("work", "--import", MODULE, "--queues", self._queue_name, "--processes", "2", "--threads", "2"),
+            *("--heartbeat", "0.5", "--alive-threshold", str(THRESHOLD)),
+        )
+        _tell(f"$ jq {shlex.join(arguments)} &")
+        started = self._started()
+        with self._log.open("ab") as log:
+            # A session of its own: Ctrl-C is for the demo, which then ends the workers itself.
+            self._work = subprocess.Popen(  # noqa: S603  (our own program)
+                _program(arguments), env=self._environment, stderr=log, stdout=log, start_new_session=True
+            )
+        return started
+
+    def _stop_work(self) -> None:
+        if self._work is None:
+            return
+        _tell(f"$ kill -TERM {self._work.pid}")
+        self._work.terminate()
+        try:
+            self._work.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise _StuckError("the supervisor does not stop") from None
+
+    def _kill(self, dead: "Sequence[Process]") -> None:
+        _tell(f"$ kill -9 {' '.join(str(process.pid) for process in dead)}")
+        for process in dead:
+            os.kill(process.pid, signal.SIGKILL)
+        for process in dead:
+            _tell(f"  {process.name} held {process.claimed} jobs" if process.claimed else f"  {process.name}")
+
+    def _kill_everything(self) -> None:
+        """Leave no process behind, however the demo ends."""
+        if self._work is None:
+            return
+        self._work.kill()
+        self._work.wait()
+        for process in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+    # -- what it looks at ---------------------------------------------------------------------------------------------
+
+    def _wait(self, condition: Callable[[], Any], what: str) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if found := condition():
+                return found
+            time.sleep(0.05)
+        raise _StuckError(f"waited {PATIENCE:g} seconds for {what}")
+
+    def _processes(self) -> "list[Process]":
+        from solidjq.processes import list_processes
+
+        with self._database.read() as connection:
+            return list_processes(connection)
+
+    def _busy(self, started: int) -> "Process | None":
+        """Return the worker that holds the most, once a report was started after the first ``started``."""
+        if self._started() <= started:
+            return None
+        return max((p for p in self._processes() if p.claimed), key=lambda p: p.claimed, default=None)
+
+    def _started(self) -> int:
+        return sum(line.startswith("started build_report") for line in self._lines())
+
+    def _lines(self) -> list[str]:
+        return self._journal.read_text().splitlines()
+
+    def _all_silent(self) -> bool:
+        return not any(process.is_alive(THRESHOLD) for process in self._processes())
+
+    def _count(self, state: str) -> int:
+        from solidjq.lookup import find_jobs
+
+        with self._database.read() as connection:
+            found = find_jobs(connection, self.job_ids)
+        return sum([each.value for each in view.states] == [state] for views in found.values() for view in views)
+
+    def _count_failed(self) -> int:
+        return self._count("failed")
+
+    def _all_finished(self) -> bool:
+        return self._count("finished") == len(self.job_ids)
+
+    def _verdict(self) -> Exit:
+        ended = {line.removeprefix("ended ") for line in self._lines() if line.startswith("ended ")}
+        expected = {f"{name} {number}" for name, count in JOBS.items() for number in range(1, count + 1)}
+        finished = self._count("finished")
+        if lost := sorted(expected - ended):
+            _tell(f"\nLOST: never ended: {', '.join(lost)}")
+        if lost or finished != len(expected):
+            _tell(f"\nOnly {finished} of {len(expected)} jobs are finished.")
+            return Exit.UNEXPECTED
+        _tell(f"\nAll {len(expected)} jobs are finished; none was lost. Now your own queue: jq --help")
+        return Exit.DONE
+
+
+def _program(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-P", "-m", "solidjq_cli", *arguments]
+
+
+def _head(text: str) -> None:
+    _tell(f"\n# {text}")
+
+
+def _tell(text: str) -> None:
+    typer.echo(text)
+    sys.stdout.flush()
+
+
+# -- the queue --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _queue(given: str | None, folder: Path) -> "Iterator[Database]":
+    """Give a queue for the demo; take everything that the demo put into it away afterwards."""
+    from solidjq import schema
+    from solidjq.init import initialize, open_database
+
+    database = open_database(f"sqlite:{folder}/queue.sqlite3" if given is None else given)
+    created = set(initialize(database).created)
+    _refuse_if_in_use(database)
+    with database.read() as connection:
+        before = _last_ids(connection)
+    try:
+        yield database
+    finally:
+        if given is not None:
+            database.transact(_remove_since, before)
+            for metadata in (schema.jq, schema.solid_queue):
+                mine = [table for table in metadata.sorted_tables if table.name in created]
+                database.transact(metadata.drop_all, tables=mine)
+        database.close()
+
+
+def _refuse_if_in_use(database: "Database") -> None:
+    from solidjq.errors import RefusedError
+    from solidjq.processes import list_processes
+    from solidjq.pruning import find_orphans
+
+    with database.read() as connection:
+        if list_processes(connection) or find_orphans(connection):
+            raise RefusedError(f"{database} is in use; the demo would prune its workers. Name a scratch database")
+
+
+def _last_ids(connection: "Connection") -> dict[str, int]:
+    """Return the highest id of each table that the demo adds rows to and does not clear itself."""
+    from sqlalchemy import func, select
+
+    from solidjq import schema
+
+    return {
+        table.name: connection.scalar(select(func.max(table.c.id))) or 0
+        for table in (schema.jobs, schema.operations, schema.failures)
+    }
+
+
+def _remove_since(connection: "Connection", last_ids: dict[str, int]) -> None:
+    from sqlalchemy import delete
+
+    from solidjq import schema
+    from solidjq_cli.demo_jobs import QUEUE
+
+    # The execution rows go with their jobs.
+    mine = schema.jobs.c.queue_name == QUEUE
+    connection.execute(delete(schema.jobs).where(mine, schema.jobs.c.id > last_ids[schema.jobs.name]))
+    for table in (schema.operations, schema.failures):
+        connection.execute(delete(table).where(table.c.id > last_ids[table.name]))
+    connection.execute(delete(schema.processes))

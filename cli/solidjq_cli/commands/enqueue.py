@@ -1,0 +1,150 @@
+"""``jq enqueue``."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from solidjq_cli import columns, config
+from solidjq_cli.render import Output, records
+from solidjq_cli.times import parse_duration, parse_time
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from solidjq import Job
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("enqueue")(enqueue)
+
+
+def enqueue(
+    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="The job's class, or its name in Python.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="JSON where it is JSON, else text.")
+    ] = None,
+    keyword: Annotated[
+        list[str] | None, typer.Option("--keyword", "-k", metavar="NAME=VALUE", help="A keyword argument.")
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", metavar="NAME", help="Default: the job's own, else default.")
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(
+            "--priority",
+            metavar="N",
+            min=-config.MOST_INTEGER,
+            max=config.MOST_INTEGER,
+            help="Smaller is sooner.",
+        ),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="Not before then: a time; or 15m, 2h, 3d from now.")
+    ] = None,
+    read: Annotated[
+        bool, typer.Option("--stdin", help="One job a line of standard input: a JSON list of arguments.")
+    ] = False,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Take queue, priority and limit from @job there."),
+    ] = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Enqueue a job, Ruby's or Python's.
+
+    \b
+    Examples:
+      jq enqueue ReportJob 42 --queue mailers
+      jq enqueue send_report '{"year": 2026}' -k format=pdf --at 15m
+      jq enqueue ResizeJob --stdin < lines-of-json-lists
+    """
+    from solidjq import queue as queues
+    from solidjq.batching import in_batches
+    from solidjq.errors import UsageError
+    from solidjq.lookup import find_jobs
+
+    if read and arguments:
+        raise UsageError("with --stdin the arguments come from standard input")
+    opened = config.opened(database)
+    job = _job(class_name, modules)
+    job = job.set(queue=queue, priority=priority)
+    if at is not None:
+        duration = parse_duration(at)
+        if duration is None:
+            job = job.set(at=parse_time(at, opened.now(), "--at"))
+        else:
+            job = job.set(delay=duration.total_seconds())
+    kwargs = dict(_keyword(text) for text in keyword or [])
+    calls = _lines() if read else iter([[_value(text) for text in arguments or []]])
+    # All of them or none, in one transaction: half a file of jobs would be hard to complete.
+    new_jobs = [job.new(*args, **kwargs) for args in calls]
+    operation = config.operation("enqueue")
+
+    def recorded(connection: "Connection") -> list[int]:
+        ids = queues.enqueue(connection, new_jobs)
+        if ids:
+            operation.record_if_kept(connection, len(ids))
+        return ids
+
+    job_ids = opened.transact(recorded)
+    with opened.read() as connection:
+        found = [find_jobs(connection, [str(job_id) for job_id in batch]) for batch in in_batches(job_ids)]
+    views = (view for batch in found for group in batch.values() for view in group)
+    records(views, columns.jobs(), output, empty="nothing to enqueue")
+
+
+def _job(class_name: str, modules: list[str] | None) -> "Job[..., Any]":
+    """Return the registered job if modules were named, else one of which only the name is known: a Ruby class, say."""
+    from solidjq.runtime import registry
+
+    if modules:
+        registry.import_modules(modules)
+        return registry.find(class_name)
+    return registry.Job(_elsewhere, class_name)
+
+
+def _elsewhere(*_: Any, **__: Any) -> None:
+    raise AssertionError("this job's code is not here")
+
+
+def _value(text: str) -> Any:
+    """Read an argument: 42, true, null, "42" and {"a": 1} are JSON, everything else is text."""
+    try:
+        return json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_json(constant: str) -> None:
+    """Refuse NaN and Infinity, which only Python takes for JSON."""
+    raise ValueError(constant)
+
+
+def _keyword(text: str) -> tuple[str, Any]:
+    from solidjq.errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--keyword {text!r}: write NAME=VALUE")
+    return name, _value(value)
+
+
+def _lines() -> Iterator[list[Any]]:
+    from solidjq.errors import UsageError
+
+    for number, line in enumerate(sys.stdin, 1):
+        if not line.strip():
+            continue
+        try:
+            arguments = json.loads(line, parse_constant=_no_json)
+        except (ValueError, RecursionError):
+            arguments = None
+        if not isinstance(arguments, list):
+            raise UsageError(f"line {number} of standard input is not a JSON list of arguments; nothing was enqueued")
+        yield arguments

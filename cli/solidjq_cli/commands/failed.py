@@ -1,0 +1,131 @@
+"""``jq failed list`` and ``jq failed show``."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solidjq_cli import columns, config
+from solidjq_cli.ids import IdsArgument, read_ids, tell_missing
+from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.times import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from solidjq.failures import Failure
+
+TABLE_LIMIT = 100
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Failed jobs: list them, look at one.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="failed")
+
+
+@group.command("list")
+def list_failed(
+    pruned: Annotated[bool, typer.Option("--pruned", help="Only jobs whose process lost its heartbeat.")] = False,
+    exited: Annotated[bool, typer.Option("--exited", help="Only jobs whose process was seen to exit.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Only jobs whose process was gone without trace.")] = False,
+    died: Annotated[bool, typer.Option("--died", help="All three: jobs that died with their process.")] = False,
+    error: Annotated[
+        str | None, typer.Option("--error", metavar="TEXT", help="TEXT occurs in the error: class, message, backtrace.")
+    ] = None,
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", metavar="NAME", help="Only this queue, or mail*; may be repeated.")
+    ] = None,
+    class_name: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="Only this job class; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Failed then or later: 15m, 2h, 3d, or a time.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Failed before then.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            max=config.MOST_ID,
+            help=f"At most N  [default: {TABLE_LIMIT} on a terminal, else all]",
+        ),
+    ] = None,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            "--after", metavar="FAILURE", min=0, max=config.MOST_ID, help="Go on below this failure_id: the next page."
+        ),
+    ] = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """List failed jobs, the newest first.
+
+    \b
+    Examples:
+      jq failed list --died --since 1h
+      jq failed list --class 'Report*' --error timeout
+      jq failed list --pruned -o ids | jq retry -
+      jq failed list -o json --limit 500 --after 81200
+    """
+    from solidjq.failures import Death, Filter, count_failures, list_failures
+
+    deaths = {Death.PRUNED: pruned, Death.EXITED: exited, Death.MISSING: missing}
+    opened = config.opened(database)
+    now = opened.now()
+    chosen = Filter(
+        deaths=frozenset(death for death, wanted in deaths.items() if wanted or died),
+        error=error,
+        queues=tuple(queue or ()),
+        classes=tuple(class_name or ()),
+        since=parse_time(since, now, "--since") if since is not None else None,
+        until=parse_time(until, now, "--until") if until is not None else None,
+    )
+    if limit is None and output is Output.TABLE and sys.stdout.isatty():
+        limit = TABLE_LIMIT
+    last: list[Failure] = []
+
+    def remembering() -> "Iterator[Failure]":
+        for failure in list_failures(opened, chosen, limit=limit, after=after):
+            last[:] = [failure]
+            yield failure
+
+    shown = records(remembering(), columns.failures(), output, empty="no failed jobs")
+    if shown == limit:
+        with opened.read() as connection:
+            left = count_failures(connection, chosen, after=last[0].failure_id)
+        if left:
+            note(f"{left} more; the next page: --after {last[0].failure_id}")
+
+
+@group.command("show")
+def show_failed(
+    ids: IdsArgument,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Show failed jobs in full: error, backtrace, arguments.
+
+    An id is a job's id or its Active Job id, as it stands in a log; - reads ids from standard input.
+
+    \b
+    Examples:
+      jq failed show 42
+      jq failed show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
+    """
+    from solidjq.failures import failures_of
+    from solidjq.lookup import find_jobs
+
+    wanted = read_ids(ids)
+    opened = config.opened(database)
+    with opened.read() as connection:
+        found = find_jobs(connection, wanted)
+        asked = list(dict.fromkeys(view.job_id for views in found.values() for view in views))
+        by_job = {failure.job_id: failure for failure in failures_of(connection, asked)}
+    failures = [by_job[job_id] for job_id in asked if job_id in by_job]
+    details(failures, columns.failure_details(), output)
+    tell_missing(found, by_job.keys())

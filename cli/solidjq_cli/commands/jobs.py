@@ -1,0 +1,49 @@
+"""``jq jobs show``."""
+
+import typer
+
+from solidjq_cli import columns, config
+from solidjq_cli.exits import Exit
+from solidjq_cli.ids import IdsArgument, read_ids
+from solidjq_cli.render import Output, details, note
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Jobs in any state.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="jobs")
+
+
+@group.callback()
+def _group() -> None:
+    """Jobs in any state."""
+
+
+@group.command("show")
+def show(
+    ids: IdsArgument,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Show jobs in any state: where each is, who holds it, its arguments and its error.
+
+    An id is a job's id or its Active Job id, which may name several jobs, one an attempt.
+
+    \b
+    Examples:
+      jq jobs show 42
+      jq jobs show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
+    """
+    from solidjq.lookup import find_jobs
+
+    opened = config.opened(database)
+    with opened.read() as connection:
+        found = find_jobs(connection, read_ids(ids))
+    views = list({view.job_id: view for group in found.values() for view in group}.values())
+    details(views, columns.jobs(), output)
+    missing = [text for text, group in found.items() if not group]
+    for text in missing:
+        note(f"no job {text}")
+    if missing:
+        raise typer.Exit(Exit.PARTLY if views else Exit.NO_SUCH_JOB)

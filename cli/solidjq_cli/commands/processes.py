@@ -1,0 +1,38 @@
+"""``jq processes list``."""
+
+import typer
+
+from solidjq_cli import columns, config
+from solidjq_cli.render import Output, records
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Supervisors, workers, dispatchers, schedulers.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="processes")
+
+
+@group.callback()
+def _group() -> None:
+    """Supervisors, workers, dispatchers, schedulers."""
+
+
+@group.command("list")
+def list_processes(
+    alive_threshold: config.AliveThresholdOption = 300,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """List the registered processes, each supervisor with its children, and whether they are alive.
+
+    \b
+    Examples:
+      jq processes list
+      jq processes list -o json --alive-threshold 120
+    """
+    from solidjq import processes
+
+    with config.opened(database).read() as connection:
+        found = processes.list_processes(connection)
+    records(found, columns.processes(alive_threshold), output, empty="no processes are registered")

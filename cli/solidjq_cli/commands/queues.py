@@ -1,0 +1,76 @@
+"""``jq queues list``, ``pause`` and ``resume``."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from solidjq_cli import columns, config
+from solidjq_cli.render import Output, note, records
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Queues: how full they are; pause and resume.")
+
+NamesArgument = Annotated[list[str], typer.Argument(metavar="QUEUE...", help="Names of queues.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="queues")
+
+
+@group.command("list")
+def list_queues(output: config.OutputOption = Output.TABLE, database: config.DatabaseOption = None) -> None:
+    """List the queues: what waits in each, since when, and which are paused.
+
+    \b
+    Examples:
+      jq queues list
+      jq queues list -o csv
+    """
+    from solidjq import queues
+
+    with config.opened(database).read() as connection:
+        found = queues.list_queues(connection)
+    records(found, columns.queues(), output, empty="no queues")
+
+
+@group.command("pause")
+def pause(names: NamesArgument, database: config.DatabaseOption = None) -> None:
+    """Stop workers from claiming jobs of these queues; jobs still arrive.
+
+    \b
+    Example:
+      jq queues pause mailers
+    """
+    from solidjq import queue
+
+    _each(names, database, "pause", queue.pause, "paused", "was paused already")
+
+
+@group.command("resume")
+def resume(names: NamesArgument, database: config.DatabaseOption = None) -> None:
+    """Let workers claim jobs of these queues again.
+
+    \b
+    Example:
+      jq queues resume mailers
+    """
+    from solidjq import queue
+
+    _each(names, database, "resume", queue.resume, "resumed", "was not paused")
+
+
+def _each(
+    names: list[str], database: str | None, verb: str, move: Callable[[Any, str], bool], done: str, nothing: str
+) -> None:
+    opened = config.opened(database)
+    operation = config.operation(verb)
+
+    def recorded(connection: Any, name: str) -> bool:
+        changed = move(connection, name)
+        if changed:
+            operation.record_if_kept(connection, 0)
+        return changed
+
+    for name in dict.fromkeys(names):
+        note(f"queue {name} {done if opened.transact(recorded, name) else nothing}")

@@ -1,0 +1,98 @@
+"""``jq work``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solidjq_cli import config
+
+if TYPE_CHECKING:
+    from solidjq import Database
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("work")(work)
+
+
+def work(
+    modules: Annotated[
+        list[str] | None,
+        typer.Option("--import", "-i", metavar="MODULE", help="A module with @job functions; may be repeated."),
+    ] = None,
+    queues: Annotated[
+        str | None,
+        typer.Option("--queues", metavar="LIST", help="Polled in this order: mailers,report*  [default: *]"),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", min=1, max=1000, help="Jobs at once in each process.")
+    ] = 3,
+    processes: Annotated[int, typer.Option("--processes", metavar="N", min=1, max=1000, help="Worker processes.")] = 1,
+    heartbeat: Annotated[
+        float, config.seconds("--heartbeat", least=0.01, text="How often each process says it is alive.")
+    ] = 60,
+    alive_threshold: config.AliveThresholdOption = 300,
+    shutdown_timeout: Annotated[
+        float,
+        config.seconds("--shutdown-timeout", least=0, text="How long running jobs may take to end."),
+    ] = 5,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Run jobs: a supervisor, worker processes and a dispatcher, until a signal.
+
+    SIGTERM or Ctrl-C: stop claiming, let running jobs end within the shutdown timeout, put the others back into their
+    queues. A second one, or SIGQUIT: put them back at once. A worker that dies is replaced, and the jobs it held fail
+    with ProcessExitError. Only functions registered with @job ever run.
+
+    Give whatever stops this program (systemd, Kubernetes) at least 10 seconds more than the shutdown timeout.
+
+    \b
+    Examples:
+      jq work --import myapp.jobs
+      jq work --import myapp.jobs --queues mailers,report* --processes 4 --threads 5 --shutdown-timeout 25
+    """
+    from solidjq.errors import UsageError
+    from solidjq.queue import ALL_QUEUES, parse_queues
+    from solidjq.runtime import logs
+    from solidjq.runtime.config import Config
+    from solidjq.runtime.supervisor import Supervisor
+    from solidjq.urls import spelled
+
+    if heartbeat * 2 > alive_threshold:
+        raise UsageError(
+            f"a heartbeat every {heartbeat:g} s does not fit an alive threshold of {alive_threshold:g} s: "
+            "one late beat and a healthy process would be pruned; make the threshold at least twice the heartbeat"
+        )
+    opened = config.opened(database)
+    if queues is None:
+        _refuse_beside_rails(opened)
+    logs.set_up()
+    supervisor = Supervisor(
+        Config(
+            database_url=spelled(opened.url),
+            imports=tuple(modules or ()),
+            queues=ALL_QUEUES if queues is None else parse_queues(queues),
+            threads=threads,
+            processes=processes,
+            heartbeat_interval=heartbeat,
+            alive_threshold=alive_threshold,
+            shutdown_timeout=shutdown_timeout,
+        ),
+        opened,
+    )
+    raise typer.Exit(supervisor.run())
+
+
+def _refuse_beside_rails(database: "Database") -> None:
+    """Keep a Python worker off the queues of a Rails application, whose every job it would fail as unknown."""
+    from solidjq.errors import RefusedError
+    from solidjq.processes import list_processes
+    from solidjq.runtime.heartbeats import is_ours
+
+    with database.read() as connection:
+        foreign = [p for p in list_processes(connection) if p.kind == "Worker" and not is_ours(p)]
+    if foreign:
+        raise RefusedError(
+            f"{len(foreign)} workers of another runtime are registered here, {foreign[0].name} among them; this one "
+            "would claim their jobs and fail each as unknown. Name the queues that are for Python: --queues NAME"
+        )

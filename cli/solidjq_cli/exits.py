@@ -1,0 +1,60 @@
+"""The one ladder from what went wrong to an exit code."""
+
+import os
+import sys
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Every exit code of ``jq``; the comments are its documentation."""
+
+    DONE = 0  # done, or nothing to do
+    UNEXPECTED = 1  # an error that nobody foresaw
+    USAGE = 2  # the command line is wrong
+    DATABASE = 3  # the database cannot be reached, is no queue, or refuses
+    NO_SUCH_JOB = 4  # no such job
+    REFUSED = 5  # refused for safety
+    PARTLY = 6  # done in part: some jobs were left as they were
+    INTERRUPTED = 130  # Ctrl-C
+
+
+MEANINGS = {
+    Exit.DONE: "done, or nothing to do",
+    Exit.UNEXPECTED: "unexpected error",
+    Exit.USAGE: "wrong usage",
+    Exit.DATABASE: "the database cannot be reached, is not a queue, or refuses",
+    Exit.NO_SUCH_JOB: "no such job",
+    Exit.REFUSED: "refused for safety",
+    Exit.PARTLY: "done in part: some jobs were left as they were",
+    Exit.INTERRUPTED: "interrupted",
+}
+
+
+def report(error: Exception) -> Exit:
+    """Tell the operator in one line what went wrong; return the exit code for it."""
+    from solidjq import errors  # noqa: PLC0415  (not before something went wrong: --help stays fast)
+
+    if os.environ.get("JQ_DEBUG"):
+        raise error
+    if not isinstance(error, errors.SolidJQError):
+        say(f"unexpected error: {type(error).__name__}: {error}; set JQ_DEBUG=1 to see where")
+        return Exit.UNEXPECTED
+    say(str(error))
+    ladder: tuple[tuple[type[errors.SolidJQError], Exit], ...] = (
+        (errors.DatabaseError, Exit.DATABASE),
+        (errors.NoSuchJobError, Exit.NO_SUCH_JOB),
+        (errors.RefusedError, Exit.REFUSED),
+        (errors.UsageError, Exit.USAGE),
+        (errors.ArgumentsError, Exit.USAGE),
+        (errors.JobImportError, Exit.USAGE),
+        (errors.UnknownJobError, Exit.USAGE),
+        (errors.DuplicateJobError, Exit.USAGE),
+    )
+    return next((code for kind, code in ladder if isinstance(error, kind)), Exit.UNEXPECTED)
+
+
+def say(text: str) -> None:
+    """Print one line on stderr, whatever hides in the text."""
+    from solidjq.text import mask_secrets, one_line  # noqa: PLC0415
+
+    print(f"jq: {mask_secrets(one_line(text))}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)

@@ -1,0 +1,51 @@
+"""Job ids on the command line, and what to say of those that could not be served."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import note
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from solidjq.lookup import JobView
+
+IdsArgument = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Job ids or Active Job ids; - reads them from standard input.")
+]
+
+
+def read_ids(given: list[str]) -> list[str]:
+    """Return the ids given, those on standard input in the place of ``-``, each once.
+
+    Raises UsageError for what cannot be an id.
+    """
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    ids = [part for text in given for part in (sys.stdin.read().split() if text == "-" else [text])]
+    for text in ids:
+        if not text or not all(c.isalnum() or c in "-_" for c in text):
+            raise UsageError(f"{text!r} is not a job id")
+    return list(dict.fromkeys(ids))
+
+
+def tell_missing(found: "Mapping[str, Sequence[JobView]]", served: "Collection[int]") -> None:
+    """Say which ids were not served and why, and exit: 4 if no job has such an id, 6 if only some were served."""
+    missing = False
+    unserved = False
+    for text, views in found.items():
+        if not views:
+            missing = True
+            note(f"no job {text}")
+        elif not any(view.job_id in served for view in views):
+            unserved = True
+            view = views[-1]
+            states = "+".join(state.value for state in view.states) or "in no state"
+            note(f"job {view.job_id} is {states}, not failed")
+    if unserved or (missing and served):
+        raise typer.Exit(Exit.PARTLY)
+    if missing:
+        raise typer.Exit(Exit.NO_SUCH_JOB)

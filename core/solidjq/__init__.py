@@ -1,0 +1,31 @@
+"""solidjq: Solid Queue's tables from Python, and the recovery of jobs whose worker died.
+
+The names below are loaded when they are first used, so that ``import solidjq`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from solidjq.database import Database
+    from solidjq.init import open_database
+    from solidjq.queue import NewJob, enqueue
+    from solidjq.runtime.registry import Job, job
+
+__version__ = "0.1.0"
+__all__ = ["Database", "Job", "NewJob", "__version__", "enqueue", "job", "open_database"]
+
+_HOMES = {
+    "Database": "solidjq.database",
+    "open_database": "solidjq.init",
+    "NewJob": "solidjq.queue",
+    "enqueue": "solidjq.queue",
+    "Job": "solidjq.runtime.registry",
+    "job": "solidjq.runtime.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,246 @@
+"""Active Job's JSON: the payload in ``jobs.arguments``, and the form its arguments have in there.
+
+The format is Rails' (Active Job 7 and 8, ``ActiveJob::Arguments``), measured on rows that Rails wrote.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+from solidjq.errors import ArgumentsError
+
+_SERIALIZED = "_aj_serialized"
+_SYMBOL_KEYS = "_aj_symbol_keys"
+_KEYWORDS = "_aj_ruby2_keywords"
+_INDIFFERENT = "_aj_hash_with_indifferent_access"
+_GLOBALID = "_aj_globalid"
+_SERIALIZER = "ActiveJob::Serializers::"
+MOST_DEPTH = 100  # of arguments that are shown as data; programs that read JSON have their limits too
+
+
+class Call(NamedTuple):
+    """What a job is called with."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+def payload(
+    *,
+    class_name: str,
+    active_job_id: str,
+    queue_name: str,
+    priority: int | None,
+    call: Call,
+    now: datetime,
+    scheduled_at: datetime,
+) -> str:
+    """Write a new job's ``arguments`` column.
+
+    Raises ArgumentsError for a value that Active Job has no form for.
+    """
+    arguments = [_serialize(value) for value in call.args]
+    if call.kwargs:
+        _check_keys(call.kwargs)
+        keywords = {key: _serialize(value) for key, value in call.kwargs.items()}
+        arguments.append({**keywords, _KEYWORDS: list(call.kwargs)})
+    return dumps(
+        {
+            "job_class": class_name,
+            "job_id": active_job_id,
+            "provider_job_id": None,
+            "queue_name": queue_name,
+            "priority": priority,
+            "arguments": arguments,
+            "executions": 0,
+            "exception_executions": {},
+            "locale": "en",
+            "timezone": "UTC",
+            "enqueued_at": _instant(now),
+            "scheduled_at": _instant(scheduled_at),
+        }
+    )
+
+
+def call_of(arguments: str | None) -> Call:
+    """Read the call out of a job's ``arguments`` column.
+
+    Raises ArgumentsError when that is not Active Job's JSON, or holds what only Ruby can make sense of.
+    """
+    data = _load(arguments)
+    serialized = data.get("arguments")
+    if not isinstance(serialized, list):
+        raise ArgumentsError("the job's payload has no list of arguments")
+    values = list(serialized)
+    kwargs: dict[str, Any] = {}
+    if values and isinstance(values[-1], dict) and _KEYWORDS in values[-1]:
+        kwargs = _hash(values.pop())
+    return Call([_deserialize(value) for value in values], kwargs)
+
+
+def shown_arguments(arguments: str | None) -> Any:
+    """Return the arguments as stored, for display; the raw text where that is not JSON that everybody can read."""
+    try:
+        shown = _load(arguments).get("arguments")
+        json.dumps(shown, allow_nan=False)
+    except (ArgumentsError, ValueError, RecursionError):
+        return arguments
+    return arguments if _depth(shown) > MOST_DEPTH else shown
+
+
+def _depth(value: Any) -> int:
+    """Count how deep lists and dictionaries are nested, without nesting calls as deep."""
+    depth, level = 0, [value]
+    while level := [
+        item
+        for each in level
+        if isinstance(each, list | dict)
+        for item in (each.values() if isinstance(each, dict) else each)
+    ]:
+        depth += 1
+    return depth
+
+
+def dumps(value: Any) -> str:
+    """Write JSON as Active Support does: compact, UTF-8."""
+    try:
+        written = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ArgumentsError(f"not a JSON value: {error}") from None
+    # A lone surrogate has no UTF-8 form; no database takes it.
+    return written.encode("utf-8", "replace").decode("utf-8")
+
+
+def reset_counters(arguments: str | None) -> str | None:
+    """Set ``executions`` to 0 and ``exception_executions`` to {} in a payload, as Solid Queue's retry of one job does.
+
+    Everything else stays to the letter: a round trip through Python's numbers and escapes could change a job's own
+    arguments. What is no payload is returned as it is.
+    """
+    if arguments is None:
+        return None
+    try:
+        _load(arguments)
+        spans = _top_level_spans(arguments)
+    except (ArgumentsError, RecursionError):
+        return arguments
+    edits = [(spans[key], new) for key, new in (("executions", "0"), ("exception_executions", "{}")) if key in spans]
+    for (start, end), new in sorted(edits, reverse=True):
+        arguments = arguments[:start] + new + arguments[end:]
+    return arguments
+
+
+def _top_level_spans(document: str) -> dict[str, tuple[int, int]]:
+    """Return where each value of a JSON object's own keys stands in its text, which must be valid."""
+    decoder = json.JSONDecoder()
+    spans: dict[str, tuple[int, int]] = {}
+    at = _skip(document, 0, " \t\r\n{")
+    while document[at] != "}":
+        key, at = decoder.raw_decode(document, at)
+        at = _skip(document, at, " \t\r\n:")
+        _, end = decoder.raw_decode(document, at)
+        spans[str(key)] = (at, end)
+        at = _skip(document, end, " \t\r\n,")
+    return spans
+
+
+def _skip(document: str, at: int, characters: str) -> int:
+    while document[at] in characters:
+        at += 1
+    return at
+
+
+def _load(arguments: str | None) -> dict[str, Any]:
+    try:
+        data = json.loads(arguments or "")
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise ArgumentsError("the job's arguments are not Active Job's JSON")
+    return data
+
+
+# -- one value --------------------------------------------------------------------------------------------------------
+
+
+def _serialize(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            _check_keys(value)
+            return {**{key: _serialize(item) for key, item in value.items()}, _SYMBOL_KEYS: []}
+        case datetime():
+            if value.tzinfo is None:
+                raise ArgumentsError(
+                    "a datetime without a time zone means another time on another machine; give it one"
+                )
+            return _tagged("TimeSerializer", _instant(value))
+        case date():
+            return _tagged("DateSerializer", value.isoformat())
+        case Decimal():
+            return _tagged("BigDecimalSerializer", str(value))
+        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
+            return [_serialize(item) for item in value]
+        case _:
+            raise ArgumentsError(f"a job's argument cannot be of type {type(value).__name__}; pass plain data or an id")
+
+
+def _check_keys(mapping: Mapping[Any, Any]) -> None:
+    for key in mapping:
+        if not isinstance(key, str):
+            raise ArgumentsError(f"only strings can be keys of a job's argument, not {key!r}")
+        if key.startswith("_aj_"):
+            raise ArgumentsError(f"the key {key!r} is reserved by Active Job")
+
+
+def _deserialize(value: Any) -> Any:
+    match value:
+        case list():
+            return [_deserialize(item) for item in value]
+        case {"_aj_serialized": str(name), "value": str(text)}:
+            return _from_tagged(name.removeprefix(_SERIALIZER), text)
+        case dict() if _SERIALIZED in value:
+            raise ArgumentsError(f"only Ruby can read an argument of {value[_SERIALIZED]!r}")
+        case dict() if _GLOBALID in value:
+            raise ArgumentsError(f"only Ruby can load the record {value[_GLOBALID]!r}; pass its id instead")
+        case dict():
+            return _hash(value)
+        case _:
+            return value
+
+
+def _hash(value: dict[str, Any]) -> dict[str, Any]:
+    marks = {_SYMBOL_KEYS, _KEYWORDS, _INDIFFERENT}
+    return {key: _deserialize(item) for key, item in value.items() if key not in marks}
+
+
+def _from_tagged(serializer: str, text: str) -> Any:
+    try:
+        match serializer:
+            case "SymbolSerializer":
+                return text
+            case "TimeSerializer" | "TimeWithZoneSerializer" | "DateTimeSerializer":
+                return datetime.fromisoformat(text)
+            case "DateSerializer":
+                return date.fromisoformat(text)
+            case "BigDecimalSerializer":
+                return Decimal(text)
+    except (ValueError, InvalidOperation):
+        raise ArgumentsError(f"{text!r} is not what {serializer} writes") from None
+    raise ArgumentsError(f"only Ruby can read an argument of {_SERIALIZER}{serializer}")
+
+
+def _tagged(serializer: str, text: str) -> dict[str, str]:
+    return {_SERIALIZED: _SERIALIZER + serializer, "value": text}
+
+
+def _instant(value: datetime) -> str:
+    """Write a time as Active Job does: UTC, nine fraction digits."""
+    try:
+        utc = value.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        raise ArgumentsError(f"{value} is before the year 1 or after 9999 in UTC") from None
+    return utc.isoformat(timespec="microseconds") + "000Z"

@@ -1,0 +1,119 @@
+"""From a URL to transactions: the only place where one is opened, and where drivers' errors become ours."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from solidjq import dialects, urls
+from solidjq.dialects import Fault, clock
+from solidjq.errors import (
+    AccessDeniedError,
+    ConflictError,
+    DatabaseError,
+    DatabaseUnreachableError,
+    MissingDriverError,
+    NotAQueueError,
+    UsageError,
+)
+from solidjq.text import mask_secrets, one_line
+
+ATTEMPTS = 8  # of one move, when it keeps meeting deadlocks or a busy database
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Database:
+    """A queue's database. Cheap to make: nothing is connected before the first transaction.
+
+    Raises MissingDriverError when the driver's package is not installed, UsageError for an impossible option.
+    """
+
+    def __init__(self, url: URL, *, name: str = "jq") -> None:
+        self.url = url
+        try:
+            engine = dialects.create(url, name=name)
+        except (ImportError, NoSuchModuleError) as error:
+            raise MissingDriverError(
+                f"the driver for {url.get_backend_name()} is not usable: {one_line(str(error))}; "
+                "run: pip install --upgrade solidjq"
+            ) from error
+        except (ValueError, TypeError, ArgumentError) as error:
+            raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
+        self._reader = engine
+        self._writer = engine.execution_options(**{dialects.WRITES: True})
+
+    def __str__(self) -> str:
+        return urls.shown(self.url)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction that only reads."""
+        with self._errors(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction that may write; it commits at the end of the block, and rolls back if the block raises."""
+        with self._errors(), self._writer.begin() as connection:
+            yield connection
+
+    def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one move in one transaction, again from its start when it met a deadlock or a busy database."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                with self.write() as connection:
+                    return move(connection, *args, **kwargs)
+            except ConflictError:
+                # Spread out, so that the two that met do not meet again.
+                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+        with self.write() as connection:
+            return move(connection, *args, **kwargs)
+
+    def now(self) -> datetime:
+        """Read the database's clock."""
+        with self.read() as connection:
+            return clock(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._reader.dispose()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise self._translated(error) from error
+        except PoolTimeoutError as error:
+            raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
+
+    def _translated(self, error: DBAPIError) -> DatabaseError:
+        kind, message = _TRANSLATIONS[dialects.fault_of(error)]
+        words = mask_secrets(one_line(str(error.orig)))
+        return kind(
+            message.format(database=self, path=self.url.database, words=words, init=urls.init_command(self.url))
+        )
+
+
+_TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
+    Fault.NO_FILE: (NotAQueueError, "there is no SQLite file at {path}; to make a queue there, run: {init}"),
+    Fault.NOT_A_DATABASE: (NotAQueueError, "{database} is not an SQLite database: {words}"),
+    Fault.NO_DATABASE: (NotAQueueError, "{words}; name another database, or create this one first"),
+    Fault.NO_TABLE: (
+        NotAQueueError,
+        "{database} is not a Solid Queue database ({words}); to make it one, run: {init}",
+    ),
+    Fault.DENIED: (AccessDeniedError, "{database} refused: {words}"),
+    Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
+    Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),
+    Fault.OTHER: (DatabaseError, "{database} reported: {words}"),
+}

@@ -1,0 +1,420 @@
+"""What differs between PostgreSQL, MySQL/MariaDB and SQLite. No other file asks which of them it speaks to."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Dialect,
+    Engine,
+    QueuePool,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import expression
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
+
+from solidjq.errors import AccessDeniedError, ConflictError, UsageError
+from solidjq.text import one_line
+from solidjq.urls import NO_PREPARE
+
+BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
+CONNECT_TIMEOUT = 10  # seconds
+SCHEMA_LOCK_TIMEOUT = 30  # seconds
+WRITES = "solidjq_writes"  # execution option of a connection that will write
+
+
+# -- times ------------------------------------------------------------------------------------------------------------
+# Rails keeps UTC without a zone everywhere; on SQLite as text, with 6 fraction digits, or 3 after a bulk insert.
+
+
+class _SqliteDateTime(UserDefinedType[datetime]):
+    """Rails' ``datetime(6)`` on SQLite: text such as ``2026-11-23 04:40:22.022096``."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "datetime(6)"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else _write_sqlite_time(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[object], datetime | None]:  # noqa: ARG002
+        return _read_sqlite_time
+
+
+def _write_sqlite_time(value: datetime) -> str:
+    return value.isoformat(sep=" ", timespec="microseconds")
+
+
+def _read_sqlite_time(value: object) -> datetime | None:
+    """Read what Rails or anybody else left in the column; None where it is no time at all."""
+    try:
+        return datetime.fromisoformat(str(value)) if value is not None else None
+    except ValueError:
+        return None
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Microseconds, stored without a zone as UTC; aware datetimes in Python."""
+
+    impl = _SqliteDateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the type that Rails gives such a column."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(precision=6))
+        if dialect.name == "mysql":
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(_SqliteDateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Take the zone off."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Put the zone on."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class AnyText(TypeDecorator[str]):
+    """Long text. SQLite keeps whatever a program once put into the column; bytes are read as UTF-8."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: object, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Decode what is not text."""
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else cast("str | None", value)
+
+
+class _SqliteBoundary(_SqliteDateTime):
+    """A time to compare with. Text compares right with 0, 3 and 6 stored digits once trailing zeros are gone."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else _write_sqlite_time(value).rstrip("0").rstrip(".")
+
+
+class _UtcBoundary(UtcDateTime):
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(_SqliteBoundary())
+        return super().load_dialect_impl(dialect)
+
+
+def boundary(value: datetime) -> BindParameter[datetime]:
+    """Return ``value`` for ``column >= boundary`` and ``column < boundary``, right on all databases."""
+    return expression.bindparam(None, value, type_=_UtcBoundary(), unique=True)
+
+
+class utcnow(expression.FunctionElement[datetime]):  # noqa: N801  (used like an SQL function)
+    """The database's clock. It stands still within one statement, so that an index can serve a comparison with it."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+class ago(expression.FunctionElement[datetime]):  # noqa: N801
+    """The database's clock ``seconds`` before now; negative for the future."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(expression.bindparam(None, round(seconds * 1_000_000), type_=BigInteger(), unique=True))
+
+
+@compiles(utcnow, "postgresql")
+def _utcnow_postgresql(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
+    return "timezone('UTC', statement_timestamp())"
+
+
+@compiles(utcnow, "mysql")
+def _utcnow_mysql(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(utcnow, "sqlite")
+def _utcnow_sqlite(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
+    # SQLite's clock counts milliseconds; the zeros make it as wide as what Rails writes.
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+@compiles(ago, "postgresql")
+def _ago_postgresql(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
+    microseconds = compiler.process(element.clauses, **kw)
+    return f"(timezone('UTC', statement_timestamp()) - {microseconds} * interval '1 microsecond')"
+
+
+@compiles(ago, "mysql")
+def _ago_mysql(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(UTC_TIMESTAMP(6) - INTERVAL {compiler.process(element.clauses, **kw)} MICROSECOND)"
+
+
+@compiles(ago, "sqlite")
+def _ago_sqlite(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
+    microseconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', (-{microseconds} / 1000000.0) || ' seconds')"
+
+
+def clock(connection: Connection) -> datetime:
+    """Read the database's clock."""
+    now: datetime = connection.execute(select(utcnow())).scalar_one()
+    return now
+
+
+# -- connections ------------------------------------------------------------------------------------------------------
+
+
+def create(url: URL, *, name: str) -> Engine:
+    """Make an engine; nothing is connected yet. ``name`` tells the server's administrator who it is.
+
+    Raises ImportError when the driver is missing.
+    """
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        return _create_sqlite(url)
+    # One statement of each move sees what others committed before it; under MySQL's default the SELECT of a claim
+    # would also lock the gaps between rows, and workers would deadlock with enqueuers.
+    options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
+    if backend == "postgresql":
+        arguments: dict[str, Any] = {
+            "application_name": name,
+            "connect_timeout": CONNECT_TIMEOUT,
+            # A server that vanished without a word is noticed within half a minute instead of a quarter of an hour.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 4,
+            "tcp_user_timeout": 30_000,
+        }
+        if NO_PREPARE in url.query:
+            url = url.difference_update_query([NO_PREPARE])
+            arguments["prepare_threshold"] = None
+    else:
+        arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name}
+    arguments = {k: v for k, v in arguments.items() if k not in url.query}
+    engine = create_engine(url, connect_args=arguments, **options)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(dialect: Dialect, _record: object, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        try:
+            return dialect.connect(*given, **named)
+        except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
+            raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
+
+    return engine
+
+
+def _create_sqlite(url: URL) -> Engine:
+    path = Path(url.database or "").absolute()
+
+    def connect() -> sqlite3.Connection:
+        # mode=rw: opening must never make an empty file where a queue was expected. Autocommit: BEGIN is ours.
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.text_factory = _decode
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred BEGIN takes the write lock only at its first write: two claims that both read before they wrote
+        # were handed the same job.
+        writes = connection.get_execution_options().get(WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _decode(text: bytes) -> str:
+    """Read text that some program stored in another encoding: it must not hide all other rows."""
+    return text.decode("utf-8", "replace")
+
+
+def create_sqlite_file(url: URL) -> None:
+    """Make the file of an SQLite queue, in WAL mode, and its folder, unless there is one.
+
+    Raises AccessDeniedError where no file can be made.
+    """
+    path = Path(url.database or "").absolute()
+    try:
+        if path.is_file() and path.stat().st_size:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+    except (OSError, sqlite3.Error) as error:
+        if "locked" in str(error):  # another jq init is doing the same; this does not wait for the busy timeout
+            return
+        raise AccessDeniedError(f"cannot make {path}: {one_line(str(error))}") from error
+
+
+@contextmanager
+def schema_lock(connection: Connection) -> Iterator[None]:
+    """Let one ``jq init`` at a time through."""
+    match connection.dialect.name:
+        case "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('solidjq.init'))"))
+            yield
+        case "mysql":  # where CREATE TABLE ends the transaction, and a lock of the transaction with it
+            name = "CONCAT('solidjq.init.', DATABASE())"
+            if not connection.scalar(text(f"SELECT GET_LOCK({name}, {SCHEMA_LOCK_TIMEOUT})")):
+                raise ConflictError("another jq init is at work on this database; try again when it is done")
+            try:
+                yield
+            finally:
+                connection.execute(text(f"DO RELEASE_LOCK({name})"))
+        case _:  # BEGIN IMMEDIATE has done it
+            yield
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+class Fault(Enum):
+    """What kind of trouble a driver's error is."""
+
+    UNREACHABLE = auto()
+    NO_FILE = auto()
+    NO_TABLE = auto()
+    NO_DATABASE = auto()
+    NOT_A_DATABASE = auto()
+    DENIED = auto()
+    CONFLICT = auto()
+    OTHER = auto()
+
+
+_POSTGRESQL_FAULTS = {
+    "42P01": Fault.NO_TABLE,
+    "42703": Fault.NO_TABLE,  # a column is missing: some other program's table
+    "3D000": Fault.NO_DATABASE,
+    "3F000": Fault.NO_TABLE,
+    "42501": Fault.DENIED,
+    "25006": Fault.DENIED,  # read-only transaction: a replica
+    "28P01": Fault.DENIED,
+    "28000": Fault.DENIED,
+    "40001": Fault.CONFLICT,
+    "40P01": Fault.CONFLICT,
+    "55P03": Fault.CONFLICT,
+}
+_MYSQL_FAULTS = {
+    1044: Fault.DENIED,
+    1045: Fault.DENIED,
+    1049: Fault.NO_DATABASE,
+    1054: Fault.NO_TABLE,
+    1142: Fault.DENIED,
+    1143: Fault.DENIED,
+    1146: Fault.NO_TABLE,
+    1205: Fault.CONFLICT,
+    1213: Fault.CONFLICT,
+    1290: Fault.DENIED,  # --read-only
+    1792: Fault.DENIED,  # read-only transaction
+    1836: Fault.DENIED,
+    1698: Fault.DENIED,
+    2003: Fault.UNREACHABLE,
+    2005: Fault.UNREACHABLE,
+    2006: Fault.UNREACHABLE,
+    2013: Fault.UNREACHABLE,
+}
+_SQLITE_FAULTS = (
+    ("unable to open database file", Fault.NO_FILE),
+    ("no such table", Fault.NO_TABLE),
+    ("no such column", Fault.NO_TABLE),
+    ("has no column", Fault.NO_TABLE),
+    ("file is not a database", Fault.NOT_A_DATABASE),
+    ("malformed", Fault.NOT_A_DATABASE),
+    ("readonly database", Fault.DENIED),
+    ("database is locked", Fault.CONFLICT),
+    ("database table is locked", Fault.CONFLICT),
+    ("disk i/o error", Fault.UNREACHABLE),
+)
+
+
+def fault_of(error: DBAPIError) -> Fault:
+    """Tell what kind of trouble it is, by the server's error code where it gives one."""
+    origin = error.orig
+    if isinstance(origin, sqlite3.Error):
+        message = str(origin).lower()
+        return next((fault for part, fault in _SQLITE_FAULTS if part in message), Fault.OTHER)
+    code = origin.args[0] if origin is not None and origin.args else None
+    if isinstance(code, int):
+        return _MYSQL_FAULTS.get(code, Fault.UNREACHABLE if error.connection_invalidated else Fault.OTHER)
+    if state := getattr(origin, "sqlstate", None):
+        fault = _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
+        # 08: connection exception; 57P: the server shuts down or starts up; 53: out of connections, memory or disk.
+        return Fault.UNREACHABLE if fault is Fault.OTHER and state[:3] in {"080", "57P", "533"} else fault
+    # psycopg gives no code when a connection cannot even be made; only the server's words are left.
+    message = str(origin)
+    if "does not exist" in message and "database" in message:
+        return Fault.NO_DATABASE
+    if "authentication failed" in message or "no password supplied" in message:
+        return Fault.DENIED
+    return Fault.UNREACHABLE if isinstance(error, OperationalError) or error.connection_invalidated else Fault.OTHER
+
+
+# -- statements -------------------------------------------------------------------------------------------------------
+
+
+def insert_if_absent(connection: Connection, table: Table, **values: Any) -> None:
+    """Insert one row unless a row of the same unique key is there; never an error, never a change."""
+    match connection.dialect.name:
+        case "postgresql":
+            connection.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing())
+        case "mysql":
+            # Not INSERT IGNORE: that would cut a text that is too long for its column, and say nothing.
+            insertion = mysql.insert(table).values(**values)
+            connection.execute(insertion.on_duplicate_key_update(id=table.c.id))
+        case _:
+            connection.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing())
+
+
+def distinct_values(connection: Connection, column: ColumnElement[str]) -> list[str]:
+    """Return the distinct values of a column that leads an index, reading a few entries a value instead of all rows."""
+    if connection.dialect.name == "mysql":  # its own optimizer does that
+        return list(connection.scalars(select(column).distinct().order_by(column)))
+    values = select(func.min(column).label("value")).cte("distinct_values", recursive=True)
+    following = select(func.min(column)).where(column > values.c.value).scalar_subquery()
+    values = values.union_all(select(following).where(values.c.value.is_not(None)))
+    return list(connection.scalars(select(values.c.value).where(values.c.value.is_not(None)).order_by(values.c.value)))
+
+
+def inserted_id(result: CursorResult[Any]) -> int:
+    """Return the id that the database gave to the one row inserted."""
+    (number,) = result.inserted_primary_key or (None,)
+    if number is None:
+        raise AssertionError("the database gave the row no id")
+    return int(number)

@@ -1,0 +1,106 @@
+"""The end of a claim: finish, fail, release. Every ending passes one door, whoever asks for it.
+
+The door locks the claim's row first and does nothing where it is gone. Whatever happened in between (a prune, another
+program, this very ending committed just before a crash), a job ends once.
+"""
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, literal, select, update
+
+from solidjq.batching import in_batches
+from solidjq.concurrency import UNKNOWN, Limits, give_back
+from solidjq.dialects import utcnow
+from solidjq.schema import claimed, failed, jobs, ready
+
+
+def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
+    """Select a process's claims, or those of them that have these ids."""
+    condition = claimed.c.process_id == process_id
+    return condition if claim_ids is None else condition & claimed.c.id.in_(claim_ids)
+
+
+def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits = UNKNOWN) -> list[int]:
+    """Mark the jobs of these claims as finished. Returns the ids of the jobs that this call finished."""
+    locked = _lock(connection, claims)
+    for batch in in_batches(locked.values()):
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id.in_(batch), jobs.c.finished_at.is_(None))
+            .values(finished_at=utcnow(), updated_at=utcnow())
+        )
+    _end(connection, locked, limits)
+    return list(locked.values())
+
+
+def fail(
+    connection: Connection, claims: ColumnElement[bool], errors: Mapping[int, str] | str, limits: Limits = UNKNOWN
+) -> list[int]:
+    """Mark the jobs of these claims as failed, with one error for all or one for each claim id.
+
+    Errors are Solid Queue's JSON text (see failures.py). Returns the ids of the jobs that this call failed.
+    """
+    locked = _lock(connection, claims)
+    if isinstance(errors, str):
+        for batch in in_batches(locked.values()):
+            _insert_failed(connection, batch, errors)
+    else:
+        for claim_id, job_id in locked.items():
+            _insert_failed(connection, [job_id], errors[claim_id])
+    _end(connection, locked, limits)
+    return list(locked.values())
+
+
+def _insert_failed(connection: Connection, job_ids: Collection[int], error: str) -> None:
+    """Insert failed rows, but none for a job that ended already, however it came to be claimed still."""
+    connection.execute(
+        insert(failed).from_select(
+            ["job_id", "error", "created_at"],
+            select(jobs.c.id, literal(error), utcnow())
+            .where(jobs.c.id.in_(job_ids), jobs.c.finished_at.is_(None), ~exists().where(failed.c.job_id == jobs.c.id))
+            .order_by(jobs.c.id),
+        )
+    )
+
+
+def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
+    """Put the jobs of these claims back into their queues; a concurrency slot stays with its job, as in Solid Queue.
+
+    Returns the ids of the jobs that this call released.
+    """
+    locked = _lock(connection, claims)
+    for batch in in_batches(locked.values()):
+        make_ready(connection, batch)
+    _delete(connection, locked)
+    return list(locked.values())
+
+
+def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
+    """Insert the ready rows of these jobs; their queue and priority are read from the jobs themselves."""
+    connection.execute(
+        insert(ready).from_select(
+            ["job_id", "queue_name", "priority", "created_at"],
+            select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, utcnow())
+            .where(jobs.c.id.in_(job_ids))
+            .order_by(jobs.c.id),
+        )
+    )
+
+
+def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int]:
+    """Open the door: lock the claims that are still there, in id order; return their jobs' ids by claim id."""
+    rows = connection.execute(
+        select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id).with_for_update()
+    )
+    return {row.id: row.job_id for row in rows}
+
+
+def _end(connection: Connection, locked: Mapping[int, int], limits: Limits) -> None:
+    _delete(connection, locked)
+    for batch in in_batches(locked.values()):
+        give_back(connection, batch, limits)
+
+
+def _delete(connection: Connection, locked: Mapping[int, int]) -> None:
+    for batch in in_batches(locked):
+        connection.execute(delete(claimed).where(claimed.c.id.in_(batch)))

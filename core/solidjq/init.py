@@ -1,0 +1,90 @@
+"""Make what is missing: Solid Queue's tables where there are none, and our own ``jq_`` tables, with migrations."""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sqlalchemy import Connection, MetaData, Table, inspect, select
+from sqlalchemy.engine import URL
+
+from solidjq import dialects, schema, urls
+from solidjq.database import Database
+
+ENVIRONMENT = "JQ_DATABASE_URL"
+
+
+def open_database(url: str | None = None, *, name: str = "jq", create: bool = True) -> Database:
+    """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
+
+    The embedded queue is made if it is not there, unless ``create`` is False. Raises UsageError for a malformed URL.
+    """
+    text = url if url is not None else os.environ.get(ENVIRONMENT)
+    if text is not None:  # an empty one is an error: a variable that was not filled must not lead to another queue
+        return Database(urls.parse_url(text), name=name)
+    path = urls.default_path()
+    database = Database(URL.create("sqlite", database=str(path)), name=name)
+    if create and not path.exists():
+        initialize(database)
+    return database
+
+
+class Migration(NamedTuple):
+    """One numbered change of the ``jq_`` tables, applied once to a database that has the tables before it."""
+
+    version: int
+    name: str
+    apply: Callable[[Connection], None]
+
+
+def _nothing(_connection: Connection) -> None:
+    """Version 1 is what a fresh ``jq init`` makes."""
+
+
+# A fresh database gets the tables as schema.py has them and every version's stamp; an older one gets what it lacks.
+MIGRATIONS = (Migration(1, "operations and archived failures", _nothing),)
+
+
+class Initialized(NamedTuple):
+    """What ``jq init`` did."""
+
+    created: list[str]  # tables
+    migrated: list[str]  # migrations, as 'version name'
+
+
+def initialize(database: Database) -> Initialized:
+    """Create every table that is missing, with its indexes, and bring the ``jq_`` tables up to date.
+
+    Existing Solid Queue tables are left exactly as they are. Running it again, or twice at once, does no harm.
+    """
+    if database.url.get_backend_name() == "sqlite":
+        dialects.create_sqlite_file(database.url)
+    return database.transact(_initialize)
+
+
+def _initialize(connection: Connection) -> Initialized:
+    with dialects.schema_lock(connection):
+        return _bring_up_to_date(connection)
+
+
+def _bring_up_to_date(connection: Connection) -> Initialized:
+    existing = set(inspect(connection).get_table_names())
+    created = _create_missing(connection, schema.solid_queue, existing)
+    fresh = schema.schema_migrations.name not in existing
+    created += _create_missing(connection, schema.jq, existing)
+    done = set(connection.scalars(select(schema.schema_migrations.c.version)))
+    pending = [migration for migration in MIGRATIONS if migration.version not in done]
+    for migration in pending:
+        if not fresh:
+            migration.apply(connection)
+        connection.execute(
+            schema.schema_migrations.insert().values(
+                version=migration.version, name=migration.name, applied_at=dialects.utcnow()
+            )
+        )
+    return Initialized(created, [] if fresh else [f"{m.version} {m.name}" for m in pending])
+
+
+def _create_missing(connection: Connection, metadata: MetaData, existing: set[str]) -> list[str]:
+    missing: list[Table] = [table for table in metadata.sorted_tables if table.name not in existing]
+    metadata.create_all(connection, tables=missing, checkfirst=False)
+    return [table.name for table in missing]

@@ -1,0 +1,111 @@
+"""Jobs by id, with the state each is in."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, or_, select
+
+from solidjq.batching import in_batches
+from solidjq.schema import blocked, claimed, failed, jobs, processes, ready, scheduled
+from solidjq.states import State
+
+_BIGINT = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job, its state and what its execution row says. More than one state is damage; ``states`` names them all."""
+
+    job_id: int
+    active_job_id: str | None
+    class_name: str
+    queue_name: str
+    priority: int
+    states: tuple[State, ...]
+    concurrency_key: str | None
+    arguments: str | None
+    enqueued_at: datetime | None
+    scheduled_at: datetime | None  # when it is, or was, due
+    finished_at: datetime | None
+    claimed_at: datetime | None
+    process_id: int | None
+    process_name: str | None
+    process_hostname: str | None
+    process_pid: int | None
+    blocked_until: datetime | None
+    failed_at: datetime | None
+    error: str | None
+
+
+def find_jobs(connection: Connection, ids: Sequence[str]) -> dict[str, list[JobView]]:
+    """Look up jobs by job id or Active Job id, as an operator has them from a log.
+
+    Every given id is a key; its list is empty if there is no such job, and has several jobs where ``retry_on`` made a
+    new row for each attempt.
+    """
+    found: dict[str, list[JobView]] = {text: [] for text in ids}
+    for batch in in_batches(found):
+        _find(connection, batch, found)
+    return found
+
+
+def _find(connection: Connection, ids: list[str], found: dict[str, list[JobView]]) -> None:
+    by_number: dict[int, list[str]] = defaultdict(list)  # 42 and 042 are the same job
+    for text in ids:
+        if (number := _number(text)) is not None:
+            by_number[number].append(text)
+    query = _QUERY.where(or_(jobs.c.id.in_(by_number), jobs.c.active_job_id.in_(ids))).order_by(jobs.c.id)
+    for row in connection.execute(query):
+        values = row._asdict()
+        held = {state: values.pop(state.name) for state in _TABLES}
+        states = tuple(state for state, execution in held.items() if execution is not None)
+        if values["finished_at"] is not None:
+            states = (*states, State.FINISHED)
+        view = JobView(**values, states=states)
+        for key in {*by_number[view.job_id], view.active_job_id} & found.keys():
+            found[str(key)].append(view)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and int(text) < _BIGINT else None
+
+
+_TABLES = {
+    State.READY: ready,
+    State.SCHEDULED: scheduled,
+    State.BLOCKED: blocked,
+    State.CLAIMED: claimed,
+    State.FAILED: failed,
+}
+
+_QUERY = (
+    select(
+        jobs.c.id.label("job_id"),
+        jobs.c.active_job_id,
+        jobs.c.class_name,
+        jobs.c.queue_name,
+        jobs.c.priority,
+        jobs.c.concurrency_key,
+        jobs.c.arguments,
+        jobs.c.created_at.label("enqueued_at"),
+        jobs.c.scheduled_at,
+        jobs.c.finished_at,
+        claimed.c.created_at.label("claimed_at"),
+        claimed.c.process_id,
+        processes.c.name.label("process_name"),
+        processes.c.hostname.label("process_hostname"),
+        processes.c.pid.label("process_pid"),
+        blocked.c.expires_at.label("blocked_until"),
+        failed.c.created_at.label("failed_at"),
+        failed.c.error,
+        *(table.c.id.label(state.name) for state, table in _TABLES.items()),
+    )
+    .outerjoin(ready, ready.c.job_id == jobs.c.id)
+    .outerjoin(scheduled, scheduled.c.job_id == jobs.c.id)
+    .outerjoin(blocked, blocked.c.job_id == jobs.c.id)
+    .outerjoin(claimed, claimed.c.job_id == jobs.c.id)
+    .outerjoin(failed, failed.c.job_id == jobs.c.id)
+    .outerjoin(processes, processes.c.id == claimed.c.process_id)
+)

@@ -1,0 +1,110 @@
+"""Processes: register, heartbeat, deregister. A process is alive while its heartbeat is younger than the threshold."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from solidjq.dialects import inserted_id, utcnow
+from solidjq.endings import held_by, release
+from solidjq.schema import claimed, processes
+
+# Solid Queue's own defaults, in seconds.
+HEARTBEAT_INTERVAL = 60.0
+ALIVE_THRESHOLD = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One row of ``processes``, with how many jobs it holds and how old its heartbeat is by the database's clock."""
+
+    id: int
+    kind: str
+    name: str
+    hostname: str | None
+    pid: int
+    supervisor_id: int | None
+    last_heartbeat_at: datetime | None
+    heartbeat_age: float | None  # seconds
+    created_at: datetime | None
+    claimed: int
+    metadata: str | None
+
+    def is_alive(self, threshold: float) -> bool:
+        """Tell whether its heartbeat is younger than ``threshold`` seconds."""
+        return self.heartbeat_age is not None and self.heartbeat_age < threshold
+
+
+def register(
+    connection: Connection,
+    *,
+    kind: str,
+    name: str,
+    pid: int,
+    hostname: str,
+    metadata: Mapping[str, Any],
+    supervisor_id: int | None = None,
+) -> int:
+    """Insert a process with its first heartbeat; return its id."""
+    result = connection.execute(
+        insert(processes).values(
+            kind=kind,
+            name=name,
+            pid=pid,
+            hostname=hostname,
+            metadata=json.dumps(metadata, separators=(",", ":")),
+            supervisor_id=supervisor_id,
+            last_heartbeat_at=utcnow(),
+            created_at=utcnow(),
+        )
+    )
+    return inserted_id(result)
+
+
+def heartbeat(connection: Connection, process_id: int) -> bool:
+    """Say that the process is alive. False if its row is gone: it was pruned and must stop."""
+    beat = update(processes).where(processes.c.id == process_id).values(last_heartbeat_at=utcnow())
+    return connection.execute(beat).rowcount > 0
+
+
+def deregister(connection: Connection, process_id: int) -> list[int]:
+    """Release what the process still holds and remove its row. Returns the ids of the released jobs."""
+    released = release(connection, held_by(process_id))
+    connection.execute(delete(processes).where(processes.c.id == process_id))
+    return released
+
+
+def find(connection: Connection, *, name: str, supervisor_id: int) -> int | None:
+    """Return the id of a supervisor's child by its name, None if it is not registered (any more)."""
+    return connection.scalar(
+        select(processes.c.id).where(processes.c.name == name, processes.c.supervisor_id == supervisor_id)
+    )
+
+
+def list_processes(connection: Connection) -> list[Process]:
+    """Return all processes, each supervisor followed by its children."""
+    held = select(claimed.c.process_id, func.count().label("claimed")).group_by(claimed.c.process_id).subquery("held")
+    rows = connection.execute(
+        select(processes, func.coalesce(held.c.claimed, 0).label("claimed"), utcnow().label("now"))
+        .outerjoin(held, held.c.process_id == processes.c.id)
+        .order_by(
+            func.coalesce(processes.c.supervisor_id, processes.c.id),
+            processes.c.supervisor_id.is_not(None),
+            processes.c.id,
+        )
+    )
+    found = []
+    for row in rows:
+        values = row._asdict()
+        now, beat = values.pop("now"), values["last_heartbeat_at"]
+        age = None if beat is None else (now - beat).total_seconds()
+        found.append(Process(**values, heartbeat_age=age))
+    return found
+
+
+def names_of_children(connection: Connection, supervisor_id: int) -> set[str]:
+    """Return the names of the processes that a supervisor's children are registered under."""
+    return set(connection.scalars(select(processes.c.name).where(processes.c.supervisor_id == supervisor_id)))

@@ -1,0 +1,139 @@
+"""Find processes whose heartbeat stopped, fail the jobs they held, and remove them. Never put those jobs back.
+
+The job may be what killed its process; putting it back by itself would be a crash loop (Solid Queue's own rule).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, or_, select
+
+from solidjq.batching import BATCH
+from solidjq.concurrency import UNKNOWN, Limits
+from solidjq.database import Database
+from solidjq.dialects import ago
+from solidjq.endings import fail, held_by
+from solidjq.failures import exit_error, missing_error, pruned_error
+from solidjq.schema import claimed, processes
+
+Record = Callable[[Connection, int], None]  # is told in each transaction how many jobs it moved
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A process that was removed, or would be, and the jobs that failed with it.
+
+    ``process_id``, ``kind`` and ``pid`` are None where the claims outlived their process's row.
+    """
+
+    process_id: int | None
+    kind: str | None
+    name: str
+    hostname: str | None
+    pid: int | None
+    last_heartbeat_at: datetime | None
+    job_ids: list[int] = field(default_factory=list)
+
+
+def find_dead(connection: Connection, threshold: float) -> list[Pruned]:
+    """Return the processes that a prune would remove now, with the jobs they hold. Changes nothing."""
+    dead = [Pruned(*row) for row in connection.execute(_dead(threshold))]
+    for process in dead:
+        held = select(claimed.c.job_id).where(claimed.c.process_id == process.process_id).order_by(claimed.c.id)
+        process.job_ids.extend(connection.scalars(held))
+    return dead
+
+
+def prune(
+    database: Database,
+    threshold: float,
+    *,
+    excluding: int | None = None,
+    limits: Limits = UNKNOWN,
+    record: Record | None = None,
+) -> Iterator[Pruned]:
+    """Prune every process whose last heartbeat is ``threshold`` seconds old or older by the database's clock.
+
+    One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
+    prune at once; each process is pruned by one of them. ``excluding`` spares the process that prunes.
+    """
+    while pruned := database.transact(_prune_one, threshold, excluding, limits, record):
+        yield pruned
+
+
+def _prune_one(
+    connection: Connection, threshold: float, excluding: int | None, limits: Limits, record: Record | None
+) -> Pruned | None:
+    query = _dead(threshold).limit(1).with_for_update(skip_locked=True)
+    if excluding is not None:
+        query = query.where(processes.c.id != excluding)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    pruned = Pruned(*row)
+    beat = pruned.last_heartbeat_at
+    error = missing_error() if beat is None else pruned_error(beat)
+    pruned.job_ids.extend(fail(connection, held_by(row.id), error, limits))
+    connection.execute(delete(processes).where(processes.c.id == row.id))
+    if record is not None:
+        record(connection, len(pruned.job_ids))
+    return pruned
+
+
+def fail_exited(
+    connection: Connection, process_id: int, *, pid: int, returncode: int, limits: Limits = UNKNOWN
+) -> list[int]:
+    """Fail what a dead child still held, with ProcessExitError, and remove its row.
+
+    Solid Queue leaves the row until it is pruned; here its death is certain, and nothing more is to be learnt from it.
+    """
+    failed = fail(connection, held_by(process_id), exit_error(pid, returncode), limits)
+    connection.execute(delete(processes).where(processes.c.id == process_id))
+    return failed
+
+
+def find_orphans(connection: Connection) -> list[int]:
+    """Return the jobs claimed by no process that exists. Changes nothing."""
+    return list(connection.scalars(select(claimed.c.job_id).where(_orphaned()).order_by(claimed.c.id)))
+
+
+def fail_orphans(database: Database, *, limits: Limits = UNKNOWN, record: Record | None = None) -> list[int]:
+    """Fail claims whose process row is gone, with ProcessMissingError; return their jobs.
+
+    Solid Queue looks for them only when a supervisor boots.
+    """
+    failed: list[int] = []
+    while batch := database.transact(_fail_orphans, limits, record):
+        failed += batch
+    return failed
+
+
+def _fail_orphans(connection: Connection, limits: Limits, record: Record | None) -> list[int]:
+    ids = list(connection.scalars(select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id).limit(BATCH)))
+    if not ids:
+        return []
+    failed = fail(connection, claimed.c.id.in_(ids) & _orphaned(), missing_error(), limits)
+    if record is not None:
+        record(connection, len(failed))
+    return failed
+
+
+def _orphaned() -> ColumnElement[bool]:
+    return or_(claimed.c.process_id.is_(None), ~exists().where(processes.c.id == claimed.c.process_id))
+
+
+def _dead(threshold: float) -> Select[tuple[Any, ...]]:
+    return (
+        select(
+            processes.c.id,
+            processes.c.kind,
+            processes.c.name,
+            processes.c.hostname,
+            processes.c.pid,
+            processes.c.last_heartbeat_at,
+        )
+        .where(processes.c.last_heartbeat_at <= ago(threshold))
+        .order_by(processes.c.id)
+    )

@@ -1,0 +1,305 @@
+"""A job's way to a worker: enqueue, dispatch, claim; and discard, pause, resume. Exactly Solid Queue's table moves.
+
+Each function is one move inside the caller's transaction (see database.py), and returns what it really moved.
+How a claim ends is in endings.py.
+"""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, insert, literal, select
+
+from solidjq import activejob
+from solidjq.batching import in_batches
+from solidjq.concurrency import UNKNOWN, Limit, Limits, acquire, block, give_back
+from solidjq.dialects import clock, distinct_values, insert_if_absent, utcnow
+from solidjq.endings import make_ready
+from solidjq.errors import ProcessGoneError, UsageError
+from solidjq.schema import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
+
+ALL_QUEUES = ("*",)
+
+
+# -- enqueue ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob:
+    """A job to be enqueued: due at once, or ``delay`` seconds from now, or ``at`` a time."""
+
+    class_name: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    queue_name: str = "default"
+    priority: int | None = None  # smaller is sooner; None is 0, as in Active Job
+    delay: float | None = None
+    at: datetime | None = None
+    concurrency_key: str | None = None
+    limit: Limit | None = None  # required with a concurrency_key
+
+    def due_at(self, now: datetime) -> datetime:
+        """Return when the job is due; ``now`` if that is not in the future."""
+        due_at = self.at if self.at is not None else now + timedelta(seconds=self.delay or 0)
+        return max(due_at, now)
+
+
+def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
+    """Insert jobs, ready, scheduled or blocked. Returns their ids in the given order.
+
+    Raises ArgumentsError, before anything is inserted, if one of them has an argument that Active Job has no form for.
+    """
+    now = clock(connection)
+    rows: list[dict[str, Any]] = []
+    due: list[str] = []
+    later: list[str] = []
+    limited: dict[tuple[str, Limit], list[str]] = defaultdict(list)
+    for new in new_jobs:
+        active_job_id = str(uuid.uuid4())
+        due_at = new.due_at(now)
+        rows.append(_row(new, active_job_id, now, due_at))
+        if due_at > now:
+            later.append(active_job_id)
+        elif new.concurrency_key is not None and new.limit is not None:
+            limited[new.concurrency_key, new.limit].append(active_job_id)
+        else:
+            due.append(active_job_id)
+    if not rows:
+        return []
+    connection.execute(insert(jobs), rows)
+    ids: dict[str, int] = {}
+    for batch in in_batches([row["active_job_id"] for row in rows]):
+        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(jobs.c.active_job_id.in_(batch)))
+        ids.update((row.active_job_id, row.id) for row in found)
+    for batch in in_batches([ids[key] for key in due]):
+        make_ready(connection, batch)
+    for batch in in_batches([ids[key] for key in later]):
+        schedule(connection, batch)
+    for (key, limit), active_job_ids in sorted(limited.items()):
+        _admit(connection, key, limit, [ids[active_job_id] for active_job_id in active_job_ids])
+    return [ids[row["active_job_id"]] for row in rows]
+
+
+def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> dict[str, Any]:
+    return {
+        "queue_name": new.queue_name,
+        "class_name": new.class_name,
+        "arguments": activejob.payload(
+            class_name=new.class_name,
+            active_job_id=active_job_id,
+            queue_name=new.queue_name,
+            priority=new.priority,
+            call=activejob.Call(list(new.args), dict(new.kwargs)),
+            now=now,
+            scheduled_at=due_at,
+        ),
+        "priority": new.priority or 0,
+        "active_job_id": active_job_id,
+        "scheduled_at": due_at,
+        "concurrency_key": new.concurrency_key,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _admit(connection: Connection, key: str, limit: Limit, job_ids: Sequence[int]) -> int:
+    """Let as many of these jobs as have a free slot be ready, the rest wait; return how many are ready."""
+    free = acquire(connection, key, limit, len(job_ids))
+    if free:
+        make_ready(connection, job_ids[:free])
+    if job_ids[free:]:
+        block(connection, job_ids[free:], limit.duration)
+    return free
+
+
+def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement[datetime] | None = None) -> None:
+    """Insert the scheduled rows of these jobs, for ``at``, else for the time that each job itself names."""
+    connection.execute(
+        insert(scheduled).from_select(
+            ["job_id", "queue_name", "priority", "scheduled_at", "created_at"],
+            select(
+                jobs.c.id,
+                jobs.c.queue_name,
+                jobs.c.priority,
+                jobs.c.scheduled_at if at is None else at,
+                utcnow(),
+            )
+            .where(jobs.c.id.in_(job_ids))
+            .order_by(jobs.c.id),
+        )
+    )
+
+
+# -- dispatch ---------------------------------------------------------------------------------------------------------
+
+
+def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> list[int]:
+    """Make up to ``limit`` scheduled jobs that are due ready, or blocked where their concurrency limit is used up.
+
+    A job with a concurrency key whose class is not in ``limits`` is left alone: its limit stands in Ruby code, and
+    Rails' own dispatcher will take it. Returns the ids of the jobs moved.
+    """
+    foreign = exists().where(
+        jobs.c.id == scheduled.c.job_id, jobs.c.concurrency_key.is_not(None), jobs.c.class_name.not_in(list(limits))
+    )
+    due = connection.execute(
+        select(scheduled.c.id, scheduled.c.job_id)
+        .where(scheduled.c.scheduled_at <= utcnow(), ~foreign)
+        .order_by(scheduled.c.scheduled_at, scheduled.c.priority, scheduled.c.job_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not due:
+        return []
+    job_ids = [row.job_id for row in due]
+    limited: dict[tuple[str, Limit], list[int]] = defaultdict(list)
+    keyed = connection.execute(
+        select(jobs.c.id, jobs.c.concurrency_key, jobs.c.class_name)
+        .where(jobs.c.id.in_(job_ids), jobs.c.concurrency_key.is_not(None))
+        .order_by(jobs.c.priority, jobs.c.id)
+    )
+    for row in keyed:
+        limited[row.concurrency_key, limits[row.class_name]].append(row.id)
+    bound = {job_id for group in limited.values() for job_id in group}
+    if free := [job_id for job_id in job_ids if job_id not in bound]:
+        make_ready(connection, free)
+    for (key, key_limit), group in sorted(limited.items()):
+        _admit(connection, key, key_limit, group)
+    connection.execute(delete(scheduled).where(scheduled.c.id.in_([row.id for row in due])))
+    return job_ids
+
+
+# -- claim ------------------------------------------------------------------------------------------------------------
+
+
+class Claim(NamedTuple):
+    """A job in a worker's hands. ``id`` names this claim; a later claim of the same job has another."""
+
+    id: int
+    job_id: int
+    active_job_id: str | None
+    queue_name: str
+    class_name: str
+    arguments: str | None
+
+
+def claim(connection: Connection, process_id: int, queues: Sequence[str], limit: int) -> list[Claim]:
+    """Claim up to ``limit`` ready jobs for a process, by queue order, then priority, then age.
+
+    ``queues`` are names and prefixes (``mail*``), polled in the order given; ``*`` is every queue. Paused queues are
+    left out. Raises ProcessGoneError if the process was pruned: it must not claim any more.
+    """
+    # Shared lock: a prune of this process waits for this claim and sees it, or was first and this stops here.
+    alive = select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
+    if connection.scalar(alive) is None:
+        raise ProcessGoneError(f"process {process_id} was pruned")
+    taken: list[int] = []
+    for condition in _conditions(connection, queues):
+        candidates = connection.execute(
+            select(ready.c.id, ready.c.job_id)
+            .where(*condition)
+            .order_by(ready.c.priority, ready.c.job_id)
+            .limit(limit - len(taken))
+            .with_for_update(skip_locked=True)
+        ).all()
+        if not candidates:
+            continue
+        job_ids = [row.job_id for row in candidates]
+        chosen = ready.c.id.in_([row.id for row in candidates])
+        connection.execute(
+            insert(claimed).from_select(
+                ["job_id", "process_id", "created_at"],
+                select(ready.c.job_id, literal(process_id), utcnow()).where(chosen).order_by(ready.c.id),
+            )
+        )
+        connection.execute(delete(ready).where(chosen))
+        taken += job_ids
+        if len(taken) >= limit:
+            break
+    if not taken:
+        return []
+    found = connection.execute(
+        select(
+            claimed.c.id,
+            claimed.c.job_id,
+            jobs.c.active_job_id,
+            jobs.c.queue_name,
+            jobs.c.class_name,
+            jobs.c.arguments,
+        )
+        .join(jobs, jobs.c.id == claimed.c.job_id)
+        .where(claimed.c.job_id.in_(taken))
+    )
+    claims = {row.job_id: Claim(*row) for row in found}
+    return [claims[job_id] for job_id in taken]
+
+
+def _conditions(connection: Connection, queues: Sequence[str]) -> list[tuple[ColumnElement[bool], ...]]:
+    """Return what to poll, in order: everything at once if nothing is paused, else queue by queue."""
+    paused = set(connection.scalars(select(pauses.c.queue_name)))
+    if "*" in queues:
+        if not paused:
+            return [()]
+        queues = ALL_QUEUES
+    wild = any(name.endswith("*") for name in queues)
+    names = select_queues(queues, distinct_values(connection, ready.c.queue_name) if wild else [])
+    return [(ready.c.queue_name == name,) for name in names if name not in paused]
+
+
+def select_queues(patterns: Sequence[str], existing: Sequence[str]) -> list[str]:
+    """Put queue names in the order of the patterns; a name that two patterns fit stands where the first is."""
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        if pattern.endswith("*"):
+            names.update((name, None) for name in existing if name.startswith(pattern[:-1]))
+        else:
+            names[pattern] = None
+    return list(names)
+
+
+def parse_queues(text: str) -> tuple[str, ...]:
+    """Read ``mailers,report*`` as an operator writes it.
+
+    Raises UsageError for a star that is not at the end.
+    """
+    patterns = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for pattern in patterns:
+        if "*" in pattern[:-1]:
+            raise UsageError(f"a star can only end a queue's name, as in 'mail*'; got {pattern!r}")
+    return patterns or ALL_QUEUES
+
+
+# -- discard, pause, resume -------------------------------------------------------------------------------------------
+
+
+def discard(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+    """Delete those of these jobs that wait: ready, scheduled, blocked or failed. Claimed and finished ones stay.
+
+    Returns the ids of the jobs deleted.
+    """
+    waiting: dict[Table, list[int]] = {}
+    for table in (ready, scheduled, blocked, failed):
+        locked = select(table.c.job_id).where(table.c.job_id.in_(job_ids)).order_by(table.c.id).with_for_update()
+        waiting[table] = list(connection.scalars(locked))
+        connection.execute(delete(table).where(table.c.job_id.in_(waiting[table])))
+    # Of the waiting states only ready holds a slot of a concurrency limit. Given back last, so that it goes to none of
+    # the blocked jobs that are discarded here too.
+    give_back(connection, waiting[ready], limits)
+    gone = [job_id for locked_ids in waiting.values() for job_id in locked_ids]
+    connection.execute(delete(jobs).where(jobs.c.id.in_(gone)))
+    return gone
+
+
+def pause(connection: Connection, queue_name: str) -> bool:
+    """Stop claims from a queue; jobs still arrive. False if it was paused already."""
+    before = connection.scalar(select(pauses.c.id).where(pauses.c.queue_name == queue_name))
+    insert_if_absent(connection, pauses, queue_name=queue_name, created_at=utcnow())
+    return before is None
+
+
+def resume(connection: Connection, queue_name: str) -> bool:
+    """Let a queue's jobs be claimed again. False if it was not paused."""
+    return connection.execute(delete(pauses).where(pauses.c.queue_name == queue_name)).rowcount > 0

@@ -1,0 +1,144 @@
+"""A child of the supervisor: what worker and dispatcher have in common, and the program that either is started as."""
+
+import logging
+import os
+import signal
+import sys
+from enum import IntEnum
+from typing import NoReturn
+
+from solidjq.errors import JobImportError, SolidJQError
+from solidjq.init import open_database
+from solidjq.runtime import logs, registry
+from solidjq.runtime.config import ChildConfig
+from solidjq.runtime.heartbeats import Registration
+from solidjq.runtime.wakeup import Wakeup
+
+log = logging.getLogger("solidjq")
+
+# Exit statuses, from sysexits.h.
+EXIT_CANNOT_IMPORT = 78  # a module named with --import is broken: starting again at once would not help
+DEREGISTER_TIMEOUT = 2.0  # seconds
+MOST_PATIENCE = 8.0  # seconds between two attempts to work while the database is away
+EXIT_PRUNED = 75  # somebody pruned this process; a new one may start
+
+
+class Stop(IntEnum):
+    """How urgently to stop."""
+
+    NO = 0
+    DRAIN = 1  # let running jobs finish
+    NOW = 2  # release them
+
+
+class Child:
+    """Registers, works in ``step`` until it is told to stop, then deregisters."""
+
+    def __init__(self, child_config: ChildConfig, wakeup: Wakeup) -> None:
+        self.config = child_config.config
+        self.name = child_config.name
+        self.wakeup = wakeup
+        self.database = open_database(self.config.database_url, name=f"solidjq {child_config.kind.lower()}")
+        self._child_config = child_config
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """What its row in ``processes`` tells about it."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Do what has to be done once, after the registration."""
+
+    def step(self) -> float:
+        """Do some work; return how many seconds to sleep, unless something happens."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Wait for what is running."""
+
+    def stop_requested(self) -> Stop:
+        """Tell how urgently to stop. Without its supervisor a child drains, as after SIGTERM."""
+        signals = [number for number in self.wakeup.signals if number != signal.SIGINT]  # the supervisor's to answer
+        if signal.SIGQUIT in signals or len(signals) > 1:
+            return Stop.NOW
+        return Stop.DRAIN if signals or self.wakeup.orphaned else Stop.NO
+
+    def run(self) -> NoReturn:
+        """Work until told to stop. Ends the process, whatever its threads still do."""
+        registry.import_modules(self.config.imports)
+        self.registration = Registration(
+            self.database,
+            kind=self._child_config.kind,
+            name=self.name,
+            metadata=self.metadata,
+            interval=self.config.heartbeat_interval,
+            on_gone=self.leave_pruned,
+            supervisor_id=self._child_config.supervisor_id,
+        )
+        log.info("%s: started", self.name)
+        self.start()
+        failures = 0
+        while not self.stop_requested():
+            try:
+                pause = self.step()
+                failures = 0
+            except SolidJQError as error:
+                failures += 1
+                pause = min(MOST_PATIENCE, 0.5 * 2**failures)
+                log.warning("%s: %s; trying again in %g s", self.name, error, pause)
+            self.wakeup.wait(pause)
+        self.drain()
+        released = self.registration.deregister(within=DEREGISTER_TIMEOUT)
+        if released is None:
+            leave(1)
+        log.info("%s: stopped; released %d unfinished jobs", self.name, len(released))
+        leave(0)
+
+    def leave_pruned(self) -> NoReturn:
+        """End at once: the jobs in hand were failed by whoever pruned this process, and may run elsewhere by now."""
+        log.error("%s: pruned by another process; its jobs were failed, stopping at once", self.name)
+        leave(EXIT_PRUNED)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process without waiting for its threads: one may be in a job that never returns."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> NoReturn:
+    """Run as the child that standard input describes; its end of file says that the supervisor is gone."""
+    from solidjq.runtime.dispatcher import Dispatcher  # noqa: PLC0415  (they need this module)
+    from solidjq.runtime.worker import Worker  # noqa: PLC0415
+
+    lifeline = os.dup(0)  # not inherited by what jobs start
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    wakeup = Wakeup(lifeline)
+    wakeup.listen([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+    logs.set_up()
+    child_config = ChildConfig.from_json(_read_line(lifeline))
+    roles: dict[str, type[Child]] = {"Worker": Worker, "Dispatcher": Dispatcher}
+    try:
+        roles[child_config.kind](child_config, wakeup).run()
+    except JobImportError as error:
+        log.error("%s: %s", child_config.name, error)  # noqa: TRY400  (the operator needs the line, not the stack)
+        leave(EXIT_CANNOT_IMPORT)
+    except SolidJQError as error:
+        log.error("%s: %s", child_config.name, error)  # noqa: TRY400
+        leave(1)
+
+
+def _read_line(descriptor: int) -> str:
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(descriptor, 65536)
+        if not part:  # the supervisor died before it could say what this child should be
+            leave(1)
+        line += part
+    return line.decode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The dispatcher: makes scheduled jobs ready when they are due, and looks after concurrency limits that leaked."""
+
+import time
+
+from sqlalchemy import Connection
+
+from solidjq import concurrency, queue
+from solidjq.runtime import registry
+from solidjq.runtime.child import Child
+
+
+class Dispatcher(Child):
+    """One is enough; several do no harm."""
+
+    _next_maintenance = 0.0
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """Return what Solid Queue's own dispatcher tells."""
+        return {
+            "polling_interval": self.config.dispatcher_polling_interval,
+            "batch_size": self.config.dispatcher_batch_size,
+            "concurrency_maintenance_interval": self.config.concurrency_maintenance_interval,
+        }
+
+    def step(self) -> float:
+        """Dispatch a batch; go on at once while batches are full."""
+        size = self.config.dispatcher_batch_size
+        if time.monotonic() >= self._next_maintenance:
+            self._next_maintenance = time.monotonic() + self.config.concurrency_maintenance_interval
+            self._maintain_concurrency(size)
+        moved = self.database.transact(queue.dispatch, size, registry.limits())
+        return 0.0 if len(moved) == size else self.config.dispatcher_polling_interval
+
+    def _maintain_concurrency(self, size: int) -> None:
+        self.database.transact(concurrency.expire_semaphores)
+        keys = self.database.transact(concurrency.expired_keys, size)
+        for key in keys:
+            self.database.transact(_unblock, key)
+
+
+def _unblock(connection: Connection, key: str) -> list[int]:
+    return concurrency.unblock_one(connection, key, registry.limits())

@@ -1,0 +1,35 @@
+"""Run one claimed job, and put what came of it into words."""
+
+import traceback
+
+from solidjq import activejob
+from solidjq.failures import error_json
+from solidjq.queue import Claim
+from solidjq.runtime import registry
+
+
+def perform(claim: Claim) -> str | None:
+    """Run the job. Returns None if it returned, else its error as Solid Queue's JSON."""
+    try:
+        job = registry.find(claim.class_name)
+        call = activejob.call_of(claim.arguments)
+        job.function(*call.args, **call.kwargs)
+    except BaseException as error:  # noqa: BLE001  (SystemExit in a job ends the job, not the worker)
+        return _describe(error)
+    return None
+
+
+def _describe(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  (an exception's own __str__ is the job's code)
+        message = f"<{name} without a readable message>"
+    # Innermost first and written as Ruby writes them, for the dashboards that show Solid Queue's errors.
+    frames = [
+        f"{frame.filename}:{frame.lineno}:in `{frame.name}'"
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+        if frame.filename != __file__
+    ]
+    return error_json(name, message, frames)

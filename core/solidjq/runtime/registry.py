@@ -1,0 +1,186 @@
+"""Which functions may run as jobs. A row's class name is looked up here only: nothing is imported for it."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from solidjq.concurrency import DEFAULT_DURATION, Limit, Limits
+from solidjq.database import Database
+from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
+from solidjq.init import open_database
+from solidjq.queue import NewJob, enqueue
+from solidjq.text import one_line
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_jobs: dict[str, "Job[..., Any]"] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[P, R]):
+    """A registered function. Calling it runs it here and now; ``enqueue`` lets a worker run it."""
+
+    function: Callable[P, R]
+    name: str
+    queue: str = "default"
+    priority: int | None = None
+    delay: float | None = None
+    at: datetime | None = None
+    limit: Limit | None = None
+    limit_by: Callable[P, object] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        return self.function(*args, **kwargs)
+
+    def set(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+    ) -> "Job[P, R]":
+        """Return the same job with other settings: ``send.set(queue="low", delay=60).enqueue(42)``."""
+        return replace(
+            self,
+            queue=self.queue if queue is None else queue,
+            priority=self.priority if priority is None else priority,
+            delay=self.delay if delay is None else delay,
+            at=self.at if at is None else at,
+        )
+
+    def new(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """Describe a call, for ``solidjq.enqueue(connection, [...])``: many at once, or within your own transaction."""
+        key = None
+        if self.limit is not None:
+            group = "" if self.limit_by is None else self.limit_by(*args, **kwargs)
+            key = f"{self.name}/{group}"
+        return NewJob(
+            class_name=self.name,
+            args=args,
+            kwargs=kwargs,
+            queue_name=self.queue,
+            priority=self.priority,
+            delay=self.delay,
+            at=self.at,
+            concurrency_key=key,
+            limit=self.limit,
+        )
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Enqueue one call in the database that JQ_DATABASE_URL names, else the embedded one. Returns the job's id."""
+        (job_id,) = _default_database().transact(enqueue, [self.new(*args, **kwargs)])
+        return job_id
+
+
+@overload
+def job(function: Callable[P, R], /) -> Job[P, R]: ...
+
+
+@overload
+def job(
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: int | None = None,
+    limit: int | None = None,
+    limit_by: Callable[..., object] | None = None,
+    limit_duration: float = DEFAULT_DURATION,
+) -> Callable[[Callable[P, R]], Job[P, R]]: ...
+
+
+def job(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: int | None = None,
+    limit: int | None = None,
+    limit_by: Callable[..., object] | None = None,
+    limit_duration: float = DEFAULT_DURATION,
+) -> Any:
+    """Register a function as a job.
+
+    ``name`` is what stands in ``jobs.class_name``, the function's own name by default: it must not change while jobs
+    wait. ``priority``: smaller is sooner. ``limit``: how many of its jobs may run at once, all together or, with
+    ``limit_by(*args, **kwargs)``, of each group; a slot that a lost worker took is free again after ``limit_duration``
+    seconds.
+
+    Raises DuplicateJobError if another function has that name.
+    """
+
+    def register(function: Callable[..., Any]) -> Job[..., Any]:
+        registered = Job(
+            function,
+            name or function.__qualname__,
+            queue,
+            priority,
+            limit=None if limit is None else Limit(limit, limit_duration),
+            limit_by=limit_by,
+        )
+        other = _jobs.get(registered.name)
+        if other is not None and _place(other.function) != _place(function):
+            raise DuplicateJobError(
+                f"{_place(function)} and {_place(other.function)} are both registered as the job {registered.name!r}; "
+                "give one of them another name: @job(name=...)"
+            )
+        _jobs[registered.name] = registered
+        return registered
+
+    return register if function is None else register(function)
+
+
+def find(class_name: str) -> Job[..., Any]:
+    """Return the job registered under this name.
+
+    Raises UnknownJobError; nothing is ever imported to find it.
+    """
+    try:
+        return _jobs[class_name]
+    except KeyError:
+        known = ", ".join(sorted(_jobs)) or "none"
+        raise UnknownJobError(
+            f"no job named {class_name!r} is registered in this worker (registered: {known}); "
+            "start it with --import MODULE, or leave this queue to the workers that know the job"
+        ) from None
+
+
+def limits() -> Limits:
+    """Return the concurrency limits of all registered jobs."""
+    return {name: registered.limit for name, registered in _jobs.items() if registered.limit is not None}
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Import the modules whose jobs may run; the working directory is searched first.
+
+    Raises JobImportError, naming the module and why.
+    """
+    here = os.getcwd()  # noqa: PTH109  (sys.path holds strings)
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            raise JobImportError(f"cannot import {module}: {type(error).__name__}: {one_line(str(error))}") from error
+
+
+def _place(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+_database: Database | None = None
+
+
+def _default_database() -> Database:
+    global _database  # noqa: PLW0603  (one engine a process)
+    if _database is None:
+        _database = open_database(name="solidjq")
+    return _database

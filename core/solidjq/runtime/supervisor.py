@@ -1,0 +1,273 @@
+"""The supervisor: starts workers and a dispatcher, fails what a dead one held, replaces it, and prunes the dead."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO
+
+from sqlalchemy import Connection
+
+from solidjq import processes, pruning
+from solidjq.database import Database
+from solidjq.errors import DatabaseError, JobImportError
+from solidjq.init import ENVIRONMENT
+from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
+from solidjq.runtime.config import ChildConfig, Config
+from solidjq.runtime.heartbeats import Registration, process_name
+from solidjq.runtime.wakeup import Wakeup
+
+log = logging.getLogger("solidjq")
+
+KIND = "Supervisor(spawn)"
+QUICK_DEATH = 5.0  # seconds: a child that lived shorter is replaced with a delay that doubles
+MOST_DELAY = 30.0
+GRACE = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
+REPORT_RETRY = 1.0  # seconds between attempts to report a death to a database that is away
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for one child, filled again when the child dies."""
+
+    kind: str
+    name: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    start_at: float = 0.0
+    generation: int = 0
+    quick_deaths: int = 0
+    seen: bool = False  # its row in the database was seen
+    killed: bool = False  # by us, since it would not stop
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A child's death that the database has not heard of yet."""
+
+    name: str
+    pid: int
+    returncode: int
+    release: bool  # we killed it ourselves: its jobs are innocent
+
+
+@dataclass
+class Supervisor:
+    """Runs in the main thread of its process, until a signal ends it.
+
+    Children are started as programs of their own, not forked: this process has threads, and a fork of a process with
+    threads can hang. Each child's standard input stays open as long as this process lives; so a child knows of our end,
+    however we go, and stops by itself.
+    """
+
+    config: Config
+    database: Database
+    _wakeup: Wakeup = field(default_factory=Wakeup)
+    _slots: list[Slot] = field(default_factory=list)
+    _reports: list[Report] = field(default_factory=list)
+    _pruned: bool = False
+    _cannot_import: bool = False
+    _failed: bool = False  # could not deregister
+    _next_maintenance: float = 0.0
+
+    def run(self) -> int:
+        """Supervise until stopped; return the exit status: 1 if this supervisor was pruned or could not deregister.
+
+        Raises DatabaseError if it cannot even register, JobImportError if the jobs' modules cannot be imported.
+        """
+        self._wakeup.listen([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], waking=[signal.SIGCHLD])
+        self._registration = Registration(
+            self.database,
+            kind=KIND,
+            name=process_name("supervisor(spawn)"),
+            metadata={},
+            interval=self.config.heartbeat_interval,
+            on_gone=self._on_gone,
+        )
+        log.info("%s: started on %s", self._registration.name, self.database)
+        self._slots = [Slot("Worker") for _ in range(self.config.processes)] + [Slot("Dispatcher")]
+        try:
+            while not self._stop_requested():
+                self._maintain()
+                self._reap()
+                self._start()
+                self._wakeup.wait_until(self._next_event())
+        finally:
+            self._stop_children()
+            self._leave()
+        if self._cannot_import:
+            raise JobImportError("the jobs cannot be imported (see the log above); check --import")
+        return 1 if self._pruned or self._failed else 0
+
+    # -- children -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        for slot in self._slots:
+            if slot.process is not None or time.monotonic() < slot.start_at:
+                continue
+            slot.name = process_name(slot.kind)
+            slot.seen = slot.killed = False
+            slot.generation += 1
+            slot.started = time.monotonic()
+            slot.process = subprocess.Popen(  # noqa: S603  (our own program)
+                [sys.executable, "-P", "-m", "solidjq.runtime.child", slot.name],
+                stdin=subprocess.PIPE,
+                bufsize=0,
+                env={**os.environ, ENVIRONMENT: self.config.database_url},
+            )
+            told = ChildConfig(
+                kind=slot.kind, name=slot.name, supervisor_id=self._registration.id, config=self.config
+            ).to_json()
+            with suppress(BrokenPipeError):  # it is dead already, and will be reaped
+                _lifeline(slot.process).write(told.encode() + b"\n")
+
+    def _reap(self) -> None:
+        """Note the children that died, and tell the database."""
+        for slot in self._slots:
+            if slot.process is None or slot.process.poll() is None:
+                continue
+            returncode, pid, lived = slot.process.returncode, slot.process.pid, time.monotonic() - slot.started
+            _lifeline(slot.process).close()
+            slot.process = None
+            self._reports.append(Report(slot.name, pid, returncode, slot.killed))
+            if returncode == EXIT_CANNOT_IMPORT and slot.generation == 1:
+                self._cannot_import = True
+            slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH else 0
+            delay = min(MOST_DELAY, 2.0 ** (slot.quick_deaths - 2)) if slot.quick_deaths else 0.0
+            slot.start_at = time.monotonic() + delay
+            if not self._stop_requested():
+                log.warning(
+                    "%s: %s; replacing it%s", slot.name, _how(pid, returncode), f" in {delay:g} s" if delay else ""
+                )
+        self._report()
+
+    def _report(self) -> None:
+        while self._reports:
+            report = self._reports[0]
+            try:
+                jobs = self.database.transact(_settle, report, self._registration.id)
+            except DatabaseError as error:
+                log.warning("%s: its death cannot be reported yet: %s", report.name, error)
+                return
+            del self._reports[0]
+            if jobs:
+                end = "released" if report.release else "failed with ProcessExitError"
+                log.error("%s: %s; %s jobs %s", report.name, _how(report.pid, report.returncode), end, _shown(jobs))
+
+    # -- maintenance --------------------------------------------------------------------------------------------------
+
+    def _maintain(self) -> None:
+        """Prune the dead and fail orphaned claims, at the start and once a threshold."""
+        if time.monotonic() < self._next_maintenance:
+            return
+        self._next_maintenance = time.monotonic() + self.config.alive_threshold
+        gone: set[str] = set()
+        try:
+            for pruned in pruning.prune(self.database, self.config.alive_threshold, excluding=self._registration.id):
+                log.error("%s: pruned; failed jobs %s", pruned.name, _shown(pruned.job_ids))
+                gone.add(pruned.name)
+            if orphans := pruning.fail_orphans(self.database):
+                log.error("jobs claimed by no process, failed: %s", _shown(orphans))
+            with self.database.read() as connection:
+                registered = processes.names_of_children(connection, self._registration.id)
+        except DatabaseError as error:
+            log.warning("maintenance failed: %s", error)
+            return
+        # A child without its row is frozen: when it woke it would run on, beside whoever has its jobs by then.
+        for slot in self._slots:
+            if slot.process is None:
+                continue
+            if slot.name in gone or (slot.seen and slot.name not in registered):
+                log.error("%s: its row is gone while it runs; killing it", slot.name)
+                slot.process.kill()
+            slot.seen = slot.name in registered
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _stop_requested(self) -> Stop:
+        signals = self._wakeup.signals
+        if signal.SIGQUIT in signals or len(signals) > 1:
+            return Stop.NOW
+        return Stop.DRAIN if signals or self._pruned or self._cannot_import else Stop.NO
+
+    def _stop_children(self) -> None:
+        """SIGTERM; SIGQUIT when the shutdown timeout is over or a second signal came; SIGKILL for what will not go."""
+        log.info(
+            "%s: stopping; running jobs have %g s to end, a second signal releases them at once",
+            self._registration.name,
+            self.config.shutdown_timeout,
+        )
+        self._signal(signal.SIGTERM)
+        quit_at = time.monotonic() + self.config.shutdown_timeout + GRACE
+        kill_at = float("inf")
+        while any(slot.process for slot in self._slots):
+            now = time.monotonic()
+            if kill_at == float("inf") and (now >= quit_at or self._stop_requested() is Stop.NOW):
+                self._signal(signal.SIGQUIT)
+                kill_at = now + GRACE
+            elif now >= kill_at:
+                for slot in self._slots:
+                    slot.killed = slot.process is not None
+                self._signal(signal.SIGKILL)
+                kill_at = now + GRACE
+            self._wakeup.wait_until(min(quit_at if kill_at == float("inf") else kill_at, now + 1.0))
+            self._reap()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.send_signal(number)
+
+    def _leave(self) -> None:
+        """Report the last deaths and deregister; a database that is away gets a few seconds."""
+        deadline = time.monotonic() + GRACE
+        while self._reports and time.monotonic() < deadline:
+            self._wakeup.wait(REPORT_RETRY)
+            self._report()
+        if self._registration.deregister(within=GRACE) is None:
+            self._failed = True
+        log.info("%s: stopped", self._registration.name)
+
+    def _next_event(self) -> float:
+        starts = [slot.start_at for slot in self._slots if slot.process is None]
+        retry = [time.monotonic() + REPORT_RETRY] if self._reports else []
+        return min([self._next_maintenance, *starts, *retry])
+
+    def _on_gone(self) -> None:
+        log.error("%s: pruned by another process; stopping", self._registration.name)
+        self._pruned = True
+        self._wakeup.wake()
+
+
+def _settle(connection: Connection, report: Report, supervisor_id: int) -> list[int]:
+    process_id = processes.find(connection, name=report.name, supervisor_id=supervisor_id)
+    if process_id is None:  # it deregistered, or was pruned
+        return []
+    if report.release:
+        return processes.deregister(connection, process_id)
+    return pruning.fail_exited(connection, process_id, pid=report.pid, returncode=report.returncode)
+
+
+def _lifeline(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    if process.stdin is None:
+        raise AssertionError("children are started with a pipe")
+    return process.stdin
+
+
+def _how(pid: int, returncode: int) -> str:
+    if returncode >= 0:
+        return f"pid {pid} exited with status {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return f"pid {pid} was killed by {name}"
+
+
+def _shown(job_ids: list[int]) -> str:
+    shown = ", ".join(str(job_id) for job_id in job_ids[:20])
+    return f"{shown} and {len(job_ids) - 20} more" if len(job_ids) > 20 else shown or "none"  # noqa: PLR2004

@@ -1,0 +1,56 @@
+"""One thing to wait on: signals, other threads, and the end of the supervisor."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+
+class Wakeup:
+    """Sleep that ends early: when a signal came, when a thread calls ``wake``, or when ``lifeline`` reaches its end.
+
+    Make it in the main thread. ``lifeline`` is a file descriptor whose other end the supervisor holds open: when the
+    supervisor is gone, however it went, reading gives end of file.
+    """
+
+    def __init__(self, lifeline: int | None = None) -> None:
+        self._lifeline = lifeline
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self.signals: list[int] = []  # all that came, in order
+        self.orphaned = False  # the lifeline ended
+
+    def listen(self, collected: Iterable[signal.Signals], *, waking: Iterable[signal.Signals] = ()) -> None:
+        """Collect some signals in ``signals`` instead of what they would do; let others only end a ``wait``."""
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in collected:
+            signal.signal(number, lambda number, _frame: self.signals.append(number))
+        for number in waking:
+            signal.signal(number, lambda _number, _frame: None)
+
+    def wake(self) -> None:
+        """End the current ``wait``, or the next one. Safe from any thread."""
+        with suppress(BlockingIOError):  # the pipe is full: a wake-up is on its way
+            os.write(self._write, b"\0")
+
+    def wait(self, timeout: float) -> None:
+        """Sleep up to ``timeout`` seconds."""
+        watched = [self._read]
+        if self._lifeline is not None and not self.orphaned:
+            watched.append(self._lifeline)
+        readable, _, _ = select.select(watched, [], [], max(0.0, timeout))
+        if self._read in readable:
+            while True:
+                try:
+                    os.read(self._read, 4096)
+                except BlockingIOError:
+                    break
+        if self._lifeline in readable and not os.read(int(self._lifeline or 0), 4096):
+            self.orphaned = True
+
+    def wait_until(self, deadline: float) -> None:
+        """Sleep until ``deadline`` of the monotonic clock, or less."""
+        self.wait(deadline - time.monotonic())

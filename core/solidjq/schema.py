@@ -1,0 +1,224 @@
+"""The tables: Solid Queue's eleven, a contract that we never alter, and ours, prefixed ``jq_``.
+
+Column types, defaults, index names and foreign keys are those of Solid Queue's own schema (1.0 to 1.5) as Rails
+creates it on each database, so that either side can use a queue that the other has made.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    text,
+    true,
+)
+from sqlalchemy.dialects import mysql
+
+from solidjq.dialects import AnyText, UtcDateTime
+
+solid_queue = MetaData()
+jq = MetaData()
+
+# An SQLite key aliases the rowid only if it is INTEGER; AUTOINCREMENT, as in Rails, never gives an id out twice.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+_String = String().with_variant(mysql.VARCHAR(255), "mysql")
+_Boolean = Boolean(create_constraint=False)
+
+
+def _id() -> Column[int]:
+    return Column("id", _Id, primary_key=True, autoincrement=True)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[Any]:
+    return Column(name, UtcDateTime, nullable=nullable)
+
+
+def _priority(*, nullable: bool = False) -> Column[int]:
+    return Column("priority", Integer, nullable=nullable, server_default=text("0"))
+
+
+def _table(name: str, *columns: Any) -> Table:
+    return Table(f"solid_queue_{name}", solid_queue, _id(), *columns, sqlite_autoincrement=True, mysql_engine="InnoDB")
+
+
+def _execution(name: str, *columns: Any) -> Table:
+    """Build one of the tables whose rows say in which state a job is: one row a job, gone with the job."""
+    table = f"solid_queue_{name}_executions"
+    return _table(
+        f"{name}_executions",
+        Column("job_id", BigInteger, ForeignKey("solid_queue_jobs.id", ondelete="CASCADE"), nullable=False),
+        *columns,
+        _time("created_at"),
+        Index(f"index_{table}_on_job_id", "job_id", unique=True),
+    )
+
+
+def _queue_name() -> Column[str]:
+    return Column("queue_name", _String, nullable=False)
+
+
+jobs = _table(
+    "jobs",
+    _queue_name(),
+    Column("class_name", _String, nullable=False),
+    Column("arguments", AnyText),
+    _priority(),
+    Column("active_job_id", _String),
+    _time("scheduled_at", nullable=True),
+    _time("finished_at", nullable=True),
+    Column("concurrency_key", _String),
+    _time("created_at"),
+    _time("updated_at"),
+    Index("index_solid_queue_jobs_on_active_job_id", "active_job_id"),
+    Index("index_solid_queue_jobs_on_class_name", "class_name"),
+    Index("index_solid_queue_jobs_on_finished_at", "finished_at"),
+    Index("index_solid_queue_jobs_for_filtering", "queue_name", "finished_at"),
+    Index("index_solid_queue_jobs_for_alerting", "scheduled_at", "finished_at"),
+)
+
+ready = _execution(
+    "ready",
+    _queue_name(),
+    _priority(),
+    Index("index_solid_queue_poll_all", "priority", "job_id"),
+    Index("index_solid_queue_poll_by_queue", "queue_name", "priority", "job_id"),
+)
+
+scheduled = _execution(
+    "scheduled",
+    _queue_name(),
+    _priority(),
+    _time("scheduled_at"),
+    Index("index_solid_queue_dispatch_all", "scheduled_at", "priority", "job_id"),
+)
+
+blocked = _execution(
+    "blocked",
+    _queue_name(),
+    _priority(),
+    Column("concurrency_key", _String, nullable=False),
+    _time("expires_at"),
+    Index("index_solid_queue_blocked_executions_for_release", "concurrency_key", "priority", "job_id"),
+    Index("index_solid_queue_blocked_executions_for_maintenance", "expires_at", "concurrency_key"),
+)
+
+claimed = _execution(
+    "claimed",
+    Column("process_id", BigInteger),
+    Index("index_solid_queue_claimed_executions_on_process_id_and_job_id", "process_id", "job_id"),
+)
+
+failed = _execution("failed", Column("error", AnyText))
+
+processes = _table(
+    "processes",
+    Column("kind", _String, nullable=False),
+    _time("last_heartbeat_at"),
+    Column("supervisor_id", BigInteger),
+    Column("pid", Integer, nullable=False),
+    Column("hostname", _String),
+    Column("metadata", AnyText),
+    _time("created_at"),
+    Column("name", _String, nullable=False),
+    Index("index_solid_queue_processes_on_last_heartbeat_at", "last_heartbeat_at"),
+    Index("index_solid_queue_processes_on_name_and_supervisor_id", "name", "supervisor_id", unique=True),
+    Index("index_solid_queue_processes_on_supervisor_id", "supervisor_id"),
+)
+
+pauses = _table(
+    "pauses",
+    _queue_name(),
+    _time("created_at"),
+    Index("index_solid_queue_pauses_on_queue_name", "queue_name", unique=True),
+)
+
+semaphores = _table(
+    "semaphores",
+    Column("key", _String, nullable=False),
+    Column("value", Integer, nullable=False, server_default=text("1")),
+    _time("expires_at"),
+    _time("created_at"),
+    _time("updated_at"),
+    Index("index_solid_queue_semaphores_on_expires_at", "expires_at"),
+    Index("index_solid_queue_semaphores_on_key_and_value", "key", "value"),
+    Index("index_solid_queue_semaphores_on_key", "key", unique=True),
+)
+
+recurring_tasks = _table(
+    "recurring_tasks",
+    Column("key", _String, nullable=False),
+    Column("schedule", _String, nullable=False),
+    Column("command", String(2048)),
+    Column("class_name", _String),
+    Column("arguments", AnyText),
+    Column("queue_name", _String),
+    _priority(nullable=True),
+    Column("static", _Boolean, nullable=False, server_default=true()),
+    Column("description", AnyText),
+    _time("created_at"),
+    _time("updated_at"),
+    Index("index_solid_queue_recurring_tasks_on_key", "key", unique=True),
+    Index("index_solid_queue_recurring_tasks_on_static", "static"),
+)
+
+recurring_executions = _execution(
+    "recurring",
+    Column("task_key", _String, nullable=False),
+    _time("run_at"),
+    Index("index_solid_queue_recurring_executions_on_task_key_and_run_at", "task_key", "run_at", unique=True),
+)
+
+# -- ours -------------------------------------------------------------------------------------------------------------
+# Their history is in init.py: a change here comes with a numbered migration there.
+
+schema_migrations = Table(
+    "jq_schema_migrations",
+    jq,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("name", _String, nullable=False),
+    _time("applied_at"),
+)
+
+# Who changed what, when and why: one row a command, written in the transaction of the change itself.
+operations = Table(
+    "jq_operations",
+    jq,
+    _id(),
+    Column("verb", _String, nullable=False),
+    Column("actor", _String, nullable=False),  # OS user@host
+    Column("command", AnyText),  # the command line, secrets masked
+    Column("reason", AnyText),
+    Column("jobs", Integer, nullable=False),  # how many jobs it moved
+    _time("created_at"),
+    Index("index_jq_operations_on_created_at", "created_at"),
+    sqlite_autoincrement=True,
+    mysql_engine="InnoDB",
+)
+
+# Failures that left solid_queue_failed_executions through us. No foreign keys: they outlive the job.
+failures = Table(
+    "jq_failures",
+    jq,
+    _id(),
+    Column("failure_id", BigInteger, nullable=False),  # solid_queue_failed_executions.id
+    Column("job_id", BigInteger, nullable=False),
+    Column("active_job_id", _String),
+    Column("queue_name", _String, nullable=False),
+    Column("class_name", _String, nullable=False),
+    Column("error", AnyText),
+    _time("failed_at"),
+    _time("archived_at"),
+    Column("operation_id", BigInteger, nullable=False),
+    Index("index_jq_failures_on_job_id", "job_id"),
+    Index("index_jq_failures_on_active_job_id", "active_job_id"),
+    Index("index_jq_failures_on_operation_id", "operation_id"),
+    sqlite_autoincrement=True,
+    mysql_engine="InnoDB",
+)

@@ -1,0 +1,48 @@
+"""The states of a job and the moves between them: the one table that docs and property tests are made from.
+
+A job's state is which execution row it has; a finished job has none and carries ``finished_at`` instead.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class State(Enum):
+    """Where a job is."""
+
+    READY = "ready"  # a worker may claim it now
+    SCHEDULED = "scheduled"  # waits for its time
+    BLOCKED = "blocked"  # waits for a free slot of its concurrency limit
+    CLAIMED = "claimed"  # a worker holds it
+    FAILED = "failed"  # ended with an error, or with its process
+    FINISHED = "finished"  # ended well
+
+
+class Move(NamedTuple):
+    """One arrow: ``verb`` takes a job from ``source`` to ``target``; None stands for 'does not exist'."""
+
+    verb: str
+    source: State | None
+    target: State | None
+    when: str
+
+
+MOVES = (
+    Move("enqueue", None, State.READY, "it is due"),
+    Move("enqueue", None, State.SCHEDULED, "its time is in the future"),
+    Move("enqueue", None, State.BLOCKED, "it is due, its concurrency limit is used up"),
+    Move("dispatch", State.SCHEDULED, State.READY, "its time has come"),
+    Move("dispatch", State.SCHEDULED, State.BLOCKED, "its time has come, its concurrency limit is used up"),
+    Move("unblock", State.BLOCKED, State.READY, "a job of the same concurrency key ended, or the wait expired"),
+    Move("claim", State.READY, State.CLAIMED, "a worker has a free thread"),
+    Move("finish", State.CLAIMED, State.FINISHED, "it returned"),
+    Move("fail", State.CLAIMED, State.FAILED, "it raised"),
+    Move("fail", State.CLAIMED, State.FAILED, "its process died: pruned, exited or missing"),
+    Move("release", State.CLAIMED, State.READY, "its worker shut down before it ended"),
+    Move("retry", State.FAILED, State.READY, "it has no concurrency key"),
+    Move("retry", State.FAILED, State.SCHEDULED, "it has one: the dispatcher decides, under the limit"),
+    Move("discard", State.READY, None, ""),
+    Move("discard", State.SCHEDULED, None, ""),
+    Move("discard", State.BLOCKED, None, ""),
+    Move("discard", State.FAILED, None, ""),
+)

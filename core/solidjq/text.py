@@ -1,0 +1,49 @@
+"""Text that came out of a database is hostile: it may carry terminal control codes and passwords."""
+
+import json
+import re
+import unicodedata
+
+# A URL with credentials: scheme://user:password@host. The password may hold '@'; the last one ends it.
+_CREDENTIALS = re.compile(r"(?P<before>[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/?#@\"]*:)(?P<secret>[^\s\"]+)(?=@)")
+# password=... as libpq, ODBC, query strings and environments write it, PGPASSWORD=... too.
+_KEYWORD = re.compile(r"(?i)(?P<before>(?:password|passwd|pwd|secret|token|api_?key)=)(?P<secret>[^\s&\"';]+)")
+MASK = "***"
+
+# Cc controls, Cf formatting (bidirectional overrides, zero-width), Cs lone surrogates, Zl/Zp line separators.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def mask_secrets(text: str) -> str:
+    """Replace passwords in URLs and in ``password=`` pairs by ``***``."""
+    masked = _CREDENTIALS.sub(rf"\g<before>{MASK}", text)
+    return _KEYWORD.sub(rf"\g<before>{MASK}", masked)
+
+
+def mask_argument(argument: str) -> str:
+    """Mask one word of a command line: whatever stands between a URL's user and its last @, spaces too."""
+    return mask_secrets(re.sub(r"(://[^\s:/?#@]*:).*(?=@)", rf"\g<1>{MASK}", argument, flags=re.DOTALL))
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Escape what a terminal would act on (``\x1b`` for ESC); characters in ``keep`` stay as they are."""
+    if text.isprintable():  # the common case, at C speed; it also holds for private and unassigned characters not
+        return text
+    return "".join(
+        c
+        if c in keep or unicodedata.category(c) not in _UNPRINTABLE
+        else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Collapse white space, so that a message of several lines fits a table's row; then make it printable."""
+    return printable(" ".join(text.split()))
+
+
+def escape_json(document: str) -> str:
+    r"""Escape, in JSON text, what a terminal would act on and JSON leaves raw: DEL, C1 controls, overrides."""
+    if document.isprintable():
+        return document
+    return "".join(json.dumps(c)[1:-1] if unicodedata.category(c) in _UNPRINTABLE else c for c in document)

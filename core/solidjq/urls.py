@@ -1,0 +1,167 @@
+"""Database URLs: SQLAlchemy's, Rails' (``postgres://``, ``mysql2://``, ``sqlite3:``) and plain file paths."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from platformdirs import user_state_path
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from solidjq.errors import UsageError
+from solidjq.text import MASK, mask_secrets
+
+_POSTGRESQL = frozenset({"postgres", "postgresql", "postgresql+psycopg", "postgis"})
+_MYSQL = frozenset({"mysql", "mysql2", "trilogy", "mariadb", "mysql+pymysql", "mariadb+pymysql"})
+_SQLITE = re.compile(r"(?i)(?P<scheme>sqlite3?):(?P<rest>.*)", re.DOTALL)
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]+:")
+
+# What Rails takes in a URL's query for itself; libpq would refuse every one of them.
+_RAILS_ONLY = frozenset(
+    (
+        "adapter",
+        "advisory_locks",
+        "automatic_reconnect",
+        "checkout_timeout",
+        "encoding",
+        "idle_timeout",
+        "insert_returning",
+        "keepalive",
+        "max_connections",
+        "min_connections",
+        "migrations_paths",
+        "min_messages",
+        "pool",
+        "prepared_statements",
+        "query_cache",
+        "reaping_frequency",
+        "reconnect",
+        "retries",
+        "schema_search_path",
+        "statement_limit",
+        "strict",
+        "timeout",
+        "use_metadata_table",
+        "variables",
+        "wait_timeout",
+        "collation",
+        "flags",
+    )
+)
+# mysql2's name for it -> PyMySQL's.
+_MYSQL_OPTIONS = {
+    "encoding": "charset",
+    "charset": "charset",
+    "socket": "unix_socket",
+    "unix_socket": "unix_socket",
+    "connect_timeout": "connect_timeout",
+    "read_timeout": "read_timeout",
+    "write_timeout": "write_timeout",
+    "sslca": "ssl_ca",
+    "ssl_ca": "ssl_ca",
+    "sslcert": "ssl_cert",
+    "ssl_cert": "ssl_cert",
+    "sslkey": "ssl_key",
+    "ssl_key": "ssl_key",
+}
+# Ours, taken off again before the driver sees the URL.
+NO_PREPARE = "solidjq_no_prepare"
+EXAMPLES = "postgresql://user@host/name, mysql://user@host/name or sqlite:path/to/file.sqlite3"
+
+
+def default_path() -> Path:
+    """Where the embedded queue lives when no database is named: the user's state folder."""
+    return user_state_path("solidjq") / "queue.sqlite3"
+
+
+def parse_url(text: str) -> URL:
+    """Turn what an operator types, or what Rails' ``DATABASE_URL`` holds, into a SQLAlchemy URL with our drivers.
+
+    Raises UsageError for anything that is not one; its message never repeats a password.
+    """
+    text = text.strip()
+    if not text:
+        raise UsageError(f"the database URL is empty; write {EXAMPLES}")
+    sqlite = _SQLITE.fullmatch(text)
+    if sqlite or not _SCHEME.match(text):
+        path = _sqlite_path(sqlite["scheme"].lower(), sqlite["rest"]) if sqlite else text
+        if path in {"", ":memory:"}:
+            raise UsageError(f"an SQLite queue is a file, shared by several processes; write {EXAMPLES}")
+        if "@" in path and not Path(path).exists():  # more likely a URL that lost its scheme than a file
+            raise _not_a_url(text)
+        return URL.create("sqlite", database=path)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise _not_a_url(text) from None
+    if "@" in (url.host or ""):
+        raise UsageError("in a database URL, write %40 for an @ in the password, %2F for a slash, %3A for a colon")
+    name = url.drivername.lower()
+    if name in _POSTGRESQL:
+        return _postgresql(url)
+    if name in _MYSQL:
+        return _mysql(url)
+    raise UsageError(f"databases of kind {url.drivername!r} are not supported; write {EXAMPLES}")
+
+
+def _not_a_url(text: str) -> UsageError:
+    # Where the password ends is anybody's guess in what is no URL: nothing before the last @ is shown.
+    hidden = re.sub(r"^([a-zA-Z][a-zA-Z0-9+]*:/{0,2})?.*@", rf"\g<1>{MASK}@", text, flags=re.DOTALL)
+    return UsageError(f"not a database URL: {mask_secrets(hidden)}; write {EXAMPLES}")
+
+
+def spelled(url: URL) -> str:
+    """Return text that ``parse_url`` reads as this URL again, its password included."""
+    if url.get_backend_name() != "sqlite":
+        return url.render_as_string(hide_password=False)
+    path = url.database or ""
+    return (
+        f"sqlite:///{quote(path)}"
+        if path.startswith("//") or path != path.strip() or {"%", "?"} & set(path)
+        else f"sqlite:{path}"
+    )
+
+
+def init_command(url: URL) -> str:
+    """Return the command that makes a queue at this URL; it can be pasted unless there is a password to fill in."""
+    return f"jq init --database {shlex.quote(mask_secrets(spelled(url)))}"
+
+
+def shown(url: URL) -> str:
+    """Return the URL as it may be printed: without its password, wherever in the URL that stands."""
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite:{url.database}"
+    plain = url.set(drivername=url.get_backend_name())  # which driver we use is our business
+    return mask_secrets(plain.render_as_string(hide_password=True))
+
+
+def _sqlite_path(scheme: str, rest: str) -> str:
+    rest, _, _query = rest.partition("?")
+    path = unquote(rest)
+    if path.startswith("//"):
+        path = path[2:]
+        # Rails' sqlite3:///x is the absolute /x; SQLAlchemy's sqlite:///x is the relative x, its //// absolute.
+        if scheme == "sqlite" and path.startswith("/"):
+            path = path[1:]
+    return path
+
+
+def _postgresql(url: URL) -> URL:
+    query = {k: v for k, v in url.query.items() if k not in _RAILS_ONLY}
+    if path := _one(url.query, "schema_search_path"):
+        query["options"] = f"-csearch_path={path.replace(' ', '')}"
+    if _one(url.query, "prepared_statements") == "false":  # Rails' way to say that a pooler is between us
+        query[NO_PREPARE] = "true"
+    return url.set(drivername="postgresql+psycopg", query=query)
+
+
+def _mysql(url: URL) -> URL:
+    query = {new: value for old, new in _MYSQL_OPTIONS.items() if (value := _one(url.query, old)) is not None}
+    return url.set(drivername="mysql+pymysql", query={"charset": "utf8mb4", **query})
+
+
+def _one(query: Mapping[str, str | tuple[str, ...]], key: str) -> str | None:
+    value = query.get(key)
+    return value if value is None or isinstance(value, str) else value[-1]

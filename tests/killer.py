@@ -1,0 +1,83 @@
+"""A program that kills itself: it runs a command again and again, each time a step further, then SIGKILL.
+
+    python killer.py URL COMMAND [ARGUMENT...]
+
+A step is a statement about to be sent, a transaction about to be committed, or one just ended. Each run waits for a
+line on standard input, a JSON string that becomes the command's own standard input, and prints its exit status (-9:
+killed).
+COMMAND is one of MOVES below, or a ``jq`` command line.
+"""
+
+import io
+import itertools
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import Pool
+
+from solidjq import Database, endings, init, lookup, processes, pruning, queue, retrying
+from solidjq.failures import error_json
+from solidjq.urls import parse_url
+from solidjq_cli.app import app
+
+assert init
+assert lookup
+assert retrying
+
+
+def _process(connection: Any) -> int:
+    return processes.list_processes(connection)[0].id
+
+
+MOVES = {
+    "claim": lambda c: queue.claim(c, _process(c), queue.ALL_QUEUES, 10),
+    "finish": lambda c: endings.finish(c, endings.held_by(_process(c))),
+    "fail": lambda c: endings.fail(c, endings.held_by(_process(c)), error_json("E", "boom")),
+    "deregister": lambda c: processes.deregister(c, _process(c)),
+    "dispatch": lambda c: queue.dispatch(c, 10),
+    "exited": lambda c: pruning.fail_exited(c, _process(c), pid=1, returncode=-9),
+}
+
+
+def run(database: Database, command: list[str]) -> int:
+    if command[0] in MOVES:
+        database.transact(MOVES[command[0]])
+        return 0
+    try:
+        app(command)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def arm(step: int) -> None:
+    """Kill this process at the given step."""
+    steps = itertools.count(1)
+
+    def tick(*_: Any, **__: Any) -> None:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(Engine, "before_cursor_execute", tick)
+    event.listen(Engine, "commit", tick)
+    event.listen(Pool, "checkin", tick)
+
+
+def main(url: str, command: list[str]) -> None:
+    for step, line in enumerate(iter(sys.stdin.readline, ""), start=1):
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+            sys.stdin = io.StringIO(json.loads(line))
+            arm(step)
+            os._exit(run(Database(parse_url(url)), command))
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,124 @@
+"""What many tests need: the program itself, and the law that a job is in exactly one state."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, literal, select, union_all
+
+from solidjq import Database, NewJob, enqueue, processes, queue
+from solidjq.queue import Claim
+from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.states import State
+
+DATABASES = ("sqlite", "postgresql", "mariadb")
+EXECUTIONS = {
+    State.READY: ready,
+    State.SCHEDULED: scheduled,
+    State.BLOCKED: blocked,
+    State.CLAIMED: claimed,
+    State.FAILED: failed,
+}
+PATIENCE = 60.0  # seconds before a test gives up waiting for something that must come
+
+
+@dataclass
+class Shell:
+    """``jq`` run as a program, on one database, in a folder of its own."""
+
+    url: str
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str, stdin: str = "", url: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "solidjq_cli", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.env(url),
+            cwd=self.folder,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def start(self, *arguments: str, program: Sequence[str] = ("-m", "solidjq_cli")) -> subprocess.Popen[str]:
+        """Start a command and leave it running."""
+        return subprocess.Popen(
+            [sys.executable, *program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env(),
+            cwd=self.folder,
+        )
+
+    def env(self, url: str | None = None) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if key not in {"JQ_DATABASE_URL", "JQ_DEBUG"}}
+        return {**kept, "JQ_DATABASE_URL": self.url if url is None else url, **self.environment}
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Ask again and again until the condition holds; the test fails if it never does."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"never happened: {what}")
+
+
+def states(connection: Connection) -> dict[int, set[State]]:
+    """Return the states of every job, in one statement: workers may be at it while a test looks."""
+    each = [select(literal(state.value).label("state"), table.c.job_id) for state, table in EXECUTIONS.items()]
+    finished = select(literal(State.FINISHED.value), jobs.c.id).where(jobs.c.finished_at.is_not(None))
+    held = union_all(*each, finished).subquery()
+    found: dict[int, set[State]] = defaultdict(set)
+    for job_id, state in connection.execute(
+        select(jobs.c.id, held.c.state).outerjoin(held, held.c.job_id == jobs.c.id)
+    ):
+        found[job_id] |= set() if state is None else {State(state)}
+    return found
+
+
+def state_of_each(database: Database) -> dict[int, State]:
+    """Return each job's state; fail if a job is in none or in several."""
+    with database.read() as connection:
+        found = states(connection)
+    damaged = {job_id: held for job_id, held in found.items() if len(held) != 1}
+    assert not damaged, f"jobs in no state or in several: {damaged}"
+    return {job_id: next(iter(held)) for job_id, held in found.items()}
+
+
+def add_jobs(database: Database, *new_jobs: NewJob) -> list[int]:
+    """Enqueue jobs."""
+    return database.transact(enqueue, new_jobs)
+
+
+def plain_jobs(count: int, **settings: Any) -> list[NewJob]:
+    """Describe jobs that nobody will run."""
+    return [NewJob(class_name="PlainJob", args=[number], **settings) for number in range(count)]
+
+
+def add_process(database: Database, name: str = "worker-1", *, kind: str = "Worker", pid: int = 4242) -> int:
+    """Register a process that does not exist."""
+    return database.transact(processes.register, kind=kind, name=name, pid=pid, hostname="testhost", metadata={})
+
+
+def claim_all(database: Database, process_id: int, limit: int = 1000) -> list[Claim]:
+    """Claim whatever is ready."""
+    return database.transact(queue.claim, process_id, queue.ALL_QUEUES, limit)
+
+
+def rows(database: Database, table: Any) -> list[dict[str, Any]]:
+    """Return a table's rows in id order."""
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(select(table).order_by(table.c.id)).mappings()]

@@ -1,0 +1,123 @@
+"""jq init makes what is missing and touches nothing else."""
+
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import URL
+
+from solidjq import Database, schema
+from solidjq.init import MIGRATIONS, initialize
+from support import add_jobs, plain_jobs, rows
+
+OURS = {table.name for table in schema.jq.sorted_tables}
+THEIRS = {table.name for table in schema.solid_queue.sorted_tables}
+
+
+@pytest.fixture
+def bare(empty_url: URL) -> Any:
+    database = Database(empty_url)
+    yield database
+    database.close()
+
+
+def definitions(database: Database) -> dict[str, Any]:
+    """Return everything that the database says of its tables."""
+    engine = create_engine(database.url)
+    inspector = inspect(engine)
+    found = {
+        name: (
+            [{key: str(value) for key, value in column.items()} for column in inspector.get_columns(name)],
+            sorted(str(sorted(index.items(), key=str)) for index in inspector.get_indexes(name)),
+            sorted(str(sorted(key.items(), key=str)) for key in inspector.get_foreign_keys(name)),
+        )
+        for name in inspector.get_table_names()
+    }
+    engine.dispose()
+    return found
+
+
+def test_a_fresh_database_gets_all_tables(bare: Database) -> None:
+    done = initialize(bare)
+    assert set(done.created) == OURS | THEIRS
+    assert definitions(bare).keys() == OURS | THEIRS
+    assert len(THEIRS) == 11
+    stamped = {row["version"] for row in _versions(bare)}
+    assert stamped == {migration.version for migration in MIGRATIONS}
+
+
+def test_a_second_init_does_nothing(bare: Database) -> None:
+    initialize(bare)
+    add_jobs(bare, *plain_jobs(3))
+    before, kept = definitions(bare), rows(bare, schema.jobs)
+    done = initialize(bare)
+    assert (done.created, done.migrated) == ([], [])
+    assert (definitions(bare), rows(bare, schema.jobs)) == (before, kept)
+
+
+def test_existing_tables_are_left_as_they_are(bare: Database) -> None:
+    bare.transact(schema.solid_queue.create_all)
+    with bare.write() as connection:
+        connection.execute(text("ALTER TABLE solid_queue_jobs ADD COLUMN batch_id bigint"))
+        connection.execute(text("CREATE TABLE customers (name varchar(20))"))
+    before = definitions(bare)
+    assert set(initialize(bare).created) == OURS
+    after = definitions(bare)
+    assert {name: after[name] for name in before} == before
+
+
+def test_an_interrupted_init_is_completed(bare: Database) -> None:
+    """MySQL commits each CREATE TABLE by itself: a killed init leaves some."""
+    bare.transact(schema.operations.create)
+    bare.transact(schema.jobs.create)
+    initialize(bare)
+    assert definitions(bare).keys() == OURS | THEIRS
+    assert len(_versions(bare)) == len(MIGRATIONS)
+
+
+def test_two_at_once(bare: Database) -> None:
+    gate = threading.Barrier(4)
+    outcomes: list[Any] = []
+
+    def run() -> None:
+        own = Database(bare.url)
+        gate.wait()
+        try:
+            outcomes.append(initialize(own))
+        except Exception as error:  # noqa: BLE001  (the assertion below names it)
+            outcomes.append(error)
+        own.close()
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert sum(len(outcome.created) for outcome in outcomes) == len(OURS | THEIRS)
+    assert len(_versions(bare)) == len(MIGRATIONS)
+
+
+def test_the_tables_are_those_that_rails_makes(kind: str, bare: Database) -> None:
+    """Types, defaults and nullability of solid_queue_jobs as each database reports them for Rails' own schema."""
+    initialize(bare)
+    with bare.read() as connection:
+        columns = {column["name"]: column for column in inspect(connection).get_columns("solid_queue_jobs")}
+        types = {name: str(column["type"]).lower() for name, column in columns.items()}
+    text_type, time_type, big = {
+        "sqlite": ("varchar", "datetime", "bigint"),
+        "postgresql": ("varchar", "timestamp", "bigint"),
+        "mariadb": ("varchar(255)", "datetime", "bigint"),
+    }[kind]
+    assert types["queue_name"] == types["class_name"] == types["concurrency_key"] == text_type
+    assert types["arguments"] == "text"
+    assert all(types[name].startswith(time_type) for name in ("scheduled_at", "finished_at", "created_at"))
+    assert types["id"] == ("integer" if kind == "sqlite" else big)
+    nullable = {name for name, column in columns.items() if column["nullable"]}
+    assert nullable == {"arguments", "active_job_id", "scheduled_at", "finished_at", "concurrency_key"}
+
+
+def _versions(database: Database) -> list[dict[str, Any]]:
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(schema.schema_migrations.select()).mappings()]

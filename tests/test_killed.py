@@ -1,0 +1,234 @@
+"""Kill -9 between any two statements of any command: nothing is lost, nothing doubled, and it can be run again."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, inspect, select, update
+from sqlalchemy.engine import URL
+
+from solidjq import Database, NewJob, endings, init, processes, pruning, queue, retrying, schema
+from solidjq.concurrency import Limit
+from solidjq.dialects import ago
+from solidjq.failures import error_json
+from solidjq.ledger import Operation
+from solidjq.schema import failed, failures, jobs, operations, scheduled, semaphores
+from solidjq.states import State
+from solidjq.urls import spelled
+from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
+from test_pruning import silence
+
+ERROR = error_json("E", "boom")
+ONE = Limit(1)
+
+
+def with_limited(count: int) -> list[NewJob]:
+    """Describe plain jobs, one that holds a slot, and one that waits for it."""
+    limited = [NewJob(class_name="L", concurrency_key="L/k", limit=ONE) for _ in range(2)]
+    return [*plain_jobs(count), *limited]
+
+
+def empty(_: Database) -> None:
+    pass
+
+
+def ready(database: Database) -> None:
+    add_jobs(database, *with_limited(3))
+    add_process(database)
+
+
+def claimed(database: Database) -> None:
+    ready(database)
+    (process,) = (row["id"] for row in rows(database, schema.processes))
+    claim_all(database, process)
+
+
+def silent(database: Database) -> None:
+    claimed(database)
+    (process,) = (row["id"] for row in rows(database, schema.processes))
+    silence(database, process, 1000)
+
+
+def orphaned(database: Database) -> None:
+    claimed(database)
+    with database.write() as connection:
+        connection.execute(delete(schema.processes))
+
+
+def due(database: Database) -> None:
+    add_jobs(database, *plain_jobs(3, delay=3600))
+    with database.write() as connection:
+        connection.execute(update(scheduled).values(scheduled_at=ago(1)))
+
+
+def has_failed(database: Database) -> None:
+    claimed(database)
+    database.transact(endings.fail, schema.claimed.c.id > 0, ERROR)
+    with database.write() as connection:
+        worn = update(jobs).where(jobs.c.class_name == "PlainJob")
+        connection.execute(worn.values(arguments='{"job_class":"PlainJob","arguments":[],"executions":4}'))
+
+
+def retry_all(database: Database) -> None:
+    ids = [row["job_id"] for row in rows(database, failed)]
+    retrying.retry(database, ids, Operation("retry"))
+
+
+def end_all(end: Callable[..., list[int]], *arguments: str) -> Callable[[Database], None]:
+    def again(database: Database) -> None:
+        database.transact(end, schema.claimed.c.id > 0, *arguments)
+
+    return again
+
+
+def deregister_all(database: Database) -> None:
+    for row in rows(database, schema.processes):
+        database.transact(processes.deregister, row["id"])
+
+
+def enqueue_if_none(database: Database) -> None:
+    """All or nothing: a person who sees no job enqueues again."""
+    if not rows(database, jobs):
+        add_jobs(database, *plain_jobs(3))
+
+
+def claim(database: Database) -> None:
+    (process,) = (row["id"] for row in rows(database, schema.processes))
+    claim_all(database, process)
+
+
+def failed_ids(database: Database) -> str:
+    return " ".join(str(row["job_id"]) for row in rows(database, failed))
+
+
+@dataclass(frozen=True)
+class Case:
+    command: tuple[str, ...]
+    prepare: Callable[[Database], None]
+    again: Callable[[Database], object]  # the same move in this process, once the program was killed
+    expected: dict[State, int]
+    stdin: Callable[[Database], str] = lambda _: ""
+
+
+READY, SCHEDULED, BLOCKED, CLAIMED, FAILED, FINISHED = State
+HANDED_ON = {READY: 1}  # the blocked job got the slot of the one that ended
+CASES = {
+    "enqueue": Case(
+        ("enqueue", "PlainJob", "--stdin"), empty, enqueue_if_none, {READY: 3}, lambda _: "[1]\n[2]\n[3]\n"
+    ),
+    "claim": Case(("claim",), ready, claim, {CLAIMED: 4, BLOCKED: 1}),
+    "finish": Case(("finish",), claimed, end_all(endings.finish), {FINISHED: 4} | HANDED_ON),
+    "fail": Case(("fail",), claimed, end_all(endings.fail, ERROR), {FAILED: 4} | HANDED_ON),
+    "deregister": Case(("deregister",), claimed, deregister_all, {READY: 4, BLOCKED: 1}),
+    "exited": Case(("exited",), claimed, end_all(endings.fail, ERROR), {FAILED: 4} | HANDED_ON),
+    "dispatch": Case(("dispatch",), due, lambda database: database.transact(queue.dispatch, 10), {READY: 3}),
+    "prune": Case(("prune",), silent, lambda database: list(pruning.prune(database, 300)), {FAILED: 4} | HANDED_ON),
+    "missing": Case(("prune",), orphaned, pruning.fail_orphans, {FAILED: 4} | HANDED_ON),
+    "retry": Case(("retry", "-"), has_failed, retry_all, {READY: 4, SCHEDULED: 1}, failed_ids),
+    "pause": Case(
+        ("queues", "pause", "default"),
+        ready,
+        lambda database: database.transact(queue.pause, "default"),
+        {READY: 4, BLOCKED: 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_between_any_two_statements(database: Database, shell: Shell, name: str) -> None:
+    case = CASES[name]
+    killed = 0
+    with killer(shell.url, shell, case.command) as run:
+        code = KILLED
+        while code == KILLED:
+            clear(database)
+            case.prepare(database)
+            code = run(case.stdin(database))
+            found = state_of_each(database)  # one state each, whenever it was killed
+            assert len(found) in ({0, 3} if name == "enqueue" else {sum(case.expected.values())})
+            if code == KILLED:
+                killed += 1
+                case.again(database)
+            check(database, case)
+    assert code == 0
+    assert killed >= 5
+
+
+def test_an_init_killed_anywhere_is_completed_by_the_next(empty_url: URL, tmp_path: Path) -> None:
+    url = spelled(empty_url)
+    database = Database(empty_url)
+    everything = {table.name for metadata in (schema.solid_queue, schema.jq) for table in metadata.sorted_tables}
+    killed = 0
+    with killer(url, Shell(url, tmp_path), ("init",)) as run:
+        code = KILLED
+        while code == KILLED:
+            database.transact(schema.jq.drop_all)
+            database.transact(schema.solid_queue.drop_all)
+            code = run("")
+            if code == KILLED:
+                killed += 1
+                init.initialize(database)
+            with database.read() as connection:
+                assert set(inspect(connection).get_table_names()) - {"sqlite_sequence"} == everything
+                assert connection.scalars(select(schema.schema_migrations.c.version)).all() == [1]
+    database.close()
+    assert code == 0
+    assert killed >= 10
+
+
+def check(database: Database, case: Case) -> None:
+    assert Counter(state_of_each(database).values()) == case.expected
+    # The one slot of the limited jobs: taken while one of them is ready or claimed, and never counted twice.
+    values = [row["value"] for row in rows(database, semaphores)]
+    assert values in ([], [0])
+    archived = Counter(row["job_id"] for row in rows(database, failures))
+    assert set(archived.values()) <= {1}
+    if case.command[0] == "retry":
+        assert len(archived) == 4
+        assert sum(row["jobs"] for row in rows(database, operations)) == len(archived)
+        assert not [row for row in rows(database, jobs) if '"executions":4' in row["arguments"]]
+
+
+KILLED = -signal.SIGKILL
+
+
+@contextmanager
+def killer(url: str, shell: Shell, command: tuple[str, ...]) -> Iterator[Callable[[str], int]]:
+    """Start killer.py; give a function that runs the command once and returns its exit status."""
+    program = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "killer.py"), url, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=shell.env(url),
+        cwd=shell.folder,
+    )
+    stdin, stdout = program.stdin, program.stdout
+    assert stdin is not None
+    assert stdout is not None
+
+    def run(given: str) -> int:
+        stdin.write(json.dumps(given) + "\n")
+        stdin.flush()
+        return int(stdout.readline())
+
+    try:
+        yield run
+    finally:
+        program.kill()
+        program.communicate()
+
+
+def clear(database: Database) -> None:
+    tables = [*reversed(schema.solid_queue.sorted_tables), operations, failures]
+    with database.write() as connection:
+        for table in tables:
+            connection.execute(delete(table))

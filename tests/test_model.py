@@ -1,0 +1,196 @@
+"""Any sequence of verbs: every change of a job's state is an arrow of states.py, and no limit is ever exceeded."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from sqlalchemy import Connection, delete, select, update
+
+from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, retrying, schema
+from solidjq.concurrency import Limit
+from solidjq.dialects import ago
+from solidjq.failures import error_json
+from solidjq.ledger import Operation
+from solidjq.schema import failures, jobs, scheduled
+from solidjq.states import MOVES, State
+from support import rows, state_of_each
+from test_killed import clear
+
+TWO = Limit(2, duration=3600)
+LIMITS = {"Limited": TWO}
+ARROWS = {(move.verb, move.source, move.target) for move in MOVES}
+INDEX = st.integers(min_value=0, max_value=1000)
+
+
+class Queue(RuleBasedStateMachine):
+    database: Database
+
+    def __init__(self) -> None:
+        super().__init__()
+        clear(self.database)
+        self.states: dict[int, State] = {}
+        self.processes: list[int] = []
+        self.archived = 0
+        self.names = 0
+
+    def step(self, verb: str, move: Callable[[], list[int]]) -> list[int]:
+        """Make a move; check that what changed is what it returned, by its own arrows and by unblocking."""
+        moved = move()
+        after = state_of_each(self.database)
+        changed = {
+            job_id: (self.states.get(job_id), after.get(job_id))
+            for job_id in self.states.keys() | after.keys()
+            if self.states.get(job_id) is not after.get(job_id)
+        }
+        for job_id, (source, target) in changed.items():
+            verbs = {verb} if job_id in moved else {"unblock"}
+            assert {(each, source, target) for each in verbs} & ARROWS, f"{verb}: {job_id} {source} -> {target}"
+        assert set(moved) <= changed.keys()
+        assert len(set(moved)) == len(moved)
+        self.states = after
+        return moved
+
+    def transact(self, verb: str, move: Callable[..., list[int]], *arguments: Any) -> list[int]:
+        return self.step(verb, lambda: self.database.transact(move, *arguments))
+
+    def some(self, *wanted: State, index: int) -> list[int]:
+        """Choose up to three jobs of these states."""
+        found = sorted(job_id for job_id, state in self.states.items() if state in wanted)
+        return [found[(index + step) % len(found)] for step in range(min(3, len(found)))]
+
+    def process(self, index: int) -> int:
+        return self.processes[index % len(self.processes)]
+
+    @rule(
+        kind=st.sampled_from(["plain", "later", "limited", "limited later"]),
+        queue_name=st.sampled_from(["a", "b"]),
+        priority=st.integers(-3, 3),
+    )
+    def enqueue(self, kind: str, queue_name: str, priority: int) -> None:
+        limited = kind.startswith("limited")
+        new = NewJob(
+            class_name="Limited" if limited else "Plain",
+            queue_name=queue_name,
+            priority=priority,
+            delay=3600 if kind.endswith("later") else None,
+            concurrency_key="Limited/k" if limited else None,
+            limit=TWO if limited else None,
+        )
+        self.transact("enqueue", enqueue, [new, new])
+
+    @rule(index=INDEX)
+    def dispatch(self, index: int) -> None:
+        chosen = self.some(State.SCHEDULED, index=index)
+        with self.database.write() as connection:
+            connection.execute(update(scheduled).where(scheduled.c.job_id.in_(chosen)).values(scheduled_at=ago(1)))
+        assert sorted(self.transact("dispatch", queue.dispatch, 10, LIMITS)) == sorted(chosen)
+
+    @rule()
+    def register(self) -> None:
+        self.names += 1
+        self.processes.append(
+            self.database.transact(
+                processes.register, kind="Worker", name=f"w{self.names}", pid=1, hostname="h", metadata={}
+            )
+        )
+
+    @rule(name=st.sampled_from(["a", "b"]), paused=st.booleans())
+    def pause(self, name: str, paused: bool) -> None:  # noqa: FBT001
+        self.database.transact(queue.pause if paused else queue.resume, name)
+
+    @precondition(lambda self: self.processes)
+    @rule(index=INDEX, queues=st.sampled_from([("*",), ("a",), ("b", "a"), ("a*",)]), limit=st.integers(1, 4))
+    def claim(self, index: int, queues: tuple[str, ...], limit: int) -> None:
+        def claim(connection: Connection) -> list[int]:
+            return [claim.job_id for claim in queue.claim(connection, self.process(index), queues, limit)]
+
+        assert len(self.transact("claim", claim)) <= limit
+
+    @precondition(lambda self: self.processes)
+    @rule(index=INDEX, verb=st.sampled_from(["finish", "fail", "release"]))
+    def end(self, index: int, verb: str) -> None:
+        chosen = schema.claimed.c.job_id.in_(self.some(State.CLAIMED, index=index))
+        match verb:
+            case "finish":
+                self.transact(verb, endings.finish, chosen, LIMITS)
+            case "fail":
+                self.transact(verb, endings.fail, chosen, error_json("E", "boom"), LIMITS)
+            case _:
+                self.transact(verb, endings.release, chosen)
+
+    @precondition(lambda self: self.processes)
+    @rule(index=INDEX)
+    def deregister(self, index: int) -> None:
+        process = self.process(index)
+        self.processes.remove(process)
+        self.transact("release", processes.deregister, process)
+
+    @precondition(lambda self: self.processes)
+    @rule(index=INDEX)
+    def prune(self, index: int) -> None:
+        process = self.process(index)
+        self.processes.remove(process)
+        with self.database.write() as connection:
+            beat = update(schema.processes).where(schema.processes.c.id == process)
+            connection.execute(beat.values(last_heartbeat_at=ago(1000)))
+        self.step("fail", lambda: [job_id for each in pruning.prune(self.database, 300) for job_id in each.job_ids])
+
+    @precondition(lambda self: self.processes)
+    @rule(index=INDEX)
+    def lose_the_row(self, index: int) -> None:
+        process = self.process(index)
+        self.processes.remove(process)
+        with self.database.write() as connection:
+            connection.execute(delete(schema.processes).where(schema.processes.c.id == process))
+        self.step("fail", lambda: pruning.fail_orphans(self.database))
+
+    @rule(index=INDEX)
+    def retry(self, index: int) -> None:
+        chosen = self.some(State.FAILED, State.READY, State.FINISHED, index=index)
+        expected = sorted(job_id for job_id in chosen if self.states[job_id] is State.FAILED)
+        operation = Operation("retry")
+        assert self.step("retry", lambda: retrying.retry(self.database, chosen, operation).job_ids) == expected
+        self.archived += len(expected)
+
+    @rule(index=INDEX)
+    def discard(self, index: int) -> None:
+        chosen = self.some(*State, index=index)
+        waiting = {State.READY, State.SCHEDULED, State.BLOCKED, State.FAILED}
+        expected = sorted(job_id for job_id in chosen if self.states[job_id] in waiting)
+        assert sorted(self.transact("discard", queue.discard, chosen, LIMITS)) == expected
+
+    @invariant()
+    def no_limit_is_exceeded(self) -> None:
+        with self.database.read() as connection:
+            keys = {
+                row.id: row.concurrency_key for row in connection.execute(select(jobs.c.id, jobs.c.concurrency_key))
+            }
+        held = Counter(keys[job_id] for job_id, state in self.states.items() if state in {State.READY, State.CLAIMED})
+        assert held["Limited/k"] <= TWO.to
+
+    @invariant()
+    def history_never_shrinks(self) -> None:
+        assert len(rows(self.database, failures)) == self.archived
+
+
+def test_any_sequence_of_verbs_keeps_the_law(database: Database) -> None:
+    machine = type("QueueOnThisDatabase", (Queue,), {"database": database})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    assert {move.target for move in MOVES} == {*State, None}
+    assert {move.source for move in MOVES} == {*State, None} - {State.FINISHED}

@@ -1,0 +1,205 @@
+"""Several programs at once, with real connections: every job moves once."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from solidjq import Database, endings, processes, pruning, queue, retrying
+from solidjq.failures import error_json
+from solidjq.ledger import Operation
+from solidjq.schema import failures
+from solidjq.states import State
+from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
+from test_pruning import silence
+
+JOBS = 120
+PROGRAMS = 4
+
+
+def at_once(database: Database, *programs: Callable[[Database], Any]) -> list[Any]:
+    """Run each program in a thread with connections of its own, all from the same moment; return their results."""
+    gate = threading.Barrier(len(programs))
+    results: list[Any] = [None] * len(programs)
+
+    def run(number: int) -> None:
+        own = Database(database.url)
+        gate.wait()
+        try:
+            results[number] = programs[number](own)
+        except BaseException as error:  # noqa: BLE001  (raised again below, in the test's own thread)
+            results[number] = error
+        finally:
+            own.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(programs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def drain(process: int) -> Callable[[Database], list[int]]:
+    """Claim and finish a few at a time until nothing is left."""
+
+    def run(database: Database) -> list[int]:
+        done: list[int] = []
+        while claims := database.transact(queue.claim, process, queue.ALL_QUEUES, 5):
+            done += database.transact(endings.finish, endings.held_by(process, [claim.id for claim in claims]))
+        return done
+
+    return run
+
+
+def test_each_job_is_claimed_by_one_worker(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    workers = [add_process(database, f"worker-{number}") for number in range(PROGRAMS)]
+    done = at_once(database, *(drain(worker) for worker in workers))
+    assert Counter(job_id for each in done for job_id in each) == Counter(ids)
+    assert set(state_of_each(database).values()) == {State.FINISHED}
+
+
+def test_each_due_job_is_dispatched_once(database: Database) -> None:
+    from sqlalchemy import update
+
+    from solidjq.dialects import ago
+    from solidjq.schema import scheduled
+
+    ids = add_jobs(database, *plain_jobs(JOBS, delay=3600))
+    with database.write() as connection:
+        connection.execute(update(scheduled).values(scheduled_at=ago(1)))
+
+    def dispatch(own: Database) -> list[int]:
+        moved: list[int] = []
+        while batch := own.transact(queue.dispatch, 7):
+            moved += batch
+        return moved
+
+    moved = at_once(database, *[dispatch] * PROGRAMS)
+    assert Counter(job_id for each in moved for job_id in each) == Counter(ids)
+    assert set(state_of_each(database).values()) == {State.READY}
+
+
+def test_each_dead_process_is_pruned_once(database: Database) -> None:
+    add_jobs(database, *plain_jobs(JOBS))
+    dead = [add_process(database, f"dead-{number}") for number in range(12)]
+    for process in dead:
+        claim_all(database, process, JOBS // len(dead))
+        silence(database, process, 1000)
+    pruned = at_once(database, *[lambda own: list(pruning.prune(own, 300))] * PROGRAMS)
+    assert Counter(process.process_id for each in pruned for process in each) == Counter(dead)
+    assert sum(len(process.job_ids) for each in pruned for process in each) == JOBS
+    assert set(state_of_each(database).values()) == {State.FAILED}
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_a_prune_against_the_worker_it_prunes(database: Database, round_: int) -> None:
+    """The worker wakes while it is pruned: whatever it still does, each job ends once and none is left claimed."""
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    frozen = add_process(database, "frozen")
+    held = claim_all(database, frozen, JOBS // 2)
+    silence(database, frozen, 1000)
+
+    def wake(own: Database) -> int:
+        ended = 0
+        for claim in held:
+            ended += len(own.transact(endings.finish, endings.held_by(frozen, [claim.id])))
+        try:
+            own.transact(queue.claim, frozen, queue.ALL_QUEUES, 10)
+        except Exception:  # noqa: BLE001  (pruned: that it may not claim is asserted through the states)
+            return ended
+        return ended
+
+    finished, pruned = at_once(database, wake, lambda own: list(pruning.prune(own, 300)))
+    assert len(pruned) == 1
+    found = Counter(state_of_each(database).values())
+    assert found[State.FINISHED] == finished
+    assert found[State.FAILED] == len(pruned[0].job_ids)
+    assert found[State.CLAIMED] == 0
+    assert found.total() == len(ids)
+
+
+def test_each_failed_job_is_retried_once(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    process = add_process(database)
+    claim_all(database, process)
+    database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
+    retried = at_once(database, *[lambda own: retrying.retry(own, ids, Operation("retry")).job_ids] * PROGRAMS)
+    assert Counter(job_id for each in retried for job_id in each) == Counter(ids)
+    assert len(rows(database, failures)) == JOBS
+    assert set(state_of_each(database).values()) == {State.READY}
+
+
+def test_retry_against_discard(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    process = add_process(database)
+    claim_all(database, process)
+    database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
+
+    def discard(own: Database) -> list[int]:
+        return [job_id for each in ids for job_id in own.transact(queue.discard, [each])]
+
+    def retry(own: Database) -> list[int]:
+        return [job_id for each in ids for job_id in retrying.retry(own, [each], Operation("retry")).job_ids]
+
+    discarded, retried = at_once(database, discard, retry)
+    left = state_of_each(database)
+    assert set(left) == set(ids) - set(discarded)
+    assert set(left.values()) <= {State.READY}
+    assert set(left) <= set(retried)
+
+
+def test_deregistering_against_a_prune(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    leaving = add_process(database, "leaving")
+    claim_all(database, leaving)
+    silence(database, leaving, 1000)
+    released, pruned = at_once(
+        database,
+        lambda own: own.transact(processes.deregister, leaving),
+        lambda own: [job_id for process in pruning.prune(own, 300) for job_id in process.job_ids],
+    )
+    assert sorted(released + pruned) == ids
+    found = Counter(state_of_each(database).values())
+    assert (found[State.READY], found[State.FAILED]) == (len(released), len(pruned))
+
+
+def test_limited_jobs_never_run_beyond_their_limit(database: Database) -> None:
+    from solidjq import NewJob
+    from solidjq.concurrency import Limit
+
+    limit = Limit(2)
+    known = {"L": limit}
+    add_jobs(database, *(NewJob(class_name="L", concurrency_key="L/k", limit=limit) for _ in range(30)))
+    running: set[int] = set()
+    lock = threading.Lock()
+    most = 0
+
+    def work(process: int) -> Callable[[Database], int]:
+        def run(own: Database) -> int:
+            nonlocal most
+            done = 0
+            while claims := own.transact(queue.claim, process, queue.ALL_QUEUES, 1):
+                with lock:
+                    running.update(claim.id for claim in claims)
+                    most = max(most, len(running))
+                with lock:
+                    running.difference_update(claim.id for claim in claims)
+                own.transact(endings.finish, endings.held_by(process, [claim.id for claim in claims]), known)
+                done += len(claims)
+            return done
+
+        return run
+
+    workers = [add_process(database, f"worker-{number}") for number in range(PROGRAMS)]
+    at_once(database, *(work(worker) for worker in workers))
+    # A worker that found nothing stopped while others still held slots: the rest is for one alone.
+    work(workers[0])(database)
+    assert most <= 2
+    assert set(state_of_each(database).values()) == {State.FINISHED}

@@ -1,0 +1,465 @@
+"""Real supervisors, real workers, real signals."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import delete
+
+from solidjq import Database, NewJob, processes, pruning
+from solidjq.failures import Death, ErrorInfo, parse_error
+from solidjq.processes import Process
+from solidjq.schema import failed
+from solidjq.schema import processes as process_table
+from solidjq.states import State
+from support import Shell, add_jobs, add_process, claim_all, rows, state_of_each, until
+from test_pruning import silence
+
+TESTS = Path(__file__).parent
+ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)  # it does not depend on the database
+
+
+@dataclass
+class Runtime:
+    """Starts ``jq work`` in the test's own folder, and sees what becomes of it."""
+
+    database: Database
+    shell: Shell
+    supervisor: subprocess.Popen[str] | None = None
+
+    def start(
+        self, *arguments: str, heartbeat: float = 0.1, threshold: float = 300, module: str = "sample_jobs"
+    ) -> None:
+        self.supervisor = self.shell.start(
+            *("work", "--import", module, "--heartbeat", str(heartbeat), "--alive-threshold", str(threshold)),
+            *arguments,
+        )
+
+    def processes(self, kind: str) -> list[Process]:
+        with self.database.read() as connection:
+            return [process for process in processes.list_processes(connection) if process.kind == kind]
+
+    def worker(self) -> Process:
+        """Wait for a registered worker."""
+        found: Process = until(lambda: self.processes("Worker"), "a worker is registered")[0]
+        return found
+
+    def journal(self) -> list[str]:
+        journal = self.shell.folder / "journal"
+        return journal.read_text().splitlines() if journal.exists() else []
+
+    def running(self, name: str) -> int:
+        """Wait until a held job runs; return the pid of its worker."""
+        line = until(
+            lambda: next((x for x in self.journal() if x.startswith(f"{name} runs in ")), None), f"{name} runs"
+        )
+        return int(line.rsplit(" ", 1)[1])
+
+    def let_end(self, name: str) -> None:
+        (self.shell.folder / f"{name}.may-end").touch()
+
+    def state(self, job_id: int) -> State:
+        return state_of_each(self.database)[job_id]
+
+    def wait_for(self, job_id: int, state: State) -> None:
+        until(lambda: self.state(job_id) is state, f"job {job_id} is {state.value}")
+
+    def error(self, job_id: int) -> ErrorInfo:
+        (row,) = [row for row in rows(self.database, failed) if row["job_id"] == job_id]
+        return parse_error(row["error"])
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.supervisor is not None
+        self.supervisor.send_signal(number)
+
+    def wait_for_log(self, words: str) -> None:
+        assert self.supervisor is not None
+        assert self.supervisor.stderr is not None
+        assert any(words in line for line in self.supervisor.stderr), f"it ended without saying {words!r}"
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for the supervisor's end; return its exit code and its log."""
+        assert self.supervisor is not None
+        _, log = self.supervisor.communicate(timeout=60)
+        return self.supervisor.returncode, log
+
+    def stop(self) -> tuple[int, str]:
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+    def kill_all(self) -> None:
+        if self.supervisor is not None and self.supervisor.stderr is not None and not self.supervisor.stderr.closed:
+            self.supervisor.kill()
+            self.supervisor.communicate()
+        for kind in ("Worker", "Dispatcher"):
+            for process in self.processes(kind):
+                if process.pid != 4242:  # support.add_process
+                    kill(process.pid, signal.SIGKILL)
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def held(name: str, **settings: Any) -> NewJob:
+    return NewJob(class_name="hold", args=[name], **settings)
+
+
+@pytest.fixture
+def runtime(database: Database, shell: Shell) -> Iterator[Runtime]:
+    shell.environment["PYTHONPATH"] = str(TESTS)
+    started = Runtime(database, shell)
+    yield started
+    started.kill_all()
+
+
+# -- jobs
+
+
+def test_jobs_run_with_the_arguments_they_were_given(runtime: Runtime) -> None:
+    (job_id,) = add_jobs(
+        runtime.database, NewJob(class_name="note", args=[1, "ž", [2.5, None]], kwargs={"key": {"a": 1}})
+    )
+    runtime.start()
+    runtime.wait_for(job_id, State.FINISHED)
+    assert runtime.journal() == ["(1, 'ž', [2.5, None]) {'key': {'a': 1}}"]
+    code, _ = runtime.stop()
+    assert code == 0
+    assert rows(runtime.database, process_table) == []
+
+
+def test_a_failing_job_leaves_an_error_that_rails_can_show(runtime: Runtime) -> None:
+    failing, leaving = add_jobs(
+        runtime.database, NewJob(class_name="fail", args=["boom <b>"]), NewJob(class_name="leave")
+    )
+    runtime.start()
+    runtime.wait_for(failing, State.FAILED)
+    runtime.wait_for(leaving, State.FAILED)
+    error = runtime.error(failing)
+    assert (error.exception_class, error.message, error.death) == ("ValueError", "boom <b>", None)
+    (frame,) = error.backtrace
+    assert re.search(r"/sample_jobs\.py:\d+:in `fail'$", frame)
+    assert runtime.error(leaving).exception_class == "SystemExit"
+    assert len(runtime.processes("Worker")) == 1
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("name", ["os.system", "module_that_tells", "module_that_tells.run", "eval", ""])
+def test_a_name_that_nobody_registered_fails_and_imports_nothing(runtime: Runtime, name: str) -> None:
+    (job_id,) = add_jobs(runtime.database, NewJob(class_name=name, args=["touch ran"]))
+    runtime.start()
+    runtime.wait_for(job_id, State.FAILED)
+    error = runtime.error(job_id)
+    assert error.exception_class == "solidjq.errors.UnknownJobError"
+    assert f"no job named {name!r} is registered in this worker" in str(error.message)
+    assert not (runtime.shell.folder / "imported").exists()
+    assert not (runtime.shell.folder / "ran").exists()
+
+
+def test_a_delayed_job_runs_when_it_is_due(runtime: Runtime) -> None:
+    (job_id,) = add_jobs(runtime.database, NewJob(class_name="note", args=["late"], delay=0.5))
+    assert runtime.state(job_id) is State.SCHEDULED
+    runtime.start()
+    runtime.wait_for(job_id, State.FINISHED)
+
+
+def test_limited_jobs_run_one_after_the_other(runtime: Runtime) -> None:
+    from sample_jobs import alone
+
+    ids = add_jobs(runtime.database, *(alone.new(str(number)) for number in range(5)))
+    runtime.start("--threads", "3", "--processes", "2")
+    for job_id in ids:
+        runtime.wait_for(job_id, State.FINISHED)
+    lines = runtime.journal()
+    assert [line[0] for line in lines] == ["+", "-"] * 5
+    assert all(lines[at][1:] == lines[at + 1][1:] for at in range(0, 10, 2))
+
+
+def test_a_job_can_enqueue_another_on_the_same_queue(runtime: Runtime) -> None:
+    add_jobs(runtime.database, NewJob(class_name="spawn", args=["child"]))
+    runtime.start()
+    until(lambda: "('child',) {}" in runtime.journal(), "the second job ran")
+
+
+def test_a_busy_interpreter_still_beats(runtime: Runtime) -> None:
+    add_jobs(runtime.database, NewJob(class_name="hog", args=["pig"]), NewJob(class_name="hog", args=["boar"]))
+    runtime.start("--threads", "2")
+    runtime.running("pig")
+    runtime.running("boar")
+    first = runtime.worker().last_heartbeat_at
+    until(lambda: (runtime.worker().last_heartbeat_at or 0) != first, "a beat while two jobs hog the interpreter")
+    runtime.let_end("pig")
+    runtime.let_end("boar")
+
+
+# -- stopping
+
+
+def test_sigterm_lets_running_jobs_end_and_releases_the_rest(runtime: Runtime) -> None:
+    short, long, waiting = add_jobs(runtime.database, held("short"), held("long"), held("waiting"))
+    runtime.start("--threads", "2", "--shutdown-timeout", "2")
+    runtime.running("short")
+    runtime.running("long")
+    runtime.signal(signal.SIGTERM)
+    worker = runtime.worker()
+    until(lambda: runtime.worker().last_heartbeat_at != worker.last_heartbeat_at, "it beats while it drains")
+    runtime.let_end("short")
+    code, log = runtime.ended()
+    assert code == 0
+    assert state_of_each(runtime.database) == {short: State.FINISHED, long: State.READY, waiting: State.READY}
+    assert "released 1 unfinished jobs" in log
+    assert rows(runtime.database, process_table) == []
+    assert not is_running(worker.pid)
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGQUIT), (signal.SIGQUIT,)],
+    ids=lambda signals: "+".join(number.name for number in signals),
+)
+def test_a_second_signal_or_sigquit_releases_at_once(runtime: Runtime, signals: tuple[signal.Signals, ...]) -> None:
+    (job_id,) = add_jobs(runtime.database, held("long"))
+    runtime.start("--shutdown-timeout", "3600")
+    pid = runtime.running("long")
+    runtime.signal(signals[0])
+    runtime.wait_for_log("stopping")  # two of a kind at once would be one signal
+    for number in signals[1:]:
+        runtime.signal(number)
+    code, _ = runtime.ended()
+    assert code == 0
+    assert runtime.state(job_id) is State.READY
+    assert rows(runtime.database, process_table) == []
+    assert not is_running(pid)
+
+
+@ON_SQLITE
+def test_ctrl_c_reaches_the_whole_group_and_still_drains(runtime: Runtime) -> None:
+    (job_id,) = add_jobs(runtime.database, held("short"))
+    runtime.start("--shutdown-timeout", "3600")
+    pid = runtime.running("short")
+    kill(pid, signal.SIGINT)  # a terminal sends it to the children too
+    runtime.signal(signal.SIGINT)
+    until(lambda: is_running(pid), "the worker goes on")
+    runtime.let_end("short")
+    code, _ = runtime.ended()
+    assert code == 0
+    assert runtime.state(job_id) is State.FINISHED
+
+
+def test_a_hung_worker_does_not_keep_the_supervisor(runtime: Runtime) -> None:
+    """Stopped with SIGSTOP it can answer no signal; what it held goes back to its queue, since nothing crashed."""
+    (job_id,) = add_jobs(runtime.database, held("long"))
+    runtime.start("--shutdown-timeout", "0")
+    pid = runtime.running("long")
+    kill(pid, signal.SIGSTOP)
+    runtime.signal(signal.SIGQUIT)
+    code, _ = runtime.ended()
+    assert code == 0
+    assert not is_running(pid)
+    assert runtime.state(job_id) is State.READY
+    assert rows(runtime.database, process_table) == []
+
+
+# -- dying
+
+
+@pytest.mark.parametrize(("how", "status", "number"), [(9, None, 9), (11, None, 11), (-3, 3, None), (0, 0, None)])
+def test_a_worker_that_dies_fails_its_jobs_and_is_replaced(
+    runtime: Runtime, how: int, status: int | None, number: int | None
+) -> None:
+    (killer,) = add_jobs(runtime.database, NewJob(class_name="die", args=[how]))
+    runtime.start()
+    runtime.wait_for(killer, State.FAILED)
+    error = runtime.error(killer)
+    assert (error.death, error.exit_status, error.signal) == (Death.EXITED, status, number)
+    assert error.pid is not None
+    (after,) = add_jobs(runtime.database, NewJob(class_name="note"))
+    runtime.wait_for(after, State.FINISHED)
+    assert runtime.worker().pid != error.pid
+    assert len(runtime.processes("Worker")) == 1
+
+
+def test_a_worker_killed_from_outside_fails_all_that_it_held(runtime: Runtime) -> None:
+    ids = add_jobs(runtime.database, held("one"), held("two"))
+    runtime.start("--threads", "2")
+    pid = runtime.running("one")
+    runtime.running("two")
+    kill(pid, signal.SIGKILL)
+    for job_id in ids:
+        runtime.wait_for(job_id, State.FAILED)
+        error = runtime.error(job_id)
+        assert error.message == f"Process pid={pid} exited unexpectedly. Received unhandled signal 9."
+
+
+@ON_SQLITE
+def test_a_worker_that_keeps_dying_at_its_start_is_started_ever_more_slowly(runtime: Runtime) -> None:
+    runtime.start(module="module_that_dies")
+    assert runtime.supervisor is not None
+    assert runtime.supervisor.stderr is not None
+    delays: list[str] = []
+    while len(delays) < 3:
+        line = runtime.supervisor.stderr.readline()
+        if "worker-" in line and "replacing it in " in line:
+            assert "exited with status 9" in line
+            delays.append(line.rsplit("replacing it in ", 1)[1].strip())
+    assert delays == ["0.5 s", "1 s", "2 s"]
+    code, _ = runtime.stop()
+    assert code == 0
+
+
+def test_a_dispatcher_that_dies_is_replaced(runtime: Runtime) -> None:
+    runtime.start()
+    first = until(lambda: runtime.processes("Dispatcher"), "a dispatcher is registered")[0]
+    kill(first.pid, signal.SIGKILL)
+    until(
+        lambda: [p.pid for p in runtime.processes("Dispatcher") if p.pid != first.pid],
+        "another dispatcher is registered",
+    )
+
+
+def test_when_the_supervisor_is_killed_its_children_stop_by_themselves(runtime: Runtime) -> None:
+    done, left = add_jobs(runtime.database, held("done"), held("left"))
+    runtime.start("--threads", "2", "--shutdown-timeout", "2")
+    pid = runtime.running("done")
+    runtime.running("left")
+    runtime.signal(signal.SIGKILL)
+    runtime.let_end("done")
+    until(lambda: not is_running(pid), "the worker stopped")
+    until(lambda: not runtime.processes("Dispatcher"), "the dispatcher stopped")
+    assert state_of_each(runtime.database) == {done: State.FINISHED, left: State.READY}
+    assert [row["kind"] for row in rows(runtime.database, process_table)] == ["Supervisor(spawn)"]
+
+
+def test_when_the_whole_tree_is_killed_a_prune_finds_all_it_held(runtime: Runtime) -> None:
+    ids = add_jobs(runtime.database, held("one"), held("two"))
+    runtime.start("--processes", "2", "--threads", "1")
+    runtime.running("one")
+    runtime.running("two")
+    until(lambda: runtime.processes("Dispatcher"), "the dispatcher is registered")
+    tree = [row["pid"] for row in rows(runtime.database, process_table)]
+    assert len(tree) == 4
+    for pid in tree:
+        kill(pid, signal.SIGKILL)
+    assert set(state_of_each(runtime.database).values()) == {State.CLAIMED}
+    for row in rows(runtime.database, process_table):
+        silence(runtime.database, row["id"], 1000)
+    pruned = runtime.shell.run("prune", "-o", "ids")
+    assert (pruned.returncode, sorted(map(int, pruned.stdout.split()))) == (0, ids)
+    assert set(state_of_each(runtime.database).values()) == {State.FAILED}
+    assert rows(runtime.database, process_table) == []
+
+
+# -- frozen
+
+
+def test_a_worker_pruned_while_frozen_stops_and_ends_nothing(runtime: Runtime) -> None:
+    (job_id,) = add_jobs(runtime.database, held("frozen"))
+    runtime.start("--threads", "1")
+    pid = runtime.running("frozen")
+    kill(pid, signal.SIGSTOP)
+    worker = runtime.worker()
+    silence(runtime.database, worker.id, 1000)
+    (pruned,) = pruning.prune(runtime.database, 300)
+    assert (pruned.pid, pruned.job_ids) == (pid, [job_id])
+    runtime.let_end("frozen")  # so that it tries to finish as soon as it wakes
+    kill(pid, signal.SIGCONT)
+    until(lambda: not is_running(pid), "the pruned worker stopped by itself")
+    assert runtime.state(job_id) is State.FAILED
+    assert runtime.error(job_id).death is Death.PRUNED
+    until(lambda: runtime.processes("Worker"), "another worker took its place")
+    assert runtime.worker().pid != pid
+
+
+def test_a_supervisor_kills_the_frozen_child_that_it_prunes(runtime: Runtime) -> None:
+    (job_id,) = add_jobs(runtime.database, held("frozen"))
+    runtime.start("--threads", "1", heartbeat=0.2, threshold=1.5)
+    pid = runtime.running("frozen")
+    kill(pid, signal.SIGSTOP)
+    runtime.wait_for(job_id, State.FAILED)
+    assert runtime.error(job_id).death is Death.PRUNED
+    until(lambda: not is_running(pid), "the frozen worker is dead")
+    (after,) = add_jobs(runtime.database, NewJob(class_name="note"))
+    runtime.wait_for(after, State.FINISHED)
+
+
+def test_a_supervisor_whose_row_is_gone_stops_everything(runtime: Runtime) -> None:
+    (job_id,) = add_jobs(runtime.database, held("long"))
+    runtime.start("--shutdown-timeout", "0")
+    pid = runtime.running("long")
+    with runtime.database.write() as connection:
+        connection.execute(delete(process_table).where(process_table.c.kind == "Supervisor(spawn)"))
+    code, log = runtime.ended()
+    assert code == 1
+    assert "pruned by another process" in log
+    assert not is_running(pid)
+    assert runtime.state(job_id) is State.READY
+
+
+# -- maintenance
+
+
+def test_a_supervisor_prunes_and_finds_orphans_at_its_start(runtime: Runtime) -> None:
+    pruned, orphan = add_jobs(runtime.database, held("pruned"), held("orphan"))
+    dead, gone = add_process(runtime.database, "dead"), add_process(runtime.database, "gone")
+    claim_all(runtime.database, dead, 1)
+    claim_all(runtime.database, gone, 1)
+    silence(runtime.database, dead, 1000)
+    with runtime.database.write() as connection:
+        connection.execute(delete(process_table).where(process_table.c.id == gone))
+    runtime.start("--queues", "nothing")
+    runtime.wait_for(pruned, State.FAILED)
+    runtime.wait_for(orphan, State.FAILED)
+    assert runtime.error(pruned).death is Death.PRUNED
+    assert runtime.error(orphan).death is Death.MISSING
+
+
+def test_a_supervisor_finds_orphans_at_every_round(runtime: Runtime) -> None:
+    runtime.start("--queues", "nothing", heartbeat=0.2, threshold=1)
+    runtime.worker()
+    (orphan,) = add_jobs(runtime.database, held("orphan"))
+    gone = add_process(runtime.database, "gone")
+    claim_all(runtime.database, gone, 1)
+    with runtime.database.write() as connection:
+        connection.execute(delete(process_table).where(process_table.c.id == gone))
+    runtime.wait_for(orphan, State.FAILED)
+
+
+# -- chaos
+
+
+def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime) -> None:
+    """Kill -9 worker after worker under load, retry what died, until everything has finished."""
+    ids = add_jobs(runtime.database, *(NewJob(class_name="note", args=[number]) for number in range(2000)))
+    runtime.start("--processes", "2", "--threads", "3", heartbeat=0.1, threshold=2)
+    for _ in range(5):
+        victim = until(lambda: next((p for p in runtime.processes("Worker") if p.claimed), None), "a worker holds jobs")
+        state_of_each(runtime.database)
+        kill(victim.pid, signal.SIGKILL)
+        until(lambda pid=victim.pid: pid not in {p.pid for p in runtime.processes("Worker")}, "its row is gone")
+    until(lambda: set(state_of_each(runtime.database).values()) <= {State.FINISHED, State.FAILED}, "all jobs ended")
+    died = runtime.shell.run("failed", "list", "--died", "-o", "ids").stdout.split()
+    assert died
+    assert len(died) == list(state_of_each(runtime.database).values()).count(State.FAILED)
+    assert runtime.shell.run("retry", "-", stdin="\n".join(died)).returncode == 0
+    until(lambda: set(state_of_each(runtime.database).values()) == {State.FINISHED}, "every job has finished")
+    assert state_of_each(runtime.database).keys() == set(ids)
+    ran = {line.removeprefix("(").split(",")[0] for line in runtime.journal()}
+    assert ran == {str(number) for number in range(2000)}
+    code, _ = runtime.stop()
+    assert code == 0
