@@ -90,12 +90,12 @@ def states(connection: Connection) -> dict[int, set[State]]:
 
 
 def state_of_each(database: Database) -> dict[int, State]:
-    """Return each job's state; fail if a job is in none or in several."""
+    """Return each job's state, in the order of the ids; fail if a job is in none or in several."""
     with database.read() as connection:
         found = states(connection)
     damaged = {job_id: held for job_id, held in found.items() if len(held) != 1}
     assert not damaged, f"jobs in no state or in several: {damaged}"
-    return {job_id: next(iter(held)) for job_id, held in found.items()}
+    return {job_id: next(iter(held)) for job_id, held in sorted(found.items())}
 
 
 def add_jobs(database: Database, *new_jobs: NewJob) -> list[int]:

@@ -117,6 +117,8 @@ def test_files(text: str, path: str) -> None:
         (":memory:", "an SQLite queue is a file"),
         ("postgres:", "not a database URL"),
         ("postgres:/app", "not a database URL"),
+        ("app@db/app", "not a database URL"),
+        ("//app@db/app", "not a database URL"),
         ("postgres://app@db:port/app", "not a database URL"),
         ("postgres://[::1/app", "not a database URL"),
         ("mysql2://app@db:3306:3306/app", "not a database URL"),

@@ -17,6 +17,8 @@ _POSTGRESQL = frozenset({"postgres", "postgresql", "postgresql+psycopg", "postgi
 _MYSQL = frozenset({"mysql", "mysql2", "trilogy", "mariadb", "mysql+pymysql", "mariadb+pymysql"})
 _SQLITE = re.compile(r"(?i)(?P<scheme>sqlite3?):(?P<rest>.*)", re.DOTALL)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]+:")
+# user@host/name or //user@host/name: more likely a URL that lost its scheme than a file; /home/user@domain/x is a file.
+_LOST_SCHEME = re.compile(r"(//|(?![./~])).*@", re.DOTALL)
 
 # What Rails takes in a URL's query for itself; libpq would refuse every one of them.
 _RAILS_ONLY = frozenset(
@@ -89,7 +91,7 @@ def parse_url(text: str) -> URL:
         path = _sqlite_path(sqlite["scheme"].lower(), sqlite["rest"]) if sqlite else text
         if path in {"", ":memory:"}:
             raise UsageError(f"an SQLite queue is a file, shared by several processes; write {EXAMPLES}")
-        if "@" in path and not Path(path).exists():  # more likely a URL that lost its scheme than a file
+        if not sqlite and _LOST_SCHEME.match(path) and not Path(path).exists():
             raise _not_a_url(text)
         return URL.create("sqlite", database=path)
     try:
