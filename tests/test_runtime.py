@@ -443,15 +443,25 @@ def test_a_supervisor_finds_orphans_at_every_round(runtime: Runtime) -> None:
 # -- chaos
 
 
+def catch_with_jobs(runtime: Runtime) -> int | None:
+    """Freeze a worker that holds jobs, so that they are still in its hands when it is killed; return its pid."""
+    for worker in runtime.processes("Worker"):
+        kill(worker.pid, signal.SIGSTOP)
+        if any(p.claimed for p in runtime.processes("Worker") if p.pid == worker.pid):
+            return worker.pid
+        kill(worker.pid, signal.SIGCONT)
+    return None
+
+
 def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime) -> None:
     """Kill -9 worker after worker under load, retry what died, until everything has finished."""
     ids = add_jobs(runtime.database, *(NewJob(class_name="note", args=[number]) for number in range(2000)))
     runtime.start("--processes", "2", "--threads", "3", heartbeat=0.1, threshold=2)
     for _ in range(5):
-        victim = until(lambda: next((p for p in runtime.processes("Worker") if p.claimed), None), "a worker holds jobs")
+        pid = until(lambda: catch_with_jobs(runtime), "a worker holds jobs")
         state_of_each(runtime.database)
-        kill(victim.pid, signal.SIGKILL)
-        until(lambda pid=victim.pid: pid not in {p.pid for p in runtime.processes("Worker")}, "its row is gone")
+        kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: pid not in {p.pid for p in runtime.processes("Worker")}, "its row is gone")
     until(lambda: set(state_of_each(runtime.database).values()) <= {State.FINISHED, State.FAILED}, "all jobs ended")
     died = runtime.shell.run("failed", "list", "--died", "-o", "ids").stdout.split()
     assert died

@@ -91,7 +91,7 @@ def parse_url(text: str) -> URL:
         path = _sqlite_path(sqlite["scheme"].lower(), sqlite["rest"]) if sqlite else text
         if path in {"", ":memory:"}:
             raise UsageError(f"an SQLite queue is a file, shared by several processes; write {EXAMPLES}")
-        if not sqlite and _LOST_SCHEME.match(path) and not Path(path).exists():
+        if _LOST_SCHEME.match(path) and not Path(path).exists():
             raise _not_a_url(text)
         return URL.create("sqlite", database=path)
     try:

@@ -97,15 +97,9 @@ class _Demo:
 
     def _story(self) -> None:
         _tell(f"Each $ is a command that really runs, on the queue {self._database}")
-        _head(f"{sum(JOBS.values())} jobs of {len(JOBS)} classes")
-        for name, count in JOBS.items():
-            lines = "".join(f"[{number}]\\n" for number in range(1, count + 1))
-            _tell(f"$ printf '{lines}' | jq enqueue {name} --stdin --import {MODULE} -o ids")
-            enqueued = self._jq(
-                "enqueue", name, "--stdin", "--import", MODULE, "-o", "ids", stdin=lines.replace("\\n", "\n")
-            )
-            _tell(" ".join(enqueued.split()))
-            self.job_ids += enqueued.split()
+        _head("Jobs of three classes")
+        for name in JOBS:
+            self._enqueue(name, range(1, 5))
 
         _head("Two workers start. One is killed with jobs in its hands")
         started = self._start_work()
@@ -115,8 +109,9 @@ class _Demo:
         _tell("Its supervisor saw it die, failed the jobs it held, and started another worker.")
         self._show(*self._died)
 
-        _head("Then the whole tree dies: supervisor, workers, dispatcher. Nobody is left to notice")
+        _head("Then, with more to do, the whole tree dies: supervisor, workers, dispatcher. Nobody is left to notice")
         started = self._started()
+        self._enqueue("build_report", range(5, 9))
         self._wait(lambda: self._busy(started), "another running report")
         dead = self._processes()
         self._kill(dead)
@@ -140,6 +135,15 @@ class _Demo:
         self._show("queues", "list")
 
     # -- what it does -------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, name: str, numbers: range) -> None:
+        lines = "".join(f"[{number}]\\n" for number in numbers)
+        _tell(f"$ printf '{lines}' | jq enqueue {name} --stdin --import {MODULE} -o ids")
+        enqueued = self._jq(
+            "enqueue", name, "--stdin", "--import", MODULE, "-o", "ids", stdin=lines.replace("\\n", "\n")
+        )
+        _tell(" ".join(enqueued.split()))
+        self.job_ids += enqueued.split()
 
     def _show(self, *arguments: str) -> None:
         _tell(f"$ jq {shlex.join(arguments)}")
