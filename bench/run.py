@@ -145,7 +145,8 @@ class Bench:
 
     def retry(self, job_ids: list[int]) -> None:
         """Retry, with the archive."""
-        retrying.retry(self.database, job_ids, Operation("retry"))
+        for _ in retrying.retry(self.database, retrying.Selection(job_ids=job_ids), Operation("retry")):
+            pass
 
     def plain_retry(self, job_ids: list[int]) -> None:
         """Move the same rows with the same archive, in batches of 1,000."""

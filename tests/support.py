@@ -13,9 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, literal, select, union_all
 
 from solidjq import Database, NewJob, enqueue, processes, queue
+from solidjq.ledger import Operation
+from solidjq.policy import BUILT_IN, Policy
 from solidjq.queue import Claim
+from solidjq.retrying import Selection, retry
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.states import State
+from solidjq.verdicts import Decision, Terms, Verdict
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 EXECUTIONS = {
@@ -116,6 +120,48 @@ def add_process(database: Database, name: str = "worker-1", *, kind: str = "Work
 def claim_all(database: Database, process_id: int, limit: int = 1000) -> list[Claim]:
     """Claim whatever is ready."""
     return database.transact(queue.claim, process_id, queue.ALL_QUEUES, limit)
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What a retry decided."""
+
+    decisions: list[Decision]
+
+    @property
+    def job_ids(self) -> list[int]:
+        return sorted(decision.job_id for decision in self.decisions if decision.verdict.moves)
+
+    @property
+    def ready(self) -> list[int]:
+        return sorted(d.job_id for d in self.decisions if d.verdict.moves and not d.scheduled)
+
+    @property
+    def scheduled(self) -> list[int]:
+        return sorted(d.job_id for d in self.decisions if d.verdict.moves and d.scheduled)
+
+    @property
+    def verdicts(self) -> dict[int, Verdict]:
+        return {decision.job_id: decision.verdict for decision in self.decisions}
+
+    def reason(self, job_id: int) -> str | None:
+        (reason,) = (decision.reason for decision in self.decisions if decision.job_id == job_id)
+        return reason
+
+
+def retry_jobs(
+    database: Database,
+    job_ids: Sequence[int] | None = None,
+    operation: Operation | None = None,
+    *,
+    policy: Policy = BUILT_IN,
+    selection: Selection | None = None,
+    **terms: Any,
+) -> Retried:
+    """Retry these jobs, or a selection, in this process."""
+    chosen = Selection(job_ids=job_ids) if selection is None else selection
+    ran = retry(database, chosen, operation or Operation("retry"), Terms(**terms), policy=policy)
+    return Retried([decision for batch in ran for decision in batch])
 
 
 def rows(database: Database, table: Any) -> list[dict[str, Any]]:

@@ -411,7 +411,7 @@ def test_any_number_of_ids_may_come_on_standard_input(database: Database, shell:
         ("failed list surplus", ["surplus"]),
         ("failed lst", ["'lst'"]),
         ("fail", ["'fail'"]),
-        ("retry", ["ID..."]),
+        ("undo", ["OPERATION"]),
         ("prune --alive-threshold -1", ["--alive-threshold", "-1"]),
         ("work --threads 0", ["--threads", "0"]),
         ("work --heartbeat 0", ["--heartbeat", "0"]),

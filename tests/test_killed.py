@@ -14,15 +14,14 @@ import pytest
 from sqlalchemy import delete, inspect, select, update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, endings, init, processes, pruning, queue, retrying, schema
+from solidjq import Database, NewJob, endings, init, processes, pruning, queue, schema
 from solidjq.concurrency import Limit
 from solidjq.dialects import ago
 from solidjq.failures import error_json
-from solidjq.ledger import Operation
 from solidjq.schema import failed, failures, jobs, operations, scheduled, semaphores
 from solidjq.states import State
 from solidjq.urls import spelled
-from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
+from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence
 
 ERROR = error_json("E", "boom")
@@ -78,7 +77,7 @@ def has_failed(database: Database) -> None:
 
 def retry_all(database: Database) -> None:
     ids = [row["job_id"] for row in rows(database, failed)]
-    retrying.retry(database, ids, Operation("retry"))
+    retry_jobs(database, ids)
 
 
 def end_all(end: Callable[..., list[int]], *arguments: str) -> Callable[[Database], None]:

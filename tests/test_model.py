@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, delete, select, update
 
-from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, retrying, schema
+from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, schema
 from solidjq.concurrency import Limit
 from solidjq.dialects import ago
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
 from solidjq.schema import failures, jobs, scheduled
 from solidjq.states import MOVES, State
-from support import rows, state_of_each
+from support import retry_jobs, rows, state_of_each
 from test_killed import clear
 
 TWO = Limit(2, duration=3600)
@@ -152,7 +152,7 @@ class Queue(RuleBasedStateMachine):
         chosen = self.some(State.FAILED, State.READY, State.FINISHED, index=index)
         expected = sorted(job_id for job_id in chosen if self.states[job_id] is State.FAILED)
         operation = Operation("retry")
-        assert self.step("retry", lambda: retrying.retry(self.database, chosen, operation).job_ids) == expected
+        assert self.step("retry", lambda: retry_jobs(self.database, chosen, operation).job_ids) == expected
         self.archived += len(expected)
 
     @rule(index=INDEX)

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from solidjq import Database, endings, processes, pruning, queue, retrying
+from solidjq import Database, endings, processes, pruning, queue
 from solidjq.failures import error_json
-from solidjq.ledger import Operation
 from solidjq.schema import failures
 from solidjq.states import State
-from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
+from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence
 
 JOBS = 120
@@ -130,7 +129,7 @@ def test_each_failed_job_is_retried_once(database: Database) -> None:
     process = add_process(database)
     claim_all(database, process)
     database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
-    retried = at_once(database, *[lambda own: retrying.retry(own, ids, Operation("retry")).job_ids] * PROGRAMS)
+    retried = at_once(database, *[lambda own: retry_jobs(own, ids).job_ids] * PROGRAMS)
     assert Counter(job_id for each in retried for job_id in each) == Counter(ids)
     assert len(rows(database, failures)) == JOBS
     assert set(state_of_each(database).values()) == {State.READY}
@@ -146,7 +145,7 @@ def test_retry_against_discard(database: Database) -> None:
         return [job_id for each in ids for job_id in own.transact(queue.discard, [each])]
 
     def retry(own: Database) -> list[int]:
-        return [job_id for each in ids for job_id in retrying.retry(own, [each], Operation("retry")).job_ids]
+        return [job_id for each in ids for job_id in retry_jobs(own, [each]).job_ids]
 
     discarded, retried = at_once(database, discard, retry)
     left = state_of_each(database)

@@ -15,16 +15,16 @@ import pytest
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, pruning, queue, queues, retrying
+from solidjq import Database, NewJob, pruning, queue, queues
 from solidjq.failures import Death, Filter, list_failures
 from solidjq.init import initialize
 from solidjq.ledger import Operation
 from solidjq.lookup import JobView, find_jobs
 from solidjq.processes import list_processes
 from solidjq.schema import claimed, failed, failures, jobs, operations, processes, ready, scheduled, semaphores
-from support import Shell, add_jobs, rows
+from support import Retried, Shell, add_jobs, retry_jobs, rows
 
-JQ_TABLES = ["jq_failures", "jq_operations", "jq_schema_migrations"]
+JQ_TABLES = ["jq_crashes", "jq_failures", "jq_operations", "jq_schema_migrations"]
 
 
 @dataclass
@@ -455,8 +455,8 @@ def job_ids(fixture: rails.Fixture) -> list[str]:
     return [str(job["id"]) for job in fixture["tables"][rails.JOBS]]
 
 
-def retry(database: Database, *ids: int) -> retrying.Retried:
-    return retrying.retry(database, ids, Operation("retry", command="jq retry", reason="because"))
+def retry(database: Database, *ids: int) -> Retried:
+    return retry_jobs(database, ids, Operation("retry", command="jq retry", reason="because"))
 
 
 @pytest.fixture
@@ -896,6 +896,12 @@ def test_a_retry_leaves_what_solid_queues_own_leaves(left: Database, kind: str) 
             "error": failure["error"],
             "failed_at": failure["created_at"],
             "operation_id": operation["id"],
+            "restored_by": None,
+            **{
+                key: by_id[failure["job_id"]][key]
+                for key in ("arguments", "priority", "concurrency_key", "scheduled_at", "updated_at")
+            },
+            "enqueued_at": by_id[failure["job_id"]]["created_at"],
         }
         for failure in typed["failed"]
         if failure["job_id"] in chosen
@@ -922,7 +928,7 @@ def test_the_program_says_why_it_retries_nothing(left: Database, jq: Shell, kind
     ran = jq.run("retry", "1", "11", "17", "10")
     assert ran.returncode == 6
     assert ran.stderr.splitlines() == [
-        "jq: no job was retried",
+        "jq: no failed jobs to retry",
         "jq: job 1 is ready, not failed",
         "jq: job 11 is scheduled, not failed",
         "jq: job 17 is ready, not failed",
@@ -939,7 +945,7 @@ def test_the_program_retries_the_ids_it_reads(left: Database, jq: Shell, kind: s
     assert ran.returncode == 0
     expected = {job_id: "scheduled" if job_id == 5 else "ready" for job_id in LEFT[kind, "2b"].states["failed"]}
     assert {job["job_id"]: job["state"] for job in json.loads(ran.stdout)} == expected
-    assert ran.stderr == f"jq: retried {len(expected)} jobs: {len(expected) - 1} ready, 1 scheduled\n"
+    assert ran.stderr == f"jq: retried {len(expected)} jobs: {len(expected) - 1} ready, 1 scheduled; to take it back: jq undo 1\n"
     (operation,) = rows(left, operations)
     assert (operation["verb"], operation["reason"]) == ("retry", "host was rebooted")
 

@@ -5,14 +5,14 @@ import json
 import pytest
 from sqlalchemy import insert, update
 
-from solidjq import Database, NewJob, endings, retrying, schema
+from solidjq import Database, NewJob, endings, schema
 from solidjq.dialects import ago, utcnow
 from solidjq.errors import LedgerMissingError
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
 from solidjq.schema import failed, failures, jobs, operations, ready, scheduled
 from solidjq.states import State
-from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
+from support import Retried, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 
 ERROR = error_json("ValueError", "boom")
 
@@ -23,8 +23,8 @@ def fail_all(database: Database) -> None:
     database.transact(endings.fail, endings.held_by(process), ERROR)
 
 
-def retry(database: Database, *job_ids: int) -> retrying.Retried:
-    return retrying.retry(database, job_ids, Operation("retry", command="jq retry", reason="because"))
+def retry(database: Database, *job_ids: int) -> Retried:
+    return retry_jobs(database, job_ids, Operation("retry", command="jq retry", reason="because"))
 
 
 def test_a_failed_job_is_ready_again(database: Database) -> None:

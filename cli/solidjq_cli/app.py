@@ -5,7 +5,24 @@ from typing import Annotated
 import typer
 
 from solidjq_cli import config
-from solidjq_cli.commands import completions, demo, enqueue, failed, init, jobs, processes, prune, queues, retry, work
+from solidjq_cli.commands import (
+    apply,
+    completions,
+    demo,
+    enqueue,
+    failed,
+    history,
+    init,
+    jobs,
+    operations,
+    policy,
+    processes,
+    prune,
+    queues,
+    recover,
+    retry,
+    work,
+)
 from solidjq_cli.exits import MEANINGS
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items()) + "."
@@ -63,6 +80,11 @@ work.add_to(app)
 prune.add_to(app)
 failed.add_to(app)
 retry.add_to(app)
+apply.add_to(app)
+recover.add_to(app)
+operations.add_to(app)
+history.add_to(app)
+policy.add_to(app)
 jobs.add_to(app)
 processes.add_to(app)
 queues.add_to(app)

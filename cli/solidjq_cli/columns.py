@@ -1,15 +1,20 @@
 """Which fields each kind of thing has: the same names in every output and every command."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from solidjq.failures import ErrorInfo, Failure
+    from solidjq.history import Event
+    from solidjq.ledger import OperationView
     from solidjq.lookup import JobView
     from solidjq.processes import Process
     from solidjq.pruning import Pruned
     from solidjq.queues import Queue
+    from solidjq.undoing import Undone
+    from solidjq.verdicts import Decision, Verdict
 
 T = TypeVar("T")
 
@@ -177,4 +182,132 @@ def pruned() -> "Fields[Pruned]":
             Column("job_ids", lambda p: p.job_ids),
         ),
         lambda p: p.job_ids,
+    )
+
+
+def decisions() -> "Fields[Decision]":
+    """Fields of one job's verdict."""
+    return Fields(
+        (
+            Column("job_id", lambda d: d.job_id, "JOB"),
+            Column("class_name", lambda d: d.candidate.class_name, "CLASS", wide=True),
+            Column("queue_name", lambda d: d.candidate.queue_name, "QUEUE", wide=True),
+            Column("verdict", lambda d: d.verdict.value, "VERDICT"),
+            Column("state", _next_state, "STATE"),
+            Column("reason", lambda d: d.reason, "REASON", wide=True),
+            Column("queue_as", lambda d: d.queue_as),
+            Column("crashes", lambda d: len(d.candidate.crashes)),
+            Column("death", lambda d: d.candidate.death and d.candidate.death.value),
+            Column("failed_at", lambda d: d.candidate.failed_at),
+            Column("failure_id", lambda d: d.candidate.failure_id),
+            Column("active_job_id", lambda d: d.candidate.active_job_id),
+        ),
+        lambda d: [d.job_id],
+    )
+
+
+def _next_state(decision: "Decision") -> str:
+    """Name the state that the job goes to, or stays in."""
+    if decision.verdict.value == "discard":
+        return "gone"
+    if not decision.verdict.moves:
+        return "failed"
+    return "scheduled" if decision.scheduled else "ready"
+
+
+class Group(NamedTuple):
+    """Jobs of one class and queue with the same verdict."""
+
+    verdict: "Verdict"
+    class_name: str
+    queue_name: str
+    jobs: int
+
+
+def groups() -> "Fields[Group]":
+    """Fields of such a group."""
+    return Fields(
+        (
+            Column("verdict", lambda g: g.verdict.value, "VERDICT"),
+            Column("jobs", lambda g: g.jobs, "JOBS"),
+            Column("class_name", lambda g: g.class_name, "CLASS", wide=True),
+            Column("queue_name", lambda g: g.queue_name, "QUEUE", wide=True),
+            Column("meaning", lambda g: g.verdict.meaning, "THE JOB", wide=True),
+        ),
+        lambda _: [],
+    )
+
+
+def operations() -> "Fields[OperationView]":
+    """Fields of a recorded operation."""
+    return Fields(
+        (
+            Column("operation_id", lambda o: o.id, "ID"),
+            Column("created_at", lambda o: o.created_at, "WHEN"),
+            Column("verb", lambda o: o.verb, "VERB"),
+            Column("actor", lambda o: o.actor, "WHO", wide=True),
+            Column("jobs", lambda o: o.jobs, "JOBS"),
+            Column("restored", lambda o: o.restored, "TAKEN BACK"),
+            Column("reason", lambda o: o.reason, "REASON", wide=True),
+            Column("command", lambda o: o.command),
+            Column("selection", lambda o: _json(o.chosen)),
+            Column("verdicts", lambda o: _json(o.verdicts)),
+            Column("plan", lambda o: o.plan),
+        ),
+        lambda o: [o.id],
+    )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def undone() -> "Fields[Undone]":
+    """Fields of what an undo did with a job."""
+    return Fields(
+        (
+            Column("job_id", lambda u: u.job_id, "JOB"),
+            Column("class_name", lambda u: u.class_name, "CLASS", wide=True),
+            Column("queue_name", lambda u: u.queue_name, "QUEUE", wide=True),
+            Column("restored", lambda u: u.restored, "TAKEN BACK"),
+            Column("reason", lambda u: u.reason, "WHY NOT", wide=True),
+        ),
+        lambda u: [u.job_id] if u.restored else [],
+    )
+
+
+def events() -> "Fields[Event]":
+    """Fields of an event in a job's life."""
+    return Fields(
+        (
+            Column("at", lambda e: e.at, "WHEN"),
+            Column("job_id", lambda e: e.job_id, "JOB"),
+            Column("event", lambda e: e.event, "EVENT"),
+            Column("detail", lambda e: e.detail, "DETAIL", wide=True),
+            Column("operation_id", lambda e: e.operation_id, "OPERATION"),
+            Column("actor", lambda e: e.actor, "WHO", wide=True),
+        ),
+        lambda e: [e.job_id],
+    )
+
+
+class Setting(NamedTuple):
+    """One key of a class's retry policy."""
+
+    class_name: str
+    key: str
+    value: Any
+    source: str
+
+
+def policies() -> "Fields[Setting]":
+    """Fields of such a key."""
+    return Fields(
+        (
+            Column("class_name", lambda s: s.class_name, "CLASS", wide=True),
+            Column("key", lambda s: s.key, "KEY"),
+            Column("value", lambda s: s.value, "VALUE"),
+            Column("source", lambda s: s.source, "FROM", wide=True),
+        ),
+        lambda _: [],
     )

@@ -3,6 +3,7 @@
 import math
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,8 +11,11 @@ import typer
 from solidjq_cli.render import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from solidjq import Database
     from solidjq.ledger import Operation
+    from solidjq.policy import Policy
 
 MOST_SECONDS = 10 * 365 * 86400.0
 MOST_ID = 2**63 - 1  # of a bigint column
@@ -25,6 +29,13 @@ DatabaseOption = Annotated[
         metavar="URL",
         help="The queue's database: postgres://, mysql2://, sqlite3: or a path.  [env: JQ_DATABASE_URL]",
     ),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="The policy file.  [default: jq.toml, see jq policy]")
+]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", "-i", metavar="MODULE", help="A module with @job functions; may be repeated."),
 ]
 OutputOption = Annotated[
     Output,
@@ -76,9 +87,24 @@ def opened(given: str | None, *, create: bool = True) -> "Database":
     return open_database(given_url(given), create=create)
 
 
-def operation(verb: str, reason: str | None = None) -> "Operation":
+def policy(path: Path | None, modules: list[str] | None) -> "Policy":
+    """Load the retry policy: jq.toml, and the settings of the jobs in these modules."""
+    from solidjq.policy import load  # noqa: PLC0415
+
+    if not modules:
+        return load(path)
+    from solidjq.runtime import registry  # noqa: PLC0415
+
+    registry.import_modules(modules)
+    return load(path, registered=registry.policies())
+
+
+def operation(
+    verb: str, reason: str | None = None, *, chosen: "Mapping[str, object] | None" = None, plan: str | None = None
+) -> "Operation":
     """Describe this command for the ledger."""
     from solidjq.ledger import Operation  # noqa: PLC0415
     from solidjq.text import mask_argument  # noqa: PLC0415
 
-    return Operation(verb, command=shlex.join(["jq", *map(mask_argument, sys.argv[1:])]), reason=reason)
+    command = shlex.join(["jq", *map(mask_argument, sys.argv[1:])])
+    return Operation(verb, command=command, reason=reason, chosen=chosen, plan=plan)

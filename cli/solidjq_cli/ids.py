@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 IdsArgument = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Job ids or Active Job ids; - reads them from standard input.")
 ]
+OptionalIdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID...]", help="Job ids or Active Job ids; - reads them from standard input."),
+]
 
 
 def read_ids(given: list[str]) -> list[str]:
@@ -32,8 +36,11 @@ def read_ids(given: list[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def tell_missing(found: "Mapping[str, Sequence[JobView]]", served: "Collection[int]") -> None:
-    """Say which ids were not served and why, and exit: 4 if no job has such an id, 6 if only some were served."""
+def tell_missing(found: "Mapping[str, Sequence[JobView]]", served: "Collection[int]", *, held: int = 0) -> None:
+    """Say which ids were not served and why, and exit: 4 if no job has such an id, 6 if only some were served.
+
+    ``held`` jobs were served, but held back.
+    """
     missing = False
     unserved = False
     for text, views in found.items():
@@ -45,7 +52,7 @@ def tell_missing(found: "Mapping[str, Sequence[JobView]]", served: "Collection[i
             view = views[-1]
             states = "+".join(state.value for state in view.states) or "in no state"
             note(f"job {view.job_id} is {states}, not failed")
-    if unserved or (missing and served):
+    if unserved or held or (missing and served):
         raise typer.Exit(Exit.PARTLY)
     if missing:
         raise typer.Exit(Exit.NO_SUCH_JOB)

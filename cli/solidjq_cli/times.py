@@ -1,18 +1,11 @@
 """Times as an operator writes them: ``90s``, ``15m``, ``2h``, ``3d`` ago, or a date or time."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
-MOST_SECONDS = 100 * 365 * 86400
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+from solidjq.durations import SECONDS, parse_duration
 
-
-def parse_duration(text: str) -> timedelta | None:
-    """Read ``90s``, ``15m``, ``2h``, ``3d`` or ``1w``; None if it is not one, or longer than a century."""
-    match = _AGO.fullmatch(text.strip().lower())
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else MOST_SECONDS + 1
-    return timedelta(seconds=seconds) if seconds <= MOST_SECONDS else None
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([smhd])", re.ASCII)
 
 
 def parse_time(text: str, now: datetime, option: str) -> datetime:
@@ -32,3 +25,27 @@ def parse_time(text: str, now: datetime, option: str) -> datetime:
             f"{option} {text!r}: write how long ago, as 90s, 15m, 2h or 3d, or a time, as 2026-11-23T04:40Z"
         ) from None
     return time
+
+
+def duration_option(text: str | None, option: str) -> float | None:
+    """Read an option's ``90s``, ``15m``, ``2h`` or ``3d`` as seconds. Raises UsageError, naming the option."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    if text is None:
+        return None
+    duration = parse_duration(text)
+    if duration is None:
+        raise UsageError(f"{option} {text!r}: write how long, as 90s, 15m, 2h or 3d")
+    return duration.total_seconds()
+
+
+def rate_option(text: str | None) -> float | None:
+    """Read ``100/m`` as the seconds between one and the next. Raises UsageError."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    if text is None:
+        return None
+    match = _RATE.fullmatch(text.strip().lower())
+    if match is None or not float(match[1]):
+        raise UsageError(f"--rate {text!r}: write how many in which time, as 5/s, 100/m or 2000/h")
+    return SECONDS[match[2]] / float(match[1])

@@ -113,6 +113,12 @@ def dumps(value: Any) -> str:
     return written.encode("utf-8", "replace").decode("utf-8")
 
 
+# What a payload holds whose counters are at their start, as Rails writes it. JSON inside a job's own arguments may hold
+# the same words: they prove it only if each key stands there once.
+CLEAN_COUNTERS = '"executions":0,"exception_executions":{}'
+COUNTER_KEYS = ('"executions":', '"exception_executions":')
+
+
 def reset_counters(arguments: str | None) -> str | None:
     """Set ``executions`` to 0 and ``exception_executions`` to {} in a payload, as Solid Queue's retry of one job does.
 

@@ -1,7 +1,7 @@
 """What differs between PostgreSQL, MySQL/MariaDB and SQLite. No other file asks which of them it speaks to."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -17,6 +17,7 @@ from sqlalchemy import (
     Dialect,
     Engine,
     QueuePool,
+    Select,
     Table,
     Text,
     create_engine,
@@ -400,6 +401,16 @@ def insert_if_absent(connection: Connection, table: Table, **values: Any) -> Non
             connection.execute(insertion.on_duplicate_key_update(id=table.c.id))
         case _:
             connection.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing())
+
+
+def insert_new(connection: Connection, table: Table, names: Sequence[str], rows: Select[Any]) -> None:
+    """Insert what a query with a WHERE returns, but no row whose unique key is there already; change none."""
+    if connection.dialect.name == "mysql":
+        insertion = mysql.insert(table).from_select(names, rows)
+        connection.execute(insertion.on_duplicate_key_update(id=table.c.id))
+    else:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(dialect.insert(table).from_select(names, rows).on_conflict_do_nothing())
 
 
 def distinct_values(connection: Connection, column: ColumnElement[str]) -> list[str]:

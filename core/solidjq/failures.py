@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -196,6 +196,18 @@ class Filter:
     since: datetime | None = None  # failed then or later
     until: datetime | None = None  # failed before
 
+    def given(self) -> dict[str, object]:
+        """Return what it asks for, for the record."""
+        asked = {
+            "deaths": sorted(death.value for death in self.deaths),
+            "error": self.error,
+            "queues": list(self.queues),
+            "classes": list(self.classes),
+            "since": self.since and self.since.isoformat(),
+            "until": self.until and self.until.isoformat(),
+        }
+        return {key: value for key, value in asked.items() if value}
+
 
 def list_failures(
     database: Database, chosen: Filter, *, limit: int | None, after: int | None = None
@@ -219,6 +231,26 @@ def failures_of(connection: Connection, job_ids: Sequence[int]) -> list[Failure]
         for batch in in_batches(job_ids)
         for row in connection.execute(_COLUMNS.where(failed.c.job_id.in_(batch)))
     ]
+
+
+def newest(connection: Connection) -> int:
+    """Return the highest failure_id there is; 0 if nothing has failed."""
+    return connection.scalar(select(func.max(failed.c.id))) or 0
+
+
+def page_of_ids(connection: Connection, chosen: Filter, *, above: int, top: int, limit: int) -> list[int]:
+    """Return the next ``limit`` failure_ids that a filter takes, the oldest first, from ``above`` to ``top``."""
+    query = select(failed.c.id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+    chosen_ids = query.where(failed.c.id > above, failed.c.id <= top, *_conditions(chosen, None))
+    return list(connection.scalars(chosen_ids.order_by(failed.c.id).limit(limit)))
+
+
+def ids_of(connection: Connection, job_ids: Collection[int], chosen: Filter) -> list[int]:
+    """Return the failure_ids of these jobs, those that have failed and that the filter takes."""
+    query = select(failed.c.id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+    return list(
+        connection.scalars(query.where(failed.c.job_id.in_(job_ids), *_conditions(chosen, None)).order_by(failed.c.id))
+    )
 
 
 def count_failures(connection: Connection, chosen: Filter, *, after: int | None = None) -> int:
@@ -266,6 +298,11 @@ def _conditions(chosen: Filter, after: int | None) -> Iterator[ColumnElement[boo
         yield failed.c.created_at >= boundary(chosen.since)
     if chosen.until:
         yield failed.c.created_at < boundary(chosen.until)
+
+
+def is_death() -> ColumnElement[bool]:
+    """Hold, in SQL, for the failures whose process died."""
+    return or_(*(_of_class(death.exception_class) for death in Death))
 
 
 def _of_class(name: str) -> ColumnElement[bool]:

@@ -41,7 +41,7 @@ def _nothing(_connection: Connection) -> None:
 
 
 # A fresh database gets the tables as schema.py has them and every version's stamp; an older one gets what it lacks.
-MIGRATIONS = (Migration(1, "operations and archived failures", _nothing),)
+MIGRATIONS = (Migration(1, "operations, archived failures, crashes", _nothing),)
 
 
 class Initialized(NamedTuple):

@@ -1,10 +1,13 @@
 """The ``jq_`` tables: who changed what, and the failures that a retry took out of Solid Queue's own table."""
 
 import getpass
+import json
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import Connection, insert, inspect, literal, select, update
+from sqlalchemy import Connection, func, insert, inspect, literal, select, update
 
 from solidjq.dialects import inserted_id, utcnow
 from solidjq.errors import LedgerMissingError
@@ -24,20 +27,41 @@ def actor() -> str:
 class Operation:
     """One command that changes jobs. Its row is written in the transaction of its first change: a row means a change.
 
-    ``command`` is the command line; passwords in it are masked.
+    ``command`` is the command line; passwords in it are masked. ``chosen`` says what was selected, under which terms;
+    ``plan`` is the id of the plan that it carries out.
     """
 
-    def __init__(self, verb: str, *, command: str | None = None, reason: str | None = None) -> None:
+    def __init__(
+        self,
+        verb: str,
+        *,
+        command: str | None = None,
+        reason: str | None = None,
+        chosen: Mapping[str, object] | None = None,
+        plan: str | None = None,
+    ) -> None:
         self.verb = verb
         self.command = None if command is None else mask_secrets(command)
         self.reason = reason
+        self.chosen = chosen
+        self.plan = plan
         self._id: int | None = None
 
-    def record(self, connection: Connection, jobs_moved: int) -> int:
-        """Count ``jobs_moved`` more jobs, in the transaction that moves them; return the operation's id."""
+    @property
+    def id(self) -> int | None:
+        """Its row's id, once there is one."""
+        return self._id
+
+    def record(self, connection: Connection, jobs_moved: int, verdicts: Mapping[str, int] | None = None) -> int:
+        """Count ``jobs_moved`` more jobs, in the transaction that moves them; return the operation's id.
+
+        ``verdicts`` are the counts of all of the operation so far.
+        """
+        written = None if verdicts is None else json.dumps(verdicts, separators=(",", ":"))
         if self._id is not None:
             counted = update(operations).where(operations.c.id == self._id)
-            if connection.execute(counted.values(jobs=operations.c.jobs + jobs_moved)).rowcount:
+            values = {"jobs": operations.c.jobs + jobs_moved, **({} if written is None else {"verdicts": written})}
+            if connection.execute(counted.values(values)).rowcount:
                 return self._id
         # The first time; or the first transaction was rolled back, and the row with it.
         result = connection.execute(
@@ -46,7 +70,10 @@ class Operation:
                 actor=actor(),
                 command=self.command,
                 reason=self.reason,
+                filter=None if self.chosen is None else json.dumps(self.chosen, separators=(",", ":"), default=str),
+                plan=self.plan,
                 jobs=jobs_moved,
+                verdicts=written,
                 created_at=utcnow(),
             )
         )
@@ -72,33 +99,80 @@ def require(connection: Connection) -> None:
 
 
 def archive(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:
-    """Copy failures that are about to leave ``failed_executions``; call it in the transaction that removes them."""
+    """Copy failures that are about to leave ``failed_executions``, with their jobs as they are now.
+
+    Call it in the transaction that removes them, before it changes the jobs.
+    """
+    copied = {
+        failures.c.failure_id: failed.c.id,
+        failures.c.job_id: failed.c.job_id,
+        failures.c.active_job_id: jobs.c.active_job_id,
+        failures.c.queue_name: jobs.c.queue_name,
+        failures.c.class_name: jobs.c.class_name,
+        failures.c.error: failed.c.error,
+        failures.c.failed_at: failed.c.created_at,
+        failures.c.archived_at: utcnow(),
+        failures.c.operation_id: literal(operation_id),
+        failures.c.arguments: jobs.c.arguments,
+        failures.c.priority: jobs.c.priority,
+        failures.c.concurrency_key: jobs.c.concurrency_key,
+        failures.c.scheduled_at: jobs.c.scheduled_at,
+        failures.c.enqueued_at: jobs.c.created_at,
+        failures.c.updated_at: jobs.c.updated_at,
+    }
     connection.execute(
         insert(failures).from_select(
-            [
-                "failure_id",
-                "job_id",
-                "active_job_id",
-                "queue_name",
-                "class_name",
-                "error",
-                "failed_at",
-                "archived_at",
-                "operation_id",
-            ],
-            select(
-                failed.c.id,
-                failed.c.job_id,
-                jobs.c.active_job_id,
-                jobs.c.queue_name,
-                jobs.c.class_name,
-                failed.c.error,
-                failed.c.created_at,
-                utcnow(),
-                literal(operation_id),
-            )
-            .join(jobs, jobs.c.id == failed.c.job_id)
+            [column.name for column in copied],
+            select(*copied.values())
+            .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
             .where(failed.c.id.in_(failure_ids))
             .order_by(failed.c.id),
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OperationView:
+    """One row of the record: who did what, when, why. ``restored``: how many of its jobs an undo took back."""
+
+    id: int
+    verb: str
+    actor: str
+    command: str | None
+    reason: str | None
+    chosen: str | None  # JSON
+    plan: str | None
+    jobs: int
+    verdicts: str | None  # JSON
+    created_at: datetime | None
+    restored: int
+
+
+def list_operations(
+    connection: Connection, *, ids: Collection[int] | None = None, limit: int | None = None, before: int | None = None
+) -> list[OperationView]:
+    """Return operations, the newest first: those with these ids, or ``limit`` of them below the id ``before``."""
+    require(connection)
+    restored = (
+        select(func.count())
+        .where(failures.c.operation_id == operations.c.id, failures.c.restored_by.is_not(None))
+        .scalar_subquery()
+    )
+    query = select(
+        operations.c.id,
+        operations.c.verb,
+        operations.c.actor,
+        operations.c.command,
+        operations.c.reason,
+        operations.c.filter,
+        operations.c.plan,
+        operations.c.jobs,
+        operations.c.verdicts,
+        operations.c.created_at,
+        restored,
+    ).order_by(operations.c.id.desc())
+    if ids is not None:
+        query = query.where(operations.c.id.in_(ids))
+    if before is not None:
+        query = query.where(operations.c.id < before)
+    return [OperationView(*row) for row in connection.execute(query.limit(limit))]

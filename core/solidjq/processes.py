@@ -1,9 +1,9 @@
 """Processes: register, heartbeat, deregister. A process is alive while its heartbeat is younger than the threshold."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -108,3 +108,27 @@ def list_processes(connection: Connection) -> list[Process]:
 def names_of_children(connection: Connection, supervisor_id: int) -> set[str]:
     """Return the names of the processes that a supervisor's children are registered under."""
     return set(connection.scalars(select(processes.c.name).where(processes.c.supervisor_id == supervisor_id)))
+
+
+def beats_of(connection: Connection, known: Collection[tuple[str | None, int | None]]) -> dict[tuple[str, int], str]:
+    """Return the names of those processes, by host and pid, that are registered now."""
+    if not known:
+        return {}
+    rows = connection.execute(
+        select(processes.c.hostname, processes.c.pid, processes.c.name).where(
+            processes.c.pid.in_({pid for _, pid in known})
+        )
+    )
+    return {(row.hostname, row.pid): row.name for row in rows if (row.hostname, row.pid) in known}
+
+
+def ran_before(pid: int, time: datetime) -> bool:
+    """Tell whether a process of this host has this pid and was started before ``time``: pids are given out again."""
+    import psutil  # noqa: PLC0415  (only needed where a process of this very host was pruned)
+
+    try:
+        process = psutil.Process(pid)
+        started = datetime.fromtimestamp(process.create_time(), UTC)
+        return started <= time and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, exists, or_, select
 
+from solidjq import crashes
 from solidjq.batching import BATCH
 from solidjq.concurrency import UNKNOWN, Limits
 from solidjq.database import Database
@@ -76,6 +77,7 @@ def _prune_one(
     beat = pruned.last_heartbeat_at
     error = missing_error() if beat is None else pruned_error(beat)
     pruned.job_ids.extend(fail(connection, held_by(row.id), error, limits))
+    crashes.count_if_kept(connection, pruned.job_ids, hostname=pruned.hostname, pid=pruned.pid, last_heartbeat_at=beat)
     connection.execute(delete(processes).where(processes.c.id == row.id))
     if record is not None:
         record(connection, len(pruned.job_ids))
@@ -90,6 +92,7 @@ def fail_exited(
     Solid Queue leaves the row until it is pruned; here its death is certain, and nothing more is to be learnt from it.
     """
     failed = fail(connection, held_by(process_id), exit_error(pid, returncode), limits)
+    crashes.count_if_kept(connection, failed)
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return failed
 
@@ -115,6 +118,7 @@ def _fail_orphans(connection: Connection, limits: Limits, record: Record | None)
     if not ids:
         return []
     failed = fail(connection, claimed.c.id.in_(ids) & _orphaned(), missing_error(), limits)
+    crashes.count_if_kept(connection, failed)
     if record is not None:
         record(connection, len(failed))
     return failed

@@ -280,17 +280,29 @@ def discard(connection: Connection, job_ids: Collection[int], limits: Limits = U
 
     Returns the ids of the jobs deleted.
     """
-    waiting: dict[Table, list[int]] = {}
-    for table in (ready, scheduled, blocked, failed):
-        locked = select(table.c.job_id).where(table.c.job_id.in_(job_ids)).order_by(table.c.id).with_for_update()
-        waiting[table] = list(connection.scalars(locked))
-        connection.execute(delete(table).where(table.c.job_id.in_(waiting[table])))
-    # Of the waiting states only ready holds a slot of a concurrency limit. Given back last, so that it goes to none of
-    # the blocked jobs that are discarded here too.
-    give_back(connection, waiting[ready], limits)
-    gone = [job_id for locked_ids in waiting.values() for job_id in locked_ids]
+    gone = withdraw(connection, job_ids, limits) + _take(connection, failed, job_ids)
     connection.execute(delete(jobs).where(jobs.c.id.in_(gone)))
     return gone
+
+
+def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+    """Take those of these jobs that are ready, scheduled or blocked out of their queues; return their ids.
+
+    The caller gives them another state, or deletes them, in the same transaction.
+    """
+    of_ready = _take(connection, ready, job_ids)
+    others = [job_id for table in (scheduled, blocked) for job_id in _take(connection, table, job_ids)]
+    # Of the waiting states only ready holds a slot of a concurrency limit. Given back last, so that it goes to none of
+    # the blocked jobs that are withdrawn here too.
+    give_back(connection, of_ready, limits)
+    return of_ready + others
+
+
+def _take(connection: Connection, table: Table, job_ids: Collection[int]) -> list[int]:
+    locked = select(table.c.job_id).where(table.c.job_id.in_(job_ids)).order_by(table.c.id).with_for_update()
+    taken = list(connection.scalars(locked))
+    connection.execute(delete(table).where(table.c.job_id.in_(taken)))
+    return taken
 
 
 def pause(connection: Connection, queue_name: str) -> bool:

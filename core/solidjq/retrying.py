@@ -1,93 +1,290 @@
-"""Put failed jobs back to work. The failure is archived first, in the same transaction."""
+"""Put failed jobs back to work, or discard them: a verdict on each, a limit on crashes, an archive of what leaves.
 
-from collections.abc import Collection
+Everything is asked and done in one transaction a batch, on rows that it has locked: what was true when a plan was made
+is asked again when it is carried out. A killed retry can simply be run again.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
-from solidjq import ledger
-from solidjq.activejob import reset_counters
-from solidjq.batching import in_batches
+from solidjq import crashes, ledger
+from solidjq.activejob import CLEAN_COUNTERS, COUNTER_KEYS, reset_counters
+from solidjq.batching import BATCH, in_batches
+from solidjq.candidates import find_candidates
 from solidjq.database import Database
-from solidjq.dialects import utcnow
+from solidjq.dialects import clock, utcnow
 from solidjq.endings import make_ready
+from solidjq.errors import RefusedError
+from solidjq.failures import Filter, ids_of, newest, page_of_ids
+from solidjq.policy import BUILT_IN, Policy
 from solidjq.queue import schedule
-from solidjq.schema import failed, jobs
+from solidjq.schema import failed, jobs, scheduled
+from solidjq.verdicts import Decision, Terms, Verdict, decide
+
+PLAIN = Terms()
+EVERYTHING = Filter()
+PREVIEW = 3  # examples in a message
 
 
-@dataclass(slots=True)
-class Retried:
-    """The jobs that a retry moved, by where they went."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which failed jobs: those that the filter takes and, if ``job_ids`` are given, that are among them.
 
-    ready: list[int] = field(default_factory=list)
-    scheduled: list[int] = field(default_factory=list)
+    ``limit``: at most so many are moved, the oldest failures first. ``batch``: how many a transaction.
+    """
 
-    @property
-    def job_ids(self) -> list[int]:
-        """All of them, in id order."""
-        return sorted(self.ready + self.scheduled)
+    chosen: Filter = EVERYTHING
+    job_ids: Sequence[int] | None = None
+    limit: int | None = None
+    batch: int = BATCH
 
 
-def retry(database: Database, job_ids: Collection[int], operation: ledger.Operation) -> Retried:
-    """Retry those of these jobs that are failed now; the others are left alone.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a plan found: these failures, and that each may move."""
 
-    As in Solid Queue's retry of one job, ``executions`` and ``exception_executions`` start again from nothing. A job
-    with a concurrency key goes to ``scheduled_executions``, due now: only a dispatcher that knows its class's limit may
-    let it run. Batches commit one by one; a killed retry can simply be run again.
+    failure_id: int
+    job_id: int
+    active_job_id: str | None
+
+
+def plan(
+    database: Database, selection: Selection, terms: Terms = PLAIN, *, policy: Policy = BUILT_IN
+) -> Iterator[list[Decision]]:
+    """Say of each selected job what a retry under these terms would do now, batch by batch. Changes nothing."""
+    with database.read() as connection:
+        run = _Run(terms, policy, clock(connection), selection.limit)
+    for page in _pages(database, selection):
+        if run.left == 0:
+            return
+        with database.read() as connection:
+            decisions = run.look(connection, page)
+        run.done(decisions)
+        yield decisions
+
+
+def retry(
+    database: Database,
+    selection: Selection,
+    operation: ledger.Operation,
+    terms: Terms = PLAIN,
+    *,
+    policy: Policy = BUILT_IN,
+    moved_before: int = 0,
+) -> Iterator[list[Decision]]:
+    """Retry, or with ``terms.discard`` delete, what the terms allow of the selection; yield each batch's decisions.
+
+    Jobs that fail while it is at work are not taken. As in Solid Queue's retry of one job, ``executions`` and
+    ``exception_executions`` start again from nothing. A job with a concurrency key goes to ``scheduled_executions``:
+    only a dispatcher that knows its class's limit may let it run. Each batch is committed before it is yielded.
+    ``moved_before``: how many jobs the same operation moved already; they count towards the limit and the pace.
 
     Raises LedgerMissingError before it changes anything if there are no ``jq_`` tables.
     """
     with database.read() as connection:
         ledger.require(connection)
-    total = Retried()
-    for batch in in_batches(sorted(set(job_ids))):
-        moved = database.transact(_retry, batch, operation)
-        total.ready += moved.ready
-        total.scheduled += moved.scheduled
-    return total
+        run = _Run(terms, policy, clock(connection), selection.limit)
+    run.verdicts[Verdict.RETRY] = moved_before
+    for page in _pages(database, selection):
+        if run.left == 0:
+            break
+        decisions = database.transact(run.move, page, operation)
+        run.done(decisions)
+        yield decisions
+    if operation.id is not None:
+        database.transact(operation.record, 0, run.verdicts)
 
 
-def _retry(connection: Connection, job_ids: list[int], operation: ledger.Operation) -> Retried:
-    locked = connection.execute(
-        select(failed.c.id, failed.c.job_id).where(failed.c.job_id.in_(job_ids)).order_by(failed.c.id).with_for_update()
-    ).all()
-    candidates = connection.execute(
-        select(jobs.c.id, jobs.c.arguments, jobs.c.concurrency_key, (jobs.c.scheduled_at > utcnow()).label("early"))
-        .where(jobs.c.id.in_([row.job_id for row in locked]), jobs.c.finished_at.is_(None))
-        .order_by(jobs.c.id)
-    ).all()
-    moved = Retried()
-    early: list[int] = []
-    for row in candidates:
-        if row.early:
-            early.append(row.id)
-        elif row.concurrency_key is not None:
-            moved.scheduled.append(row.id)
-        else:
-            moved.ready.append(row.id)
-    chosen = {row.id for row in candidates}
-    failure_ids = [row.id for row in locked if row.job_id in chosen]
-    if not failure_ids:
-        return moved
-    ledger.archive(connection, failure_ids, operation.record(connection, len(failure_ids)))
+def check(database: Database, expected: Iterable[Expected], terms: Terms, *, policy: Policy = BUILT_IN) -> None:
+    """Raise RefusedError unless every one of these failures is still there and may move under these terms."""
+    with database.read() as connection:
+        run = _Run(terms, policy, clock(connection), None)
+    for batch in in_batches(expected):
+        with database.read() as connection:
+            _compare(batch, run.look(connection, [each.failure_id for each in batch]))
+
+
+def retry_exactly(
+    database: Database,
+    expected: Iterable[Expected],
+    operation: ledger.Operation,
+    terms: Terms,
+    *,
+    policy: Policy = BUILT_IN,
+) -> Iterator[list[Decision]]:
+    """Move exactly these failures, batch by batch; raise RefusedError at the first batch in which one has changed."""
+    with database.read() as connection:
+        ledger.require(connection)
+        run = _Run(terms, policy, clock(connection), None)
+    for batch in in_batches(expected):
+        decisions = database.transact(run.move, [each.failure_id for each in batch], operation, batch)
+        run.done(decisions)
+        yield decisions
+
+
+def _compare(expected: Sequence[Expected], found: Sequence[Decision]) -> None:
+    by_id = {decision.candidate.failure_id: decision for decision in found}
+    changed: list[str] = []
+    for each in expected:
+        now = by_id.get(each.failure_id)
+        if now is None or (now.job_id, now.candidate.active_job_id) != (each.job_id, each.active_job_id):
+            changed.append(f"job {each.job_id} is not failed any more, or failed anew")
+        elif not now.verdict.moves:
+            changed.append(f"job {each.job_id}: {now.reason}")
+    if changed:
+        more = f"; and {len(changed) - PREVIEW} more" if len(changed) > PREVIEW else ""
+        raise RefusedError(f"the plan is stale: {'; '.join(changed[:PREVIEW])}{more}; make a new one")
+
+
+def _pages(database: Database, selection: Selection) -> Iterator[list[int]]:
+    """Yield the failure_ids of a selection, the oldest first; none that fails after the first page was asked for."""
+    if selection.job_ids is not None:
+        for batch in in_batches(sorted(set(selection.job_ids)), selection.batch):
+            with database.read() as connection:
+                page = ids_of(connection, batch, selection.chosen)
+            if page:
+                yield page
+        return
+    with database.read() as connection:
+        top = newest(connection)
+    above = 0
+    while True:
+        with database.read() as connection:
+            page = page_of_ids(connection, selection.chosen, above=above, top=top, limit=selection.batch)
+        if not page:
+            return
+        yield page
+        above = page[-1]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One retry, from batch to batch. A batch that is rolled back and tried again finds it unchanged."""
+
+    terms: Terms
+    policy: Policy
+    now: datetime
+    limit: int | None
+    verdicts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def moved(self) -> int:
+        return self.verdicts[Verdict.RETRY] + self.verdicts[Verdict.DISCARD]
+
+    @property
+    def left(self) -> int | None:
+        return None if self.limit is None else self.limit - self.moved
+
+    def done(self, decisions: Sequence[Decision]) -> None:
+        """Count a batch that was committed."""
+        self.verdicts.update(decision.verdict.value for decision in decisions)
+
+    def look(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
+        """Decide on these failures; leave out what would come after the limit is reached."""
+        decisions: list[Decision] = []
+        left = self.left
+        for candidate in find_candidates(connection, failure_ids):
+            if left == 0:
+                break
+            decision = decide(candidate, self.terms, self.policy.rule(candidate.class_name), self.now)
+            decisions.append(decision)
+            if left is not None and decision.verdict.moves:
+                left -= 1
+        return decisions
+
+    def move(
+        self,
+        connection: Connection,
+        failure_ids: Collection[int],
+        operation: ledger.Operation,
+        expected: Sequence[Expected] | None = None,
+    ) -> list[Decision]:
+        """Decide on these failures, those that are still there, and carry it out."""
+        locked = connection.scalars(
+            select(failed.c.id).where(failed.c.id.in_(failure_ids)).order_by(failed.c.id).with_for_update()
+        ).all()
+        crashes.count(connection, failed.c.id.in_(locked))
+        decisions = self.look(connection, locked)
+        if expected is not None:
+            _compare(expected, decisions)
+        moving = [decision for decision in decisions if decision.verdict.moves]
+        if moving:
+            verdicts = self.verdicts + Counter(decision.verdict.value for decision in decisions)
+            operation_id = operation.record(connection, len(moving), verdicts)
+            going = [decision.candidate.failure_id for decision in moving]
+            ledger.archive(connection, going, operation_id)
+            if self.terms.discard:
+                _delete(connection, moving)
+            else:
+                self._put_back(connection, moving)
+            connection.execute(delete(failed).where(failed.c.id.in_(going)))
+        return decisions
+
+    def _put_back(self, connection: Connection, moving: Sequence[Decision]) -> None:
+        if not self.terms.keep_counters:
+            _reset_counters(connection, [decision.job_id for decision in moving])
+        requeued: dict[str, list[int]] = defaultdict(list)
+        for decision in moving:
+            if decision.queue_as is not None:
+                requeued[decision.queue_as].append(decision.job_id)
+        for name, ids in requeued.items():
+            connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(queue_name=name, updated_at=utcnow()))
+        if self.terms.paced:
+            self._schedule_paced(connection, [decision.job_id for decision in moving])
+            return
+        if early := [decision.job_id for decision in moving if decision.candidate.early]:
+            schedule(connection, early)
+        if limited := [d.job_id for d in moving if d.candidate.limited and not d.candidate.early]:
+            schedule(connection, limited, at=utcnow())
+        if to_ready := [decision.job_id for decision in moving if not decision.scheduled]:
+            make_ready(connection, to_ready)
+
+    def _schedule_paced(self, connection: Connection, job_ids: Sequence[int]) -> None:
+        """Give each job a time of its own: whatever dispatcher runs keeps the pace. A later time that it has stays."""
+        start = self.now + timedelta(seconds=self.terms.delay or 0)
+        step = timedelta(seconds=self.terms.interval or 0)
+        due = {job_id: start + step * number for number, job_id in enumerate(job_ids, start=self.moved)}
+        rows = connection.execute(
+            select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(jobs.c.id.in_(job_ids))
+        )
+        connection.execute(
+            insert(scheduled).values(created_at=utcnow()),
+            [
+                {
+                    "job_id": row.id,
+                    "queue_name": row.queue_name,
+                    "priority": row.priority,
+                    "scheduled_at": max(due[row.id], row.scheduled_at or due[row.id]),
+                }
+                for row in rows
+            ],
+        )
+
+
+def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
+    # The failed rows go with their jobs. A failed job holds no slot of a concurrency limit.
+    connection.execute(delete(jobs).where(jobs.c.id.in_([decision.job_id for decision in moving])))
+
+
+def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
+    """Reset the counters of those jobs that ever ran into an error of their own: few, so the others are not fetched."""
+    text = func.coalesce(jobs.c.arguments, "")
+    once = [func.length(text) - func.length(func.replace(text, key, "")) == len(key) for key in COUNTER_KEYS]
+    clean = and_(text.contains(CLEAN_COUNTERS, autoescape=True), *once)
+    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(jobs.c.id.in_(job_ids), ~clean)).all()
     resets = [
-        {"job_id": row.id, "counted_from_0": reset}
-        for row in candidates
+        {"worn_id": row.id, "counted_from_0": reset}
+        for row in worn
         if (reset := reset_counters(row.arguments)) != row.arguments
     ]
     if resets:
         connection.execute(
             update(jobs)
-            .where(jobs.c.id == bindparam("job_id"))
+            .where(jobs.c.id == bindparam("worn_id"))
             .values(arguments=bindparam("counted_from_0"), updated_at=utcnow()),
             resets,
         )
-    if moved.ready:
-        make_ready(connection, moved.ready)
-    if moved.scheduled:
-        schedule(connection, moved.scheduled, at=utcnow())
-    if early:
-        schedule(connection, early)
-        moved.scheduled += early
-    connection.execute(delete(failed).where(failed.c.id.in_(failure_ids)))
-    return moved

@@ -186,7 +186,7 @@ schema_migrations = Table(
     _time("applied_at"),
 )
 
-# Who changed what, when and why: one row a command, written in the transaction of the change itself.
+# Who changed what, when and why: one row a command, written in the transaction of its first change.
 operations = Table(
     "jq_operations",
     jq,
@@ -195,14 +195,18 @@ operations = Table(
     Column("actor", _String, nullable=False),  # OS user@host
     Column("command", AnyText),  # the command line, secrets masked
     Column("reason", AnyText),
+    Column("filter", AnyText),  # JSON: what was selected, and under which terms
+    Column("plan", _String),  # the id of the plan that it applied
     Column("jobs", Integer, nullable=False),  # how many jobs it moved
+    Column("verdicts", AnyText),  # JSON: how many jobs got which verdict
     _time("created_at"),
     Index("index_jq_operations_on_created_at", "created_at"),
+    Index("index_jq_operations_on_plan", "plan"),
     sqlite_autoincrement=True,
     mysql_engine="InnoDB",
 )
 
-# Failures that left solid_queue_failed_executions through us. No foreign keys: they outlive the job.
+# Failures that left solid_queue_failed_executions through us, with the job as it was. No foreign keys: they outlive it.
 failures = Table(
     "jq_failures",
     jq,
@@ -216,9 +220,37 @@ failures = Table(
     _time("failed_at"),
     _time("archived_at"),
     Column("operation_id", BigInteger, nullable=False),
+    Column("restored_by", BigInteger),  # the operation that took this one back
+    # What an undo needs besides: the rest of the jobs row.
+    Column("arguments", AnyText),
+    Column("priority", Integer, nullable=False),
+    Column("concurrency_key", _String),
+    _time("scheduled_at", nullable=True),
+    _time("enqueued_at", nullable=True),
+    _time("updated_at", nullable=True),
     Index("index_jq_failures_on_job_id", "job_id"),
     Index("index_jq_failures_on_active_job_id", "active_job_id"),
     Index("index_jq_failures_on_operation_id", "operation_id"),
+    sqlite_autoincrement=True,
+    mysql_engine="InnoDB",
+)
+
+# Every death of a process with a job in its hands, counted once: what limits retries, whoever wrote the failure.
+crashes = Table(
+    "jq_crashes",
+    jq,
+    _id(),
+    Column("subject", _String, nullable=False),  # active_job_id, which all attempts of a job share; else 'job 42'
+    Column("failure_id", BigInteger, nullable=False),
+    Column("job_id", BigInteger, nullable=False),
+    Column("class_name", _String, nullable=False),
+    Column("evidence", _String),  # the error's beginning: which process it was, as far as the error tells
+    Column("hostname", _String),  # of the process, where we pruned it ourselves
+    Column("pid", Integer),
+    _time("last_heartbeat_at", nullable=True),
+    _time("crashed_at"),
+    Index("index_jq_crashes_on_failure_id", "failure_id", unique=True),
+    Index("index_jq_crashes_on_subject", "subject", "crashed_at"),
     sqlite_autoincrement=True,
     mysql_engine="InnoDB",
 )

@@ -45,4 +45,8 @@ MOVES = (
     Move("discard", State.SCHEDULED, None, ""),
     Move("discard", State.BLOCKED, None, ""),
     Move("discard", State.FAILED, None, ""),
+    Move("undo", State.READY, State.FAILED, "its retry is taken back before a worker claimed it"),
+    Move("undo", State.SCHEDULED, State.FAILED, "its retry is taken back"),
+    Move("undo", State.BLOCKED, State.FAILED, "its retry is taken back"),
+    Move("undo", None, State.FAILED, "its discard is taken back"),
 )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from solidjq.durations import parse_duration
 from solidjq_cli import columns, config
 from solidjq_cli.render import Output, records
-from solidjq_cli.times import parse_duration, parse_time
+from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

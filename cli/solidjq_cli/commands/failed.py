@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, config
+from solidjq_cli import columns, config, selection
 from solidjq_cli.ids import IdsArgument, read_ids, tell_missing
 from solidjq_cli.render import Output, details, note, records
-from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,23 +26,15 @@ def add_to(app: typer.Typer) -> None:
 
 @group.command("list")
 def list_failed(
-    pruned: Annotated[bool, typer.Option("--pruned", help="Only jobs whose process lost its heartbeat.")] = False,
-    exited: Annotated[bool, typer.Option("--exited", help="Only jobs whose process was seen to exit.")] = False,
-    missing: Annotated[bool, typer.Option("--missing", help="Only jobs whose process was gone without trace.")] = False,
-    died: Annotated[bool, typer.Option("--died", help="All three: jobs that died with their process.")] = False,
-    error: Annotated[
-        str | None, typer.Option("--error", metavar="TEXT", help="TEXT occurs in the error: class, message, backtrace.")
-    ] = None,
-    queue: Annotated[
-        list[str] | None, typer.Option("--queue", metavar="NAME", help="Only this queue, or mail*; may be repeated.")
-    ] = None,
-    class_name: Annotated[
-        list[str] | None, typer.Option("--class", metavar="NAME", help="Only this job class; may be repeated.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Failed then or later: 15m, 2h, 3d, or a time.")
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Failed before then.")] = None,
+    pruned: selection.PrunedOption = False,
+    exited: selection.ExitedOption = False,
+    missing: selection.MissingOption = False,
+    died: selection.DiedOption = False,
+    error: selection.ErrorOption = None,
+    queue: selection.QueueOption = None,
+    class_name: selection.ClassOption = None,
+    since: selection.SinceOption = None,
+    until: selection.UntilOption = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -72,18 +63,20 @@ def list_failed(
       jq failed list --pruned -o ids | jq retry -
       jq failed list -o json --limit 500 --after 81200
     """
-    from solidjq.failures import Death, Filter, count_failures, list_failures
+    from solidjq.failures import count_failures, list_failures
 
-    deaths = {Death.PRUNED: pruned, Death.EXITED: exited, Death.MISSING: missing}
     opened = config.opened(database)
-    now = opened.now()
-    chosen = Filter(
-        deaths=frozenset(death for death, wanted in deaths.items() if wanted or died),
+    chosen = selection.make_filter(
+        opened.now(),
+        pruned=pruned,
+        exited=exited,
+        missing=missing,
+        died=died,
         error=error,
-        queues=tuple(queue or ()),
-        classes=tuple(class_name or ()),
-        since=parse_time(since, now, "--since") if since is not None else None,
-        until=parse_time(until, now, "--until") if until is not None else None,
+        queue=queue,
+        class_name=class_name,
+        since=since,
+        until=until,
     )
     if limit is None and output is Output.TABLE and sys.stdout.isatty():
         limit = TABLE_LIMIT

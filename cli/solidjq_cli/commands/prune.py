@@ -62,11 +62,13 @@ def _find(database: "Database", threshold: float) -> "list[Pruned]":
 
 
 def _prune(database: "Database", threshold: float) -> "list[Pruned]":
-    from solidjq import pruning
+    from solidjq import crashes, pruning
 
     operation = config.operation("prune")
     pruned = list(pruning.prune(database, threshold, record=operation.record_if_kept))
-    return [*pruned, *_missing(pruning.fail_orphans(database, record=operation.record_if_kept))]
+    orphans = pruning.fail_orphans(database, record=operation.record_if_kept)
+    crashes.count_all(database)
+    return [*pruned, *_missing(orphans)]
 
 
 def _missing(job_ids: list[int]) -> "list[Pruned]":

@@ -3,15 +3,16 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from solidjq.concurrency import DEFAULT_DURATION, Limit, Limits
 from solidjq.database import Database
 from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
 from solidjq.init import open_database
+from solidjq.policy import settings
 from solidjq.queue import NewJob, enqueue
 from solidjq.text import one_line
 
@@ -33,6 +34,7 @@ class Job(Generic[P, R]):
     at: datetime | None = None
     limit: Limit | None = None
     limit_by: Callable[P, object] | None = None
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
@@ -92,6 +94,11 @@ def job(
     limit: int | None = None,
     limit_by: Callable[..., object] | None = None,
     limit_duration: float = DEFAULT_DURATION,
+    retry: Literal["auto", "ask", "never"] | None = None,
+    max_crashes: int | None = None,
+    window: str | None = None,
+    max_age: str | None = None,
+    queue_as: str | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -105,6 +112,11 @@ def job(
     limit: int | None = None,
     limit_by: Callable[..., object] | None = None,
     limit_duration: float = DEFAULT_DURATION,
+    retry: Literal["auto", "ask", "never"] | None = None,
+    max_crashes: int | None = None,
+    window: str | None = None,
+    max_age: str | None = None,
+    queue_as: str | None = None,
 ) -> Any:
     """Register a function as a job.
 
@@ -113,8 +125,13 @@ def job(
     ``limit_by(*args, **kwargs)``, of each group; a slot that a lost worker took is free again after ``limit_duration``
     seconds.
 
-    Raises DuplicateJobError if another function has that name.
+    ``retry``, ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` are its retry policy, as in ``jq.toml`` (see
+    policy.py); ``jq`` knows of it where it is told to --import the module.
+
+    Raises DuplicateJobError if another function has that name, UsageError for an impossible policy.
     """
+    given = {"retry": retry, "max_crashes": max_crashes, "window": window, "max_age": max_age, "queue_as": queue_as}
+    policy = settings({key: value for key, value in given.items() if value is not None}, "@job: ")
 
     def register(function: Callable[..., Any]) -> Job[..., Any]:
         registered = Job(
@@ -124,6 +141,7 @@ def job(
             priority,
             limit=None if limit is None else Limit(limit, limit_duration),
             limit_by=limit_by,
+            policy=policy,
         )
         other = _jobs.get(registered.name)
         if other is not None and _place(other.function) != _place(function):
@@ -155,6 +173,11 @@ def find(class_name: str) -> Job[..., Any]:
 def limits() -> Limits:
     """Return the concurrency limits of all registered jobs."""
     return {name: registered.limit for name, registered in _jobs.items() if registered.limit is not None}
+
+
+def policies() -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return, for each registered job with a retry policy of its own, where it is and that policy."""
+    return {name: (_place(each.function), each.policy) for name, each in _jobs.items() if each.policy}
 
 
 def import_modules(modules: Iterable[str]) -> None:

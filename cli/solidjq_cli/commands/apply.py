@@ -1,0 +1,49 @@
+"""``jq apply``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solidjq_cli import config, moving
+from solidjq_cli.render import Output, note
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("apply")(apply)
+
+
+def apply(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")] = None,
+    config_file: config.ConfigOption = None,
+    import_modules: config.ImportOption = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Carry out a plan, exactly as it was written, or refuse.
+
+    If any job of the plan has changed meanwhile (retried, failed anew, over its limit by now), nothing is moved: exit
+    code 5. An apply that was killed half-way can be run again: what this plan has moved counts as done.
+
+    \b
+    Examples:
+      jq retry --safe --since 2h --plan-out plan.json
+      jq apply plan.json --reason 'INC-7'
+    """
+    from solidjq import plans
+
+    plan = plans.read(file)
+    opened = config.opened(database)
+    operation = config.operation(
+        "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.given(), plan=plan.id
+    )
+    tally = moving.Tally()
+    policy = config.policy(config_file, import_modules)
+    with moving.interruptible(tally):
+        batches = plans.apply(opened, plan, operation, policy=policy)
+        empty = "nothing is left of this plan: it was carried out before, or is empty"
+        moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty)
+    if operation.id is not None:
+        note(f"{tally.words()}; to take it back: jq undo {operation.id}")

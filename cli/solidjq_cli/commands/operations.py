@@ -1,0 +1,120 @@
+"""``jq operations list``, ``jq operations show`` and ``jq undo``."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solidjq_cli import columns, config, moving
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import Output, details, note, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from solidjq.undoing import Undone
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The record: who changed what, when and why.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="operations")
+    app.command("undo")(undo)
+
+
+@group.command("list")
+def list_operations(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=config.MOST_ID, help="At most N.")] = 50,
+    before: Annotated[
+        int | None,
+        typer.Option("--before", metavar="ID", min=1, max=config.MOST_ID, help="Older than this one: the next page."),
+    ] = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """List what was done with jq, the newest first.
+
+    \b
+    Examples:
+      jq operations list
+      jq operations list --limit 500 -o json
+    """
+    from solidjq import ledger
+
+    with config.opened(database).read() as connection:
+        found = ledger.list_operations(connection, limit=limit, before=before)
+    records(found, columns.operations(), output, empty="nothing was done yet")
+    if len(found) == limit:
+        note(f"there may be more; the next page: --before {found[-1].id}")
+
+
+@group.command("show")
+def show_operations(
+    ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=config.MOST_ID, help="Operation ids.")],
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Show operations in full: the command line, the selection, the verdicts.
+
+    \b
+    Examples:
+      jq operations show 7
+    """
+    from solidjq import ledger
+
+    with config.opened(database).read() as connection:
+        found = ledger.list_operations(connection, ids=ids)
+    details(found, columns.operations(), output)
+    missing = [each for each in dict.fromkeys(ids) if each not in {operation.id for operation in found}]
+    for each in missing:
+        note(f"no operation {each}")
+    if missing:
+        raise typer.Exit(Exit.PARTLY if found else Exit.NO_SUCH_JOB)
+
+
+def undo(
+    operation_id: Annotated[
+        int, typer.Argument(metavar="OPERATION", min=1, max=config.MOST_ID, help="Its id, from jq operations list.")
+    ],
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")] = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Take a retry or a discard back.
+
+    Jobs that no worker has claimed yet are failed again, exactly as they were. The others are left alone and counted,
+    with the reason; -o json names each. Exit code 6 if there were any. Crash counts stay.
+
+    \b
+    Examples:
+      jq undo 7
+      jq undo 7 --reason 'wrong queue' -o json
+    """
+    from solidjq import undoing
+
+    opened = config.opened(database)
+    operation = config.operation("undo", reason, chosen={"operation": operation_id})
+    reasons: Counter[str | None] = Counter()
+
+    def counted() -> "Iterator[Undone]":
+        for batch in undoing.undo(opened, operation_id, operation):
+            for undone in batch:
+                reasons[undone.reason] += 1
+                yield undone
+
+    tally = moving.Tally()
+    with moving.interruptible(tally):
+        if output is Output.TABLE:
+            for _ in counted():
+                pass
+        else:
+            records(counted(), columns.undone(), output)
+    if not reasons:
+        note(f"nothing is left to take back of operation {operation_id}")
+        return
+    note(f"took back {reasons.pop(None, 0)} jobs of operation {operation_id}")
+    for why, count in reasons.most_common():
+        note(f"left {count} jobs alone: {why}")
+    if reasons:
+        raise typer.Exit(Exit.PARTLY)

@@ -1,0 +1,63 @@
+"""``jq policy show``."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from solidjq_cli import columns, config
+from solidjq_cli.render import Output, note, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from solidjq.policy import Policy
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Which job classes may be retried, how often.")
+KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")
+DEFAULT = "(default)"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="policy")
+
+
+@group.command("show")
+def show_policy(
+    class_names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CLASS...]", help="Job classes  [default: all that the file names]"),
+    ] = None,
+    config_file: config.ConfigOption = None,
+    import_modules: config.ImportOption = None,
+    output: config.OutputOption = Output.TABLE,
+) -> None:
+    """Show the retry policy of job classes, and where each part of it comes from.
+
+    The file is $JQ_CONFIG, else jq.toml in this folder or the nearest one above, else in the user's configuration
+    folder. What it does not say is taken from the class's @job (with --import), else it is built in.
+
+    \b
+    Examples:
+      jq policy show
+      jq policy show SendReceipt 'Reports::Monthly'
+      jq policy show send_receipt --import shop.jobs -o json
+    """
+    policy = config.policy(config_file, import_modules)
+    note(f"policy file: {policy.path}" if policy.path else "no policy file; all is built in")
+    names = class_names or [DEFAULT, *policy.classes]
+    records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)
+
+
+def _settings(policy: "Policy", class_name: str) -> "Iterator[columns.Setting]":
+    rule = policy.rule("" if class_name == DEFAULT else class_name)
+    for key in KEYS:
+        source = rule.sources.get(key, "built in")
+        yield columns.Setting(class_name, key, _shown(getattr(rule, key)), source)
+
+
+def _shown(value: Any) -> Any:
+    from solidjq.durations import spell_duration
+
+    return spell_duration(value) if isinstance(value, timedelta) else value

@@ -1,0 +1,80 @@
+"""``jq recover``: the whole of it in one line for cron."""
+
+from typing import Annotated
+
+import typer
+
+from solidjq_cli import config, moving
+from solidjq_cli.commands.retry import LimitOption, ReasonOption
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import Output, note
+from solidjq_cli.times import rate_option
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("recover")(recover)
+
+
+def recover(
+    alive_threshold: config.AliveThresholdOption = 300,
+    reason: ReasonOption = None,
+    limit: LimitOption = None,
+    rate: Annotated[
+        str | None, typer.Option("--rate", metavar="N/UNIT", help="Spread them out: 100/m, 5/s, 2000/h.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only show what would be retried; prune nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    config_file: config.ConfigOption = None,
+    import_modules: config.ImportOption = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.
+
+    It never asks: a class is only retried if jq.toml, or its @job, says retry = "auto", and within its crash limit.
+    Everything else waits for a person. Exit code 6 if a job of an "auto" class was held back.
+
+    \b
+    Examples:
+      jq recover --dry-run
+      * * * * *  jq recover --quiet      (a line for cron)
+    """
+    from solidjq import crashes, pruning, retrying
+    from solidjq.failures import Death, Filter
+    from solidjq.verdicts import Terms, Verdict
+
+    policy = config.policy(config_file, import_modules)
+    opened = config.opened(database)
+    terms = Terms(safe=True, auto_only=True, interval=rate_option(rate))
+    chosen = Filter(deaths=frozenset(Death))
+    tally = moving.Tally()
+    if dry_run:
+        batches = retrying.plan(opened, retrying.Selection(chosen=chosen, limit=limit), terms, policy=policy)
+        moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
+        return
+    pruned = config.operation("prune", reason)
+    processes = list(pruning.prune(opened, alive_threshold, record=pruned.record_if_kept))
+    orphans = pruning.fail_orphans(opened, record=pruned.record_if_kept)
+    crashes.count_all(opened)
+    failed = len(orphans) + sum(len(process.job_ids) for process in processes)
+    if (processes or orphans) and not quiet:
+        note(f"pruned {len(processes)} processes and failed {failed} jobs")
+    operation = config.operation("recover", reason, chosen={**chosen.given(), **terms.given()})
+    with moving.interruptible(tally):
+        batches = retrying.retry(
+            opened, retrying.Selection(chosen=chosen, limit=limit), operation, terms, policy=policy
+        )
+        if quiet:
+            tally.count(batches)
+        else:
+            moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
+    if operation.id is not None and not quiet:
+        note(f"{tally.words()}; to take it back: jq undo {operation.id}")
+    held = tally.held - tally.held_by(Verdict.ASK, Verdict.NEVER)
+    if held:
+        if not quiet:
+            note(f"held back {held} jobs that policy would retry; why: jq recover --dry-run -o json")
+        raise typer.Exit(Exit.PARTLY)

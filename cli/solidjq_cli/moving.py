@@ -1,0 +1,154 @@
+"""What retry, discard, recover and apply share: show the plan, ask once, move batch by batch, say what became of it."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import typer
+
+from solidjq_cli import columns
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import Output, note, records
+
+if TYPE_CHECKING:
+    from solidjq.verdicts import Decision, Verdict
+
+Groups = Counter[tuple["Verdict", str, str]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of what was decided, in constant memory."""
+
+    groups: Groups = field(default_factory=Counter)
+    ready: int = 0
+    scheduled: int = 0
+    discarded: int = 0
+
+    @property
+    def moved(self) -> int:
+        """How many jobs were moved, or would be."""
+        return self.ready + self.scheduled + self.discarded
+
+    @property
+    def held(self) -> int:
+        """How many jobs were left as they were."""
+        return sum(self.groups.values()) - self.moved
+
+    def add(self, decisions: "Iterable[Decision]") -> "Iterator[Decision]":
+        """Count decisions on their way."""
+        from solidjq.verdicts import Verdict  # noqa: PLC0415
+
+        for decision in decisions:
+            self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += 1
+            if decision.verdict is Verdict.RETRY:
+                self.scheduled += decision.scheduled
+                self.ready += not decision.scheduled
+            elif decision.verdict is Verdict.DISCARD:
+                self.discarded += 1
+            yield decision
+
+    def count(self, batches: "Iterable[list[Decision]]") -> None:
+        """Count all of them."""
+        for batch in batches:
+            for _ in self.add(batch):
+                pass
+
+    def held_by(self, *verdicts: "Verdict") -> int:
+        """Return how many jobs got one of these verdicts."""
+        return sum(count for (verdict, _, _), count in self.groups.items() if verdict in verdicts)
+
+    def words(self) -> str:
+        """Say in one line what was done."""
+        if self.discarded:
+            return f"discarded {self.discarded} jobs"
+        return f"retried {self.moved} jobs: {self.ready} ready, {self.scheduled} scheduled"
+
+
+def show(
+    batches: "Iterable[list[Decision]]",
+    output: Output,
+    tally: Tally,
+    *,
+    by_job: bool,
+    total: int | None = None,
+    empty: str = "",
+) -> None:
+    """Carry the batches out by asking for them, and print decisions: for people one line a group, or one a job.
+
+    A broken pipe or Ctrl-C stops it between two batches.
+    """
+    batches = with_progress(batches, total)
+    if output is Output.TABLE and not by_job:
+        tally.count(batches)
+        groups(tally, output, empty=empty)
+        return
+    decisions = tally.add(decision for batch in batches for decision in batch)
+    if output is Output.IDS:
+        decisions = (decision for decision in decisions if decision.verdict.moves)
+    records(decisions, columns.decisions(), output, empty=empty)
+
+
+def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
+    """Print the counts by verdict, class and queue; what moves comes first."""
+    from solidjq.verdicts import Verdict  # noqa: PLC0415
+
+    order = list(Verdict)
+    ordered = sorted(tally.groups.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1:]))
+    records((columns.Group(*key, count) for key, count in ordered), columns.groups(), output, empty=empty)
+
+
+@contextmanager
+def interruptible(tally: Tally) -> Iterator[None]:
+    """Say on Ctrl-C what was done until then, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"interrupted; {tally.words()}; to go on with the rest, run the same command again")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def confirm(question: str) -> None:
+    """Ask once on a terminal; exit if the answer is not yes."""
+    if not typer.confirm(f"jq: {question}", err=True):
+        note("nothing was changed")
+        raise typer.Exit(Exit.DONE)
+
+
+def on_a_terminal() -> bool:
+    """Tell whether there is somebody to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def with_progress(batches: "Iterable[list[Decision]]", total: int | None) -> "Iterator[list[Decision]]":
+    """Draw a bar with rate and time left on a terminal, where there is more than one batch."""
+    from solidjq.batching import BATCH  # noqa: PLC0415
+
+    if total is None or total <= BATCH or not sys.stderr.isatty():
+        yield from batches
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text  # noqa: PLC0415
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} jobs/s")
+
+    parts = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*parts, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        for batch in batches:
+            bar.advance(task, len(batch))
+            yield batch

@@ -1,0 +1,144 @@
+"""Crash counts: how often a process died with a job in its hands, each death counted once.
+
+Solid Queue keeps no such count, and a retry there deletes the failure that told of it. Crashes are counted per Active
+Job id, which all attempts of a job share, in ``jq_crashes``; the count outlives retries, re-enqueues and the job.
+A crash that somebody else wrote into ``failed_executions`` is counted when it is first seen: the failure's own id keeps
+that exact, however often and by whomever it is seen.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select
+
+from solidjq import ledger
+from solidjq.batching import BATCH
+from solidjq.database import Database
+from solidjq.dialects import insert_new, utcnow
+from solidjq.failures import Death, is_death, parse_error
+from solidjq.schema import crashes, failed, jobs
+
+EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """One death with this job in its hands. Of the process it tells what is known, which may be nothing."""
+
+    failure_id: int
+    job_id: int
+    crashed_at: datetime | None
+    evidence: str | None
+    hostname: str | None = None
+    pid: int | None = None
+    last_heartbeat_at: datetime | None = None
+
+    @property
+    def process(self) -> object | None:
+        """Tell one process's death from another's; None where the error tells nothing of the process."""
+        error = parse_error(self.evidence)
+        return None if error.death in {None, Death.MISSING} else (error.pid, error.last_heartbeat_at)
+
+
+def within(found: Iterable[Crash], window: timedelta, now: datetime) -> list[Crash]:
+    """Return the crashes of the last ``window``; one of unknown time counts as recent."""
+    return [crash for crash in found if crash.crashed_at is None or crash.crashed_at >= now - window]
+
+
+def subject() -> ColumnElement[str]:
+    """Name, in SQL, what a job's crashes are counted by."""
+    return func.coalesce(jobs.c.active_job_id, literal("job ") + cast(jobs.c.id, String(20)))
+
+
+def subject_of(job_id: int, active_job_id: str | None) -> str:
+    """Name the same in Python."""
+    return active_job_id if active_job_id is not None else f"job {job_id}"
+
+
+def count(
+    connection: Connection,
+    which: ColumnElement[bool],
+    *,
+    hostname: str | None = None,
+    pid: int | None = None,
+    last_heartbeat_at: datetime | None = None,
+) -> None:
+    """Count those of these failures that are crashes and were not counted before; say whose death it was, if known."""
+    copied = {
+        crashes.c.subject: subject(),
+        crashes.c.failure_id: failed.c.id,
+        crashes.c.job_id: failed.c.job_id,
+        crashes.c.class_name: jobs.c.class_name,
+        crashes.c.evidence: func.substr(failed.c.error, 1, EVIDENCE),
+        crashes.c.hostname: null() if hostname is None else literal(hostname),
+        crashes.c.pid: null() if pid is None else literal(pid),
+        crashes.c.last_heartbeat_at: null()
+        if last_heartbeat_at is None
+        else literal(last_heartbeat_at, crashes.c.last_heartbeat_at.type),
+        crashes.c.crashed_at: func.coalesce(failed.c.created_at, utcnow()),
+    }
+    rows = (
+        select(*copied.values())
+        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .where(which, is_death())
+        .order_by(failed.c.id)
+    )
+    insert_new(connection, crashes, [column.name for column in copied], rows)
+
+
+def count_if_kept(
+    connection: Connection,
+    job_ids: Collection[int],
+    *,
+    hostname: str | None = None,
+    pid: int | None = None,
+    last_heartbeat_at: datetime | None = None,
+) -> None:
+    """Count the crashes of jobs that just failed, where the database has a ledger."""
+    if job_ids and ledger.exists(connection):
+        which = failed.c.job_id.in_(job_ids)
+        count(connection, which, hostname=hostname, pid=pid, last_heartbeat_at=last_heartbeat_at)
+
+
+def count_all(database: Database) -> None:
+    """Count every crash that is in ``failed_executions`` now, where the database has a ledger.
+
+    It makes the counts hold even for failures that somebody will retry without ``jq``.
+    """
+    above = 0
+    while database.transact(ledger.exists) and (ids := database.transact(_count_some, above)):
+        above = ids[-1]
+
+
+def _count_some(connection: Connection, above: int) -> list[int]:
+    uncounted = ~select(crashes.c.id).where(crashes.c.failure_id == failed.c.id).exists()
+    ids = connection.scalars(
+        select(failed.c.id).where(failed.c.id > above, is_death(), uncounted).order_by(failed.c.id).limit(BATCH)
+    ).all()
+    if ids:
+        count(connection, failed.c.id.in_(ids))
+    return list(ids)
+
+
+def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, list[Crash]]:
+    """Return the counted crashes of each subject."""
+    found: dict[str, list[Crash]] = defaultdict(list)
+    rows = connection.execute(
+        select(
+            crashes.c.subject,
+            crashes.c.failure_id,
+            crashes.c.job_id,
+            crashes.c.crashed_at,
+            crashes.c.evidence,
+            crashes.c.hostname,
+            crashes.c.pid,
+            crashes.c.last_heartbeat_at,
+        )
+        .where(crashes.c.subject.in_(subjects))
+        .order_by(crashes.c.id)
+    )
+    for name, *values in rows:
+        found[name].append(Crash(*values))
+    return found

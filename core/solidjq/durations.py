@@ -1,0 +1,26 @@
+"""Durations as people write them: ``90s``, ``15m``, ``2h``, ``3d``, ``1w``."""
+
+import re
+from datetime import timedelta
+
+MOST = timedelta(days=100 * 365)
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_WRITTEN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([smhdw])", re.ASCII)
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """Read ``90s``, ``15m``, ``2h``, ``3d`` or ``1w``; None if it is not one, or longer than a century."""
+    match = _WRITTEN.fullmatch(text.strip().lower())
+    if match is None:
+        return None
+    seconds = float(match[1]) * SECONDS[match[2]]
+    return timedelta(seconds=seconds) if seconds <= MOST.total_seconds() else None
+
+
+def spell_duration(duration: timedelta) -> str:
+    """Write a duration in its largest unit that fits, rounded down: ``90s``, ``15m``, ``72h``, ``8d``."""
+    seconds = int(duration.total_seconds())
+    for unit, least in (("d", 5 * 86400), ("h", 3600), ("m", 120)):
+        if seconds >= least:
+            return f"{seconds // SECONDS[unit]}{unit}"
+    return f"{seconds}s"

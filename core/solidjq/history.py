@@ -1,0 +1,120 @@
+"""A job's whole life: every attempt under one Active Job id, every failure, and who did what about it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, or_, select
+
+from solidjq import ledger
+from solidjq.crashes import crashes_of, subject_of
+from solidjq.failures import parse_error
+from solidjq.lookup import JobView, find_jobs
+from solidjq.schema import failures, operations
+from solidjq.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job. ``at`` is None where the database does not tell."""
+
+    at: datetime | None
+    job_id: int
+    event: str
+    detail: str | None = None
+    operation_id: int | None = None
+    actor: str | None = None
+    crash: bool = False  # its process died
+
+
+def history(connection: Connection, text: str) -> list[Event]:
+    """Return what is known of a job, by job id or Active Job id, the oldest first; empty if nothing is.
+
+    All jobs rows of the same Active Job id are one life; so are rows that are gone by now, as far as ``jq`` moved them.
+    Works without the ``jq_`` tables, with less to tell.
+    """
+    views = {view.job_id: view for view in find_jobs(connection, [text])[text]}
+    kept = ledger.exists(connection)
+    names = {view.active_job_id for view in views.values()} - {None}
+    archived = _archived(connection, [*map(str, views), text], names | {text}) if kept else []
+    names |= {row.active_job_id for row in archived} - {None}
+    for name in names:  # the other attempts
+        views |= {view.job_id: view for view in find_jobs(connection, [str(name)])[str(name)]}
+    if kept and names:
+        archived = _archived(connection, [*map(str, views), text], names | {text})
+    events: list[Event] = []
+    for row in archived:
+        if row.job_id not in views and row.enqueued_at is not None:
+            events.append(Event(row.enqueued_at, row.job_id, "enqueued", f"{row.class_name} in {row.queue_name}"))
+        events += _of_failure(row)
+    events += [event for view in views.values() for event in _of_job(view)]
+    if kept:
+        events += _retried_elsewhere(connection, views, archived, names)
+    unique = {(event.at, event.job_id, event.event, event.operation_id): event for event in events}
+    return sorted(unique.values(), key=lambda event: event.at or datetime.min.replace(tzinfo=UTC))
+
+
+def _retried_elsewhere(
+    connection: Connection, views: Mapping[int, JobView], archived: Sequence[Row[Any]], names: Iterable[str | None]
+) -> Iterator[Event]:
+    """Yield the crashes that were counted, and whose failure somebody has taken away without ``jq``."""
+    told = {row.failure_id for row in archived}
+    now = {(view.job_id, view.failed_at) for view in views.values()}
+    subjects = {name for name in names if name} | {subject_of(v.job_id, v.active_job_id) for v in views.values()}
+    for crashes in crashes_of(connection, sorted(subjects)).values():
+        for crash in crashes:
+            if crash.failure_id not in told and (crash.job_id, crash.crashed_at) not in now:
+                said = f"{_said(crash.evidence)}; retried without jq"
+                yield Event(crash.crashed_at, crash.job_id, "failed", said, crash=True)
+
+
+def _archived(connection: Connection, job_ids: Sequence[str], names: set[str | None]) -> Sequence[Row[Any]]:
+    numbers = [int(each) for each in job_ids if each.isascii() and each.isdigit() and int(each) < 2**63]
+    undo = operations.alias()
+    query = (
+        select(
+            failures,
+            operations.c.verb,
+            operations.c.actor,
+            operations.c.reason,
+            undo.c.created_at.label("restored_at"),
+            undo.c.actor.label("restorer"),
+            undo.c.reason.label("restored_for"),
+        )
+        .join(operations, operations.c.id == failures.c.operation_id, isouter=True)
+        .join(undo, undo.c.id == failures.c.restored_by, isouter=True)
+        .where(or_(failures.c.job_id.in_(numbers), failures.c.active_job_id.in_(names)))
+        .order_by(failures.c.id)
+    )
+    return connection.execute(query).all()
+
+
+def _of_job(view: JobView) -> Iterator[Event]:
+    yield Event(view.enqueued_at, view.job_id, "enqueued", f"{view.class_name} in {view.queue_name}")
+    if view.claimed_at:
+        where = f"pid {view.process_pid} at {view.process_hostname}" if view.process_pid else "a process that is gone"
+        yield Event(view.claimed_at, view.job_id, "claimed", f"held by {where}")
+    if view.failed_at or State.FAILED in view.states:
+        yield _failed(view.failed_at, view.job_id, view.error, now=True)
+    if view.finished_at:
+        yield Event(view.finished_at, view.job_id, "finished")
+
+
+def _of_failure(row: Row[Any]) -> Iterator[Event]:
+    yield _failed(row.failed_at, row.job_id, row.error)
+    verb = {"retry": "retried", "recover": "retried", "discard": "discarded"}.get(row.verb, row.verb)
+    yield Event(row.archived_at, row.job_id, verb, row.reason, row.operation_id, row.actor)
+    if row.restored_by is not None:
+        yield Event(row.restored_at, row.job_id, "taken back", row.restored_for, row.restored_by, row.restorer)
+
+
+def _failed(at: datetime | None, job_id: int, error: str | None, *, now: bool = False) -> Event:
+    said = f"{_said(error)}; it waits for a decision" if now else _said(error)
+    return Event(at, job_id, "failed", said, crash=parse_error(error).death is not None)
+
+
+def _said(text: str | None) -> str:
+    error = parse_error(text)
+    name = (error.exception_class or "").rsplit("::", 1)[-1]
+    return ": ".join(part for part in (name, error.message) if part) or "no error was recorded"

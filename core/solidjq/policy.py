@@ -1,0 +1,215 @@
+"""Retry policy: which job classes may be retried, how often, and where to. Read from ``jq.toml`` and from ``@job``."""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from platformdirs import user_config_path
+
+from solidjq.durations import parse_duration
+from solidjq.errors import UsageError
+from solidjq.text import one_line, printable
+
+ENVIRONMENT = "JQ_CONFIG"
+NAME = "jq.toml"
+MOST_CHARACTERS = 255  # of a queue's name, in MySQL
+MOST_CRASHES = 1_000_000
+
+
+class Consent(StrEnum):
+    """Whether a class may be retried."""
+
+    AUTO = "auto"  # by program too: jq recover
+    ASK = "ask"  # when a person asks for it
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds for one class. ``sources`` says of each key where it comes from; a key without one is built in."""
+
+    retry: Consent = Consent.ASK
+    max_crashes: int = 3  # a job that crashed so often within the window is not retried
+    window: timedelta = timedelta(hours=72)
+    max_age: timedelta | None = None  # a failure older than that is not retried
+    queue_as: str | None = None  # retried into this queue
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Layer(NamedTuple):
+    """Settings of one place."""
+
+    source: str
+    settings: Mapping[str, Any]
+
+
+class Policy:
+    """Rules by class. A key comes from the most specific place that gives it.
+
+    These are, in turn: the class's own table in the file, the patterns there that match it (the one with more letters
+    first), its ``@job``, ``[default]`` in the file, and what is built in.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        default: Mapping[str, Any] | None = None,
+        classes: Mapping[str, Mapping[str, Any]] | None = None,
+        registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
+    ) -> None:
+        self.path = path
+        self.classes = tuple(classes or ())  # names and patterns, as they stand in the file
+        self._default = default or {}
+        self._by_name = classes or {}
+        self._patterns = sorted(
+            ((name, _pattern(name)) for name in self._by_name if "*" in name),
+            key=lambda each: -len(each[0].replace("*", "")),
+        )
+        self._registered = registered or {}
+        self._rules: dict[str, Rule] = {}
+
+    def rule(self, class_name: str) -> Rule:
+        """Return what holds for a class."""
+        if class_name not in self._rules:
+            rule = Rule()
+            for source, settings in reversed([*self._layers(class_name)]):
+                rule = replace(rule, **settings, sources={**rule.sources, **dict.fromkeys(settings, source)})
+            self._rules[class_name] = rule
+        return self._rules[class_name]
+
+    def _layers(self, class_name: str) -> Iterator[_Layer]:
+        """Yield what says something of the class, the most specific first."""
+        named = [class_name] if class_name in self._by_name else []
+        named += [name for name, matches in self._patterns if name != class_name and matches.fullmatch(class_name)]
+        for name in named:
+            yield _Layer(f'{self.path} [classes."{name}"]', self._by_name[name])
+        if class_name in self._registered:
+            place, settings = self._registered[class_name]
+            yield _Layer(f"@job of {place}", settings)
+        yield _Layer(f"{self.path} [default]", self._default)
+
+
+BUILT_IN = Policy()
+
+
+def find(start: Path | None = None) -> Path | None:
+    """Return the file in use: JQ_CONFIG, else jq.toml here or in the nearest folder above, else in the user's own."""
+    if (named := os.environ.get(ENVIRONMENT)) is not None:
+        if not named:
+            raise UsageError(f"{ENVIRONMENT} is empty; name a file or unset it")
+        return Path(named)
+    here = (start or Path.cwd()).absolute()
+    places = [folder / NAME for folder in (here, *here.parents)] + [user_config_path("solidjq") / NAME]
+    return next((place for place in places if place.is_file()), None)
+
+
+def load(path: Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None) -> Policy:
+    """Read the policy from ``path``, else from the file that ``find`` finds, if any.
+
+    ``registered``: for each class that ``@job`` registered, where that is and its settings. Raises UsageError, naming
+    file, key and allowed values, for a file that cannot be read or holds anything else than a policy.
+    """
+    chosen = find() if path is None else path
+    if chosen is None:
+        return Policy(registered=registered)
+    try:
+        text = chosen.read_bytes().decode()
+    except OSError as error:
+        raise UsageError(f"the policy file cannot be read: {chosen}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{chosen}: not UTF-8 text") from None
+    default, classes = parse(text, str(chosen))
+    return Policy(chosen, default, classes, registered)
+
+
+def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Check a TOML document; return the settings of ``[default]`` and of each class. Raises UsageError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{place}: not TOML: {one_line(str(error))}") from None
+    _known(document, ("default", "classes"), place, "table")
+    classes = _table(document.get("classes", {}), f"{place}: classes")
+    return (
+        settings(_table(document.get("default", {}), f"{place}: default"), f"{place}: default."),
+        {
+            name: settings(_table(table, f"{place}: classes.{_quoted(name)}"), f"{place}: classes.{_quoted(name)}.")
+            for name, table in classes.items()
+        },
+    )
+
+
+def settings(given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Check the keys of one table, or what ``@job`` was given; return their values. Raises UsageError."""
+    _known(given, tuple(_CHECKS), place, "key")
+    return {key: _CHECKS[key](f"{place}{key}", value) for key, value in given.items()}
+
+
+def _known(given: Mapping[str, Any], allowed: tuple[str, ...], place: str, what: str) -> None:
+    for key in given:
+        if key not in allowed:
+            meant = get_close_matches(key, allowed, 1)
+            hint = f"did you mean {meant[0]}? " if meant else ""
+            raise UsageError(
+                f"{place.removesuffix('.')}: unknown {what} {_quoted(key)}; {hint}allowed: {', '.join(allowed)}"
+            )
+
+
+def _table(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{place} is {_quoted(value)}; allowed: a table")
+    return value
+
+
+def _consent(place: str, value: Any) -> Consent:
+    if value not in tuple(Consent):
+        raise _wrong(place, value, ", ".join(_quoted(each.value) for each in Consent))
+    return Consent(value)
+
+
+def _count(place: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CRASHES:
+        raise _wrong(place, value, "a whole number from 1 on")
+    return value
+
+
+def _duration(place: str, value: Any) -> timedelta:
+    duration = parse_duration(value) if isinstance(value, str) else None
+    if duration is None or not duration:
+        raise _wrong(place, value, 'a text such as "90s", "15m", "72h", "7d"')
+    return duration
+
+
+def _queue(place: str, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
+        raise _wrong(place, value, f"a queue's name, of 1 to {MOST_CHARACTERS} characters")
+    return value
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "retry": _consent,
+    "max_crashes": _count,
+    "window": _duration,
+    "max_age": _duration,
+    "queue_as": _queue,
+}
+
+
+def _wrong(place: str, value: Any, allowed: str) -> UsageError:
+    return UsageError(f"{place} is {_quoted(value)}; allowed: {allowed}")
+
+
+def _quoted(value: Any) -> str:
+    return f'"{printable(value)}"' if isinstance(value, str) else one_line(repr(value))
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Compile a pattern in which only ``*`` is special."""
+    return re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)

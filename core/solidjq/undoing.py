@@ -1,0 +1,160 @@
+"""Take a retry or a discard back: each job that nobody has claimed since is failed again, exactly as it was."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
+
+from solidjq import ledger
+from solidjq.batching import BATCH
+from solidjq.database import Database
+from solidjq.dialects import utcnow
+from solidjq.errors import NoSuchJobError, UsageError
+from solidjq.queue import withdraw
+from solidjq.schema import claimed, failed, failures, jobs
+
+DISCARD = "discard"
+UNDOABLE = frozenset({"retry", "recover", DISCARD})
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What an undo did with one job; ``reason`` says why it could not be taken back."""
+
+    job_id: int
+    class_name: str
+    queue_name: str
+    reason: str | None = None
+
+    @property
+    def restored(self) -> bool:
+        """Tell whether the job is failed again."""
+        return self.reason is None
+
+
+def undo(database: Database, operation_id: int, operation: ledger.Operation) -> Iterator[list[Undone]]:
+    """Take back what ``operation_id`` moved, batch by batch; yield what became of each job.
+
+    A job that still waits leaves its queue, and its failure stands in ``failed_executions`` again under its old id;
+    queue and arguments are as they were. A job that was claimed, has finished or failed since is left alone. Crash
+    counts stay.
+
+    Raises NoSuchJobError if there is no such operation, UsageError if it is not one that moves failed jobs.
+    """
+    with database.read() as connection:
+        found = ledger.list_operations(connection, ids=[operation_id])
+    if not found:
+        raise NoSuchJobError(f"no operation {operation_id}; to see them: jq operations list")
+    verb = found[0].verb
+    if verb not in UNDOABLE:
+        raise UsageError(f"operation {operation_id} was a {verb}; only a retry, recover or discard can be undone")
+    above = 0
+    while batch := database.transact(_undo, operation_id, above, operation, discarded=verb == DISCARD):
+        above = batch[-1][0]
+        yield [undone for _, undone in batch]
+
+
+def _undo(
+    connection: Connection, operation_id: int, above: int, operation: ledger.Operation, *, discarded: bool
+) -> list[tuple[int, Undone]]:
+    archived = connection.execute(
+        select(failures)
+        .where(failures.c.operation_id == operation_id, failures.c.restored_by.is_(None), failures.c.id > above)
+        .order_by(failures.c.id)
+        .limit(BATCH)
+        .with_for_update()
+    ).all()
+    if not archived:
+        return []
+    held = _moved_again(connection, archived)
+    free = [row for row in archived if row.job_id not in held]
+    held |= (_undo_discard if discarded else _undo_retry)(connection, free)
+    restored = [row.id for row in free if row.job_id not in held]
+    if restored:
+        _fail_again(connection, restored)
+        undo_id = operation.record(connection, len(restored))
+        connection.execute(update(failures).where(failures.c.id.in_(restored)).values(restored_by=undo_id))
+    return [(row.id, Undone(row.job_id, row.class_name, row.queue_name, held.get(row.job_id))) for row in archived]
+
+
+def _moved_again(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
+    """Name the jobs that a later operation moved: what is in the queue now is not what this one put there."""
+    later = connection.execute(
+        select(failures.c.job_id, func.max(failures.c.id).label("id"), func.max(failures.c.operation_id).label("by"))
+        .where(failures.c.job_id.in_([row.job_id for row in archived]), failures.c.restored_by.is_(None))
+        .group_by(failures.c.job_id)
+    )
+    newest = {row.job_id: (row.id, row.by) for row in later}
+    return {
+        row.job_id: f"operation {newest[row.job_id][1]} moved it again"
+        for row in archived
+        if newest[row.job_id][0] > row.id
+    }
+
+
+def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
+    """Take the jobs that wait out of their queues and give them their old columns back; say why for the others."""
+    by_job = {row.job_id: row for row in archived}
+    withdrawn = set(withdraw(connection, sorted(by_job)))
+    changed = connection.execute(
+        select(jobs.c.id, jobs.c.queue_name, jobs.c.arguments).where(jobs.c.id.in_(withdrawn))
+    ).all()
+    before = [
+        {"changed_id": row.id, "queue": old.queue_name, "args": old.arguments, "at": old.updated_at}
+        for row in changed
+        if (row.queue_name, row.arguments) != ((old := by_job[row.id]).queue_name, old.arguments)
+    ]
+    if before:
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == bindparam("changed_id"))
+            .values(queue_name=bindparam("queue"), arguments=bindparam("args"), updated_at=bindparam("at")),
+            before,
+        )
+    left = by_job.keys() - withdrawn
+    reasons = dict.fromkeys(left, "it is gone: cleared away after it finished, or discarded")
+    runs = exists().where(claimed.c.job_id == jobs.c.id)
+    fails = exists().where(failed.c.job_id == jobs.c.id)
+    for row in connection.execute(
+        select(jobs.c.id, jobs.c.finished_at, runs.label("runs"), fails.label("fails")).where(jobs.c.id.in_(left))
+    ):
+        reasons[row.id] = "it runs now" if row.runs else "it failed again" if row.fails else "it has finished"
+    return reasons
+
+
+def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
+    """Insert the jobs rows again, under their old ids; say why for those that could not be."""
+    ids = [row.job_id for row in archived]
+    taken = set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids))))
+    back = {
+        jobs.c.id: failures.c.job_id,
+        jobs.c.queue_name: failures.c.queue_name,
+        jobs.c.class_name: failures.c.class_name,
+        jobs.c.arguments: failures.c.arguments,
+        jobs.c.priority: failures.c.priority,
+        jobs.c.active_job_id: failures.c.active_job_id,
+        jobs.c.scheduled_at: failures.c.scheduled_at,
+        jobs.c.concurrency_key: failures.c.concurrency_key,
+        jobs.c.created_at: func.coalesce(failures.c.enqueued_at, utcnow()),
+        jobs.c.updated_at: func.coalesce(failures.c.updated_at, utcnow()),
+    }
+    chosen = [row.id for row in archived if row.job_id not in taken]
+    connection.execute(
+        insert(jobs).from_select(
+            [column.name for column in back],
+            select(*back.values()).where(failures.c.id.in_(chosen)).order_by(failures.c.job_id),
+        )
+    )
+    return dict.fromkeys(taken, "a job of that id is there")
+
+
+def _fail_again(connection: Connection, archive_ids: Collection[int]) -> None:
+    connection.execute(
+        insert(failed).from_select(
+            ["id", "job_id", "error", "created_at"],
+            select(failures.c.failure_id, failures.c.job_id, failures.c.error, failures.c.failed_at)
+            .where(failures.c.id.in_(archive_ids))
+            .order_by(failures.c.failure_id),
+        )
+    )

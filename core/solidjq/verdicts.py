@@ -1,0 +1,215 @@
+"""Whether a failed job may go back to work, and if not, why: pure decisions over what is known of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from solidjq.crashes import Crash, within
+from solidjq.durations import spell_duration
+from solidjq.failures import Death
+from solidjq.policy import Consent, Rule
+
+SUSPECTED_AFTER = 2  # deaths of different processes with the job in flight
+
+
+class Verdict(StrEnum):
+    """What becomes of a job; the value is what ``jq`` calls it. The order is that of the questions asked."""
+
+    RETRY = "retry"
+    DISCARD = "discard"
+    FINISHED = "finished"
+    OWN_ERROR = "own-error"
+    OVER_LIMIT = "over-limit"
+    NEVER = "never"
+    ASK = "ask"
+    SUSPECT = "suspect"
+    ALIVE = "alive"
+    DUPLICATE = "duplicate"
+    TOO_OLD = "too-old"
+
+    @property
+    def moves(self) -> bool:
+        """Tell whether the job is moved."""
+        return self in {Verdict.RETRY, Verdict.DISCARD}
+
+    @property
+    def meaning(self) -> str:
+        """Say it in a few words."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Verdict.RETRY: "goes back to work",
+    Verdict.DISCARD: "is deleted",
+    Verdict.FINISHED: "is finished as well as failed: damage that some program left",
+    Verdict.OWN_ERROR: "failed with its own error; its process did not die",
+    Verdict.OVER_LIMIT: "crashed too often within the window",
+    Verdict.NEVER: "policy says never",
+    Verdict.ASK: 'policy does not say "auto"',
+    Verdict.SUSPECT: "was in flight when different processes died: it may be the killer",
+    Verdict.ALIVE: "its old process may still be running it",
+    Verdict.DUPLICATE: "another job of the same Active Job id waits, runs, failed later or finished since",
+    Verdict.TOO_OLD: "failed too long ago",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Under which terms jobs are moved. Times in seconds.
+
+    ``safe`` asks every question; without it only those are asked whose answer protects the queue from a crash loop, and
+    ``force`` silences these too. ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` come before any policy.
+    """
+
+    safe: bool = False
+    include_errors: bool = False
+    force: bool = False
+    auto_only: bool = False  # only what policy marks "auto"
+    max_crashes: int | None = None
+    window: float | None = None
+    max_age: float | None = None
+    queue_as: str | None = None
+    keep_counters: bool = False
+    delay: float | None = None  # before the first
+    interval: float | None = None  # between one and the next
+    discard: bool = False  # delete them instead
+
+    @property
+    def paced(self) -> bool:
+        """Tell whether each job gets a time of its own."""
+        return self.delay is not None or self.interval is not None
+
+    def given(self) -> dict[str, Any]:
+        """Return those that differ from the default, for the record."""
+        return {key: value for key, value in asdict(self).items() if value != _DEFAULTS[key]}
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> "Terms":
+        """Return what ``given`` wrote. Raises TypeError for what it did not write."""
+        return cls(**given)
+
+
+_DEFAULTS = {each.name: each.default for each in fields(Terms)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A failed job and what is known of it."""
+
+    failure_id: int
+    job_id: int
+    active_job_id: str | None
+    class_name: str
+    queue_name: str
+    failed_at: datetime | None
+    exception_class: str | None
+    death: Death | None
+    finished: bool = False
+    limited: bool = False  # it has a concurrency key
+    early: bool = False  # its own time is still to come
+    crashes: tuple[Crash, ...] = ()  # all that are known, this one included
+    alive: str | None = None  # which process may still be running it
+    twin: str | None = None  # which other job stands for the same work
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict on one job, with the reason where it is held back."""
+
+    candidate: Candidate
+    verdict: Verdict
+    reason: str | None = None
+    queue_as: str | None = None  # the queue it goes to, where that is another one
+    scheduled: bool = False  # it goes to scheduled_executions, not to ready_executions
+
+    @property
+    def job_id(self) -> int:
+        """Its job."""
+        return self.candidate.job_id
+
+
+Check = Callable[[Candidate, Terms, Rule, datetime], Decision | None]
+
+
+def decide(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision:
+    """Ask the questions in turn; the first that says no is the verdict."""
+    if candidate.finished:
+        return Decision(candidate, Verdict.FINISHED, "it is finished as well as failed; look at it with: jq jobs show")
+    if terms.discard:
+        return _too_old(candidate, terms, None, now) or Decision(candidate, Verdict.DISCARD)
+    protected: tuple[Check, ...] = () if terms.force else (_over_limit, _never)
+    checks: tuple[Check, ...] = (
+        (_own_error, *protected, _ask, _suspect, _alive, _duplicate) if terms.safe else protected
+    )
+    for check in checks:
+        if (held := check(candidate, terms, rule, now)) is not None:
+            return held
+    if (held := _too_old(candidate, terms, rule.max_age if terms.safe else None, now)) is not None:
+        return held
+    queue_as = terms.queue_as or rule.queue_as
+    return Decision(
+        candidate,
+        Verdict.RETRY,
+        queue_as=None if queue_as == candidate.queue_name else queue_as,
+        scheduled=terms.paced or candidate.limited or candidate.early,
+    )
+
+
+def _own_error(candidate: Candidate, terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+    if candidate.death is not None or terms.include_errors:
+        return None
+    name = candidate.exception_class or "an error that is no Ruby or Python exception"
+    return Decision(candidate, Verdict.OWN_ERROR, f"it failed with {name}; --include-errors retries such jobs too")
+
+
+def _over_limit(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
+    most = rule.max_crashes if terms.max_crashes is None else terms.max_crashes
+    window = _window(terms, rule)
+    counted = len(within(candidate.crashes, window, now))
+    if candidate.death is None or counted < most:
+        return None
+    reason = f"{counted} crashes within {spell_duration(window)}; the limit is {most}"
+    return Decision(candidate, Verdict.OVER_LIMIT, reason)
+
+
+def _window(terms: Terms, rule: Rule) -> timedelta:
+    return rule.window if terms.window is None else timedelta(seconds=terms.window)
+
+
+def _never(candidate: Candidate, _terms: Terms, rule: Rule, _now: datetime) -> Decision | None:
+    if rule.retry is not Consent.NEVER:
+        return None
+    return Decision(candidate, Verdict.NEVER, f"policy says never, in {rule.sources.get('retry', 'built in')}")
+
+
+def _ask(candidate: Candidate, terms: Terms, rule: Rule, _now: datetime) -> Decision | None:
+    if not terms.auto_only or rule.retry is Consent.AUTO:
+        return None
+    return Decision(candidate, Verdict.ASK, f'policy says "{rule.retry}", in {rule.sources.get("retry", "built in")}')
+
+
+def _suspect(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
+    if len(candidate.crashes) < SUSPECTED_AFTER:
+        return None
+    deaths = {crash.process for crash in within(candidate.crashes, _window(terms, rule), now)} - {None}
+    if candidate.death is None or len(deaths) < SUSPECTED_AFTER:
+        return None
+    return Decision(candidate, Verdict.SUSPECT, f"it was in flight when {len(deaths)} different processes died")
+
+
+def _alive(candidate: Candidate, _terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+    return None if candidate.alive is None else Decision(candidate, Verdict.ALIVE, candidate.alive)
+
+
+def _duplicate(candidate: Candidate, _terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+    return None if candidate.twin is None else Decision(candidate, Verdict.DUPLICATE, candidate.twin)
+
+
+def _too_old(candidate: Candidate, terms: Terms, ruled: timedelta | None, now: datetime) -> Decision | None:
+    most = timedelta(seconds=terms.max_age) if terms.max_age is not None else ruled
+    if most is None or candidate.failed_at is None or candidate.failed_at >= now - most:
+        return None
+    age = spell_duration(now - candidate.failed_at)
+    return Decision(candidate, Verdict.TOO_OLD, f"it failed {age} ago; the limit is {spell_duration(most)}")
