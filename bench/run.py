@@ -72,7 +72,7 @@ class Bench:
     def empty(self) -> None:
         """Start from nothing."""
         with self.database.write() as connection:
-            for table in [*reversed(schema.solid_queue.sorted_tables), schema.operations, schema.failures]:
+            for table in [*reversed(schema.solid_queue.sorted_tables), *schema.LEDGER]:
                 connection.execute(delete(table))
 
     def enqueued(self) -> list[int]:

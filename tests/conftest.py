@@ -145,8 +145,9 @@ def queue_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> URL:
         made: URL = request.getfixturevalue("make_postgresql")(template)
         return made
     shared: URL = request.getfixturevalue("mariadb_database")
-    tables = [*reversed(schema.solid_queue.sorted_tables), schema.operations, schema.failures]
-    _execute(shared, *(f"DELETE FROM {table.name}" for table in tables))  # noqa: S608  (our own names)
+    tables = [*reversed(schema.solid_queue.sorted_tables), *schema.LEDGER]
+    cleared = [f"DELETE FROM {table.name}" for table in tables]  # noqa: S608  (our own names)
+    _execute(shared, *cleared, f"ALTER TABLE {schema.operations.name} AUTO_INCREMENT = 1")
     return shared
 
 

@@ -19,14 +19,16 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
-from solidjq import Database, endings, init, lookup, processes, pruning, queue, retrying
+from solidjq import Database, endings, init, lookup, plans, processes, pruning, queue, retrying, undoing
 from solidjq.failures import error_json
 from solidjq.urls import parse_url
 from solidjq_cli.app import app
 
 assert init
 assert lookup
+assert plans
 assert retrying
+assert undoing
 
 
 def _process(connection: Any) -> int:

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, delete, select, update
 
-from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, schema
+from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, schema, undoing
 from solidjq.concurrency import Limit
 from solidjq.dialects import ago
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
+from solidjq.retrying import Selection
 from solidjq.schema import failures, jobs, scheduled
 from solidjq.states import MOVES, State
 from support import retry_jobs, rows, state_of_each
@@ -34,6 +35,8 @@ class Queue(RuleBasedStateMachine):
         self.states: dict[int, State] = {}
         self.processes: list[int] = []
         self.archived = 0
+        self.deaths: Counter[int] = Counter()
+        self.operations: list[Operation] = []
         self.names = 0
 
     def step(self, verb: str, move: Callable[[], list[int]]) -> list[int]:
@@ -136,7 +139,9 @@ class Queue(RuleBasedStateMachine):
         with self.database.write() as connection:
             beat = update(schema.processes).where(schema.processes.c.id == process)
             connection.execute(beat.values(last_heartbeat_at=ago(1000)))
-        self.step("fail", lambda: [job_id for each in pruning.prune(self.database, 300) for job_id in each.job_ids])
+        self.deaths.update(
+            self.step("fail", lambda: [job_id for each in pruning.prune(self.database, 300) for job_id in each.job_ids])
+        )
 
     @precondition(lambda self: self.processes)
     @rule(index=INDEX)
@@ -145,15 +150,58 @@ class Queue(RuleBasedStateMachine):
         self.processes.remove(process)
         with self.database.write() as connection:
             connection.execute(delete(schema.processes).where(schema.processes.c.id == process))
-        self.step("fail", lambda: pruning.fail_orphans(self.database))
+        self.deaths.update(self.step("fail", lambda: pruning.fail_orphans(self.database)))
 
     @rule(index=INDEX)
     def retry(self, index: int) -> None:
         chosen = self.some(State.FAILED, State.READY, State.FINISHED, index=index)
         expected = sorted(job_id for job_id in chosen if self.states[job_id] is State.FAILED)
-        operation = Operation("retry")
-        assert self.step("retry", lambda: retry_jobs(self.database, chosen, operation).job_ids) == expected
+        operation = self.operation("retry")
+        # Past the crash limit: what it holds back has tests of its own.
+        retried = self.step("retry", lambda: retry_jobs(self.database, chosen, operation, force=True).job_ids)
+        assert retried == expected
         self.archived += len(expected)
+
+    def operation(self, verb: str) -> Operation:
+        self.operations.append(Operation(verb))
+        return self.operations[-1]
+
+    @rule(limit=st.integers(1, 3), paced=st.booleans())
+    def retry_safely(self, limit: int, paced: bool) -> None:  # noqa: FBT001
+        chosen = Selection(limit=limit, batch=2)
+        operation = self.operation("retry")
+
+        def move() -> list[int]:
+            done = retry_jobs(
+                self.database, selection=chosen, operation=operation, safe=True, delay=3600.0 if paced else None
+            )
+            assert all(self.deaths[job_id] in {1, 2} for job_id in done.job_ids)
+            return done.job_ids
+
+        moved = self.step("retry", move)
+        assert len(moved) <= limit
+        self.archived += len(moved)
+
+    @rule(index=INDEX)
+    def discard_failed(self, index: int) -> None:
+        chosen = self.some(State.FAILED, State.READY, index=index)
+        expected = sorted(job_id for job_id in chosen if self.states[job_id] is State.FAILED)
+        operation = self.operation("discard")
+        assert (
+            self.step("discard", lambda: retry_jobs(self.database, chosen, operation, discard=True).job_ids) == expected
+        )
+        self.archived += len(expected)
+
+    @precondition(lambda self: any(operation.id for operation in self.operations))
+    @rule(index=INDEX)
+    def undo(self, index: int) -> None:
+        done = [operation.id for operation in self.operations if operation.id]
+
+        def move() -> list[int]:
+            batches = undoing.undo(self.database, done[index % len(done)], Operation("undo"))
+            return [each.job_id for batch in batches for each in batch if each.restored]
+
+        self.step("undo", move)
 
     @rule(index=INDEX)
     def discard(self, index: int) -> None:
@@ -172,6 +220,10 @@ class Queue(RuleBasedStateMachine):
         assert held["Limited/k"] <= TWO.to
 
     @invariant()
+    def counts_equal_the_deaths_that_happened(self) -> None:
+        assert Counter(row["job_id"] for row in rows(self.database, schema.crashes)) == self.deaths
+
+    @invariant()
     def history_never_shrinks(self) -> None:
         assert len(rows(self.database, failures)) == self.archived
 
@@ -182,7 +234,7 @@ def test_any_sequence_of_verbs_keeps_the_law(database: Database) -> None:
         machine,
         settings=settings(
             max_examples=15,
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
             derandomize=True,
             report_multiple_bugs=False,

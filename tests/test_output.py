@@ -367,14 +367,15 @@ def test_a_password_that_was_typed_is_not_repeated(database: Database, shell: Sh
 # -- on a terminal
 
 
-def terminal(shell: Shell, *arguments: str, width: int = 80, **environment: str) -> str:
+def terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = "", **environment: str) -> str:
     """Run a command on a terminal of this width; return what it shows, without the bold of its headings."""
-    shown = raw_terminal(shell, *arguments, width=width, **environment)
+    shown = raw_terminal(shell, *arguments, width=width, typed=typed, **environment)
     return re.sub(r"\x1b\[(0|1|22)?m", "", shown)
 
 
-def raw_terminal(shell: Shell, *arguments: str, width: int = 80, **environment: str) -> str:
+def raw_terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = "", **environment: str) -> str:
     ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     deciding = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
     kept = {key: value for key, value in shell.env().items() if key not in deciding}

@@ -945,7 +945,10 @@ def test_the_program_retries_the_ids_it_reads(left: Database, jq: Shell, kind: s
     assert ran.returncode == 0
     expected = {job_id: "scheduled" if job_id == 5 else "ready" for job_id in LEFT[kind, "2b"].states["failed"]}
     assert {job["job_id"]: job["state"] for job in json.loads(ran.stdout)} == expected
-    assert ran.stderr == f"jq: retried {len(expected)} jobs: {len(expected) - 1} ready, 1 scheduled; to take it back: jq undo 1\n"
+    assert (
+        ran.stderr
+        == f"jq: retried {len(expected)} jobs: {len(expected) - 1} ready, 1 scheduled; to take it back: jq undo 1\n"
+    )
     (operation,) = rows(left, operations)
     assert (operation["verb"], operation["reason"]) == ("retry", "host was rebooted")
 

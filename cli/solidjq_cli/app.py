@@ -11,6 +11,7 @@ from solidjq_cli.commands import (
     demo,
     enqueue,
     failed,
+    grants,
     history,
     init,
     jobs,
@@ -75,6 +76,7 @@ def root(
 
 
 init.add_to(app)
+grants.add_to(app)
 enqueue.add_to(app)
 work.add_to(app)
 prune.add_to(app)

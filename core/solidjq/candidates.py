@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Table, exists, func, or_, select
 
 from solidjq import crashes, ledger, processes
-from solidjq.dialects import utcnow
+from solidjq.dialects import among, utcnow
 from solidjq.failures import parse_error
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.verdicts import Candidate
@@ -31,7 +31,7 @@ def find_candidates(connection: Connection, failure_ids: Collection[int]) -> lis
             func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-        .where(failed.c.id.in_(failure_ids))
+        .where(among(failed.c.id, failure_ids))
         .order_by(failed.c.id)
     ).all()
     found: list[Candidate] = []
@@ -68,6 +68,9 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate]) -> li
     completed: list[Candidate] = []
     for each in candidates:
         before = counted.get(crashes.subject_of(each.job_id, each.active_job_id), [])
+        if all(crash.failure_id == each.failure_id and crash.pid is None for crash in before):
+            completed.append(each)  # nothing that its own failure does not tell
+            continue
         everything = {crash.failure_id: crash for crash in (*each.crashes, *before)}
         alive = next((words for crash in before if (words := _alive(crash, beating))), None)
         completed.append(replace(each, crashes=tuple(everything.values()), alive=alive))
@@ -91,7 +94,7 @@ def _with_twins(connection: Connection, candidates: Sequence[Candidate]) -> list
     names = {each.active_job_id for each in candidates} - {None}
     shared = connection.scalars(
         select(jobs.c.active_job_id)
-        .where(jobs.c.active_job_id.in_(names))
+        .where(among(jobs.c.active_job_id, names))
         .group_by(jobs.c.active_job_id)
         .having(func.count() > 1)
     ).all()
@@ -104,7 +107,7 @@ def _with_twins(connection: Connection, candidates: Sequence[Candidate]) -> list
             jobs.c.id, jobs.c.active_job_id, jobs.c.finished_at, failed.c.id.label("failure_id"), waits.label("waits")
         )
         .join_from(jobs, failed, failed.c.job_id == jobs.c.id, isouter=True)
-        .where(jobs.c.active_job_id.in_(shared))
+        .where(among(jobs.c.active_job_id, shared))
         .order_by(jobs.c.id)
     ):
         twins[row.active_job_id].append((row.id, row.finished_at, row.failure_id, bool(row.waits)))

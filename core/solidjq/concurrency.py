@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
-from solidjq.dialects import ago, insert_if_absent, utcnow
+from solidjq.dialects import ago, among, insert_if_absent, utcnow
 from solidjq.schema import blocked, jobs, ready, semaphores
 
 DEFAULT_DURATION = 180.0  # seconds; Solid Queue's default_concurrency_control_period
@@ -52,7 +52,7 @@ def give_back(connection: Connection, job_ids: Collection[int], limits: Limits =
     """
     held = connection.execute(
         select(jobs.c.concurrency_key, func.min(jobs.c.class_name), func.count())
-        .where(jobs.c.id.in_(job_ids), jobs.c.concurrency_key.is_not(None))
+        .where(among(jobs.c.id, job_ids), jobs.c.concurrency_key.is_not(None))
         .group_by(jobs.c.concurrency_key)
         .order_by(jobs.c.concurrency_key)  # every program takes the locks in this order
     ).all()
@@ -97,10 +97,12 @@ def _promote(connection: Connection, key: str, count: int) -> list[int]:
     connection.execute(
         insert(ready).from_select(
             ["job_id", "queue_name", "priority", "created_at"],
-            select(blocked.c.job_id, blocked.c.queue_name, blocked.c.priority, utcnow()).where(blocked.c.id.in_(ids)),
+            select(blocked.c.job_id, blocked.c.queue_name, blocked.c.priority, utcnow()).where(
+                among(blocked.c.id, ids)
+            ),
         )
     )
-    connection.execute(delete(blocked).where(blocked.c.id.in_(ids)))
+    connection.execute(delete(blocked).where(among(blocked.c.id, ids)))
     connection.execute(update(semaphores).where(semaphores.c.key == key).values(expires_at=ago(-seconds)))
     return [row.job_id for row in waiting]
 
@@ -112,7 +114,7 @@ def block(connection: Connection, job_ids: Collection[int], duration: float) -> 
             ["job_id", "queue_name", "priority", "concurrency_key", "expires_at", "created_at"],
             select(
                 jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.concurrency_key, ago(-duration), utcnow()
-            ).where(jobs.c.id.in_(job_ids)),
+            ).where(among(jobs.c.id, job_ids)),
         )
     )
 

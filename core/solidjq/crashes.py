@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, n
 from solidjq import ledger
 from solidjq.batching import BATCH
 from solidjq.database import Database
-from solidjq.dialects import insert_new, utcnow
+from solidjq.dialects import among, insert_new, utcnow
 from solidjq.failures import Death, is_death, parse_error
 from solidjq.schema import crashes, failed, jobs
 
@@ -98,7 +98,7 @@ def count_if_kept(
 ) -> None:
     """Count the crashes of jobs that just failed, where the database has a ledger."""
     if job_ids and ledger.exists(connection):
-        which = failed.c.job_id.in_(job_ids)
+        which = among(failed.c.job_id, job_ids)
         count(connection, which, hostname=hostname, pid=pid, last_heartbeat_at=last_heartbeat_at)
 
 
@@ -118,7 +118,7 @@ def _count_some(connection: Connection, above: int) -> list[int]:
         select(failed.c.id).where(failed.c.id > above, is_death(), uncounted).order_by(failed.c.id).limit(BATCH)
     ).all()
     if ids:
-        count(connection, failed.c.id.in_(ids))
+        count(connection, among(failed.c.id, ids))
     return list(ids)
 
 
@@ -136,7 +136,7 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
             crashes.c.pid,
             crashes.c.last_heartbeat_at,
         )
-        .where(crashes.c.subject.in_(subjects))
+        .where(among(crashes.c.subject, subjects))
         .order_by(crashes.c.id)
     )
     for name, *values in rows:

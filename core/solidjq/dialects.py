@@ -1,7 +1,7 @@
 """What differs between PostgreSQL, MySQL/MariaDB and SQLite. No other file asks which of them it speaks to."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Connection,
     CursorResult,
@@ -388,6 +389,31 @@ def fault_of(error: DBAPIError) -> Fault:
 
 
 # -- statements -------------------------------------------------------------------------------------------------------
+
+
+class among(expression.FunctionElement[bool]):  # noqa: N801
+    """``column IN (values)``; on PostgreSQL as one array, whose thousand values are not parsed one by one."""
+
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
+        chosen = list(values)
+        array = expression.bindparam(None, chosen, type_=postgresql.ARRAY(column.type), unique=True)
+        one_by_one = expression.bindparam(None, chosen, type_=column.type, unique=True, expanding=True)
+        super().__init__(column, array, column.in_(one_by_one))
+
+
+@compiles(among)
+def _among(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    _column, _array, contained = element.clauses
+    return f"({compiler.process(contained, **kw)})"
+
+
+@compiles(among, "postgresql")
+def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    column, array, _contained = element.clauses
+    return f"{compiler.process(column, **kw)} = ANY ({compiler.process(array, **kw)})"
 
 
 def insert_if_absent(connection: Connection, table: Table, **values: Any) -> None:

@@ -10,14 +10,14 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, insert, litera
 
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limits, give_back
-from solidjq.dialects import utcnow
+from solidjq.dialects import among, utcnow
 from solidjq.schema import claimed, failed, jobs, ready
 
 
 def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
     """Select a process's claims, or those of them that have these ids."""
     condition = claimed.c.process_id == process_id
-    return condition if claim_ids is None else condition & claimed.c.id.in_(claim_ids)
+    return condition if claim_ids is None else condition & among(claimed.c.id, claim_ids)
 
 
 def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits = UNKNOWN) -> list[int]:
@@ -26,7 +26,7 @@ def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits =
     for batch in in_batches(locked.values()):
         connection.execute(
             update(jobs)
-            .where(jobs.c.id.in_(batch), jobs.c.finished_at.is_(None))
+            .where(among(jobs.c.id, batch), jobs.c.finished_at.is_(None))
             .values(finished_at=utcnow(), updated_at=utcnow())
         )
     _end(connection, locked, limits)
@@ -57,7 +57,9 @@ def _insert_failed(connection: Connection, job_ids: Collection[int], error: str)
         insert(failed).from_select(
             ["job_id", "error", "created_at"],
             select(jobs.c.id, literal(error), utcnow())
-            .where(jobs.c.id.in_(job_ids), jobs.c.finished_at.is_(None), ~exists().where(failed.c.job_id == jobs.c.id))
+            .where(
+                among(jobs.c.id, job_ids), jobs.c.finished_at.is_(None), ~exists().where(failed.c.job_id == jobs.c.id)
+            )
             .order_by(jobs.c.id),
         )
     )
@@ -81,7 +83,7 @@ def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
         insert(ready).from_select(
             ["job_id", "queue_name", "priority", "created_at"],
             select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, utcnow())
-            .where(jobs.c.id.in_(job_ids))
+            .where(among(jobs.c.id, job_ids))
             .order_by(jobs.c.id),
         )
     )
@@ -103,4 +105,4 @@ def _end(connection: Connection, locked: Mapping[int, int], limits: Limits) -> N
 
 def _delete(connection: Connection, locked: Mapping[int, int]) -> None:
     for batch in in_batches(locked):
-        connection.execute(delete(claimed).where(claimed.c.id.in_(batch)))
+        connection.execute(delete(claimed).where(among(claimed.c.id, batch)))

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from solidjq.batching import in_batches
 from solidjq.database import Database
-from solidjq.dialects import boundary
+from solidjq.dialects import among, boundary
 from solidjq.schema import failed, jobs
 
 # MySQL's TEXT holds 65,535 bytes; a longer error would be refused there, and the job could not be failed at all.
@@ -229,7 +229,7 @@ def failures_of(connection: Connection, job_ids: Sequence[int]) -> list[Failure]
     return [
         _failure(row)
         for batch in in_batches(job_ids)
-        for row in connection.execute(_COLUMNS.where(failed.c.job_id.in_(batch)))
+        for row in connection.execute(_COLUMNS.where(among(failed.c.job_id, batch)))
     ]
 
 
@@ -249,7 +249,9 @@ def ids_of(connection: Connection, job_ids: Collection[int], chosen: Filter) -> 
     """Return the failure_ids of these jobs, those that have failed and that the filter takes."""
     query = select(failed.c.id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
     return list(
-        connection.scalars(query.where(failed.c.job_id.in_(job_ids), *_conditions(chosen, None)).order_by(failed.c.id))
+        connection.scalars(
+            query.where(among(failed.c.job_id, job_ids), *_conditions(chosen, None)).order_by(failed.c.id)
+        )
     )
 
 

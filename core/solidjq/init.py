@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, MetaData, Table, inspect, select
+from sqlalchemy import Connection, MetaData, Table, func, inspect, select
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
-from solidjq import dialects, schema, urls
+from solidjq import dialects, grants, schema, urls
 from solidjq.database import Database
+from solidjq.errors import AccessDeniedError, DatabaseError, UsageError
+from solidjq.text import mask_secrets, one_line
 
 ENVIRONMENT = "JQ_DATABASE_URL"
 
@@ -55,10 +58,45 @@ def initialize(database: Database) -> Initialized:
     """Create every table that is missing, with its indexes, and bring the ``jq_`` tables up to date.
 
     Existing Solid Queue tables are left exactly as they are. Running it again, or twice at once, does no harm.
+
+    Raises AccessDeniedError, which names the right to ask for, where this user may not create tables.
     """
+    try:
+        if database.url.get_backend_name() == "sqlite":
+            dialects.create_sqlite_file(database.url)
+        return database.transact(_initialize)
+    except DatabaseError as error:
+        if refusal := _refusal(database, error):
+            raise AccessDeniedError(refusal) from error
+        raise
+
+
+def _refusal(database: Database, error: DatabaseError) -> str | None:
+    """Say what this user lacks and how to get it; None if the error was about something else."""
     if database.url.get_backend_name() == "sqlite":
-        dialects.create_sqlite_file(database.url)
-    return database.transact(_initialize)
+        path = grants.unwritable(database.url)
+        return (
+            f"{error}; ask for the right to write to {path}" if path and isinstance(error, AccessDeniedError) else None
+        )
+    cause = error.__cause__
+    if not isinstance(cause, DBAPIError) or not grants.may_not_create(cause):
+        return None
+    try:
+        role = _current_user(database)
+        advice = grants.how_to_be_allowed(database.url, role)
+    except UsageError:  # a name that no statement of ours can hold
+        return None
+    words = mask_secrets(one_line(str(cause.orig).partition("\n")[0]))  # below that PostgreSQL repeats our statement
+    return f"{role} may not create tables in {database}: {words}; {advice}"
+
+
+def _current_user(database: Database) -> str:
+    """Ask the server who we are: it may have chosen the role, or the account of several with one name."""
+    try:
+        with database.read() as connection:
+            return str(connection.scalar(select(func.current_user())))
+    except DatabaseError:  # not even a connection is allowed
+        return database.url.username or ""
 
 
 def _initialize(connection: Connection) -> Initialized:
@@ -70,6 +108,7 @@ def _bring_up_to_date(connection: Connection) -> Initialized:
     existing = set(inspect(connection).get_table_names())
     created = _create_missing(connection, schema.solid_queue, existing)
     fresh = schema.schema_migrations.name not in existing
+    _create_missing_indexes(connection, existing)
     created += _create_missing(connection, schema.jq, existing)
     done = set(connection.scalars(select(schema.schema_migrations.c.version)))
     pending = [migration for migration in MIGRATIONS if migration.version not in done]
@@ -88,3 +127,13 @@ def _create_missing(connection: Connection, metadata: MetaData, existing: set[st
     missing: list[Table] = [table for table in metadata.sorted_tables if table.name not in existing]
     metadata.create_all(connection, tables=missing, checkfirst=False)
     return [table.name for table in missing]
+
+
+def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:
+    """Complete our own tables: MySQL commits each CREATE, so an init that ended early may have left some without."""
+    for table in schema.jq.sorted_tables:
+        if table.name in existing:
+            names = {index["name"] for index in inspect(connection).get_indexes(table.name)}
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                if index.name not in names:
+                    index.create(connection)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, inspect, literal, select, update
 
-from solidjq.dialects import inserted_id, utcnow
+from solidjq.dialects import among, inserted_id, utcnow
 from solidjq.errors import LedgerMissingError
 from solidjq.schema import failed, failures, jobs, operations
 from solidjq.text import mask_secrets
@@ -57,7 +57,7 @@ class Operation:
 
         ``verdicts`` are the counts of all of the operation so far.
         """
-        written = None if verdicts is None else json.dumps(verdicts, separators=(",", ":"))
+        written = None if verdicts is None else json.dumps(verdicts, separators=(",", ":"), sort_keys=True)
         if self._id is not None:
             counted = update(operations).where(operations.c.id == self._id)
             values = {"jobs": operations.c.jobs + jobs_moved, **({} if written is None else {"verdicts": written})}
@@ -125,7 +125,7 @@ def archive(connection: Connection, failure_ids: Collection[int], operation_id: 
             [column.name for column in copied],
             select(*copied.values())
             .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-            .where(failed.c.id.in_(failure_ids))
+            .where(among(failed.c.id, failure_ids))
             .order_by(failed.c.id),
         )
     )
@@ -172,7 +172,7 @@ def list_operations(
         restored,
     ).order_by(operations.c.id.desc())
     if ids is not None:
-        query = query.where(operations.c.id.in_(ids))
+        query = query.where(among(operations.c.id, ids))
     if before is not None:
         query = query.where(operations.c.id < before)
     return [OperationView(*row) for row in connection.execute(query.limit(limit))]

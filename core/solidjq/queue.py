@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, insert,
 from solidjq import activejob
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limit, Limits, acquire, block, give_back
-from solidjq.dialects import clock, distinct_values, insert_if_absent, utcnow
+from solidjq.dialects import among, clock, distinct_values, insert_if_absent, utcnow
 from solidjq.endings import make_ready
 from solidjq.errors import ProcessGoneError, UsageError
 from solidjq.schema import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
@@ -72,7 +72,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     connection.execute(insert(jobs), rows)
     ids: dict[str, int] = {}
     for batch in in_batches([row["active_job_id"] for row in rows]):
-        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(jobs.c.active_job_id.in_(batch)))
+        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
         ids.update((row.active_job_id, row.id) for row in found)
     for batch in in_batches([ids[key] for key in due]):
         make_ready(connection, batch)
@@ -127,7 +127,7 @@ def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement
                 jobs.c.scheduled_at if at is None else at,
                 utcnow(),
             )
-            .where(jobs.c.id.in_(job_ids))
+            .where(among(jobs.c.id, job_ids))
             .order_by(jobs.c.id),
         )
     )
@@ -158,7 +158,7 @@ def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> li
     limited: dict[tuple[str, Limit], list[int]] = defaultdict(list)
     keyed = connection.execute(
         select(jobs.c.id, jobs.c.concurrency_key, jobs.c.class_name)
-        .where(jobs.c.id.in_(job_ids), jobs.c.concurrency_key.is_not(None))
+        .where(among(jobs.c.id, job_ids), jobs.c.concurrency_key.is_not(None))
         .order_by(jobs.c.priority, jobs.c.id)
     )
     for row in keyed:
@@ -168,7 +168,7 @@ def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> li
         make_ready(connection, free)
     for (key, key_limit), group in sorted(limited.items()):
         _admit(connection, key, key_limit, group)
-    connection.execute(delete(scheduled).where(scheduled.c.id.in_([row.id for row in due])))
+    connection.execute(delete(scheduled).where(among(scheduled.c.id, [row.id for row in due])))
     return job_ids
 
 
@@ -208,7 +208,7 @@ def claim(connection: Connection, process_id: int, queues: Sequence[str], limit:
         if not candidates:
             continue
         job_ids = [row.job_id for row in candidates]
-        chosen = ready.c.id.in_([row.id for row in candidates])
+        chosen = among(ready.c.id, [row.id for row in candidates])
         connection.execute(
             insert(claimed).from_select(
                 ["job_id", "process_id", "created_at"],
@@ -231,7 +231,7 @@ def claim(connection: Connection, process_id: int, queues: Sequence[str], limit:
             jobs.c.arguments,
         )
         .join(jobs, jobs.c.id == claimed.c.job_id)
-        .where(claimed.c.job_id.in_(taken))
+        .where(among(claimed.c.job_id, taken))
     )
     claims = {row.job_id: Claim(*row) for row in found}
     return [claims[job_id] for job_id in taken]
@@ -281,7 +281,7 @@ def discard(connection: Connection, job_ids: Collection[int], limits: Limits = U
     Returns the ids of the jobs deleted.
     """
     gone = withdraw(connection, job_ids, limits) + _take(connection, failed, job_ids)
-    connection.execute(delete(jobs).where(jobs.c.id.in_(gone)))
+    connection.execute(delete(jobs).where(among(jobs.c.id, gone)))
     return gone
 
 
@@ -299,9 +299,9 @@ def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = 
 
 
 def _take(connection: Connection, table: Table, job_ids: Collection[int]) -> list[int]:
-    locked = select(table.c.job_id).where(table.c.job_id.in_(job_ids)).order_by(table.c.id).with_for_update()
+    locked = select(table.c.job_id).where(among(table.c.job_id, job_ids)).order_by(table.c.id).with_for_update()
     taken = list(connection.scalars(locked))
-    connection.execute(delete(table).where(table.c.job_id.in_(taken)))
+    connection.execute(delete(table).where(among(table.c.job_id, taken)))
     return taken
 
 

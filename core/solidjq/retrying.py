@@ -16,7 +16,7 @@ from solidjq.activejob import CLEAN_COUNTERS, COUNTER_KEYS, reset_counters
 from solidjq.batching import BATCH, in_batches
 from solidjq.candidates import find_candidates
 from solidjq.database import Database
-from solidjq.dialects import clock, utcnow
+from solidjq.dialects import among, clock, utcnow
 from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
 from solidjq.failures import Filter, ids_of, newest, page_of_ids
@@ -96,7 +96,7 @@ def retry(
         run.done(decisions)
         yield decisions
     if operation.id is not None:
-        database.transact(operation.record, 0, run.verdicts)
+        database.transact(operation.record, 0, +run.verdicts)
 
 
 def check(database: Database, expected: Iterable[Expected], terms: Terms, *, policy: Policy = BUILT_IN) -> None:
@@ -205,9 +205,9 @@ class _Run:
     ) -> list[Decision]:
         """Decide on these failures, those that are still there, and carry it out."""
         locked = connection.scalars(
-            select(failed.c.id).where(failed.c.id.in_(failure_ids)).order_by(failed.c.id).with_for_update()
+            select(failed.c.id).where(among(failed.c.id, failure_ids)).order_by(failed.c.id).with_for_update()
         ).all()
-        crashes.count(connection, failed.c.id.in_(locked))
+        crashes.count(connection, among(failed.c.id, locked))
         decisions = self.look(connection, locked)
         if expected is not None:
             _compare(expected, decisions)
@@ -221,7 +221,7 @@ class _Run:
                 _delete(connection, moving)
             else:
                 self._put_back(connection, moving)
-            connection.execute(delete(failed).where(failed.c.id.in_(going)))
+            connection.execute(delete(failed).where(among(failed.c.id, going)))
         return decisions
 
     def _put_back(self, connection: Connection, moving: Sequence[Decision]) -> None:
@@ -232,7 +232,7 @@ class _Run:
             if decision.queue_as is not None:
                 requeued[decision.queue_as].append(decision.job_id)
         for name, ids in requeued.items():
-            connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(queue_name=name, updated_at=utcnow()))
+            connection.execute(update(jobs).where(among(jobs.c.id, ids)).values(queue_name=name, updated_at=utcnow()))
         if self.terms.paced:
             self._schedule_paced(connection, [decision.job_id for decision in moving])
             return
@@ -249,7 +249,7 @@ class _Run:
         step = timedelta(seconds=self.terms.interval or 0)
         due = {job_id: start + step * number for number, job_id in enumerate(job_ids, start=self.moved)}
         rows = connection.execute(
-            select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(jobs.c.id.in_(job_ids))
+            select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(among(jobs.c.id, job_ids))
         )
         connection.execute(
             insert(scheduled).values(created_at=utcnow()),
@@ -267,7 +267,7 @@ class _Run:
 
 def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
     # The failed rows go with their jobs. A failed job holds no slot of a concurrency limit.
-    connection.execute(delete(jobs).where(jobs.c.id.in_([decision.job_id for decision in moving])))
+    connection.execute(delete(jobs).where(among(jobs.c.id, [decision.job_id for decision in moving])))
 
 
 def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
@@ -275,7 +275,7 @@ def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
     text = func.coalesce(jobs.c.arguments, "")
     once = [func.length(text) - func.length(func.replace(text, key, "")) == len(key) for key in COUNTER_KEYS]
     clean = and_(text.contains(CLEAN_COUNTERS, autoescape=True), *once)
-    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(jobs.c.id.in_(job_ids), ~clean)).all()
+    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(among(jobs.c.id, job_ids), ~clean)).all()
     resets = [
         {"worn_id": row.id, "counted_from_0": reset}
         for row in worn

@@ -254,3 +254,5 @@ crashes = Table(
     sqlite_autoincrement=True,
     mysql_engine="InnoDB",
 )
+
+LEDGER = (operations, failures, crashes)  # what grows; the migrations stay

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, exists, func, insert, select, upda
 from solidjq import ledger
 from solidjq.batching import BATCH
 from solidjq.database import Database
-from solidjq.dialects import utcnow
+from solidjq.dialects import among, utcnow
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.queue import withdraw
 from solidjq.schema import claimed, failed, failures, jobs
@@ -74,7 +74,7 @@ def _undo(
     if restored:
         _fail_again(connection, restored)
         undo_id = operation.record(connection, len(restored))
-        connection.execute(update(failures).where(failures.c.id.in_(restored)).values(restored_by=undo_id))
+        connection.execute(update(failures).where(among(failures.c.id, restored)).values(restored_by=undo_id))
     return [(row.id, Undone(row.job_id, row.class_name, row.queue_name, held.get(row.job_id))) for row in archived]
 
 
@@ -82,7 +82,7 @@ def _moved_again(connection: Connection, archived: Sequence[Any]) -> dict[int, s
     """Name the jobs that a later operation moved: what is in the queue now is not what this one put there."""
     later = connection.execute(
         select(failures.c.job_id, func.max(failures.c.id).label("id"), func.max(failures.c.operation_id).label("by"))
-        .where(failures.c.job_id.in_([row.job_id for row in archived]), failures.c.restored_by.is_(None))
+        .where(among(failures.c.job_id, [row.job_id for row in archived]), failures.c.restored_by.is_(None))
         .group_by(failures.c.job_id)
     )
     newest = {row.job_id: (row.id, row.by) for row in later}
@@ -98,7 +98,7 @@ def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, st
     by_job = {row.job_id: row for row in archived}
     withdrawn = set(withdraw(connection, sorted(by_job)))
     changed = connection.execute(
-        select(jobs.c.id, jobs.c.queue_name, jobs.c.arguments).where(jobs.c.id.in_(withdrawn))
+        select(jobs.c.id, jobs.c.queue_name, jobs.c.arguments).where(among(jobs.c.id, withdrawn))
     ).all()
     before = [
         {"changed_id": row.id, "queue": old.queue_name, "args": old.arguments, "at": old.updated_at}
@@ -117,7 +117,7 @@ def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, st
     runs = exists().where(claimed.c.job_id == jobs.c.id)
     fails = exists().where(failed.c.job_id == jobs.c.id)
     for row in connection.execute(
-        select(jobs.c.id, jobs.c.finished_at, runs.label("runs"), fails.label("fails")).where(jobs.c.id.in_(left))
+        select(jobs.c.id, jobs.c.finished_at, runs.label("runs"), fails.label("fails")).where(among(jobs.c.id, left))
     ):
         reasons[row.id] = "it runs now" if row.runs else "it failed again" if row.fails else "it has finished"
     return reasons
@@ -126,7 +126,7 @@ def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, st
 def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
     """Insert the jobs rows again, under their old ids; say why for those that could not be."""
     ids = [row.job_id for row in archived]
-    taken = set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids))))
+    taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))
     back = {
         jobs.c.id: failures.c.job_id,
         jobs.c.queue_name: failures.c.queue_name,
@@ -143,7 +143,7 @@ def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, 
     connection.execute(
         insert(jobs).from_select(
             [column.name for column in back],
-            select(*back.values()).where(failures.c.id.in_(chosen)).order_by(failures.c.job_id),
+            select(*back.values()).where(among(failures.c.id, chosen)).order_by(failures.c.job_id),
         )
     )
     return dict.fromkeys(taken, "a job of that id is there")
@@ -154,7 +154,7 @@ def _fail_again(connection: Connection, archive_ids: Collection[int]) -> None:
         insert(failed).from_select(
             ["id", "job_id", "error", "created_at"],
             select(failures.c.failure_id, failures.c.job_id, failures.c.error, failures.c.failed_at)
-            .where(failures.c.id.in_(archive_ids))
+            .where(among(failures.c.id, archive_ids))
             .order_by(failures.c.failure_id),
         )
     )

@@ -317,7 +317,7 @@ def _last_ids(connection: "Connection") -> dict[str, int]:
 
     return {
         table.name: connection.scalar(select(func.max(table.c.id))) or 0
-        for table in (schema.jobs, schema.operations, schema.failures)
+        for table in (schema.jobs, *schema.LEDGER)
     }
 
 
@@ -330,6 +330,6 @@ def _remove_since(connection: "Connection", last_ids: dict[str, int]) -> None:
     # The execution rows go with their jobs.
     mine = schema.jobs.c.queue_name == QUEUE
     connection.execute(delete(schema.jobs).where(mine, schema.jobs.c.id > last_ids[schema.jobs.name]))
-    for table in (schema.operations, schema.failures):
+    for table in schema.LEDGER:
         connection.execute(delete(table).where(table.c.id > last_ids[table.name]))
     connection.execute(delete(schema.processes))

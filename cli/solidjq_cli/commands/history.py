@@ -34,10 +34,10 @@ def history(
     (wanted,) = read_ids([job])
     with config.opened(database).read() as connection:
         events = lives.history(connection, wanted)
-    records(events, columns.events(), output)
     if not events:
         note(f"no job {wanted}")
         raise typer.Exit(Exit.NO_SUCH_JOB)
+    records(events, columns.events(), output)
     crashes = sum(event.crash for event in events)
     if output is Output.TABLE:
         note(f"{crashes} crashes, {sum(event.event == 'retried' for event in events)} retries")

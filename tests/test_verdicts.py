@@ -1,0 +1,155 @@
+"""Each question that a retry asks, for and against: pure decisions, no database."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from solidjq.crashes import Crash
+from solidjq.failures import Death, exit_error, missing_error, pruned_error
+from solidjq.policy import Consent, Rule
+from solidjq.verdicts import Candidate, Terms, Verdict, decide
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SAFE = Terms(safe=True)
+
+
+def crash(number: int, error: str, *, hours: float = 1) -> Crash:
+    return Crash(number, 1, NOW - timedelta(hours=hours), error)
+
+
+def pruned(number: int, *, hours: float = 1) -> Crash:
+    return crash(number, pruned_error(NOW - timedelta(hours=hours, seconds=number)), hours=hours)
+
+
+DIED = Candidate(
+    failure_id=1,
+    job_id=1,
+    active_job_id="a",
+    class_name="Report",
+    queue_name="default",
+    failed_at=NOW - timedelta(hours=1),
+    exception_class="SolidQueue::Processes::ProcessPrunedError",
+    death=Death.PRUNED,
+    crashes=(pruned(1),),
+)
+RAISED = replace(DIED, exception_class="ArgumentError", death=None, crashes=())
+
+
+def verdict(candidate: Candidate, terms: Terms = SAFE, rule: Rule = Rule()) -> Verdict:  # noqa: B008
+    return decide(candidate, terms, rule, NOW).verdict
+
+
+def test_a_job_that_died_once_goes_back() -> None:
+    decision = decide(DIED, SAFE, Rule(), NOW)
+    assert (decision.verdict, decision.reason, decision.queue_as, decision.scheduled) == (
+        Verdict.RETRY,
+        None,
+        None,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "terms", "rule", "expected", "reason"),
+    [
+        (replace(DIED, finished=True), SAFE, Rule(), Verdict.FINISHED, "finished as well as failed"),
+        (RAISED, SAFE, Rule(), Verdict.OWN_ERROR, "it failed with ArgumentError"),
+        (
+            replace(DIED, crashes=tuple(crash(n, missing_error()) for n in range(3))),
+            SAFE,
+            Rule(),
+            Verdict.OVER_LIMIT,
+            "3 crashes within 72h; the limit is 3",
+        ),
+        (DIED, SAFE, Rule(max_crashes=1), Verdict.OVER_LIMIT, "1 crashes within 72h; the limit is 1"),
+        (DIED, Terms(safe=True, max_crashes=1), Rule(max_crashes=9), Verdict.OVER_LIMIT, "the limit is 1"),
+        (DIED, SAFE, Rule(retry=Consent.NEVER), Verdict.NEVER, "policy says never, in built in"),
+        (DIED, Terms(safe=True, auto_only=True), Rule(), Verdict.ASK, 'policy says "ask"'),
+        (replace(DIED, crashes=(pruned(1), pruned(2))), SAFE, Rule(), Verdict.SUSPECT, "2 different processes died"),
+        (
+            replace(DIED, crashes=(pruned(1), crash(2, exit_error(42, -9)))),
+            SAFE,
+            Rule(),
+            Verdict.SUSPECT,
+            "2 different processes died",
+        ),
+        (replace(DIED, alive="it still runs"), SAFE, Rule(), Verdict.ALIVE, "it still runs"),
+        (replace(DIED, twin="job 2 waits"), SAFE, Rule(), Verdict.DUPLICATE, "job 2 waits"),
+        (DIED, Terms(safe=True, max_age=60), Rule(), Verdict.TOO_OLD, "it failed 1h ago; the limit is 60s"),
+        (DIED, SAFE, Rule(max_age=timedelta(minutes=10)), Verdict.TOO_OLD, "the limit is 10m"),
+    ],
+)
+def test_what_holds_a_job_back_and_why(
+    candidate: Candidate, terms: Terms, rule: Rule, expected: Verdict, reason: str
+) -> None:
+    decision = decide(candidate, terms, rule, NOW)
+    assert decision.verdict is expected
+    assert reason in (decision.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "terms", "rule"),
+    [
+        (RAISED, Terms(safe=True, include_errors=True), Rule()),
+        (replace(DIED, crashes=(crash(1, missing_error()), crash(2, missing_error()))), SAFE, Rule()),
+        (replace(DIED, crashes=(pruned(1), *(pruned(n, hours=100) for n in (2, 3)))), SAFE, Rule()),
+        (replace(DIED, crashes=(pruned(1), pruned(2, hours=30))), Terms(safe=True, window=3600 * 24), Rule()),
+        (replace(DIED, crashes=(pruned(1), replace(pruned(1), failure_id=2))), SAFE, Rule()),
+        (DIED, SAFE, Rule(retry=Consent.AUTO)),
+        (DIED, Terms(safe=True, auto_only=True), Rule(retry=Consent.AUTO)),
+        (DIED, Terms(safe=True, max_age=7200), Rule(max_age=timedelta(minutes=1))),
+        (replace(DIED, failed_at=None), Terms(safe=True, max_age=60), Rule()),
+    ],
+)
+def test_what_does_not(candidate: Candidate, terms: Terms, rule: Rule) -> None:
+    assert verdict(candidate, terms, rule) is Verdict.RETRY
+
+
+def test_without_safe_only_crash_limit_and_never_hold_and_force_overrides_them() -> None:
+    over = replace(DIED, crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
+    assert verdict(over, Terms()) is Verdict.OVER_LIMIT
+    assert verdict(DIED, Terms(), Rule(retry=Consent.NEVER)) is Verdict.NEVER
+    assert verdict(replace(over, crashes=over.crashes[:2]), Terms()) is Verdict.RETRY
+    assert verdict(RAISED, Terms()) is Verdict.RETRY
+    assert verdict(over, Terms(force=True), Rule(retry=Consent.NEVER)) is Verdict.RETRY
+
+
+def test_the_first_question_that_says_no_is_named() -> None:
+    everything = replace(DIED, crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
+    never = Rule(retry=Consent.NEVER, max_age=timedelta(minutes=1))
+    assert verdict(everything, SAFE, never) is Verdict.OVER_LIMIT
+    assert verdict(replace(everything, crashes=everything.crashes[:2]), SAFE, never) is Verdict.NEVER
+    assert verdict(replace(everything, crashes=everything.crashes[:2])) is Verdict.SUSPECT
+    assert verdict(replace(everything, crashes=everything.crashes[:1])) is Verdict.ALIVE
+    assert verdict(replace(everything, crashes=(), alive=None)) is Verdict.DUPLICATE
+
+
+def test_where_it_goes() -> None:
+    assert decide(DIED, SAFE, Rule(queue_as="big"), NOW).queue_as == "big"
+    assert decide(DIED, Terms(queue_as="other"), Rule(queue_as="big"), NOW).queue_as == "other"
+    assert decide(DIED, Terms(queue_as="default"), Rule(queue_as="big"), NOW).queue_as is None
+    for candidate, terms in (
+        (replace(DIED, limited=True), SAFE),
+        (replace(DIED, early=True), SAFE),
+        (DIED, Terms(delay=5)),
+        (DIED, Terms(interval=5)),
+    ):
+        assert decide(candidate, terms, Rule(), NOW).scheduled
+
+
+def test_a_discard_asks_only_for_age() -> None:
+    never = Rule(retry=Consent.NEVER, max_crashes=1)
+    assert verdict(replace(DIED, twin="waits"), Terms(discard=True), never) is Verdict.DISCARD
+    assert verdict(DIED, Terms(discard=True, max_age=60)) is Verdict.TOO_OLD
+
+
+def test_terms_are_read_as_they_were_written() -> None:
+    terms = Terms(safe=True, max_crashes=5, queue_as="q", interval=0.6)
+    assert terms.given() == {"safe": True, "max_crashes": 5, "queue_as": "q", "interval": 0.6}
+    assert Terms.read(terms.given()) == terms
+
+
+def test_every_verdict_says_what_it_means() -> None:
+    assert all(each.meaning for each in Verdict)
+    assert [each for each in Verdict if each.moves] == [Verdict.RETRY, Verdict.DISCARD]
