@@ -26,10 +26,11 @@ from sqlalchemy.engine import URL
 from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, retrying, schema
 from solidjq.batching import in_batches
 from solidjq.dialects import ago, utcnow
-from solidjq.failures import error_json
+from solidjq.failures import Death, Filter, error_json
 from solidjq.init import initialize
 from solidjq.ledger import Operation
 from solidjq.urls import spelled
+from solidjq.verdicts import Terms
 
 T = TypeVar("T")
 ERROR = error_json("ValueError", "boom")
@@ -143,9 +144,20 @@ class Bench:
             connection.execute(delete(schema.claimed))
             connection.execute(delete(schema.processes))
 
-    def retry(self, job_ids: list[int]) -> None:
+    def died(self) -> list[int]:
+        """Start from ``count`` jobs that died with one process."""
+        self.claimed()
+        return [job_id for pruned in pruning.prune(self.database, 300) for job_id in pruned.job_ids]
+
+    def retry(self, _: list[int]) -> None:
         """Retry, with the archive."""
-        for _ in retrying.retry(self.database, retrying.Selection(job_ids=job_ids), Operation("retry")):
+        for _batch in retrying.retry(self.database, retrying.Selection(), Operation("retry")):
+            pass
+
+    def retry_safely(self, _: list[int]) -> None:
+        """Retry what died, asking every question."""
+        died = retrying.Selection(chosen=Filter(deaths=frozenset(Death)))
+        for _batch in retrying.retry(self.database, died, Operation("retry"), Terms(safe=True)):
             pass
 
     def plain_retry(self, job_ids: list[int]) -> None:
@@ -157,8 +169,11 @@ class Bench:
                 connection.execute(
                     text(
                         "INSERT INTO jq_failures (failure_id, job_id, active_job_id, queue_name, class_name, error, "
-                        "failed_at, archived_at, operation_id) SELECT f.id, f.job_id, j.active_job_id, j.queue_name, "
-                        "j.class_name, f.error, f.created_at, f.created_at, 0 FROM solid_queue_failed_executions f "
+                        "failed_at, archived_at, operation_id, arguments, priority, concurrency_key, scheduled_at, "
+                        "enqueued_at, updated_at) SELECT f.id, f.job_id, j.active_job_id, j.queue_name, "
+                        "j.class_name, f.error, f.created_at, f.created_at, 0, j.arguments, j.priority, "
+                        "j.concurrency_key, j.scheduled_at, j.created_at, j.updated_at "
+                        "FROM solid_queue_failed_executions f "
                         "JOIN solid_queue_jobs j ON j.id = f.job_id WHERE f.job_id BETWEEN :low AND :high"
                     ),
                     chosen,
@@ -228,6 +243,7 @@ def measure(database: Database, count: int, runs: int) -> Iterator[tuple[str, fl
     yield "bulk enqueue", median(bench.empty, bench.enqueue), median(bench.empty, bench.plain_enqueue)
     yield "prune", median(bench.claimed, bench.prune), median(bench.claimed, bench.plain_prune)
     yield "retry", median(bench.failed, bench.retry), median(bench.failed, bench.plain_retry)
+    yield "retry --safe", median(bench.died, bench.retry_safely), median(bench.died, bench.plain_retry)
     drains = [(bench.drain(), bench.plain_drain()) for _ in range(runs)]
     yield "drain", statistics.median(d[0] for d in drains), statistics.median(d[1] for d in drains)
 

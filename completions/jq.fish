@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __jq_group
-    contains -- $argv[1] 'jq' 'jq failed' 'jq jobs' 'jq processes' 'jq queues'
+    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq policy' 'jq jobs' 'jq processes' 'jq queues'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -12,6 +12,8 @@ function __jq_takes
             contains -- $argv[2] -d --database
         case 'jq init'
             contains -- $argv[2] -d --database
+        case 'jq grants'
+            contains -- $argv[2] --for -d --database
         case 'jq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
         case 'jq work'
@@ -19,13 +21,29 @@ function __jq_takes
         case 'jq prune'
             contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'jq retry'
+            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --canary --wait --plan-out --config -i --import -o --output -d --database
+        case 'jq discard'
+            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --limit --batch --plan-out -o --output -d --database
+        case 'jq apply'
+            contains -- $argv[2] --reason --config -i --import -o --output -d --database
+        case 'jq recover'
+            contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
+        case 'jq undo'
             contains -- $argv[2] --reason -o --output -d --database
+        case 'jq history'
+            contains -- $argv[2] -o --output -d --database
         case 'jq demo'
             contains -- $argv[2] -d --database
         case 'jq failed list'
             contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
         case 'jq failed show'
             contains -- $argv[2] -o --output -d --database
+        case 'jq operations list'
+            contains -- $argv[2] --limit --before -o --output -d --database
+        case 'jq operations show'
+            contains -- $argv[2] -o --output -d --database
+        case 'jq policy show'
+            contains -- $argv[2] --config -i --import -o --output
         case 'jq jobs show'
             contains -- $argv[2] -o --output -d --database
         case 'jq processes list'
@@ -99,13 +117,21 @@ end
 complete -c jq -f
 
 complete -c jq -n '__jq_argument 1 1 jq' -a init -d 'Create the tables that are missing; touch nothing that is there.'
+complete -c jq -n '__jq_argument 1 1 jq' -a grants -d 'Print the least rights that a database role needs, as SQL for an administrator.'
 complete -c jq -n '__jq_argument 1 1 jq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
 complete -c jq -n '__jq_argument 1 1 jq' -a prune -d 'Find dead processes, fail the jobs they held, and remove them.'
-complete -c jq -n '__jq_argument 1 1 jq' -a retry -d 'Put failed jobs back to work.'
+complete -c jq -n '__jq_argument 1 1 jq' -a retry -d 'Put failed jobs back to work: these, or those that a filter takes.'
+complete -c jq -n '__jq_argument 1 1 jq' -a discard -d 'Delete failed jobs: these, or those that a filter takes.'
+complete -c jq -n '__jq_argument 1 1 jq' -a apply -d 'Carry out a plan, exactly as it was written, or refuse.'
+complete -c jq -n '__jq_argument 1 1 jq' -a recover -d 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'
+complete -c jq -n '__jq_argument 1 1 jq' -a undo -d 'Take a retry or a discard back.'
+complete -c jq -n '__jq_argument 1 1 jq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_argument 1 1 jq' -a failed -d 'Failed jobs: list them, look at one.'
+complete -c jq -n '__jq_argument 1 1 jq' -a operations -d 'The record: who changed what, when and why.'
+complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
 complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
 complete -c jq -n '__jq_argument 1 1 jq' -a queues -d 'Queues: how full they are; pause and resume.'
@@ -115,6 +141,10 @@ complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq init' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq grants' -l for -r -f -k -a 'reading recovering init' -d 'What the role shall be allowed. [default: all three, one by one]'
+complete -c jq -n '__jq_at jq grants' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq grants' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
 complete -c jq -n '__jq_at jq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'
@@ -143,10 +173,87 @@ complete -c jq -n '__jq_at jq prune' -s o -l output -r -f -k -a 'table json ndjs
 complete -c jq -n '__jq_at jq prune' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq prune' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq retry' -l safe -d 'Only jobs that died with their process and pass every check.'
+complete -c jq -n '__jq_at jq retry' -l include-errors -d 'With --safe: jobs that failed with their own error too.'
+complete -c jq -n '__jq_at jq retry' -l force -d 'Past the crash limit and policy; needs --reason.'
 complete -c jq -n '__jq_at jq retry' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq retry' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c jq -n '__jq_at jq retry' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c jq -n '__jq_at jq retry' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c jq -n '__jq_at jq retry' -l died -d 'All three: jobs that died with their process.'
+complete -c jq -n '__jq_at jq retry' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c jq -n '__jq_at jq retry' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c jq -n '__jq_at jq retry' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c jq -n '__jq_at jq retry' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq retry' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq retry' -l max-age -r -f -d 'Only jobs that failed no longer ago: 12h, 3d.'
+complete -c jq -n '__jq_at jq retry' -l max-crashes -r -f -d 'Instead of policy\'s limit.'
+complete -c jq -n '__jq_at jq retry' -l window -r -f -d 'Crashes within it count: 72h, 7d.'
+complete -c jq -n '__jq_at jq retry' -l limit -r -f -d 'Move at most N, the oldest failures first.'
+complete -c jq -n '__jq_at jq retry' -l batch -r -f -d 'Jobs a transaction.'
+complete -c jq -n '__jq_at jq retry' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
+complete -c jq -n '__jq_at jq retry' -l delay -r -f -d 'The first runs so much later: 30s, 10m.'
+complete -c jq -n '__jq_at jq retry' -l queue-as -r -f -d 'Send them to this queue instead of their own.'
+complete -c jq -n '__jq_at jq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
+complete -c jq -n '__jq_at jq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
+complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may take to end.'
+complete -c jq -n '__jq_at jq retry' -s n -l dry-run -d 'Only show what would be done.'
+complete -c jq -n '__jq_at jq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq retry' -s y -l yes -d 'Do not ask.'
+complete -c jq -n '__jq_at jq retry' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq retry' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq discard' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq discard' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c jq -n '__jq_at jq discard' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c jq -n '__jq_at jq discard' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c jq -n '__jq_at jq discard' -l died -d 'All three: jobs that died with their process.'
+complete -c jq -n '__jq_at jq discard' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c jq -n '__jq_at jq discard' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c jq -n '__jq_at jq discard' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c jq -n '__jq_at jq discard' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq discard' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq discard' -l max-age -r -f -d 'Only jobs that failed no longer ago: 12h, 3d.'
+complete -c jq -n '__jq_at jq discard' -l limit -r -f -d 'Move at most N, the oldest failures first.'
+complete -c jq -n '__jq_at jq discard' -l batch -r -f -d 'Jobs a transaction.'
+complete -c jq -n '__jq_at jq discard' -s n -l dry-run -d 'Only show what would be done.'
+complete -c jq -n '__jq_at jq discard' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq discard' -s y -l yes -d 'Do not ask.'
+complete -c jq -n '__jq_at jq discard' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq discard' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq discard' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq apply' -F -d 'A plan that --plan-out wrote.'
+complete -c jq -n '__jq_at jq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c jq -n '__jq_at jq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq apply' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq recover' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c jq -n '__jq_at jq recover' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq recover' -l limit -r -f -d 'Move at most N, the oldest failures first.'
+complete -c jq -n '__jq_at jq recover' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
+complete -c jq -n '__jq_at jq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
+complete -c jq -n '__jq_at jq recover' -s q -l quiet -d 'Print nothing but errors.'
+complete -c jq -n '__jq_at jq recover' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c jq -n '__jq_at jq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq recover' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq undo' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq undo' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq undo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq undo' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq history' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq history' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq demo' -s h -l help -d 'Show this message and exit.'
@@ -176,6 +283,28 @@ complete -c jq -n '__jq_at jq failed list' -s h -l help -d 'Show this message an
 complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed show' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq operations' -a list -d 'List what was done with jq, the newest first.'
+complete -c jq -n '__jq_argument 1 1 jq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
+complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq operations list' -l limit -r -f -d 'At most N.'
+complete -c jq -n '__jq_at jq operations list' -l before -r -f -d 'Older than this one: the next page.'
+complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq operations list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
+complete -c jq -n '__jq_at jq policy' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq policy show' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c jq -n '__jq_at jq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq policy show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c jq -n '__jq_at jq jobs' -s h -l help -d 'Show this message and exit.'

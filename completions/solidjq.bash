@@ -6,7 +6,7 @@ _solidjq_takes() {
     commands= options= takes= values=
     case $1 in
         solidjq)
-            commands='init enqueue work prune retry demo completions failed jobs processes queues'
+            commands='init grants enqueue work prune retry discard apply recover undo history demo completions failed operations policy jobs processes queues'
             options='-d --database --version -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
@@ -16,6 +16,14 @@ _solidjq_takes() {
             options='-d --database -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq grants')
+            options='--for -d --database -h --help'
+            case ${2-} in
+                --for) takes=choice values='reading recovering init' ;;
+                -d | --database) takes=file ;;
+                1) takes=text ;;
             esac
             ;;
         'solidjq enqueue')
@@ -44,12 +52,55 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq retry')
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --keep-counters --canary --wait -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
+            case ${2-} in
+                --reason | --error | --queue | --class | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --canary | --wait | -i | --import) takes=text ;;
+                --plan-out | --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                [1-9]*) takes=text ;;
+            esac
+            ;;
+        'solidjq discard')
+            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --limit --batch -n --dry-run --plan-out -y --yes -o --output -d --database -h --help'
+            case ${2-} in
+                --reason | --error | --queue | --class | --since | --until | --max-age | --limit | --batch) takes=text ;;
+                --plan-out | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                [1-9]*) takes=text ;;
+            esac
+            ;;
+        'solidjq apply')
+            options='--reason --config -i --import -o --output -d --database -h --help'
+            case ${2-} in
+                --reason | -i | --import) takes=text ;;
+                --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                1) takes=file ;;
+            esac
+            ;;
+        'solidjq recover')
+            options='--alive-threshold --reason --limit --rate -n --dry-run -q --quiet --config -i --import -o --output -d --database -h --help'
+            case ${2-} in
+                --alive-threshold | --reason | --limit | --rate | -i | --import) takes=text ;;
+                --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+            esac
+            ;;
+        'solidjq undo')
             options='--reason -o --output -d --database -h --help'
             case ${2-} in
                 --reason) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                1) takes=text ;;
+            esac
+            ;;
+        'solidjq history')
+            options='-o --output -d --database -h --help'
+            case ${2-} in
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                1) takes=text ;;
             esac
             ;;
         'solidjq demo')
@@ -81,6 +132,39 @@ _solidjq_takes() {
             case ${2-} in
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
+                [1-9]*) takes=text ;;
+            esac
+            ;;
+        'solidjq operations')
+            commands='list show'
+            options='-h --help'
+            ;;
+        'solidjq operations list')
+            options='--limit --before -o --output -d --database -h --help'
+            case ${2-} in
+                --limit | --before) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq operations show')
+            options='-o --output -d --database -h --help'
+            case ${2-} in
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=text ;;
+            esac
+            ;;
+        'solidjq policy')
+            commands=show
+            options='-h --help'
+            ;;
+        'solidjq policy show')
+            options='--config -i --import -o --output -h --help'
+            case ${2-} in
+                --config) takes=file ;;
+                -i | --import) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;

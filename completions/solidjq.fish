@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __solidjq_group
-    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq jobs' 'solidjq processes' 'solidjq queues'
+    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq policy' 'solidjq jobs' 'solidjq processes' 'solidjq queues'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -12,6 +12,8 @@ function __solidjq_takes
             contains -- $argv[2] -d --database
         case 'solidjq init'
             contains -- $argv[2] -d --database
+        case 'solidjq grants'
+            contains -- $argv[2] --for -d --database
         case 'solidjq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
         case 'solidjq work'
@@ -19,13 +21,29 @@ function __solidjq_takes
         case 'solidjq prune'
             contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'solidjq retry'
+            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --canary --wait --plan-out --config -i --import -o --output -d --database
+        case 'solidjq discard'
+            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --limit --batch --plan-out -o --output -d --database
+        case 'solidjq apply'
+            contains -- $argv[2] --reason --config -i --import -o --output -d --database
+        case 'solidjq recover'
+            contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
+        case 'solidjq undo'
             contains -- $argv[2] --reason -o --output -d --database
+        case 'solidjq history'
+            contains -- $argv[2] -o --output -d --database
         case 'solidjq demo'
             contains -- $argv[2] -d --database
         case 'solidjq failed list'
             contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
         case 'solidjq failed show'
             contains -- $argv[2] -o --output -d --database
+        case 'solidjq operations list'
+            contains -- $argv[2] --limit --before -o --output -d --database
+        case 'solidjq operations show'
+            contains -- $argv[2] -o --output -d --database
+        case 'solidjq policy show'
+            contains -- $argv[2] --config -i --import -o --output
         case 'solidjq jobs show'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq processes list'
@@ -99,13 +117,21 @@ end
 complete -c solidjq -f
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a init -d 'Create the tables that are missing; touch nothing that is there.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a grants -d 'Print the least rights that a database role needs, as SQL for an administrator.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a prune -d 'Find dead processes, fail the jobs they held, and remove them.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a retry -d 'Put failed jobs back to work.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a retry -d 'Put failed jobs back to work: these, or those that a filter takes.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a discard -d 'Delete failed jobs: these, or those that a filter takes.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a apply -d 'Carry out a plan, exactly as it was written, or refuse.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a recover -d 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a undo -d 'Take a retry or a discard back.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a failed -d 'Failed jobs: list them, look at one.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a operations -d 'The record: who changed what, when and why.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
@@ -115,6 +141,10 @@ complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message
 
 complete -c solidjq -n '__solidjq_at solidjq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq init' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq grants' -l for -r -f -k -a 'reading recovering init' -d 'What the role shall be allowed. [default: all three, one by one]'
+complete -c solidjq -n '__solidjq_at solidjq grants' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq grants' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'
@@ -143,10 +173,87 @@ complete -c solidjq -n '__solidjq_at solidjq prune' -s o -l output -r -f -k -a '
 complete -c solidjq -n '__solidjq_at solidjq prune' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq prune' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq retry' -l safe -d 'Only jobs that died with their process and pass every check.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l include-errors -d 'With --safe: jobs that failed with their own error too.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l force -d 'Past the crash limit and policy; needs --reason.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l died -d 'All three: jobs that died with their process.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l max-age -r -f -d 'Only jobs that failed no longer ago: 12h, 3d.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l max-crashes -r -f -d 'Instead of policy\'s limit.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l window -r -f -d 'Crashes within it count: 72h, 7d.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l limit -r -f -d 'Move at most N, the oldest failures first.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l batch -r -f -d 'Jobs a transaction.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l delay -r -f -d 'The first runs so much later: 30s, 10m.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l queue-as -r -f -d 'Send them to this queue instead of their own.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l wait -r -f -d 'How long the canary may take to end.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -s n -l dry-run -d 'Only show what would be done.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -s y -l yes -d 'Do not ask.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq discard' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l died -d 'All three: jobs that died with their process.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l max-age -r -f -d 'Only jobs that failed no longer ago: 12h, 3d.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l limit -r -f -d 'Move at most N, the oldest failures first.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l batch -r -f -d 'Jobs a transaction.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -s n -l dry-run -d 'Only show what would be done.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -s y -l yes -d 'Do not ask.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq discard' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq apply' -F -d 'A plan that --plan-out wrote.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq apply' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq recover' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l limit -r -f -d 'Move at most N, the oldest failures first.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -s q -l quiet -d 'Print nothing but errors.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq recover' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq undo' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq undo' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq undo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq undo' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq history' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq history' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq demo' -s h -l help -d 'Show this message and exit.'
@@ -176,6 +283,28 @@ complete -c solidjq -n '__solidjq_at solidjq failed list' -s h -l help -d 'Show 
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a list -d 'List what was done with jq, the newest first.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
+complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l limit -r -f -d 'At most N.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l before -r -f -d 'Older than this one: the next page.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
+complete -c solidjq -n '__solidjq_at solidjq policy' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq policy show' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c solidjq -n '__solidjq_at solidjq jobs' -s h -l help -d 'Show this message and exit.'

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
 from solidjq.errors import UsageError
-from solidjq.urls import EXAMPLES, NO_PREPARE, parse_url, shown, spelled
+from solidjq.urls import EXAMPLES, NO_PREPARE, init_command, parse_url, shown, spelled
 
 PG = "postgresql+psycopg"
 MYSQL = "mysql+pymysql"
@@ -186,6 +186,13 @@ def test_a_complaint_about_a_url_never_repeats_its_password(typed: str) -> None:
             parse_url(typed.format(f"Hunter{between}Two"))
         complaints.append(str(raised.value))
     assert [complaint for complaint in complaints if "Hunter" in complaint or "Two" in complaint] == []
+
+
+def test_the_command_that_an_error_recommends_holds_no_password() -> None:
+    url = parse_url("postgres://my%20user:hunter2@db/app")
+    command = init_command(url)
+    assert "hunter2" not in command
+    assert command.endswith(":***@db/app'")
 
 
 # -- handed on to a child

@@ -62,7 +62,7 @@ def root(
       jq prune                   find dead processes, fail the jobs they held
       jq failed list --died      which jobs died with their process
       jq failed show 42          one of them, with its arguments
-      jq retry 42                put it back to work
+      jq retry --safe            put the safe ones back to work, with a limit
 
     \b
     Which database: --database, else $JQ_DATABASE_URL, else an embedded SQLite file:

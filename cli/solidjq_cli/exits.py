@@ -13,8 +13,8 @@ class Exit(IntEnum):
     USAGE = 2  # the command line is wrong
     DATABASE = 3  # the database cannot be reached, is no queue, or refuses
     NO_SUCH_JOB = 4  # no such job
-    REFUSED = 5  # refused for safety
-    PARTLY = 6  # done in part: some jobs were left as they were
+    REFUSED = 5  # refused for safety, or a stale plan
+    PARTLY = 6  # done in part: some jobs were held back, or left as they were
     INTERRUPTED = 130  # Ctrl-C
 
 
@@ -24,8 +24,8 @@ MEANINGS = {
     Exit.USAGE: "wrong usage",
     Exit.DATABASE: "the database cannot be reached, is not a queue, or refuses",
     Exit.NO_SUCH_JOB: "no such job",
-    Exit.REFUSED: "refused for safety",
-    Exit.PARTLY: "done in part: some jobs were left as they were",
+    Exit.REFUSED: "refused for safety, or a stale plan",
+    Exit.PARTLY: "done in part: some jobs were held back, or left as they were",
     Exit.INTERRUPTED: "interrupted",
 }
 

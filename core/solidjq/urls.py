@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from solidjq.errors import UsageError
-from solidjq.text import MASK, mask_secrets
+from solidjq.text import MASK, mask_argument, mask_secrets
 
 _POSTGRESQL = frozenset({"postgres", "postgresql", "postgresql+psycopg", "postgis"})
 _MYSQL = frozenset({"mysql", "mysql2", "trilogy", "mariadb", "mysql+pymysql", "mariadb+pymysql"})
@@ -128,7 +128,7 @@ def spelled(url: URL) -> str:
 
 def init_command(url: URL) -> str:
     """Return the command that makes a queue at this URL; it can be pasted unless there is a password to fill in."""
-    return f"jq init --database {shlex.quote(mask_secrets(spelled(url)))}"
+    return f"jq init --database {shlex.quote(mask_argument(spelled(url)))}"
 
 
 def shown(url: URL) -> str:

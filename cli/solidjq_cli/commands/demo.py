@@ -125,10 +125,8 @@ class _Demo:
         self._show(*self._died)
         _tell("Nothing retries them by itself: one of them may be what killed its process.")
 
-        _head("A person looked at them, and puts them back to work")
-        _tell(f"$ jq {shlex.join(self._died)} -o ids | jq retry - --reason 'killed by the demo'")
-        died = self._jq(*self._died, "-o", "ids")
-        self._jq("retry", "-", "--reason", "killed by the demo", stdin=died, shown=True)
+        _head("A person looked at them, and puts the safe ones back to work: all, as each died but once")
+        self._show("retry", "--safe", "--queue", self._queue_name, "--yes", "--reason", "killed by the demo")
         self._start_work()
         self._wait(self._all_finished, "every job to finish")
         self._stop_work()
@@ -315,10 +313,7 @@ def _last_ids(connection: "Connection") -> dict[str, int]:
 
     from solidjq import schema
 
-    return {
-        table.name: connection.scalar(select(func.max(table.c.id))) or 0
-        for table in (schema.jobs, *schema.LEDGER)
-    }
+    return {table.name: connection.scalar(select(func.max(table.c.id))) or 0 for table in (schema.jobs, *schema.LEDGER)}
 
 
 def _remove_since(connection: "Connection", last_ids: dict[str, int]) -> None:

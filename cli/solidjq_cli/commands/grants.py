@@ -1,0 +1,50 @@
+"""``jq grants``."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from solidjq_cli import config
+from solidjq_cli.render import note
+
+
+class For(StrEnum):
+    """What the role is for; the core's ``Purpose``, which --help must not load."""
+
+    READING = "reading"
+    RECOVERING = "recovering"
+    INIT = "init"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("grants")(grants)
+
+
+def grants(
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="A PostgreSQL role; a MySQL user, or user@host.")],
+    purpose: Annotated[
+        For | None, typer.Option("--for", help="What the role shall be allowed.  [default: all three, one by one]")
+    ] = None,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Print the least rights that a database role needs, as SQL for an administrator.
+
+    Nothing is connected or changed; what counts is which database the URL names. The rights for recovering include
+    those for reading. MySQL accounts without a host are for any: user@%.
+
+    \b
+    Examples:
+      jq grants oncall --for recovering --database postgres://db.internal/app_production_queue
+      jq grants oncall --for reading | psql app_production_queue
+      jq grants app@10.0.0.% --for init
+    """
+    from solidjq import grants as core
+
+    wanted = core.Purpose if purpose is None else [core.Purpose(purpose.value)]
+    script = core.script(config.opened(database, create=False).url, role, wanted)
+    if script:
+        typer.echo(script, nl=False)
+    else:
+        note(core.OF_FILES)

@@ -1,0 +1,222 @@
+"""The least rights that ``jq`` needs on a server, as SQL that an administrator can paste.
+
+What differs between databases stands here and not in dialects.py: this is text for a person, no statement that we run.
+"""
+
+import os
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import Table
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from solidjq import schema, urls
+from solidjq.errors import UsageError
+from solidjq.text import mask_secrets, printable
+
+OF_FILES = (
+    "SQLite knows no roles; file permissions decide: to read, read the file; to recover, and for jq init, write to "
+    "the file and to its folder (as a reader too may have to, while no program has the file open)"
+)
+LONGEST_NAME = 63  # bytes; PostgreSQL cuts what is longer, and would grant to another role
+
+
+class Purpose(StrEnum):
+    """What a role is for."""
+
+    READING = "reading"  # every command that only shows
+    RECOVERING = "recovering"  # prune, retry, recover, discard, undo, pause, resume; reading included
+    INIT = "init"  # jq init beside Solid Queue's own tables
+
+
+_HEADINGS = {
+    Purpose.READING: ("to read: lists, show, history, prune --dry-run",),
+    Purpose.RECOVERING: (
+        "to recover, reading included: prune, retry, recover, discard, undo, queues pause and resume",
+    ),
+    Purpose.INIT: (
+        "for jq init: to make the jq_ tables beside Solid Queue's own",
+        "(where Solid Queue's are missing too, let an administrator run jq init)",
+    ),
+}
+# Rights on tables that do not exist cannot be granted.
+_AFTER_INIT = "the jq_ tables must be there first: run jq init, then grant"
+
+# What the moves do to Solid Queue's tables, besides SELECT. To SELECT ... FOR UPDATE, one needs the right to UPDATE.
+_WRITES: dict[Table, tuple[str, ...]] = {
+    schema.jobs: ("INSERT", "UPDATE", "DELETE"),  # a discard deletes jobs, its undo inserts them again
+    schema.ready: ("INSERT", "UPDATE", "DELETE"),
+    schema.scheduled: ("INSERT", "UPDATE", "DELETE"),
+    schema.failed: ("INSERT", "UPDATE", "DELETE"),
+    schema.blocked: ("UPDATE", "DELETE"),
+    schema.claimed: ("UPDATE", "DELETE"),
+    schema.processes: ("UPDATE", "DELETE"),
+    schema.pauses: ("INSERT", "DELETE"),
+    schema.semaphores: ("UPDATE",),
+    schema.schema_migrations: (),  # only jq init writes it
+}
+_TO_OURS = ("INSERT", "UPDATE")  # the record only grows
+
+
+def statements(url: URL, role: str, purpose: Purpose) -> list[str]:
+    """Return the GRANT statements, each of one or more lines; none for SQLite, which has no roles.
+
+    ``role`` is a PostgreSQL role, or a MySQL ``user`` or ``user@host``; the host is ``%`` unless it is given. The
+    database, and PostgreSQL's schema, are those of ``url``; nothing is connected. Raises UsageError for a name that
+    cannot be one, or that would mean somebody else.
+    """
+    _require_printable("the role", role)
+    match url.get_backend_name():
+        case "postgresql":
+            return list(_postgresql(url, role, purpose))
+        case "mysql":
+            return list(_mysql(url, role, purpose))
+        case _:
+            return []
+
+
+def script(url: URL, role: str, purposes: Iterable[Purpose]) -> str:
+    """Return the statements for each purpose below a comment that tells what they allow; empty for SQLite."""
+    parts: list[str] = []
+    for purpose in purposes:
+        granted = statements(url, role, purpose)
+        if granted:
+            notes = [*_HEADINGS[purpose], *([] if purpose is Purpose.INIT else [_AFTER_INIT])]
+            parts.append("\n".join([*(f"-- {note}" for note in notes), *granted]) + "\n")
+    return "\n".join(parts)
+
+
+def table_rights(purpose: Purpose, table: Table, *, upsert: bool = False) -> tuple[str, ...]:
+    """Return the rights on an existing table that reading or recovering needs.
+
+    ``upsert``: whether "insert unless it is there" is written with an UPDATE, which asks for that right.
+    """
+    if purpose is not Purpose.RECOVERING:
+        return ("SELECT",)
+    writes = _WRITES.get(table, _TO_OURS if table.metadata is schema.jq else ())
+    if upsert and "INSERT" in writes and "UPDATE" not in writes:
+        writes = ("INSERT", "UPDATE", *writes[1:])
+    return ("SELECT", *writes)
+
+
+def _tables() -> list[Table]:
+    return [*schema.solid_queue.sorted_tables, *schema.jq.sorted_tables]
+
+
+def _require_printable(what: str, name: str) -> None:
+    if not name.strip() or printable(name) != name:
+        raise UsageError(f"{what} cannot be named '{printable(name)}'")
+
+
+# -- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
+    # Even in quotes, "public" is everybody, and "none" nobody.
+    if role in {"public", "none"} or len(role.encode()) > LONGEST_NAME:
+        raise UsageError(f"{role!r} cannot be a PostgreSQL role")
+    grantee = _identifier(role, '"')
+    database = url.database or _last(url.query.get("dbname")) or url.username  # as libpq chooses
+    if not database:
+        raise UsageError(f"the URL names no database; write {urls.EXAMPLES}")
+    name = _schema(url)
+    _require_printable("the database", database)
+    _require_printable("the schema", name)
+    within = _identifier(name, '"')
+    yield f"GRANT CONNECT ON DATABASE {_identifier(database, chr(34))} TO {grantee};"
+    yield f"GRANT USAGE ON SCHEMA {within} TO {grantee};"
+    if purpose is Purpose.INIT:  # whoever makes a table owns it, and may do everything with it
+        yield f"GRANT CREATE ON SCHEMA {within} TO {grantee};"
+        return
+    # Ours apart from Solid Queue's: where they are missing, the other statements still work.
+    alike: dict[tuple[str, bool, tuple[str, ...]], list[str]] = defaultdict(list)
+    for table in _tables():
+        ours = table.metadata is schema.jq
+        rights = table_rights(purpose, table)
+        alike["TABLE", ours, rights].append(f"{within}.{table.name}")
+        if "INSERT" in rights and table.autoincrement_column is not None:
+            alike["SEQUENCE", ours, ("USAGE",)].append(f"{within}.{table.name}_{table.autoincrement_column.name}_seq")
+    for (kind, _, rights), names in sorted(alike.items(), key=lambda item: (item[0][1], item[0][0] != "TABLE")):
+        listed = ",\n  ".join(names)
+        yield f"GRANT {', '.join(rights)} ON {kind}\n  {listed}\n  TO {grantee};"
+
+
+def _schema(url: URL) -> str:
+    """Return the first schema of the search path that the URL sets, as in ``options=-csearch_path=queue``."""
+    paths = re.findall(r"search_path=((?:\\.|\S)+)", _last(url.query.get("options")) or "")
+    path = re.sub(r"\\(.)", r"\1", paths[-1]) if paths else ""
+    for each in re.finditer(r'"(?P<quoted>(?:[^"]|"")+)"|[^\s,"]+', path):
+        name = each[0].lower() if each["quoted"] is None else str(each["quoted"]).replace('""', '"')
+        if name != "$user":
+            return name
+    return "public"
+
+
+def _last(value: str | tuple[str, ...] | None) -> str | None:
+    return value[-1] if isinstance(value, tuple) else value
+
+
+# -- MySQL, MariaDB ---------------------------------------------------------------------------------------------------
+
+
+def _mysql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
+    if not url.database:
+        raise UsageError(f"the URL names no database; write {urls.EXAMPLES}")
+    _require_printable("the database", url.database)
+    account = _account(role)
+    for table in _tables():
+        rights = table_rights(purpose, table, upsert=True)
+        # SELECT on Solid Queue's tables is what lets jq init see that they are there.
+        if purpose is Purpose.INIT and table.metadata is schema.jq:
+            rights = (*rights, "CREATE", "INDEX", *(["INSERT"] if table is schema.schema_migrations else []))
+        place = f"{_identifier(url.database, '`')}.{_identifier(table.name, '`')}"
+        yield f"GRANT {', '.join(rights)} ON {place} TO {account};"
+
+
+def _account(role: str) -> str:
+    user, at, host = role.rpartition("@") if "@" in role else (role, "@", "%")
+    # What a backslash in a string means depends on the server's sql_mode.
+    if not user or not host or "\\" in role:
+        raise UsageError(f"{role!r} is no MySQL account; write user or user@host")
+    return f"{_identifier(user, chr(39))}{at}{_identifier(host, chr(39))}"
+
+
+def _identifier(name: str, quote: str) -> str:
+    return f"{quote}{name.replace(quote, quote * 2)}{quote}"
+
+
+# -- a jq init that was refused ---------------------------------------------------------------------------------------
+
+_NO_SCHEMA = "3F000"  # none of the search path that the role may use
+_DENIED = "42501"
+_MYSQL_DENIED = {1044, 1142}  # on a database, on a table
+
+
+def may_not_create(error: DBAPIError) -> bool:
+    """Tell whether the error of a ``jq init`` is one that its grants would cure."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state in {_DENIED, _NO_SCHEMA}:
+        return (error.statement or "").lstrip().startswith("CREATE TABLE")
+    return bool(error.orig and error.orig.args and error.orig.args[0] in _MYSQL_DENIED)
+
+
+def how_to_be_allowed(url: URL, role: str) -> str:
+    """Say in one line what to ask an administrator for, so that ``role`` may run ``jq init``."""
+    needed = [each.removesuffix(";") for each in statements(url, role, Purpose.INIT) if "CREATE" in each]
+    others, them = (f" and {len(needed) - 1} more", "them") if len(needed) > 1 else ("", "it")
+    place = shlex.quote(mask_secrets(urls.spelled(url._replace(username=None, password=None))))
+    command = f"jq grants {shlex.quote(role)} --for init --database {place}"
+    return f"ask for: {needed[0]}{others} ({command} prints {them}), or let an administrator run: jq init"
+
+
+def unwritable(url: URL) -> Path | None:
+    """Return the file of an SQLite queue, or its folder, if this user may not write to it."""
+    path = Path(url.database or "").absolute()
+    there = [place for place in (path, *path.parents) if os.access(place, os.F_OK)]
+    places = there[:2] if there[:1] == [path] else there[:1]
+    return next((place for place in places if not os.access(place, os.W_OK)), None)
