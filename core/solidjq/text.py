@@ -6,7 +6,7 @@ import unicodedata
 
 # A URL with credentials: scheme://user:password@host. The password may hold '@'; the last one of the word ends it.
 _WORD = re.compile(r"[^\s\"]+")
-_USER = re.compile(r"://[^\s:/?#@]*:")
+_USER = re.compile(r"://[^:/?#@]*:")
 # password=... as libpq, ODBC, query strings and environments write it, PGPASSWORD=... too.
 _KEYWORD = re.compile(r"(?i)(?P<before>(?:password|passwd|pwd|secret|token|api_?key)=)(?P<secret>[^\s&\"';]+)")
 MASK = "***"
