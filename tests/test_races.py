@@ -3,16 +3,23 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from solidjq import Database, endings, processes, pruning, queue
+from solidjq import Database, endings, plans, processes, pruning, queue, undoing
+from solidjq.errors import RefusedError
 from solidjq.failures import error_json
-from solidjq.schema import failures
+from solidjq.ledger import Operation
+from solidjq.retrying import plan as planned
+from solidjq.schema import crashes, failures
 from solidjq.states import State
+from solidjq.verdicts import Terms
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence
+from test_safe_retry import ALL, die
 
 JOBS = 120
 PROGRAMS = 4
@@ -202,3 +209,57 @@ def test_limited_jobs_never_run_beyond_their_limit(database: Database) -> None:
     work(workers[0])(database)
     assert most <= 2
     assert set(state_of_each(database).values()) == {State.FINISHED}
+
+
+def test_two_safe_retries_at_once_move_each_job_once_and_count_each_crash_once(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    die(database)
+    with database.write() as connection:  # as in a database where only Rails has pruned so far
+        connection.execute(crashes.delete())
+    retried = at_once(
+        database, *[lambda own: retry_jobs(own, selection=replace(ALL, batch=7), safe=True).job_ids] * PROGRAMS
+    )
+    assert Counter(job_id for each in retried for job_id in each) == Counter(ids)
+    assert len(rows(database, failures)) == len(rows(database, crashes)) == JOBS
+    assert set(state_of_each(database).values()) == {State.READY}
+
+
+def test_an_undo_against_the_workers(database: Database) -> None:
+    """A job is taken back or claimed, never both."""
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    die(database)
+    operation = Operation("retry")
+    retry_jobs(database, selection=ALL, operation=operation)
+    worker = add_process(database, "awake")
+
+    def undo(own: Database) -> list[int]:
+        batches = undoing.undo(own, operation.id or 0, Operation("undo"))
+        return [each.job_id for batch in batches for each in batch if each.restored]
+
+    def claim(own: Database) -> list[int]:
+        taken: list[int] = []
+        while claims := own.transact(queue.claim, worker, queue.ALL_QUEUES, 3):
+            taken += [claim.job_id for claim in claims]
+        return taken
+
+    first, second, claimed = at_once(database, undo, undo, claim)
+    assert Counter(first + second + claimed) == Counter(ids)
+    found = Counter(state_of_each(database).values())
+    assert (found[State.FAILED], found[State.CLAIMED]) == (len(first + second), len(claimed))
+
+
+def test_a_plan_applied_twice_at_once_moves_each_job_once(database: Database, tmp_path: Path) -> None:
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    die(database)
+    plans.write(tmp_path / "plan", Terms(), (each for batch in planned(database, ALL) for each in batch))
+    plan = plans.read(tmp_path / "plan")
+
+    def apply(own: Database) -> list[int]:
+        try:
+            return [d.job_id for batch in plans.apply(own, plan, Operation("retry", plan=plan.id)) for d in batch]
+        except RefusedError:  # the other one was first
+            return []
+
+    applied = at_once(database, apply, apply)
+    assert Counter(job_id for each in applied for job_id in each) == Counter(ids)
+    assert len(rows(database, failures)) == JOBS

@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, Connection, Table, exists, func, or_, sele
 
 from solidjq import crashes, ledger, processes
 from solidjq.dialects import among, utcnow
-from solidjq.failures import parse_error
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.verdicts import Candidate
 
@@ -36,7 +35,7 @@ def find_candidates(connection: Connection, failure_ids: Collection[int]) -> lis
     ).all()
     found: list[Candidate] = []
     for row in rows:
-        error = parse_error(row.error)
+        error = crashes.parse_evidence(row.error)
         found.append(
             Candidate(
                 failure_id=row.id,

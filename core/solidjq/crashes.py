@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select
 
@@ -21,6 +22,9 @@ from solidjq.failures import Death, is_death, parse_error
 from solidjq.schema import crashes, failed, jobs
 
 EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
+
+# Jobs that died together have the same error to the letter.
+parse_evidence = lru_cache(maxsize=1024)(parse_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Crash:
     @property
     def process(self) -> object | None:
         """Tell one process's death from another's; None where the error tells nothing of the process."""
-        error = parse_error(self.evidence)
+        error = parse_evidence(self.evidence)
         return None if error.death in {None, Death.MISSING} else (error.pid, error.last_heartbeat_at)
 
 
