@@ -167,4 +167,4 @@ def retry_jobs(
 def rows(database: Database, table: Any) -> list[dict[str, Any]]:
     """Return a table's rows in id order."""
     with database.read() as connection:
-        return [dict(row) for row in connection.execute(select(table).order_by(table.c.id)).mappings()]
+        return [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]

@@ -107,7 +107,9 @@ def test_a_crash_that_was_never_counted_holds_a_job_back_all_the_same(database: 
     safe(database)
     die(database)
     with database.write() as connection:
-        connection.execute(delete(crash_table).where(crash_table.c.id == rows(database, crash_table)[-1]["id"]))
+        connection.execute(
+            delete(crash_table).where(crash_table.c.failure_id == rows(database, crash_table)[-1]["failure_id"])
+        )
     with database.read() as connection:
         before = connection.execute(select(crash_table)).all()
     ((decision,),) = plan(database, ALL, Terms(safe=True))
@@ -138,7 +140,7 @@ def test_crashes_before_the_window_do_not_count(database: Database) -> None:
     with database.write() as connection:
         connection.execute(
             update(crash_table)
-            .where(crash_table.c.id == rows(database, crash_table)[0]["id"])
+            .where(crash_table.c.failure_id == rows(database, crash_table)[0]["failure_id"])
             .values(crashed_at=ago(73 * 3600))
         )
     assert safe(database) == {job_id: Verdict.RETRY}

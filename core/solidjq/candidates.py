@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, false, func, or_, select
 
 from solidjq import crashes, ledger, processes
 from solidjq.dialects import among, utcnow
@@ -15,7 +15,12 @@ from solidjq.verdicts import Candidate
 
 
 def find_candidates(connection: Connection, failure_ids: Collection[int]) -> list[Candidate]:
-    """Return what is known of these failures, those that are there, in id order."""
+    """Return what is known of these failures, those that are there, in id order.
+
+    Most jobs died once and stand alone: only for the others more is read.
+    """
+    twin = jobs.alias()
+    kept = ledger.exists(connection)
     rows = connection.execute(
         select(
             failed.c.id,
@@ -28,6 +33,8 @@ def find_candidates(connection: Connection, failure_ids: Collection[int]) -> lis
             jobs.c.concurrency_key.is_not(None).label("limited"),
             jobs.c.finished_at.is_not(None).label("finished"),
             func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
+            (crashes.more_is_known() if kept else false()).label("crashed"),
+            exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id).label("shared"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
         .where(among(failed.c.id, failure_ids))
@@ -52,24 +59,24 @@ def find_candidates(connection: Connection, failure_ids: Collection[int]) -> lis
                 crashes=() if error.death is None else (crashes.Crash(row.id, row.job_id, row.created_at, row.error),),
             )
         )
-    return _with_twins(connection, _with_crashes(connection, found))
+    if crashed := {row.id for row in rows if row.crashed}:
+        found = _with_crashes(connection, found, crashed)
+    if shared := {row.active_job_id for row in rows if row.shared}:
+        found = _with_twins(connection, found, shared)
+    return found
 
 
-def _with_crashes(connection: Connection, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _with_crashes(connection: Connection, candidates: Sequence[Candidate], wanted: Collection[int]) -> list[Candidate]:
     """Add the crashes counted before, and whether a process of one of them seems to live."""
-    if not ledger.exists(connection):
-        return list(candidates)
     counted = crashes.crashes_of(
-        connection, [crashes.subject_of(each.job_id, each.active_job_id) for each in candidates if each.death]
+        connection,
+        [crashes.subject_of(each.job_id, each.active_job_id) for each in candidates if each.failure_id in wanted],
     )
     known = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
     beating = processes.beats_of(connection, known)
     completed: list[Candidate] = []
     for each in candidates:
-        before = counted.get(crashes.subject_of(each.job_id, each.active_job_id), [])
-        if all(crash.failure_id == each.failure_id and crash.pid is None for crash in before):
-            completed.append(each)  # nothing that its own failure does not tell
-            continue
+        before = counted.get(crashes.subject_of(each.job_id, each.active_job_id), []) if each.death else []
         everything = {crash.failure_id: crash for crash in (*each.crashes, *before)}
         alive = next((words for crash in before if (words := _alive(crash, beating))), None)
         completed.append(replace(each, crashes=tuple(everything.values()), alive=alive))
@@ -88,17 +95,8 @@ def _alive(crash: crashes.Crash, beating: Mapping[tuple[str, int], str]) -> str 
     return None
 
 
-def _with_twins(connection: Connection, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _with_twins(connection: Connection, candidates: Sequence[Candidate], shared: Collection[str]) -> list[Candidate]:
     """Add which other job stands for the same work: it waits, runs, failed later or finished since."""
-    names = {each.active_job_id for each in candidates} - {None}
-    shared = connection.scalars(
-        select(jobs.c.active_job_id)
-        .where(among(jobs.c.active_job_id, names))
-        .group_by(jobs.c.active_job_id)
-        .having(func.count() > 1)
-    ).all()
-    if not shared:
-        return list(candidates)
     waits = or_(*(_is_in(table) for table in (ready, scheduled, blocked, claimed)))
     twins: dict[str, list[tuple[int, datetime | None, int | None, bool]]] = defaultdict(list)
     for row in connection.execute(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select
+from sqlalchemy import ColumnElement, Connection, String, cast, exists, func, literal, null, or_, select
 
 from solidjq import ledger
 from solidjq.batching import BATCH
@@ -117,13 +117,19 @@ def count_all(database: Database) -> None:
 
 
 def _count_some(connection: Connection, above: int) -> list[int]:
-    uncounted = ~select(crashes.c.id).where(crashes.c.failure_id == failed.c.id).exists()
+    uncounted = ~select(crashes.c.failure_id).where(crashes.c.failure_id == failed.c.id).exists()
     ids = connection.scalars(
         select(failed.c.id).where(failed.c.id > above, is_death(), uncounted).order_by(failed.c.id).limit(BATCH)
     ).all()
     if ids:
         count(connection, among(failed.c.id, ids))
     return list(ids)
+
+
+def more_is_known() -> ColumnElement[bool]:
+    """Hold, in SQL, for the failed jobs of which a crash tells more than their own failure does."""
+    other = or_(crashes.c.failure_id != failed.c.id, crashes.c.pid.is_not(None))
+    return exists().where(crashes.c.subject == subject(), other)
 
 
 def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, list[Crash]]:
@@ -141,7 +147,7 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
             crashes.c.last_heartbeat_at,
         )
         .where(among(crashes.c.subject, subjects))
-        .order_by(crashes.c.id)
+        .order_by(crashes.c.failure_id)
     )
     for name, *values in rows:
         found[name].append(Crash(*values))

@@ -298,6 +298,7 @@ def schema_lock(connection: Connection) -> Iterator[None]:
                 raise ConflictError("another jq init is at work on this database; try again when it is done")
             try:
                 yield
+                connection.execute(text("COMMIT"))  # the next one, once it has the lock, must see what this one wrote
             finally:
                 connection.execute(text(f"DO RELEASE_LOCK({name})"))
         case _:  # BEGIN IMMEDIATE has done it
@@ -433,7 +434,7 @@ def insert_new(connection: Connection, table: Table, names: Sequence[str], rows:
     """Insert what a query with a WHERE returns, but no row whose unique key is there already; change none."""
     if connection.dialect.name == "mysql":
         insertion = mysql.insert(table).from_select(names, rows)
-        connection.execute(insertion.on_duplicate_key_update(id=table.c.id))
+        connection.execute(insertion.on_duplicate_key_update({each.name: each for each in table.primary_key}))
     else:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         connection.execute(dialect.insert(table).from_select(names, rows).on_conflict_do_nothing())

@@ -239,9 +239,8 @@ failures = Table(
 crashes = Table(
     "jq_crashes",
     jq,
-    _id(),
+    Column("failure_id", _Id, primary_key=True, autoincrement=False),
     Column("subject", _String, nullable=False),  # active_job_id, which all attempts of a job share; else 'job 42'
-    Column("failure_id", BigInteger, nullable=False),
     Column("job_id", BigInteger, nullable=False),
     Column("class_name", _String, nullable=False),
     Column("evidence", _String),  # the error's beginning: which process it was, as far as the error tells
@@ -249,9 +248,7 @@ crashes = Table(
     Column("pid", Integer),
     _time("last_heartbeat_at", nullable=True),
     _time("crashed_at"),
-    Index("index_jq_crashes_on_failure_id", "failure_id", unique=True),
-    Index("index_jq_crashes_on_subject", "subject", "crashed_at"),
-    sqlite_autoincrement=True,
+    Index("index_jq_crashes_on_subject", "subject"),
     mysql_engine="InnoDB",
 )
 

@@ -313,7 +313,10 @@ def _last_ids(connection: "Connection") -> dict[str, int]:
 
     from solidjq import schema
 
-    return {table.name: connection.scalar(select(func.max(table.c.id))) or 0 for table in (schema.jobs, *schema.LEDGER)}
+    return {
+        table.name: connection.scalar(select(func.max(*table.primary_key))) or 0
+        for table in (schema.jobs, *schema.LEDGER)
+    }
 
 
 def _remove_since(connection: "Connection", last_ids: dict[str, int]) -> None:
@@ -326,5 +329,6 @@ def _remove_since(connection: "Connection", last_ids: dict[str, int]) -> None:
     mine = schema.jobs.c.queue_name == QUEUE
     connection.execute(delete(schema.jobs).where(mine, schema.jobs.c.id > last_ids[schema.jobs.name]))
     for table in schema.LEDGER:
-        connection.execute(delete(table).where(table.c.id > last_ids[table.name]))
+        (key,) = table.primary_key
+        connection.execute(delete(table).where(key > last_ids[table.name]))
     connection.execute(delete(schema.processes))
