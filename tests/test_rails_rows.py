@@ -953,6 +953,25 @@ def test_the_program_retries_the_ids_it_reads(left: Database, jq: Shell, kind: s
     assert (operation["verb"], operation["reason"]) == ("retry", "host was rebooted")
 
 
+@pytest.mark.parametrize("command", ["retry --safe --yes", "discard --died --yes"])
+@pytest.mark.parametrize("scenario", ["2b", "5c"])
+def test_an_undo_leaves_every_row_as_rails_wrote_it(
+    left: Database, jq: Shell, kind: str, scenario: str, command: str
+) -> None:
+    rails.load(left.url, rails.read(kind, scenario))
+    initialize(left)
+    before = rails.snapshot(left.url)
+    moved = len(failed_jobs(left, Filter(deaths=frozenset(Death))))
+    done = jq.run(*command.split())
+    assert (done.returncode, failed_jobs(left, Filter(deaths=frozenset(Death)))) == (0, [])
+    undone = jq.run("undo", "1")
+    assert (undone.returncode, undone.stderr) == (0, f"jq: took back {moved} jobs of operation 1\n")
+    after = rails.snapshot(left.url)
+    theirs = before.keys() - set(JQ_TABLES)
+    assert {name: after[name][1] for name in theirs} == {name: before[name][1] for name in theirs}
+    assert moved
+
+
 @pytest.mark.parametrize("number", [19, 20])
 def test_a_retry_changes_nothing_else_in_the_arguments(left: Database, kind: str, number: int) -> None:
     fixture = rails.read(kind, "5a")  # 19: escapes and emoji; 20: numbers that no float can hold
