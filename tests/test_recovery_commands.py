@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,24 @@ def test_a_plan_is_carried_out_or_refused(database: Database, shell: Shell, nigh
     assert re.fullmatch(r"jq: the plan is stale: .*; and 3 more; make a new one\n", refused.stderr)
 
 
+def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(database: Database, shell: Shell) -> None:
+    add_jobs(database, *plain_jobs(3000))
+    die(database)
+    run = shell.start("retry", "--safe", "--yes", "--batch", "5")
+    until(lambda: rows(database, operations), "the first batch is committed")
+    run.send_signal(signal.SIGINT)
+    _, told = run.communicate()
+    assert run.returncode == 130, told
+    assert re.match(r"jq: interrupted; retried \d+ jobs: .* run the same command again\n$", told)
+    moved = list(state_of_each(database).values()).count(State.READY)
+    assert 0 < moved < 3000
+    assert moved % 5 == 0
+    assert len(rows(database, failures)) == moved
+    assert shell.run("retry", "--safe", "--yes").returncode == 0
+    assert set(state_of_each(database).values()) == {State.READY}
+    assert [row["jobs"] for row in rows(database, operations)] == [moved, 3000 - moved]
+
+
 # -- what is refused
 
 
@@ -225,7 +244,7 @@ def test_without_the_ledger_what_needs_it_says_so(database: Database, shell: She
 
 
 @ON_SQLITE
-@pytest.mark.parametrize(("answer", "ready"), [("y\n", 6), ("n\n", 0), ("\n", 0)])
+@pytest.mark.parametrize(("answer", "ready"), [("y\n", 6), ("n\n", 0), ("\n", 0), ("\x04", 0)])
 def test_on_a_terminal_it_asks_once(
     database: Database, shell: Shell, night: list[int], answer: str, ready: int
 ) -> None:

@@ -112,10 +112,16 @@ def interruptible(tally: Tally) -> Iterator[None]:
 
 
 def confirm(question: str) -> None:
-    """Ask once on a terminal; exit if the answer is not yes."""
-    if not typer.confirm(f"jq: {question}", err=True):
-        note("nothing was changed")
-        raise typer.Exit(Exit.DONE)
+    """Ask once on a terminal; exit if the answer is not yes, or is Ctrl-C or Ctrl-D."""
+    try:
+        if typer.confirm(f"jq: {question}", err=True):
+            return
+        code = Exit.DONE
+    except typer.Abort:
+        sys.stderr.write("\n")
+        code = Exit.INTERRUPTED
+    note("nothing was changed")
+    raise typer.Exit(code)
 
 
 def on_a_terminal() -> bool:
