@@ -33,7 +33,7 @@ def find_candidates(connection: Connection, failure_ids: Collection[int]) -> lis
             jobs.c.concurrency_key.is_not(None).label("limited"),
             jobs.c.finished_at.is_not(None).label("finished"),
             func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
-            (crashes.more_is_known() if kept else false()).label("crashed"),
+            (crashes.more_is_known(socket.gethostname()) if kept else false()).label("crashed"),
             exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id).label("shared"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)

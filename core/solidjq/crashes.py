@@ -19,7 +19,7 @@ from solidjq.batching import BATCH
 from solidjq.database import Database
 from solidjq.dialects import among, insert_new, utcnow
 from solidjq.failures import Death, is_death, parse_error
-from solidjq.schema import crashes, failed, jobs
+from solidjq.schema import crashes, failed, jobs, processes
 
 EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
 
@@ -126,10 +126,14 @@ def _count_some(connection: Connection, above: int) -> list[int]:
     return list(ids)
 
 
-def more_is_known() -> ColumnElement[bool]:
-    """Hold, in SQL, for the failed jobs of which a crash tells more than their own failure does."""
-    other = or_(crashes.c.failure_id != failed.c.id, crashes.c.pid.is_not(None))
-    return exists().where(crashes.c.subject == subject(), other)
+def more_is_known(hostname: str) -> ColumnElement[bool]:
+    """Hold, in SQL, for the failed jobs of which a crash tells more than their own failure does.
+
+    That is an earlier crash, or a process that may live: one of ``hostname``, or one that is registered.
+    """
+    registered = exists().where(processes.c.pid == crashes.c.pid, processes.c.hostname == crashes.c.hostname)
+    tells = or_(crashes.c.failure_id != failed.c.id, crashes.c.hostname == hostname, registered)
+    return exists().where(crashes.c.subject == subject(), tells)
 
 
 def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, list[Crash]]:
