@@ -263,6 +263,16 @@ def test_ids_that_were_named_need_no_question(database: Database, shell: Shell, 
 
 
 @ON_SQLITE
+def test_ids_that_a_filter_or_limit_leaves_out_are_named(database: Database, shell: Shell, night: list[int]) -> None:
+    done = shell.run("retry", *map(str, night[:3]), "--class", "Mail", "--limit", "2", "-o", "ids")
+    assert (done.returncode, done.stdout.split()) == (6, [str(job_id) for job_id in night[:2]])
+    assert f"jq: job {night[2]} was not taken: the filter or --limit" in done.stderr
+    other = shell.run("retry", str(night[3]), "--class", "Mail")
+    assert (other.returncode, f"job {night[3]} was not taken" in other.stderr) == (6, True)
+    assert list(state_of_each(database).values()).count(State.READY) == 2
+
+
+@ON_SQLITE
 def test_force_goes_past_the_limit_with_a_reason(database: Database, shell: Shell) -> None:
     (job_id,) = add_jobs(database, *plain_jobs(1))
     for silent in (4000, 3000, 2000):

@@ -51,7 +51,10 @@ def tell_missing(found: "Mapping[str, Sequence[JobView]]", served: "Collection[i
             unserved = True
             view = views[-1]
             states = "+".join(state.value for state in view.states) or "in no state"
-            note(f"job {view.job_id} is {states}, not failed")
+            if "failed" in states:
+                note(f"job {view.job_id} was not taken: the filter or --limit leaves it out, or somebody was faster")
+            else:
+                note(f"job {view.job_id} is {states}, not failed")
     if unserved or held or (missing and served):
         raise typer.Exit(Exit.PARTLY)
     if missing:
