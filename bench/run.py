@@ -23,6 +23,7 @@ import sqlalchemy
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.engine import URL
 
+import fleet
 from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, retrying, schema
 from solidjq.batching import in_batches
 from solidjq.dialects import ago, utcnow
@@ -227,6 +228,28 @@ class Bench:
 
         return self.count / timed(run, None)
 
+    def differently_failed(self) -> None:
+        """Start from ``count`` failed jobs of which no two have the same error."""
+        self.failed()
+        with self.database.write() as connection:
+            named = sqlalchemy.literal("record ") + sqlalchemy.cast(schema.failed.c.job_id, sqlalchemy.String(20))
+            error = sqlalchemy.func.replace(schema.failed.c.error, "boom", named)
+            connection.execute(schema.failed.update().values(error=error))
+
+    def diff(self) -> tuple[float, float]:
+        """Run ``jq failed diff`` as a program; return its seconds and its peak of memory in MB."""
+        start = time.perf_counter()
+        program = subprocess.Popen(
+            [sys.executable, "-m", "solidjq_cli", "failed", "diff", "-o", "json"],
+            env={**os.environ, "JQ_DATABASE_URL": spelled(self.database.url)},
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+        if program.returncode:
+            raise SystemExit("jq failed diff failed")
+        return time.perf_counter() - start, usage.ru_maxrss / 1024
+
     def _left(self) -> int:
         with self.database.read() as connection:
             unfinished = select(sqlalchemy.func.count()).where(schema.jobs.c.finished_at.is_(None))
@@ -265,7 +288,15 @@ def main() -> None:
             print(f"\n{name}\n{'':14}{'jq jobs/s':>12}{'plain SQL':>12}{'ratio':>8}")
             for move, ours, plain in measure(database, chosen.jobs, chosen.runs):
                 print(f"{move:14}{ours:12,.0f}{plain:12,.0f}{ours / plain:8.2f}")
+            bench = Bench(database, chosen.jobs)
+            for what, prepare in (("one error", bench.failed), ("all different", bench.differently_failed)):
+                prepare()
+                seconds, megabytes = bench.diff()
+                print(f"failed diff, {chosen.jobs} failures, {what}: {seconds:.2f} s, {megabytes:.0f} MB")
             database.close()
+    found, clean = fleet.figures()
+    print(f"\nsuspects: the planted class among the first three in {found} of 100 made-up fleets;")
+    print(f"nobody suspected in {clean} of 100 without a killer")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __jq_group
-    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq policy' 'jq jobs' 'jq processes' 'jq queues'
+    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq incidents' 'jq policy' 'jq jobs' 'jq processes' 'jq queues'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -21,7 +21,7 @@ function __jq_takes
         case 'jq prune'
             contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'jq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --canary --wait --plan-out --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --config -i --import -o --output -d --database
         case 'jq discard'
             contains -- $argv[2] --reason --error --queue --class --since --until --max-age --limit --batch --plan-out -o --output -d --database
         case 'jq apply'
@@ -32,15 +32,25 @@ function __jq_takes
             contains -- $argv[2] --reason -o --output -d --database
         case 'jq history'
             contains -- $argv[2] -o --output -d --database
+        case 'jq suspects'
+            contains -- $argv[2] --since --until -o --output -d --database
+        case 'jq bisect'
+            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
         case 'jq demo'
             contains -- $argv[2] -d --database
         case 'jq failed list'
             contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
         case 'jq failed show'
             contains -- $argv[2] -o --output -d --database
+        case 'jq failed diff'
+            contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
         case 'jq operations list'
             contains -- $argv[2] --limit --before -o --output -d --database
         case 'jq operations show'
+            contains -- $argv[2] -o --output -d --database
+        case 'jq incidents list'
+            contains -- $argv[2] --since --until -o --output -d --database
+        case 'jq incidents show'
             contains -- $argv[2] -o --output -d --database
         case 'jq policy show'
             contains -- $argv[2] --config -i --import -o --output
@@ -127,10 +137,13 @@ complete -c jq -n '__jq_argument 1 1 jq' -a apply -d 'Carry out a plan, exactly 
 complete -c jq -n '__jq_argument 1 1 jq' -a recover -d 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'
 complete -c jq -n '__jq_argument 1 1 jq' -a undo -d 'Take a retry or a discard back.'
 complete -c jq -n '__jq_argument 1 1 jq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
+complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
+complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them again in quarantine.'
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_argument 1 1 jq' -a failed -d 'Failed jobs: list them, look at one.'
 complete -c jq -n '__jq_argument 1 1 jq' -a operations -d 'The record: who changed what, when and why.'
+complete -c jq -n '__jq_argument 1 1 jq' -a incidents -d 'Deaths that belong together: when, where, why, with which jobs.'
 complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
 complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -194,6 +207,8 @@ complete -c jq -n '__jq_at jq retry' -l batch -r -f -d 'Jobs a transaction.'
 complete -c jq -n '__jq_at jq retry' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
 complete -c jq -n '__jq_at jq retry' -l delay -r -f -d 'The first runs so much later: 30s, 10m.'
 complete -c jq -n '__jq_at jq retry' -l queue-as -r -f -d 'Send them to this queue instead of their own.'
+complete -c jq -n '__jq_at jq retry' -l isolate -d 'With --safe: suspects go to the quarantine queue, not held back.'
+complete -c jq -n '__jq_at jq retry' -l quarantine -r -f -d 'The queue for suspects.'
 complete -c jq -n '__jq_at jq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
 complete -c jq -n '__jq_at jq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may take to end.'
@@ -255,6 +270,24 @@ complete -c jq -n '__jq_at jq history' -s o -l output -r -f -k -a 'table json nd
 complete -c jq -n '__jq_at jq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq history' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq suspects' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq suspects' -l all -d 'Bystanders too.'
+complete -c jq -n '__jq_at jq suspects' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq suspects' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq suspects' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq bisect' -l quarantine -r -f -d 'The queue for suspects.'
+complete -c jq -n '__jq_at jq bisect' -l max-deaths -r -f -d 'Stop after so many further deaths. [default: what halving takes, 3 for 8 jobs]'
+complete -c jq -n '__jq_at jq bisect' -l wait -r -f -d 'How long a round may take to end.'
+complete -c jq -n '__jq_at jq bisect' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq bisect' -s y -l yes -d 'Do not ask.'
+complete -c jq -n '__jq_at jq bisect' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c jq -n '__jq_at jq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq bisect' -s h -l help -d 'Show this message and exit.'
+
 complete -c jq -n '__jq_at jq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq demo' -s h -l help -d 'Show this message and exit.'
 
@@ -263,6 +296,7 @@ complete -c jq -n '__jq_at jq completions' -s h -l help -d 'Show this message an
 
 complete -c jq -n '__jq_argument 1 1 jq failed' -a list -d 'List failed jobs, the newest first.'
 complete -c jq -n '__jq_argument 1 1 jq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
+complete -c jq -n '__jq_argument 1 1 jq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
 complete -c jq -n '__jq_at jq failed' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq failed list' -l pruned -d 'Only jobs whose process lost its heartbeat.'
@@ -284,6 +318,23 @@ complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table jso
 complete -c jq -n '__jq_at jq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed show' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq failed diff' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c jq -n '__jq_at jq failed diff' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c jq -n '__jq_at jq failed diff' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c jq -n '__jq_at jq failed diff' -l died -d 'All three: jobs that died with their process.'
+complete -c jq -n '__jq_at jq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c jq -n '__jq_at jq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c jq -n '__jq_at jq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c jq -n '__jq_at jq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq failed diff' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq failed diff' -l against -r -f -d 'Compare --since .. now with the time before it: 24h long, or from a time on.'
+complete -c jq -n '__jq_at jq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
+complete -c jq -n '__jq_at jq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
+complete -c jq -n '__jq_at jq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
+complete -c jq -n '__jq_at jq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq failed diff' -s h -l help -d 'Show this message and exit.'
+
 complete -c jq -n '__jq_argument 1 1 jq operations' -a list -d 'List what was done with jq, the newest first.'
 complete -c jq -n '__jq_argument 1 1 jq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
 complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and exit.'
@@ -297,6 +348,20 @@ complete -c jq -n '__jq_at jq operations list' -s h -l help -d 'Show this messag
 complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq incidents' -a list -d 'List when processes died and why, the latest first.'
+complete -c jq -n '__jq_argument 1 1 jq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
+complete -c jq -n '__jq_at jq incidents' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq incidents list' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq incidents list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq incidents show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c jq -n '__jq_at jq policy' -s h -l help -d 'Show this message and exit.'

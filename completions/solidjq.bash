@@ -6,7 +6,7 @@ _solidjq_takes() {
     commands= options= takes= values=
     case $1 in
         solidjq)
-            commands='init grants enqueue work prune retry discard apply recover undo history demo completions failed operations policy jobs processes queues'
+            commands='init grants enqueue work prune retry discard apply recover undo history suspects bisect demo completions failed operations incidents policy jobs processes queues'
             options='-d --database --version -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
@@ -52,9 +52,9 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --keep-counters --canary --wait -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --canary | --wait | -i | --import) takes=text ;;
+                --reason | --error | --queue | --class | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import) takes=text ;;
                 --plan-out | --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
@@ -103,6 +103,23 @@ _solidjq_takes() {
                 1) takes=text ;;
             esac
             ;;
+        'solidjq suspects')
+            options='--since --until --all -o --output -d --database -h --help'
+            case ${2-} in
+                --since | --until) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq bisect')
+            options='--quarantine --max-deaths --wait --reason -y --yes --config -i --import -o --output -d --database -h --help'
+            case ${2-} in
+                --quarantine | --max-deaths | --wait | --reason | -i | --import) takes=text ;;
+                --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                1) takes=text ;;
+            esac
+            ;;
         'solidjq demo')
             options='-d --database -h --help'
             case ${2-} in
@@ -116,7 +133,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq failed')
-            commands='list show'
+            commands='list show diff'
             options='-h --help'
             ;;
         'solidjq failed list')
@@ -135,6 +152,16 @@ _solidjq_takes() {
                 [1-9]*) takes=text ;;
             esac
             ;;
+        'solidjq failed diff')
+            options='--pruned --exited --missing --died --error --queue --class --since --until --against --after --before --limit -o --output -d --database -h --help'
+            case ${2-} in
+                --error | --queue | --class | --since | --until | --against | --after | --before | --limit) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                1) takes=text ;;
+                2) takes=text ;;
+            esac
+            ;;
         'solidjq operations')
             commands='list show'
             options='-h --help'
@@ -148,6 +175,26 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq operations show')
+            options='-o --output -d --database -h --help'
+            case ${2-} in
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=text ;;
+            esac
+            ;;
+        'solidjq incidents')
+            commands='list show'
+            options='-h --help'
+            ;;
+        'solidjq incidents list')
+            options='--since --until -o --output -d --database -h --help'
+            case ${2-} in
+                --since | --until) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq incidents show')
             options='-o --output -d --database -h --help'
             case ${2-} in
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;

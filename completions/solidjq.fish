@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __solidjq_group
-    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq policy' 'solidjq jobs' 'solidjq processes' 'solidjq queues'
+    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq jobs' 'solidjq processes' 'solidjq queues'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -21,7 +21,7 @@ function __solidjq_takes
         case 'solidjq prune'
             contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'solidjq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --canary --wait --plan-out --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --config -i --import -o --output -d --database
         case 'solidjq discard'
             contains -- $argv[2] --reason --error --queue --class --since --until --max-age --limit --batch --plan-out -o --output -d --database
         case 'solidjq apply'
@@ -32,15 +32,25 @@ function __solidjq_takes
             contains -- $argv[2] --reason -o --output -d --database
         case 'solidjq history'
             contains -- $argv[2] -o --output -d --database
+        case 'solidjq suspects'
+            contains -- $argv[2] --since --until -o --output -d --database
+        case 'solidjq bisect'
+            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
         case 'solidjq demo'
             contains -- $argv[2] -d --database
         case 'solidjq failed list'
             contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
         case 'solidjq failed show'
             contains -- $argv[2] -o --output -d --database
+        case 'solidjq failed diff'
+            contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
         case 'solidjq operations list'
             contains -- $argv[2] --limit --before -o --output -d --database
         case 'solidjq operations show'
+            contains -- $argv[2] -o --output -d --database
+        case 'solidjq incidents list'
+            contains -- $argv[2] --since --until -o --output -d --database
+        case 'solidjq incidents show'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq policy show'
             contains -- $argv[2] --config -i --import -o --output
@@ -127,10 +137,13 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a apply -d 'Carry out a
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a recover -d 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a undo -d 'Take a retry or a discard back.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them again in quarantine.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a failed -d 'Failed jobs: list them, look at one.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a operations -d 'The record: who changed what, when and why.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a incidents -d 'Deaths that belong together: when, where, why, with which jobs.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -194,6 +207,8 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l batch -r -f -d 'Jobs a tr
 complete -c solidjq -n '__solidjq_at solidjq retry' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l delay -r -f -d 'The first runs so much later: 30s, 10m.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l queue-as -r -f -d 'Send them to this queue instead of their own.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l isolate -d 'With --safe: suspects go to the quarantine queue, not held back.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l quarantine -r -f -d 'The queue for suspects.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l wait -r -f -d 'How long the canary may take to end.'
@@ -255,6 +270,24 @@ complete -c solidjq -n '__solidjq_at solidjq history' -s o -l output -r -f -k -a
 complete -c solidjq -n '__solidjq_at solidjq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq history' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -l all -d 'Bystanders too.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l quarantine -r -f -d 'The queue for suspects.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l max-deaths -r -f -d 'Stop after so many further deaths. [default: what halving takes, 3 for 8 jobs]'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l wait -r -f -d 'How long a round may take to end.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -s y -l yes -d 'Do not ask.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -s h -l help -d 'Show this message and exit.'
+
 complete -c solidjq -n '__solidjq_at solidjq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq demo' -s h -l help -d 'Show this message and exit.'
 
@@ -263,6 +296,7 @@ complete -c solidjq -n '__solidjq_at solidjq completions' -s h -l help -d 'Show 
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a list -d 'List failed jobs, the newest first.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
 complete -c solidjq -n '__solidjq_at solidjq failed' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l pruned -d 'Only jobs whose process lost its heartbeat.'
@@ -284,6 +318,23 @@ complete -c solidjq -n '__solidjq_at solidjq failed show' -s o -l output -r -f -
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l died -d 'All three: jobs that died with their process.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l against -r -f -d 'Compare --since .. now with the time before it: 24h long, or from a time on.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -s h -l help -d 'Show this message and exit.'
+
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a list -d 'List what was done with jq, the newest first.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
 complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show this message and exit.'
@@ -297,6 +348,20 @@ complete -c solidjq -n '__solidjq_at solidjq operations list' -s h -l help -d 'S
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a list -d 'List when processes died and why, the latest first.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
+complete -c solidjq -n '__solidjq_at solidjq incidents' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c solidjq -n '__solidjq_at solidjq policy' -s h -l help -d 'Show this message and exit.'

@@ -1,6 +1,7 @@
 """Jobs that the tests' workers run. Each tells the test what happens to it through files in the working directory."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -69,3 +70,23 @@ def alone(name: str) -> None:
 def spawn(name: str) -> int:
     """Enqueue another job, in the queue that this worker works on."""
     return note.enqueue(name)
+
+
+@job
+def grow(megabytes: int) -> None:
+    """Take memory, one megabyte after the other, and keep it."""
+    kept = []
+    for _ in range(megabytes):
+        kept.append(bytearray(b"x" * 2**20))
+        time.sleep(0.001)
+
+
+@job
+def exceed() -> None:
+    """Ask for more address space than the process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**31, hard))
+    try:
+        bytearray(2**32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -37,7 +37,7 @@ CASES = [
     # commands
     ("jq ", ROOT_COMMANDS, FILES | {"list", "show"}),
     ("jq f", {"failed"}, REST),
-    ("jq failed ", {"list", "show"}, REST),
+    ("jq failed ", {"diff", "list", "show"}, REST),
     ("jq queues ", {"list", "pause", "resume"}, REST),
     ("jq queues p", {"pause"}, REST),
     ("jq no-such-command ", set(), ROOT_COMMANDS | FILES),
@@ -45,14 +45,14 @@ CASES = [
     # options before a command
     ("jq --d", {"--database"}, REST),
     ("jq -", {"--database", "--version", "--help"}, {"--output", "--pruned"}),
-    ("jq --database postgres://u@h:5432/q failed ", {"list", "show"}, REST),
-    ("jq --database=postgres://u@h:5432/q failed ", {"list", "show"}, REST),
-    ("jq --database 'a b' failed ", {"list", "show"}, REST),
+    ("jq --database postgres://u@h:5432/q failed ", {"diff", "list", "show"}, REST),
+    ("jq --database=postgres://u@h:5432/q failed ", {"diff", "list", "show"}, REST),
+    ("jq --database 'a b' failed ", {"diff", "list", "show"}, REST),
     ("jq -d failed queues ", {"list", "pause", "resume"}, REST),
     ("jq -dfailed queues ", {"list", "pause", "resume"}, REST),
     ("jq --version f", {"failed"}, REST),
-    ("JQ_DEBUG=1 jq failed ", {"list", "show"}, REST),
-    ("true | jq failed ", {"list", "show"}, REST),
+    ("JQ_DEBUG=1 jq failed ", {"diff", "list", "show"}, REST),
+    ("true | jq failed ", {"diff", "list", "show"}, REST),
     # options of a command
     ("jq failed list -", FAILED_OPTIONS, {"--version", "--dry-run", "list", "show"} | FILES),
     ("jq failed list --p", {"--pruned"}, REST),
@@ -99,7 +99,7 @@ CASES = [
     ("jq retry -- -", set(), {"--reason", "--output"}),
     ("jq completions -- z", {"zsh"}, REST),
     ("jq -- f", {"failed"}, REST),
-    ("jq -- failed ", {"list", "show"}, REST),
+    ("jq -- failed ", {"diff", "list", "show"}, REST),
     # the other name
     ("solidjq f", {"failed"}, REST),
     ("solidjq --database x failed list -o nd", {"ndjson"}, REST),
@@ -314,7 +314,7 @@ def test_offers(shell: Shell, typed: str, present: set[str], absent: set[str] | 
 @pytest.mark.parametrize("setting", ["COMP_WORDBREAKS=' '", "COMP_WORDBREAKS=${COMP_WORDBREAKS//=}", "set -u", "IFS=,"])
 def test_bash_with_other_settings(tmp_path: Path, setting: str) -> None:
     with closing(Bash(tmp_path, setting)) as bash:
-        assert bash.candidates("jq --database postgres://u@h:5432/q failed ") == {"list", "show"}
+        assert bash.candidates("jq --database postgres://u@h:5432/q failed ") == {"diff", "list", "show"}
         assert bash.candidates("jq failed list --output=nd") == {"ndjson"}
         assert bash.candidates("jq failed list -ond") == {"-ondjson"}
         assert bash.candidates("jq retry --rea") == {"--reason"}
@@ -341,7 +341,7 @@ def test_bash_without_compopt_names_files_itself(tmp_path: Path) -> None:
 def test_zsh_loads_the_script_after_compinit(tmp_path: Path, load: str) -> None:
     needs("zsh")
     with closing(Zsh(tmp_path, before=f"JQ={COMPLETIONS}/_jq", more=load)) as zsh:
-        assert zsh.candidates("jq failed ") == {"list", "show"}
+        assert zsh.candidates("jq failed ") == {"diff", "list", "show"}
         assert zsh.candidates("solidjq failed list -o nd") == {"ndjson"}
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
-from solidjq import Database, schema
+from solidjq import Database, ledger, schema
 from solidjq.init import MIGRATIONS, initialize
 from support import add_jobs, plain_jobs, rows
 
@@ -121,3 +121,26 @@ def test_the_tables_are_those_that_rails_makes(kind: str, bare: Database) -> Non
 def _versions(database: Database) -> list[dict[str, Any]]:
     with database.read() as connection:
         return [dict(row) for row in connection.execute(schema.schema_migrations.select()).mappings()]
+
+
+def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
+    """Version 1 had no deaths; a program that needs them takes such a ledger for none until jq init has run."""
+    initialize(bare)
+    fresh = definitions(bare)
+    with bare.write() as connection:
+        schema.deaths.drop(connection)
+        next(index for index in schema.crashes.indexes if "death_id" in str(index.name)).drop(connection)
+        for column in ("death_id", "started_at", "growth"):
+            connection.execute(text(f"ALTER TABLE jq_crashes DROP COLUMN {column}"))
+        connection.execute(text("DELETE FROM jq_schema_migrations WHERE version = 2"))
+    with bare.read() as connection:
+        assert not ledger.exists(connection)
+    done = initialize(bare)
+    assert (done.created, done.migrated) == (["jq_deaths"], ["2 deaths"])
+    assert _unordered(definitions(bare)) == _unordered(fresh)
+    assert [row["version"] for row in _versions(bare)] == [1, 2]
+
+
+def _unordered(found: dict[str, Any]) -> dict[str, Any]:
+    """Take the order of the columns away: added ones stand last."""
+    return {name: (sorted(map(str, columns)), *rest) for name, (columns, *rest) in found.items()}

@@ -24,7 +24,7 @@ from solidjq.processes import list_processes
 from solidjq.schema import claimed, failed, failures, jobs, operations, processes, ready, scheduled, semaphores
 from support import Retried, Shell, add_jobs, retry_jobs, rows
 
-JQ_TABLES = ["jq_crashes", "jq_failures", "jq_operations", "jq_schema_migrations"]
+JQ_TABLES = ["jq_crashes", "jq_deaths", "jq_failures", "jq_operations", "jq_schema_migrations"]
 
 
 @dataclass

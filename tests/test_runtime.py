@@ -457,7 +457,7 @@ def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime) -> None:
     """Kill -9 worker after worker under load, retry what died, until everything has finished."""
     ids = add_jobs(runtime.database, *(NewJob(class_name="note", args=[number]) for number in range(2000)))
     runtime.start("--processes", "2", "--threads", "3", heartbeat=0.1, threshold=2)
-    for _ in range(5):
+    for _ in range(3):
         pid = until(lambda: catch_with_jobs(runtime), "a worker holds jobs")
         state_of_each(runtime.database)
         kill(pid, signal.SIGKILL)

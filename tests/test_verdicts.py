@@ -152,4 +152,4 @@ def test_terms_are_read_as_they_were_written() -> None:
 
 def test_every_verdict_says_what_it_means() -> None:
     assert all(each.meaning for each in Verdict)
-    assert [each for each in Verdict if each.moves] == [Verdict.RETRY, Verdict.DISCARD]
+    assert [each for each in Verdict if each.moves] == [Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE]

@@ -7,12 +7,14 @@ import typer
 from solidjq_cli import config
 from solidjq_cli.commands import (
     apply,
+    bisect,
     completions,
     demo,
     enqueue,
     failed,
     grants,
     history,
+    incidents,
     init,
     jobs,
     operations,
@@ -22,6 +24,7 @@ from solidjq_cli.commands import (
     queues,
     recover,
     retry,
+    suspects,
     work,
 )
 from solidjq_cli.exits import MEANINGS
@@ -86,6 +89,9 @@ apply.add_to(app)
 recover.add_to(app)
 operations.add_to(app)
 history.add_to(app)
+incidents.add_to(app)
+suspects.add_to(app)
+bisect.add_to(app)
 policy.add_to(app)
 jobs.add_to(app)
 processes.add_to(app)

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from solidjq.bisecting import Standing
+    from solidjq.causes import Finding
+    from solidjq.deaths import DeathRecord
     from solidjq.failures import ErrorInfo, Failure
     from solidjq.history import Event
+    from solidjq.incidents import Incident
     from solidjq.ledger import OperationView
     from solidjq.lookup import JobView
     from solidjq.processes import Process
     from solidjq.pruning import Pruned
     from solidjq.queues import Queue
+    from solidjq.suspects import ClassScore, JobScore
     from solidjq.undoing import Undone
     from solidjq.verdicts import Decision, Verdict
 
@@ -288,6 +293,116 @@ def events() -> "Fields[Event]":
             Column("actor", lambda e: e.actor, "WHO", wide=True),
         ),
         lambda e: [e.job_id],
+    )
+
+
+def incidents() -> "Fields[Incident]":
+    """Fields of an incident."""
+    return Fields(
+        (
+            Column("incident", lambda i: i.name, "INCIDENT"),
+            Column("at", lambda i: i.at, "LAST SIGN"),
+            Column("cause", lambda i: i.finding.cause.value, "CAUSE"),
+            Column("confidence", lambda i: i.finding.confidence.value, "SURE"),
+            Column("processes", lambda i: len(i.deaths), "PROCESSES"),
+            Column("jobs", lambda i: len(i.jobs), "JOBS"),
+            Column("hosts", lambda i: i.hosts, "HOSTS", wide=True),
+            Column("classes", lambda i: i.classes, "CLASSES", wide=True),
+            Column("noticed_at", lambda i: i.noticed_at),
+            Column("charged", lambda i: i.charged),
+        ),
+        lambda i: i.job_ids,
+    )
+
+
+def incident_details() -> "Fields[Incident]":
+    """Fields of an incident, with all evidence."""
+    return Fields(
+        (
+            *incidents().columns,
+            Column("facts", lambda i: list(i.finding.used)),
+            Column("missing", lambda i: list(i.finding.missing)),
+            Column("next", lambda i: i.finding.cause.advice),
+            Column("job_ids", lambda i: i.job_ids),
+            Column("deaths", lambda i: list(map(_death, i.deaths, i.findings))),
+        ),
+        lambda i: i.job_ids,
+    )
+
+
+def _death(death: "DeathRecord", finding: "Finding") -> dict[str, Any]:
+    return {
+        "death": death.name,
+        "source": death.source.value,
+        "how": death.how.value,
+        "cause": finding.cause.value,
+        "confidence": finding.confidence.value,
+        "facts": list(finding.used),
+        "missing": list(finding.missing),
+        "kind": death.kind,
+        "name": death.process_name,
+        "hostname": death.hostname,
+        "pid": death.pid,
+        "process_id": death.process_id,
+        "supervisor_id": death.supervisor_id,
+        "started_at": death.started_at,
+        "last_heartbeat_at": death.last_heartbeat_at,
+        "noticed_at": death.noticed_at,
+        "exit_status": death.exit_status,
+        "signal": death.signal,
+        "evidence": dict(death.evidence),
+        "jobs": [
+            {
+                "job_id": job.job_id,
+                "class_name": job.class_name,
+                "failure_id": job.failure_id,
+                "started_at": job.started_at,
+                "growth": job.growth,
+            }
+            for job in death.jobs
+        ],
+    }
+
+
+class Suspect(NamedTuple):
+    """A job or a class with its score, and the jobs that stand for it."""
+
+    kind: str
+    score: "JobScore | ClassScore"
+    job_ids: list[int]
+
+
+def suspects() -> "Fields[Suspect]":
+    """Fields of a suspect."""
+    return Fields(
+        (
+            Column("standing", lambda s: s.score.standing.value, "STANDING"),
+            Column("kind", lambda s: s.kind, "KIND"),
+            Column("name", lambda s: s.score.name, "NAME", wide=True),
+            Column("class_name", lambda s: getattr(s.score, "class_name", s.score.name)),
+            Column("deaths", lambda s: s.score.deaths, "DEATHS"),
+            Column("alone", lambda s: s.score.alone, "ALONE"),
+            Column("score", lambda s: round(s.score.score, 2), "SCORE"),
+            Column("reasons", lambda s: list(s.score.reasons), "WHY", wide=True),
+            Column("job_ids", lambda s: s.job_ids),
+        ),
+        lambda s: s.job_ids,
+    )
+
+
+def bisections() -> "Fields[Standing]":
+    """Fields of how a bisect stands."""
+    return Fields(
+        (
+            Column("stage", lambda b: b.stage.value, "STAGE"),
+            Column("suspects", lambda b: list(b.suspects), "SUSPECTS", wide=True),
+            Column("deaths", lambda b: b.deaths, "DEATHS"),
+            Column("on_trial", lambda b: list(b.on_trial)),
+            Column("waiting", lambda b: list(b.waiting)),
+            Column("died", lambda b: list(b.died)),
+            Column("operation_id", lambda b: b.operation_id, "OPERATION"),
+        ),
+        lambda b: list(b.suspects),
     )
 
 

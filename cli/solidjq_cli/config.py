@@ -37,6 +37,7 @@ ImportOption = Annotated[
     list[str] | None,
     typer.Option("--import", "-i", metavar="MODULE", help="A module with @job functions; may be repeated."),
 ]
+ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
 OutputOption = Annotated[
     Output,
     typer.Option("--output", "-o", help="How to print: for people (table), or for scripts."),

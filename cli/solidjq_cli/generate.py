@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
 
+from solidjq.causes import RULES, Cause
 from solidjq.states import MOVES, State
 from solidjq_cli.completion_scripts import PROGRAMS, Argument, Command, Option, script, tree
 from solidjq_cli.exits import MEANINGS
@@ -43,6 +44,7 @@ def files() -> dict[str, str]:
         **{f"completions/{program}.fish": script("fish", program) for program in PROGRAMS},
         "docs/cli.md": _lines(_cli(tree())),
         "docs/states.md": _lines(_states()),
+        "docs/causes.md": _lines(_causes()),
     }
 
 
@@ -143,6 +145,34 @@ def _dot(state: State | None) -> str:
 
 def _word(state: State | None) -> str:
     return state.value if state else "(no job)"
+
+
+# -- docs/causes.md ---------------------------------------------------------------------------------------------------
+
+
+def _causes() -> Iterator[str]:
+    yield from (_GENERATED, "", "# Why processes die", "")
+    yield "`jq incidents` puts each death down to a cause, with how sure that is and the facts it rests on."
+    yield from ("", "| sure | means |", "|---|---|")
+    yield "| certain | the facts leave nothing else |"
+    yield "| likely | the facts fit, and hardly fit anything else |"
+    yield "| possible | the facts fit, and fit other causes too |"
+    yield from ("", "## The causes")
+    for cause in Cause:
+        yield from ("", f"### {cause.value}", "", _markdown(cause.meaning), "")
+        yield f"**What next:** {_markdown(cause.advice)}"
+        if cause.outside:
+            yield from ("", "It comes from outside: no job is charged with it.")
+    yield from ("", "## The rules", "", "The first that finds its facts decides.", "")
+    yield from ("| cause | sure | when |", "|---|---|---|")
+    yield from (f"| {rule.cause.value} | {rule.confidence.value} | {_cell(rule.when)} |" for rule in RULES)
+    yield from ("", "## What the evidence is", "")
+    yield "`jq work` writes a sample into the process's row with each heartbeat: memory, the control group's use,"
+    yield "limit and count of processes killed for memory, memory pressure, clocks, the jobs in flight. Its supervisor"
+    yield "adds how a child ended and the stacks that a crash left; a prune adds what it saw of the host and of the"
+    yield "other processes. All of it stays in `jq_deaths`. Of a death that Rails recorded only the failures remain:"
+    yield "their text, when they failed, and which processes went on. That can tell a signal, a status, a whole host or"
+    yield "fleet, never memory."
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,14 +24,12 @@ class Tally:
     """Counts of what was decided, in constant memory."""
 
     groups: Groups = field(default_factory=Counter)
-    ready: int = 0
     scheduled: int = 0
-    discarded: int = 0
 
     @property
     def moved(self) -> int:
         """How many jobs were moved, or would be."""
-        return self.ready + self.scheduled + self.discarded
+        return sum(count for (verdict, _, _), count in self.groups.items() if verdict.moves)
 
     @property
     def held(self) -> int:
@@ -40,15 +38,9 @@ class Tally:
 
     def add(self, decisions: "Iterable[Decision]") -> "Iterator[Decision]":
         """Count decisions on their way."""
-        from solidjq.verdicts import Verdict  # noqa: PLC0415
-
         for decision in decisions:
             self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += 1
-            if decision.verdict is Verdict.RETRY:
-                self.scheduled += decision.scheduled
-                self.ready += not decision.scheduled
-            elif decision.verdict is Verdict.DISCARD:
-                self.discarded += 1
+            self.scheduled += decision.verdict.moves and decision.scheduled
             yield decision
 
     def count(self, batches: "Iterable[list[Decision]]") -> None:
@@ -57,15 +49,20 @@ class Tally:
             for _ in self.add(batch):
                 pass
 
-    def held_by(self, *verdicts: "Verdict") -> int:
+    def with_verdict(self, *verdicts: "Verdict") -> int:
         """Return how many jobs got one of these verdicts."""
         return sum(count for (verdict, _, _), count in self.groups.items() if verdict in verdicts)
 
     def words(self) -> str:
         """Say in one line what was done."""
-        if self.discarded:
-            return f"discarded {self.discarded} jobs"
-        return f"retried {self.moved} jobs: {self.ready} ready, {self.scheduled} scheduled"
+        from solidjq.verdicts import Verdict  # noqa: PLC0415
+
+        if discarded := self.with_verdict(Verdict.DISCARD):
+            return f"discarded {discarded} jobs"
+        isolated = self.with_verdict(Verdict.ISOLATE)
+        apart = f"; {isolated} of them in quarantine" if isolated else ""
+        ready = self.moved - self.scheduled
+        return f"retried {self.moved} jobs: {ready} ready, {self.scheduled} scheduled{apart}"
 
 
 def show(
@@ -102,12 +99,12 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
 
 
 @contextmanager
-def interruptible(tally: Tally) -> Iterator[None]:
+def interruptible(words: Callable[[], str]) -> Iterator[None]:
     """Say on Ctrl-C what was done until then, and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        note(f"interrupted; {tally.words()}; to go on with the rest, run the same command again")
+        note(f"interrupted; {words()}; to go on with the rest, run the same command again")
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 

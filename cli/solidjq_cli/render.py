@@ -75,9 +75,17 @@ def details(items: Iterable[T], fields: "Fields[T]", output: Output) -> int:
                 sys.stdout.writelines(f"  {_flat(part)}\n" for part in value)
             else:
                 when = f" ({age(value)})" if isinstance(value, datetime) and sys.stdout.isatty() else ""
-                sys.stdout.write(f"{column.name + ':':<20}{_flat(value)}{when}\n")
+                sys.stdout.write(f"{column.name + ':':<20}{_listed(value)}{when}\n")
     sys.stdout.flush()
     return count
+
+
+def lines(text: Iterable[str]) -> None:
+    """Print lines of text for a person, whatever hides in them."""
+    from solidjq.text import mask_secrets, printable  # noqa: PLC0415
+
+    sys.stdout.writelines(f"{mask_secrets(printable(line))}\n" for line in text)
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -213,7 +221,14 @@ def _cell(value: Any) -> str:
         case None:
             return "-"
         case _:
-            return _flat(value)
+            return _listed(value)
+
+
+def _listed(value: Any) -> str:
+    """Write a value for a person: names one after the other instead of JSON."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return ", ".join(map(_flat, value))
+    return "-" if value == [] else _flat(value)
 
 
 def rfc3339(time: datetime) -> str:

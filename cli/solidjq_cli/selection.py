@@ -9,7 +9,9 @@ import typer
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
+    from solidjq import Database
     from solidjq.failures import Filter
+    from solidjq.incidents import Incident
 
 PrunedOption = Annotated[bool, typer.Option("--pruned", help="Only jobs whose process lost its heartbeat.")]
 ExitedOption = Annotated[bool, typer.Option("--exited", help="Only jobs whose process was seen to exit.")]
@@ -28,6 +30,17 @@ SinceOption = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Failed then or later: 15m, 2h, 3d, or a time.")
 ]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Failed before then.")]
+
+
+def find_incidents(database: "Database", since: str, until: str | None) -> "list[Incident]":
+    """Find the incidents noticed between these times. Raises UsageError for a time that is none."""
+    from solidjq import incidents  # noqa: PLC0415
+
+    now = database.now()
+    earliest = parse_time(since, now, "--since")
+    latest = None if until is None else parse_time(until, now, "--until")
+    with database.read() as connection:
+        return incidents.find_incidents(connection, since=earliest, until=latest)
 
 
 def make_filter(

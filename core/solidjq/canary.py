@@ -8,6 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from solidjq.batching import in_batches
 from solidjq.database import Database
+from solidjq.dialects import among
 from solidjq.failures import is_death
 from solidjq.schema import failed, jobs
 
@@ -46,11 +47,11 @@ def look(connection: Connection, job_ids: Collection[int]) -> Outcome:
     """Say how these jobs stand now."""
     died = lost = unfinished = 0
     for batch in in_batches(job_ids):
-        deaths = select(func.count()).where(failed.c.job_id.in_(batch))
+        deaths = select(func.count()).where(among(failed.c.job_id, batch))
         died += connection.scalar(deaths.where(is_death())) or 0
         lost += connection.scalar(deaths) or 0
         unfinished += (
-            connection.scalar(select(func.count()).where(jobs.c.id.in_(batch), jobs.c.finished_at.is_(None))) or 0
+            connection.scalar(select(func.count()).where(among(jobs.c.id, batch), jobs.c.finished_at.is_(None))) or 0
         )
     waiting = unfinished - lost
     return Outcome(waiting, died, lost - died, len(job_ids) - waiting - lost)

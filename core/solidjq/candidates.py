@@ -11,13 +11,17 @@ from sqlalchemy import ColumnElement, Connection, Table, exists, false, func, or
 from solidjq import crashes, ledger, processes
 from solidjq.dialects import among, utcnow
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.suspects import NO_SUSPICION, Suspicion
 from solidjq.verdicts import Candidate
 
 
-def find_candidates(connection: Connection, failure_ids: Collection[int]) -> list[Candidate]:
+def find_candidates(
+    connection: Connection, failure_ids: Collection[int], suspicion: Suspicion = NO_SUSPICION
+) -> list[Candidate]:
     """Return what is known of these failures, those that are there, in id order.
 
-    Most jobs died once and stand alone: only for the others more is read.
+    ``suspicion`` says which classes' deaths are to be looked at too. Most jobs died once and stand alone: only for the
+    others more is read.
     """
     twin = jobs.alias()
     kept = ledger.exists(connection)
@@ -33,7 +37,7 @@ def find_candidates(connection: Connection, failure_ids: Collection[int]) -> lis
             jobs.c.concurrency_key.is_not(None).label("limited"),
             jobs.c.finished_at.is_not(None).label("finished"),
             func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
-            (crashes.more_is_known(socket.gethostname()) if kept else false()).label("crashed"),
+            (crashes.more_is_known(socket.gethostname(), suspicion.classes) if kept else false()).label("crashed"),
             exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id).label("shared"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)

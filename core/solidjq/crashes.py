@@ -8,14 +8,14 @@ that exact, however often and by whomever it is seen.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from sqlalchemy import ColumnElement, Connection, String, cast, exists, func, literal, null, or_, select
+from sqlalchemy import ColumnElement, Connection, String, cast, exists, func, literal, or_, select
 
 from solidjq import ledger
-from solidjq.batching import BATCH
+from solidjq.batching import BATCH, in_batches
 from solidjq.database import Database
 from solidjq.dialects import among, insert_new, utcnow
 from solidjq.failures import Death, is_death, parse_error
@@ -38,6 +38,12 @@ class Crash:
     hostname: str | None = None
     pid: int | None = None
     last_heartbeat_at: datetime | None = None
+    death_id: int | None = None
+
+    @property
+    def key(self) -> int | str:
+        """Name its death: jq_deaths.id, else the error, which jobs that died together share."""
+        return self.evidence or "" if self.death_id is None else self.death_id
 
     @property
     def process(self) -> object | None:
@@ -61,26 +67,28 @@ def subject_of(job_id: int, active_job_id: str | None) -> str:
     return active_job_id if active_job_id is not None else f"job {job_id}"
 
 
-def count(
-    connection: Connection,
-    which: ColumnElement[bool],
-    *,
-    hostname: str | None = None,
-    pid: int | None = None,
-    last_heartbeat_at: datetime | None = None,
-) -> None:
-    """Count those of these failures that are crashes and were not counted before; say whose death it was, if known."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose death it was, as far as we know it ourselves; the host and pid of a process that may be alive after all."""
+
+    death_id: int | None = None
+    hostname: str | None = None
+    pid: int | None = None
+    last_heartbeat_at: datetime | None = None
+
+
+UNKNOWN = Origin()
+
+
+def count(connection: Connection, which: ColumnElement[bool], origin: Origin = UNKNOWN) -> None:
+    """Count those of these failures that are crashes and were not counted before."""
     copied = {
         crashes.c.subject: subject(),
         crashes.c.failure_id: failed.c.id,
         crashes.c.job_id: failed.c.job_id,
         crashes.c.class_name: jobs.c.class_name,
         crashes.c.evidence: func.substr(failed.c.error, 1, EVIDENCE),
-        crashes.c.hostname: null() if hostname is None else literal(hostname),
-        crashes.c.pid: null() if pid is None else literal(pid),
-        crashes.c.last_heartbeat_at: null()
-        if last_heartbeat_at is None
-        else literal(last_heartbeat_at, crashes.c.last_heartbeat_at.type),
+        **{crashes.c[key]: cast(value, crashes.c[key].type) for key, value in asdict(origin).items()},
         crashes.c.crashed_at: func.coalesce(failed.c.created_at, utcnow()),
     }
     rows = (
@@ -92,18 +100,10 @@ def count(
     insert_new(connection, crashes, [column.name for column in copied], rows)
 
 
-def count_if_kept(
-    connection: Connection,
-    job_ids: Collection[int],
-    *,
-    hostname: str | None = None,
-    pid: int | None = None,
-    last_heartbeat_at: datetime | None = None,
-) -> None:
-    """Count the crashes of jobs that just failed, where the database has a ledger."""
-    if job_ids and ledger.exists(connection):
-        which = among(failed.c.job_id, job_ids)
-        count(connection, which, hostname=hostname, pid=pid, last_heartbeat_at=last_heartbeat_at)
+def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin = UNKNOWN) -> None:
+    """Count the crashes of jobs that just failed. Call it where the database has a ledger."""
+    for batch in in_batches(job_ids):
+        count(connection, among(failed.c.job_id, batch), origin)
 
 
 def count_all(database: Database) -> None:
@@ -126,13 +126,15 @@ def _count_some(connection: Connection, above: int) -> list[int]:
     return list(ids)
 
 
-def more_is_known(hostname: str) -> ColumnElement[bool]:
+def more_is_known(hostname: str, suspects: Collection[str] = ()) -> ColumnElement[bool]:
     """Hold, in SQL, for the failed jobs of which a crash tells more than their own failure does.
 
-    That is an earlier crash, or a process that may live: one of ``hostname``, or one that is registered.
+    That is an earlier crash, a process that may live (one of ``hostname``, or one that is registered), or the death of
+    a job whose class is among ``suspects``.
     """
     registered = exists().where(processes.c.pid == crashes.c.pid, processes.c.hostname == crashes.c.hostname)
-    tells = or_(crashes.c.failure_id != failed.c.id, crashes.c.hostname == hostname, registered)
+    suspected = jobs.c.class_name.in_(suspects)
+    tells = or_(crashes.c.failure_id != failed.c.id, crashes.c.hostname == hostname, registered, suspected)
     return exists().where(crashes.c.subject == subject(), tells)
 
 
@@ -149,6 +151,7 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
             crashes.c.hostname,
             crashes.c.pid,
             crashes.c.last_heartbeat_at,
+            crashes.c.death_id,
         )
         .where(among(crashes.c.subject, subjects))
         .order_by(crashes.c.failure_id)

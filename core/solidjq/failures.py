@@ -241,7 +241,7 @@ def newest(connection: Connection) -> int:
 def page_of_ids(connection: Connection, chosen: Filter, *, above: int, top: int, limit: int) -> list[int]:
     """Return the next ``limit`` failure_ids that a filter takes, the oldest first, from ``above`` to ``top``."""
     query = select(failed.c.id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-    chosen_ids = query.where(failed.c.id > above, failed.c.id <= top, *_conditions(chosen, None))
+    chosen_ids = query.where(failed.c.id > above, failed.c.id <= top, *conditions(chosen))
     return list(connection.scalars(chosen_ids.order_by(failed.c.id).limit(limit)))
 
 
@@ -249,16 +249,14 @@ def ids_of(connection: Connection, job_ids: Collection[int], chosen: Filter) -> 
     """Return the failure_ids of these jobs, those that have failed and that the filter takes."""
     query = select(failed.c.id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
     return list(
-        connection.scalars(
-            query.where(among(failed.c.job_id, job_ids), *_conditions(chosen, None)).order_by(failed.c.id)
-        )
+        connection.scalars(query.where(among(failed.c.job_id, job_ids), *conditions(chosen)).order_by(failed.c.id))
     )
 
 
 def count_failures(connection: Connection, chosen: Filter, *, after: int | None = None) -> int:
     """Count the failures that a filter takes, those below the failure_id ``after``."""
     counted = select(func.count()).select_from(failed.join(jobs, jobs.c.id == failed.c.job_id))
-    return connection.scalar(counted.where(*_conditions(chosen, after))) or 0
+    return connection.scalar(counted.where(*conditions(chosen, after))) or 0
 
 
 _COLUMNS = select(
@@ -276,7 +274,7 @@ _COLUMNS = select(
 
 
 def _page(connection: Connection, chosen: Filter, after: int | None, limit: int) -> Sequence[Any]:
-    query = _COLUMNS.where(*_conditions(chosen, after)).order_by(failed.c.id.desc()).limit(limit)
+    query = _COLUMNS.where(*conditions(chosen, after)).order_by(failed.c.id.desc()).limit(limit)
     return connection.execute(query).all()
 
 
@@ -285,7 +283,8 @@ def _failure(row: Any) -> Failure:
     return Failure(**{**values, "error": parse_error(values["error"])})
 
 
-def _conditions(chosen: Filter, after: int | None) -> Iterator[ColumnElement[bool]]:
+def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnElement[bool]]:
+    """Say in SQL what a filter takes, of failures below the failure_id ``after``; for a query on failed and jobs."""
     if after is not None:
         yield failed.c.id < after
     if chosen.deaths:

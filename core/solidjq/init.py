@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, MetaData, Table, func, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
 from solidjq import dialects, grants, schema, urls
 from solidjq.database import Database
@@ -43,8 +44,22 @@ def _nothing(_connection: Connection) -> None:
     """Version 1 is what a fresh ``jq init`` makes."""
 
 
+def _add_deaths(connection: Connection) -> None:
+    """Tie crashes to deaths; the table of deaths itself is made with whatever else is missing."""
+    if not inspect(connection).has_table(schema.crashes.name):  # an interrupted init; it is made as it is now
+        return
+    present = {column["name"] for column in inspect(connection).get_columns(schema.crashes.name)}
+    for column in (schema.crashes.c.death_id, schema.crashes.c.started_at, schema.crashes.c.growth):
+        if column.name not in present:  # MySQL keeps what an interrupted init has added
+            written = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {schema.crashes.name} ADD COLUMN {written}")
+
+
 # A fresh database gets the tables as schema.py has them and every version's stamp; an older one gets what it lacks.
-MIGRATIONS = (Migration(1, "operations, archived failures, crashes", _nothing),)
+MIGRATIONS = (
+    Migration(1, "operations, archived failures, crashes", _nothing),
+    Migration(2, "deaths", _add_deaths),
+)
 
 
 class Initialized(NamedTuple):
@@ -108,8 +123,8 @@ def _bring_up_to_date(connection: Connection) -> Initialized:
     existing = set(inspect(connection).get_table_names())
     created = _create_missing(connection, schema.solid_queue, existing)
     fresh = schema.schema_migrations.name not in existing
-    _create_missing_indexes(connection, existing)
-    created += _create_missing(connection, schema.jq, existing)
+    if fresh:
+        created += _create_missing(connection, schema.jq, existing)
     done = set(connection.scalars(select(schema.schema_migrations.c.version)))
     pending = [migration for migration in MIGRATIONS if migration.version not in done]
     for migration in pending:
@@ -120,6 +135,10 @@ def _bring_up_to_date(connection: Connection) -> Initialized:
                 version=migration.version, name=migration.name, applied_at=dialects.utcnow()
             )
         )
+    if not fresh:
+        # Last: whoever finds the youngest table may use all that belongs to it.
+        created += _create_missing(connection, schema.jq, existing)
+    _create_missing_indexes(connection, existing)
     return Initialized(created, [] if fresh else [f"{m.version} {m.name}" for m in pending])
 
 

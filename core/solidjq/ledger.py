@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, inspect, literal, select, updat
 
 from solidjq.dialects import among, inserted_id, utcnow
 from solidjq.errors import LedgerMissingError
-from solidjq.schema import failed, failures, jobs, operations
+from solidjq.schema import deaths, failed, failures, jobs, operations
 from solidjq.text import mask_secrets
 
 
@@ -88,14 +88,16 @@ class Operation:
 
 
 def exists(connection: Connection) -> bool:
-    """Tell whether the ``jq_`` tables are there."""
-    return inspect(connection).has_table(operations.name)
+    """Tell whether the ``jq_`` tables are there, the youngest included: an older set lacks what we would write."""
+    return inspect(connection).has_table(deaths.name)
 
 
 def require(connection: Connection) -> None:
     """Raise LedgerMissingError unless the ``jq_`` tables are there."""
     if not exists(connection):
-        raise LedgerMissingError("this keeps a record of what it changes, and its tables are missing; run: jq init")
+        raise LedgerMissingError(
+            "this keeps a record of what it changes, and its tables are missing or out of date; run: jq init"
+        )
 
 
 def archive(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:

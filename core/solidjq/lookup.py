@@ -8,10 +8,12 @@ from datetime import datetime
 from sqlalchemy import Connection, or_, select
 
 from solidjq.batching import in_batches
+from solidjq.dialects import among
 from solidjq.schema import blocked, claimed, failed, jobs, processes, ready, scheduled
 from solidjq.states import State
 
 _BIGINT = 2**63
+_DIGITS = 100  # that an id may have, zeros before it included; Python refuses to read thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def _find(connection: Connection, ids: list[str], found: dict[str, list[JobView]
     for text in ids:
         if (number := _number(text)) is not None:
             by_number[number].append(text)
-    query = _QUERY.where(or_(jobs.c.id.in_(by_number), jobs.c.active_job_id.in_(ids))).order_by(jobs.c.id)
+    query = _QUERY.where(or_(among(jobs.c.id, by_number), among(jobs.c.active_job_id, ids))).order_by(jobs.c.id)
     for row in connection.execute(query):
         values = row._asdict()
         held = {state: values.pop(state.name) for state in _TABLES}
@@ -69,7 +71,7 @@ def _find(connection: Connection, ids: list[str], found: dict[str, list[JobView]
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and int(text) < _BIGINT else None
+    return int(text) if len(text) <= _DIGITS and text.isascii() and text.isdigit() and int(text) < _BIGINT else None
 
 
 _TABLES = {

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from solidjq import ledger, retrying
 from solidjq.batching import in_batches
 from solidjq.database import Database
+from solidjq.dialects import among
 from solidjq.errors import UsageError
 from solidjq.policy import BUILT_IN, Policy
 from solidjq.retrying import Expected
@@ -124,7 +125,7 @@ def _left(database: Database, plan: Plan) -> Iterator[Expected]:
                     .join(operations, operations.c.id == failures.c.operation_id)
                     .where(
                         operations.c.plan == plan.id,
-                        failures.c.failure_id.in_([each.failure_id for each in batch]),
+                        among(failures.c.failure_id, [each.failure_id for each in batch]),
                         failures.c.restored_by.is_(None),
                     )
                 )

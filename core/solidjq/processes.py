@@ -55,7 +55,7 @@ def register(
             name=name,
             pid=pid,
             hostname=hostname,
-            metadata=json.dumps(metadata, separators=(",", ":")),
+            metadata=_json(metadata),
             supervisor_id=supervisor_id,
             last_heartbeat_at=utcnow(),
             created_at=utcnow(),
@@ -64,9 +64,15 @@ def register(
     return inserted_id(result)
 
 
-def heartbeat(connection: Connection, process_id: int) -> bool:
-    """Say that the process is alive. False if its row is gone: it was pruned and must stop."""
+def _json(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, separators=(",", ":"))
+
+
+def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, Any] | None = None) -> bool:
+    """Say that the process is alive, and what it tells of itself. False if its row is gone: pruned, it must stop."""
     beat = update(processes).where(processes.c.id == process_id).values(last_heartbeat_at=utcnow())
+    if metadata is not None:
+        beat = beat.values(metadata=_json(metadata))
     return connection.execute(beat).rowcount > 0
 
 

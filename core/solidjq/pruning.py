@@ -3,20 +3,21 @@
 The job may be what killed its process; putting it back by itself would be a crash loop (Solid Queue's own rule).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, or_, select
 
-from solidjq import crashes
+from solidjq import crashes, deaths, ledger
 from solidjq.batching import BATCH
 from solidjq.concurrency import UNKNOWN, Limits
 from solidjq.database import Database
-from solidjq.dialects import ago
+from solidjq.dialects import ago, among
 from solidjq.endings import fail, held_by
 from solidjq.failures import exit_error, missing_error, pruned_error
+from solidjq.samples import look_here, sample_of
 from solidjq.schema import claimed, processes
 
 Record = Callable[[Connection, int], None]  # is told in each transaction how many jobs it moved
@@ -54,18 +55,25 @@ def prune(
     excluding: int | None = None,
     limits: Limits = UNKNOWN,
     record: Record | None = None,
+    witness: Mapping[str, object] | None = None,
 ) -> Iterator[Pruned]:
     """Prune every process whose last heartbeat is ``threshold`` seconds old or older by the database's clock.
 
     One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
-    prune at once; each process is pruned by one of them. ``excluding`` spares the process that prunes.
+    prune at once; each process is pruned by one of them. ``excluding`` spares the process that prunes. ``witness`` is
+    what the pruning program adds to the evidence of each death (see deaths.py).
     """
-    while pruned := database.transact(_prune_one, threshold, excluding, limits, record):
+    while pruned := database.transact(_prune_one, threshold, excluding, limits, record, witness or {}):
         yield pruned
 
 
 def _prune_one(
-    connection: Connection, threshold: float, excluding: int | None, limits: Limits, record: Record | None
+    connection: Connection,
+    threshold: float,
+    excluding: int | None,
+    limits: Limits,
+    record: Record | None,
+    witness: Mapping[str, object],
 ) -> Pruned | None:
     query = _dead(threshold).limit(1).with_for_update(skip_locked=True)
     if excluding is not None:
@@ -77,7 +85,15 @@ def _prune_one(
     beat = pruned.last_heartbeat_at
     error = missing_error() if beat is None else pruned_error(beat)
     pruned.job_ids.extend(fail(connection, held_by(row.id), error, limits))
-    crashes.count_if_kept(connection, pruned.job_ids, hostname=pruned.hostname, pid=pruned.pid, last_heartbeat_at=beat)
+    if ledger.exists(connection):
+        process = _row_of(connection, row.id)
+        evidence = {
+            **witness,
+            "threshold": threshold,
+            "here": look_here(process.hostname, process.pid, sample_of(process.metadata)),
+            "fleet": deaths.survivors(connection, process, threshold),
+        }
+        _count(connection, pruned.job_ids, process, deaths.Source.PRUNE, evidence)
     connection.execute(delete(processes).where(processes.c.id == row.id))
     if record is not None:
         record(connection, len(pruned.job_ids))
@@ -85,16 +101,58 @@ def _prune_one(
 
 
 def fail_exited(
-    connection: Connection, process_id: int, *, pid: int, returncode: int, limits: Limits = UNKNOWN
+    connection: Connection,
+    process_id: int,
+    *,
+    pid: int,
+    returncode: int,
+    limits: Limits = UNKNOWN,
+    witness: Mapping[str, object] | None = None,
 ) -> list[int]:
     """Fail what a dead child still held, with ProcessExitError, and remove its row.
 
     Solid Queue leaves the row until it is pruned; here its death is certain, and nothing more is to be learnt from it.
+    ``witness`` is what the supervisor adds to the evidence (see deaths.py).
     """
     failed = fail(connection, held_by(process_id), exit_error(pid, returncode), limits)
-    crashes.count_if_kept(connection, failed)
+    record_exit(connection, process_id, failed, returncode=returncode, witness=witness)
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return failed
+
+
+def record_exit(
+    connection: Connection,
+    process_id: int,
+    failed: Sequence[int] = (),
+    *,
+    returncode: int,
+    witness: Mapping[str, object] | None = None,
+) -> None:
+    """Write the death of a child whose row is still there, and the crashes of its failed jobs, if there is a ledger."""
+    if ledger.exists(connection):
+        how = {"exit_status": returncode} if returncode >= 0 else {"signal": -returncode}
+        process = _row_of(connection, process_id)
+        _count(connection, failed, process, deaths.Source.SUPERVISOR, witness or {}, **how)
+
+
+def _row_of(connection: Connection, process_id: int) -> Row[Any]:
+    return connection.execute(select(processes).where(processes.c.id == process_id)).one()
+
+
+def _count(
+    connection: Connection,
+    job_ids: Sequence[int],
+    process: Row[Any],
+    source: deaths.Source,
+    evidence: Mapping[str, object],
+    **how: int,
+) -> None:
+    """Write the death and count a crash of each job."""
+    sample = sample_of(process.metadata)
+    origin = deaths.record(connection, process, source, evidence=evidence, sample=sample, **how)
+    if job_ids:
+        crashes.count_failed(connection, job_ids, origin)
+        deaths.note_runs(connection, origin, sample)
 
 
 def find_orphans(connection: Connection) -> list[int]:
@@ -117,8 +175,9 @@ def _fail_orphans(connection: Connection, limits: Limits, record: Record | None)
     ids = list(connection.scalars(select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id).limit(BATCH)))
     if not ids:
         return []
-    failed = fail(connection, claimed.c.id.in_(ids) & _orphaned(), missing_error(), limits)
-    crashes.count_if_kept(connection, failed)
+    failed = fail(connection, and_(among(claimed.c.id, ids), _orphaned()), missing_error(), limits)
+    if ledger.exists(connection):
+        crashes.count_failed(connection, failed)
     if record is not None:
         record(connection, len(failed))
     return failed

@@ -23,6 +23,8 @@ from solidjq.failures import Filter, ids_of, newest, page_of_ids
 from solidjq.policy import BUILT_IN, Policy
 from solidjq.queue import schedule
 from solidjq.schema import failed, jobs, scheduled
+from solidjq.suspecting import find_suspicion
+from solidjq.suspects import NO_SUSPICION, Suspicion
 from solidjq.verdicts import Decision, Terms, Verdict, decide
 
 PLAIN = Terms()
@@ -57,7 +59,7 @@ def plan(
 ) -> Iterator[list[Decision]]:
     """Say of each selected job what a retry under these terms would do now, batch by batch. Changes nothing."""
     with database.read() as connection:
-        run = _Run(terms, policy, clock(connection), selection.limit)
+        run = _begin(connection, terms, policy, selection.limit)
     for page in _pages(database, selection):
         if run.left == 0:
             return
@@ -87,7 +89,7 @@ def retry(
     """
     with database.read() as connection:
         ledger.require(connection)
-        run = _Run(terms, policy, clock(connection), selection.limit)
+        run = _begin(connection, terms, policy, selection.limit)
     run.verdicts[Verdict.RETRY] = moved_before
     for page in _pages(database, selection):
         if run.left == 0:
@@ -102,7 +104,7 @@ def retry(
 def check(database: Database, expected: Iterable[Expected], terms: Terms, *, policy: Policy = BUILT_IN) -> None:
     """Raise RefusedError unless every one of these failures is still there and may move under these terms."""
     with database.read() as connection:
-        run = _Run(terms, policy, clock(connection), None)
+        run = _begin(connection, terms, policy)
     for batch in in_batches(expected):
         with database.read() as connection:
             _compare(batch, run.look(connection, [each.failure_id for each in batch]))
@@ -119,7 +121,7 @@ def retry_exactly(
     """Move exactly these failures, batch by batch; raise RefusedError at the first batch in which one has changed."""
     with database.read() as connection:
         ledger.require(connection)
-        run = _Run(terms, policy, clock(connection), None)
+        run = _begin(connection, terms, policy)
     for batch in in_batches(expected):
         decisions = database.transact(run.move, [each.failure_id for each in batch], operation, batch)
         run.done(decisions)
@@ -161,6 +163,13 @@ def _pages(database: Database, selection: Selection) -> Iterator[list[int]]:
         above = page[-1]
 
 
+def _begin(connection: Connection, terms: Terms, policy: Policy, limit: int | None = None) -> "_Run":
+    now = clock(connection)
+    window = policy.rule("").window if terms.window is None else timedelta(seconds=terms.window)
+    suspicion = find_suspicion(connection, now - window) if terms.safe else NO_SUSPICION
+    return _Run(terms, policy, now, limit, suspicion)
+
+
 @dataclass(slots=True)
 class _Run:
     """One retry, from batch to batch. A batch that is rolled back and tried again finds it unchanged."""
@@ -169,11 +178,12 @@ class _Run:
     policy: Policy
     now: datetime
     limit: int | None
+    suspicion: Suspicion
     verdicts: Counter[str] = field(default_factory=Counter)
 
     @property
     def moved(self) -> int:
-        return self.verdicts[Verdict.RETRY] + self.verdicts[Verdict.DISCARD]
+        return sum(count for verdict, count in self.verdicts.items() if Verdict(verdict).moves)
 
     @property
     def left(self) -> int | None:
@@ -187,10 +197,11 @@ class _Run:
         """Decide on these failures; leave out what would come after the limit is reached."""
         decisions: list[Decision] = []
         left = self.left
-        for candidate in find_candidates(connection, failure_ids):
+        for candidate in find_candidates(connection, failure_ids, self.suspicion):
             if left == 0:
                 break
-            decision = decide(candidate, self.terms, self.policy.rule(candidate.class_name), self.now)
+            rule = self.policy.rule(candidate.class_name)
+            decision = decide(candidate, self.terms, rule, self.now, self.suspicion)
             decisions.append(decision)
             if left is not None and decision.verdict.moves:
                 left -= 1

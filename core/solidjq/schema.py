@@ -244,12 +244,39 @@ crashes = Table(
     Column("job_id", BigInteger, nullable=False),
     Column("class_name", _String, nullable=False),
     Column("evidence", _String),  # the error's beginning: which process it was, as far as the error tells
+    Column("death_id", BigInteger),  # jq_deaths.id, where we saw the process end or pruned it
+    _time("started_at", nullable=True),  # when the job began to run, where its process told
+    Column("growth", BigInteger),  # bytes by which the process had grown since then, at its last heartbeat
     Column("hostname", _String),  # of the process, where we pruned it ourselves
     Column("pid", Integer),
     _time("last_heartbeat_at", nullable=True),
     _time("crashed_at"),
     Index("index_jq_crashes_on_subject", "subject"),
+    Index("index_jq_crashes_on_death_id", "death_id"),
     mysql_engine="InnoDB",
 )
 
-LEDGER = (operations, failures, crashes)  # what grows; the migrations stay
+# The end of each process that our supervisor reaped or that we pruned, with its evidence. Its jobs are in jq_crashes.
+deaths = Table(
+    "jq_deaths",
+    jq,
+    _id(),
+    Column("process_id", BigInteger),  # solid_queue_processes.id
+    Column("kind", _String),
+    Column("name", _String),
+    Column("hostname", _String),
+    Column("pid", Integer),
+    Column("supervisor_id", BigInteger),
+    _time("started_at", nullable=True),
+    _time("last_heartbeat_at", nullable=True),
+    _time("noticed_at"),
+    Column("noticed_by", _String, nullable=False),  # 'supervisor' or 'prune'
+    Column("exit_status", Integer),
+    Column("signal", Integer),
+    Column("evidence", AnyText),  # JSON: see deaths.py
+    Index("index_jq_deaths_on_noticed_at", "noticed_at"),
+    sqlite_autoincrement=True,
+    mysql_engine="InnoDB",
+)
+
+LEDGER = (operations, failures, crashes, deaths)  # what grows; the migrations stay

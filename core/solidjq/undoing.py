@@ -15,7 +15,7 @@ from solidjq.queue import withdraw
 from solidjq.schema import claimed, failed, failures, jobs
 
 DISCARD = "discard"
-UNDOABLE = frozenset({"retry", "recover", DISCARD})
+UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD})
 
 
 @dataclass(frozen=True, slots=True)

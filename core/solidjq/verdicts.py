@@ -10,8 +10,7 @@ from solidjq.crashes import Crash, within
 from solidjq.durations import spell_duration
 from solidjq.failures import Death
 from solidjq.policy import Consent, Rule
-
-SUSPECTED_AFTER = 2  # deaths of different processes with the job in flight
+from solidjq.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
 
 
 class Verdict(StrEnum):
@@ -19,6 +18,7 @@ class Verdict(StrEnum):
 
     RETRY = "retry"
     DISCARD = "discard"
+    ISOLATE = "isolate"
     FINISHED = "finished"
     OWN_ERROR = "own-error"
     OVER_LIMIT = "over-limit"
@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     @property
     def moves(self) -> bool:
         """Tell whether the job is moved."""
-        return self in {Verdict.RETRY, Verdict.DISCARD}
+        return self in {Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE}
 
     @property
     def meaning(self) -> str:
@@ -43,12 +43,13 @@ class Verdict(StrEnum):
 _MEANINGS = {
     Verdict.RETRY: "goes back to work",
     Verdict.DISCARD: "is deleted",
+    Verdict.ISOLATE: "is suspected, and goes to the quarantine queue",
     Verdict.FINISHED: "is finished as well as failed: damage that some program left",
     Verdict.OWN_ERROR: "failed with its own error; its process did not die",
     Verdict.OVER_LIMIT: "crashed too often within the window",
     Verdict.NEVER: "policy says never",
     Verdict.ASK: 'policy does not say "auto"',
-    Verdict.SUSPECT: "was in flight when different processes died: it may be the killer",
+    Verdict.SUSPECT: "was in flight when different processes died, or alone and of a class that kills",
     Verdict.ALIVE: "its old process may still be running it",
     Verdict.DUPLICATE: "another job of the same Active Job id waits, runs, failed later or finished since",
     Verdict.TOO_OLD: "failed too long ago",
@@ -71,6 +72,7 @@ class Terms:
     window: float | None = None
     max_age: float | None = None
     queue_as: str | None = None
+    isolate: str | None = None  # the queue that suspects go to, instead of being held back
     keep_counters: bool = False
     delay: float | None = None  # before the first
     interval: float | None = None  # between one and the next
@@ -133,25 +135,29 @@ class Decision:
 Check = Callable[[Candidate, Terms, Rule, datetime], Decision | None]
 
 
-def decide(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision:
+def decide(
+    candidate: Candidate, terms: Terms, rule: Rule, now: datetime, suspicion: Suspicion = NO_SUSPICION
+) -> Decision:
     """Ask the questions in turn; the first that says no is the verdict."""
     if candidate.finished:
         return Decision(candidate, Verdict.FINISHED, "it is finished as well as failed; look at it with: jq jobs show")
     if terms.discard:
-        return _too_old(candidate, terms, None, now) or Decision(candidate, Verdict.DISCARD)
+        return _too_old(candidate, terms, rule, now) or Decision(candidate, Verdict.DISCARD)
+    suspected = _suspected(candidate, terms, rule, now, suspicion) if terms.safe else None
+
+    def suspect(candidate: Candidate, terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+        return None if suspected is None or terms.isolate else Decision(candidate, Verdict.SUSPECT, suspected)
+
     protected: tuple[Check, ...] = () if terms.force else (_over_limit, _never)
-    checks: tuple[Check, ...] = (
-        (_own_error, *protected, _ask, _suspect, _alive, _duplicate) if terms.safe else protected
-    )
-    for check in checks:
+    checks = (_own_error, *protected, _ask, suspect, _alive, _duplicate) if terms.safe else protected
+    for check in (*checks, _too_old):
         if (held := check(candidate, terms, rule, now)) is not None:
             return held
-    if (held := _too_old(candidate, terms, rule.max_age if terms.safe else None, now)) is not None:
-        return held
-    queue_as = terms.queue_as or rule.queue_as
+    queue_as = (terms.isolate if suspected is not None else None) or terms.queue_as or rule.queue_as
     return Decision(
         candidate,
-        Verdict.RETRY,
+        Verdict.RETRY if suspected is None else Verdict.ISOLATE,
+        suspected,
         queue_as=None if queue_as == candidate.queue_name else queue_as,
         scheduled=terms.paced or candidate.limited or candidate.early,
     )
@@ -190,13 +196,18 @@ def _ask(candidate: Candidate, terms: Terms, rule: Rule, _now: datetime) -> Deci
     return Decision(candidate, Verdict.ASK, f'policy says "{rule.retry}", in {rule.sources.get("retry", "built in")}')
 
 
-def _suspect(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
-    if len(candidate.crashes) < SUSPECTED_AFTER:
+def _suspected(candidate: Candidate, terms: Terms, rule: Rule, now: datetime, suspicion: Suspicion) -> str | None:
+    """Say why the job may be the killer. Deaths with a cause from outside charge nobody."""
+    if candidate.death is None:
         return None
-    deaths = {crash.process for crash in within(candidate.crashes, _window(terms, rule), now)} - {None}
-    if candidate.death is None or len(deaths) < SUSPECTED_AFTER:
-        return None
-    return Decision(candidate, Verdict.SUSPECT, f"it was in flight when {len(deaths)} different processes died")
+    charging = [c for c in within(candidate.crashes, _window(terms, rule), now) if c.key not in suspicion.outside]
+    processes = {crash.process for crash in charging} - {None}
+    if len(processes) >= SUSPECT_AT:
+        return f"it was in flight when {len(processes)} different processes died"
+    class_name = candidate.class_name
+    if class_name in suspicion.classes and any(crash.key in suspicion.alone for crash in charging):
+        return f"it was alone when its process died, and {class_name} is a suspect: {suspicion.classes[class_name]}"
+    return None
 
 
 def _alive(candidate: Candidate, _terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
@@ -207,7 +218,8 @@ def _duplicate(candidate: Candidate, _terms: Terms, _rule: Rule, _now: datetime)
     return None if candidate.twin is None else Decision(candidate, Verdict.DUPLICATE, candidate.twin)
 
 
-def _too_old(candidate: Candidate, terms: Terms, ruled: timedelta | None, now: datetime) -> Decision | None:
+def _too_old(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
+    ruled = rule.max_age if terms.safe else None
     most = timedelta(seconds=terms.max_age) if terms.max_age is not None else ruled
     if most is None or candidate.failed_at is None or candidate.failed_at >= now - most:
         return None

@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")] = None,
+    reason: config.ReasonOption = None,
     config_file: config.ConfigOption = None,
     import_modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
@@ -41,7 +41,7 @@ def apply(
     )
     tally = moving.Tally()
     policy = config.policy(config_file, import_modules)
-    with moving.interruptible(tally):
+    with moving.interruptible(tally.words):
         batches = plans.apply(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"
         moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty)

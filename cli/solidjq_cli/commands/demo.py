@@ -123,6 +123,7 @@ class _Demo:
         self._wait(self._all_silent, f"their heartbeats to be {THRESHOLD} seconds old")
         self._show("prune", "--alive-threshold", str(THRESHOLD))
         self._show(*self._died)
+        self._show("incidents", "list", "--since", "10m")
         _tell("Nothing retries them by itself: one of them may be what killed its process.")
 
         _head("A person looked at them, and puts the safe ones back to work: all, as each died but once")

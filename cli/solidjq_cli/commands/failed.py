@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from solidjq_cli import columns, config, selection
+from solidjq_cli.commands import failed_diff
 from solidjq_cli.ids import IdsArgument, read_ids, tell_missing
 from solidjq_cli.render import Output, details, note, records
 
@@ -22,6 +23,7 @@ group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Failed jo
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(group, name="failed")
+    group.command("diff")(failed_diff.diff)
 
 
 @group.command("list")

@@ -77,7 +77,7 @@ def undo(
     operation_id: Annotated[
         int, typer.Argument(metavar="OPERATION", min=1, max=config.MOST_ID, help="Its id, from jq operations list.")
     ],
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")] = None,
+    reason: config.ReasonOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
 ) -> None:
@@ -103,8 +103,7 @@ def undo(
                 reasons[undone.reason] += 1
                 yield undone
 
-    tally = moving.Tally()
-    with moving.interruptible(tally):
+    with moving.interruptible(lambda: f"took back {reasons[None]} jobs"):
         if output is Output.TABLE:
             for _ in counted():
                 pass

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from solidjq_cli import config, moving
-from solidjq_cli.commands.retry import LimitOption, ReasonOption
+from solidjq_cli.commands.retry import LimitOption
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 from solidjq_cli.times import rate_option
@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 def recover(
     alive_threshold: config.AliveThresholdOption = 300,
-    reason: ReasonOption = None,
+    reason: config.ReasonOption = None,
     limit: LimitOption = None,
     rate: Annotated[
         str | None, typer.Option("--rate", metavar="N/UNIT", help="Spread them out: 100/m, 5/s, 2000/h.")
@@ -63,7 +63,7 @@ def recover(
     if (processes or orphans) and not quiet:
         note(f"pruned {len(processes)} processes and failed {failed} jobs")
     operation = config.operation("recover", reason, chosen={**chosen.given(), **terms.given()})
-    with moving.interruptible(tally):
+    with moving.interruptible(tally.words):
         batches = retrying.retry(
             opened, retrying.Selection(chosen=chosen, limit=limit), operation, terms, policy=policy
         )
@@ -73,7 +73,7 @@ def recover(
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
     if operation.id is not None and not quiet:
         note(f"{tally.words()}; to take it back: jq undo {operation.id}")
-    held = tally.held - tally.held_by(Verdict.ASK, Verdict.NEVER)
+    held = tally.held - tally.with_verdict(Verdict.ASK, Verdict.NEVER)
     if held:
         if not quiet:
             note(f"held back {held} jobs that policy would retry; why: jq recover --dry-run -o json")

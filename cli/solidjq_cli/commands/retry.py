@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from solidjq.verdicts import Decision, Terms
 
 MOST_CHARACTERS = 255  # of a queue's name
+QUARANTINE = "quarantine"
 
-ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
 LimitOption = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", min=1, max=config.MOST_ID, help="Move at most N, the oldest failures first."),
@@ -38,6 +38,9 @@ PlanOutOption = Annotated[
     Path | None, typer.Option("--plan-out", metavar="FILE", help="Write the exact set for jq apply; change nothing.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+QuarantineOption = Annotated[
+    str, typer.Option("--quarantine", metavar="NAME", help="The queue for suspects.", show_default=True)
+]
 MaxAgeOption = Annotated[
     str | None, typer.Option("--max-age", metavar="AGE", help="Only jobs that failed no longer ago: 12h, 3d.")
 ]
@@ -58,7 +61,7 @@ def retry(
         bool, typer.Option("--include-errors", help="With --safe: jobs that failed with their own error too.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Past the crash limit and policy; needs --reason.")] = False,
-    reason: ReasonOption = None,
+    reason: config.ReasonOption = None,
     pruned: selection.PrunedOption = False,
     exited: selection.ExitedOption = False,
     missing: selection.MissingOption = False,
@@ -87,6 +90,10 @@ def retry(
     queue_as: Annotated[
         str | None, typer.Option("--queue-as", metavar="NAME", help="Send them to this queue instead of their own.")
     ] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="With --safe: suspects go to the quarantine queue, not held back.")
+    ] = False,
+    quarantine: QuarantineOption = QUARANTINE,
     keep_counters: Annotated[
         bool, typer.Option("--keep-counters", help="Leave executions and exception_executions as they are.")
     ] = False,
@@ -114,9 +121,9 @@ def retry(
     concurrency-limited class is scheduled, so that a dispatcher lets it run under the limit. jq undo takes it back.
 
     --safe retries a job only if its process died (not on its own error), its crashes are under the limit, policy does
-    not say never, it was not in flight when two different processes died, its old process is gone, no other job of the
-    same Active Job id waits, runs or finished since, and it is not older than --max-age. The others are named with the
-    first reason.
+    not say never, it is no suspect (jq suspects), its old process is gone, no other job of the same Active Job id
+    waits, runs or finished since, and it is not older than --max-age. The others are named with the first reason.
+    --isolate sends suspects to a queue of their own: let a worker of one thread work on it, where nobody else is hurt.
 
     With a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes. An id is a job's id or its
     Active Job id; - reads ids from standard input. Exit code 6 if some were held back.
@@ -128,6 +135,7 @@ def retry(
       jq retry --safe --since 2h --yes --reason 'INC-7: host rebooted'
       jq retry --safe --class 'Report*' --queue-as big_memory --rate 100/m
       jq retry --safe --canary 5 --wait 2m --yes
+      jq retry --safe --isolate && jq work --queues quarantine --threads 1 --import jobs
       jq retry --safe --plan-out plan.json && jq apply plan.json
       jq failed list --pruned -o ids | jq retry --safe -
     """
@@ -136,6 +144,8 @@ def retry(
 
     if force and (safe or not reason):
         raise UsageError("--force needs --reason, and goes without --safe")
+    if isolate and not safe:
+        raise UsageError("--isolate goes with --safe, which tells suspects from the rest")
     if canary is not None and (dry_run or plan_out):
         raise UsageError("--canary retries; it goes without --dry-run and --plan-out")
     patience = duration_option(wait, "--wait") or 0
@@ -146,7 +156,8 @@ def retry(
         max_crashes=max_crashes,
         window=duration_option(window, "--window"),
         max_age=duration_option(max_age, "--max-age"),
-        queue_as=_queue_name(queue_as),
+        queue_as=None if queue_as is None else queue_name(queue_as),
+        isolate=queue_name(quarantine) if isolate else None,
         keep_counters=keep_counters,
         delay=duration_option(delay, "--delay"),
         interval=rate_option(rate),
@@ -171,7 +182,7 @@ def retry(
 
 def discard(
     ids: OptionalIdsArgument = None,
-    reason: ReasonOption = None,
+    reason: config.ReasonOption = None,
     pruned: selection.PrunedOption = False,
     exited: selection.ExitedOption = False,
     missing: selection.MissingOption = False,
@@ -223,10 +234,11 @@ def discard(
     request.run(output, dry_run=dry_run, plan_out=plan_out, yes=yes)
 
 
-def _queue_name(name: str | None) -> str | None:
+def queue_name(name: str) -> str:
+    """Return the name of a queue. Raises UsageError for what cannot be one."""
     from solidjq.errors import UsageError
 
-    if name is not None and not 0 < len(name) <= MOST_CHARACTERS:
+    if not 0 < len(name) <= MOST_CHARACTERS:
         raise UsageError("a queue's name has 1 to 255 characters")
     return name
 
@@ -295,7 +307,7 @@ class _Request:
                 raise UsageError("without a terminal to ask on, a filter needs --yes; --dry-run shows what it would do")
             self._ask()
         operation = config.operation(self.verb, self.reason, chosen=self._record())
-        with moving.interruptible(self.tally):
+        with moving.interruptible(self.tally.words):
             if canary is not None:
                 self._canary(operation, canary, patience)
             self._show(self._retry(self.selection, self.terms, operation), output, done="moved")

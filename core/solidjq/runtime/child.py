@@ -1,5 +1,6 @@
 """A child of the supervisor: what worker and dispatcher have in common, and the program that either is started as."""
 
+import faulthandler
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from solidjq.init import open_database
 from solidjq.runtime import logs, registry
 from solidjq.runtime.config import ChildConfig
 from solidjq.runtime.heartbeats import Registration
+from solidjq.runtime.samples import Sampler
 from solidjq.runtime.wakeup import Wakeup
 
 log = logging.getLogger("solidjq")
@@ -39,6 +41,7 @@ class Child:
         self.name = child_config.name
         self.wakeup = wakeup
         self.database = open_database(self.config.database_url, name=f"solidjq {child_config.kind.lower()}")
+        self.sampler = Sampler()
         self._child_config = child_config
 
     @property
@@ -73,6 +76,7 @@ class Child:
             metadata=self.metadata,
             interval=self.config.heartbeat_interval,
             on_gone=self.leave_pruned,
+            sampler=self.sampler,
             supervisor_id=self._child_config.supervisor_id,
         )
         log.info("%s: started", self.name)
@@ -87,6 +91,7 @@ class Child:
                 pause = min(MOST_PATIENCE, 0.5 * 2**failures)
                 log.warning("%s: %s; trying again in %g s", self.name, error, pause)
             self.wakeup.wait(pause)
+        self.registration.stopping()
         self.drain()
         released = self.registration.deregister(within=DEREGISTER_TIMEOUT)
         if released is None:
@@ -119,6 +124,8 @@ def main() -> NoReturn:
     wakeup.listen([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
     logs.set_up()
     child_config = ChildConfig.from_json(_read_line(lifeline))
+    if child_config.last_words is not None:
+        faulthandler.enable(child_config.last_words)  # a crash in C code leaves its stacks to the supervisor
     roles: dict[str, type[Child]] = {"Worker": Worker, "Dispatcher": Dispatcher}
     try:
         roles[child_config.kind](child_config, wakeup).run()

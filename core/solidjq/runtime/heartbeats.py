@@ -1,6 +1,5 @@
 """A process's row in the database: registered at its start, kept fresh by a thread of its own, removed at its end."""
 
-import json
 import logging
 import os
 import secrets
@@ -14,6 +13,8 @@ from solidjq import __version__, processes
 from solidjq.database import Database
 from solidjq.errors import DatabaseError
 from solidjq.processes import Process
+from solidjq.runtime.samples import Sampler
+from solidjq.samples import told_by, written
 
 log = logging.getLogger("solidjq")
 
@@ -30,11 +31,7 @@ RUNTIME = "solidjq"
 
 def is_ours(process: Process) -> bool:
     """Tell whether this runtime registered the process."""
-    try:
-        metadata = json.loads(process.metadata or "{}")
-    except ValueError:
-        return False
-    return isinstance(metadata, dict) and str(metadata.get("runtime")).startswith(RUNTIME)
+    return str(told_by(process.metadata).get("runtime")).startswith(RUNTIME)
 
 
 class Registration:
@@ -42,6 +39,7 @@ class Registration:
 
     The thread does nothing else, so that neither a busy job nor a slow claim can make the process look dead. If the
     row is gone, ``on_gone`` is called once, in that thread: somebody pruned the process, and it must stop.
+    Each beat leaves a sample of the process in its row, for the day when nothing else is left of it.
     """
 
     def __init__(
@@ -53,12 +51,18 @@ class Registration:
         metadata: Mapping[str, Any],
         interval: float,
         on_gone: Callable[[], None],
+        sampler: Sampler,
         supervisor_id: int | None = None,
     ) -> None:
         self._database = database
         self._interval = interval
         self._on_gone = on_gone
-        self._ended = threading.Event()
+        self._sampler = sampler
+        self._metadata = {"runtime": f"{RUNTIME} {__version__}", **metadata}
+        self._beats: dict[str, Any] = {"interval": interval}
+        self._worked_at = time.time()
+        self._due = threading.Event()
+        self._ended = False
         self._leaving = False
         self.name = name
         self.id = database.transact(
@@ -67,7 +71,7 @@ class Registration:
             name=name,
             pid=os.getpid(),
             hostname=socket.gethostname(),
-            metadata={"runtime": f"{RUNTIME} {__version__}", **metadata},
+            metadata=self._told(),
             supervisor_id=supervisor_id,
         )
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -89,24 +93,52 @@ class Registration:
                     return None
                 time.sleep(0.2)
             else:
-                self._ended.set()
+                self._ended = True
+                self._due.set()
                 return released
 
+    @property
+    def outage(self) -> dict[str, Any] | None:
+        """The last time that beats failed: from the last that worked to the next (absent while it lasts), how many."""
+        return self._beats.get("outage")
+
+    def stopping(self) -> None:
+        """Write down at once that the process was told to stop: there may be no time for the next regular beat."""
+        if self._sampler.stopping_since is None:
+            self._sampler.stopping_since = time.time()
+            self._due.set()
+
+    def _told(self) -> dict[str, Any]:
+        return {**self._metadata, "sample": self._sampler.take(self._beats)}
+
     def _beat(self) -> None:
-        delay, failing = self._interval, False
-        while not self._ended.wait(delay):
+        delay = self._interval
+        while True:
+            self._due.wait(delay)
+            self._due.clear()
+            if self._ended:
+                return
+            start = time.time()
             try:
-                alive = self._database.transact(processes.heartbeat, self.id)
+                alive = self._database.transact(processes.heartbeat, self.id, self._told())
             except DatabaseError as error:
                 log.warning("%s: heartbeat failed: %s", self.name, error)
                 delay = min(self._interval, RETRY_INTERVAL)
-                failing = True
+                self._failed()
                 continue
-            if failing:
+            self._beats["latency"] = round(time.time() - start, 4)
+            self._worked_at = start
+            if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)
-                failing = False
+                self._beats["outage"] = {**self.outage, "to": written(time.time())}
             delay = self._interval
             if not alive:
                 if not self._leaving:
                     self._on_gone()
                 return
+
+    def _failed(self) -> None:
+        before = self.outage
+        if before is None or "to" in before:
+            before = {"from": written(self._worked_at), "beats": 0}
+        self._beats["outage"] = {**before, "beats": before["beats"] + 1}

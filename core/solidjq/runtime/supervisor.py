@@ -2,10 +2,13 @@
 
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
@@ -19,7 +22,9 @@ from solidjq.init import ENVIRONMENT
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.heartbeats import Registration, process_name
+from solidjq.runtime.samples import PEAK_UNIT, Sampler
 from solidjq.runtime.wakeup import Wakeup
+from solidjq.samples import written
 
 log = logging.getLogger("solidjq")
 
@@ -27,6 +32,7 @@ KIND = "Supervisor(spawn)"
 QUICK_DEATH = 5.0  # seconds: a child that lived shorter is replaced with a delay that doubles
 MOST_DELAY = 30.0
 GRACE = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
+MOST_LAST_WORDS = 16_384  # bytes of a crash's stacks that are kept
 REPORT_RETRY = 1.0  # seconds between attempts to report a death to a database that is away
 
 
@@ -43,6 +49,7 @@ class Slot:
     quick_deaths: int = 0
     seen: bool = False  # its row in the database was seen
     killed: bool = False  # by us, since it would not stop
+    last_words: IO[bytes] | None = None  # where faulthandler writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Report:
     pid: int
     returncode: int
     release: bool  # we killed it ourselves: its jobs are innocent
+    witness: Mapping[str, object] = field(default_factory=dict)  # what we saw, as evidence
 
 
 @dataclass
@@ -80,8 +88,11 @@ class Supervisor:
         Raises DatabaseError if it cannot even register, JobImportError if the jobs' modules cannot be imported.
         """
         self._wakeup.listen([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], waking=[signal.SIGCHLD])
+        self._sampler = Sampler()
+        self._oom_kills = self._sampler.cgroup.oom_kills()
         self._registration = Registration(
             self.database,
+            sampler=self._sampler,
             kind=KIND,
             name=process_name("supervisor(spawn)"),
             metadata={},
@@ -97,6 +108,7 @@ class Supervisor:
                 self._start()
                 self._wakeup.wait_until(self._next_event())
         finally:
+            self._registration.stopping()
             self._stop_children()
             self._leave()
         if self._cannot_import:
@@ -113,27 +125,38 @@ class Supervisor:
             slot.seen = slot.killed = False
             slot.generation += 1
             slot.started = time.monotonic()
+            slot.last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed when the child is reaped)
             slot.process = subprocess.Popen(  # noqa: S603  (our own program)
                 [sys.executable, "-P", "-m", "solidjq.runtime.child", slot.name],
                 stdin=subprocess.PIPE,
                 bufsize=0,
+                pass_fds=[slot.last_words.fileno()],
                 env={**os.environ, ENVIRONMENT: self.config.database_url},
             )
             told = ChildConfig(
-                kind=slot.kind, name=slot.name, supervisor_id=self._registration.id, config=self.config
+                kind=slot.kind,
+                name=slot.name,
+                supervisor_id=self._registration.id,
+                config=self.config,
+                last_words=slot.last_words.fileno(),
             ).to_json()
             with suppress(BrokenPipeError):  # it is dead already, and will be reaped
                 _lifeline(slot.process).write(told.encode() + b"\n")
 
     def _reap(self) -> None:
         """Note the children that died, and tell the database."""
+        died = False
         for slot in self._slots:
-            if slot.process is None or slot.process.poll() is None:
+            if slot.process is None:
                 continue
+            usage = _reap(slot.process)
             returncode, pid, lived = slot.process.returncode, slot.process.pid, time.monotonic() - slot.started
+            if returncode is None:
+                continue
+            died = True
             _lifeline(slot.process).close()
             slot.process = None
-            self._reports.append(Report(slot.name, pid, returncode, slot.killed))
+            self._reports.append(Report(slot.name, pid, returncode, slot.killed, self._witness(slot, usage)))
             if returncode == EXIT_CANNOT_IMPORT and slot.generation == 1:
                 self._cannot_import = True
             slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH else 0
@@ -143,7 +166,26 @@ class Supervisor:
                 log.warning(
                     "%s: %s; replacing it%s", slot.name, _how(pid, returncode), f" in {delay:g} s" if delay else ""
                 )
+        if died:
+            self._oom_kills = self._sampler.cgroup.oom_kills()
         self._report()
+
+    def _witness(self, slot: Slot, usage: resource.struct_rusage | None) -> dict[str, object]:
+        """Write down what only we can know of a child's end, now or never."""
+        seen: dict[str, object] = {"oom_kill": [self._oom_kills, self._sampler.cgroup.oom_kills()]}
+        if usage is not None:
+            seen["rusage"] = {"peak": usage.ru_maxrss * PEAK_UNIT, "user": usage.ru_utime, "system": usage.ru_stime}
+        if slot.killed:
+            seen["killed_by_supervisor"] = True
+        if self._sampler.stopping_since is not None:
+            seen["term_at"] = written(self._sampler.stopping_since)
+        if slot.last_words is not None:
+            with slot.last_words as words:
+                words.seek(0)
+                if text := words.read(MOST_LAST_WORDS).decode("utf-8", "replace"):
+                    seen["last_words"] = text
+            slot.last_words = None
+        return seen
 
     def _report(self) -> None:
         while self._reports:
@@ -167,7 +209,13 @@ class Supervisor:
         self._next_maintenance = time.monotonic() + self.config.alive_threshold
         gone: set[str] = set()
         try:
-            for pruned in pruning.prune(self.database, self.config.alive_threshold, excluding=self._registration.id):
+            outage = self._registration.outage
+            for pruned in pruning.prune(
+                self.database,
+                self.config.alive_threshold,
+                excluding=self._registration.id,
+                witness={} if outage is None else {"outage": outage},
+            ):
                 log.error("%s: pruned; failed jobs %s", pruned.name, _shown(pruned.job_ids))
                 gone.add(pruned.name)
             if orphans := pruning.fail_orphans(self.database):
@@ -248,8 +296,22 @@ def _settle(connection: Connection, report: Report, supervisor_id: int) -> list[
     if process_id is None:  # it deregistered, or was pruned
         return []
     if report.release:
+        pruning.record_exit(connection, process_id, returncode=report.returncode, witness=report.witness)
         return processes.deregister(connection, process_id)
-    return pruning.fail_exited(connection, process_id, pid=report.pid, returncode=report.returncode)
+    return pruning.fail_exited(
+        connection, process_id, pid=report.pid, returncode=report.returncode, witness=report.witness
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:
+    """Set the return code of a child that has ended; return what it used, unless Popen itself was there first."""
+    if process.returncode is not None:
+        return None
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if pid == 0:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage
 
 
 def _lifeline(process: subprocess.Popen[bytes]) -> IO[bytes]:

@@ -79,7 +79,9 @@ class Worker(Child):
     def _work(self) -> NoReturn:
         while True:
             claim = self._inbox.get()
+            self.sampler.begin(claim.job_id, claim.class_name)
             error = perform(claim)
+            self.sampler.end(claim.job_id)
             with self._lock:
                 self._unwritten.add(claim.id)
             self._ended.put((claim, error))

@@ -1,0 +1,123 @@
+"""``jq bisect``: which of the jobs that died together was it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solidjq_cli import columns, config, moving
+from solidjq_cli.commands.retry import QUARANTINE, QuarantineOption, YesOption, queue_name
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import Output, note, records
+from solidjq_cli.times import duration_option
+
+if TYPE_CHECKING:
+    from solidjq.bisecting import Standing
+    from solidjq.ledger import Operation
+
+MOST_NAMED = 10  # suspects in a message
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("bisect")(bisect)
+
+
+def bisect(
+    incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="As jq incidents list names it.")],
+    quarantine: QuarantineOption = QUARANTINE,
+    max_deaths: Annotated[
+        int | None,
+        typer.Option(
+            "--max-deaths",
+            metavar="N",
+            min=1,
+            max=1000,
+            help="Stop after so many further deaths.  [default: what halving takes, 3 for 8 jobs]",
+        ),
+    ] = None,
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="AGE", help="How long a round may take to end.", show_default=True)
+    ] = "10m",
+    reason: config.ReasonOption = None,
+    yes: YesOption = False,
+    config_file: config.ConfigOption = None,
+    import_modules: config.ImportOption = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Find the killer among jobs that died together, by running halves of them again in quarantine.
+
+    It kills processes on purpose: those of the quarantine queue, and no other. Give that queue a worker of its own, on
+    a host where nothing else suffers; with one thread the first death tells the killer. A round in which no process
+    dies clears its jobs: they have run. Ctrl-C or a round that takes too long (exit code 6) loses nothing: the same
+    command goes on. What was never tried stays failed; jq retry --safe takes it, and holds the killer back.
+
+    \b
+    Examples:
+      jq work --queues quarantine --threads 1 --import jobs      (in another terminal)
+      jq bisect d17
+      jq bisect d17 --max-deaths 2 --yes --reason 'INC-7'
+    """
+    from solidjq import bisecting
+    from solidjq.bisecting import Stage
+    from solidjq.errors import NoSuchJobError, UsageError
+    from solidjq.incidents import find_incident
+
+    patience = duration_option(wait, "--wait") or 0
+    policy = config.policy(config_file, import_modules)
+    opened = config.opened(database)
+    with opened.read() as connection:
+        found = find_incident(connection, incident)
+    if found is None:
+        raise NoSuchJobError(f"no incident {incident}; to see them: jq incidents list")
+    job_ids = sorted(set(found.job_ids))
+    if not job_ids:
+        note(f"no job was in flight at {found.name}: there is nothing to find")
+        return
+    if not yes:
+        if not moving.on_a_terminal():
+            raise UsageError("without a terminal to ask on, bisect needs --yes: it kills workers on purpose")
+        limit = max_deaths or bisecting.most_deaths(len(job_ids))
+        moving.confirm(f"run halves of {len(job_ids)} jobs in queue {quarantine}, at the cost of up to {limit} deaths?")
+
+    def new_operation(told: Mapping[str, object]) -> "Operation":
+        return config.operation(bisecting.VERB, reason, chosen=told, plan=found.name)
+
+    run = bisecting.bisect(
+        opened,
+        found.name,
+        job_ids,
+        quarantine=queue_name(quarantine),
+        new_operation=new_operation,
+        policy=policy,
+        limit=max_deaths,
+        patience=patience,
+    )
+    with moving.interruptible(lambda: "the jobs on trial stay in quarantine"):
+        for now in run:
+            _tell(now, quarantine)
+    records([now], columns.bisections(), output)
+    if now.stage not in {Stage.FOUND, Stage.CLEARED}:
+        raise typer.Exit(Exit.PARTLY)
+
+
+def _tell(now: "Standing", quarantine: str) -> None:
+    from solidjq.bisecting import Stage
+
+    suspects = ", ".join(map(str, now.suspects[:MOST_NAMED])) + (" ..." if len(now.suspects) > MOST_NAMED else "")
+    died = f"{len(now.died)} of {len(now.on_trial)} jobs died with their process" if now.died else "no process died"
+    match now.stage:
+        case Stage.TRYING:
+            note(
+                f"{len(now.waiting)} of {len(now.on_trial)} jobs on trial in queue {quarantine} have not ended "
+                f"(operation {now.operation_id}); {len(now.suspects)} suspects"
+            )
+        case Stage.READY:
+            note(f"{died}; {len(now.suspects)} suspects are left: {suspects}")
+        case Stage.FOUND:
+            note(f"found: job {suspects}; its process died again when it ran, after {now.deaths} deaths in all")
+        case Stage.CLEARED:
+            note("every job ran, and no process died: what killed the process was none of them, or not alone")
+        case Stage.CAPPED:
+            note(f"{died}; stopping after {now.deaths} deaths; suspects: {suspects}; --max-deaths allows more")

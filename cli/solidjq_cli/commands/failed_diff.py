@@ -1,0 +1,505 @@
+"""``jq failed diff``: what is different between failures."""
+
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from solidjq_cli import config, selection
+from solidjq_cli.columns import Column, Fields
+from solidjq_cli.render import Output, age, details, lines, note, records, rfc3339
+from solidjq_cli.times import parse_time
+
+if TYPE_CHECKING:
+    from solidjq import Database
+    from solidjq.diffing import Change, Contrast, Difference, Group, Side, Window
+    from solidjq.failures import Filter
+
+_NAME = re.compile(r"\w[\w-]{0,254}")
+
+DIFFERENT = 1  # the exit code of a comparison that found a difference, as diff has it
+TABLE_LIMIT = 20
+WIDE = 100  # columns of a terminal that has room for more than the essentials
+WIDEST = 140  # and for everything
+NAMES_WIDTH = 20  # of a list of classes or queues on a terminal
+FIELD_WIDTH = 24  # of a field's name beside two values
+MOST_ROWS = 6  # of one value on a terminal; the other outputs have all of it
+
+_JOB_IDS: Fields[int] = Fields((), lambda job_id: [job_id])  # of ids themselves
+
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        "--against", metavar="TIME", help="Compare --since .. now with the time before it: 24h long, or from a time on."
+    ),
+]
+AfterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--after", metavar="TIME", help="For a deploy: compare TIME .. now with the same length of time before it."
+    ),
+]
+BeforeOption = Annotated[
+    str | None,
+    typer.Option("--before", metavar="TIME", help="With --after: the earlier time ends here, when the deploy began."),
+]
+
+
+class Asked(NamedTuple):
+    """What the command line asks for, besides the two things to compare."""
+
+    against: str | None
+    after: str | None
+    before: str | None
+    filtered: bool
+
+
+def diff(
+    left: Annotated[
+        str | None, typer.Argument(metavar="[A]", help="A group (g1234abc), an incident (d17), or a job's id.")
+    ] = None,
+    right: Annotated[str | None, typer.Argument(metavar="[B]", help="What to compare it with.")] = None,
+    pruned: selection.PrunedOption = False,
+    exited: selection.ExitedOption = False,
+    missing: selection.MissingOption = False,
+    died: selection.DiedOption = False,
+    error: selection.ErrorOption = None,
+    queue: selection.QueueOption = None,
+    class_name: selection.ClassOption = None,
+    since: selection.SinceOption = None,
+    until: selection.UntilOption = None,
+    against: AgainstOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            max=config.MOST_ID,
+            help=f"At most N groups  [default: {TABLE_LIMIT} on a terminal, else all]",
+        ),
+    ] = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Tell failures apart: which kinds there are, what is new, how two of them differ.
+
+    Failures of one exception, message and place in the code are a group, whatever ids and times the message holds.
+    Alone: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this one group.
+    With A and B: side by side. With --against or --after: what is new (+), grown (>), shrunk (<) or gone (-).
+
+    A comparison ends with 1 if it finds a difference, with 0 if not. -o ids prints the jobs of the groups, of a
+    comparison in time those of the new and the grown.
+
+    \b
+    Examples:
+      jq failed diff
+      jq failed diff g1234abc -o ids | jq retry -
+      jq failed diff 4711 4712
+      jq failed diff --since 1h --against 24h
+      jq failed diff --after 2026-11-23T04:40Z --before 2026-11-23T04:30Z
+    """
+    opened = config.opened(database)
+    now = opened.now()
+    chosen = selection.make_filter(
+        now,
+        pruned=pruned,
+        exited=exited,
+        missing=missing,
+        died=died,
+        error=error,
+        queue=queue,
+        class_name=class_name,
+        since=since,
+        until=until,
+    )
+    _check(left, right, Asked(against, after, before, bool(chosen.given())), chosen)
+    if limit is None and output is Output.TABLE and sys.stdout.isatty():
+        limit = TABLE_LIMIT
+    if left is not None and right is not None:
+        _beside(opened, left, right, output)
+    elif left is not None:
+        _one_group(opened, left, chosen, output)
+    elif against is not None or after is not None:
+        _times(opened, chosen, _windows(now, chosen, against, after, before), output, limit)
+    else:
+        _groups(opened, chosen, output, limit)
+
+
+def _check(left: str | None, right: str | None, asked: Asked, chosen: "Filter") -> None:
+    """Raise UsageError for what cannot be meant together."""
+    from solidjq.errors import UsageError
+
+    for text in (left, right):
+        if text is not None and not _NAME.fullmatch(text):
+            raise UsageError(f"{text[:80]!r} is neither a group nor a job id")
+    timed = [name for name in ("against", "after", "before") if getattr(asked, name) is not None]
+    if left is not None and timed:
+        raise UsageError(f"A and B are compared as they are; leave --{timed[0]} out")
+    if right is not None and asked.filtered:
+        raise UsageError("A and B are compared as they are; leave the filter out")
+    if asked.against is not None and (chosen.since is None or asked.after is not None):
+        raise UsageError("--against goes with --since, as in --since 1h --against 24h; --after stands for both")
+    if asked.after is not None and chosen.since is not None:
+        raise UsageError("--after says itself when the later time begins; leave --since out")
+    if asked.before is not None and asked.after is None:
+        raise UsageError("--before goes with --after, as in --after 04:40 --before 04:30 of one day")
+
+
+def _windows(
+    now: datetime, chosen: "Filter", against: str | None, after: str | None, before: str | None
+) -> "tuple[Window, Window]":
+    """Return the later and the earlier time. Raises UsageError for times in the wrong order."""
+    from solidjq.diffing import Window
+    from solidjq.durations import parse_duration
+    from solidjq.errors import UsageError
+
+    until = chosen.until or now
+    if after is not None:
+        start = parse_time(after, now, "--after")
+        end = start if before is None else parse_time(before, now, "--before")
+        if end > start:
+            raise UsageError("--before lies after --after: the earlier time ends before the later one begins")
+        length = until - start
+        begin = _sooner(end, length)
+    else:
+        start = end = chosen.since or now
+        duration = parse_duration(against or "")
+        begin = parse_time(against or "", now, "--against") if duration is None else _sooner(end, duration)
+    if start >= until or begin >= end:
+        raise UsageError("each of the two times must begin before it ends, and the earlier before the later")
+    return Window(start, until), Window(begin, end)
+
+
+def _sooner(time: datetime, length: timedelta) -> datetime:
+    from solidjq.errors import UsageError
+
+    try:
+        return time - length
+    except OverflowError:
+        raise UsageError("that is too long ago") from None
+
+
+# -- the groups -------------------------------------------------------------------------------------------------------
+
+
+def _groups(opened: "Database", chosen: "Filter", output: Output, limit: int | None) -> None:
+    from solidjq import diffing
+
+    if output is Output.IDS and limit is None:
+        from solidjq.failures import list_failures
+
+        jobs = (failure.job_id for failure in list_failures(opened, chosen, limit=None))
+        records(jobs, _JOB_IDS, output)
+        return
+    found = diffing.group_failures(opened, chosen)
+    shown = found[:limit]
+    if output is Output.IDS:
+        _print_ids(opened, chosen, (group.name for group in shown))
+        return
+    records(shown, _group_fields(), output, empty="no failed jobs")
+    if len(found) > len(shown):
+        note(f"{len(found) - len(shown)} more groups, {sum(g.count for g in found[len(shown) :])} jobs; see --limit")
+    if output is Output.TABLE and found:
+        with opened.read() as connection:
+            ids = diffing.newest_job_ids(connection, chosen, diffing.SAMPLE)
+        _tell(_sentences(diffing.contrast(opened, ids), "the failed jobs"))
+
+
+def _one_group(opened: "Database", asked: str, chosen: "Filter", output: Output) -> None:
+    from solidjq import diffing, incidents
+    from solidjq.errors import NoSuchJobError, UsageError
+
+    if incidents.NAME.fullmatch(asked):
+        raise UsageError(f"compare it with what? To look at one incident: jq incidents show {asked}")
+    name = asked if diffing.GROUP_NAME.fullmatch(asked) else diffing.find_side(opened, asked).group or asked
+    group = diffing.find_group(opened, name, chosen)
+    if group is None:
+        raise NoSuchJobError(f"no failure of group {name}, or the filter leaves it out; jq failed diff lists them")
+    if output is Output.IDS:
+        _print_ids(opened, chosen, [name])
+        return
+    details([group], _group_fields(whole=True), output)
+    if output is Output.TABLE:
+        ids = islice(diffing.job_ids(opened, chosen, [name]), diffing.SAMPLE)
+        _tell(_sentences(diffing.contrast(opened, ids), "this group"))
+
+
+def _print_ids(opened: "Database", chosen: "Filter", names: Iterable[str]) -> None:
+    from solidjq import diffing
+
+    found = diffing.job_ids(opened, chosen, frozenset(names))
+    records(found, _JOB_IDS, Output.IDS)
+
+
+def _sentences(contrast: "Contrast", failed: str) -> Iterator[str]:
+    """Say what sets failed jobs apart."""
+    if not contrast.failed:
+        return
+    if not contrast.possible:
+        yield f"what sets {failed} apart cannot be told: only {contrast.finished} jobs that finished meanwhile are kept"
+        return
+    if not contrast.traits:
+        yield f"nothing sets {failed} apart from {contrast.finished} jobs that finished meanwhile"
+        return
+    yield f"what sets {failed} apart from {contrast.finished} jobs that finished meanwhile:"
+    for trait in contrast.traits:
+        here = f"{_percent(trait.failed_with, trait.failed)} ({trait.failed_with} of {trait.failed})"
+        there = f"{_percent(trait.finished_with, trait.finished)} ({trait.finished_with} of {trait.finished})"
+        yield f"  {trait.trait}: {here}, finished {there}"
+
+
+def _percent(part: int, whole: int) -> str:
+    share = 100 * part / whole
+    return f"{share:.0f}%" if part in {0, whole} or 1 <= share <= 99 else f"{share:.1f}%"  # noqa: PLR2004  (1% to 99%)
+
+
+def _tell(sentences: Iterable[str]) -> None:
+    """Say more than a table: below it on a terminal, on stderr where a script reads the table."""
+    found = list(sentences)
+    if not found:
+        return
+    if sys.stdout.isatty():
+        lines(["", *found])
+    else:
+        for sentence in found:
+            note(sentence)
+
+
+def _group_fields(*, whole: bool = False) -> "Fields[Group]":
+    """Fields of a group; those of a table on a terminal are chosen for its width."""
+    people = not whole and sys.stdout.isatty()
+    width = _width() if people else WIDEST
+
+    return Fields(
+        (
+            Column("group", lambda g: g.name, "GROUP"),
+            Column("jobs", lambda g: g.count, "JOBS"),
+            Column("title", lambda g: _short(g) if people else g.signature.title, "ERROR", wide=True),
+            Column("classes", lambda g: _names(g.classes, people=people), "CLASSES", wide=True),
+            Column(
+                "queues", lambda g: _names(g.queues, people=people), "QUEUES" if width >= WIDEST else None, wide=True
+            ),
+            Column("first_failed_at", lambda g: g.first_at, "FIRST" if width >= WIDE else None),
+            Column("last_failed_at", lambda g: g.last_at, "LAST"),
+            Column("example_job_id", lambda g: g.example, "EXAMPLE" if width >= WIDEST else None),
+            Column("causes", lambda g: dict(g.causes.most_common())),
+            *_signature_columns(),
+        ),
+        lambda _: [],
+    )
+
+
+def _signature_columns() -> "tuple[Column[Group], ...]":
+    return (
+        Column("death", lambda g: g.signature.death and g.signature.death.value),
+        Column("error_class", lambda g: g.signature.exception_class),
+        Column("signature", lambda g: g.signature.message),
+        Column("frames", lambda g: list(g.signature.frames)),
+    )
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((WIDE, 24)).columns
+
+
+def _short(group: "Group") -> str:
+    """Say the error with the last part of its class only, and once: so the message has room; of a death why it was."""
+    signature = group.signature
+    message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]
+    if signature.death is not None:
+        causes = [words for words, _ in group.causes.most_common(1)]
+        return ": ".join(["died", *([message] if message else []), *causes])
+    if not message or not last:
+        return signature.title
+    return message if message.startswith((last, str(signature.exception_class))) else f"{last}: {message}"
+
+
+def _names(counted: Mapping[str, int], *, people: bool) -> Any:
+    """Name classes or queues with their counts; on a terminal the most frequent one, of a long name the end."""
+    ordered = Counter(counted).most_common()
+    if not people or not ordered:
+        return dict(ordered)
+    rest = f" +{len(ordered) - 1}" if len(ordered) > 1 else ""
+    first = ordered[0][0]
+    room = NAMES_WIDTH - len(rest)
+    return (first if len(first) <= room else f"…{first[1 - room :]}") + rest
+
+
+# -- two times --------------------------------------------------------------------------------------------------------
+
+
+def _times(
+    opened: "Database", chosen: "Filter", windows: "tuple[Window, Window]", output: Output, limit: int | None
+) -> None:
+    from dataclasses import replace
+
+    from solidjq import diffing
+
+    now, before = windows
+    found = diffing.compare_windows(opened, chosen, now, before)
+    changes = found.changes[:limit]
+    if output is Output.IDS:
+        risen = {diffing.Kind.NEW, diffing.Kind.GROWN}
+        later = replace(chosen, since=now.since, until=now.until)
+        _print_ids(opened, later, (change.group.name for change in changes if change.kind in risen))
+    else:
+        records(changes, _change_fields(now, before), output)
+    if len(found.changes) > len(changes):
+        note(f"{len(found.changes) - len(changes)} more; see --limit")
+    if output is Output.TABLE:
+        counts = Counter(change.kind for change in found.changes)
+        said = ", ".join(f"{counts[kind]} {kind.value}" for kind in diffing.Kind if counts[kind]) or "no difference"
+        note(f"{_spelled(now)} against {_spelled(before)}: {said}; {found.same} groups about the same")
+        if not found.archive:
+            note("failures that were retried since are not counted, for want of a record; run: jq init")
+    if found.changes:
+        raise typer.Exit(DIFFERENT)
+
+
+def _spelled(window: "Window") -> str:
+    from solidjq.durations import spell_duration
+
+    start = rfc3339(window.since.replace(microsecond=0))
+    return f"{spell_duration(window.length)} from {start}"
+
+
+def _change_fields(now: "Window", before: "Window") -> "Fields[Change]":
+    people = sys.stdout.isatty()
+    widest = not people or _width() >= WIDEST
+
+    def rate(count: int, window: "Window") -> float:
+        return round(count / (window.length / timedelta(hours=1)), 3)
+
+    return Fields(
+        (
+            Column("mark", lambda c: c.kind.mark, ""),
+            Column("group", lambda c: c.group.name, "GROUP"),
+            Column("now", lambda c: c.now, "NOW"),
+            Column("before", lambda c: c.before, "BEFORE"),
+            Column("factor", lambda c: _factor(c) if people else c.factor and round(c.factor, 2), "RATE"),
+            Column("title", lambda c: _short(c.group) if people else c.group.signature.title, "ERROR", wide=True),
+            Column("classes", lambda c: _names(c.group.classes, people=people), "CLASSES", wide=True),
+            Column("queues", lambda c: _names(c.group.queues, people=people), "QUEUES" if widest else None, wide=True),
+            Column("change", lambda c: c.kind.value),
+            Column("now_per_hour", lambda c: rate(c.now, now)),
+            Column("before_per_hour", lambda c: rate(c.before, before)),
+            Column("first_failed_at", lambda c: c.group.first_at),
+            Column("last_failed_at", lambda c: c.group.last_at),
+            Column("example_job_id", lambda c: c.group.example, "EXAMPLE" if widest else None),
+            *(
+                Column(column.name, lambda c, value=column.value: value(c.group))  # type: ignore[misc]
+                for column in _signature_columns()
+            ),
+        ),
+        lambda _: [],
+    )
+
+
+def _factor(change: "Change") -> str:
+    """Say how many times as often it happens."""
+    if change.factor is None:
+        return "new"
+    if not change.factor:
+        return "gone"
+    return f"x{change.factor:.2g}" if change.factor < 10 else f"x{change.factor:.0f}"  # noqa: PLR2004  (two digits)
+
+
+# -- side by side -----------------------------------------------------------------------------------------------------
+
+
+def _beside(opened: "Database", left: str, right: str, output: Output) -> None:
+    from solidjq import diffing
+
+    sides = [diffing.find_side(opened, text) for text in (left, right)]
+    found = diffing.side_by_side(*sides)
+    if output is Output.IDS:
+        _print_side_ids(opened, sides)
+    elif output is Output.TABLE and sys.stdout.isatty():
+        records(list(_wrapped(found, _width())), _cell_fields(left, right), output)
+    else:
+        records(found, _difference_fields(), output)
+    if any(row.differs for row in found):
+        raise typer.Exit(DIFFERENT)
+
+
+def _print_side_ids(opened: "Database", sides: "Sequence[Side]") -> None:
+    from solidjq import diffing
+    from solidjq.failures import Filter
+
+    named = [job_id for side in sides for job_id in side.job_ids]
+    groups = [side.group for side in sides if side.kind == "group" and side.group is not None]
+    jobs = dict.fromkeys(named) | dict.fromkeys(diffing.job_ids(opened, Filter(), groups) if groups else ())
+    records(jobs, _JOB_IDS, Output.IDS)
+
+
+def _difference_fields() -> "Fields[Difference]":
+    return Fields(
+        (
+            Column("differs", lambda d: d.differs, "DIFFERS"),
+            Column("field", lambda d: d.field, "FIELD"),
+            Column("left", lambda d: d.left, "LEFT"),
+            Column("right", lambda d: d.right, "RIGHT"),
+        ),
+        lambda _: [],
+    )
+
+
+class _Cells(NamedTuple):
+    """One line of a difference on a terminal."""
+
+    mark: str
+    field: str
+    left: str
+    right: str
+
+
+def _cell_fields(left: str, right: str) -> Fields[_Cells]:
+    return Fields(
+        (
+            Column("differs", lambda c: c.mark, ""),
+            Column("field", lambda c: c.field, "FIELD"),
+            Column("left", lambda c: c.left, left),
+            Column("right", lambda c: c.right, right),
+        ),
+        lambda _: [],
+    )
+
+
+def _wrapped(found: "Iterable[Difference]", width: int) -> Iterator[_Cells]:
+    """Break values into lines, so that both fit beside each other and nothing that differs is cut away."""
+    room = max(10, (width - FIELD_WIDTH - 8) // 2)
+    for row in found:
+        left, right = (_broken(value, room) for value in (row.left, row.right))
+        name = row.field if len(row.field) <= FIELD_WIDTH else f"{row.field[: FIELD_WIDTH - 1]}…"
+        for at in range(max(len(left), len(right))):
+            first = at == 0
+            yield _Cells(
+                "!=" if row.differs and first else "",
+                name if first else "",
+                left[at] if at < len(left) else "",
+                right[at] if at < len(right) else "",
+            )
+
+
+def _broken(value: Any, room: int) -> list[str]:
+    from textwrap import wrap
+
+    from solidjq.text import mask_secrets, one_line
+
+    if isinstance(value, datetime):
+        return [age(value)]
+    texts = value if isinstance(value, list) and all(isinstance(each, str) for each in value) else [value]
+    found: list[str] = []
+    for each in texts:
+        text = "-" if each is None else one_line(mask_secrets(each if isinstance(each, str) else str(each)))
+        found += wrap(text[: room * MOST_ROWS * 2], room, break_on_hyphens=False) or [""]
+    return found if len(found) <= MOST_ROWS else [*found[: MOST_ROWS - 1], "… (all of it: -o json)"]

@@ -1,0 +1,109 @@
+"""``jq incidents list`` and ``jq incidents show``."""
+
+import shutil
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solidjq_cli import columns, config, selection
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import Output, details, lines, note, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from solidjq.incidents import Incident
+
+DEFAULT_SINCE = "7d"
+MOST_LINES = 20  # lines of a crash's stacks
+
+group = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Deaths that belong together: when, where, why, with which jobs."
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="incidents")
+
+
+@group.command("list")
+def list_incidents(
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Noticed then or later: 15m, 2h, 3d, or a time.")
+    ] = DEFAULT_SINCE,
+    until: selection.UntilOption = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """List when processes died and why, the latest first.
+
+    Deaths of one moment are one incident, named after its first death: d17 was seen by jq, f123 is put together from
+    the failures that Rails wrote (123 is the first failure_id). The cause comes with how sure it is: certain, likely,
+    possible; jq incidents show tells the facts.
+
+    \b
+    Examples:
+      jq incidents list
+      jq incidents list --since 30d -o json
+    """
+    found = selection.find_incidents(config.opened(database), since, until)
+    records(reversed(found), columns.incidents(), output, empty=f"no process died since {since}")
+
+
+@group.command("show")
+def show_incidents(
+    names: Annotated[list[str], typer.Argument(metavar="INCIDENT...", help="As jq incidents list names it.")],
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.
+
+    -o ids gives the jobs, for jq retry; -o json all evidence.
+
+    \b
+    Examples:
+      jq incidents show d17
+      jq incidents show d17 -o ids | jq retry --safe -
+    """
+    from solidjq.incidents import find_incident
+
+    opened = config.opened(database)
+    with opened.read() as connection:
+        found = {name: find_incident(connection, name) for name in dict.fromkeys(names)}
+    known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
+    if output is Output.TABLE:
+        for number, incident in enumerate(known):
+            if number:
+                lines([""])
+            details([incident], columns.incidents(), output)
+            lines(_picture(incident))
+    else:
+        records(known, columns.incident_details(), output)
+    missing = [name for name, incident in found.items() if incident is None]
+    for name in missing:
+        note(f"no incident {name}; see: jq incidents list")
+    if missing:
+        raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
+
+
+def _picture(incident: "Incident") -> "Iterator[str]":
+    from solidjq_cli.timeline import draw
+
+    yield ""
+    yield from draw(incident, shutil.get_terminal_size((100, 24)).columns)
+    yield ""
+    finding = incident.finding
+    yield f"{finding.words}: {finding.cause.meaning}"
+    yield from (f"  because  {fact}" for fact in dict.fromkeys(f for each in incident.findings for f in each.used))
+    yield from (f"  unknown  {fact}" for fact in finding.missing)
+    others = {each.words for each in incident.findings} - {finding.words}
+    yield from (f"  also     {words}" for words in sorted(others))
+    for death in incident.deaths:
+        if words := death.evidence.get("last_words"):
+            # The thread that crashed: the others only waited.
+            _, current, rest = str(words).partition("Current thread")
+            stack = (current + rest).split("\n\n")[0] or str(words)
+            yield f"  the last words of pid {death.pid} (all threads: -o json):"
+            yield from (f"    {line}" for line in stack.splitlines()[:MOST_LINES])
+    yield f"next: {finding.cause.advice}"

@@ -1,0 +1,74 @@
+"""``jq suspects``: who may have killed those processes."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import typer
+
+from solidjq_cli import columns, config, selection
+from solidjq_cli.render import Output, lines, note, records
+
+DEFAULT_SINCE = "30d"
+MOST_EXPLAINED = 3
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("suspects")(suspects)
+
+
+def suspects(
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Deaths noticed then or later: 2h, 3d, or a time.")
+    ] = DEFAULT_SINCE,
+    until: selection.UntilOption = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Bystanders too.")] = False,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Rank the jobs and classes that may have killed their process, and say why.
+
+    Only jobs that were executing are charged, and a death from outside (a deployment, a lost host, a database that was
+    away) charges nobody. A job is a suspect after two deaths of different processes. A class is one if it was in flight
+    at more deaths than chance allows, measured against what usually runs; with few deaths it says "too few to tell".
+    jq retry --safe holds suspects back, --isolate sends them to quarantine, jq bisect finds the one among many.
+
+    \b
+    Examples:
+      jq suspects
+      jq suspects --since 7d -o json
+      jq suspects -o ids | jq retry --queue-as quarantine -
+    """
+    from solidjq.suspecting import find_suspects
+    from solidjq.suspects import Standing
+
+    opened = config.opened(database)
+    found = selection.find_incidents(opened, since, until)
+    with opened.read() as connection:
+        ranking = find_suspects(connection, found)
+    job_ids: dict[str, set[int]] = {}
+    for incident in found:
+        for job in incident.jobs:
+            job_ids.setdefault(job.subject, set()).add(job.job_id)
+
+    everything = [
+        *(columns.Suspect("class", score, []) for score in ranking.classes),
+        *(columns.Suspect("job", score, sorted(job_ids.get(score.name, ()))) for score in ranking.jobs),
+    ]
+    shown = [each for each in everything if everybody or each.score.standing is not Standing.BYSTANDER]
+    if output is Output.IDS:
+        shown = [each for each in shown if each.score.standing is Standing.SUSPECT]
+    records(shown, columns.suspects(), output, empty=f"nobody is suspected of a death since {since}")
+    if output is Output.TABLE and sys.stdout.isatty():
+        lines(_why(shown))
+    if output is Output.TABLE and (left := len(everything) - len(shown)):
+        note(f"{left} bystanders; --all shows them")
+
+
+def _why(shown: Iterable[columns.Suspect]) -> Iterator[str]:
+    """Give a suspect's reasons in full, for which a table has no room."""
+    suspected = [each for each in shown if each.score.standing.value == "suspect"]
+    for each in suspected[:MOST_EXPLAINED]:
+        yield f"why {each.kind} {each.score.name}:"
+        yield from (f"  {reason}" for reason in each.score.reasons)

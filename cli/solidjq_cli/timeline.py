@@ -1,0 +1,88 @@
+"""An incident as a picture that fits a terminal: processes and their jobs as rows, time from left to right."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from solidjq.deaths import DeathRecord, Held
+    from solidjq.incidents import Incident
+
+NARROWEST = 20  # characters that time gets, whatever the names take
+LONGEST_NAME = 34
+MOST_PROCESSES = 20
+MOST_JOBS = 8  # of a process
+LEGEND = "= alive or running   x last sign of life   . silence   ! noticed"
+
+
+def draw(incident: "Incident", width: int) -> Iterator[str]:
+    """Yield the picture's lines, none longer than ``width``."""
+    rows = list(_rows(incident))
+    name_width = min(LONGEST_NAME, max(len(name) for name, *_ in rows))
+    scale = _Scale(*_span(incident), max(NARROWEST, width - name_width - 2))
+    yield " " * (name_width + 2) + scale.axis()
+    for name, start, end, noticed in rows:
+        yield f"{_cut(name, name_width):<{name_width}}  {scale.bar(start, end, noticed)}".rstrip()
+    yield LEGEND[:width]
+
+
+def _rows(incident: "Incident") -> Iterator[tuple[str, datetime | None, datetime, datetime | None]]:
+    """Yield each row: its name, since when it lived, its last sign of life, and when its end was noticed."""
+    for death in incident.deaths[:MOST_PROCESSES]:
+        yield _process(death), death.started_at, death.silent_at, death.noticed_at
+        for job in death.jobs[:MOST_JOBS]:
+            yield _job(job), job.started_at, death.silent_at, None
+        if len(death.jobs) > MOST_JOBS:
+            yield f"  {len(death.jobs) - MOST_JOBS} more jobs", None, death.silent_at, None
+    if len(incident.deaths) > MOST_PROCESSES:
+        yield f"{len(incident.deaths) - MOST_PROCESSES} more processes", None, incident.at, incident.noticed_at
+
+
+def _process(death: "DeathRecord") -> str:
+    kind = (death.kind or "process").lower()
+    pid = "" if death.pid is None else f" pid {death.pid}"
+    return f"{kind}{pid}{f' at {death.hostname}' if death.hostname else ''}"
+
+
+def _job(job: "Held") -> str:
+    return f"  job {job.job_id} {job.class_name}"
+
+
+def _span(incident: "Incident") -> tuple[datetime, datetime]:
+    """Choose the time to show: the silence takes half of the width at least, what led to it the rest."""
+    end = incident.noticed_at
+    shown = max(end - incident.at, timedelta(seconds=10))
+    starts = [job.started_at for job in incident.jobs if job.started_at is not None]
+    starts += [death.started_at for death in incident.deaths if death.started_at is not None]
+    return max(min([*starts, incident.at - shown / 10]), incident.at - shown), end
+
+
+class _Scale:
+    def __init__(self, start: datetime, end: datetime, width: int) -> None:
+        self._start, self._width = start, width
+        self._step = max((end - start) / (width - 1), timedelta(milliseconds=1))
+
+    def _at(self, time: datetime) -> int:
+        return max(0, min(self._width - 1, int((time - self._start) / self._step)))
+
+    def axis(self) -> str:
+        """Write the time at the left end and at the right."""
+        first, last = (f"{time.astimezone(UTC):%H:%M:%S}" for time in (self._start, self._end))
+        return first + f"{last} UTC".rjust(self._width - len(first))
+
+    @property
+    def _end(self) -> datetime:
+        return self._start + self._step * (self._width - 1)
+
+    def bar(self, start: datetime | None, end: datetime, noticed: datetime | None) -> str:
+        """Draw a life: ``===x....!``; what began before the picture begins at its edge."""
+        last = self._at(end)
+        first = last if start is None else min(self._at(start), last)
+        line = " " * first + "=" * (last - first) + "x"
+        if noticed is not None and (seen := self._at(noticed)) > last:
+            line += "." * (seen - last - 1) + "!"
+        return line
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "~"

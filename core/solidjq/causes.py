@@ -1,0 +1,449 @@
+"""Why a process died: a table of rules over its evidence. Each names a cause, how sure it is, and the facts it used.
+
+The rules are asked in the order of the table; the first that finds its facts decides. ``docs/causes.md`` is made from
+it. What only Rails recorded has no samples: it can tell a signal, a status, a whole host or fleet, never memory.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from signal import Signals
+from typing import NamedTuple
+
+from solidjq.deaths import DeathRecord, Source
+from solidjq.durations import spell_duration
+from solidjq.failures import Death
+from solidjq.samples import instant, number
+
+FULL = 0.9  # of the limit: memory this near to it may have crossed it before the next sample
+PRESSED = 10.0  # percent of 10 seconds that every task stood still for want of memory
+GRACE = timedelta(minutes=15)  # after SIGTERM; the longest that a deployment commonly waits before SIGKILL
+FATAL = frozenset({Signals.SIGSEGV, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGILL, Signals.SIGSYS})
+OUT_OF_MEMORY = ("MemoryError", "NoMemoryError", "out of memory", "bad_alloc", "failed to allocate memory")
+
+
+class Confidence(StrEnum):
+    """How sure a finding is."""
+
+    CERTAIN = "certain"  # the facts leave nothing else
+    LIKELY = "likely"  # the facts fit, and hardly fit anything else
+    POSSIBLE = "possible"  # the facts fit, and fit other causes too
+    UNKNOWN = "unknown"
+
+    @property
+    def rank(self) -> int:
+        """0 for the surest."""
+        return list(Confidence).index(self)
+
+
+class Cause(StrEnum):
+    """What a death is put down to; the value is what ``jq`` calls it."""
+
+    MEMORY = "out of memory"
+    SHUTDOWN = "killed at shutdown"
+    SUSPENDED = "machine suspended"
+    STALL = "fleet-wide stall"
+    HUNG = "hung"
+    HOST = "host lost"
+    CRASH = "crashed"
+    EXIT = "exited"
+    KILLED = "killed"
+    ROW = "process row deleted"
+    UNKNOWN = "unknown"
+
+    @property
+    def outside(self) -> bool:
+        """Tell whether it lies outside the jobs."""
+        return self in {Cause.SHUTDOWN, Cause.SUSPENDED, Cause.STALL, Cause.HOST, Cause.ROW}
+
+    @property
+    def fatal(self) -> bool:
+        """Tell whether the work itself must have done it."""
+        return self in {Cause.MEMORY, Cause.CRASH, Cause.EXIT}
+
+    @property
+    def meaning(self) -> str:
+        """Say it in a sentence."""
+        return _MEANINGS[self]
+
+    @property
+    def advice(self) -> str:
+        """Say what to do next."""
+        return _ADVICE[self]
+
+
+_MEANINGS = {
+    Cause.MEMORY: "The kernel killed the process for want of memory, or an allocation failed in it.",
+    Cause.SHUTDOWN: "The process was told to stop and killed before its jobs had ended: a deployment, a scale-down.",
+    Cause.SUSPENDED: "The machine slept; no process could beat, and all may be alive again.",
+    Cause.STALL: "Every process fell silent at once: the database was away, or its clock jumped. They may be alive.",
+    Cause.HUNG: "The process is still there and does not beat: stopped, or stuck in a call that holds the interpreter.",
+    Cause.HOST: "The whole machine or container went: power, network, eviction, a pod deleted by force.",
+    Cause.CRASH: "A fault in compiled code ended the process: segmentation fault, abort, bus error.",
+    Cause.EXIT: "The process ended itself with a status, inside a job: exit!, os._exit, or a fatal error at its top.",
+    Cause.KILLED: "A signal ended the process. Who sent it, the evidence does not tell.",
+    Cause.ROW: "The process's row was deleted while it held jobs: by hand, by a script, or by an old clean-up.",
+    Cause.UNKNOWN: "The evidence fits no cause better than others.",
+}
+_ADVICE = {
+    Cause.MEMORY: "See which job grew (jq suspects); give its queue a worker with more memory and fewer threads (jq "
+    "retry --queue-as), or make the job read in smaller parts. Raise the memory limit only when you know the need.",
+    Cause.SHUTDOWN: "Give workers longer between SIGTERM and SIGKILL: terminationGracePeriodSeconds, the supervisor's "
+    "shutdown timeout below it; split jobs that run longer, or let them save checkpoints. The jobs are bystanders.",
+    Cause.SUSPENDED: "Nothing is wrong with the jobs. Check that they do not still run before you retry them.",
+    Cause.STALL: "Look at the database's own log for that time. Check that the processes do not still run the jobs (jq "
+    "processes list), then retry; the jobs are bystanders.",
+    Cause.HUNG: "Look at the process before you kill it (py-spy, rbspy, gdb). Kill it before you retry its jobs: if it "
+    "wakes up, they run twice.",
+    Cause.HOST: "The jobs are bystanders: retry them. Ask the orchestrator why the machine went (evictions, spot "
+    "instances, node memory).",
+    Cause.CRASH: "Read the stacks in the evidence (jq incidents show); suspect the native library at the top. Hold the "
+    "job until that library is updated.",
+    Cause.EXIT: "Find the exit call in the job's code or in what it runs; raise an error instead, which fails one job "
+    "and not all beside it.",
+    Cause.KILLED: "Ask the host: dmesg -T | grep -i -E 'oom|killed', the orchestrator's events, who was logged in.",
+    Cause.ROW: "Never delete rows of solid_queue_processes: prune (jq prune). The jobs are bystanders.",
+    Cause.UNKNOWN: "Ask the host and the orchestrator for that time; jq work leaves more evidence than Rails' workers.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What is known beyond the one death. ``survivors``: processes that ran when it fell silent and beat long after."""
+
+    hosts: frozenset[str] = frozenset()  # of all deaths of the incident
+    deaths: int = 1  # in the incident
+    survivors: int | None = None
+    outages: Sequence[tuple[datetime, datetime | None]] = ()  # when other processes could not beat
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A cause, with how sure it is, the facts it rests on, and those that would have told more."""
+
+    cause: Cause
+    confidence: Confidence
+    used: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def outside(self) -> bool:
+        """Tell whether it clears the jobs in flight: a cause from outside that is more than possible."""
+        return self.cause.outside and self.confidence in {Confidence.CERTAIN, Confidence.LIKELY}
+
+    @property
+    def words(self) -> str:
+        """Say it as ``out of memory (likely)``."""
+        return str(self.cause) if self.cause is Cause.UNKNOWN else f"{self.cause} ({self.confidence})"
+
+
+Test = Callable[[DeathRecord, Company], list[str] | None]  # the facts it found, None if it does not hold
+
+
+class Rule(NamedTuple):
+    """One way to know a cause. ``when`` says it for the documentation."""
+
+    cause: Cause
+    confidence: Confidence
+    when: str
+    test: Test
+
+
+def find_cause(death: DeathRecord, company: Company) -> Finding:
+    """Ask the rules in turn; the first that holds names the cause."""
+    for rule in RULES:
+        if (used := rule.test(death, company)) is not None:
+            return Finding(rule.cause, rule.confidence, tuple(used), tuple(_missing(death, rule)))
+    return Finding(Cause.UNKNOWN, Confidence.UNKNOWN, tuple(_known(death)), tuple(_missing(death, None)))
+
+
+# -- tests: what each holds on ----------------------------------------------------------------------------------------
+
+
+def _oom_counted(death: DeathRecord, _company: Company) -> list[str] | None:
+    before, after = _oom_kills(death)
+    if death.signal != Signals.SIGKILL or before is None or after is None or after <= before:
+        return None
+    return ["SIGKILL", f"the control group's oom_kill counter rose from {before} to {after}"]
+
+
+def _killed_by_supervisor(death: DeathRecord, _company: Company) -> list[str] | None:
+    if not death.evidence.get("killed_by_supervisor"):
+        return None
+    return ["its supervisor killed it, since it had not stopped within the shutdown timeout"]
+
+
+def _slept(death: DeathRecord, _company: Company) -> list[str] | None:
+    here = death.evidence.get("here", {})
+    same_boot = "boot_id" in death.sample and death.sample["boot_id"] == here.get("boot_id")
+    before, now = (_suspended(each) for each in (death.sample, here))
+    if death.how is not Death.PRUNED or not same_boot or before is None or now is None:
+        return None
+    slept, threshold = now - before, number(death.evidence, "threshold") or 0.0
+    if slept < max(1.0, threshold / 2):
+        return None
+    return [f"the machine slept for {_spell(slept)} since the last sample, by its own two clocks"]
+
+
+def _alive_after_an_outage(death: DeathRecord, company: Company) -> list[str] | None:
+    alive, away = _still_there(death, company), _outage(death, company)
+    return None if alive is None or away is None else [*alive, *away]
+
+
+def _all_silent_and_running(death: DeathRecord, company: Company) -> list[str] | None:
+    alive = _still_there(death, company)
+    stopped = death.evidence.get("here", {}).get("process") == "stopped"
+    if alive is None or stopped or company.deaths < 2 or _alive_beside(death, company) != 0:  # noqa: PLR2004
+        return None
+    return [*alive, f"{company.deaths} processes fell silent at once, and none went on"]
+
+
+def _still_there(death: DeathRecord, _company: Company) -> list[str] | None:
+    state = death.evidence.get("here", {}).get("process")
+    if death.how is not Death.PRUNED or state in {None, "gone", "unknown"}:
+        return None
+    return [f"pid {death.pid} was still there when it was pruned: {state}"]
+
+
+def _outage(death: DeathRecord, company: Company) -> list[str] | None:
+    """Find an outage that began about when the last beat was, and lasted for much of the silence."""
+    if death.how is not Death.PRUNED:
+        return None
+    told = death.evidence.get("outage", {})
+    start = instant(told.get("from"))
+    known = [*company.outages, *([] if start is None else [(start, instant(told.get("to")))])]
+    silence = death.noticed_at - death.silent_at
+    for began, ended in known:
+        end = min(ended or death.noticed_at, death.noticed_at)
+        overlap = end - max(began, death.silent_at)
+        if overlap >= silence / 2:
+            return [f"other processes could not reach the database for {_spell(overlap.total_seconds())} then"]
+    return None
+
+
+def _restarted(death: DeathRecord, _company: Company) -> list[str] | None:
+    here = death.evidence.get("here", {})
+    if "boot_id" not in death.sample or "boot_id" not in here or death.sample["boot_id"] == here["boot_id"]:
+        return None
+    return ["the machine of that name was started anew since the last sample (another boot id)"]
+
+
+def _told_to_stop(death: DeathRecord, _company: Company) -> list[str] | None:
+    if death.signal == Signals.SIGTERM:
+        return ["SIGTERM, which a worker that is up handles itself: it was starting, or stopping already"]
+    told = instant(death.sample.get("term_at")) or instant(death.evidence.get("term_at"))
+    ended = death.silent_at if death.how is Death.PRUNED else death.noticed_at
+    if told is None or death.signal not in {None, Signals.SIGKILL} or death.exit_status is not None:
+        return None
+    if ended - told > GRACE:
+        return None
+    how = "then silence" if death.signal is None else "then SIGKILL"
+    return [f"it was told to stop at {told:%H:%M:%S} UTC, {how}"]
+
+
+def _no_memory_in_last_words(death: DeathRecord, _company: Company) -> list[str] | None:
+    words = str(death.evidence.get("last_words", ""))
+    found = next((each for each in OUT_OF_MEMORY if each in words), None)
+    return None if found is None else [f"its last words hold {found!r}"]
+
+
+def _fatal_signal(death: DeathRecord, _company: Company) -> list[str] | None:
+    if death.signal not in FATAL:
+        return None
+    stacks = ["its stacks were kept"] if death.evidence.get("last_words") else []
+    return [_signal(death), *stacks]
+
+
+def _near_its_limit(death: DeathRecord, _company: Company) -> list[str] | None:
+    if not _may_be_memory(death):
+        return None
+    limit = number(death.sample, "cgroup", "max")
+    if not limit:
+        return None
+    used = number(death.sample, "cgroup", "current") or 0
+    peak = number(death.evidence, "rusage", "peak") or 0
+    if used >= FULL * limit:
+        return [*_manner(death), f"its last sample: {_bytes(used)} of {_bytes(limit)} in use"]
+    if peak >= FULL * limit:
+        return [*_manner(death), f"it had used up to {_bytes(peak)}; the limit is {_bytes(limit)}"]
+    return None
+
+
+def _under_pressure(death: DeathRecord, _company: Company) -> list[str] | None:
+    pressure = number(death.sample, "psi", "full") or 0.0
+    if not _may_be_memory(death) or pressure < PRESSED:
+        return None
+    return [*_manner(death), f"its last sample: every task waited for memory {pressure:g} % of the time"]
+
+
+def _status(death: DeathRecord, _company: Company) -> list[str] | None:
+    return None if death.exit_status is None else [f"exit status {death.exit_status}{_meant(death.exit_status)}"]
+
+
+def _sigkill_but_memory(death: DeathRecord, _company: Company) -> list[str] | None:
+    before, after = _oom_kills(death)
+    if death.signal != Signals.SIGKILL or before is None or before != after:
+        return None
+    return ["SIGKILL", "no process was killed for want of memory in its control group"]
+
+
+def _any_signal(death: DeathRecord, _company: Company) -> list[str] | None:
+    return None if death.signal is None else [_signal(death)]
+
+
+def _gone_on_a_living_machine(death: DeathRecord, _company: Company) -> list[str] | None:
+    here = death.evidence.get("here", {})
+    if death.how is not Death.PRUNED or here.get("process") != "gone" or "boot_id" not in death.sample:
+        return None
+    return ["the process is gone, the machine has not been restarted, and no supervisor was left to see it end"]
+
+
+def _every_host(death: DeathRecord, company: Company) -> list[str] | None:
+    fleet = death.evidence.get("fleet", {})
+    hosts = max(len(company.hosts), int(number(fleet, "hosts_silent") or 0))
+    if death.how is not Death.PRUNED or _alive_beside(death, company) != 0 or hosts < 2:  # noqa: PLR2004
+        return None
+    return [f"all processes fell silent at once, on {hosts} hosts"]
+
+
+def _one_host(death: DeathRecord, _company: Company) -> list[str] | None:
+    fleet = death.evidence.get("fleet", {})
+    if death.how is not Death.PRUNED or not number(fleet, "alive") or number(fleet, "alive_here") != 0:
+        return None
+    return [f"no process of host {death.hostname} beats any more; {fleet['alive']} elsewhere do"]
+
+
+def _nobody_left(death: DeathRecord, company: Company) -> list[str] | None:
+    if death.how is not Death.PRUNED or _alive_beside(death, company) != 0:
+        return None
+    return ["no process that ran then is left: the host was lost, or every process was killed"]
+
+
+def _row_gone(death: DeathRecord, _company: Company) -> list[str] | None:
+    return ["jobs were claimed by a process that has no row"] if death.how is Death.MISSING else None
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        Cause.MEMORY, Confidence.CERTAIN, "SIGKILL, and its control group's oom_kill counter rose with it", _oom_counted
+    ),
+    Rule(Cause.SHUTDOWN, Confidence.CERTAIN, "its own supervisor killed it after the timeout", _killed_by_supervisor),
+    Rule(Cause.SUSPENDED, Confidence.CERTAIN, "same boot, and the clock that stands still in sleep lost time", _slept),
+    Rule(
+        Cause.STALL,
+        Confidence.CERTAIN,
+        "it still ran when it was pruned, and other processes could not reach the database meanwhile",
+        _alive_after_an_outage,
+    ),
+    Rule(
+        Cause.STALL,
+        Confidence.LIKELY,
+        "it still ran when it was pruned, and so did all others, which fell silent with it",
+        _all_silent_and_running,
+    ),
+    Rule(Cause.HUNG, Confidence.CERTAIN, "it still ran, or was stopped, on the very host that pruned it", _still_there),
+    Rule(Cause.STALL, Confidence.LIKELY, "other processes could not reach the database during its silence", _outage),
+    Rule(Cause.HOST, Confidence.CERTAIN, "its host has another boot id now", _restarted),
+    Rule(Cause.SHUTDOWN, Confidence.LIKELY, "SIGTERM, then SIGKILL or silence within 15 minutes", _told_to_stop),
+    Rule(Cause.MEMORY, Confidence.LIKELY, "its last words tell of a failed allocation", _no_memory_in_last_words),
+    Rule(Cause.CRASH, Confidence.CERTAIN, "a signal that faults in compiled code raise", _fatal_signal),
+    Rule(Cause.EXIT, Confidence.CERTAIN, "it ended with an exit status", _status),
+    Rule(Cause.MEMORY, Confidence.LIKELY, "SIGKILL or silence at 90 % of its control group's limit", _near_its_limit),
+    Rule(Cause.MEMORY, Confidence.POSSIBLE, "SIGKILL or silence when all tasks waited for memory", _under_pressure),
+    Rule(Cause.KILLED, Confidence.CERTAIN, "SIGKILL, and the oom_kill counter did not rise", _sigkill_but_memory),
+    Rule(Cause.KILLED, Confidence.LIKELY, "a signal, and nothing is known of memory", _any_signal),
+    Rule(Cause.KILLED, Confidence.LIKELY, "gone, on a host that was not restarted", _gone_on_a_living_machine),
+    Rule(
+        Cause.STALL, Confidence.LIKELY, "processes of several hosts fell silent at once and none went on", _every_host
+    ),
+    Rule(Cause.HOST, Confidence.LIKELY, "all of one host fell silent, other hosts did not", _one_host),
+    Rule(Cause.HOST, Confidence.POSSIBLE, "nothing that ran then is left, on one host", _nobody_left),
+    Rule(Cause.ROW, Confidence.LIKELY, "jobs claimed by a process without a row", _row_gone),
+)
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _missing(death: DeathRecord, rule: Rule | None) -> list[str]:
+    """Name what would have told more, where anything would."""
+    if rule is not None and rule.confidence is Confidence.CERTAIN:
+        return []
+    missing: list[str] = []
+    if death.source is Source.FAILURES:
+        missing.append("samples and the exit of the process: only jq work keeps them")
+    elif not death.sample:
+        missing.append("a sample from the process")
+    elif number(death.sample, "cgroup", "max") is None and _may_be_memory(death):
+        missing.append("a memory limit of its control group")
+    if death.how is Death.PRUNED and not death.evidence.get("here"):
+        missing.append("a look at its host: " + (death.hostname or "which one is not recorded"))
+    return missing
+
+
+def _known(death: DeathRecord) -> list[str]:
+    if death.how is Death.PRUNED and death.last_heartbeat_at is not None:
+        return [f"its last heartbeat was at {death.last_heartbeat_at:%Y-%m-%d %H:%M:%S} UTC"]
+    return []
+
+
+def _oom_kills(death: DeathRecord) -> tuple[int | None, int | None]:
+    told = death.evidence.get("oom_kill")
+    if not isinstance(told, list) or len(told) != 2 or not all(isinstance(each, int) for each in told):  # noqa: PLR2004
+        return None, None
+    return told[0], told[1]
+
+
+def _alive_beside(death: DeathRecord, company: Company) -> float | None:
+    """Count the processes that ran when it fell silent and went on; None where nobody knows."""
+    fleet = death.evidence.get("fleet")
+    return number(fleet, "alive") if fleet else company.survivors
+
+
+def _may_be_memory(death: DeathRecord) -> bool:
+    return death.signal == Signals.SIGKILL or death.how is Death.PRUNED
+
+
+def _suspended(clocks: object) -> float | None:
+    """Return for how long the machine had slept since its start."""
+    if not isinstance(clocks, dict):
+        return None
+    boot, awake = number(clocks, "boottime"), number(clocks, "monotonic")
+    return None if boot is None or awake is None else boot - awake
+
+
+def _manner(death: DeathRecord) -> list[str]:
+    return ["its heartbeat stopped"] if death.signal is None else [_signal(death)]
+
+
+def _signal(death: DeathRecord) -> str:
+    try:
+        return Signals(death.signal or 0).name
+    except ValueError:
+        return f"signal {death.signal}"
+
+
+_STATUSES = {
+    75: ": it had been pruned and stopped itself",
+    78: ": its jobs could not be imported",
+    134: ": what a shell gives for SIGABRT",
+    137: ": what a shell gives for SIGKILL",
+    139: ": what a shell gives for SIGSEGV",
+    143: ": what a shell gives for SIGTERM",
+}
+
+
+def _meant(status: int) -> str:
+    return _STATUSES.get(status, "")
+
+
+def _spell(seconds: float) -> str:
+    return spell_duration(timedelta(seconds=round(seconds)))
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("GB", 2**30), ("MB", 2**20)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1024:.0f} kB"

@@ -1,0 +1,391 @@
+"""Deaths: how processes ended, with the evidence. Written where we see it; put together from what is left elsewhere.
+
+Our supervisor writes a death when it reaps a child, and every prune of ours writes one from the last sample. Deaths
+that Rails recorded leave only failures behind: they are put together from the errors' text, which jobs that died
+together share, and from when they failed. Such a death tells of a signal, a status or a last heartbeat, and no more.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    cast,
+    exists,
+    func,
+    insert,
+    null,
+    select,
+    union_all,
+    update,
+)
+
+from solidjq import crashes, ledger, schema
+from solidjq.batching import in_batches
+from solidjq.dialects import ago, among, boundary, inserted_id, utcnow
+from solidjq.failures import Death, exit_error, is_death, missing_error, pruned_error
+from solidjq.samples import instant, number, sample_of
+from solidjq.schema import deaths, failed, jobs, processes
+
+TOGETHER = timedelta(seconds=60)  # failures with the same error this close are of one death: Rails fails them in turn
+
+
+class Source(StrEnum):
+    """Who told of a death; the value stands in ``jq_deaths.noticed_by``."""
+
+    SUPERVISOR = "supervisor"  # ours reaped it
+    PRUNE = "prune"  # ours found its heartbeat too old
+    FAILURES = "failures"  # nobody: put together from what Rails wrote
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job that a process held when it died. ``started_at`` and ``growth`` (bytes) only where its process told."""
+
+    job_id: int
+    subject: str  # its Active Job id; else 'job 42'
+    class_name: str
+    failure_id: int | None = None
+    started_at: datetime | None = None
+    growth: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeathRecord:
+    """One process's end. ``evidence`` is what was written down then: ``sample``, and what the witness saw."""
+
+    name: str  # d17: jq_deaths.id 17; f123: put together from failure 123 and those beside it
+    source: Source
+    how: Death
+    noticed_at: datetime
+    process_id: int | None = None
+    kind: str | None = None
+    process_name: str | None = None
+    hostname: str | None = None
+    pid: int | None = None
+    supervisor_id: int | None = None
+    started_at: datetime | None = None
+    last_heartbeat_at: datetime | None = None
+    exit_status: int | None = None
+    signal: int | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    jobs: tuple[Held, ...] = ()
+
+    @property
+    def key(self) -> int | str:
+        """What a crash of it carries: jq_deaths.id, else the beginning of its error."""
+        return self.error if self.source is Source.FAILURES else int(self.name[1:])
+
+    @property
+    def error(self) -> str:
+        """The error that its jobs were failed with."""
+        if self.source is Source.FAILURES:
+            return str(self.evidence["error"])
+        if self.how is Death.PRUNED:
+            return missing_error() if self.last_heartbeat_at is None else pruned_error(self.last_heartbeat_at)
+        return exit_error(self.pid or 0, -self.signal if self.signal is not None else self.exit_status or 0)
+
+    @property
+    def sample(self) -> Mapping[str, Any]:
+        """The last sample; empty if there was none."""
+        found = self.evidence.get("sample")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def silent_at(self) -> datetime:
+        """When it was last known to live."""
+        if self.how is Death.PRUNED and self.last_heartbeat_at is not None:
+            return self.last_heartbeat_at
+        return self.noticed_at
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def record(
+    connection: Connection,
+    process: Row[Any],
+    source: Source,
+    *,
+    exit_status: int | None = None,
+    signal: int | None = None,
+    evidence: Mapping[str, Any],
+    sample: Mapping[str, Any],
+) -> crashes.Origin:
+    """Write the death of a registered process, with its last sample; return what its crashes are to carry.
+
+    Call it where the database has a ledger, in the transaction that removes the process. ``process`` is its row.
+    """
+    result = connection.execute(
+        insert(deaths).values(
+            process_id=process.id,
+            kind=process.kind,
+            name=process.name,
+            hostname=process.hostname,
+            pid=process.pid,
+            supervisor_id=process.supervisor_id,
+            started_at=process.created_at,
+            last_heartbeat_at=process.last_heartbeat_at,
+            noticed_at=utcnow(),
+            noticed_by=source.value,
+            exit_status=exit_status,
+            signal=signal,
+            evidence=json.dumps({**evidence, **({"sample": sample} if sample else {})}, separators=(",", ":")),
+        )
+    )
+    # Where the supervisor saw the end, the error tells pid and status; host and last beat would mean a frozen process.
+    pruned = source is Source.PRUNE
+    return crashes.Origin(
+        death_id=inserted_id(result),
+        hostname=process.hostname if pruned else None,
+        pid=process.pid if pruned else None,
+        last_heartbeat_at=process.last_heartbeat_at if pruned else None,
+    )
+
+
+def note_runs(connection: Connection, origin: crashes.Origin, sample: Mapping[str, Any]) -> None:
+    """Add to a death's crashes when each job had begun, and how much the process had grown since then."""
+    told = sample.get("jobs")
+    rss = number(sample, "rss")
+    for job in told if isinstance(told, list) else []:
+        if not isinstance(job, dict) or not isinstance(job.get("id"), int):
+            continue
+        before = number(job, "rss")
+        growth = None if rss is None or before is None else int(rss - before)
+        connection.execute(
+            update(schema.crashes)
+            .where(schema.crashes.c.death_id == origin.death_id, schema.crashes.c.job_id == job["id"])
+            .values(started_at=instant(job.get("since")), growth=growth)
+        )
+
+
+def survivors(connection: Connection, process: Row[Any], threshold: float) -> dict[str, int]:
+    """Count the processes that ran when this one fell silent: which still beat, which are silent too, and their hosts.
+
+    A process that was registered after the silence began proves nothing about it. The silent process itself counts.
+    """
+    beat = process.last_heartbeat_at
+    counts = {"alive": 0, "silent": 0, "alive_here": 0, "silent_here": 0}
+    hosts: dict[bool, set[str | None]] = {True: set(), False: set()}
+    query = select(processes.c.hostname, (processes.c.last_heartbeat_at > ago(threshold)).label("alive"), func.count())
+    if beat is not None:
+        query = query.where(processes.c.created_at <= boundary(beat))
+    for hostname, alive, count in connection.execute(query.group_by(processes.c.hostname, "alive")):
+        hosts[bool(alive)].add(hostname)
+        key = "alive" if alive else "silent"
+        counts[key] += count
+        counts[f"{key}_here"] += count if hostname == process.hostname else 0
+    return {**counts, "hosts_alive": len(hosts[True]), "hosts_silent": len(hosts[False] - hosts[True])}
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def list_deaths(
+    connection: Connection, *, since: datetime | None = None, until: datetime | None = None
+) -> list[DeathRecord]:
+    """Return the deaths noticed from ``since`` on and before ``until``, the oldest first.
+
+    Works without the ``jq_`` tables: then all are put together from the failures that are there now.
+    """
+    kept = ledger.exists(connection)
+    found = _recorded(connection, since, until) if kept else []
+    rows = [row for query in _told_by_failures(since, until, kept=kept) for row in connection.execute(query)]
+    timed = sorted(
+        (row for row in rows if row.crashed_at is not None), key=lambda row: (row.crashed_at, row.failure_id)
+    )
+    found += _reconstructed(timed)
+    return sorted(found, key=lambda death: (death.noticed_at, _number_of(death.name)))
+
+
+def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str]]]:
+    """Return the deaths since then without their jobs, but with how many of each class there were.
+
+    It reads a row a class and death, however many jobs there are. Failures with the same error are one death here.
+    """
+    kept = ledger.exists(connection)
+    columns = schema.crashes.c
+    held: dict[str, Counter[str]] = defaultdict(Counter)
+    found = _recorded(connection, since, None, jobs=False) if kept else []
+    if kept:
+        counted = (
+            select(columns.death_id, columns.class_name, func.count())
+            .where(columns.death_id.is_not(None), columns.crashed_at >= boundary(since))
+            .group_by(columns.death_id, columns.class_name)
+        )
+        for death_id, class_name, count in connection.execute(counted):
+            held[f"d{death_id}"][class_name] += count
+    told = union_all(*_told_by_failures(since, None, kept=kept)).subquery()
+    grouped = select(
+        func.min(told.c.failure_id).label("failure_id"),
+        func.min(told.c.job_id).label("job_id"),
+        func.min(told.c.subject).label("subject"),
+        told.c.class_name,
+        told.c.evidence,
+        func.min(told.c.crashed_at).label("crashed_at"),
+        func.min(told.c.hostname).label("hostname"),
+        func.min(told.c.pid).label("pid"),
+        func.count().label("failures"),
+    ).group_by(told.c.evidence, told.c.class_name)
+    by_error: dict[str, DeathRecord] = {}
+    for row in connection.execute(grouped.order_by("failure_id")):
+        death = by_error.get(row.evidence) or _death_of(row)
+        if death is not None:
+            by_error[row.evidence] = death
+            held[death.name][row.class_name] += row.failures
+    return [(death, held[death.name]) for death in (*found, *by_error.values())]
+
+
+def noticed_at(connection: Connection, name: str) -> datetime | None:
+    """Return when the death of this name was noticed, or the failure that names it was written; None if none was."""
+    kept = ledger.exists(connection)
+    match name[:1], name[1:]:
+        case _, digits if not (digits.isascii() and digits.isdigit() and int(digits) < 2**63):
+            return None
+        case "d", digits if kept:
+            return connection.scalar(select(deaths.c.noticed_at).where(deaths.c.id == int(digits)))
+        case "f", digits:
+            counted = select(schema.crashes.c.crashed_at).where(schema.crashes.c.failure_id == int(digits))
+            now = select(failed.c.created_at).where(failed.c.id == int(digits))
+            return (connection.scalar(counted) if kept else None) or connection.scalar(now)
+    return None
+
+
+def outages(connection: Connection) -> list[tuple[datetime, datetime | None]]:
+    """Return when heartbeats of processes that live now failed last: from when, and until when if it is over."""
+    found = []
+    for metadata in connection.scalars(select(processes.c.metadata).where(processes.c.metadata.is_not(None))):
+        outage = sample_of(metadata).get("outage")
+        if isinstance(outage, dict) and (start := instant(outage.get("from"))) is not None:
+            found.append((start, instant(outage.get("to"))))
+    return found
+
+
+def _recorded(
+    connection: Connection, since: datetime | None, until: datetime | None, *, jobs: bool = True
+) -> list[DeathRecord]:
+    rows = connection.execute(
+        select(deaths).where(*_between(deaths.c.noticed_at, since, until)).order_by(deaths.c.id)
+    ).all()
+    held: dict[int, list[Held]] = defaultdict(list)
+    columns = schema.crashes.c
+    for batch in in_batches(row.id for row in rows if jobs):
+        query = select(
+            columns.death_id,
+            columns.job_id,
+            columns.subject,
+            columns.class_name,
+            columns.failure_id,
+            columns.started_at,
+            columns.growth,
+        )
+        for row in connection.execute(query.where(among(columns.death_id, batch)).order_by(columns.failure_id)):
+            held[row.death_id].append(Held(*row[1:]))
+    return [
+        DeathRecord(
+            name=f"d{row.id}",
+            source=Source(row.noticed_by),
+            how=Death.PRUNED if row.noticed_by == Source.PRUNE else Death.EXITED,
+            noticed_at=row.noticed_at,
+            process_id=row.process_id,
+            kind=row.kind,
+            process_name=row.name,
+            hostname=row.hostname,
+            pid=row.pid,
+            supervisor_id=row.supervisor_id,
+            started_at=row.started_at,
+            last_heartbeat_at=row.last_heartbeat_at,
+            exit_status=row.exit_status,
+            signal=row.signal,
+            evidence=json.loads(row.evidence or "{}"),
+            jobs=tuple(held[row.id]),
+        )
+        for row in rows
+    ]
+
+
+def _told_by_failures(since: datetime | None, until: datetime | None, *, kept: bool) -> list[Select[Any]]:
+    """Ask for the failed jobs, and the crashes counted of such, that belong to no recorded death."""
+    columns = schema.crashes.c
+    current = (
+        select(
+            failed.c.id.label("failure_id"),
+            failed.c.job_id,
+            crashes.subject().label("subject"),
+            jobs.c.class_name,
+            func.substr(failed.c.error, 1, crashes.EVIDENCE).label("evidence"),
+            failed.c.created_at.label("crashed_at"),
+            cast(null(), columns.hostname.type).label("hostname"),
+            cast(null(), columns.pid.type).label("pid"),
+        )
+        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .where(is_death(), *_between(failed.c.created_at, since, until))
+    )
+    if not kept:
+        return [current]
+    counted = select(
+        columns.failure_id,
+        columns.job_id,
+        columns.subject,
+        columns.class_name,
+        columns.evidence,
+        columns.crashed_at,
+        columns.hostname,
+        columns.pid,
+    ).where(columns.death_id.is_(None), *_between(columns.crashed_at, since, until))
+    return [counted, current.where(~exists().where(columns.failure_id == failed.c.id))]
+
+
+def _between(column: Any, since: datetime | None, until: datetime | None) -> Iterator[ColumnElement[bool]]:
+    if since is not None:
+        yield column >= boundary(since)
+    if until is not None:
+        yield column < boundary(until)
+
+
+def _reconstructed(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
+    """Put deaths together: the same words of the error, within a minute of each other."""
+    latest: dict[str, datetime] = {}
+    found: dict[str, tuple[DeathRecord, list[Held]]] = {}  # by error, the one that may still grow
+    closed: list[tuple[DeathRecord, list[Held]]] = []
+    for row in rows:
+        known = found.get(row.evidence)
+        if known is None or row.crashed_at - latest[row.evidence] > TOGETHER:
+            if (death := _death_of(row)) is None:
+                continue
+            known = found[row.evidence] = (death, [])
+            closed.append(known)
+        known[1].append(Held(row.job_id, row.subject, row.class_name, row.failure_id))
+        latest[row.evidence] = row.crashed_at
+    return [replace(death, jobs=tuple(held)) for death, held in closed]
+
+
+def _death_of(row: Row[Any]) -> DeathRecord | None:
+    """Read the death that a failure tells of; None if it tells of none, or not when."""
+    error = crashes.parse_evidence(row.evidence)
+    if error.death is None or row.crashed_at is None:
+        return None
+    return DeathRecord(
+        name=f"f{row.failure_id}",
+        source=Source.FAILURES,
+        how=error.death,
+        noticed_at=row.crashed_at,
+        hostname=row.hostname,
+        pid=row.pid if error.pid is None else error.pid,
+        last_heartbeat_at=error.last_heartbeat_at,
+        exit_status=error.exit_status,
+        signal=error.signal,
+        evidence={"error": row.evidence},
+    )
+
+
+def _number_of(name: str) -> int:
+    return int(name[1:])

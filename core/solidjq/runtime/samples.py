@@ -1,0 +1,192 @@
+"""What a process tells of itself with each heartbeat: its memory, its limits, its clocks and the jobs in its hands.
+
+When the process is gone, this is all that is left of it. It stands in ``processes.metadata`` under ``sample``: JSON
+that Rails can read, a few kilobytes at most. What this machine does not tell is left out.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from solidjq.samples import boot_id, clocks, written
+
+RELEASE = ("JQ_RELEASE", "KAMAL_VERSION", "HEROKU_SLUG_COMMIT", "GIT_SHA", "RELEASE")  # the first that is set
+MOST_BYTES = 4096
+FRESH = 0.1  # seconds; reading it for every short job would make the threads wait for the interpreter
+MOST_JOBS = 25
+MOST_CLASSES = 25
+LONGEST_RELEASE = 80
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; of ru_maxrss
+_PAGE = resource.getpagesize()
+
+
+class Cgroup:
+    """The memory control group of this process, version 1 or 2; what it does not have reads as None."""
+
+    def __init__(self, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> None:
+        self._current = self._most = self._events = self._pressure = None
+        for folder in _folders(proc, root):
+            current = folder / "memory.current"
+            if current.exists():
+                self._current, self._most = current, folder / "memory.max"
+                self._events, self._pressure = folder / "memory.events", folder / "memory.pressure"
+                return
+            current = folder / "memory.usage_in_bytes"
+            if current.exists():
+                self._current, self._most = current, folder / "memory.limit_in_bytes"
+                self._events = folder / "memory.oom_control"
+                return
+
+    def oom_kills(self) -> int | None:
+        """Return how many processes the kernel has killed here for want of memory."""
+        for line in _read(self._events).splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill" and count.isdigit():
+                return int(count)
+        return None
+
+    def sample(self) -> dict[str, Any]:
+        """Return ``current`` and ``max`` in bytes (no ``max`` means no limit) and ``oom_kill``."""
+        most = _number(_read(self._most))
+        found = {
+            "current": _number(_read(self._current)),
+            "max": None if most is None or most >= 2**60 else most,  # version 1 writes "no limit" as a huge number
+            "oom_kill": self.oom_kills(),
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    def pressure(self) -> dict[str, float]:
+        """Return the share of the last 10 seconds, in percent, that some or all tasks waited for memory."""
+        found: dict[str, float] = {}
+        for line in (_read(self._pressure) or _read(Path("/proc/pressure/memory"))).splitlines():
+            kind, _, rest = line.partition(" ")
+            for part in rest.split():
+                if part.startswith("avg10="):
+                    with suppress(ValueError):
+                        found[kind] = float(part.removeprefix("avg10="))
+        return found
+
+
+def _folders(proc: Path, root: Path) -> Iterable[Path]:
+    """Return where the files may be: the group itself, and its root as a container with its own namespace sees it."""
+    for line in _read(proc).splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if not controllers:
+            yield root / path.lstrip("/")
+            yield root
+        elif "memory" in controllers.split(","):
+            yield root / "memory" / path.lstrip("/")
+            yield root / "memory"
+
+
+def _read(path: Path | None) -> str:
+    try:
+        return "" if path is None else path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _number(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isdigit() else None
+
+
+def resident() -> int | None:
+    """Return the bytes of memory that this process has resident; None where /proc does not tell. Takes microseconds."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as statm:  # noqa: PTH123  (called before every job)
+            return int(statm.read(100).split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+@dataclass(slots=True)
+class _Running:
+    class_name: str
+    since: float
+    rss: int | None
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Takes the samples of one process. Threads tell it which jobs begin and end."""
+
+    cgroup: Cgroup = field(default_factory=Cgroup)
+    _running: dict[int, _Running] = field(default_factory=dict)
+    _rss: tuple[float, int | None] = (0.0, None)  # when it was read last, and what it was
+    _looks: int = 0
+    _seen: Counter[str] = field(default_factory=Counter)
+    _constant: dict[str, Any] = field(default_factory=lambda: dict(_constants()))
+    stopping_since: float | None = None  # when SIGTERM was seen
+
+    def begin(self, job_id: int, class_name: str) -> None:
+        """Note that a job runs from now on."""
+        now = time.time()
+        if now - self._rss[0] > FRESH:
+            self._rss = (now, resident())
+        self._running[job_id] = _Running(class_name, now, self._rss[1])
+
+    def end(self, job_id: int) -> None:
+        """Note that it does not any more."""
+        self._running.pop(job_id, None)
+
+    def take(self, beats: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a sample; ``beats`` tells how the heartbeats went. Written as JSON it has at most 4 KB."""
+        running = list(self._running.copy().items())  # the threads go on meanwhile; a copy is taken in one step
+        classes = {job.class_name for _, job in running}
+        self._looks += bool(running)
+        self._seen.update(classes)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        jobs = [
+            {"id": job_id, "since": written(job.since), **({} if job.rss is None else {"rss": job.rss})}
+            for job_id, job in sorted(running, key=lambda item: item[1].since)
+        ]
+        found: dict[str, Any] = {
+            "at": written(time.time()),
+            "rss": resident(),
+            "peak": usage.ru_maxrss * PEAK_UNIT,
+            "cpu": round(usage.ru_utime + usage.ru_stime, 3),
+            "cgroup": self.cgroup.sample(),
+            "psi": self.cgroup.pressure(),
+            **clocks(),
+            "term_at": None if self.stopping_since is None else written(self.stopping_since),
+            **self._constant,
+            **beats,
+            "jobs": jobs[:MOST_JOBS],
+            "more_jobs": max(0, len(jobs) - MOST_JOBS),
+            # What usually runs here: looks at this process while it ran anything, and in how many each class ran.
+            "looks": self._looks,
+            "seen": dict(self._seen.most_common(MOST_CLASSES)),
+        }
+        found = {key: value for key, value in found.items() if value not in (None, {}, 0)}
+        while len(json.dumps(found, separators=(",", ":"))) > MOST_BYTES and (found.get("seen") or found.get("jobs")):
+            found["seen"] = dict(list(found.get("seen", {}).items())[:-5])
+            found["more_jobs"] = found.get("more_jobs", 0) + len(found.get("jobs", [])[-5:])
+            found["jobs"] = found.get("jobs", [])[:-5]
+        return found
+
+
+def _constants() -> Iterable[tuple[str, Any]]:
+    if boot := boot_id():
+        yield "boot_id", boot
+    if started := _pid_started():
+        yield "pid_started", started
+    if release := next((os.environ[name] for name in RELEASE if os.environ.get(name)), None):
+        yield "release", release[:LONGEST_RELEASE]
+
+
+def _pid_started() -> str | None:
+    import psutil  # noqa: PLC0415  (once a process)
+
+    try:
+        return written(psutil.Process().create_time())
+    except psutil.Error:
+        return None

@@ -1,0 +1,283 @@
+"""What makes two failures the same: exception class, message and application frames without what varies.
+
+Everything here is pure, reads a bounded part of the text, takes time in proportion to it, and never raises.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from solidjq.failures import Death, ErrorInfo, parse_error
+
+READ = 16_000  # characters of an error that are looked at
+MESSAGE = 1_000  # characters of a message that are looked at
+KEPT = 300  # characters of a message that count, once what varies is out
+FRAMES = 3  # application frames that count, the innermost ones
+WORD = 200  # a longer word is data
+CACHED = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What is left of a failure when ids, numbers, times, paths and line numbers are taken out."""
+
+    exception_class: str | None
+    message: str
+    frames: tuple[str, ...] = ()  # of the application, innermost first: file:method
+    death: Death | None = None
+
+    @property
+    def name(self) -> str:
+        """What an operator calls it by: ``g`` and seven hexadecimal digits."""
+        parts = (self.exception_class or "", self.message, *self.frames)
+        written = "\0".join(parts).encode("utf-8", "replace")
+        return f"g{hashlib.blake2s(written, digest_size=4).hexdigest()[:7]}"
+
+    @property
+    def title(self) -> str:
+        """Say it in a line: exception class and message."""
+        said = ": ".join(part for part in (self.exception_class, self.message) if part)
+        return said or "(no error was recorded)"
+
+
+def signature_of(error: str | None) -> Signature:
+    """Return the signature of an error as Solid Queue stores it, of whatever else stands there too."""
+    return _signature_of(None if error is None else error[:READ])
+
+
+@lru_cache(CACHED // 8)
+def _signature_of(error: str | None) -> Signature:
+    info = parse_error(error)
+    name = None if info.exception_class is None else info.exception_class[:KEPT]
+    if info.death is not None:
+        return Signature(name, _manner(info), (), info.death)
+    frames = info.backtrace or tuple(_cut_frames(error or ""))
+    return Signature(name, normalized(info.message or ""), application_frames(frames))
+
+
+def _manner(info: ErrorInfo) -> str:
+    """Say how a process ended, without which process it was."""
+    if info.death is Death.PRUNED:
+        return "its heartbeat stopped"
+    if info.death is Death.MISSING:
+        return "its process was gone"
+    if info.signal is not None:
+        return f"killed by signal {info.signal}"
+    return "exited" if info.exit_status is None else f"exited with status {info.exit_status}"
+
+
+# -- the beginning of an error ----------------------------------------------------------------------------------------
+
+_BACKTRACE = '"backtrace":['
+_FIRST_FRAME = 100  # characters of a backtrace that tell, with its length, whether it is another one
+
+
+def outline(head: str | None, size: int, cut: int) -> tuple[object, ...]:
+    """Return what errors of one signature have in common, as far as their first ``cut`` characters tell.
+
+    Errors of one outline have equal signatures: class and normalised message are the same, and the backtraces begin
+    alike and are equally long. ``size`` is the length of the whole error.
+    """
+    if head is None or len(head) < cut:
+        return (signature_of(head),)
+    before, found, backtrace = head.partition(_BACKTRACE)
+    if not found:  # the message itself goes on, and its end may be cut in the middle of what varies
+        name, message = _beginning(head)
+        return name, message[: KEPT // 2], size
+    # Everything from the backtrace on: in bytes, as the databases count.
+    return *_beginning(before), size - len(before.encode("utf-8", "replace")), backtrace[:_FIRST_FRAME]
+
+
+@lru_cache(CACHED)
+def _beginning(text: str) -> tuple[str | None, str]:
+    """Return exception class and normalised message of an error cut before or in its backtrace."""
+    info = parse_error(text.removesuffix(",") + "}")
+    return info.exception_class, normalized(info.message or "")
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+_ZEROS = str.maketrans("123456789", "0" * 9)
+# The number after one of these says what happened: 404 is another failure than 503.
+_TELLING = ("status", "code", "errno", "signal", "sqlstate", "http", "error")
+_TELLING_WORDS = frozenset(_TELLING)
+_CODED = re.compile(rf"(?:{'|'.join(_TELLING)})[\s(\[{{:=#,]{{0,3}}\d")
+
+
+def normalized(message: str) -> str:
+    """Take out of a message what differs from one occurrence to the next."""
+    text = " ".join(message[:MESSAGE].split())
+    if "(" in text:
+        text = _NUMBERED.sub(r"(errno \1, ", text)
+    # Most texts are one of few from here on, and found in the cache.
+    if "-" in text:
+        text = _UUID.sub("<uuid>", text)
+    lowered = text.lower()
+    coded = any(word in lowered for word in _TELLING) and _CODED.search(lowered)
+    if not coded and not _NAMED.search(text):
+        text = text.translate(_ZEROS)
+    return _normalized(text)
+
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_NUMBERED = re.compile(r"\((\d{1,5}), ['\"]")  # how Python's database drivers write an error's number and words
+_NAMED = re.compile(r"(?<!\d)[A-Za-z]\d{1,2}(?!\d)")  # digits that belong to a name
+_MARKED = re.compile(r"[\d/\\@=]")
+
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}"
+# What may hold spaces. Each repetition is bounded: no text makes it look at one place again and again.
+_SPANS = re.compile(
+    r"""(?x)
+      (?<!\w) ["'`] (?P<quoted>[^"'`]{0,200}) ["'] (?!\w)
+    | \#<(?P<ruby>[A-Z][\w:]{0,100}) [^<>]{0,300} >
+    | =\( [^()]{0,200} \)
+    | \b\d{1,2}\ """
+    + _MONTH
+    + r"""\ \d{4}\b (?:\ \d\d:\d\d(?::\d\d)?(?:\ (?:[+-]\d{4}|GMT|UTC|Z))?)?
+    """
+)
+_IDENTIFIER = re.compile(r"[A-Za-z_@:][\w:.]{0,80}[?!=]?|\[\]=?|[-+*/%<>=!~^&|]{1,3}")
+_DIGITS = re.compile(r"\d{3}|\d{2}\Z")
+_AROUND = re.compile(r"([(\[{<'\"]*)(.*?)([)\]}>'\",;:.!?]*)\Z", re.DOTALL)
+_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("<url>", re.compile(r"[a-z][a-z0-9+.-]{1,20}://.*", re.IGNORECASE)),
+    ("<email>", re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")),
+    (
+        "<time>",
+        re.compile(
+            r"\d{4}-\d\d-\d\d(?:T\d\d:?\d\d(?::?\d\d(?:[.,]\d{1,12})?)?)?(?:Z|[+-]\d\d:?\d\d)?"
+            r"|\d{1,2}:\d\d(?::\d\d(?:[.,]\d{1,12})?)?(?:Z|[+-]\d\d:?\d\d)?|\d{4}/\d\d/\d\d|[+-]\d{4}"
+        ),
+    ),
+    ("<ip>", re.compile(r"\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2}|:\d{1,5})?")),
+    ("<ip>", re.compile(r"\[?(?=[0-9a-f:]{0,39}\d)(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?:\]:\d{1,5})?", re.IGNORECASE)),
+    ("<hex>", re.compile(r"0x[0-9a-f]{1,64}|(?=[0-9a-f]{0,64}\d)(?=\d{0,64}[a-f])[0-9a-f]{7,128}", re.IGNORECASE)),
+    ("<path>", re.compile(r"(?:~|[A-Za-z]:)?(?:[/\\][^/\\:]{1,200}){2,40}[/\\]?|~[/\\][^:]{1,200}")),
+)
+_TOKEN = re.compile(r"(?=[^\d]{0,200}\d)(?=[^A-Za-z]{0,200}[A-Za-z])[A-Za-z0-9_+=-]{16,}[A-Za-z0-9_+/=.-]*")
+_HEX_INSIDE = re.compile(r"\b0x[0-9a-f]{1,64}|\b(?=[a-f]{0,64}\d)(?=\d{0,64}[a-f])[0-9a-f]{12,128}\b", re.IGNORECASE)
+# Digits behind one or two letters, or at the end of a name, belong to the name: S3, utf8, Base64, v2.
+_NUMBER = re.compile(r"(?<![A-Za-z0-9])\d(?:[\d_,.]{0,100}\d)?|(?<=[A-Za-z])\d{3,}")
+_SEQUENCE = re.compile(r"(?:(?:['\"]?(<[a-z]{1,8}>)['\"]?)(?:[,;]\ ?|\ (?=<time>))){1,400}(?=['\"]?\1)", re.VERBOSE)
+_ZONE = re.compile(r"(?:\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{0,6}, )?<time>(?: <time>)*(?: (?:UTC|GMT)\b)?")
+
+
+@lru_cache(CACHED)
+def _normalized(text: str) -> str:
+    spanned = _SPANS.sub(_span, text)
+    words: list[str] = []
+    before = ""
+    for word in spanned.split(" "):
+        words.append(_word(word, before) if _MARKED.search(word) or len(word) > WORD else word)
+        before = word
+    joined = " ".join(words)
+    if "<" in joined:
+        joined = _SEQUENCE.sub("", joined)
+        if "<time>" in joined:
+            joined = _ZONE.sub("<time>", joined)
+    return joined[:KEPT]
+
+
+def _span(match: re.Match[str]) -> str:
+    quoted, ruby = match["quoted"], match["ruby"]
+    if ruby is not None:
+        return f"#<{ruby.rstrip(':')}>"
+    if quoted is None:
+        return "=(<text>)" if match[0].startswith("=") else "<time>"
+    # A name in quotation marks says what is wrong, unless it stands where a value does: `Integer(): "abc"`.
+    introduced = match.string[max(0, match.start() - 2) : match.start()].rstrip()[-1:]
+    named = introduced not in {":", "=", ">"} and _IDENTIFIER.fullmatch(quoted) and not _DIGITS.search(quoted)
+    return f"'{quoted if named else '<text>'}'"
+
+
+def _word(word: str, before: str) -> str:
+    if len(word) > WORD:
+        return "<text>"
+    around = _AROUND.match(word)
+    opening, inner, closing = around.groups() if around else ("", word, "")
+    return f"{opening}{_inner(inner, before)}{closing}"
+
+
+def _inner(word: str, before: str) -> str:
+    """Normalise a word without the punctuation around it."""
+    if word.isdecimal():
+        return word if _tells(word, before) else "<n>"
+    for placeholder, shape in _SHAPES:
+        if shape.fullmatch(word):
+            return placeholder
+    name, equals, value = word.partition("=")
+    if equals and value and name.replace("_", "a").isalnum():
+        return f"{name}={_inner(value, '')}"
+    if _TOKEN.fullmatch(word):
+        return "<id>"
+    plain = _HEX_INSIDE.sub("<hex>", word)
+    return _NUMBER.sub(lambda found: _number(found, plain), plain)
+
+
+def _number(found: re.Match[str], text: str) -> str:
+    return found[0] if _tells(found[0], text[: found.start()]) else "<n>"
+
+
+def _tells(number: str, before: str) -> bool:
+    """Tell whether a number is a code, by the word before it."""
+    word = before[-20:].lower().strip("([{:=#, ").rpartition("[")[2]
+    return word in _TELLING_WORDS and len(number) <= (5 if word in {"sqlstate", "errno"} else 3)
+
+
+# -- backtraces -------------------------------------------------------------------------------------------------------
+
+_STRING = re.compile(r'"((?:[^"\\]|\\.){0,2000})"')
+_RUBY = re.compile(r"(.{1,1000}?):(\d{1,9})(?::in [`'](.{1,300})')?", re.DOTALL)
+_PYTHON = re.compile(r'\s*File "(.{1,1000}?)", line \d{1,9}(?:, in (.{1,300}))?', re.DOTALL)
+_BLOCK = re.compile(r"(?:block|rescue|ensure)(?: \(\d{1,4} levels\))? in ")
+_LIBRARY = re.compile(
+    r"""(?x) /gems/ | site-packages/ | dist-packages/ | /lib/ruby/ | /ruby/\d | lib/python\d | ^/usr/lib/ | ^/usr/share/
+    | ^<internal: | ^<frozen | ^<string> | ^\(eval | ^eval: | /vendor/bundle/ | /rubygems/ | /bundler/ | \.zip/
+    | (?:^|/)s?bin/ | /solidjq/runtime/ | ^<
+    """
+)
+_RELEASE = re.compile(r"[0-9a-f]{7,64}|\d+", re.IGNORECASE)
+
+
+def application_frames(backtrace: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the innermost frames of the application's own code as ``file:method``, each once; no line numbers."""
+    found: dict[str, None] = {}
+    for frame in backtrace:
+        if (named := _frame(frame[:1500])) is not None:
+            found[named] = None
+            if len(found) == FRAMES:
+                break
+    return tuple(found)
+
+
+@lru_cache(CACHED)
+def _frame(frame: str) -> str | None:
+    """Name a frame, None for a library's."""
+    if match := _PYTHON.match(frame):
+        path, method = match[1], match[2]
+    elif match := _RUBY.match(frame):
+        path, method = match[1], match[3]
+    else:
+        return None
+    if _LIBRARY.search(path):
+        return None
+    # Where the application lies differs from one release and host to the next; its last folders do not.
+    parts = [part for part in path.split("/") if part and not _RELEASE.fullmatch(part)]
+    return ":".join(part for part in ("/".join(parts[-3:]), _method(method or "")) if part)
+
+
+def _method(method: str) -> str:
+    """Take the block and, as Ruby 3.4 writes it, the class from a method's name."""
+    while match := _BLOCK.match(method):
+        method = method[match.end() :]
+    name = re.split(r"[#.]", method)[-1] if not method.startswith("<") else method
+    return name or method
+
+
+def _cut_frames(error: str) -> Iterator[str]:
+    """Yield the whole frames of a backtrace that was cut off."""
+    _, found, backtrace = error.partition(_BACKTRACE)
+    if found:
+        yield from (match[1].replace("\\u003c", "<").replace("\\u003e", ">") for match in _STRING.finditer(backtrace))

@@ -1,0 +1,53 @@
+"""What dialects.py writes, as each database plans it."""
+
+import subprocess
+import sys
+
+import pytest
+from sqlalchemy import Connection, delete, or_, select, text, update
+from sqlalchemy.sql.expression import Executable
+
+from solidjq import Database
+from solidjq.dialects import among
+from solidjq.schema import claimed, crashes, failed, jobs
+
+STATEMENTS = {
+    "select": select(failed.c.id).where(among(failed.c.id, [1, 2, 3])).with_for_update(),
+    "delete": delete(claimed).where(among(claimed.c.id, [1, 2, 3])),
+    "update": update(jobs).where(among(jobs.c.id, [1, 2, 3])).values(priority=1),
+    "names": select(crashes.c.failure_id).where(among(crashes.c.subject, ["a", "b"])),
+    "either": select(jobs.c.id).where(or_(among(jobs.c.id, [1, 2]), among(jobs.c.active_job_id, ["a"]))),
+}
+
+
+def reads_all(connection: Connection, statement: str) -> bool:
+    """Ask the database whether it would have to read the whole table."""
+    match connection.dialect.name:
+        case "sqlite":
+            return any(
+                row.detail.startswith("SCAN") for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))
+            )
+        case "mysql":  # which prefers that while a table is small
+            return any(row.possible_keys is None for row in connection.execute(text(f"EXPLAIN {statement}")))
+        case _:
+            connection.execute(text("SET LOCAL enable_seqscan = off"))  # so does this
+            return any("Seq Scan" in row[0] for row in connection.execute(text(f"EXPLAIN {statement}")))
+
+
+@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
+def test_rows_that_are_named_are_found_by_an_index(database: Database, statement: Executable) -> None:
+    """A batch that reads the whole table is slow, and on MySQL locks what it does not mean."""
+    with database.write() as connection:
+        compiled = statement.compile(connection, compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
+        assert not reads_all(connection, str(compiled))
+        assert reads_all(connection, "SELECT * FROM solid_queue_claimed_executions WHERE id + 0 IN (1, 2)")
+
+
+def test_what_the_pool_says_of_a_broken_connection_stays_out_of_sight(capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C while a connection is given back: SQLAlchemy logs a stack, and closes the connection."""
+    program = (
+        "import logging, solidjq.dialects;"
+        "logging.getLogger('sqlalchemy.pool.impl.QueuePool').error('Exception during reset', exc_info=True)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert capfd.readouterr() == ("", "")
