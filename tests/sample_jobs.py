@@ -54,7 +54,7 @@ def leave() -> None:
 def die(how: int) -> None:
     """End the process: by a signal, or with a status where ``how`` is negative or 0."""
     if how > 0:
-        os.kill(os.getpid(), how)
+        signal.raise_signal(how)  # to this thread, as a crash is
         signal.pause()
     os._exit(-how)
 

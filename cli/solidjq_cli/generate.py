@@ -169,7 +169,7 @@ def _causes() -> Iterator[str]:
     yield from ("", "## What the evidence is", "")
     yield "`jq work` writes a sample into the process's row with each heartbeat: memory, the control group's use,"
     yield "limit and count of processes killed for memory, memory pressure, clocks, the jobs in flight. Its supervisor"
-    yield "adds how a child ended and the stacks that a crash left; a prune adds what it saw of the host and of the"
+    yield "adds how a child ended and the stack that a crash left; a prune adds what it saw of the host and of the"
     yield "other processes. All of it stays in `jq_deaths`. Of a death that Rails recorded only the failures remain:"
     yield "their text, when they failed, and which processes went on. That can tell a signal, a status, a whole host or"
     yield "fleet, never memory."

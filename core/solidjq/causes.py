@@ -98,7 +98,7 @@ _ADVICE = {
     "wakes up, they run twice.",
     Cause.HOST: "The jobs are bystanders: retry them. Ask the orchestrator why the machine went (evictions, spot "
     "instances, node memory).",
-    Cause.CRASH: "Read the stacks in the evidence (jq incidents show); suspect the native library at the top. Hold the "
+    Cause.CRASH: "Read the stack in the evidence (jq incidents show); suspect the native library at the top. Hold the "
     "job until that library is updated.",
     Cause.EXIT: "Find the exit call in the job's code or in what it runs; raise an error instead, which fails one job "
     "and not all beside it.",
@@ -251,8 +251,8 @@ def _no_memory_in_last_words(death: DeathRecord, _company: Company) -> list[str]
 def _fatal_signal(death: DeathRecord, _company: Company) -> list[str] | None:
     if death.signal not in FATAL:
         return None
-    stacks = ["its stacks were kept"] if death.evidence.get("last_words") else []
-    return [_signal(death), *stacks]
+    stack = ["its stack was kept"] if death.evidence.get("last_words") else []
+    return [_signal(death), *stack]
 
 
 def _near_its_limit(death: DeathRecord, _company: Company) -> list[str] | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from solidjq.incidents import Incident
 
 DEFAULT_SINCE = "7d"
-MOST_LINES = 20  # lines of a crash's stacks
+MOST_LINES = 20  # lines of a crash's stack
 
 group = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Deaths that belong together: when, where, why, with which jobs."

@@ -125,7 +125,9 @@ def main() -> NoReturn:
     logs.set_up()
     child_config = ChildConfig.from_json(_read_line(lifeline))
     if child_config.last_words is not None:
-        faulthandler.enable(child_config.last_words)  # a crash in C code leaves its stacks to the supervisor
+        # A crash in C code leaves its stack to the supervisor. Of that thread only: the others run on while they are
+        # written, and to walk a running thread's frames can crash in turn, which would hide the true signal.
+        faulthandler.enable(child_config.last_words, all_threads=False)
     roles: dict[str, type[Child]] = {"Worker": Worker, "Dispatcher": Dispatcher}
     try:
         roles[child_config.kind](child_config, wakeup).run()

@@ -33,7 +33,7 @@ class ChildConfig:
     name: str
     supervisor_id: int
     config: Config
-    last_words: int | None = None  # a file descriptor for the stacks of a crash
+    last_words: int | None = None  # a file descriptor for the stack of a crash
 
     def to_json(self) -> str:
         """Write it for ``from_json``."""

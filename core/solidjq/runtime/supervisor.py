@@ -32,7 +32,7 @@ KIND = "Supervisor(spawn)"
 QUICK_DEATH = 5.0  # seconds: a child that lived shorter is replaced with a delay that doubles
 MOST_DELAY = 30.0
 GRACE = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
-MOST_LAST_WORDS = 16_384  # bytes of a crash's stacks that are kept
+MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
 REPORT_RETRY = 1.0  # seconds between attempts to report a death to a database that is away
 
 
