@@ -6,7 +6,7 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='init grants enqueue work prune retry discard apply recover undo history suspects bisect demo completions failed operations incidents policy jobs processes queues'
+            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy jobs queues processes enqueue work demo completions'
             options='-d --database --version -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
@@ -26,21 +26,34 @@ _jq_takes() {
                 1) takes=text ;;
             esac
             ;;
-        'jq enqueue')
-            options='-k --keyword --queue --priority --at --stdin --import -o --output -d --database -h --help'
+        'jq failed')
+            commands='list show diff'
+            options='-h --help'
+            ;;
+        'jq failed list')
+            options='--pruned --exited --missing --died --error --queue --class --since --until --limit --after -o --output -d --database -h --help'
             case ${2-} in
-                -k | --keyword | --queue | --priority | --at | --import) takes=text ;;
+                --error | --queue | --class | --since | --until | --limit | --after) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                1) takes=text ;;
+            esac
+            ;;
+        'jq failed show')
+            options='-o --output -d --database -h --help'
+            case ${2-} in
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
-        'jq work')
-            options='-i --import --queues --threads --processes --heartbeat --alive-threshold --shutdown-timeout -d --database -h --help'
+        'jq failed diff')
+            options='--pruned --exited --missing --died --error --queue --class --since --until --against --after --before --limit -o --output -d --database -h --help'
             case ${2-} in
-                -i | --import | --queues | --threads | --processes | --heartbeat | --alive-threshold | --shutdown-timeout) takes=text ;;
+                --error | --queue | --class | --since | --until | --against | --after | --before | --limit) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
+                1) takes=text ;;
+                2) takes=text ;;
             esac
             ;;
         'jq prune')
@@ -95,73 +108,6 @@ _jq_takes() {
                 1) takes=text ;;
             esac
             ;;
-        'jq history')
-            options='-o --output -d --database -h --help'
-            case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
-                1) takes=text ;;
-            esac
-            ;;
-        'jq suspects')
-            options='--since --until --all -o --output -d --database -h --help'
-            case ${2-} in
-                --since | --until) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
-            esac
-            ;;
-        'jq bisect')
-            options='--quarantine --max-deaths --wait --reason -y --yes --config -i --import -o --output -d --database -h --help'
-            case ${2-} in
-                --quarantine | --max-deaths | --wait | --reason | -i | --import) takes=text ;;
-                --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
-                1) takes=text ;;
-            esac
-            ;;
-        'jq demo')
-            options='-d --database -h --help'
-            case ${2-} in
-                -d | --database) takes=file ;;
-            esac
-            ;;
-        'jq completions')
-            options='-h --help'
-            case ${2-} in
-                1) takes=choice values='bash zsh fish' ;;
-            esac
-            ;;
-        'jq failed')
-            commands='list show diff'
-            options='-h --help'
-            ;;
-        'jq failed list')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --limit --after -o --output -d --database -h --help'
-            case ${2-} in
-                --error | --queue | --class | --since | --until | --limit | --after) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
-            esac
-            ;;
-        'jq failed show')
-            options='-o --output -d --database -h --help'
-            case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
-            esac
-            ;;
-        'jq failed diff')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --against --after --before --limit -o --output -d --database -h --help'
-            case ${2-} in
-                --error | --queue | --class | --since | --until | --against | --after | --before | --limit) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
-                1) takes=text ;;
-                2) takes=text ;;
-            esac
-            ;;
         'jq operations')
             commands='list show'
             options='-h --help'
@@ -182,6 +128,14 @@ _jq_takes() {
                 [1-9]*) takes=text ;;
             esac
             ;;
+        'jq history')
+            options='-o --output -d --database -h --help'
+            case ${2-} in
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                1) takes=text ;;
+            esac
+            ;;
         'jq incidents')
             commands='list show'
             options='-h --help'
@@ -200,6 +154,23 @@ _jq_takes() {
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
+            esac
+            ;;
+        'jq suspects')
+            options='--since --until --all -o --output -d --database -h --help'
+            case ${2-} in
+                --since | --until) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq bisect')
+            options='--quarantine --max-deaths --wait --reason -y --yes --config -i --import -o --output -d --database -h --help'
+            case ${2-} in
+                --quarantine | --max-deaths | --wait | --reason | -i | --import) takes=text ;;
+                --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                1) takes=text ;;
             esac
             ;;
         'jq policy')
@@ -227,18 +198,6 @@ _jq_takes() {
                 [1-9]*) takes=text ;;
             esac
             ;;
-        'jq processes')
-            commands=list
-            options='-h --help'
-            ;;
-        'jq processes list')
-            options='--alive-threshold -o --output -d --database -h --help'
-            case ${2-} in
-                --alive-threshold) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
-            esac
-            ;;
         'jq queues')
             commands='list pause resume'
             options='-h --help'
@@ -262,6 +221,47 @@ _jq_takes() {
             case ${2-} in
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
+            esac
+            ;;
+        'jq processes')
+            commands=list
+            options='-h --help'
+            ;;
+        'jq processes list')
+            options='--alive-threshold -o --output -d --database -h --help'
+            case ${2-} in
+                --alive-threshold) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq enqueue')
+            options='-k --keyword --queue --priority --at --stdin --import -o --output -d --database -h --help'
+            case ${2-} in
+                -k | --keyword | --queue | --priority | --at | --import) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                1) takes=text ;;
+                [1-9]*) takes=text ;;
+            esac
+            ;;
+        'jq work')
+            options='-i --import --queues --threads --processes --heartbeat --alive-threshold --shutdown-timeout -d --database -h --help'
+            case ${2-} in
+                -i | --import | --queues | --threads | --processes | --heartbeat | --alive-threshold | --shutdown-timeout) takes=text ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq demo')
+            options='-d --database -h --help'
+            case ${2-} in
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq completions')
+            options='-h --help'
+            case ${2-} in
+                1) takes=choice values='bash zsh fish' ;;
             esac
             ;;
     esac

@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __jq_group
-    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq incidents' 'jq policy' 'jq jobs' 'jq processes' 'jq queues'
+    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq incidents' 'jq policy' 'jq jobs' 'jq queues' 'jq processes'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -14,10 +14,12 @@ function __jq_takes
             contains -- $argv[2] -d --database
         case 'jq grants'
             contains -- $argv[2] --for -d --database
-        case 'jq enqueue'
-            contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
-        case 'jq work'
-            contains -- $argv[2] -i --import --queues --threads --processes --heartbeat --alive-threshold --shutdown-timeout -d --database
+        case 'jq failed list'
+            contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
+        case 'jq failed show'
+            contains -- $argv[2] -o --output -d --database
+        case 'jq failed diff'
+            contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
         case 'jq prune'
             contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'jq retry'
@@ -30,39 +32,37 @@ function __jq_takes
             contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
         case 'jq undo'
             contains -- $argv[2] --reason -o --output -d --database
-        case 'jq history'
-            contains -- $argv[2] -o --output -d --database
-        case 'jq suspects'
-            contains -- $argv[2] --since --until -o --output -d --database
-        case 'jq bisect'
-            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
-        case 'jq demo'
-            contains -- $argv[2] -d --database
-        case 'jq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
-        case 'jq failed show'
-            contains -- $argv[2] -o --output -d --database
-        case 'jq failed diff'
-            contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
         case 'jq operations list'
             contains -- $argv[2] --limit --before -o --output -d --database
         case 'jq operations show'
+            contains -- $argv[2] -o --output -d --database
+        case 'jq history'
             contains -- $argv[2] -o --output -d --database
         case 'jq incidents list'
             contains -- $argv[2] --since --until -o --output -d --database
         case 'jq incidents show'
             contains -- $argv[2] -o --output -d --database
+        case 'jq suspects'
+            contains -- $argv[2] --since --until -o --output -d --database
+        case 'jq bisect'
+            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
         case 'jq policy show'
             contains -- $argv[2] --config -i --import -o --output
         case 'jq jobs show'
             contains -- $argv[2] -o --output -d --database
-        case 'jq processes list'
-            contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'jq queues list'
             contains -- $argv[2] -o --output -d --database
         case 'jq queues pause'
             contains -- $argv[2] -d --database
         case 'jq queues resume'
+            contains -- $argv[2] -d --database
+        case 'jq processes list'
+            contains -- $argv[2] --alive-threshold -o --output -d --database
+        case 'jq enqueue'
+            contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
+        case 'jq work'
+            contains -- $argv[2] -i --import --queues --threads --processes --heartbeat --alive-threshold --shutdown-timeout -d --database
+        case 'jq demo'
             contains -- $argv[2] -d --database
         case '*'
             false
@@ -128,26 +128,26 @@ complete -c jq -f
 
 complete -c jq -n '__jq_argument 1 1 jq' -a init -d 'Create the tables that are missing; touch nothing that is there.'
 complete -c jq -n '__jq_argument 1 1 jq' -a grants -d 'Print the least rights that a database role needs, as SQL for an administrator.'
-complete -c jq -n '__jq_argument 1 1 jq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
-complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
+complete -c jq -n '__jq_argument 1 1 jq' -a failed -d 'Failed jobs: list them, look at one.'
 complete -c jq -n '__jq_argument 1 1 jq' -a prune -d 'Find dead processes, fail the jobs they held, and remove them.'
 complete -c jq -n '__jq_argument 1 1 jq' -a retry -d 'Put failed jobs back to work: these, or those that a filter takes.'
 complete -c jq -n '__jq_argument 1 1 jq' -a discard -d 'Delete failed jobs: these, or those that a filter takes.'
 complete -c jq -n '__jq_argument 1 1 jq' -a apply -d 'Carry out a plan, exactly as it was written, or refuse.'
 complete -c jq -n '__jq_argument 1 1 jq' -a recover -d 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'
 complete -c jq -n '__jq_argument 1 1 jq' -a undo -d 'Take a retry or a discard back.'
-complete -c jq -n '__jq_argument 1 1 jq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
-complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
-complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them again in quarantine.'
-complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
-complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
-complete -c jq -n '__jq_argument 1 1 jq' -a failed -d 'Failed jobs: list them, look at one.'
 complete -c jq -n '__jq_argument 1 1 jq' -a operations -d 'The record: who changed what, when and why.'
+complete -c jq -n '__jq_argument 1 1 jq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
 complete -c jq -n '__jq_argument 1 1 jq' -a incidents -d 'Deaths that belong together: when, where, why, with which jobs.'
+complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
+complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them in quarantine.'
 complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
-complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
 complete -c jq -n '__jq_argument 1 1 jq' -a queues -d 'Queues: how full they are; pause and resume.'
+complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
+complete -c jq -n '__jq_argument 1 1 jq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
+complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
+complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
+complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
@@ -159,25 +159,46 @@ complete -c jq -n '__jq_at jq grants' -l for -r -f -k -a 'reading recovering ini
 complete -c jq -n '__jq_at jq grants' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq grants' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
-complete -c jq -n '__jq_at jq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'
-complete -c jq -n '__jq_at jq enqueue' -l priority -r -f -d 'Smaller is sooner.'
-complete -c jq -n '__jq_at jq enqueue' -l at -r -f -d 'Not before then: a time; or 15m, 2h, 3d from now.'
-complete -c jq -n '__jq_at jq enqueue' -l stdin -d 'One job a line of standard input: a JSON list of arguments.'
-complete -c jq -n '__jq_at jq enqueue' -l import -r -f -d 'Take queue, priority and limit from @job there.'
-complete -c jq -n '__jq_at jq enqueue' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq enqueue' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq enqueue' -s h -l help -d 'Show this message and exit.'
+complete -c jq -n '__jq_argument 1 1 jq failed' -a list -d 'List failed jobs, the newest first.'
+complete -c jq -n '__jq_argument 1 1 jq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
+complete -c jq -n '__jq_argument 1 1 jq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
+complete -c jq -n '__jq_at jq failed' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq work' -l queues -r -f -d 'Polled in this order: mailers,report* [default: *]'
-complete -c jq -n '__jq_at jq work' -l threads -r -f -d 'Jobs at once in each process.'
-complete -c jq -n '__jq_at jq work' -l processes -r -f -d 'Worker processes.'
-complete -c jq -n '__jq_at jq work' -l heartbeat -r -f -d 'How often each process says it is alive.'
-complete -c jq -n '__jq_at jq work' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
-complete -c jq -n '__jq_at jq work' -l shutdown-timeout -r -f -d 'How long running jobs may take to end.'
-complete -c jq -n '__jq_at jq work' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq work' -s h -l help -d 'Show this message and exit.'
+complete -c jq -n '__jq_at jq failed list' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c jq -n '__jq_at jq failed list' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c jq -n '__jq_at jq failed list' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c jq -n '__jq_at jq failed list' -l died -d 'All three: jobs that died with their process.'
+complete -c jq -n '__jq_at jq failed list' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c jq -n '__jq_at jq failed list' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c jq -n '__jq_at jq failed list' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c jq -n '__jq_at jq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq failed list' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
+complete -c jq -n '__jq_at jq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
+complete -c jq -n '__jq_at jq failed list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq failed list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq failed show' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq failed diff' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c jq -n '__jq_at jq failed diff' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c jq -n '__jq_at jq failed diff' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c jq -n '__jq_at jq failed diff' -l died -d 'All three: jobs that died with their process.'
+complete -c jq -n '__jq_at jq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c jq -n '__jq_at jq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c jq -n '__jq_at jq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c jq -n '__jq_at jq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq failed diff' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq failed diff' -l against -r -f -d 'Compare --since .. now with the time before it: 24h long, or from a time on.'
+complete -c jq -n '__jq_at jq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
+complete -c jq -n '__jq_at jq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
+complete -c jq -n '__jq_at jq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
+complete -c jq -n '__jq_at jq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq failed diff' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq prune' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
 complete -c jq -n '__jq_at jq prune' -s n -l dry-run -d 'Only show what would be pruned.'
@@ -266,9 +287,37 @@ complete -c jq -n '__jq_at jq undo' -s o -l output -r -f -k -a 'table json ndjso
 complete -c jq -n '__jq_at jq undo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq undo' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_argument 1 1 jq operations' -a list -d 'List what was done with jq, the newest first.'
+complete -c jq -n '__jq_argument 1 1 jq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
+complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq operations list' -l limit -r -f -d 'At most N.'
+complete -c jq -n '__jq_at jq operations list' -l before -r -f -d 'Older than this one: the next page.'
+complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq operations list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'
+
 complete -c jq -n '__jq_at jq history' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq history' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq incidents' -a list -d 'List when processes died and why, the latest first.'
+complete -c jq -n '__jq_argument 1 1 jq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
+complete -c jq -n '__jq_at jq incidents' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq incidents list' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq incidents list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq incidents show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
 complete -c jq -n '__jq_at jq suspects' -l until -r -f -d 'Failed before then.'
@@ -288,81 +337,6 @@ complete -c jq -n '__jq_at jq bisect' -s o -l output -r -f -k -a 'table json ndj
 complete -c jq -n '__jq_at jq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq bisect' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq demo' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_argument 1 1 jq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
-complete -c jq -n '__jq_at jq completions' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_argument 1 1 jq failed' -a list -d 'List failed jobs, the newest first.'
-complete -c jq -n '__jq_argument 1 1 jq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
-complete -c jq -n '__jq_argument 1 1 jq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
-complete -c jq -n '__jq_at jq failed' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq failed list' -l pruned -d 'Only jobs whose process lost its heartbeat.'
-complete -c jq -n '__jq_at jq failed list' -l exited -d 'Only jobs whose process was seen to exit.'
-complete -c jq -n '__jq_at jq failed list' -l missing -d 'Only jobs whose process was gone without trace.'
-complete -c jq -n '__jq_at jq failed list' -l died -d 'All three: jobs that died with their process.'
-complete -c jq -n '__jq_at jq failed list' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
-complete -c jq -n '__jq_at jq failed list' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
-complete -c jq -n '__jq_at jq failed list' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c jq -n '__jq_at jq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
-complete -c jq -n '__jq_at jq failed list' -l until -r -f -d 'Failed before then.'
-complete -c jq -n '__jq_at jq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
-complete -c jq -n '__jq_at jq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
-complete -c jq -n '__jq_at jq failed list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq failed list' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq failed show' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq failed diff' -l pruned -d 'Only jobs whose process lost its heartbeat.'
-complete -c jq -n '__jq_at jq failed diff' -l exited -d 'Only jobs whose process was seen to exit.'
-complete -c jq -n '__jq_at jq failed diff' -l missing -d 'Only jobs whose process was gone without trace.'
-complete -c jq -n '__jq_at jq failed diff' -l died -d 'All three: jobs that died with their process.'
-complete -c jq -n '__jq_at jq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
-complete -c jq -n '__jq_at jq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
-complete -c jq -n '__jq_at jq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c jq -n '__jq_at jq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
-complete -c jq -n '__jq_at jq failed diff' -l until -r -f -d 'Failed before then.'
-complete -c jq -n '__jq_at jq failed diff' -l against -r -f -d 'Compare --since .. now with the time before it: 24h long, or from a time on.'
-complete -c jq -n '__jq_at jq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
-complete -c jq -n '__jq_at jq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
-complete -c jq -n '__jq_at jq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
-complete -c jq -n '__jq_at jq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq failed diff' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_argument 1 1 jq operations' -a list -d 'List what was done with jq, the newest first.'
-complete -c jq -n '__jq_argument 1 1 jq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
-complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq operations list' -l limit -r -f -d 'At most N.'
-complete -c jq -n '__jq_at jq operations list' -l before -r -f -d 'Older than this one: the next page.'
-complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq operations list' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_argument 1 1 jq incidents' -a list -d 'List when processes died and why, the latest first.'
-complete -c jq -n '__jq_argument 1 1 jq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
-complete -c jq -n '__jq_at jq incidents' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
-complete -c jq -n '__jq_at jq incidents list' -l until -r -f -d 'Failed before then.'
-complete -c jq -n '__jq_at jq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq incidents list' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq incidents show' -s h -l help -d 'Show this message and exit.'
-
 complete -c jq -n '__jq_argument 1 1 jq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c jq -n '__jq_at jq policy' -s h -l help -d 'Show this message and exit.'
 
@@ -378,14 +352,6 @@ complete -c jq -n '__jq_at jq jobs show' -s o -l output -r -f -k -a 'table json 
 complete -c jq -n '__jq_at jq jobs show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq jobs show' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_argument 1 1 jq processes' -a list -d 'List the registered processes, each supervisor with its children, and whether they are alive.'
-complete -c jq -n '__jq_at jq processes' -s h -l help -d 'Show this message and exit.'
-
-complete -c jq -n '__jq_at jq processes list' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
-complete -c jq -n '__jq_at jq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c jq -n '__jq_at jq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq processes list' -s h -l help -d 'Show this message and exit.'
-
 complete -c jq -n '__jq_argument 1 1 jq queues' -a list -d 'List the queues: what waits in each, since when, and which are paused.'
 complete -c jq -n '__jq_argument 1 1 jq queues' -a pause -d 'Stop workers from claiming jobs of these queues; jobs still arrive.'
 complete -c jq -n '__jq_argument 1 1 jq queues' -a resume -d 'Let workers claim jobs of these queues again.'
@@ -400,3 +366,37 @@ complete -c jq -n '__jq_at jq queues pause' -s h -l help -d 'Show this message a
 
 complete -c jq -n '__jq_at jq queues resume' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq queues resume' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq processes' -a list -d 'List the registered processes, each supervisor with its children, and whether they are alive.'
+complete -c jq -n '__jq_at jq processes' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq processes list' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c jq -n '__jq_at jq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq processes list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
+complete -c jq -n '__jq_at jq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'
+complete -c jq -n '__jq_at jq enqueue' -l priority -r -f -d 'Smaller is sooner.'
+complete -c jq -n '__jq_at jq enqueue' -l at -r -f -d 'Not before then: a time; or 15m, 2h, 3d from now.'
+complete -c jq -n '__jq_at jq enqueue' -l stdin -d 'One job a line of standard input: a JSON list of arguments.'
+complete -c jq -n '__jq_at jq enqueue' -l import -r -f -d 'Take queue, priority and limit from @job there.'
+complete -c jq -n '__jq_at jq enqueue' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq enqueue' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq enqueue' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c jq -n '__jq_at jq work' -l queues -r -f -d 'Polled in this order: mailers,report* [default: *]'
+complete -c jq -n '__jq_at jq work' -l threads -r -f -d 'Jobs at once in each process.'
+complete -c jq -n '__jq_at jq work' -l processes -r -f -d 'Worker processes.'
+complete -c jq -n '__jq_at jq work' -l heartbeat -r -f -d 'How often each process says it is alive.'
+complete -c jq -n '__jq_at jq work' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c jq -n '__jq_at jq work' -l shutdown-timeout -r -f -d 'How long running jobs may take to end.'
+complete -c jq -n '__jq_at jq work' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq work' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq demo' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
+complete -c jq -n '__jq_at jq completions' -s h -l help -d 'Show this message and exit.'

@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __solidjq_group
-    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq jobs' 'solidjq processes' 'solidjq queues'
+    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq jobs' 'solidjq queues' 'solidjq processes'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -14,10 +14,12 @@ function __solidjq_takes
             contains -- $argv[2] -d --database
         case 'solidjq grants'
             contains -- $argv[2] --for -d --database
-        case 'solidjq enqueue'
-            contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
-        case 'solidjq work'
-            contains -- $argv[2] -i --import --queues --threads --processes --heartbeat --alive-threshold --shutdown-timeout -d --database
+        case 'solidjq failed list'
+            contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
+        case 'solidjq failed show'
+            contains -- $argv[2] -o --output -d --database
+        case 'solidjq failed diff'
+            contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
         case 'solidjq prune'
             contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'solidjq retry'
@@ -30,39 +32,37 @@ function __solidjq_takes
             contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
         case 'solidjq undo'
             contains -- $argv[2] --reason -o --output -d --database
-        case 'solidjq history'
-            contains -- $argv[2] -o --output -d --database
-        case 'solidjq suspects'
-            contains -- $argv[2] --since --until -o --output -d --database
-        case 'solidjq bisect'
-            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
-        case 'solidjq demo'
-            contains -- $argv[2] -d --database
-        case 'solidjq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
-        case 'solidjq failed show'
-            contains -- $argv[2] -o --output -d --database
-        case 'solidjq failed diff'
-            contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
         case 'solidjq operations list'
             contains -- $argv[2] --limit --before -o --output -d --database
         case 'solidjq operations show'
+            contains -- $argv[2] -o --output -d --database
+        case 'solidjq history'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq incidents list'
             contains -- $argv[2] --since --until -o --output -d --database
         case 'solidjq incidents show'
             contains -- $argv[2] -o --output -d --database
+        case 'solidjq suspects'
+            contains -- $argv[2] --since --until -o --output -d --database
+        case 'solidjq bisect'
+            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
         case 'solidjq policy show'
             contains -- $argv[2] --config -i --import -o --output
         case 'solidjq jobs show'
             contains -- $argv[2] -o --output -d --database
-        case 'solidjq processes list'
-            contains -- $argv[2] --alive-threshold -o --output -d --database
         case 'solidjq queues list'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq queues pause'
             contains -- $argv[2] -d --database
         case 'solidjq queues resume'
+            contains -- $argv[2] -d --database
+        case 'solidjq processes list'
+            contains -- $argv[2] --alive-threshold -o --output -d --database
+        case 'solidjq enqueue'
+            contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
+        case 'solidjq work'
+            contains -- $argv[2] -i --import --queues --threads --processes --heartbeat --alive-threshold --shutdown-timeout -d --database
+        case 'solidjq demo'
             contains -- $argv[2] -d --database
         case '*'
             false
@@ -128,26 +128,26 @@ complete -c solidjq -f
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a init -d 'Create the tables that are missing; touch nothing that is there.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a grants -d 'Print the least rights that a database role needs, as SQL for an administrator.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a failed -d 'Failed jobs: list them, look at one.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a prune -d 'Find dead processes, fail the jobs they held, and remove them.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a retry -d 'Put failed jobs back to work: these, or those that a filter takes.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a discard -d 'Delete failed jobs: these, or those that a filter takes.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a apply -d 'Carry out a plan, exactly as it was written, or refuse.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a recover -d 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a undo -d 'Take a retry or a discard back.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them again in quarantine.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a failed -d 'Failed jobs: list them, look at one.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a operations -d 'The record: who changed what, when and why.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a incidents -d 'Deaths that belong together: when, where, why, with which jobs.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them in quarantine.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'
@@ -159,25 +159,46 @@ complete -c solidjq -n '__solidjq_at solidjq grants' -l for -r -f -k -a 'reading
 complete -c solidjq -n '__solidjq_at solidjq grants' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq grants' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -l priority -r -f -d 'Smaller is sooner.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -l at -r -f -d 'Not before then: a time; or 15m, 2h, 3d from now.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -l stdin -d 'One job a line of standard input: a JSON list of arguments.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -l import -r -f -d 'Take queue, priority and limit from @job there.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -s h -l help -d 'Show this message and exit.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a list -d 'List failed jobs, the newest first.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
+complete -c solidjq -n '__solidjq_at solidjq failed' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq work' -l queues -r -f -d 'Polled in this order: mailers,report* [default: *]'
-complete -c solidjq -n '__solidjq_at solidjq work' -l threads -r -f -d 'Jobs at once in each process.'
-complete -c solidjq -n '__solidjq_at solidjq work' -l processes -r -f -d 'Worker processes.'
-complete -c solidjq -n '__solidjq_at solidjq work' -l heartbeat -r -f -d 'How often each process says it is alive.'
-complete -c solidjq -n '__solidjq_at solidjq work' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
-complete -c solidjq -n '__solidjq_at solidjq work' -l shutdown-timeout -r -f -d 'How long running jobs may take to end.'
-complete -c solidjq -n '__solidjq_at solidjq work' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq work' -s h -l help -d 'Show this message and exit.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l died -d 'All three: jobs that died with their process.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l died -d 'All three: jobs that died with their process.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l against -r -f -d 'Compare --since .. now with the time before it: 24h long, or from a time on.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq prune' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
 complete -c solidjq -n '__solidjq_at solidjq prune' -s n -l dry-run -d 'Only show what would be pruned.'
@@ -266,9 +287,37 @@ complete -c solidjq -n '__solidjq_at solidjq undo' -s o -l output -r -f -k -a 't
 complete -c solidjq -n '__solidjq_at solidjq undo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq undo' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a list -d 'List what was done with jq, the newest first.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
+complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l limit -r -f -d 'At most N.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l before -r -f -d 'Older than this one: the next page.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
+
 complete -c solidjq -n '__solidjq_at solidjq history' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq history' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a list -d 'List when processes died and why, the latest first.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
+complete -c solidjq -n '__solidjq_at solidjq incidents' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq suspects' -l until -r -f -d 'Failed before then.'
@@ -288,81 +337,6 @@ complete -c solidjq -n '__solidjq_at solidjq bisect' -s o -l output -r -f -k -a 
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq demo' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
-complete -c solidjq -n '__solidjq_at solidjq completions' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a list -d 'List failed jobs, the newest first.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
-complete -c solidjq -n '__solidjq_at solidjq failed' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l pruned -d 'Only jobs whose process lost its heartbeat.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l exited -d 'Only jobs whose process was seen to exit.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l missing -d 'Only jobs whose process was gone without trace.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l died -d 'All three: jobs that died with their process.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l until -r -f -d 'Failed before then.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq failed show' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l pruned -d 'Only jobs whose process lost its heartbeat.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l exited -d 'Only jobs whose process was seen to exit.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l missing -d 'Only jobs whose process was gone without trace.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l died -d 'All three: jobs that died with their process.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l until -r -f -d 'Failed before then.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l against -r -f -d 'Compare --since .. now with the time before it: 24h long, or from a time on.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a list -d 'List what was done with jq, the newest first.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
-complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq operations list' -l limit -r -f -d 'At most N.'
-complete -c solidjq -n '__solidjq_at solidjq operations list' -l before -r -f -d 'Older than this one: the next page.'
-complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq operations list' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a list -d 'List when processes died and why, the latest first.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
-complete -c solidjq -n '__solidjq_at solidjq incidents' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
-complete -c solidjq -n '__solidjq_at solidjq incidents list' -l until -r -f -d 'Failed before then.'
-complete -c solidjq -n '__solidjq_at solidjq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq incidents list' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq incidents show' -s h -l help -d 'Show this message and exit.'
-
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c solidjq -n '__solidjq_at solidjq policy' -s h -l help -d 'Show this message and exit.'
 
@@ -378,14 +352,6 @@ complete -c solidjq -n '__solidjq_at solidjq jobs show' -s o -l output -r -f -k 
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq processes' -a list -d 'List the registered processes, each supervisor with its children, and whether they are alive.'
-complete -c solidjq -n '__solidjq_at solidjq processes' -s h -l help -d 'Show this message and exit.'
-
-complete -c solidjq -n '__solidjq_at solidjq processes list' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
-complete -c solidjq -n '__solidjq_at solidjq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
-complete -c solidjq -n '__solidjq_at solidjq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Show this message and exit.'
-
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq queues' -a list -d 'List the queues: what waits in each, since when, and which are paused.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq queues' -a pause -d 'Stop workers from claiming jobs of these queues; jobs still arrive.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq queues' -a resume -d 'Let workers claim jobs of these queues again.'
@@ -400,3 +366,37 @@ complete -c solidjq -n '__solidjq_at solidjq queues pause' -s h -l help -d 'Show
 
 complete -c solidjq -n '__solidjq_at solidjq queues resume' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq queues resume' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq processes' -a list -d 'List the registered processes, each supervisor with its children, and whether they are alive.'
+complete -c solidjq -n '__solidjq_at solidjq processes' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq processes list' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l priority -r -f -d 'Smaller is sooner.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l at -r -f -d 'Not before then: a time; or 15m, 2h, 3d from now.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l stdin -d 'One job a line of standard input: a JSON list of arguments.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l import -r -f -d 'Take queue, priority and limit from @job there.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l queues -r -f -d 'Polled in this order: mailers,report* [default: *]'
+complete -c solidjq -n '__solidjq_at solidjq work' -l threads -r -f -d 'Jobs at once in each process.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l processes -r -f -d 'Worker processes.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l heartbeat -r -f -d 'How often each process says it is alive.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l shutdown-timeout -r -f -d 'How long running jobs may take to end.'
+complete -c solidjq -n '__solidjq_at solidjq work' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq work' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq demo' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
+complete -c solidjq -n '__solidjq_at solidjq completions' -s h -l help -d 'Show this message and exit.'

@@ -23,6 +23,9 @@ from support import DATABASES, Shell
 
 _numbers = itertools.count(1)
 
+# The tests start the program thousands of times; where this is set, each start would compile it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 # What may be skipped even where JQ_TEST_ALLOW_SKIPS=0.
 EXPECTED_SKIPS = {"no control group with a memory limit can be made here"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from solidjq_cli import commands, generate
 from support import Shell
 
 # Runs the program, then tells which modules it has loaded.
@@ -63,3 +64,20 @@ def test_a_package_by_itself_loads_nothing_slow(package: str, tmp_path: Path) ->
         check=True,
     )
     assert set(done.stdout.splitlines()) & SLOW == set()
+
+
+def test_a_command_loads_no_other(shell: Shell) -> None:
+    modules = loaded("queues", "list", "-o", "json", shell=shell)
+    assert {name for name in modules if name.startswith("solidjq_cli.commands.")} == {"solidjq_cli.commands.queues"}
+    assert not [name for name in loaded("--help", shell=shell) if name.startswith("solidjq_cli.commands.")]
+
+
+def test_only_the_database_in_use_is_loaded(shell: Shell) -> None:
+    modules = loaded("failed", "list", "-o", "json", shell=shell)
+    assert not {"sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.mysql"} & modules
+
+
+def test_every_command_is_listed() -> None:
+    folder = Path(commands.__path__[0])
+    with_commands = {path.stem for path in folder.glob("*.py") if "def add_to(" in path.read_text("utf-8")}
+    assert set(generate.MODULES) == with_commands

@@ -1,5 +1,6 @@
 """The program ``jq``."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ def program_name() -> str:
 
 def main() -> int:
     """Run the command line; return its exit code."""
+    # Imports and big results make many objects and next to no garbage: looked for this rarely, it costs a tenth less.
+    gc.set_threshold(50_000, 20, 20)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # text that the terminal's encoding lacks must not end in a stack trace

@@ -1,39 +1,19 @@
-"""The command tree. Importing it loads neither SQLAlchemy nor rich: --help must be quick."""
+"""The root of the command tree. Importing it loads neither SQLAlchemy nor rich, nor a command: help must be quick."""
 
 from typing import Annotated
 
 import typer
 
 from solidjq_cli import config
-from solidjq_cli.commands import (
-    apply,
-    bisect,
-    completions,
-    demo,
-    enqueue,
-    failed,
-    grants,
-    history,
-    incidents,
-    init,
-    jobs,
-    operations,
-    policy,
-    processes,
-    prune,
-    queues,
-    recover,
-    retry,
-    suspects,
-    work,
-)
 from solidjq_cli.exits import MEANINGS
+from solidjq_cli.lazy import LazyGroup
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items()) + "."
 
 # rich_markup_mode: help drawn by rich costs twice the whole start-up.
 app = typer.Typer(
     name="jq",
+    cls=LazyGroup,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -76,25 +56,3 @@ def root(
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
     config.remember(database)
-
-
-init.add_to(app)
-grants.add_to(app)
-enqueue.add_to(app)
-work.add_to(app)
-prune.add_to(app)
-failed.add_to(app)
-retry.add_to(app)
-apply.add_to(app)
-recover.add_to(app)
-operations.add_to(app)
-history.add_to(app)
-incidents.add_to(app)
-suspects.add_to(app)
-bisect.add_to(app)
-policy.add_to(app)
-jobs.add_to(app)
-processes.add_to(app)
-queues.add_to(app)
-demo.add_to(app)
-completions.add_to(app)

@@ -66,13 +66,18 @@ class Command:
     @property
     def summary(self) -> str:
         """The first paragraph of the help."""
-        return _one_line(self.help.partition("\n\n")[0])
+        return first_paragraph(self.help)
 
     def all(self) -> Iterator["Command"]:
         """Go through this command and those below it, in the order in which --help lists them."""
         yield self
         for command in self.commands:
             yield from command.all()
+
+
+def first_paragraph(text: str) -> str:
+    """Return the first paragraph of a help text, as one line."""
+    return _one_line(text.partition("\n\n")[0])
 
 
 def tree(program: str = "jq") -> Command:

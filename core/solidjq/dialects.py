@@ -1,4 +1,7 @@
-"""What differs between PostgreSQL, MySQL/MariaDB and SQLite. No other file asks which of them it speaks to."""
+"""What differs between PostgreSQL, MySQL/MariaDB and SQLite. No other file asks which of them it speaks to.
+
+SQLAlchemy's own part for a database is imported only where that database is used: each takes a tenth of a second.
+"""
 
 import logging
 import sqlite3
@@ -11,6 +14,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -18,6 +22,7 @@ from sqlalchemy import (
     CursorResult,
     Dialect,
     Engine,
+    Executable,
     Integer,
     QueuePool,
     Select,
@@ -30,7 +35,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -92,8 +96,12 @@ class UtcDateTime(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Choose the type that Rails gives such a column."""
         if dialect.name == "postgresql":
+            from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
             return dialect.type_descriptor(postgresql.TIMESTAMP(precision=6))
         if dialect.name == "mysql":
+            from sqlalchemy.dialects import mysql  # noqa: PLC0415
+
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(_SqliteDateTime())
 
@@ -302,6 +310,7 @@ def schema_lock(connection: Connection) -> Iterator[None]:
             name = "CONCAT('solidjq.init.', DATABASE())"
             if not connection.scalar(text(f"SELECT GET_LOCK({name}, {SCHEMA_LOCK_TIMEOUT})")):
                 raise ConflictError("another jq init is at work on this database; try again when it is done")
+            connection.execute(text("SET SESSION default_storage_engine = InnoDB"))  # no other one has transactions
             try:
                 yield
                 connection.execute(text("COMMIT"))  # the next one, once it has the lock, must see what this one wrote
@@ -407,7 +416,7 @@ class among(expression.FunctionElement[bool]):  # noqa: N801
 
     def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
         chosen = list(values)
-        kind = postgresql.ARRAY(column.type)
+        kind = ARRAY(column.type)
         array: ColumnElement[Any] = expression.bindparam(None, chosen, type_=kind, unique=True)
         if isinstance(column.type, Integer):  # written as text, a tenth of the time that the driver takes
             literal = expression.bindparam(None, f"{{{','.join(map(str, chosen))}}}", type_=String(), unique=True)
@@ -447,25 +456,32 @@ def _octets_sqlite(element: octets, compiler: SQLCompiler, **kw: Any) -> str:
 
 def insert_if_absent(connection: Connection, table: Table, **values: Any) -> None:
     """Insert one row unless a row of the same unique key is there; never an error, never a change."""
-    match connection.dialect.name:
-        case "postgresql":
-            connection.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing())
-        case "mysql":
-            # Not INSERT IGNORE: that would cut a text that is too long for its column, and say nothing.
-            insertion = mysql.insert(table).values(**values)
-            connection.execute(insertion.on_duplicate_key_update(id=table.c.id))
-        case _:
-            connection.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing())
+    connection.execute(_skipping(connection, table, lambda insertion: insertion.values(**values)))
 
 
 def insert_new(connection: Connection, table: Table, names: Sequence[str], rows: Select[Any]) -> None:
     """Insert what a query with a WHERE returns, but no row whose unique key is there already; change none."""
-    if connection.dialect.name == "mysql":
-        insertion = mysql.insert(table).from_select(names, rows)
-        connection.execute(insertion.on_duplicate_key_update({each.name: each for each in table.primary_key}))
-    else:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(dialect.insert(table).from_select(names, rows).on_conflict_do_nothing())
+    connection.execute(_skipping(connection, table, lambda insertion: insertion.from_select(names, rows)))
+
+
+def _skipping(connection: Connection, table: Table, given: Callable[[Any], Any]) -> Executable:
+    """Insert what is given, and pass over rows whose unique key is there."""
+    match connection.dialect.name:
+        case "postgresql":
+            from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+            skipping: Executable = given(postgresql.insert(table)).on_conflict_do_nothing()
+        case "mysql":
+            from sqlalchemy.dialects import mysql  # noqa: PLC0415
+
+            # Not INSERT IGNORE: that would cut a text that is too long for its column, and say nothing.
+            key = {each.name: each for each in table.primary_key}
+            skipping = given(mysql.insert(table)).on_duplicate_key_update(key)
+        case _:
+            from sqlalchemy.dialects import sqlite  # noqa: PLC0415
+
+            skipping = given(sqlite.insert(table)).on_conflict_do_nothing()
+    return skipping
 
 
 def distinct_values(connection: Connection, column: ColumnElement[str]) -> list[str]:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.dialects import mysql
 
 from solidjq.dialects import AnyText, UtcDateTime
 
@@ -28,7 +27,7 @@ jq = MetaData()
 
 # An SQLite key aliases the rowid only if it is INTEGER; AUTOINCREMENT, as in Rails, never gives an id out twice.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
-_String = String().with_variant(mysql.VARCHAR(255), "mysql")
+_String = String().with_variant(String(255), "mysql")
 _Boolean = Boolean(create_constraint=False)
 
 
@@ -45,7 +44,7 @@ def _priority(*, nullable: bool = False) -> Column[int]:
 
 
 def _table(name: str, *columns: Any) -> Table:
-    return Table(f"solid_queue_{name}", solid_queue, _id(), *columns, sqlite_autoincrement=True, mysql_engine="InnoDB")
+    return Table(f"solid_queue_{name}", solid_queue, _id(), *columns, sqlite_autoincrement=True)
 
 
 def _execution(name: str, *columns: Any) -> Table:
@@ -203,7 +202,6 @@ operations = Table(
     Index("index_jq_operations_on_created_at", "created_at"),
     Index("index_jq_operations_on_plan", "plan"),
     sqlite_autoincrement=True,
-    mysql_engine="InnoDB",
 )
 
 # Failures that left solid_queue_failed_executions through us, with the job as it was. No foreign keys: they outlive it.
@@ -232,7 +230,6 @@ failures = Table(
     Index("index_jq_failures_on_active_job_id", "active_job_id"),
     Index("index_jq_failures_on_operation_id", "operation_id"),
     sqlite_autoincrement=True,
-    mysql_engine="InnoDB",
 )
 
 # Every death of a process with a job in its hands, counted once: what limits retries, whoever wrote the failure.
@@ -253,7 +250,6 @@ crashes = Table(
     _time("crashed_at"),
     Index("index_jq_crashes_on_subject", "subject"),
     Index("index_jq_crashes_on_death_id", "death_id"),
-    mysql_engine="InnoDB",
 )
 
 # The end of each process that our supervisor reaped or that we pruned, with its evidence. Its jobs are in jq_crashes.
@@ -276,7 +272,6 @@ deaths = Table(
     Column("evidence", AnyText),  # JSON: see deaths.py
     Index("index_jq_deaths_on_noticed_at", "noticed_at"),
     sqlite_autoincrement=True,
-    mysql_engine="InnoDB",
 )
 
 LEDGER = (operations, failures, crashes, deaths)  # what grows; the migrations stay

@@ -46,7 +46,7 @@ def bisect(
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
 ) -> None:
-    """Find the killer among jobs that died together, by running halves of them again in quarantine.
+    """Find the killer among jobs that died together, by running halves of them in quarantine.
 
     It kills processes on purpose: those of the quarantine queue, and no other. Give that queue a worker of its own, on
     a host where nothing else suffers; with one thread the first death tells the killer. A round in which no process
