@@ -1,6 +1,7 @@
 """Each question that a retry asks, for and against: pure decisions, no database."""
 
-from dataclasses import replace
+import itertools
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from solidjq.crashes import Crash
 from solidjq.failures import Death, exit_error, missing_error, pruned_error
 from solidjq.policy import Consent, Rule
-from solidjq.verdicts import Candidate, Terms, Verdict, decide
+from solidjq.suspects import NO_SUSPICION
+from solidjq.verdicts import Candidate, Terms, Verdict, alike, decide
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SAFE = Terms(safe=True)
@@ -31,9 +33,9 @@ DIED = Candidate(
     failed_at=NOW - timedelta(hours=1),
     exception_class="SolidQueue::Processes::ProcessPrunedError",
     death=Death.PRUNED,
-    crashes=(pruned(1),),
+    counted_crashes=(pruned(1),),
 )
-RAISED = replace(DIED, exception_class="ArgumentError", death=None, crashes=())
+RAISED = DIED._replace(exception_class="ArgumentError", death=None, counted_crashes=())
 
 
 def verdict(candidate: Candidate, terms: Terms = SAFE, rule: Rule = Rule()) -> Verdict:  # noqa: B008
@@ -53,10 +55,10 @@ def test_a_job_that_died_once_goes_back() -> None:
 @pytest.mark.parametrize(
     ("candidate", "terms", "rule", "expected", "reason"),
     [
-        (replace(DIED, finished=True), SAFE, Rule(), Verdict.FINISHED, "finished as well as failed"),
+        (DIED._replace(finished=True), SAFE, Rule(), Verdict.FINISHED, "finished as well as failed"),
         (RAISED, SAFE, Rule(), Verdict.OWN_ERROR, "it failed with ArgumentError"),
         (
-            replace(DIED, crashes=tuple(crash(n, missing_error()) for n in range(3))),
+            DIED._replace(counted_crashes=tuple(crash(n, missing_error()) for n in range(3))),
             SAFE,
             Rule(),
             Verdict.OVER_LIMIT,
@@ -66,16 +68,22 @@ def test_a_job_that_died_once_goes_back() -> None:
         (DIED, Terms(safe=True, max_crashes=1), Rule(max_crashes=9), Verdict.OVER_LIMIT, "the limit is 1"),
         (DIED, SAFE, Rule(retry=Consent.NEVER), Verdict.NEVER, "policy says never, in built in"),
         (DIED, Terms(safe=True, auto_only=True), Rule(), Verdict.ASK, 'policy says "ask"'),
-        (replace(DIED, crashes=(pruned(1), pruned(2))), SAFE, Rule(), Verdict.SUSPECT, "2 different processes died"),
         (
-            replace(DIED, crashes=(pruned(1), crash(2, exit_error(42, -9)))),
+            DIED._replace(counted_crashes=(pruned(1), pruned(2))),
             SAFE,
             Rule(),
             Verdict.SUSPECT,
             "2 different processes died",
         ),
-        (replace(DIED, alive="it still runs"), SAFE, Rule(), Verdict.ALIVE, "it still runs"),
-        (replace(DIED, twin="job 2 waits"), SAFE, Rule(), Verdict.DUPLICATE, "job 2 waits"),
+        (
+            DIED._replace(counted_crashes=(pruned(1), crash(2, exit_error(42, -9)))),
+            SAFE,
+            Rule(),
+            Verdict.SUSPECT,
+            "2 different processes died",
+        ),
+        (DIED._replace(alive="it still runs"), SAFE, Rule(), Verdict.ALIVE, "it still runs"),
+        (DIED._replace(twin="job 2 waits"), SAFE, Rule(), Verdict.DUPLICATE, "job 2 waits"),
         (DIED, Terms(safe=True, max_age=60), Rule(), Verdict.TOO_OLD, "it failed 1h ago; the limit is 60s"),
         (DIED, SAFE, Rule(max_age=timedelta(minutes=10)), Verdict.TOO_OLD, "the limit is 10m"),
     ],
@@ -92,14 +100,14 @@ def test_what_holds_a_job_back_and_why(
     ("candidate", "terms", "rule"),
     [
         (RAISED, Terms(safe=True, include_errors=True), Rule()),
-        (replace(DIED, crashes=(crash(1, missing_error()), crash(2, missing_error()))), SAFE, Rule()),
-        (replace(DIED, crashes=(pruned(1), *(pruned(n, hours=100) for n in (2, 3)))), SAFE, Rule()),
-        (replace(DIED, crashes=(pruned(1), pruned(2, hours=30))), Terms(safe=True, window=3600 * 24), Rule()),
-        (replace(DIED, crashes=(pruned(1), replace(pruned(1), failure_id=2))), SAFE, Rule()),
+        (DIED._replace(counted_crashes=(crash(1, missing_error()), crash(2, missing_error()))), SAFE, Rule()),
+        (DIED._replace(counted_crashes=(pruned(1), *(pruned(n, hours=100) for n in (2, 3)))), SAFE, Rule()),
+        (DIED._replace(counted_crashes=(pruned(1), pruned(2, hours=30))), Terms(safe=True, window=3600 * 24), Rule()),
+        (DIED._replace(counted_crashes=(pruned(1), pruned(1)._replace(failure_id=2))), SAFE, Rule()),
         (DIED, SAFE, Rule(retry=Consent.AUTO)),
         (DIED, Terms(safe=True, auto_only=True), Rule(retry=Consent.AUTO)),
         (DIED, Terms(safe=True, max_age=7200), Rule(max_age=timedelta(minutes=1))),
-        (replace(DIED, failed_at=None), Terms(safe=True, max_age=60), Rule()),
+        (DIED._replace(failed_at=None), Terms(safe=True, max_age=60), Rule()),
     ],
 )
 def test_what_does_not(candidate: Candidate, terms: Terms, rule: Rule) -> None:
@@ -107,22 +115,22 @@ def test_what_does_not(candidate: Candidate, terms: Terms, rule: Rule) -> None:
 
 
 def test_without_safe_only_crash_limit_and_never_hold_and_force_overrides_them() -> None:
-    over = replace(DIED, crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
+    over = DIED._replace(counted_crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
     assert verdict(over, Terms()) is Verdict.OVER_LIMIT
     assert verdict(DIED, Terms(), Rule(retry=Consent.NEVER)) is Verdict.NEVER
-    assert verdict(replace(over, crashes=over.crashes[:2]), Terms()) is Verdict.RETRY
+    assert verdict(over._replace(counted_crashes=over.crashes[:2]), Terms()) is Verdict.RETRY
     assert verdict(RAISED, Terms()) is Verdict.RETRY
     assert verdict(over, Terms(force=True), Rule(retry=Consent.NEVER)) is Verdict.RETRY
 
 
 def test_the_first_question_that_says_no_is_named() -> None:
-    everything = replace(DIED, crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
+    everything = DIED._replace(counted_crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
     never = Rule(retry=Consent.NEVER, max_age=timedelta(minutes=1))
     assert verdict(everything, SAFE, never) is Verdict.OVER_LIMIT
-    assert verdict(replace(everything, crashes=everything.crashes[:2]), SAFE, never) is Verdict.NEVER
-    assert verdict(replace(everything, crashes=everything.crashes[:2])) is Verdict.SUSPECT
-    assert verdict(replace(everything, crashes=everything.crashes[:1])) is Verdict.ALIVE
-    assert verdict(replace(everything, crashes=(), alive=None)) is Verdict.DUPLICATE
+    assert verdict(everything._replace(counted_crashes=everything.crashes[:2]), SAFE, never) is Verdict.NEVER
+    assert verdict(everything._replace(counted_crashes=everything.crashes[:2])) is Verdict.SUSPECT
+    assert verdict(everything._replace(counted_crashes=everything.crashes[:1])) is Verdict.ALIVE
+    assert verdict(everything._replace(counted_crashes=(), alive=None)) is Verdict.DUPLICATE
 
 
 def test_where_it_goes() -> None:
@@ -130,8 +138,8 @@ def test_where_it_goes() -> None:
     assert decide(DIED, Terms(queue_as="other"), Rule(queue_as="big"), NOW).queue_as == "other"
     assert decide(DIED, Terms(queue_as="default"), Rule(queue_as="big"), NOW).queue_as is None
     for candidate, terms in (
-        (replace(DIED, limited=True), SAFE),
-        (replace(DIED, early=True), SAFE),
+        (DIED._replace(limited=True), SAFE),
+        (DIED._replace(early=True), SAFE),
         (DIED, Terms(delay=5)),
         (DIED, Terms(interval=5)),
     ):
@@ -140,7 +148,7 @@ def test_where_it_goes() -> None:
 
 def test_a_discard_asks_only_for_age() -> None:
     never = Rule(retry=Consent.NEVER, max_crashes=1)
-    assert verdict(replace(DIED, twin="waits"), Terms(discard=True), never) is Verdict.DISCARD
+    assert verdict(DIED._replace(twin="waits"), Terms(discard=True), never) is Verdict.DISCARD
     assert verdict(DIED, Terms(discard=True, max_age=60)) is Verdict.TOO_OLD
 
 
@@ -153,3 +161,48 @@ def test_terms_are_read_as_they_were_written() -> None:
 def test_every_verdict_says_what_it_means() -> None:
     assert all(each.meaning for each in Verdict)
     assert [each for each in Verdict if each.moves] == [Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE]
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        SAFE,
+        Terms(),
+        Terms(safe=True, max_crashes=1, window=7200),
+        Terms(safe=True, max_age=7200, include_errors=True),
+        Terms(safe=True, auto_only=True, delay=5),
+        Terms(discard=True),
+    ],
+)
+def test_of_jobs_alike_all_move_or_none(terms: Terms) -> None:
+    rules = [Rule(), Rule(retry=Consent.AUTO, max_age=timedelta(hours=3), queue_as="big")]
+    ages = [None, *(NOW - timedelta(hours=hours) for hours in (1, 1.5, 4, 80, 90))]
+    plain = [
+        died._replace(
+            failed_at=at,
+            class_name=name,
+            queue_name=queue,
+            finished=finished,
+            limited=limited,
+            early=early,
+            failure_id=9,
+        )
+        for died in (DIED._replace(counted_crashes=()), RAISED)
+        for at in ages
+        for name, queue in (("Report", "default"), ("Other", "big"))
+        for finished, limited, early in itertools.product((False, True), repeat=3)
+    ]
+    for rule in rules:
+        found = defaultdict(set)
+        for candidate in plain:
+            decision = decide(candidate, terms, rule, NOW)
+            given = (decision.queue_as, decision.scheduled) if decision.verdict.moves else None
+            found[alike(candidate, terms, rule, NOW, NO_SUSPICION)].add((decision.verdict.moves, given))
+        assert None not in found
+        assert 8 < len(found) < len(plain)
+        assert {len(decisions) for decisions in found.values()} == {1}
+
+
+def test_a_job_of_which_more_is_known_is_like_no_other() -> None:
+    for candidate in (DIED, DIED._replace(counted_crashes=(), twin="t"), DIED._replace(counted_crashes=(), alive="a")):
+        assert alike(candidate, SAFE, Rule(), NOW, NO_SUSPICION) is None

@@ -2,13 +2,13 @@
 
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Label, Table, exists, false, func, or_, select
 
-from solidjq import crashes, ledger, processes
+from solidjq import crashes, processes, schema
+from solidjq.activejob import CLEAN_COUNTERS, COUNTER_KEYS
 from solidjq.dialects import among, utcnow
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.suspects import NO_SUSPICION, Suspicion
@@ -16,58 +16,107 @@ from solidjq.verdicts import Candidate
 
 
 def find_candidates(
-    connection: Connection, failure_ids: Collection[int], suspicion: Suspicion = NO_SUSPICION
+    connection: Connection,
+    failure_ids: Collection[int],
+    suspicion: Suspicion = NO_SUSPICION,
+    *,
+    kept: bool,
+    twins: bool = True,
 ) -> list[Candidate]:
     """Return what is known of these failures, those that are there, in id order.
 
-    ``suspicion`` says which classes' deaths are to be looked at too. Most jobs died once and stand alone: only for the
-    others more is read.
+    ``suspicion`` says which classes' deaths are to be looked at too, ``kept`` whether the database has a ledger,
+    ``twins`` whether to look for other jobs of the same work. Most jobs died once and stand alone: only for the others
+    more is read.
     """
-    twin = jobs.alias()
-    kept = ledger.exists(connection)
+    own, twin = schema.crashes.alias(), jobs.alias()
+    shares = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
+    there = failed.join(jobs, jobs.c.id == failed.c.job_id)
+    if kept:
+        there = there.outerjoin(own, own.c.failure_id == failed.c.id)
     rows = connection.execute(
-        select(
+        select(  # in the order of _candidate's parameters
             failed.c.id,
             failed.c.job_id,
-            failed.c.created_at,
-            func.substr(failed.c.error, 1, crashes.EVIDENCE).label("error"),
             jobs.c.active_job_id,
             jobs.c.class_name,
             jobs.c.queue_name,
-            jobs.c.concurrency_key.is_not(None).label("limited"),
-            jobs.c.finished_at.is_not(None).label("finished"),
-            func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
-            (crashes.more_is_known(socket.gethostname(), suspicion.classes) if kept else false()).label("crashed"),
-            exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id).label("shared"),
+            failed.c.created_at,
+            func.substr(failed.c.error, 1, crashes.EVIDENCE),
+            jobs.c.concurrency_key.is_not(None),
+            jobs.c.finished_at.is_not(None),
+            func.coalesce(jobs.c.scheduled_at > utcnow(), False),
+            worn(),
+            *_known_crashes(own, suspicion.classes, kept=kept),
+            (shares if twins else false()).label("shared"),
         )
-        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .select_from(there)
         .where(among(failed.c.id, failure_ids))
         .order_by(failed.c.id)
     ).all()
-    found: list[Candidate] = []
-    for row in rows:
-        error = crashes.parse_evidence(row.error)
-        found.append(
-            Candidate(
-                failure_id=row.id,
-                job_id=row.job_id,
-                active_job_id=row.active_job_id,
-                class_name=row.class_name,
-                queue_name=row.queue_name,
-                failed_at=row.created_at,
-                exception_class=error.exception_class,
-                death=error.death,
-                finished=bool(row.finished),
-                limited=bool(row.limited),
-                early=bool(row.early),
-                crashes=() if error.death is None else (crashes.Crash(row.id, row.job_id, row.created_at, row.error),),
-            )
-        )
+    found = [_candidate(*row) for row in rows]
     if crashed := {row.id for row in rows if row.crashed}:
         found = _with_crashes(connection, found, crashed)
     if shared := {row.active_job_id for row in rows if row.shared}:
         found = _with_twins(connection, found, shared)
     return found
+
+
+def _candidate(
+    failure_id: int,
+    job_id: int,
+    active_job_id: str | None,
+    class_name: str,
+    queue_name: str,
+    failed_at: datetime | None,
+    evidence: str | None,
+    limited: object,
+    finished: object,
+    early: object,
+    worn: object,
+    counted: object,
+    *_: object,
+) -> Candidate:
+    error = crashes.parse_evidence(evidence)
+    return Candidate(
+        failure_id,
+        job_id,
+        active_job_id,
+        class_name,
+        queue_name,
+        failed_at,
+        error.exception_class,
+        error.death,
+        finished=bool(finished),
+        limited=bool(limited),
+        early=bool(early),
+        worn=bool(worn),
+        counted=bool(counted),
+        evidence=evidence,
+    )
+
+
+def _known_crashes(own: FromClause, suspects: Collection[str], *, kept: bool) -> Iterator[Label[bool]]:
+    """Say in SQL whether a failure's crash was counted, and whether crashes tell more than the failure itself does.
+
+    That is an earlier crash, a process that may live (one of this host, or one that is registered), or the death of a
+    job whose class is among ``suspects``. ``own`` is the crash that this failure was counted as.
+    """
+    other = schema.crashes.alias()
+    earlier = exists().where(other.c.subject == crashes.subject(), other.c.failure_id != failed.c.id)
+    registered = exists().where(schema.processes.c.pid == own.c.pid, schema.processes.c.hostname == own.c.hostname)
+    here = own.c.hostname == socket.gethostname()
+    more = or_(here, registered, jobs.c.class_name.in_(suspects), earlier) if kept else false()
+    yield func.coalesce(more, False).label("crashed")
+    yield (own.c.failure_id.is_not(None) if kept else false()).label("counted")
+
+
+def worn() -> ColumnElement[bool]:
+    """Hold, in SQL, for jobs whose counters may have counted an error: few, so the others' are not fetched."""
+    text = func.coalesce(jobs.c.arguments, "")
+    keys = [key.replace("_", "/_") for key in COUNTER_KEYS]
+    twice = [text.like(f"%{key}%{key}%", escape="/") for key in keys]
+    return or_(~text.contains(CLEAN_COUNTERS, autoescape=True), *twice)
 
 
 def _with_crashes(connection: Connection, candidates: Sequence[Candidate], wanted: Collection[int]) -> list[Candidate]:
@@ -83,7 +132,7 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate], wante
         before = counted.get(crashes.subject_of(each.job_id, each.active_job_id), []) if each.death else []
         everything = {crash.failure_id: crash for crash in (*each.crashes, *before)}
         alive = next((words for crash in before if (words := _alive(crash, beating))), None)
-        completed.append(replace(each, crashes=tuple(everything.values()), alive=alive))
+        completed.append(each._replace(counted_crashes=tuple(everything.values()), alive=alive))
     return completed
 
 
@@ -112,7 +161,7 @@ def _with_twins(connection: Connection, candidates: Sequence[Candidate], shared:
         .order_by(jobs.c.id)
     ):
         twins[row.active_job_id].append((row.id, row.finished_at, row.failure_id, bool(row.waits)))
-    return [replace(each, twin=_twin(each, twins.get(each.active_job_id or "", ()))) for each in candidates]
+    return [each._replace(twin=_twin(each, twins.get(each.active_job_id or "", ()))) for each in candidates]
 
 
 def _is_in(table: Table) -> ColumnElement[bool]:

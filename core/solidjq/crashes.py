@@ -11,15 +11,16 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, cast, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, select
 
 from solidjq import ledger
 from solidjq.batching import BATCH, in_batches
 from solidjq.database import Database
 from solidjq.dialects import among, insert_new, utcnow
 from solidjq.failures import Death, is_death, parse_error
-from solidjq.schema import crashes, failed, jobs, processes
+from solidjq.schema import crashes, failed, jobs
 
 EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
 
@@ -27,8 +28,7 @@ EVIDENCE = 255  # characters of an error that are kept: all of an error that tel
 parse_evidence = lru_cache(maxsize=1024)(parse_error)
 
 
-@dataclass(frozen=True, slots=True)
-class Crash:
+class Crash(NamedTuple):
     """One death with this job in its hands. Of the process it tells what is known, which may be nothing."""
 
     failure_id: int
@@ -124,18 +124,6 @@ def _count_some(connection: Connection, above: int) -> list[int]:
     if ids:
         count(connection, among(failed.c.id, ids))
     return list(ids)
-
-
-def more_is_known(hostname: str, suspects: Collection[str] = ()) -> ColumnElement[bool]:
-    """Hold, in SQL, for the failed jobs of which a crash tells more than their own failure does.
-
-    That is an earlier crash, a process that may live (one of ``hostname``, or one that is registered), or the death of
-    a job whose class is among ``suspects``.
-    """
-    registered = exists().where(processes.c.pid == crashes.c.pid, processes.c.hostname == crashes.c.hostname)
-    suspected = jobs.c.class_name.in_(suspects)
-    tells = or_(crashes.c.failure_id != failed.c.id, crashes.c.hostname == hostname, registered, suspected)
-    return exists().where(crashes.c.subject == subject(), tells)
 
 
 def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, list[Crash]]:

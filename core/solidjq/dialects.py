@@ -437,6 +437,11 @@ def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
     return f"{compiler.process(column, **kw)} = ANY ({compiler.process(array, **kw)})"
 
 
+def writes_in_with(connection: Connection) -> bool:
+    """Tell whether one statement can change several tables: WITH gone AS (DELETE ... RETURNING ...) INSERT ..."""
+    return connection.dialect.name == "postgresql"
+
+
 class octets(expression.FunctionElement[int]):  # noqa: N801  (used like an SQL function)
     """How many bytes a text has. PostgreSQL knows that of a long text without unpacking it."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from solidjq.batching import in_batches
 from solidjq.database import Database
@@ -238,19 +238,22 @@ def newest(connection: Connection) -> int:
     return connection.scalar(select(func.max(failed.c.id))) or 0
 
 
-def page_of_ids(connection: Connection, chosen: Filter, *, above: int, top: int, limit: int) -> list[int]:
-    """Return the next ``limit`` failure_ids that a filter takes, the oldest first, from ``above`` to ``top``."""
-    query = select(failed.c.id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-    chosen_ids = query.where(failed.c.id > above, failed.c.id <= top, *conditions(chosen))
-    return list(connection.scalars(chosen_ids.order_by(failed.c.id).limit(limit)))
+def page_of_ids(chosen: Filter, *, above: int, top: int, limit: int) -> Select[int]:
+    """Choose the next ``limit`` failure_ids that a filter takes, the oldest first, from ``above`` to ``top``."""
+    return _ids(chosen).where(failed.c.id > above, failed.c.id <= top).limit(limit)
 
 
-def ids_of(connection: Connection, job_ids: Collection[int], chosen: Filter) -> list[int]:
-    """Return the failure_ids of these jobs, those that have failed and that the filter takes."""
-    query = select(failed.c.id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-    return list(
-        connection.scalars(query.where(among(failed.c.job_id, job_ids), *conditions(chosen)).order_by(failed.c.id))
-    )
+def ids_of(job_ids: Collection[int], chosen: Filter) -> Select[int]:
+    """Choose the failure_ids of these jobs, those that have failed and that the filter takes."""
+    return _ids(chosen).where(among(failed.c.job_id, job_ids))
+
+
+def _ids(chosen: Filter) -> Select[int]:
+    """Choose failure_ids in a way that they can be locked, and nothing else with them."""
+    wanted = list(conditions(chosen))
+    if chosen.queues or chosen.classes:
+        wanted = [select(jobs.c.id).where(jobs.c.id == failed.c.job_id, *wanted).correlate(failed).exists()]
+    return select(failed.c.id).where(*wanted).order_by(failed.c.id)
 
 
 def count_failures(connection: Connection, chosen: Filter, *, after: int | None = None) -> int:

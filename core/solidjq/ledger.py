@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, insert, inspect, literal, select, update
+from sqlalchemy import Connection, FromClause, Insert, func, insert, inspect, literal, select, update
 
 from solidjq.dialects import among, inserted_id, utcnow
 from solidjq.errors import LedgerMissingError
@@ -105,14 +105,19 @@ def archive(connection: Connection, failure_ids: Collection[int], operation_id: 
 
     Call it in the transaction that removes them, before it changes the jobs.
     """
+    connection.execute(archiving(select(failed).where(among(failed.c.id, failure_ids)).subquery(), operation_id))
+
+
+def archiving(leaving: FromClause, operation_id: int) -> Insert:
+    """Describe the copying of these rows of ``failed_executions``."""
     copied = {
-        failures.c.failure_id: failed.c.id,
-        failures.c.job_id: failed.c.job_id,
+        failures.c.failure_id: leaving.c.id,
+        failures.c.job_id: leaving.c.job_id,
         failures.c.active_job_id: jobs.c.active_job_id,
         failures.c.queue_name: jobs.c.queue_name,
         failures.c.class_name: jobs.c.class_name,
-        failures.c.error: failed.c.error,
-        failures.c.failed_at: failed.c.created_at,
+        failures.c.error: leaving.c.error,
+        failures.c.failed_at: leaving.c.created_at,
         failures.c.archived_at: utcnow(),
         failures.c.operation_id: literal(operation_id),
         failures.c.arguments: jobs.c.arguments,
@@ -122,14 +127,9 @@ def archive(connection: Connection, failure_ids: Collection[int], operation_id: 
         failures.c.enqueued_at: jobs.c.created_at,
         failures.c.updated_at: jobs.c.updated_at,
     }
-    connection.execute(
-        insert(failures).from_select(
-            [column.name for column in copied],
-            select(*copied.values())
-            .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-            .where(among(failed.c.id, failure_ids))
-            .order_by(failed.c.id),
-        )
+    return insert(failures).from_select(
+        [column.name for column in copied],
+        select(*copied.values()).join_from(leaving, jobs, jobs.c.id == leaving.c.job_id).order_by(leaving.c.id),
     )
 
 

@@ -5,27 +5,28 @@ is asked again when it is carried out. A killed retry can simply be run again.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
 
 from solidjq import crashes, ledger
-from solidjq.activejob import CLEAN_COUNTERS, COUNTER_KEYS, reset_counters
+from solidjq.activejob import reset_counters
 from solidjq.batching import BATCH, in_batches
 from solidjq.candidates import find_candidates
 from solidjq.database import Database
-from solidjq.dialects import among, clock, utcnow
+from solidjq.dialects import among, clock, utcnow, writes_in_with
 from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
 from solidjq.failures import Filter, ids_of, newest, page_of_ids
 from solidjq.policy import BUILT_IN, Policy
 from solidjq.queue import schedule
-from solidjq.schema import failed, jobs, scheduled
+from solidjq.schema import failed, failures, jobs, ready, scheduled
 from solidjq.suspecting import find_suspicion
 from solidjq.suspects import NO_SUSPICION, Suspicion
-from solidjq.verdicts import Decision, Terms, Verdict, decide
+from solidjq.verdicts import Candidate, Decision, Terms, Verdict, alike, decide
 
 PLAIN = Terms()
 EVERYTHING = Filter()
@@ -60,13 +61,13 @@ def plan(
     """Say of each selected job what a retry under these terms would do now, batch by batch. Changes nothing."""
     with database.read() as connection:
         run = _begin(connection, terms, policy, selection.limit)
-    for page in _pages(database, selection):
-        if run.left == 0:
-            return
+
+    def look(page: Select[int]) -> _Batch:
         with database.read() as connection:
-            decisions = run.look(connection, page)
-        run.done(decisions)
-        yield decisions
+            failure_ids = connection.scalars(page).all()
+            return _Batch(failure_ids, run.look(connection, failure_ids))
+
+    yield from _page_by_page(database, selection, run, look)
 
 
 def retry(
@@ -91,12 +92,7 @@ def retry(
         ledger.require(connection)
         run = _begin(connection, terms, policy, selection.limit)
     run.verdicts[Verdict.RETRY] = moved_before
-    for page in _pages(database, selection):
-        if run.left == 0:
-            break
-        decisions = database.transact(run.move, page, operation)
-        run.done(decisions)
-        yield decisions
+    yield from _page_by_page(database, selection, run, lambda page: database.transact(run.move, page, operation))
     if operation.id is not None:
         database.transact(operation.record, 0, +run.verdicts)
 
@@ -107,7 +103,8 @@ def check(database: Database, expected: Iterable[Expected], terms: Terms, *, pol
         run = _begin(connection, terms, policy)
     for batch in in_batches(expected):
         with database.read() as connection:
-            _compare(batch, run.look(connection, [each.failure_id for each in batch]))
+            failure_ids = connection.scalars(_ids_of(batch)).all()
+            _compare(batch, run.look(connection, failure_ids))
 
 
 def retry_exactly(
@@ -123,9 +120,14 @@ def retry_exactly(
         ledger.require(connection)
         run = _begin(connection, terms, policy)
     for batch in in_batches(expected):
-        decisions = database.transact(run.move, [each.failure_id for each in batch], operation, batch)
-        run.done(decisions)
-        yield decisions
+        moved = database.transact(run.move, _ids_of(batch), operation, batch)
+        run.done(moved.decisions)
+        yield moved.decisions
+
+
+def _ids_of(expected: Iterable[Expected]) -> Select[int]:
+    ids = [each.failure_id for each in expected]
+    return select(failed.c.id).where(among(failed.c.id, ids)).order_by(failed.c.id)
 
 
 def _compare(expected: Sequence[Expected], found: Sequence[Decision]) -> None:
@@ -142,32 +144,45 @@ def _compare(expected: Sequence[Expected], found: Sequence[Decision]) -> None:
         raise RefusedError(f"the plan is stale: {'; '.join(changed[:PREVIEW])}{more}; make a new one")
 
 
-def _pages(database: Database, selection: Selection) -> Iterator[list[int]]:
-    """Yield the failure_ids of a selection, the oldest first; none that fails after the first page was asked for."""
+class _Batch(NamedTuple):
+    """The failures of one page, and what was decided on them."""
+
+    failure_ids: Sequence[int]
+    decisions: list[Decision]
+
+
+def _page_by_page(
+    database: Database, selection: Selection, run: "_Run", work: Callable[[Select[int]], _Batch]
+) -> Iterator[list[Decision]]:
+    """Do the work on each page of a selection, the oldest failures first, until the run's limit is reached.
+
+    Nothing that fails after the first page was asked for is taken.
+    """
     if selection.job_ids is not None:
         for batch in in_batches(sorted(set(selection.job_ids)), selection.batch):
-            with database.read() as connection:
-                page = ids_of(connection, batch, selection.chosen)
-            if page:
-                yield page
+            if run.left == 0:
+                return
+            done = work(ids_of(batch, selection.chosen))
+            run.done(done.decisions)
+            yield done.decisions
         return
     with database.read() as connection:
         top = newest(connection)
     above = 0
-    while True:
-        with database.read() as connection:
-            page = page_of_ids(connection, selection.chosen, above=above, top=top, limit=selection.batch)
-        if not page:
+    while run.left != 0:
+        done = work(page_of_ids(selection.chosen, above=above, top=top, limit=selection.batch))
+        if not done.failure_ids:
             return
-        yield page
-        above = page[-1]
+        run.done(done.decisions)
+        yield done.decisions
+        above = done.failure_ids[-1]
 
 
 def _begin(connection: Connection, terms: Terms, policy: Policy, limit: int | None = None) -> "_Run":
     now = clock(connection)
     window = policy.rule("").window if terms.window is None else timedelta(seconds=terms.window)
     suspicion = find_suspicion(connection, now - window) if terms.safe else NO_SUSPICION
-    return _Run(terms, policy, now, limit, suspicion)
+    return _Run(terms, policy, now, limit, suspicion, ledger.exists(connection))
 
 
 @dataclass(slots=True)
@@ -179,7 +194,9 @@ class _Run:
     now: datetime
     limit: int | None
     suspicion: Suspicion
+    kept: bool  # the database has a ledger
     verdicts: Counter[str] = field(default_factory=Counter)
+    moving: dict[tuple[object, ...], Decision] = field(default_factory=dict)  # what was decided on jobs alike
 
     @property
     def moved(self) -> int:
@@ -191,53 +208,74 @@ class _Run:
 
     def done(self, decisions: Sequence[Decision]) -> None:
         """Count a batch that was committed."""
-        self.verdicts.update(decision.verdict.value for decision in decisions)
+        self.verdicts.update(decision.verdict for decision in decisions)
 
     def look(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
         """Decide on these failures; leave out what would come after the limit is reached."""
         decisions: list[Decision] = []
         left = self.left
-        for candidate in find_candidates(connection, failure_ids, self.suspicion):
+        for candidate in find_candidates(
+            connection, failure_ids, self.suspicion, kept=self.kept, twins=self.terms.safe
+        ):
             if left == 0:
                 break
-            rule = self.policy.rule(candidate.class_name)
-            decision = decide(candidate, self.terms, rule, self.now, self.suspicion)
+            decision = self._decide(candidate)
             decisions.append(decision)
             if left is not None and decision.verdict.moves:
                 left -= 1
         return decisions
 
+    def _decide(self, candidate: Candidate) -> Decision:
+        rule = self.policy.rule(candidate.class_name)
+        name = alike(candidate, self.terms, rule, self.now, self.suspicion)
+        if name is not None and (before := self.moving.get(name)) is not None:
+            return Decision(candidate, before.verdict, before.reason, before.queue_as, before.scheduled)
+        decision = decide(candidate, self.terms, rule, self.now, self.suspicion)
+        if name is not None and decision.verdict.moves:
+            self.moving[name] = decision
+        return decision
+
     def move(
         self,
         connection: Connection,
-        failure_ids: Collection[int],
+        page: Select[int],
         operation: ledger.Operation,
         expected: Sequence[Expected] | None = None,
-    ) -> list[Decision]:
-        """Decide on these failures, those that are still there, and carry it out."""
-        locked = connection.scalars(
-            select(failed.c.id).where(among(failed.c.id, failure_ids)).order_by(failed.c.id).with_for_update()
-        ).all()
-        crashes.count(connection, among(failed.c.id, locked))
+    ) -> _Batch:
+        """Decide on the failures that the page chooses, and carry it out."""
+        locked = connection.scalars(page.with_for_update()).all()
         decisions = self.look(connection, locked)
+        uncounted = [
+            each.candidate.failure_id for each in decisions if each.candidate.death and not each.candidate.counted
+        ]
+        if uncounted:
+            crashes.count(connection, among(failed.c.id, uncounted))
         if expected is not None:
             _compare(expected, decisions)
         moving = [decision for decision in decisions if decision.verdict.moves]
         if moving:
-            verdicts = self.verdicts + Counter(decision.verdict.value for decision in decisions)
+            verdicts = self.verdicts + Counter[str](decision.verdict for decision in decisions)
             operation_id = operation.record(connection, len(moving), verdicts)
             going = [decision.candidate.failure_id for decision in moving]
+            if writes_in_with(connection) and all(map(self._only_moves, moving)):
+                _move_to_ready(connection, going, operation_id)
+                return _Batch(locked, decisions)
             ledger.archive(connection, going, operation_id)
             if self.terms.discard:
                 _delete(connection, moving)
             else:
                 self._put_back(connection, moving)
             connection.execute(delete(failed).where(among(failed.c.id, going)))
-        return decisions
+        return _Batch(locked, decisions)
+
+    def _only_moves(self, decision: Decision) -> bool:
+        """Tell whether a retry leaves the job's own row as it is, and makes it ready at once."""
+        worn = decision.candidate.worn and not self.terms.keep_counters
+        return not (self.terms.discard or decision.scheduled or decision.queue_as or worn)
 
     def _put_back(self, connection: Connection, moving: Sequence[Decision]) -> None:
         if not self.terms.keep_counters:
-            _reset_counters(connection, [decision.job_id for decision in moving])
+            _reset_counters(connection, [decision.job_id for decision in moving if decision.candidate.worn])
         requeued: dict[str, list[int]] = defaultdict(list)
         for decision in moving:
             if decision.queue_as is not None:
@@ -276,17 +314,28 @@ class _Run:
         )
 
 
+def _move_to_ready(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:
+    """Archive these failures, remove them and make their jobs ready, each row read once."""
+    gone = delete(failed).where(among(failed.c.id, failure_ids)).returning(*failed.c).cte("gone")
+    archived = (
+        ledger.archiving(gone, operation_id)
+        .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
+        .cte("archived")
+    )
+    connection.execute(
+        insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], select(archived, utcnow()))
+    )
+
+
 def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
     # The failed rows go with their jobs. A failed job holds no slot of a concurrency limit.
     connection.execute(delete(jobs).where(among(jobs.c.id, [decision.job_id for decision in moving])))
 
 
 def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
-    """Reset the counters of those jobs that ever ran into an error of their own: few, so the others are not fetched."""
-    text = func.coalesce(jobs.c.arguments, "")
-    once = [func.length(text) - func.length(func.replace(text, key, "")) == len(key) for key in COUNTER_KEYS]
-    clean = and_(text.contains(CLEAN_COUNTERS, autoescape=True), *once)
-    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(among(jobs.c.id, job_ids), ~clean)).all()
+    if not job_ids:
+        return
+    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(among(jobs.c.id, job_ids)))
     resets = [
         {"worn_id": row.id, "counted_from_0": reset}
         for row in worn

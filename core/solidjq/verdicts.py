@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from solidjq.crashes import Crash, within
 from solidjq.durations import spell_duration
@@ -29,10 +29,12 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"
     TOO_OLD = "too-old"
 
+    __hash__ = str.__hash__  # thousands are counted a second, and an enum's own is slow
+
     @property
     def moves(self) -> bool:
         """Tell whether the job is moved."""
-        return self in {Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE}
+        return self in _MOVES
 
     @property
     def meaning(self) -> str:
@@ -40,6 +42,7 @@ class Verdict(StrEnum):
         return _MEANINGS[self]
 
 
+_MOVES = frozenset({Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE})
 _MEANINGS = {
     Verdict.RETRY: "goes back to work",
     Verdict.DISCARD: "is deleted",
@@ -96,9 +99,8 @@ class Terms:
 _DEFAULTS = {each.name: each.default for each in fields(Terms)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A failed job and what is known of it."""
+class Candidate(NamedTuple):
+    """A failed job and what is known of it. A tuple, as there are thousands of them."""
 
     failure_id: int
     job_id: int
@@ -111,13 +113,22 @@ class Candidate:
     finished: bool = False
     limited: bool = False  # it has a concurrency key
     early: bool = False  # its own time is still to come
-    crashes: tuple[Crash, ...] = ()  # all that are known, this one included
+    worn: bool = True  # its counters may not be those of a job that never ran into an error of its own
+    counted: bool = True  # its death is among the crashes counted so far
+    evidence: str | None = None  # the error's beginning
+    counted_crashes: tuple[Crash, ...] = ()  # where more is known than the failure itself tells: all, this one included
     alive: str | None = None  # which process may still be running it
     twin: str | None = None  # which other job stands for the same work
 
+    @property
+    def crashes(self) -> tuple[Crash, ...]:
+        """All that are known, this one included."""
+        if self.counted_crashes or self.death is None:
+            return self.counted_crashes
+        return (Crash(self.failure_id, self.job_id, self.failed_at, self.evidence),)
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+
+class Decision(NamedTuple):
     """The verdict on one job, with the reason where it is held back."""
 
     candidate: Candidate
@@ -160,6 +171,29 @@ def decide(
         suspected,
         queue_as=None if queue_as == candidate.queue_name else queue_as,
         scheduled=terms.paced or candidate.limited or candidate.early,
+    )
+
+
+def alike(
+    candidate: Candidate, terms: Terms, rule: Rule, now: datetime, suspicion: Suspicion
+) -> tuple[object, ...] | None:
+    """Name all that a verdict rests on, for jobs that died at most once and stand alone: most do, and thousands alike.
+
+    If one of a name may move, so may all. None for a job that is to be looked at by itself.
+    """
+    if candidate.counted_crashes or candidate.alive or candidate.twin or candidate.class_name in suspicion.classes:
+        return None
+    at, oldest = candidate.failed_at, _oldest(terms, rule, now)
+    return (
+        candidate.class_name,
+        candidate.queue_name,
+        candidate.exception_class,
+        candidate.death,
+        candidate.finished,
+        candidate.limited,
+        candidate.early,
+        at is None or at >= now - _window(terms, rule),
+        at is None or oldest is None or at >= oldest,
     )
 
 
@@ -219,9 +253,14 @@ def _duplicate(candidate: Candidate, _terms: Terms, _rule: Rule, _now: datetime)
 
 
 def _too_old(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
+    oldest = _oldest(terms, rule, now)
+    if oldest is None or candidate.failed_at is None or candidate.failed_at >= oldest:
+        return None
+    age, most = spell_duration(now - candidate.failed_at), spell_duration(now - oldest)
+    return Decision(candidate, Verdict.TOO_OLD, f"it failed {age} ago; the limit is {most}")
+
+
+def _oldest(terms: Terms, rule: Rule, now: datetime) -> datetime | None:
     ruled = rule.max_age if terms.safe else None
     most = timedelta(seconds=terms.max_age) if terms.max_age is not None else ruled
-    if most is None or candidate.failed_at is None or candidate.failed_at >= now - most:
-        return None
-    age = spell_duration(now - candidate.failed_at)
-    return Decision(candidate, Verdict.TOO_OLD, f"it failed {age} ago; the limit is {spell_duration(most)}")
+    return None if most is None else now - most
