@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from solidjq import signatures
@@ -253,3 +253,35 @@ def test_of_an_endless_text_a_bounded_part_is_read(piece: str, monkeypatch: pyte
     for error in (piece * 200_000, error_json("E", piece * 20_000, [piece * 2_000] * 10)):
         assert len(signature_of(error).message) <= KEPT
     assert max(looked_at, default=0) <= 2 * signatures.MESSAGE
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        [
+            "error",
+            "code",
+            "status 404",
+            "(1045, 'x'",
+            "S3",
+            "utf8",
+            "5e1f2a90-1111-4a2b-8c3d-0123456789ab",
+            "\n",
+            "  ",
+            "\\",
+        ]
+    ),
+    st.sampled_from(
+        ["code:  \n  5", "10.0.0.7:80", "/app/2026/x9.rb", "2026-11-23 04:05:06", "0x1f", "'a7'", "über 7", "\u2003"]
+    ),
+    st.from_regex(r"[a-z]{1,6}[:=#(]?[0-9]{0,5}", fullmatch=True),
+    st.text(max_size=8),
+)
+
+
+@given(st.lists(WORDS, max_size=12), st.sampled_from(["ValueError", "E2", "SolidQueue::Processes::ProcessExitError"]))
+@example(
+    ["Process pid=4711 exited unexpectedly. Received unhandled signal 9."], "SolidQueue::Processes::ProcessExitError"
+)
+def test_the_quick_way_over_numbers_leads_to_the_same_signature(words: list[str], name: str) -> None:
+    error = error_json(name, " ".join(words), ["/app/jobs/a7.rb:12:in 'run'"])
+    assert outline(error, len(error), 10**6) == (signature_of(error),)

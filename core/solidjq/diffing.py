@@ -130,16 +130,25 @@ class Group:
         """What an operator calls it by."""
         return self.signature.name
 
-    def add(self, row: Any) -> None:
-        """Count in rows of one kind."""
-        self.count += row.failures
-        self.classes[row.class_name] += row.failures
-        self.queues[row.queue_name] += row.failures
-        if row.first_at is not None and (self.first_at is None or row.first_at < self.first_at):
-            self.first_at = row.first_at
-        if row.last_at is not None and (self.last_at is None or row.last_at > self.last_at):
-            self.last_at = row.last_at
-        self.example = max(self.example, row.job_id)
+    def add(  # noqa: PLR0913  (a row)
+        self,
+        class_name: str,
+        queue_name: str,
+        failures: int,
+        first_at: datetime | None,
+        last_at: datetime | None,
+        job_id: int,
+    ) -> None:
+        """Count in failures of one kind."""
+        self.count += failures
+        self.classes[class_name] += failures
+        self.queues[queue_name] += failures
+        if first_at is not None and (self.first_at is None or first_at < self.first_at):
+            self.first_at = first_at
+        if last_at is not None and (self.last_at is None or last_at > self.last_at):
+            self.last_at = last_at
+        if job_id > self.example:
+            self.example = job_id
 
 
 def group_failures(database: Database, chosen: Filter, *, archived: bool = False) -> list[Group]:
@@ -155,7 +164,8 @@ def group_failures(database: Database, chosen: Filter, *, archived: bool = False
                 for row, signature in _signed(connection, source, page, known):
                     if (group := groups.get(signature)) is None:
                         group = groups[signature] = Group(signature)
-                    group.add(row)
+                    _head, _size, *counted, _id = row
+                    group.add(*counted)
         _add_causes(connection, [group for group in groups.values() if group.signature.death is not None])
     return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
 

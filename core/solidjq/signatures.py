@@ -6,8 +6,8 @@ Everything here is pure, reads a bounded part of the text, takes time in proport
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from solidjq.failures import Death, ErrorInfo, parse_error
 
@@ -19,8 +19,7 @@ WORD = 200  # a longer word is data
 CACHED = 8_192
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """What is left of a failure when ids, numbers, times, paths and line numbers are taken out."""
 
     exception_class: str | None
@@ -81,13 +80,13 @@ def outline(head: str | None, size: int, cut: int) -> tuple[object, ...]:
     alike and are equally long. ``size`` is the length of the whole error.
     """
     if head is None or len(head) < cut:
-        return (signature_of(head),)
+        return (signature_of(head and _zeroed(head)),)
     before, found, backtrace = head.partition(_BACKTRACE)
     if not found:  # the message itself goes on, and its end may be cut in the middle of what varies
-        name, message = _beginning(head)
+        name, message = _beginning(_zeroed(head))
         return name, message[: KEPT // 2], size
     # Everything from the backtrace on: in bytes, as the databases count.
-    return *_beginning(before), size - len(before.encode("utf-8", "replace")), backtrace[:_FIRST_FRAME]
+    return *_beginning(_zeroed(before)), size - len(before.encode("utf-8", "replace")), backtrace[:_FIRST_FRAME]
 
 
 @lru_cache(CACHED)
@@ -97,12 +96,35 @@ def _beginning(text: str) -> tuple[str | None, str]:
     return info.exception_class, normalized(info.message or "")
 
 
+def _zeroed(error: str) -> str:
+    """Return an error with zeros for the digits of its message, if its signature is the same then.
+
+    Of a hundred thousand errors that differ in a number only one is taken apart; the others are found in the cache.
+    """
+    name, found, rest = error.partition('","message":"')
+    message, end, backtrace = rest.partition('","backtrace":')
+    if (
+        not found
+        or not name.startswith('{"exception_class":"')
+        or "SolidQueue::" in name
+        # Escapes and runs of spaces could bring a digit behind a word that makes it a code.
+        or "\\" in message
+        or "  " in message
+        or not message.isascii()
+        or ("(" in message and _NUMBERED.search(message))
+        or _digits_tell(message)
+    ):
+        return error
+    return f"{name}{found}{message.translate(_ZEROS)}{end}{backtrace}"
+
+
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 _ZEROS = str.maketrans("123456789", "0" * 9)
 # The number after one of these says what happened: 404 is another failure than 503.
 _TELLING = ("status", "code", "errno", "signal", "sqlstate", "http", "error")
 _TELLING_WORDS = frozenset(_TELLING)
+_TOLD = re.compile("|".join(_TELLING))
 _CODED = re.compile(rf"(?:{'|'.join(_TELLING)})[\s(\[{{:=#,]{{0,3}}\d")
 
 
@@ -114,11 +136,14 @@ def normalized(message: str) -> str:
     # Most texts are one of few from here on, and found in the cache.
     if "-" in text:
         text = _UUID.sub("<uuid>", text)
+    return _normalized(text if _digits_tell(text) else text.translate(_ZEROS))
+
+
+def _digits_tell(text: str) -> bool:
+    """Tell whether digits may say what happened, or belong to a name."""
     lowered = text.lower()
-    coded = any(word in lowered for word in _TELLING) and _CODED.search(lowered)
-    if not coded and not _NAMED.search(text):
-        text = text.translate(_ZEROS)
-    return _normalized(text)
+    coded = _TOLD.search(lowered) and _CODED.search(lowered)
+    return bool(coded or _NAMED.search(text))
 
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
