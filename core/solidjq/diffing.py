@@ -130,7 +130,7 @@ class Group:
         """What an operator calls it by."""
         return self.signature.name
 
-    def add(  # noqa: PLR0913  (a row)
+    def add(
         self,
         class_name: str,
         queue_name: str,
@@ -147,8 +147,7 @@ class Group:
             self.first_at = first_at
         if last_at is not None and (self.last_at is None or last_at > self.last_at):
             self.last_at = last_at
-        if job_id > self.example:
-            self.example = job_id
+        self.example = max(self.example, job_id)
 
 
 def group_failures(database: Database, chosen: Filter, *, archived: bool = False) -> list[Group]:
