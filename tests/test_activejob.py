@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from solidjq.activejob import Call, call_of, dumps, payload, reset_counters, shown_arguments
+from solidjq.activejob import Call, call_of, dumps, payload, reset_counters, shown_arguments, value_of
 from solidjq.errors import ArgumentsError
+from solidjq.rubytypes import GlobalID, Symbol
 
 NOW = datetime(2026, 11, 23, 4, 40, 22, 22096, UTC)
 
@@ -180,6 +181,7 @@ def test_a_lone_surrogate_does_not_stop_the_job_from_being_stored() -> None:
 # -- what Rails writes
 
 AJ = "ActiveJob::Serializers::"
+MONTHS = {"_aj_serialized": f"{AJ}SymbolSerializer", "value": "months"}
 
 
 @pytest.mark.parametrize(
@@ -201,11 +203,62 @@ AJ = "ActiveJob::Serializers::"
         ({"_aj_serialized": f"{AJ}DateTimeSerializer", "value": "2026-11-23T04:40:22.022096000+00:00"}, NOW),
         ({"_aj_serialized": f"{AJ}DateSerializer", "value": "2026-11-23"}, date(2026, 11, 23)),
         ({"_aj_serialized": f"{AJ}BigDecimalSerializer", "value": "0.15e1"}, Decimal("1.5")),
+        ({"_aj_serialized": f"{AJ}RangeSerializer", "begin": 1, "end": 3, "exclude_end": False}, range(1, 4)),
+        (
+            {
+                "_aj_serialized": f"{AJ}DurationSerializer",
+                "value": 90061.5,
+                "parts": [[{"_aj_serialized": f"{AJ}SymbolSerializer", "value": "days"}, 1]],
+            },
+            timedelta(days=1, seconds=3661.5),
+        ),
     ],
 )
 def test_rubys_forms_are_read(stored: Any, expected: Any) -> None:
     assert read(stored) == Call([expected], {})
     assert read({"key": stored, "_aj_ruby2_keywords": ["key"]}) == Call([], {"key": expected})
+
+
+@pytest.mark.parametrize(
+    ("stored", "value"),
+    [
+        ({"_aj_serialized": f"{AJ}SymbolSerializer", "value": "pdf"}, Symbol("pdf")),
+        ({"_aj_globalid": "gid://shop/Sales::Order/17"}, GlobalID("gid://shop/Sales::Order/17")),
+        (
+            {"a": 1, "b": {"c": None, "_aj_symbol_keys": []}, "_aj_symbol_keys": ["a"]},
+            {Symbol("a"): 1, "b": {"c": None}},
+        ),
+        (
+            {
+                "_aj_serialized": f"{AJ}DurationSerializer",
+                "value": 900,
+                "parts": [[{"_aj_serialized": f"{AJ}SymbolSerializer", "value": "seconds"}, 900]],
+            },
+            timedelta(minutes=15),
+        ),
+        ({"_aj_serialized": f"{AJ}RangeSerializer", "begin": 1, "end": 9, "exclude_end": True}, range(1, 9)),
+        ({"_aj_serialized": f"{AJ}TimeSerializer", "value": "2026-11-23T04:40:22.022096000Z"}, NOW),
+        ({"_aj_serialized": f"{AJ}DateSerializer", "value": "2026-11-23"}, date(2026, 11, 23)),
+        ({"_aj_serialized": f"{AJ}BigDecimalSerializer", "value": "1.50"}, Decimal("1.50")),
+        ([None, True, -1, 2**70, 0.5, "text", []], [None, True, -1, 2**70, 0.5, "text", []]),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_rubys_values_go_there_and_back_to_the_letter(stored: Any, value: Any) -> None:
+    assert serialized(value) == [stored]
+    (back,), _ = read(stored)
+    assert back == value
+    assert repr(back) == repr(value)  # of the same type, the keys too
+    assert value_of(stored) == value
+    assert serialized(value_of([stored])) == [[stored]]
+
+
+def test_a_record_has_a_model_and_an_id() -> None:
+    record = GlobalID("gid://shop/Sales::Order/a/17?version=2")
+    assert (record.model_name, record.model_id) == ("Sales::Order", "a/17")
+    for text in ("", "gid://", "gid://shop/User", "gid://shop/User/", "http://shop/User/1", "gid:///User/1"):
+        with pytest.raises(ValueError, match="no global id"):
+            GlobalID(text)
 
 
 def test_only_a_hash_marked_as_keywords_is_keywords_and_only_in_the_last_place() -> None:
@@ -219,11 +272,15 @@ def test_only_a_hash_marked_as_keywords_is_keywords_and_only_in_the_last_place()
 @pytest.mark.parametrize(
     "stored",
     [
-        {"_aj_globalid": "gid://app/User/1"},
-        {"_aj_serialized": f"{AJ}DurationSerializer", "value": 60, "parts": []},
+        {"_aj_globalid": "User 1"},
+        {"_aj_globalid": None},
+        {"_aj_serialized": f"{AJ}DurationSerializer", "value": 2629746, "parts": [[MONTHS, 1]]},
+        {"_aj_serialized": f"{AJ}DurationSerializer", "value": 1e300, "parts": []},
+        {"_aj_serialized": f"{AJ}DurationSerializer", "value": "60", "parts": []},
         {"_aj_serialized": f"{AJ}ModuleSerializer", "value": "User"},
         {"_aj_serialized": "MoneySerializer", "value": "5 EUR"},
         {"_aj_serialized": f"{AJ}RangeSerializer", "begin": 1, "end": 2},
+        {"_aj_serialized": f"{AJ}RangeSerializer", "begin": 1.5, "end": 2, "exclude_end": False},
         {"_aj_serialized": f"{AJ}SymbolSerializer"},
         {"_aj_serialized": None, "value": "x"},
         {"_aj_serialized": f"{AJ}TimeSerializer", "value": "yesterday"},

@@ -10,16 +10,19 @@ if TYPE_CHECKING:
     from solidjq.database import Database
     from solidjq.init import open_database
     from solidjq.queue import NewJob, enqueue
+    from solidjq.rubytypes import GlobalID, Symbol
     from solidjq.runtime.registry import Job, job
 
 __version__ = "0.1.0"
-__all__ = ["Database", "Job", "NewJob", "__version__", "enqueue", "job", "open_database"]
+__all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "enqueue", "job", "open_database"]
 
 _HOMES = {
     "Database": "solidjq.database",
     "open_database": "solidjq.init",
     "NewJob": "solidjq.queue",
     "enqueue": "solidjq.queue",
+    "GlobalID": "solidjq.rubytypes",
+    "Symbol": "solidjq.rubytypes",
     "Job": "solidjq.runtime.registry",
     "job": "solidjq.runtime.registry",
 }

@@ -5,11 +5,12 @@ The format is Rails' (Active Job 7 and 8, ``ActiveJob::Arguments``), measured on
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
+from solidjq.rubytypes import GlobalID, Symbol
 
 _SERIALIZED = "_aj_serialized"
 _SYMBOL_KEYS = "_aj_symbol_keys"
@@ -17,6 +18,8 @@ _KEYWORDS = "_aj_ruby2_keywords"
 _INDIFFERENT = "_aj_hash_with_indifferent_access"
 _GLOBALID = "_aj_globalid"
 _SERIALIZER = "ActiveJob::Serializers::"
+_DURATION = f"{_SERIALIZER}DurationSerializer"
+_RANGE = f"{_SERIALIZER}RangeSerializer"
 MOST_DEPTH = 100  # of arguments that are shown as data; programs that read JSON have their limits too
 
 
@@ -78,6 +81,14 @@ def call_of(arguments: str | None) -> Call:
     if values and isinstance(values[-1], dict) and _KEYWORDS in values[-1]:
         kwargs = _hash(values.pop())
     return Call([_deserialize(value) for value in values], kwargs)
+
+
+def value_of(data: Any) -> Any:
+    """Return what an argument in Active Job's form stands for, as ``call_of`` does; plain JSON stands for itself.
+
+    Raises ArgumentsError for what only Ruby can make sense of.
+    """
+    return _deserialize(data)
 
 
 def shown_arguments(arguments: str | None) -> Any:
@@ -171,13 +182,29 @@ def _load(arguments: str | None) -> dict[str, Any]:
 # -- one value --------------------------------------------------------------------------------------------------------
 
 
-def _serialize(value: Any) -> Any:
+def _serialize(value: Any) -> Any:  # noqa: C901, PLR0911  (one for each type)
     match value:
+        case Symbol():
+            return _tagged("SymbolSerializer", str(value))
+        case GlobalID():
+            return {_GLOBALID: str(value)}
         case None | bool() | int() | float() | str():
             return value
         case Mapping():
             _check_keys(value)
-            return {**{key: _serialize(item) for key, item in value.items()}, _SYMBOL_KEYS: []}
+            symbols = [str(key) for key in value if isinstance(key, Symbol)]
+            return {**{str(key): _serialize(item) for key, item in value.items()}, _SYMBOL_KEYS: symbols}
+        case timedelta():
+            seconds = value.total_seconds()
+            whole = int(seconds) if seconds == int(seconds) else seconds
+            return _tagged("DurationSerializer", whole, parts=[[_serialize(Symbol("seconds")), whole]])
+        case range() if value.step == 1:
+            return {
+                _SERIALIZED: f"{_SERIALIZER}RangeSerializer",
+                "begin": value.start,
+                "end": value.stop,
+                "exclude_end": True,
+            }
         case datetime():
             if value.tzinfo is None:
                 raise ArgumentsError(
@@ -202,16 +229,24 @@ def _check_keys(mapping: Mapping[Any, Any]) -> None:
             raise ArgumentsError(f"the key {key!r} is reserved by Active Job")
 
 
-def _deserialize(value: Any) -> Any:
+def _deserialize(value: Any) -> Any:  # noqa: PLR0911  (one for each form)
     match value:
         case list():
             return [_deserialize(item) for item in value]
+        case {"_aj_serialized": str(name), "value": int() | float() as seconds, "parts": list(parts)} if (
+            name == _DURATION
+        ):
+            return _duration(seconds, parts)
+        case {"_aj_serialized": str(name), "begin": int(first), "end": int(last), "exclude_end": bool(exclusive)} if (
+            name == _RANGE
+        ):
+            return range(first, last if exclusive else last + 1)
         case {"_aj_serialized": str(name), "value": str(text)}:
             return _from_tagged(name.removeprefix(_SERIALIZER), text)
         case dict() if _SERIALIZED in value:
             raise ArgumentsError(f"only Ruby can read an argument of {value[_SERIALIZED]!r}")
         case dict() if _GLOBALID in value:
-            raise ArgumentsError(f"only Ruby can load the record {value[_GLOBALID]!r}; pass its id instead")
+            return _record(value[_GLOBALID])
         case dict():
             return _hash(value)
         case _:
@@ -220,14 +255,34 @@ def _deserialize(value: Any) -> Any:
 
 def _hash(value: dict[str, Any]) -> dict[str, Any]:
     marks = {_SYMBOL_KEYS, _KEYWORDS, _INDIFFERENT}
-    return {key: _deserialize(item) for key, item in value.items() if key not in marks}
+    symbols = value.get(_SYMBOL_KEYS)
+    named = set(symbols) if isinstance(symbols, list) and all(isinstance(key, str) for key in symbols) else set()
+    return {Symbol(key) if key in named else key: _deserialize(item) for key, item in value.items() if key not in marks}
+
+
+def _record(name: object) -> GlobalID:
+    try:
+        return GlobalID(str(name))
+    except ValueError as error:
+        raise ArgumentsError(str(error)) from None
+
+
+def _duration(seconds: float, parts: list[Any]) -> timedelta:
+    """Read a duration of exact length; months and years have none."""
+    units = {str(_deserialize(part[0])) for part in parts if isinstance(part, list) and part}
+    if units & {"months", "years"}:
+        raise ArgumentsError(f"only Ruby can read a duration of {' and '.join(sorted(units))}; pass days instead")
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        raise ArgumentsError(f"a duration of {seconds} seconds is too long") from None
 
 
 def _from_tagged(serializer: str, text: str) -> Any:
     try:
         match serializer:
             case "SymbolSerializer":
-                return text
+                return Symbol(text)
             case "TimeSerializer" | "TimeWithZoneSerializer" | "DateTimeSerializer":
                 return datetime.fromisoformat(text)
             case "DateSerializer":
@@ -239,8 +294,8 @@ def _from_tagged(serializer: str, text: str) -> Any:
     raise ArgumentsError(f"only Ruby can read an argument of {_SERIALIZER}{serializer}")
 
 
-def _tagged(serializer: str, text: str) -> dict[str, str]:
-    return {_SERIALIZED: _SERIALIZER + serializer, "value": text}
+def _tagged(serializer: str, value: object, **more: object) -> dict[str, object]:
+    return {_SERIALIZED: _SERIALIZER + serializer, "value": value, **more}
 
 
 def _instant(value: datetime) -> str:

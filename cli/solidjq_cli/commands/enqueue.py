@@ -64,6 +64,7 @@ def enqueue(
       jq enqueue ReportJob 42 --queue mailers
       jq enqueue send_report '{"year": 2026}' -k format=pdf --at 15m
       jq enqueue ResizeJob --stdin < lines-of-json-lists
+      jq enqueue WelcomeJob '{"_aj_globalid": "gid://shop/User/7"}'
     """
     from solidjq import queue as queues
     from solidjq.batching import in_batches
@@ -115,11 +116,17 @@ def _elsewhere(*_: Any, **__: Any) -> None:
 
 
 def _value(text: str) -> Any:
-    """Read an argument: 42, true, null, "42" and {"a": 1} are JSON, everything else is text."""
+    """Read an argument: 42, true, null, "42" and {"a": 1} are JSON, everything else is text.
+
+    What JSON lacks may be given in Active Job's own form.
+    """
+    from solidjq.activejob import value_of
+
     try:
-        return json.loads(text, parse_constant=_no_json)
+        given = json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError):
         return text
+    return value_of(given)
 
 
 def _no_json(constant: str) -> None:
@@ -137,6 +144,7 @@ def _keyword(text: str) -> tuple[str, Any]:
 
 
 def _lines() -> Iterator[list[Any]]:
+    from solidjq.activejob import value_of
     from solidjq.errors import UsageError
 
     for number, line in enumerate(sys.stdin, 1):
@@ -148,4 +156,4 @@ def _lines() -> Iterator[list[Any]]:
             arguments = None
         if not isinstance(arguments, list):
             raise UsageError(f"line {number} of standard input is not a JSON list of arguments; nothing was enqueued")
-        yield arguments
+        yield value_of(arguments)
