@@ -57,9 +57,9 @@ _jq_takes() {
             esac
             ;;
         'jq prune')
-            options='--alive-threshold -n --dry-run -q --quiet -o --output -d --database -h --help'
+            options='--alive-threshold -n --dry-run --force --reason -q --quiet -o --output -d --database -h --help'
             case ${2-} in
-                --alive-threshold) takes=text ;;
+                --alive-threshold | --reason) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
@@ -92,7 +92,7 @@ _jq_takes() {
             esac
             ;;
         'jq recover')
-            options='--alive-threshold --reason --limit --rate -n --dry-run -q --quiet --config -i --import -o --output -d --database -h --help'
+            options='--alive-threshold --force --reason --limit --rate -n --dry-run -q --quiet --config -i --import -o --output -d --database -h --help'
             case ${2-} in
                 --alive-threshold | --reason | --limit | --rate | -i | --import) takes=text ;;
                 --config | -d | --database) takes=file ;;

@@ -21,7 +21,7 @@ function __jq_takes
         case 'jq failed diff'
             contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
         case 'jq prune'
-            contains -- $argv[2] --alive-threshold -o --output -d --database
+            contains -- $argv[2] --alive-threshold --reason -o --output -d --database
         case 'jq retry'
             contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --config -i --import -o --output -d --database
         case 'jq discard'
@@ -202,6 +202,8 @@ complete -c jq -n '__jq_at jq failed diff' -s h -l help -d 'Show this message an
 
 complete -c jq -n '__jq_at jq prune' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
 complete -c jq -n '__jq_at jq prune' -s n -l dry-run -d 'Only show what would be pruned.'
+complete -c jq -n '__jq_at jq prune' -l force -d 'Prune whoever is silent, even if they may be alive. [env: JQ_PRUNE_FORCE=1]'
+complete -c jq -n '__jq_at jq prune' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq prune' -s q -l quiet -d 'Print nothing but errors.'
 complete -c jq -n '__jq_at jq prune' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq prune' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -271,6 +273,7 @@ complete -c jq -n '__jq_at jq apply' -s d -l database -r -F -d 'The queue\'s dat
 complete -c jq -n '__jq_at jq apply' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq recover' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c jq -n '__jq_at jq recover' -l force -d 'Prune whoever is silent, even if they may be alive. [env: JQ_PRUNE_FORCE=1]'
 complete -c jq -n '__jq_at jq recover' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq recover' -l limit -r -f -d 'Move at most N, the oldest failures first.'
 complete -c jq -n '__jq_at jq recover' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'

@@ -268,6 +268,8 @@ def test_a_database_that_was_away_is_told_from_dead_processes(own_server: Any, t
             if len(failing) == 3:
                 break
         own_server.start()
+        cron = shell.run("prune", "--alive-threshold", "4.9")  # all were silent for longer, and all are alive
+        assert (cron.returncode, len(registered(database))) == (5, 3), cron.stderr
         pruned = list(pruning.prune(database, 2.0))
         assert pruned
         found = incidents(database)

@@ -61,7 +61,7 @@ def test_the_jobs_of_a_dead_process_fail_in_solid_queues_words(database: Databas
 def test_a_prune_spares_the_process_that_prunes(database: Database) -> None:
     supervisor = add_process(database, "supervisor", kind="Supervisor(spawn)")
     silence(database, supervisor, THRESHOLD * 2)
-    assert prune(database, excluding=supervisor) == []
+    assert prune(database, sparing=[supervisor]) == []
 
 
 def test_finding_the_dead_changes_nothing(database: Database) -> None:

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, cast
@@ -204,6 +204,19 @@ def clock(connection: Connection) -> datetime:
     """Read the database's clock."""
     now: datetime = connection.execute(select(utcnow())).scalar_one()
     return now
+
+
+def up_since(connection: Connection) -> datetime | None:
+    """Tell when the database server came up, by its own clock; None for SQLite, which nobody starts."""
+    match connection.dialect.name:
+        case "postgresql":
+            started: datetime = connection.execute(text("SELECT pg_postmaster_start_time()")).scalar_one()
+            return started.astimezone(UTC)
+        case "mysql":
+            _name, seconds = connection.execute(text("SHOW GLOBAL STATUS LIKE 'Uptime'")).one()
+            return clock(connection) - timedelta(seconds=int(seconds))
+        case _:
+            return None
 
 
 # -- connections ------------------------------------------------------------------------------------------------------

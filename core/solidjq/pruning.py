@@ -3,7 +3,7 @@
 The job may be what killed its process; putting it back by itself would be a crash loop (Solid Queue's own rule).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -52,7 +52,7 @@ def prune(
     database: Database,
     threshold: float,
     *,
-    excluding: int | None = None,
+    sparing: Collection[int] = (),
     limits: Limits = UNKNOWN,
     record: Record | None = None,
     witness: Mapping[str, object] | None = None,
@@ -60,24 +60,25 @@ def prune(
     """Prune every process whose last heartbeat is ``threshold`` seconds old or older by the database's clock.
 
     One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
-    prune at once; each process is pruned by one of them. ``excluding`` spares the process that prunes. ``witness`` is
-    what the pruning program adds to the evidence of each death (see deaths.py).
+    prune at once; each process is pruned by one of them. ``sparing`` names processes that are left alone. ``witness``
+    is what the pruning program adds to the evidence of each death (see deaths.py). It does not doubt that the silent
+    are dead: ask ``prune_guard`` before.
     """
-    while pruned := database.transact(_prune_one, threshold, excluding, limits, record, witness or {}):
+    while pruned := database.transact(_prune_one, threshold, sparing, limits, record, witness or {}):
         yield pruned
 
 
 def _prune_one(
     connection: Connection,
     threshold: float,
-    excluding: int | None,
+    sparing: Collection[int],
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
 ) -> Pruned | None:
     query = _dead(threshold).limit(1).with_for_update(skip_locked=True)
-    if excluding is not None:
-        query = query.where(processes.c.id != excluding)
+    if sparing:
+        query = query.where(~among(processes.c.id, sparing))
     row = connection.execute(query).one_or_none()
     if row is None:
         return None

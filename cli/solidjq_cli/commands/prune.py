@@ -1,5 +1,6 @@
 """``jq prune``."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,8 @@ from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
     from solidjq import Database
+    from solidjq.ledger import Operation
+    from solidjq.prune_guard import Doubts
     from solidjq.pruning import Pruned
 
 
@@ -17,9 +20,21 @@ def add_to(app: typer.Typer) -> None:
     app.command("prune")(prune)
 
 
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Prune whoever is silent, even if they may be alive.  [env: JQ_PRUNE_FORCE=1]",
+        show_default=False,
+    ),
+]
+
+
 def prune(
     alive_threshold: config.AliveThresholdOption = 300,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be pruned.")] = False,
+    force: ForceOption = False,
+    reason: config.ReasonOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
@@ -30,6 +45,10 @@ def prune(
     ProcessPrunedError, as Solid Queue itself would fail them; they are not retried. Jobs that are claimed by no process
     at all fail with ProcessMissingError. Any number of prunes may run at once.
 
+    Nothing is pruned, with exit code 5, while the silent may be alive: the database came up less than a threshold ago,
+    or several hosts fell silent together. A little later the same command goes ahead. A process of this host that still
+    runs is spared.
+
     -o ids prints the ids of the jobs that failed.
 
     \b
@@ -38,12 +57,61 @@ def prune(
       jq prune --alive-threshold 120 --quiet      (a line for cron)
       jq prune -o json
     """
+    from solidjq.errors import RefusedError
+
     opened = config.opened(database)
+    doubts = find_doubts(opened, alive_threshold, force=force)
+    if doubts.refusal is not None and not dry_run:
+        raise RefusedError(f"nothing was pruned: {doubts.refusal}; --force prunes at once")
     # All of it first: a broken pipe or a full disk must not stop a prune half-way.
-    found = _find(opened, alive_threshold) if dry_run else _prune(opened, alive_threshold)
-    if quiet:
-        return
-    records(found, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
+    if dry_run:
+        found = _find(opened, alive_threshold)
+        found = [process for process in found if process.process_id not in doubts.alive]
+    else:
+        found = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))
+    if not quiet:
+        records(found, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
+        _tell(found, dry_run=dry_run)
+    if doubts.refusal is not None:
+        note(f"would be refused: {doubts.refusal}")
+    refuse_alive(doubts)
+
+
+def find_doubts(database: "Database", threshold: float, *, force: bool) -> "Doubts":
+    """Ask what speaks against a prune; nothing if it is forced."""
+    import socket
+
+    from solidjq import processes, prune_guard
+
+    if force or os.environ.get("JQ_PRUNE_FORCE", "0") not in {"", "0"}:
+        return prune_guard.Doubts()
+    with database.read() as connection:
+        return prune_guard.find_doubts(connection, threshold, hostname=socket.gethostname(), runs=processes.ran_before)
+
+
+def prune_all(database: "Database", threshold: float, doubts: "Doubts", operation: "Operation") -> "list[Pruned]":
+    """Prune whom nothing speaks for; fail the jobs that no process holds, and count every crash there is."""
+    from solidjq import crashes, pruning
+
+    record = operation.record_if_kept
+    pruned = list(pruning.prune(database, threshold, sparing=list(doubts.alive), record=record))
+    orphans = pruning.fail_orphans(database, record=record)
+    crashes.count_all(database)
+    return [*pruned, *_missing(orphans)]
+
+
+def refuse_alive(doubts: "Doubts") -> None:
+    """End with exit code 5 if a process was spared."""
+    from solidjq.errors import RefusedError
+
+    if doubts.alive:
+        *others, last = doubts.alive.values()
+        for words in others:
+            note(f"spared: {words}")
+        raise RefusedError(f"spared: {last}; stop it, or prune it with --force")
+
+
+def _tell(found: "list[Pruned]", *, dry_run: bool) -> None:
     if not found:
         return
     processes = sum(1 for pruned in found if pruned.process_id is not None)
@@ -59,16 +127,6 @@ def _find(database: "Database", threshold: float) -> "list[Pruned]":
 
     with database.read() as connection:
         return [*pruning.find_dead(connection, threshold), *_missing(pruning.find_orphans(connection))]
-
-
-def _prune(database: "Database", threshold: float) -> "list[Pruned]":
-    from solidjq import crashes, pruning
-
-    operation = config.operation("prune")
-    pruned = list(pruning.prune(database, threshold, record=operation.record_if_kept))
-    orphans = pruning.fail_orphans(database, record=operation.record_if_kept)
-    crashes.count_all(database)
-    return [*pruned, *_missing(orphans)]
 
 
 def _missing(job_ids: list[int]) -> "list[Pruned]":

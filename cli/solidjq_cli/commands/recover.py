@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from solidjq_cli import config, moving
+from solidjq_cli.commands.prune import ForceOption, find_doubts, prune_all, refuse_alive
 from solidjq_cli.commands.retry import LimitOption
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
@@ -18,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 def recover(
     alive_threshold: config.AliveThresholdOption = 300,
+    force: ForceOption = False,
     reason: config.ReasonOption = None,
     limit: LimitOption = None,
     rate: Annotated[
@@ -35,14 +37,16 @@ def recover(
     """Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.
 
     It never asks: a class is only retried if jq.toml, or its @job, says retry = "auto", and within its crash limit.
-    Everything else waits for a person. Exit code 6 if a job of an "auto" class was held back.
+    Everything else waits for a person. Exit code 6 if a job of an "auto" class was held back; 5 if the silent may be
+    alive, as with jq prune.
 
     \b
     Examples:
       jq recover --dry-run
       * * * * *  jq recover --quiet      (a line for cron)
     """
-    from solidjq import crashes, pruning, retrying
+    from solidjq import retrying
+    from solidjq.errors import RefusedError
     from solidjq.failures import Death, Filter
     from solidjq.verdicts import Terms, Verdict
 
@@ -55,13 +59,13 @@ def recover(
         batches = retrying.plan(opened, retrying.Selection(chosen=chosen, limit=limit), terms, policy=policy)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         return
-    pruned = config.operation("prune", reason)
-    processes = list(pruning.prune(opened, alive_threshold, record=pruned.record_if_kept))
-    orphans = pruning.fail_orphans(opened, record=pruned.record_if_kept)
-    crashes.count_all(opened)
-    failed = len(orphans) + sum(len(process.job_ids) for process in processes)
-    if (processes or orphans) and not quiet:
-        note(f"pruned {len(processes)} processes and failed {failed} jobs")
+    doubts = find_doubts(opened, alive_threshold, force=force)
+    if doubts.refusal is not None:
+        raise RefusedError(f"nothing was pruned or retried: {doubts.refusal}; --force prunes at once")
+    pruned = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))
+    if pruned and not quiet:
+        processes = sum(process.process_id is not None for process in pruned)
+        note(f"pruned {processes} processes and failed {sum(len(each.job_ids) for each in pruned)} jobs")
     operation = config.operation("recover", reason, chosen={**chosen.given(), **terms.given()})
     with moving.interruptible(tally.words):
         batches = retrying.retry(
@@ -73,6 +77,7 @@ def recover(
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
     if operation.id is not None and not quiet:
         note(f"{tally.words()}; to take it back: jq undo {operation.id}")
+    refuse_alive(doubts)
     held = tally.held - tally.with_verdict(Verdict.ASK, Verdict.NEVER)
     if held:
         if not quiet:

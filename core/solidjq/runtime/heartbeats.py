@@ -1,6 +1,7 @@
 """A process's row in the database: registered at its start, kept fresh by a thread of its own, removed at its end."""
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -61,6 +62,7 @@ class Registration:
         self._metadata = {"runtime": f"{RUNTIME} {__version__}", **metadata}
         self._beats: dict[str, Any] = {"interval": interval}
         self._worked_at = time.time()
+        self.steady_since = -math.inf  # of the monotonic clock: no beat has failed since
         self._due = threading.Event()
         self._ended = False
         self._leaving = False
@@ -131,6 +133,7 @@ class Registration:
             if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)
                 self._beats["outage"] = {**self.outage, "to": written(time.time())}
+                self.steady_since = time.monotonic()
             delay = self._interval
             if not alive:
                 if not self._leaving:
@@ -138,6 +141,7 @@ class Registration:
                 return
 
     def _failed(self) -> None:
+        self.steady_since = math.inf
         before = self.outage
         if before is None or "to" in before:
             before = {"from": written(self._worked_at), "beats": 0}

@@ -19,6 +19,7 @@ from solidjq import processes, pruning
 from solidjq.database import Database
 from solidjq.errors import DatabaseError, JobImportError
 from solidjq.init import ENVIRONMENT
+from solidjq.prune_guard import find_doubts
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.heartbeats import Registration, process_name
@@ -209,15 +210,16 @@ class Supervisor:
         self._next_maintenance = time.monotonic() + self.config.alive_threshold
         gone: set[str] = set()
         try:
-            outage = self._registration.outage
-            for pruned in pruning.prune(
-                self.database,
-                self.config.alive_threshold,
-                excluding=self._registration.id,
-                witness={} if outage is None else {"outage": outage},
-            ):
-                log.error("%s: pruned; failed jobs %s", pruned.name, _shown(pruned.job_ids))
-                gone.add(pruned.name)
+            if self._may_prune():
+                outage = self._registration.outage
+                for pruned in pruning.prune(
+                    self.database,
+                    self.config.alive_threshold,
+                    sparing=[self._registration.id],
+                    witness={} if outage is None else {"outage": outage},
+                ):
+                    log.error("%s: pruned; failed jobs %s", pruned.name, _shown(pruned.job_ids))
+                    gone.add(pruned.name)
             if orphans := pruning.fail_orphans(self.database):
                 log.error("jobs claimed by no process, failed: %s", _shown(orphans))
             with self.database.read() as connection:
@@ -233,6 +235,19 @@ class Supervisor:
                 log.error("%s: its row is gone while it runs; killing it", slot.name)
                 slot.process.kill()
             slot.seen = slot.name in registered
+
+    def _may_prune(self) -> bool:
+        """Tell whether those who look dead are dead: not while others may only have been cut off, as we may have been.
+
+        A child of ours that runs and is silent is frozen, so running processes of this host are not spared here.
+        """
+        if time.monotonic() - self._registration.steady_since < self.config.alive_threshold:
+            return False
+        with self.database.read() as connection:
+            doubts = find_doubts(connection, self.config.alive_threshold, hostname=None, runs=processes.ran_before)
+        if doubts.refusal is not None:
+            log.warning("nothing is pruned: %s", doubts.refusal)
+        return doubts.refusal is None
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
