@@ -12,6 +12,7 @@ only put off: a little later the same command goes ahead by itself, and a line i
   reach the database; in any case it may be running its jobs. Only this process is spared.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,10 +20,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from solidjq.dialects import up_since, utcnow
+from solidjq.dialects import clock, up_since
 from solidjq.schema import processes
 
 FLEET = 2  # hosts at least
+FORCE = "JQ_PRUNE_FORCE"
 
 
 class Seen(NamedTuple):
@@ -49,9 +51,11 @@ def find_doubts(
     """Ask the database what speaks against a prune with this threshold, in seconds.
 
     ``runs`` tells of a process of this host, by pid and last heartbeat, whether it runs still (see
-    ``processes.ran_before``); with ``hostname`` None no process is looked for.
+    ``processes.ran_before``); with ``hostname`` None no process is looked for. JQ_PRUNE_FORCE=1 silences every doubt.
     """
-    now: datetime = connection.execute(select(utcnow())).scalar_one()
+    if os.environ.get(FORCE, "0") not in {"", "0"}:
+        return Doubts()
+    now = clock(connection)
     columns = (processes.c[name] for name in Seen._fields)
     seen = [Seen(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
     doubts = judge(seen, timedelta(seconds=threshold), now, up_since(connection))

@@ -1,6 +1,5 @@
 """``jq prune``."""
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,7 +82,7 @@ def find_doubts(database: "Database", threshold: float, *, force: bool) -> "Doub
 
     from solidjq import processes, prune_guard
 
-    if force or os.environ.get("JQ_PRUNE_FORCE", "0") not in {"", "0"}:
+    if force:
         return prune_guard.Doubts()
     with database.read() as connection:
         return prune_guard.find_doubts(connection, threshold, hostname=socket.gethostname(), runs=processes.ran_before)
