@@ -7,9 +7,10 @@ _jq_takes() {
     case $1 in
         jq)
             commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy jobs queues processes enqueue work demo completions'
-            options='-d --database --version -h --help'
+            options='-d --database --rails --env --schema --read-only --version -h --help'
             case ${2-} in
-                -d | --database) takes=file ;;
+                -d | --database | --rails) takes=file ;;
+                --env | --schema) takes=text ;;
             esac
             ;;
         'jq init')

@@ -9,7 +9,7 @@ end
 function __jq_takes
     switch $argv[1]
         case 'jq'
-            contains -- $argv[2] -d --database
+            contains -- $argv[2] -d --database --rails --env --schema
         case 'jq init'
             contains -- $argv[2] -d --database
         case 'jq grants'
@@ -149,6 +149,10 @@ complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, wor
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
+complete -c jq -n '__jq_at jq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
+complete -c jq -n '__jq_at jq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
+complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 

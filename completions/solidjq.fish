@@ -9,7 +9,7 @@ end
 function __solidjq_takes
     switch $argv[1]
         case 'solidjq'
-            contains -- $argv[2] -d --database
+            contains -- $argv[2] -d --database --rails --env --schema
         case 'solidjq init'
             contains -- $argv[2] -d --database
         case 'solidjq grants'
@@ -149,6 +149,10 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
+complete -c solidjq -n '__solidjq_at solidjq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
+complete -c solidjq -n '__solidjq_at solidjq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
+complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'
 

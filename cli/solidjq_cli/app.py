@@ -1,5 +1,6 @@
 """The root of the command tree. Importing it loads neither SQLAlchemy nor rich, nor a command: help must be quick."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +35,34 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
 @app.callback()
 def root(
     database: config.DatabaseOption = None,
+    rails: Annotated[
+        Path | None,
+        typer.Option(
+            "--rails", metavar="PATH", help="A Rails application's folder: the queue of its config/database.yml."
+        ),
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--env", metavar="NAME", help="With --rails.  [default: $RAILS_ENV, else production]")
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            metavar="NAME",
+            envvar="JQ_SCHEMA",
+            show_envvar=False,
+            help="The PostgreSQL schema with the tables.  [env: JQ_SCHEMA]",
+        ),
+    ] = None,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only",
+            envvar="JQ_READ_ONLY",
+            show_envvar=False,
+            help="Change nothing, whatever the command.  [env: JQ_READ_ONLY]",
+        ),
+    ] = False,
     version: Annotated[  # noqa: ARG001  (its callback does the work)
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
@@ -52,7 +81,8 @@ def root(
       jq --database postgres://user@host/app_production_queue failed list
       jq --database mysql2://user@host/app_queue queues list
       jq --database sqlite3:storage/production_queue.sqlite3 processes list
+      jq --rails /srv/shop --read-only failed list
 
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
-    config.remember(database)
+    config.remember(config.Connecting(database, rails, environment, schema, read_only))

@@ -4,7 +4,7 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,6 +12,8 @@ from solidjq_cli.render import Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sqlalchemy.engine import URL
 
     from solidjq import Database
     from solidjq.ledger import Operation
@@ -64,18 +66,40 @@ AliveThresholdOption = Annotated[
     ),
 ]
 
-_given_to_root: str | None = None
+
+class Connecting(NamedTuple):
+    """How to connect, as it stood before the command: ``jq --database URL --read-only failed list``."""
+
+    database: str | None = None
+    rails: Path | None = None
+    environment: str | None = None
+    schema: str | None = None
+    read_only: bool = False
 
 
-def remember(database: str | None) -> None:
-    """Keep what stood before the command: ``jq --database URL failed list``."""
-    global _given_to_root  # noqa: PLW0603  (one command line a process)
-    _given_to_root = database
+_connecting = Connecting()
 
 
-def given_url(given: str | None) -> str | None:
-    """Return the URL that stood in the command line, after the command or before it; not the environment's."""
-    return given if given is not None else _given_to_root
+def remember(connecting: Connecting) -> None:
+    """Keep what stood before the command."""
+    global _connecting  # noqa: PLW0603  (one command line a process)
+    _connecting = connecting
+
+
+def given_url(given: str | None) -> "str | URL | None":
+    """Return the URL that the command line names, after the command or before it; not the environment's.
+
+    Raises UsageError if it names two.
+    """
+    url = given if given is not None else _connecting.database
+    if _connecting.rails is None:
+        return url
+    from solidjq import rails  # noqa: PLC0415
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    if url is not None:
+        raise UsageError("--database and --rails both name a database; leave one out")
+    return rails.database_url(_connecting.rails, _connecting.environment)
 
 
 def opened(given: str | None, *, create: bool = True) -> "Database":
@@ -85,7 +109,7 @@ def opened(given: str | None, *, create: bool = True) -> "Database":
     """
     from solidjq.init import open_database  # noqa: PLC0415
 
-    return open_database(given_url(given), create=create)
+    return open_database(given_url(given), create=create, namespace=_connecting.schema, read_only=_connecting.read_only)
 
 
 def policy(path: Path | None, modules: list[str] | None) -> "Policy":
@@ -103,7 +127,11 @@ def policy(path: Path | None, modules: list[str] | None) -> "Policy":
 def operation(
     verb: str, reason: str | None = None, *, chosen: "Mapping[str, object] | None" = None, plan: str | None = None
 ) -> "Operation":
-    """Describe this command for the ledger."""
+    """Describe this command for the ledger. Raises RefusedError if the database is opened read-only."""
+    if _connecting.read_only:
+        from solidjq.errors import RefusedError  # noqa: PLC0415
+
+        raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")
     from solidjq.ledger import Operation  # noqa: PLC0415
     from solidjq.text import mask_argument  # noqa: PLC0415
 

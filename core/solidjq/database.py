@@ -21,6 +21,7 @@ from solidjq.errors import (
     DatabaseUnreachableError,
     MissingDriverError,
     NotAQueueError,
+    RefusedError,
     UsageError,
 )
 from solidjq.text import mask_secrets, one_line
@@ -34,13 +35,16 @@ T = TypeVar("T")
 class Database:
     """A queue's database. Cheap to make: nothing is connected before the first transaction.
 
+    With ``read_only`` every transaction is one that the database itself lets write nothing.
+
     Raises MissingDriverError when the driver's package is not installed, UsageError for an impossible option.
     """
 
-    def __init__(self, url: URL, *, name: str = "jq") -> None:
+    def __init__(self, url: URL, *, name: str = "jq", read_only: bool = False) -> None:
         self.url = url
+        self.read_only = read_only
         try:
-            engine = dialects.create(url, name=name)
+            engine = dialects.create(url, name=name, read_only=read_only)
         except (ImportError, NoSuchModuleError) as error:
             raise MissingDriverError(
                 f"the driver for {url.get_backend_name()} is not usable: {one_line(str(error))}; "
@@ -62,7 +66,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction that may write; it commits at the end of the block, and rolls back if the block raises."""
+        """Open a transaction that may write; it commits at the end of the block, and rolls back if the block raises.
+
+        Raises RefusedError if the database is opened read-only.
+        """
+        self.require_writable()
         with self._errors(), self._writer.begin() as connection:
             yield connection
 
@@ -77,6 +85,11 @@ class Database:
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         with self.write() as connection:
             return move(connection, *args, **kwargs)
+
+    def require_writable(self) -> None:
+        """Raise RefusedError if the database is opened read-only."""
+        if self.read_only:
+            raise RefusedError(f"{self} is opened read-only, and this would change it; nothing was changed")
 
     def now(self) -> datetime:
         """Read the database's clock."""

@@ -222,14 +222,16 @@ def up_since(connection: Connection) -> datetime | None:
 # -- connections ------------------------------------------------------------------------------------------------------
 
 
-def create(url: URL, *, name: str) -> Engine:
+def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
     """Make an engine; nothing is connected yet. ``name`` tells the server's administrator who it is.
+
+    With ``read_only`` the database itself refuses every change that comes through it.
 
     Raises ImportError when the driver is missing.
     """
     backend = url.get_backend_name()
     if backend == "sqlite":
-        return _create_sqlite(url)
+        return _create_sqlite(url, read_only=read_only)
     # One statement of each move sees what others committed before it; under MySQL's default the SELECT of a claim
     # would also lock the gaps between rows, and workers would deadlock with enqueuers.
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
@@ -248,8 +250,12 @@ def create(url: URL, *, name: str) -> Engine:
             arguments["prepare_threshold"] = None
     else:
         arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name}
+        if read_only:
+            arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
     arguments = {k: v for k, v in arguments.items() if k not in url.query}
     engine = create_engine(url, connect_args=arguments, **options)
+    if read_only and backend == "postgresql":
+        engine = engine.execution_options(postgresql_readonly=True)
 
     @event.listens_for(engine, "do_connect")
     def _connect(dialect: Dialect, _record: object, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -261,7 +267,7 @@ def create(url: URL, *, name: str) -> Engine:
     return engine
 
 
-def _create_sqlite(url: URL) -> Engine:
+def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     path = Path(url.database or "").absolute()
 
     def connect() -> sqlite3.Connection:
@@ -274,6 +280,8 @@ def _create_sqlite(url: URL) -> Engine:
             check_same_thread=False,
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
         connection.text_factory = _decode
         return connection
 

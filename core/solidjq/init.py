@@ -17,17 +17,30 @@ from solidjq.text import mask_secrets, one_line
 ENVIRONMENT = "JQ_DATABASE_URL"
 
 
-def open_database(url: str | None = None, *, name: str = "jq", create: bool = True) -> Database:
+def open_database(
+    url: str | URL | None = None,
+    *,
+    name: str = "jq",
+    create: bool = True,
+    namespace: str | None = None,
+    read_only: bool = False,
+) -> Database:
     """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
 
-    The embedded queue is made if it is not there, unless ``create`` is False. Raises UsageError for a malformed URL.
+    The embedded queue is made if it is not there, unless ``create`` is False. ``namespace`` is the PostgreSQL schema
+    with the tables. Raises UsageError for a malformed URL.
     """
-    text = url if url is not None else os.environ.get(ENVIRONMENT)
-    if text is not None:  # an empty one is an error: a variable that was not filled must not lead to another queue
-        return Database(urls.parse_url(text), name=name)
+    given = url if url is not None else os.environ.get(ENVIRONMENT)
+    if given is not None:  # an empty one is an error: a variable that was not filled must not lead to another queue
+        found = urls.parse_url(given) if isinstance(given, str) else given
+        return Database(
+            found if namespace is None else urls.with_schema(found, namespace), name=name, read_only=read_only
+        )
     path = urls.default_path()
-    database = Database(URL.create("sqlite", database=str(path)), name=name)
-    if create and not path.exists():
+    database = Database(URL.create("sqlite", database=str(path)), name=name, read_only=read_only)
+    if namespace is not None:
+        urls.with_schema(database.url, namespace)
+    if create and not read_only and not path.exists():
         initialize(database)
     return database
 
@@ -76,6 +89,7 @@ def initialize(database: Database) -> Initialized:
 
     Raises AccessDeniedError, which names the right to ask for, where this user may not create tables.
     """
+    database.require_writable()
     try:
         if database.url.get_backend_name() == "sqlite":
             dialects.create_sqlite_file(database.url)

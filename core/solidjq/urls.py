@@ -100,12 +100,37 @@ def parse_url(text: str) -> URL:
         raise _not_a_url(text) from None
     if "@" in (url.host or ""):
         raise UsageError("in a database URL, write %40 for an @ in the password, %2F for a slash, %3A for a colon")
+    return with_rails_options(url)
+
+
+def with_rails_options(url: URL) -> URL:
+    """Give a URL our driver, and the options that Rails takes in the driver's own words.
+
+    Raises UsageError for a database that we do not know.
+    """
     name = url.drivername.lower()
     if name in _POSTGRESQL:
         return _postgresql(url)
     if name in _MYSQL:
         return _mysql(url)
     raise UsageError(f"databases of kind {url.drivername!r} are not supported; write {EXAMPLES}")
+
+
+def with_schema(url: URL, schema: str) -> URL:
+    """Return the URL of a queue whose tables are in this PostgreSQL schema.
+
+    Raises UsageError where there are no schemas, and for what can be no name.
+    """
+    if url.get_backend_name() == "mysql":
+        raise UsageError("on MySQL a schema is a database: name it in the URL instead of with --schema")
+    if url.get_backend_name() != "postgresql":
+        raise UsageError("only PostgreSQL has schemas; leave --schema out")
+    if not schema or re.search(r"""["'\\\0,]""", schema):
+        raise UsageError(f"{schema!r} cannot be the name of a schema here")
+    path = f'"{schema}"'.replace(" ", r"\ ")
+    others = [part for part in (_one(url.query, "options") or "").split("-c") if "search_path" not in part]
+    kept = " ".join(f"-c{part.strip()}" for part in others if part.strip())
+    return url.update_query_dict({"options": f"{kept} -csearch_path={path}".strip()})
 
 
 def _not_a_url(text: str) -> UsageError:

@@ -20,6 +20,7 @@ from solidjq_cli.exits import Exit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
 
     from solidjq import Database
     from solidjq.processes import Process
@@ -277,7 +278,7 @@ def _tell(text: str) -> None:
 
 
 @contextmanager
-def _queue(given: str | None, folder: Path) -> "Iterator[Database]":
+def _queue(given: "str | URL | None", folder: Path) -> "Iterator[Database]":
     """Give a queue for the demo; take everything that the demo put into it away afterwards."""
     from solidjq import schema
     from solidjq.init import initialize, open_database

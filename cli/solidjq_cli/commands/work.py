@@ -64,6 +64,7 @@ def work(
             "one late beat and a healthy process would be pruned; make the threshold at least twice the heartbeat"
         )
     opened = config.opened(database)
+    opened.require_writable()
     if queues is None:
         _refuse_beside_rails(opened)
     logs.set_up()

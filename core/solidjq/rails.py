@@ -1,0 +1,168 @@
+"""Where a Rails application keeps its queue: ``config/database.yml``, read as data.
+
+The file is a template that Rails evaluates as Ruby. Nothing is evaluated here: the usual forms that ask for an
+environment variable are read, and anything else is an error that shows it, but only if it stands where it matters.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from sqlalchemy.engine import URL
+
+from solidjq.errors import UsageError
+from solidjq.urls import parse_url, with_rails_options
+
+MOST_BYTES = 1_000_000  # of a database.yml
+DEFAULT_ENVIRONMENT = "production"
+QUEUE, PRIMARY = "queue", "primary"
+
+_TAG = re.compile(r"<%(?P<mark>[=#-]?)(?P<code>.*?)-?%>", re.DOTALL)
+_OPEN, _CLOSE = "jq-tag-", "-gat"  # plain text for YAML, with or without quotation marks
+_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+_STRING = r"""(?:"(?P<{0}_double>[^"\\#]*)"|'(?P<{0}_single>[^'\\]*)'|(?P<{0}_number>\d+))"""
+_FETCHED = re.compile(
+    rf"ENV\.fetch\(\s*{_STRING.format('name')}\s*(?:,\s*{_STRING.format('given')}\s*)?\)"
+    rf"(?:\s*\{{\s*{_STRING.format('block')}\s*\}})?"
+)
+_NAMED = re.compile(rf"ENV\[\s*{_STRING.format('name')}\s*\]")
+_PLAIN = re.compile(_STRING.format("plain"))
+_JOINED = re.compile(r"Rails\.root(?:\.join\(\s*(?P<parts>[^()]*)\))?")
+_CONVERTED = re.compile(r"\.to_[is]$|\.presence$")
+
+
+def database_url(
+    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+) -> URL:
+    """Return the URL of a Rails application's queue database.
+
+    ``environment`` is RAILS_ENV's value, else production. Where the environment has several databases it is the one
+    named ``queue``, else ``primary``. As in Rails, QUEUE_DATABASE_URL or DATABASE_URL comes before what the file says.
+
+    Raises UsageError for a file that is not there, or says what only Ruby understands.
+    """
+    given = os.environ if variables is None else variables
+    environment = environment or given.get("RAILS_ENV") or DEFAULT_ENVIRONMENT
+    path = application / "config" / "database.yml"
+    template = _Template(path, application.absolute(), given)
+    settings = template.environment(environment)
+    name = PRIMARY
+    if settings and all(isinstance(value, Mapping) for value in settings.values()):
+        name = QUEUE if QUEUE in settings else PRIMARY if PRIMARY in settings else next(iter(settings))
+        settings = settings[name]
+    variable = "DATABASE_URL" if name == PRIMARY else f"{name.upper()}_DATABASE_URL"
+    if text := given.get(variable):
+        return parse_url(text)
+    written = {str(key): template.text(value, f"{environment}.{name}.{key}") for key, value in settings.items()}
+    return _url({key: value for key, value in written.items() if value}, template)
+
+
+class _Template:
+    """A database.yml whose tags are taken out before it is read as YAML, and put back where a value is asked for."""
+
+    def __init__(self, path: Path, root: Path, variables: Mapping[str, str]) -> None:
+        self.path = path
+        self.root = root
+        self._variables = variables
+        self._tags: list[str] = []
+        try:
+            source = path.read_bytes()[: MOST_BYTES + 1]
+        except OSError as error:
+            raise UsageError(
+                f"cannot read {path}: {error.strerror}; --rails names a Rails application's folder"
+            ) from None
+        if len(source) > MOST_BYTES or source.count(b"&") > 1000:  # noqa: PLR2004  (aliases of aliases grow without end)
+            raise UsageError(f"{path} is too big to be a database.yml")
+        try:
+            self._data = yaml.safe_load(_TAG.sub(self._take, source.decode("utf-8", "replace")))
+        except (yaml.YAMLError, RecursionError) as error:
+            where = getattr(error, "problem_mark", None)
+            line = "" if where is None else f", line {where.line + 1}"
+            raise UsageError(
+                f"{path}{line} is not YAML: {getattr(error, 'problem', None) or 'nested too deep'}"
+            ) from None
+
+    def environment(self, name: str) -> Mapping[str, Any]:
+        """Return the settings of an environment."""
+        data = self._data if isinstance(self._data, Mapping) else {}
+        settings = data.get(name)
+        if not isinstance(settings, Mapping):
+            known = ", ".join(str(key) for key, value in data.items() if isinstance(value, Mapping))
+            raise UsageError(f"{self.path} has no environment {name!r}; it has {known or 'none'}; choose with --env")
+        return settings
+
+    def text(self, value: object, key: str) -> str | None:
+        """Return a setting as text, its tags filled in."""
+        if value is None or isinstance(value, Mapping | list):
+            return None
+        written = str(value).lower() if isinstance(value, bool) else str(value)
+        return _MARK.sub(lambda mark: self._value(self._tags[int(mark[1])], key), written)
+
+    def _take(self, tag: re.Match[str]) -> str:
+        if tag["mark"] == "#":
+            return ""
+        self._tags.append(tag["code"].strip() if tag["mark"] == "=" else "")
+        if tag["mark"] != "=":
+            raise self._ruby("<%" + tag["code"] + "%>", f"line {tag.string[: tag.start()].count(chr(10)) + 1}")
+        return f"{_OPEN}{len(self._tags) - 1}{_CLOSE}"
+
+    def _value(self, code: str, key: str) -> str:
+        for term in code.split("||"):
+            value = self._term(_CONVERTED.sub("", term.strip()), key)
+            if value is not None:
+                return value
+        return ""
+
+    def _term(self, term: str, key: str) -> str | None:
+        if term == "nil":
+            return None
+        if match := _NAMED.fullmatch(term):
+            return self._variables.get(_read(match, "name") or "")
+        if match := _FETCHED.fullmatch(term):
+            name = _read(match, "name") or ""
+            value = self._variables.get(name, _read(match, "given") or _read(match, "block"))
+            if value is None:
+                raise UsageError(f"{self.path}: {key} asks for the environment variable {name}, which is not set")
+            return value
+        if match := _PLAIN.fullmatch(term):
+            return _read(match, "plain")
+        if match := _JOINED.fullmatch(term):
+            parts = [_PLAIN.fullmatch(part.strip()) for part in (match["parts"] or "").split(",") if part.strip()]
+            if all(parts):
+                return str(self.root.joinpath(*(_read(part, "plain") or "" for part in parts if part)))
+        raise self._ruby(f"<%= {term} %>", key)
+
+    def _ruby(self, code: str, where: str) -> UsageError:
+        return UsageError(
+            f"{self.path}: {where} is Ruby that jq does not evaluate: {code}; name the database with --database"
+        )
+
+
+def _read(match: re.Match[str], group: str) -> str | None:
+    found = (match[f"{group}_{kind}"] for kind in ("double", "single", "number"))
+    return next((text for text in found if text is not None), None)
+
+
+def _url(settings: dict[str, str], template: _Template) -> URL:
+    if "url" in settings:
+        return parse_url(settings["url"])
+    adapter = settings.pop("adapter", "")
+    database = settings.pop("database", "")
+    if adapter == "sqlite3":
+        return URL.create("sqlite", database=str(template.root / database.removeprefix("file:").partition("?")[0]))
+    port = settings.pop("port", "")
+    if port and not port.isdecimal():
+        raise UsageError(f"{template.path}: {port!r} is no port")
+    plain = URL.create(
+        adapter or "none",
+        username=settings.pop("username", None) or settings.pop("user", None),
+        password=settings.pop("password", None),
+        host=settings.pop("host", None),
+        port=int(port) if port else None,
+        database=database or None,
+        query=settings,
+    )
+    return with_rails_options(plain)
