@@ -10,6 +10,7 @@ from solidjq_cli.commands import (
     bisect,
     completions,
     demo,
+    doctor,
     enqueue,
     failed,
     grants,
@@ -96,5 +97,6 @@ policy.add_to(app)
 jobs.add_to(app)
 processes.add_to(app)
 queues.add_to(app)
+doctor.add_to(app)
 demo.add_to(app)
 completions.add_to(app)

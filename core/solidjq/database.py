@@ -21,6 +21,7 @@ from solidjq.errors import (
     DatabaseUnreachableError,
     MissingDriverError,
     NotAQueueError,
+    TookTooLongError,
     UsageError,
 )
 from solidjq.text import mask_secrets, one_line
@@ -78,6 +79,12 @@ class Database:
         with self.write() as connection:
             return move(connection, *args, **kwargs)
 
+    @contextmanager
+    def outside_transactions(self) -> Iterator[Connection]:
+        """Open a connection each of whose statements commits by itself, for what no transaction may hold."""
+        with self._errors(), self._reader.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
     def now(self) -> datetime:
         """Read the database's clock."""
         with self.read() as connection:
@@ -114,6 +121,7 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     ),
     Fault.DENIED: (AccessDeniedError, "{database} refused: {words}"),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
+    Fault.TOO_LONG: (TookTooLongError, "{database} stopped a statement that took too long: {words}"),
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),
     Fault.OTHER: (DatabaseError, "{database} reported: {words}"),
 }
