@@ -6,14 +6,14 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='init grants enqueue work prune retry discard apply recover undo history suspects bisect demo completions failed operations incidents policy jobs processes queues'
+            commands='init grants enqueue work prune retry discard apply recover undo history suspects bisect doctor demo completions failed operations incidents policy jobs processes queues'
             options='-d --database --version -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
             esac
             ;;
         'jq init')
-            options='-d --database -h --help'
+            options='--indexes -d --database -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
             esac
@@ -118,6 +118,15 @@ _jq_takes() {
                 --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 1) takes=text ;;
+            esac
+            ;;
+        'jq doctor')
+            options='--skip --list --fix -y --yes --reason --long --patience --alive-threshold -i --import -o --output -d --database -h --help'
+            case ${2-} in
+                --skip | --reason | --long | --patience | --alive-threshold | -i | --import) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=text ;;
             esac
             ;;
         'jq demo')

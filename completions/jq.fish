@@ -36,6 +36,8 @@ function __jq_takes
             contains -- $argv[2] --since --until -o --output -d --database
         case 'jq bisect'
             contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
+        case 'jq doctor'
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output -d --database
         case 'jq demo'
             contains -- $argv[2] -d --database
         case 'jq failed list'
@@ -139,6 +141,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a undo -d 'Take a retry or a discard b
 complete -c jq -n '__jq_argument 1 1 jq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
 complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
 complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them again in quarantine.'
+complete -c jq -n '__jq_argument 1 1 jq' -a doctor -d 'Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database\'s settings.'
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_argument 1 1 jq' -a failed -d 'Failed jobs: list them, look at one.'
@@ -152,6 +155,7 @@ complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database:
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c jq -n '__jq_at jq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq init' -s h -l help -d 'Show this message and exit.'
 
@@ -287,6 +291,19 @@ complete -c jq -n '__jq_at jq bisect' -s i -l import -r -f -d 'A module with @jo
 complete -c jq -n '__jq_at jq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq bisect' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq doctor' -l skip -r -f -d 'Leave this check out; may be repeated.'
+complete -c jq -n '__jq_at jq doctor' -l list -d 'Only list the checks, with what they ask.'
+complete -c jq -n '__jq_at jq doctor' -l fix -d 'Mend what can be mended safely; asks once.'
+complete -c jq -n '__jq_at jq doctor' -s y -l yes -d 'Do not ask.'
+complete -c jq -n '__jq_at jq doctor' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq doctor' -l long -r -f -d 'A claim, or a wait in a paused queue, is long: 90m, 1d.'
+complete -c jq -n '__jq_at jq doctor' -l patience -r -f -d 'How long one check may take.'
+complete -c jq -n '__jq_at jq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c jq -n '__jq_at jq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c jq -n '__jq_at jq doctor' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq doctor' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq doctor' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq demo' -s h -l help -d 'Show this message and exit.'

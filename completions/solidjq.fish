@@ -36,6 +36,8 @@ function __solidjq_takes
             contains -- $argv[2] --since --until -o --output -d --database
         case 'solidjq bisect'
             contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
+        case 'solidjq doctor'
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output -d --database
         case 'solidjq demo'
             contains -- $argv[2] -d --database
         case 'solidjq failed list'
@@ -139,6 +141,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a undo -d 'Take a retry
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a history -d 'Tell a job\'s whole life: enqueued, failed, retried and by whom, finished.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them again in quarantine.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a doctor -d 'Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database\'s settings.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a failed -d 'Failed jobs: list them, look at one.'
@@ -152,6 +155,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The que
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c solidjq -n '__solidjq_at solidjq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq init' -s h -l help -d 'Show this message and exit.'
 
@@ -287,6 +291,19 @@ complete -c solidjq -n '__solidjq_at solidjq bisect' -s i -l import -r -f -d 'A 
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l skip -r -f -d 'Leave this check out; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l list -d 'Only list the checks, with what they ask.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l fix -d 'Mend what can be mended safely; asks once.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s y -l yes -d 'Do not ask.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l long -r -f -d 'A claim, or a wait in a paused queue, is long: 90m, 1d.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l patience -r -f -d 'How long one check may take.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq demo' -s h -l help -d 'Show this message and exit.'

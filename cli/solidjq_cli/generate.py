@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from solidjq.causes import RULES, Cause
+from solidjq.doctor import CHECKS
 from solidjq.states import MOVES, State
 from solidjq_cli.completion_scripts import PROGRAMS, Argument, Command, Option, script, tree
 from solidjq_cli.exits import MEANINGS
@@ -45,6 +46,7 @@ def files() -> dict[str, str]:
         "docs/cli.md": _lines(_cli(tree())),
         "docs/states.md": _lines(_states()),
         "docs/causes.md": _lines(_causes()),
+        "docs/doctor.md": _lines(_doctor()),
     }
 
 
@@ -173,6 +175,46 @@ def _causes() -> Iterator[str]:
     yield "other processes. All of it stays in `jq_deaths`. Of a death that Rails recorded only the failures remain:"
     yield "their text, when they failed, and which processes went on. That can tell a signal, a status, a whole host or"
     yield "fleet, never memory."
+
+
+# -- docs/doctor.md ---------------------------------------------------------------------------------------------------
+
+_DOCTOR = """
+# What ails a queue
+
+`jq doctor` examines a queue and says for each finding what it is, why it matters, and the fix. It only reads, unless
+`--fix` is given. It ends with 0 if the queue is healthy and with 6 if there are errors or warnings; notes do not count.
+`jq doctor CHECK...` makes some checks, `--skip CHECK` leaves one out, and `-o json` is for a monitor: one record a
+finding, and one for each check that found nothing (`healthy`) or could not be asked (`skipped`).
+
+- Each check has a transaction and a time limit of its own (`--patience`, 10 seconds). One that this user may not ask,
+  or that takes longer, is skipped with a word why, and hides no other. If none can be made, the exit code is 3.
+- Each decision rests on one statement, which sees the queue at one moment. What may be a moment between two
+  transactions of a program at work is believed only if a second look, a second later, sees it too.
+- `--fix` asks once on a terminal and needs `--yes` elsewhere. It mends only what Solid Queue itself would, or what lets
+  nothing run that should not; it asks again under locks, and is recorded (`jq operations`) with `--reason`.
+- `--import MODULE` makes the limits of Python jobs known. Those of Ruby classes are not in the database.
+
+## Indexes
+
+`jq` never alters Solid Queue's tables, with one exception, and only when you ask for it: `jq init --indexes` creates
+the indexes of Solid Queue's schema that are missing, and one on the time of failures
+(`jq_failed_executions_on_created_at`), which `jq failed list --since`, `failed diff` and `incidents` use. An index of
+another name with the same first columns will do. PostgreSQL makes them `CONCURRENTLY`, MySQL with `LOCK=NONE`; SQLite
+locks the file meanwhile. What an interrupted attempt left unfinished is dropped and made again.
+
+## The checks
+""".strip()
+
+
+def _doctor() -> Iterator[str]:
+    yield from (_GENERATED, "", _DOCTOR)
+    for check in CHECKS:
+        yield from ("", f"### {check.name}", "", _markdown(check.asks), "")
+        yield f"**Why it matters:** {_markdown(check.why)}"
+        yield from ("", f"**The fix:** {_markdown(check.fix)}")
+        if check.mends:
+            yield from ("", f"**`--fix`** {_markdown(check.mends)}.")
 
 
 if __name__ == "__main__":

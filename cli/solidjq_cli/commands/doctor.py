@@ -80,6 +80,9 @@ def doctor(
     if fix:
         results = _fix(opened, results, terms, reason, yes=yes)
     _show(results, output)
+    if results and all(result.skipped for result in results):
+        note("no check could be made")
+        raise typer.Exit(Exit.DATABASE)
     if not all(result.healthy for result in results):
         raise typer.Exit(Exit.PARTLY)
 

@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-from sqlalchemy import select
+from sqlalchemy import inspect
 
+from solidjq import urls
 from solidjq.database import Database
 from solidjq.dialects import time_limit
 from solidjq.doctor import fleet, jobs, storage
 from solidjq.doctor.checks import Check, Finding, Result, Severity, Terms
-from solidjq.errors import DatabaseError, DatabaseUnreachableError, TookTooLongError, UsageError
+from solidjq.errors import DatabaseError, DatabaseUnreachableError, NotAQueueError, TookTooLongError, UsageError
 from solidjq.ledger import Operation
 from solidjq.schema import jobs as job_table
-from solidjq.schema import processes
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Severity", "Terms", "choose", "examine", "mend"]
 
@@ -41,8 +41,10 @@ def examine(
     Raises DatabaseUnreachableError and NotAQueueError; whatever else goes wrong skips one check.
     """
     with database.read() as connection:  # no queue at all is no finding
-        for table in (job_table, processes):
-            connection.execute(select(table.c.id).limit(1))
+        if not inspect(connection).has_table(job_table.name):
+            raise NotAQueueError(
+                f"{database} is not a Solid Queue database; to make it one, run: {urls.init_command(database.url)}"
+            )
     backend = database.url.get_backend_name()
     results = [_ask(database, check, terms) for check in checks if backend in check.looks]
     doubtful = {result.check.name for result in results if result.check.again and result.findings}
@@ -79,9 +81,16 @@ def _confirmed(first: Result, second: Result) -> Result:
 def mend(database: Database, results: Collection[Result], terms: Terms, operation: Operation) -> Iterator[str]:
     """Do what the checks with findings can do about them; yield what was done, one line a check.
 
-    Each effect locks what it changes and asks its question again under the lock. Running it again does no harm.
+    Each effect locks what it changes and asks its question again under the lock. Running it again does no harm. What
+    the database refuses is said, and keeps no other from being mended.
     """
     for result in results:
         if result.findings and result.check.mend is not None:
-            count = result.check.mend(database, terms, operation)
-            yield f"{result.check.name}: mended {count}: {result.check.mends}"
+            try:
+                count = result.check.mend(database, terms, operation)
+            except DatabaseUnreachableError:
+                raise
+            except DatabaseError as error:
+                yield f"{result.check.name}: not mended: {error}"
+            else:
+                yield f"{result.check.name}: mended {count}; --fix {result.check.mends}"
