@@ -83,7 +83,7 @@ class Database:
     def outside_transactions(self) -> Iterator[Connection]:
         """Open a connection each of whose statements commits by itself, for what no transaction may hold."""
         with self._errors(), self._reader.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield dialects.without_transaction(connection)
 
     def now(self) -> datetime:
         """Read the database's clock."""

@@ -51,6 +51,7 @@ BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
 WRITES = "solidjq_writes"  # execution option of a connection that will write
+NO_TRANSACTION = "solidjq_no_transaction"  # of one whose statements commit each by itself, on SQLite
 
 
 # -- times ------------------------------------------------------------------------------------------------------------
@@ -241,6 +242,13 @@ def create(url: URL, *, name: str) -> Engine:
     return engine
 
 
+def without_transaction(connection: Connection) -> Connection:
+    """Let each statement commit by itself, for what no transaction may hold."""
+    if connection.dialect.name == "sqlite":  # the driver does, as long as nobody begins one
+        return connection.execution_options(**{NO_TRANSACTION: True})
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def _create_sqlite(url: URL) -> Engine:
     path = Path(url.database or "").absolute()
 
@@ -264,7 +272,7 @@ def _create_sqlite(url: URL) -> Engine:
         # A deferred BEGIN takes the write lock only at its first write: two claims that both read before they wrote
         # were handed the same job.
         options = connection.get_execution_options()
-        if options.get("isolation_level") != "AUTOCOMMIT":
+        if not options.get(NO_TRANSACTION, False):
             connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
 
     return engine

@@ -109,9 +109,9 @@ def _fix(
     if not yes:
         if not moving.on_a_terminal():
             raise UsageError("without a terminal to ask on, --fix needs --yes; without --fix nothing is changed")
-        _show(mendable, Output.TABLE)
         for result in mendable:
-            note(f"{result.check.name}: --fix {result.check.mends}")
+            for finding in result.findings:
+                note(f"{result.check.name}: {finding.what}; --fix {result.check.mends}")
         moving.confirm(f"mend {len(mendable)} of these?" if len(mendable) > 1 else "mend it?")
     operation = config.operation("doctor", reason, chosen={"checks": [result.check.name for result in mendable]})
     for done in core.mend(database, mendable, terms, operation):

@@ -93,4 +93,4 @@ def mend(database: Database, results: Collection[Result], terms: Terms, operatio
             except DatabaseError as error:
                 yield f"{result.check.name}: not mended: {error}"
             else:
-                yield f"{result.check.name}: mended {count}; --fix {result.check.mends}"
+                yield f"{result.check.name}: mended {count}"
