@@ -6,7 +6,7 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy jobs queues processes enqueue work demo completions'
+            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy jobs queues processes doctor enqueue work demo completions'
             options='-d --database --rails --env --schema --read-only --version -h --help'
             case ${2-} in
                 -d | --database | --rails) takes=file ;;
@@ -14,7 +14,7 @@ _jq_takes() {
             esac
             ;;
         'jq init')
-            options='-d --database -h --help'
+            options='--indexes -d --database -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
             esac
@@ -234,6 +234,15 @@ _jq_takes() {
                 --alive-threshold) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq doctor')
+            options='--skip --list --fix -y --yes --reason --long --patience --alive-threshold -i --import -o --output -d --database -h --help'
+            case ${2-} in
+                --skip | --reason | --long | --patience | --alive-threshold | -i | --import) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=text ;;
             esac
             ;;
         'jq enqueue')

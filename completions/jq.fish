@@ -58,6 +58,8 @@ function __jq_takes
             contains -- $argv[2] -d --database
         case 'jq processes list'
             contains -- $argv[2] --alive-threshold -o --output -d --database
+        case 'jq doctor'
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output -d --database
         case 'jq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
         case 'jq work'
@@ -144,6 +146,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be 
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
 complete -c jq -n '__jq_argument 1 1 jq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
+complete -c jq -n '__jq_argument 1 1 jq' -a doctor -d 'Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database\'s settings.'
 complete -c jq -n '__jq_argument 1 1 jq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
@@ -156,6 +159,7 @@ complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the com
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c jq -n '__jq_at jq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq init' -s h -l help -d 'Show this message and exit.'
 
@@ -381,6 +385,19 @@ complete -c jq -n '__jq_at jq processes list' -l alive-threshold -r -f -d 'A pro
 complete -c jq -n '__jq_at jq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq processes list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq doctor' -l skip -r -f -d 'Leave this check out; may be repeated.'
+complete -c jq -n '__jq_at jq doctor' -l list -d 'Only list the checks, with what they ask.'
+complete -c jq -n '__jq_at jq doctor' -l fix -d 'Mend what can be mended safely; asks once.'
+complete -c jq -n '__jq_at jq doctor' -s y -l yes -d 'Do not ask.'
+complete -c jq -n '__jq_at jq doctor' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq doctor' -l long -r -f -d 'A claim, or a wait in a paused queue, is long: 90m, 1d.'
+complete -c jq -n '__jq_at jq doctor' -l patience -r -f -d 'How long one check may take.'
+complete -c jq -n '__jq_at jq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c jq -n '__jq_at jq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c jq -n '__jq_at jq doctor' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq doctor' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq doctor' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
 complete -c jq -n '__jq_at jq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'

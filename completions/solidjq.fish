@@ -58,6 +58,8 @@ function __solidjq_takes
             contains -- $argv[2] -d --database
         case 'solidjq processes list'
             contains -- $argv[2] --alive-threshold -o --output -d --database
+        case 'solidjq doctor'
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output -d --database
         case 'solidjq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
         case 'solidjq work'
@@ -144,6 +146,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a doctor -d 'Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database\'s settings.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
@@ -156,6 +159,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, w
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c solidjq -n '__solidjq_at solidjq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq init' -s h -l help -d 'Show this message and exit.'
 
@@ -381,6 +385,19 @@ complete -c solidjq -n '__solidjq_at solidjq processes list' -l alive-threshold 
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l skip -r -f -d 'Leave this check out; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l list -d 'Only list the checks, with what they ask.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l fix -d 'Mend what can be mended safely; asks once.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s y -l yes -d 'Do not ask.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l long -r -f -d 'A claim, or a wait in a paused queue, is long: 90m, 1d.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l patience -r -f -d 'How long one check may take.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from solidjq.bisecting import Standing
     from solidjq.causes import Finding
     from solidjq.deaths import DeathRecord
+    from solidjq.doctor import Check, Result
+    from solidjq.doctor import Finding as DoctorFinding
     from solidjq.failures import ErrorInfo, Failure
     from solidjq.history import Event
     from solidjq.incidents import Incident
@@ -423,6 +425,52 @@ def policies() -> "Fields[Setting]":
             Column("key", lambda s: s.key, "KEY"),
             Column("value", lambda s: s.value, "VALUE"),
             Column("source", lambda s: s.source, "FROM", wide=True),
+        ),
+        lambda _: [],
+    )
+
+
+class Examined(NamedTuple):
+    """A check, and one of its findings; None where it found nothing, or could not be asked."""
+
+    result: "Result"
+    finding: "DoctorFinding | None"
+
+    @property
+    def status(self) -> str:
+        """Say it in a word."""
+        if self.finding is not None:
+            return self.finding.severity.value
+        return "skipped" if self.result.skipped is not None else "healthy"
+
+
+def examined() -> "Fields[Examined]":
+    """Fields of what ``jq doctor`` found, or of a check that found nothing."""
+    return Fields(
+        (
+            Column("check", lambda e: e.result.check.name, "CHECK"),
+            Column("status", lambda e: e.status, "STATUS"),
+            Column("finding", lambda e: e.finding.what if e.finding else e.result.skipped, "FINDING"),
+            Column("fix", lambda e: e.finding.fix if e.finding else None, "FIX"),
+            Column("fixable", lambda e: bool(e.finding and e.result.check.mend)),
+            Column("job_ids", lambda e: list(e.finding.job_ids) if e.finding else []),
+            Column("asks", lambda e: e.result.check.asks),
+            Column("why", lambda e: e.result.check.why),
+        ),
+        lambda e: list(e.finding.job_ids) if e.finding else [],
+    )
+
+
+def checks() -> "Fields[Check]":
+    """Fields of a check that ``jq doctor`` can make."""
+    return Fields(
+        (
+            Column("check", lambda c: c.name, "CHECK"),
+            Column("databases", lambda c: list(c.looks), "DATABASES"),
+            Column("asks", lambda c: c.asks, "ASKS", wide=True),
+            Column("why", lambda c: c.why),
+            Column("fix", lambda c: c.fix),
+            Column("mends", lambda c: c.mends or None),
         ),
         lambda _: [],
     )

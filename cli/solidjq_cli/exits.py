@@ -14,7 +14,7 @@ class Exit(IntEnum):
     DATABASE = 3  # the database cannot be reached, is no queue, or refuses
     NO_SUCH_JOB = 4  # no such job
     REFUSED = 5  # refused for safety, or a stale plan
-    PARTLY = 6  # done in part: some jobs were held back, or left as they were
+    PARTLY = 6  # done in part: some jobs were held back, or left as they were; doctor found something
     INTERRUPTED = 130  # Ctrl-C
 
 
@@ -25,7 +25,7 @@ MEANINGS = {
     Exit.DATABASE: "the database cannot be reached, is not a queue, or refuses",
     Exit.NO_SUCH_JOB: "no such job",
     Exit.REFUSED: "refused for safety, or a stale plan",
-    Exit.PARTLY: "done in part: some jobs were held back, or left as they were",
+    Exit.PARTLY: "done in part: some jobs were held back, or left as they were; doctor: something was found",
     Exit.INTERRUPTED: "interrupted",
 }
 

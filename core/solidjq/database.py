@@ -22,6 +22,7 @@ from solidjq.errors import (
     MissingDriverError,
     NotAQueueError,
     RefusedError,
+    TookTooLongError,
     UsageError,
 )
 from solidjq.text import mask_secrets, one_line
@@ -91,6 +92,16 @@ class Database:
         if self.read_only:
             raise RefusedError(f"{self} is opened read-only, and this would change it; nothing was changed")
 
+    @contextmanager
+    def outside_transactions(self) -> Iterator[Connection]:
+        """Open a connection each of whose statements commits by itself, for what no transaction may hold.
+
+        Raises RefusedError if the database is opened read-only.
+        """
+        self.require_writable()
+        with self._errors(), self._reader.connect() as connection:
+            yield dialects.without_transaction(connection)
+
     def now(self) -> datetime:
         """Read the database's clock."""
         with self.read() as connection:
@@ -127,6 +138,7 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     ),
     Fault.DENIED: (AccessDeniedError, "{database} refused: {words}"),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
+    Fault.TOO_LONG: (TookTooLongError, "{database} stopped a statement that took too long: {words}"),
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),
     Fault.OTHER: (DatabaseError, "{database} reported: {words}"),
 }

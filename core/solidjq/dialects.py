@@ -5,6 +5,7 @@ SQLAlchemy's own part for a database is imported only where that database is use
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -54,6 +55,7 @@ BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
 WRITES = "solidjq_writes"  # execution option of a connection that will write
+NO_TRANSACTION = "solidjq_no_transaction"  # of one whose statements commit each by itself, on SQLite
 
 
 # -- times ------------------------------------------------------------------------------------------------------------
@@ -267,6 +269,13 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
     return engine
 
 
+def without_transaction(connection: Connection) -> Connection:
+    """Let each statement commit by itself, for what no transaction may hold."""
+    if connection.dialect.name == "sqlite":  # the driver does, as long as nobody begins one
+        return connection.execution_options(**{NO_TRANSACTION: True})
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     path = Path(url.database or "").absolute()
 
@@ -291,8 +300,9 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     def _begin(connection: Connection) -> None:
         # A deferred BEGIN takes the write lock only at its first write: two claims that both read before they wrote
         # were handed the same job.
-        writes = connection.get_execution_options().get(WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        if not options.get(NO_TRANSACTION, False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
 
     return engine
 
@@ -341,6 +351,87 @@ def schema_lock(connection: Connection) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
+    """Let no statement of this transaction run longer; the one that does fails with TookTooLongError."""
+    match connection.dialect.name:
+        case "postgresql":  # it ends with the transaction
+            connection.execute(text(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"))
+            yield
+        case "mysql":
+            if getattr(connection.dialect, "is_mariadb", False):
+                name, value = "max_statement_time", f"{seconds:f}"
+            else:
+                name, value = "max_execution_time", str(max(1, round(seconds * 1000)))
+            connection.execute(text(f"SET SESSION {name} = {value}"))
+            try:
+                yield
+            finally:
+                connection.execute(text(f"SET SESSION {name} = DEFAULT"))
+        case _:
+            deadline = time.monotonic() + seconds
+            driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+            driver.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            try:
+                yield
+            finally:
+                driver.set_progress_handler(None, 0)
+
+
+# -- indexes ----------------------------------------------------------------------------------------------------------
+
+
+def invalid_indexes(connection: Connection) -> set[str]:
+    """Return the names of indexes that are there and serve nobody: PostgreSQL keeps those that it could not finish."""
+    if connection.dialect.name != "postgresql":
+        return set()
+    unfinished = (
+        "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+        "WHERE NOT indisvalid AND pg_table_is_visible(indrelid)"
+    )
+    return set(connection.scalars(text(unfinished)))
+
+
+@contextmanager
+def index_lock(connection: Connection) -> Iterator[None]:
+    """Let one program make indexes. Raises ConflictError if another is at it: what looks unfinished is its work."""
+    match connection.dialect.name:
+        case "postgresql":
+            take = "SELECT pg_try_advisory_lock(hashtext('solidjq.indexes'))"
+            give = "SELECT pg_advisory_unlock(hashtext('solidjq.indexes'))"
+        case "mysql":
+            take = "SELECT GET_LOCK(CONCAT('solidjq.indexes.', DATABASE()), 0)"
+            give = "SELECT RELEASE_LOCK(CONCAT('solidjq.indexes.', DATABASE()))"
+        case _:  # it waits for the writer before it
+            yield
+            return
+    if not connection.scalar(text(take)):
+        raise ConflictError("another jq init --indexes is at work on this database; try again when it is done")
+    try:
+        yield
+    finally:
+        connection.execute(text(give))
+
+
+def create_index(connection: Connection, name: str, table: str, columns: Sequence[str], *, unique: bool) -> None:
+    """Make an index without stopping those who write. The connection must be outside of any transaction."""
+    quote_name = connection.dialect.identifier_preparer.quote
+    kind = "UNIQUE INDEX" if unique else "INDEX"
+    what = f"{quote_name(name)} ON {quote_name(table)} ({', '.join(map(quote_name, columns))})"
+    match connection.dialect.name:
+        case "postgresql":
+            connection.execute(text("SET statement_timeout = 0"))  # it takes as long as it takes
+            try:
+                connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {quote_name(name)}"))  # an unfinished one
+                connection.execute(text(f"CREATE {kind} CONCURRENTLY {what}"))
+            finally:
+                connection.execute(text("RESET statement_timeout"))
+        case "mysql":
+            connection.execute(text(f"CREATE {kind} {what} ALGORITHM=INPLACE LOCK=NONE"))
+        case _:
+            connection.execute(text(f"CREATE {kind} IF NOT EXISTS {what}"))
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +445,7 @@ class Fault(Enum):
     NOT_A_DATABASE = auto()
     DENIED = auto()
     CONFLICT = auto()
+    TOO_LONG = auto()
     OTHER = auto()
 
 
@@ -369,6 +461,7 @@ _POSTGRESQL_FAULTS = {
     "40001": Fault.CONFLICT,
     "40P01": Fault.CONFLICT,
     "55P03": Fault.CONFLICT,
+    "57014": Fault.TOO_LONG,
 }
 _MYSQL_FAULTS = {
     1044: Fault.DENIED,
@@ -383,6 +476,8 @@ _MYSQL_FAULTS = {
     1290: Fault.DENIED,  # --read-only
     1792: Fault.DENIED,  # read-only transaction
     1836: Fault.DENIED,
+    1969: Fault.TOO_LONG,  # MariaDB
+    3024: Fault.TOO_LONG,  # MySQL
     1698: Fault.DENIED,
     2003: Fault.UNREACHABLE,
     2005: Fault.UNREACHABLE,
@@ -400,6 +495,7 @@ _SQLITE_FAULTS = (
     ("database is locked", Fault.CONFLICT),
     ("database table is locked", Fault.CONFLICT),
     ("disk i/o error", Fault.UNREACHABLE),
+    ("interrupted", Fault.TOO_LONG),
 )
 
 

@@ -37,6 +37,10 @@ class ConflictError(DatabaseError):
     """A deadlock or a busy database; nothing was changed, and the same move may be tried again."""
 
 
+class TookTooLongError(DatabaseError):
+    """A statement ran into its time limit."""
+
+
 class NoSuchJobError(SolidJQError):
     """No job has this id."""
 

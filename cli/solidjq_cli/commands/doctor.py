@@ -1,0 +1,171 @@
+"""``jq doctor``."""
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solidjq_cli import columns, config, moving
+from solidjq_cli.columns import Examined
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import Output, lines, note, records
+from solidjq_cli.times import duration_option
+
+if TYPE_CHECKING:
+    from solidjq import Database
+    from solidjq.concurrency import Limits
+    from solidjq.doctor import Finding, Result, Terms
+
+INDENT = " " * 9
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    only: Annotated[
+        list[str] | None, typer.Argument(metavar="[CHECK]...", help="Make these checks only.", show_default=False)
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave this check out; may be repeated.")
+    ] = None,
+    list_checks: Annotated[bool, typer.Option("--list", help="Only list the checks, with what they ask.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely; asks once.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    reason: config.ReasonOption = None,
+    long: Annotated[
+        str, typer.Option("--long", metavar="DURATION", help="A claim, or a wait in a paused queue, is long: 90m, 1d.")
+    ] = "1h",
+    patience: Annotated[float, config.seconds("--patience", least=0.1, text="How long one check may take.")] = 10,
+    alive_threshold: config.AliveThresholdOption = 300,
+    modules: config.ImportOption = None,
+    output: config.OutputOption = Output.TABLE,
+    database: config.DatabaseOption = None,
+) -> None:
+    """Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database's settings.
+
+    Each finding comes with what to do about it. Nothing is changed without --fix, which mends only what Solid Queue
+    itself would, or what lets nothing run: jq doctor --list -o json says for each check what it mends.
+
+    Exit code 0: healthy (notes do not count); 6: errors or warnings were found, with --fix: are left. A check that this
+    user may not ask, or that takes too long, is skipped, with a word why. --import makes the limits of Python jobs
+    known.
+
+    \b
+    Examples:
+      jq doctor
+      jq doctor --list
+      jq doctor orphans no-state --fix --reason 'INC-7'
+      jq doctor --skip durability --long 6h -o json        (for a monitor)
+    """
+    from solidjq import doctor as core
+
+    chosen = core.choose(only or (), skip or ())
+    if list_checks:
+        records(chosen, columns.checks(), output)
+        return
+    terms = core.Terms(
+        threshold=alive_threshold,
+        long=duration_option(long, "--long") or 0.0,
+        patience=patience,
+        limits=_limits(modules),
+    )
+    opened = config.opened(database)
+    results = core.examine(opened, chosen, terms)
+    if fix:
+        results = _fix(opened, results, terms, reason, yes=yes)
+    _show(results, output)
+    if results and all(result.skipped for result in results):
+        note("no check could be made")
+        raise typer.Exit(Exit.DATABASE)
+    if not all(result.healthy for result in results):
+        raise typer.Exit(Exit.PARTLY)
+
+
+def _limits(modules: list[str] | None) -> "Limits":
+    if not modules:
+        return {}
+    from solidjq.runtime import registry
+
+    registry.import_modules(modules)
+    return registry.limits()
+
+
+def _fix(
+    database: "Database", results: "list[Result]", terms: "Terms", reason: str | None, *, yes: bool
+) -> "list[Result]":
+    """Ask, mend, and look again at what was mended."""
+    from solidjq import doctor as core
+    from solidjq.errors import UsageError
+
+    mendable = [result for result in results if result.findings and result.check.mend]
+    if not mendable:
+        return results
+    if not yes:
+        if not moving.on_a_terminal():
+            raise UsageError("without a terminal to ask on, --fix needs --yes; without --fix nothing is changed")
+        for result in mendable:
+            for finding in result.findings:
+                note(f"{result.check.name}: {finding.what}; --fix {result.check.mends}")
+        moving.confirm(f"mend {len(mendable)} of these?" if len(mendable) > 1 else "mend it?")
+    operation = config.operation("doctor", reason, chosen={"checks": [result.check.name for result in mendable]})
+    for done in core.mend(database, mendable, terms, operation):
+        note(done)
+    again = {result.check.name: result for result in core.examine(database, [r.check for r in mendable], terms)}
+    return [again.get(result.check.name, result) for result in results]
+
+
+# -- what it prints ---------------------------------------------------------------------------------------------------
+
+
+def _show(results: "Sequence[Result]", output: Output) -> None:
+    nothing: list[Finding | None] = [None]
+    rows = [Examined(result, finding) for result in results for finding in (result.findings or nothing)]
+    if output is not Output.TABLE or not sys.stdout.isatty():
+        records(rows, columns.examined(), output)
+    else:
+        lines(line for row in sorted(rows, key=_rank) if row.status != "healthy" for line in _told(row))
+    note(_summary(rows))
+
+
+def _rank(row: Examined) -> int:
+    return ["error", "warning", "note", "skipped", "healthy"].index(row.status)
+
+
+def _told(row: Examined) -> Iterator[str]:
+    width = max(40, shutil.get_terminal_size().columns - 1)
+
+    def wrapped(first: str, text: str) -> list[str]:
+        from solidjq.text import one_line
+
+        return textwrap.wrap(
+            one_line(text),
+            width,
+            initial_indent=first,
+            subsequent_indent=INDENT + (" " * 5 if first.startswith(" ") else ""),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+
+    check = row.result.check
+    if row.finding is None:
+        yield from wrapped(f"{row.status:<9}", f"{check.name}: {row.result.skipped}")
+        return
+    yield from wrapped(f"{row.status:<9}", f"{check.name}: {row.finding.what}")
+    yield from wrapped(f"{INDENT}why: ", check.why)
+    yield from wrapped(f"{INDENT}fix: ", row.finding.fix)
+
+
+def _summary(rows: Sequence[Examined]) -> str:
+    counts = {status: sum(1 for row in rows if row.status == status) for status in ("error", "warning", "note")}
+    found = ", ".join(f"{count} {status}{'' if count == 1 else 's'}" for status, count in counts.items() if count)
+    healthy = sum(1 for row in rows if row.status == "healthy")
+    skipped = [row.result.check.name for row in rows if row.status == "skipped"]
+    return (
+        f"{found or 'nothing found'}; {healthy} checks healthy{'; skipped: ' + ', '.join(skipped) if skipped else ''}"
+    )

@@ -1,0 +1,374 @@
+"""Processes: who is missing while work waits, whose clock or heartbeat does not fit, who is given too little time."""
+
+import shlex
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from solidjq import dialects
+from solidjq.causes import Cause
+from solidjq.dialects import ago, distinct_values
+from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
+from solidjq.durations import parse_duration
+from solidjq.incidents import find_incidents
+from solidjq.processes import Process, list_processes
+from solidjq.samples import boot_id, instant, number, sample_of, told_by
+from solidjq.schema import jobs, pauses, ready, recurring_tasks, scheduled
+
+LATE = 60.0  # seconds that due work may wait for whoever takes it
+BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives
+SKEW = 10.0  # seconds between two clocks; less may be a slow commit
+LATE_BEAT = 5.0  # seconds that a heartbeat may be late
+GRACE = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
+SHUTDOWNS = timedelta(days=7)  # how far back processes killed at shutdown are of interest
+KEPT = 30 * 86400.0  # seconds; finished jobs this old are usually forgotten, not kept
+MOST_QUEUES = 1000
+
+
+def _alive(connection: Connection, terms: Terms, kind: str = "") -> list[Process]:
+    return [p for p in list_processes(connection) if p.is_alive(terms.threshold) and p.kind.startswith(kind)]
+
+
+def _find_dead(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    dead = [p for p in list_processes(connection) if not p.is_alive(terms.threshold)]
+    held = sum(process.claimed for process in dead)
+    if dead:
+        yield Finding(
+            f"{len(dead)} processes are silent for {terms.threshold:g} s or more; they hold {held} jobs",
+            "jq prune (jq prune --dry-run shows what it would do); then jq retry --safe",
+            Severity.ERROR if held else Severity.WARNING,
+            subjects=frozenset(process.id for process in dead),
+        )
+
+
+# -- who is missing ---------------------------------------------------------------------------------------------------
+
+
+def _find_undispatched(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    alive = _alive(connection, terms, "Dispatcher")
+    late = ago(BEHIND if alive else LATE)
+    ids = list(
+        connection.scalars(
+            select(scheduled.c.job_id)
+            .where(scheduled.c.scheduled_at <= late)
+            .order_by(scheduled.c.scheduled_at)
+            .limit(MOST + 1)
+        )
+    )
+    if not ids:
+        return
+    due = several(ids, "scheduled job is", "scheduled jobs are")
+    if alive:
+        limited = connection.scalar(
+            select(func.count()).where(jobs.c.id.in_(ids[:MOST]), jobs.c.concurrency_key.is_not(None))
+        )
+        why = "; those with a concurrency limit need a dispatcher that has their class" if limited else ""
+        yield Finding(
+            f"{due} overdue by {BEHIND:g} s or more although a dispatcher lives{why}",
+            "let Rails' dispatcher run, or give jq work --import the modules of these jobs"
+            if limited
+            else "look at the dispatcher's log and load; run a second one, or raise its batch_size",
+            Severity.WARNING,
+            tuple(ids[:MOST]),
+            frozenset(ids),
+        )
+    else:
+        yield Finding(
+            f"{due} due, and no dispatcher lives to make them ready",
+            "start one: bin/jobs with a dispatcher in config/queue.yml, or jq work",
+            job_ids=tuple(ids[:MOST]),
+            subjects=frozenset(["dispatcher"]),
+        )
+
+
+def _find_unattended(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    workers = [_patterns(process) for process in _alive(connection, terms, "Worker")]
+    paused = set(connection.scalars(select(pauses.c.queue_name)))
+    for queue in distinct_values(connection, ready.c.queue_name)[:MOST_QUEUES]:
+        if queue in paused or any(_covers(pattern, queue) for patterns in workers for pattern in patterns):
+            continue
+        old = select(ready.c.job_id).where(ready.c.queue_name == queue, ready.c.created_at <= ago(LATE))
+        ids = list(connection.scalars(old.limit(MOST + 1)))
+        if ids:
+            whom = "no live worker polls it" if workers else "no worker lives"
+            yield Finding(
+                f"{several(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and {whom}",
+                f"start a worker for it: bin/jobs, or jq work --queues {shlex.quote(queue)}",
+                job_ids=tuple(ids[:MOST]),
+                subjects=frozenset([queue]),
+            )
+
+
+def _patterns(worker: Process) -> list[str]:
+    """Return what the worker polls; everything, where it does not tell."""
+    told: Any = told_by(worker.metadata).get("queues", "*")
+    names = told.split(",") if isinstance(told, str) else told if isinstance(told, list) else ["*"]
+    return [str(name).strip() for name in names]
+
+
+def _covers(pattern: str, queue: str) -> bool:
+    return queue.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == queue
+
+
+def _find_unscheduled(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    if _alive(connection, terms, "Scheduler"):
+        return
+    keys = list(connection.scalars(select(recurring_tasks.c.key).order_by(recurring_tasks.c.key).limit(MOST + 1)))
+    if keys:
+        yield Finding(
+            f"{several(keys, 'recurring task is', 'recurring tasks are')} set up, and no scheduler lives to enqueue "
+            f"them: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}",  # noqa: PLR2004
+            "start a supervisor with recurring tasks: bin/jobs (SOLID_QUEUE_SKIP_RECURRING must not be set)",
+            subjects=frozenset(["scheduler"]),
+        )
+
+
+# -- clocks and heartbeats --------------------------------------------------------------------------------------------
+
+
+def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Rails writes heartbeats by its own clock; jq work by the database's, and its own clock into the sample."""
+    now = dialects.clock(connection)
+    for process in list_processes(connection):
+        beat, own = process.last_heartbeat_at, instant(sample_of(process.metadata).get("at"))
+        if beat is None:
+            continue
+        ahead = (own - beat if own else beat - now).total_seconds()
+        if ahead > SKEW or (own and ahead < -SKEW):
+            way = "ahead of" if ahead > 0 else "behind"
+            yield Finding(
+                f"the clock of {process.name} (host {process.hostname}) is {abs(ahead):.0f} s {way} the database's",
+                f"synchronize the clocks of {process.hostname} and of the database server (chronyc tracking)",
+                Severity.WARNING,
+                subjects=frozenset([process.id]),
+            )
+
+
+def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    for process in _alive(connection, terms):
+        interval = number(sample_of(process.metadata), "interval")
+        age = process.heartbeat_age or 0.0
+        if interval is not None and interval * 2 > terms.threshold:
+            yield Finding(
+                f"{process.name} beats every {interval:g} s, which does not fit an alive threshold of "
+                f"{terms.threshold:g} s",
+                "one late beat, and a healthy process is pruned: make the threshold at least twice the heartbeat, the "
+                "same for all (jq work --heartbeat, --alive-threshold; SolidQueue.process_heartbeat_interval, "
+                "process_alive_threshold)",
+                subjects=frozenset([process.id]),
+            )
+        elif age > (terms.threshold / 2 if interval is None else 2 * interval + LATE_BEAT):
+            yield Finding(
+                f"the heartbeat of {process.name} is {age:.0f} s old; after {terms.threshold:g} s it counts as dead",
+                f"see whether pid {process.pid} on {process.hostname} still lives; a heartbeat that is often late "
+                "wants a longer threshold or a less busy machine",
+                Severity.WARNING,
+                subjects=frozenset([process.id]),
+            )
+
+
+# -- shutdown ---------------------------------------------------------------------------------------------------------
+
+
+def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    since = dialects.clock(connection) - SHUTDOWNS
+    killed = [
+        death
+        for incident in find_incidents(connection, since=since)
+        for death, finding in incident.pairs
+        if finding.cause is Cause.SHUTDOWN
+    ]
+    if killed:
+        yield Finding(
+            f"{len(killed)} processes were killed while they shut down in the last 7 days (jq incidents list)",
+            "let whatever stops them wait longer than the shutdown timeout: terminationGracePeriodSeconds "
+            "(Kubernetes), TimeoutStopSec (systemd), stop_grace_period (Compose)",
+            Severity.WARNING,
+            subjects=frozenset(["killed"]),
+        )
+    for process in _alive(connection, terms, "Supervisor"):
+        if _is_here(process):
+            yield from judge_grace(process.name, shutdown_timeout(_command_line(process.pid)), *_systemd(process.pid))
+
+
+def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float | None) -> Iterator[Finding]:
+    """Compare the time that a supervisor gives its jobs with the time that systemd gives the supervisor."""
+    if timeout is not None and grace is not None and grace < timeout + GRACE:
+        yield Finding(
+            f"systemd kills {name} ({unit}) {grace:g} s after SIGTERM; its shutdown timeout is {timeout:g} s",
+            f"set TimeoutStopSec={timeout + GRACE:.0f} or more in {unit}, or shorten --shutdown-timeout",
+            Severity.WARNING,
+            subjects=frozenset([name]),
+        )
+
+
+def shutdown_timeout(command: Sequence[str]) -> float | None:
+    """Read the shutdown timeout out of the command line of ``jq work``; None for other programs, which do not tell."""
+    if "work" not in command:
+        return None
+    words = iter(command)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--shutdown-timeout":
+            with suppress(ValueError):
+                return float(value if equals else next(words, ""))
+            return None
+    return 5.0
+
+
+def _is_here(process: Process) -> bool:
+    return process.hostname == socket.gethostname() and sample_of(process.metadata).get("boot_id") == boot_id()
+
+
+def _command_line(pid: int) -> list[str]:
+    import psutil  # noqa: PLC0415  (only where a process of this very host is looked at)
+
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return []
+
+
+def _systemd(pid: int) -> tuple[str | None, float | None]:
+    """Return the systemd service that a process of this host belongs to, and how long a stop of it may take."""
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+        unit = _service(groups.splitlines())
+        if unit is None:
+            return None, None
+        asked = ["systemctl", "show", "--property=TimeoutStopUSec", "--value", "--", unit]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return unit, systemd_seconds(told)
+
+
+def _service(groups: Iterable[str]) -> str | None:
+    for line in groups:
+        for part in reversed(line.split("/")):
+            if part.endswith(".service") and not part.startswith(("user@", "-")):
+                return part
+    return None
+
+
+def systemd_seconds(text: str) -> float | None:
+    """Read systemd's ``1min 30s``; None for ``infinity`` or what it is not."""
+    total = 0.0
+    for part in text.split():
+        if part.endswith("ms"):
+            continue
+        duration = parse_duration(part.removesuffix("in") if part.endswith("min") else part)
+        if duration is None:
+            return None
+        total += duration.total_seconds()
+    return total if text.strip() else None
+
+
+# -- queues -----------------------------------------------------------------------------------------------------------
+
+
+def _find_paused(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    for queue in connection.scalars(select(pauses.c.queue_name).order_by(pauses.c.queue_name).limit(MOST_QUEUES)).all():
+        old = select(ready.c.job_id).where(ready.c.queue_name == queue, ready.c.created_at <= ago(terms.long))
+        ids = list(connection.scalars(old.limit(MOST + 1)))
+        if ids:
+            yield Finding(
+                f"queue {queue!r} is paused, and {several(ids, 'job waits', 'jobs wait')} in it for longer than "
+                f"{terms.long:g} s",
+                f"jq queues resume {shlex.quote(queue)}, if nobody needs the pause any more (jq operations list)",
+                Severity.WARNING,
+                tuple(ids[:MOST]),
+                frozenset([queue]),
+            )
+
+
+def _find_kept(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    old = select(jobs.c.id).where(jobs.c.finished_at <= ago(KEPT)).limit(MOST + 1)
+    ids = list(connection.scalars(old))
+    if len(ids) > MOST:
+        yield Finding(
+            f"more than {MOST} finished jobs are older than 30 days",
+            "clear them regularly: SolidQueue::Job.clear_finished_in_batches as a recurring task (clear_finished_jobs)",
+            Severity.NOTE,
+        )
+
+
+CHECKS = (
+    Check(
+        name="dead-processes",
+        asks="Processes whose last heartbeat is older than --alive-threshold.",
+        why="Their jobs hang until somebody prunes them; running supervisors do so within another threshold.",
+        fix="jq prune, then jq retry --safe.",
+        looks=everywhere(_find_dead),
+    ),
+    Check(
+        name="dispatcher",
+        asks="Scheduled jobs that are due while no dispatcher lives, or overdue by 5 minutes although one does.",
+        why="Only a dispatcher makes scheduled jobs ready; retries of limited jobs go that way too.",
+        fix="Start a dispatcher: bin/jobs, or jq work. Rails' own knows the limits of Ruby classes.",
+        looks=everywhere(_find_undispatched),
+        again=True,
+    ),
+    Check(
+        name="workers",
+        asks="Queues with jobs that have waited a minute while no live worker polls them.",
+        why="A queue that was renamed, or left out of config/queue.yml, fills up in silence.",
+        fix="Start a worker that polls the queue, or add the queue to a worker's list.",
+        looks=everywhere(_find_unattended),
+        again=True,
+    ),
+    Check(
+        name="scheduler",
+        asks="Recurring tasks while no scheduler lives.",
+        why="They are not enqueued, and nothing fails: nobody notices.",
+        fix="Start a supervisor with recurring tasks.",
+        looks=everywhere(_find_unscheduled),
+        again=True,
+    ),
+    Check(
+        name="clock-skew",
+        asks="Processes whose clock is 10 s or more away from the database's.",
+        why="Rails decides by its own clock who is dead and what is due: a clock ahead hides a death, one behind "
+        "prunes the living. Of a Rails process only a clock ahead can be seen.",
+        fix="Synchronize the clocks (NTP).",
+        looks=everywhere(_find_skew),
+        again=True,
+    ),
+    Check(
+        name="heartbeats",
+        asks="Heartbeat intervals that do not fit the alive threshold, and live processes whose heartbeat is late.",
+        why="A healthy process would be pruned, and its jobs would fail while it runs them.",
+        fix="Make the threshold at least twice the interval, the same for every program of the queue.",
+        looks=everywhere(_find_misfits),
+        again=True,
+    ),
+    Check(
+        name="shutdown",
+        asks="Processes that were killed while they shut down, and supervisors of this host to which systemd gives "
+        "less than their shutdown timeout and 10 s.",
+        why="Each deployment then kills running jobs, which look like crashes. What Kubernetes allows cannot be seen "
+        "from here, only what came of it.",
+        fix="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout.",
+        looks=everywhere(_find_short_grace),
+    ),
+    Check(
+        name="paused-queues",
+        asks="Paused queues with jobs that have waited for longer than --long.",
+        why="A pause that was forgotten is an outage.",
+        fix="jq queues resume QUEUE.",
+        looks=everywhere(_find_paused),
+    ),
+    Check(
+        name="finished-jobs",
+        asks="Many finished jobs that are older than 30 days.",
+        why="They make every index of the jobs table larger than it needs to be.",
+        fix="Let Rails clear them: SolidQueue::Job.clear_finished_in_batches as a recurring task.",
+        looks=everywhere(_find_kept),
+    ),
+)

@@ -1,0 +1,441 @@
+"""Jobs in no state or in two, claims that nobody ends, slots of concurrency limits that leaked."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    exists,
+    insert,
+    literal,
+    or_,
+    select,
+    union,
+    union_all,
+    update,
+)
+
+from solidjq import concurrency, ledger, pruning
+from solidjq.batching import BATCH, in_batches
+from solidjq.database import Database
+from solidjq.dialects import ago, among, utcnow
+from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
+from solidjq.failures import error_json
+from solidjq.ledger import Operation
+from solidjq.processes import list_processes
+from solidjq.samples import instant, number, sample_of, told_by
+from solidjq.schema import blocked, claimed, failed, jobs, processes, ready, scheduled, semaphores
+from solidjq.states import State
+
+EXECUTIONS = {
+    State.READY: ready,
+    State.SCHEDULED: scheduled,
+    State.BLOCKED: blocked,
+    State.CLAIMED: claimed,
+    State.FAILED: failed,
+}
+MAINTENANCE = 600.0  # seconds; how often a dispatcher looks after leaked slots, unless it tells otherwise
+NO_STATE = error_json(
+    "SolidQueue::Processes::ProcessMissingError",
+    "The job was in no state: not finished, and neither waiting nor running (found by jq doctor)",
+)
+
+
+# -- jobs in no state, jobs in two ------------------------------------------------------------------------------------
+
+
+def _stateless() -> ColumnElement[bool]:
+    return and_(
+        jobs.c.finished_at.is_(None), *(~exists().where(table.c.job_id == jobs.c.id) for table in EXECUTIONS.values())
+    )
+
+
+def _find_stateless(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    ids = tuple(connection.scalars(select(jobs.c.id).where(_stateless()).limit(MOST + 1)))
+    if ids:
+        yield Finding(
+            f"{several(ids, 'job is', 'jobs are')} neither finished nor waiting, running or failed",
+            "jq doctor no-state --fix makes them failed jobs; then jq failed show and jq retry",
+            job_ids=ids[:MOST],
+            subjects=frozenset(ids),
+        )
+
+
+def _fail_stateless(database: Database, _terms: Terms, operation: Operation) -> int:
+    mended = 0
+    while count := database.transact(_fail_some_stateless, operation):
+        mended += count
+    return mended
+
+
+def _fail_some_stateless(connection: Connection, operation: Operation) -> int:
+    found = list(connection.scalars(select(jobs.c.id).where(_stateless()).limit(BATCH)))
+    # Whoever gives one of them a state now needs its row for the foreign key, and waits for us, or we for them.
+    connection.execute(select(jobs.c.id).where(among(jobs.c.id, found)).order_by(jobs.c.id).with_for_update())
+    ids = list(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, found), _stateless()).order_by(jobs.c.id)))
+    if ids:
+        rows = select(jobs.c.id, literal(NO_STATE), utcnow()).where(among(jobs.c.id, ids)).order_by(jobs.c.id)
+        connection.execute(insert(failed).from_select(["job_id", "error", "created_at"], rows))
+        operation.record_if_kept(connection, len(ids))
+    return len(ids)
+
+
+def _finished_and(*states: State) -> list[Select[tuple[int, str]]]:
+    return [
+        select(EXECUTIONS[state].c.job_id, literal(f"finished and {state.value}"))
+        .join(jobs, jobs.c.id == EXECUTIONS[state].c.job_id)
+        .where(jobs.c.finished_at.is_not(None))
+        for state in states
+    ]
+
+
+def _find_two(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Ask for each pair of states by itself: the database then starts from the smaller table of the two."""
+    pairs = [
+        select(one.c.job_id, literal(f"{state.value} and {other_state.value}")).join(
+            other, other.c.job_id == one.c.job_id
+        )
+        for (state, one), (other_state, other) in combinations(EXECUTIONS.items(), 2)
+    ]
+    every = [*pairs, *_finished_and(*(state for state in State if state not in {State.FINISHED, State.FAILED}))]
+    found: dict[str, list[int]] = {}
+    for job_id, states in connection.execute(union_all(*every).limit(MOST + 1)):
+        found.setdefault(states, []).append(job_id)
+    for states, ids in sorted(found.items()):
+        yield Finding(
+            f"{several(ids, 'job is', 'jobs are')} {states} at once",
+            f"look what became of them: jq jobs show {_some(ids)}; then delete the row of the state that is not true",
+            job_ids=tuple(ids[:MOST]),
+            subjects=frozenset((states, job_id) for job_id in ids),
+        )
+
+
+def _find_finished_failed(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    (query,) = _finished_and(State.FAILED)
+    ids = tuple(row.job_id for row in connection.execute(query.limit(MOST + 1)))
+    if ids:
+        yield Finding(
+            f"{several(ids, 'job has', 'jobs have')} finished and failed; a retry would run what is done",
+            "jq doctor finished-and-failed --fix keeps the failures in jq's record and takes them out of the queue",
+            job_ids=ids[:MOST],
+            subjects=frozenset(ids),
+        )
+
+
+def _archive_finished(database: Database, _terms: Terms, operation: Operation) -> int:
+    mended = 0
+    while count := database.transact(_archive_some_finished, operation):
+        mended += count
+    return mended
+
+
+def _archive_some_finished(connection: Connection, operation: Operation) -> int:
+    ledger.require(connection)
+    locked = (
+        select(failed.c.id)
+        .join(jobs, jobs.c.id == failed.c.job_id)
+        .where(jobs.c.finished_at.is_not(None))
+        .order_by(failed.c.id)
+        .limit(BATCH)
+        .with_for_update()
+    )
+    ids = list(connection.scalars(locked))
+    if ids:
+        ledger.archive(connection, ids, operation.record(connection, len(ids)))
+        connection.execute(delete(failed).where(among(failed.c.id, ids)))
+    return len(ids)
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def _find_orphans(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    ids = tuple(pruning.find_orphans(connection))
+    if ids:
+        yield Finding(
+            f"{len(ids)} {'job is' if len(ids) == 1 else 'jobs are'} claimed by processes that are not registered",
+            "jq prune, or jq doctor orphans --fix; then jq retry --safe",
+            job_ids=ids,
+            subjects=frozenset(ids),
+        )
+
+
+def _fail_orphans(database: Database, terms: Terms, operation: Operation) -> int:
+    return len(pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_kept))
+
+
+def _find_long(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    alive = {p.id: p for p in list_processes(connection) if p.is_alive(terms.threshold)}
+    held = connection.execute(
+        select(claimed.c.job_id, claimed.c.process_id, claimed.c.created_at)
+        .where(claimed.c.created_at <= ago(terms.long), claimed.c.process_id.is_not(None))
+        .order_by(claimed.c.job_id)
+        .limit(MOST + 1)
+    ).all()
+    running: list[int] = []
+    lost: list[int] = []
+    for row in held:
+        if process := alive.get(row.process_id):
+            sample = sample_of(process.metadata)
+            at, told = instant(sample.get("at")), sample.get("jobs", [])
+            knows = at is not None and at > row.created_at and "more_jobs" not in sample and isinstance(told, list)
+            runs = not knows or any(isinstance(job, dict) and job.get("id") == row.job_id for job in told)
+            (running if runs else lost).append(row.job_id)
+    if lost:
+        yield Finding(
+            f"{several(lost, 'job is', 'jobs are')} claimed by live workers that do not run them, by their own word",
+            "restart these workers (jq processes list): at their end they release what they hold",
+            job_ids=tuple(lost[:MOST]),
+            subjects=frozenset(lost),
+        )
+    if running:
+        yield Finding(
+            f"{several(running, 'job is', 'jobs are')} held by a live worker for longer than {terms.long:g} s",
+            f"see whether they still do something: jq jobs show {_some(running)}; where such jobs are usual: --long 1d",
+            Severity.WARNING,
+            tuple(running[:MOST]),
+            frozenset(running),
+        )
+
+
+def _some(ids: list[int]) -> str:
+    return " ".join(map(str, ids[:3])) + (" ..." if len(ids) > 3 else "")  # noqa: PLR2004
+
+
+# -- concurrency limits -----------------------------------------------------------------------------------------------
+
+
+def maintenance_margin(connection: Connection) -> float:
+    """Return after how many seconds a dispatcher at work has certainly looked after expired slots."""
+    told = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
+    known = [number(told_by(each), "concurrency_maintenance_interval") for each in told]
+    return 2 * max((seconds for seconds in known if seconds is not None), default=MAINTENANCE)
+
+
+def _leaked() -> Select[tuple[int, str]]:
+    """Select semaphores without a free slot of which no job has one: none of their keys is ready or claimed.
+
+    An enqueue cannot take a slot there, and a worker that gives one back does so within moments.
+    """
+    holders = union(
+        *(
+            select(jobs.c.concurrency_key).join(table, table.c.job_id == jobs.c.id).where(jobs.c.concurrency_key != "")
+            for table in (claimed, ready)
+        )
+    ).subquery("holders")
+    return (
+        select(semaphores.c.id, semaphores.c.key)
+        .outerjoin(holders, holders.c.concurrency_key == semaphores.c.key)
+        .where(semaphores.c.value <= 0, semaphores.c.expires_at >= utcnow(), holders.c.concurrency_key.is_(None))
+        .order_by(semaphores.c.id)
+    )
+
+
+def _find_leaked(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    found = connection.execute(_leaked().limit(MOST + 1)).all()
+    if found:
+        yield Finding(
+            f"{several(found, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
+            f"one: {found[0].key}{' and others' if len(found) > 1 else ''}",
+            "jq doctor leaked-slots --fix frees one slot of each; else they are free when their semaphores expire",
+            Severity.WARNING,
+            subjects=frozenset(row.id for row in found),
+        )
+
+
+def _free_leaked(database: Database, terms: Terms, operation: Operation) -> int:
+    """Raise each from 0 to 1, which no limit forbids where nobody holds a slot, and let the next blocked job run."""
+    with database.read() as connection:
+        ids = list(connection.scalars(select(_leaked().subquery().c.id)))
+    mended = 0
+    for batch in in_batches(ids):
+        mended += database.transact(_free_some, batch, terms, operation)
+    return mended
+
+
+def _free_some(connection: Connection, ids: list[int], terms: Terms, operation: Operation) -> int:
+    # While its row is locked, no slot of it can be given to anybody.
+    mine = among(semaphores.c.id, ids)
+    connection.execute(select(semaphores.c.id).where(mine).order_by(semaphores.c.key).with_for_update())
+    rows = connection.execute(_leaked().where(mine)).all()
+    still = [row.id for row in rows]
+    if not still:
+        return 0
+    connection.execute(update(semaphores).where(among(semaphores.c.id, still)).values(value=1, updated_at=utcnow()))
+    unblocked = sum(len(concurrency.unblock_one(connection, row.key, terms.limits)) for row in rows)
+    operation.record_if_kept(connection, unblocked)
+    return len(still)
+
+
+def _find_impossible(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    below = list(connection.scalars(select(semaphores.c.key).where(semaphores.c.value < 0).limit(MOST + 1)))
+    if below:
+        yield Finding(
+            f"{several(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
+            "when no job of the key runs, delete its row from solid_queue_semaphores: the next enqueue makes it again",
+            subjects=frozenset(below),
+        )
+    for class_name, limit in sorted(terms.limits.items()):
+        above = list(
+            connection.scalars(
+                select(semaphores.c.key)
+                .where(semaphores.c.key.startswith(f"{class_name}/", autoescape=True), semaphores.c.value > limit.to)
+                .limit(MOST + 1)
+            )
+        )
+        if above:
+            yield Finding(
+                f"{several(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
+                f"{limit.to}: {above[0]}",
+                "when no job of the key runs, delete its row from solid_queue_semaphores; was the limit lowered?",
+                subjects=frozenset(above),
+            )
+
+
+def _find_expired(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    late = ago(maintenance_margin(connection))
+    ids = list(connection.scalars(select(semaphores.c.id).where(semaphores.c.expires_at < late).limit(MOST + 1)))
+    if ids:
+        yield Finding(
+            f"{several(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does its "
+            "concurrency maintenance",
+            "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor expired-semaphores "
+            "--fix",
+            Severity.WARNING,
+            subjects=frozenset(ids),
+        )
+
+
+def _clear_expired(database: Database, _terms: Terms, operation: Operation) -> int:
+    def clear(connection: Connection) -> int:
+        count = concurrency.expire_semaphores(connection)
+        if count:
+            operation.record_if_kept(connection, 0)
+        return count
+
+    return database.transact(clear)
+
+
+def _find_blocked(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    late = ago(maintenance_margin(connection))
+    ids = tuple(
+        connection.scalars(
+            select(blocked.c.job_id)
+            .outerjoin(semaphores, semaphores.c.key == blocked.c.concurrency_key)
+            .where(blocked.c.expires_at < late, or_(semaphores.c.id.is_(None), semaphores.c.value > 0))
+            .limit(MOST + 1)
+        )
+    )
+    if ids:
+        yield Finding(
+            f"{several(ids, 'blocked job waits', 'blocked jobs wait')} past their expiry while a slot is free",
+            "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor blocked-jobs --fix",
+            job_ids=ids[:MOST],
+            subjects=frozenset(ids),
+        )
+
+
+def _unblock(database: Database, terms: Terms, operation: Operation) -> int:
+    """Do what a dispatcher's maintenance does: the next job of each key, if a slot is free."""
+
+    def unblock(connection: Connection, key: str) -> int:
+        moved = len(concurrency.unblock_one(connection, key, terms.limits))
+        if moved:
+            operation.record_if_kept(connection, moved)
+        return moved
+
+    with database.read() as connection:
+        keys = concurrency.expired_keys(connection, MOST)
+    return sum(database.transact(unblock, key) for key in keys)
+
+
+CHECKS = (
+    Check(
+        name="no-state",
+        asks="Jobs that are neither finished nor waiting, running or failed.",
+        why="No worker will ever claim them, and no list of Solid Queue shows them. Deleted execution rows leave them.",
+        fix="Make them failed jobs, look at them (jq failed show), retry those that may run (jq retry).",
+        looks=everywhere(_find_stateless),
+        again=True,
+        mend=_fail_stateless,
+        mends="makes them failed jobs, which runs none of them",
+    ),
+    Check(
+        name="two-states",
+        asks="Jobs in two states at once: ready and claimed, finished and scheduled, and so on.",
+        why="They may run twice, or run although they are done.",
+        fix="Look what became of each (jq jobs show, jq history) and delete the row of the state that is not true.",
+        looks=everywhere(_find_two),
+        again=True,
+    ),
+    Check(
+        name="finished-and-failed",
+        asks="Jobs that finished and are listed as failed all the same.",
+        why="The job is done: its process was believed dead while it worked on. A retry would do the work twice.",
+        fix="Take the failure out of the queue; jq keeps it in its record (jq history).",
+        looks=everywhere(_find_finished_failed),
+        again=True,
+        mend=_archive_finished,
+        mends="moves the failures into jq's record; the jobs stay finished",
+    ),
+    Check(
+        name="orphans",
+        asks="Jobs claimed by processes that are not registered (any more).",
+        why="Nobody will end these claims: Solid Queue looks for them only when a supervisor boots.",
+        fix="jq prune fails them with ProcessMissingError, as Solid Queue would; then jq retry --safe.",
+        looks=everywhere(_find_orphans),
+        again=True,
+        mend=_fail_orphans,
+        mends="fails them with ProcessMissingError, as jq prune does",
+    ),
+    Check(
+        name="long-claims",
+        asks="Jobs that a live worker holds for longer than --long, or does not run although it holds them.",
+        why="The job hangs, or its end was lost (a busy SQLite database does that): it is held for as long as the "
+        "worker lives.",
+        fix="Look at the worker (py-spy, rbspy) and restart it; if such jobs are usual, give a longer --long.",
+        looks=everywhere(_find_long),
+        again=True,
+    ),
+    Check(
+        name="leaked-slots",
+        asks="Concurrency keys without a free slot although no job holds one.",
+        why="Jobs of that key wait for nothing until the semaphore expires.",
+        fix="Free one slot of each, or wait for the expiry.",
+        looks=everywhere(_find_leaked),
+        again=True,
+        mend=_free_leaked,
+        mends="frees one slot of each key, which no limit forbids, and lets the next blocked job run",
+    ),
+    Check(
+        name="impossible-slots",
+        asks="Semaphores below 0, or above the limit of a class that --import has made known.",
+        why="More jobs of the key run at once than the limit allows, or fewer. The limits of Ruby classes are not in "
+        "the database and cannot be checked.",
+        fix="When no job of the key runs, delete its row from solid_queue_semaphores; the next enqueue makes it again.",
+        looks=everywhere(_find_impossible),
+        again=True,
+    ),
+    Check(
+        name="expired-semaphores",
+        asks="Semaphores that expired more than two maintenance intervals ago and are still there.",
+        why="No dispatcher does its concurrency maintenance; jobs whose slots leaked wait for ever.",
+        fix="Run a dispatcher, with concurrency_maintenance on.",
+        looks=everywhere(_find_expired),
+        mend=_clear_expired,
+        mends="deletes the expired semaphores, as a dispatcher does",
+    ),
+    Check(
+        name="blocked-jobs",
+        asks="Blocked jobs more than two maintenance intervals past their expiry, with a slot free.",
+        why="A dispatcher would have made them ready long ago.",
+        fix="Run a dispatcher, with concurrency_maintenance on.",
+        looks=everywhere(_find_blocked),
+        mend=_unblock,
+        mends="makes the next job of each key ready, as a dispatcher does",
+    ),
+)

@@ -1,0 +1,90 @@
+"""The indexes of Solid Queue's tables: which are missing, and making them while the queue goes on.
+
+Solid Queue's tables are a contract that nothing else here alters. An index that the operator asks for is the one
+exception: it changes no row and no meaning.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Table, inspect
+from sqlalchemy.engine import Inspector
+
+from solidjq import dialects, schema
+from solidjq.database import Database
+
+LONGEST_NAME = 63  # characters, on PostgreSQL; MySQL takes one more
+
+
+class Wanted(NamedTuple):
+    """An index that a table should have, under this name unless another index has taken it."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    unique: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.table} ({', '.join(self.columns)})"
+
+
+def _declared(table: Table) -> Iterator[Wanted]:
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        yield Wanted(str(index.name), table.name, tuple(column.name for column in index.columns), bool(index.unique))
+
+
+# What Solid Queue's own schema has: its polls, its dispatcher and all that this program asks rest on it.
+CONTRACT = tuple(wanted for table in schema.solid_queue.sorted_tables for wanted in _declared(table))
+# What Solid Queue has no use for, and we have: failures of a time (incidents, failed diff, failed list --since).
+OURS = (Wanted("jq_failed_executions_on_created_at", schema.failed.name, (schema.failed.c.created_at.name,)),)
+
+
+def missing(connection: Connection, wanted: Sequence[Wanted] = CONTRACT) -> list[Wanted]:
+    """Return those that no index of the database can stand in for, whatever it is called. Missing tables are left out.
+
+    A longer index serves for a shorter one with the same first columns; where values must be unique, only an equal one.
+    """
+    inspector = inspect(connection)
+    invalid = dialects.invalid_indexes(connection)
+    tables = set(inspector.get_table_names())
+    present = {name: list(_present(inspector, name, invalid)) for name in {w.table for w in wanted} & tables}
+    return [each for each in wanted if each.table in present and not any(_serves(i, each) for i in present[each.table])]
+
+
+def _present(inspector: Inspector, table: str, invalid: set[str]) -> Iterator[tuple[list[Any], bool]]:
+    """Return columns and uniqueness of what may serve: partial indexes, and those half made, do not."""
+    yield inspector.get_pk_constraint(table)["constrained_columns"], True
+    for constraint in inspector.get_unique_constraints(table):
+        yield constraint["column_names"], True
+    for index in inspector.get_indexes(table):
+        options: Mapping[str, Any] = index.get("dialect_options", {})
+        if index["name"] not in invalid and not any(key.endswith("_where") for key in options):
+            yield index["column_names"], bool(index["unique"])
+
+
+def _serves(present: tuple[list[Any], bool], wanted: Wanted) -> bool:
+    columns, unique = present
+    if wanted.unique:
+        return unique and set(columns) == set(wanted.columns)
+    return tuple(columns[: len(wanted.columns)]) == wanted.columns
+
+
+def create_missing(database: Database) -> Iterator[Wanted]:
+    """Make every index that is missing, one after the other; yield each once it is there.
+
+    PostgreSQL makes them CONCURRENTLY and MySQL online: workers go on meanwhile. An attempt that was interrupted is
+    taken away and made again. Raises ConflictError while another program is doing the same.
+    """
+    with database.outside_transactions() as connection, dialects.index_lock(connection):
+        taken = _names(connection)
+        for wanted in missing(connection, (*CONTRACT, *OURS)):
+            name = wanted.name if wanted.name not in taken else f"jq_{wanted.name}"[:LONGEST_NAME]
+            dialects.create_index(connection, name, wanted.table, wanted.columns, unique=wanted.unique)
+            yield wanted._replace(name=name)
+
+
+def _names(connection: Connection) -> set[str]:
+    """Return the names that may not be given again: indexes that are there and good."""
+    inspector = inspect(connection)
+    names = {str(index["name"]) for table in inspector.get_table_names() for index in inspector.get_indexes(table)}
+    return names - dialects.invalid_indexes(connection)

@@ -1,0 +1,867 @@
+"""jq doctor finds each illness, takes no healthy queue for ill, and mends only what it says."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, delete, event, insert, inspect, text, update
+from sqlalchemy.engine import URL
+
+import rails
+from solidjq import Database, NewJob, doctor, endings, indexes, processes, queue, schema
+from solidjq.concurrency import Limit
+from solidjq.dialects import ago, utcnow
+from solidjq.doctor import Severity, Terms, fleet, storage
+from solidjq.errors import ConflictError, UsageError
+from solidjq.failures import missing_error
+from solidjq.ledger import Operation
+from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled, semaphores
+from solidjq.states import State
+from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
+from test_bad_input import execute
+from test_output import terminal
+from test_pruning import silence
+
+ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+ON_SERVERS = pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
+DAY = 86400.0
+ONE = Limit(1)
+# What the servers of these tests are set to, on purpose or by their packagers, is not what is tested.
+OF_THE_SERVER = ("durability", "isolation", "vacuum", "timeouts", "connections")
+
+
+def findings(database: Database, *names: str, **terms: Any) -> list[doctor.Finding]:
+    """Make these checks; none may be skipped."""
+    results = doctor.examine(database, doctor.choose(names), Terms(**terms), wait=lambda _: None)
+    assert not [result for result in results if result.skipped]
+    return [finding for result in results for finding in result.findings]
+
+
+def all_is_well(database: Database, *but: str) -> bool:
+    """Tell whether no check but these finds anything, notes included."""
+    checks = doctor.choose(skip=(*but, *OF_THE_SERVER))
+    results = doctor.examine(database, checks, Terms(), wait=lambda _: None)
+    assert [result for result in results if result.findings or result.skipped] == []
+    return True
+
+
+def change(database: Database, *statements: Any) -> None:
+    with database.write() as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def limited(count: int, key: str = "Limited/a") -> list[NewJob]:
+    return [NewJob(class_name="Limited", concurrency_key=key, limit=ONE) for _ in range(count)]
+
+
+def age_of(table: Any, seconds: float, column: str = "created_at") -> Any:
+    """Move a time of every row of a table into the past."""
+    return update(table).values({column: ago(seconds)})
+
+
+# -- one case each: what makes a healthy queue ill, and what looks alike and is not ----------------------------------
+
+
+def lose_state(database: Database) -> None:
+    add_jobs(database, *plain_jobs(3))
+    change(database, delete(ready).where(ready.c.job_id == rows(database, jobs)[1]["id"]))
+
+
+def every_state(database: Database) -> None:
+    """Have jobs in all six states, at work."""
+    worker = add_process(database)
+    add_process(database, "dispatcher-1", kind="Dispatcher")
+    ids = add_jobs(database, *plain_jobs(4))
+    for job_id, end in zip(ids, (endings.finish, endings.release), strict=False):
+        claim_all(database, worker, 1)
+        database.transact(end, claimed.c.job_id == job_id)
+    claim_all(database, worker, 1)
+    database.transact(endings.fail, endings.held_by(worker), missing_error())
+    claim_all(database, worker, 1)
+    add_jobs(database, *limited(2), NewJob(class_name="Later", delay=3600))
+    assert set(state_of_each(database).values()) == set(State)
+
+
+def two_states(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    claim_all(database, add_process(database))
+    row = {"job_id": job_id, "queue_name": "default", "priority": 0, "created_at": utcnow()}
+    change(database, insert(ready).values(row))
+
+
+def finished_and_ready(database: Database) -> None:
+    add_process(database)
+    add_jobs(database, *plain_jobs(1))
+    change(database, update(jobs).values(finished_at=utcnow()))
+
+
+def finished_and_failed(database: Database) -> None:
+    fail_all(database)
+    change(database, update(jobs).values(finished_at=utcnow()))
+
+
+def fail_all(database: Database) -> None:
+    add_jobs(database, *plain_jobs(2))
+    worker = add_process(database)
+    claim_all(database, worker)
+    database.transact(endings.fail, endings.held_by(worker), missing_error())
+
+
+def orphan(database: Database) -> None:
+    working(database)
+    change(database, delete(schema.processes))
+
+
+def working(database: Database) -> None:
+    add_jobs(database, *plain_jobs(2))
+    claim_all(database, add_process(database))
+
+
+def long_claim(database: Database) -> None:
+    working(database)
+    change(database, age_of(claimed, 2 * 3600))
+
+
+def leak_slot(database: Database) -> None:
+    """Let the holder of a slot vanish without giving it back, as a delete by hand does."""
+    first, _ = add_jobs(database, *limited(2))
+    add_process(database)
+    change(database, delete(ready).where(ready.c.job_id == first), delete(jobs).where(jobs.c.id == first))
+
+
+def slot_in_use(database: Database) -> None:
+    add_jobs(database, *limited(3))
+    claim_all(database, add_process(database))
+
+
+def below_zero(database: Database) -> None:
+    slot_in_use(database)
+    change(database, update(semaphores).values(value=-1))
+
+
+def expired_semaphore(database: Database) -> None:
+    add_process(database)
+    add_jobs(database, *limited(1))
+    change(database, age_of(semaphores, 1500, "expires_at"))
+
+
+def semaphore_to_be_cleared(database: Database) -> None:
+    add_process(database)
+    add_jobs(database, *limited(1))
+    change(database, age_of(semaphores, 500, "expires_at"))
+
+
+def blocked_too_long(database: Database) -> None:
+    slot_in_use(database)
+    change(database, age_of(blocked, 1500, "expires_at"), delete(semaphores))
+
+
+def blocked_rightly(database: Database) -> None:
+    """Blocked for long, by a job that holds the slot for long."""
+    slot_in_use(database)
+    change(database, age_of(blocked, 1500, "expires_at"))
+
+
+def dead_process(database: Database) -> None:
+    add_jobs(database, *plain_jobs(1))
+    worker = add_process(database)
+    claim_all(database, worker)
+    silence(database, worker, 301)
+
+
+def due(database: Database) -> None:
+    add_jobs(database, NewJob(class_name="Later", delay=3600))
+    change(database, age_of(scheduled, 90, "scheduled_at"))
+
+
+def due_with_dispatcher(database: Database) -> None:
+    due(database)
+    add_process(database, "dispatcher-1", kind="Dispatcher")
+
+
+def overdue_with_dispatcher(database: Database) -> None:
+    due_with_dispatcher(database)
+    change(database, age_of(scheduled, 400, "scheduled_at"))
+
+
+def add_worker(database: Database, queues: str, **more: Any) -> int:
+    return database.transact(
+        processes.register, kind="Worker", name="worker-1", pid=1, hostname="h", metadata={"queues": queues, **more}
+    )
+
+
+def unattended(database: Database) -> None:
+    add_worker(database, "mailers,report*")
+    add_jobs(database, *plain_jobs(1, queue_name="mail"), *plain_jobs(1, queue_name="reports"))
+    change(database, age_of(ready, 90))
+
+
+def attended(database: Database) -> None:
+    add_worker(database, "mailers,report*")
+    add_jobs(database, *plain_jobs(1, queue_name="mailers"), *plain_jobs(1, queue_name="reports"))
+    change(database, age_of(ready, 90))
+
+
+def attended_by_nobody(database: Database) -> None:
+    attended(database)
+    change(database, delete(schema.processes))
+
+
+def just_enqueued(database: Database) -> None:
+    add_jobs(database, *plain_jobs(5))
+
+
+def recurring(database: Database) -> None:
+    row = {"key": "nightly", "schedule": "every day", "created_at": utcnow(), "updated_at": utcnow()}
+    change(database, insert(schema.recurring_tasks).values(row))
+
+
+def recurring_with_scheduler(database: Database) -> None:
+    recurring(database)
+    add_process(database, "scheduler-1", kind="Scheduler")
+
+
+def sample(**sampled: Any) -> dict[str, Any]:
+    return {"sample": {"at": datetime.now(UTC).isoformat(), "interval": 60.0, **sampled}}
+
+
+def clock_ahead(database: Database) -> None:
+    silence(database, add_process(database), -30)
+
+
+def clock_behind(database: Database) -> None:
+    add_worker(database, "*", **sample(at=(datetime.now(UTC) - timedelta(seconds=45)).isoformat()))
+
+
+def clock_right(database: Database) -> None:
+    add_worker(database, "*", **sample())
+
+
+def beats_too_slowly(database: Database) -> None:
+    add_worker(database, "*", **sample(interval=200.0))
+
+
+def late_beat(database: Database) -> None:
+    silence(database, add_worker(database, "*", **sample()), 140)
+
+
+def between_beats(database: Database) -> None:
+    silence(database, add_worker(database, "*", **sample()), 59)
+
+
+def forgotten_pause(database: Database) -> None:
+    add_jobs(database, *plain_jobs(2))
+    change(database, age_of(ready, 2 * 3600))
+    database.transact(queue.pause, "default")
+
+
+def fresh_pause(database: Database) -> None:
+    add_jobs(database, *plain_jobs(2))
+    change(database, age_of(ready, 1800))
+    database.transact(queue.pause, "default")
+
+
+def nothing(_database: Database) -> None:
+    """A queue with no process and no work."""
+
+
+CASES: list[tuple[str, Callable[[Database], None], Severity, int, Callable[[Database], None]]] = [
+    ("no-state", lose_state, Severity.ERROR, 1, every_state),
+    ("two-states", two_states, Severity.ERROR, 1, every_state),
+    ("two-states", finished_and_ready, Severity.ERROR, 1, every_state),
+    ("finished-and-failed", finished_and_failed, Severity.ERROR, 2, fail_all),
+    ("orphans", orphan, Severity.ERROR, 2, working),
+    ("long-claims", long_claim, Severity.WARNING, 2, working),
+    ("leaked-slots", leak_slot, Severity.WARNING, 0, slot_in_use),
+    ("impossible-slots", below_zero, Severity.ERROR, 0, slot_in_use),
+    ("expired-semaphores", expired_semaphore, Severity.WARNING, 0, semaphore_to_be_cleared),
+    ("blocked-jobs", blocked_too_long, Severity.ERROR, 2, blocked_rightly),
+    ("dead-processes", dead_process, Severity.ERROR, 0, working),
+    ("dispatcher", due, Severity.ERROR, 1, due_with_dispatcher),
+    ("dispatcher", overdue_with_dispatcher, Severity.WARNING, 1, due_with_dispatcher),
+    ("workers", unattended, Severity.ERROR, 1, attended),
+    ("workers", attended_by_nobody, Severity.ERROR, 1, just_enqueued),
+    ("scheduler", recurring, Severity.ERROR, 0, recurring_with_scheduler),
+    ("clock-skew", clock_ahead, Severity.WARNING, 0, clock_right),
+    ("clock-skew", clock_behind, Severity.WARNING, 0, clock_right),
+    ("heartbeats", beats_too_slowly, Severity.ERROR, 0, clock_right),
+    ("heartbeats", late_beat, Severity.WARNING, 0, between_beats),
+    ("paused-queues", forgotten_pause, Severity.WARNING, 2, fresh_pause),
+]
+
+
+def is_ill(database: Database, name: str, severity: Severity, named: int) -> None:
+    found = findings(database, name)
+    assert {finding.severity for finding in found} == {severity}, name
+    assert len(found[0].job_ids) == named, name
+    assert found[0].fix
+
+
+@pytest.mark.parametrize(
+    ("name", "ill", "severity", "named"), [case[:4] for case in CASES], ids=[case[1].__name__ for case in CASES]
+)
+@ON_SQLITE
+def test_finds(database: Database, name: str, ill: Callable[[Database], None], severity: Severity, named: int) -> None:
+    ill(database)
+    is_ill(database, name, severity, named)
+
+
+@pytest.mark.parametrize(
+    ("name", "well"),
+    sorted({(case[0], case[4]) for case in CASES}, key=lambda c: (c[0], c[1].__name__)),
+    ids=lambda value: getattr(value, "__name__", value),
+)
+@ON_SQLITE
+def test_does_not_find(database: Database, name: str, well: Callable[[Database], None]) -> None:
+    well(database)
+    assert findings(database, name) == []
+
+
+@ON_SERVERS
+def test_finds_the_same_on_a_server(database: Database) -> None:
+    """One database for all cases: making one takes longer than asking."""
+    for name, ill, severity, named, well in CASES:
+        ill(database)
+        is_ill(database, name, severity, named)
+        clear(database)
+        well(database)
+        assert findings(database, name) == [], well.__name__
+        clear(database)
+
+
+def clear(database: Database) -> None:
+    change(database, *(delete(table) for table in reversed(schema.solid_queue.sorted_tables)))
+
+
+@pytest.mark.parametrize("well", [nothing, every_state, slot_in_use, attended])
+def test_a_healthy_queue_is_healthy(database: Database, well: Callable[[Database], None]) -> None:
+    well(database)
+    assert all_is_well(database)
+
+
+def test_every_check_of_rows_has_a_case() -> None:
+    told = {case[0] for case in CASES}
+    assert {check.name for check in (*doctor.jobs.CHECKS, *fleet.CHECKS)} - told == {"shutdown", "finished-jobs"}
+    assert len({check.name for check in doctor.CHECKS}) == len(doctor.CHECKS)
+
+
+def test_several_ills_hide_none(database: Database) -> None:
+    lose_state(database)
+    orphan(database)
+    forgotten_pause(database)
+    recurring(database)
+    results = doctor.examine(database, doctor.choose(skip=OF_THE_SERVER), Terms(), wait=lambda _: None)
+    assert {result.check.name for result in results if not result.healthy} == {
+        "no-state", "orphans", "paused-queues", "scheduler",
+    }  # fmt: skip
+
+
+# -- what only looks ill ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["1d", "2b", "2d", "3b", "4b", "5a", "6"])
+@ON_POSTGRESQL
+def test_rows_that_rails_left_are_in_one_state(empty_url: URL, scenario: str) -> None:
+    rails.load(empty_url, rails.read("postgresql", scenario))
+    database = Database(empty_url)
+    assert findings(database, "no-state", "two-states", "finished-and-failed", "leaked-slots", "impossible-slots") == []
+    database.close()
+
+
+@ON_SQLITE
+def test_what_is_gone_at_the_second_look_was_a_moment(database: Database) -> None:
+    """Rails gives a slot back in a transaction after the one that ends the job."""
+    leak_slot(database)
+
+    def meanwhile(_seconds: float) -> None:
+        change(database, update(semaphores).values(value=1))
+
+    assert doctor.examine(database, doctor.choose(["leaked-slots"]), Terms(), wait=meanwhile)[0].healthy
+    change(database, update(semaphores).values(value=0))
+    assert not doctor.examine(database, doctor.choose(["leaked-slots"]), Terms(), wait=lambda _: None)[0].healthy
+
+
+@ON_SQLITE
+def test_a_worker_that_does_not_run_what_it_holds(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(2))
+    later = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    claim_all(database, add_worker(database, "*", **sample(at=later, jobs=[{"id": ids[0]}])))
+    change(database, age_of(claimed, 7200))
+    lost, running = findings(database, "long-claims")
+    assert (lost.severity, lost.job_ids) == (Severity.ERROR, (ids[1],))
+    assert (running.severity, running.job_ids) == (Severity.WARNING, (ids[0],))
+    assert findings(database, "long-claims", long=DAY) == []
+
+
+@ON_SQLITE
+def test_more_slots_than_a_known_limit(database: Database) -> None:
+    slot_in_use(database)
+    change(database, update(semaphores).values(value=2))
+    assert findings(database, "impossible-slots") == []  # the limit of a Ruby class is not in the database
+    (found,) = findings(database, "impossible-slots", limits={"Limited": ONE})
+    assert "Limited's limit of 1: Limited/a" in found.what
+
+
+@ON_SQLITE
+def test_finished_jobs_that_nobody_clears(database: Database) -> None:
+    add_jobs(database, *plain_jobs(1001))
+    change(database, delete(ready), update(jobs).values(finished_at=ago(31 * DAY)))
+    (found,) = findings(database, "finished-jobs")
+    assert found.severity is Severity.NOTE
+    change(database, update(jobs).values(finished_at=ago(29 * DAY)))
+    assert findings(database, "finished-jobs") == []
+
+
+# -- shutdown --------------------------------------------------------------------------------------------------------
+
+
+@ON_SQLITE
+def test_processes_killed_at_shutdown(database: Database) -> None:
+    now = datetime.now(UTC)
+    told = {"sample": {"term_at": (now - timedelta(seconds=5)).isoformat(), "at": now.isoformat()}}
+    death = {
+        "kind": "Worker", "name": "w", "pid": 1, "noticed_at": utcnow(), "last_heartbeat_at": utcnow(),
+        "noticed_by": "supervisor", "signal": 9, "evidence": json.dumps(told),
+    }  # fmt: skip
+    change(database, insert(schema.deaths).values(death))
+    (found,) = findings(database, "shutdown")
+    assert "1 processes were killed while they shut down" in found.what
+    change(database, age_of(schema.deaths, 8 * DAY, "noticed_at"))
+    assert findings(database, "shutdown") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds"),
+    [
+        (["python", "/bin/jq", "work"], 5.0),
+        (["jq", "work", "--shutdown-timeout", "25"], 25.0),
+        (["jq", "work", "--shutdown-timeout=0.5"], 0.5),
+        (["jq", "work", "--shutdown-timeout"], None),
+        (["ruby", "bin/jobs"], None),
+        ([], None),
+    ],
+)
+def test_the_shutdown_timeout_of_a_command_line(command: list[str], seconds: float | None) -> None:
+    assert fleet.shutdown_timeout(command) == seconds
+
+
+def test_systemd() -> None:
+    assert [fleet.systemd_seconds(told) for told in ("1min 30s\n", "2min", "45s", "1h", "infinity", "")] == [
+        90, 120, 45, 3600, None, None,
+    ]  # fmt: skip
+    assert fleet._service(["12:memory:/", "0::/system.slice/jobs.service"]) == "jobs.service"
+    assert fleet._service(["0::/user.slice/user@1000.service/app.slice/tmux.scope"]) is None
+    assert [*fleet.judge_grace("s", 25, "jobs.service", 35), *fleet.judge_grace("s", 25, "jobs.service", None)] == []
+    (found,) = fleet.judge_grace("s", 25, "jobs.service", 30)
+    assert "TimeoutStopSec=35" in found.fix
+
+
+# -- mending ---------------------------------------------------------------------------------------------------------
+
+
+def mend(database: Database, *names: str) -> Operation:
+    """Mend these; nothing may be left of them, and no other job may have changed its state."""
+    checks = doctor.choose(names)
+    results = doctor.examine(database, checks, Terms(), wait=lambda _: None)
+    assert all(result.findings for result in results)
+    operation = Operation("doctor", reason="INC-7")
+    assert not [line for line in doctor.mend(database, results, Terms(), operation) if "not mended" in line]
+    assert not list(findings(database, *names))
+    return operation
+
+
+def test_no_state_becomes_failed(database: Database) -> None:
+    lose_state(database)
+    operation = mend(database, "no-state")
+    assert list(state_of_each(database).values()) == [State.READY, State.FAILED, State.READY]
+    assert rows(database, schema.operations)[0]["jobs"] == 1
+    assert rows(database, schema.operations)[0]["id"] == operation.id
+
+
+def test_a_finished_job_is_finished_only(database: Database) -> None:
+    finished_and_failed(database)
+    before = [row["id"] for row in rows(database, failed)]
+    mend(database, "finished-and-failed")
+    assert set(state_of_each(database).values()) == {State.FINISHED}
+    assert [row["failure_id"] for row in rows(database, schema.failures)] == before
+    assert [(row["verb"], row["jobs"], row["reason"]) for row in rows(database, schema.operations)] == [
+        ("doctor", 2, "INC-7")
+    ]
+
+
+@ON_SQLITE
+def test_without_a_ledger_no_failure_is_taken_away(database: Database) -> None:
+    finished_and_failed(database)
+    change(database, *(text(f"DROP TABLE {table.name}") for table in schema.jq.sorted_tables))
+    results = doctor.examine(database, doctor.choose(["finished-and-failed"]), Terms(), wait=lambda _: None)
+    (line,) = doctor.mend(database, results, Terms(), Operation("doctor"))
+    assert "not mended" in line
+    assert "jq init" in line
+    assert len(rows(database, failed)) == 2
+
+
+def test_orphans_fail(database: Database) -> None:
+    orphan(database)
+    mend(database, "orphans")
+    assert set(state_of_each(database).values()) == {State.FAILED}
+
+
+def test_a_leaked_slot_goes_to_the_next(database: Database) -> None:
+    leak_slot(database)
+    mend(database, "leaked-slots")
+    assert list(state_of_each(database).values()) == [State.READY]
+    assert [row["value"] for row in rows(database, semaphores)] == [0]
+
+
+def test_expired_semaphores_go(database: Database) -> None:
+    expired_semaphore(database)
+    mend(database, "expired-semaphores")
+    assert rows(database, semaphores) == []
+
+
+def test_one_blocked_job_of_a_key_is_let_go(database: Database) -> None:
+    """As a dispatcher does: whoever comes next waits for this one's slot."""
+    blocked_too_long(database)
+    mend(database, "blocked-jobs")
+    assert sorted(state.value for state in state_of_each(database).values()) == ["blocked", "claimed", "ready"]
+
+
+# -- indexes ---------------------------------------------------------------------------------------------------------
+
+
+def drop_index(database: Database, name: str, table: str) -> None:
+    execute(database.url, f"DROP INDEX {name}" + (f" ON {table}" if "mysql" in database.url.drivername else ""))
+
+
+@pytest.fixture
+def own(empty_url: URL) -> Any:
+    """A database with Solid Queue's tables, to be altered."""
+    database = Database(empty_url)
+    database.transact(schema.solid_queue.create_all)
+    yield database
+    database.close()
+
+
+def test_missing_indexes_are_found_and_made(own: Database) -> None:
+    assert findings(own, "indexes") == []
+    drop_index(own, "index_solid_queue_poll_by_queue", "solid_queue_ready_executions")
+    drop_index(own, "index_solid_queue_semaphores_on_key", "solid_queue_semaphores")
+    unique, poll = sorted(findings(own, "indexes"), key=lambda finding: finding.severity)
+    assert (poll.severity, unique.severity) == (Severity.WARNING, Severity.ERROR)
+    assert "solid_queue_ready_executions (queue_name, priority, job_id)" in poll.what
+    made = {index.name for index in indexes.create_missing(own)}
+    ours = {index.name for index in indexes.OURS}
+    assert made == ours | {"index_solid_queue_poll_by_queue", "index_solid_queue_semaphores_on_key"}
+    assert findings(own, "indexes") == []
+    assert list(indexes.create_missing(own)) == []
+    engine = create_engine(own.url)
+    there = {index["name"]: index for index in inspect(engine).get_indexes("solid_queue_semaphores")}
+    engine.dispose()
+    assert there["index_solid_queue_semaphores_on_key"]["unique"]
+
+
+def test_an_index_of_another_name_will_do(own: Database) -> None:
+    drop_index(own, "index_solid_queue_poll_all", "solid_queue_ready_executions")
+    execute(own.url, "CREATE INDEX mine ON solid_queue_ready_executions (priority, job_id, created_at)")
+    assert findings(own, "indexes") == []
+    drop_index(own, "mine", "solid_queue_ready_executions")
+    execute(own.url, "CREATE INDEX index_solid_queue_poll_all ON solid_queue_ready_executions (job_id, priority)")
+    assert len(findings(own, "indexes")) == 1
+    names = {index.name for index in indexes.create_missing(own)}
+    assert "jq_index_solid_queue_poll_all" in names  # what is there keeps its name
+    assert findings(own, "indexes") == []
+
+
+@ON_POSTGRESQL
+def test_an_unfinished_index_is_made_again(own: Database) -> None:
+    """A CREATE INDEX CONCURRENTLY that fails leaves an index that serves nobody."""
+    name, table = "index_solid_queue_semaphores_on_key", "solid_queue_semaphores"
+    drop_index(own, name, table)
+    row = {"key": "twice", "value": 1, "expires_at": utcnow(), "created_at": utcnow(), "updated_at": utcnow()}
+    change(own, insert(semaphores).values(row), insert(semaphores).values(row))
+    with pytest.raises(Exception, match="could not create unique index"):
+        list(indexes.create_missing(own))
+    assert len(findings(own, "indexes")) == 1
+    change(own, delete(semaphores))
+    assert {index.name for index in indexes.create_missing(own)} >= {name}
+    assert findings(own, "indexes") == []
+
+
+@ON_SERVERS
+def test_one_at_a_time(own: Database) -> None:
+    other = Database(own.url)
+    first = indexes.create_missing(own)
+    next(first)
+    with pytest.raises(ConflictError):
+        list(indexes.create_missing(other))
+    list(first)
+    assert list(indexes.create_missing(other)) == []
+    other.close()
+
+
+@ON_POSTGRESQL
+def test_workers_go_on_while_an_index_is_made(own: Database) -> None:
+    """A writer that is not done yet would block a plain CREATE INDEX, and it everybody else."""
+    drop_index(own, "index_solid_queue_poll_all", "solid_queue_ready_executions")
+    statements: list[str] = []
+    event.listen(own._reader, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    list(indexes.create_missing(own))
+    made = [statement for statement in statements if statement.startswith("CREATE")]
+    assert made
+    assert all(" CONCURRENTLY " in statement for statement in made)
+
+
+# -- databases -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
+def test_the_settings_of_a_server_can_be_asked(database: Database) -> None:
+    names = [check.name for check in storage.CHECKS]
+    results = doctor.examine(database, doctor.choose(names), Terms(), wait=lambda _: None)
+    assert not [result for result in results if result.skipped]
+
+
+@ON_POSTGRESQL
+def test_fsync_off_is_an_error(database: Database) -> None:
+    """The server of the tests runs without."""
+    assert [(f.severity, "fsync is off" in f.what) for f in findings(database, "durability")] == [
+        (Severity.ERROR, True)
+    ]
+
+
+@ON_POSTGRESQL
+def test_settings_of_the_role(database: Database) -> None:
+    name = database.url.database
+    execute(
+        database.url,
+        f"ALTER DATABASE {name} SET statement_timeout = '2s'",
+        f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'",
+        f"ALTER DATABASE {name} SET synchronous_commit = off",
+    )
+    other = Database(database.url)
+    (timeout,) = findings(other, "timeouts")
+    assert "statement_timeout is 2000 ms" in timeout.what
+    (isolation,) = findings(other, "isolation")
+    assert "serializable" in isolation.what
+    assert ["synchronous_commit" in finding.what for finding in findings(other, "durability")] == [False, True]
+    other.close()
+
+
+@ON_POSTGRESQL
+def test_what_takes_too_long_or_is_refused_is_skipped(database: Database) -> None:
+    def sleep(connection: Any, _terms: Terms) -> Any:
+        connection.execute(text("SELECT pg_sleep(30)"))
+        yield from ()
+
+    def forbidden(connection: Any, _terms: Terms) -> Any:
+        connection.execute(text("SET LOCAL ROLE pg_read_all_stats"))
+        connection.execute(text("SELECT * FROM solid_queue_jobs"))
+        yield from ()
+
+    look = doctor.choose(["orphans"])[0]
+    checks = [
+        doctor.Check(name="slow", asks="", why="", fix="", looks={"postgresql": sleep}),
+        doctor.Check(name="secret", asks="", why="", fix="", looks={"postgresql": forbidden}),
+        look,
+    ]
+    slow, secret, orphans = doctor.examine(database, checks, Terms(patience=0.1))
+    assert "longer than 0.1 s" in str(slow.skipped)
+    assert "permission denied" in str(secret.skipped)
+    assert orphans.healthy
+
+
+@ON_SQLITE
+def test_a_slow_check_of_a_file_is_skipped(database: Database) -> None:
+    def count(connection: Any, _terms: Terms) -> Any:
+        connection.execute(text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"))
+        yield from ()
+
+    check = doctor.Check(name="slow", asks="", why="", fix="", looks={"sqlite": count})
+    assert "longer" in str(doctor.examine(database, [check], Terms(patience=0.1))[0].skipped)
+    assert findings(database, "orphans") == []
+
+
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+def test_a_slow_check_on_mariadb_is_skipped(database: Database) -> None:
+    def count(connection: Any, _terms: Terms) -> Any:
+        connection.execute(text("SELECT SLEEP(30)"))
+        yield from ()
+
+    check = doctor.Check(name="slow", asks="", why="", fix="", looks={"mysql": count})
+    assert "longer" in str(doctor.examine(database, [check], Terms(patience=0.2))[0].skipped)
+    assert findings(database, "orphans") == []
+
+
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+def test_another_engine(own: Database) -> None:
+    assert findings(own, "engine") == []
+    execute(own.url, "ALTER TABLE solid_queue_pauses ENGINE=MyISAM")
+    (found,) = findings(own, "engine")
+    assert "solid_queue_pauses" in found.what
+
+
+@ON_SQLITE
+def test_a_journal_that_hurts(database: Database) -> None:
+    assert findings(database, "journal", "integrity", "file-system", "bloat") == []
+    database.close()
+    execute(database.url, "PRAGMA journal_mode = DELETE")
+    (found,) = findings(database, "journal")
+    assert "delete" in found.what
+
+
+@ON_SQLITE
+def test_a_damaged_file(database: Database) -> None:
+    add_jobs(database, *plain_jobs(500))
+    execute(database.url, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with create_engine(database.url).connect() as connection:
+        page = connection.exec_driver_sql(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'index_solid_queue_jobs_on_class_name'"
+        ).scalar_one()
+    database.close()
+    path = Path(str(database.url.database))
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 8)
+        file.write(b"\xff" * 60)
+    result = doctor.examine(database, doctor.choose(["integrity"]), Terms(), wait=lambda _: None)[0]
+    assert "damaged" in result.findings[0].what
+
+
+def test_file_systems() -> None:
+    mounts = [
+        "/dev/sda1 / ext4 rw 0 0",
+        "nas:/export /srv/with\\040space nfs4 rw 0 0",
+        "/dev/sdb1 /srv/with\\040space/local xfs rw 0 0",
+    ]
+    kinds = [
+        storage.file_system(Path(path), mounts)
+        for path in ("/srv/with space/queue.sqlite3", "/srv/with space/local/queue.sqlite3", "/srv/queue.sqlite3")
+    ]
+    assert kinds == ["nfs4", "xfs", "ext4"]
+    assert kinds[0] in storage.NETWORKED
+
+
+def test_connections() -> None:
+    assert list(storage.judge_connections(89, 100)) == []
+    assert len(list(storage.judge_connections(90, 100))) == 1
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+@ON_SQLITE
+def test_healthy_and_not(database: Database, shell: Shell) -> None:
+    well = shell.run("doctor", "-o", "json")
+    assert (well.returncode, {row["status"] for row in json.loads(well.stdout)}) == (0, {"healthy"})
+    orphan(database)
+    ill = shell.run("doctor", "-o", "json")
+    assert ill.returncode == 6
+    (found,) = [row for row in json.loads(ill.stdout) if row["status"] != "healthy"]
+    assert (found["check"], found["status"], found["fixable"], len(found["job_ids"])) == ("orphans", "error", True, 2)
+    assert "jq prune" in found["fix"]
+    assert ill.stderr.startswith("jq: 1 error; ")
+    assert shell.run("doctor", "orphans", "-o", "ids").stdout.split() == [str(i) for i in found["job_ids"]]
+
+
+@ON_SQLITE
+def test_fix(database: Database, shell: Shell) -> None:
+    orphan(database)
+    recurring(database)  # nobody but the operator can start a scheduler
+    refused = shell.run("doctor", "--fix")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--yes" in refused.stderr
+    assert rows(database, failed) == []
+    done = shell.run("doctor", "--fix", "--yes", "--reason", "INC-7")
+    assert (done.returncode, "1 error; " in done.stderr) == (6, True)
+    assert "orphans: mended 2" in done.stderr
+    assert set(state_of_each(database).values()) == {State.FAILED}
+    (operation,) = rows(database, schema.operations)
+    assert (operation["verb"], operation["jobs"], operation["reason"]) == ("doctor", 2, "INC-7")
+    again = shell.run("doctor", "--fix", "--yes", "--skip", "scheduler")
+    assert again.returncode == 0
+    assert len(rows(database, schema.operations)) == 1
+
+
+@ON_SQLITE
+def test_on_a_terminal_it_asks(database: Database, shell: Shell) -> None:
+    orphan(database)
+    looked = terminal(shell, "doctor", "orphans")
+    assert "error    orphans: 2 jobs are claimed by processes that are not registered" in looked
+    assert "\n         why: Nobody will end these claims" in looked
+    assert "\n         fix: jq prune" in looked
+    shown = terminal(shell, "doctor", "orphans", "--fix", typed="n\n")
+    assert "that are not registered; --fix fails them with" in " ".join(shown.split())
+    assert "mend it? [y/N]" in shown
+    assert "nothing was changed" in shown
+    assert rows(database, failed) == []
+    assert "mended 2" in terminal(shell, "doctor", "orphans", "--fix", typed="y\n")
+    assert len(rows(database, failed)) == 2
+
+
+@ON_SQLITE
+def test_a_name_from_a_row_is_only_shown(database: Database, shell: Shell) -> None:
+    add_jobs(database, *plain_jobs(1, queue_name="a\x1b[31m'; rm -rf ~"))
+    change(database, age_of(ready, 90))
+    assert "\x1b[31m" not in terminal(shell, "doctor", "workers")
+    (found,) = findings(database, "workers")
+    assert "--queues 'a\x1b[31m'\"'\"'; rm -rf ~'" in found.fix
+
+
+@ON_SQLITE
+def test_list_and_unknown_names(shell: Shell) -> None:
+    listed = shell.run("doctor", "--list", "-o", "json")
+    assert [row["check"] for row in json.loads(listed.stdout)] == [check.name for check in doctor.CHECKS]
+    unknown = shell.run("doctor", "orphan")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    assert "there is no check 'orphan'; there are: no-state" in unknown.stderr
+    with pytest.raises(UsageError):
+        doctor.choose(skip=["nonsense"])
+
+
+@ON_SQLITE
+def test_init_indexes(database: Database, shell: Shell) -> None:
+    drop_index(database, "index_solid_queue_poll_all", "")
+    assert "index_solid_queue_poll_all" not in shell.run("init").stderr
+    assert findings(database, "indexes")
+    done = shell.run("init", "--indexes")
+    assert "created index index_solid_queue_poll_all on solid_queue_ready_executions (priority, job_id)" in done.stderr
+    assert findings(database, "indexes") == []
+    assert "nothing to do" in shell.run("init", "--indexes").stderr
+
+
+@ON_SQLITE
+def test_no_queue_is_no_finding(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "other.sqlite3").touch()
+    assert shell.run("doctor", "--database", str(tmp_path / "other.sqlite3")).returncode == 3
+
+
+@ON_SQLITE
+def test_a_real_queue_under_load_is_healthy(database: Database, shell: Shell) -> None:
+    """Workers finish jobs, fail some, pass slots on, while every check looks."""
+    shell.folder.joinpath("load.py").write_text(
+        "import time\nfrom solidjq import job\n"
+        "@job\ndef quick(n):\n    time.sleep(0.001)\n"
+        "@job(limit=2, limit_by=lambda n: n % 3)\ndef narrow(n):\n    assert n % 10\n"
+    )
+    shell.environment["PYTHONPATH"] = str(shell.folder)
+    work = shell.start("work", "--import", "load", "--processes", "2")
+    try:
+        plain = [NewJob(class_name="quick", args=[n]) for n in range(150)]
+        keyed = [
+            NewJob(class_name="narrow", args=[n], concurrency_key=f"narrow/{n % 3}", limit=Limit(2)) for n in range(100)
+        ]
+        add_jobs(database, *plain, *keyed, NewJob(class_name="quick", args=[0], delay=0.5))
+        until(lambda: any(row["finished_at"] for row in rows(database, jobs)), "a job finished")
+        busy = 0
+        while rows(database, ready) or rows(database, claimed):
+            results = doctor.examine(database, doctor.choose(), Terms(limits={"narrow": Limit(2)}))
+            assert [result for result in results if result.findings or result.skipped] == []
+            busy += bool(rows(database, ready))
+        assert busy
+    finally:
+        work.terminate()
+        work.communicate()
