@@ -1,0 +1,195 @@
+"""--read-only, proven on every command that there is: nothing changes, whatever the command."""
+
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect, text
+from sqlalchemy.engine import URL
+
+from solidjq import Database, plans, pruning, schema
+from solidjq.errors import DatabaseError, RefusedError
+from solidjq.retrying import Selection, plan
+from solidjq.urls import spelled
+from solidjq.verdicts import Terms
+from solidjq_cli import config, exits
+from solidjq_cli.app import app
+from solidjq_cli.completion_scripts import Command, tree
+from solidjq_cli.exits import Exit
+from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows
+from test_pruning import silence
+from test_runtime import ON_SQLITE
+
+PLAN = "plan.json"
+# Each command, so that it would do something, and what it ends with.
+REFUSED, FOUND = Exit.REFUSED, Exit.DONE
+COMMANDS: dict[str, Exit] = {
+    "init": REFUSED,
+    "init --indexes": REFUSED,
+    "grants somebody": FOUND,
+    "failed list": FOUND,
+    "failed show {failed}": FOUND,
+    "failed diff": FOUND,
+    "prune --force": REFUSED,
+    "prune --dry-run --force": FOUND,
+    "retry {failed}": REFUSED,
+    "retry --safe --yes": REFUSED,
+    "retry --safe --dry-run": FOUND,
+    "discard {failed}": REFUSED,
+    f"apply {PLAN}": REFUSED,
+    "recover --force": REFUSED,
+    "recover --dry-run": FOUND,
+    "operations list": FOUND,
+    "operations show {operation}": FOUND,
+    "undo {operation}": REFUSED,
+    "history {retried}": FOUND,
+    "incidents list": FOUND,
+    "incidents show {death}": FOUND,
+    "suspects": FOUND,
+    "bisect {death} --yes": REFUSED,
+    "policy show": FOUND,
+    "jobs show {retried} {held}": FOUND,
+    "queues list": FOUND,
+    "queues pause default": REFUSED,
+    "queues resume default": REFUSED,
+    "processes list": FOUND,
+    "doctor --patience 30": Exit.PARTLY,
+    "doctor orphans --fix --yes": REFUSED,
+    "enqueue PlainJob": REFUSED,
+    "work --import sample_jobs": REFUSED,
+    "completions bash": FOUND,
+}
+ELSEWHERE = {"demo"}  # it has a queue of its own
+
+
+def leaves(command: Command) -> set[str]:
+    below = [leaves(each) for each in command.commands]
+    return set().union(*below) if below else {" ".join(command.path[1:])}
+
+
+def test_no_command_is_forgotten() -> None:
+    named = {next((leaf for leaf in leaves(tree()) if command.startswith(leaf)), command) for command in COMMANDS}
+    assert named == leaves(tree()) - ELSEWHERE
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command in this process."""
+    try:
+        app(arguments, prog_name="jq")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception as error:  # noqa: BLE001  (as the program does)
+        return exits.report(error)
+    return 0
+
+
+@pytest.fixture
+def names(database: Database) -> dict[str, object]:
+    """Make a queue in which every command finds something to do; return what the commands call it by."""
+    retried, failed, held, _orphan = add_jobs(database, *plain_jobs(4))
+    dead, silent, gone = (add_process(database, name) for name in ("dead", "silent", "gone"))
+    claim_all(database, dead, 2)
+    claim_all(database, silent, 1)
+    claim_all(database, gone, 1)
+    with database.write() as connection:
+        connection.execute(schema.processes.delete().where(schema.processes.c.id == gone))
+    silence(database, dead, 1000)
+    list(pruning.prune(database, 300))
+    silence(database, silent, 1000)
+    retry_jobs(database, [retried])
+    return {
+        "retried": retried,
+        "failed": failed,
+        "held": held,
+        "death": f"d{rows(database, schema.deaths)[-1]['id']}",
+        "operation": rows(database, schema.operations)[-1]["id"],
+    }
+
+
+def everything(database: Database) -> dict[str, object]:
+    with database.read() as connection:
+        found: dict[str, object] = {"tables": sorted(inspect(connection).get_table_names())}
+    tables = [*schema.solid_queue.sorted_tables, *schema.jq.sorted_tables]
+    return {**found, **{table.name: rows(database, table) for table in tables}}
+
+
+def test_no_command_changes_anything(
+    database: Database, queue_url: URL, names: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JQ_DATABASE_URL", spelled(queue_url))
+    monkeypatch.setattr(config, "_connecting", config.Connecting())
+    decisions = chain.from_iterable(plan(database, Selection(job_ids=[int(str(names["failed"]))])))
+    assert plans.write(Path(PLAN), Terms(), decisions) == 1
+    before = everything(database)
+    opened: list[Database] = []
+    opens = config.opened
+
+    def remembering(given: str | None, *, create: bool = True) -> Database:
+        opened.append(opens(given, create=create))
+        return opened[-1]
+
+    monkeypatch.setattr(config, "opened", remembering)
+    ended = {command: run(["--read-only", *command.format(**names).split()]) for command in COMMANDS}
+    for each in opened:  # a program would have ended
+        each.close()
+    assert everything(database) == before
+    assert ended == {command: int(code) for command, code in COMMANDS.items()}
+
+
+def test_the_database_itself_refuses(database: Database, queue_url: URL) -> None:
+    """Our own refusal comes first; behind it stands the database's."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    guarded = Database(queue_url, read_only=True)
+    with pytest.raises(RefusedError, match="read-only"), guarded.write():
+        pass
+    with pytest.raises(DatabaseError), guarded.read() as connection:
+        connection.execute(schema.jobs.update().values(queue_name="changed"))
+    assert [row["queue_name"] for row in rows(guarded, schema.jobs) if row["id"] == job_id] == ["default"]
+    guarded.close()
+
+
+@ON_SQLITE
+def test_no_file_is_made(shell: Shell, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shell.environment |= {"JQ_READ_ONLY": "1", "XDG_STATE_HOME": str(home), "HOME": str(home)}
+    embedded = {key: value for key, value in shell.env().items() if key != "JQ_DATABASE_URL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "solidjq_cli", "failed", "list"],
+        env=embedded,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == Exit.DATABASE
+    assert "there is no SQLite file" in done.stderr
+    assert not home.exists()
+
+
+# -- --schema
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_queue_in_a_schema_of_its_own(database: Database, shell: Shell) -> None:
+    with database.write() as connection:
+        connection.execute(text('CREATE SCHEMA "the jobs"'))
+    assert shell.run("--schema", "the jobs", "init").returncode == 0
+    shell.environment["JQ_SCHEMA"] = "the jobs"
+    done = shell.run("enqueue", "ReportJob", "-o", "ids")
+    assert done.returncode == 0, done.stderr
+    with database.read() as connection:
+        tables = inspect(connection).get_table_names("the jobs")
+        assert connection.scalar(text('SELECT count(*) FROM "the jobs".solid_queue_jobs')) == 1
+    assert {"solid_queue_jobs", "jq_operations"} <= set(tables)
+    assert rows(database, schema.jobs) == []
+    with database.write() as connection:
+        connection.execute(text('DROP SCHEMA "the jobs" CASCADE'))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"], indirect=True)
+def test_a_schema_where_there_are_none(shell: Shell, kind: str) -> None:
+    done = shell.run("--schema", "x", "queues", "list")
+    assert done.returncode == Exit.USAGE
+    assert ("name it in the URL" if kind == "mariadb" else "only PostgreSQL") in done.stderr
