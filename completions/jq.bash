@@ -6,11 +6,11 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy jobs queues processes doctor enqueue work demo completions'
-            options='-d --database --rails --env --schema --read-only --version -h --help'
+            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles jobs queues processes doctor enqueue work demo completions'
+            options='-d --database --profile --rails --env --schema --read-only --version -h --help'
             case ${2-} in
                 -d | --database | --rails) takes=file ;;
-                --env | --schema) takes=text ;;
+                --profile | --env | --schema) takes=text ;;
             esac
             ;;
         'jq init')
@@ -185,6 +185,16 @@ _jq_takes() {
                 -i | --import) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
+            esac
+            ;;
+        'jq profiles')
+            commands=list
+            options='-h --help'
+            ;;
+        'jq profiles list')
+            options='-o --output -h --help'
+            case ${2-} in
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
             esac
             ;;
         'jq jobs')

@@ -2,14 +2,14 @@
 
 # Has this command commands below it?
 function __jq_group
-    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq incidents' 'jq policy' 'jq jobs' 'jq queues' 'jq processes'
+    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq incidents' 'jq policy' 'jq profiles' 'jq jobs' 'jq queues' 'jq processes'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
 function __jq_takes
     switch $argv[1]
         case 'jq'
-            contains -- $argv[2] -d --database --rails --env --schema
+            contains -- $argv[2] -d --database --profile --rails --env --schema
         case 'jq init'
             contains -- $argv[2] -d --database
         case 'jq grants'
@@ -48,6 +48,8 @@ function __jq_takes
             contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
         case 'jq policy show'
             contains -- $argv[2] --config -i --import -o --output
+        case 'jq profiles list'
+            contains -- $argv[2] -o --output
         case 'jq jobs show'
             contains -- $argv[2] -o --output -d --database
         case 'jq queues list'
@@ -143,6 +145,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a incidents -d 'Deaths that belong tog
 complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
 complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them in quarantine.'
 complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be retried, how often.'
+complete -c jq -n '__jq_argument 1 1 jq' -a profiles -d 'Databases that jq.toml names.'
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
 complete -c jq -n '__jq_argument 1 1 jq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -152,6 +155,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, wor
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq' -l profile -r -f -d 'A database that jq.toml names. [env: JQ_PROFILE]'
 complete -c jq -n '__jq_at jq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
 complete -c jq -n '__jq_at jq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
 complete -c jq -n '__jq_at jq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
@@ -355,6 +359,12 @@ complete -c jq -n '__jq_at jq policy show' -l config -r -F -d 'The policy file. 
 complete -c jq -n '__jq_at jq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq policy show' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq profiles' -a list -d 'List the profiles of jq.toml: what jq --profile NAME would connect to.'
+complete -c jq -n '__jq_at jq profiles' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq profiles list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq profiles list' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c jq -n '__jq_at jq jobs' -s h -l help -d 'Show this message and exit.'

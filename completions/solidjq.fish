@@ -2,14 +2,14 @@
 
 # Has this command commands below it?
 function __solidjq_group
-    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq jobs' 'solidjq queues' 'solidjq processes'
+    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq profiles' 'solidjq jobs' 'solidjq queues' 'solidjq processes'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
 function __solidjq_takes
     switch $argv[1]
         case 'solidjq'
-            contains -- $argv[2] -d --database --rails --env --schema
+            contains -- $argv[2] -d --database --profile --rails --env --schema
         case 'solidjq init'
             contains -- $argv[2] -d --database
         case 'solidjq grants'
@@ -48,6 +48,8 @@ function __solidjq_takes
             contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
         case 'solidjq policy show'
             contains -- $argv[2] --config -i --import -o --output
+        case 'solidjq profiles list'
+            contains -- $argv[2] -o --output
         case 'solidjq jobs show'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq queues list'
@@ -143,6 +145,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a incidents -d 'Deaths 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank the jobs and classes that may have killed their process, and say why.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them in quarantine.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a profiles -d 'Databases that jq.toml names.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -152,6 +155,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq' -l profile -r -f -d 'A database that jq.toml names. [env: JQ_PROFILE]'
 complete -c solidjq -n '__solidjq_at solidjq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
 complete -c solidjq -n '__solidjq_at solidjq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
 complete -c solidjq -n '__solidjq_at solidjq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
@@ -355,6 +359,12 @@ complete -c solidjq -n '__solidjq_at solidjq policy show' -l config -r -F -d 'Th
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq profiles' -a list -d 'List the profiles of jq.toml: what jq --profile NAME would connect to.'
+complete -c solidjq -n '__solidjq_at solidjq profiles' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq profiles list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq profiles list' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c solidjq -n '__solidjq_at solidjq jobs' -s h -l help -d 'Show this message and exit.'

@@ -50,6 +50,7 @@ COMMANDS: dict[str, Exit] = {
     "suspects": FOUND,
     "bisect {death} --yes": REFUSED,
     "policy show": FOUND,
+    "profiles list": FOUND,
     "jobs show {retried} {held}": FOUND,
     "queues list": FOUND,
     "queues pause default": REFUSED,

@@ -35,6 +35,16 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
 @app.callback()
 def root(
     database: config.DatabaseOption = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="NAME",
+            envvar="JQ_PROFILE",
+            show_envvar=False,
+            help="A database that jq.toml names.  [env: JQ_PROFILE]",
+        ),
+    ] = None,
     rails: Annotated[
         Path | None,
         typer.Option(
@@ -85,4 +95,4 @@ def root(
 
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
-    config.remember(config.Connecting(database, rails, environment, schema, read_only))
+    config.remember(config.Connecting(profile, database, rails, environment, schema, read_only=read_only))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from solidjq.ledger import OperationView
     from solidjq.lookup import JobView
     from solidjq.processes import Process
+    from solidjq.profiles import Profile
     from solidjq.pruning import Pruned
     from solidjq.queues import Queue
     from solidjq.suspects import ClassScore, JobScore
@@ -415,6 +416,23 @@ class Setting(NamedTuple):
     key: str
     value: Any
     source: str
+
+
+def profiles() -> "Fields[Profile]":
+    """Fields of a named database."""
+    from solidjq.text import mask_secrets  # noqa: PLC0415
+
+    return Fields(
+        (
+            Column("name", lambda p: p.name, "PROFILE"),
+            Column("database", lambda p: p.database and mask_secrets(p.database), "DATABASE", wide=True),
+            Column("rails", lambda p: p.rails and str(p.rails), "RAILS", wide=True),
+            Column("env", lambda p: p.env, "ENV"),
+            Column("schema", lambda p: p.schema, "SCHEMA"),
+            Column("read_only", lambda p: p.read_only, "READ-ONLY"),
+        ),
+        lambda _: [],
+    )
 
 
 def policies() -> "Fields[Setting]":

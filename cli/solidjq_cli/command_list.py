@@ -18,6 +18,7 @@ COMMANDS = {
     "suspects": ("suspects", "Rank the jobs and classes that may have killed their process, and say why."),
     "bisect": ("bisect", "Find the killer among jobs that died together, by running halves of them in quarantine."),
     "policy": ("policy", "Which job classes may be retried, how often."),
+    "profiles": ("profiles", "Databases that jq.toml names."),
     "jobs": ("jobs", "Jobs in any state."),
     "queues": ("queues", "Queues: how full they are; pause and resume."),
     "processes": ("processes", "Supervisors, workers, dispatchers, schedulers."),

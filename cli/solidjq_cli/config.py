@@ -68,8 +68,12 @@ AliveThresholdOption = Annotated[
 
 
 class Connecting(NamedTuple):
-    """How to connect, as it stood before the command: ``jq --database URL --read-only failed list``."""
+    """How to connect, as it stood before the command: ``jq --database URL --read-only failed list``.
 
+    What stands there comes before what the profile says; a profile that is read-only stays so.
+    """
+
+    profile: str | None = None
     database: str | None = None
     rails: Path | None = None
     environment: str | None = None
@@ -86,20 +90,42 @@ def remember(connecting: Connecting) -> None:
     _connecting = connecting
 
 
+def _completed(connecting: Connecting, given: str | None) -> Connecting:
+    """Take from the profile what the command line leaves open."""
+    if connecting.profile is None:
+        return connecting
+    from solidjq import policy as files  # noqa: PLC0415
+    from solidjq import profiles  # noqa: PLC0415
+
+    profile = profiles.choose(files.find(), connecting.profile)
+    named = given is not None or connecting.database is not None or connecting.rails is not None
+    return connecting._replace(
+        database=connecting.database if named else profile.database,
+        rails=connecting.rails if named else profile.rails,
+        environment=connecting.environment or profile.env,
+        schema=connecting.schema if named or connecting.schema else profile.schema,
+        read_only=connecting.read_only or profile.read_only,
+    )
+
+
 def given_url(given: str | None) -> "str | URL | None":
     """Return the URL that the command line names, after the command or before it; not the environment's.
 
     Raises UsageError if it names two.
     """
-    url = given if given is not None else _connecting.database
-    if _connecting.rails is None:
+    return _url(_completed(_connecting, given), given)
+
+
+def _url(connecting: Connecting, given: str | None) -> "str | URL | None":
+    url = given if given is not None else connecting.database
+    if connecting.rails is None:
         return url
     from solidjq import rails  # noqa: PLC0415
     from solidjq.errors import UsageError  # noqa: PLC0415
 
     if url is not None:
         raise UsageError("--database and --rails both name a database; leave one out")
-    return rails.database_url(_connecting.rails, _connecting.environment)
+    return rails.database_url(connecting.rails, connecting.environment)
 
 
 def opened(given: str | None, *, create: bool = True) -> "Database":
@@ -128,7 +154,7 @@ def operation(
     verb: str, reason: str | None = None, *, chosen: "Mapping[str, object] | None" = None, plan: str | None = None
 ) -> "Operation":
     """Describe this command for the ledger. Raises RefusedError if the database is opened read-only."""
-    if _connecting.read_only:
+    if _completed(_connecting, None).read_only:
         from solidjq.errors import RefusedError  # noqa: PLC0415
 
         raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")

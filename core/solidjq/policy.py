@@ -119,14 +119,18 @@ def load(path: Path | None = None, *, registered: Mapping[str, tuple[str, Mappin
     chosen = find() if path is None else path
     if chosen is None:
         return Policy(registered=registered)
-    try:
-        text = chosen.read_bytes().decode()
-    except OSError as error:
-        raise UsageError(f"the policy file cannot be read: {chosen}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{chosen}: not UTF-8 text") from None
-    default, classes = parse(text, str(chosen))
+    default, classes = parse(read_text(chosen), str(chosen))
     return Policy(chosen, default, classes, registered)
+
+
+def read_text(path: Path) -> str:
+    """Read the file. Raises UsageError if that cannot be done."""
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise UsageError(f"the policy file cannot be read: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text") from None
 
 
 def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -135,61 +139,63 @@ def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, An
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{place}: not TOML: {one_line(str(error))}") from None
-    _known(document, ("default", "classes"), place, "table")
-    classes = _table(document.get("classes", {}), f"{place}: classes")
+    known_keys(document, ("default", "classes", "profiles"), place, "table")  # profiles.py reads the last
+    classes = table(document.get("classes", {}), f"{place}: classes")
     return (
-        settings(_table(document.get("default", {}), f"{place}: default"), f"{place}: default."),
+        settings(table(document.get("default", {}), f"{place}: default"), f"{place}: default."),
         {
-            name: settings(_table(table, f"{place}: classes.{_quoted(name)}"), f"{place}: classes.{_quoted(name)}.")
-            for name, table in classes.items()
+            name: settings(table(given, f"{place}: classes.{quoted(name)}"), f"{place}: classes.{quoted(name)}.")
+            for name, given in classes.items()
         },
     )
 
 
 def settings(given: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Check the keys of one table, or what ``@job`` was given; return their values. Raises UsageError."""
-    _known(given, tuple(_CHECKS), place, "key")
+    known_keys(given, tuple(_CHECKS), place, "key")
     return {key: _CHECKS[key](f"{place}{key}", value) for key, value in given.items()}
 
 
-def _known(given: Mapping[str, Any], allowed: tuple[str, ...], place: str, what: str) -> None:
+def known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], place: str, what: str) -> None:
+    """Raise UsageError, with what may have been meant, if a key is none of these."""
     for key in given:
         if key not in allowed:
             meant = get_close_matches(key, allowed, 1)
             hint = f"did you mean {meant[0]}? " if meant else ""
             raise UsageError(
-                f"{place.removesuffix('.')}: unknown {what} {_quoted(key)}; {hint}allowed: {', '.join(allowed)}"
+                f"{place.removesuffix('.')}: unknown {what} {quoted(key)}; {hint}allowed: {', '.join(allowed)}"
             )
 
 
-def _table(value: Any, place: str) -> dict[str, Any]:
+def table(value: Any, place: str) -> dict[str, Any]:
+    """Return a value that must be a table. Raises UsageError."""
     if not isinstance(value, dict):
-        raise UsageError(f"{place} is {_quoted(value)}; allowed: a table")
+        raise UsageError(f"{place} is {quoted(value)}; allowed: a table")
     return value
 
 
 def _consent(place: str, value: Any) -> Consent:
     if value not in tuple(Consent):
-        raise _wrong(place, value, ", ".join(_quoted(each.value) for each in Consent))
+        raise wrong(place, value, ", ".join(quoted(each.value) for each in Consent))
     return Consent(value)
 
 
 def _count(place: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CRASHES:
-        raise _wrong(place, value, "a whole number from 1 on")
+        raise wrong(place, value, "a whole number from 1 on")
     return value
 
 
 def _duration(place: str, value: Any) -> timedelta:
     duration = parse_duration(value) if isinstance(value, str) else None
     if duration is None or not duration:
-        raise _wrong(place, value, 'a text such as "90s", "15m", "72h", "7d"')
+        raise wrong(place, value, 'a text such as "90s", "15m", "72h", "7d"')
     return duration
 
 
 def _queue(place: str, value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
-        raise _wrong(place, value, f"a queue's name, of 1 to {MOST_CHARACTERS} characters")
+        raise wrong(place, value, f"a queue's name, of 1 to {MOST_CHARACTERS} characters")
     return value
 
 
@@ -202,11 +208,13 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _wrong(place: str, value: Any, allowed: str) -> UsageError:
-    return UsageError(f"{place} is {_quoted(value)}; allowed: {allowed}")
+def wrong(place: str, value: Any, allowed: str) -> UsageError:
+    """Say what a key may hold."""
+    return UsageError(f"{place} is {quoted(value)}; allowed: {allowed}")
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
+    """Write a value of the file as it may be printed."""
     return f'"{printable(value)}"' if isinstance(value, str) else one_line(repr(value))
 
 
