@@ -132,6 +132,10 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     Fault.NO_FILE: (NotAQueueError, "there is no SQLite file at {path}; to make a queue there, run: {init}"),
     Fault.NOT_A_DATABASE: (NotAQueueError, "{database} is not an SQLite database: {words}"),
     Fault.NO_DATABASE: (NotAQueueError, "{words}; name another database, or create this one first"),
+    Fault.NO_COLUMN: (
+        NotAQueueError,
+        "{database} is not a Solid Queue database of version 1.x ({words}); to see what it lacks, run: jq doctor tables",
+    ),
     Fault.NO_TABLE: (
         NotAQueueError,
         "{database} is not a Solid Queue database ({words}); to make it one, run: {init}",

@@ -441,6 +441,7 @@ class Fault(Enum):
     UNREACHABLE = auto()
     NO_FILE = auto()
     NO_TABLE = auto()
+    NO_COLUMN = auto()  # another version's table, or some other program's
     NO_DATABASE = auto()
     NOT_A_DATABASE = auto()
     DENIED = auto()
@@ -451,7 +452,7 @@ class Fault(Enum):
 
 _POSTGRESQL_FAULTS = {
     "42P01": Fault.NO_TABLE,
-    "42703": Fault.NO_TABLE,  # a column is missing: some other program's table
+    "42703": Fault.NO_COLUMN,
     "3D000": Fault.NO_DATABASE,
     "3F000": Fault.NO_TABLE,
     "42501": Fault.DENIED,
@@ -467,7 +468,7 @@ _MYSQL_FAULTS = {
     1044: Fault.DENIED,
     1045: Fault.DENIED,
     1049: Fault.NO_DATABASE,
-    1054: Fault.NO_TABLE,
+    1054: Fault.NO_COLUMN,
     1142: Fault.DENIED,
     1143: Fault.DENIED,
     1146: Fault.NO_TABLE,
@@ -487,8 +488,8 @@ _MYSQL_FAULTS = {
 _SQLITE_FAULTS = (
     ("unable to open database file", Fault.NO_FILE),
     ("no such table", Fault.NO_TABLE),
-    ("no such column", Fault.NO_TABLE),
-    ("has no column", Fault.NO_TABLE),
+    ("no such column", Fault.NO_COLUMN),
+    ("has no column", Fault.NO_COLUMN),
     ("file is not a database", Fault.NOT_A_DATABASE),
     ("malformed", Fault.NOT_A_DATABASE),
     ("readonly database", Fault.DENIED),

@@ -322,20 +322,34 @@ def _sqlite_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         )
 
 
+MIGRATE = "run the migrations of the Rails application's Solid Queue version; without Rails: jq init"
+
+
 def _tables_there(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    there = set(inspect(connection).get_table_names())
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names())
     for table in solid_queue.sorted_tables:
         if table.name not in there:
+            yield Finding(f"there is no table {table.name}", MIGRATE)
+            continue
+        columns = {column["name"]: column for column in inspector.get_columns(table.name)}
+        for name in table.columns.keys() - columns.keys():
             yield Finding(
-                f"there is no table {table.name}",
-                "run the migrations of the Rails application's Solid Queue version; without Rails: jq init",
+                f"{table.name} has no column {name}: its schema is older than Solid Queue 1.0, or damaged", MIGRATE
             )
+        for name in columns.keys() - table.columns.keys():
+            if not columns[name]["nullable"] and columns[name]["default"] is None:
+                yield Finding(
+                    f"{table.name} has a column {name} of its own that must be filled: jq cannot insert there",
+                    "give the column a default, or let it be NULL",
+                    Severity.WARNING,
+                )
 
 
 CHECKS = (
     Check(
         name="tables",
-        asks="Tables of Solid Queue that are missing.",
+        asks="Tables and columns of Solid Queue that are missing, and others that only their owner can fill.",
         why="What needs them fails: workers, dispatchers, or the application that enqueues.",
         fix="Run Solid Queue's migrations; without Rails: jq init.",
         looks=everywhere(_tables_there),
