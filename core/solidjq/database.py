@@ -134,7 +134,7 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     Fault.NO_DATABASE: (NotAQueueError, "{words}; name another database, or create this one first"),
     Fault.NO_COLUMN: (
         NotAQueueError,
-        "{database} is not a Solid Queue database of version 1.x ({words}); to see what it lacks, run: jq doctor tables",
+        "{database} is not a Solid Queue database of version 1.x ({words}); to see what it lacks: jq doctor tables",
     ),
     Fault.NO_TABLE: (
         NotAQueueError,

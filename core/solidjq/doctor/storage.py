@@ -334,9 +334,7 @@ def _tables_there(connection: Connection, _terms: Terms) -> Iterator[Finding]:
             continue
         columns = {column["name"]: column for column in inspector.get_columns(table.name)}
         for name in table.columns.keys() - columns.keys():
-            yield Finding(
-                f"{table.name} has no column {name}: its schema is older than Solid Queue 1.0, or damaged", MIGRATE
-            )
+            yield Finding(f"{table.name} has no column {name}: older than Solid Queue 1.0, or damaged", MIGRATE)
         for name in columns.keys() - table.columns.keys():
             if not columns[name]["nullable"] and columns[name]["default"] is None:
                 yield Finding(
