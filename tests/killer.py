@@ -30,6 +30,7 @@ assert plans
 assert retrying
 assert undoing
 
+FIRST = int(os.environ.get("JQ_TEST_FIRST", "1"))  # the step of the first kill
 STRIDE = int(os.environ.get("JQ_TEST_STRIDE", "1"))  # steps from one kill to the next
 
 
@@ -72,7 +73,7 @@ def arm(step: int) -> None:
 
 
 def main(url: str, command: list[str]) -> None:
-    for step, line in zip(itertools.count(1, STRIDE), iter(sys.stdin.readline, "")):
+    for step, line in zip(itertools.count(FIRST, STRIDE), iter(sys.stdin.readline, "")):
         child = os.fork()
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_RDWR), 1)
