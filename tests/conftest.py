@@ -166,8 +166,7 @@ def database(queue_url: URL) -> Iterator[Database]:
 @pytest.fixture
 def shell(queue_url: URL, tmp_path: Path) -> Shell:
     """Run ``jq`` as a program on this test's database."""
-    # The PostgreSQL of the tests has just come up; prune would wait a while before it took anybody for dead.
-    return Shell(spelled(queue_url), tmp_path, {"JQ_PRUNE_FORCE": "1"})
+    return Shell(spelled(queue_url), tmp_path)
 
 
 def _execute(url: URL, *statements: str) -> None:

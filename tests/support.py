@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from solidjq.retrying import Selection, retry
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.states import State
 from solidjq.verdicts import Decision, Terms, Verdict
+from zygote import AT_START, Zygote
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 EXECUTIONS = {
@@ -39,15 +41,19 @@ class Shell:
     url: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    fresh: bool = False  # each run starts a Python of its own, and imports what it needs itself
 
     def run(self, *arguments: str, stdin: str = "", url: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
+        env = self.env(url)
+        if not self.fresh and not any(name in self.environment for name in AT_START):
+            return zygote().run(list(arguments), stdin, env, self.folder, PATIENCE)
         return subprocess.run(
             [sys.executable, "-m", "solidjq_cli", *arguments],
             input=stdin,
             capture_output=True,
             text=True,
-            env=self.env(url),
+            env=env,
             cwd=self.folder,
             timeout=PATIENCE,
             check=False,
@@ -67,7 +73,14 @@ class Shell:
 
     def env(self, url: str | None = None) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in {"JQ_DATABASE_URL", "JQ_DEBUG"}}
-        return {**kept, "JQ_DATABASE_URL": self.url if url is None else url, **self.environment}
+        # The PostgreSQL of the tests has just come up; prune would wait a while before it took anybody for dead.
+        return {**kept, "JQ_PRUNE_FORCE": "1", "JQ_DATABASE_URL": self.url if url is None else url, **self.environment}
+
+
+@cache
+def zygote() -> Zygote:
+    """Return the one of this test process."""
+    return Zygote()
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:

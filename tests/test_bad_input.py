@@ -254,7 +254,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(database: Database, s
 @pytest.mark.parametrize(("driver", "scheme"), [("psycopg", "postgres"), ("pymysql", "mysql2")])
 def test_a_missing_driver_is_named(tmp_path: Path, driver: str, scheme: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{driver!r}] = None\n")
-    shell = Shell(f"{scheme}://app:{PASSWORD}@127.0.0.1:1/app", tmp_path, {"PYTHONPATH": str(tmp_path)})
+    shell = Shell(f"{scheme}://app:{PASSWORD}@127.0.0.1:1/app", tmp_path, {"PYTHONPATH": str(tmp_path)}, fresh=True)
     for done in run_each(shell, ["processes list", "work"]).values():
         assert_refused(done, 3, "driver", driver, "run: pip install")
 

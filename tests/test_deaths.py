@@ -250,7 +250,7 @@ def test_a_database_that_was_away_is_told_from_dead_processes(own_server: Any, t
     url = make_url(own_server.get_uri()).set(drivername="postgresql+psycopg")
     database = Database(url)
     initialize(database)
-    shell = Shell(spelled(url), tmp_path, {"PYTHONPATH": str(Path(__file__).parent)})
+    shell = Shell(spelled(url), tmp_path, {"PYTHONPATH": str(Path(__file__).parent), "JQ_PRUNE_FORCE": "0"})
     runtime = Runtime(database, shell)
     try:
         add_jobs(database, NewJob(class_name="hold", args=["a"]))

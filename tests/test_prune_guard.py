@@ -130,7 +130,7 @@ def test_a_process_of_this_host_that_runs_is_spared(database: Database, monkeypa
 
 @ON_SQLITE
 def test_jq_prune_spares_a_process_that_runs_and_prunes_the_others(database: Database, shell: Shell) -> None:
-    shell.environment.clear()
+    shell.environment["JQ_PRUNE_FORCE"] = "0"
     mine, dead = add_process(database, "mine", pid=os.getpid()), add_process(database, "dead")
     kept, lost = add_jobs(database, *plain_jobs(2))
     for process in (mine, dead):
@@ -154,7 +154,7 @@ def test_jq_prune_spares_a_process_that_runs_and_prunes_the_others(database: Dat
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
 def test_soon_after_the_database_came_up_nobody_is_pruned(database: Database, shell: Shell) -> None:
-    shell.environment.clear()
+    shell.environment["JQ_PRUNE_FORCE"] = "0"
     (job_id,) = add_jobs(database, *plain_jobs(1))
     process = add_process(database)
     claim_all(database, process)
