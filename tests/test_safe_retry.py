@@ -303,3 +303,18 @@ def test_the_archive_says_which_operation_and_why(database: Database) -> None:
     assert (kept["reason"], kept["filter"], kept["verdicts"]) == ("INC-7", '{"safe":true}', '{"retry":1}')
     (archived,) = rows(database, failures)
     assert (archived["operation_id"], archived["restored_by"]) == (operation.id, None)
+
+
+def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(3))
+    with database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids[:2])).values(active_job_id="one"))
+    for _ in ids:  # three deaths, each with one of them in flight
+        worker = add_process(database, f"worker-{uuid.uuid4()}")
+        claim_all(database, worker, 1)
+        silence(database, worker, 1000)
+        list(pruning.prune(database, 300))
+    with database.write() as connection:
+        connection.execute(delete(crash_table))  # as if Rails had pruned them
+    done = retry_jobs(database, ids, max_crashes=2)
+    assert [done.verdicts[job_id] for job_id in ids] == [Verdict.OVER_LIMIT, Verdict.OVER_LIMIT, Verdict.RETRY]

@@ -245,11 +245,11 @@ class _Run:
         """Decide on the failures that the page chooses, and carry it out."""
         locked = connection.scalars(page.with_for_update()).all()
         decisions = self.look(connection, locked)
-        uncounted = [
-            each.candidate.failure_id for each in decisions if each.candidate.death and not each.candidate.counted
-        ]
-        if uncounted:
+        candidates = [decision.candidate for decision in decisions]
+        if uncounted := [each.failure_id for each in candidates if each.death and not each.counted]:
             crashes.count(connection, among(failed.c.id, uncounted))
+            if len({crashes.subject_of(each.job_id, each.active_job_id) for each in candidates}) < len(candidates):
+                decisions = self.look(connection, locked)  # one job's crash may be another's earlier one
         if expected is not None:
             _compare(expected, decisions)
         moving = [decision for decision in decisions if decision.verdict.moves]
