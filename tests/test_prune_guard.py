@@ -135,7 +135,7 @@ def test_jq_prune_spares_a_process_that_runs_and_prunes_the_others(database: Dat
     kept, lost = add_jobs(database, *plain_jobs(2))
     for process in (mine, dead):
         claim_all(database, process, 1)
-        silence(database, process, 1.5)
+        silence(database, process, 3)
     at_host(database, mine, socket.gethostname())
 
     for command in (["prune", "--alive-threshold", "1", "--dry-run", "-o", "ids"], ["prune", "--alive-threshold", "1"]):

@@ -461,7 +461,7 @@ def nothing_waits(database: Database) -> bool:
 
 def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime) -> None:
     """Kill -9 worker after worker under load, retry what died, until everything has finished."""
-    ids = add_jobs(runtime.database, *(NewJob(class_name="note", args=[number]) for number in range(2000)))
+    ids = add_jobs(runtime.database, *(NewJob(class_name="note", args=[number]) for number in range(1500)))
     runtime.start("--processes", "2", "--threads", "3", heartbeat=0.1, threshold=2)
     for _ in range(3):
         pid = until(lambda: catch_with_jobs(runtime), "a worker holds jobs")
@@ -476,6 +476,6 @@ def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime) -> None:
     until(lambda: nothing_waits(runtime.database), "all jobs ended again")
     assert state_of_each(runtime.database) == dict.fromkeys(ids, State.FINISHED)
     ran = {line.removeprefix("(").split(",")[0] for line in runtime.journal()}
-    assert ran == {str(number) for number in range(2000)}
+    assert ran == {str(number) for number in range(1500)}
     code, _ = runtime.stop()
     assert code == 0

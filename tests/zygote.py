@@ -120,7 +120,8 @@ def _become(request: dict[str, object], descriptors: list[int]) -> NoReturn:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
-    sys.path[:0] = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
+    # As python -m has it: the folder that it was started in comes first, instead of this file's.
+    sys.path[0:1] = [os.getcwd(), *(part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part)]  # noqa: PTH109
     arguments = request["arguments"]
     assert isinstance(arguments, list)
     sys.argv = [str(program.__file__), *arguments]
