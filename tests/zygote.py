@@ -68,7 +68,7 @@ def serve(path: str) -> NoReturn:
     """Import everything, then become the program for whoever asks."""
     for package in ("solidjq", "solidjq.doctor", "solidjq_cli", "solidjq_cli.commands"):
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if module.name not in {"__main__", "generate"}:
+            if module.name not in {"__main__", "generate", "demo_jobs"}:  # the last registers jobs
                 importlib.import_module(f"{package}.{module.name}")
     for module_name in ("rich.table", "rich.progress", "psycopg", "pymysql", "psutil", "yaml"):
         importlib.import_module(module_name)
