@@ -52,6 +52,11 @@ def registered(database: Database) -> list[int]:
         return [process.pid for process in list_processes(connection)]
 
 
+def all_told(database: Database) -> bool:
+    with database.read() as connection:
+        return all(sample_of(process.metadata).get("term_at") for process in list_processes(connection))
+
+
 def all_silent(database: Database, threshold: float) -> bool:
     with database.read() as connection:
         return len(pruning.find_dead(connection, threshold)) == len(list_processes(connection))
@@ -158,6 +163,7 @@ def test_killed_before_it_could_stop(runtime: Runtime) -> None:
     pid = runtime.running("a")
     runtime.signal(signal.SIGTERM)
     until(lambda: sample(runtime.database, "Worker").get("term_at"), "the worker wrote down that it was told to stop")
+    until(lambda: all_told(runtime.database), "so did all that are still there")
     assert runtime.supervisor is not None
     runtime.supervisor.kill()
     kill(pid, signal.SIGKILL)

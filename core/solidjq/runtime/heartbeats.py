@@ -54,7 +54,9 @@ class Registration:
         on_gone: Callable[[], None],
         sampler: Sampler,
         supervisor_id: int | None = None,
+        patience: float = math.inf,
     ) -> None:
+        self._patience = patience  # seconds between two beats that are an outage, though no beat failed: a freeze
         self._database = database
         self._interval = interval
         self._on_gone = on_gone
@@ -104,6 +106,12 @@ class Registration:
         """The last time that beats failed: from the last that worked to the next (absent while it lasts), how many."""
         return self._beats.get("outage")
 
+    @property
+    def steady_for(self) -> float:
+        """How many seconds no beat has failed, or come later than ``patience``; 0 while one is overdue."""
+        overdue = time.time() - self._worked_at > self._patience
+        return 0.0 if overdue else time.monotonic() - self.steady_since
+
     def stopping(self) -> None:
         """Write down at once that the process was told to stop: there may be no time for the next regular beat."""
         if self._sampler.stopping_since is None:
@@ -129,6 +137,8 @@ class Registration:
                 self._failed()
                 continue
             self._beats["latency"] = round(time.time() - start, 4)
+            if start - self._worked_at > self._patience:
+                self.steady_since = time.monotonic()
             self._worked_at = start
             if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)

@@ -99,6 +99,7 @@ class Supervisor:
             metadata={},
             interval=self.config.heartbeat_interval,
             on_gone=self._on_gone,
+            patience=self.config.alive_threshold,
         )
         log.info("%s: started on %s", self._registration.name, self.database)
         self._slots = [Slot("Worker") for _ in range(self.config.processes)] + [Slot("Dispatcher")]
@@ -241,7 +242,7 @@ class Supervisor:
 
         A child of ours that runs and is silent is frozen, so running processes of this host are not spared here.
         """
-        if time.monotonic() - self._registration.steady_since < self.config.alive_threshold:
+        if self._registration.steady_for < self.config.alive_threshold:
             return False
         with self.database.read() as connection:
             doubts = find_doubts(connection, self.config.alive_threshold, hostname=None, runs=processes.ran_before)
