@@ -1,5 +1,6 @@
 """--read-only, proven on every command that there is: nothing changes, whatever the command."""
 
+import json
 import subprocess
 import sys
 from itertools import chain
@@ -116,11 +117,19 @@ def everything(database: Database) -> dict[str, object]:
     return {**found, **{table.name: rows(database, table) for table in tables}}
 
 
+@pytest.mark.parametrize("way", [["--read-only"], ["--profile", "looking"]], ids=["option", "profile"])
 def test_no_command_changes_anything(
-    database: Database, queue_url: URL, names: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    queue_url: URL,
+    names: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQ_DATABASE_URL", spelled(queue_url))
+    written = f"[profiles.looking]\ndatabase = {json.dumps(spelled(queue_url))}\nread_only = true\n"
+    Path("jq.toml").write_text(written)
     monkeypatch.setattr(config, "_connecting", config.Connecting())
     decisions = chain.from_iterable(plan(database, Selection(job_ids=[int(str(names["failed"]))])))
     assert plans.write(Path(PLAN), Terms(), decisions) == 1
@@ -133,7 +142,7 @@ def test_no_command_changes_anything(
         return opened[-1]
 
     monkeypatch.setattr(config, "opened", remembering)
-    ended = {command: run(["--read-only", *command.format(**names).split()]) for command in COMMANDS}
+    ended = {command: run([*way, *command.format(**names).split()]) for command in COMMANDS}
     for each in opened:  # a program would have ended
         each.close()
     assert everything(database) == before
@@ -187,6 +196,17 @@ def test_a_queue_in_a_schema_of_its_own(database: Database, shell: Shell) -> Non
     assert rows(database, schema.jobs) == []
     with database.write() as connection:
         connection.execute(text('DROP SCHEMA "the jobs" CASCADE'))
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_the_schema_of_a_profile(database: Database, shell: Shell) -> None:
+    with database.write() as connection:
+        connection.execute(text("CREATE SCHEMA jobs"))
+    (shell.folder / "jq.toml").write_text(f'[profiles.a]\ndatabase = {json.dumps(shell.url)}\nschema = "jobs"\n')
+    assert shell.run("--profile", "a", "init").returncode == 0
+    with database.write() as connection:
+        assert "solid_queue_jobs" in inspect(connection).get_table_names("jobs")
+        connection.execute(text("DROP SCHEMA jobs CASCADE"))
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"], indirect=True)

@@ -135,7 +135,10 @@ def opened(given: str | None, *, create: bool = True) -> "Database":
     """
     from solidjq.init import open_database  # noqa: PLC0415
 
-    return open_database(given_url(given), create=create, namespace=_connecting.schema, read_only=_connecting.read_only)
+    connecting = _completed(_connecting, given)
+    return open_database(
+        _url(connecting, given), create=create, namespace=connecting.schema, read_only=connecting.read_only
+    )
 
 
 def policy(path: Path | None, modules: list[str] | None) -> "Policy":
