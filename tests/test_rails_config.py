@@ -146,6 +146,39 @@ def test_what_only_ruby_understands_is_an_error_that_shows_it(tmp_path: Path, te
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "<%= 'hunter2'.strip %>",
+        "<%= ENV['A'] || 'hunter2||'.strip %>",
+        "<%= %q(hunter2) %>",
+        "*hunter2",
+        "!hunter2 x",
+    ],
+)
+@pytest.mark.parametrize("key", ["password", "url"])
+def test_an_error_shows_no_password(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        url(tmp_path, production(f"adapter: postgresql\n{key}: {value}"))
+    assert "***" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_presence_is_not_of_the_empty(tmp_path: Path) -> None:
+    text = production("adapter: postgresql\ndatabase: q\nhost: <%= ENV['H'].presence || 'd' %>")
+    assert url(tmp_path, text, H="") == "postgresql+psycopg://d/q"
+
+
+def test_text_like_our_own_mark_stays(tmp_path: Path) -> None:
+    assert url(tmp_path, production("adapter: postgresql\ndatabase: jq-tag-9-gat")).endswith("/jq-tag-9-gat")
+
+
+def test_merges_of_merges_are_stopped(tmp_path: Path) -> None:
+    levels = "\n".join(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
+    with pytest.raises(UsageError, match="too many merged keys"):
+        url(tmp_path, "a0: &a0 {x: 1, y: 2}\n" + levels)
+
+
 def test_aliases_of_aliases_do_no_harm(tmp_path: Path) -> None:
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
     text = "a0: &a0 [x]\n" + levels + "\n" + production("adapter: postgresql\ndatabase: q\nvariables: *a11")

@@ -14,9 +14,11 @@ import yaml
 from sqlalchemy.engine import URL
 
 from solidjq.errors import UsageError
+from solidjq.text import MASK
 from solidjq.urls import parse_url, with_rails_options
 
 MOST_BYTES = 1_000_000  # of a database.yml
+MOST_KEYS = 1000  # of one table in it, and aliases: aliases of aliases grow without end
 DEFAULT_ENVIRONMENT = "production"
 QUEUE, PRIMARY = "queue", "primary"
 
@@ -32,6 +34,8 @@ _NAMED = re.compile(rf"ENV\[\s*{_STRING.format('name')}\s*\]")
 _PLAIN = re.compile(_STRING.format("plain"))
 _JOINED = re.compile(r"Rails\.root(?:\.join\(\s*(?P<parts>[^()]*)\))?")
 _CONVERTED = re.compile(r"\.to_[is]$|\.presence$")
+_SECRET = re.compile(r"(?i)\.(?:[^.]*(?:pass|secret|key|token)[^.]*|url)$")  # of a setting: production.queue.password
+_NO_LITERAL = re.compile(r"[A-Za-z_.:(),&?\s]*")  # Rails.application.credentials.dig(:db, :password)
 
 
 def database_url(
@@ -60,6 +64,15 @@ def database_url(
     return _url({key: value for key, value in written.items() if value}, template)
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also stops where merges of merges grow without end."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_KEYS:
+            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
+
+
 class _Template:
     """A database.yml whose tags are taken out before it is read as YAML, and put back where a value is asked for."""
 
@@ -74,16 +87,18 @@ class _Template:
             raise UsageError(
                 f"cannot read {path}: {error.strerror}; --rails names a Rails application's folder"
             ) from None
-        if len(source) > MOST_BYTES or source.count(b"&") > 1000:  # noqa: PLR2004  (aliases of aliases grow without end)
+        if len(source) > MOST_BYTES or max(source.count(b"&"), source.count(b"*")) > MOST_KEYS:
             raise UsageError(f"{path} is too big to be a database.yml")
         try:
-            self._data = yaml.safe_load(_TAG.sub(self._take, source.decode("utf-8", "replace")))
+            text = _TAG.sub(self._take, source.decode("utf-8", "replace"))
+            self._data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
         except (yaml.YAMLError, RecursionError) as error:
             where = getattr(error, "problem_mark", None)
             line = "" if where is None else f", line {where.line + 1}"
-            raise UsageError(
-                f"{path}{line} is not YAML: {getattr(error, 'problem', None) or 'nested too deep'}"
-            ) from None
+            problem = getattr(error, "problem", None) or "nested too deep"
+            # What it quotes may be a password: one that begins with * is an alias, with ! a tag.
+            problem = re.sub("'.*'", MASK, problem, flags=re.DOTALL)
+            raise UsageError(f"{path}{line} is not YAML: {problem}") from None
 
     def environment(self, name: str) -> Mapping[str, Any]:
         """Return the settings of an environment."""
@@ -99,7 +114,10 @@ class _Template:
         if value is None or isinstance(value, Mapping | list):
             return None
         written = str(value).lower() if isinstance(value, bool) else str(value)
-        return _MARK.sub(lambda mark: self._value(self._tags[int(mark[1])], key), written)
+        return _MARK.sub(
+            lambda mark: self._value(self._tags[int(mark[1])], key) if int(mark[1]) < len(self._tags) else mark[0],
+            written,
+        )
 
     def _take(self, tag: re.Match[str]) -> str:
         if tag["mark"] == "#":
@@ -111,8 +129,9 @@ class _Template:
 
     def _value(self, code: str, key: str) -> str:
         for term in code.split("||"):
-            value = self._term(_CONVERTED.sub("", term.strip()), key)
-            if value is not None:
+            plain = _CONVERTED.sub("", term.strip())
+            value = self._term(plain, key)
+            if value or (value is not None and not term.strip().endswith(".presence")):
                 return value
         return ""
 
@@ -133,7 +152,8 @@ class _Template:
             parts = [_PLAIN.fullmatch(part.strip()) for part in (match["parts"] or "").split(",") if part.strip()]
             if all(parts):
                 return str(self.root.joinpath(*(_read(part, "plain") or "" for part in parts if part)))
-        raise self._ruby(f"<%= {term} %>", key)
+        shown = MASK if _SECRET.search(key) and not _NO_LITERAL.fullmatch(term) else term
+        raise self._ruby(f"<%= {shown} %>", key)
 
     def _ruby(self, code: str, where: str) -> UsageError:
         return UsageError(
