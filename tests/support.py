@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, literal, select, union_all
+from sqlalchemy import Connection, create_engine, literal, select, text, union_all
+from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, enqueue, processes, queue
 from solidjq.ledger import Operation
@@ -75,6 +76,15 @@ class Shell:
         kept = {key: value for key, value in os.environ.items() if key not in {"JQ_DATABASE_URL", "JQ_DEBUG"}}
         # The PostgreSQL of the tests has just come up; prune would wait a while before it took anybody for dead.
         return {**kept, "JQ_PRUNE_FORCE": "1", "JQ_DATABASE_URL": self.url if url is None else url, **self.environment}
+
+
+def execute(url: URL, *statements: str) -> None:
+    """Run statements as they stand, each a transaction of its own."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
 
 
 @cache

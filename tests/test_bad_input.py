@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text, update
+from sqlalchemy import update
 from sqlalchemy.engine import URL
 
 from rails import snapshot
@@ -20,7 +20,7 @@ from solidjq.schema import operations
 from solidjq.schema import processes as process_table
 from solidjq.states import State
 from solidjq.urls import EXAMPLES, spelled
-from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
+from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each
 from test_output import Bare, fail
 from test_pruning import silence
 
@@ -60,14 +60,6 @@ def assert_misused(done: Done, *words: str) -> None:
 
 def run_each(shell: Shell, commands: list[str]) -> dict[str, Done]:
     return {command: shell.run(*command.split()) for command in commands}
-
-
-def execute(url: URL, *statements: str) -> None:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
 
 
 # -- a database that is no queue

@@ -20,8 +20,7 @@ from solidjq.failures import missing_error
 from solidjq.ledger import Operation
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.states import State
-from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
-from test_bad_input import execute
+from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each, until
 from test_output import terminal
 from test_pruning import silence
 

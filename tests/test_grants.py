@@ -23,8 +23,8 @@ from solidjq.ledger import Operation
 from solidjq.states import State
 from solidjq.urls import parse_url, spelled
 from solidjq_cli.commands.grants import For
-from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
-from test_bad_input import PASSWORD, assert_refused, execute
+from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each
+from test_bad_input import PASSWORD, assert_refused
 from test_init import OURS, THEIRS, definitions
 from test_output import fail
 from test_pruning import silence

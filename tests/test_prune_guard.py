@@ -77,7 +77,7 @@ def test_a_server_tells_since_when_it_is_up(database: Database, kind: str) -> No
 
 def doubts(database: Database, threshold: float = 1000, hostname: str | None = None) -> prune_guard.Doubts:
     with database.read() as connection:
-        return prune_guard.find_doubts(connection, threshold, hostname=hostname, runs=processes.ran_before)
+        return prune_guard.find_doubts(connection, threshold, hostname=hostname)
 
 
 def at_host(database: Database, process: int, hostname: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import URL
 
 from solidjq import Database, doctor, endings, pruning
@@ -14,7 +14,7 @@ from solidjq.init import initialize
 from solidjq.processes import list_processes
 from solidjq.queues import list_queues
 from solidjq.states import State
-from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, state_of_each
+from support import add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, state_of_each
 from test_pruning import silence
 
 NAME_INDEX = "index_solid_queue_processes_on_name_and_supervisor_id"
@@ -29,14 +29,6 @@ def own(empty_url: URL) -> Iterator[Database]:
     database.close()
 
 
-def execute(database: Database, *statements: str) -> None:
-    engine = create_engine(database.url)
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
-
-
 def tables(database: Database) -> list[str]:
     (check,) = [check for check in doctor.CHECKS if check.name == "tables"]
     (result,) = doctor.examine(database, [check], Terms())
@@ -47,7 +39,7 @@ def tables(database: Database) -> list[str]:
 def test_a_later_version_may_have_more(own: Database) -> None:
     """Columns and tables that we do not know of, as a later version or the application itself may add."""
     execute(
-        own,
+        own.url,
         "ALTER TABLE solid_queue_jobs ADD COLUMN tenant varchar(20)",
         "ALTER TABLE solid_queue_ready_executions ADD COLUMN shard integer NOT NULL DEFAULT 3",
         "ALTER TABLE solid_queue_processes ADD COLUMN region varchar(20)",
@@ -78,7 +70,7 @@ def test_an_older_version_is_named_and_its_failures_can_be_read(own: Database) -
     own.transact(endings.fail, endings.held_by(worker), error_json("ValueError", "boom"))
     where = " ON solid_queue_processes" if own.url.get_backend_name() == "mysql" else ""
     execute(
-        own,
+        own.url,
         f"DROP INDEX {NAME_INDEX}{where}",
         "ALTER TABLE solid_queue_processes DROP COLUMN name",
         "DROP TABLE solid_queue_recurring_tasks",
@@ -99,7 +91,7 @@ def test_an_older_version_is_named_and_its_failures_can_be_read(own: Database) -
 
 def test_a_column_that_only_its_owner_can_fill_is_found(own: Database) -> None:
     default = " DEFAULT ''" if own.url.get_backend_name() == "sqlite" else ""
-    execute(own, f"ALTER TABLE solid_queue_jobs ADD COLUMN tenant varchar(20) NOT NULL{default}")
+    execute(own.url, f"ALTER TABLE solid_queue_jobs ADD COLUMN tenant varchar(20) NOT NULL{default}")
     found = tables(own)
     words = "solid_queue_jobs has a column tenant of its own that must be filled: jq cannot insert there"
     assert found == ([] if default else [words])

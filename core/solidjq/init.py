@@ -30,17 +30,15 @@ def open_database(
     The embedded queue is made if it is not there, unless ``create`` is False. ``namespace`` is the PostgreSQL schema
     with the tables. Raises UsageError for a malformed URL.
     """
+    # An empty one is an error: a variable that was not filled must not lead to another queue.
     given = url if url is not None else os.environ.get(ENVIRONMENT)
-    if given is not None:  # an empty one is an error: a variable that was not filled must not lead to another queue
-        found = urls.parse_url(given) if isinstance(given, str) else given
-        return Database(
-            found if namespace is None else urls.with_schema(found, namespace), name=name, read_only=read_only
-        )
     path = urls.default_path()
-    database = Database(URL.create("sqlite", database=str(path)), name=name, read_only=read_only)
+    embedded = URL.create("sqlite", database=str(path))
+    found = embedded if given is None else urls.parse_url(given) if isinstance(given, str) else given
     if namespace is not None:
-        urls.with_schema(database.url, namespace)
-    if create and not read_only and not path.exists():
+        found = urls.with_schema(found, namespace)
+    database = Database(found, name=name, read_only=read_only)
+    if given is None and create and not read_only and not path.exists():
         initialize(database)
     return database
 

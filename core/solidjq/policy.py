@@ -135,10 +135,7 @@ def read_text(path: Path) -> str:
 
 def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Check a TOML document; return the settings of ``[default]`` and of each class. Raises UsageError."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{place}: not TOML: {one_line(str(error))}") from None
+    document = parse_toml(text, place)
     known_keys(document, ("default", "classes", "profiles"), place, "table")  # profiles.py reads the last
     classes = table(document.get("classes", {}), f"{place}: classes")
     return (
@@ -148,6 +145,14 @@ def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, An
             for name, given in classes.items()
         },
     )
+
+
+def parse_toml(text: str, place: str) -> dict[str, Any]:
+    """Read a TOML document. Raises UsageError."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{place}: not TOML: {one_line(str(error))}") from None
 
 
 def settings(given: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """Named databases: the ``[profiles.NAME]`` tables of ``jq.toml``."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from solidjq.errors import UsageError
-from solidjq.policy import known_keys, quoted, read_text, table, wrong
-from solidjq.text import one_line
+from solidjq.policy import known_keys, parse_toml, quoted, read_text, table, wrong
 
 KEYS = ("database", "rails", "env", "schema", "read_only")
 
@@ -28,10 +26,7 @@ def load(path: Path) -> dict[str, Profile]:
 
     Raises UsageError, naming file, key and allowed values, for what is none.
     """
-    try:
-        document = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {one_line(str(error))}") from None
+    document = parse_toml(read_text(path), str(path))
     tables = table(document.get("profiles", {}), f"{path}: profiles")
     return {name: _profile(name, given, path) for name, given in tables.items()}
 

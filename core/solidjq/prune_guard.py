@@ -21,6 +21,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from solidjq.dialects import clock, up_since
+from solidjq.processes import ran_before
 from solidjq.schema import processes
 
 FLEET = 2  # hosts at least
@@ -46,12 +47,16 @@ class Doubts:
 
 
 def find_doubts(
-    connection: Connection, threshold: float, *, hostname: str | None, runs: Callable[[int, datetime], bool]
+    connection: Connection,
+    threshold: float,
+    *,
+    hostname: str | None = None,
+    runs: Callable[[int, datetime], bool] = ran_before,
 ) -> Doubts:
     """Ask the database what speaks against a prune with this threshold, in seconds.
 
-    ``runs`` tells of a process of this host, by pid and last heartbeat, whether it runs still (see
-    ``processes.ran_before``); with ``hostname`` None no process is looked for. JQ_PRUNE_FORCE=1 silences every doubt.
+    ``hostname`` is this host's, if its processes are to be looked for; ``runs`` tells by pid and last heartbeat whether
+    one runs still. JQ_PRUNE_FORCE=1 silences every doubt.
     """
     if os.environ.get(FORCE, "0") not in {"", "0"}:
         return Doubts()
@@ -83,7 +88,7 @@ def judge(seen: Sequence[Seen], threshold: timedelta, now: datetime, up: datetim
             f"been unable to reach it; in {_seconds(threshold - (now - up))} those that live have told so"
         )
     recent = [process for process in seen if _silence(process, now) < 2 * threshold]
-    fresh = [process for process in silent if process in recent]
+    fresh = [process for process in silent if _silence(process, now) < 2 * threshold]
     hosts = {process.hostname for process in fresh}
     if len(hosts) >= FLEET and 2 * len(fresh) > len(recent):
         last = min(_silence(process, now) for process in fresh)

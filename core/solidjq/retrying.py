@@ -26,7 +26,7 @@ from solidjq.queue import schedule
 from solidjq.schema import failed, failures, jobs, ready, scheduled
 from solidjq.suspecting import find_suspicion
 from solidjq.suspects import NO_SUSPICION, Suspicion
-from solidjq.verdicts import Candidate, Decision, Terms, Verdict, alike, decide
+from solidjq.verdicts import Candidate, Decision, Terms, Verdict, alike, decide, window_of
 
 PLAIN = Terms()
 EVERYTHING = Filter()
@@ -180,8 +180,7 @@ def _page_by_page(
 
 def _begin(connection: Connection, terms: Terms, policy: Policy, limit: int | None = None) -> "_Run":
     now = clock(connection)
-    window = policy.rule("").window if terms.window is None else timedelta(seconds=terms.window)
-    suspicion = find_suspicion(connection, now - window) if terms.safe else NO_SUSPICION
+    suspicion = find_suspicion(connection, now - window_of(terms, policy.rule(""))) if terms.safe else NO_SUSPICION
     return _Run(terms, policy, now, limit, suspicion, ledger.exists(connection))
 
 

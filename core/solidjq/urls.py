@@ -128,9 +128,8 @@ def with_schema(url: URL, schema: str) -> URL:
     if not schema or re.search(r"""["'\\\0,]""", schema):
         raise UsageError(f"{schema!r} cannot be the name of a schema here")
     path = f'"{schema}"'.replace(" ", r"\ ")
-    others = [part for part in (_one(url.query, "options") or "").split("-c") if "search_path" not in part]
-    kept = " ".join(f"-c{part.strip()}" for part in others if part.strip())
-    return url.update_query_dict({"options": f"{kept} -csearch_path={path}".strip()})
+    before = _one(url.query, "options") or ""  # of two of a name the server takes the last
+    return url.update_query_dict({"options": f"{before} -csearch_path={path}".strip()})
 
 
 def _not_a_url(text: str) -> UsageError:

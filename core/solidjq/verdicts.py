@@ -192,7 +192,7 @@ def alike(
         candidate.finished,
         candidate.limited,
         candidate.early,
-        at is None or at >= now - _window(terms, rule),
+        at is None or at >= now - window_of(terms, rule),
         at is None or oldest is None or at >= oldest,
     )
 
@@ -206,7 +206,7 @@ def _own_error(candidate: Candidate, terms: Terms, _rule: Rule, _now: datetime) 
 
 def _over_limit(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
     most = rule.max_crashes if terms.max_crashes is None else terms.max_crashes
-    window = _window(terms, rule)
+    window = window_of(terms, rule)
     counted = len(within(candidate.crashes, window, now))
     if candidate.death is None or counted < most:
         return None
@@ -214,7 +214,8 @@ def _over_limit(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -
     return Decision(candidate, Verdict.OVER_LIMIT, reason)
 
 
-def _window(terms: Terms, rule: Rule) -> timedelta:
+def window_of(terms: Terms, rule: Rule) -> timedelta:
+    """Return how far back crashes count."""
     return rule.window if terms.window is None else timedelta(seconds=terms.window)
 
 
@@ -234,7 +235,7 @@ def _suspected(candidate: Candidate, terms: Terms, rule: Rule, now: datetime, su
     """Say why the job may be the killer. Deaths with a cause from outside charge nobody."""
     if candidate.death is None:
         return None
-    charging = [c for c in within(candidate.crashes, _window(terms, rule), now) if c.key not in suspicion.outside]
+    charging = [c for c in within(candidate.crashes, window_of(terms, rule), now) if c.key not in suspicion.outside]
     processes = {crash.process for crash in charging} - {None}
     if len(processes) >= SUSPECT_AT:
         return f"it was in flight when {len(processes)} different processes died"

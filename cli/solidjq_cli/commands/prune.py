@@ -80,12 +80,12 @@ def find_doubts(database: "Database", threshold: float, *, force: bool) -> "Doub
     """Ask what speaks against a prune; nothing if it is forced."""
     import socket
 
-    from solidjq import processes, prune_guard
+    from solidjq import prune_guard
 
     if force:
         return prune_guard.Doubts()
     with database.read() as connection:
-        return prune_guard.find_doubts(connection, threshold, hostname=socket.gethostname(), runs=processes.ran_before)
+        return prune_guard.find_doubts(connection, threshold, hostname=socket.gethostname())
 
 
 def prune_all(database: "Database", threshold: float, doubts: "Doubts", operation: "Operation") -> "list[Pruned]":

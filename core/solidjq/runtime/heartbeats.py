@@ -64,7 +64,7 @@ class Registration:
         self._metadata = {"runtime": f"{RUNTIME} {__version__}", **metadata}
         self._beats: dict[str, Any] = {"interval": interval}
         self._worked_at = time.time()
-        self.steady_since = -math.inf  # of the monotonic clock: no beat has failed since
+        self._steady_since = -math.inf  # of the monotonic clock: no beat has failed since
         self._due = threading.Event()
         self._ended = False
         self._leaving = False
@@ -110,7 +110,7 @@ class Registration:
     def steady_for(self) -> float:
         """How many seconds no beat has failed, or come later than ``patience``; 0 while one is overdue."""
         overdue = time.time() - self._worked_at > self._patience
-        return 0.0 if overdue else time.monotonic() - self.steady_since
+        return 0.0 if overdue else time.monotonic() - self._steady_since
 
     def stopping(self) -> None:
         """Write down at once that the process was told to stop: there may be no time for the next regular beat."""
@@ -138,12 +138,12 @@ class Registration:
                 continue
             self._beats["latency"] = round(time.time() - start, 4)
             if start - self._worked_at > self._patience:
-                self.steady_since = time.monotonic()
+                self._steady_since = time.monotonic()
             self._worked_at = start
             if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)
                 self._beats["outage"] = {**self.outage, "to": written(time.time())}
-                self.steady_since = time.monotonic()
+                self._steady_since = time.monotonic()
             delay = self._interval
             if not alive:
                 if not self._leaving:
@@ -151,7 +151,7 @@ class Registration:
                 return
 
     def _failed(self) -> None:
-        self.steady_since = math.inf
+        self._steady_since = math.inf
         before = self.outage
         if before is None or "to" in before:
             before = {"from": written(self._worked_at), "beats": 0}

@@ -245,7 +245,7 @@ class Supervisor:
         if self._registration.steady_for < self.config.alive_threshold:
             return False
         with self.database.read() as connection:
-            doubts = find_doubts(connection, self.config.alive_threshold, hostname=None, runs=processes.ran_before)
+            doubts = find_doubts(connection, self.config.alive_threshold)
         if doubts.refusal is not None:
             log.warning("nothing is pruned: %s", doubts.refusal)
         return doubts.refusal is None
