@@ -65,7 +65,7 @@ function __jq_takes
         case 'jq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
         case 'jq work'
-            contains -- $argv[2] -i --import --queues --threads --processes --heartbeat --alive-threshold --shutdown-timeout -d --database
+            contains -- $argv[2] -i --import --queues --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database
         case 'jq demo'
             contains -- $argv[2] -d --database
         case '*'
@@ -423,6 +423,7 @@ complete -c jq -n '__jq_at jq work' -s i -l import -r -f -d 'A module with @job 
 complete -c jq -n '__jq_at jq work' -l queues -r -f -d 'Polled in this order: mailers,report* [default: *]'
 complete -c jq -n '__jq_at jq work' -l threads -r -f -d 'Jobs at once in each process.'
 complete -c jq -n '__jq_at jq work' -l processes -r -f -d 'Worker processes.'
+complete -c jq -n '__jq_at jq work' -l prefetch -r -f -d 'Claim so many more than there are threads: for short jobs.'
 complete -c jq -n '__jq_at jq work' -l heartbeat -r -f -d 'How often each process says it is alive.'
 complete -c jq -n '__jq_at jq work' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting.'
 complete -c jq -n '__jq_at jq work' -l shutdown-timeout -r -f -d 'How long running jobs may take to end.'

@@ -10,7 +10,7 @@ from solidjq import Database, NewJob, processes, pruning
 from solidjq.concurrency import Limit
 from solidjq.dialects import ago
 from solidjq.failures import Death, parse_error
-from solidjq.schema import blocked, claimed, failed, operations, semaphores
+from solidjq.schema import blocked, claimed, crashes, failed, operations, semaphores
 from solidjq.schema import processes as process_table
 from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
@@ -133,6 +133,18 @@ def test_an_exited_child_fails_its_jobs_and_loses_its_row(
     assert (error.message, error.death, error.pid) == (words, Death.EXITED, 4242)
     assert (error.exit_status, error.signal) == (status, signal)
     assert rows(database, process_table) == []
+
+
+def test_what_a_dead_child_had_not_begun_goes_back_and_counts_as_no_crash(database: Database) -> None:
+    begun, waiting, unseen = add_jobs(database, *plain_jobs(3))
+    child = add_process(database)
+    claims = {claim.job_id: claim.id for claim in claim_all(database, child)}
+    failed_ids = database.transact(
+        pruning.fail_exited, child, pid=4242, returncode=-9, not_begun=[claims[waiting], 10**9]
+    )
+    assert failed_ids == [begun, unseen]
+    assert state_of_each(database) == {begun: State.FAILED, waiting: State.READY, unseen: State.FAILED}
+    assert sorted(row["job_id"] for row in rows(database, crashes)) == [begun, unseen]
 
 
 # -- processes

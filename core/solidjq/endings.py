@@ -5,12 +5,29 @@ program, this very ending committed just before a crash), a job ends once.
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, literal, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    any_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limits, give_back
-from solidjq.dialects import among, utcnow
+from solidjq.dialects import among, array_literal, array_of, execute_hot, utcnow, writes_in_with
 from solidjq.schema import claimed, failed, jobs, ready
 
 
@@ -20,9 +37,21 @@ def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> Column
     return condition if claim_ids is None else condition & among(claimed.c.id, claim_ids)
 
 
-def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits = UNKNOWN) -> list[int]:
-    """Mark the jobs of these claims as finished. Returns the ids of the jobs that this call finished."""
-    locked = _lock(connection, claims)
+def finish(
+    connection: Connection, process_id: int, claim_ids: Collection[int] | None = None, limits: Limits = UNKNOWN
+) -> list[int]:
+    """Mark the jobs of a process's claims, or of those of them that have these ids, as finished.
+
+    Returns the ids of the jobs that this call finished.
+    """
+    if writes_in_with(connection):
+        if claim_ids is None:
+            claim_ids = connection.scalars(select(claimed.c.id).where(held_by(process_id))).all()
+        ended = execute_hot(connection, _finish_in_one, process_id=process_id, claim_ids=array_literal(claim_ids))
+        if limited := [row.job_id for row in ended if row.concurrency_key is not None]:
+            give_back(connection, limited, limits)
+        return [row.job_id for row in ended]
+    locked = _lock(connection, held_by(process_id, claim_ids))
     for batch in in_batches(locked.values()):
         connection.execute(
             update(jobs)
@@ -31,6 +60,27 @@ def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits =
         )
     _end(connection, locked, limits)
     return list(locked.values())
+
+
+def _finish_in_one() -> Select[Any]:
+    """Lock the claims in id order, remove them and mark their jobs, in one statement."""
+    of_process = claimed.c.process_id == bindparam("process_id", type_=BigInteger())
+    chosen = claimed.c.id == any_(cast(bindparam("claim_ids", type_=String()), ARRAY(BigInteger)))
+    locked = (
+        select(claimed.c.id, claimed.c.job_id)
+        .where(of_process, chosen)
+        .order_by(claimed.c.id)
+        .with_for_update()
+        .cte("locked")
+    )
+    gone = delete(claimed).where(claimed.c.id == any_(array_of(locked.c.id))).returning(claimed.c.job_id).cte("gone")
+    done = (
+        update(jobs)
+        .where(jobs.c.id == any_(array_of(locked.c.job_id)), jobs.c.finished_at.is_(None))
+        .values(finished_at=utcnow(), updated_at=utcnow())
+        .cte("done")
+    )
+    return select(gone.c.job_id, jobs.c.concurrency_key).join(jobs, jobs.c.id == gone.c.job_id).add_cte(done)
 
 
 def fail(

@@ -15,7 +15,7 @@ from solidjq.batching import BATCH
 from solidjq.concurrency import UNKNOWN, Limits
 from solidjq.database import Database
 from solidjq.dialects import ago, among
-from solidjq.endings import fail, held_by
+from solidjq.endings import fail, held_by, release
 from solidjq.failures import exit_error, missing_error, pruned_error
 from solidjq.samples import look_here, sample_of
 from solidjq.schema import claimed, processes
@@ -109,12 +109,16 @@ def fail_exited(
     returncode: int,
     limits: Limits = UNKNOWN,
     witness: Mapping[str, object] | None = None,
+    not_begun: Collection[int] = (),
 ) -> list[int]:
     """Fail what a dead child still held, with ProcessExitError, and remove its row.
 
     Solid Queue leaves the row until it is pruned; here its death is certain, and nothing more is to be learnt from it.
-    ``witness`` is what the supervisor adds to the evidence (see deaths.py).
+    ``witness`` is what the supervisor adds to the evidence (see deaths.py). The claims ``not_begun`` are innocent, and
+    their jobs go back to their queues. Returns the ids of the jobs that failed.
     """
+    if not_begun:
+        release(connection, held_by(process_id, not_begun))
     failed = fail(connection, held_by(process_id), exit_error(pid, returncode), limits)
     record_exit(connection, process_id, failed, returncode=returncode, witness=witness)
     connection.execute(delete(processes).where(processes.c.id == process_id))

@@ -11,12 +11,37 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, insert, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Integer,
+    Select,
+    Table,
+    any_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    literal,
+    select,
+    true,
+)
 
 from solidjq import activejob
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limit, Limits, acquire, block, give_back
-from solidjq.dialects import among, clock, distinct_values, insert_if_absent, utcnow
+from solidjq.dialects import (
+    among,
+    array_of,
+    clock,
+    distinct_values,
+    execute_hot,
+    insert_if_absent,
+    utcnow,
+    writes_in_with,
+)
 from solidjq.endings import make_ready
 from solidjq.errors import ProcessGoneError, UsageError
 from solidjq.schema import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
@@ -182,6 +207,7 @@ class Claim(NamedTuple):
     job_id: int
     active_job_id: str | None
     queue_name: str
+    priority: int
     class_name: str
     arguments: str | None
 
@@ -192,9 +218,15 @@ def claim(connection: Connection, process_id: int, queues: Sequence[str], limit:
     ``queues`` are names and prefixes (``mail*``), polled in the order given; ``*`` is every queue. Paused queues are
     left out. Raises ProcessGoneError if the process was pruned: it must not claim any more.
     """
+    if writes_in_with(connection) and "*" in queues:
+        rows = execute_hot(connection, _claim_from_all, process_id=process_id, most=limit)
+        if not rows:
+            raise ProcessGoneError(f"process {process_id} was pruned")
+        if not rows[0].paused:
+            claims = [Claim._make(row[1:]) for row in rows if row.id is not None]
+            return sorted(claims, key=lambda each: (each.priority, each.job_id))
     # Shared lock: a prune of this process waits for this claim and sees it, or was first and this stops here.
-    alive = select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
-    if connection.scalar(alive) is None:
+    if connection.scalar(_alive(literal(process_id))) is None:
         raise ProcessGoneError(f"process {process_id} was pruned")
     taken: list[int] = []
     for condition in _conditions(connection, queues):
@@ -221,20 +253,53 @@ def claim(connection: Connection, process_id: int, queues: Sequence[str], limit:
             break
     if not taken:
         return []
-    found = connection.execute(
-        select(
-            claimed.c.id,
-            claimed.c.job_id,
-            jobs.c.active_job_id,
-            jobs.c.queue_name,
-            jobs.c.class_name,
-            jobs.c.arguments,
-        )
-        .join(jobs, jobs.c.id == claimed.c.job_id)
-        .where(among(claimed.c.job_id, taken))
+    found = connection.execute(_claims_of(claimed).where(among(claimed.c.job_id, taken)))
+    claims_by_job = {row.job_id: Claim(*row) for row in found}
+    return [claims_by_job[job_id] for job_id in taken]
+
+
+def _alive(process_id: ColumnElement[int]) -> Select[int]:
+    return select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
+
+
+def _claims_of(taken: FromClause) -> Select[Any]:
+    """Select what a Claim holds."""
+    return select(
+        taken.c.id,
+        jobs.c.id.label("job_id"),
+        jobs.c.active_job_id,
+        jobs.c.queue_name,
+        jobs.c.priority,
+        jobs.c.class_name,
+        jobs.c.arguments,
+    ).join(jobs, jobs.c.id == taken.c.job_id)
+
+
+def _claim_from_all() -> Select[Any]:
+    """Claim from every queue in one statement, where none is paused.
+
+    It returns at least one row if the process lives: whether a queue is paused, and a claim or nothing.
+    """
+    process_id = bindparam("process_id", type_=BigInteger())
+    alive = _alive(process_id).cte("alive")
+    paused = exists().select_from(pauses)
+    picked = (
+        select(ready.c.id, ready.c.job_id)
+        .where(exists().select_from(alive), ~paused)
+        .order_by(ready.c.priority, ready.c.job_id)
+        .limit(bindparam("most", type_=Integer()))
+        .with_for_update(skip_locked=True)
+        .cte("picked")
     )
-    claims = {row.job_id: Claim(*row) for row in found}
-    return [claims[job_id] for job_id in taken]
+    gone = delete(ready).where(ready.c.id == any_(array_of(picked.c.id))).returning(ready.c.job_id).cte("gone")
+    taken = (
+        insert(claimed)
+        .from_select(["job_id", "process_id", "created_at"], select(gone.c.job_id, process_id, utcnow()))
+        .returning(claimed.c.id, claimed.c.job_id)
+        .cte("taken")
+    )
+    claims = _claims_of(taken).subquery("claims")
+    return select(paused.label("paused"), claims).select_from(alive.outerjoin(claims, true()))
 
 
 def _conditions(connection: Connection, queues: Sequence[str]) -> list[tuple[ColumnElement[bool], ...]]:

@@ -28,6 +28,16 @@ def work(
         int, typer.Option("--threads", metavar="N", min=1, max=1000, help="Jobs at once in each process.")
     ] = 3,
     processes: Annotated[int, typer.Option("--processes", metavar="N", min=1, max=1000, help="Worker processes.")] = 1,
+    prefetch: Annotated[
+        int,
+        typer.Option(
+            "--prefetch",
+            metavar="N",
+            min=0,
+            max=10_000,
+            help="Claim so many more than there are threads: for short jobs.",
+        ),
+    ] = 0,
     heartbeat: Annotated[
         float, config.seconds("--heartbeat", least=0.01, text="How often each process says it is alive.")
     ] = 60,
@@ -42,7 +52,8 @@ def work(
 
     SIGTERM or Ctrl-C: stop claiming, let running jobs end within the shutdown timeout, put the others back into their
     queues. A second one, or SIGQUIT: put them back at once. A worker that dies is replaced, and the jobs it held fail
-    with ProcessExitError. Only functions registered with @job ever run.
+    with ProcessExitError, but for those that had not begun: these go back to their queues. Only functions registered
+    with @job ever run.
 
     Give whatever stops this program (systemd, Kubernetes) at least 10 seconds more than the shutdown timeout.
 
@@ -74,6 +85,7 @@ def work(
             imports=tuple(modules or ()),
             queues=ALL_QUEUES if queues is None else parse_queues(queues),
             threads=threads,
+            prefetch=prefetch,
             processes=processes,
             heartbeat_interval=heartbeat,
             alive_threshold=alive_threshold,

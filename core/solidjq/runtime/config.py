@@ -15,6 +15,7 @@ class Config:
     imports: tuple[str, ...] = ()
     queues: tuple[str, ...] = ("*",)
     threads: int = 3
+    prefetch: int = 0  # jobs claimed beyond one a thread
     processes: int = 1
     worker_polling_interval: float = 0.1
     dispatcher_polling_interval: float = 1.0
@@ -34,6 +35,7 @@ class ChildConfig:
     supervisor_id: int
     config: Config
     last_words: int | None = None  # a file descriptor for the stack of a crash
+    hands: int | None = None  # another, for what it has in hand (see hands.py)
 
     def to_json(self) -> str:
         """Write it for ``from_json``."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
@@ -22,6 +22,7 @@ from solidjq.init import ENVIRONMENT
 from solidjq.prune_guard import find_doubts
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.config import ChildConfig, Config
+from solidjq.runtime.hands import not_begun
 from solidjq.runtime.heartbeats import Registration, process_name
 from solidjq.runtime.samples import PEAK_UNIT, Sampler
 from solidjq.runtime.wakeup import Wakeup
@@ -51,6 +52,7 @@ class Slot:
     seen: bool = False  # its row in the database was seen
     killed: bool = False  # by us, since it would not stop
     last_words: IO[bytes] | None = None  # where faulthandler writes
+    hands: IO[bytes] | None = None  # what it had in hand (see hands.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Report:
     returncode: int
     release: bool  # we killed it ourselves: its jobs are innocent
     witness: Mapping[str, object] = field(default_factory=dict)  # what we saw, as evidence
+    not_begun: Sequence[int] = ()  # claims whose jobs cannot have killed it
 
 
 @dataclass
@@ -127,12 +130,14 @@ class Supervisor:
             slot.seen = slot.killed = False
             slot.generation += 1
             slot.started = time.monotonic()
-            slot.last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed when the child is reaped)
+            # Both are closed when the child is reaped.
+            slot.last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            slot.hands = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
             slot.process = subprocess.Popen(  # noqa: S603  (our own program)
                 [sys.executable, "-P", "-m", "solidjq.runtime.child", slot.name],
                 stdin=subprocess.PIPE,
                 bufsize=0,
-                pass_fds=[slot.last_words.fileno()],
+                pass_fds=[slot.last_words.fileno(), slot.hands.fileno()],
                 env={**os.environ, ENVIRONMENT: self.config.database_url},
             )
             told = ChildConfig(
@@ -141,6 +146,7 @@ class Supervisor:
                 supervisor_id=self._registration.id,
                 config=self.config,
                 last_words=slot.last_words.fileno(),
+                hands=slot.hands.fileno(),
             ).to_json()
             with suppress(BrokenPipeError):  # it is dead already, and will be reaped
                 _lifeline(slot.process).write(told.encode() + b"\n")
@@ -158,7 +164,8 @@ class Supervisor:
             died = True
             _lifeline(slot.process).close()
             slot.process = None
-            self._reports.append(Report(slot.name, pid, returncode, slot.killed, self._witness(slot, usage)))
+            witness = self._witness(slot, usage)
+            self._reports.append(Report(slot.name, pid, returncode, slot.killed, witness, _not_begun(slot)))
             if returncode == EXIT_CANNOT_IMPORT and slot.generation == 1:
                 self._cannot_import = True
             slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH else 0
@@ -315,8 +322,21 @@ def _settle(connection: Connection, report: Report, supervisor_id: int) -> list[
         pruning.record_exit(connection, process_id, returncode=report.returncode, witness=report.witness)
         return processes.deregister(connection, process_id)
     return pruning.fail_exited(
-        connection, process_id, pid=report.pid, returncode=report.returncode, witness=report.witness
+        connection,
+        process_id,
+        pid=report.pid,
+        returncode=report.returncode,
+        witness=report.witness,
+        not_begun=report.not_begun,
     )
+
+
+def _not_begun(slot: Slot) -> list[int]:
+    if slot.hands is None:
+        return []
+    with slot.hands as hands:
+        slot.hands = None
+        return not_begun(hands)
 
 
 def _reap(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:

@@ -3,6 +3,9 @@
 import logging
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NoReturn
 
@@ -10,132 +13,170 @@ from sqlalchemy import Connection
 
 from solidjq import endings, queue
 from solidjq.concurrency import Limits
-from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, ProcessGoneError
+from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, ProcessGoneError, SolidJQError
 from solidjq.failures import error_json
 from solidjq.queue import Claim
 from solidjq.runtime import registry
 from solidjq.runtime.child import Child, Stop
+from solidjq.runtime.hands import Hands
 from solidjq.runtime.performing import perform
 
 log = logging.getLogger("solidjq")
 
 MOST_ENDINGS = 500  # in one transaction
 FLUSH_TIMEOUT = 2.0  # seconds that a leaving worker gives to the endings of jobs that are over
+RETRY_INTERVAL = 0.2  # seconds, while it leaves, to the next attempt to end them
+
+Ending = tuple[Claim, str | None]  # and its error
 
 
 class Worker(Child):
-    """``threads`` job threads, one thread that ends claims, one that beats; the main thread claims.
+    """``threads`` job threads, and one that beats; the main thread claims jobs and ends their claims.
 
-    Whatever endings came in while the last ones were committed are committed together. A job counts as ended only
-    then: a crash before leaves it claimed, and its thread's slot is not filled again before.
+    It does both in one transaction: whatever ended while the last one was under way ends in the next, and as many are
+    claimed anew. A job counts as ended only with that commit: a crash before leaves it claimed, and its place is not
+    filled again before. With ``prefetch`` so many more are in hand than there are threads.
     """
 
     @property
     def metadata(self) -> dict[str, object]:
         """Return what Solid Queue's own worker tells."""
-        return {
+        told: dict[str, object] = {
             "polling_interval": self.config.worker_polling_interval,
             "queues": ",".join(self.config.queues),
             "thread_pool_size": self.config.threads,
         }
+        return {**told, "prefetch": self.config.prefetch} if self.config.prefetch else told
 
     def start(self) -> None:
         """Start the threads. All are daemons: a job that never returns must not keep the process alive."""
         self._limits: Limits = registry.limits()
+        self._places = self.config.threads + self.config.prefetch
+        self._hands = Hands(self._places, self._child_config.hands)
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
-        self._ended: SimpleQueue[tuple[Claim, str | None]] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._in_hand: set[int] = set()  # claims whose end is not committed
-        self._unwritten: set[int] = set()  # those of them whose job is over
+        self._ended: deque[Ending] = deque()
+        self._sleeping = False
         for number in range(self.config.threads):
             threading.Thread(target=self._work, name=f"job-{number}", daemon=True).start()
-        threading.Thread(target=self._end, name="endings", daemon=True).start()
 
     def step(self) -> float:
-        """Claim as many jobs as threads are free."""
-        free = self.config.threads - len(self._in_hand)
-        if not free:
-            return self.config.heartbeat_interval  # an ending wakes us
-        try:
-            claims = self.database.transact(queue.claim, self.registration.id, self.config.queues, free)
-        except ProcessGoneError:
-            self.leave_pruned()
-        with self._lock:
-            self._in_hand.update(claim.id for claim in claims)
-        for claim in claims:
-            self._inbox.put(claim)
-        return self.config.worker_polling_interval
+        """End what is over, and claim as many jobs as there are places free."""
+        self._sleeping = False
+        over = min(len(self._ended), MOST_ENDINGS)
+        free = self._places - len(self._hands) + over
+        # Half of what is fetched ahead at a time: one by one would be a transaction for each job.
+        wanted = free if free > self.config.prefetch // 2 or self._inbox.empty() else 0
+        if wanted or over:
+            self._exchange(over, wanted)
+        return self._pause(self.config.worker_polling_interval)
 
     def drain(self) -> None:
-        """Let running jobs finish within the shutdown timeout, unless it must be now."""
+        """Put back what has not begun, and let running jobs end within the shutdown timeout, unless it must be now."""
+        waiting: list[Claim] = []
+        with suppress(Empty):
+            while True:
+                waiting.append(self._inbox.get_nowait())
         deadline = time.monotonic() + self.config.shutdown_timeout
-        while self._in_hand and self.stop_requested() < Stop.NOW and time.monotonic() < deadline:
-            self.wakeup.wait_until(deadline)
+        while len(self._hands) and self.stop_requested() < Stop.NOW and time.monotonic() < deadline:
+            waiting = self._leave_some(waiting, deadline)
         # What is over must not run again only because we were too quick to leave.
         deadline = time.monotonic() + FLUSH_TIMEOUT
-        while self._unwritten and time.monotonic() < deadline:
-            self.wakeup.wait_until(deadline)
+        while self._ended and time.monotonic() < deadline:
+            waiting = self._leave_some(waiting, deadline)
+
+    def _leave_some(self, waiting: list[Claim], deadline: float) -> list[Claim]:
+        """End what is over and release these claims, else sleep until a job is over; return the claims still held."""
+        self._sleeping = False
+        if not self._ended and not waiting:
+            self.wakeup.wait(self._pause(deadline - time.monotonic()))
+            return []
+        try:
+            self._exchange(min(len(self._ended), MOST_ENDINGS), released=waiting)
+        except SolidJQError as error:
+            log.warning("%s: %s", self.name, error)
+            self.wakeup.wait(RETRY_INTERVAL)
+            return waiting
+        return []
+
+    def _pause(self, seconds: float) -> float:
+        """Return how long to sleep; from here on the end of a job ends it."""
+        self._sleeping = True
+        return 0.0 if self._ended else seconds
 
     def _work(self) -> NoReturn:
         while True:
             claim = self._inbox.get()
+            self._hands.begin(claim.id)
             self.sampler.begin(claim.job_id, claim.class_name)
             error = perform(claim)
             self.sampler.end(claim.job_id)
-            with self._lock:
-                self._unwritten.add(claim.id)
-            self._ended.put((claim, error))
+            self._ended.append((claim, error))
+            if self._sleeping:
+                self._sleeping = False
+                self.wakeup.wake()
 
-    def _end(self) -> NoReturn:
-        while True:
-            batch = [self._ended.get()]
-            try:
-                while len(batch) < MOST_ENDINGS:
-                    batch.append(self._ended.get_nowait())
-            except Empty:
-                pass
-            self._commit(batch)
-            ids = {claim.id for claim, _ in batch}
-            with self._lock:
-                self._in_hand -= ids
-                self._unwritten -= ids
-            self.wakeup.wake()
-
-    def _commit(self, batch: list[tuple[Claim, str | None]]) -> None:
-        """End these claims, however long the database is away."""
-        delay = 0.1
-        while True:
-            try:
-                self.database.transact(_end_claims, self.registration.id, batch, self._limits)
-            except (DatabaseUnreachableError, ConflictError) as error:
-                log.warning("%s: %d endings wait: %s", self.name, len(batch), error)
-                time.sleep(delay)
-                delay = min(delay * 2, 5.0)
-            except DatabaseError as error:
-                self._commit_one_by_one(batch, error)
-                return
-            else:
-                return
-
-    def _commit_one_by_one(self, batch: list[tuple[Claim, str | None]], reason: DatabaseError) -> None:
-        """Find the one ending that the database does not take, and fail its job in words that it does take."""
-        if len(batch) > 1:
-            for ending in batch:
-                self._commit([ending])
-            return
-        ((claim, _),) = batch
-        log.error("%s: the end of job %d cannot be written: %s", self.name, claim.job_id, reason)
-        plain = error_json("solidjq.errors.DatabaseError", "the job ended, but the database refused to record how")
+    def _exchange(self, over: int, wanted: int = 0, released: Sequence[Claim] = ()) -> None:
+        """End so many of the jobs that are over, release these, and claim so many others."""
+        batch = [self._ended.popleft() for _ in range(over)]
         try:
-            self.database.transact(_end_claims, self.registration.id, [(claim, plain)], self._limits)
+            claims = self._transact(batch, wanted, released)
         except DatabaseError as error:
-            log.error("%s: job %d stays claimed: %s", self.name, claim.job_id, error)  # noqa: TRY400
+            if not batch or isinstance(error, DatabaseUnreachableError | ConflictError):
+                self._ended.extendleft(reversed(batch))
+                raise
+            self._end_one_by_one(batch, error)
+            return
+        for claim in (*(claim for claim, _ in batch), *released):
+            self._hands.let_go(claim.id)
+        for claim in claims:
+            self._hands.take(claim.id)
+        for claim in claims:
+            self._inbox.put(claim)
+
+    def _transact(self, batch: Sequence[Ending], wanted: int = 0, released: Sequence[Claim] = ()) -> list[Claim]:
+        try:
+            return self.database.transact(
+                _exchange, self.registration.id, batch, released, self._limits, self.config.queues, wanted
+            )
+        except ProcessGoneError:
+            self.leave_pruned()
+
+    def _end_one_by_one(self, batch: Sequence[Ending], reason: DatabaseError) -> None:
+        """Find the one ending that the database does not take, and fail its job in words that it does take."""
+        for number, (claim, error) in enumerate(batch):
+            try:
+                try:
+                    self._transact([(claim, error)])
+                except (DatabaseUnreachableError, ConflictError):
+                    raise
+                except DatabaseError:
+                    log.error("%s: the end of job %d cannot be written: %s", self.name, claim.job_id, reason)  # noqa: TRY400
+                    plain = "the job ended, but the database refused to record how"
+                    self._transact([(claim, error_json("solidjq.errors.DatabaseError", plain))])
+            except (DatabaseUnreachableError, ConflictError):
+                self._ended.extendleft(reversed(batch[number:]))
+                raise
+            except DatabaseError as failure:
+                log.error("%s: job %d stays claimed: %s", self.name, claim.job_id, failure)  # noqa: TRY400
+            self._hands.let_go(claim.id)
 
 
-def _end_claims(connection: Connection, process_id: int, batch: list[tuple[Claim, str | None]], limits: Limits) -> None:
+def _exchange(
+    connection: Connection,
+    process_id: int,
+    batch: Sequence[Ending],
+    released: Sequence[Claim],
+    limits: Limits,
+    queues: Sequence[str],
+    wanted: int,
+) -> list[Claim]:
     finished = [claim.id for claim, error in batch if error is None]
     failed = {claim.id: error for claim, error in batch if error is not None}
     if finished:
-        endings.finish(connection, endings.held_by(process_id, finished), limits)
+        endings.finish(connection, process_id, finished, limits)
     if failed:
         endings.fail(connection, endings.held_by(process_id, failed), failed, limits)
+    if released:
+        endings.release(connection, endings.held_by(process_id, [claim.id for claim in released]))
+    # Last: what an ending has let go may be claimed at once.
+    return queue.claim(connection, process_id, queues, wanted) if wanted else []
