@@ -1,6 +1,7 @@
 """Dead processes and orphaned claims."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -25,7 +26,7 @@ def silence(database: Database, process: int, seconds: float) -> None:
         connection.execute(beat.values(last_heartbeat_at=ago(seconds)))
 
 
-def prune(database: Database, **settings: int) -> list[pruning.Pruned]:
+def prune(database: Database, **settings: Sequence[int]) -> list[pruning.Pruned]:
     return list(pruning.prune(database, THRESHOLD, **settings))
 
 
@@ -58,10 +59,12 @@ def test_the_jobs_of_a_dead_process_fail_in_solid_queues_words(database: Databas
     assert state_of_each(database) == {held: State.FAILED, other: State.CLAIMED}
 
 
-def test_a_prune_spares_the_process_that_prunes(database: Database) -> None:
-    supervisor = add_process(database, "supervisor", kind="Supervisor(spawn)")
-    silence(database, supervisor, THRESHOLD * 2)
-    assert prune(database, sparing=[supervisor]) == []
+def test_a_prune_takes_only_those_that_are_named(database: Database) -> None:
+    named, other, alive = (add_process(database, name) for name in ("named", "other", "alive"))
+    silence(database, named, THRESHOLD * 2)
+    silence(database, other, THRESHOLD * 2)
+    assert prune(database, only=[]) == []
+    assert [process.process_id for process in prune(database, only=[named, alive])] == [named]
 
 
 def test_finding_the_dead_changes_nothing(database: Database) -> None:

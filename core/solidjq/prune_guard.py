@@ -2,19 +2,22 @@
 
 A process is dead when its heartbeat is older than the threshold. That is right unless nobody could beat: the database
 or the network was away. Whoever prunes first after that would fail the jobs of a whole fleet that is well. What tells
-one from the other is time: a process that lives beats again within seconds, a dead one never. So what is doubtful is
-only put off: a little later the same command goes ahead by itself, and a line in cron needs no person.
+one from the other is time: a process that lives beats again soon, a dead one never. So what is doubtful is only put
+off: a little later the same command goes ahead by itself, and a line in cron needs no person.
 
 - The database came up less than a threshold ago. Nobody had the time to be silent for a threshold since then.
 - Several hosts fell silent together, and most of the fleet with them, less than two thresholds ago. One host may die
   with all its processes; several at once are rather cut off. After two thresholds they are taken for dead.
+- Several processes look dead that did not at an earlier look. However long they have been silent: if this is the first
+  look after the network came back, they have not had the time to say so. They are looked at again, half a threshold
+  later. If any of them has beaten by then, they were cut off, and for the others it begins anew.
 - A process of this host has its pid still, and had it before its last heartbeat. It is stopped, or hangs, or cannot
   reach the database; in any case it may be running its jobs. Only this process is spared.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -25,6 +28,8 @@ from solidjq.processes import ran_before
 from solidjq.schema import processes
 
 FLEET = 2  # hosts at least
+MASS = 2  # processes at least; one alone may die at any time
+PAUSE = 0.5  # thresholds between two looks: a threshold is at least two heartbeats
 FORCE = "JQ_PRUNE_FORCE"
 
 
@@ -38,52 +43,66 @@ class Seen(NamedTuple):
     last_heartbeat_at: datetime | None
 
 
+Beats = Mapping[int, datetime | None]  # the last of each process, by its id
+
+
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """What speaks against a prune: against all of it, or against single processes, by their ids."""
+    """What one look at the processes finds: who may be pruned, and what speaks against the others. By their ids."""
 
-    refusal: str | None = None
-    alive: Mapping[int, str] = field(default_factory=dict)
+    dead: frozenset[int] = frozenset()
+    unsure: frozenset[int] = frozenset()  # look again, PAUSE thresholds later
+    refusal: str | None = None  # against all; then nobody is in ``dead``
+    alive: Mapping[int, str] = field(default_factory=dict)  # spared, and why
+    silent: Beats = field(default_factory=dict)  # who looked dead, and their last heartbeats
+
+
+NOBODY = Doubts()
 
 
 def find_doubts(
     connection: Connection,
     threshold: float,
     *,
+    before: Doubts = NOBODY,
     hostname: str | None = None,
     runs: Callable[[int, datetime], bool] = ran_before,
+    force: bool = False,
 ) -> Doubts:
-    """Ask the database what speaks against a prune with this threshold, in seconds.
+    """Ask the database who is dead by this threshold, in seconds, and what speaks against it.
 
-    ``hostname`` is this host's, if its processes are to be looked for; ``runs`` tells by pid and last heartbeat whether
-    one runs still. JQ_PRUNE_FORCE=1 silences every doubt.
+    ``before`` is what an earlier look found. ``hostname`` is this host's, if its processes are to be looked for;
+    ``runs`` tells by pid and last heartbeat whether one runs still. ``force``, or JQ_PRUNE_FORCE=1, silences every
+    doubt.
     """
-    if os.environ.get(FORCE, "0") not in {"", "0"}:
-        return Doubts()
-    now = clock(connection)
+    now, span = clock(connection), timedelta(seconds=threshold)
     columns = (processes.c[name] for name in Seen._fields)
     seen = [Seen(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
-    doubts = judge(seen, timedelta(seconds=threshold), now, up_since(connection))
-    if doubts.refusal is not None:
-        return doubts
+    silent = _silent(seen, span, now)
+    if force or os.environ.get(FORCE, "0") not in {"", "0"}:
+        return Doubts(dead=frozenset(process.id for process in silent))
+    refusal = judge(seen, span, now, up_since(connection))
+    if refusal is not None:
+        return Doubts(refusal=refusal, silent=_beats(silent))
     alive = {
         process.id: f"pid {process.pid} of this host, {process.name}, still runs, though its heartbeat stopped"
-        for process in _silent(seen, timedelta(seconds=threshold), now)
+        for process in silent
         if process.hostname == hostname
         and process.last_heartbeat_at is not None
         and runs(process.pid, process.last_heartbeat_at)
     }
-    return Doubts(alive=alive)
+    found = compare(before.silent, _beats(process for process in silent if process.id not in alive), _beats(seen))
+    return replace(found, alive=alive)
 
 
-def judge(seen: Sequence[Seen], threshold: timedelta, now: datetime, up: datetime | None) -> Doubts:
-    """Say whether anything speaks against a prune of all processes that look dead.
+def judge(seen: Sequence[Seen], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:
+    """Say what speaks against a prune of all processes that look dead, at a single look; None if nothing does.
 
     ``up`` is when the database came up, None if it is always there.
     """
     silent = _silent(seen, threshold, now)
     if silent and up is not None and now - up < threshold:
-        return Doubts(
+        return (
             f"the database came up {_seconds(now - up)} ago, and {len(silent)} of {len(seen)} processes may only have "
             f"been unable to reach it; in {_seconds(threshold - (now - up))} those that live have told so"
         )
@@ -92,15 +111,36 @@ def judge(seen: Sequence[Seen], threshold: timedelta, now: datetime, up: datetim
     hosts = {process.hostname for process in fresh}
     if len(hosts) >= FLEET and 2 * len(fresh) > len(recent):
         last = min(_silence(process, now) for process in fresh)
-        return Doubts(
+        return (
             f"{len(fresh)} of {len(recent)} processes on {len(hosts)} hosts look dead at once, rather cut off from the "
             f"database; if they stay silent, they count as dead in {_seconds(2 * threshold - last)}"
         )
-    return Doubts()
+    return None
+
+
+def compare(before: Beats, silent: Beats, beats: Beats) -> Doubts:
+    """Compare who looks dead with who looked dead at an earlier look; ``beats`` are those of all processes now.
+
+    Dead is who has been silent since before that look, and who fell silent after it alone.
+    """
+    back = sum(process in beats and beats[process] != beat for process, beat in before.items())
+    if back and silent:
+        refusal = (
+            f"{back} of {len(before)} processes that looked dead have sent a heartbeat since: they were cut off from "
+            f"the database, and {len(silent)} others may still be"
+        )
+        return Doubts(refusal=refusal, silent=silent)
+    new = frozenset(process for process, beat in silent.items() if before.get(process) != beat)
+    unsure = new if len(new) >= MASS else frozenset()
+    return Doubts(dead=frozenset(silent) - unsure, unsure=unsure, silent=silent)
 
 
 def _silent(seen: Sequence[Seen], threshold: timedelta, now: datetime) -> list[Seen]:
     return [process for process in seen if process.last_heartbeat_at and _silence(process, now) >= threshold]
+
+
+def _beats(seen: Iterable[Seen]) -> Beats:
+    return {process.id: process.last_heartbeat_at for process in seen}
 
 
 def _silence(process: Seen, now: datetime) -> timedelta:

@@ -52,7 +52,7 @@ def prune(
     database: Database,
     threshold: float,
     *,
-    sparing: Collection[int] = (),
+    only: Collection[int] | None = None,
     limits: Limits = UNKNOWN,
     record: Record | None = None,
     witness: Mapping[str, object] | None = None,
@@ -60,25 +60,26 @@ def prune(
     """Prune every process whose last heartbeat is ``threshold`` seconds old or older by the database's clock.
 
     One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
-    prune at once; each process is pruned by one of them. ``sparing`` names processes that are left alone. ``witness``
-    is what the pruning program adds to the evidence of each death (see deaths.py). It does not doubt that the silent
-    are dead: ask ``prune_guard`` before.
+    prune at once; each process is pruned by one of them, and none that has beaten meanwhile: its row is asked again
+    under its lock. It does not doubt otherwise that the silent are dead: ask ``prune_guard`` before, and name those
+    that it finds dead in ``only``. ``witness`` is what the pruning program adds to the evidence of each death (see
+    deaths.py).
     """
-    while pruned := database.transact(_prune_one, threshold, sparing, limits, record, witness or {}):
+    while pruned := database.transact(_prune_one, threshold, only, limits, record, witness or {}):
         yield pruned
 
 
 def _prune_one(
     connection: Connection,
     threshold: float,
-    sparing: Collection[int],
+    only: Collection[int] | None,
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
 ) -> Pruned | None:
     query = _dead(threshold).limit(1).with_for_update(skip_locked=True)
-    if sparing:
-        query = query.where(~among(processes.c.id, sparing))
+    if only is not None:
+        query = query.where(among(processes.c.id, only))
     row = connection.execute(query).one_or_none()
     if row is None:
         return None

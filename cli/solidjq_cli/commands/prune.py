@@ -45,8 +45,9 @@ def prune(
     at all fail with ProcessMissingError. Any number of prunes may run at once.
 
     Nothing is pruned, with exit code 5, while the silent may be alive: the database came up less than a threshold ago,
-    or several hosts fell silent together. A little later the same command goes ahead. A process of this host that still
-    runs is spared.
+    or several hosts fell silent together. A little later the same command goes ahead. Where several processes look
+    dead, it waits for half a threshold and looks again: those that live have beaten by then. A process of this host
+    that still runs is spared.
 
     -o ids prints the ids of the jobs that failed.
 
@@ -59,33 +60,63 @@ def prune(
     from solidjq.errors import RefusedError
 
     opened = config.opened(database)
-    doubts = find_doubts(opened, alive_threshold, force=force)
-    if doubts.refusal is not None and not dry_run:
-        raise RefusedError(f"nothing was pruned: {doubts.refusal}; --force prunes at once")
     # All of it first: a broken pipe or a full disk must not stop a prune half-way.
     if dry_run:
+        doubts = find_doubts(opened, alive_threshold, force=force)
         found = _find(opened, alive_threshold)
         found = [process for process in found if process.process_id not in doubts.alive]
     else:
+        doubts = settle_doubts(opened, alive_threshold, force=force, quiet=quiet)
+        if doubts.refusal is not None:
+            raise RefusedError(f"nothing was pruned: {doubts.refusal}; --force prunes at once")
         found = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))
     if not quiet:
         records(found, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
         _tell(found, dry_run=dry_run)
     if doubts.refusal is not None:
         note(f"would be refused: {doubts.refusal}")
+    if dry_run and doubts.unsure:
+        note(f"would wait {_pause(alive_threshold):g} s and look again, whether any of them lives")
     refuse_alive(doubts)
 
 
-def find_doubts(database: "Database", threshold: float, *, force: bool) -> "Doubts":
-    """Ask what speaks against a prune; nothing if it is forced."""
+def find_doubts(database: "Database", threshold: float, *, force: bool, before: "Doubts | None" = None) -> "Doubts":
+    """Ask who is dead, and what speaks against it; nothing does if it is forced."""
     import socket
 
     from solidjq import prune_guard
 
-    if force:
-        return prune_guard.Doubts()
     with database.read() as connection:
-        return prune_guard.find_doubts(connection, threshold, hostname=socket.gethostname())
+        return prune_guard.find_doubts(
+            connection,
+            threshold,
+            before=before or prune_guard.NOBODY,
+            hostname=socket.gethostname(),
+            force=force,
+        )
+
+
+def settle_doubts(database: "Database", threshold: float, *, force: bool, quiet: bool) -> "Doubts":
+    """Ask the same, and again after a while as long as the first look is not enough for somebody."""
+    import time
+
+    doubts = find_doubts(database, threshold, force=force)
+    while doubts.unsure:
+        if not quiet:
+            note(
+                f"{len(doubts.unsure)} processes look dead; looking again in {_pause(threshold):g} s, whether any of "
+                "them lives (--force prunes at once)"
+            )
+        database.close()  # no connection is kept from others meanwhile
+        time.sleep(_pause(threshold))
+        doubts = find_doubts(database, threshold, force=force, before=doubts)
+    return doubts
+
+
+def _pause(threshold: float) -> float:
+    from solidjq.prune_guard import PAUSE
+
+    return threshold * PAUSE
 
 
 def prune_all(database: "Database", threshold: float, doubts: "Doubts", operation: "Operation") -> "list[Pruned]":
@@ -93,7 +124,7 @@ def prune_all(database: "Database", threshold: float, doubts: "Doubts", operatio
     from solidjq import crashes, pruning
 
     record = operation.record_if_kept
-    pruned = list(pruning.prune(database, threshold, sparing=list(doubts.alive), record=record))
+    pruned = list(pruning.prune(database, threshold, only=doubts.dead, record=record))
     orphans = pruning.fail_orphans(database, record=record)
     crashes.count_all(database)
     return [*pruned, *_missing(orphans)]

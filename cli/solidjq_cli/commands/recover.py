@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from solidjq_cli import config, moving
-from solidjq_cli.commands.prune import ForceOption, find_doubts, prune_all, refuse_alive
+from solidjq_cli.commands.prune import ForceOption, prune_all, refuse_alive, settle_doubts
 from solidjq_cli.commands.retry import LimitOption
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
@@ -59,7 +59,7 @@ def recover(
         batches = retrying.plan(opened, retrying.Selection(chosen=chosen, limit=limit), terms, policy=policy)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         return
-    doubts = find_doubts(opened, alive_threshold, force=force)
+    doubts = settle_doubts(opened, alive_threshold, force=force, quiet=quiet)
     if doubts.refusal is not None:
         raise RefusedError(f"nothing was pruned or retried: {doubts.refusal}; --force prunes at once")
     pruned = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))

@@ -19,7 +19,7 @@ from solidjq import processes, pruning
 from solidjq.database import Database
 from solidjq.errors import DatabaseError, JobImportError
 from solidjq.init import ENVIRONMENT
-from solidjq.prune_guard import find_doubts
+from solidjq.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.hands import not_begun
@@ -85,6 +85,7 @@ class Supervisor:
     _cannot_import: bool = False
     _failed: bool = False  # could not deregister
     _next_maintenance: float = 0.0
+    _doubts: Doubts = NOBODY  # of the last look at the processes, while the database could be reached
 
     def run(self) -> int:
         """Supervise until stopped; return the exit status: 1 if this supervisor was pruned or could not deregister.
@@ -212,22 +213,21 @@ class Supervisor:
     # -- maintenance --------------------------------------------------------------------------------------------------
 
     def _maintain(self) -> None:
-        """Prune the dead and fail orphaned claims, at the start and once a threshold."""
+        """Prune the dead and fail orphaned claims, at the start and once a threshold; sooner where there is doubt."""
         if time.monotonic() < self._next_maintenance:
             return
         self._next_maintenance = time.monotonic() + self.config.alive_threshold
         gone: set[str] = set()
         try:
-            if self._may_prune():
-                outage = self._registration.outage
-                for pruned in pruning.prune(
-                    self.database,
-                    self.config.alive_threshold,
-                    sparing=[self._registration.id],
-                    witness={} if outage is None else {"outage": outage},
-                ):
-                    log.error("%s: pruned; failed jobs %s", pruned.name, _shown(pruned.job_ids))
-                    gone.add(pruned.name)
+            outage = self._registration.outage
+            for pruned in pruning.prune(
+                self.database,
+                self.config.alive_threshold,
+                only=self._find_dead(),
+                witness={} if outage is None else {"outage": outage},
+            ):
+                log.error("%s: pruned; failed jobs %s", pruned.name, _shown(pruned.job_ids))
+                gone.add(pruned.name)
             if orphans := pruning.fail_orphans(self.database):
                 log.error("jobs claimed by no process, failed: %s", _shown(orphans))
             with self.database.read() as connection:
@@ -244,18 +244,25 @@ class Supervisor:
                 slot.process.kill()
             slot.seen = slot.name in registered
 
-    def _may_prune(self) -> bool:
-        """Tell whether those who look dead are dead: not while others may only have been cut off, as we may have been.
+    def _find_dead(self) -> list[int]:
+        """Tell who is dead: nobody while others may only have been cut off or frozen, as we may have been.
 
         A child of ours that runs and is silent is frozen, so running processes of this host are not spared here.
         """
-        if self._registration.steady_for < self.config.alive_threshold:
-            return False
-        with self.database.read() as connection:
-            doubts = find_doubts(connection, self.config.alive_threshold)
-        if doubts.refusal is not None:
-            log.warning("nothing is pruned: %s", doubts.refusal)
-        return doubts.refusal is None
+        threshold = self.config.alive_threshold
+        if steady := self._registration.steady_for >= threshold:
+            with self.database.read() as connection:
+                self._doubts = find_doubts(connection, threshold, before=self._doubts)
+        else:
+            self._doubts = NOBODY
+        found = self._doubts
+        if found.refusal is not None:
+            log.warning("nothing is pruned: %s", found.refusal)
+        elif found.unsure:
+            log.warning("%d processes look dead; looking again in %g s", len(found.unsure), threshold * PAUSE)
+        if found.refusal is not None or found.unsure or not steady:
+            self._next_maintenance = time.monotonic() + threshold * PAUSE
+        return [process for process in found.dead if process != self._registration.id]
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
