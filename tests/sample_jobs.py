@@ -1,9 +1,11 @@
 """Jobs that the tests' workers run. Each tells the test what happens to it through files in the working directory."""
 
+import asyncio
 import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,35 @@ def note(*args: Any, **kwargs: Any) -> None:
 
 
 @job
+def note_slowly(*args: Any) -> None:
+    time.sleep(0.02)
+    write(f"{args} {{}}")
+
+
+@job
 def hold(name: str) -> None:
     """Run until the test says that it may end."""
     write(f"{name} runs in {os.getpid()}")
     while not Path(f"{name}.may-end").exists():
         time.sleep(0.01)
     write(f"{name} ended in {os.getpid()}")
+
+
+@job
+async def hold_async(name: str) -> None:
+    """Do the same on the event loop."""
+    write(f"{name} runs in {os.getpid()} {threading.get_ident()}")
+    while not Path(f"{name}.may-end").exists():  # noqa: ASYNC110, ASYNC240  (only a file reaches another process)
+        await asyncio.sleep(0.01)
+    write(f"{name} ended in {os.getpid()}")
+
+
+@job
+async def fail_async(how: str) -> None:
+    await asyncio.sleep(0)
+    if how == "exit":
+        sys.exit("a job cannot end the event loop")
+    raise ValueError(how)
 
 
 @job

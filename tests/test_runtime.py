@@ -63,6 +63,9 @@ class Runtime:
         )
         return int(line.rsplit(" ", 1)[1])
 
+    def running_async(self, name: str) -> None:
+        until(lambda: any(x.startswith(f"{name} runs in ") for x in self.journal()), f"{name} runs")
+
     def let_end(self, name: str) -> None:
         (self.shell.folder / f"{name}.may-end").touch()
 
@@ -366,6 +369,36 @@ def test_when_the_whole_tree_is_killed_a_prune_finds_all_it_held(runtime: Runtim
     assert rows(runtime.database, process_table) == []
 
 
+# -- async def
+
+
+def test_async_jobs_share_one_event_loop_and_run_at_once(runtime: Runtime) -> None:
+    ids = add_jobs(runtime.database, *(NewJob(class_name="hold_async", args=[name]) for name in ("one", "two")))
+    runtime.start("--threads", "2")
+    runtime.running_async("one")
+    runtime.running_async("two")
+    assert len({line.rsplit(" ", 1)[1] for line in runtime.journal()}) == 1
+    for name in ("one", "two"):
+        runtime.let_end(name)
+    for job_id in ids:
+        runtime.wait_for(job_id, State.FINISHED)
+
+
+def test_an_async_job_that_fails_leaves_its_error_and_ends_nothing_else(runtime: Runtime) -> None:
+    failing, leaving, after = add_jobs(
+        runtime.database,
+        NewJob(class_name="fail_async", args=["boom"]),
+        NewJob(class_name="fail_async", args=["exit"]),
+        NewJob(class_name="hold_async", args=["after"]),
+    )
+    runtime.let_end("after")
+    runtime.start("--threads", "1")
+    runtime.wait_for(after, State.FINISHED)
+    assert (runtime.error(failing).exception_class, runtime.error(failing).message) == ("ValueError", "boom")
+    assert runtime.error(leaving).exception_class == "SystemExit"
+    assert "sample_jobs.py" in runtime.error(failing).backtrace[0]
+
+
 # -- fetched ahead
 
 
@@ -412,7 +445,6 @@ def test_it_does_not_fetch_more_than_it_was_told(runtime: Runtime) -> None:
         runtime.wait_for(job_id, State.FINISHED)
 
 
-@ON_SQLITE
 def test_what_had_begun_is_told_from_what_had_not(tmp_path: Path) -> None:
     with (tmp_path / "hands").open("w+b", buffering=0) as file:
         child = os.fork()
@@ -524,10 +556,14 @@ def nothing_waits(database: Database) -> bool:
         return not any(connection.scalar(select(table.c.id).limit(1)) for table in (ready, claimed, scheduled, blocked))
 
 
-@pytest.mark.parametrize("settings", [("--threads", "3"), ("--threads", "10", "--prefetch", "500")], ids=["", "ahead"])
-def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime, settings: Sequence[str]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "job"),
+    [(("--threads", "3"), "note"), (("--threads", "10", "--prefetch", "500"), "note_slowly")],
+    ids=["one by one", "ahead"],
+)
+def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime, settings: Sequence[str], job: str) -> None:
     """Kill -9 worker after worker under load, retry what died, until everything has finished."""
-    ids = add_jobs(runtime.database, *(NewJob(class_name="note", args=[number]) for number in range(1500)))
+    ids = add_jobs(runtime.database, *(NewJob(class_name=job, args=[number]) for number in range(1500)))
     runtime.start("--processes", "2", *settings, heartbeat=0.1, threshold=2)
     for _ in range(3):
         pid = until(lambda: catch_with_jobs(runtime), "a worker holds jobs")

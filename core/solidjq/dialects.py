@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import (
@@ -49,6 +49,9 @@ from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 from solidjq.errors import AccessDeniedError, ConflictError, UsageError
 from solidjq.text import one_line
 from solidjq.urls import NO_PREPARE
+
+if TYPE_CHECKING:
+    import psycopg
 
 # Where nobody asked for SQLAlchemy's log, its last resort would print a stack on Ctrl-C in the middle of a statement.
 logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
@@ -432,6 +435,54 @@ def create_index(connection: Connection, name: str, table: str, columns: Sequenc
             connection.execute(text(f"CREATE {kind} {what} ALGORITHM=INPLACE LOCK=NONE"))
         case _:
             connection.execute(text(f"CREATE {kind} IF NOT EXISTS {what}"))
+
+
+# -- notifications ----------------------------------------------------------------------------------------------------
+
+
+def notify(connection: Connection, channel: str) -> None:
+    """Send word on a channel once this transaction is committed, where the database can."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {channel}")
+
+
+def notifications(connection: Connection, channel: str) -> Iterator[None]:
+    """Yield once when listening, then whenever word has come on the channel.
+
+    Nothing where the database has no such thing. The connection must be outside of any transaction.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    connection.exec_driver_sql(f"LISTEN {channel}")
+    yield
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    try:
+        for _ in driver.notifies():
+            yield
+    except driver.Error as error:  # SQLAlchemy does not see this one
+        raise DBAPIError("LISTEN", None, error, connection_invalidated=True) from error
+
+
+def create_notifier(connection: Connection, name: str, table: str, channel: str) -> bool:
+    """Make a trigger that sends word for every statement that inserts into the table. False where there are none."""
+    if connection.dialect.name != "postgresql":
+        return False
+    body = f"BEGIN NOTIFY {channel}; RETURN NULL; END"
+    for statement in (
+        f"SET LOCAL lock_timeout = {SCHEMA_LOCK_TIMEOUT * 100}",  # whoever enqueues waits behind us meanwhile
+        f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS '{body}'",
+        f"DROP TRIGGER IF EXISTS {name} ON {table}",
+        f"CREATE TRIGGER {name} AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
+    ):
+        connection.exec_driver_sql(statement)
+    return True
+
+
+def drop_notifier(connection: Connection, name: str, table: str) -> None:
+    """Remove such a trigger, if it is there."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name} ON {table}")
+        connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}()")
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from sqlalchemy import (
     true,
 )
 
-from solidjq import activejob
+from solidjq import activejob, notices
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limit, Limits, acquire, block, give_back
 from solidjq.dialects import (
@@ -105,6 +105,8 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
         schedule(connection, batch)
     for (key, limit), active_job_ids in sorted(limited.items()):
         _admit(connection, key, limit, [ids[active_job_id] for active_job_id in active_job_ids])
+    if due or limited:
+        notices.send(connection)
     return [ids[row["active_job_id"]] for row in rows]
 
 

@@ -20,6 +20,14 @@ def init(
     indexes: Annotated[
         bool, typer.Option("--indexes", help="Make the indexes that Solid Queue's tables lack, too.")
     ] = False,
+    notify: Annotated[
+        bool | None,
+        typer.Option(
+            "--notify/--no-notify",
+            help="PostgreSQL: make (or remove) a trigger that tells waiting workers of every new job.",
+            show_default=False,
+        ),
+    ] = None,
     database: config.DatabaseOption = None,
 ) -> None:
     """Create the tables that are missing; touch nothing that is there.
@@ -27,14 +35,18 @@ def init(
     In a Rails application's queue database this adds only jq's own tables, all named jq_*. Running it twice is
     harmless. An SQLite file that does not exist is made.
 
-    --indexes is the one change to Solid Queue's own tables that jq ever makes, and only when asked: the indexes of its
+    Only when asked jq changes anything about Solid Queue's own tables. --indexes makes the indexes of its
     schema that jq doctor misses, and one on failed_executions for jq's lists of a time. Workers go on meanwhile
     (PostgreSQL: CREATE INDEX CONCURRENTLY; MySQL: online). What an interrupted attempt left is made again.
+
+    --notify (PostgreSQL) makes workers of jq work start a new job within milliseconds, whoever enqueued it, Rails
+    included; jobs enqueued from Python tell of themselves without it. Polling goes on all the same.
 
     \b
     Examples:
       jq init
       jq init --indexes
+      jq init --notify
       jq init --database sqlite3:storage/queue.sqlite3
     """
     from solidjq.init import initialize
@@ -46,7 +58,21 @@ def init(
     for migration in done.migrated:
         note(f"applied migration {migration}")
     made = _make_indexes(opened) if indexes else 0
-    note(f"{opened} is ready" if done.created or done.migrated or made else f"{opened} was ready; nothing to do")
+    if notify is not None:
+        _set_notify(opened, wanted=notify)
+    changed = done.created or done.migrated or made or notify is not None
+    note(f"{opened} is ready" if changed else f"{opened} was ready; nothing to do")
+
+
+def _set_notify(database: "Database", *, wanted: bool) -> None:
+    from solidjq import notices
+
+    if wanted:
+        notices.install(database)
+        note("new jobs are told of to waiting workers")
+    else:
+        notices.remove(database)
+        note("waiting workers poll")
 
 
 def _make_indexes(database: "Database") -> int:

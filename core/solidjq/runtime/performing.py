@@ -1,11 +1,16 @@
 """Run one claimed job, and put what came of it into words."""
 
 import traceback
+from types import CoroutineType
 
 from solidjq import activejob
 from solidjq.failures import error_json
 from solidjq.queue import Claim
-from solidjq.runtime import registry
+from solidjq.runtime import eventloop, registry
+from solidjq.runtime.eventloop import EventLoop
+
+_OURS = {__file__, eventloop.__file__}
+_loop = EventLoop()
 
 
 def perform(claim: Claim) -> str | None:
@@ -13,7 +18,9 @@ def perform(claim: Claim) -> str | None:
     try:
         job = registry.find(claim.class_name)
         call = activejob.call_of(claim.arguments)
-        job.function(*call.args, **call.kwargs)
+        result = job.function(*call.args, **call.kwargs)
+        if isinstance(result, CoroutineType):
+            _loop.run(result)
     except BaseException as error:  # noqa: BLE001  (SystemExit in a job ends the job, not the worker)
         return _describe(error)
     return None
@@ -30,6 +37,6 @@ def _describe(error: BaseException) -> str:
     frames = [
         f"{frame.filename}:{frame.lineno}:in `{frame.name}'"
         for frame in reversed(traceback.extract_tb(error.__traceback__))
-        if frame.filename != __file__
+        if frame.filename not in _OURS
     ]
     return error_json(name, message, frames)

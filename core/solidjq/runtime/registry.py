@@ -118,7 +118,7 @@ def job(
     max_age: str | None = None,
     queue_as: str | None = None,
 ) -> Any:
-    """Register a function as a job.
+    """Register a function as a job; an ``async def`` function runs on the worker's event loop.
 
     ``name`` is what stands in ``jobs.class_name``, the function's own name by default: it must not change while jobs
     wait. ``priority``: smaller is sooner. ``limit``: how many of its jobs may run at once, all together or, with

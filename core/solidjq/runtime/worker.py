@@ -1,6 +1,7 @@
 """The worker: claims jobs for its free threads, runs them, and ends their claims."""
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 from sqlalchemy import Connection
 
-from solidjq import endings, queue
+from solidjq import endings, notices, queue
 from solidjq.concurrency import Limits
 from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, ProcessGoneError, SolidJQError
 from solidjq.failures import error_json
@@ -25,6 +26,8 @@ log = logging.getLogger("solidjq")
 
 MOST_ENDINGS = 500  # in one transaction
 FLUSH_TIMEOUT = 2.0  # seconds that a leaving worker gives to the endings of jobs that are over
+LEAST_INTERVAL = 0.01  # seconds between two looks for jobs, however often somebody tells of some
+LISTEN_AGAIN = 5.0  # seconds after the connection broke
 RETRY_INTERVAL = 0.2  # seconds, while it leaves, to the next attempt to end them
 
 Ending = tuple[Claim, str | None]  # and its error
@@ -56,8 +59,10 @@ class Worker(Child):
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._ended: deque[Ending] = deque()
         self._sleeping = False
+        self._looked_at = -math.inf
         for number in range(self.config.threads):
             threading.Thread(target=self._work, name=f"job-{number}", daemon=True).start()
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
 
     def step(self) -> float:
         """End what is over, and claim as many jobs as there are places free."""
@@ -66,8 +71,11 @@ class Worker(Child):
         free = self._places - len(self._hands) + over
         # Half of what is fetched ahead at a time: one by one would be a transaction for each job.
         wanted = free if free > self.config.prefetch // 2 or self._inbox.empty() else 0
+        if not over and (early := self._looked_at + LEAST_INTERVAL - time.monotonic()) > 0:
+            return self._pause(early)
         if wanted or over:
             self._exchange(over, wanted)
+            self._looked_at = time.monotonic()
         return self._pause(self.config.worker_polling_interval)
 
     def drain(self) -> None:
@@ -114,6 +122,18 @@ class Worker(Child):
             if self._sleeping:
                 self._sleeping = False
                 self.wakeup.wake()
+
+    def _listen(self) -> None:
+        """Look for jobs at once when somebody tells of some."""
+        while True:
+            try:
+                for _ in notices.listen(self.database):
+                    self.wakeup.wake()
+            except DatabaseError as error:
+                log.info("%s: nobody tells of new jobs for %g s: %s", self.name, LISTEN_AGAIN, error)
+            else:
+                return
+            time.sleep(LISTEN_AGAIN)
 
     def _exchange(self, over: int, wanted: int = 0, released: Sequence[Claim] = ()) -> None:
         """End so many of the jobs that are over, release these, and claim so many others."""

@@ -1,0 +1,47 @@
+"""Word that jobs are ready, from those who enqueue to workers that wait: PostgreSQL's NOTIFY and LISTEN.
+
+It only saves waiting. Workers poll all the same; so word that is lost, or that nobody sends, costs a polling interval
+and no more. ``enqueue`` sends it; with the trigger of ``jq init --notify`` every program's ready rows do, Rails' too.
+"""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from solidjq import dialects
+from solidjq.database import Database
+from solidjq.errors import UsageError
+from solidjq.schema import ready
+
+CHANNEL = "jq_ready"
+TRIGGER = "jq_notify"
+
+
+def send(connection: Connection) -> None:
+    """Tell, once this transaction is committed, that jobs are ready."""
+    dialects.notify(connection, CHANNEL)
+
+
+def listen(database: Database) -> Iterator[None]:
+    """Yield once when listening, then whenever jobs have become ready; nothing where nobody ever tells.
+
+    Raises DatabaseUnreachableError when the connection breaks.
+    """
+    with database.outside_transactions() as connection:
+        yield from dialects.notifications(connection, CHANNEL)
+
+
+def install(database: Database) -> None:
+    """Make the trigger that tells of every ready row, whoever inserts it. Making it again does no harm.
+
+    Raises UsageError where the database has no such thing, ConflictError if the table was busy for too long.
+    """
+    with database.write() as connection:
+        if not dialects.create_notifier(connection, TRIGGER, ready.name, CHANNEL):
+            raise UsageError(f"{database} cannot notify: only PostgreSQL can; its workers poll")
+
+
+def remove(database: Database) -> None:
+    """Remove that trigger, if it is there."""
+    with database.write() as connection:
+        dialects.drop_notifier(connection, TRIGGER, ready.name)
