@@ -1,5 +1,6 @@
 """What was measured, how it is summed up, and how it is printed."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def show(console: Console, row: Row) -> None:
         table.add_column("worker's MB,\nfirst job / end", justify="right")
     for each in row.contenders:
         if not each.measured:
-            table.add_row(each.who, each.setting, each.error or "not run")
+            table.add_row(each.who, f"{each.setting} {each.error}".strip())
             continue
         cells = [each.who, each.setting, *_cells(row.unit, each)]
         cells += [f"{mine.rate / each.rate:.2f}" for mine in ours] if len(row.contenders) > 1 else []
@@ -110,8 +111,7 @@ HEADINGS = {
 
 def percentile(values: Sequence[float], part: float) -> float:
     """Return the smallest value that at least this part of all do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -int(-len(ordered) * part // 1) - 1)]
+    return sorted(values)[math.ceil(len(values) * part) - 1]
 
 
 def _cells(unit: str, each: Contender) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ NAMES = ("pgqueuer", "procrastinate", "oban", "firm", "huey")
 
 
 class Peer:
-    """One of them. Every method raises CrashedError with the last line that its script wrote."""
+    """One of them."""
 
     def __init__(self, name: str, python: Path) -> None:
         self.name = name
@@ -26,9 +26,17 @@ class Peer:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What it says of itself: versions, settings, the query that is true when nothing is left."""
-        told: dict[str, Any] = self.ask("about", "")
+        """What it says of itself: versions, settings, the query that is true when nothing is left; else its error."""
+        try:
+            told: dict[str, Any] = self.ask("about", "")
+        except CrashedError as error:
+            return {"error": f"crashed: {error}"}
         return told
+
+    def settings(self, verb: str) -> list[tuple[str, dict[str, Any]]] | str:
+        """Return the settings, each with its label, under which a verb is measured; else why it takes no part."""
+        found: list[tuple[str, dict[str, Any]]] | str = self.about.get("error") or self.about.get(verb, [])
+        return found
 
     def command(self, verb: str, **given: object) -> list[str]:
         """Spell the command line of a verb."""
@@ -40,7 +48,7 @@ class Peer:
         return {"BENCH_DATABASE_URL": url, "PYTHONPATH": str(HERE)}
 
     def ask(self, verb: str, url: str, **given: object) -> Any:
-        """Run a verb to its end; return its answer."""
+        """Run a verb to its end; return its answer. Raises CrashedError with the last line that its script wrote."""
         ran = subprocess.run(  # noqa: S603  (the bench's own scripts)
             self.command(verb, **given),
             env={**os.environ, **self.environment(url)},
@@ -63,9 +71,14 @@ def peers(names: Sequence[str], tell: Callable[[str], object]) -> list[Peer]:
         tell(f"installing the peers into {ENVIRONMENT.name} ...")
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
         subprocess.run([newest_python(), "-m", "venv", str(ENVIRONMENT)], check=True)  # noqa: S603
-        install = [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS)]
-        subprocess.run(install, check=True)  # noqa: S603
-        ready.touch()
+        wanted = [line for line in REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
+        # One by one: what cannot be installed is missing in its own rows alone, and is tried again in the next run.
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        failed = [each for each in wanted if subprocess.run([*install, each], check=False).returncode]  # noqa: S603
+        if failed:
+            tell(f"could not install {', '.join(failed)}")
+        else:
+            ready.touch()
     return [Peer(name, python) for name in names]
 
 

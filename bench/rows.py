@@ -30,9 +30,10 @@ class Plan:
     latencies: int
     long: int
 
-    def of(self, name: str) -> bool:
-        """Tell whether the stage is this database."""
-        return self.stage.name == name
+    @property
+    def recovered(self) -> Sequence[int]:
+        """How many jobs prune and retry move; how that grows is shown on PostgreSQL."""
+        return self.sizes if self.stage.name == "PostgreSQL" else self.sizes[:1]
 
 
 # -- who takes part ---------------------------------------------------------------------------------------------------
@@ -46,27 +47,35 @@ def _plain(
     plan: Plan, setting: str, jobs: int, start: Callable[[], str], work: Callable[[str], Any]
 ) -> list[Contender]:
     """Plain SQL is written for PostgreSQL."""
-    return [Contender("plain SQL", setting, jobs, start, work)] if plan.of("PostgreSQL") else []
+    return [Contender("plain SQL", setting, jobs, start, work)] if plan.stage.name == "PostgreSQL" else []
 
 
 def _theirs(plan: Plan, verb: str, jobs: int, state: str) -> Iterator[Contender]:
-    """Let each peer do a verb with each setting that it names, from its tables or from ``count`` jobs in a state."""
+    """Let each peer do a verb with each setting that it names, from its tables or from so many jobs in a state."""
     for peer in plan.peers:
-        try:
-            settings, one_by_one = peer.about[verb], peer.about.get("one_by_one")
-            count = int(jobs * peer.about.get("share", 1)) if verb == "drain" else jobs
-        except watch.CrashedError as error:
-            yield Contender(peer.name, "", jobs, str, float, error=f"crashed: {error}")
-            continue
-        for setting, given in settings:
-            start = partial(_state, plan.stage, peer, state, count)
+        count = int(jobs * peer.about.get("share", 1)) if verb == "drain" else jobs
+        for setting, given in _settings(peer, verb):
+            work: Callable[[str], Any] = partial(_ask, peer, verb, given)
             if verb == "drain":
-                yield Contender(peer.name, setting, count, start, partial(_drain, plan.stage, peer, given))
-            elif one_by_one and count > ONE_BY_ONE:
-                yield Contender(peer.name, setting, count, start, float, error="not run: one job at a time")
-            else:
-                counted = {"count": count} if verb == "enqueue" else {}
-                yield Contender(peer.name, setting, count, start, partial(_ask, peer, verb, given | counted))
+                work = partial(_drain, plan.stage, peer, given, count)
+            elif verb == "enqueue":
+                work = partial(_ask, peer, verb, given | {"count": count})
+            each = Contender(peer.name, setting, count, partial(_state, plan.stage, peer, state, count), work)
+            if peer.about.get("one_by_one") and verb != "drain" and count > ONE_BY_ONE:
+                each.error = "not run: one job at a time"
+            yield each
+        yield from _absent(peer, verb)
+
+
+def _settings(peer: Peer, verb: str) -> list[tuple[str, dict[str, Any]]]:
+    found = peer.settings(verb)
+    return [] if isinstance(found, str) else found
+
+
+def _absent(peer: Peer, verb: str) -> list[Contender]:
+    """Say why a peer takes no part."""
+    found = peer.settings(verb)
+    return [Contender(peer.name, "", 1, str, float, error=found)] if isinstance(found, str) else []
 
 
 def _state(stage: Stage, peer: Peer, state: str, count: int) -> str:
@@ -82,13 +91,13 @@ def _ask(peer: Peer, verb: str, given: dict[str, Any], url: str) -> float:
     return seconds
 
 
-def _drain(stage: Stage, peer: Peer, given: dict[str, Any], url: str) -> watch.Drain:
+def _drain(stage: Stage, peer: Peer, given: dict[str, Any], count: int, url: str) -> watch.Drain:
     settled = partial(stage.settled, url, peer.about["done"])
-    return watch.drain(peer.command("work", **given), peer.environment(url), settled)
+    return watch.drain(peer.command("work", **given), peer.environment(url), settled, count)
 
 
-def _our_drain(stage: Stage, options: str, url: str) -> watch.Drain:
-    return watch.drain(ours.command(options), ours.environment(url), partial(stage.settled, url, ours.DONE))
+def _our_drain(stage: Stage, options: str, count: int, url: str) -> watch.Drain:
+    return watch.drain(ours.command(options), ours.environment(url), partial(stage.settled, url, ours.DONE), count)
 
 
 # -- the rows ---------------------------------------------------------------------------------------------------------
@@ -113,7 +122,9 @@ def enqueue(plan: Plan) -> Iterator[Row]:
 def drain(plan: Plan) -> Iterator[Row]:
     """Drain."""
     ready = partial(ours.enqueued, plan.stage, plan.jobs)
-    mine = [_jq(options, plan.jobs, ready, partial(_our_drain, plan.stage, options)) for options in plan.workers]
+    mine = [
+        _jq(options, plan.jobs, ready, partial(_our_drain, plan.stage, options, plan.jobs)) for options in plan.workers
+    ]
     batches = [
         contender
         for batch in (100, 1000)
@@ -128,7 +139,9 @@ def drain(plan: Plan) -> Iterator[Row]:
 def memory(plan: Plan) -> Iterator[Row]:
     """Drain for long, once, and look at the worker's memory."""
     ready = partial(ours.enqueued, plan.stage, plan.long)
-    mine = [_jq(options, plan.long, ready, partial(_our_drain, plan.stage, options)) for options in plan.workers]
+    mine = [
+        _jq(options, plan.long, ready, partial(_our_drain, plan.stage, options, plan.long)) for options in plan.workers
+    ]
     yield Row("memory", f"long drain of {plan.long:,} no-op jobs", mine, 1, plan.long)
 
 
@@ -148,18 +161,17 @@ def latency(plan: Plan) -> Iterator[Row]:
         return watch.latencies(peer.command("work", **given), peer.environment(url), send, plan.latencies)
 
     contenders = [_jq(options, 1, partial(ours.empty, plan.stage), partial(mine, options)) for options in plan.workers]
-    for each in _theirs(plan, "drain", 1, "empty"):
-        peer = next(peer for peer in plan.peers if peer.name == each.who)
-        if each.error is None:
-            given = next(given for setting, given in peer.about["drain"] if setting == each.setting)
-            each.work = partial(theirs, peer, given)
-        contenders.append(each)
+    for peer in plan.peers:
+        for setting, given in _settings(peer, "latency"):
+            start = partial(_state, plan.stage, peer, "empty", 0)
+            contenders.append(Contender(peer.name, setting, 1, start, partial(theirs, peer, given)))
+        contenders += _absent(peer, "latency")
     yield Row("latency", "from enqueue to start, idle worker", contenders, 1, 0, "ms each")
 
 
 def prune(plan: Plan) -> Iterator[Row]:
     """Prune one process with so many claims."""
-    for size in plan.sizes:
+    for size in plan.recovered:
         claimed = partial(ours.claimed, plan.stage, size)
         contenders = [
             _jq("prune", size, claimed, ours.prune),
@@ -170,7 +182,7 @@ def prune(plan: Plan) -> Iterator[Row]:
 
 def retry(plan: Plan) -> Iterator[Row]:
     """Put failed jobs back: those that failed, and those that died."""
-    for size in plan.sizes:
+    for size in plan.recovered:
         failed, died = partial(ours.failed, plan.stage, size), partial(ours.died, plan.stage, size)
         contenders = [
             _jq("retry", size, failed, ours.retry),
@@ -190,10 +202,10 @@ def first_page(plan: Plan) -> Iterator[Row]:
             *_plain(plan, "one statement", 1, failed, plain.first_page),
         ]
         for peer in plan.peers:
-            if peer.about.get("list"):
+            for setting, given in _settings(peer, "list"):
                 start = partial(_state, plan.stage, peer, "fail", size)
-                work = partial(_ask, peer, "list", {})
-                contenders.append(Contender(peer.name, peer.about["list"], 1, start, work))
+                contenders.append(Contender(peer.name, setting, 1, start, partial(_ask, peer, "list", given)))
+            contenders += _absent(peer, "list")
         yield Row("list", f"first page of {size:,} failures", contenders, max(plan.runs, LIST_RUNS), size, "ms")
 
 

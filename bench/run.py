@@ -24,7 +24,6 @@ import ours
 import plot
 import rivals
 import stage as stages
-import watch
 from figures import Row, show
 from rows import ON_SQLITE, ROWS, Plan
 
@@ -116,10 +115,8 @@ class Bench:
         self.note("machine", machine())
         self.note("jq", f"Python {platform.python_version()}, {libraries}")
         for peer in self.peers:
-            try:
-                self.note(peer.name, f"Python {peer.about['python']}, {peer.about['versions']}")
-            except watch.CrashedError as error:
-                self.note(peer.name, f"crashed: {error}")
+            told = peer.about
+            self.note(peer.name, told.get("error") or f"Python {told['python']}, {told['versions']}")
         self.note("runs", f"medians of {self.chosen.runs}; a ratio above 1 means that jq is faster")
 
     def note(self, name: str, text: str) -> None:

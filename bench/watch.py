@@ -17,7 +17,9 @@ import psutil
 
 HERE = Path(__file__).parent
 PACE = 0.025  # seconds
-DEADLINE = 900.0  # seconds
+WARM_UP = 4.0  # seconds for a worker to have started and be idle
+START = 60.0  # seconds after which a worker that ran nothing is given up
+SLOWEST = 50  # jobs a second below which a drain is given up
 
 
 class CrashedError(Exception):
@@ -60,14 +62,12 @@ def running(command: Sequence[str], environment: Mapping[str, str], marks: Path)
             _stop(worker)
 
 
-def drain(
-    command: Sequence[str], environment: Mapping[str, str], settled: Callable[[], bool], *, deadline: float = DEADLINE
-) -> Drain:
-    """Run a worker until nothing is left."""
+def drain(command: Sequence[str], environment: Mapping[str, str], settled: Callable[[], bool], count: int) -> Drain:
+    """Run a worker until nothing is left of ``count`` jobs."""
     with tempfile.TemporaryDirectory() as folder:
         marks = Path(folder) / "first"
         with running(command, environment, marks) as alive:
-            give_up = time.monotonic() + deadline
+            give_up = time.monotonic() + START + count / SLOWEST
             while not (marks.exists() and (mark := marks.read_text())):
                 _pause(alive, give_up)
             pid, start = mark.split()
@@ -86,15 +86,12 @@ def latencies(
     with tempfile.TemporaryDirectory() as folder:
         marks = Path(folder) / "waits"
         with running(command, environment, marks) as alive:
-            _pause(alive, time.monotonic() + DEADLINE, WARM_UP)
+            _pause(alive, time.monotonic() + START, WARM_UP)
             send()
-            give_up = time.monotonic() + 30
+            give_up = time.monotonic() + START
             while len(waits := marks.read_text().split() if marks.exists() else []) < count:
                 _pause(alive, give_up)
             return [float(wait) for wait in waits]
-
-
-WARM_UP = 4.0  # seconds for a worker to have started and be idle
 
 
 def _pause(alive: Callable[[], None], give_up: float, seconds: float = PACE) -> None:

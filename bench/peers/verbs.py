@@ -8,7 +8,7 @@ work     run a worker with a setting, until it is told to end
 send     enqueue jobs one by one at an idle worker, each with the time of its enqueuing
 fail     leave so many jobs as the peer leaves failed ones
 retry    -> seconds of putting all of them back
-list     -> seconds of reading the newest 100 of them
+list     -> seconds of reading the newest 100 of them a second time
 
 The database's URL is in BENCH_DATABASE_URL.
 """

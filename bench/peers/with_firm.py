@@ -17,15 +17,17 @@ def noop(sent: float) -> None:
 
 
 def about() -> dict[str, object]:
+    workers = [
+        ["threads=10, poll_interval=0.1 (default)", {"poll_interval": 0.1}],
+        ["threads=10, poll_interval=0.001", {"poll_interval": 0.001}],
+    ]
     return {
         **verbs.versions("firm-queue", "SQLAlchemy", "psycopg"),
         "done": "SELECT NOT EXISTS (SELECT FROM firm_queue_ready_executions) "
         "AND NOT EXISTS (SELECT FROM firm_queue_claimed_executions)",
         "enqueue": [["one at a time", {}]],
-        "drain": [
-            ["threads=10, poll_interval=0.1 (default)", {"poll_interval": 0.1}],
-            ["threads=10, poll_interval=0.001", {"poll_interval": 0.001}],
-        ],
+        "drain": workers,
+        "latency": workers,
         "retry": [["retry_all_failed", {}]],
         "one_by_one": True,
         "share": 0.1,

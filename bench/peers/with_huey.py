@@ -21,7 +21,8 @@ def about() -> dict[str, object]:
         "done": "SELECT NOT EXISTS (SELECT 1 FROM task)",
         "enqueue": [["one at a time", {}]],
         "drain": [["workers=10", {"workers": 10}], ["workers=1 (default)", {"workers": 1}]],
-        "retry": [],
+        "retry": "keeps no failed jobs",
+        "latency": [],
         "one_by_one": True,
     }
 

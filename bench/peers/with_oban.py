@@ -33,6 +33,7 @@ def about() -> dict[str, object]:
         f"AND NOT EXISTS (SELECT {unfinished})",
         "enqueue": [["enqueue_many, 1,000 a call", {"batch": 1000}]],
         "drain": [["limit=10", {"limit": 10}], ["limit=100", {"limit": 100}], ["limit=500", {"limit": 500}]],
+        "latency": [["limit=10", {"limit": 10}]],
         "retry": [["1,000 a call", {"batch": 1000}], ["all in one call", {"batch": 10**9}]],
     }
 

@@ -26,7 +26,8 @@ def about() -> dict[str, object]:
             ["batch_size=1000", {"batch_size": 1000}],
         ],
         "retry": [["1,000 a call", {"batch": 1000}], ["all in one call", {"batch": 10**9}]],
-        "list": "list_failed_jobs",
+        "latency": [["batch_size=10 (default)", {"batch_size": 10}]],
+        "list": [["list_failed_jobs(limit=100)", {}]],
     }
 
 
@@ -104,8 +105,9 @@ def retry(batch: int) -> float:
 def list_failed() -> float:
     async def run() -> float:
         queries = Queries(await connect())
+        await queries.list_failed_jobs(limit=100)
         start = time.perf_counter()
-        assert len(await queries.list_failed_jobs(limit=100)) == 100  # noqa: PLR2004, S101
+        await queries.list_failed_jobs(limit=100)
         return time.perf_counter() - start
 
     return uvloop.run(run())

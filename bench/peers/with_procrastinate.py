@@ -31,6 +31,7 @@ def about() -> dict[str, object]:
         "enqueue": [["batch_defer, 1,000 a call", {"batch": 1000}]],
         "drain": [["concurrency=10", {"concurrency": 10}], ["concurrency=30", {"concurrency": 30}]],
         "retry": [["one at a time", {}]],
+        "latency": [["concurrency=10", {"concurrency": 10}]],
         "one_by_one": True,
     }
 
