@@ -36,7 +36,7 @@ format: .venv/.ready ## Format the code
 docs: .venv/.ready ## Write the generated docs and shell completions anew
 	$(BIN)/python -m solidjq_cli.generate
 
-bench: .venv/.ready ## Print speed as ratios to plain SQL
+bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## Remove all that make made

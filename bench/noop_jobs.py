@@ -1,8 +1,10 @@
 """The job that is drained."""
 
+import marks
 from solidjq import job
 
 
 @job(name="BenchJob")
-def noop(_number: int) -> None:
+def noop(sent: float) -> None:
     """Do nothing."""
+    marks.note(sent)

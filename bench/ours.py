@@ -1,0 +1,214 @@
+"""What is measured of ours: the moves, and the databases from which they start."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy
+from sqlalchemy import func
+
+import watch
+from solidjq import (
+    Database,
+    NewJob,
+    endings,
+    enqueue,
+    failures,
+    open_database,
+    processes,
+    pruning,
+    queue,
+    retrying,
+    schema,
+)
+from solidjq.batching import in_batches
+from solidjq.dialects import ago
+from solidjq.failures import Death, Filter, error_json
+from solidjq.init import initialize
+from solidjq.ledger import Operation
+from solidjq.verdicts import Terms
+from stage import Stage
+
+DONE = (
+    "SELECT NOT EXISTS (SELECT 1 FROM solid_queue_ready_executions) "
+    "AND NOT EXISTS (SELECT 1 FROM solid_queue_claimed_executions)"
+)
+PAGE = 100
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """Open a queue for a block."""
+    database = open_database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+# -- where a measurement starts: the name of a prepared database ------------------------------------------------------
+
+
+def empty(stage: Stage) -> str:
+    """Start from the tables alone."""
+    return stage.prepared("jq", lambda url: _with(url, initialize))
+
+
+def enqueued(stage: Stage, count: int) -> str:
+    """Start from ready jobs."""
+    return stage.prepared(f"jq_enqueued_{count}", lambda url: enqueue_many(url, count), empty(stage))
+
+
+def claimed(stage: Stage, count: int) -> str:
+    """Start from jobs in the hands of one process that has been silent for long."""
+    return stage.prepared(f"jq_claimed_{count}", lambda url: _with(url, _claim_all), enqueued(stage, count))
+
+
+def failed(stage: Stage, count: int) -> str:
+    """Start from jobs that failed with one error."""
+    return stage.prepared(f"jq_failed_{count}", lambda url: _with(url, _fail_all), claimed(stage, count))
+
+
+def died(stage: Stage, count: int) -> str:
+    """Start from jobs that died with one process."""
+    return stage.prepared(f"jq_died_{count}", prune, claimed(stage, count))
+
+
+def failed_differently(stage: Stage, count: int) -> str:
+    """Start from failed jobs of which no two have the same error."""
+    return stage.prepared(f"jq_different_{count}", lambda url: _with(url, _tell_apart), failed(stage, count))
+
+
+def _with(url: str, prepare: object) -> None:
+    with opened(url) as database:
+        prepare(database)  # type: ignore[operator]
+
+
+def _claim_all(database: Database) -> None:
+    process = database.transact(processes.register, kind="Worker", name="w", pid=1, hostname="bench", metadata={})
+    while database.transact(queue.claim, process, queue.ALL_QUEUES, 1000):
+        pass
+    with database.write() as connection:
+        connection.execute(schema.processes.update().values(last_heartbeat_at=ago(1000)))
+
+
+def _fail_all(database: Database) -> None:
+    with database.write() as connection:
+        process = connection.scalars(sqlalchemy.select(schema.processes.c.id)).one()
+    database.transact(endings.fail, endings.held_by(process), error_json("ValueError", "boom"))
+
+
+def _tell_apart(database: Database) -> None:
+    with database.write() as connection:
+        named = sqlalchemy.literal("record ") + sqlalchemy.cast(schema.failed.c.job_id, sqlalchemy.String(20))
+        connection.execute(schema.failed.update().values(error=func.replace(schema.failed.c.error, "boom", named)))
+
+
+# -- the moves: each returns its seconds ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _ready(url: str) -> Iterator[Database]:
+    """Open a queue that is connected already: no measurement is of connecting."""
+    with opened(url) as database:
+        database.now()
+        yield database
+
+
+def enqueue_many(url: str, count: int) -> float:
+    """Enqueue in transactions of 1,000."""
+    with _ready(url) as database:
+        start = time.perf_counter()
+        for batch in in_batches(NewJob(class_name="BenchJob", args=[0]) for _ in range(count)):
+            database.transact(enqueue, batch)
+        return time.perf_counter() - start
+
+
+def prune(url: str) -> float:
+    """Prune the silent process."""
+    with _ready(url) as database:
+        start = time.perf_counter()
+        list(pruning.prune(database, 300))
+        return time.perf_counter() - start
+
+
+def retry(url: str) -> float:
+    """Retry all that failed, with the archive, in transactions of 1,000."""
+    return _retry(url, retrying.Selection(), retrying.PLAIN)
+
+
+def retry_safely(url: str) -> float:
+    """Retry all that died, asking every question."""
+    return _retry(url, retrying.Selection(chosen=Filter(deaths=frozenset(Death))), Terms(safe=True))
+
+
+def _retry(url: str, selection: retrying.Selection, terms: Terms) -> float:
+    with _ready(url) as database:
+        start = time.perf_counter()
+        moved = 0
+        for batch in retrying.retry(database, selection, Operation("retry"), terms):
+            moved += sum(decision.verdict.moves for decision in batch)
+        seconds = time.perf_counter() - start
+        with database.read() as connection:
+            ready = connection.scalar(sqlalchemy.select(func.count()).select_from(schema.ready))
+    if not moved or moved != ready:
+        raise watch.CrashedError(f"{moved} were retried, {ready} are ready")
+    return seconds
+
+
+def first_page(url: str) -> float:
+    """Read the first page of ``jq failed list``, a second time: the first one finds its pages on the disk."""
+    with _ready(url) as database:
+        list(failures.list_failures(database, Filter(), limit=PAGE))
+        start = time.perf_counter()
+        found = list(failures.list_failures(database, Filter(), limit=PAGE))
+        seconds = time.perf_counter() - start
+    if len(found) != PAGE:
+        raise watch.CrashedError(f"{len(found)} of {PAGE} failures were listed")
+    return seconds
+
+
+def send(url: str, gaps: Iterator[float]) -> None:
+    """Enqueue a job after each pause, with the time of its enqueuing."""
+    with _ready(url) as database:
+        for gap in gaps:
+            time.sleep(gap)
+            database.transact(enqueue, [NewJob(class_name="BenchJob", args=[time.time()])])
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+
+def command(options: str) -> list[str]:
+    """Spell the command line of a worker."""
+    return [sys.executable, "-m", "solidjq_cli", "work", "--import", "noop_jobs", *shlex.split(options)]
+
+
+def environment(url: str) -> dict[str, str]:
+    """Say where the database is."""
+    return {"JQ_DATABASE_URL": url}
+
+
+def prefetches() -> bool:
+    """Tell whether this version's worker can claim ahead."""
+    shown = subprocess.run(command("--help"), capture_output=True, text=True, check=True)  # noqa: S603
+    return "--prefetch" in shown.stdout
+
+
+def diff(url: str) -> tuple[float, float]:
+    """Run ``jq failed diff`` as a program; return its seconds and its peak of memory in MB."""
+    start = time.perf_counter()
+    program = subprocess.Popen(
+        [sys.executable, "-m", "solidjq_cli", "failed", "diff", "-o", "json"],
+        env={**os.environ, "JQ_DATABASE_URL": url},
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(program.pid, 0)
+    program.returncode = os.waitstatus_to_exitcode(status)
+    if program.returncode:
+        raise watch.CrashedError("jq failed diff failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
