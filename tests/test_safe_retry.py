@@ -12,12 +12,14 @@ from solidjq import Database, NewJob, crashes, endings, processes, pruning, queu
 from solidjq.crashes import crashes_of
 from solidjq.dialects import ago, utcnow
 from solidjq.failures import Death, Filter, error_json
+from solidjq.incidents import find_incidents
 from solidjq.ledger import Operation
 from solidjq.policy import Policy, parse
 from solidjq.retrying import Selection, plan
 from solidjq.schema import crashes as crash_table
 from solidjq.schema import failed, failures, jobs, operations, ready, scheduled
 from solidjq.states import State
+from solidjq.suspecting import find_suspects
 from solidjq.verdicts import Terms, Verdict
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence
@@ -43,9 +45,14 @@ def raise_all(database: Database) -> None:
 
 
 def crash_count(database: Database, job_id: int) -> int:
+    name = crash_subject(database, job_id)
     with database.read() as connection:
-        name = connection.scalar(select(jobs.c.active_job_id).where(jobs.c.id == job_id))
-        return len(crashes_of(connection, [str(name)])[str(name)])
+        return len(crashes_of(connection, [name])[name])
+
+
+def crash_subject(database: Database, job_id: int) -> str:
+    with database.read() as connection:
+        return str(connection.scalar(select(jobs.c.active_job_id).where(jobs.c.id == job_id)))
 
 
 def safe(database: Database, **terms: object) -> dict[int, Verdict]:
@@ -70,6 +77,23 @@ def test_a_job_in_flight_at_two_deaths_is_suspected(database: Database) -> None:
     die(database, silent=1000)
     assert safe(database) == {job_id: Verdict.SUSPECT}
     assert state_of_each(database) == {job_id: State.FAILED}
+
+
+def test_what_was_only_fetched_ahead_at_two_deaths_is_not_suspected(database: Database) -> None:
+    """Its process told, with its last heartbeat, which jobs had begun; of the others nobody knows."""
+    began, ahead = add_jobs(database, *plain_jobs(2))
+    for silent in (2000, 1000):
+        worker = add_process(database, f"worker-{silent}")
+        claim_all(database, worker)
+        sample = {"jobs": [{"id": began, "since": "2026-01-01T00:00:00Z"}]}
+        database.transact(processes.heartbeat, worker, {"prefetch": 10, "sample": sample})
+        silence(database, worker, silent)
+        list(pruning.prune(database, 300))
+        verdicts = safe(database)
+    assert verdicts == {began: Verdict.SUSPECT, ahead: Verdict.RETRY}
+    with database.read() as connection:
+        ranking = find_suspects(connection, find_incidents(connection))
+    assert {score.name for score in ranking.jobs} == {crash_subject(database, began)}
 
 
 def test_crashes_are_limited_without_safe_too_and_only_force_goes_on(database: Database) -> None:

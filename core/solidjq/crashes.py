@@ -39,6 +39,7 @@ class Crash(NamedTuple):
     pid: int | None = None
     last_heartbeat_at: datetime | None = None
     death_id: int | None = None
+    started_at: datetime | None = None  # when the job had begun, where that is known
 
     @property
     def key(self) -> int | str:
@@ -140,6 +141,7 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
             crashes.c.pid,
             crashes.c.last_heartbeat_at,
             crashes.c.death_id,
+            crashes.c.started_at,
         )
         .where(among(crashes.c.subject, subjects))
         .order_by(crashes.c.failure_id)

@@ -100,6 +100,16 @@ class DeathRecord:
         return found if isinstance(found, Mapping) else {}
 
     @property
+    def ahead(self) -> bool:
+        """Whether it also held jobs that had not begun, and nobody knows which: only those known to run are charged."""
+        return bool(self.evidence.get("ahead"))
+
+    @property
+    def charged(self) -> tuple[Held, ...]:
+        """The jobs that may have killed it."""
+        return tuple(job for job in self.jobs if job.started_at is not None) if self.ahead else self.jobs
+
+    @property
     def silent_at(self) -> datetime:
         """When it was last known to live."""
         if self.how is Death.PRUNED and self.last_heartbeat_at is not None:
@@ -207,7 +217,7 @@ def list_deaths(
 
 
 def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str]]]:
-    """Return the deaths since then without their jobs, but with how many of each class there were.
+    """Return the deaths since then without their jobs, but with how many of each class are charged.
 
     It reads a row a class and death, however many jobs there are. Failures with the same error are one death here.
     """
@@ -215,14 +225,17 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
     columns = schema.crashes.c
     held: dict[str, Counter[str]] = defaultdict(Counter)
     found = _recorded(connection, since, None, jobs=False) if kept else []
+    ahead = {death.name for death in found if death.ahead}
     if kept:
         counted = (
-            select(columns.death_id, columns.class_name, func.count())
+            select(columns.death_id, columns.class_name, func.count(), func.count(columns.started_at))
             .where(columns.death_id.is_not(None), columns.crashed_at >= boundary(since))
             .group_by(columns.death_id, columns.class_name)
         )
-        for death_id, class_name, count in connection.execute(counted):
-            held[f"d{death_id}"][class_name] += count
+        for death_id, class_name, count, begun in connection.execute(counted):
+            name = f"d{death_id}"
+            if charged := begun if name in ahead else count:
+                held[name][class_name] += charged
     told = union_all(*_told_by_failures(since, None, kept=kept)).subquery()
     grouped = select(
         func.min(told.c.failure_id).label("failure_id"),

@@ -1,7 +1,7 @@
 """The end of a claim: finish, fail, release. Every ending passes one door, whoever asks for it.
 
-The door locks the claim's row first and does nothing where it is gone. Whatever happened in between (a prune, another
-program, this very ending committed just before a crash), a job ends once.
+The door takes the claim's row first, or locks it, and does nothing where it is gone. Whatever happened in between (a
+prune, another program, this very ending committed just before a crash), a job ends once.
 """
 
 from collections.abc import Collection, Mapping
@@ -63,24 +63,18 @@ def finish(
 
 
 def _finish_in_one() -> Select[Any]:
-    """Lock the claims in id order, remove them and mark their jobs, in one statement."""
+    """Remove the claims and mark their jobs, in one statement; a claim that it does not find has ended before."""
     of_process = claimed.c.process_id == bindparam("process_id", type_=BigInteger())
     chosen = claimed.c.id == any_(cast(bindparam("claim_ids", type_=String()), ARRAY(BigInteger)))
-    locked = (
-        select(claimed.c.id, claimed.c.job_id)
-        .where(of_process, chosen)
-        .order_by(claimed.c.id)
-        .with_for_update()
-        .cte("locked")
-    )
-    gone = delete(claimed).where(claimed.c.id == any_(array_of(locked.c.id))).returning(claimed.c.job_id).cte("gone")
+    gone = delete(claimed).where(of_process, chosen).returning(claimed.c.job_id).cte("gone")
     done = (
         update(jobs)
-        .where(jobs.c.id == any_(array_of(locked.c.job_id)), jobs.c.finished_at.is_(None))
+        .where(jobs.c.id == any_(array_of(gone.c.job_id)), jobs.c.finished_at.is_(None))
         .values(finished_at=utcnow(), updated_at=utcnow())
+        .returning(jobs.c.id, jobs.c.concurrency_key)
         .cte("done")
     )
-    return select(gone.c.job_id, jobs.c.concurrency_key).join(jobs, jobs.c.id == gone.c.job_id).add_cte(done)
+    return select(gone.c.job_id, done.c.concurrency_key).outerjoin(done, done.c.id == gone.c.job_id)
 
 
 def fail(

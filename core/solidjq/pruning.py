@@ -17,7 +17,7 @@ from solidjq.database import Database
 from solidjq.dialects import ago, among
 from solidjq.endings import fail, held_by, release
 from solidjq.failures import exit_error, missing_error, pruned_error
-from solidjq.samples import look_here, sample_of
+from solidjq.samples import look_here, sample_of, told_by
 from solidjq.schema import claimed, processes
 
 Record = Callable[[Connection, int], None]  # is told in each transaction how many jobs it moved
@@ -94,6 +94,7 @@ def _prune_one(
             "threshold": threshold,
             "here": look_here(process.hostname, process.pid, sample_of(process.metadata)),
             "fleet": deaths.survivors(connection, process, threshold),
+            **({"ahead": True} if told_by(process.metadata).get("prefetch") else {}),
         }
         _count(connection, pruned.job_ids, process, deaths.Source.PRUNE, evidence)
     connection.execute(delete(processes).where(processes.c.id == row.id))

@@ -35,6 +35,7 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     ranking = rank(cases, _exposure(connection, (death.sample for death, _, _ in held)))
     return Suspicion(
         outside=frozenset(death.key for death, _, finding in held if finding.outside),
+        ahead=frozenset(death.key for death, _, _ in held if death.ahead),
         alone=frozenset(death.key for death, classes, _ in held if classes.total() == 1),
         classes={each.name: each.reasons[0] for each in ranking.classes if each.standing is Standing.SUSPECT},
     )
@@ -48,8 +49,8 @@ def _unnamed(death: str, classes: Mapping[str, int]) -> Iterator[InFlight]:
 def _cases(found: Iterable[Incident]) -> Iterator[Case]:
     for incident in found:
         for death, finding in incident.pairs:
-            if death.jobs:  # who ran nothing tells nothing, and is not looked at either
-                held = tuple(InFlight(job.subject, job.class_name, job.growth) for job in death.jobs)
+            if death.charged:  # who ran nothing tells nothing, and is not looked at either
+                held = tuple(InFlight(job.subject, job.class_name, job.growth) for job in death.charged)
                 yield Case(death.name, finding.outside, finding.cause.fatal, held)
 
 

@@ -91,6 +91,7 @@ class Suspicion:
     """What decides whether a failed job is a suspect. A death's key is jq_deaths.id, else its jobs' error text."""
 
     outside: AbstractSet[int | str] = frozenset()  # deaths that charge nobody
+    ahead: AbstractSet[int | str] = frozenset()  # deaths that charge only jobs known to have begun
     alone: AbstractSet[int | str] = frozenset()  # deaths at which one job only was in flight
     classes: Mapping[str, str] = field(default_factory=dict)  # the suspect ones, each with the fact that counts most
 

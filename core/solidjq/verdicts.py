@@ -235,7 +235,12 @@ def _suspected(candidate: Candidate, terms: Terms, rule: Rule, now: datetime, su
     """Say why the job may be the killer. Deaths with a cause from outside charge nobody."""
     if candidate.death is None:
         return None
-    charging = [c for c in within(candidate.crashes, window_of(terms, rule), now) if c.key not in suspicion.outside]
+    counted = within(candidate.crashes, window_of(terms, rule), now)
+    charging = [
+        crash
+        for crash in counted
+        if crash.key not in suspicion.outside and (crash.started_at is not None or crash.key not in suspicion.ahead)
+    ]
     processes = {crash.process for crash in charging} - {None}
     if len(processes) >= SUSPECT_AT:
         return f"it was in flight when {len(processes)} different processes died"
