@@ -40,7 +40,7 @@ def _process(connection: Any) -> int:
 
 MOVES = {
     "claim": lambda c: queue.claim(c, _process(c), queue.ALL_QUEUES, 10),
-    "finish": lambda c: endings.finish(c, _process(c)),
+    "finish": lambda c: endings.finish(c, endings.held_by(_process(c))),
     "fail": lambda c: endings.fail(c, endings.held_by(_process(c)), error_json("E", "boom")),
     "deregister": lambda c: processes.deregister(c, _process(c)),
     "dispatch": lambda c: queue.dispatch(c, 10),

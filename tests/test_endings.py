@@ -17,7 +17,7 @@ ERROR = error_json("ValueError", "boom", ["app.py:1:in `work'"])
 
 
 def finish(database: Database, process: int, claim_ids: list[int]) -> list[int]:
-    return database.transact(endings.finish, process, claim_ids)
+    return database.transact(endings.finish, endings.held_by(process, claim_ids))
 
 
 def fail(database: Database, process: int, claim_ids: list[int]) -> list[int]:

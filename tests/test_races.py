@@ -57,7 +57,7 @@ def drain(process: int) -> Callable[[Database], list[int]]:
     def run(database: Database) -> list[int]:
         done: list[int] = []
         while claims := database.transact(queue.claim, process, queue.ALL_QUEUES, 5):
-            done += database.transact(endings.finish, process, [claim.id for claim in claims])
+            done += database.transact(endings.finish, endings.held_by(process, [claim.id for claim in claims]))
         return done
 
     return run
@@ -115,7 +115,7 @@ def test_a_prune_against_the_worker_it_prunes(database: Database, round_: int) -
     def wake(own: Database) -> int:
         ended = 0
         for claim in held:
-            ended += len(own.transact(endings.finish, frozen, [claim.id]))
+            ended += len(own.transact(endings.finish, endings.held_by(frozen, [claim.id])))
         try:
             own.transact(queue.claim, frozen, queue.ALL_QUEUES, 10)
         except Exception:  # noqa: BLE001  (pruned: that it may not claim is asserted through the states)
@@ -197,7 +197,7 @@ def test_limited_jobs_never_run_beyond_their_limit(database: Database) -> None:
                     most = max(most, len(running))
                 with lock:
                     running.difference_update(claim.id for claim in claims)
-                own.transact(endings.finish, process, [claim.id for claim in claims], known)
+                own.transact(endings.finish, endings.held_by(process, [claim.id for claim in claims]), known)
                 done += len(claims)
             return done
 

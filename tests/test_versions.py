@@ -50,7 +50,7 @@ def test_a_later_version_may_have_more(own: Database) -> None:
     ids = add_jobs(own, *plain_jobs(3))
     worker = add_process(own)
     (done, *_) = claim_all(own, worker, 2)
-    own.transact(endings.finish, worker, [done.id])
+    own.transact(endings.finish, endings.held_by(worker, [done.id]))
     silence(own, worker, 1000)
     (pruned,) = pruning.prune(own, 300)
     assert pruned.job_ids == ids[1:2]

@@ -37,21 +37,19 @@ def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> Column
     return condition if claim_ids is None else condition & among(claimed.c.id, claim_ids)
 
 
-def finish(
-    connection: Connection, process_id: int, claim_ids: Collection[int] | None = None, limits: Limits = UNKNOWN
-) -> list[int]:
-    """Mark the jobs of a process's claims, or of those of them that have these ids, as finished.
+def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits = UNKNOWN) -> list[int]:
+    """Mark the jobs of these claims as finished. Returns the ids of the jobs that this call finished."""
+    return finish_claims(connection, connection.scalars(select(claimed.c.id).where(claims)).all(), limits)
 
-    Returns the ids of the jobs that this call finished.
-    """
+
+def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+    """Do the same for claims by their ids; no other claim ever gets such an id again."""
     if writes_in_with(connection):
-        if claim_ids is None:
-            claim_ids = connection.scalars(select(claimed.c.id).where(held_by(process_id))).all()
-        ended = execute_hot(connection, _finish_in_one, process_id=process_id, claim_ids=array_literal(claim_ids))
+        ended = execute_hot(connection, _finish_in_one, claim_ids=array_literal(claim_ids))
         if limited := [row.job_id for row in ended if row.concurrency_key is not None]:
             give_back(connection, limited, limits)
         return [row.job_id for row in ended]
-    locked = _lock(connection, held_by(process_id, claim_ids))
+    locked = _lock(connection, among(claimed.c.id, claim_ids))
     for batch in in_batches(locked.values()):
         connection.execute(
             update(jobs)
@@ -64,9 +62,8 @@ def finish(
 
 def _finish_in_one() -> Select[Any]:
     """Remove the claims and mark their jobs, in one statement; a claim that it does not find has ended before."""
-    of_process = claimed.c.process_id == bindparam("process_id", type_=BigInteger())
     chosen = claimed.c.id == any_(cast(bindparam("claim_ids", type_=String()), ARRAY(BigInteger)))
-    gone = delete(claimed).where(of_process, chosen).returning(claimed.c.job_id).cte("gone")
+    gone = delete(claimed).where(chosen).returning(claimed.c.job_id).cte("gone")
     done = (
         update(jobs)
         .where(jobs.c.id == any_(array_of(gone.c.job_id)), jobs.c.finished_at.is_(None))

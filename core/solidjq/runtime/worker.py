@@ -193,7 +193,7 @@ def _exchange(
     finished = [claim.id for claim, error in batch if error is None]
     failed = {claim.id: error for claim, error in batch if error is not None}
     if finished:
-        endings.finish(connection, process_id, finished, limits)
+        endings.finish_claims(connection, finished, limits)
     if failed:
         endings.fail(connection, endings.held_by(process_id, failed), failed, limits)
     if released:
