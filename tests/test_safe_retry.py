@@ -6,7 +6,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from solidjq import Database, NewJob, crashes, endings, processes, pruning, queue
 from solidjq.crashes import crashes_of
@@ -94,6 +94,19 @@ def test_what_was_only_fetched_ahead_at_two_deaths_is_not_suspected(database: Da
     with database.read() as connection:
         ranking = find_suspects(connection, find_incidents(connection))
     assert {score.name for score in ranking.jobs} == {crash_subject(database, began)}
+
+
+def test_a_crash_that_rails_wrote_counts_beside_one_that_was_counted_before(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    assert retry_jobs(database, [job_id]).verdicts == {job_id: Verdict.RETRY}
+    die(database, silent=1000)
+    with database.write() as connection:  # Solid Queue's own prune would have counted nothing
+        newest = connection.scalar(select(func.max(crash_table.c.failure_id)))
+        connection.execute(delete(crash_table).where(crash_table.c.failure_id == newest))
+    assert crash_count(database, job_id) == 1
+    retry_jobs(database, [job_id])
+    assert crash_count(database, job_id) == 2
 
 
 def test_crashes_are_limited_without_safe_too_and_only_force_goes_on(database: Database) -> None:

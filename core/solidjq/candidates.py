@@ -107,8 +107,8 @@ def _known_crashes(own: FromClause, suspects: Collection[str], *, kept: bool) ->
     registered = exists().where(schema.processes.c.pid == own.c.pid, schema.processes.c.hostname == own.c.hostname)
     here = own.c.hostname == socket.gethostname()
     more = or_(here, registered, jobs.c.class_name.in_(suspects), earlier) if kept else false()
-    yield func.coalesce(more, False).label("crashed")
     yield (own.c.failure_id.is_not(None) if kept else false()).label("counted")
+    yield func.coalesce(more, False).label("crashed")
 
 
 def worn() -> ColumnElement[bool]:
