@@ -436,6 +436,7 @@ def test_it_does_not_fetch_more_than_it_was_told(runtime: Runtime) -> None:
     runtime.start("--threads", "2", "--prefetch", "3")
     runtime.running("job1")
     runtime.let_end("job0")
+    runtime.wait_for(ids[0], State.FINISHED)
     runtime.running("job2")
     states = list(state_of_each(runtime.database).values())
     assert (states.count(State.FINISHED), states.count(State.CLAIMED)) == (1, 4)

@@ -258,7 +258,9 @@ def _ids(chosen: Filter) -> Select[int]:
 
 def count_failures(connection: Connection, chosen: Filter, *, after: int | None = None) -> int:
     """Count the failures that a filter takes, those below the failure_id ``after``."""
-    counted = select(func.count()).select_from(failed.join(jobs, jobs.c.id == failed.c.job_id))
+    # Every failure has its job: that is joined only where the filter asks for it.
+    asks_jobs = chosen.queues or chosen.classes
+    counted = select(func.count()).select_from(failed.join(jobs, jobs.c.id == failed.c.job_id) if asks_jobs else failed)
     return connection.scalar(counted.where(*conditions(chosen, after))) or 0
 
 

@@ -21,10 +21,12 @@ from sqlalchemy import (
     Table,
     any_,
     bindparam,
+    case,
     delete,
     exists,
     insert,
     literal,
+    or_,
     select,
     true,
 )
@@ -169,12 +171,15 @@ def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> li
     A job with a concurrency key whose class is not in ``limits`` is left alone: its limit stands in Ruby code, and
     Rails' own dispatcher will take it. Returns the ids of the jobs moved.
     """
-    foreign = exists().where(
-        jobs.c.id == scheduled.c.job_id, jobs.c.concurrency_key.is_not(None), jobs.c.class_name.not_in(list(limits))
+    # Asked row by row: a planner that makes a join of it may read all jobs there are, every second.
+    ours = (
+        select(case((or_(jobs.c.concurrency_key.is_(None), jobs.c.class_name.in_(list(limits))), 1), else_=0))
+        .where(jobs.c.id == scheduled.c.job_id)
+        .scalar_subquery()
     )
     due = connection.execute(
         select(scheduled.c.id, scheduled.c.job_id)
-        .where(scheduled.c.scheduled_at <= utcnow(), ~foreign)
+        .where(scheduled.c.scheduled_at <= utcnow(), ours == 1)
         .order_by(scheduled.c.scheduled_at, scheduled.c.priority, scheduled.c.job_id)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -1,0 +1,181 @@
+"""No query that workers or operators wait for reads a large table from end to end.
+
+What a move really sends is recorded, and explained by each database while its tables are large.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event, insert, literal, select, text
+
+from solidjq import Database, concurrency, crashes, endings, lookup, processes, pruning, queue
+from solidjq.batching import in_batches
+from solidjq.candidates import find_candidates
+from solidjq.dialects import utcnow
+from solidjq.failures import Death, Filter, list_failures, page_of_ids, pruned_error
+from solidjq.schema import failed, jobs, ready, scheduled
+from solidjq.suspects import NO_SUSPICION
+from support import add_process
+from test_pruning import silence
+
+JOBS = 12_000
+LARGE = {jobs.name, ready.name, failed.name, scheduled.name, "jq_crashes", "jq_failures"}
+DIED = Filter(deaths=frozenset(Death))
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def fill(database: Database) -> int:
+    """Make many jobs: a third waits, a third has failed, a third is due later. Return the id of a process."""
+    with database.write() as connection:
+        for batch in in_batches(range(1, JOBS + 1)):
+            connection.execute(
+                insert(jobs).values(
+                    arguments='{"arguments":[],"executions":0,"exception_executions":{}}',
+                    scheduled_at=utcnow(),
+                    created_at=utcnow(),
+                    updated_at=utcnow(),
+                ),
+                [
+                    {
+                        "id": number,
+                        "queue_name": f"queue{number % 7}",
+                        "class_name": f"Job{number % 11}",
+                        "priority": number % 3,
+                        "active_job_id": f"aj-{number}",
+                    }
+                    for number in batch
+                ],
+            )
+        now = utcnow()
+        for table, part, values in (
+            (ready, 0, {"queue_name": jobs.c.queue_name, "priority": jobs.c.priority, "created_at": now}),
+            (failed, 1, {"error": literal(pruned_error(NOON)), "created_at": now}),
+            (
+                scheduled,
+                2,
+                {
+                    "queue_name": jobs.c.queue_name,
+                    "priority": jobs.c.priority,
+                    "scheduled_at": jobs.c.scheduled_at,
+                    "created_at": now,
+                },
+            ),
+        ):
+            rows = jobs.select().with_only_columns(jobs.c.id, *values.values()).where(jobs.c.id % 3 == part)
+            connection.execute(insert(table).from_select(["job_id", *values], rows))
+        process = processes.register(connection, kind="Worker", name="w", pid=1, hostname="h", metadata={})
+    crashes.count_all(database)
+    with database.outside_transactions() as connection:
+        analyze = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
+        for name in sorted(LARGE):
+            connection.execute(text(f"{analyze} {name}"))
+    return process
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple[str, Any]]]:
+    """Record what is sent, with its parameters."""
+    sent: list[tuple[str, Any]] = []
+
+    def record(_connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", record)
+    yield sent
+    event.remove(Engine, "before_cursor_execute", record)
+
+
+def read_whole(connection: Connection, statement: str, parameters: Any) -> Iterable[str]:
+    """Return the tables that the database would read from end to end, index or not at hand."""
+    match connection.dialect.name:
+        case "postgresql":
+            found = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+            plan = json.loads(found) if isinstance(found, str) else found
+            return [node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
+        case "mysql":
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings()
+            return [row["table"] for row in rows if row["type"] == "ALL"]
+        case _:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).mappings()
+            words = [row["detail"].split() for row in rows]
+            if "LIMIT" in statement and ["USE", "TEMP", "B-TREE"] not in (word[:3] for word in words):
+                return []  # it stops there, in the order of the rows themselves
+            return [word[1] for word in words if word[0] == "SCAN" and "USING" not in word]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
+
+
+def claim_some(database: Database, process: int, *queues: str) -> list[queue.Claim]:
+    return database.transact(queue.claim, process, queues, 10)
+
+
+def finish_some(database: Database, process: int) -> None:
+    ids = [claim.id for claim in claim_some(database, process, "*")]
+    database.transact(endings.finish_claims, ids)
+
+
+def decide_on_some(database: Database, _process: int) -> None:
+    with database.read() as connection:
+        ids = connection.scalars(page_of_ids(DIED, above=100, top=10**6, limit=20)).all()
+        assert len(find_candidates(connection, ids, NO_SUSPICION, kept=True, twins=True)) == len(ids)
+
+
+def look_up(database: Database, _process: int) -> None:
+    with database.read() as connection:
+        lookup.find_jobs(connection, ["17", "aj-23"])
+
+
+def prune_one(database: Database, _process: int) -> None:
+    dead = add_process(database, "dead")
+    database.transact(queue.claim, dead, queue.ALL_QUEUES, 2)
+    silence(database, dead, 1000)
+    list(pruning.prune(database, 300))
+
+
+HOT: dict[str, Callable[[Database, int], object]] = {
+    "claim": lambda database, process: claim_some(database, process, "*"),
+    "claim of a queue": lambda database, process: claim_some(database, process, "queue3"),
+    "claim of queues": lambda database, process: claim_some(database, process, "queue1*", "queue2"),
+    "finish": finish_some,
+    "dispatch": lambda database, _: database.transact(queue.dispatch, 10),
+    "unblock": lambda database, _: database.transact(concurrency.expired_keys, 10),
+    "heartbeat": lambda database, process: database.transact(processes.heartbeat, process),
+    "prune": prune_one,
+    "orphans": lambda database, _: pruning.fail_orphans(database),
+    "first page": lambda database, _: list(list_failures(database, Filter(), limit=50)),
+    "page that died": lambda database, _: list(list_failures(database, DIED, limit=50)),
+    "page of a class": lambda database, _: list(list_failures(database, Filter(classes=("Job4",)), limit=50)),
+    "next page": lambda database, _: list(list_failures(database, Filter(), limit=50, after=2000)),
+    "verdicts": decide_on_some,
+    "look up": look_up,
+}
+
+
+def test_no_hot_query_reads_a_large_table_from_end_to_end(database: Database) -> None:
+    process = fill(database)
+    found: dict[str, list[str]] = {}
+    for name, move in HOT.items():
+        with recorded() as sent:
+            move(database, process)
+        assert sent, name
+        with database.write() as connection:
+            for statement, parameters in dict.fromkeys((s, str(p)) for s, p in sent):
+                given = next(p for s, p in sent if (s, str(p)) == (statement, parameters))
+                explained = statement.lstrip().upper().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))
+                if explained and (whole := LARGE.intersection(read_whole(connection, statement, given))):
+                    found.setdefault(name, []).append(f"{sorted(whole)}: {statement}")
+    assert not found
+
+
+def test_a_query_without_an_index_would_be_found(database: Database) -> None:
+    fill(database)
+    with database.read() as connection, recorded() as sent:
+        connection.execute(select(jobs.c.id).where(jobs.c.arguments == "x"))
+        assert list(read_whole(connection, *sent[0])) == [jobs.name]
