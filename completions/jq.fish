@@ -9,7 +9,7 @@ end
 function __jq_takes
     switch $argv[1]
         case 'jq'
-            contains -- $argv[2] -d --database --profile --rails --env --schema
+            contains -- $argv[2] -d --database --profile --rails --env --config --schema
         case 'jq init'
             contains -- $argv[2] -d --database
         case 'jq grants'
@@ -155,9 +155,10 @@ complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, wor
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c jq -n '__jq_at jq' -l profile -r -f -d 'A database that jq.toml names. [env: JQ_PROFILE]'
+complete -c jq -n '__jq_at jq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c jq -n '__jq_at jq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
 complete -c jq -n '__jq_at jq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
+complete -c jq -n '__jq_at jq' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
 complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
@@ -250,7 +251,7 @@ complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may t
 complete -c jq -n '__jq_at jq retry' -s n -l dry-run -d 'Only show what would be done.'
 complete -c jq -n '__jq_at jq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c jq -n '__jq_at jq retry' -s y -l yes -d 'Do not ask.'
-complete -c jq -n '__jq_at jq retry' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq retry' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -278,7 +279,7 @@ complete -c jq -n '__jq_at jq discard' -s h -l help -d 'Show this message and ex
 
 complete -c jq -n '__jq_argument 1 1 jq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c jq -n '__jq_at jq apply' -l reason -r -f -d 'Why, for the record.'
-complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -291,7 +292,7 @@ complete -c jq -n '__jq_at jq recover' -l limit -r -f -d 'Move at most N, the ol
 complete -c jq -n '__jq_at jq recover' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
 complete -c jq -n '__jq_at jq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
 complete -c jq -n '__jq_at jq recover' -s q -l quiet -d 'Print nothing but errors.'
-complete -c jq -n '__jq_at jq recover' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq recover' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -346,7 +347,7 @@ complete -c jq -n '__jq_at jq bisect' -l max-deaths -r -f -d 'Stop after so many
 complete -c jq -n '__jq_at jq bisect' -l wait -r -f -d 'How long a round may take to end.'
 complete -c jq -n '__jq_at jq bisect' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq bisect' -s y -l yes -d 'Do not ask.'
-complete -c jq -n '__jq_at jq bisect' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq bisect' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -355,7 +356,7 @@ complete -c jq -n '__jq_at jq bisect' -s h -l help -d 'Show this message and exi
 complete -c jq -n '__jq_argument 1 1 jq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c jq -n '__jq_at jq policy' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq policy show' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq policy show' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq policy show' -s h -l help -d 'Show this message and exit.'

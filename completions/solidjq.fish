@@ -9,7 +9,7 @@ end
 function __solidjq_takes
     switch $argv[1]
         case 'solidjq'
-            contains -- $argv[2] -d --database --profile --rails --env --schema
+            contains -- $argv[2] -d --database --profile --rails --env --config --schema
         case 'solidjq init'
             contains -- $argv[2] -d --database
         case 'solidjq grants'
@@ -155,9 +155,10 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
-complete -c solidjq -n '__solidjq_at solidjq' -l profile -r -f -d 'A database that jq.toml names. [env: JQ_PROFILE]'
+complete -c solidjq -n '__solidjq_at solidjq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c solidjq -n '__solidjq_at solidjq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
 complete -c solidjq -n '__solidjq_at solidjq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
+complete -c solidjq -n '__solidjq_at solidjq' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
 complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
@@ -250,7 +251,7 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l wait -r -f -d 'How long t
 complete -c solidjq -n '__solidjq_at solidjq retry' -s n -l dry-run -d 'Only show what would be done.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s y -l yes -d 'Do not ask.'
-complete -c solidjq -n '__solidjq_at solidjq retry' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -278,7 +279,7 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -s h -l help -d 'Show this
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l reason -r -f -d 'Why, for the record.'
-complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -291,7 +292,7 @@ complete -c solidjq -n '__solidjq_at solidjq recover' -l limit -r -f -d 'Move at
 complete -c solidjq -n '__solidjq_at solidjq recover' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s q -l quiet -d 'Print nothing but errors.'
-complete -c solidjq -n '__solidjq_at solidjq recover' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -346,7 +347,7 @@ complete -c solidjq -n '__solidjq_at solidjq bisect' -l max-deaths -r -f -d 'Sto
 complete -c solidjq -n '__solidjq_at solidjq bisect' -l wait -r -f -d 'How long a round may take to end.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -l reason -r -f -d 'Why, for the record.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s y -l yes -d 'Do not ask.'
-complete -c solidjq -n '__solidjq_at solidjq bisect' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -355,7 +356,7 @@ complete -c solidjq -n '__solidjq_at solidjq bisect' -s h -l help -d 'Show this 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c solidjq -n '__solidjq_at solidjq policy' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq policy show' -l config -r -F -d 'The policy file. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s h -l help -d 'Show this message and exit.'

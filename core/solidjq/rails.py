@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 from sqlalchemy.engine import URL
 
+from solidjq import urls
 from solidjq.errors import UsageError
 from solidjq.text import MASK
-from solidjq.urls import parse_url, with_rails_options
 
-MOST_BYTES = 1_000_000  # of a database.yml
+MOST_BYTES = 1_000_000  # of a file
 MOST_KEYS = 1000  # of one table in it, and aliases: aliases of aliases grow without end
 DEFAULT_ENVIRONMENT = "production"
 QUEUE, PRIMARY = "queue", "primary"
@@ -44,24 +44,53 @@ def database_url(
     """Return the URL of a Rails application's queue database.
 
     ``environment`` is RAILS_ENV's value, else production. Where the environment has several databases it is the one
-    named ``queue``, else ``primary``. As in Rails, QUEUE_DATABASE_URL or DATABASE_URL comes before what the file says.
+    named ``queue``, else ``primary``. What its URL says is merged into the rest of the entry and wins, as in Rails: the
+    entry's own ``url``, else QUEUE_DATABASE_URL or PRIMARY_DATABASE_URL, for the primary also DATABASE_URL.
 
     Raises UsageError for a file that is not there, or says what only Ruby understands.
     """
     given = os.environ if variables is None else variables
     environment = environment or given.get("RAILS_ENV") or DEFAULT_ENVIRONMENT
+    root = application.absolute()
     path = application / "config" / "database.yml"
-    template = _Template(path, application.absolute(), given)
-    settings = template.environment(environment)
+    if not path.exists() and (variable := _variable(PRIMARY, given)):
+        return _url(_taken_apart(given[variable], variable), root, path)
+    return _entry(Template(path, root, given), environment, given)
+
+
+def _entry(template: "Template", environment: str, given: Mapping[str, str]) -> URL:
+    settings = template.environment(environment, {} if _variable(PRIMARY, given) else None)
     name = PRIMARY
+    if isinstance(settings, str):  # the whole entry is a URL
+        settings = {"url": settings}
     if settings and all(isinstance(value, Mapping) for value in settings.values()):
         name = QUEUE if QUEUE in settings else PRIMARY if PRIMARY in settings else next(iter(settings))
         settings = settings[name]
-    variable = "DATABASE_URL" if name == PRIMARY else f"{name.upper()}_DATABASE_URL"
-    if text := given.get(variable):
-        return parse_url(text)
-    written = {str(key): template.text(value, f"{environment}.{name}.{key}") for key, value in settings.items()}
-    return _url({key: value for key, value in written.items() if value}, template)
+    place = f"{environment}.{name}"
+    parts: dict[str, str] = {}
+    if text := template.text(settings.get("url"), f"{place}.url"):
+        parts = urls.taken_apart(text)
+    elif variable := _variable(name, given):
+        parts = _taken_apart(given[variable], variable)
+    # Only what counts is asked for: Ruby in any other setting does not matter.
+    written = {
+        key: template.text(value, f"{place}.{key}")
+        for key, value in settings.items()
+        if key in urls.CONNECTING and key not in parts
+    }
+    return _url({**{key: value for key, value in written.items() if value}, **parts}, template.root, template.path)
+
+
+def _variable(name: str, given: Mapping[str, str]) -> str | None:
+    """Return the environment variable that has a URL for the database of this name, if one is set."""
+    names = [f"{name.upper()}_DATABASE_URL", *(["DATABASE_URL"] if name == PRIMARY else [])]
+    return next((variable for variable in names if variable in given), None)
+
+
+def _taken_apart(text: str, variable: str) -> dict[str, str]:
+    if not text.strip():
+        raise UsageError(f"{variable} is empty; fill it in or unset it")
+    return urls.taken_apart(text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,8 +102,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
 
 
-class _Template:
-    """A database.yml whose tags are taken out before it is read as YAML, and put back where a value is asked for."""
+class Template:
+    """A YAML file of Rails. Its tags are taken out before it is read, and put back where a value is asked for."""
 
     def __init__(self, path: Path, root: Path, variables: Mapping[str, str]) -> None:
         self.path = path
@@ -88,7 +117,7 @@ class _Template:
                 f"cannot read {path}: {error.strerror}; --rails names a Rails application's folder"
             ) from None
         if len(source) > MOST_BYTES or max(source.count(b"&"), source.count(b"*")) > MOST_KEYS:
-            raise UsageError(f"{path} is too big to be a database.yml")
+            raise UsageError(f"{path} is too big to be a {path.name}")
         try:
             text = _TAG.sub(self._take, source.decode("utf-8", "replace"))
             self._data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
@@ -100,11 +129,11 @@ class _Template:
             problem = re.sub("'.*'", MASK, problem, flags=re.DOTALL)
             raise UsageError(f"{path}{line} is not YAML: {problem}") from None
 
-    def environment(self, name: str) -> Mapping[str, Any]:
-        """Return the settings of an environment."""
+    def environment(self, name: str, default: Mapping[str, Any] | None = None) -> Mapping[str, Any] | str:
+        """Return the settings of an environment. Raises UsageError if there are none, unless a default is given."""
         data = self._data if isinstance(self._data, Mapping) else {}
-        settings = data.get(name)
-        if not isinstance(settings, Mapping):
+        settings = default if data.get(name) is None else data[name]
+        if not isinstance(settings, Mapping | str):
             known = ", ".join(str(key) for key, value in data.items() if isinstance(value, Mapping))
             raise UsageError(f"{self.path} has no environment {name!r}; it has {known or 'none'}; choose with --env")
         return settings
@@ -166,23 +195,26 @@ def _read(match: re.Match[str], group: str) -> str | None:
     return next((text for text in found if text is not None), None)
 
 
-def _url(settings: dict[str, str], template: _Template) -> URL:
-    if "url" in settings:
-        return parse_url(settings["url"])
+def _url(settings: dict[str, str], root: Path, path: Path) -> URL:
     adapter = settings.pop("adapter", "")
     database = settings.pop("database", "")
-    if adapter == "sqlite3":
-        return URL.create("sqlite", database=str(template.root / database.removeprefix("file:").partition("?")[0]))
+    if adapter in {"sqlite3", "sqlite"}:
+        if not database:
+            raise UsageError(f"{path} names no SQLite file")
+        return URL.create("sqlite", database=str(root / database.removeprefix("file:").partition("?")[0]))
     port = settings.pop("port", "")
     if port and not port.isdecimal():
-        raise UsageError(f"{template.path}: {port!r} is no port")
+        raise UsageError(f"{path}: {port!r} is no port")
+    host = settings.pop("host", None)
+    if host is not None and host.startswith("/"):  # the folder of a socket; it cannot stand in a URL's host
+        settings["host"], host = host, None
     plain = URL.create(
         adapter or "none",
         username=settings.pop("username", None) or settings.pop("user", None),
         password=settings.pop("password", None),
-        host=settings.pop("host", None),
+        host=host,
         port=int(port) if port else None,
         database=database or None,
-        query=settings,
+        query={key: value for key, value in settings.items() if key in urls.CONNECTING},
     )
-    return with_rails_options(plain)
+    return urls.with_rails_options(plain)

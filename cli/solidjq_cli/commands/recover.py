@@ -29,7 +29,7 @@ def recover(
         bool, typer.Option("--dry-run", "-n", help="Only show what would be retried; prune nothing.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    config_file: config.ConfigOption = None,
+    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
     import_modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
@@ -50,7 +50,7 @@ def recover(
     from solidjq.failures import Death, Filter
     from solidjq.verdicts import Terms, Verdict
 
-    policy = config.policy(config_file, import_modules)
+    policy = config.policy(import_modules)
     opened = config.opened(database)
     terms = Terms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = Filter(deaths=frozenset(Death))
