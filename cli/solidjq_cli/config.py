@@ -110,7 +110,7 @@ _effective: Connecting | None = None  # what was opened, profile and all
 
 def remember(connecting: Connecting) -> None:
     """Keep what stood before the command."""
-    global _connecting, _effective  # noqa: PLW0603  (one command line a process)
+    global _connecting, _effective
     _connecting, _effective = connecting, None
     file.cache_clear()
 
