@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from solidjq_cli.render import Output
+from solidjq_cli.render import Output, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger import Operation
     from solidjq.policy import File, Policy
+    from solidjq.rails_settings import Configured
 
 ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.init, which --help must not load
 MOST_SECONDS = 10 * 365 * 86400.0
@@ -64,23 +65,34 @@ OutputOption = Annotated[
 ]
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a number of seconds")
     return value
 
 
-def seconds(*names: str, least: float, text: str) -> Any:
+def seconds(*names: str, least: float, text: str, envvar: str | None = None) -> Any:
     """Describe an option that takes a number of seconds."""
-    return typer.Option(*names, metavar="SECONDS", min=least, max=MOST_SECONDS, callback=_finite, help=text)
+    return typer.Option(
+        *names,
+        metavar="SECONDS",
+        min=least,
+        max=MOST_SECONDS,
+        callback=_finite,
+        help=text,
+        envvar=envvar,
+        show_envvar=False,
+    )
 
 
 AliveThresholdOption = Annotated[
-    float,
+    float | None,
     seconds(
         "--alive-threshold",
         least=0,
-        text="A process whose last heartbeat is this old is dead. Must fit the workers' own setting.",
+        text="A process whose last heartbeat is this old is dead. Must fit the workers' own setting.  "
+        "[env: JQ_ALIVE_THRESHOLD; default: the profile's, with --rails the application's, else 300]",
+        envvar="JQ_ALIVE_THRESHOLD",
     ),
 ]
 
@@ -97,6 +109,7 @@ class Connecting(NamedTuple):
     environment: str | None = None
     schema: str | None = None
     read_only: bool = False
+    alive_threshold: float | None = None  # the profile's
     file: Path | None = None  # with the profiles and the policy
 
     def names_a_database(self) -> bool:
@@ -143,6 +156,7 @@ def _completed(given: str | None, *, default_profile: bool = True) -> Connecting
             environment=found.environment or (None if named else profile.env),
             schema=found.schema if named or found.schema else profile.schema,
             read_only=found.read_only or profile.read_only,
+            alive_threshold=None if named else profile.alive_threshold,
         )
     if found.environment is not None and found.rails is None:
         raise UsageError(
@@ -177,6 +191,44 @@ def opened(given: str | None, *, create: bool = True) -> "Database":
     global _effective  # noqa: PLW0603  (one command line a process)
     _effective = connecting = _completed(given)
     return open_database(_url(connecting), create=create, namespace=connecting.schema, read_only=connecting.read_only)
+
+
+def alive_threshold(given: float | None, database: str | None, *, acts: bool = False) -> float:
+    """Return the age of a heartbeat, in seconds, from which on a process is dead.
+
+    What the command line or its environment variable says, else the profile, else the Rails application, else Solid
+    Queue's 300. Raises UsageError if only Ruby could tell the application's and the command ``acts`` on it; one that
+    only shows says so.
+    """
+    from solidjq.processes import ALIVE_THRESHOLD  # noqa: PLC0415
+
+    connecting = _completed(database)
+    told = connecting.alive_threshold if given is None else given
+    if told is not None or connecting.rails is None:
+        return ALIVE_THRESHOLD if told is None else told
+    from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.rails_settings import THRESHOLD, read_settings  # noqa: PLC0415
+
+    setting = read_settings(connecting.rails, connecting.environment).get(THRESHOLD)
+    if setting is None:
+        return ALIVE_THRESHOLD
+    if setting.value is None:
+        unread = f"{setting.place} sets {THRESHOLD} in a way that only Ruby can read: {setting.code}"
+        if acts:
+            raise UsageError(f"{unread}; give --alive-threshold")
+        note(f"{unread}; {ALIVE_THRESHOLD:g} s is taken instead: give --alive-threshold")
+        return ALIVE_THRESHOLD
+    return setting.value
+
+
+def configured(database: str | None) -> "Configured | None":
+    """Read what the Rails application wants to have running; None where none is named."""
+    connecting = _completed(database)
+    if connecting.rails is None:
+        return None
+    from solidjq.rails_settings import read_configured  # noqa: PLC0415
+
+    return read_configured(connecting.rails, connecting.environment)
 
 
 def policy(modules: list[str] | None) -> "Policy":

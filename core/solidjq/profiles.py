@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solidjq.durations import parse_duration
 from solidjq.errors import UsageError
 from solidjq.policy import File, known_keys, quoted, table, wrong
 
 DEFAULT = "default_profile"
 _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("database", "rails", "env", "schema"), (str, "a text")),
+    "alive_threshold": (str, 'a text such as "90s", "5m"'),
     "read_only": (bool, "true or false"),
 }
 
@@ -23,6 +25,7 @@ class Profile:
     rails: Path | None = None
     env: str | None = None
     schema: str | None = None
+    alive_threshold: float | None = None  # seconds
     read_only: bool = False
 
 
@@ -76,6 +79,11 @@ def _profile(name: str, given: object, path: Path) -> Profile:
         read["rails"] = path.absolute().parent / _home(settings["rails"], f"{place}.rails")
     elif "env" in settings:
         raise UsageError(f"{place}.env chooses an environment of a Rails application; give rails, or leave it out")
+    if "alive_threshold" in settings:
+        duration = parse_duration(settings["alive_threshold"])
+        if not duration:
+            raise wrong(f"{place}.alive_threshold", settings["alive_threshold"], _KINDS["alive_threshold"][1])
+        read["alive_threshold"] = duration.total_seconds()
     return Profile(name, **read)
 
 

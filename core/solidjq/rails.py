@@ -7,6 +7,7 @@ environment variable are read, and anything else is an error that shows it, but 
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,52 @@ def database_url(
 
     Raises UsageError for a file that is not there, or says what only Ruby understands.
     """
-    given = os.environ if variables is None else variables
-    environment = environment or given.get("RAILS_ENV") or DEFAULT_ENVIRONMENT
-    root = application.absolute()
-    path = application / "config" / "database.yml"
-    if not path.exists() and (variable := _variable(PRIMARY, given)):
-        return _url(_taken_apart(given[variable], variable), root, path)
-    return _entry(Template(path, root, given), environment, given)
+    return _url(_entry(application, environment, os.environ if variables is None else variables))
 
 
-def _entry(template: "Template", environment: str, given: Mapping[str, str]) -> URL:
-    settings = template.environment(environment, {} if _variable(PRIMARY, given) else None)
+def pool_size(
+    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+) -> int | None:
+    """Return how many connections a process of the application may have to that database; None if it does not say.
+
+    Raises UsageError as ``database_url`` does.
+    """
+    entry = _entry(application, environment, os.environ if variables is None else variables)
+    text = entry.text("max_connections") or entry.text("pool")
+    return int(text) if text and text.isdecimal() else None
+
+
+def chosen_environment(environment: str | None, variables: Mapping[str, str]) -> str:
+    """Return the Rails environment: the one that is named, else RAILS_ENV's, else production."""
+    return environment or variables.get("RAILS_ENV") or DEFAULT_ENVIRONMENT
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One database of an application: its settings, and over them what its URL says."""
+
+    path: Path
+    root: Path
+    parts: Mapping[str, str]
+    place: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    template: "Template | None" = None
+
+    def text(self, key: str) -> str | None:
+        """Return a setting as text; what nobody asks for may be any Ruby."""
+        if key in self.parts or self.template is None:
+            return self.parts.get(key)
+        return self.template.text(self.settings.get(key), f"{self.place}.{key}")
+
+
+def _entry(application: Path, environment: str | None, given: Mapping[str, str]) -> _Entry:
+    path, root = application / "config" / "database.yml", application.absolute()
+    environment = chosen_environment(environment, given)
+    variable = _variable(PRIMARY, given)
+    if variable and not path.exists():
+        return _Entry(path, root, _taken_apart(given[variable], variable))
+    template = Template(path, root, given)
+    settings = template.environment(environment, {} if variable else None)
     name = PRIMARY
     if isinstance(settings, str):  # the whole entry is a URL
         settings = {"url": settings}
@@ -72,13 +108,7 @@ def _entry(template: "Template", environment: str, given: Mapping[str, str]) -> 
         parts = urls.taken_apart(text)
     elif variable := _variable(name, given):
         parts = _taken_apart(given[variable], variable)
-    # Only what counts is asked for: Ruby in any other setting does not matter.
-    written = {
-        key: template.text(value, f"{place}.{key}")
-        for key, value in settings.items()
-        if key in urls.CONNECTING and key not in parts
-    }
-    return _url({**{key: value for key, value in written.items() if value}, **parts}, template.root, template.path)
+    return _Entry(path, root, parts, place, settings, template)
 
 
 def _variable(name: str, given: Mapping[str, str]) -> str | None:
@@ -120,7 +150,7 @@ class Template:
             raise UsageError(f"{path} is too big to be a {path.name}")
         try:
             text = _TAG.sub(self._take, source.decode("utf-8", "replace"))
-            self._data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
+            self.data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
         except (yaml.YAMLError, RecursionError) as error:
             where = getattr(error, "problem_mark", None)
             line = "" if where is None else f", line {where.line + 1}"
@@ -131,7 +161,7 @@ class Template:
 
     def environment(self, name: str, default: Mapping[str, Any] | None = None) -> Mapping[str, Any] | str:
         """Return the settings of an environment. Raises UsageError if there are none, unless a default is given."""
-        data = self._data if isinstance(self._data, Mapping) else {}
+        data = self.data if isinstance(self.data, Mapping) else {}
         settings = default if data.get(name) is None else data[name]
         if not isinstance(settings, Mapping | str):
             known = ", ".join(str(key) for key, value in data.items() if isinstance(value, Mapping))
@@ -195,26 +225,29 @@ def _read(match: re.Match[str], group: str) -> str | None:
     return next((text for text in found if text is not None), None)
 
 
-def _url(settings: dict[str, str], root: Path, path: Path) -> URL:
+def _url(entry: _Entry) -> URL:
+    keys = urls.CONNECTING & (entry.settings.keys() | entry.parts.keys())
+    settings = {key: value for key in sorted(keys) if (value := entry.text(key))}
     adapter = settings.pop("adapter", "")
     database = settings.pop("database", "")
     if adapter in {"sqlite3", "sqlite"}:
         if not database:
-            raise UsageError(f"{path} names no SQLite file")
-        return URL.create("sqlite", database=str(root / database.removeprefix("file:").partition("?")[0]))
+            raise UsageError(f"{entry.path} names no SQLite file")
+        return URL.create("sqlite", database=str(entry.root / database.removeprefix("file:").partition("?")[0]))
     port = settings.pop("port", "")
     if port and not port.isdecimal():
-        raise UsageError(f"{path}: {port!r} is no port")
+        raise UsageError(f"{entry.path}: {port!r} is no port")
     host = settings.pop("host", None)
     if host is not None and host.startswith("/"):  # the folder of a socket; it cannot stand in a URL's host
         settings["host"], host = host, None
+    user, username = settings.pop("user", None), settings.pop("username", None)
     plain = URL.create(
         adapter or "none",
-        username=settings.pop("username", None) or settings.pop("user", None),
+        username=username or user,
         password=settings.pop("password", None),
         host=host,
         port=int(port) if port else None,
         database=database or None,
-        query={key: value for key, value in settings.items() if key in urls.CONNECTING},
+        query=settings,
     )
     return urls.with_rails_options(plain)

@@ -30,7 +30,7 @@ ForceOption = Annotated[
 
 
 def prune(
-    alive_threshold: config.AliveThresholdOption = 300,
+    alive_threshold: config.AliveThresholdOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be pruned.")] = False,
     force: ForceOption = False,
     reason: config.ReasonOption = None,
@@ -59,15 +59,16 @@ def prune(
     from solidjq.errors import RefusedError
 
     opened = config.opened(database)
-    doubts = find_doubts(opened, alive_threshold, force=force)
+    threshold = config.alive_threshold(alive_threshold, database, acts=not dry_run)
+    doubts = find_doubts(opened, threshold, force=force)
     if doubts.refusal is not None and not dry_run:
         raise RefusedError(f"nothing was pruned: {doubts.refusal}; --force prunes at once")
     # All of it first: a broken pipe or a full disk must not stop a prune half-way.
     if dry_run:
-        found = _find(opened, alive_threshold)
+        found = _find(opened, threshold)
         found = [process for process in found if process.process_id not in doubts.alive]
     else:
-        found = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))
+        found = prune_all(opened, threshold, doubts, config.operation("prune", reason))
     if not quiet:
         records(found, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
         _tell(found, dry_run=dry_run)

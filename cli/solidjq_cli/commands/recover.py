@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def recover(
-    alive_threshold: config.AliveThresholdOption = 300,
+    alive_threshold: config.AliveThresholdOption = None,
     force: ForceOption = False,
     reason: config.ReasonOption = None,
     limit: LimitOption = None,
@@ -59,10 +59,11 @@ def recover(
         batches = retrying.plan(opened, retrying.Selection(chosen=chosen, limit=limit), terms, policy=policy)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         return
-    doubts = find_doubts(opened, alive_threshold, force=force)
+    threshold = config.alive_threshold(alive_threshold, database, acts=not dry_run)
+    doubts = find_doubts(opened, threshold, force=force)
     if doubts.refusal is not None:
         raise RefusedError(f"nothing was pruned or retried: {doubts.refusal}; --force prunes at once")
-    pruned = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))
+    pruned = prune_all(opened, threshold, doubts, config.operation("prune", reason))
     if pruned and not quiet:
         processes = sum(process.process_id is not None for process in pruned)
         note(f"pruned {processes} processes and failed {sum(len(each.job_ids) for each in pruned)} jobs")
