@@ -97,7 +97,10 @@ def test_only_a_star_is_special_in_a_pattern(pattern: str, name: str, matches: b
             '[classes."A*"]\nretrie = "ask"',
             'f: classes."A*": unknown key "retrie"; did you mean retry? allowed: ' + ", ".join(KEYS),
         ),
-        ("[class.A]", 'f: unknown table "class"; did you mean classes? allowed: default, classes, profiles'),
+        (
+            "[class.A]",
+            'f: unknown table "class"; did you mean classes? allowed: default, classes, ' + "profiles, default_profile",
+        ),
         ("default = 1", "f: default is 1; allowed: a table"),
         ("[classes]\nA = 1", 'f: classes."A" is 1; allowed: a table'),
         ('[default]\nretry = "a\\u001b[31m"', 'f: default.retry is "a\\x1b[31m"; allowed: "auto", "ask", "never"'),

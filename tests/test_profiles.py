@@ -1,38 +1,64 @@
 """Databases that jq.toml names."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from solidjq import Database
 from solidjq.errors import UsageError
+from solidjq.policy import File, read
 from solidjq.profiles import Profile, choose, load
-from support import Shell, add_jobs, plain_jobs
+from support import PATIENCE, Shell, add_jobs, plain_jobs
 from test_runtime import ON_SQLITE
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "jq.toml"
+def written(folder: Path, text: str, name: str = "jq.toml") -> File:
+    path = folder / name
     path.write_text(text)
-    return path
+    found = read(path)
+    assert found is not None
+    return found
 
 
 def test_what_a_profile_may_say(tmp_path: Path) -> None:
-    path = written(
+    file = written(
         tmp_path,
         '[default]\nretry = "ask"\n[profiles.a]\ndatabase = "postgres://h/q"\nschema = "s"\nread_only = true\n'
         '[profiles."b c"]\nrails = "shop"\nenv = "staging"\n',
     )
-    assert load(path) == {
+    assert load(file) == {
         "a": Profile("a", database="postgres://h/q", schema="s", read_only=True),
         "b c": Profile("b c", rails=tmp_path / "shop", env="staging"),
     }
-    assert choose(path, "a").read_only
+    assert choose(file, "a") == load(file)["a"]
     with pytest.raises(UsageError, match='has no profile "d"; it has "a", "b c"'):
-        choose(path, "d")
+        choose(file, "d")
     with pytest.raises(UsageError, match=r"no jq.toml with a profile"):
         choose(None, "d")
+    assert choose(file) is None
+    assert choose(None) is None
     assert load(written(tmp_path, "")) == {}
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load(written(tmp_path, '[profiles.a]\nrails = "~/shop"\n'))["a"].rails == Path("/home/ada/shop")
+    with pytest.raises(UsageError, match=r'rails is "~nobody-there/x"; allowed: a folder; nobody has that home'):
+        load(written(tmp_path, '[profiles.a]\nrails = "~nobody-there/x"\n'))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [('"b"', 'default_profile is "b", and it has no profile "b"; it has "a"'), ("5", "default_profile is 5; allowed")],
+)
+def test_a_default_profile_that_is_none(tmp_path: Path, name: str, words: str) -> None:
+    file = written(tmp_path, f'default_profile = {name}\n[profiles.a]\ndatabase = "x"\n')
+    with pytest.raises(UsageError) as refused:
+        choose(file)
+    assert words in str(refused.value)
+    assert choose(file, "a") is not None
 
 
 @pytest.mark.parametrize(
@@ -44,6 +70,7 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
         ("[profiles.a]\ndatabase = 5\n", 'profiles."a".database is 5; allowed: a text'),
         ('[profiles.a]\ndatabase = ""\n', "allowed: a text"),
         ('[profiles.a]\ndatabase = "x"\nread_only = "no"\n', 'read_only is "no"; allowed: true or false'),
+        ('[profiles.a]\ndatabase = "x"\nenv = "staging"\n', 'profiles."a".env chooses an environment of a Rails'),
         ("[profiles]\na = 1\n", 'profiles."a" is 1; allowed: a table'),
         ("profiles = 1\n", "profiles is 1; allowed: a table"),
         ("[", "not TOML"),
@@ -80,3 +107,60 @@ def test_the_commands(database: Database, shell: Shell, tmp_path: Path) -> None:
     assert "here" in listed.stdout
     assert "hunter2" not in listed.stdout
     assert shell.run("--profile", "nowhere", "queues", "list").returncode == 2
+
+
+@ON_SQLITE
+def test_the_default_profile_stands_back(database: Database, shell: Shell) -> None:
+    """It counts only where nothing else names a database; then all that it says counts."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    here = f"sqlite:{database.url.database}"
+    written(
+        shell.folder,
+        f'default_profile = "here"\n[profiles.here]\ndatabase = "{here}"\nread_only = true\n'
+        f'[profiles.nowhere]\ndatabase = "sqlite:/nowhere"\n',
+    )
+    shown = ["jobs", "show", str(job_id), "-o", "ids"]
+    named_elsewhere = shell.run(*shown, url="sqlite:/nowhere")
+    assert named_elsewhere.returncode == 3
+    assert shell.run("enqueue", "PlainJob", "-d", here).returncode == 0  # not read-only: the profile does not count
+    environment = {key: value for key, value in shell.env().items() if key != "JQ_DATABASE_URL"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "solidjq_cli", *arguments],
+            env=environment,
+            cwd=shell.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    found = run(*shown)
+    assert (found.returncode, found.stdout) == (0, f"{job_id}\n"), found.stderr
+    refused = run("enqueue", "PlainJob")
+    assert (refused.returncode, "read-only" in refused.stderr) == (5, True)
+    assert run("--profile", "nowhere", *shown).returncode == 3
+
+
+@ON_SQLITE
+def test_the_file_that_is_named_has_the_profiles(database: Database, shell: Shell) -> None:
+    """Before the command and after it; the policy comes from the same file."""
+    here = f"sqlite:{database.url.database}"
+    other = str(written(shell.folder, f'[profiles.here]\ndatabase = "{here}"\n', "other.toml").path)
+    assert shell.run("--profile", "here", "queues", "list").returncode == 2
+    for arguments in (["--config", other, "queues", "list"], ["retry", "--safe", "--dry-run", "--config", other]):
+        found = shell.run("--profile", "here", *arguments, url="sqlite:/nowhere")
+        assert found.returncode == 0, found.stderr
+    listed = shell.run("--config", other, "profiles", "list", "-o", "csv")
+    assert "here" in listed.stdout
+    shown = shell.run("--config", other, "policy", "show")
+    assert f"policy file: {other}" in shown.stderr
+
+
+@ON_SQLITE
+def test_an_environment_needs_an_application(shell: Shell) -> None:
+    written(shell.folder, '[profiles.a]\ndatabase = "sqlite:x"\n')
+    for before in ([], ["--profile", "a"]):
+        refused = shell.run(*before, "--env", "staging", "queues", "list")
+        assert (refused.returncode, "with --rails or a profile" in refused.stderr) == (2, True)

@@ -67,7 +67,40 @@ def production(settings: str) -> str:
             {"DB_HOST": "::1", "DB_PORT": "1"},
             "postgresql+psycopg://shop@[::1]:1/shop_production_queue",
         ),
-        (PLAIN, {"QUEUE_DATABASE_URL": "postgres://q@h/queue"}, "postgresql+psycopg://q@h/queue"),
+        # What a URL says wins; what it leaves out stays.
+        (PLAIN, {"QUEUE_DATABASE_URL": "postgres://q@h/queue"}, "postgresql+psycopg://q@h:5433/queue"),
+        (
+            PLAIN,
+            {"QUEUE_DATABASE_URL": "postgres://h?sslmode=require", "SHOP_DATABASE_PASSWORD": "s"},
+            "postgresql+psycopg://shop:s@h:5433/shop_production_queue?sslmode=require",
+        ),
+        (
+            production("adapter: mysql2\nurl: mysql2://u@h\ndatabase: q\npassword: p\nhost: lost\npool: 5"),
+            {"DATABASE_URL": "mysql2://x@y/z"},  # the entry's own comes first
+            "mysql+pymysql://u:p@h/q?charset=utf8mb4",
+        ),
+        (
+            production("adapter: postgresql\nurl: <%= ENV['Q'] %>\ndatabase: q"),
+            {"DATABASE_URL": "postgres://u@h"},  # where the entry's own is nil, the variable counts
+            "postgresql+psycopg://u@h/q",
+        ),
+        (
+            production("primary:\n  database: only\n  password: <%= Rails.application.credentials.db %>"),
+            {"PRIMARY_DATABASE_URL": "postgres://u:p@h", "DATABASE_URL": "postgres://x@y/z"},
+            "postgresql+psycopg://u:p@h/only",
+        ),
+        ("development: {adapter: sqlite3}", {"DATABASE_URL": "postgres://u@h/x"}, "postgresql+psycopg://u@h/x"),
+        ("production: postgres://u@h/x", {}, "postgresql+psycopg://u@h/x"),
+        (
+            production("adapter: postgresql\ndatabase: q\nhost: /run/pg\nreplica: false\nconnection_retries: 3"),
+            {},
+            "postgresql+psycopg:///q?host=%2Frun%2Fpg",
+        ),
+        (
+            production("adapter: postgresql\ndatabase: q\npool: <%= Integer(ENV.fetch('P', 1)) %>"),
+            {},
+            "postgresql+psycopg:///q",
+        ),
         (PLAIN, {"DATABASE_URL": "postgres://q@h/primary", "DB_PORT": "7"}, ":7/shop_production_queue"),
         (
             production("adapter: mysql2\ndatabase: q\nsocket: /run/m.sock"),
@@ -101,6 +134,19 @@ def production(settings: str) -> str:
 )
 def test_what_rails_would_use(tmp_path: Path, text: str, variables: dict[str, str], expected: str) -> None:
     assert expected in url(tmp_path, text, **variables)
+
+
+def test_an_application_without_a_file_has_its_variable(tmp_path: Path) -> None:
+    found = database_url(tmp_path, variables={"DATABASE_URL": "postgres://u@h/x"})
+    assert spelled(found) == "postgresql+psycopg://u@h/x"
+    with pytest.raises(UsageError, match="DATABASE_URL is empty"):
+        database_url(tmp_path, variables={"DATABASE_URL": ""})
+
+
+@pytest.mark.parametrize("url", ["sqlite3:storage/x.sqlite3", "sqlite3:storage/x.sqlite3?pool=5"])
+def test_a_relative_file_of_a_variable_is_one_of_the_application(tmp_path: Path, url: str) -> None:
+    folder = application(tmp_path, production("adapter: sqlite3\ndatabase: y"))
+    assert database_url(folder, variables={"DATABASE_URL": url}).database == str(tmp_path / "storage" / "x.sqlite3")
 
 
 def test_the_environment_is_chosen_as_in_rails(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def root(
             metavar="NAME",
             envvar="JQ_PROFILE",
             show_envvar=False,
-            help="A database that jq.toml names.  [env: JQ_PROFILE]",
+            help="A database that jq.toml names.  [default: its default_profile; env: JQ_PROFILE]",
         ),
     ] = None,
     rails: Annotated[
@@ -54,6 +54,7 @@ def root(
     environment: Annotated[
         str | None, typer.Option("--env", metavar="NAME", help="With --rails.  [default: $RAILS_ENV, else production]")
     ] = None,
+    config_file: config.ConfigOption = None,
     schema: Annotated[
         str | None,
         typer.Option(
@@ -95,4 +96,6 @@ def root(
 
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
-    config.remember(config.Connecting(profile, database, rails, environment, schema, read_only=read_only))
+    config.remember(
+        config.Connecting(profile, database, rails, environment, schema, read_only=read_only, file=config_file)
+    )

@@ -1,14 +1,16 @@
 """The options that commands share, and what they mean together."""
 
 import math
+import os
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from solidjq_cli.render import Output
+from solidjq_cli.render import Output, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.ledger import Operation
-    from solidjq.policy import Policy
+    from solidjq.policy import File, Policy
+    from solidjq.rails_settings import Configured
 
+ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.init, which --help must not load
 MOST_SECONDS = 10 * 365 * 86400.0
 MOST_ID = 2**63 - 1  # of a bigint column
 MOST_INTEGER = 2**31 - 1  # of an integer column
@@ -32,8 +36,23 @@ DatabaseOption = Annotated[
         help="The queue's database: postgres://, mysql2://, sqlite3: or a path.  [env: JQ_DATABASE_URL]",
     ),
 ]
+
+
+def _remember_file(path: Path | None) -> Path | None:
+    """Keep the file for whatever else is read from it: the profiles."""
+    if path is not None:
+        remember(_connecting._replace(file=path))
+    return path
+
+
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="The policy file.  [default: jq.toml, see jq policy]")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        callback=_remember_file,
+        help="The file of policy and profiles.  [default: jq.toml, see jq policy]",
+    ),
 ]
 ImportOption = Annotated[
     list[str] | None,
@@ -46,23 +65,34 @@ OutputOption = Annotated[
 ]
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a number of seconds")
     return value
 
 
-def seconds(*names: str, least: float, text: str) -> Any:
+def seconds(*names: str, least: float, text: str, envvar: str | None = None) -> Any:
     """Describe an option that takes a number of seconds."""
-    return typer.Option(*names, metavar="SECONDS", min=least, max=MOST_SECONDS, callback=_finite, help=text)
+    return typer.Option(
+        *names,
+        metavar="SECONDS",
+        min=least,
+        max=MOST_SECONDS,
+        callback=_finite,
+        help=text,
+        envvar=envvar,
+        show_envvar=False,
+    )
 
 
 AliveThresholdOption = Annotated[
-    float,
+    float | None,
     seconds(
         "--alive-threshold",
         least=0,
-        text="A process whose last heartbeat is this old is dead. Must fit the workers' own setting.",
+        text="A process whose last heartbeat is this old is dead. Must fit the workers' own setting.  "
+        "[env: JQ_ALIVE_THRESHOLD; default: the profile's, with --rails the application's, else 300]",
+        envvar="JQ_ALIVE_THRESHOLD",
     ),
 ]
 
@@ -79,33 +109,60 @@ class Connecting(NamedTuple):
     environment: str | None = None
     schema: str | None = None
     read_only: bool = False
+    alive_threshold: float | None = None  # the profile's
+    file: Path | None = None  # with the profiles and the policy
+
+    def names_a_database(self) -> bool:
+        """Tell whether a database is named, or a Rails application."""
+        return self.database is not None or self.rails is not None
 
 
 _connecting = Connecting()
+_effective: Connecting | None = None  # what was opened, profile and all
 
 
 def remember(connecting: Connecting) -> None:
     """Keep what stood before the command."""
-    global _connecting  # noqa: PLW0603  (one command line a process)
-    _connecting = connecting
+    global _connecting, _effective
+    _connecting, _effective = connecting, None
+    file.cache_clear()
 
 
-def _completed(connecting: Connecting, given: str | None) -> Connecting:
-    """Take from the profile what the command line leaves open."""
-    if connecting.profile is None:
-        return connecting
-    from solidjq import policy as files  # noqa: PLC0415
-    from solidjq import profiles  # noqa: PLC0415
+@cache
+def file() -> "File | None":
+    """Read the file with the profiles and the policy, once: they are of the same moment."""
+    from solidjq.policy import read  # noqa: PLC0415
 
-    profile = profiles.choose(files.find(), connecting.profile)
-    named = given is not None or connecting.database is not None or connecting.rails is not None
-    return connecting._replace(
-        database=connecting.database if named else profile.database,
-        rails=connecting.rails if named else profile.rails,
-        environment=connecting.environment or profile.env,
-        schema=connecting.schema if named or connecting.schema else profile.schema,
-        read_only=connecting.read_only or profile.read_only,
-    )
+    return read(_connecting.file)
+
+
+def _completed(given: str | None, *, default_profile: bool = True) -> Connecting:
+    """Return how to connect: what the command line says, and from a profile what it leaves open."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    found = _connecting if given is None else _connecting._replace(database=given)
+    if found.database is not None and found.rails is not None:
+        raise UsageError("--database and --rails both name a database; leave one out")
+    named = found.names_a_database()
+    profile = None
+    if found.profile is not None or not (named or not default_profile or ENVIRONMENT in os.environ):
+        from solidjq import profiles  # noqa: PLC0415
+
+        profile = profiles.choose(file(), found.profile)
+    if profile is not None:
+        found = found._replace(
+            database=found.database if named else profile.database,
+            rails=found.rails if named else profile.rails,
+            environment=found.environment or (None if named else profile.env),
+            schema=found.schema if named or found.schema else profile.schema,
+            read_only=found.read_only or profile.read_only,
+            alive_threshold=None if named else profile.alive_threshold,
+        )
+    if found.environment is not None and found.rails is None:
+        raise UsageError(
+            "--env chooses an environment of a Rails application; name the application with --rails or a profile"
+        )
+    return found
 
 
 def given_url(given: str | None) -> "str | URL | None":
@@ -113,18 +170,14 @@ def given_url(given: str | None) -> "str | URL | None":
 
     Raises UsageError if it names two.
     """
-    return _url(_completed(_connecting, given), given)
+    return _url(_completed(given, default_profile=False))
 
 
-def _url(connecting: Connecting, given: str | None) -> "str | URL | None":
-    url = given if given is not None else connecting.database
+def _url(connecting: Connecting) -> "str | URL | None":
     if connecting.rails is None:
-        return url
+        return connecting.database
     from solidjq import rails  # noqa: PLC0415
-    from solidjq.errors import UsageError  # noqa: PLC0415
 
-    if url is not None:
-        raise UsageError("--database and --rails both name a database; leave one out")
     return rails.database_url(connecting.rails, connecting.environment)
 
 
@@ -135,29 +188,67 @@ def opened(given: str | None, *, create: bool = True) -> "Database":
     """
     from solidjq.init import open_database  # noqa: PLC0415
 
-    connecting = _completed(_connecting, given)
-    return open_database(
-        _url(connecting, given), create=create, namespace=connecting.schema, read_only=connecting.read_only
-    )
+    global _effective  # noqa: PLW0603  (one command line a process)
+    _effective = connecting = _completed(given)
+    return open_database(_url(connecting), create=create, namespace=connecting.schema, read_only=connecting.read_only)
 
 
-def policy(path: Path | None, modules: list[str] | None) -> "Policy":
+def alive_threshold(given: float | None, database: str | None, *, acts: bool = False) -> float:
+    """Return the age of a heartbeat, in seconds, from which on a process is dead.
+
+    What the command line or its environment variable says, else the profile, else the Rails application, else Solid
+    Queue's 300. Raises UsageError if only Ruby could tell the application's and the command ``acts`` on it; one that
+    only shows says so.
+    """
+    from solidjq.processes import ALIVE_THRESHOLD  # noqa: PLC0415
+
+    connecting = _completed(database)
+    told = connecting.alive_threshold if given is None else given
+    if told is not None or connecting.rails is None:
+        return ALIVE_THRESHOLD if told is None else told
+    from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.rails_settings import THRESHOLD, read_settings  # noqa: PLC0415
+
+    setting = read_settings(connecting.rails, connecting.environment).get(THRESHOLD)
+    if setting is None:
+        return ALIVE_THRESHOLD
+    if setting.value is None:
+        unread = f"{setting.place} sets {THRESHOLD} in a way that only Ruby can read: {setting.code}"
+        if acts:
+            raise UsageError(f"{unread}; give --alive-threshold")
+        note(f"{unread}; {ALIVE_THRESHOLD:g} s is taken instead: give --alive-threshold")
+        return ALIVE_THRESHOLD
+    return setting.value
+
+
+def configured(database: str | None) -> "Configured | None":
+    """Read what the Rails application wants to have running; None where none is named."""
+    connecting = _completed(database)
+    if connecting.rails is None:
+        return None
+    from solidjq.rails_settings import read_configured  # noqa: PLC0415
+
+    return read_configured(connecting.rails, connecting.environment)
+
+
+def policy(modules: list[str] | None) -> "Policy":
     """Load the retry policy: jq.toml, and the settings of the jobs in these modules."""
-    from solidjq.policy import load  # noqa: PLC0415
+    from solidjq.policy import Policy, load  # noqa: PLC0415
 
-    if not modules:
-        return load(path)
-    from solidjq.runtime import registry  # noqa: PLC0415
+    found = file()
+    if modules:
+        from solidjq.runtime import registry  # noqa: PLC0415
 
-    registry.import_modules(modules)
-    return load(path, registered=registry.policies())
+        registry.import_modules(modules)
+    registered = registry.policies() if modules else None
+    return Policy(registered=registered) if found is None else load(found, registered=registered)
 
 
 def operation(
     verb: str, reason: str | None = None, *, chosen: "Mapping[str, object] | None" = None, plan: str | None = None
 ) -> "Operation":
     """Describe this command for the ledger. Raises RefusedError if the database is opened read-only."""
-    if _completed(_connecting, None).read_only:
+    if (_effective or _completed(None)).read_only:
         from solidjq.errors import RefusedError  # noqa: PLC0415
 
         raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")

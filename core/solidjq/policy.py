@@ -19,6 +19,7 @@ from solidjq.text import one_line, printable
 
 ENVIRONMENT = "JQ_CONFIG"
 NAME = "jq.toml"
+OF_PROFILES = ("profiles", "default_profile")  # the keys of the file that profiles.py reads
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
 MOST_CRASHES = 1_000_000
 
@@ -110,17 +111,34 @@ def find(start: Path | None = None) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def load(path: Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None) -> Policy:
-    """Read the policy from ``path``, else from the file that ``find`` finds, if any.
+class File(NamedTuple):
+    """A ``jq.toml`` that was read: policy and profiles of one command come from the same text."""
+
+    path: Path
+    document: Mapping[str, Any]
+
+
+def read(path: Path | None = None) -> File | None:
+    """Read the file at ``path``, else the one that ``find`` finds, if any.
+
+    Raises UsageError for one that cannot be read, or is not TOML.
+    """
+    chosen = find() if path is None else path
+    return None if chosen is None else File(chosen, parse_toml(read_text(chosen), str(chosen)))
+
+
+def load(
+    file: File | Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
+) -> Policy:
+    """Return the policy of a file, of the one at this path, or else of the one that ``find`` finds, if any.
 
     ``registered``: for each class that ``@job`` registered, where that is and its settings. Raises UsageError, naming
     file, key and allowed values, for a file that cannot be read or holds anything else than a policy.
     """
-    chosen = find() if path is None else path
-    if chosen is None:
+    found = file if isinstance(file, File) else read(file)
+    if found is None:
         return Policy(registered=registered)
-    default, classes = parse(read_text(chosen), str(chosen))
-    return Policy(chosen, default, classes, registered)
+    return Policy(found.path, *check(found.document, str(found.path)), registered)
 
 
 def read_text(path: Path) -> str:
@@ -134,9 +152,13 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Check a TOML document; return the settings of ``[default]`` and of each class. Raises UsageError."""
-    document = parse_toml(text, place)
-    known_keys(document, ("default", "classes", "profiles"), place, "table")  # profiles.py reads the last
+    """Read a TOML document; return the settings of ``[default]`` and of each class. Raises UsageError."""
+    return check(parse_toml(text, place), place)
+
+
+def check(document: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Check what was read; return the settings of ``[default]`` and of each class. Raises UsageError."""
+    known_keys(document, ("default", "classes", *OF_PROFILES), place, "table")
     classes = table(document.get("classes", {}), f"{place}: classes")
     return (
         settings(table(document.get("default", {}), f"{place}: default"), f"{place}: default."),

@@ -7,17 +7,18 @@ environment variable are read, and anything else is an error that shows it, but 
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from sqlalchemy.engine import URL
 
+from solidjq import urls
 from solidjq.errors import UsageError
 from solidjq.text import MASK
-from solidjq.urls import parse_url, with_rails_options
 
-MOST_BYTES = 1_000_000  # of a database.yml
+MOST_BYTES = 1_000_000  # of a file
 MOST_KEYS = 1000  # of one table in it, and aliases: aliases of aliases grow without end
 DEFAULT_ENVIRONMENT = "production"
 QUEUE, PRIMARY = "queue", "primary"
@@ -44,24 +45,82 @@ def database_url(
     """Return the URL of a Rails application's queue database.
 
     ``environment`` is RAILS_ENV's value, else production. Where the environment has several databases it is the one
-    named ``queue``, else ``primary``. As in Rails, QUEUE_DATABASE_URL or DATABASE_URL comes before what the file says.
+    named ``queue``, else ``primary``. What its URL says is merged into the rest of the entry and wins, as in Rails: the
+    entry's own ``url``, else QUEUE_DATABASE_URL or PRIMARY_DATABASE_URL, for the primary also DATABASE_URL.
 
     Raises UsageError for a file that is not there, or says what only Ruby understands.
     """
-    given = os.environ if variables is None else variables
-    environment = environment or given.get("RAILS_ENV") or DEFAULT_ENVIRONMENT
-    path = application / "config" / "database.yml"
-    template = _Template(path, application.absolute(), given)
-    settings = template.environment(environment)
+    return _url(_entry(application, environment, os.environ if variables is None else variables))
+
+
+def pool_size(
+    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+) -> int | None:
+    """Return how many connections a process of the application may have to that database; None if it does not say.
+
+    Raises UsageError as ``database_url`` does.
+    """
+    entry = _entry(application, environment, os.environ if variables is None else variables)
+    text = entry.text("max_connections") or entry.text("pool")
+    return int(text) if text and text.isdecimal() else None
+
+
+def chosen_environment(environment: str | None, variables: Mapping[str, str]) -> str:
+    """Return the Rails environment: the one that is named, else RAILS_ENV's, else production."""
+    return environment or variables.get("RAILS_ENV") or DEFAULT_ENVIRONMENT
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One database of an application: its settings, and over them what its URL says."""
+
+    path: Path
+    root: Path
+    parts: Mapping[str, str]
+    place: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    template: "Template | None" = None
+
+    def text(self, key: str) -> str | None:
+        """Return a setting as text; what nobody asks for may be any Ruby."""
+        if key in self.parts or self.template is None:
+            return self.parts.get(key)
+        return self.template.text(self.settings.get(key), f"{self.place}.{key}")
+
+
+def _entry(application: Path, environment: str | None, given: Mapping[str, str]) -> _Entry:
+    path, root = application / "config" / "database.yml", application.absolute()
+    environment = chosen_environment(environment, given)
+    variable = _variable(PRIMARY, given)
+    if variable and not path.exists():
+        return _Entry(path, root, _taken_apart(given[variable], variable))
+    template = Template(path, root, given)
+    settings = template.environment(environment, {} if variable else None)
     name = PRIMARY
+    if isinstance(settings, str):  # the whole entry is a URL
+        settings = {"url": settings}
     if settings and all(isinstance(value, Mapping) for value in settings.values()):
         name = QUEUE if QUEUE in settings else PRIMARY if PRIMARY in settings else next(iter(settings))
         settings = settings[name]
-    variable = "DATABASE_URL" if name == PRIMARY else f"{name.upper()}_DATABASE_URL"
-    if text := given.get(variable):
-        return parse_url(text)
-    written = {str(key): template.text(value, f"{environment}.{name}.{key}") for key, value in settings.items()}
-    return _url({key: value for key, value in written.items() if value}, template)
+    place = f"{environment}.{name}"
+    parts: dict[str, str] = {}
+    if text := template.text(settings.get("url"), f"{place}.url"):
+        parts = urls.taken_apart(text)
+    elif variable := _variable(name, given):
+        parts = _taken_apart(given[variable], variable)
+    return _Entry(path, root, parts, place, settings, template)
+
+
+def _variable(name: str, given: Mapping[str, str]) -> str | None:
+    """Return the environment variable that has a URL for the database of this name, if one is set."""
+    names = [f"{name.upper()}_DATABASE_URL", *(["DATABASE_URL"] if name == PRIMARY else [])]
+    return next((variable for variable in names if variable in given), None)
+
+
+def _taken_apart(text: str, variable: str) -> dict[str, str]:
+    if not text.strip():
+        raise UsageError(f"{variable} is empty; fill it in or unset it")
+    return urls.taken_apart(text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,8 +132,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
 
 
-class _Template:
-    """A database.yml whose tags are taken out before it is read as YAML, and put back where a value is asked for."""
+class Template:
+    """A YAML file of Rails. Its tags are taken out before it is read, and put back where a value is asked for."""
 
     def __init__(self, path: Path, root: Path, variables: Mapping[str, str]) -> None:
         self.path = path
@@ -88,10 +147,10 @@ class _Template:
                 f"cannot read {path}: {error.strerror}; --rails names a Rails application's folder"
             ) from None
         if len(source) > MOST_BYTES or max(source.count(b"&"), source.count(b"*")) > MOST_KEYS:
-            raise UsageError(f"{path} is too big to be a database.yml")
+            raise UsageError(f"{path} is too big to be a {path.name}")
         try:
             text = _TAG.sub(self._take, source.decode("utf-8", "replace"))
-            self._data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
+            self.data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
         except (yaml.YAMLError, RecursionError) as error:
             where = getattr(error, "problem_mark", None)
             line = "" if where is None else f", line {where.line + 1}"
@@ -100,11 +159,11 @@ class _Template:
             problem = re.sub("'.*'", MASK, problem, flags=re.DOTALL)
             raise UsageError(f"{path}{line} is not YAML: {problem}") from None
 
-    def environment(self, name: str) -> Mapping[str, Any]:
-        """Return the settings of an environment."""
-        data = self._data if isinstance(self._data, Mapping) else {}
-        settings = data.get(name)
-        if not isinstance(settings, Mapping):
+    def environment(self, name: str, default: Mapping[str, Any] | None = None) -> Mapping[str, Any] | str:
+        """Return the settings of an environment. Raises UsageError if there are none, unless a default is given."""
+        data = self.data if isinstance(self.data, Mapping) else {}
+        settings = default if data.get(name) is None else data[name]
+        if not isinstance(settings, Mapping | str):
             known = ", ".join(str(key) for key, value in data.items() if isinstance(value, Mapping))
             raise UsageError(f"{self.path} has no environment {name!r}; it has {known or 'none'}; choose with --env")
         return settings
@@ -166,23 +225,29 @@ def _read(match: re.Match[str], group: str) -> str | None:
     return next((text for text in found if text is not None), None)
 
 
-def _url(settings: dict[str, str], template: _Template) -> URL:
-    if "url" in settings:
-        return parse_url(settings["url"])
+def _url(entry: _Entry) -> URL:
+    keys = urls.CONNECTING & (entry.settings.keys() | entry.parts.keys())
+    settings = {key: value for key in sorted(keys) if (value := entry.text(key))}
     adapter = settings.pop("adapter", "")
     database = settings.pop("database", "")
-    if adapter == "sqlite3":
-        return URL.create("sqlite", database=str(template.root / database.removeprefix("file:").partition("?")[0]))
+    if adapter in {"sqlite3", "sqlite"}:
+        if not database:
+            raise UsageError(f"{entry.path} names no SQLite file")
+        return URL.create("sqlite", database=str(entry.root / database.removeprefix("file:").partition("?")[0]))
     port = settings.pop("port", "")
     if port and not port.isdecimal():
-        raise UsageError(f"{template.path}: {port!r} is no port")
+        raise UsageError(f"{entry.path}: {port!r} is no port")
+    host = settings.pop("host", None)
+    if host is not None and host.startswith("/"):  # the folder of a socket; it cannot stand in a URL's host
+        settings["host"], host = host, None
+    user, username = settings.pop("user", None), settings.pop("username", None)
     plain = URL.create(
         adapter or "none",
-        username=settings.pop("username", None) or settings.pop("user", None),
+        username=username or user,
         password=settings.pop("password", None),
-        host=settings.pop("host", None),
+        host=host,
         port=int(port) if port else None,
         database=database or None,
         query=settings,
     )
-    return with_rails_options(plain)
+    return urls.with_rails_options(plain)

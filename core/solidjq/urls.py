@@ -68,6 +68,61 @@ _MYSQL_OPTIONS = {
     "sslkey": "ssl_key",
     "ssl_key": "ssl_key",
 }
+# What libpq takes; of a database.yml entry Rails hands on these and no other.
+_LIBPQ = frozenset(
+    (
+        "application_name",
+        "channel_binding",
+        "client_encoding",
+        "connect_timeout",
+        "fallback_application_name",
+        "gssencmode",
+        "gsslib",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "options",
+        "passfile",
+        "replication",
+        "require_auth",
+        "requirepeer",
+        "service",
+        "sslcert",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslmode",
+        "sslnegotiation",
+        "sslpassword",
+        "sslrootcert",
+        "sslsni",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "target_session_attrs",
+        "tcp_user_timeout",
+    )
+)
+# The settings of a database.yml entry that say how to connect; what else there is concerns Rails only.
+CONNECTING = _LIBPQ | frozenset(
+    (
+        "adapter",
+        "database",
+        "username",
+        "user",
+        "password",
+        "port",
+        "schema_search_path",
+        "prepared_statements",
+        *_MYSQL_OPTIONS,
+    )
+)
 # Ours, taken off again before the driver sees the URL.
 NO_PREPARE = "solidjq_no_prepare"
 EXAMPLES = "postgresql://user@host/name, mysql://user@host/name or sqlite:path/to/file.sqlite3"
@@ -94,13 +149,19 @@ def parse_url(text: str) -> URL:
         if _LOST_SCHEME.match(path) and not Path(path).exists():
             raise _not_a_url(text)
         return URL.create("sqlite", database=path)
+    return with_rails_options(_made(text))
+
+
+def _made(text: str) -> URL:
+    if not text:
+        raise UsageError(f"the database URL is empty; write {EXAMPLES}")
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise _not_a_url(text) from None
     if "@" in (url.host or ""):
         raise UsageError("in a database URL, write %40 for an @ in the password, %2F for a slash, %3A for a colon")
-    return with_rails_options(url)
+    return url
 
 
 def with_rails_options(url: URL) -> URL:
@@ -114,6 +175,28 @@ def with_rails_options(url: URL) -> URL:
     if name in _MYSQL:
         return _mysql(url)
     raise UsageError(f"databases of kind {url.drivername!r} are not supported; write {EXAMPLES}")
+
+
+def taken_apart(text: str) -> dict[str, str]:
+    """Return what a URL says in the words of a ``database.yml`` entry, as Rails reads it; what it leaves out is absent.
+
+    Raises UsageError for anything that is not a URL; its message never repeats a password.
+    """
+    text = text.strip()
+    if sqlite := _SQLITE.fullmatch(text):
+        path = _sqlite_path("sqlite3", sqlite["rest"])  # in Rails sqlite:///x is the absolute /x too
+        return {"adapter": "sqlite3", **({"database": path} if path else {})}
+    url = _made(text)
+    named = {
+        "adapter": url.drivername,
+        "username": url.username,
+        "password": url.password,
+        "host": url.host,
+        "port": None if url.port is None else str(url.port),
+        "database": url.database,
+    }
+    asked = {key: _one(url.query, key) for key in url.query}
+    return {key: value for key, value in {**named, **asked}.items() if value}
 
 
 def with_schema(url: URL, schema: str) -> URL:

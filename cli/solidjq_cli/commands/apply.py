@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
     reason: config.ReasonOption = None,
-    config_file: config.ConfigOption = None,
+    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
     import_modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
@@ -40,7 +40,7 @@ def apply(
         "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.given(), plan=plan.id
     )
     tally = moving.Tally()
-    policy = config.policy(config_file, import_modules)
+    policy = config.policy(import_modules)
     with moving.interruptible(tally.words):
         batches = plans.apply(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"

@@ -41,7 +41,7 @@ def bisect(
     ] = "10m",
     reason: config.ReasonOption = None,
     yes: YesOption = False,
-    config_file: config.ConfigOption = None,
+    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
     import_modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
@@ -65,7 +65,7 @@ def bisect(
     from solidjq.incidents import find_incident
 
     patience = duration_option(wait, "--wait") or 0
-    policy = config.policy(config_file, import_modules)
+    policy = config.policy(import_modules)
     opened = config.opened(database)
     with opened.read() as connection:
         found = find_incident(connection, incident)

@@ -42,7 +42,7 @@ def doctor(
         str, typer.Option("--long", metavar="DURATION", help="A claim, or a wait in a paused queue, is long: 90m, 1d.")
     ] = "1h",
     patience: Annotated[float, config.seconds("--patience", least=0.1, text="How long one check may take.")] = 10,
-    alive_threshold: config.AliveThresholdOption = 300,
+    alive_threshold: config.AliveThresholdOption = None,
     modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
@@ -65,12 +65,14 @@ def doctor(
     """
     from solidjq import doctor as core
 
-    chosen = core.choose(only or (), skip or ())
     if list_checks:
-        records(chosen, columns.checks(), output)
+        records(core.choose(only or (), skip or ()), columns.checks(), output)
         return
+    application = config.configured(database)
+    chosen = core.choose(only or (), skip or (), with_application=application is not None)
     terms = core.Terms(
-        threshold=alive_threshold,
+        threshold=config.alive_threshold(alive_threshold, database, acts=fix),
+        application=application,
         long=duration_option(long, "--long") or 0.0,
         patience=patience,
         limits=_limits(modules),

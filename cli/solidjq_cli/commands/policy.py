@@ -29,7 +29,7 @@ def show_policy(
         list[str] | None,
         typer.Argument(metavar="[CLASS...]", help="Job classes  [default: all that the file names]"),
     ] = None,
-    config_file: config.ConfigOption = None,
+    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
     import_modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
 ) -> None:
@@ -44,7 +44,7 @@ def show_policy(
       jq policy show SendReceipt 'Reports::Monthly'
       jq policy show send_receipt --import shop.jobs -o json
     """
-    policy = config.policy(config_file, import_modules)
+    policy = config.policy(import_modules)
     note(f"policy file: {policy.path}" if policy.path else "no policy file; all is built in")
     names = class_names or [DEFAULT, *policy.classes]
     records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)

@@ -20,7 +20,7 @@ def _group() -> None:
 
 @group.command("list")
 def list_processes(
-    alive_threshold: config.AliveThresholdOption = 300,
+    alive_threshold: config.AliveThresholdOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
 ) -> None:
@@ -33,6 +33,7 @@ def list_processes(
     """
     from solidjq import processes
 
+    threshold = config.alive_threshold(alive_threshold, database)
     with config.opened(database).read() as connection:
         found = processes.list_processes(connection)
-    records(found, columns.processes(alive_threshold), output, empty="no processes are registered")
+    records(found, columns.processes(threshold), output, empty="no processes are registered")

@@ -27,9 +27,9 @@ def list_profiles(output: config.OutputOption = Output.TABLE) -> None:
       jq profiles list
       jq --profile production failed list
     """
-    from solidjq import policy, profiles
+    from solidjq import profiles
 
-    path = policy.find()
-    note(f"file: {path}" if path else "no jq.toml")
-    found = [] if path is None else list(profiles.load(path).values())
+    file = config.file()
+    note(f"file: {file.path}" if file else "no jq.toml")
+    found = [] if file is None else list(profiles.load(file).values())
     records(found, columns.profiles(), output, empty="no profiles")

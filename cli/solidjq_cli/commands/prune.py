@@ -30,7 +30,7 @@ ForceOption = Annotated[
 
 
 def prune(
-    alive_threshold: config.AliveThresholdOption = 300,
+    alive_threshold: config.AliveThresholdOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be pruned.")] = False,
     force: ForceOption = False,
     reason: config.ReasonOption = None,
@@ -60,23 +60,24 @@ def prune(
     from solidjq.errors import RefusedError
 
     opened = config.opened(database)
+    threshold = config.alive_threshold(alive_threshold, database, acts=not dry_run)
     # All of it first: a broken pipe or a full disk must not stop a prune half-way.
     if dry_run:
-        doubts = find_doubts(opened, alive_threshold, force=force)
-        found = _find(opened, alive_threshold)
+        doubts = find_doubts(opened, threshold, force=force)
+        found = _find(opened, threshold)
         found = [process for process in found if process.process_id not in doubts.alive]
     else:
-        doubts = settle_doubts(opened, alive_threshold, force=force, quiet=quiet)
+        doubts = settle_doubts(opened, threshold, force=force, quiet=quiet)
         if doubts.refusal is not None:
             raise RefusedError(f"nothing was pruned: {doubts.refusal}; --force prunes at once")
-        found = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))
+        found = prune_all(opened, threshold, doubts, config.operation("prune", reason))
     if not quiet:
         records(found, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
         _tell(found, dry_run=dry_run)
     if doubts.refusal is not None:
         note(f"would be refused: {doubts.refusal}")
     if dry_run and doubts.unsure:
-        note(f"would wait {_pause(alive_threshold):g} s and look again, whether any of them lives")
+        note(f"would wait {_pause(threshold):g} s and look again, whether any of them lives")
     refuse_alive(doubts)
 
 

@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def recover(
-    alive_threshold: config.AliveThresholdOption = 300,
+    alive_threshold: config.AliveThresholdOption = None,
     force: ForceOption = False,
     reason: config.ReasonOption = None,
     limit: LimitOption = None,
@@ -29,7 +29,7 @@ def recover(
         bool, typer.Option("--dry-run", "-n", help="Only show what would be retried; prune nothing.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    config_file: config.ConfigOption = None,
+    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
     import_modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
@@ -50,7 +50,7 @@ def recover(
     from solidjq.failures import Death, Filter
     from solidjq.verdicts import Terms, Verdict
 
-    policy = config.policy(config_file, import_modules)
+    policy = config.policy(import_modules)
     opened = config.opened(database)
     terms = Terms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = Filter(deaths=frozenset(Death))
@@ -59,10 +59,11 @@ def recover(
         batches = retrying.plan(opened, retrying.Selection(chosen=chosen, limit=limit), terms, policy=policy)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         return
-    doubts = settle_doubts(opened, alive_threshold, force=force, quiet=quiet)
+    threshold = config.alive_threshold(alive_threshold, database, acts=not dry_run)
+    doubts = settle_doubts(opened, threshold, force=force, quiet=quiet)
     if doubts.refusal is not None:
         raise RefusedError(f"nothing was pruned or retried: {doubts.refusal}; --force prunes at once")
-    pruned = prune_all(opened, alive_threshold, doubts, config.operation("prune", reason))
+    pruned = prune_all(opened, threshold, doubts, config.operation("prune", reason))
     if pruned and not quiet:
         processes = sum(process.process_id is not None for process in pruned)
         note(f"pruned {processes} processes and failed {sum(len(each.job_ids) for each in pruned)} jobs")

@@ -109,7 +109,7 @@ def retry(
     dry_run: DryRunOption = False,
     plan_out: PlanOutOption = None,
     yes: YesOption = False,
-    config_file: config.ConfigOption = None,
+    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
     import_modules: config.ImportOption = None,
     output: config.OutputOption = Output.TABLE,
     database: config.DatabaseOption = None,
@@ -175,7 +175,7 @@ def retry(
         since=since,
         until=until,
     )
-    request = _Request(opened, "retry", terms, config.policy(config_file, import_modules), reason)
+    request = _Request(opened, "retry", terms, config.policy(import_modules), reason)
     request.choose(ids, chosen, limit=limit, batch=batch, need_filter=not safe)
     request.run(output, dry_run=dry_run, plan_out=plan_out, yes=yes, canary=canary, patience=patience)
 

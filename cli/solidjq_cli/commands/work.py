@@ -41,7 +41,7 @@ def work(
     heartbeat: Annotated[
         float, config.seconds("--heartbeat", least=0.01, text="How often each process says it is alive.")
     ] = 60,
-    alive_threshold: config.AliveThresholdOption = 300,
+    alive_threshold: config.AliveThresholdOption = None,
     shutdown_timeout: Annotated[
         float,
         config.seconds("--shutdown-timeout", least=0, text="How long running jobs may take to end."),
@@ -69,9 +69,10 @@ def work(
     from solidjq.runtime.supervisor import Supervisor
     from solidjq.urls import spelled
 
-    if heartbeat * 2 > alive_threshold:
+    threshold = config.alive_threshold(alive_threshold, database, acts=True)
+    if heartbeat * 2 > threshold:
         raise UsageError(
-            f"a heartbeat every {heartbeat:g} s does not fit an alive threshold of {alive_threshold:g} s: "
+            f"a heartbeat every {heartbeat:g} s does not fit an alive threshold of {threshold:g} s: "
             "one late beat and a healthy process would be pruned; make the threshold at least twice the heartbeat"
         )
     opened = config.opened(database)
@@ -88,7 +89,7 @@ def work(
             prefetch=prefetch,
             processes=processes,
             heartbeat_interval=heartbeat,
-            alive_threshold=alive_threshold,
+            alive_threshold=threshold,
             shutdown_timeout=shutdown_timeout,
         ),
         opened,

@@ -13,7 +13,7 @@ from sqlalchemy import inspect
 from solidjq import urls
 from solidjq.database import Database
 from solidjq.dialects import time_limit
-from solidjq.doctor import fleet, jobs, storage
+from solidjq.doctor import application, fleet, jobs, storage
 from solidjq.doctor.checks import Check, Finding, Result, Severity, Terms
 from solidjq.errors import DatabaseError, DatabaseUnreachableError, NotAQueueError, TookTooLongError, UsageError
 from solidjq.ledger import Operation
@@ -21,16 +21,24 @@ from solidjq.schema import jobs as job_table
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Severity", "Terms", "choose", "examine", "mend"]
 
-CHECKS = (*jobs.CHECKS, *fleet.CHECKS, *storage.CHECKS)
+CHECKS = (*jobs.CHECKS, *fleet.CHECKS, *application.CHECKS, *storage.CHECKS)
 AGAIN = 1.0  # seconds to the second look
 
 
-def choose(only: Collection[str] = (), skip: Collection[str] = ()) -> list[Check]:
-    """Return the checks of these names, or all, but those to skip. Raises UsageError for a name that is none."""
+def choose(only: Collection[str] = (), skip: Collection[str] = (), *, with_application: bool = True) -> list[Check]:
+    """Return the checks of these names, or all, but those to skip. Raises UsageError for a name that is none.
+
+    Without an application, a check that is about one is left out; naming it is an error.
+    """
     names = [check.name for check in CHECKS]
     if unknown := [name for name in (*only, *skip) if name not in names]:
         raise UsageError(f"there is no check {unknown[0]!r}; there are: {', '.join(names)}")
-    return [check for check in CHECKS if (not only or check.name in only) and check.name not in skip]
+    chosen = [check for check in CHECKS if (not only or check.name in only) and check.name not in skip]
+    if with_application:
+        return chosen
+    if only and (lacking := [check.name for check in chosen if check.of_application]):
+        raise UsageError(f"the check {lacking[0]} needs a Rails application: name it with --rails or a profile")
+    return [check for check in chosen if not check.of_application]
 
 
 def examine(

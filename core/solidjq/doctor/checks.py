@@ -10,6 +10,7 @@ from solidjq.concurrency import Limits
 from solidjq.database import Database
 from solidjq.ledger import Operation
 from solidjq.processes import ALIVE_THRESHOLD
+from solidjq.rails_settings import Configured
 
 MOST = 1000  # jobs or keys that one finding names
 
@@ -30,6 +31,7 @@ class Terms:
     long: float = 3600.0  # a claim or a wait of this length is worth a look
     patience: float = 10.0  # that one check may take
     limits: Limits = field(default_factory=dict)  # of the job classes whose code was imported
+    application: Configured | None = None  # the Rails application that was named
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Check:
     fix: str  # what to do, in general
     looks: Mapping[str, Look]  # by SQLAlchemy's name of the database
     again: bool = False
+    of_application: bool = False  # it compares the queue with the Rails application that is named
     mend: Mend | None = None
     mends: str = ""
 

@@ -31,7 +31,8 @@ KEPT = 30 * 86400.0  # seconds; finished jobs this old are usually forgotten, no
 MOST_QUEUES = 1000
 
 
-def _alive(connection: Connection, terms: Terms, kind: str = "") -> list[Process]:
+def living(connection: Connection, terms: Terms, kind: str = "") -> list[Process]:
+    """Return the processes, or those of a kind, whose heartbeat is young enough."""
     return [p for p in list_processes(connection) if p.is_alive(terms.threshold) and p.kind.startswith(kind)]
 
 
@@ -51,7 +52,7 @@ def _find_dead(connection: Connection, terms: Terms) -> Iterator[Finding]:
 
 
 def _find_undispatched(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    alive = _alive(connection, terms, "Dispatcher")
+    alive = living(connection, terms, "Dispatcher")
     late = ago(BEHIND if alive else LATE)
     ids = list(
         connection.scalars(
@@ -88,10 +89,10 @@ def _find_undispatched(connection: Connection, terms: Terms) -> Iterator[Finding
 
 
 def _find_unattended(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    workers = [_patterns(process) for process in _alive(connection, terms, "Worker")]
+    workers = living(connection, terms, "Worker")
     paused = set(connection.scalars(select(pauses.c.queue_name)))
     for queue in distinct_values(connection, ready.c.queue_name)[:MOST_QUEUES]:
-        if queue in paused or any(_covers(pattern, queue) for patterns in workers for pattern in patterns):
+        if queue in paused or is_polled(workers, queue):
             continue
         old = select(ready.c.job_id).where(ready.c.queue_name == queue, ready.c.created_at <= ago(LATE))
         ids = list(connection.scalars(old.limit(MOST + 1)))
@@ -105,6 +106,11 @@ def _find_unattended(connection: Connection, terms: Terms) -> Iterator[Finding]:
             )
 
 
+def is_polled(workers: Iterable[Process], queue: str) -> bool:
+    """Tell whether one of these workers polls the queue."""
+    return any(covers(pattern, queue) for worker in workers for pattern in _patterns(worker))
+
+
 def _patterns(worker: Process) -> list[str]:
     """Return what the worker polls; everything, where it does not tell."""
     told: Any = told_by(worker.metadata).get("queues", "*")
@@ -112,12 +118,13 @@ def _patterns(worker: Process) -> list[str]:
     return [str(name).strip() for name in names]
 
 
-def _covers(pattern: str, queue: str) -> bool:
+def covers(pattern: str, queue: str) -> bool:
+    """Tell whether a worker with this among its queues polls the queue."""
     return queue.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == queue
 
 
 def _find_unscheduled(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    if _alive(connection, terms, "Scheduler"):
+    if living(connection, terms, "Scheduler"):
         return
     keys = list(connection.scalars(select(recurring_tasks.c.key).order_by(recurring_tasks.c.key).limit(MOST + 1)))
     if keys:
@@ -151,7 +158,7 @@ def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
 
 
 def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    for process in _alive(connection, terms):
+    for process in living(connection, terms):
         interval = number(sample_of(process.metadata), "interval")
         age = process.heartbeat_age or 0.0
         if interval is not None and interval * 2 > terms.threshold:
@@ -192,7 +199,7 @@ def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]
             Severity.WARNING,
             subjects=frozenset(["killed"]),
         )
-    for process in _alive(connection, terms, "Supervisor"):
+    for process in living(connection, terms, "Supervisor"):
         if _is_here(process):
             yield from judge_grace(process.name, shutdown_timeout(_command_line(process.pid)), *_systemd(process.pid))
 

@@ -1,0 +1,111 @@
+"""The Rails application that is named: whether what it wants to have running fits the queue."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, select
+
+from solidjq.dialects import distinct_values
+from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
+from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled, living
+from solidjq.processes import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
+from solidjq.rails_settings import BESIDE_THREADS, HEARTBEAT, THRESHOLD, Configured
+from solidjq.schema import ready
+
+
+def _find(connection: Connection, terms: Terms) -> Iterator[Finding]:
+    application = terms.application
+    if application is None:
+        return
+    if application.problem is not None:
+        yield Finding(
+            f"{application.path} could not be compared with the queue: {application.problem}",
+            "write it with ENV.fetch and the like, or leave this check out: --skip application",
+            Severity.NOTE,
+        )
+    yield from _find_untaken(connection, terms, application)
+    yield from _judge_workers(application)
+    yield from _judge_settings(application, terms.threshold)
+
+
+def _find_untaken(connection: Connection, terms: Terms, application: Configured) -> Iterator[Finding]:
+    if application.workers is None:
+        return
+    patterns = [pattern for worker in application.workers for pattern in worker.queues]
+    workers = living(connection, terms, "Worker")
+    for queue in distinct_values(connection, ready.c.queue_name)[:MOST_QUEUES]:
+        if any(covers(pattern, queue) for pattern in patterns):
+            continue
+        ids = list(connection.scalars(select(ready.c.job_id).where(ready.c.queue_name == queue).limit(MOST + 1)))
+        if ids:
+            # A worker of such a list tells its queues with commas too: it only looks as if it polled them.
+            elsewhere = is_polled(workers, queue) and not any("," in pattern for pattern in patterns)
+            yield Finding(
+                f"{several(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and no worker of {application.path} "
+                f"takes it{'; another live worker does' if elsewhere else ''}",
+                f"add it to the queues of a worker in {application.path}, and restart bin/jobs",
+                Severity.NOTE if elsewhere else Severity.ERROR,
+                tuple(ids[:MOST]),
+                frozenset([queue]),
+            )
+
+
+def _judge_workers(application: Configured) -> Iterator[Finding]:
+    for worker in application.workers or ():
+        for name in worker.queues:
+            if "," in name:
+                yield Finding(
+                    f"a worker of {application.path} polls {name!r}: that is one queue with a comma in its name",
+                    f"write a list: queues: [{name}]",
+                    subjects=frozenset([name]),
+                )
+        needed = (worker.threads or 0) + BESIDE_THREADS
+        if worker.threads and application.pool is not None and needed > application.pool:
+            yield Finding(
+                f"a worker of {application.path} with {worker.threads} threads needs {needed} connections, and "
+                f"config/database.yml gives a process {application.pool}",
+                f"raise pool (max_connections in Rails 8.1 and later) to {needed} or more, or run fewer threads",
+                Severity.WARNING,
+                subjects=frozenset(["pool"]),
+            )
+
+
+def _judge_settings(application: Configured, threshold: float) -> Iterator[Finding]:
+    settings = application.settings or {}
+    unread = [setting for setting in settings.values() if setting.value is None]
+    for setting in unread:
+        yield Finding(
+            f"{setting.place} holds what only Ruby can read: {setting.code}",
+            "compare it with --alive-threshold yourself",
+            Severity.NOTE,
+        )
+    told = settings.get(THRESHOLD)
+    own = ALIVE_THRESHOLD if told is None else told.value
+    beat = settings.get(HEARTBEAT)
+    interval = HEARTBEAT_INTERVAL if beat is None else beat.value
+    if own is not None and own != threshold:
+        yield Finding(
+            f"jq takes a process for dead after {threshold:g} s, the application's own supervisors after {own:g} s",
+            "leave --alive-threshold and JQ_ALIVE_THRESHOLD out, or say what the application says",
+            Severity.WARNING,
+            subjects=frozenset([THRESHOLD]),
+        )
+    if own is not None and interval is not None and interval * 2 > own:
+        yield Finding(
+            f"a heartbeat every {interval:g} s does not fit the application's {THRESHOLD} of {own:g} s",
+            f"make {THRESHOLD} at least twice {HEARTBEAT}",
+            Severity.WARNING,
+            subjects=frozenset([HEARTBEAT]),
+        )
+
+
+CHECKS = (
+    Check(
+        name="application",
+        asks="With --rails: queues with waiting jobs that no worker of config/queue.yml takes, workers with more "
+        "threads than connections, heartbeats and thresholds that do not fit.",
+        why="Nothing in the database says what should run; a queue that no worker is set up for is never polled.",
+        fix="Correct config/queue.yml, config/database.yml or the config.solid_queue settings, and restart bin/jobs.",
+        looks=everywhere(_find),
+        of_application=True,
+    ),
+)
