@@ -9,7 +9,7 @@ end
 function __jq_takes
     switch $argv[1]
         case 'jq'
-            contains -- $argv[2] -d --database --profile --rails --env --config --schema
+            contains -- $argv[2] -d --database --profile --rails --env --config --schema --table-prefix
         case 'jq init'
             contains -- $argv[2] -d --database
         case 'jq grants'
@@ -160,6 +160,7 @@ complete -c jq -n '__jq_at jq' -l rails -r -F -d 'A Rails application\'s folder:
 complete -c jq -n '__jq_at jq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
 complete -c jq -n '__jq_at jq' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
+complete -c jq -n '__jq_at jq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'

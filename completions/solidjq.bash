@@ -7,10 +7,10 @@ _solidjq_takes() {
     case $1 in
         solidjq)
             commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles jobs queues processes doctor enqueue work demo completions'
-            options='-d --database --profile --rails --env --config --schema --read-only --version -h --help'
+            options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --version -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
-                --profile | --env | --schema) takes=text ;;
+                --profile | --env | --schema | --table-prefix) takes=text ;;
             esac
             ;;
         'solidjq init')

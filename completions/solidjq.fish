@@ -9,7 +9,7 @@ end
 function __solidjq_takes
     switch $argv[1]
         case 'solidjq'
-            contains -- $argv[2] -d --database --profile --rails --env --config --schema
+            contains -- $argv[2] -d --database --profile --rails --env --config --schema --table-prefix
         case 'solidjq init'
             contains -- $argv[2] -d --database
         case 'solidjq grants'
@@ -160,6 +160,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -l rails -r -F -d 'A Rails applica
 complete -c solidjq -n '__solidjq_at solidjq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
 complete -c solidjq -n '__solidjq_at solidjq' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
+complete -c solidjq -n '__solidjq_at solidjq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'

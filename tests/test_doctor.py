@@ -554,7 +554,7 @@ def test_missing_indexes_are_found_and_made(own: Database) -> None:
     assert (poll.severity, unique.severity) == (Severity.WARNING, Severity.ERROR)
     assert "solid_queue_ready_executions (queue_name, priority, job_id)" in poll.what
     made = {index.name for index in indexes.create_missing(own)}
-    ours = {index.name for index in indexes.OURS}
+    ours = {index.name for index in indexes.ours()}
     assert made == ours | {"index_solid_queue_poll_by_queue", "index_solid_queue_semaphores_on_key"}
     assert findings(own, "indexes") == []
     assert list(indexes.create_missing(own)) == []

@@ -65,6 +65,16 @@ def root(
             help="The PostgreSQL schema with the tables.  [env: JQ_SCHEMA]",
         ),
     ] = None,
+    table_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--table-prefix",
+            metavar="PREFIX",
+            envvar="JQ_TABLE_PREFIX",
+            show_envvar=False,
+            help="What the names of the queue's tables begin with.  [env: JQ_TABLE_PREFIX; default: solid_queue_]",
+        ),
+    ] = None,
     read_only: Annotated[
         bool,
         typer.Option(
@@ -97,5 +107,7 @@ def root(
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
     config.remember(
-        config.Connecting(profile, database, rails, environment, schema, read_only=read_only, file=config_file)
+        config.Connecting(
+            profile, database, rails, environment, schema, table_prefix, read_only=read_only, file=config_file
+        )
     )

@@ -429,6 +429,7 @@ def profiles() -> "Fields[Profile]":
             Column("rails", lambda p: p.rails and str(p.rails), "RAILS", wide=True),
             Column("env", lambda p: p.env, "ENV"),
             Column("schema", lambda p: p.schema, "SCHEMA"),
+            Column("table_prefix", lambda p: p.table_prefix, "PREFIX"),
             Column("alive_threshold", lambda p: p.alive_threshold, "THRESHOLD"),
             Column("read_only", lambda p: p.read_only, "READ-ONLY"),
         ),

@@ -108,6 +108,7 @@ class Connecting(NamedTuple):
     rails: Path | None = None
     environment: str | None = None
     schema: str | None = None
+    table_prefix: str | None = None
     read_only: bool = False
     alive_threshold: float | None = None  # the profile's
     file: Path | None = None  # with the profiles and the policy
@@ -155,6 +156,7 @@ def _completed(given: str | None, *, default_profile: bool = True) -> Connecting
             rails=found.rails if named else profile.rails,
             environment=found.environment or (None if named else profile.env),
             schema=found.schema if named or found.schema else profile.schema,
+            table_prefix=found.table_prefix if named or found.table_prefix else profile.table_prefix,
             read_only=found.read_only or profile.read_only,
             alive_threshold=None if named else profile.alive_threshold,
         )
@@ -171,6 +173,11 @@ def given_url(given: str | None) -> "str | URL | None":
     Raises UsageError if it names two.
     """
     return _url(_completed(given, default_profile=False))
+
+
+def table_prefix(given: str | None) -> str | None:
+    """Return what the command line says that the names of Solid Queue's tables begin with."""
+    return _completed(given, default_profile=False).table_prefix
 
 
 def _url(connecting: Connecting) -> "str | URL | None":
@@ -190,7 +197,13 @@ def opened(given: str | None, *, create: bool = True) -> "Database":
 
     global _effective  # noqa: PLW0603  (one command line a process)
     _effective = connecting = _completed(given)
-    return open_database(_url(connecting), create=create, namespace=connecting.schema, read_only=connecting.read_only)
+    return open_database(
+        _url(connecting),
+        create=create,
+        namespace=connecting.schema,
+        table_prefix=connecting.table_prefix,
+        read_only=connecting.read_only,
+    )
 
 
 def alive_threshold(given: float | None, database: str | None, *, acts: bool = False) -> float:

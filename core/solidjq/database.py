@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq import dialects, urls
+from solidjq import dialects, schema, urls
 from solidjq.dialects import Fault, clock
 from solidjq.errors import (
     AccessDeniedError,
@@ -43,6 +43,7 @@ class Database:
 
     def __init__(self, url: URL, *, name: str = "jq", read_only: bool = False) -> None:
         self.url = url
+        self._prefix = schema.prefix()
         self.read_only = read_only
         try:
             engine = dialects.create(url, name=name, read_only=read_only)
@@ -62,6 +63,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that only reads."""
+        self._require_own_prefix()
         with self._errors(), self._reader.begin() as connection:
             yield connection
 
@@ -72,6 +74,7 @@ class Database:
         Raises RefusedError if the database is opened read-only.
         """
         self.require_writable()
+        self._require_own_prefix()
         with self._errors(), self._writer.begin() as connection:
             yield connection
 
@@ -91,6 +94,18 @@ class Database:
         """Raise RefusedError if the database is opened read-only."""
         if self.read_only:
             raise RefusedError(f"{self} is opened read-only, and this would change it; nothing was changed")
+
+    def _require_own_prefix(self) -> None:
+        if schema.prefix() != self._prefix:
+            raise UsageError(
+                f"{self} was opened for tables {self._prefix}*, and this process goes on with {schema.prefix()}*: "
+                "one process works on queues of one prefix"
+            )
+
+    @property
+    def init_command(self) -> str:
+        """The command that makes a queue here; it can be pasted unless there is a password to fill in."""
+        return urls.init_command(self.url, None if self._prefix == schema.DEFAULT_PREFIX else self._prefix)
 
     @contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
@@ -123,8 +138,9 @@ class Database:
     def _translated(self, error: DBAPIError) -> DatabaseError:
         kind, message = _TRANSLATIONS[dialects.fault_of(error)]
         words = mask_secrets(one_line(str(error.orig)))
+        what = "" if self._prefix == schema.DEFAULT_PREFIX else f" with tables {self._prefix}*"
         return kind(
-            message.format(database=self, path=self.url.database, words=words, init=urls.init_command(self.url))
+            message.format(database=self, path=self.url.database, words=words, what=what, init=self.init_command)
         )
 
 
@@ -134,11 +150,14 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     Fault.NO_DATABASE: (NotAQueueError, "{words}; name another database, or create this one first"),
     Fault.NO_COLUMN: (
         NotAQueueError,
-        "{database} is not a Solid Queue database of version 1.x ({words}); to see what it lacks: jq doctor tables",
+        (
+            "{database} is not a Solid Queue database of version 1.x{what} ({words}); "
+            "to see what it lacks: jq doctor tables"
+        ),
     ),
     Fault.NO_TABLE: (
         NotAQueueError,
-        "{database} is not a Solid Queue database ({words}); to make it one, run: {init}",
+        "{database} is not a Solid Queue database{what} ({words}); to make it one, run: {init}",
     ),
     Fault.DENIED: (AccessDeniedError, "{database} refused: {words}"),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),

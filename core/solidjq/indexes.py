@@ -13,8 +13,6 @@ from sqlalchemy.engine import Inspector
 from solidjq import dialects, schema
 from solidjq.database import Database
 
-LONGEST_NAME = 63  # characters, on PostgreSQL; MySQL takes one more
-
 
 class Wanted(NamedTuple):
     """An index that a table should have, under this name unless another index has taken it."""
@@ -33,17 +31,23 @@ def _declared(table: Table) -> Iterator[Wanted]:
         yield Wanted(str(index.name), table.name, tuple(column.name for column in index.columns), bool(index.unique))
 
 
-# What Solid Queue's own schema has: its polls, its dispatcher and all that this program asks rest on it.
-CONTRACT = tuple(wanted for table in schema.solid_queue.sorted_tables for wanted in _declared(table))
-# What Solid Queue has no use for, and we have: failures of a time (incidents, failed diff, failed list --since).
-OURS = (Wanted("jq_failed_executions_on_created_at", schema.failed.name, (schema.failed.c.created_at.name,)),)
+def contract() -> tuple[Wanted, ...]:
+    """Return what Solid Queue's own schema has: its polls, its dispatcher and all that this program asks rest on it."""
+    return tuple(wanted for table in schema.solid_queue.sorted_tables for wanted in _declared(table))
 
 
-def missing(connection: Connection, wanted: Sequence[Wanted] = CONTRACT) -> list[Wanted]:
+def ours() -> tuple[Wanted, ...]:
+    """Return what Solid Queue has no use for, and we have: failures of a time (incidents, failed diff, --since)."""
+    failed = schema.failed
+    return (Wanted("jq_failed_executions_on_created_at", failed.name, (failed.c.created_at.name,)),)
+
+
+def missing(connection: Connection, wanted: Sequence[Wanted] | None = None) -> list[Wanted]:
     """Return those that no index of the database can stand in for, whatever it is called. Missing tables are left out.
 
     A longer index serves for a shorter one with the same first columns; where values must be unique, only an equal one.
     """
+    wanted = contract() if wanted is None else wanted
     inspector = inspect(connection)
     invalid = dialects.invalid_indexes(connection)
     tables = set(inspector.get_table_names())
@@ -77,8 +81,8 @@ def create_missing(database: Database) -> Iterator[Wanted]:
     """
     with database.outside_transactions() as connection, dialects.index_lock(connection):
         taken = _names(connection)
-        for wanted in missing(connection, (*CONTRACT, *OURS)):
-            name = wanted.name if wanted.name not in taken else f"jq_{wanted.name}"[:LONGEST_NAME]
+        for wanted in missing(connection, (*contract(), *ours())):
+            name = wanted.name if wanted.name not in taken else f"jq_{wanted.name}"[: schema.LONGEST_NAME]
             dialects.create_index(connection, name, wanted.table, wanted.columns, unique=wanted.unique)
             yield wanted._replace(name=name)
 

@@ -15,6 +15,7 @@ from solidjq.errors import AccessDeniedError, DatabaseError, UsageError
 from solidjq.text import mask_secrets, one_line
 
 ENVIRONMENT = "JQ_DATABASE_URL"
+PREFIX_ENVIRONMENT = "JQ_TABLE_PREFIX"
 
 
 def open_database(
@@ -23,13 +24,18 @@ def open_database(
     name: str = "jq",
     create: bool = True,
     namespace: str | None = None,
+    table_prefix: str | None = None,
     read_only: bool = False,
 ) -> Database:
     """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
 
     The embedded queue is made if it is not there, unless ``create`` is False. ``namespace`` is the PostgreSQL schema
-    with the tables. Raises UsageError for a malformed URL.
+    with the tables, ``table_prefix`` what the names of Solid Queue's begin with, for the whole process; else
+    JQ_TABLE_PREFIX says it. Raises UsageError for a malformed URL or prefix.
     """
+    schema.use_prefix(
+        os.environ.get(PREFIX_ENVIRONMENT, schema.DEFAULT_PREFIX) if table_prefix is None else table_prefix
+    )
     # An empty one is an error: a variable that was not filled must not lead to another queue.
     given = url if url is not None else os.environ.get(ENVIRONMENT)
     path = urls.default_path()

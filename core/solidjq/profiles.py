@@ -10,7 +10,7 @@ from solidjq.policy import File, known_keys, quoted, table, wrong
 
 DEFAULT = "default_profile"
 _KINDS: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("database", "rails", "env", "schema"), (str, "a text")),
+    **dict.fromkeys(("database", "rails", "env", "schema", "table_prefix"), (str, "a text")),
     "alive_threshold": (str, 'a text such as "90s", "5m"'),
     "read_only": (bool, "true or false"),
 }
@@ -25,6 +25,7 @@ class Profile:
     rails: Path | None = None
     env: str | None = None
     schema: str | None = None
+    table_prefix: str | None = None
     alive_threshold: float | None = None  # seconds
     read_only: bool = False
 

@@ -4,6 +4,8 @@ Column types, defaults, index names and foreign keys are those of Solid Queue's 
 creates it on each database, so that either side can use a queue that the other has made.
 """
 
+import re
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import (
@@ -19,8 +21,14 @@ from sqlalchemy import (
     text,
     true,
 )
+from sqlalchemy.sql.elements import quoted_name
 
 from solidjq.dialects import AnyText, UtcDateTime
+from solidjq.errors import UsageError
+
+DEFAULT_PREFIX = "solid_queue_"
+MOST_PREFIX = 36  # characters: the sequence of the longest table's ids then fits into PostgreSQL's 63
+LONGEST_NAME = 63  # characters of an index's, on PostgreSQL; MySQL takes one more
 
 solid_queue = MetaData()
 jq = MetaData()
@@ -44,7 +52,7 @@ def _priority(*, nullable: bool = False) -> Column[int]:
 
 
 def _table(name: str, *columns: Any) -> Table:
-    return Table(f"solid_queue_{name}", solid_queue, _id(), *columns, sqlite_autoincrement=True)
+    return Table(f"{DEFAULT_PREFIX}{name}", solid_queue, _id(), *columns, sqlite_autoincrement=True)
 
 
 def _execution(name: str, *columns: Any) -> Table:
@@ -52,7 +60,7 @@ def _execution(name: str, *columns: Any) -> Table:
     table = f"solid_queue_{name}_executions"
     return _table(
         f"{name}_executions",
-        Column("job_id", BigInteger, ForeignKey("solid_queue_jobs.id", ondelete="CASCADE"), nullable=False),
+        Column("job_id", BigInteger, ForeignKey(jobs.c.id, ondelete="CASCADE"), nullable=False),
         *columns,
         _time("created_at"),
         Index(f"index_{table}_on_job_id", "job_id", unique=True),
@@ -275,3 +283,40 @@ deaths = Table(
 )
 
 LEDGER = (operations, failures, crashes, deaths)  # what grows; the migrations stay
+
+
+# -- another prefix ---------------------------------------------------------------------------------------------------
+
+_prefix = DEFAULT_PREFIX
+
+
+def prefix() -> str:
+    """Return what the names of Solid Queue's tables begin with."""
+    return _prefix
+
+
+def use_prefix(prefix: str) -> None:
+    """Let the names of Solid Queue's tables begin with this, in the whole process, from now on; ours keep theirs.
+
+    One process works on queues of one prefix: a ``Database`` opened under another refuses to go on. Raises UsageError
+    for what cannot begin a name.
+    """
+    global _prefix  # noqa: PLW0603  (one prefix a process)
+    if not re.fullmatch(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MOST_PREFIX - 1}}}", prefix):
+        raise UsageError(
+            f"{prefix!r} cannot be the prefix of tables: 1 to {MOST_PREFIX} letters, digits and _, no digit first"
+        )
+    for table in solid_queue.sorted_tables:
+        table.name = table.fullname = quoted_name(prefix + table.name.removeprefix(_prefix), None)
+        for index in table.indexes:
+            index.name = quoted_name(_index_name(_INDEXES[index], prefix), None)
+    _prefix = prefix
+
+
+# Each index by its name under Solid Queue's own prefix; a shortened name does not tell it any more.
+_INDEXES = {index: str(index.name) for table in solid_queue.sorted_tables for index in table.indexes}
+
+
+def _index_name(original: str, prefix: str) -> str:
+    name = original.replace(DEFAULT_PREFIX, prefix, 1)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}_{sha256(name.encode()).hexdigest()[:8]}"

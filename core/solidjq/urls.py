@@ -233,9 +233,10 @@ def spelled(url: URL) -> str:
     )
 
 
-def init_command(url: URL) -> str:
+def init_command(url: URL, prefix: str | None = None) -> str:
     """Return the command that makes a queue at this URL; it can be pasted unless there is a password to fill in."""
-    return f"jq init --database {shlex.quote(mask_argument(spelled(url)))}"
+    before = "" if prefix is None else f" --table-prefix {prefix}"
+    return f"jq{before} init --database {shlex.quote(mask_argument(spelled(url)))}"
 
 
 def shown(url: URL) -> str:

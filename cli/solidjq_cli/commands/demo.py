@@ -54,7 +54,7 @@ def demo(database: config.DatabaseOption = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.INTERRUPTED))  # so that it cleans up
     folder = Path(tempfile.mkdtemp(prefix="jq-demo-"))
     try:
-        with _queue(config.given_url(database), folder) as opened:
+        with _queue(config.given_url(database), config.table_prefix(database), folder) as opened:
             code = _Demo(opened, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,6 +67,7 @@ class _StuckError(Exception):
 
 class _Demo:
     def __init__(self, database: "Database", folder: Path) -> None:
+        from solidjq import schema
         from solidjq.urls import spelled
         from solidjq_cli.demo_jobs import JOURNAL, QUEUE
 
@@ -79,6 +80,7 @@ class _Demo:
         self._environment = {
             **os.environ,
             "JQ_DATABASE_URL": spelled(database.url),
+            "JQ_TABLE_PREFIX": schema.prefix(),
             JOURNAL: str(self._journal),
         }
         self._work: subprocess.Popen[bytes] | None = None
@@ -278,12 +280,12 @@ def _tell(text: str) -> None:
 
 
 @contextmanager
-def _queue(given: "str | URL | None", folder: Path) -> "Iterator[Database]":
+def _queue(given: "str | URL | None", table_prefix: str | None, folder: Path) -> "Iterator[Database]":
     """Give a queue for the demo; take everything that the demo put into it away afterwards."""
     from solidjq import schema
     from solidjq.init import initialize, open_database
 
-    database = open_database(f"sqlite:{folder}/queue.sqlite3" if given is None else given)
+    database = open_database(f"sqlite:{folder}/queue.sqlite3" if given is None else given, table_prefix=table_prefix)
     created = set(initialize(database).created)
     _refuse_if_in_use(database)
     with database.read() as connection:

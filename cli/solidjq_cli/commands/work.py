@@ -62,6 +62,7 @@ def work(
       jq work --import myapp.jobs
       jq work --import myapp.jobs --queues mailers,report* --processes 4 --threads 5 --shutdown-timeout 25
     """
+    from solidjq import schema
     from solidjq.errors import UsageError
     from solidjq.queue import ALL_QUEUES, parse_queues
     from solidjq.runtime import logs
@@ -83,6 +84,7 @@ def work(
     supervisor = Supervisor(
         Config(
             database_url=spelled(opened.url),
+            table_prefix=schema.prefix(),
             imports=tuple(modules or ()),
             queues=ALL_QUEUES if queues is None else parse_queues(queues),
             threads=threads,

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from sqlalchemy import inspect
 
-from solidjq import urls
 from solidjq.database import Database
 from solidjq.dialects import time_limit
 from solidjq.doctor import application, fleet, jobs, storage
@@ -51,7 +50,8 @@ def examine(
     with database.read() as connection:  # no queue at all is no finding
         if not inspect(connection).has_table(job_table.name):
             raise NotAQueueError(
-                f"{database} is not a Solid Queue database; to make it one, run: {urls.init_command(database.url)}"
+                f"{database} is not a Solid Queue database (there is no table {job_table.name}); "
+                f"to make it one, run: {database.init_command}"
             )
     backend = database.url.get_backend_name()
     results = [_ask(database, check, terms) for check in checks if backend in check.looks]

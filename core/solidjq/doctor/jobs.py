@@ -276,7 +276,7 @@ def _find_impossible(connection: Connection, terms: Terms) -> Iterator[Finding]:
     if below:
         yield Finding(
             f"{several(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
-            "when no job of the key runs, delete its row from solid_queue_semaphores: the next enqueue makes it again",
+            f"when no job of the key runs, delete its row from {semaphores.name}: the next enqueue makes it again",
             subjects=frozenset(below),
         )
     for class_name, limit in sorted(terms.limits.items()):
@@ -291,7 +291,7 @@ def _find_impossible(connection: Connection, terms: Terms) -> Iterator[Finding]:
             yield Finding(
                 f"{several(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
                 f"{limit.to}: {above[0]}",
-                "when no job of the key runs, delete its row from solid_queue_semaphores; was the limit lowered?",
+                f"when no job of the key runs, delete its row from {semaphores.name}; was the limit lowered?",
                 subjects=frozenset(above),
             )
 

@@ -32,7 +32,7 @@ def _find_missing_indexes(connection: Connection, _terms: Terms) -> Iterator[Fin
         )
     some = select(failed.c.id).limit(MANY_FAILED).subquery()
     if (connection.scalar(select(func.count()).select_from(some)) or 0) >= MANY_FAILED:
-        for wanted in indexes.missing(connection, indexes.OURS):
+        for wanted in indexes.missing(connection, indexes.ours()):
             yield Finding(
                 f"{MANY_FAILED} failed jobs or more, and no index on {wanted}: jq failed list --since, failed diff and "
                 "incidents read all of them",

@@ -40,7 +40,11 @@ class Child:
         self.config = child_config.config
         self.name = child_config.name
         self.wakeup = wakeup
-        self.database = open_database(self.config.database_url, name=f"solidjq {child_config.kind.lower()}")
+        self.database = open_database(
+            self.config.database_url,
+            name=f"solidjq {child_config.kind.lower()}",
+            table_prefix=self.config.table_prefix,
+        )
         self.sampler = Sampler()
         self._child_config = child_config
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from solidjq.processes import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
+from solidjq.schema import DEFAULT_PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +13,7 @@ class Config:
     """How a supervisor and its children run. All times in seconds; the defaults are Solid Queue's own."""
 
     database_url: str
+    table_prefix: str = DEFAULT_PREFIX
     imports: tuple[str, ...] = ()
     queues: tuple[str, ...] = ("*",)
     threads: int = 3
