@@ -28,7 +28,7 @@ from figures import Row, show
 from rows import ON_SQLITE, ROWS, Plan
 
 OTHERS = ("sqlite", "diff", "suspects")
-PREFETCH = "--threads 10 --prefetch 200"
+PREFETCH = "--threads 10 --prefetch 500"
 
 
 def options() -> argparse.Namespace:
