@@ -9,7 +9,6 @@ from solidjq import Database, doctor
 from solidjq.doctor import Severity, Terms
 from solidjq.rails_settings import (
     HEARTBEAT,
-    SHUTDOWN,
     SKIP_LOCKED,
     THRESHOLD,
     Configured,
@@ -29,7 +28,7 @@ module Shop
   class Application < Rails::Application
     # config.solid_queue.process_alive_threshold = 1.minute
     config.solid_queue.process_alive_threshold = 7.minutes
-    config.solid_queue.shutdown_timeout = 25 # seconds
+    config.solid_queue.shutdown_timeout = 25
   end
 end
 """
@@ -150,7 +149,7 @@ def test_the_other_settings(tmp_path: Path) -> None:
     lines = "  config.solid_queue.use_skip_locked = false\n  config.solid_queue.process_heartbeat_interval = 30.seconds"
     folder = application(tmp_path, application=APPLICATION, environments__production=PRODUCTION.replace("LINES", lines))
     found = {name: setting.value for name, setting in read_settings(folder, variables={}).items()}
-    assert found == {THRESHOLD: 420, SHUTDOWN: 25, SKIP_LOCKED: False, HEARTBEAT: 30}
+    assert found == {THRESHOLD: 420, SKIP_LOCKED: False, HEARTBEAT: 30}
     assert read_settings(tmp_path / "nowhere", variables={}) == {}
 
 
@@ -265,6 +264,10 @@ def test_numbers_that_do_not_fit(database: Database) -> None:
     ]
     assert told(3, 5, process_alive_threshold=600.0) == [
         "jq takes a process for dead after 300 s, the application's own supervisors after 600 s"
+    ]
+    assert told(3, 5, use_skip_locked=True) == []
+    assert told(3, 5, use_skip_locked=False) == [
+        "x.rb:1 switches use_skip_locked off: workers wait for each other's locks"
     ]
     assert told(3, 5, process_alive_threshold=None) == ["x.rb:1 holds what only Ruby can read: code"]
 

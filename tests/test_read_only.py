@@ -87,8 +87,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-@pytest.fixture
-def names(database: Database) -> dict[str, object]:
+def something_for_every_command(database: Database) -> dict[str, object]:
     """Make a queue in which every command finds something to do; return what the commands call it by."""
     retried, failed, held, _orphan = add_jobs(database, *plain_jobs(4))
     dead, silent, gone = (add_process(database, name) for name in ("dead", "silent", "gone"))
@@ -108,6 +107,11 @@ def names(database: Database) -> dict[str, object]:
         "death": f"d{rows(database, schema.deaths)[-1]['id']}",
         "operation": rows(database, schema.operations)[-1]["id"],
     }
+
+
+@pytest.fixture
+def names(database: Database) -> dict[str, object]:
+    return something_for_every_command(database)
 
 
 def everything(database: Database) -> dict[str, object]:

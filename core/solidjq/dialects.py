@@ -522,6 +522,7 @@ _MYSQL_FAULTS = {
     1045: Fault.DENIED,
     1049: Fault.NO_DATABASE,
     1054: Fault.NO_COLUMN,
+    1072: Fault.NO_COLUMN,  # of an index to be made
     1142: Fault.DENIED,
     1143: Fault.DENIED,
     1146: Fault.NO_TABLE,

@@ -18,11 +18,11 @@ from solidjq.rails import MOST_BYTES, Template, chosen_environment, pool_size
 from solidjq.text import one_line
 
 THRESHOLD, HEARTBEAT = "process_alive_threshold", "process_heartbeat_interval"
-SHUTDOWN, SKIP_LOCKED = "shutdown_timeout", "use_skip_locked"
+SKIP_LOCKED = "use_skip_locked"
 DEFAULT_THREADS, DEFAULT_POOL = 3, 5  # Solid Queue's, Rails'
 BESIDE_THREADS = 2  # connections of a worker for its polls and its heartbeat
 
-_NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SHUTDOWN}|{SKIP_LOCKED}"
+_NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SKIP_LOCKED}"
 _MENTIONED = re.compile(rf"\b({_NAMES})\b")
 _ASSIGNED = re.compile(
     rf"(?:(?P<configured>(?:Rails\.application\.)?config\.solid_queue)|SolidQueue)\.(?:{_NAMES})\s*=(?![=~])\s*(?P<value>.+)"
@@ -73,8 +73,8 @@ def read_settings(
 class _How(Enum):
     """How a line comes by a setting."""
 
-    MODULE = auto()  # SolidQueue.shutdown_timeout = ...
-    CONFIG = auto()  # config.solid_queue.shutdown_timeout = ...
+    MODULE = auto()  # SolidQueue.use_skip_locked = ...
+    CONFIG = auto()  # config.solid_queue.use_skip_locked = ...
     OTHER = auto()  # under a condition, in a block that runs later, or in no way known here: it may win over all others
 
 
@@ -129,7 +129,7 @@ def _literal(name: str, text: str) -> float | bool | None:
     if match is None:
         return None
     seconds = float(match["number"].replace("_", "")) * _SECONDS[match["unit"] or "second"]
-    return seconds if seconds or name == SHUTDOWN else None
+    return seconds or None
 
 
 # -- config/queue.yml -------------------------------------------------------------------------------------------------

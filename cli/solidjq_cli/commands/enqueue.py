@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from solidjq import Job
+    from solidjq.lookup import JobView
 
 
 def add_to(app: typer.Typer) -> None:
@@ -88,15 +89,14 @@ def enqueue(
     new_jobs = [job.new(*args, **kwargs) for args in calls]
     operation = config.operation("enqueue")
 
-    def recorded(connection: "Connection") -> list[int]:
+    def recorded(connection: "Connection") -> "list[dict[str, list[JobView]]]":
         ids = queues.enqueue(connection, new_jobs)
         if ids:
             operation.record_if_kept(connection, len(ids))
-        return ids
+        # Read here: where they cannot be shown, they must not be there either.
+        return [find_jobs(connection, [str(job_id) for job_id in batch]) for batch in in_batches(ids)]
 
-    job_ids = opened.transact(recorded)
-    with opened.read() as connection:
-        found = [find_jobs(connection, [str(job_id) for job_id in batch]) for batch in in_batches(job_ids)]
+    found = opened.transact(recorded)
     views = (view for batch in found for group in batch.values() for view in group)
     records(views, columns.jobs(), output, empty="nothing to enqueue")
 

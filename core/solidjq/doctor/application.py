@@ -8,7 +8,7 @@ from solidjq.dialects import distinct_values
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled, living
 from solidjq.processes import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
-from solidjq.rails_settings import BESIDE_THREADS, HEARTBEAT, THRESHOLD, Configured
+from solidjq.rails_settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, Configured
 from solidjq.schema import ready
 
 
@@ -71,11 +71,17 @@ def _judge_workers(application: Configured) -> Iterator[Finding]:
 
 def _judge_settings(application: Configured, threshold: float) -> Iterator[Finding]:
     settings = application.settings or {}
-    unread = [setting for setting in settings.values() if setting.value is None]
-    for setting in unread:
+    for setting in settings.values():
+        if setting.value is None:
+            yield Finding(
+                f"{setting.place} holds what only Ruby can read: {setting.code}",
+                "look yourself whether it fits: jq could not compare it",
+                Severity.NOTE,
+            )
+    if (locking := settings.get(SKIP_LOCKED)) is not None and locking.value is False:
         yield Finding(
-            f"{setting.place} holds what only Ruby can read: {setting.code}",
-            "compare it with --alive-threshold yourself",
+            f"{locking.place} switches {SKIP_LOCKED} off: workers wait for each other's locks",
+            "leave it on, unless the database is too old for SKIP LOCKED (MySQL before 8.0.1, MariaDB before 10.6)",
             Severity.NOTE,
         )
     told = settings.get(THRESHOLD)
