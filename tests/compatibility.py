@@ -139,7 +139,7 @@ WORK = Tried("work --import sample_jobs", changes=True, lacks=True)
 
 
 _DOCUMENT = """
-<!-- Written by `python tests/compatibility.py`; tests/test_compatibility.py compares. -->
+<!-- Written by `make docs` from tests/compatibility.py; do not edit. -->
 
 # Which version of Solid Queue
 

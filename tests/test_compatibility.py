@@ -152,7 +152,7 @@ def test_a_job_of_a_batch(empty_url: URL) -> None:
 
 def test_the_document_says_what_was_tried() -> None:
     path = Path(__file__).parents[1] / "docs" / "compatibility.md"
-    assert path.read_text() == compatibility.document(), "run: python tests/compatibility.py > docs/compatibility.md"
+    assert path.read_text() == compatibility.document(), "run: make docs"
 
 
 def test_no_command_is_forgotten() -> None:

@@ -7,13 +7,16 @@ import pytest
 
 from solidjq import Database, doctor
 from solidjq.doctor import Severity, Terms
+from solidjq.errors import UsageError
 from solidjq.rails_settings import (
+    CONNECTS_TO,
     HEARTBEAT,
     SKIP_LOCKED,
     THRESHOLD,
     Configured,
     Setting,
     Worker,
+    queue_url,
     read_configured,
     read_settings,
 )
@@ -149,8 +152,43 @@ def test_the_other_settings(tmp_path: Path) -> None:
     lines = "  config.solid_queue.use_skip_locked = false\n  config.solid_queue.process_heartbeat_interval = 30.seconds"
     folder = application(tmp_path, application=APPLICATION, environments__production=PRODUCTION.replace("LINES", lines))
     found = {name: setting.value for name, setting in read_settings(folder, variables={}).items()}
-    assert found == {THRESHOLD: 420, SKIP_LOCKED: False, HEARTBEAT: 30}
+    assert found == {CONNECTS_TO: "queue", THRESHOLD: 420, SKIP_LOCKED: False, HEARTBEAT: 30}
     assert read_settings(tmp_path / "nowhere", variables={}) == {}
+
+
+SEVERAL = """
+production:
+  primary: {adapter: postgresql, database: shop}
+  queue: {adapter: postgresql, database: q}
+  jobs: {adapter: postgresql, database: j, pool: 9}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "database"),
+    [
+        ("  config.solid_queue.connects_to = { database: { writing: :jobs } }", "j"),
+        ("  config.solid_queue.connects_to = {database: {writing: :jobs, reading: :jobs}}", "j"),
+        ("  config.solid_queue.connects_to = { database: { writing: :primary } }", "shop"),
+        ("  config.solid_queue.connects_to = { database: { writing: ENV['Q'].to_sym } }", "q"),
+        ("  connects_to database: { writing: :jobs }", "q"),  # a model's
+        ("  # nothing", "q"),
+    ],
+)
+def test_the_database_that_it_connects_to(tmp_path: Path, line: str, database: str) -> None:
+    text = PRODUCTION.replace("LINES", line).replace(
+        "  config.solid_queue.connects_to = { database: { writing: :queue } }\n", "", 1
+    )
+    folder = application(tmp_path, environments__production=text, database=SEVERAL, queue="workers: []")
+    assert queue_url(folder, variables={}).database == database
+    assert read_configured(folder, variables={}).pool == (9 if database == "j" else 5)
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    line = "  config.solid_queue.connects_to = { database: { writing: :lost } }"
+    folder = application(tmp_path, environments__production=PRODUCTION.replace("LINES", line), database=SEVERAL)
+    with pytest.raises(UsageError, match="Solid Queue connects to :lost, and production has no such database"):
+        queue_url(folder, variables={})
 
 
 # -- queue.yml --------------------------------------------------------------------------------------------------------

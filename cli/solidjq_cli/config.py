@@ -183,9 +183,9 @@ def table_prefix(given: str | None) -> str | None:
 def _url(connecting: Connecting) -> "str | URL | None":
     if connecting.rails is None:
         return connecting.database
-    from solidjq import rails  # noqa: PLC0415
+    from solidjq.rails_settings import queue_url  # noqa: PLC0415
 
-    return rails.database_url(connecting.rails, connecting.environment)
+    return queue_url(connecting.rails, connecting.environment)
 
 
 def opened(given: str | None, *, create: bool = True) -> "Database":
@@ -231,7 +231,7 @@ def alive_threshold(given: float | None, database: str | None, *, acts: bool = F
             raise UsageError(f"{unread}; give --alive-threshold")
         note(f"{unread}; {ALIVE_THRESHOLD:g} s is taken instead: give --alive-threshold")
         return ALIVE_THRESHOLD
-    return setting.value
+    return float(setting.value)
 
 
 def configured(database: str | None) -> "Configured | None":

@@ -40,27 +40,35 @@ _NO_LITERAL = re.compile(r"[A-Za-z_.:(),&?\s]*")  # Rails.application.credential
 
 
 def database_url(
-    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+    application: Path,
+    environment: str | None = None,
+    *,
+    name: str | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> URL:
     """Return the URL of a Rails application's queue database.
 
-    ``environment`` is RAILS_ENV's value, else production. Where the environment has several databases it is the one
-    named ``queue``, else ``primary``. What its URL says is merged into the rest of the entry and wins, as in Rails: the
-    entry's own ``url``, else QUEUE_DATABASE_URL or PRIMARY_DATABASE_URL, for the primary also DATABASE_URL.
+    ``environment`` is RAILS_ENV's value, else production. Where it has several databases it is the one of this
+    ``name``, else ``queue``, else ``primary``. What its URL says is merged into the rest of the entry and wins, as in
+    Rails: the entry's own ``url``, else QUEUE_DATABASE_URL or PRIMARY_DATABASE_URL, for the primary also DATABASE_URL.
 
     Raises UsageError for a file that is not there, or says what only Ruby understands.
     """
-    return _url(_entry(application, environment, os.environ if variables is None else variables))
+    return _url(_entry(application, environment, name, os.environ if variables is None else variables))
 
 
 def pool_size(
-    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+    application: Path,
+    environment: str | None = None,
+    *,
+    name: str | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> int | None:
     """Return how many connections a process of the application may have to that database; None if it does not say.
 
     Raises UsageError as ``database_url`` does.
     """
-    entry = _entry(application, environment, os.environ if variables is None else variables)
+    entry = _entry(application, environment, name, os.environ if variables is None else variables)
     text = entry.text("max_connections") or entry.text("pool")
     return int(text) if text and text.isdecimal() else None
 
@@ -88,7 +96,7 @@ class _Entry:
         return self.template.text(self.settings.get(key), f"{self.place}.{key}")
 
 
-def _entry(application: Path, environment: str | None, given: Mapping[str, str]) -> _Entry:
+def _entry(application: Path, environment: str | None, wanted: str | None, given: Mapping[str, str]) -> _Entry:
     path, root = application / "config" / "database.yml", application.absolute()
     environment = chosen_environment(environment, given)
     variable = _variable(PRIMARY, given)
@@ -100,7 +108,9 @@ def _entry(application: Path, environment: str | None, given: Mapping[str, str])
     if isinstance(settings, str):  # the whole entry is a URL
         settings = {"url": settings}
     if settings and all(isinstance(value, Mapping) for value in settings.values()):
-        name = QUEUE if QUEUE in settings else PRIMARY if PRIMARY in settings else next(iter(settings))
+        if wanted is not None and wanted not in settings:
+            raise UsageError(f"{path}: Solid Queue connects to :{wanted}, and {environment} has no such database")
+        name = next((each for each in (wanted, QUEUE, PRIMARY) if each in settings), None) or next(iter(settings))
         settings = settings[name]
     place = f"{environment}.{name}"
     parts: dict[str, str] = {}

@@ -13,22 +13,26 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlalchemy.engine import URL
+
 from solidjq.errors import UsageError
-from solidjq.rails import MOST_BYTES, Template, chosen_environment, pool_size
+from solidjq.rails import MOST_BYTES, Template, chosen_environment, database_url, pool_size
 from solidjq.text import one_line
 
 THRESHOLD, HEARTBEAT = "process_alive_threshold", "process_heartbeat_interval"
-SKIP_LOCKED = "use_skip_locked"
+SKIP_LOCKED, CONNECTS_TO = "use_skip_locked", "connects_to"
 DEFAULT_THREADS, DEFAULT_POOL = 3, 5  # Solid Queue's, Rails'
 BESIDE_THREADS = 2  # connections of a worker for its polls and its heartbeat
 
-_NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SKIP_LOCKED}"
-_MENTIONED = re.compile(rf"\b({_NAMES})\b")
+_NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SKIP_LOCKED}|{CONNECTS_TO}"
+# Active Record's models have a connects_to of their own.
+_MENTIONED = re.compile(rf"\b(?:(?<=solid_queue\.)|(?<=SolidQueue\.)|(?!{CONNECTS_TO}))({_NAMES})\b")
 _ASSIGNED = re.compile(
     rf"(?:(?P<configured>(?:Rails\.application\.)?config\.solid_queue)|SolidQueue)\.(?:{_NAMES})\s*=(?![=~])\s*(?P<value>.+)"
 )
 _STATEMENT = re.compile(r"(?!.*(?:;|\b(?:if|unless|while|until|rescue|and|or)\b)).*")  # one, without a condition
 _NUMBER = re.compile(r"(?P<number>\d[\d_]*(?:\.\d+)?)(?:\.(?P<unit>second|minute|hour|day)s?)?")
+_WRITING = re.compile(r"\{\s*database:\s*\{\s*writing:\s*:(\w+)\s*(?:,[^{}]*)?\}\s*\}")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _COMMENT = re.compile(r"#(?!\{).*")
 # What a statement may stand in and still be carried out, once and in any case.
@@ -41,7 +45,7 @@ _GOES_ON = (".", "&", "|", "and ", "or ")  # a line that belongs to the one befo
 class Setting(NamedTuple):
     """A setting of Solid Queue as an application's code has it; None where only Ruby could tell."""
 
-    value: float | bool | None  # times in seconds
+    value: Any  # seconds, a switch, or a name
     place: str  # file and line
     code: str
 
@@ -68,6 +72,16 @@ def read_settings(
             if name not in found or found[name][0] <= strength:
                 found[name] = strength, told
     return {name: setting for name, (_, setting) in found.items()}
+
+
+def queue_url(application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None) -> URL:
+    """Return the URL of the database that the application's Solid Queue connects to.
+
+    Where that is told by Ruby only, or not at all, it is the one that ``rails.database_url`` finds by its name. Raises
+    UsageError as that does.
+    """
+    told = read_settings(application, environment, variables=variables).get(CONNECTS_TO)
+    return database_url(application, environment, name=told.value if told else None, variables=variables)
 
 
 class _How(Enum):
@@ -122,7 +136,9 @@ def _goes_on(lines: Sequence[str], number: int) -> bool:
     return after.startswith(_GOES_ON)
 
 
-def _literal(name: str, text: str) -> float | bool | None:
+def _literal(name: str, text: str) -> float | bool | str | None:
+    if name == CONNECTS_TO:
+        return named[1] if (named := _WRITING.fullmatch(text)) else None
     if name == SKIP_LOCKED:
         return {"true": True, "false": False}.get(text)
     match = _NUMBER.fullmatch(text)
@@ -170,7 +186,8 @@ def read_configured(
     try:
         template = Template(path, application.absolute(), given)
         workers = tuple(_workers(template, environment))
-        pool = pool_size(application, environment, variables=given)
+        name = settings[CONNECTS_TO].value if CONNECTS_TO in settings else None
+        pool = pool_size(application, environment, name=name, variables=given)
     except UsageError as error:
         return Configured(str(path), settings=settings, problem=one_line(str(error)))
     return Configured(str(path), workers, DEFAULT_POOL if pool is None else pool, settings)
