@@ -99,13 +99,16 @@ class Runtime:
         return self.ended()
 
     def kill_all(self) -> None:
-        if self.supervisor is not None and self.supervisor.stderr is not None and not self.supervisor.stderr.closed:
-            self.supervisor.kill()
-            self.supervisor.communicate()
+        supervisor = self.supervisor
+        running = supervisor is not None and supervisor.stderr is not None and not supervisor.stderr.closed
+        if supervisor is not None and running:
+            supervisor.kill()
         for kind in ("Worker", "Dispatcher"):
             for process in self.processes(kind):
                 if process.pid != 4242:  # support.add_process
                     kill(process.pid, signal.SIGKILL)
+        if supervisor is not None and running:  # its children hold the pipe too
+            supervisor.communicate()
 
 
 def kill(pid: int, number: signal.Signals) -> None:
