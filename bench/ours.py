@@ -150,8 +150,8 @@ def _retry(url: str, selection: retrying.Selection, terms: Terms) -> float:
     with _ready(url) as database:
         start = time.perf_counter()
         moved = 0
-        for batch in retrying.retry(database, selection, Operation("retry"), terms):
-            moved += sum(decision.verdict.moves for decision in batch)
+        for batch in retrying.retry(database, selection, Operation("retry"), terms, by_job=False):
+            moved += sum(decision.jobs for decision in batch if decision.verdict.moves)
         seconds = time.perf_counter() - start
         with database.read() as connection:
             ready = connection.scalar(sqlalchemy.select(func.count()).select_from(schema.ready))

@@ -188,6 +188,7 @@ def retry(plan: Plan) -> Iterator[Row]:
             _jq("retry", size, failed, ours.retry),
             _jq("retry --safe", size, died, ours.retry_safely),
             *_plain(plan, "1,000 a batch", size, failed, partial(plain.retry, batch=1000)),
+            *_plain(plan, "1,000 a batch, jobs that died", size, died, partial(plain.retry, batch=1000)),
             *_theirs(plan, "retry", size, "fail"),
         ]
         yield Row("retry", f"retry of {size:,} failed jobs", contenders, plan.runs, size)

@@ -152,6 +152,10 @@ class Retried:
     decisions: list[Decision]
 
     @property
+    def count(self) -> int:
+        return sum(decision.jobs for decision in self.decisions if decision.verdict.moves)
+
+    @property
     def job_ids(self) -> list[int]:
         return sorted(decision.job_id for decision in self.decisions if decision.verdict.moves)
 
@@ -179,11 +183,12 @@ def retry_jobs(
     *,
     policy: Policy = BUILT_IN,
     selection: Selection | None = None,
+    by_job: bool = True,
     **terms: Any,
 ) -> Retried:
     """Retry these jobs, or a selection, in this process."""
     chosen = Selection(job_ids=job_ids) if selection is None else selection
-    ran = retry(database, chosen, operation or Operation("retry"), Terms(**terms), policy=policy)
+    ran = retry(database, chosen, operation or Operation("retry"), Terms(**terms), policy=policy, by_job=by_job)
     return Retried([decision for batch in ran for decision in batch])
 
 

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
 from solidjq import Database, concurrency, crashes, endings, lookup, processes, pruning, queue
 from solidjq.batching import in_batches
-from solidjq.candidates import find_candidates
-from solidjq.dialects import utcnow
+from solidjq.candidates import find_alike, find_candidates
+from solidjq.dialects import gathers, utcnow
 from solidjq.failures import Death, Filter, list_failures, page_of_ids, pruned_error
 from solidjq.schema import failed, jobs, ready, scheduled
 from solidjq.suspects import NO_SUSPICION
@@ -125,6 +125,8 @@ def decide_on_some(database: Database, _process: int) -> None:
     with database.read() as connection:
         ids = connection.scalars(page_of_ids(DIED, above=100, top=10**6, limit=20)).all()
         assert len(find_candidates(connection, ids, NO_SUSPICION, kept=True, twins=True)) == len(ids)
+        if gathers(connection):
+            assert sum(len(alike.failure_ids) for alike in find_alike(connection, ids, kept=True)) == len(ids)
 
 
 def look_up(database: Database, _process: int) -> None:

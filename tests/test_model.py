@@ -152,14 +152,19 @@ class Queue(RuleBasedStateMachine):
             connection.execute(delete(schema.processes).where(schema.processes.c.id == process))
         self.deaths.update(self.step("fail", lambda: pruning.fail_orphans(self.database)))
 
-    @rule(index=INDEX)
-    def retry(self, index: int) -> None:
+    @rule(index=INDEX, by_job=st.booleans())
+    def retry(self, index: int, by_job: bool) -> None:  # noqa: FBT001
         chosen = self.some(State.FAILED, State.READY, State.FINISHED, index=index)
         expected = sorted(job_id for job_id in chosen if self.states[job_id] is State.FAILED)
         operation = self.operation("retry")
-        # Past the crash limit: what it holds back has tests of its own.
-        retried = self.step("retry", lambda: retry_jobs(self.database, chosen, operation, force=True).job_ids)
-        assert retried == expected
+
+        def move() -> list[int]:
+            # Past the crash limit: what it holds back has tests of its own.
+            done = retry_jobs(self.database, chosen, operation, by_job=by_job, force=True)
+            assert done.count == len(expected)
+            return done.job_ids if by_job else expected
+
+        assert self.step("retry", move) == expected
         self.archived += len(expected)
 
     def operation(self, verb: str) -> Operation:

@@ -342,7 +342,8 @@ def test_the_archive_says_which_operation_and_why(database: Database) -> None:
     assert (archived["operation_id"], archived["restored_by"]) == (operation.id, None)
 
 
-def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(database: Database) -> None:
+@pytest.mark.parametrize("by_job", [True, False])
+def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(database: Database, by_job: bool) -> None:  # noqa: FBT001
     ids = add_jobs(database, *plain_jobs(3))
     with database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.id.in_(ids[:2])).values(active_job_id="one"))
@@ -353,5 +354,6 @@ def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(datab
         list(pruning.prune(database, 300))
     with database.write() as connection:
         connection.execute(delete(crash_table))  # as if Rails had pruned them
-    done = retry_jobs(database, ids, max_crashes=2)
+    done = retry_jobs(database, ids, by_job=by_job, max_crashes=2)
     assert [done.verdicts[job_id] for job_id in ids] == [Verdict.OVER_LIMIT, Verdict.OVER_LIMIT, Verdict.RETRY]
+    assert len(rows(database, crash_table)) == len(ids)

@@ -39,8 +39,8 @@ class Tally:
     def add(self, decisions: "Iterable[Decision]") -> "Iterator[Decision]":
         """Count decisions on their way."""
         for decision in decisions:
-            self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += 1
-            self.scheduled += decision.verdict.moves and decision.scheduled
+            self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += decision.jobs
+            self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
             yield decision
 
     def count(self, batches: "Iterable[list[Decision]]") -> None:
@@ -76,10 +76,11 @@ def show(
 ) -> None:
     """Carry the batches out by asking for them, and print decisions: for people one line a group, or one a job.
 
+    Where ``lists_jobs`` holds, each decision must be on one job.
     A broken pipe or Ctrl-C stops it between two batches.
     """
     batches = with_progress(batches, total)
-    if output is Output.TABLE and not by_job:
+    if not lists_jobs(output, by_job=by_job):
         tally.count(batches)
         groups(tally, output, empty=empty)
         return
@@ -87,6 +88,11 @@ def show(
     if output is Output.IDS:
         decisions = (decision for decision in decisions if decision.verdict.moves)
     records(decisions, columns.decisions(), output, empty=empty)
+
+
+def lists_jobs(output: Output, *, by_job: bool) -> bool:
+    """Tell whether ``show`` prints a line for each job."""
+    return by_job or output is not Output.TABLE
 
 
 def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
@@ -153,5 +159,5 @@ def with_progress(batches: "Iterable[list[Decision]]", total: int | None) -> "It
     with Progress(*parts, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         for batch in batches:
-            bar.advance(task, len(batch))
+            bar.advance(task, sum(decision.jobs for decision in batch))
             yield batch

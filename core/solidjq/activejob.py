@@ -124,10 +124,10 @@ def dumps(value: Any) -> str:
     return written.encode("utf-8", "replace").decode("utf-8")
 
 
-# What a payload holds whose counters are at their start, as Rails writes it. JSON inside a job's own arguments may hold
-# the same words: they prove it only if each key stands there once.
+# How Rails writes counters that are at their start. A payload has no others if no key is left without this: JSON inside
+# a job's own arguments may hold the same words.
 CLEAN_COUNTERS = '"executions":0,"exception_executions":{}'
-COUNTER_KEYS = ('"executions":', '"exception_executions":')
+COUNTER_KEY = 'executions"'
 
 
 def reset_counters(arguments: str | None) -> str | None:

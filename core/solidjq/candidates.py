@@ -2,14 +2,32 @@
 
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Label, Table, exists, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 
 from solidjq import crashes, processes, schema
-from solidjq.activejob import CLEAN_COUNTERS, COUNTER_KEYS
-from solidjq.dialects import among, utcnow
+from solidjq.activejob import CLEAN_COUNTERS, COUNTER_KEY
+from solidjq.dialects import among, array_literal, first, gathers, given, holds, utcnow
+from solidjq.failures import OF_PROCESSES
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.suspects import NO_SUSPICION, Suspicion
 from solidjq.verdicts import Candidate
@@ -29,37 +47,114 @@ def find_candidates(
     ``twins`` whether to look for other jobs of the same work. Most jobs died once and stand alone: only for the others
     more is read.
     """
-    own, twin = schema.crashes.alias(), jobs.alias()
-    shares = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
-    there = failed.join(jobs, jobs.c.id == failed.c.job_id)
-    if kept:
-        there = there.outerjoin(own, own.c.failure_id == failed.c.id)
-    rows = connection.execute(
-        select(  # in the order of _candidate's parameters
-            failed.c.id,
-            failed.c.job_id,
-            jobs.c.active_job_id,
-            jobs.c.class_name,
-            jobs.c.queue_name,
-            failed.c.created_at,
-            func.substr(failed.c.error, 1, crashes.EVIDENCE),
-            jobs.c.concurrency_key.is_not(None),
-            jobs.c.finished_at.is_not(None),
-            func.coalesce(jobs.c.scheduled_at > utcnow(), False),
-            worn(),
-            *_known_crashes(own, suspicion.classes, kept=kept),
-            (shares if twins else false()).label("shared"),
-        )
-        .select_from(there)
-        .where(among(failed.c.id, failure_ids))
-        .order_by(failed.c.id)
-    ).all()
+    known = _known(kept=kept, twins=true() if twins else false(), suspects=tuple(suspicion.classes))
+    rows = connection.execute(known.where(among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
     found = [_candidate(*row) for row in rows]
-    if crashed := {row.id for row in rows if row.crashed}:
+    if crashed := {row.failure_id for row in rows if row.crashed}:
         found = _with_crashes(connection, found, crashed)
     if shared := {row.active_job_id for row in rows if row.shared}:
         found = _with_twins(connection, found, shared)
     return found
+
+
+class Alike(NamedTuple):
+    """Failures that died at most once and stand alone, and differ in nothing but their jobs and times.
+
+    Two candidates, one the other's copy but for its time: ``oldest`` has the first of all times, ``newest`` the last.
+    """
+
+    oldest: Candidate
+    newest: Candidate
+    failure_ids: Sequence[int]
+
+
+def find_alike(
+    connection: Connection,
+    failure_ids: Collection[int],
+    suspicion: Suspicion = NO_SUSPICION,
+    *,
+    kept: bool,
+    twins: bool = True,
+) -> list[Alike]:
+    """Let the database put together those of these failures that are alike. Whoever is in no group is no simple case.
+
+    Nothing where the database cannot do it. Without ``twins`` none is in a group, either, whose crash is still to be
+    counted and may then count for another job of the same work.
+    """
+    if not gathers(connection):
+        return []
+    rows = connection.execute(
+        _alike(kept=kept, twins=twins, suspects=tuple(suspicion.classes)),
+        {"ids": array_literal(failure_ids), "first": min(failure_ids), "last": max(failure_ids)},
+    )
+    found: list[Alike] = []
+    for oldest, newest, ids, job_id, active_job_id, class_name, queue_name, *rest in rows:
+        one = _candidate(ids[0], job_id, active_job_id, class_name, queue_name, oldest, *rest)
+        found.append(Alike(one, one._replace(failed_at=newest), ids))
+    return found
+
+
+_OWN = schema.crashes.alias()  # the crash that a failure was counted as
+_EVIDENCE = func.substr(failed.c.error, 1, crashes.EVIDENCE)
+_DIED = func.coalesce(holds(_EVIDENCE, OF_PROCESSES), False)  # or only speaks of it; Python reads the error
+_FLAGS = ("limited", "finished", "early", "worn", "counted")
+
+
+@lru_cache(maxsize=8)
+def _alike(*, kept: bool, twins: bool, suspects: tuple[str, ...]) -> Select[Any]:
+    """Put failures together; made once, as to make it takes longer than a verdict."""
+    shares = true() if twins else and_(_DIED, _OWN.c.failure_id.is_(None)) if kept else false()
+    near = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))  # else it may well read all crashes
+    known = _known(kept=kept, twins=shares, suspects=suspects, near=near)
+    each = known.where(given(failed.c.id, "ids")).subquery()
+    # Of an own error no more matters than its class, which stands before its message; that is often its own.
+    told = case(
+        (holds(each.c.evidence, OF_PROCESSES), each.c.evidence),
+        else_=func.split_part(each.c.evidence, ',"message":', 1),
+    )
+    same = (each.c.class_name, each.c.queue_name, told, *(each.c[name] for name in _FLAGS), each.c.failed_at.is_(None))
+    return (
+        select(
+            func.min(each.c.failed_at),
+            func.max(each.c.failed_at),
+            func.array_agg(each.c.failure_id),
+            first(each.c.job_id),
+            first(each.c.active_job_id),
+            *same[:-1],
+        )
+        .where(~each.c.crashed, ~each.c.shared)
+        .group_by(*same)
+    )
+
+
+def _known(
+    *, kept: bool, twins: ColumnElement[bool], suspects: Collection[str], near: ColumnElement[bool] | None = None
+) -> Select[Any]:
+    """Ask of each failure what it tells by itself, and whether there is more to be read.
+
+    ``twins`` holds for those whose other jobs matter, ``near`` for all crashes that can be theirs.
+    """
+    twin = jobs.alias()
+    shares = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
+    there = failed.join(jobs, jobs.c.id == failed.c.job_id)
+    if kept:
+        there = there.outerjoin(_OWN, and_(_OWN.c.failure_id == failed.c.id, true() if near is None else near))
+    return select(  # in the order of _candidate's parameters
+        failed.c.id.label("failure_id"),
+        failed.c.job_id,
+        jobs.c.active_job_id,
+        jobs.c.class_name,
+        jobs.c.queue_name,
+        failed.c.created_at.label("failed_at"),
+        _EVIDENCE.label("evidence"),
+        jobs.c.concurrency_key.is_not(None).label("limited"),
+        jobs.c.finished_at.is_not(None).label("finished"),
+        func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
+        worn().label("worn"),
+        (_OWN.c.failure_id.is_not(None) if kept else false()).label("counted"),
+        (and_(_DIED, _known_crashes(suspects)) if kept else false()).label("crashed"),
+        and_(twins, shares).label("shared"),
+    ).select_from(there)
 
 
 def _candidate(
@@ -96,27 +191,22 @@ def _candidate(
     )
 
 
-def _known_crashes(own: FromClause, suspects: Collection[str], *, kept: bool) -> Iterator[Label[bool]]:
-    """Say in SQL whether a failure's crash was counted, and whether crashes tell more than the failure itself does.
+def _known_crashes(suspects: Collection[str]) -> ColumnElement[bool]:
+    """Say in SQL whether crashes tell more than the failure itself does.
 
     That is an earlier crash, a process that may live (one of this host, or one that is registered), or the death of a
-    job whose class is among ``suspects``. ``own`` is the crash that this failure was counted as.
+    job whose class is among ``suspects``.
     """
     other = schema.crashes.alias()
     earlier = exists().where(other.c.subject == crashes.subject(), other.c.failure_id != failed.c.id)
-    registered = exists().where(schema.processes.c.pid == own.c.pid, schema.processes.c.hostname == own.c.hostname)
-    here = own.c.hostname == socket.gethostname()
-    more = or_(here, registered, jobs.c.class_name.in_(suspects), earlier) if kept else false()
-    yield (own.c.failure_id.is_not(None) if kept else false()).label("counted")
-    yield func.coalesce(more, False).label("crashed")
+    registered = tuple_(_OWN.c.hostname, _OWN.c.pid).in_(select(schema.processes.c.hostname, schema.processes.c.pid))
+    here = _OWN.c.hostname == socket.gethostname()
+    return func.coalesce(or_(here, registered, jobs.c.class_name.in_(suspects), earlier), False)
 
 
 def worn() -> ColumnElement[bool]:
     """Hold, in SQL, for jobs whose counters may have counted an error: few, so the others' are not fetched."""
-    text = func.coalesce(jobs.c.arguments, "")
-    keys = [key.replace("_", "/_") for key in COUNTER_KEYS]
-    twice = [text.like(f"%{key}%{key}%", escape="/") for key in keys]
-    return or_(~text.contains(CLEAN_COUNTERS, autoescape=True), *twice)
+    return holds(func.replace(func.coalesce(jobs.c.arguments, ""), CLEAN_COUNTERS, ""), COUNTER_KEY)
 
 
 def _with_crashes(connection: Connection, candidates: Sequence[Candidate], wanted: Collection[int]) -> list[Candidate]:

@@ -8,15 +8,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
-    BigInteger,
     ColumnElement,
     Connection,
     Select,
-    String,
     any_,
-    bindparam,
-    cast,
     delete,
     exists,
     insert,
@@ -27,7 +22,7 @@ from sqlalchemy import (
 
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limits, give_back
-from solidjq.dialects import among, array_literal, array_of, execute_hot, utcnow, writes_in_with
+from solidjq.dialects import among, array_literal, array_of, execute_hot, given, utcnow, writes_in_with
 from solidjq.schema import claimed, failed, jobs, ready
 
 
@@ -62,8 +57,7 @@ def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Li
 
 def _finish_in_one() -> Select[Any]:
     """Remove the claims and mark their jobs, in one statement; a claim that it does not find has ended before."""
-    chosen = claimed.c.id == any_(cast(bindparam("claim_ids", type_=String()), ARRAY(BigInteger)))
-    gone = delete(claimed).where(chosen).returning(claimed.c.job_id).cte("gone")
+    gone = delete(claimed).where(given(claimed.c.id, "claim_ids")).returning(claimed.c.job_id).cte("gone")
     done = (
         update(jobs)
         .where(jobs.c.id == any_(array_of(gone.c.job_id)), jobs.c.finished_at.is_(None))

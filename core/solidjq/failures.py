@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -35,10 +35,11 @@ class Death(Enum):
         return _EXCEPTION_CLASSES[self]
 
 
+OF_PROCESSES = "SolidQueue::Processes::"  # every death's class begins so
 _EXCEPTION_CLASSES = {
-    Death.PRUNED: "SolidQueue::Processes::ProcessPrunedError",
-    Death.EXITED: "SolidQueue::Processes::ProcessExitError",
-    Death.MISSING: "SolidQueue::Processes::ProcessMissingError",
+    Death.PRUNED: f"{OF_PROCESSES}ProcessPrunedError",
+    Death.EXITED: f"{OF_PROCESSES}ProcessExitError",
+    Death.MISSING: f"{OF_PROCESSES}ProcessMissingError",
 }
 _DEATHS = {name: death for death, name in _EXCEPTION_CLASSES.items()}
 
@@ -293,7 +294,7 @@ def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnEleme
     if after is not None:
         yield failed.c.id < after
     if chosen.deaths:
-        yield or_(*(_of_class(death.exception_class) for death in sorted(chosen.deaths, key=lambda d: d.value)))
+        yield _is_of(chosen.deaths)
     if chosen.error:
         yield or_(*(failed.c.error.icontains(form, autoescape=True) for form in _error_forms(chosen.error)))
     if chosen.queues:
@@ -308,7 +309,12 @@ def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnEleme
 
 def is_death() -> ColumnElement[bool]:
     """Hold, in SQL, for the failures whose process died."""
-    return or_(*(_of_class(death.exception_class) for death in Death))
+    return _is_of(Death.__members__.values())
+
+
+def _is_of(deaths: Container[Death]) -> ColumnElement[bool]:
+    # The commonest is asked first.
+    return or_(*(_of_class(death.exception_class) for death in Death if death in deaths))
 
 
 def _of_class(name: str) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, FromClause, Insert, func, insert, inspect, literal, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Insert, func, insert, inspect, literal, select, update
 
 from solidjq.dialects import among, inserted_id, utcnow
 from solidjq.errors import LedgerMissingError
@@ -105,10 +105,11 @@ def archive(connection: Connection, failure_ids: Collection[int], operation_id: 
 
     Call it in the transaction that removes them, before it changes the jobs.
     """
-    connection.execute(archiving(select(failed).where(among(failed.c.id, failure_ids)).subquery(), operation_id))
+    leaving = select(failed).where(among(failed.c.id, failure_ids)).subquery()
+    connection.execute(archiving(leaving, literal(operation_id)))
 
 
-def archiving(leaving: FromClause, operation_id: int) -> Insert:
+def archiving(leaving: FromClause, operation_id: ColumnElement[int]) -> Insert:
     """Describe the copying of these rows of ``failed_executions``."""
     copied = {
         failures.c.failure_id: leaving.c.id,
@@ -119,7 +120,7 @@ def archiving(leaving: FromClause, operation_id: int) -> Insert:
         failures.c.error: leaving.c.error,
         failures.c.failed_at: leaving.c.created_at,
         failures.c.archived_at: utcnow(),
-        failures.c.operation_id: literal(operation_id),
+        failures.c.operation_id: operation_id,
         failures.c.arguments: jobs.c.arguments,
         failures.c.priority: jobs.c.priority,
         failures.c.concurrency_key: jobs.c.concurrency_key,

@@ -1,6 +1,6 @@
 """Whether a failed job may go back to work, and if not, why: pure decisions over what is known of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -129,17 +129,28 @@ class Candidate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The verdict on one job, with the reason where it is held back."""
+    """The verdict on one job, or on many that are alike, with the reason where they are held back."""
 
     candidate: Candidate
     verdict: Verdict
     reason: str | None = None
     queue_as: str | None = None  # the queue it goes to, where that is another one
     scheduled: bool = False  # it goes to scheduled_executions, not to ready_executions
+    together: Sequence[int] = ()  # the failures that it is on, where there may be more than the candidate's
+
+    @property
+    def failure_ids(self) -> Sequence[int]:
+        """All failures that it is on."""
+        return self.together or (self.candidate.failure_id,)
+
+    @property
+    def jobs(self) -> int:
+        """On how many jobs it is."""
+        return len(self.together) or 1
 
     @property
     def job_id(self) -> int:
-        """Its job."""
+        """Its job; one of many where it is on more."""
         return self.candidate.job_id
 
 

@@ -293,14 +293,15 @@ class _Request:
         from solidjq.errors import UsageError
 
         if plan_out is not None:
-            planned = moving.with_progress(self._plan(), self._total())
+            planned = moving.with_progress(self._plan(by_job=True), self._total())
             count = plans.write(
                 plan_out, self.terms, self.tally.add(decision for batch in planned for decision in batch)
             )
             note(f"wrote a plan of {count} jobs, {self.tally.held} held back; to carry it out: jq apply {plan_out}")
             return
+        by_job = moving.lists_jobs(output, by_job=self.found is not None)
         if dry_run:
-            self._show(self._plan(), output, done="would move")
+            self._show(self._plan(by_job=by_job), output, done="would move")
             return
         if self.found is None and not yes:
             if not moving.on_a_terminal():
@@ -310,23 +311,32 @@ class _Request:
         with moving.interruptible(self.tally.words):
             if canary is not None:
                 self._canary(operation, canary, patience)
-            self._show(self._retry(self.selection, self.terms, operation), output, done="moved")
+            run = self._retry(self.selection, self.terms, operation, by_job=by_job)
+            self._show(run, output, done="moved")
         if operation.id is not None:
             note(f"{self.tally.words()}; to take it back: jq undo {operation.id}")
         self._exit()
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _plan(self) -> "Iterator[list[Decision]]":
+    def _plan(self, *, by_job: bool) -> "Iterator[list[Decision]]":
         from solidjq import retrying
 
-        return retrying.plan(self.database, self.selection, self.terms, policy=self.policy)
+        return retrying.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
 
-    def _retry(self, selected: "Selection", terms: "Terms", operation: "Operation") -> "Iterator[list[Decision]]":
+    def _retry(
+        self, selected: "Selection", terms: "Terms", operation: "Operation", *, by_job: bool
+    ) -> "Iterator[list[Decision]]":
         from solidjq import retrying
 
         run = retrying.retry(
-            self.database, selected, operation, terms, policy=self.policy, moved_before=self.tally.moved
+            self.database,
+            selected,
+            operation,
+            terms,
+            policy=self.policy,
+            moved_before=self.tally.moved,
+            by_job=by_job,
         )
         for batch in run:
             if self.found is not None:
@@ -356,7 +366,7 @@ class _Request:
 
     def _ask(self) -> None:
         planned = moving.Tally()
-        planned.count(moving.with_progress(self._plan(), self._total()))
+        planned.count(moving.with_progress(self._plan(by_job=False), self._total()))
         if planned.moved == 0:
             moving.groups(planned, Output.TABLE, empty=f"no failed jobs to {self.verb}")
             raise typer.Exit(Exit.PARTLY if planned.held else Exit.DONE)
@@ -370,7 +380,7 @@ class _Request:
         limit = self.selection.limit
         few = replace(self.selection, limit=size if limit is None else min(size, limit))
         now = replace(self.terms, delay=None, interval=None)
-        decided = (decision for batch in self._retry(few, now, operation) for decision in batch)
+        decided = (decision for batch in self._retry(few, now, operation, by_job=True) for decision in batch)
         moved = [decision.job_id for decision in self.tally.add(each for each in decided if each.verdict.moves)]
         if not moved:
             return

@@ -1,0 +1,125 @@
+"""A retry that decides on many jobs at once comes to what it would decide on each, whatever they are mixed with."""
+
+import pytest
+from sqlalchemy import delete, update
+
+from solidjq import Database, NewJob, dialects, endings
+from solidjq.dialects import ago, utcnow
+from solidjq.failures import error_json
+from solidjq.policy import Policy, parse
+from solidjq.retrying import Selection, plan
+from solidjq.schema import crashes, failed, failures, jobs
+from solidjq.states import State
+from solidjq.verdicts import Decision, Terms, Verdict
+from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, states
+from test_safe_retry import die
+
+EVERYTHING = Selection()
+POLICY = Policy(
+    None,
+    *parse(
+        '[classes.Never]\nretry = "never"\n[classes.Auto]\nretry = "auto"\n[classes.Big]\nqueue_as = "big"\n'
+        '[classes.Once]\nmax_crashes = 1\n[classes.Young]\nmax_age = "10m"',
+        "jq.toml",
+    ),
+)
+HOURS_AGO = 7200
+ARCHIVED = 2
+
+
+@pytest.fixture
+def mixed(database: Database) -> Database:
+    """Provide failures of every kind, most of them more than once."""
+    twice = add_jobs(database, *plain_jobs(2))
+    die(database, silent=2000)
+    retry_jobs(database, twice)
+    kinds = ("Mail", "Mail", "mail", "Never", "Auto", "Big", "Once", "Young", "Young")
+    died = add_jobs(database, *(NewJob(class_name=name) for name in kinds), *plain_jobs(4, queue_name="slow"))
+    die(database)
+    uncounted = add_jobs(database, *plain_jobs(5))
+    die(database, silent=3000)
+    raised = add_jobs(database, *plain_jobs(12), *plain_jobs(3, queue_name="slow"))
+    worker = add_process(database)
+    claim_all(database, worker)
+    database.transact(endings.fail, endings.held_by(worker), error_json("ArgumentError", "boom"))
+    (waiting,) = add_jobs(database, *plain_jobs(1))
+    with database.write() as connection:
+        connection.execute(delete(crashes).where(crashes.c.job_id.in_(uncounted)))
+        # Two of those that Rails counted nowhere are attempts of one job, as are one of them and one that waits.
+        connection.execute(update(jobs).where(jobs.c.id.in_(uncounted[:2])).values(active_job_id="shared"))
+        for job_id, values in (
+            (died[0], {"concurrency_key": "Mail/1"}),
+            (died[9], {"scheduled_at": ago(-3600)}),
+            (raised[0], {"finished_at": utcnow()}),
+            (raised[1], {"concurrency_key": "Mail/1"}),
+            (raised[2], {"arguments": '{"arguments":[],"executions":2,"exception_executions":{"[E]":2}}'}),
+            (raised[3], {"arguments": '{"arguments":[{"executions":0,"exception_executions":{}}],"executions":2}'}),
+            (raised[4], {"active_job_id": None}),
+        ):
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+        errors = (error_json("KeyError", "one"), error_json("KeyError", 'two, "message":', ["a.rb:1"]))
+        foreign = ('{"message":"no class"}', "boom", "", None, '{"exception_class":"SolidQueue::Processes::Other"}')
+        spoken = error_json("KeyError", "it was SolidQueue::Processes::ProcessPrunedError that it met")
+        for job_id, error in zip(raised[5:], (*errors, *foreign, spoken), strict=False):
+            connection.execute(update(failed).where(failed.c.job_id == job_id).values(error=error))
+        old = [died[7], died[11], raised[13]]
+        connection.execute(update(failed).where(failed.c.job_id.in_(old)).values(created_at=ago(HOURS_AGO)))
+        again = died[10]
+        connection.execute(update(jobs).where(jobs.c.id.in_([again, waiting])).values(active_job_id="waits"))
+    return database
+
+
+TERMS = {
+    "plain": Terms(),
+    "forced": Terms(force=True),
+    "one crash": Terms(max_crashes=1),
+    "short window": Terms(max_crashes=1, window=600.0),
+    "not too old": Terms(max_age=600.0),
+    "counters kept": Terms(keep_counters=True),
+    "elsewhere": Terms(queue_as="elsewhere"),
+    "later": Terms(delay=600.0),
+    "safe": Terms(safe=True),
+    "safe, own errors too": Terms(safe=True, include_errors=True),
+    "safe, not too old": Terms(safe=True, include_errors=True, max_age=600.0),
+    "safe, apart": Terms(safe=True, isolate="quarantine"),
+    "recover": Terms(safe=True, auto_only=True),
+    "discard": Terms(discard=True),
+}
+
+
+def by_failure(decisions: list[Decision]) -> dict[int, tuple[Verdict, str | None, bool]]:
+    told = {each: (d.verdict, d.queue_as, d.scheduled) for d in decisions for each in d.failure_ids}
+    assert len(told) == sum(decision.jobs for decision in decisions), "a failure was decided on twice"
+    return told
+
+
+def planned(database: Database, terms: Terms, *, by_job: bool) -> list[Decision]:
+    return [each for batch in plan(database, EVERYTHING, terms, policy=POLICY, by_job=by_job) for each in batch]
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database, terms: Terms) -> None:
+    each, together = (planned(mixed, terms, by_job=by_job) for by_job in (True, False))
+    assert by_failure(together) == by_failure(each)
+
+
+def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Database) -> None:
+    decisions = planned(mixed, Terms(), by_job=False)
+    with mixed.read() as connection:
+        gathered = dialects.gathers(connection)
+    assert (max(decision.jobs for decision in decisions) > 1) is gathered
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_together_they_move_as_each_does_alone(mixed: Database, terms: Terms) -> None:
+    expected = planned(mixed, terms, by_job=True)
+    moving = {d.job_id: d.scheduled for d in expected if d.verdict.moves}
+    with mixed.read() as connection:
+        before = states(connection)
+    done = retry_jobs(mixed, policy=POLICY, selection=EVERYTHING, by_job=False, **terms.given())
+    assert done.count == len(moving) == len(rows(mixed, failures)) - ARCHIVED
+    kept = {job_id: state for job_id, state in before.items() if job_id not in moving}
+    target = {True: {State.SCHEDULED}, False: {State.READY}}
+    put_back = {} if terms.discard else {job_id: target[later] for job_id, later in moving.items()}
+    with mixed.read() as connection:
+        assert states(connection) == kept | put_back
