@@ -28,7 +28,7 @@ NASTY = "\x1b[31m\x07\x9b31m\u202e\u2028end"
 FRAMES = ["/usr/lib/ruby/gems/3.3.0/gems/x-1/lib/x.rb:1:in `call'", "/app/app/jobs/a_job.rb:12:in `perform'"]
 FIELDS = (
     "group jobs title classes queues first_failed_at last_failed_at example_job_id "
-    "causes death error_class signature frames"
+    "causes hosts death error_class signature frames"
 )
 CHANGE_FIELDS = (
     "mark group now before factor title classes queues change now_per_hour before_per_hour first_failed_at "

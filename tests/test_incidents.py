@@ -379,6 +379,7 @@ def test_groups_of_deaths_name_their_causes(database: Database, shell: Shell) ->
         connection.execute(delete(schema.deaths).where(schema.deaths.c.signal == 9))
     groups = json.loads(shell.run("failed", "diff", "-o", "json").stdout)
     assert [group["causes"] for group in groups] == [{"crashed (certain)": 2}, {"killed (likely)": 1}]
+    assert [group["hosts"] for group in groups] == [{"host-w1": 2}, {}], "Rails keeps no host"
 
 
 @ON_SQLITE

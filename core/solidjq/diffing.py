@@ -124,6 +124,7 @@ class Group:
     last_at: datetime | None = None
     example: int = 0  # the newest job's id
     causes: Counter[str] = field(default_factory=Counter)  # of deaths: in words, and how many jobs were in flight
+    hosts: Counter[str] = field(default_factory=Counter)  # of deaths likewise; of own errors nobody keeps the host
 
     @property
     def name(self) -> str:
@@ -165,12 +166,12 @@ def group_failures(database: Database, chosen: Filter, *, archived: bool = False
                         group = groups[signature] = Group(signature)
                     _head, _size, *counted, _id = row
                     group.add(*counted)
-        _add_causes(connection, [group for group in groups.values() if group.signature.death is not None])
+        _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None])
     return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
 
 
-def _add_causes(connection: Connection, died: Collection[Group]) -> None:
-    """Say what the deaths of these groups are put down to."""
+def _add_deaths(connection: Connection, died: Collection[Group]) -> None:
+    """Say what the deaths of these groups are put down to, and where they were."""
     since = min((group.first_at for group in died if group.first_at is not None), default=None)
     if since is None:
         return
@@ -178,6 +179,8 @@ def _add_causes(connection: Connection, died: Collection[Group]) -> None:
     for death, classes, finding in incidents.judge_by_class(connection, since - AROUND):
         if (group := by_name.get(signature_of(death.error).name)) is not None and classes:
             group.causes[finding.words] += classes.total()
+            if death.hostname is not None:
+                group.hosts[death.hostname] += classes.total()
 
 
 def find_group(database: Database, name: str, chosen: Filter | None = None) -> Group | None:
@@ -503,6 +506,7 @@ def _group_fields(group: Group) -> dict[str, Any]:
         **_signature_fields(group.signature),
         "class_name": [name for name, _ in group.classes.most_common()],
         "queue_name": [name for name, _ in group.queues.most_common()],
+        "hosts": [name for name, _ in group.hosts.most_common()] or None,
         "first_failed_at": group.first_at,
         "last_failed_at": group.last_at,
     }

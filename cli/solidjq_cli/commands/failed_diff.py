@@ -292,6 +292,7 @@ def _group_fields(*, whole: bool = False) -> "Fields[Group]":
             Column("last_failed_at", lambda g: g.last_at, "LAST"),
             Column("example_job_id", lambda g: g.example, "EXAMPLE" if width >= WIDEST else None),
             Column("causes", lambda g: dict(g.causes.most_common())),
+            Column("hosts", lambda g: _names(g.hosts, people=people), "HOSTS" if width >= WIDEST else None, wide=True),
             *_signature_columns(),
         ),
         lambda _: [],
