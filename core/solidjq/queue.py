@@ -96,11 +96,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
             due.append(active_job_id)
     if not rows:
         return []
-    connection.execute(insert(jobs), rows)
-    ids: dict[str, int] = {}
-    for batch in in_batches([row["active_job_id"] for row in rows]):
-        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
-        ids.update((row.active_job_id, row.id) for row in found)
+    ids = _insert_jobs(connection, rows)
     for batch in in_batches([ids[key] for key in due]):
         make_ready(connection, batch)
     for batch in in_batches([ids[key] for key in later]):
@@ -110,6 +106,19 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     if due or limited:
         notices.send(connection)
     return [ids[row["active_job_id"]] for row in rows]
+
+
+def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Insert jobs; return their ids by their Active Job ids."""
+    if len(rows) == 1:  # every driver tells one row's id with its insertion
+        inserted = connection.execute(insert(jobs), rows[0])
+        return {rows[0]["active_job_id"]: next(iter(inserted.inserted_primary_key or ()))}
+    connection.execute(insert(jobs), rows)
+    ids: dict[str, int] = {}
+    for batch in in_batches([row["active_job_id"] for row in rows]):
+        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
+        ids.update((row.active_job_id, row.id) for row in found)
+    return ids
 
 
 def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> dict[str, Any]:

@@ -26,7 +26,7 @@ log = logging.getLogger("solidjq")
 
 MOST_ENDINGS = 500  # in one transaction
 FLUSH_TIMEOUT = 2.0  # seconds that a leaving worker gives to the endings of jobs that are over
-LEAST_INTERVAL = 0.01  # seconds between two looks for jobs, however often somebody tells of some
+LEAST_INTERVAL = 0.01  # seconds between two looks for jobs because somebody told of some, however often they do
 LISTEN_AGAIN = 5.0  # seconds after the connection broke
 RETRY_INTERVAL = 0.2  # seconds, while it leaves, to the next attempt to end them
 
@@ -59,7 +59,8 @@ class Worker(Child):
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._ended: deque[Ending] = deque()
         self._sleeping = False
-        self._looked_at = -math.inf
+        self._told = False  # of jobs that are ready
+        self._told_before = -math.inf  # when a look because of it was
         for number in range(self.config.threads):
             threading.Thread(target=self._work, name=f"job-{number}", daemon=True).start()
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
@@ -71,11 +72,12 @@ class Worker(Child):
         free = self._places - len(self._hands) + over
         # Half of what is fetched ahead at a time: one by one would be a transaction for each job.
         wanted = free if free > self.config.prefetch // 2 or self._inbox.empty() else 0
-        if not over and (early := self._looked_at + LEAST_INTERVAL - time.monotonic()) > 0:
+        if not over and self._told and (early := self._told_before + LEAST_INTERVAL - time.monotonic()) > 0:
             return self._pause(early)
+        if self._told:
+            self._told, self._told_before = False, time.monotonic()
         if wanted or over:
             self._exchange(over, wanted)
-            self._looked_at = time.monotonic()
         return self._pause(self.config.worker_polling_interval)
 
     def drain(self) -> None:
@@ -128,6 +130,7 @@ class Worker(Child):
         while True:
             try:
                 for _ in notices.listen(self.database):
+                    self._told = True
                     self.wakeup.wake()
             except DatabaseError as error:
                 log.info("%s: nobody tells of new jobs for %g s: %s", self.name, LISTEN_AGAIN, error)
