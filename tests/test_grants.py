@@ -12,8 +12,9 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
+import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, grants, pruning, queue, schema, undoing
+from solidjq import Database, NewJob, doctor, grants, pruning, queue, schema, undoing
 from solidjq.concurrency import Limit
 from solidjq.errors import UsageError
 from solidjq.failures import missing_error
@@ -158,6 +159,30 @@ def test_whoever_recovers_can_do_that_and_nothing_else(database: Database, make_
         execute(database.url, "DROP TABLE customers")
 
 
+DAMAGES = {
+    "no-state": test_doctor.lose_state,
+    "finished-and-failed": test_doctor.finished_and_failed,
+    "orphans": test_doctor.orphan,
+    "leaked-slots": test_doctor.leak_slot,
+    "expired-semaphores": test_doctor.expired_semaphore,
+    "blocked-jobs": test_doctor.blocked_too_long,
+}
+
+
+def test_all_that_can_be_mended_is_tried() -> None:
+    assert {check.name for check in doctor.CHECKS if check.mend is not None} == DAMAGES.keys()
+
+
+@ON_SERVERS
+@pytest.mark.parametrize("check", DAMAGES)
+def test_whoever_recovers_can_mend_what_the_doctor_finds(database: Database, make_someone: Make, check: str) -> None:
+    DAMAGES[check](database)
+    someone = make_someone(database.url)
+    someone.allow("recovering")
+    done = someone.shell.run("doctor", check, "--fix", "--yes")
+    assert (done.returncode, f"{check}: mended " in done.stderr) == (0, True), done.stderr
+
+
 @ON_SERVERS
 def test_whoever_may_init_makes_our_tables_beside_solid_queues(empty_url: URL, make_someone: Make) -> None:
     administrator = Database(empty_url)
@@ -234,6 +259,11 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
     database.transact(queue.pause, "mailers")
     database.transact(queue.resume, "mailers")
     event.remove(database._reader, "before_cursor_execute", listen)
+    for check in ("blocked-jobs", "expired-semaphores"):
+        DAMAGES[check](database)
+        event.listen(database._reader, "before_cursor_execute", listen)
+        test_doctor.mend(database, check)
+        event.remove(database._reader, "before_cursor_execute", listen)
     listed = {
         (table.name, right)
         for table in schema.solid_queue.sorted_tables

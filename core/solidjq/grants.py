@@ -30,14 +30,14 @@ class Purpose(StrEnum):
     """What a role is for."""
 
     READING = "reading"  # every command that only shows
-    RECOVERING = "recovering"  # prune, retry, recover, discard, undo, pause, resume; reading included
+    RECOVERING = "recovering"  # prune, retry, recover, discard, undo, pause, resume, doctor --fix; reading included
     INIT = "init"  # jq init beside Solid Queue's own tables
 
 
 _HEADINGS = {
     Purpose.READING: ("to read: lists, show, history, prune --dry-run",),
     Purpose.RECOVERING: (
-        "to recover, reading included: prune, retry, recover, discard, undo, queues pause and resume",
+        "to recover, reading included: prune, retry, recover, discard, undo, queues pause and resume, doctor --fix",
     ),
     Purpose.INIT: (
         "for jq init: to make the jq_ tables beside Solid Queue's own",
@@ -57,7 +57,7 @@ _WRITES: dict[Table, tuple[str, ...]] = {
     schema.claimed: ("UPDATE", "DELETE"),
     schema.processes: ("UPDATE", "DELETE"),
     schema.pauses: ("INSERT", "DELETE"),
-    schema.semaphores: ("UPDATE",),
+    schema.semaphores: ("INSERT", "UPDATE", "DELETE"),  # jq doctor --fix does a dispatcher's maintenance
     schema.schema_migrations: (),  # only jq init writes it
 }
 _TO_OURS = ("INSERT", "UPDATE")  # the record only grows
