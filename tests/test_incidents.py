@@ -23,6 +23,7 @@ from solidjq.suspects import Standing
 from solidjq.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import Shell, add_jobs, claim_all, plain_jobs, retry_jobs, rows
+from test_output import terminal
 
 ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)  # it does not depend on the database
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -380,6 +381,16 @@ def test_groups_of_deaths_name_their_causes(database: Database, shell: Shell) ->
     groups = json.loads(shell.run("failed", "diff", "-o", "json").stdout)
     assert [group["causes"] for group in groups] == [{"crashed (certain)": 2}, {"killed (likely)": 1}]
     assert [group["hosts"] for group in groups] == [{"host-w1": 2}, {}], "Rails keeps no host"
+
+
+@ON_SQLITE
+def test_a_group_with_several_causes_says_so(database: Database, shell: Shell) -> None:
+    add_dead(database, "w1", 2, sample={"cgroup": {"current": 99, "max": 100}}, silence=4000)
+    add_dead(database, "w2", 1)
+    (group,) = json.loads(shell.run("failed", "diff", "-o", "json").stdout)
+    first, second = group["causes"]
+    assert (group["causes"][first], group["causes"][second]) == (2, 1)
+    assert f"died: its heartbeat stopped: {first} +1" in terminal(shell, "failed", "diff", width=200)
 
 
 @ON_SQLITE

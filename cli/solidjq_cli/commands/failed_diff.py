@@ -317,8 +317,9 @@ def _short(group: "Group") -> str:
     signature = group.signature
     message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]
     if signature.death is not None:
-        causes = [words for words, _ in group.causes.most_common(1)]
-        return ": ".join(["died", *([message] if message else []), *causes])
+        causes = [words for words, _ in group.causes.most_common()]
+        told = [f"{causes[0]} +{len(causes) - 1}" if len(causes) > 1 else causes[0]] if causes else []
+        return ": ".join(["died", *([message] if message else []), *told])
     if not message or not last:
         return signature.title
     return message if message.startswith((last, str(signature.exception_class))) else f"{last}: {message}"
