@@ -47,7 +47,7 @@ def find_candidates(
     ``twins`` whether to look for other jobs of the same work. Most jobs died once and stand alone: only for the others
     more is read.
     """
-    known = _known(kept=kept, twins=true() if twins else false(), suspects=tuple(suspicion.classes))
+    known = _known(kept=kept, twins=true() if twins else false(), near=true(), suspects=suspicion.classes)
     rows = connection.execute(known.where(among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
     found = [_candidate(*row) for row in rows]
     if crashed := {row.failure_id for row in rows if row.crashed}:
@@ -105,7 +105,7 @@ def _alike(*, kept: bool, twins: bool, suspects: tuple[str, ...]) -> Select[Any]
     """Put failures together; made once, as to make it takes longer than a verdict."""
     shares = true() if twins else and_(_DIED, _OWN.c.failure_id.is_(None)) if kept else false()
     near = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))  # else it may well read all crashes
-    known = _known(kept=kept, twins=shares, suspects=suspects, near=near)
+    known = _known(kept=kept, twins=shares, near=near, suspects=suspects)
     each = known.where(given(failed.c.id, "ids")).subquery()
     # Of an own error no more matters than its class, which stands before its message; that is often its own.
     told = case(
@@ -128,7 +128,7 @@ def _alike(*, kept: bool, twins: bool, suspects: tuple[str, ...]) -> Select[Any]
 
 
 def _known(
-    *, kept: bool, twins: ColumnElement[bool], suspects: Collection[str], near: ColumnElement[bool] | None = None
+    *, kept: bool, twins: ColumnElement[bool], near: ColumnElement[bool], suspects: Collection[str]
 ) -> Select[Any]:
     """Ask of each failure what it tells by itself, and whether there is more to be read.
 
@@ -138,7 +138,7 @@ def _known(
     shares = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
     there = failed.join(jobs, jobs.c.id == failed.c.job_id)
     if kept:
-        there = there.outerjoin(_OWN, and_(_OWN.c.failure_id == failed.c.id, true() if near is None else near))
+        there = there.outerjoin(_OWN, and_(_OWN.c.failure_id == failed.c.id, near))
     return select(  # in the order of _candidate's parameters
         failed.c.id.label("failure_id"),
         failed.c.job_id,

@@ -645,7 +645,8 @@ def first(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def execute_hot(connection: Connection, build: Callable[[], Executable], **given: Any) -> Sequence[Row[Any]]:
     """Execute what ``build`` makes, made and compiled once a program: for statements of every few milliseconds."""
-    return connection.exec_driver_sql(_compiled(build, connection.dialect), given).all()
+    result = connection.exec_driver_sql(_compiled(build, connection.dialect), given)
+    return result.all() if result.returns_rows else []
 
 
 @lru_cache

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, delete, insert, select, update
@@ -18,7 +17,7 @@ from solidjq.activejob import reset_counters
 from solidjq.batching import BATCH, in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.database import Database
-from solidjq.dialects import among, array_literal, clock, given, utcnow, writes_in_with
+from solidjq.dialects import among, array_literal, clock, execute_hot, given, utcnow, writes_in_with
 from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
 from solidjq.failures import Filter, ids_of, newest, page_of_ids
@@ -189,6 +188,8 @@ def _begin(
 ) -> "_Run":
     now = clock(connection)
     suspicion = find_suspicion(connection, now - window_of(terms, policy.rule(""))) if terms.safe else NO_SUSPICION
+    # None of what these do to a job can be done to many at once: to group them first would be work for nothing.
+    by_job = by_job or terms.discard or terms.paced or terms.queue_as is not None
     return _Run(terms, policy, now, limit, suspicion, ledger.exists(connection), by_job)
 
 
@@ -282,7 +283,8 @@ class _Run:
             _compare(expected, decisions)
         if moving := [decision for decision in decisions if decision.verdict.moves]:
             verdicts = self.verdicts + _count(decisions)
-            self._carry_out(connection, moving, operation.record(connection, len(_failures_of(moving)), verdicts))
+            count = sum(decision.jobs for decision in moving)
+            self._carry_out(connection, moving, operation.record(connection, count, verdicts))
         return _Batch(locked, decisions)
 
     def _carry_out(self, connection: Connection, moving: Sequence[Decision], operation_id: int) -> None:
@@ -373,12 +375,11 @@ def _may_share(decisions: Collection[Decision]) -> bool:
 
 def _move_to_ready(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:
     """Archive these failures, remove them and make their jobs ready."""
-    connection.execute(_moving_to_ready(), {"ids": array_literal(failure_ids), "operation_id": operation_id})
+    execute_hot(connection, _moving_to_ready, ids=array_literal(failure_ids), operation_id=operation_id)
 
 
-@lru_cache(maxsize=1)
 def _moving_to_ready() -> Insert:
-    """Do so in one statement, which reads each row once; made once, as to make it takes longer than to send it."""
+    """Do so in one statement, which reads each row once."""
     gone = delete(failed).where(given(failed.c.id, "ids")).returning(*failed.c).cte("gone")
     archived = (
         ledger.archiving(gone, bindparam("operation_id", type_=BigInteger()))

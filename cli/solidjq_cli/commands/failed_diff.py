@@ -318,11 +318,15 @@ def _short(group: "Group") -> str:
     message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]
     if signature.death is not None:
         causes = [words for words, _ in group.causes.most_common()]
-        told = [f"{causes[0]} +{len(causes) - 1}" if len(causes) > 1 else causes[0]] if causes else []
-        return ": ".join(["died", *([message] if message else []), *told])
+        return ": ".join(["died", *([message] if message else []), *causes[:1]]) + _more(causes)
     if not message or not last:
         return signature.title
     return message if message.startswith((last, str(signature.exception_class))) else f"{last}: {message}"
+
+
+def _more(names: Sequence[object]) -> str:
+    """Say how many there are besides the first."""
+    return f" +{len(names) - 1}" if len(names) > 1 else ""
 
 
 def _names(counted: Mapping[str, int], *, people: bool) -> Any:
@@ -330,7 +334,7 @@ def _names(counted: Mapping[str, int], *, people: bool) -> Any:
     ordered = Counter(counted).most_common()
     if not people or not ordered:
         return dict(ordered)
-    rest = f" +{len(ordered) - 1}" if len(ordered) > 1 else ""
+    rest = _more(ordered)
     first = ordered[0][0]
     room = NAMES_WIDTH - len(rest)
     return (first if len(first) <= room else f"…{first[1 - room :]}") + rest
