@@ -7,11 +7,11 @@ raising a semaphore from 0 to 1. What that leaves too low heals when the semapho
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
 
-from solidjq.dialects import ago, among, insert_if_absent, utcnow
+from solidjq.dialects import ago, among, execute_hot, given, insert_if_absent, utcnow
 from solidjq.schema import blocked, jobs, ready, semaphores
 
 DEFAULT_DURATION = 180.0  # seconds; Solid Queue's default_concurrency_control_period
@@ -50,16 +50,20 @@ def give_back(connection: Connection, job_ids: Collection[int], limits: Limits =
 
     Call it in the transaction that ends the jobs. Returns the ids of the jobs that became ready.
     """
-    held = connection.execute(
-        select(jobs.c.concurrency_key, func.min(jobs.c.class_name), func.count())
-        .where(among(jobs.c.id, job_ids), jobs.c.concurrency_key.is_not(None))
+    held = execute_hot(connection, _keys, job_ids=list(job_ids))
+    unblocked: list[int] = []
+    for each in held:
+        unblocked += _give_back(connection, each.concurrency_key, each.slots, limits.get(each.class_name))
+    return unblocked
+
+
+def _keys() -> Select[Any]:
+    return (
+        select(jobs.c.concurrency_key, func.min(jobs.c.class_name).label("class_name"), func.count().label("slots"))
+        .where(given(jobs.c.id, "job_ids"), jobs.c.concurrency_key.is_not(None))
         .group_by(jobs.c.concurrency_key)
         .order_by(jobs.c.concurrency_key)  # every program takes the locks in this order
-    ).all()
-    unblocked: list[int] = []
-    for key, class_name, count in held:
-        unblocked += _give_back(connection, key, count, limits.get(class_name))
-    return unblocked
+    )
 
 
 def _give_back(connection: Connection, key: str, count: int, limit: Limit | None) -> list[int]:

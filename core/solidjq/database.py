@@ -2,18 +2,18 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable, Row
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from solidjq import dialects, schema, urls
-from solidjq.dialects import Fault, clock
+from solidjq.dialects import Fault, clock, execute_hot
 from solidjq.errors import (
     AccessDeniedError,
     ConflictError,
@@ -80,14 +80,27 @@ class Database:
 
     def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one move in one transaction, again from its start when it met a deadlock or a busy database."""
+        return self._again(self.write, move, *args, **kwargs)
+
+    def execute(self, build: Callable[[], Executable], **values: Any) -> Sequence[Row[Any]]:
+        """Execute a hot statement (see dialects.py) that is a transaction by itself: one round trip. Again likewise."""
+        return self._again(self.outside_transactions, execute_hot, build, **values)
+
+    def _again(
+        self,
+        connected: Callable[[], AbstractContextManager[Connection]],
+        move: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         for attempt in range(1, ATTEMPTS):
             try:
-                with self.write() as connection:
+                with connected() as connection:
                     return move(connection, *args, **kwargs)
             except ConflictError:
                 # Spread out, so that the two that met do not meet again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
-        with self.write() as connection:
+        with connected() as connection:
             return move(connection, *args, **kwargs)
 
     def require_writable(self) -> None:
@@ -103,6 +116,11 @@ class Database:
             )
 
     @property
+    def writes_in_with(self) -> bool:
+        """Whether one statement can change several tables."""
+        return dialects.writes_in_with(self._writer)
+
+    @property
     def init_command(self) -> str:
         """The command that makes a queue here; it can be pasted unless there is a password to fill in."""
         return urls.init_command(self.url, None if self._prefix == schema.DEFAULT_PREFIX else self._prefix)
@@ -114,6 +132,7 @@ class Database:
         Raises RefusedError if the database is opened read-only.
         """
         self.require_writable()
+        self._require_own_prefix()
         with self._errors(), self._reader.connect() as connection:
             yield dialects.without_transaction(connection)
 

@@ -609,7 +609,7 @@ def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
     return f"{compiler.process(column, **kw)} = ANY ({compiler.process(array, **kw)})"
 
 
-def writes_in_with(connection: Connection) -> bool:
+def writes_in_with(connection: Connection | Engine) -> bool:
     """Tell whether one statement can change several tables: WITH gone AS (DELETE ... RETURNING ...) INSERT ..."""
     return connection.dialect.name == "postgresql"
 
@@ -619,10 +619,38 @@ def array_literal(numbers: Collection[int]) -> str:
     return f"{{{','.join(map(str, numbers))}}}"
 
 
-def given(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
-    """Hold for the ids that are given as ``array_literal`` when a statement that was made once is executed."""
-    ids: ColumnElement[Any] = expression.cast(expression.bindparam(name, type_=String()), ARRAY(BigInteger))
-    return column == expression.any_(ids)
+class given(expression.FunctionElement[bool]):  # noqa: N801
+    """Hold for the ids that are named so when a statement that was made once is executed."""
+
+    type = Boolean()
+    _is_implicitly_boolean = True
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[int], name: str) -> None:
+        super().__init__(column, expression.bindparam(name, type_=String()))
+
+
+@compiles(given, "postgresql")
+def _given_postgresql(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = (compiler.process(each, **kw) for each in element.clauses)
+    return f"{column} = ANY (CAST({ids} AS BIGINT[]))"
+
+
+@compiles(given, "sqlite")
+def _given_sqlite(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = (compiler.process(each, **kw) for each in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({ids}))"
+
+
+@compiles(given, "mysql")
+def _given_mysql(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = element.clauses
+    return f"{compiler.process(column, **kw)} IN ({_place_of(cast('BindParameter[str]', ids).key)})"
+
+
+def _place_of(name: str) -> str:
+    """Mark where ids are to be written into a statement, as MySQL changes no rows by a list in a parameter quickly."""
+    return f"/*{name}*/"
 
 
 def array_of(ids: ColumnElement[int]) -> ColumnElement[Any]:
@@ -643,15 +671,28 @@ def first(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.array_agg(column, type_=ARRAY(column.type))[1]
 
 
-def execute_hot(connection: Connection, build: Callable[[], Executable], **given: Any) -> Sequence[Row[Any]]:
-    """Execute what ``build`` makes, made and compiled once a program: for statements of every few milliseconds."""
-    result = connection.exec_driver_sql(_compiled(build, connection.dialect), given)
+def execute_hot(connection: Connection, build: Callable[[], Executable], /, **values: Any) -> Sequence[Row[Any]]:
+    """Execute what ``build`` makes, made and compiled once a program: for statements of every few milliseconds.
+
+    A list is one of ids, for ``given``. What comes back is as the driver gives it.
+    """
+    compiled = _compiled(build, connection.dialect)
+    statement = compiled.string
+    for name, ids in values.items():
+        if isinstance(ids, list):
+            listed = ",".join(map(str, ids))
+            values[name] = f"{{{listed}}}" if writes_in_with(connection) else f"[{listed}]"
+            statement = statement.replace(_place_of(name), listed or "NULL")
+    values = {**compiled.params, **values}
+    order = compiled.positiontup
+    result = connection.exec_driver_sql(statement, values if order is None else tuple(values[name] for name in order))
     return result.all() if result.returns_rows else []
 
 
 @lru_cache
-def _compiled(build: Callable[[], Any], dialect: Dialect) -> str:
-    return str(build().compile(dialect=dialect))
+def _compiled(build: Callable[[], Any], dialect: Dialect) -> SQLCompiler:
+    compiled: SQLCompiler = build().compile(dialect=dialect)
+    return compiled
 
 
 class holds(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)

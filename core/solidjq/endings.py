@@ -8,9 +8,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Connection,
+    Delete,
     Select,
+    Update,
     any_,
     delete,
     exists,
@@ -22,7 +25,7 @@ from sqlalchemy import (
 
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limits, give_back
-from solidjq.dialects import among, array_literal, array_of, execute_hot, given, utcnow, writes_in_with
+from solidjq.dialects import among, array_of, execute_hot, given, utcnow, writes_in_with
 from solidjq.schema import claimed, failed, jobs, ready
 
 
@@ -40,31 +43,48 @@ def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits =
 def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
     """Do the same for claims by their ids; no other claim ever gets such an id again."""
     if writes_in_with(connection):
-        ended = execute_hot(connection, _finish_in_one, claim_ids=array_literal(claim_ids))
+        ended = execute_hot(connection, _finish_in_one, claim_ids=list(claim_ids))
         if limited := [row.job_id for row in ended if row.concurrency_key is not None]:
             give_back(connection, limited, limits)
         return [row.job_id for row in ended]
-    locked = _lock(connection, among(claimed.c.id, claim_ids))
-    for batch in in_batches(locked.values()):
-        connection.execute(
-            update(jobs)
-            .where(among(jobs.c.id, batch), jobs.c.finished_at.is_(None))
-            .values(finished_at=utcnow(), updated_at=utcnow())
-        )
-    _end(connection, locked, limits)
-    return list(locked.values())
+    finished: list[int] = []
+    for batch in in_batches(claim_ids):
+        held = execute_hot(connection, _locking, claim_ids=batch)
+        if not held:
+            continue
+        job_ids = [row.job_id for row in held]
+        execute_hot(connection, _finishing, job_ids=job_ids)
+        execute_hot(connection, _deleting, claim_ids=[row.id for row in held])
+        give_back(connection, job_ids, limits)
+        finished += job_ids
+    return finished
+
+
+def _locking() -> Select[Any]:
+    return _locked(given(claimed.c.id, "claim_ids"))
+
+
+def _finishing() -> Update:
+    return _finished(given(jobs.c.id, "job_ids"))
+
+
+def _deleting() -> Delete:
+    return delete(claimed).where(given(claimed.c.id, "claim_ids"))
+
+
+def _finished(condition: ColumnElement[bool]) -> Update:
+    return update(jobs).where(condition, jobs.c.finished_at.is_(None)).values(finished_at=utcnow(), updated_at=utcnow())
+
+
+def finish_in_with() -> tuple[CTE, CTE]:
+    """Remove the claims and mark their jobs, in parts of a statement; a claim that is not found has ended before."""
+    gone = _deleting().returning(claimed.c.job_id).cte("ended")
+    finish = _finished(jobs.c.id == any_(array_of(gone.c.job_id)))
+    return gone, finish.returning(jobs.c.id, jobs.c.concurrency_key).cte("finished")
 
 
 def _finish_in_one() -> Select[Any]:
-    """Remove the claims and mark their jobs, in one statement; a claim that it does not find has ended before."""
-    gone = delete(claimed).where(given(claimed.c.id, "claim_ids")).returning(claimed.c.job_id).cte("gone")
-    done = (
-        update(jobs)
-        .where(jobs.c.id == any_(array_of(gone.c.job_id)), jobs.c.finished_at.is_(None))
-        .values(finished_at=utcnow(), updated_at=utcnow())
-        .returning(jobs.c.id, jobs.c.concurrency_key)
-        .cte("done")
-    )
+    gone, done = finish_in_with()
     return select(gone.c.job_id, done.c.concurrency_key).outerjoin(done, done.c.id == gone.c.job_id)
 
 
@@ -126,10 +146,11 @@ def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
 
 def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int]:
     """Open the door: lock the claims that are still there, in id order; return their jobs' ids by claim id."""
-    rows = connection.execute(
-        select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id).with_for_update()
-    )
-    return {row.id: row.job_id for row in rows}
+    return {row.id: row.job_id for row in connection.execute(_locked(claims))}
+
+
+def _locked(claims: ColumnElement[bool]) -> Select[Any]:
+    return select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id).with_for_update()
 
 
 def _end(connection: Connection, locked: Mapping[int, int], limits: Limits) -> None:

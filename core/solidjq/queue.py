@@ -15,17 +15,22 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Delete,
     FromClause,
+    Insert,
     Integer,
+    Row,
     Select,
+    String,
     Table,
+    Text,
     any_,
     bindparam,
     case,
+    cast,
     delete,
     exists,
     insert,
-    literal,
     or_,
     select,
     true,
@@ -34,17 +39,19 @@ from sqlalchemy import (
 from solidjq import activejob, notices
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limit, Limits, acquire, block, give_back
+from solidjq.database import Database
 from solidjq.dialects import (
     among,
     array_of,
     clock,
     distinct_values,
     execute_hot,
+    given,
     insert_if_absent,
     utcnow,
     writes_in_with,
 )
-from solidjq.endings import make_ready
+from solidjq.endings import finish_in_with, make_ready
 from solidjq.errors import ProcessGoneError, UsageError
 from solidjq.schema import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
 
@@ -226,6 +233,7 @@ class Claim(NamedTuple):
     priority: int
     class_name: str
     arguments: str | None
+    concurrency_key: str | None
 
 
 def claim(connection: Connection, process_id: int, queues: Sequence[str], limit: int) -> list[Claim]:
@@ -235,47 +243,79 @@ def claim(connection: Connection, process_id: int, queues: Sequence[str], limit:
     left out. Raises ProcessGoneError if the process was pruned: it must not claim any more.
     """
     if writes_in_with(connection) and "*" in queues:
-        rows = execute_hot(connection, _claim_from_all, process_id=process_id, most=limit)
-        if not rows:
-            raise ProcessGoneError(f"process {process_id} was pruned")
-        if not rows[0].paused:
-            claims = [Claim._make(row[1:]) for row in rows if row.id is not None]
-            return sorted(claims, key=lambda each: (each.priority, each.job_id))
+        claims = _read(process_id, execute_hot(connection, _claim_from_all, process_id=process_id, most=limit))
+        if claims is not None:
+            return claims
     # Shared lock: a prune of this process waits for this claim and sees it, or was first and this stops here.
-    if connection.scalar(_alive(literal(process_id))) is None:
+    if not execute_hot(connection, _alive, process_id=process_id):
         raise ProcessGoneError(f"process {process_id} was pruned")
     taken: list[int] = []
-    for condition in _conditions(connection, queues):
-        candidates = connection.execute(
-            select(ready.c.id, ready.c.job_id)
-            .where(*condition)
-            .order_by(ready.c.priority, ready.c.job_id)
-            .limit(limit - len(taken))
-            .with_for_update(skip_locked=True)
-        ).all()
+    for name in _to_poll(connection, queues):
+        most = limit - len(taken)
+        if name is None:
+            candidates = execute_hot(connection, _candidates, most=most)
+        else:
+            candidates = execute_hot(connection, _candidates_of_queue, queue_name=name, most=most)
         if not candidates:
             continue
-        job_ids = [row.job_id for row in candidates]
-        chosen = among(ready.c.id, [row.id for row in candidates])
-        connection.execute(
-            insert(claimed).from_select(
-                ["job_id", "process_id", "created_at"],
-                select(ready.c.job_id, literal(process_id), utcnow()).where(chosen).order_by(ready.c.id),
-            )
-        )
-        connection.execute(delete(ready).where(chosen))
-        taken += job_ids
+        ready_ids = [row.id for row in candidates]
+        execute_hot(connection, _claiming, process_id=process_id, ready_ids=ready_ids)
+        execute_hot(connection, _leaving, ready_ids=ready_ids)
+        taken += [row.job_id for row in candidates]
         if len(taken) >= limit:
             break
     if not taken:
         return []
-    found = connection.execute(_claims_of(claimed).where(among(claimed.c.job_id, taken)))
-    claims_by_job = {row.job_id: Claim(*row) for row in found}
+    claims_by_job = {row.job_id: Claim._make(row) for row in execute_hot(connection, _claims_of_jobs, job_ids=taken)}
     return [claims_by_job[job_id] for job_id in taken]
 
 
-def _alive(process_id: ColumnElement[int]) -> Select[int]:
+def exchange(
+    database: Database, process_id: int, claim_ids: Collection[int], queues: Sequence[str], limit: int
+) -> list[Claim] | None:
+    """Finish claims of jobs that hold no slot, and claim up to ``limit`` others, in one round trip.
+
+    None where the database has no such statement, or a queue is paused: then this has done nothing, or no claim is
+    left of those to be finished, and the others are to be claimed as ever. Raises ProcessGoneError likewise.
+    """
+    if not database.writes_in_with or "*" not in queues:
+        return None
+    return _read(
+        process_id,
+        database.execute(_finish_and_claim, claim_ids=list(claim_ids), process_id=process_id, most=limit),
+    )
+
+
+def _alive() -> Select[Any]:
+    process_id = bindparam("process_id", type_=BigInteger())
     return select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
+
+
+def _candidates() -> Select[Any]:
+    return (
+        select(ready.c.id, ready.c.job_id)
+        .order_by(ready.c.priority, ready.c.job_id)
+        .limit(bindparam("most", type_=Integer()))
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _candidates_of_queue() -> Select[Any]:
+    return _candidates().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
+
+
+def _claiming() -> Insert:
+    process_id = bindparam("process_id", type_=BigInteger())
+    rows = select(ready.c.job_id, process_id, utcnow()).where(given(ready.c.id, "ready_ids")).order_by(ready.c.id)
+    return insert(claimed).from_select(["job_id", "process_id", "created_at"], rows)
+
+
+def _leaving() -> Delete:
+    return delete(ready).where(given(ready.c.id, "ready_ids"))
+
+
+def _claims_of_jobs() -> Select[Any]:
+    return _claims_of(claimed).where(given(claimed.c.job_id, "job_ids"))
 
 
 def _claims_of(taken: FromClause) -> Select[Any]:
@@ -287,7 +327,8 @@ def _claims_of(taken: FromClause) -> Select[Any]:
         jobs.c.queue_name,
         jobs.c.priority,
         jobs.c.class_name,
-        jobs.c.arguments,
+        cast(jobs.c.arguments, Text()).label("arguments"),
+        jobs.c.concurrency_key,
     ).join(jobs, jobs.c.id == taken.c.job_id)
 
 
@@ -297,16 +338,9 @@ def _claim_from_all() -> Select[Any]:
     It returns at least one row if the process lives: whether a queue is paused, and a claim or nothing.
     """
     process_id = bindparam("process_id", type_=BigInteger())
-    alive = _alive(process_id).cte("alive")
+    alive = _alive().cte("alive")
     paused = exists().select_from(pauses)
-    picked = (
-        select(ready.c.id, ready.c.job_id)
-        .where(exists().select_from(alive), ~paused)
-        .order_by(ready.c.priority, ready.c.job_id)
-        .limit(bindparam("most", type_=Integer()))
-        .with_for_update(skip_locked=True)
-        .cte("picked")
-    )
+    picked = _candidates().where(exists().select_from(alive), ~paused).cte("picked")
     gone = delete(ready).where(ready.c.id == any_(array_of(picked.c.id))).returning(ready.c.job_id).cte("gone")
     taken = (
         insert(claimed)
@@ -318,16 +352,34 @@ def _claim_from_all() -> Select[Any]:
     return select(paused.label("paused"), claims).select_from(alive.outerjoin(claims, true()))
 
 
-def _conditions(connection: Connection, queues: Sequence[str]) -> list[tuple[ColumnElement[bool], ...]]:
-    """Return what to poll, in order: everything at once if nothing is paused, else queue by queue."""
-    paused = set(connection.scalars(select(pauses.c.queue_name)))
+def _finish_and_claim() -> Select[Any]:
+    return _claim_from_all().add_cte(*finish_in_with())
+
+
+def _read(process_id: int, rows: Sequence[Row[Any]]) -> list[Claim] | None:
+    """Read what claiming from all queues returned; None where one is paused."""
+    if not rows:
+        raise ProcessGoneError(f"process {process_id} was pruned")
+    if rows[0].paused:
+        return None
+    claims = [Claim._make(row[1:]) for row in rows if row.id is not None]
+    return sorted(claims, key=lambda each: (each.priority, each.job_id))
+
+
+def _to_poll(connection: Connection, queues: Sequence[str]) -> Sequence[str | None]:
+    """Return the queues to poll, in order; or nothing but None, which is all at once, where none is paused."""
+    paused = {row.queue_name for row in execute_hot(connection, _paused)}
     if "*" in queues:
         if not paused:
-            return [()]
+            return [None]
         queues = ALL_QUEUES
     wild = any(name.endswith("*") for name in queues)
     names = select_queues(queues, distinct_values(connection, ready.c.queue_name) if wild else [])
-    return [(ready.c.queue_name == name,) for name in names if name not in paused]
+    return [name for name in names if name not in paused]
+
+
+def _paused() -> Select[Any]:
+    return select(pauses.c.queue_name)
 
 
 def select_queues(patterns: Sequence[str], existing: Sequence[str]) -> list[str]:

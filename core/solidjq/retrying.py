@@ -17,7 +17,7 @@ from solidjq.activejob import reset_counters
 from solidjq.batching import BATCH, in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.database import Database
-from solidjq.dialects import among, array_literal, clock, execute_hot, given, utcnow, writes_in_with
+from solidjq.dialects import among, clock, execute_hot, given, utcnow, writes_in_with
 from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
 from solidjq.failures import Filter, ids_of, newest, page_of_ids
@@ -375,7 +375,7 @@ def _may_share(decisions: Collection[Decision]) -> bool:
 
 def _move_to_ready(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:
     """Archive these failures, remove them and make their jobs ready."""
-    execute_hot(connection, _moving_to_ready, ids=array_literal(failure_ids), operation_id=operation_id)
+    execute_hot(connection, _moving_to_ready, ids=list(failure_ids), operation_id=operation_id)
 
 
 def _moving_to_ready() -> Insert:

@@ -158,6 +158,11 @@ class Worker(Child):
 
     def _transact(self, batch: Sequence[Ending], wanted: int = 0, released: Sequence[Claim] = ()) -> list[Claim]:
         try:
+            if wanted and not released and all(_is_simple(claim, error) for claim, error in batch):
+                finished = [claim.id for claim, _ in batch]
+                claims = queue.exchange(self.database, self.registration.id, finished, self.config.queues, wanted)
+                if claims is not None:
+                    return claims
             return self.database.transact(
                 _exchange, self.registration.id, batch, released, self._limits, self.config.queues, wanted
             )
@@ -182,6 +187,11 @@ class Worker(Child):
             except DatabaseError as failure:
                 log.error("%s: job %d stays claimed: %s", self.name, claim.job_id, failure)  # noqa: TRY400
             self._hands.let_go(claim.id)
+
+
+def _is_simple(claim: Claim, error: str | None) -> bool:
+    """Tell whether nothing else may be claimed because of this end: it gives back no slot of a limit."""
+    return error is None and claim.concurrency_key is None
 
 
 def _exchange(
