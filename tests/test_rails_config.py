@@ -219,10 +219,29 @@ def test_text_like_our_own_mark_stays(tmp_path: Path) -> None:
     assert url(tmp_path, production("adapter: postgresql\ndatabase: jq-tag-9-gat")).endswith("/jq-tag-9-gat")
 
 
-def test_merges_of_merges_are_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("production", "expected"),
+    [
+        ("{<<: [*a, *b]}", "x@one/a"),
+        ("{<<: [*b, *a]}", "x@two/a"),
+        ("{<<: *b, database: q}", "x@two/q"),
+        ("{database: q, <<: *a}", "x@one/a"),  # as in Ruby: the later one counts
+        ("{<<: *b, <<: *a}", "x@one/a"),
+        ("{<<: [*a, {hostname: 9}], <<: , <<: 3}", "x@one/a"),
+        ("&p {<<: *a, <<: *p}", "x@one/a"),
+    ],
+)
+def test_merges_as_in_ruby(tmp_path: Path, production: str, expected: str) -> None:
+    shared = "a: &a {adapter: postgresql, username: x, host: one, database: a}\nb: &b {host: two, username: x}\n"
+    if "*a" not in production:
+        production = production.replace("<<", "adapter: postgresql, <<")
+    assert url(tmp_path, f"{shared}production: {production}") == f"postgresql+psycopg://{expected}"
+
+
+def test_merges_of_merges_do_no_harm(tmp_path: Path) -> None:
     levels = "\n".join(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
-    with pytest.raises(UsageError, match="too many merged keys"):
-        url(tmp_path, "a0: &a0 {x: 1, y: 2}\n" + levels)
+    text = "a0: &a0 {adapter: postgresql, database: q}\n" + levels + "\nproduction:\n  <<: *a11\n"
+    assert url(tmp_path, text) == "postgresql+psycopg:///q"
 
 
 def test_aliases_of_aliases_do_no_harm(tmp_path: Path) -> None:

@@ -134,12 +134,26 @@ def _taken_apart(text: str, variable: str) -> dict[str, str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also stops where merges of merges grow without end."""
+    """PyYAML's safe loader, with merges (``<<``) as Ruby's Psych makes them: of two equal keys the later one counts.
+
+    PyYAML lets a table's own keys win wherever they stand, and of several merged tables one that changes with its
+    version. No table grows beyond the keys that are written somewhere, as merges of merges else would.
+    """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put the keys of merged tables in the place of the merge."""
+        pairs, node.value = node.value, []  # a table that merges itself finds itself empty
+        for key, value in pairs:
+            if key.tag != "tag:yaml.org,2002:merge":
+                node.value.append((key, value))
+                continue
+            # Of a list the first table counts most.
+            for table in reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(table, yaml.MappingNode):
+                    self.flatten_mapping(table)
+                    node.value += table.value
+        node.value = list({(each[0].tag, str(each[0].value)): each for each in node.value}.values())
         super().flatten_mapping(node)
-        if len(node.value) > MOST_KEYS:
-            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
 
 
 class Template:
