@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, literal, select, text, union_all
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, enqueue, processes, queue
+from solidjq import Database, NewJob, endings, enqueue, processes, queue
 from solidjq.ledger import Operation
 from solidjq.policy import BUILT_IN, Policy
 from solidjq.queue import Claim
@@ -143,6 +143,19 @@ def add_process(database: Database, name: str = "worker-1", *, kind: str = "Work
 def claim_all(database: Database, process_id: int, limit: int = 1000) -> list[Claim]:
     """Claim whatever is ready."""
     return database.transact(queue.claim, process_id, queue.ALL_QUEUES, limit)
+
+
+def take_turn(
+    database: Database, process_id: int, claim_ids: Sequence[int], queues: Sequence[str], limit: int
+) -> list[Claim]:
+    """Finish claims and claim others, as a worker does: in one statement where there is one."""
+
+    def exchange(connection: Connection) -> list[Claim]:
+        endings.finish_claims(connection, claim_ids)
+        return queue.claim(connection, process_id, queues, limit)
+
+    claims = queue.exchange(database, process_id, claim_ids, queues, limit)
+    return database.transact(exchange) if claims is None else claims
 
 
 @dataclass(frozen=True)

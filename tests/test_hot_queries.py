@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
 from solidjq import Database, concurrency, crashes, endings, lookup, processes, pruning, queue
 from solidjq.batching import in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.dialects import gathers, utcnow
-from solidjq.failures import Death, Filter, list_failures, page_of_ids, pruned_error
+from solidjq.failures import Death, Filter, error_json, list_failures, page_of_ids, pruned_error
 from solidjq.schema import failed, jobs, ready, scheduled
 from solidjq.suspects import NO_SUSPICION
-from support import add_process
+from support import add_jobs, add_process, plain_jobs, take_turn
 from test_pruning import silence
 
 JOBS = 12_000
@@ -121,6 +122,12 @@ def finish_some(database: Database, process: int) -> None:
     database.transact(endings.finish_claims, ids)
 
 
+def take_turns(database: Database, process: int) -> None:
+    for queues in (("*",), ("queue3", "queue4"), ("queue3*",)):
+        claims = take_turn(database, process, [], queues, 10)
+        take_turn(database, process, [claim.id for claim in claims], queues, 10)
+
+
 def decide_on_some(database: Database, _process: int) -> None:
     with database.read() as connection:
         ids = connection.scalars(page_of_ids(DIED, above=100, top=10**6, limit=20)).all()
@@ -146,6 +153,7 @@ HOT: dict[str, Callable[[Database, int], object]] = {
     "claim of a queue": lambda database, process: claim_some(database, process, "queue3"),
     "claim of queues": lambda database, process: claim_some(database, process, "queue1*", "queue2"),
     "finish": finish_some,
+    "turn of a worker": take_turns,
     "dispatch": lambda database, _: database.transact(queue.dispatch, 10),
     "unblock": lambda database, _: database.transact(concurrency.expired_keys, 10),
     "heartbeat": lambda database, process: database.transact(processes.heartbeat, process),
@@ -181,3 +189,43 @@ def test_a_query_without_an_index_would_be_found(database: Database) -> None:
     with database.read() as connection, recorded() as sent:
         connection.execute(select(jobs.c.id).where(jobs.c.arguments == "x"))
         assert list(read_whole(connection, *sent[0])) == [jobs.name]
+
+
+def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) -> None:
+    """A planner that thinks there are few of them would look for the job among all of those."""
+    process = fill(database)
+    with database.write() as connection:
+        connection.execute(jobs.update().values(finished_at=utcnow()))
+    with database.outside_transactions() as connection:
+        connection.execute(text(f"ANALYZE {'TABLE ' if connection.dialect.name == 'mysql' else ''}{jobs.name}"))
+    with database.write() as connection:
+        connection.execute(jobs.update().values(finished_at=None))
+    with recorded() as sent:
+        finish_some(database, process)
+        take_turns(database, process)
+        database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
+    plans = []
+    with database.read() as connection:
+        for statement, parameters in sent:
+            if "finished_at" in statement and statement.startswith(("WITH", "UPDATE", "INSERT")):
+                explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+                plans.append(str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all()))
+    assert len(plans) > 2
+    assert not [plan for plan in plans if "on_finished_at" in plan]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # the others plan each time anew
+def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(database: Database) -> None:
+    process = add_process(database)
+    with database.outside_transactions() as connection:
+        for name in (ready.name, jobs.name):
+            connection.execute(text(f"VACUUM ANALYZE {name}"))
+            connection.execute(text(f"ALTER TABLE {name} SET (autovacuum_enabled = false)"))
+    for _ in range(20):  # the driver prepares it after 5, the server keeps a plan after 5 more
+        claim_some(database, process, "*")
+    add_jobs(database, *plain_jobs(30_000))
+    read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = :name")
+    with database.write() as connection:
+        for _ in range(40):
+            queue.claim(connection, process, queue.ALL_QUEUES, 10)
+        assert connection.scalar(read, {"name": ready.name}) <= 2 * 30_000

@@ -3,21 +3,23 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from solidjq import Database, endings, plans, processes, pruning, queue, undoing
-from solidjq.errors import RefusedError
+from solidjq.errors import ProcessGoneError, RefusedError
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
 from solidjq.retrying import plan as planned
 from solidjq.schema import crashes, failures
 from solidjq.states import State
 from solidjq.verdicts import Terms
-from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
+from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, take_turn
 from test_pruning import silence
 from test_safe_retry import ALL, die
 
@@ -69,6 +71,46 @@ def test_each_job_is_claimed_by_one_worker(database: Database) -> None:
     done = at_once(database, *(drain(worker) for worker in workers))
     assert Counter(job_id for each in done for job_id in each) == Counter(ids)
     assert set(state_of_each(database).values()) == {State.FINISHED}
+
+
+@pytest.mark.parametrize("queues", [("*",), ("default", "low"), ("def*",)], ids=",".join)
+def test_each_job_runs_once_where_workers_take_turns(database: Database, queues: tuple[str, ...]) -> None:
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    workers = [add_process(database, f"worker-{number}") for number in range(PROGRAMS)]
+
+    def run(own: Database, process: int) -> list[int]:
+        done: list[int] = []
+        claims: list[queue.Claim] = []
+        while claims := take_turn(own, process, [claim.id for claim in claims], queues, 5):
+            done += [claim.job_id for claim in claims]
+        return done
+
+    done = at_once(database, *(partial(run, process=worker) for worker in workers))
+    assert Counter(job_id for each in done for job_id in each) == Counter(ids)
+    assert set(state_of_each(database).values()) == {State.FINISHED}
+
+
+@pytest.mark.parametrize("queues", [("*",), ("default",)], ids=",".join)
+@pytest.mark.parametrize("round_", range(3))
+def test_a_prune_against_a_turn_of_the_worker_it_prunes(database: Database, queues: tuple[str], round_: int) -> None:
+    """Whoever is first, no job ends twice, and the pruned worker is left with no claim."""
+    ids = add_jobs(database, *plain_jobs(JOBS))
+    frozen = add_process(database, "frozen")
+    held = [claim.id for claim in claim_all(database, frozen, JOBS // 2)]
+    silence(database, frozen, 1000)
+
+    def wake(own: Database) -> None:
+        with suppress(ProcessGoneError):
+            take_turn(own, frozen, held[: JOBS // 4], queues, 10)
+            take_turn(own, frozen, held[JOBS // 4 :], queues, 10)
+
+    _, pruned = at_once(database, wake, lambda own: list(pruning.prune(own, 300)))
+    pruned = pruned or list(pruning.prune(database, 300))  # it passes over a process that claims at this very moment
+    assert len(pruned) == 1
+    found = Counter(state_of_each(database).values())
+    assert found[State.CLAIMED] == 0
+    assert found[State.FAILED] == len(pruned[0].job_ids)
+    assert found.total() == len(ids)
 
 
 def test_each_due_job_is_dispatched_once(database: Database) -> None:

@@ -6,6 +6,7 @@ SQLAlchemy's own part for a database is imported only where that database is use
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 # Where nobody asked for SQLAlchemy's log, its last resort would print a stack on Ctrl-C in the middle of a statement.
 logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
 
+PLAN_ANEW = 0.005  # seconds that a statement may take and keep its plan
 BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
@@ -614,6 +616,11 @@ def writes_in_with(connection: Connection | Engine) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+def returns_changed(connection: Connection) -> bool:
+    """Tell whether each statement that changes rows can return them (RETURNING)."""
+    return connection.dialect.update_returning and connection.dialect.insert_returning
+
+
 def array_literal(numbers: Collection[int]) -> str:
     """Write an array as PostgreSQL reads it."""
     return f"{{{','.join(map(str, numbers))}}}"
@@ -639,17 +646,27 @@ def _given_postgresql(element: given, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(given, "sqlite")
 def _given_sqlite(element: given, compiler: SQLCompiler, **kw: Any) -> str:
     column, ids = (compiler.process(each, **kw) for each in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({ids}))"
+    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608  (both compiled)
 
 
 @compiles(given, "mysql")
 def _given_mysql(element: given, compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = element.clauses
+    column, ids = element.clauses  # written into it: MySQL changes no rows by a list in a parameter quickly
     return f"{compiler.process(column, **kw)} IN ({_place_of(cast('BindParameter[str]', ids).key)})"
 
 
+def written(name: str) -> ColumnElement[int]:
+    """Stand for a number that is written into a statement when it is executed, for LIMIT.
+
+    PostgreSQL keeps a plan for all executions only if it costs no more than one made for the values at hand; of a
+    LIMIT that it cannot see it assumes a tenth of all rows, so it would plan each time anew, which takes longer than
+    to claim ten jobs.
+    """
+    return expression.literal_column(_place_of(name), Integer())
+
+
 def _place_of(name: str) -> str:
-    """Mark where ids are to be written into a statement, as MySQL changes no rows by a list in a parameter quickly."""
+    """Mark where a value is to be written into a statement."""
     return f"/*{name}*/"
 
 
@@ -677,16 +694,26 @@ def execute_hot(connection: Connection, build: Callable[[], Executable], /, **va
     A list is one of ids, for ``given``. What comes back is as the driver gives it.
     """
     compiled = _compiled(build, connection.dialect)
-    statement = compiled.string
-    for name, ids in values.items():
-        if isinstance(ids, list):
-            listed = ",".join(map(str, ids))
-            values[name] = f"{{{listed}}}" if writes_in_with(connection) else f"[{listed}]"
-            statement = statement.replace(_place_of(name), listed or "NULL")
+    slow = _slow[build]
+    statement = f"{compiled.string} -- {slow}" if slow else compiled.string
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = array_literal(value) if writes_in_with(connection) else str(value)
+            statement = statement.replace(_place_of(name), str(value)[1:-1] or "NULL")
+        elif isinstance(value, int):
+            statement = statement.replace(_place_of(name), str(value))
     values = {**compiled.params, **values}
     order = compiled.positiontup
+    start = time.monotonic()
     result = connection.exec_driver_sql(statement, values if order is None else tuple(values[name] for name in order))
+    # PostgreSQL keeps the plan of a text. One made while a table was empty reads all of it when it is full, until the
+    # server looks at its size a minute later; another text gets another plan. Of what takes long it is a small part.
+    if time.monotonic() - start > PLAN_ANEW and writes_in_with(connection):
+        _slow[build] += 1
     return result.all() if result.returns_rows else []
+
+
+_slow: Counter[Callable[[], Executable]] = Counter()
 
 
 @lru_cache

@@ -12,20 +12,24 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Delete,
+    Row,
     Select,
     Update,
     any_,
+    case,
     delete,
     exists,
+    func,
     insert,
     literal,
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Limits, give_back
-from solidjq.dialects import among, array_of, execute_hot, given, utcnow, writes_in_with
+from solidjq.dialects import among, array_of, execute_hot, given, returns_changed, utcnow, writes_in_with
 from solidjq.schema import claimed, failed, jobs, ready
 
 
@@ -43,49 +47,71 @@ def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits =
 def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
     """Do the same for claims by their ids; no other claim ever gets such an id again."""
     if writes_in_with(connection):
-        ended = execute_hot(connection, _finish_in_one, claim_ids=list(claim_ids))
-        if limited := [row.job_id for row in ended if row.concurrency_key is not None]:
-            give_back(connection, limited, limits)
-        return [row.job_id for row in ended]
+        return _give_back(connection, execute_hot(connection, _finish_in_one, claim_ids=list(claim_ids)), limits)
     finished: list[int] = []
     for batch in in_batches(claim_ids):
-        held = execute_hot(connection, _locking, claim_ids=batch)
-        if not held:
-            continue
-        job_ids = [row.job_id for row in held]
-        execute_hot(connection, _finishing, job_ids=job_ids)
-        execute_hot(connection, _deleting, claim_ids=[row.id for row in held])
-        give_back(connection, job_ids, limits)
-        finished += job_ids
+        if returns_changed(connection):
+            ended = [row.job_id for row in execute_hot(connection, _ending, claim_ids=batch)]
+            finished += _give_back(connection, execute_hot(connection, _finishing, job_ids=ended), limits)
+        else:
+            ended = [row.job_id for row in execute_hot(connection, _locking, claim_ids=batch)]
+            execute_hot(connection, _finishing_untold, job_ids=ended)
+            execute_hot(connection, _deleting, claim_ids=batch)
+            give_back(connection, ended, limits)
+            finished += ended
     return finished
+
+
+def _give_back(connection: Connection, finished: Collection[Row[Any]], limits: Limits) -> list[int]:
+    """Give back the slots of these jobs, if they held any; return the jobs' ids."""
+    if limited := [row.id for row in finished if row.concurrency_key is not None]:
+        give_back(connection, limited, limits)
+    return [row.id for row in finished]
 
 
 def _locking() -> Select[Any]:
     return _locked(given(claimed.c.id, "claim_ids"))
 
 
-def _finishing() -> Update:
-    return _finished(given(jobs.c.id, "job_ids"))
-
-
 def _deleting() -> Delete:
     return delete(claimed).where(given(claimed.c.id, "claim_ids"))
 
 
+def _ending() -> ReturningDelete[Any]:
+    return _deleting().returning(claimed.c.job_id)
+
+
+def _finishing_untold() -> Update:
+    return _finished(given(jobs.c.id, "job_ids"))
+
+
+def _finishing() -> ReturningUpdate[Any]:
+    return _finishing_untold().returning(jobs.c.id, jobs.c.concurrency_key)
+
+
 def _finished(condition: ColumnElement[bool]) -> Update:
-    return update(jobs).where(condition, jobs.c.finished_at.is_(None)).values(finished_at=utcnow(), updated_at=utcnow())
+    first = func.coalesce(jobs.c.finished_at, utcnow())
+    return update(jobs).where(condition).values(finished_at=first, updated_at=utcnow())
+
+
+def _unfinished() -> ColumnElement[bool]:
+    """Hold for jobs that have not finished, in a form that no index serves.
+
+    From the index on finished_at a planner that remembers few of them would read all there are, at each end of a job.
+    """
+    return case((jobs.c.finished_at.is_(None), 1), else_=0) == 1
 
 
 def finish_in_with() -> tuple[CTE, CTE]:
     """Remove the claims and mark their jobs, in parts of a statement; a claim that is not found has ended before."""
-    gone = _deleting().returning(claimed.c.job_id).cte("ended")
+    gone = _ending().cte("ended")
     finish = _finished(jobs.c.id == any_(array_of(gone.c.job_id)))
     return gone, finish.returning(jobs.c.id, jobs.c.concurrency_key).cte("finished")
 
 
 def _finish_in_one() -> Select[Any]:
-    gone, done = finish_in_with()
-    return select(gone.c.job_id, done.c.concurrency_key).outerjoin(done, done.c.id == gone.c.job_id)
+    gone, finished = finish_in_with()
+    return select(finished).add_cte(gone)
 
 
 def fail(
@@ -112,9 +138,7 @@ def _insert_failed(connection: Connection, job_ids: Collection[int], error: str)
         insert(failed).from_select(
             ["job_id", "error", "created_at"],
             select(jobs.c.id, literal(error), utcnow())
-            .where(
-                among(jobs.c.id, job_ids), jobs.c.finished_at.is_(None), ~exists().where(failed.c.job_id == jobs.c.id)
-            )
+            .where(among(jobs.c.id, job_ids), _unfinished(), ~exists().where(failed.c.job_id == jobs.c.id))
             .order_by(jobs.c.id),
         )
     )
@@ -130,6 +154,12 @@ def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
         make_ready(connection, batch)
     _delete(connection, locked)
     return list(locked.values())
+
+
+def release_others(connection: Connection, process_id: int, known: Collection[int]) -> list[int]:
+    """Put back the jobs that a process claimed, but for the claims that it knows of; return the jobs' ids."""
+    claims = connection.scalars(select(claimed.c.id).where(held_by(process_id)))
+    return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(known)) else []
 
 
 def make_ready(connection: Connection, job_ids: Collection[int]) -> None:

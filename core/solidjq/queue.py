@@ -6,9 +6,10 @@ How a claim ends is in endings.py.
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -16,9 +17,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Delete,
+    Executable,
+    Exists,
     FromClause,
     Insert,
-    Integer,
     Row,
     Select,
     String,
@@ -35,6 +37,7 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.sql.dml import ReturningInsert
 
 from solidjq import activejob, notices
 from solidjq.batching import in_batches
@@ -48,11 +51,13 @@ from solidjq.dialects import (
     execute_hot,
     given,
     insert_if_absent,
+    returns_changed,
     utcnow,
     writes_in_with,
+    written,
 )
 from solidjq.endings import finish_in_with, make_ready
-from solidjq.errors import ProcessGoneError, UsageError
+from solidjq.errors import DatabaseError, ProcessGoneError, UsageError
 from solidjq.schema import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
 
 ALL_QUEUES = ("*",)
@@ -242,32 +247,43 @@ def claim(connection: Connection, process_id: int, queues: Sequence[str], limit:
     ``queues`` are names and prefixes (``mail*``), polled in the order given; ``*`` is every queue. Paused queues are
     left out. Raises ProcessGoneError if the process was pruned: it must not claim any more.
     """
-    if writes_in_with(connection) and "*" in queues:
-        claims = _read(process_id, execute_hot(connection, _claim_from_all, process_id=process_id, most=limit))
+    if writes_in_with(connection):
+        claims = _claim_in_one(partial(execute_hot, connection), process_id, queues, limit)
         if claims is not None:
             return claims
     # Shared lock: a prune of this process waits for this claim and sees it, or was first and this stops here.
-    if not execute_hot(connection, _alive, process_id=process_id):
+    found = execute_hot(connection, _alive_and_paused, process_id=process_id)
+    if not found:
         raise ProcessGoneError(f"process {process_id} was pruned")
+    names = _to_poll(connection, queues, paused=bool(found[0].paused))
     taken: list[int] = []
-    for name in _to_poll(connection, queues):
-        most = limit - len(taken)
-        if name is None:
-            candidates = execute_hot(connection, _candidates, most=most)
-        else:
-            candidates = execute_hot(connection, _candidates_of_queue, queue_name=name, most=most)
-        if not candidates:
-            continue
-        ready_ids = [row.id for row in candidates]
-        execute_hot(connection, _claiming, process_id=process_id, ready_ids=ready_ids)
-        execute_hot(connection, _leaving, ready_ids=ready_ids)
-        taken += [row.job_id for row in candidates]
+    for name in names:
+        taken += _take_ready(connection, process_id, limit - len(taken), name)
         if len(taken) >= limit:
             break
     if not taken:
         return []
-    claims_by_job = {row.job_id: Claim._make(row) for row in execute_hot(connection, _claims_of_jobs, job_ids=taken)}
-    return [claims_by_job[job_id] for job_id in taken]
+    claims = [Claim._make(row) for row in execute_hot(connection, _claims_of_jobs, job_ids=taken)]
+    turn = {name: number for number, name in enumerate(names)}
+    return sorted(claims, key=lambda each: (turn.get(each.queue_name, 0), each.priority, each.job_id))
+
+
+def _take_ready(connection: Connection, process_id: int, most: int, name: str | None) -> list[int]:
+    """Turn the first ready rows, of all queues or of one, into claims; return their jobs' ids."""
+    of_queue: dict[str, Any] = {} if name is None else {"queue_name": name}
+    told = returns_changed(connection)
+    if told:
+        build: Callable[[], Executable] = _claiming_first_of_queue if of_queue else _claiming_first
+        rows = execute_hot(connection, build, process_id=process_id, most=most, **of_queue)
+    else:
+        build = _candidates_of_queue if of_queue else _candidates
+        rows = execute_hot(connection, build, most=most, **of_queue)
+    job_ids = [row.job_id for row in rows]
+    if job_ids and not told:
+        execute_hot(connection, _claiming, process_id=process_id, job_ids=job_ids)
+    if job_ids:
+        execute_hot(connection, _leaving, job_ids=job_ids)
+    return job_ids
 
 
 def exchange(
@@ -275,15 +291,38 @@ def exchange(
 ) -> list[Claim] | None:
     """Finish claims of jobs that hold no slot, and claim up to ``limit`` others, in one round trip.
 
-    None where the database has no such statement, or a queue is paused: then this has done nothing, or no claim is
-    left of those to be finished, and the others are to be claimed as ever. Raises ProcessGoneError likewise.
+    None where the database has no such statement, or the queues need another look (a prefix, or one is paused): then
+    this has done nothing, or no claim is left of those to be finished, and the others are to be claimed as ever.
+    Raises ProcessGoneError likewise.
     """
-    if not database.writes_in_with or "*" not in queues:
+    if not database.writes_in_with:
         return None
-    return _read(
-        process_id,
-        database.execute(_finish_and_claim, claim_ids=list(claim_ids), process_id=process_id, most=limit),
-    )
+    return _claim_in_one(database.execute, process_id, queues, limit, claim_ids=list(claim_ids))
+
+
+def _claim_in_one(
+    execute: Callable[..., Sequence[Row[Any]]], process_id: int, queues: Sequence[str], limit: int, **finish: list[int]
+) -> list[Claim] | None:
+    """Claim in one statement, or one for each queue that is named; the first one also finishes what is given."""
+    if "*" in queues:
+        build: Callable[[], Executable] = _finish_and_claim if finish else _claim_from_all
+        return _read(process_id, execute(build, process_id=process_id, most=limit, **finish))
+    if any(name.endswith("*") for name in queues):
+        return None
+    claims: list[Claim] = []
+    for name in dict.fromkeys(queues):
+        build = _finish_and_claim_from_queue if finish else _claim_from_queue
+        given_ = {"process_id": process_id, "queue_name": name, "most": limit - len(claims), **finish}
+        try:
+            claims += _read(process_id, execute(build, **given_)) or []
+        except DatabaseError:
+            if not claims:
+                raise
+            break  # each statement may be a transaction: what is claimed already must not be forgotten
+        finish = {}
+        if len(claims) >= limit:
+            break
+    return claims
 
 
 def _alive() -> Select[Any]:
@@ -291,11 +330,15 @@ def _alive() -> Select[Any]:
     return select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
 
 
+def _alive_and_paused() -> Select[Any]:
+    return _alive().add_columns(exists().select_from(pauses).label("paused"))
+
+
 def _candidates() -> Select[Any]:
     return (
-        select(ready.c.id, ready.c.job_id)
+        select(ready.c.job_id)
         .order_by(ready.c.priority, ready.c.job_id)
-        .limit(bindparam("most", type_=Integer()))
+        .limit(written("most"))
         .with_for_update(skip_locked=True)
     )
 
@@ -305,13 +348,24 @@ def _candidates_of_queue() -> Select[Any]:
 
 
 def _claiming() -> Insert:
-    process_id = bindparam("process_id", type_=BigInteger())
-    rows = select(ready.c.job_id, process_id, utcnow()).where(given(ready.c.id, "ready_ids")).order_by(ready.c.id)
+    return _claimed(select(ready.c.job_id).where(given(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
+
+
+def _claiming_first() -> ReturningInsert[Any]:
+    return _claimed(_candidates()).returning(claimed.c.job_id)
+
+
+def _claiming_first_of_queue() -> ReturningInsert[Any]:
+    return _claimed(_candidates_of_queue()).returning(claimed.c.job_id)
+
+
+def _claimed(job_ids: Select[Any]) -> Insert:
+    rows = job_ids.add_columns(bindparam("process_id", type_=BigInteger()), utcnow())
     return insert(claimed).from_select(["job_id", "process_id", "created_at"], rows)
 
 
 def _leaving() -> Delete:
-    return delete(ready).where(given(ready.c.id, "ready_ids"))
+    return delete(ready).where(given(ready.c.job_id, "job_ids"))
 
 
 def _claims_of_jobs() -> Select[Any]:
@@ -337,17 +391,21 @@ def _claim_from_all() -> Select[Any]:
 
     It returns at least one row if the process lives: whether a queue is paused, and a claim or nothing.
     """
-    process_id = bindparam("process_id", type_=BigInteger())
-    alive = _alive().cte("alive")
-    paused = exists().select_from(pauses)
-    picked = _candidates().where(exists().select_from(alive), ~paused).cte("picked")
-    gone = delete(ready).where(ready.c.id == any_(array_of(picked.c.id))).returning(ready.c.job_id).cte("gone")
-    taken = (
-        insert(claimed)
-        .from_select(["job_id", "process_id", "created_at"], select(gone.c.job_id, process_id, utcnow()))
-        .returning(claimed.c.id, claimed.c.job_id)
-        .cte("taken")
+    return _claim_from(_candidates(), exists().select_from(pauses))
+
+
+def _claim_from_queue() -> Select[Any]:
+    """Do the same from one queue, where that one is not paused."""
+    return _claim_from(
+        _candidates_of_queue(), exists().where(pauses.c.queue_name == bindparam("queue_name", type_=String()))
     )
+
+
+def _claim_from(candidates: Select[Any], paused: Exists) -> Select[Any]:
+    alive = _alive().cte("alive")
+    picked = candidates.where(exists().select_from(alive), ~paused).cte("picked")
+    gone = delete(ready).where(ready.c.job_id == any_(array_of(picked.c.job_id))).returning(ready.c.job_id).cte("gone")
+    taken = _claimed(select(gone.c.job_id)).returning(claimed.c.id, claimed.c.job_id).cte("taken")
     claims = _claims_of(taken).subquery("claims")
     return select(paused.label("paused"), claims).select_from(alive.outerjoin(claims, true()))
 
@@ -356,8 +414,12 @@ def _finish_and_claim() -> Select[Any]:
     return _claim_from_all().add_cte(*finish_in_with())
 
 
+def _finish_and_claim_from_queue() -> Select[Any]:
+    return _claim_from_queue().add_cte(*finish_in_with())
+
+
 def _read(process_id: int, rows: Sequence[Row[Any]]) -> list[Claim] | None:
-    """Read what claiming from all queues returned; None where one is paused."""
+    """Read what such a statement returned; None where a queue is paused."""
     if not rows:
         raise ProcessGoneError(f"process {process_id} was pruned")
     if rows[0].paused:
@@ -366,20 +428,16 @@ def _read(process_id: int, rows: Sequence[Row[Any]]) -> list[Claim] | None:
     return sorted(claims, key=lambda each: (each.priority, each.job_id))
 
 
-def _to_poll(connection: Connection, queues: Sequence[str]) -> Sequence[str | None]:
+def _to_poll(connection: Connection, queues: Sequence[str], *, paused: bool) -> Sequence[str | None]:
     """Return the queues to poll, in order; or nothing but None, which is all at once, where none is paused."""
-    paused = {row.queue_name for row in execute_hot(connection, _paused)}
+    without = set(connection.scalars(select(pauses.c.queue_name))) if paused else set()
     if "*" in queues:
-        if not paused:
+        if not without:
             return [None]
         queues = ALL_QUEUES
     wild = any(name.endswith("*") for name in queues)
     names = select_queues(queues, distinct_values(connection, ready.c.queue_name) if wild else [])
-    return [name for name in names if name not in paused]
-
-
-def _paused() -> Select[Any]:
-    return select(pauses.c.queue_name)
+    return [name for name in names if name not in without]
 
 
 def select_queues(patterns: Sequence[str], existing: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ reading it may be what killed it.
 
 import mmap
 import os
+from collections.abc import Collection
 from typing import IO
 
 _SIZE = 8  # bytes: a claim's id; negative until its job begins, 0 where there is none
@@ -25,6 +26,11 @@ class Hands:
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def claims(self) -> Collection[int]:
+        """The ids of the claims in hand."""
+        return self._places.keys()
 
     def take(self, claim_id: int) -> None:
         """Write down that a claim is in hand."""

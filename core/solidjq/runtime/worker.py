@@ -59,6 +59,7 @@ class Worker(Child):
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._ended: deque[Ending] = deque()
         self._sleeping = False
+        self._in_doubt = False  # whether a claim was committed though the answer was lost
         self._told = False  # of jobs that are ready
         self._told_before = -math.inf  # when a look because of it was
         for number in range(self.config.threads):
@@ -68,6 +69,8 @@ class Worker(Child):
     def step(self) -> float:
         """End what is over, and claim as many jobs as there are places free."""
         self._sleeping = False
+        while self._ended and not self.config.prefetch and not self._inbox.empty():
+            time.sleep(0)  # a thread for each is about to begin: short jobs end together then, not the first one alone
         over = min(len(self._ended), MOST_ENDINGS)
         free = self._places - len(self._hands) + over
         # Half of what is fetched ahead at a time: one by one would be a transaction for each job.
@@ -140,10 +143,13 @@ class Worker(Child):
 
     def _exchange(self, over: int, wanted: int = 0, released: Sequence[Claim] = ()) -> None:
         """End so many of the jobs that are over, release these, and claim so many others."""
+        if self._in_doubt:
+            self._settle()
         batch = [self._ended.popleft() for _ in range(over)]
         try:
             claims = self._transact(batch, wanted, released)
         except DatabaseError as error:
+            self._in_doubt = wanted > 0 and isinstance(error, DatabaseUnreachableError)
             if not batch or isinstance(error, DatabaseUnreachableError | ConflictError):
                 self._ended.extendleft(reversed(batch))
                 raise
@@ -155,6 +161,13 @@ class Worker(Child):
             self._hands.take(claim.id)
         for claim in claims:
             self._inbox.put(claim)
+
+    def _settle(self) -> None:
+        """Put back what was claimed without our hearing of it: it is in no hands, and nobody would ever end it."""
+        lost = self.database.transact(endings.release_others, self.registration.id, self._hands.claims)
+        self._in_doubt = False
+        if lost:
+            log.warning("%s: put back %d jobs whose claim was answered to nobody", self.name, len(lost))
 
     def _transact(self, batch: Sequence[Ending], wanted: int = 0, released: Sequence[Claim] = ()) -> list[Claim]:
         try:

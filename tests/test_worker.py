@@ -1,0 +1,116 @@
+"""A worker in the test's own process, on a connection that breaks where it hurts most."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sample_jobs
+from solidjq import Database, NewJob
+from solidjq.errors import DatabaseUnreachableError
+from solidjq.runtime.config import ChildConfig, Config
+from solidjq.runtime.heartbeats import Registration
+from solidjq.runtime.wakeup import Wakeup
+from solidjq.runtime.worker import Worker
+from solidjq.schema import claimed
+from solidjq.states import State
+from solidjq.urls import spelled
+from support import add_jobs, add_process, rows, state_of_each, until
+
+BROKEN = DatabaseUnreachableError("the connection broke")
+
+
+@pytest.fixture
+def worker(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    assert sample_jobs
+    monkeypatch.chdir(tmp_path)  # where the jobs write
+    monkeypatch.setattr(Worker, "_listen", lambda _: None)
+    config = Config(database_url=spelled(database.url), threads=2)
+    supervisor = add_process(database, "supervisor", kind="Supervisor")
+    made = Worker(ChildConfig(kind="Worker", name="worker", supervisor_id=supervisor, config=config), Wakeup())
+    made.registration = Registration(
+        made.database,
+        kind="Worker",
+        name="worker",
+        metadata=made.metadata,
+        interval=60,
+        on_gone=lambda: None,
+        sampler=made.sampler,
+        supervisor_id=supervisor,
+    )
+    made.start()
+    yield made
+    made.registration.deregister(within=5)
+    made.database.close()
+
+
+def lose_an_answer(worker: Worker) -> None:
+    """Let the next transaction be committed, and the connection break before anybody hears of it."""
+    transact = worker._transact
+
+    def lose(*given: Any, **named: Any) -> Any:
+        worker._transact = transact  # type: ignore[method-assign]
+        transact(*given, **named)
+        raise BROKEN
+
+    worker._transact = lose  # type: ignore[method-assign]
+
+
+def finish_all(worker: Worker, database: Database, job_ids: list[int]) -> None:
+    def finished() -> bool:
+        worker.step()
+        return state_of_each(database) == dict.fromkeys(job_ids, State.FINISHED)
+
+    until(finished, "all jobs have finished")
+
+
+def notes_to_write(count: int) -> list[NewJob]:
+    return [NewJob(class_name="note", args=[number]) for number in range(count)]
+
+
+def notes(folder: Path) -> list[str]:
+    return sorted((folder / "journal").read_text().splitlines())
+
+
+def test_a_claim_whose_answer_was_lost_is_put_back_and_runs_once(
+    worker: Worker, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = add_jobs(database, *notes_to_write(4))
+    lose_an_answer(worker)
+    with pytest.raises(DatabaseUnreachableError):
+        worker.step()
+    assert [row["job_id"] for row in rows(database, claimed)] == ids[:2]  # and in no hands
+    finish_all(worker, database, ids)
+    assert notes(tmp_path) == [f"({number},) {{}}" for number in range(4)]
+    assert "put back 2 jobs" in caplog.text
+
+
+def test_an_end_whose_answer_was_lost_is_no_second_end(worker: Worker, database: Database, tmp_path: Path) -> None:
+    ids = add_jobs(database, *notes_to_write(2))
+    worker.step()
+    until(lambda: len(worker._ended) == 2, "both are over")
+    lose_an_answer(worker)
+    with pytest.raises(DatabaseUnreachableError):
+        worker.step()
+    ended = state_of_each(database)
+    later = add_jobs(database, NewJob(class_name="note", args=[2]))
+    finish_all(worker, database, ids + later)
+    assert ended == dict.fromkeys(ids, State.FINISHED)
+    assert len(notes(tmp_path)) == 3
+
+
+def test_what_was_in_hand_is_not_put_back(worker: Worker, database: Database, tmp_path: Path) -> None:
+    """A job that runs through the outage goes on, and runs once."""
+    ids = add_jobs(database, NewJob(class_name="hold", args=["a"]), *notes_to_write(2))
+    worker.step()
+    until((tmp_path / "journal").exists, "the job runs")
+    until(lambda: worker._ended, "the other one is over")
+    lose_an_answer(worker)
+    with pytest.raises(DatabaseUnreachableError):
+        worker.step()
+    worker.step()
+    assert ids[0] in {row["job_id"] for row in rows(database, claimed)}
+    (tmp_path / "a.may-end").touch()
+    finish_all(worker, database, ids)
+    assert sum(line.startswith("a runs") for line in notes(tmp_path)) == 1
