@@ -1,14 +1,17 @@
 """Enqueue, dispatch, claim, discard, pause: one suite, every database."""
 
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, endings, processes, queue
 from solidjq.concurrency import Limit
 from solidjq.dialects import ago
-from solidjq.errors import ArgumentsError, ProcessGoneError, UsageError
+from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
 from solidjq.schema import blocked, claimed, jobs, ready, scheduled, semaphores
 from solidjq.states import State
 from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
@@ -58,6 +61,41 @@ def test_nothing_is_inserted_if_one_argument_is_impossible(database: Database) -
     with pytest.raises(ArgumentsError, match="object"):
         add_jobs(database, NewJob(class_name="A"), NewJob(class_name="B", args=[object()]))
     assert state_of_each(database) == {}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_without_the_tables_it_says_what_to_do(empty_url: URL, count: int) -> None:
+    empty = Database(empty_url)
+    with pytest.raises(NotAQueueError, match="run: jq init"):
+        add_jobs(empty, *plain_jobs(count))
+    empty.close()
+
+
+def test_what_is_enqueued_together_is_written_like_what_is_enqueued_alone(database: Database) -> None:
+    at = datetime(2030, 1, 1, 12, 0, 0, 250, tzinfo=timezone(timedelta(hours=2)))
+    odd = ["\\.", "\t\u2028\x00 ", None]
+    new = [NewJob(class_name="A\t\\N\n", args=odd, queue_name="\\N", priority=n, at=at) for n in (-3, None)]
+    alone = [job_id for each in new for job_id in add_jobs(database, each)]
+    together = add_jobs(database, *new)
+    found = {row["id"]: row for row in rows(database, jobs)}
+
+    def written(job_id: int) -> dict[str, Any]:
+        row = {key: value for key, value in found[job_id].items() if key not in {"id", "created_at", "updated_at"}}
+        payload = json.loads(row.pop("arguments"))
+        assert payload.pop("job_id") == row.pop("active_job_id")
+        assert payload.pop("enqueued_at")
+        return row | {"payload": payload}
+
+    assert [written(job_id) for job_id in together] == [written(job_id) for job_id in alone]
+    assert written(together[0]) | {"payload": None} == {
+        "queue_name": "\\N",
+        "class_name": "A\t\\N\n",
+        "priority": -3,
+        "scheduled_at": at,
+        "finished_at": None,
+        "concurrency_key": None,
+        "payload": None,
+    }
 
 
 def test_enqueue_joins_the_callers_transaction(database: Database) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
@@ -114,10 +115,13 @@ def _depth(value: Any) -> int:
     return depth
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def dumps(value: Any) -> str:
     """Write JSON as Active Support does: compact, UTF-8."""
     try:
-        written = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        written = _ENCODER.encode(value)
     except ValueError as error:
         raise ArgumentsError(f"not a JSON value: {error}") from None
     # A lone surrogate has no UTF-8 form; no database takes it.
@@ -298,6 +302,7 @@ def _tagged(serializer: str, value: object, **more: object) -> dict[str, object]
     return {_SERIALIZED: _SERIALIZER + serializer, "value": value, **more}
 
 
+@lru_cache(maxsize=8)  # jobs that are enqueued together have their times in common
 def _instant(value: datetime) -> str:
     """Write a time as Active Job does: UTC, nine fraction digits."""
     try:

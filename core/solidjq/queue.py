@@ -51,6 +51,7 @@ from solidjq.dialects import (
     execute_hot,
     given,
     insert_if_absent,
+    insert_many,
     returns_changed,
     utcnow,
     writes_in_with,
@@ -125,7 +126,7 @@ def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> d
     if len(rows) == 1:  # every driver tells one row's id with its insertion
         inserted = connection.execute(insert(jobs), rows[0])
         return {rows[0]["active_job_id"]: next(iter(inserted.inserted_primary_key or ()))}
-    connection.execute(insert(jobs), rows)
+    insert_many(connection, jobs, rows)
     ids: dict[str, int] = {}
     for batch in in_batches([row["active_job_id"] for row in rows]):
         found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
