@@ -213,12 +213,13 @@ def test_a_discarded_job_gets_all_its_columns_back(own: Database) -> None:
     full, empty = add_jobs(own, *plain_jobs(2))
     die(own)
     add_columns(own, {name: kind for name, (kind, _) in TYPES.items()})
-    add_columns(own, {"twice": "integer GENERATED ALWAYS AS (priority * 2) {made}"})
+    # What the database computes; of the float, whose last digits MySQL does not show.
+    add_columns(own, {"twice": "{double} GENERATED ALWAYS AS (ratio * 2) {made}"})
     set_columns(own, full, {name: value for name, (_, value) in TYPES.items()})
     before = whole(own)
     others = before[0].keys() - jobs.c.keys()
     assert [name for name in others if before[0][name] is None] == []
-    assert {name for name in others if before[1][name] is not None} == {"tenant", "twice"}
+    assert {name for name in others if before[1][name] is not None} == {"tenant"}
     operation = discard(own)
     assert whole(own) == []
     assert undo(own, operation) == {full: None, empty: None}
@@ -292,8 +293,9 @@ def test_an_older_ledger_loses_nothing_silently(own: Database) -> None:
     (job_id,) = add_jobs(own, *plain_jobs(1))
     die(own)
     make_older(own)
-    assert undo(own, discard(own)) == {job_id: None}
+    operation = discard(own)
     add_columns(own, {"batch_id": "bigint", "tenant": "varchar(20)"})
+    assert undo(own, operation) == {job_id: None}
     set_columns(own, job_id, {"batch_id": 5, "tenant": "acme"})
     before = whole(own)
     operation = Operation("retry")
