@@ -228,6 +228,17 @@ def test_a_discarded_job_gets_all_its_columns_back(own: Database) -> None:
     assert whole(own) == before
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_text_of_another_encoding_hinders_no_undo(own: Database) -> None:
+    (job_id,) = add_jobs(own, *plain_jobs(1))
+    die(own)
+    add_columns(own, {"tenant": "varchar(30)"})
+    execute(own.url, "UPDATE solid_queue_jobs SET tenant = CAST(X'61ff' AS TEXT)")
+    assert undo(own, discard(own)) == {job_id: None}
+    with own.read() as connection:
+        assert connection.scalar(text("SELECT tenant FROM solid_queue_jobs")) == "a\ufffd"
+
+
 def test_only_a_discard_with_such_columns_keeps_them(own: Database) -> None:
     """A job that is retried keeps its row; and a plain queue's has no others."""
     add_jobs(own, *plain_jobs(1))

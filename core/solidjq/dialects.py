@@ -30,6 +30,7 @@ from sqlalchemy import (
     Executable,
     FromClause,
     Integer,
+    LargeBinary,
     QueuePool,
     Row,
     Select,
@@ -438,7 +439,7 @@ def unpacked(connection: Connection, pack: ColumnElement[str], name: str, kind: 
             value = expression.case((func.json_type(found) != "NULL", func.json_unquote(found)))
             return func.unhex(value) if _MYSQL_BINARY.fullmatch(kind) else value
         case _:
-            return func.unquote(func.json_extract(pack, path))
+            return func.unquote(expression.cast(func.json_extract(pack, path), LargeBinary))
 
 
 class _Spelled(UserDefinedType[Any]):
@@ -453,8 +454,9 @@ class _Spelled(UserDefinedType[Any]):
         return self.spelled
 
 
-def _unquote(literal: str) -> str | bytes | float | None:
+def _unquote(quoted: bytes) -> str | bytes | float | None:
     """Read what SQLite's own function ``quote`` has written, exactly; there is none that does."""
+    literal = _decode(quoted)
     if literal.startswith("'"):
         return literal[1:-1].replace("''", "'")
     if literal.startswith("X'"):
