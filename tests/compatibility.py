@@ -164,7 +164,19 @@ with dead processes and orphaned jobs (`tests/test_compatibility.py`). `jq demo`
 
 `jq` knows nothing of batches, and changes none of their rows. A job that it fails or finishes keeps its row in
 `solid_queue_batch_executions`, for Solid Queue's own maintenance to find; one that it discards loses that row with its
-job. A job that comes back by the undo of a discard belongs to no batch any more.
+job. A job that comes back by the undo of a discard belongs to its batch again, by `batch_id` and without that row: such
+rows stand for work that is still to be done, and in Solid Queue too a failed job has none. So it counts as one of the
+batch's failed jobs, once; a batch that has finished meanwhile stays as it is, and where the batch is gone, `batch_id`
+names none, as with every job of a batch that Solid Queue has cleared away.
+
+## Columns that `jq` does not know
+
+A discard keeps them all, a later version's and the application's own, and its undo puts them back (what the database
+itself computes is computed again). One that was added since gets its default; one that refers to a row that is gone
+meanwhile (a foreign key) is left empty. A job whose columns the table does not take any more, say because another has
+its unique value by now, stays discarded, with the reason. A record that an older `jq init` made has no room for such
+columns: run `jq init` again. Until then `jq discard` is refused on such a queue, because an undo would lose them;
+everything else works.
 """.lstrip()
 
 

@@ -1,6 +1,7 @@
 """jq doctor finds each illness, takes no healthy queue for ill, and mends only what it says."""
 
 import json
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
 from solidjq.failures import missing_error
 from solidjq.ledger import Operation
+from solidjq.rails_settings import SHUTDOWN, Configured, Setting
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each, until
@@ -432,6 +434,41 @@ def test_processes_killed_at_shutdown(database: Database) -> None:
     assert "1 processes were killed while they shut down" in found.what
     change(database, age_of(schema.deaths, 8 * DAY, "noticed_at"))
     assert findings(database, "shutdown") == []
+
+
+RUBY = ["solid-queue-fork-supervisor(1.5.0): supervising 101, 102", "", ""]
+
+
+def application(timeout: float | None) -> Configured:
+    return Configured("queue.yml", settings={SHUTDOWN: Setting(timeout, "x.rb:1", "code")})
+
+
+@pytest.mark.parametrize(
+    ("configured", "seconds"),
+    [(None, None), (Configured("queue.yml"), 5.0), (application(25.0), 25.0), (application(None), None)],
+)
+@pytest.mark.parametrize("command", [RUBY, ["solid-queue-supervisor[a](1.7.0): starting"]])
+def test_the_shutdown_timeout_of_ruby(command: list[str], configured: Configured | None, seconds: float | None) -> None:
+    assert fleet.shutdown_timeout(command, configured) == seconds
+    assert fleet.shutdown_timeout(["ruby", "bin/jobs"], configured) is None
+    assert fleet.shutdown_timeout(["solid-queue-worker(1.7.0): waiting"], configured) is None
+
+
+@ON_SQLITE
+def test_a_supervisor_of_ruby_that_systemd_gives_too_little_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no sample, and so no boot id: it is known by its title."""
+    told = {"kind": "Supervisor(fork)", "pid": 4242, "metadata": {}}
+    database.transact(processes.register, name="supervisor-1", hostname=socket.gethostname(), **told)
+    database.transact(processes.register, name="supervisor-2", hostname="elsewhere", **told)
+    monkeypatch.setattr(fleet, "_command_line", lambda _: RUBY)
+    monkeypatch.setattr(fleet, "_systemd", lambda _: ("jobs.service", 30.0))
+    assert findings(database, "shutdown") == findings(database, "shutdown", application=application(20.0)) == []
+    (found,) = findings(database, "shutdown", application=application(25.0))
+    assert found.what == "systemd kills supervisor-1 (jobs.service) 30 s after SIGTERM; its shutdown timeout is 25 s"
+    monkeypatch.setattr(fleet, "_command_line", lambda _: ["someone", "else"])
+    assert findings(database, "shutdown", application=application(25.0)) == []
 
 
 @pytest.mark.parametrize(

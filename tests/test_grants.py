@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, doctor, grants, pruning, queue, schema, undoing
+from solidjq import Database, NewJob, doctor, grants, ledger, pruning, queue, schema, undoing
 from solidjq.concurrency import Limit
 from solidjq.errors import UsageError
 from solidjq.failures import missing_error
@@ -26,7 +26,7 @@ from solidjq.urls import parse_url, spelled
 from solidjq_cli.commands.grants import For
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each
 from test_bad_input import PASSWORD, assert_refused
-from test_init import OURS, THEIRS, definitions
+from test_init import OURS, THEIRS, definitions, make_older
 from test_output import fail
 from test_pruning import silence
 
@@ -133,7 +133,8 @@ def test_whoever_recovers_can_do_that_and_nothing_else(database: Database, make_
     failed = in_trouble(database)
     someone = make_someone(database.url)
     someone.allow("recovering")
-    execute(database.url, "CREATE TABLE customers (name varchar(20))")
+    tenant = "ALTER TABLE solid_queue_jobs ADD COLUMN tenant varchar(20)"  # which a discard keeps
+    execute(database.url, "CREATE TABLE customers (name varchar(20))", tenant)
     try:
         others = f"{failed + 1} {failed + 2}"
         commands = ["prune", f"retry {failed} {others}", "undo LAST", f"discard {failed} --yes", "undo LAST"]
@@ -156,7 +157,7 @@ def test_whoever_recovers_can_do_that_and_nothing_else(database: Database, make_
             assert someone.refused(statement), statement
         assert snapshot(database.url) == before
     finally:
-        execute(database.url, "DROP TABLE customers")
+        execute(database.url, "DROP TABLE customers", "ALTER TABLE solid_queue_jobs DROP COLUMN tenant")
 
 
 DAMAGES = {
@@ -371,7 +372,7 @@ def test_sqlite_says_what_decides_instead(shell: Shell) -> None:
 def shown_grant(kind: str, someone: Someone) -> str:
     if kind == "postgresql":
         return 'GRANT CREATE ON SCHEMA "public" TO "on""call; '
-    return f"GRANT SELECT, CREATE, INDEX ON `{someone.url.database}`.`jq_crashes` TO 'on''call; "
+    return f"GRANT SELECT, CREATE, ALTER, INSERT, INDEX ON `{someone.url.database}`.`jq_crashes` TO 'on''call; "
 
 
 @ON_SERVERS
@@ -409,6 +410,20 @@ def test_a_schema_that_may_not_even_be_looked_into(empty_url: URL, make_someone:
     someone = make_someone(empty_url)
     execute(empty_url, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
     assert_refused(someone.shell.run("init"), 3, "may not create tables in", 'GRANT CREATE ON SCHEMA "public" TO')
+
+
+@ON_MARIADB
+def test_whoever_may_init_brings_an_older_record_up_to_date(empty_url: URL, make_someone: Make) -> None:
+    administrator = Database(empty_url)
+    initialize(administrator)
+    make_older(administrator)
+    someone = make_someone(empty_url)
+    someone.allow("init")
+    done = someone.shell.run("init")
+    assert done.returncode == 0, done.stderr
+    with administrator.read() as connection:
+        assert ledger.keeps_more(connection)
+    administrator.close()
 
 
 @ON_MARIADB

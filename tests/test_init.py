@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 
 from solidjq import Database, ledger, schema
 from solidjq.init import MIGRATIONS, initialize
-from support import add_jobs, plain_jobs, rows
+from support import add_jobs, execute, plain_jobs, rows
 
 OURS = {table.name for table in schema.jq.sorted_tables}
 THEIRS = {table.name for table in schema.solid_queue.sorted_tables}
@@ -127,6 +127,7 @@ def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
     """Version 1 had no deaths; a program that needs them takes such a ledger for none until jq init has run."""
     initialize(bare)
     fresh = definitions(bare)
+    make_older(bare)
     with bare.write() as connection:
         schema.deaths.drop(connection)
         next(index for index in schema.crashes.indexes if "death_id" in str(index.name)).drop(connection)
@@ -136,9 +137,31 @@ def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
     with bare.read() as connection:
         assert not ledger.exists(connection)
     done = initialize(bare)
-    assert (done.created, done.migrated) == (["jq_deaths"], ["2 deaths"])
+    assert (done.created, done.migrated) == (["jq_deaths"], ["2 deaths", "3 all columns of a discarded job"])
     assert _unordered(definitions(bare)) == _unordered(fresh)
-    assert [row["version"] for row in _versions(bare)] == [1, 2]
+    assert [row["version"] for row in _versions(bare)] == [1, 2, 3]
+
+
+def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Database) -> None:
+    initialize(bare)
+    fresh = definitions(bare)
+    make_older(bare)
+    with bare.read() as connection:
+        assert ledger.exists(connection)
+        assert not ledger.keeps_more(connection)
+    done = initialize(bare)
+    assert (done.created, done.migrated) == ([], ["3 all columns of a discarded job"])
+    with bare.read() as connection:
+        assert ledger.keeps_more(connection)
+    assert _unordered(definitions(bare)) == _unordered(fresh)
+    execute(bare.url, "DELETE FROM jq_schema_migrations WHERE version = 3")  # MySQL keeps a column without its stamp
+    assert initialize(bare).migrated == ["3 all columns of a discarded job"]
+
+
+def make_older(database: Database) -> None:
+    """Take back what version 3 of the ledger has brought."""
+    stamp = "DELETE FROM jq_schema_migrations WHERE version = 3"
+    execute(database.url, "ALTER TABLE jq_failures DROP COLUMN more", stamp)
 
 
 def _unordered(found: dict[str, Any]) -> dict[str, Any]:

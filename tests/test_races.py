@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, update
 
 from solidjq import Database, endings, plans, processes, pruning, queue, undoing
 from solidjq.errors import ProcessGoneError, RefusedError
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
 from solidjq.retrying import plan as planned
-from solidjq.schema import crashes, failures
+from solidjq.schema import crashes, failures, jobs
 from solidjq.states import State
 from solidjq.verdicts import Terms
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, take_turn
@@ -114,8 +115,6 @@ def test_a_prune_against_a_turn_of_the_worker_it_prunes(database: Database, queu
 
 
 def test_each_due_job_is_dispatched_once(database: Database) -> None:
-    from sqlalchemy import update
-
     from solidjq.dialects import ago
     from solidjq.schema import scheduled
 
@@ -305,3 +304,24 @@ def test_a_plan_applied_twice_at_once_moves_each_job_once(database: Database, tm
     applied = at_once(database, apply, apply)
     assert Counter(job_id for each in applied for job_id in each) == Counter(ids)
     assert len(rows(database, failures)) == JOBS
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
+def test_a_deadlock_behind_a_savepoint_is_tried_again(database: Database) -> None:
+    """MariaDB takes the savepoint away with the transaction, and then complains of that."""
+    ids = add_jobs(database, *plain_jobs(2))
+    both = threading.Barrier(2)
+
+    def crosswise(first: int, second: int) -> Callable[[Database], None]:
+        turns = iter([both.wait])
+
+        def move(connection: Connection) -> None:
+            connection.execute(update(jobs).where(jobs.c.id == first).values(priority=jobs.c.priority + 1))
+            next(turns, int)()
+            with connection.begin_nested():
+                connection.execute(update(jobs).where(jobs.c.id == second).values(priority=jobs.c.priority + 1))
+
+        return lambda own: own.transact(move)
+
+    at_once(database, crosswise(*ids), crosswise(*reversed(ids)))
+    assert [row["priority"] for row in rows(database, jobs)] == [2, 2]

@@ -11,6 +11,7 @@ from solidjq.errors import UsageError
 from solidjq.rails_settings import (
     CONNECTS_TO,
     HEARTBEAT,
+    SHUTDOWN,
     SKIP_LOCKED,
     THRESHOLD,
     Configured,
@@ -152,8 +153,23 @@ def test_the_other_settings(tmp_path: Path) -> None:
     lines = "  config.solid_queue.use_skip_locked = false\n  config.solid_queue.process_heartbeat_interval = 30.seconds"
     folder = application(tmp_path, application=APPLICATION, environments__production=PRODUCTION.replace("LINES", lines))
     found = {name: setting.value for name, setting in read_settings(folder, variables={}).items()}
-    assert found == {CONNECTS_TO: "queue", THRESHOLD: 420, SKIP_LOCKED: False, HEARTBEAT: 30}
+    assert found == {CONNECTS_TO: "queue", THRESHOLD: 420, SKIP_LOCKED: False, HEARTBEAT: 30, SHUTDOWN: 25}
     assert read_settings(tmp_path / "nowhere", variables={}) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("  config.solid_queue.shutdown_timeout = 1.minute", 60),
+        ("  SolidQueue.shutdown_timeout = 0", 0),
+        ("  config.solid_queue.shutdown_timeout = ENV.fetch('T').to_i", None),
+        ("  config.good_job.shutdown_timeout = 300", 5),
+        ("  # nothing", 5),
+    ],
+)
+def test_how_long_a_supervisor_waits_for_its_jobs(tmp_path: Path, written: str, seconds: float | None) -> None:
+    folder = application(tmp_path, environments__production=PRODUCTION.replace("LINES", written))
+    assert read_configured(folder, variables={}).shutdown_timeout == seconds
 
 
 SEVERAL = """

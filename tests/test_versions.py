@@ -15,6 +15,7 @@ from solidjq.processes import list_processes
 from solidjq.queues import list_queues
 from solidjq.states import State
 from support import add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, state_of_each
+from test_init import make_older
 from test_pruning import silence
 
 NAME_INDEX = "index_solid_queue_processes_on_name_and_supervisor_id"
@@ -60,6 +61,15 @@ def test_a_later_version_may_have_more(own: Database) -> None:
     engine = create_engine(own.url)
     assert "users" in inspect(engine).get_table_names()
     engine.dispose()
+
+
+def test_a_record_without_room_for_what_a_discard_would_delete(own: Database) -> None:
+    make_older(own)
+    assert tables(own) == []
+    execute(own.url, "ALTER TABLE solid_queue_jobs ADD COLUMN tenant varchar(20)")
+    assert tables(own) == ["jq's record has no room for tenant of solid_queue_jobs: jq discard is refused"]
+    initialize(own)
+    assert tables(own) == []
 
 
 def test_an_older_version_is_named_and_its_failures_can_be_read(own: Database) -> None:

@@ -3,7 +3,9 @@
 SQLAlchemy's own part for a database is imported only where that database is used: each takes a tenth of a second.
 """
 
+import json
 import logging
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ from urllib.parse import quote
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -26,7 +29,9 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Executable,
+    FromClause,
     Integer,
+    LargeBinary,
     QueuePool,
     Row,
     Select,
@@ -299,6 +304,7 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
         if read_only:
             connection.execute("PRAGMA query_only = ON")
         connection.text_factory = _decode
+        connection.create_function("unquote", 1, _unquote, deterministic=True)
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
@@ -383,6 +389,83 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
                 yield
             finally:
                 driver.set_progress_handler(None, 0)
+
+
+# -- columns of others ------------------------------------------------------------------------------------------------
+# A later Solid Queue's, or an application's own: of any type that the database has. They are kept as JSON texts.
+
+_COLUMN_TYPES = {
+    "postgresql": "SELECT attname, format_type(atttypid, -1) FROM pg_attribute "
+    "WHERE attrelid = CAST(quote_ident(:name) AS regclass) AND attnum > 0 AND NOT attisdropped "
+    "AND attgenerated = '' AND attidentity <> 'a' ORDER BY attnum",
+    "mysql": "SELECT column_name, data_type FROM information_schema.columns "
+    "WHERE table_schema = DATABASE() AND table_name = :name AND COALESCE(generation_expression, '') = '' "
+    "ORDER BY ordinal_position",
+    "sqlite": "SELECT name, type FROM pragma_table_xinfo(:name) WHERE hidden = 0 ORDER BY cid",
+}
+_MYSQL_BINARY = re.compile("bit|.*(?:binary|blob)|point|linestring|polygon|multi.*|geom.*")
+
+
+def column_types(connection: Connection, table: Table) -> dict[str, str]:
+    """Return the columns of a table that can be inserted, with their types; not what the database makes of others."""
+    asked = text(_COLUMN_TYPES[connection.dialect.name])
+    return {str(name): str(kind) for name, kind in connection.execute(asked, {"name": table.name})}
+
+
+def packed(connection: Connection, source: FromClause, types: Mapping[str, str]) -> ColumnElement[str]:
+    """Return these columns of a row as one JSON object, of texts that ``unpacked`` makes the same values of."""
+    dialect = connection.dialect.name
+    build = func.json_build_object if dialect == "postgresql" else func.json_object
+    pairs = ((expression.cast(name, Text), _as_text(dialect, source.c[name], kind)) for name, kind in types.items())
+    return expression.cast(build(*(part for pair in pairs for part in pair)), Text)
+
+
+def _as_text(dialect: str, column: ColumnElement[Any], kind: str) -> ColumnElement[Any]:
+    if dialect == "sqlite":  # where each value has a type of its own
+        return func.quote(column)
+    if dialect == "mysql" and _MYSQL_BINARY.fullmatch(kind):
+        return func.hex(column)
+    # MySQL would cut a float to 6 digits, and a double to none.
+    exact = column + expression.literal_column("0e0") if dialect == "mysql" and kind == "float" else column
+    return expression.cast(exact, Text)
+
+
+def unpacked(connection: Connection, pack: ColumnElement[str], name: str, kind: str) -> ColumnElement[Any]:
+    """Return the value of one column, for an insert, from what ``packed`` made."""
+    path = f"$.{json.dumps(name, ensure_ascii=False)}"
+    match connection.dialect.name:
+        case "postgresql":
+            return expression.cast(expression.cast(pack, JSON)[name].as_string(), _Spelled(kind))
+        case "mysql":
+            found = func.json_extract(pack, path)  # unquoted, JSON's null would be the text 'null'
+            value = expression.case((func.json_type(found) != "NULL", func.json_unquote(found)))
+            return func.unhex(value) if _MYSQL_BINARY.fullmatch(kind) else value
+        case _:
+            return func.unquote(expression.cast(func.json_extract(pack, path), LargeBinary))
+
+
+class _Spelled(UserDefinedType[Any]):
+    """A type as the database spells it."""
+
+    cache_ok = True
+
+    def __init__(self, spelled: str) -> None:
+        self.spelled = spelled
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.spelled
+
+
+def _unquote(quoted: bytes) -> str | bytes | float | None:
+    """Read what SQLite's own function ``quote`` has written, exactly; there is none that does."""
+    literal = _decode(quoted)
+    if literal.startswith("'"):
+        return literal[1:-1].replace("''", "'")
+    if literal.startswith("X'"):
+        return bytes.fromhex(literal[2:-1])
+    if literal == "NULL":
+        return None
+    return int(literal) if literal.lstrip("-").isdigit() else float(literal)
 
 
 # -- indexes ----------------------------------------------------------------------------------------------------------
@@ -531,6 +614,7 @@ _MYSQL_FAULTS = {
     1205: Fault.CONFLICT,
     1213: Fault.CONFLICT,
     1290: Fault.DENIED,  # --read-only
+    1305: Fault.CONFLICT,  # the savepoint to go back to: a deadlock has taken it away
     1792: Fault.DENIED,  # read-only transaction
     1836: Fault.DENIED,
     1969: Fault.TOO_LONG,  # MariaDB

@@ -455,7 +455,9 @@ def _failure_once(connection: Connection, text: str) -> Failure | None:
     asked = failures.c.active_job_id == text
     if text.isascii() and text.isdigit() and int(text) < 2**63:
         asked = or_(asked, failures.c.job_id == int(text))
-    query = select(failures).where(asked, failures.c.restored_by.is_(None)).order_by(failures.c.id.desc()).limit(1)
+    query = (
+        select(*ledger.ARCHIVED).where(asked, failures.c.restored_by.is_(None)).order_by(failures.c.id.desc()).limit(1)
+    )
     row = connection.execute(query).first()
     if row is None:
         return None

@@ -173,7 +173,8 @@ def _mysql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
         rights = table_rights(purpose, table, upsert=True)
         # SELECT on Solid Queue's tables is what lets jq init see that they are there.
         if purpose is Purpose.INIT and table.metadata is schema.jq:
-            rights = (*rights, "CREATE", "INDEX", *(["INSERT"] if table is schema.schema_migrations else []))
+            # A migration alters tables, for which MySQL asks for INSERT too.
+            rights = (*rights, "CREATE", "ALTER", "INSERT", "INDEX")
         place = f"{_identifier(url.database, '`')}.{_identifier(table.name, '`')}"
         yield f"GRANT {', '.join(rights)} ON {place} TO {account};"
 

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, MetaData, Table, func, inspect, select
+from sqlalchemy import Column, Connection, MetaData, Table, func, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
@@ -63,19 +63,30 @@ def _nothing(_connection: Connection) -> None:
 
 def _add_deaths(connection: Connection) -> None:
     """Tie crashes to deaths; the table of deaths itself is made with whatever else is missing."""
-    if not inspect(connection).has_table(schema.crashes.name):  # an interrupted init; it is made as it is now
-        return
-    present = {column["name"] for column in inspect(connection).get_columns(schema.crashes.name)}
-    for column in (schema.crashes.c.death_id, schema.crashes.c.started_at, schema.crashes.c.growth):
-        if column.name not in present:  # MySQL keeps what an interrupted init has added
+    _add_columns(connection, schema.crashes.c.death_id, schema.crashes.c.started_at, schema.crashes.c.growth)
+
+
+def _add_more(connection: Connection) -> None:
+    """Make room for the columns of a discarded job that Solid Queue 1.0 did not have."""
+    _add_columns(connection, schema.failures.c.more)
+
+
+def _add_columns(connection: Connection, *columns: Column[Any]) -> None:
+    for column in columns:
+        table = column.table.name
+        if not inspect(connection).has_table(table):  # an interrupted init; it is made as it is now
+            continue
+        # MySQL keeps what an interrupted init has added.
+        if column.name not in {each["name"] for each in inspect(connection).get_columns(table)}:
             written = CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {schema.crashes.name} ADD COLUMN {written}")
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {written}")
 
 
 # A fresh database gets the tables as schema.py has them and every version's stamp; an older one gets what it lacks.
 MIGRATIONS = (
     Migration(1, "operations, archived failures, crashes", _nothing),
     Migration(2, "deaths", _add_deaths),
+    Migration(3, "all columns of a discarded job", _add_more),
 )
 
 

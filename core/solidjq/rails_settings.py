@@ -20,13 +20,14 @@ from solidjq.rails import MOST_BYTES, Template, chosen_environment, database_url
 from solidjq.text import one_line
 
 THRESHOLD, HEARTBEAT = "process_alive_threshold", "process_heartbeat_interval"
-SKIP_LOCKED, CONNECTS_TO = "use_skip_locked", "connects_to"
+SKIP_LOCKED, CONNECTS_TO, SHUTDOWN = "use_skip_locked", "connects_to", "shutdown_timeout"
 DEFAULT_THREADS, DEFAULT_POOL = 3, 5  # Solid Queue's, Rails'
+DEFAULT_SHUTDOWN = 5.0  # seconds; Solid Queue's
 BESIDE_THREADS = 2  # connections of a worker for its polls and its heartbeat
 
-_NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SKIP_LOCKED}|{CONNECTS_TO}"
-# Active Record's models have a connects_to of their own.
-_MENTIONED = re.compile(rf"\b(?:(?<=solid_queue\.)|(?<=SolidQueue\.)|(?!{CONNECTS_TO}))({_NAMES})\b")
+_NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SKIP_LOCKED}|{CONNECTS_TO}|{SHUTDOWN}"
+# Active Record's models have a connects_to of their own, other gems a shutdown_timeout.
+_MENTIONED = re.compile(rf"\b(?:(?<=solid_queue\.)|(?<=SolidQueue\.)|(?!{CONNECTS_TO}|{SHUTDOWN}))({_NAMES})\b")
 _ASSIGNED = re.compile(
     rf"(?:(?P<configured>(?:Rails\.application\.)?config\.solid_queue)|SolidQueue)\.(?:{_NAMES})\s*=(?![=~])\s*(?P<value>.+)"
 )
@@ -145,7 +146,7 @@ def _literal(name: str, text: str) -> float | bool | str | None:
     if match is None:
         return None
     seconds = float(match["number"].replace("_", "")) * _SECONDS[match["unit"] or "second"]
-    return seconds or None
+    return seconds if seconds or name == SHUTDOWN else None  # no time at all is one that a worker may be given
 
 
 # -- config/queue.yml -------------------------------------------------------------------------------------------------
@@ -168,6 +169,12 @@ class Configured:
     pool: int | None = None  # connections that a process may have
     settings: Mapping[str, Setting] | None = None
     problem: str | None = None
+
+    @property
+    def shutdown_timeout(self) -> float | None:
+        """Seconds that a supervisor gives running jobs when it stops; None where only Ruby could tell."""
+        told = (self.settings or {}).get(SHUTDOWN)
+        return DEFAULT_SHUTDOWN if told is None else told.value
 
 
 def read_configured(

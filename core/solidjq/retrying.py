@@ -91,7 +91,8 @@ def retry(
     ``moved_before``: how many jobs the same operation moved already; they count towards the limit and the pace.
     Without ``by_job`` a decision may be on many jobs that are alike, as in ``plan``.
 
-    Raises LedgerMissingError before it changes anything if there are no ``jq_`` tables.
+    Raises LedgerMissingError before it changes anything if there are no ``jq_`` tables, or if a discard would delete
+    columns that they have no room for.
     """
     with database.read() as connection:
         ledger.require(connection)
@@ -298,7 +299,7 @@ class _Run:
         if not others:
             return
         going = _failures_of(others)
-        ledger.archive(connection, going, operation_id)
+        ledger.archive(connection, going, operation_id, with_jobs=self.terms.discard)
         if self.terms.discard:
             _delete(connection, others)
         else:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     text,
     true,
 )
@@ -234,6 +235,8 @@ failures = Table(
     _time("scheduled_at", nullable=True),
     _time("enqueued_at", nullable=True),
     _time("updated_at", nullable=True),
+    # Of a discarded job, JSON: the columns that are not above, a later Solid Queue's or the application's own.
+    Column("more", AnyText().with_variant(Text(2**32 - 1), "mysql")),
     Index("index_jq_failures_on_job_id", "job_id"),
     Index("index_jq_failures_on_active_job_id", "active_job_id"),
     Index("index_jq_failures_on_operation_id", "operation_id"),

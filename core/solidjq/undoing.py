@@ -1,18 +1,35 @@
 """Take a retry or a discard back: each job that nobody has claimed since is failed again, exactly as it was."""
 
-from collections.abc import Collection, Iterator, Sequence
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    bindparam,
+    column,
+    exists,
+    func,
+    insert,
+    inspect,
+    select,
+    table,
+    update,
+)
+from sqlalchemy.exc import DataError, IntegrityError
 
 from solidjq import ledger
 from solidjq.batching import BATCH
 from solidjq.database import Database
-from solidjq.dialects import among, utcnow
+from solidjq.dialects import among, unpacked, utcnow
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.queue import withdraw
 from solidjq.schema import claimed, failed, failures, jobs
+from solidjq.text import mask_secrets, one_line
 
 DISCARD = "discard"
 UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD})
@@ -59,7 +76,7 @@ def _undo(
     connection: Connection, operation_id: int, above: int, operation: ledger.Operation, *, discarded: bool
 ) -> list[tuple[int, Undone]]:
     archived = connection.execute(
-        select(failures)
+        select(*ledger.ARCHIVED)
         .where(failures.c.operation_id == operation_id, failures.c.restored_by.is_(None), failures.c.id > above)
         .order_by(failures.c.id)
         .limit(BATCH)
@@ -127,7 +144,40 @@ def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, 
     """Insert the jobs rows again, under their old ids; say why for those that could not be."""
     ids = [row.job_id for row in archived]
     taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))
-    back = {
+    held = dict.fromkeys(taken, "a job of that id is there")
+    job_ids = {row.id: row.job_id for row in archived if row.job_id not in taken}
+    types = ledger.more_columns(connection)
+    for names, archive_ids in _by_columns(connection, list(job_ids), types).items():
+        more = {name: types[name] for name in names}
+        if _insert_jobs(connection, archive_ids, more) is None:
+            continue
+        # One by one. What a column refers to may be gone: it is left empty then.
+        keys = inspect(connection).get_foreign_keys(jobs.name)
+        referring = {name for key in keys for name in key["constrained_columns"]}
+        unbound = {name: kind for name, kind in more.items() if name not in referring}
+        for each in archive_ids:
+            if _insert_jobs(connection, [each], more) and (why := _insert_jobs(connection, [each], unbound)):
+                held[job_ids[each]] = f"the database does not take it any more: {why}"
+    return held
+
+
+def _by_columns(
+    connection: Connection, archive_ids: Sequence[int], types: Collection[str]
+) -> dict[tuple[str, ...], list[int]]:
+    """Group by what the archive has of these columns: one that was added since gets its default."""
+    if not types or not ledger.keeps_more(connection):
+        return {(): list(archive_ids)}
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    kept = select(failures.c.id, failures.c.more).where(among(failures.c.id, archive_ids))
+    for archive_id, more in connection.execute(kept.order_by(failures.c.id)):
+        told = json.loads(more or "{}")
+        groups[tuple(name for name in types if name in told)].append(archive_id)
+    return groups
+
+
+def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Mapping[str, str]) -> str | None:
+    """Insert jobs with these columns beside those of every version; return what the database says against it."""
+    back: dict[Column[Any], ColumnElement[Any]] = {
         jobs.c.id: failures.c.job_id,
         jobs.c.queue_name: failures.c.queue_name,
         jobs.c.class_name: failures.c.class_name,
@@ -139,14 +189,19 @@ def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, 
         jobs.c.created_at: func.coalesce(failures.c.enqueued_at, utcnow()),
         jobs.c.updated_at: func.coalesce(failures.c.updated_at, utcnow()),
     }
-    chosen = [row.id for row in archived if row.job_id not in taken]
-    connection.execute(
-        insert(jobs).from_select(
-            [column.name for column in back],
-            select(*back.values()).where(among(failures.c.id, chosen)).order_by(failures.c.job_id),
-        )
-    )
-    return dict.fromkeys(taken, "a job of that id is there")
+    values = {key.name: value for key, value in back.items()}
+    values |= {name: unpacked(connection, failures.c.more, name, kind) for name, kind in types.items()}
+    try:
+        with connection.begin_nested():
+            connection.execute(
+                insert(table(jobs.name, *map(column, values))).from_select(
+                    list(values),
+                    select(*values.values()).where(among(failures.c.id, archive_ids)).order_by(failures.c.job_id),
+                )
+            )
+    except (IntegrityError, DataError) as error:
+        return mask_secrets(one_line(str(error.orig).partition("\n")[0]))
+    return None
 
 
 def _fail_again(connection: Connection, archive_ids: Collection[int]) -> None:

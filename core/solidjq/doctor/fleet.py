@@ -1,5 +1,6 @@
 """Processes: who is missing while work waits, whose clock or heartbeat does not fit, who is given too little time."""
 
+import re
 import shlex
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywh
 from solidjq.durations import parse_duration
 from solidjq.incidents import find_incidents
 from solidjq.processes import Process, list_processes
+from solidjq.rails_settings import Configured
 from solidjq.samples import boot_id, instant, number, sample_of, told_by
 from solidjq.schema import jobs, pauses, ready, recurring_tasks, scheduled
 
@@ -200,8 +202,12 @@ def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]
             subjects=frozenset(["killed"]),
         )
     for process in living(connection, terms, "Supervisor"):
-        if _is_here(process):
-            yield from judge_grace(process.name, shutdown_timeout(_command_line(process.pid)), *_systemd(process.pid))
+        if process.hostname != socket.gethostname():
+            continue
+        command = _command_line(process.pid)
+        if is_ruby(command) or sample_of(process.metadata).get("boot_id") == boot_id():
+            timeout = shutdown_timeout(command, terms.application)
+            yield from judge_grace(process.name, timeout, *_systemd(process.pid))
 
 
 def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float | None) -> Iterator[Finding]:
@@ -209,14 +215,20 @@ def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float
     if timeout is not None and grace is not None and grace < timeout + GRACE:
         yield Finding(
             f"systemd kills {name} ({unit}) {grace:g} s after SIGTERM; its shutdown timeout is {timeout:g} s",
-            f"set TimeoutStopSec={timeout + GRACE:.0f} or more in {unit}, or shorten --shutdown-timeout",
+            f"set TimeoutStopSec={timeout + GRACE:.0f} or more in {unit}, or shorten the shutdown timeout "
+            "(--shutdown-timeout, config.solid_queue.shutdown_timeout)",
             Severity.WARNING,
             subjects=frozenset([name]),
         )
 
 
-def shutdown_timeout(command: Sequence[str]) -> float | None:
-    """Read the shutdown timeout out of the command line of ``jq work``; None for other programs, which do not tell."""
+def shutdown_timeout(command: Sequence[str], application: Configured | None = None) -> float | None:
+    """Read the shutdown timeout out of the command line of ``jq work``; Solid Queue's own is what its application says.
+
+    None where neither tells.
+    """
+    if is_ruby(command):
+        return None if application is None else application.shutdown_timeout
     if "work" not in command:
         return None
     words = iter(command)
@@ -229,8 +241,12 @@ def shutdown_timeout(command: Sequence[str]) -> float | None:
     return 5.0
 
 
-def _is_here(process: Process) -> bool:
-    return process.hostname == socket.gethostname() and sample_of(process.metadata).get("boot_id") == boot_id()
+def is_ruby(command: Sequence[str]) -> bool:
+    """Tell Solid Queue's own supervisor by the title that it gives itself.
+
+    It tells of no boot id; but no other process of this host has such a title.
+    """
+    return re.match(r"solid-queue-[a-z-]*supervisor\b", "".join(command[:1])) is not None
 
 
 def _command_line(pid: int) -> list[str]:
@@ -358,10 +374,11 @@ CHECKS = (
     Check(
         name="shutdown",
         asks="Processes that were killed while they shut down, and supervisors of this host to which systemd gives "
-        "less than their shutdown timeout and 10 s.",
+        "less than their shutdown timeout and 10 s. What Solid Queue's own supervisors take is known with --rails.",
         why="Each deployment then kills running jobs, which look like crashes. What Kubernetes allows cannot be seen "
         "from here, only what came of it.",
-        fix="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout.",
+        fix="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout (jq work "
+        "--shutdown-timeout, config.solid_queue.shutdown_timeout).",
         looks=everywhere(_find_short_grace),
     ),
     Check(

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select, text
 
-from solidjq import indexes
+from solidjq import indexes, ledger
 from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere
-from solidjq.schema import claimed, failed, jobs, processes, ready, scheduled, semaphores, solid_queue
+from solidjq.schema import claimed, failed, failures, jobs, processes, ready, scheduled, semaphores, solid_queue
 
 HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
 MANY_FAILED = 100_000  # failures; from so many on, finding those of a time without an index takes long
@@ -342,12 +342,20 @@ def _tables_there(connection: Connection, _terms: Terms) -> Iterator[Finding]:
                     "give the column a default, or let it be NULL",
                     Severity.WARNING,
                 )
+    more = ledger.more_columns(connection) if {jobs.name, failures.name} <= there else {}
+    if more and not ledger.keeps_more(connection):
+        yield Finding(
+            f"jq's record has no room for {', '.join(more)} of {jobs.name}: jq discard is refused",
+            "jq init",
+            Severity.NOTE,
+        )
 
 
 CHECKS = (
     Check(
         name="tables",
-        asks="Tables and columns of Solid Queue that are missing, and others that only their owner can fill.",
+        asks="Tables and columns of Solid Queue that are missing, and others that only their owner can fill, or that "
+        "jq's record has no room for.",
         why="What needs them fails: workers, dispatchers, or the application that enqueues.",
         fix="Run Solid Queue's migrations; without Rails: jq init.",
         looks=everywhere(_tables_there),
