@@ -120,6 +120,7 @@ class Connecting(NamedTuple):
 
 _connecting = Connecting()
 _effective: Connecting | None = None  # what was opened, profile and all
+_opened: "list[Database]" = []
 
 
 def remember(connecting: Connecting) -> None:
@@ -197,13 +198,21 @@ def opened(given: str | None, *, create: bool = True) -> "Database":
 
     global _effective  # noqa: PLW0603  (one command line a process)
     _effective = connecting = _completed(given)
-    return open_database(
+    database = open_database(
         _url(connecting),
         create=create,
         namespace=connecting.schema,
         table_prefix=connecting.table_prefix,
         read_only=connecting.read_only,
     )
+    _opened.append(database)
+    return database
+
+
+def close() -> None:
+    """Take leave of the databases: a server is told, and SQLite puts its log away."""
+    while _opened:
+        _opened.pop().close()
 
 
 def alive_threshold(given: float | None, database: str | None, *, acts: bool = False) -> float:
