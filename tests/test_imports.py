@@ -21,6 +21,12 @@ print(*sys.modules, sep="\\n", file=sys.stderr)
 sys.exit(code)
 """
 SLOW = {"sqlalchemy", "psycopg", "pymysql", "rich", "pydantic"}
+# Of each kind of database: what no other needs.
+PARTS = {
+    "sqlite": {"sqlite3", "sqlalchemy.dialects.sqlite"},
+    "postgresql": {"psycopg", "sqlalchemy.dialects.postgresql"},
+    "mysql": {"pymysql", "sqlalchemy.dialects.mysql"},
+}
 
 
 def loaded(*arguments: str, shell: Shell) -> set[str]:
@@ -72,9 +78,11 @@ def test_a_command_loads_no_other(shell: Shell) -> None:
     assert not [name for name in loaded("--help", shell=shell) if name.startswith("solidjq_cli.commands.")]
 
 
-def test_only_the_database_in_use_is_loaded(shell: Shell) -> None:
+@pytest.mark.parametrize("kind", PARTS)
+def test_only_the_database_in_use_is_loaded(kind: str, shell: Shell) -> None:
     modules = loaded("failed", "list", "-o", "json", shell=shell)
-    assert not {"sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.mysql"} & modules
+    assert {name for name, parts in PARTS.items() if parts & modules} == {kind}
+    assert "platformdirs" not in modules  # a database is named
 
 
 def test_every_command_is_listed() -> None:

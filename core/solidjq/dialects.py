@@ -1,12 +1,12 @@
 """What differs between PostgreSQL, MySQL/MariaDB and SQLite. No other file asks which of them it speaks to.
 
-SQLAlchemy's own part for a database is imported only where that database is used: each takes a tenth of a second.
+SQLAlchemy's own part for a database, and its driver, are imported only where that database is used: together they can
+take a tenth of a second.
 """
 
 import json
 import logging
 import re
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -32,6 +32,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     LargeBinary,
+    MetaData,
     QueuePool,
     Row,
     Select,
@@ -57,6 +58,8 @@ from solidjq.text import one_line
 from solidjq.urls import NO_PREPARE
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import psycopg
 
 # Where nobody asked for SQLAlchemy's log, its last resort would print a stack on Ctrl-C in the middle of a statement.
@@ -250,6 +253,7 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
     # would also lock the gaps between rows, and workers would deadlock with enqueuers.
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
     if backend == "postgresql":
+        options["use_native_hstore"] = False  # no column of ours is one; to ask for its type takes two round trips
         arguments: dict[str, Any] = {
             "application_name": name,
             "connect_timeout": CONNECT_TIMEOUT,
@@ -289,6 +293,8 @@ def without_transaction(connection: Connection) -> Connection:
 
 
 def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
+    import sqlite3  # noqa: PLC0415
+
     path = Path(url.database or "").absolute()
 
     def connect() -> sqlite3.Connection:
@@ -330,6 +336,8 @@ def create_sqlite_file(url: URL) -> None:
 
     Raises AccessDeniedError where no file can be made.
     """
+    import sqlite3  # noqa: PLC0415
+
     path = Path(url.database or "").absolute()
     try:
         if path.is_file() and path.stat().st_size:
@@ -466,6 +474,20 @@ def _unquote(quoted: bytes) -> str | bytes | float | None:
     if literal == "NULL":
         return None
     return int(literal) if literal.lstrip("-").isdigit() else float(literal)
+
+
+def never_reuse_ids(metadata: MetaData) -> None:
+    """Make tables on SQLite with AUTOINCREMENT, as Rails does: no id is given out twice.
+
+    Said of a table beforehand it would load SQLAlchemy's part for SQLite, whatever database is in use.
+    """
+
+    @event.listens_for(metadata, "before_create")
+    def _say_so(_metadata: MetaData, connection: Connection, *, tables: Collection[Table], **_: Any) -> None:
+        if connection.dialect.name == "sqlite":
+            for table in tables:
+                if table.autoincrement_column is not None:
+                    table.kwargs["sqlite_autoincrement"] = True
 
 
 # -- indexes ----------------------------------------------------------------------------------------------------------
@@ -642,6 +664,8 @@ _SQLITE_FAULTS = (
 
 def fault_of(error: DBAPIError) -> Fault:
     """Tell what kind of trouble it is, by the server's error code where it gives one."""
+    import sqlite3  # noqa: PLC0415
+
     origin = error.orig
     if isinstance(origin, sqlite3.Error):
         message = str(origin).lower()

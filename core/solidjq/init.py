@@ -38,13 +38,17 @@ def open_database(
     )
     # An empty one is an error: a variable that was not filled must not lead to another queue.
     given = url if url is not None else os.environ.get(ENVIRONMENT)
-    path = urls.default_path()
-    embedded = URL.create("sqlite", database=str(path))
-    found = embedded if given is None else urls.parse_url(given) if isinstance(given, str) else given
+    if given is None:
+        path = urls.default_path()
+        found = URL.create("sqlite", database=str(path))
+        missing = create and not read_only and not path.exists()
+    else:
+        found = urls.parse_url(given) if isinstance(given, str) else given
+        missing = False
     if namespace is not None:
         found = urls.with_schema(found, namespace)
     database = Database(found, name=name, read_only=read_only)
-    if given is None and create and not read_only and not path.exists():
+    if missing:
         initialize(database)
     return database
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import quoted_name
 
-from solidjq.dialects import AnyText, UtcDateTime
+from solidjq.dialects import AnyText, UtcDateTime, never_reuse_ids
 from solidjq.errors import UsageError
 
 DEFAULT_PREFIX = "solid_queue_"
@@ -33,8 +33,10 @@ LONGEST_NAME = 63  # characters of an index's, on PostgreSQL; MySQL takes one mo
 
 solid_queue = MetaData()
 jq = MetaData()
+for each in (solid_queue, jq):
+    never_reuse_ids(each)
 
-# An SQLite key aliases the rowid only if it is INTEGER; AUTOINCREMENT, as in Rails, never gives an id out twice.
+# An SQLite key aliases the rowid only if it is INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 _String = String().with_variant(String(255), "mysql")
 _Boolean = Boolean(create_constraint=False)
@@ -53,7 +55,7 @@ def _priority(*, nullable: bool = False) -> Column[int]:
 
 
 def _table(name: str, *columns: Any) -> Table:
-    return Table(f"{DEFAULT_PREFIX}{name}", solid_queue, _id(), *columns, sqlite_autoincrement=True)
+    return Table(f"{DEFAULT_PREFIX}{name}", solid_queue, _id(), *columns)
 
 
 def _execution(name: str, *columns: Any) -> Table:
@@ -210,7 +212,6 @@ operations = Table(
     _time("created_at"),
     Index("index_jq_operations_on_created_at", "created_at"),
     Index("index_jq_operations_on_plan", "plan"),
-    sqlite_autoincrement=True,
 )
 
 # Failures that left solid_queue_failed_executions through us, with the job as it was. No foreign keys: they outlive it.
@@ -240,7 +241,6 @@ failures = Table(
     Index("index_jq_failures_on_job_id", "job_id"),
     Index("index_jq_failures_on_active_job_id", "active_job_id"),
     Index("index_jq_failures_on_operation_id", "operation_id"),
-    sqlite_autoincrement=True,
 )
 
 # Every death of a process with a job in its hands, counted once: what limits retries, whoever wrote the failure.
@@ -282,7 +282,6 @@ deaths = Table(
     Column("signal", Integer),
     Column("evidence", AnyText),  # JSON: see deaths.py
     Index("index_jq_deaths_on_noticed_at", "noticed_at"),
-    sqlite_autoincrement=True,
 )
 
 LEDGER = (operations, failures, crashes, deaths)  # what grows; the migrations stay
@@ -309,6 +308,8 @@ def use_prefix(prefix: str) -> None:
         raise UsageError(
             f"{prefix!r} cannot be the prefix of tables: 1 to {MOST_PREFIX} letters, digits and _, no digit first"
         )
+    if prefix == _prefix:
+        return
     for table in solid_queue.sorted_tables:
         table.name = table.fullname = quoted_name(prefix + table.name.removeprefix(_prefix), None)
         for index in table.indexes:

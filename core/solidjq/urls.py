@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from platformdirs import user_state_path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -130,6 +129,8 @@ EXAMPLES = "postgresql://user@host/name, mysql://user@host/name or sqlite:path/t
 
 def default_path() -> Path:
     """Where the embedded queue lives when no database is named: the user's state folder."""
+    from platformdirs import user_state_path  # noqa: PLC0415  (not where a database is named)
+
     return user_state_path("solidjq") / "queue.sqlite3"
 
 
