@@ -18,7 +18,7 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 def mask_secrets(text: str) -> str:
     """Replace passwords in URLs and in ``password=`` pairs by ``***``. Takes time in proportion to the text."""
     masked = _WORD.sub(lambda word: _mask_url(word[0]), text) if "://" in text else text
-    return _KEYWORD.sub(rf"\g<before>{MASK}", masked)
+    return _KEYWORD.sub(rf"\g<before>{MASK}", masked) if "=" in masked else masked
 
 
 def mask_argument(argument: str) -> str:

@@ -1,6 +1,7 @@
 """``jq failed list`` and ``jq failed show``."""
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,8 +69,9 @@ def list_failed(
     from solidjq.failures import count_failures, list_failures
 
     opened = config.opened(database)
+    compares = since is not None or until is not None
     chosen = selection.make_filter(
-        opened.now(),
+        opened.now() if compares else datetime.now(UTC),  # the database's clock takes a transaction
         pruned=pruned,
         exited=exited,
         missing=missing,
