@@ -897,6 +897,7 @@ def test_a_retry_leaves_what_solid_queues_own_leaves(left: Database, kind: str) 
             "failed_at": failure["created_at"],
             "operation_id": operation["id"],
             "restored_by": None,
+            "more": None,
             **{
                 key: by_id[failure["job_id"]][key]
                 for key in ("arguments", "priority", "concurrency_key", "scheduled_at", "updated_at")
