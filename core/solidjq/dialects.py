@@ -553,6 +553,11 @@ def notify(connection: Connection, channel: str) -> None:
         connection.exec_driver_sql(f"NOTIFY {channel}")
 
 
+def notifying(channel: str) -> ColumnElement[Any]:
+    """Do the same as a part of a statement, where the database can change several tables in one."""
+    return func.pg_notify(channel, "")
+
+
 def notifications(connection: Connection, channel: str) -> Iterator[None]:
     """Yield once when listening, then whenever word has come on the channel.
 
@@ -810,6 +815,8 @@ def execute_hot(connection: Connection, build: Callable[[], Executable], /, **va
             statement = statement.replace(_place_of(name), str(value)[1:-1] or "NULL")
         elif isinstance(value, int):
             statement = statement.replace(_place_of(name), str(value))
+        elif isinstance(value, datetime):
+            values[name] = _writer(UtcDateTime(), connection.dialect)(value)
     values = {**compiled.params, **values}
     order = compiled.positiontup
     start = time.monotonic()

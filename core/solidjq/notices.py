@@ -5,8 +5,9 @@ and no more. ``enqueue`` sends it; with the trigger of ``jq init --notify`` ever
 """
 
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
 from solidjq import dialects
 from solidjq.database import Database
@@ -20,6 +21,11 @@ TRIGGER = "jq_notify"
 def send(connection: Connection) -> None:
     """Tell, once this transaction is committed, that jobs are ready."""
     dialects.notify(connection, CHANNEL)
+
+
+def sending() -> ColumnElement[Any]:
+    """Do the same as a part of a statement (see ``dialects.writes_in_with``)."""
+    return dialects.notifying(CHANNEL)
 
 
 def listen(database: Database) -> Iterator[None]:
