@@ -60,3 +60,10 @@ def test_what_cannot_be_written_is_told() -> None:
         )
     assert done.returncode == 120
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error(shell: Shell, closed: str) -> None:
+    program = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "solidjq_cli", "--database", shell.url]
+    assert subprocess.run([*program, "failed", "list", "--limit", "1"], check=False).returncode == 0
+    assert subprocess.run([*program, "jobs", "show", "1"], check=False).returncode == 4

@@ -19,6 +19,9 @@ def main() -> int:
     """Run the command line; return its exit code."""
     # Imports and big results make many objects and next to no garbage: a short command, of 70,000 objects, never looks.
     gc.set_threshold(100_000, 20, 20)
+    # Where one was closed (>&-), what is written goes nowhere, and no file that is opened takes its place.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # text that the terminal's encoding lacks must not end in a stack trace
@@ -58,9 +61,8 @@ def program() -> int:
         if status is None or "solidjq.runtime" in sys.modules:  # with jobs loaded, whose files may still be open
             return
         try:
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
         except (OSError, ValueError):  # Python will meet it, too, and say so
             return
         os._exit(status)
