@@ -21,7 +21,7 @@ from solidjq.samples import sample_of
 from solidjq.states import State
 from solidjq.urls import spelled
 from support import PATIENCE, Shell, add_jobs, rows, until
-from test_runtime import Runtime, kill
+from test_runtime import Runtime, freeze, kill
 
 # What the processes do does not depend on the database; that it is written down is tested on all of them first.
 ON_TWO = pytest.mark.parametrize("kind", ["sqlite", "postgresql"], indirect=True)
@@ -119,7 +119,7 @@ def test_a_stopped_worker_is_hung(runtime: Runtime) -> None:
     runtime.start("--threads", "1")
     pid = runtime.running("a")
     until(lambda: sample(runtime.database, "Worker").get("jobs"), "a beat tells of the job")
-    kill(pid, signal.SIGSTOP)
+    freeze(runtime.database, pid)
     until(lambda: list(pruning.prune(runtime.database, 1.0)), "it is pruned")
     incident = the_incident(runtime.database)
     assert (incident.finding.cause, incident.finding.confidence) == (Cause.HUNG, Confidence.CERTAIN)
@@ -181,7 +181,7 @@ def test_killed_by_its_own_supervisor(runtime: Runtime) -> None:
     """A job that holds the interpreter keeps its worker from stopping; its supervisor kills it and releases the job."""
     (job_id,) = add_jobs(runtime.database, NewJob(class_name="hold", args=["a"]))
     runtime.start("--threads", "1", "--shutdown-timeout", "0.1")
-    kill(runtime.running("a"), signal.SIGSTOP)
+    freeze(runtime.database, runtime.running("a"))
     code, _ = runtime.stop()
     assert code == 0
     assert runtime.state(job_id) is State.READY

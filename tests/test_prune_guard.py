@@ -15,7 +15,6 @@ from sqlalchemy import update
 from sqlalchemy.engine import URL
 
 from solidjq import Database, dialects, processes, prune_guard, pruning, schema
-from solidjq.errors import ConflictError
 from solidjq.failures import Death
 from solidjq.processes import list_processes
 from solidjq.prune_guard import NOBODY, Doubts, Seen, compare, judge
@@ -24,7 +23,7 @@ from solidjq.urls import spelled
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
 from test_deaths import all_silent
 from test_pruning import silence
-from test_runtime import ON_SQLITE, Runtime, held, kill
+from test_runtime import ON_SQLITE, Runtime, freeze, held, kill
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 THRESHOLD = timedelta(minutes=5)
@@ -415,7 +414,7 @@ def test_a_tree_that_was_frozen_prunes_nothing_of_itself(runtime: Runtime, first
     tree = tree_of(runtime)
     pids = list(tree.values())
     supervisor = tree.pop("Supervisor(spawn)")
-    freeze(database, (supervisor, *tree.values()))
+    freeze(database, supervisor, *tree.values())
     frozen = {row["id"] for row in rows(database, schema.processes)} - {dead}
     until(lambda: silent_ids(database, threshold) >= frozen, "the whole tree is silent")
     groups: list[Collection[int]] = [[supervisor], tree.values()]
@@ -433,19 +432,6 @@ def test_a_tree_that_was_frozen_prunes_nothing_of_itself(runtime: Runtime, first
     code, log = runtime.stop()
     assert code == 0
     assert [line for line in log.splitlines() if ": pruned" in line and "dead: pruned" not in line] == []
-
-
-def freeze(database: Database, pids: Collection[int]) -> None:
-    """Stop these processes, none of them in the middle of a transaction that would keep the others from beating."""
-    while True:
-        for pid in pids:
-            kill(pid, signal.SIGSTOP)
-        try:
-            with database.write():
-                return
-        except ConflictError:
-            for pid in pids:
-                kill(pid, signal.SIGCONT)
 
 
 def silent_ids(database: Database, threshold: float) -> set[int]:

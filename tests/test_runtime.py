@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from solidjq import Database, NewJob, processes, pruning
+from solidjq.errors import ConflictError
 from solidjq.failures import Death, ErrorInfo, parse_error
 from solidjq.processes import Process
 from solidjq.runtime.hands import Hands, not_begun
@@ -114,6 +115,20 @@ class Runtime:
 def kill(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def freeze(database: Database, *pids: int) -> None:
+    """Stop these processes, none of them in a transaction whose locks would keep the others from beating or pruning."""
+    while True:
+        for pid in pids:
+            kill(pid, signal.SIGSTOP)
+        try:
+            with database.write() as connection:
+                connection.execute(select(process_table.c.id).with_for_update(nowait=True)).all()
+                return
+        except ConflictError:
+            for pid in pids:
+                kill(pid, signal.SIGCONT)
 
 
 def is_running(pid: int) -> bool:
@@ -274,7 +289,7 @@ def test_a_hung_worker_does_not_keep_the_supervisor(runtime: Runtime) -> None:
     (job_id,) = add_jobs(runtime.database, held("long"))
     runtime.start("--shutdown-timeout", "0")
     pid = runtime.running("long")
-    kill(pid, signal.SIGSTOP)
+    freeze(runtime.database, pid)
     runtime.signal(signal.SIGQUIT)
     code, _ = runtime.ended()
     assert code == 0
@@ -473,7 +488,7 @@ def test_a_worker_pruned_while_frozen_stops_and_ends_nothing(runtime: Runtime) -
     (job_id,) = add_jobs(runtime.database, held("frozen"))
     runtime.start("--threads", "1")
     pid = runtime.running("frozen")
-    kill(pid, signal.SIGSTOP)
+    freeze(runtime.database, pid)
     worker = runtime.worker()
     silence(runtime.database, worker.id, 1000)
     (pruned,) = pruning.prune(runtime.database, 300)
@@ -491,7 +506,7 @@ def test_a_supervisor_kills_the_frozen_child_that_it_prunes(runtime: Runtime) ->
     (job_id,) = add_jobs(runtime.database, held("frozen"))
     runtime.start("--threads", "1", heartbeat=0.2, threshold=1.5)
     pid = runtime.running("frozen")
-    kill(pid, signal.SIGSTOP)
+    freeze(runtime.database, pid)
     runtime.wait_for(job_id, State.FAILED)
     assert runtime.error(job_id).death is Death.PRUNED
     until(lambda: not is_running(pid), "the frozen worker is dead")
