@@ -177,7 +177,7 @@ def send(url: str, gaps: Iterator[float]) -> None:
     with _ready(url) as database:
         for gap in gaps:
             time.sleep(gap)
-            database.transact(enqueue, [NewJob(class_name="BenchJob", args=[time.time()])])
+            queue.enqueue_alone(database, NewJob(class_name="BenchJob", args=[time.time()]))
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

@@ -163,6 +163,15 @@ def database(queue_url: URL) -> Iterator[Database]:
 
 
 @pytest.fixture
+def own(empty_url: URL) -> Iterator[Database]:
+    """A queue of the test's own, whose tables it may alter."""
+    opened = Database(empty_url)
+    initialize(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def shell(queue_url: URL, tmp_path: Path) -> Shell:
     """Run ``jq`` as a program on this test's database."""
     return Shell(spelled(queue_url), tmp_path)

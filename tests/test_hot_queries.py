@@ -214,6 +214,21 @@ def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) 
     assert not [plan for plan in plans if "on_finished_at" in plan]
 
 
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_job_that_is_due_is_enqueued_in_one_round_trip(database: Database) -> None:
+    with recorded() as sent:
+        queue.enqueue_alone(database, *plain_jobs(1))
+    assert len(sent) == 1
+    observer = Database(database.url)
+    with observer.read() as connection:
+        last = connection.scalars(
+            text("SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+        ).all()
+    observer.close()
+    assert last
+    assert not [query for query in last if not query.startswith("WITH job AS")]  # no COMMIT of its own
+
+
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # the others plan each time anew
 def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(database: Database) -> None:
     process = add_process(database)

@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, endings, processes, queue
+from solidjq.activejob import Call, call_of
 from solidjq.concurrency import Limit
 from solidjq.dialects import ago
 from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
@@ -96,6 +97,35 @@ def test_what_is_enqueued_together_is_written_like_what_is_enqueued_alone(databa
         "concurrency_key": None,
         "payload": None,
     }
+
+
+def test_a_job_is_enqueued_alone_as_in_a_transaction(database: Database) -> None:
+    kinds = [
+        NewJob(class_name="ReportJob", args=[42], kwargs={"a": "ü\x00"}, queue_name="mailers", priority=-7),
+        NewJob(class_name="ReportJob", delay=3600),
+        NewJob(class_name="ReportJob", at=datetime(2030, 1, 1, tzinfo=UTC)),
+        limited(1),
+        limited(1),
+    ]
+    before = database.now()
+    ids = [queue.enqueue_alone(database, new) for new in kinds]
+    expected = [State.READY, State.SCHEDULED, State.SCHEDULED, State.READY, State.BLOCKED]
+    assert list(state_of_each(database).items()) == list(zip(ids, expected, strict=True))
+    first, *_ = rows(database, jobs)
+    assert before <= first["created_at"] == first["updated_at"] == first["scheduled_at"] <= database.now()
+    assert rows(database, ready)[0]["created_at"] >= before
+    payload = json.loads(first["arguments"])
+    assert (payload["job_id"], payload["job_class"]) == (first["active_job_id"], "ReportJob")
+    assert call_of(first["arguments"]) == Call([42], {"a": "ü\x00"})
+
+    database.transact(queue.discard, ids)
+    again = [add_jobs(database, new)[0] for new in kinds]
+    assert list(state_of_each(database).values()) == expected
+    kept = ("queue_name", "class_name", "priority", "concurrency_key", "finished_at")
+    (other, *_) = rows(database, jobs)
+    assert other["id"] == again[0]
+    assert [other[name] for name in kept] == [first[name] for name in kept]
+    assert payload.keys() == json.loads(other["arguments"]).keys()
 
 
 def test_enqueue_joins_the_callers_transaction(database: Database) -> None:

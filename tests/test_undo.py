@@ -1,11 +1,9 @@
 """An undo restores what nobody has claimed yet, exactly, and says of the rest why not."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, delete, text, update
-from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, endings, queue, undoing
 from solidjq.concurrency import Limit
@@ -168,15 +166,6 @@ TYPES = {
     "raw": ("{raw}", b"\x00\xff'\\"),
     "{q}Odd Name{q}": ("integer", -7),
 }
-
-
-@pytest.fixture
-def own(empty_url: URL) -> Iterator[Database]:
-    """A queue of one's own, to be altered."""
-    database = Database(empty_url)
-    initialize(database)
-    yield database
-    database.close()
 
 
 def add_columns(database: Database, types: dict[str, str]) -> None:

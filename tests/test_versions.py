@@ -1,10 +1,7 @@
 """Schemas of other versions: what works with each, and what is said where it does not."""
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import create_engine, inspect
-from sqlalchemy.engine import URL
 
 from solidjq import Database, doctor, endings, pruning
 from solidjq.doctor import Terms
@@ -19,15 +16,6 @@ from test_init import make_older
 from test_pruning import silence
 
 NAME_INDEX = "index_solid_queue_processes_on_name_and_supervisor_id"
-
-
-@pytest.fixture
-def own(empty_url: URL) -> Iterator[Database]:
-    """A queue of one's own, to be altered."""
-    database = Database(empty_url)
-    initialize(database)
-    yield database
-    database.close()
 
 
 def tables(database: Database) -> list[str]:

@@ -815,8 +815,6 @@ def execute_hot(connection: Connection, build: Callable[[], Executable], /, **va
             statement = statement.replace(_place_of(name), str(value)[1:-1] or "NULL")
         elif isinstance(value, int):
             statement = statement.replace(_place_of(name), str(value))
-        elif isinstance(value, datetime):
-            values[name] = _writer(UtcDateTime(), connection.dialect)(value)
     values = {**compiled.params, **values}
     order = compiled.positiontup
     start = time.monotonic()

@@ -8,7 +8,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -81,6 +81,11 @@ class NewJob:
     concurrency_key: str | None = None
     limit: Limit | None = None  # required with a concurrency_key
 
+    @property
+    def at_once(self) -> bool:
+        """Whether it is ready as soon as it is there: due whatever the clock says, and under no limit."""
+        return self.at is None and not self.delay and (self.concurrency_key is None or self.limit is None)
+
     def due_at(self, now: datetime) -> datetime:
         """Return when the job is due; ``now`` if that is not in the future."""
         due_at = self.at if self.at is not None else now + timedelta(seconds=self.delay or 0)
@@ -92,6 +97,9 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
 
     Raises ArgumentsError, before anything is inserted, if one of them has an argument that Active Job has no form for.
     """
+    new_jobs = list(new_jobs)
+    if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
+        return [_enqueue_ready(partial(execute_hot, connection), new_jobs[0])]
     now = clock(connection)
     rows: list[dict[str, Any]] = []
     due: list[str] = []
@@ -109,8 +117,6 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
             due.append(active_job_id)
     if not rows:
         return []
-    if len(due) == len(rows) == 1 and writes_in_with(connection):
-        return [execute_hot(connection, _enqueue_one, **rows[0])[0].id]
     ids = _insert_jobs(connection, rows)
     for batch in in_batches([ids[key] for key in due]):
         make_ready(connection, batch)
@@ -121,6 +127,25 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     if due or limited:
         notices.send(connection)
     return [ids[row["active_job_id"]] for row in rows]
+
+
+def enqueue_alone(database: Database, new: NewJob) -> int:
+    """Enqueue one job in a transaction of its own, which is one round trip where the database can; return its id.
+
+    Raises ArgumentsError likewise.
+    """
+    if new.at_once and database.writes_in_with:
+        return _enqueue_ready(database.execute, new)
+    (job_id,) = database.transact(enqueue, [new])
+    return job_id
+
+
+def _enqueue_ready(execute: Callable[..., Sequence[Row[Any]]], new: NewJob) -> int:
+    # To ask for the database's clock would be a round trip. It gives the row its times all the same; those in the
+    # payload decide nothing, and are of the enqueuer's host in Rails too.
+    row = _row(new, str(uuid.uuid4()), now := datetime.now(UTC), now)
+    job_id: int = execute(_ready_at_once, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
+    return job_id
 
 
 def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -136,10 +161,14 @@ def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> d
     return ids
 
 
-def _enqueue_one() -> Select[Any]:
-    """Insert a job and its ready row, and send word of it: all that an idle worker waits for in one round trip."""
-    names = [column.name for column in jobs.c if column.name not in {"id", "finished_at"}]
-    values = {name: bindparam(name, type_=jobs.c[name].type) for name in names}
+_SERVER_TIMES = {"scheduled_at", "created_at", "updated_at"}
+
+
+def _ready_at_once() -> Select[Any]:
+    """Insert a job and its ready row, and send word of it: all that an idle worker waits for."""
+    names = {column.name for column in jobs.c} - _SERVER_TIMES - {"id", "finished_at"}
+    values: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in sorted(names)}
+    values.update(dict.fromkeys(_SERVER_TIMES, utcnow()))
     job = insert(jobs).values(values).returning(jobs.c.id, jobs.c.queue_name, jobs.c.priority).cte("job")
     rows = insert(ready).from_select(
         ["job_id", "queue_name", "priority", "created_at"], select(job.c.id, job.c.queue_name, job.c.priority, utcnow())

@@ -13,7 +13,7 @@ from solidjq.database import Database
 from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
 from solidjq.init import open_database
 from solidjq.policy import settings
-from solidjq.queue import NewJob, enqueue
+from solidjq.queue import NewJob, enqueue_alone
 from solidjq.text import one_line
 
 P = ParamSpec("P")
@@ -77,8 +77,7 @@ class Job(Generic[P, R]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Enqueue one call in the database that JQ_DATABASE_URL names, else the embedded one. Returns the job's id."""
-        (job_id,) = _default_database().transact(enqueue, [self.new(*args, **kwargs)])
-        return job_id
+        return enqueue_alone(_default_database(), self.new(*args, **kwargs))
 
 
 @overload
