@@ -15,7 +15,7 @@ from solidjq.dialects import ago
 from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
 from solidjq.schema import blocked, claimed, jobs, ready, scheduled, semaphores
 from solidjq.states import State
-from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
+from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, take_turn
 
 ONE = Limit(1)
 
@@ -251,6 +251,47 @@ def test_paused_queues_are_left_out(database: Database, patterns: list[str]) -> 
     assert [c.queue_name for c in database.transact(queue.claim, process, patterns, 10)] == ["other"]
     assert database.transact(queue.resume, "mailers")
     assert [c.queue_name for c in database.transact(queue.claim, process, patterns, 10)] == ["mailers"]
+
+
+@pytest.mark.parametrize("paused", [None, "mail_in", "other"])
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["*"], ["high", "mail_in", "mail_out", "other"]),
+        (["mail*", "high"], ["mail_in", "mail_out", "high"]),
+        (["other", "mail_in"], ["other", "mail_in"]),
+        (["nothing*"], []),
+    ],
+)
+def test_a_workers_turn_takes_from_the_same_queues(
+    database: Database, patterns: list[str], expected: list[str], paused: str | None
+) -> None:
+    process = add_process(database)
+    (over,) = add_jobs(database, *plain_jobs(1))
+    (claim,) = claim_all(database, process)
+    add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("high", "mail_in", "mail_out", "other")))
+    if paused is not None:
+        database.transact(queue.pause, paused)
+    claims = take_turn(database, process, [claim.id], patterns, 10)
+    assert [each.queue_name for each in claims] == [name for name in expected if name != paused]
+    found = state_of_each(database)
+    assert found.pop(over) == State.FINISHED
+    assert [job_id for job_id, state in found.items() if state == State.CLAIMED] == sorted(c.job_id for c in claims)
+
+
+@pytest.mark.parametrize("patterns", [["*"], ["mail*"], ["other", "mail*"], ["other", "mailers"]])
+def test_neither_a_prefix_nor_a_paused_queue_needs_a_transaction_for_a_turn(
+    database: Database, patterns: list[str]
+) -> None:
+    add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("mailers", "other")))
+    database.transact(queue.pause, "other")
+    claims = queue.exchange(database, add_process(database), [], patterns, 10)
+    if database.writes_in_with:
+        assert claims is not None
+        assert [claim.queue_name for claim in claims] == ["mailers"]
+    else:
+        assert claims is None
+        assert State.CLAIMED not in state_of_each(database).values()
 
 
 def test_pause_and_resume_tell_whether_they_changed_anything(database: Database) -> None:

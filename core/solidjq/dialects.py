@@ -934,10 +934,15 @@ def distinct_values(connection: Connection, column: ColumnElement[str]) -> list[
     """Return the distinct values of a column that leads an index, reading a few entries a value instead of all rows."""
     if connection.dialect.name == "mysql":  # its own optimizer does that
         return list(connection.scalars(select(column).distinct().order_by(column)))
+    return list(connection.scalars(leaping(column)))
+
+
+def leaping(column: ColumnElement[str]) -> Select[tuple[str]]:
+    """Select the same on PostgreSQL and SQLite: from each value the index leads to the next one."""
     values = select(func.min(column).label("value")).cte("distinct_values", recursive=True)
     following = select(func.min(column)).where(column > values.c.value).scalar_subquery()
     values = values.union_all(select(following).where(values.c.value.is_not(None)))
-    return list(connection.scalars(select(values.c.value).where(values.c.value.is_not(None)).order_by(values.c.value)))
+    return select(values.c.value).where(values.c.value.is_not(None)).order_by(values.c.value)
 
 
 def inserted_id(result: CursorResult[Any]) -> int:

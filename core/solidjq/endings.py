@@ -55,10 +55,11 @@ def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Li
             finished += _give_back(connection, execute_hot(connection, _finishing, job_ids=ended), limits)
         else:
             ended = [row.job_id for row in execute_hot(connection, _locking, claim_ids=batch)]
-            execute_hot(connection, _finishing_untold, job_ids=ended)
-            execute_hot(connection, _deleting, claim_ids=batch)
-            give_back(connection, ended, limits)
-            finished += ended
+            if ended:
+                execute_hot(connection, _finishing_untold, job_ids=ended)
+                execute_hot(connection, _deleting, claim_ids=batch)
+                give_back(connection, ended, limits)
+                finished += ended
     return finished
 
 

@@ -52,6 +52,7 @@ from solidjq.dialects import (
     given,
     insert_if_absent,
     insert_many,
+    leaping,
     returns_changed,
     utcnow,
     writes_in_with,
@@ -334,8 +335,8 @@ def exchange(
 ) -> list[Claim] | None:
     """Finish claims of jobs that hold no slot, and claim up to ``limit`` others, in one round trip.
 
-    None where the database has no such statement, or the queues need another look (a prefix, or one is paused): then
-    this has done nothing, or no claim is left of those to be finished, and the others are to be claimed as ever.
+    Queues that are named take one round trip each, and prefixes one more. None where the database has no such
+    statement, or no queue that a prefix fits has a job: what of it is undone then is to be done as ever.
     Raises ProcessGoneError likewise.
     """
     if not database.writes_in_with:
@@ -346,12 +347,17 @@ def exchange(
 def _claim_in_one(
     execute: Callable[..., Sequence[Row[Any]]], process_id: int, queues: Sequence[str], limit: int, **finish: list[int]
 ) -> list[Claim] | None:
-    """Claim in one statement, or one for each queue that is named; the first one also finishes what is given."""
+    """Claim in one statement, or one for each queue; the first one also finishes what is given."""
     if "*" in queues:
         build: Callable[[], Executable] = _finish_and_claim if finish else _claim_from_all
-        return _read(process_id, execute(build, process_id=process_id, most=limit, **finish))
+        at_once = _read(process_id, execute(build, process_id=process_id, most=limit, **finish))
+        if at_once is not None:
+            return at_once
+        queues, finish = ALL_QUEUES, {}  # one is paused: what that leaves out must not hide the rest
     if any(name.endswith("*") for name in queues):
-        return None
+        queues = select_queues(queues, [row.value for row in execute(_queues_with_jobs)])
+        if not queues:
+            return None
     claims: list[Claim] = []
     for name in dict.fromkeys(queues):
         build = _finish_and_claim_from_queue if finish else _claim_from_queue
@@ -388,6 +394,10 @@ def _candidates() -> Select[Any]:
 
 def _candidates_of_queue() -> Select[Any]:
     return _candidates().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
+
+
+def _queues_with_jobs() -> Select[Any]:
+    return leaping(ready.c.queue_name)
 
 
 def _claiming() -> Insert:
