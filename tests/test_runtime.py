@@ -109,7 +109,7 @@ class Runtime:
                 if process.pid != 4242:  # support.add_process
                     kill(process.pid, signal.SIGKILL)
         if supervisor is not None and running:  # its children hold the pipe too
-            supervisor.communicate()
+            print(*supervisor.communicate(), sep="\n")  # pytest shows it where the test failed
 
 
 def kill(pid: int, number: signal.Signals) -> None:
