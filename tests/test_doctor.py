@@ -575,7 +575,7 @@ def drop_index(database: Database, name: str, table: str) -> None:
 
 
 @pytest.fixture
-def own(empty_url: URL) -> Any:
+def bare(empty_url: URL) -> Any:
     """A database with Solid Queue's tables, to be altered."""
     database = Database(empty_url)
     database.transact(schema.solid_queue.create_all)
@@ -583,55 +583,55 @@ def own(empty_url: URL) -> Any:
     database.close()
 
 
-def test_missing_indexes_are_found_and_made(own: Database) -> None:
-    assert findings(own, "indexes") == []
-    drop_index(own, "index_solid_queue_poll_by_queue", "solid_queue_ready_executions")
-    drop_index(own, "index_solid_queue_semaphores_on_key", "solid_queue_semaphores")
-    unique, poll = sorted(findings(own, "indexes"), key=lambda finding: finding.severity)
+def test_missing_indexes_are_found_and_made(bare: Database) -> None:
+    assert findings(bare, "indexes") == []
+    drop_index(bare, "index_solid_queue_poll_by_queue", "solid_queue_ready_executions")
+    drop_index(bare, "index_solid_queue_semaphores_on_key", "solid_queue_semaphores")
+    unique, poll = sorted(findings(bare, "indexes"), key=lambda finding: finding.severity)
     assert (poll.severity, unique.severity) == (Severity.WARNING, Severity.ERROR)
     assert "solid_queue_ready_executions (queue_name, priority, job_id)" in poll.what
-    made = {index.name for index in indexes.create_missing(own)}
+    made = {index.name for index in indexes.create_missing(bare)}
     ours = {index.name for index in indexes.ours()}
     assert made == ours | {"index_solid_queue_poll_by_queue", "index_solid_queue_semaphores_on_key"}
-    assert findings(own, "indexes") == []
-    assert list(indexes.create_missing(own)) == []
-    engine = create_engine(own.url)
+    assert findings(bare, "indexes") == []
+    assert list(indexes.create_missing(bare)) == []
+    engine = create_engine(bare.url)
     there = {index["name"]: index for index in inspect(engine).get_indexes("solid_queue_semaphores")}
     engine.dispose()
     assert there["index_solid_queue_semaphores_on_key"]["unique"]
 
 
-def test_an_index_of_another_name_will_do(own: Database) -> None:
-    drop_index(own, "index_solid_queue_poll_all", "solid_queue_ready_executions")
-    execute(own.url, "CREATE INDEX mine ON solid_queue_ready_executions (priority, job_id, created_at)")
-    assert findings(own, "indexes") == []
-    drop_index(own, "mine", "solid_queue_ready_executions")
-    execute(own.url, "CREATE INDEX index_solid_queue_poll_all ON solid_queue_ready_executions (job_id, priority)")
-    assert len(findings(own, "indexes")) == 1
-    names = {index.name for index in indexes.create_missing(own)}
+def test_an_index_of_another_name_will_do(bare: Database) -> None:
+    drop_index(bare, "index_solid_queue_poll_all", "solid_queue_ready_executions")
+    execute(bare.url, "CREATE INDEX mine ON solid_queue_ready_executions (priority, job_id, created_at)")
+    assert findings(bare, "indexes") == []
+    drop_index(bare, "mine", "solid_queue_ready_executions")
+    execute(bare.url, "CREATE INDEX index_solid_queue_poll_all ON solid_queue_ready_executions (job_id, priority)")
+    assert len(findings(bare, "indexes")) == 1
+    names = {index.name for index in indexes.create_missing(bare)}
     assert "jq_index_solid_queue_poll_all" in names  # what is there keeps its name
-    assert findings(own, "indexes") == []
+    assert findings(bare, "indexes") == []
 
 
 @ON_POSTGRESQL
-def test_an_unfinished_index_is_made_again(own: Database) -> None:
+def test_an_unfinished_index_is_made_again(bare: Database) -> None:
     """A CREATE INDEX CONCURRENTLY that fails leaves an index that serves nobody."""
     name, table = "index_solid_queue_semaphores_on_key", "solid_queue_semaphores"
-    drop_index(own, name, table)
+    drop_index(bare, name, table)
     row = {"key": "twice", "value": 1, "expires_at": utcnow(), "created_at": utcnow(), "updated_at": utcnow()}
-    change(own, insert(semaphores).values(row), insert(semaphores).values(row))
+    change(bare, insert(semaphores).values(row), insert(semaphores).values(row))
     with pytest.raises(Exception, match="could not create unique index"):
-        list(indexes.create_missing(own))
-    assert len(findings(own, "indexes")) == 1
-    change(own, delete(semaphores))
-    assert {index.name for index in indexes.create_missing(own)} >= {name}
-    assert findings(own, "indexes") == []
+        list(indexes.create_missing(bare))
+    assert len(findings(bare, "indexes")) == 1
+    change(bare, delete(semaphores))
+    assert {index.name for index in indexes.create_missing(bare)} >= {name}
+    assert findings(bare, "indexes") == []
 
 
 @ON_SERVERS
-def test_one_at_a_time(own: Database) -> None:
-    other = Database(own.url)
-    first = indexes.create_missing(own)
+def test_one_at_a_time(bare: Database) -> None:
+    other = Database(bare.url)
+    first = indexes.create_missing(bare)
     next(first)
     with pytest.raises(ConflictError):
         list(indexes.create_missing(other))
@@ -641,12 +641,12 @@ def test_one_at_a_time(own: Database) -> None:
 
 
 @ON_POSTGRESQL
-def test_workers_go_on_while_an_index_is_made(own: Database) -> None:
+def test_workers_go_on_while_an_index_is_made(bare: Database) -> None:
     """A writer that is not done yet would block a plain CREATE INDEX, and it everybody else."""
-    drop_index(own, "index_solid_queue_poll_all", "solid_queue_ready_executions")
+    drop_index(bare, "index_solid_queue_poll_all", "solid_queue_ready_executions")
     statements: list[str] = []
-    event.listen(own._reader, "before_cursor_execute", lambda *told: statements.append(told[2]))
-    list(indexes.create_missing(own))
+    event.listen(bare._reader, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    list(indexes.create_missing(bare))
     made = [statement for statement in statements if statement.startswith("CREATE")]
     assert made
     assert all(" CONCURRENTLY " in statement for statement in made)
@@ -734,10 +734,10 @@ def test_a_slow_check_on_mariadb_is_skipped(database: Database) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
-def test_another_engine(own: Database) -> None:
-    assert findings(own, "engine") == []
-    execute(own.url, "ALTER TABLE solid_queue_pauses ENGINE=MyISAM")
-    (found,) = findings(own, "engine")
+def test_another_engine(bare: Database) -> None:
+    assert findings(bare, "engine") == []
+    execute(bare.url, "ALTER TABLE solid_queue_pauses ENGINE=MyISAM")
+    (found,) = findings(bare, "engine")
     assert "solid_queue_pauses" in found.what
 
 

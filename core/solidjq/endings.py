@@ -50,16 +50,17 @@ def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Li
         return _give_back(connection, execute_hot(connection, _finish_in_one, claim_ids=list(claim_ids)), limits)
     finished: list[int] = []
     for batch in in_batches(claim_ids):
-        if returns_changed(connection):
-            ended = [row.job_id for row in execute_hot(connection, _ending, claim_ids=batch)]
+        told = returns_changed(connection)
+        ended = [row.job_id for row in execute_hot(connection, _ending if told else _locking, claim_ids=batch)]
+        if not ended:
+            continue
+        if told:
             finished += _give_back(connection, execute_hot(connection, _finishing, job_ids=ended), limits)
         else:
-            ended = [row.job_id for row in execute_hot(connection, _locking, claim_ids=batch)]
-            if ended:
-                execute_hot(connection, _finishing_untold, job_ids=ended)
-                execute_hot(connection, _deleting, claim_ids=batch)
-                give_back(connection, ended, limits)
-                finished += ended
+            execute_hot(connection, _finishing_untold, job_ids=ended)
+            execute_hot(connection, _deleting, claim_ids=batch)
+            give_back(connection, ended, limits)
+            finished += ended
     return finished
 
 

@@ -350,9 +350,9 @@ def _claim_in_one(
     """Claim in one statement, or one for each queue; the first one also finishes what is given."""
     if "*" in queues:
         build: Callable[[], Executable] = _finish_and_claim if finish else _claim_from_all
-        at_once = _read(process_id, execute(build, process_id=process_id, most=limit, **finish))
-        if at_once is not None:
-            return at_once
+        of_all = _read(process_id, execute(build, process_id=process_id, most=limit, **finish))
+        if of_all is not None:
+            return of_all
         queues, finish = ALL_QUEUES, {}  # one is paused: what that leaves out must not hide the rest
     if any(name.endswith("*") for name in queues):
         queues = select_queues(queues, [row.value for row in execute(_queues_with_jobs)])
