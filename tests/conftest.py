@@ -6,6 +6,7 @@ JQ_TEST_MYSQL_URL; without it a server of this machine is tried. JQ_TEST_REQUIRE
 
 import itertools
 import os
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ _numbers = itertools.count(1)
 
 # The tests start the program thousands of times; where this is set, each start would compile it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Started in the background of a script they would ignore Ctrl-C, and so would each program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # What may be skipped even where JQ_TEST_ALLOW_SKIPS=0.
