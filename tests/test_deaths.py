@@ -215,8 +215,10 @@ def control_group() -> Iterator[Path]:
 
 
 @ON_TWO
-def test_out_of_memory(runtime: Runtime, control_group: Path) -> None:
-    (job_id,) = add_jobs(runtime.database, NewJob(class_name="grow", args=[10_000]))
+@pytest.mark.parametrize("how", ["grow", "fill"])
+def test_out_of_memory(runtime: Runtime, control_group: Path, how: str) -> None:
+    """The kernel takes the worker, not its supervisor, also where none of them is larger than the other."""
+    (job_id,) = add_jobs(runtime.database, NewJob(class_name=how, args=[10_000]))
     runtime.shell.environment["JQ_TEST_CGROUP"] = str(control_group)
     runtime.supervisor = runtime.shell.start(
         *("--import", "sample_jobs", "--heartbeat", "0.1"),
@@ -226,7 +228,7 @@ def test_out_of_memory(runtime: Runtime, control_group: Path) -> None:
     incident = the_incident(runtime.database)
     assert (incident.finding.cause, incident.finding.confidence) == (Cause.MEMORY, Confidence.CERTAIN)
     assert incident.charged
-    (death,) = incident.deaths
+    death = next(death for death in incident.deaths if death.jobs)
     assert death.sample["cgroup"]["max"] == MEMORY
     runtime.kill_all()
 

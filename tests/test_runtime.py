@@ -109,7 +109,7 @@ class Runtime:
                 if process.pid != 4242:  # support.add_process
                     kill(process.pid, signal.SIGKILL)
         if supervisor is not None and running:  # its children hold the pipe too
-            print(*supervisor.communicate(), sep="\n")  # pytest shows it where the test failed
+            print(*supervisor.communicate(), sep="\n")  # noqa: T201  (pytest shows it where a test failed)
 
 
 def kill(pid: int, number: signal.Signals) -> None:
@@ -353,6 +353,25 @@ def test_a_dispatcher_that_dies_is_replaced(runtime: Runtime) -> None:
         lambda: [p.pid for p in runtime.processes("Dispatcher") if p.pid != first.pid],
         "another dispatcher is registered",
     )
+
+
+@ON_SQLITE
+def test_a_child_that_cannot_be_started_is_tried_again(runtime: Runtime) -> None:
+    """As where memory, processes or disk have run out; here it is the folder for temporary files that is away."""
+    folder = runtime.shell.folder / "temporary"
+    folder.mkdir()
+    runtime.shell.environment["TMPDIR"] = str(folder)
+    (job_id,) = add_jobs(runtime.database, held("one"))
+    runtime.start("--threads", "1")
+    first = runtime.running("one")
+    folder.rmdir()
+    kill(first, signal.SIGKILL)
+    runtime.wait_for_log("cannot be started")
+    runtime.wait_for(job_id, State.FAILED)
+    folder.mkdir()
+    until(lambda: [p for p in runtime.processes("Worker") if p.pid != first], "another worker is registered")
+    code, _ = runtime.stop()
+    assert code == 0
 
 
 def test_when_the_supervisor_is_killed_its_children_stop_by_themselves(runtime: Runtime) -> None:

@@ -5,7 +5,9 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from enum import IntEnum
+from pathlib import Path
 from typing import NoReturn
 
 from solidjq.errors import JobImportError, SolidJQError
@@ -23,6 +25,7 @@ EXIT_CANNOT_IMPORT = 78  # a module named with --import is broken: starting agai
 DEREGISTER_TIMEOUT = 2.0  # seconds
 MOST_PATIENCE = 8.0  # seconds between two attempts to work while the database is away
 EXIT_PRUNED = 75  # somebody pruned this process; a new one may start
+MORE_TO_BLAME = 20  # thousandths of the memory that there may be, which the kernel adds to what a child uses
 
 
 class Stop(IntEnum):
@@ -117,11 +120,23 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def _spare_the_supervisor() -> None:
+    """Have the kernel, when it kills for want of memory, rather take this process than its supervisor.
+
+    They are of about one size where it is no process that took the memory, but files in /dev/shm, say; and only a
+    supervisor that lives can tell what died and why. See proc(5), oom_score_adj; more may be set without privileges.
+    """
+    setting = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):  # not Linux, or the highest already
+        setting.write_text(str(min(1000, int(setting.read_text()) + MORE_TO_BLAME)))
+
+
 def main() -> NoReturn:
     """Run as the child that standard input describes; its end of file says that the supervisor is gone."""
     from solidjq.runtime.dispatcher import Dispatcher  # noqa: PLC0415  (they need this module)
     from solidjq.runtime.worker import Worker  # noqa: PLC0415
 
+    _spare_the_supervisor()
     lifeline = os.dup(0)  # not inherited by what jobs start
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     wakeup = Wakeup(lifeline)

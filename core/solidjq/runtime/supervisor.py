@@ -54,6 +54,13 @@ class Slot:
     last_words: IO[bytes] | None = None  # where faulthandler writes
     hands: IO[bytes] | None = None  # what it had in hand (see hands.py)
 
+    def put_off(self, lived: float = 0.0) -> float:
+        """Set when the next child may start, the later the more of them lived short; return in how many seconds."""
+        self.quick_deaths = self.quick_deaths + 1 if lived < QUICK_DEATH else 0
+        delay = min(MOST_DELAY, 2.0 ** (self.quick_deaths - 2)) if self.quick_deaths else 0.0
+        self.start_at = time.monotonic() + delay
+        return delay
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -127,30 +134,36 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None or time.monotonic() < slot.start_at:
                 continue
-            slot.name = process_name(slot.kind)
-            slot.seen = slot.killed = False
-            slot.generation += 1
-            slot.started = time.monotonic()
-            # Both are closed when the child is reaped.
-            slot.last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-            slot.hands = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-            slot.process = subprocess.Popen(  # noqa: S603  (our own program)
-                [sys.executable, "-P", "-m", "solidjq.runtime.child", slot.name],
-                stdin=subprocess.PIPE,
-                bufsize=0,
-                pass_fds=[slot.last_words.fileno(), slot.hands.fileno()],
-                env={**os.environ, ENVIRONMENT: self.config.database_url},
-            )
-            told = ChildConfig(
-                kind=slot.kind,
-                name=slot.name,
-                supervisor_id=self._registration.id,
-                config=self.config,
-                last_words=slot.last_words.fileno(),
-                hands=slot.hands.fileno(),
-            ).to_json()
-            with suppress(BrokenPipeError):  # it is dead already, and will be reaped
-                _lifeline(slot.process).write(told.encode() + b"\n")
+            try:
+                self._start_child(slot)
+            except OSError as error:  # no memory, process or file to be had: just when there must be a supervisor
+                log.error("%s: cannot be started: %s; trying again in %g s", slot.name, error, slot.put_off())  # noqa: TRY400
+
+    def _start_child(self, slot: Slot) -> None:
+        slot.name = process_name(slot.kind)
+        slot.seen = slot.killed = False
+        slot.started = time.monotonic()
+        # Both are closed when the child is reaped.
+        slot.last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        slot.hands = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        slot.process = subprocess.Popen(  # noqa: S603  (our own program)
+            [sys.executable, "-P", "-m", "solidjq.runtime.child", slot.name],
+            stdin=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=[slot.last_words.fileno(), slot.hands.fileno()],
+            env={**os.environ, ENVIRONMENT: self.config.database_url},
+        )
+        slot.generation += 1
+        told = ChildConfig(
+            kind=slot.kind,
+            name=slot.name,
+            supervisor_id=self._registration.id,
+            config=self.config,
+            last_words=slot.last_words.fileno(),
+            hands=slot.hands.fileno(),
+        ).to_json()
+        with suppress(BrokenPipeError):  # it is dead already, and will be reaped
+            _lifeline(slot.process).write(told.encode() + b"\n")
 
     def _reap(self) -> None:
         """Note the children that died, and tell the database."""
@@ -169,9 +182,7 @@ class Supervisor:
             self._reports.append(Report(slot.name, pid, returncode, slot.killed, witness, _not_begun(slot)))
             if returncode == EXIT_CANNOT_IMPORT and slot.generation == 1:
                 self._cannot_import = True
-            slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH else 0
-            delay = min(MOST_DELAY, 2.0 ** (slot.quick_deaths - 2)) if slot.quick_deaths else 0.0
-            slot.start_at = time.monotonic() + delay
+            delay = slot.put_off(lived)
             if not self._stop_requested():
                 log.warning(
                     "%s: %s; replacing it%s", slot.name, _how(pid, returncode), f" in {delay:g} s" if delay else ""
