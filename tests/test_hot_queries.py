@@ -4,6 +4,7 @@ What a move really sends is recorded, and explained by each database while its t
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
-from solidjq import Database, concurrency, crashes, endings, lookup, processes, pruning, queue
+from solidjq import Database, concurrency, crashes, dialects, endings, lookup, processes, pruning, queue
 from solidjq.batching import in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.dialects import gathers, utcnow
@@ -244,3 +245,18 @@ def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(database: Databas
         for _ in range(40):
             queue.claim(connection, process, queue.ALL_QUEUES, 10)
         assert connection.scalar(read, {"name": ready.name}) <= 2 * 30_000
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_server_that_is_slow_with_any_plan_keeps_its_plans(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialects, "PLAN_ANEW", 0)
+    process = add_process(database)
+    texts: Counter[str] = Counter()
+    event.listen(database._reader, "before_cursor_execute", lambda *told: texts.update([told[2]]))
+    for _ in range(200):
+        claim_some(database, process, "*")
+    claims = [times for statement, times in texts.items() if "solid_queue_claimed_executions" in statement]
+    assert sum(claims) == 200
+    assert len(claims) < 10

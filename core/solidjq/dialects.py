@@ -8,9 +8,9 @@ import json
 import logging
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import lru_cache
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
 
 PLAN_ANEW = 0.005  # seconds that a statement may take and keep its plan
+PLAN_KEPT = 64.0  # seconds for which it keeps its plan however long it takes, once many plans made it no quicker
 BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
@@ -807,8 +808,8 @@ def execute_hot(connection: Connection, build: Callable[[], Executable], /, **va
     A list is one of ids, for ``given``. What comes back is as the driver gives it.
     """
     compiled = _compiled(build, connection.dialect)
-    slow = _slow[build]
-    statement = f"{compiled.string} -- {slow}" if slow else compiled.string
+    current = _texts.setdefault(build, _Text())
+    statement = f"{compiled.string} -- {current.number}" if current.number else compiled.string
     for name, value in values.items():
         if isinstance(value, list):
             values[name] = array_literal(value) if writes_in_with(connection) else str(value)
@@ -819,14 +820,33 @@ def execute_hot(connection: Connection, build: Callable[[], Executable], /, **va
     order = compiled.positiontup
     start = time.monotonic()
     result = connection.exec_driver_sql(statement, values if order is None else tuple(values[name] for name in order))
-    # PostgreSQL keeps the plan of a text. One made while a table was empty reads all of it when it is full, until the
-    # server looks at its size a minute later; another text gets another plan. Of what takes long it is a small part.
-    if time.monotonic() - start > PLAN_ANEW and writes_in_with(connection):
-        _slow[build] += 1
+    if writes_in_with(connection):
+        current.note(start, time.monotonic())
     return result.all() if result.returns_rows else []
 
 
-_slow: Counter[Callable[[], Executable]] = Counter()
+@dataclass(slots=True)
+class _Text:
+    """Which text of a statement is used.
+
+    PostgreSQL keeps the plan of a text. One made while a table was empty reads all of it when it is full, until the
+    server looks at its size a minute later; another text gets another plan. That is a small part of what takes long;
+    but where a server takes long with any plan (a slow disk, a long way), each text is kept for twice as long.
+    """
+
+    number: int = 0
+    keep_until: float = 0.0  # of the monotonic clock
+    kept: float = 0.5  # seconds
+
+    def note(self, start: float, end: float) -> None:
+        """Take another text if it took too long with this one."""
+        if end - start > PLAN_ANEW and end > self.keep_until:
+            self.number += 1
+            self.kept = min(PLAN_KEPT, 2 * self.kept)
+            self.keep_until = end + self.kept
+
+
+_texts: dict[Callable[[], Executable], _Text] = {}
 
 
 @lru_cache
