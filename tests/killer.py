@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -72,7 +73,16 @@ def arm(step: int) -> None:
     event.listen(Pool, "checkin", tick)
 
 
+def warm_up(url: str, command: list[str]) -> None:
+    """Import what a run imports, once for all runs; connect to nothing, which no fork may share."""
+    Database(parse_url(url)).close()
+    if command[0] not in MOVES:
+        with redirect_stdout(io.StringIO()), suppress(SystemExit):
+            app([*command, "--help"])
+
+
 def main(url: str, command: list[str]) -> None:
+    warm_up(url, command)
     for step, line in zip(itertools.count(FIRST, STRIDE), iter(sys.stdin.readline, "")):
         child = os.fork()
         if child == 0:
