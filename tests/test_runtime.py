@@ -18,6 +18,7 @@ from solidjq.errors import ConflictError
 from solidjq.failures import Death, ErrorInfo, parse_error
 from solidjq.processes import Process
 from solidjq.runtime.hands import Hands, not_begun
+from solidjq.runtime.supervisor import Slot
 from solidjq.schema import blocked, claimed, crashes, failed, ready, scheduled
 from solidjq.schema import processes as process_table
 from solidjq.states import State
@@ -353,6 +354,14 @@ def test_a_dispatcher_that_dies_is_replaced(runtime: Runtime) -> None:
         lambda: [p.pid for p in runtime.processes("Dispatcher") if p.pid != first.pid],
         "another dispatcher is registered",
     )
+
+
+def test_a_child_that_keeps_dying_for_days_is_started_again_each_time() -> None:
+    slot = Slot("Worker")
+    delays = [slot.put_off() for _ in range(2000)]
+    assert delays[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert delays[-1] == 30
+    assert slot.put_off(lived=60) == 0
 
 
 @ON_SQLITE

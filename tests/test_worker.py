@@ -1,14 +1,18 @@
 """A worker in the test's own process, on a connection that breaks where it hurts most."""
 
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 import sample_jobs
 from solidjq import Database, NewJob
 from solidjq.errors import DatabaseUnreachableError
+from solidjq.runtime import child
+from solidjq.runtime.child import Child
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.heartbeats import Registration
 from solidjq.runtime.wakeup import Wakeup
@@ -114,3 +118,35 @@ def test_what_was_in_hand_is_not_put_back(worker: Worker, database: Database, tm
     (tmp_path / "a.may-end").touch()
     finish_all(worker, database, ids)
     assert sum(line.startswith("a runs") for line in notes(tmp_path)) == 1
+
+
+class Away(Child):
+    """A child whose database does not come back."""
+
+    metadata: dict[str, object] = {}  # type: ignore[assignment]  # noqa: RUF012
+
+    def step(self) -> NoReturn:
+        raise BROKEN
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_database_that_is_away_for_days_is_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    wakeup = Wakeup()
+    pauses: list[float] = []
+
+    def wait(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 2000:
+            wakeup.signals.append(signal.SIGTERM)
+
+    monkeypatch.setattr(wakeup, "wait", wait)
+    monkeypatch.setattr(child, "leave", sys.exit)
+    config = Config(database_url=spelled(database.url))
+    supervisor = add_process(database, "supervisor", kind="Supervisor")
+    away = Away(ChildConfig(kind="Worker", name="away", supervisor_id=supervisor, config=config), wakeup)
+    with pytest.raises(SystemExit) as left:
+        away.run()
+    away.database.close()
+    assert left.value.code == 0
+    assert pauses[:5] == [1, 2, 4, 8, 8]
+    assert pauses[-1] == 8

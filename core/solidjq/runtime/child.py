@@ -13,6 +13,7 @@ from typing import NoReturn
 from solidjq.errors import JobImportError, SolidJQError
 from solidjq.init import open_database
 from solidjq.runtime import logs, registry
+from solidjq.runtime.backoff import backoff
 from solidjq.runtime.config import ChildConfig
 from solidjq.runtime.heartbeats import Registration
 from solidjq.runtime.samples import Sampler
@@ -23,7 +24,8 @@ log = logging.getLogger("solidjq")
 # Exit statuses, from sysexits.h.
 EXIT_CANNOT_IMPORT = 78  # a module named with --import is broken: starting again at once would not help
 DEREGISTER_TIMEOUT = 2.0  # seconds
-MOST_PATIENCE = 8.0  # seconds between two attempts to work while the database is away
+FIRST_PATIENCE = 1.0  # seconds from a first attempt to work while the database is away to the second
+MOST_PATIENCE = 8.0
 EXIT_PRUNED = 75  # somebody pruned this process; a new one may start
 MORE_TO_BLAME = 20  # thousandths of the memory that there may be, which the kernel adds to what a child uses
 
@@ -95,7 +97,7 @@ class Child:
                 failures = 0
             except SolidJQError as error:
                 failures += 1
-                pause = min(MOST_PATIENCE, 0.5 * 2**failures)
+                pause = backoff(FIRST_PATIENCE, failures, MOST_PATIENCE)
                 log.warning("%s: %s; trying again in %g s", self.name, error, pause)
             self.wakeup.wait(pause)
         self.registration.stopping()

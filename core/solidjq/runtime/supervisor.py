@@ -20,6 +20,7 @@ from solidjq.database import Database
 from solidjq.errors import DatabaseError, JobImportError
 from solidjq.init import ENVIRONMENT
 from solidjq.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
+from solidjq.runtime.backoff import backoff
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.hands import not_begun
@@ -32,6 +33,7 @@ log = logging.getLogger("solidjq")
 
 KIND = "Supervisor(spawn)"
 QUICK_DEATH = 5.0  # seconds: a child that lived shorter is replaced with a delay that doubles
+FIRST_DELAY = 0.5  # seconds
 MOST_DELAY = 30.0
 GRACE = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
 MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
@@ -57,7 +59,7 @@ class Slot:
     def put_off(self, lived: float = 0.0) -> float:
         """Set when the next child may start, the later the more of them lived short; return in how many seconds."""
         self.quick_deaths = self.quick_deaths + 1 if lived < QUICK_DEATH else 0
-        delay = min(MOST_DELAY, 2.0 ** (self.quick_deaths - 2)) if self.quick_deaths else 0.0
+        delay = backoff(FIRST_DELAY, self.quick_deaths, MOST_DELAY) if self.quick_deaths else 0.0
         self.start_at = time.monotonic() + delay
         return delay
 
