@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any, NoReturn
 
 import pytest
@@ -15,12 +16,13 @@ from solidjq.runtime import child
 from solidjq.runtime.child import Child
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.heartbeats import Registration
+from solidjq.runtime.samples import Sampler
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
 from solidjq.schema import claimed
 from solidjq.states import State
 from solidjq.urls import spelled
-from support import add_jobs, add_process, rows, state_of_each, until
+from support import PATIENCE, add_jobs, add_process, rows, state_of_each, until
 
 BROKEN = DatabaseUnreachableError("the connection broke")
 
@@ -118,6 +120,28 @@ def test_what_was_in_hand_is_not_put_back(worker: Worker, database: Database, tm
     (tmp_path / "a.may-end").touch()
     finish_all(worker, database, ids)
     assert sum(line.startswith("a runs") for line in notes(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_beats_go_on_after_one_for_which_there_was_no_memory(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    take = worker.sampler.take
+    failing, beaten = Event(), Event()
+
+    def take_or_fail(sampler: Sampler, beats: Mapping[str, Any]) -> dict[str, Any]:
+        if not failing.is_set():
+            failing.set()
+            raise MemoryError
+        beaten.set()
+        return take(beats)
+
+    monkeypatch.setattr(Sampler, "take", take_or_fail)
+    worker.registration._due.set()
+    assert failing.wait(PATIENCE)
+    until(lambda: "heartbeat failed: MemoryError" in caplog.text, "it is told")
+    worker.registration._due.set()
+    assert beaten.wait(PATIENCE)
 
 
 class Away(Child):

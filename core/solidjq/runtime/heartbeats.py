@@ -131,8 +131,8 @@ class Registration:
             start = time.time()
             try:
                 alive = self._database.transact(processes.heartbeat, self.id, self._told())
-            except DatabaseError as error:
-                log.warning("%s: heartbeat failed: %s", self.name, error)
+            except Exception as error:  # noqa: BLE001  (no memory, say: without this thread a living process looks dead)
+                log.warning("%s: heartbeat failed: %s", self.name, str(error) or type(error).__name__)
                 delay = min(self._interval, RETRY_INTERVAL)
                 self._failed()
                 continue
