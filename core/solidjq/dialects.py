@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
 
 PLAN_ANEW = 0.005  # seconds that a statement may take and keep its plan
-PLAN_KEPT = 64.0  # seconds for which it keeps its plan however long it takes, once many plans made it no quicker
+MOST_SLOW = 1024  # times in a row that it may take longer, once many plans made it no quicker
 BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
@@ -821,7 +821,7 @@ def execute_hot(connection: Connection, build: Callable[[], Executable], /, **va
     start = time.monotonic()
     result = connection.exec_driver_sql(statement, values if order is None else tuple(values[name] for name in order))
     if writes_in_with(connection):
-        current.note(start, time.monotonic())
+        current.note(time.monotonic() - start)
     return result.all() if result.returns_rows else []
 
 
@@ -831,19 +831,21 @@ class _Text:
 
     PostgreSQL keeps the plan of a text. One made while a table was empty reads all of it when it is full, until the
     server looks at its size a minute later; another text gets another plan. That is a small part of what takes long;
-    but where a server takes long with any plan (a slow disk, a long way), each text is kept for twice as long.
+    but a server that takes long with any plan (a slow disk, a long way) gets another one ever more rarely.
     """
 
     number: int = 0
-    keep_until: float = 0.0  # of the monotonic clock
-    kept: float = 0.5  # seconds
+    slow: int = 0  # how many times in a row it took long
+    most: int = 1  # how many times it may, before another text is tried
 
-    def note(self, start: float, end: float) -> None:
-        """Take another text if it took too long with this one."""
-        if end - start > PLAN_ANEW and end > self.keep_until:
-            self.number += 1
-            self.kept = min(PLAN_KEPT, 2 * self.kept)
-            self.keep_until = end + self.kept
+    def note(self, seconds: float) -> None:
+        """Take another text if this one takes too long."""
+        if seconds <= PLAN_ANEW:
+            self.slow, self.most = 0, 1
+            return
+        self.slow += 1
+        if self.slow >= self.most:
+            self.number, self.slow, self.most = self.number + 1, 0, min(2 * self.most, MOST_SLOW)
 
 
 _texts: dict[Callable[[], Executable], _Text] = {}
