@@ -70,6 +70,16 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
+class UnreadableError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("nor can an error's words")
+
+
+@job
+def fail_unreadably() -> None:
+    raise UnreadableError
+
+
 @job
 def leave() -> None:
     sys.exit("a job cannot end the worker")

@@ -168,17 +168,23 @@ def test_jobs_run_with_the_arguments_they_were_given(runtime: Runtime) -> None:
 
 
 def test_a_failing_job_leaves_an_error_that_rails_can_show(runtime: Runtime) -> None:
-    failing, leaving = add_jobs(
-        runtime.database, NewJob(class_name="fail", args=["boom <b>"]), NewJob(class_name="leave")
+    failing, leaving, unreadable, after = add_jobs(
+        runtime.database,
+        NewJob(class_name="fail", args=["boom <b>"]),
+        NewJob(class_name="leave"),
+        NewJob(class_name="fail_unreadably"),
+        NewJob(class_name="note"),
     )
-    runtime.start()
-    runtime.wait_for(failing, State.FAILED)
-    runtime.wait_for(leaving, State.FAILED)
+    runtime.start("--threads", "1")
+    for job_id in (failing, leaving, unreadable):
+        runtime.wait_for(job_id, State.FAILED)
+    runtime.wait_for(after, State.FINISHED)  # the one thread is still there
     error = runtime.error(failing)
     assert (error.exception_class, error.message, error.death) == ("ValueError", "boom <b>", None)
     (frame,) = error.backtrace
     assert re.search(r"/sample_jobs\.py:\d+:in `fail'$", frame)
     assert runtime.error(leaving).exception_class == "SystemExit"
+    assert runtime.error(unreadable).message == "<sample_jobs.UnreadableError without a readable message>"
     assert len(runtime.processes("Worker")) == 1
 
 

@@ -31,7 +31,7 @@ def _describe(error: BaseException) -> str:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001  (an exception's own __str__ is the job's code)
+    except BaseException:  # noqa: BLE001  (an exception's own __str__ is the job's code)
         message = f"<{name} without a readable message>"
     # Innermost first and written as Ruby writes them, for the dashboards that show Solid Queue's errors.
     frames = [
