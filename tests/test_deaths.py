@@ -79,10 +79,10 @@ def sample(database: Database, kind: str) -> dict[str, Any]:
 def test_an_end_that_the_supervisor_sees(
     runtime: Runtime, how: int, cause: Cause, confidence: Confidence | None
 ) -> None:
-    beside, killer = add_jobs(
-        runtime.database, NewJob(class_name="hold", args=["beside"]), NewJob(class_name="die", args=[int(how)])
-    )
+    (beside,) = add_jobs(runtime.database, NewJob(class_name="hold", args=["beside"]))
     runtime.start("--threads", "2")
+    runtime.running("beside")  # what had not begun would go back to its queue
+    (killer,) = add_jobs(runtime.database, NewJob(class_name="die", args=[int(how)]))
     runtime.wait_for(killer, State.FAILED)
     incident = the_incident(runtime.database)
     (death,) = incident.deaths
