@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -231,6 +232,17 @@ def test_out_of_memory(runtime: Runtime, control_group: Path, how: str) -> None:
     death = next(death for death in incident.deaths if death.jobs)
     assert death.sample["cgroup"]["max"] == MEMORY
     runtime.kill_all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a score")
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_the_kernel_would_rather_take_any_child_than_the_supervisor(runtime: Runtime) -> None:
+    runtime.start()
+    until(lambda: len(registered(runtime.database)) == 3, "supervisor, worker and dispatcher are registered")
+    assert runtime.supervisor is not None
+    blame = {pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in registered(runtime.database)}
+    supervisor = blame.pop(runtime.supervisor.pid)
+    assert set(blame.values()) == {supervisor + 20}
 
 
 @ON_TWO
