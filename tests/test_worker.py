@@ -48,6 +48,7 @@ def worker(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     made.start()
     yield made
     made.registration.deregister(within=5)
+    made.registration._thread.join(PATIENCE)  # its last beat may be under way
     made.database.close()
 
 

@@ -5,14 +5,18 @@ it is not, and two things stay right without it: handing a slot that was just gi
 raising a semaphore from 0 to 1. What that leaves too low heals when the semaphore expires.
 """
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, case, delete, exists, func, insert, or_, select, update
 
-from solidjq.dialects import ago, among, execute_hot, given, insert_if_absent, utcnow
+from solidjq.batching import BATCH, in_batches
+from solidjq.dialects import ago, among, execute_hot, given, insert_if_absent, tells_apart, utcnow
 from solidjq.schema import blocked, jobs, ready, semaphores
+
+T = TypeVar("T")
 
 DEFAULT_DURATION = 180.0  # seconds; Solid Queue's default_concurrency_control_period
 
@@ -24,23 +28,41 @@ class Limit(NamedTuple):
     duration: float = DEFAULT_DURATION
 
 
+Held = tuple[str, Limit]  # a concurrency key, and the limit of the class that takes its slots
 Limits = Mapping[str, Limit]  # by class name
 UNKNOWN: Limits = {}
 
 
-def acquire(connection: Connection, key: str, limit: Limit, wanted: int) -> int:
-    """Take up to ``wanted`` slots of ``key``; return how many were free."""
-    now, expires_at = utcnow(), ago(-limit.duration)
-    insert_if_absent(
-        connection, semaphores, key=key, value=limit.to, expires_at=expires_at, created_at=now, updated_at=now
-    )
-    value = connection.scalar(select(semaphores.c.value).where(semaphores.c.key == key).with_for_update())
-    granted = max(0, min(value or 0, wanted))
-    if granted:
+def acquire(connection: Connection, wanted: Mapping[Held, int]) -> dict[Held, int]:
+    """Take up to so many slots of each key; return how many of each were free."""
+    granted: dict[Held, int] = {}
+    for keys in map(set, _together(connection, {key for key, _ in wanted})):
+        granted |= _acquire(connection, {held: slots for held, slots in wanted.items() if held[0] in keys})
+    return granted
+
+
+def _acquire(connection: Connection, wanted: Mapping[Held, int]) -> dict[Held, int]:
+    for limit, keys in _grouped((limit, key) for key, limit in wanted):
+        now, expires_at = utcnow(), ago(-limit.duration)
+        insert_if_absent(
+            connection,
+            semaphores,
+            [{"key": key} for key in keys],
+            value=limit.to,
+            expires_at=expires_at,
+            created_at=now,
+            updated_at=now,
+        )
+    free = _lock(connection, {key for key, _ in wanted})
+    granted: dict[Held, int] = {}
+    for (key, limit), slots in wanted.items():
+        granted[key, limit] = max(0, min(free.get(key, 0), slots))
+        free[key] = free.get(key, 0) - granted[key, limit]
+    for (limit, slots), keys in _grouped(((limit, slots), key) for (key, limit), slots in granted.items() if slots):
         connection.execute(
             update(semaphores)
-            .where(semaphores.c.key == key)
-            .values(value=semaphores.c.value - granted, expires_at=expires_at)
+            .where(among(semaphores.c.key, keys))
+            .values(value=semaphores.c.value - slots, expires_at=ago(-limit.duration))
         )
     return granted
 
@@ -50,10 +72,10 @@ def give_back(connection: Connection, job_ids: Collection[int], limits: Limits =
 
     Call it in the transaction that ends the jobs. Returns the ids of the jobs that became ready.
     """
-    held = execute_hot(connection, _keys, job_ids=list(job_ids))
+    held = {row.concurrency_key: row for row in execute_hot(connection, _keys, job_ids=list(job_ids))}
     unblocked: list[int] = []
-    for each in held:
-        unblocked += _give_back(connection, each.concurrency_key, each.slots, limits.get(each.class_name))
+    for keys in _together(connection, held):
+        unblocked += _give_back(connection, {key: held[key] for key in keys}, limits)
     return unblocked
 
 
@@ -62,42 +84,70 @@ def _keys() -> Select[Any]:
         select(jobs.c.concurrency_key, func.min(jobs.c.class_name).label("class_name"), func.count().label("slots"))
         .where(given(jobs.c.id, "job_ids"), jobs.c.concurrency_key.is_not(None))
         .group_by(jobs.c.concurrency_key)
-        .order_by(jobs.c.concurrency_key)  # every program takes the locks in this order
     )
 
 
-def _give_back(connection: Connection, key: str, count: int, limit: Limit | None) -> list[int]:
-    semaphore = connection.execute(
-        select(semaphores.c.id, semaphores.c.value).where(semaphores.c.key == key).with_for_update()
-    ).one_or_none()
-    if semaphore is None:  # it expired: unblock_expired finds those who wait
-        return []
-    promoted = _promote(connection, key, count)
-    left = count - len(promoted)
-    top = limit.to if limit else 1
-    if left and semaphore.value < top:
-        connection.execute(
-            update(semaphores).where(semaphores.c.id == semaphore.id).values(value=min(semaphore.value + left, top))
-        )
-    return promoted
+def _give_back(connection: Connection, held: Mapping[str, Row[Any]], limits: Limits) -> list[int]:
+    free = _lock(connection, held)  # without those that expired: unblock_expired finds those who wait
+    promoted = _promote(connection, {key: held[key].slots for key in free})
+    raised = []
+    for key, value in free.items():
+        limit = limits.get(held[key].class_name)
+        top, left = limit.to if limit else 1, held[key].slots - len(promoted.get(key, ()))
+        if left and value < top:
+            raised.append((min(value + left, top), key))
+    for value, keys in _grouped(raised):
+        connection.execute(update(semaphores).where(among(semaphores.c.key, keys)).values(value=value))
+    return [job_id for job_ids in promoted.values() for job_id in job_ids]
 
 
-def _promote(connection: Connection, key: str, count: int) -> list[int]:
-    """Make up to ``count`` blocked jobs of ``key`` ready; the caller has their slots."""
-    waiting = connection.execute(
-        select(blocked.c.id, blocked.c.job_id, blocked.c.expires_at, blocked.c.created_at)
-        .where(blocked.c.concurrency_key == key)
-        .order_by(blocked.c.priority, blocked.c.job_id)
-        .limit(count)
-        .with_for_update(skip_locked=True)
-    ).all()
-    if not waiting:
-        return []
-    # The row tells the class's own duration, whatever language the class is written in.
-    last = waiting[-1]
-    duration = (last.expires_at - last.created_at) if last.expires_at and last.created_at else timedelta()
-    seconds = duration.total_seconds() if duration > timedelta() else DEFAULT_DURATION
-    ids = [row.id for row in waiting]
+def _together(connection: Connection, keys: Collection[str]) -> Iterable[list[str]]:
+    """Cut keys into lists for one statement each, in the order in which every program takes the locks.
+
+    Where the database takes two different keys for the same, it alone can tell whose a row is: one by one, then.
+    """
+    return in_batches(sorted(keys), BATCH if tells_apart(connection) else 1)
+
+
+def _grouped(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
+    groups: dict[T, list[str]] = defaultdict(list)
+    for each, key in sorted(pairs):
+        groups[each].append(key)
+    return list(groups.items())
+
+
+def _lock(connection: Connection, keys: Collection[str]) -> dict[str, int]:
+    """Lock the semaphores of these keys; return the free slots of each that there is."""
+    rows = connection.execute(
+        select(semaphores.c.key, semaphores.c.value)
+        .where(among(semaphores.c.key, keys))
+        .order_by(semaphores.c.key)
+        .with_for_update()
+    )
+    if len(keys) == 1:
+        return {key: row.value for row in rows for key in keys}
+    return {row.key: row.value for row in rows}
+
+
+def _promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list[int]]:
+    """Make up to so many blocked jobs of each key ready; the caller has their slots. Return the jobs of each."""
+    keys: Collection[str] = slots
+    if len(slots) > 1:  # asked row by row: a planner that makes a join of it may read all that are blocked
+        waits = case((exists().where(blocked.c.concurrency_key == semaphores.c.key), 1), else_=0)
+        keys = connection.scalars(select(semaphores.c.key).where(among(semaphores.c.key, slots), waits == 1)).all()
+    waiting = {
+        key: connection.execute(
+            select(blocked.c.id, blocked.c.job_id, blocked.c.expires_at, blocked.c.created_at)
+            .where(blocked.c.concurrency_key == key)
+            .order_by(blocked.c.priority, blocked.c.job_id)
+            .limit(slots[key])
+            .with_for_update(skip_locked=True)
+        ).all()
+        for key in sorted(keys)
+    }
+    ids = [row.id for rows in waiting.values() for row in rows]
+    if not ids:
+        return {}
     connection.execute(
         insert(ready).from_select(
             ["job_id", "queue_name", "priority", "created_at"],
@@ -107,8 +157,15 @@ def _promote(connection: Connection, key: str, count: int) -> list[int]:
         )
     )
     connection.execute(delete(blocked).where(among(blocked.c.id, ids)))
-    connection.execute(update(semaphores).where(semaphores.c.key == key).values(expires_at=ago(-seconds)))
-    return [row.job_id for row in waiting]
+    for seconds, of_these in _grouped((_duration(rows[-1]), key) for key, rows in waiting.items() if rows):
+        connection.execute(update(semaphores).where(among(semaphores.c.key, of_these)).values(expires_at=ago(-seconds)))
+    return {key: [row.job_id for row in rows] for key, rows in waiting.items() if rows}
+
+
+def _duration(waiting: Any) -> float:
+    """Return the seconds of a class's own duration: the row tells them, whatever language the class is written in."""
+    duration = waiting.expires_at - waiting.created_at if waiting.expires_at and waiting.created_at else timedelta()
+    return duration.total_seconds() if duration > timedelta() else DEFAULT_DURATION
 
 
 def block(connection: Connection, job_ids: Collection[int], duration: float) -> None:
@@ -150,9 +207,12 @@ def unblock_one(connection: Connection, key: str, limits: Limits = UNKNOWN) -> l
         .where(blocked.c.concurrency_key == key)
         .limit(1)
     )
-    if class_name is None or not acquire(connection, key, limits.get(class_name, Limit(1)), 1):
+    if class_name is None:
         return []
-    promoted = _promote(connection, key, 1)
+    held = (key, limits.get(class_name, Limit(1)))
+    if not acquire(connection, {held: 1})[held]:
+        return []
+    promoted = _promote(connection, {key: 1}).get(key, [])
     if not promoted:  # somebody else took it between the two statements
         connection.execute(update(semaphores).where(semaphores.c.key == key).values(value=semaphores.c.value + 1))
     return promoted

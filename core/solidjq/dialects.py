@@ -922,9 +922,19 @@ def _writer(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]:
     return lru_cache(maxsize=8)(lambda value: None if value is None else str(bound(value)))
 
 
-def insert_if_absent(connection: Connection, table: Table, **values: Any) -> None:
-    """Insert one row unless a row of the same unique key is there; never an error, never a change."""
-    connection.execute(_skipping(connection, table, lambda insertion: insertion.values(**values)))
+def insert_if_absent(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]] = (), **values: Any
+) -> None:
+    """Insert one row unless a row of the same unique key is there; never an error, never a change.
+
+    With ``rows`` as many; ``values`` are what they have in common.
+    """
+    connection.execute(_skipping(connection, table, lambda insertion: insertion.values(**values)), rows or None)
+
+
+def tells_apart(connection: Connection) -> bool:
+    """Whether texts are equal only if they are the same; MySQL's usual collations pass over case and accents."""
+    return connection.dialect.name != "mysql"
 
 
 def insert_new(connection: Connection, table: Table, names: Sequence[str], rows: Select[Any]) -> None:

@@ -41,7 +41,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from solidjq import activejob, notices
 from solidjq.batching import in_batches
-from solidjq.concurrency import UNKNOWN, Limit, Limits, acquire, block, give_back
+from solidjq.concurrency import UNKNOWN, Held, Limit, Limits, acquire, block, give_back
 from solidjq.database import Database
 from solidjq.dialects import (
     among,
@@ -105,7 +105,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     rows: list[dict[str, Any]] = []
     due: list[str] = []
     later: list[str] = []
-    limited: dict[tuple[str, Limit], list[str]] = defaultdict(list)
+    limited: dict[Held, list[str]] = defaultdict(list)
     for new in new_jobs:
         active_job_id = str(uuid.uuid4())
         due_at = new.due_at(now)
@@ -123,8 +123,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
         make_ready(connection, batch)
     for batch in in_batches([ids[key] for key in later]):
         schedule(connection, batch)
-    for (key, limit), active_job_ids in sorted(limited.items()):
-        _admit(connection, key, limit, [ids[active_job_id] for active_job_id in active_job_ids])
+    _admit(connection, {held: [ids[key] for key in active_job_ids] for held, active_job_ids in limited.items()})
     if due or limited:
         notices.send(connection)
     return [ids[row["active_job_id"]] for row in rows]
@@ -199,14 +198,19 @@ def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> di
     }
 
 
-def _admit(connection: Connection, key: str, limit: Limit, job_ids: Sequence[int]) -> int:
-    """Let as many of these jobs as have a free slot be ready, the rest wait; return how many are ready."""
-    free = acquire(connection, key, limit, len(job_ids))
-    if free:
-        make_ready(connection, job_ids[:free])
-    if job_ids[free:]:
-        block(connection, job_ids[free:], limit.duration)
-    return free
+def _admit(connection: Connection, limited: Mapping[Held, Sequence[int]]) -> None:
+    """Let as many of each key's jobs as have a free slot be ready, and the rest wait."""
+    granted = acquire(connection, {held: len(job_ids) for held, job_ids in limited.items()})
+    free: list[int] = []
+    waiting: dict[float, list[int]] = defaultdict(list)
+    for held, job_ids in limited.items():
+        free += job_ids[: granted[held]]
+        waiting[held[1].duration] += job_ids[granted[held] :]
+    for batch in in_batches(free):
+        make_ready(connection, batch)
+    for duration, job_ids in waiting.items():
+        for batch in in_batches(job_ids):
+            block(connection, batch, duration)
 
 
 def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement[datetime] | None = None) -> None:
@@ -252,7 +256,7 @@ def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> li
     if not due:
         return []
     job_ids = [row.job_id for row in due]
-    limited: dict[tuple[str, Limit], list[int]] = defaultdict(list)
+    limited: dict[Held, list[int]] = defaultdict(list)
     keyed = connection.execute(
         select(jobs.c.id, jobs.c.concurrency_key, jobs.c.class_name)
         .where(among(jobs.c.id, job_ids), jobs.c.concurrency_key.is_not(None))
@@ -263,8 +267,7 @@ def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> li
     bound = {job_id for group in limited.values() for job_id in group}
     if free := [job_id for job_id in job_ids if job_id not in bound]:
         make_ready(connection, free)
-    for (key, key_limit), group in sorted(limited.items()):
-        _admit(connection, key, key_limit, group)
+    _admit(connection, limited)
     connection.execute(delete(scheduled).where(among(scheduled.c.id, [row.id for row in due])))
     return job_ids
 
