@@ -4,6 +4,7 @@ The door takes the claim's row first, or locks it, and does nothing where it is 
 prune, another program, this very ending committed just before a crash), a job ends once.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -124,12 +125,12 @@ def fail(
     Errors are Solid Queue's JSON text (see failures.py). Returns the ids of the jobs that this call failed.
     """
     locked = _lock(connection, claims)
-    if isinstance(errors, str):
-        for batch in in_batches(locked.values()):
-            _insert_failed(connection, batch, errors)
-    else:
-        for claim_id, job_id in locked.items():
-            _insert_failed(connection, [job_id], errors[claim_id])
+    alike: dict[str, list[int]] = defaultdict(list)
+    for claim_id, job_id in locked.items():
+        alike[errors if isinstance(errors, str) else errors[claim_id]].append(job_id)
+    for error, job_ids in alike.items():
+        for batch in in_batches(job_ids):
+            _insert_failed(connection, batch, error)
     _end(connection, locked, limits)
     return list(locked.values())
 
