@@ -171,6 +171,7 @@ def test_a_database_that_is_away_for_days_is_waited_for(database: Database, monk
     away = Away(ChildConfig(kind="Worker", name="away", supervisor_id=supervisor, config=config), wakeup)
     with pytest.raises(SystemExit) as left:
         away.run()
+    away.registration._thread.join(PATIENCE)
     away.database.close()
     assert left.value.code == 0
     assert pauses[:5] == [1, 2, 4, 8, 8]
