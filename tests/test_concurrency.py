@@ -15,7 +15,7 @@ from solidjq.states import State
 from support import add_jobs, add_process, rows, state_of_each
 
 LIMITS = {"Narrow": Limit(1, 60), "Wide": Limit(3, 600)}
-KEYS = 8
+KEYS = ["Job/1", "a,b", '{"x"}', "o'c", "back\\slash", "%s :key", "ü", "NULL"]
 
 
 @dataclass(eq=False)
@@ -97,7 +97,7 @@ def test_slots_are_taken_and_given_back(database: Database, seed: int, known: di
     process = add_process(database)
     for _ in range(8):
         new = [
-            Job(chance.choice(sorted(LIMITS)), f"key {chance.randrange(KEYS)}", chance.randrange(3))
+            Job(chance.choice(sorted(LIMITS)), chance.choice(KEYS), chance.randrange(3))
             for _ in range(chance.randrange(25))
         ]
         model.enqueue(new)
