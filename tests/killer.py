@@ -14,22 +14,16 @@ import json
 import os
 import signal
 import sys
-from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
-from solidjq import Database, endings, init, lookup, plans, processes, pruning, queue, retrying, undoing
+from solidjq import Database, endings, processes, pruning, queue
 from solidjq.failures import error_json
 from solidjq.urls import parse_url
 from solidjq_cli.app import app
-
-assert init
-assert lookup
-assert plans
-assert retrying
-assert undoing
+from zygote import import_everything
 
 FIRST = int(os.environ.get("JQ_TEST_FIRST", "1"))  # the step of the first kill
 STRIDE = int(os.environ.get("JQ_TEST_STRIDE", "1"))  # steps from one kill to the next
@@ -73,16 +67,8 @@ def arm(step: int) -> None:
     event.listen(Pool, "checkin", tick)
 
 
-def warm_up(url: str, command: list[str]) -> None:
-    """Import what a run imports, once for all runs; connect to nothing, which no fork may share."""
-    Database(parse_url(url)).close()
-    if command[0] not in MOVES:
-        with redirect_stdout(io.StringIO()), suppress(SystemExit):
-            app([*command, "--help"])
-
-
 def main(url: str, command: list[str]) -> None:
-    warm_up(url, command)
+    import_everything()
     for step, line in zip(itertools.count(FIRST, STRIDE), iter(sys.stdin.readline, "")):
         child = os.fork()
         if child == 0:

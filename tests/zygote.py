@@ -64,8 +64,8 @@ class Zygote:
             )
 
 
-def serve(path: str) -> NoReturn:
-    """Import everything, then become the program for whoever asks."""
+def import_everything() -> None:
+    """Import all that any command may, so that no fork of this process has to."""
     for package in ("solidjq", "solidjq.doctor", "solidjq_cli", "solidjq_cli.commands"):
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name not in {"__main__", "generate", "demo_jobs"}:  # the last registers jobs
@@ -74,6 +74,11 @@ def serve(path: str) -> NoReturn:
         importlib.import_module(module_name)
     for dialect in ("sqlite", "postgresql", "mysql"):
         importlib.import_module(f"sqlalchemy.dialects.{dialect}")
+
+
+def serve(path: str) -> NoReturn:
+    """Import everything, then become the program for whoever asks."""
+    import_everything()
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen(64)

@@ -56,8 +56,9 @@ def _acquire(connection: Connection, wanted: Mapping[Held, int]) -> dict[Held, i
     free = _lock(connection, {key for key, _ in wanted})
     granted: dict[Held, int] = {}
     for (key, limit), slots in wanted.items():
-        granted[key, limit] = max(0, min(free.get(key, 0), slots))
-        free[key] = free.get(key, 0) - granted[key, limit]
+        left = free.get(key, 0)
+        granted[key, limit] = max(0, min(left, slots))
+        free[key] = left - granted[key, limit]
     for (limit, slots), keys in _grouped(((limit, slots), key) for (key, limit), slots in granted.items() if slots):
         connection.execute(
             update(semaphores)
@@ -124,7 +125,7 @@ def _lock(connection: Connection, keys: Collection[str]) -> dict[str, int]:
         .order_by(semaphores.c.key)
         .with_for_update()
     )
-    if len(keys) == 1:
+    if len(keys) == 1:  # the row may spell it otherwise
         return {key: row.value for row in rows for key in keys}
     return {row.key: row.value for row in rows}
 

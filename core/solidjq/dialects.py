@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -808,7 +809,7 @@ def execute_hot(connection: Connection, build: Callable[[], Executable], /, **va
     A list is one of ids, for ``given``. What comes back is as the driver gives it.
     """
     compiled = _compiled(build, connection.dialect)
-    current = _texts.setdefault(build, _Text())
+    current = _texts[build]
     statement = f"{compiled.string} -- {current.number}" if current.number else compiled.string
     for name, value in values.items():
         if isinstance(value, list):
@@ -848,7 +849,7 @@ class _Text:
             self.number, self.slow, self.most = self.number + 1, 0, min(2 * self.most, MOST_SLOW)
 
 
-_texts: dict[Callable[[], Executable], _Text] = {}
+_texts: defaultdict[Callable[[], Executable], _Text] = defaultdict(_Text)
 
 
 @lru_cache
