@@ -1,5 +1,7 @@
 """The program ``jq``."""
 
+from __future__ import annotations
+
 import atexit
 import gc
 import os

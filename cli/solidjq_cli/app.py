@@ -1,5 +1,7 @@
 """The root of the command tree. Importing it loads neither SQLAlchemy nor rich, nor a command: help must be quick."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

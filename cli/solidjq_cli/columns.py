@@ -1,11 +1,14 @@
 """Which fields each kind of thing has: the same names in every output and every command."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from solidjq.bisecting import Standing
     from solidjq.causes import Finding
     from solidjq.deaths import DeathRecord
@@ -51,7 +54,7 @@ def _arguments(text: str | None) -> Any:
     return shown_arguments(text)
 
 
-def failures() -> "Fields[Failure]":
+def failures() -> Fields[Failure]:
     """Fields of a failed job."""
     return Fields(
         (
@@ -76,7 +79,7 @@ def failures() -> "Fields[Failure]":
     )
 
 
-def failure_details() -> "Fields[Failure]":
+def failure_details() -> Fields[Failure]:
     """Fields of a failed job, with what is too long for a list."""
     return Fields(
         (
@@ -88,7 +91,7 @@ def failure_details() -> "Fields[Failure]":
     )
 
 
-def _error_line(error: "ErrorInfo") -> str:
+def _error_line(error: ErrorInfo) -> str:
     """Say in a few words what a table has room for; ``message`` has it in full."""
     if error.signal is not None:
         return f"pid {error.pid} was killed by signal {error.signal}"
@@ -103,7 +106,7 @@ def _error_line(error: "ErrorInfo") -> str:
     return ": ".join(part for part in (short, message) if part)
 
 
-def jobs() -> "Fields[JobView]":
+def jobs() -> Fields[JobView]:
     """Fields of a job in any state."""
     return Fields(
         (
@@ -132,13 +135,13 @@ def jobs() -> "Fields[JobView]":
     )
 
 
-def _parsed(job: "JobView") -> Any:
+def _parsed(job: JobView) -> Any:
     from solidjq.failures import parse_error  # noqa: PLC0415
 
     return parse_error(job.error)
 
 
-def processes(threshold: float) -> "Fields[Process]":
+def processes(threshold: float) -> Fields[Process]:
     """Fields of a process."""
     return Fields(
         (
@@ -159,7 +162,7 @@ def processes(threshold: float) -> "Fields[Process]":
     )
 
 
-def queues() -> "Fields[Queue]":
+def queues() -> Fields[Queue]:
     """Fields of a queue."""
     return Fields(
         (
@@ -176,7 +179,7 @@ def queues() -> "Fields[Queue]":
     )
 
 
-def pruned() -> "Fields[Pruned]":
+def pruned() -> Fields[Pruned]:
     """Fields of what a prune removed, or would."""
     return Fields(
         (
@@ -193,7 +196,7 @@ def pruned() -> "Fields[Pruned]":
     )
 
 
-def decisions() -> "Fields[Decision]":
+def decisions() -> Fields[Decision]:
     """Fields of one job's verdict."""
     return Fields(
         (
@@ -214,7 +217,7 @@ def decisions() -> "Fields[Decision]":
     )
 
 
-def _next_state(decision: "Decision") -> str:
+def _next_state(decision: Decision) -> str:
     """Name the state that the job goes to, or stays in."""
     if decision.verdict.value == "discard":
         return "gone"
@@ -226,13 +229,13 @@ def _next_state(decision: "Decision") -> str:
 class Group(NamedTuple):
     """Jobs of one class and queue with the same verdict."""
 
-    verdict: "Verdict"
+    verdict: Verdict
     class_name: str
     queue_name: str
     jobs: int
 
 
-def groups() -> "Fields[Group]":
+def groups() -> Fields[Group]:
     """Fields of such a group."""
     return Fields(
         (
@@ -246,7 +249,7 @@ def groups() -> "Fields[Group]":
     )
 
 
-def operations() -> "Fields[OperationView]":
+def operations() -> Fields[OperationView]:
     """Fields of a recorded operation."""
     return Fields(
         (
@@ -270,7 +273,7 @@ def _json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def undone() -> "Fields[Undone]":
+def undone() -> Fields[Undone]:
     """Fields of what an undo did with a job."""
     return Fields(
         (
@@ -284,7 +287,7 @@ def undone() -> "Fields[Undone]":
     )
 
 
-def events() -> "Fields[Event]":
+def events() -> Fields[Event]:
     """Fields of an event in a job's life."""
     return Fields(
         (
@@ -299,7 +302,7 @@ def events() -> "Fields[Event]":
     )
 
 
-def incidents() -> "Fields[Incident]":
+def incidents() -> Fields[Incident]:
     """Fields of an incident."""
     return Fields(
         (
@@ -318,7 +321,7 @@ def incidents() -> "Fields[Incident]":
     )
 
 
-def incident_details() -> "Fields[Incident]":
+def incident_details() -> Fields[Incident]:
     """Fields of an incident, with all evidence."""
     return Fields(
         (
@@ -333,7 +336,7 @@ def incident_details() -> "Fields[Incident]":
     )
 
 
-def _death(death: "DeathRecord", finding: "Finding") -> dict[str, Any]:
+def _death(death: DeathRecord, finding: Finding) -> dict[str, Any]:
     return {
         "death": death.name,
         "source": death.source.value,
@@ -371,11 +374,11 @@ class Suspect(NamedTuple):
     """A job or a class with its score, and the jobs that stand for it."""
 
     kind: str
-    score: "JobScore | ClassScore"
+    score: JobScore | ClassScore
     job_ids: list[int]
 
 
-def suspects() -> "Fields[Suspect]":
+def suspects() -> Fields[Suspect]:
     """Fields of a suspect."""
     return Fields(
         (
@@ -393,7 +396,7 @@ def suspects() -> "Fields[Suspect]":
     )
 
 
-def bisections() -> "Fields[Standing]":
+def bisections() -> Fields[Standing]:
     """Fields of how a bisect stands."""
     return Fields(
         (
@@ -418,7 +421,7 @@ class Setting(NamedTuple):
     source: str
 
 
-def profiles() -> "Fields[Profile]":
+def profiles() -> Fields[Profile]:
     """Fields of a named database."""
     from solidjq.text import mask_secrets  # noqa: PLC0415
 
@@ -437,7 +440,7 @@ def profiles() -> "Fields[Profile]":
     )
 
 
-def policies() -> "Fields[Setting]":
+def policies() -> Fields[Setting]:
     """Fields of such a key."""
     return Fields(
         (
@@ -453,8 +456,8 @@ def policies() -> "Fields[Setting]":
 class Examined(NamedTuple):
     """A check, and one of its findings; None where it found nothing, or could not be asked."""
 
-    result: "Result"
-    finding: "DoctorFinding | None"
+    result: Result
+    finding: DoctorFinding | None
 
     @property
     def status(self) -> str:
@@ -464,7 +467,7 @@ class Examined(NamedTuple):
         return "skipped" if self.result.skipped is not None else "healthy"
 
 
-def examined() -> "Fields[Examined]":
+def examined() -> Fields[Examined]:
     """Fields of what ``jq doctor`` found, or of a check that found nothing."""
     return Fields(
         (
@@ -481,7 +484,7 @@ def examined() -> "Fields[Examined]":
     )
 
 
-def checks() -> "Fields[Check]":
+def checks() -> Fields[Check]:
     """Fields of a check that ``jq doctor`` can make."""
     return Fields(
         (

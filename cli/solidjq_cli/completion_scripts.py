@@ -3,17 +3,21 @@
 The scripts are static; no shell starts this program to complete a line.
 """
 
+from __future__ import annotations
+
 import re
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from textwrap import indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer.main
 
 from solidjq_cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROGRAMS = ("jq", "solidjq")
 _TEXT_THAT_MAY_BE_A_PATH = {"database"}
@@ -61,14 +65,14 @@ class Command:
     help: str
     options: tuple[Option, ...]
     arguments: tuple[Argument, ...]
-    commands: tuple["Command", ...]
+    commands: tuple[Command, ...]
 
     @property
     def summary(self) -> str:
         """The first paragraph of the help."""
         return first_paragraph(self.help)
 
-    def all(self) -> Iterator["Command"]:
+    def all(self) -> Iterator[Command]:
         """Go through this command and those below it, in the order in which --help lists them."""
         yield self
         for command in self.commands:

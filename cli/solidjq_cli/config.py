@@ -1,5 +1,7 @@
 """The options that commands share, and what they mean together."""
 
+from __future__ import annotations
+
 import math
 import os
 import shlex
@@ -120,7 +122,7 @@ class Connecting(NamedTuple):
 
 _connecting = Connecting()
 _effective: Connecting | None = None  # what was opened, profile and all
-_opened: "list[Database]" = []
+_opened: list[Database] = []
 
 
 def remember(connecting: Connecting) -> None:
@@ -131,7 +133,7 @@ def remember(connecting: Connecting) -> None:
 
 
 @cache
-def file() -> "File | None":
+def file() -> File | None:
     """Read the file with the profiles and the policy, once: they are of the same moment."""
     from solidjq.policy import read  # noqa: PLC0415
 
@@ -168,7 +170,7 @@ def _completed(given: str | None, *, default_profile: bool = True) -> Connecting
     return found
 
 
-def given_url(given: str | None) -> "str | URL | None":
+def given_url(given: str | None) -> str | URL | None:
     """Return the URL that the command line names, after the command or before it; not the environment's.
 
     Raises UsageError if it names two.
@@ -181,7 +183,7 @@ def table_prefix(given: str | None) -> str | None:
     return _completed(given, default_profile=False).table_prefix
 
 
-def _url(connecting: Connecting) -> "str | URL | None":
+def _url(connecting: Connecting) -> str | URL | None:
     if connecting.rails is None:
         return connecting.database
     from solidjq.rails_settings import queue_url  # noqa: PLC0415
@@ -189,7 +191,7 @@ def _url(connecting: Connecting) -> "str | URL | None":
     return queue_url(connecting.rails, connecting.environment)
 
 
-def opened(given: str | None, *, create: bool = True) -> "Database":
+def opened(given: str | None, *, create: bool = True) -> Database:
     """Open the database that the command line, the environment or the default names.
 
     The embedded one is made if it is not there, unless ``create`` is False.
@@ -243,7 +245,7 @@ def alive_threshold(given: float | None, database: str | None, *, acts: bool = F
     return float(setting.value)
 
 
-def configured(database: str | None) -> "Configured | None":
+def configured(database: str | None) -> Configured | None:
     """Read what the Rails application wants to have running; None where none is named."""
     connecting = _completed(database)
     if connecting.rails is None:
@@ -253,7 +255,7 @@ def configured(database: str | None) -> "Configured | None":
     return read_configured(connecting.rails, connecting.environment)
 
 
-def policy(modules: list[str] | None) -> "Policy":
+def policy(modules: list[str] | None) -> Policy:
     """Load the retry policy: jq.toml, and the settings of the jobs in these modules."""
     from solidjq.policy import Policy, load  # noqa: PLC0415
 
@@ -267,8 +269,8 @@ def policy(modules: list[str] | None) -> "Policy":
 
 
 def operation(
-    verb: str, reason: str | None = None, *, chosen: "Mapping[str, object] | None" = None, plan: str | None = None
-) -> "Operation":
+    verb: str, reason: str | None = None, *, chosen: Mapping[str, object] | None = None, plan: str | None = None
+) -> Operation:
     """Describe this command for the ledger. Raises RefusedError if the database is opened read-only."""
     if (_effective or _completed(None)).read_only:
         from solidjq.errors import RefusedError  # noqa: PLC0415

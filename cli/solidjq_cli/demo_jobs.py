@@ -1,5 +1,7 @@
 """The jobs that ``jq demo`` runs. Each writes down that it started and that it ended, so that the demo can count."""
 
+from __future__ import annotations
+
 import os
 import time
 from pathlib import Path

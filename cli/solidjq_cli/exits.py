@@ -1,5 +1,7 @@
 """The one ladder from what went wrong to an exit code."""
 
+from __future__ import annotations
+
 import os
 import sys
 from enum import IntEnum

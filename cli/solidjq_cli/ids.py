@@ -1,5 +1,7 @@
 """Job ids on the command line, and what to say of those that could not be served."""
 
+from __future__ import annotations
+
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +38,7 @@ def read_ids(given: list[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def tell_missing(found: "Mapping[str, Sequence[JobView]]", served: "Collection[int]", *, held: int = 0) -> None:
+def tell_missing(found: Mapping[str, Sequence[JobView]], served: Collection[int], *, held: int = 0) -> None:
     """Say which ids were not served and why, and exit: 4 if no job has such an id, 6 if only some were served.
 
     ``held`` jobs were served, but held back.

@@ -1,5 +1,7 @@
 """Commands that are loaded when they are asked for: a start loads one of them, and help loads none."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module

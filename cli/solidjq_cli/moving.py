@@ -1,8 +1,9 @@
 """What retry, discard, recover and apply share: show the plan, ask once, move batch by batch, say what became of it."""
 
+from __future__ import annotations
+
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from solidjq.verdicts import Decision, Verdict
 
 Groups = Counter[tuple["Verdict", str, str]]
@@ -36,20 +39,20 @@ class Tally:
         """How many jobs were left as they were."""
         return sum(self.groups.values()) - self.moved
 
-    def add(self, decisions: "Iterable[Decision]") -> "Iterator[Decision]":
+    def add(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
         """Count decisions on their way."""
         for decision in decisions:
             self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += decision.jobs
             self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
             yield decision
 
-    def count(self, batches: "Iterable[list[Decision]]") -> None:
+    def count(self, batches: Iterable[list[Decision]]) -> None:
         """Count all of them."""
         for batch in batches:
             for _ in self.add(batch):
                 pass
 
-    def with_verdict(self, *verdicts: "Verdict") -> int:
+    def with_verdict(self, *verdicts: Verdict) -> int:
         """Return how many jobs got one of these verdicts."""
         return sum(count for (verdict, _, _), count in self.groups.items() if verdict in verdicts)
 
@@ -66,7 +69,7 @@ class Tally:
 
 
 def show(
-    batches: "Iterable[list[Decision]]",
+    batches: Iterable[list[Decision]],
     output: Output,
     tally: Tally,
     *,
@@ -132,7 +135,7 @@ def on_a_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def with_progress(batches: "Iterable[list[Decision]]", total: int | None) -> "Iterator[list[Decision]]":
+def with_progress(batches: Iterable[list[Decision]], total: int | None) -> Iterator[list[Decision]]:
     """Draw a bar with rate and time left on a terminal, where there is more than one batch."""
     from solidjq.batching import BATCH  # noqa: PLC0415
 

@@ -1,5 +1,7 @@
 """The one writer to stdout: a table for people, or json, ndjson, csv and ids for scripts."""
 
+from __future__ import annotations
+
 import csv
 import json
 import sys
@@ -28,7 +30,7 @@ class Output(StrEnum):
     IDS = "ids"
 
 
-def records(items: Iterable[T], fields: "Fields[T]", output: Output, *, empty: str = "") -> int:
+def records(items: Iterable[T], fields: Fields[T], output: Output, *, empty: str = "") -> int:
     """Print things, each as soon as it is there unless columns must line up; return how many there were.
 
     ``empty`` is said on stderr where a person would otherwise see nothing at all.
@@ -57,7 +59,7 @@ def records(items: Iterable[T], fields: "Fields[T]", output: Output, *, empty: s
     return counted.count
 
 
-def details(items: Iterable[T], fields: "Fields[T]", output: Output) -> int:
+def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
     """Print things one below the other, every field; for scripts as ``records`` does."""
     if output is not Output.TABLE:
         return records(items, fields, output)
@@ -116,7 +118,7 @@ class _Counted(Iterable[T]):
             yield item
 
 
-def _json(items: Iterable[T], columns: "Sequence[Column[T]]", out: TextIO) -> None:
+def _json(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
     separator = "[\n"
     for item in items:
         out.write(separator + _dumps(_record(item, columns)))
@@ -124,13 +126,13 @@ def _json(items: Iterable[T], columns: "Sequence[Column[T]]", out: TextIO) -> No
     out.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
-def _tab_separated(items: Iterable[T], columns: "Sequence[Column[T]]", out: TextIO) -> None:
+def _tab_separated(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
     shown = [column for column in columns if column.title is not None]
     out.write("\t".join(column.name for column in shown) + "\n")
     out.writelines("\t".join(_flat(column.value(item)) for column in shown) + "\n" for item in items)
 
 
-def _table(items: Iterable[T], columns: "Sequence[Column[T]]") -> None:
+def _table(items: Iterable[T], columns: Sequence[Column[T]]) -> None:
     rows = list(items)
     if not rows:
         return
@@ -166,7 +168,7 @@ def _table(items: Iterable[T], columns: "Sequence[Column[T]]") -> None:
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
-def _record(item: T, columns: "Sequence[Column[T]]") -> dict[str, Any]:
+def _record(item: T, columns: Sequence[Column[T]]) -> dict[str, Any]:
     return {column.name: _plain(column.value(item)) for column in columns}
 
 

@@ -1,6 +1,7 @@
 """The options that choose failed jobs, the same in every command, and the filter that they make."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,8 @@ import typer
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from solidjq import Database
     from solidjq.failures import Filter
     from solidjq.incidents import Incident
@@ -32,7 +35,7 @@ SinceOption = Annotated[
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Failed before then.")]
 
 
-def find_incidents(database: "Database", since: str, until: str | None) -> "list[Incident]":
+def find_incidents(database: Database, since: str, until: str | None) -> list[Incident]:
     """Find the incidents noticed between these times. Raises UsageError for a time that is none."""
     from solidjq import incidents  # noqa: PLC0415
 
@@ -55,7 +58,7 @@ def make_filter(
     class_name: Sequence[str] | None,
     since: str | None,
     until: str | None,
-) -> "Filter":
+) -> Filter:
     """Make the filter that these options describe. Raises UsageError for a time that is none."""
     from solidjq.failures import Death, Filter  # noqa: PLC0415
 

@@ -1,10 +1,13 @@
 """An incident as a picture that fits a terminal: processes and their jobs as rows, time from left to right."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from solidjq.deaths import DeathRecord, Held
     from solidjq.incidents import Incident
 
@@ -15,7 +18,7 @@ MOST_JOBS = 8  # of a process
 LEGEND = "= alive or running   x last sign of life   . silence   ! noticed"
 
 
-def draw(incident: "Incident", width: int) -> Iterator[str]:
+def draw(incident: Incident, width: int) -> Iterator[str]:
     """Yield the picture's lines, none longer than ``width``."""
     rows = list(_rows(incident))
     name_width = min(LONGEST_NAME, max(len(name) for name, *_ in rows))
@@ -26,7 +29,7 @@ def draw(incident: "Incident", width: int) -> Iterator[str]:
     yield LEGEND[:width]
 
 
-def _rows(incident: "Incident") -> Iterator[tuple[str, datetime | None, datetime, datetime | None]]:
+def _rows(incident: Incident) -> Iterator[tuple[str, datetime | None, datetime, datetime | None]]:
     """Yield each row: its name, since when it lived, its last sign of life, and when its end was noticed."""
     for death in incident.deaths[:MOST_PROCESSES]:
         yield _process(death), death.started_at, death.silent_at, death.noticed_at
@@ -38,17 +41,17 @@ def _rows(incident: "Incident") -> Iterator[tuple[str, datetime | None, datetime
         yield f"{len(incident.deaths) - MOST_PROCESSES} more processes", None, incident.at, incident.noticed_at
 
 
-def _process(death: "DeathRecord") -> str:
+def _process(death: DeathRecord) -> str:
     kind = (death.kind or "process").lower()
     pid = "" if death.pid is None else f" pid {death.pid}"
     return f"{kind}{pid}{f' at {death.hostname}' if death.hostname else ''}"
 
 
-def _job(job: "Held") -> str:
+def _job(job: Held) -> str:
     return f"  job {job.job_id} {job.class_name}"
 
 
-def _span(incident: "Incident") -> tuple[datetime, datetime]:
+def _span(incident: Incident) -> tuple[datetime, datetime]:
     """Choose the time to show: the silence takes half of the width at least, what led to it the rest."""
     end = incident.noticed_at
     shown = max(end - incident.at, timedelta(seconds=10))

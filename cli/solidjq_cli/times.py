@@ -1,5 +1,7 @@
 """Times as an operator writes them: ``90s``, ``15m``, ``2h``, ``3d`` ago, or a date or time."""
 
+from __future__ import annotations
+
 import re
 from datetime import UTC, datetime
 

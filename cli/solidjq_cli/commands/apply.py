@@ -1,5 +1,7 @@
 """``jq apply``."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

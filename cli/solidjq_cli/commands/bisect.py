@@ -1,6 +1,7 @@
 """``jq bisect``: which of the jobs that died together was it."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import duration_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from solidjq.bisecting import Standing
     from solidjq.ledger import Operation
 
@@ -81,7 +84,7 @@ def bisect(
         limit = max_deaths or bisecting.most_deaths(len(job_ids))
         moving.confirm(f"run halves of {len(job_ids)} jobs in queue {quarantine}, at the cost of up to {limit} deaths?")
 
-    def new_operation(told: Mapping[str, object]) -> "Operation":
+    def new_operation(told: Mapping[str, object]) -> Operation:
         return config.operation(bisecting.VERB, reason, chosen=told, plan=found.name)
 
     run = bisecting.bisect(
@@ -102,7 +105,7 @@ def bisect(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _tell(now: "Standing", quarantine: str) -> None:
+def _tell(now: Standing, quarantine: str) -> None:
     from solidjq.bisecting import Stage
 
     suspects = ", ".join(map(str, now.suspects[:MOST_NAMED])) + (" ..." if len(now.suspects) > MOST_NAMED else "")

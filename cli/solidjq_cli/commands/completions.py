@@ -1,5 +1,7 @@
 """``jq completions``."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from typing import Annotated
 

@@ -1,5 +1,7 @@
 """``jq demo``: the whole story, with real processes and a real kill -9."""
 
+from __future__ import annotations
+
 import os
 import shlex
 import shutil
@@ -8,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from solidjq_cli import config
 from solidjq_cli.exits import Exit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
@@ -66,7 +69,7 @@ class _StuckError(Exception):
 
 
 class _Demo:
-    def __init__(self, database: "Database", folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path) -> None:
         from solidjq import schema
         from solidjq.urls import spelled
         from solidjq_cli.demo_jobs import JOURNAL, QUEUE
@@ -189,7 +192,7 @@ class _Demo:
         except subprocess.TimeoutExpired:
             raise _StuckError("the supervisor does not stop") from None
 
-    def _kill(self, dead: "Sequence[Process]") -> None:
+    def _kill(self, dead: Sequence[Process]) -> None:
         _tell(f"$ kill -9 {' '.join(str(process.pid) for process in dead)}")
         for process in dead:
             os.kill(process.pid, signal.SIGKILL)
@@ -216,13 +219,13 @@ class _Demo:
             time.sleep(0.05)
         raise _StuckError(f"waited {PATIENCE:g} seconds for {what}")
 
-    def _processes(self) -> "list[Process]":
+    def _processes(self) -> list[Process]:
         from solidjq.processes import list_processes
 
         with self._database.read() as connection:
             return list_processes(connection)
 
-    def _busy(self, started: int) -> "Process | None":
+    def _busy(self, started: int) -> Process | None:
         """Return the worker that holds the most, once a report was started after the first ``started``."""
         if self._started() <= started:
             return None
@@ -280,7 +283,7 @@ def _tell(text: str) -> None:
 
 
 @contextmanager
-def _queue(given: "str | URL | None", table_prefix: str | None, folder: Path) -> "Iterator[Database]":
+def _queue(given: str | URL | None, table_prefix: str | None, folder: Path) -> Iterator[Database]:
     """Give a queue for the demo; take everything that the demo put into it away afterwards."""
     from solidjq import schema
     from solidjq.init import initialize, open_database
@@ -301,7 +304,7 @@ def _queue(given: "str | URL | None", table_prefix: str | None, folder: Path) ->
         database.close()
 
 
-def _refuse_if_in_use(database: "Database") -> None:
+def _refuse_if_in_use(database: Database) -> None:
     from solidjq.errors import RefusedError
     from solidjq.processes import list_processes
     from solidjq.pruning import find_orphans
@@ -311,7 +314,7 @@ def _refuse_if_in_use(database: "Database") -> None:
             raise RefusedError(f"{database} is in use; the demo would prune its workers. Name a scratch database")
 
 
-def _last_ids(connection: "Connection") -> dict[str, int]:
+def _last_ids(connection: Connection) -> dict[str, int]:
     """Return the highest id of each table that the demo adds rows to and does not clear itself."""
     from sqlalchemy import func, select
 
@@ -323,7 +326,7 @@ def _last_ids(connection: "Connection") -> dict[str, int]:
     }
 
 
-def _remove_since(connection: "Connection", last_ids: dict[str, int]) -> None:
+def _remove_since(connection: Connection, last_ids: dict[str, int]) -> None:
     from sqlalchemy import delete
 
     from solidjq import schema

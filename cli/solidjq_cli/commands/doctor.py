@@ -1,9 +1,10 @@
 """``jq doctor``."""
 
+from __future__ import annotations
+
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,8 @@ from solidjq_cli.render import Output, lines, note, records
 from solidjq_cli.times import duration_option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from solidjq import Database
     from solidjq.concurrency import Limits
     from solidjq.doctor import Finding, Result, Terms
@@ -89,7 +92,7 @@ def doctor(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _limits(modules: list[str] | None) -> "Limits":
+def _limits(modules: list[str] | None) -> Limits:
     if not modules:
         return {}
     from solidjq.runtime import registry
@@ -98,9 +101,7 @@ def _limits(modules: list[str] | None) -> "Limits":
     return registry.limits()
 
 
-def _fix(
-    database: "Database", results: "list[Result]", terms: "Terms", reason: str | None, *, yes: bool
-) -> "list[Result]":
+def _fix(database: Database, results: list[Result], terms: Terms, reason: str | None, *, yes: bool) -> list[Result]:
     """Ask, mend, and look again at what was mended."""
     from solidjq import doctor as core
     from solidjq.errors import UsageError
@@ -125,7 +126,7 @@ def _fix(
 # -- what it prints ---------------------------------------------------------------------------------------------------
 
 
-def _show(results: "Sequence[Result]", output: Output) -> None:
+def _show(results: Sequence[Result], output: Output) -> None:
     nothing: list[Finding | None] = [None]
     rows = [Examined(result, finding) for result in results for finding in (result.findings or nothing)]
     if output is not Output.TABLE or not sys.stdout.isatty():

@@ -1,8 +1,9 @@
 """``jq enqueue``."""
 
+from __future__ import annotations
+
 import json
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from solidjq_cli.render import Output, records
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection
 
     from solidjq import Job
@@ -89,7 +92,7 @@ def enqueue(
     new_jobs = [job.new(*args, **kwargs) for args in calls]
     operation = config.operation("enqueue")
 
-    def recorded(connection: "Connection") -> "list[dict[str, list[JobView]]]":
+    def recorded(connection: Connection) -> list[dict[str, list[JobView]]]:
         ids = queues.enqueue(connection, new_jobs)
         if ids:
             operation.record_if_kept(connection, len(ids))
@@ -101,7 +104,7 @@ def enqueue(
     records(views, columns.jobs(), output, empty="nothing to enqueue")
 
 
-def _job(class_name: str, modules: list[str] | None) -> "Job[..., Any]":
+def _job(class_name: str, modules: list[str] | None) -> Job[..., Any]:
     """Return the registered job if modules were named, else one of which only the name is known: a Ruby class, say."""
     from solidjq.runtime import registry
 

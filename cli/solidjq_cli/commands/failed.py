@@ -1,5 +1,7 @@
 """``jq failed list`` and ``jq failed show``."""
 
+from __future__ import annotations
+
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +88,7 @@ def list_failed(
         limit = TABLE_LIMIT
     last: list[Failure] = []
 
-    def remembering() -> "Iterator[Failure]":
+    def remembering() -> Iterator[Failure]:
         for failure in list_failures(opened, chosen, limit=limit, after=after):
             last[:] = [failure]
             yield failure

@@ -1,10 +1,11 @@
 """``jq failed diff``: what is different between failures."""
 
+from __future__ import annotations
+
 import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -17,6 +18,8 @@ from solidjq_cli.render import Output, age, details, lines, note, records, rfc33
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from solidjq import Database
     from solidjq.diffing import Change, Contrast, Difference, Group, Side, Window
     from solidjq.failures import Filter
@@ -134,7 +137,7 @@ def diff(
         _groups(opened, chosen, output, limit)
 
 
-def _check(left: str | None, right: str | None, asked: Asked, chosen: "Filter") -> None:
+def _check(left: str | None, right: str | None, asked: Asked, chosen: Filter) -> None:
     """Raise UsageError for what cannot be meant together."""
     from solidjq.errors import UsageError
 
@@ -155,8 +158,8 @@ def _check(left: str | None, right: str | None, asked: Asked, chosen: "Filter") 
 
 
 def _windows(
-    now: datetime, chosen: "Filter", against: str | None, after: str | None, before: str | None
-) -> "tuple[Window, Window]":
+    now: datetime, chosen: Filter, against: str | None, after: str | None, before: str | None
+) -> tuple[Window, Window]:
     """Return the later and the earlier time. Raises UsageError for times in the wrong order."""
     from solidjq.diffing import Window
     from solidjq.durations import parse_duration
@@ -191,7 +194,7 @@ def _sooner(time: datetime, length: timedelta) -> datetime:
 # -- the groups -------------------------------------------------------------------------------------------------------
 
 
-def _groups(opened: "Database", chosen: "Filter", output: Output, limit: int | None) -> None:
+def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None) -> None:
     from solidjq import diffing
 
     if output is Output.IDS and limit is None:
@@ -214,7 +217,7 @@ def _groups(opened: "Database", chosen: "Filter", output: Output, limit: int | N
         _tell(_sentences(diffing.contrast(opened, ids), "the failed jobs"))
 
 
-def _one_group(opened: "Database", asked: str, chosen: "Filter", output: Output) -> None:
+def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> None:
     from solidjq import diffing, incidents
     from solidjq.errors import NoSuchJobError, UsageError
 
@@ -233,14 +236,14 @@ def _one_group(opened: "Database", asked: str, chosen: "Filter", output: Output)
         _tell(_sentences(diffing.contrast(opened, ids), "this group"))
 
 
-def _print_ids(opened: "Database", chosen: "Filter", names: Iterable[str]) -> None:
+def _print_ids(opened: Database, chosen: Filter, names: Iterable[str]) -> None:
     from solidjq import diffing
 
     found = diffing.job_ids(opened, chosen, frozenset(names))
     records(found, _JOB_IDS, Output.IDS)
 
 
-def _sentences(contrast: "Contrast", failed: str) -> Iterator[str]:
+def _sentences(contrast: Contrast, failed: str) -> Iterator[str]:
     """Say what sets failed jobs apart."""
     if not contrast.failed:
         return
@@ -274,7 +277,7 @@ def _tell(sentences: Iterable[str]) -> None:
             note(sentence)
 
 
-def _group_fields(*, whole: bool = False) -> "Fields[Group]":
+def _group_fields(*, whole: bool = False) -> Fields[Group]:
     """Fields of a group; those of a table on a terminal are chosen for its width."""
     people = not whole and sys.stdout.isatty()
     width = _width() if people else WIDEST
@@ -299,7 +302,7 @@ def _group_fields(*, whole: bool = False) -> "Fields[Group]":
     )
 
 
-def _signature_columns() -> "tuple[Column[Group], ...]":
+def _signature_columns() -> tuple[Column[Group], ...]:
     return (
         Column("death", lambda g: g.signature.death and g.signature.death.value),
         Column("error_class", lambda g: g.signature.exception_class),
@@ -312,7 +315,7 @@ def _width() -> int:
     return shutil.get_terminal_size((WIDE, 24)).columns
 
 
-def _short(group: "Group") -> str:
+def _short(group: Group) -> str:
     """Say the error with the last part of its class only, and once: so the message has room; of a death why it was."""
     signature = group.signature
     message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]
@@ -343,9 +346,7 @@ def _names(counted: Mapping[str, int], *, people: bool) -> Any:
 # -- two times --------------------------------------------------------------------------------------------------------
 
 
-def _times(
-    opened: "Database", chosen: "Filter", windows: "tuple[Window, Window]", output: Output, limit: int | None
-) -> None:
+def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], output: Output, limit: int | None) -> None:
     from dataclasses import replace
 
     from solidjq import diffing
@@ -371,18 +372,18 @@ def _times(
         raise typer.Exit(DIFFERENT)
 
 
-def _spelled(window: "Window") -> str:
+def _spelled(window: Window) -> str:
     from solidjq.durations import spell_duration
 
     start = rfc3339(window.since.replace(microsecond=0))
     return f"{spell_duration(window.length)} from {start}"
 
 
-def _change_fields(now: "Window", before: "Window") -> "Fields[Change]":
+def _change_fields(now: Window, before: Window) -> Fields[Change]:
     people = sys.stdout.isatty()
     widest = not people or _width() >= WIDEST
 
-    def rate(count: int, window: "Window") -> float:
+    def rate(count: int, window: Window) -> float:
         return round(count / (window.length / timedelta(hours=1)), 3)
 
     return Fields(
@@ -410,7 +411,7 @@ def _change_fields(now: "Window", before: "Window") -> "Fields[Change]":
     )
 
 
-def _factor(change: "Change") -> str:
+def _factor(change: Change) -> str:
     """Say how many times as often it happens."""
     if change.factor is None:
         return "new"
@@ -422,7 +423,7 @@ def _factor(change: "Change") -> str:
 # -- side by side -----------------------------------------------------------------------------------------------------
 
 
-def _beside(opened: "Database", left: str, right: str, output: Output) -> None:
+def _beside(opened: Database, left: str, right: str, output: Output) -> None:
     from solidjq import diffing
 
     sides = [diffing.find_side(opened, text) for text in (left, right)]
@@ -437,7 +438,7 @@ def _beside(opened: "Database", left: str, right: str, output: Output) -> None:
         raise typer.Exit(DIFFERENT)
 
 
-def _print_side_ids(opened: "Database", sides: "Sequence[Side]") -> None:
+def _print_side_ids(opened: Database, sides: Sequence[Side]) -> None:
     from solidjq import diffing
     from solidjq.failures import Filter
 
@@ -447,7 +448,7 @@ def _print_side_ids(opened: "Database", sides: "Sequence[Side]") -> None:
     records(jobs, _JOB_IDS, Output.IDS)
 
 
-def _difference_fields() -> "Fields[Difference]":
+def _difference_fields() -> Fields[Difference]:
     return Fields(
         (
             Column("differs", lambda d: d.differs, "DIFFERS"),
@@ -480,7 +481,7 @@ def _cell_fields(left: str, right: str) -> Fields[_Cells]:
     )
 
 
-def _wrapped(found: "Iterable[Difference]", width: int) -> Iterator[_Cells]:
+def _wrapped(found: Iterable[Difference], width: int) -> Iterator[_Cells]:
     """Break values into lines, so that both fit beside each other and nothing that differs is cut away."""
     room = max(10, (width - FIELD_WIDTH - 8) // 2)
     for row in found:

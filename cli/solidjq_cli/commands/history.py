@@ -1,5 +1,7 @@
 """``jq history``."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

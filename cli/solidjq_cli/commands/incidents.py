@@ -1,5 +1,7 @@
 """``jq incidents list`` and ``jq incidents show``."""
 
+from __future__ import annotations
+
 import shutil
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,7 +89,7 @@ def show_incidents(
         raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
 
 
-def _picture(incident: "Incident") -> "Iterator[str]":
+def _picture(incident: Incident) -> Iterator[str]:
     from solidjq_cli.timeline import draw
 
     yield ""

@@ -1,5 +1,7 @@
 """``jq init``."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,7 +66,7 @@ def init(
     note(f"{opened} is ready" if changed else f"{opened} was ready; nothing to do")
 
 
-def _set_notify(database: "Database", *, wanted: bool) -> None:
+def _set_notify(database: Database, *, wanted: bool) -> None:
     from solidjq import notices
 
     if wanted:
@@ -75,7 +77,7 @@ def _set_notify(database: "Database", *, wanted: bool) -> None:
         note("waiting workers poll")
 
 
-def _make_indexes(database: "Database") -> int:
+def _make_indexes(database: Database) -> int:
     from solidjq.indexes import create_missing
 
     made = 0

@@ -1,5 +1,7 @@
 """``jq operations list``, ``jq operations show`` and ``jq undo``."""
 
+from __future__ import annotations
+
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,7 +99,7 @@ def undo(
     operation = config.operation("undo", reason, chosen={"operation": operation_id})
     reasons: Counter[str | None] = Counter()
 
-    def counted() -> "Iterator[Undone]":
+    def counted() -> Iterator[Undone]:
         for batch in undoing.undo(opened, operation_id, operation):
             for undone in batch:
                 reasons[undone.reason] += 1

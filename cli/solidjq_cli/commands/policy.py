@@ -1,5 +1,7 @@
 """``jq policy show``."""
 
+from __future__ import annotations
+
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +52,7 @@ def show_policy(
     records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)
 
 
-def _settings(policy: "Policy", class_name: str) -> "Iterator[columns.Setting]":
+def _settings(policy: Policy, class_name: str) -> Iterator[columns.Setting]:
     rule = policy.rule("" if class_name == DEFAULT else class_name)
     for key in KEYS:
         source = rule.sources.get(key, "built in")

@@ -1,5 +1,7 @@
 """``jq profiles list``."""
 
+from __future__ import annotations
+
 import typer
 
 from solidjq_cli import columns, config

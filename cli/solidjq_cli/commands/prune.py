@@ -1,5 +1,7 @@
 """``jq prune``."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,7 +83,7 @@ def prune(
     refuse_alive(doubts)
 
 
-def find_doubts(database: "Database", threshold: float, *, force: bool, before: "Doubts | None" = None) -> "Doubts":
+def find_doubts(database: Database, threshold: float, *, force: bool, before: Doubts | None = None) -> Doubts:
     """Ask who is dead, and what speaks against it; nothing does if it is forced."""
     import socket
 
@@ -97,7 +99,7 @@ def find_doubts(database: "Database", threshold: float, *, force: bool, before: 
         )
 
 
-def settle_doubts(database: "Database", threshold: float, *, force: bool, quiet: bool) -> "Doubts":
+def settle_doubts(database: Database, threshold: float, *, force: bool, quiet: bool) -> Doubts:
     """Ask the same, and again after a while as long as the first look is not enough for somebody."""
     import time
 
@@ -120,7 +122,7 @@ def _pause(threshold: float) -> float:
     return threshold * PAUSE
 
 
-def prune_all(database: "Database", threshold: float, doubts: "Doubts", operation: "Operation") -> "list[Pruned]":
+def prune_all(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[Pruned]:
     """Prune whom nothing speaks for; fail the jobs that no process holds, and count every crash there is."""
     from solidjq import crashes, pruning
 
@@ -131,7 +133,7 @@ def prune_all(database: "Database", threshold: float, doubts: "Doubts", operatio
     return [*pruned, *_missing(orphans)]
 
 
-def refuse_alive(doubts: "Doubts") -> None:
+def refuse_alive(doubts: Doubts) -> None:
     """End with exit code 5 if a process was spared."""
     from solidjq.errors import RefusedError
 
@@ -142,7 +144,7 @@ def refuse_alive(doubts: "Doubts") -> None:
         raise RefusedError(f"spared: {last}; stop it, or prune it with --force")
 
 
-def _tell(found: "list[Pruned]", *, dry_run: bool) -> None:
+def _tell(found: list[Pruned], *, dry_run: bool) -> None:
     if not found:
         return
     processes = sum(1 for pruned in found if pruned.process_id is not None)
@@ -153,14 +155,14 @@ def _tell(found: "list[Pruned]", *, dry_run: bool) -> None:
         note(f"pruned {processes} processes and failed {jobs} jobs; to see them: jq failed list --died")
 
 
-def _find(database: "Database", threshold: float) -> "list[Pruned]":
+def _find(database: Database, threshold: float) -> list[Pruned]:
     from solidjq import pruning
 
     with database.read() as connection:
         return [*pruning.find_dead(connection, threshold), *_missing(pruning.find_orphans(connection))]
 
 
-def _missing(job_ids: list[int]) -> "list[Pruned]":
+def _missing(job_ids: list[int]) -> list[Pruned]:
     """Show orphaned claims in the same list, as those of a process of which nothing is known."""
     from solidjq.pruning import Pruned
 

@@ -1,12 +1,16 @@
 """``jq queues list``, ``pause`` and ``resume``."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from solidjq_cli import columns, config
 from solidjq_cli.render import Output, note, records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Queues: how full they are; pause and resume.")
 

@@ -1,5 +1,7 @@
 """``jq recover``: the whole of it in one line for cron."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

@@ -1,5 +1,7 @@
 """``jq retry`` and ``jq discard``: choose, look, ask once, move."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -246,7 +248,7 @@ def queue_name(name: str) -> str:
 class _Request:
     """One command line, from the choice of jobs to its exit code."""
 
-    def __init__(self, database: "Database", verb: str, terms: "Terms", policy: "Policy", reason: str | None) -> None:
+    def __init__(self, database: Database, verb: str, terms: Terms, policy: Policy, reason: str | None) -> None:
         self.database = database
         self.verb = verb
         self.terms = terms
@@ -257,7 +259,7 @@ class _Request:
         self.found: Mapping[str, Sequence[JobView]] | None = None
 
     def choose(
-        self, ids: list[str] | None, chosen: "Filter", *, limit: int | None, batch: int, need_filter: bool
+        self, ids: list[str] | None, chosen: Filter, *, limit: int | None, batch: int, need_filter: bool
     ) -> None:
         """Find out which jobs are meant. Raises UsageError if that could be every failed job there is."""
         from solidjq.errors import UsageError
@@ -319,14 +321,14 @@ class _Request:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _plan(self, *, by_job: bool) -> "Iterator[list[Decision]]":
+    def _plan(self, *, by_job: bool) -> Iterator[list[Decision]]:
         from solidjq import retrying
 
         return retrying.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
 
     def _retry(
-        self, selected: "Selection", terms: "Terms", operation: "Operation", *, by_job: bool
-    ) -> "Iterator[list[Decision]]":
+        self, selected: Selection, terms: Terms, operation: Operation, *, by_job: bool
+    ) -> Iterator[list[Decision]]:
         from solidjq import retrying
 
         run = retrying.retry(
@@ -343,7 +345,7 @@ class _Request:
                 self.served.update(decision.job_id for decision in batch)
             yield batch
 
-    def _show(self, batches: "Iterator[list[Decision]]", output: Output, *, done: str) -> None:
+    def _show(self, batches: Iterator[list[Decision]], output: Output, *, done: str) -> None:
         moving.show(
             batches,
             output,
@@ -374,7 +376,7 @@ class _Request:
         held = f", hold back {planned.held}" if planned.held else ""
         moving.confirm(f"{self.verb} {planned.moved} jobs{held}?")
 
-    def _canary(self, operation: "Operation", size: int, patience: float) -> None:
+    def _canary(self, operation: Operation, size: int, patience: float) -> None:
         from solidjq import canary
 
         limit = self.selection.limit
@@ -397,7 +399,7 @@ class _Request:
         errors = f", {outcome.failed} with an error of their own" if outcome.failed else ""
         note(f"canary: all {len(moved)} have ended{errors}, and none died; going on")
 
-    def _record(self) -> "Mapping[str, object]":
+    def _record(self) -> Mapping[str, object]:
         given: dict[str, object] = {**self.selection.chosen.given(), **self.terms.given()}
         if self.selection.job_ids is not None:
             given["ids"] = len(self.selection.job_ids)

@@ -1,13 +1,17 @@
 """``jq suspects``: who may have killed those processes."""
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from solidjq_cli import columns, config, selection
 from solidjq_cli.render import Output, lines, note, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 DEFAULT_SINCE = "30d"
 MOST_EXPLAINED = 3

@@ -1,5 +1,7 @@
 """``jq work``."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -99,7 +101,7 @@ def work(
     raise typer.Exit(supervisor.run())
 
 
-def _refuse_beside_rails(database: "Database") -> None:
+def _refuse_beside_rails(database: Database) -> None:
     """Keep a Python worker off the queues of a Rails application, whose every job it would fail as unknown."""
     from solidjq.errors import RefusedError
     from solidjq.processes import list_processes
