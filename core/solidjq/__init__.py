@@ -6,6 +6,8 @@ The names below are loaded when they are first used, so that ``import solidjq`` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from solidjq.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from solidjq.database import Database
     from solidjq.init import open_database
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from solidjq.rubytypes import GlobalID, Symbol
     from solidjq.runtime.registry import Job, job
 
-__version__ = "0.1.0"
 __all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "enqueue", "job", "open_database"]
 
 _HOMES = {

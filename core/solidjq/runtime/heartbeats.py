@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from solidjq import __version__, processes
+from solidjq import processes
 from solidjq.database import Database
 from solidjq.errors import DatabaseError
 from solidjq.processes import Process
 from solidjq.runtime.samples import Sampler
 from solidjq.samples import told_by, written
+from solidjq.version import VERSION
 
 log = logging.getLogger("solidjq")
 
@@ -61,7 +62,7 @@ class Registration:
         self._interval = interval
         self._on_gone = on_gone
         self._sampler = sampler
-        self._metadata = {"runtime": f"{RUNTIME} {__version__}", **metadata}
+        self._metadata = {"runtime": f"{RUNTIME} {VERSION}", **metadata}
         self._beats: dict[str, Any] = {"interval": interval}
         self._worked_at = time.time()
         self._steady_since = -math.inf  # of the monotonic clock: no beat has failed since
