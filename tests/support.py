@@ -16,10 +16,10 @@ from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, endings, enqueue, processes, queue
 from solidjq.ledger import Operation
-from solidjq.policy import BUILT_IN, Policy
 from solidjq.queue import Claim
 from solidjq.retrying import Selection, retry
 from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.states import State
 from solidjq.verdicts import Decision, Terms, Verdict
 from zygote import AT_START, Zygote

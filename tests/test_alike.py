@@ -6,9 +6,9 @@ from sqlalchemy import delete, update
 from solidjq import Database, NewJob, dialects, endings
 from solidjq.dialects import ago, utcnow
 from solidjq.failures import error_json
-from solidjq.policy import Policy, parse
 from solidjq.retrying import Selection, plan
 from solidjq.schema import crashes, failed, failures, jobs
+from solidjq.settings.policy import Policy, parse
 from solidjq.states import State
 from solidjq.verdicts import Decision, Terms, Verdict
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, states

@@ -13,8 +13,8 @@ from solidjq import Database, bisecting, endings, pruning, queue, schema
 from solidjq.bisecting import Fate, Round, Stage, Standing, bisect, most_deaths, stand
 from solidjq.errors import LedgerMissingError, RefusedError
 from solidjq.ledger import Operation
-from solidjq.policy import Consent, Policy
 from solidjq.processes import register
+from solidjq.settings.policy import Consent, Policy
 from solidjq.states import State
 from solidjq.undoing import undo
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each

@@ -8,8 +8,8 @@ import pytest
 
 from solidjq import Database
 from solidjq.errors import UsageError
-from solidjq.policy import File, read
-from solidjq.profiles import Profile, choose, load
+from solidjq.settings.policy import File, read
+from solidjq.settings.profiles import Profile, choose, load
 from support import PATIENCE, Shell, add_jobs, plain_jobs
 from test_runtime import ON_SQLITE
 

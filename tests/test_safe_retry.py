@@ -14,10 +14,10 @@ from solidjq.dialects import ago, utcnow
 from solidjq.failures import Death, Filter, error_json
 from solidjq.incidents import find_incidents
 from solidjq.ledger import Operation
-from solidjq.policy import Policy, parse
 from solidjq.retrying import Selection, plan
 from solidjq.schema import crashes as crash_table
 from solidjq.schema import failed, failures, jobs, operations, ready, scheduled
+from solidjq.settings.policy import Policy, parse
 from solidjq.states import State
 from solidjq.suspecting import find_suspects
 from solidjq.verdicts import Terms, Verdict

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from solidjq.ledger import OperationView
     from solidjq.lookup import JobView
     from solidjq.processes import Process
-    from solidjq.profiles import Profile
     from solidjq.pruning import Pruned
     from solidjq.queues import Queue
+    from solidjq.settings.profiles import Profile
     from solidjq.suspects import ClassScore, JobScore
     from solidjq.undoing import Undone
     from solidjq.verdicts import Decision, Verdict

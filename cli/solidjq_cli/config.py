@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.ledger import Operation
-    from solidjq.policy import File, Policy
     from solidjq.rails_settings import Configured
+    from solidjq.settings.policy import File, Policy
 
 ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.init, which --help must not load
 MOST_SECONDS = 10 * 365 * 86400.0
@@ -135,7 +135,7 @@ def remember(connecting: Connecting) -> None:
 @cache
 def file() -> File | None:
     """Read the file with the profiles and the policy, once: they are of the same moment."""
-    from solidjq.policy import read  # noqa: PLC0415
+    from solidjq.settings.policy import read  # noqa: PLC0415
 
     return read(_connecting.file)
 
@@ -150,7 +150,7 @@ def _completed(given: str | None, *, default_profile: bool = True) -> Connecting
     named = found.names_a_database()
     profile = None
     if found.profile is not None or not (named or not default_profile or ENVIRONMENT in os.environ):
-        from solidjq import profiles  # noqa: PLC0415
+        from solidjq.settings import profiles  # noqa: PLC0415
 
         profile = profiles.choose(file(), found.profile)
     if profile is not None:
@@ -257,7 +257,7 @@ def configured(database: str | None) -> Configured | None:
 
 def policy(modules: list[str] | None) -> Policy:
     """Load the retry policy: jq.toml, and the settings of the jobs in these modules."""
-    from solidjq.policy import Policy, load  # noqa: PLC0415
+    from solidjq.settings.policy import Policy, load  # noqa: PLC0415
 
     found = file()
     if modules:

@@ -19,9 +19,9 @@ from solidjq.database import Database
 from solidjq.dialects import among
 from solidjq.errors import RefusedError
 from solidjq.failures import is_death
-from solidjq.policy import BUILT_IN, Policy
 from solidjq.retrying import Selection, retry
 from solidjq.schema import failed, failures, jobs, operations
+from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.verdicts import Terms
 
 VERB = "bisect"

@@ -19,9 +19,9 @@ from solidjq.batching import in_batches
 from solidjq.database import Database
 from solidjq.dialects import among
 from solidjq.errors import UsageError
-from solidjq.policy import BUILT_IN, Policy
 from solidjq.retrying import Expected
 from solidjq.schema import failures, operations
+from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import one_line
 from solidjq.verdicts import Decision, Terms
 

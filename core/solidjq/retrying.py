@@ -21,9 +21,9 @@ from solidjq.dialects import among, clock, execute_hot, given, utcnow, writes_in
 from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
 from solidjq.failures import Filter, ids_of, newest, page_of_ids
-from solidjq.policy import BUILT_IN, Policy
 from solidjq.queue import schedule
 from solidjq.schema import failed, failures, jobs, ready, scheduled
+from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.suspecting import find_suspicion
 from solidjq.suspects import NO_SUSPICION, Suspicion
 from solidjq.verdicts import Candidate, Decision, Terms, Verdict, alike, decide, window_of

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from solidjq.crashes import Crash, within
 from solidjq.durations import spell_duration
 from solidjq.failures import Death
-from solidjq.policy import Consent, Rule
+from solidjq.settings.policy import Consent, Rule
 from solidjq.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
 
 

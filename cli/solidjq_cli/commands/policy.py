@@ -13,7 +13,7 @@ from solidjq_cli.render import Output, note, records
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from solidjq.policy import Policy
+    from solidjq.settings.policy import Policy
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Which job classes may be retried, how often.")
 KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")

@@ -29,7 +29,7 @@ def list_profiles(output: config.OutputOption = Output.TABLE) -> None:
       jq profiles list
       jq --profile production failed list
     """
-    from solidjq import profiles
+    from solidjq.settings import profiles
 
     file = config.file()
     note(f"file: {file.path}" if file else "no jq.toml")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from solidjq.failures import Filter
     from solidjq.ledger import Operation
     from solidjq.lookup import JobView
-    from solidjq.policy import Policy
     from solidjq.retrying import Selection
+    from solidjq.settings.policy import Policy
     from solidjq.verdicts import Decision, Terms
 
 MOST_CHARACTERS = 255  # of a queue's name
@@ -214,7 +214,7 @@ def discard(
       jq discard --class OldReport --until 30d --dry-run
       jq discard --error 'undefined method' --queue imports --yes
     """
-    from solidjq.policy import BUILT_IN
+    from solidjq.settings.policy import BUILT_IN
     from solidjq.verdicts import Terms
 
     terms = Terms(discard=True, max_age=duration_option(max_age, "--max-age"))

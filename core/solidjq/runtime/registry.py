@@ -12,8 +12,8 @@ from solidjq.concurrency import DEFAULT_DURATION, Limit, Limits
 from solidjq.database import Database
 from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
 from solidjq.init import open_database
-from solidjq.policy import settings
 from solidjq.queue import NewJob, enqueue_alone
+from solidjq.settings.policy import settings
 from solidjq.text import one_line
 
 P = ParamSpec("P")
