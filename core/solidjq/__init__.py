@@ -6,7 +6,7 @@ The names below are loaded when they are first used, so that ``import solidjq`` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from solidjq.version import VERSION as __version__
+from solidjq.version import VERSION as __version__  # noqa: N811  (the name that Python programs look for)
 
 if TYPE_CHECKING:
     from solidjq.database import Database
