@@ -12,23 +12,12 @@ import sqlalchemy
 from sqlalchemy import func
 
 import watch
-from solidjq import (
-    Database,
-    NewJob,
-    endings,
-    enqueue,
-    failures,
-    open_database,
-    processes,
-    pruning,
-    queue,
-    retrying,
-    schema,
-)
+from solidjq import Database, NewJob, endings, enqueue, failures, open_database, processes, pruning, queue, retrying
 from solidjq.batching import in_batches
-from solidjq.dialects import ago
+from solidjq.database import tables
+from solidjq.database.setup import initialize
+from solidjq.database.statements import ago
 from solidjq.failures import Death, Filter, error_json
-from solidjq.init import initialize
 from solidjq.ledger import Operation
 from solidjq.verdicts import Terms
 from stage import Stage
@@ -93,19 +82,19 @@ def _claim_all(database: Database) -> None:
     while database.transact(queue.claim, process, queue.ALL_QUEUES, 1000):
         pass
     with database.write() as connection:
-        connection.execute(schema.processes.update().values(last_heartbeat_at=ago(1000)))
+        connection.execute(tables.processes.update().values(last_heartbeat_at=ago(1000)))
 
 
 def _fail_all(database: Database) -> None:
     with database.write() as connection:
-        process = connection.scalars(sqlalchemy.select(schema.processes.c.id)).one()
+        process = connection.scalars(sqlalchemy.select(tables.processes.c.id)).one()
     database.transact(endings.fail, endings.held_by(process), error_json("ValueError", "boom"))
 
 
 def _tell_apart(database: Database) -> None:
     with database.write() as connection:
-        named = sqlalchemy.literal("record ") + sqlalchemy.cast(schema.failed.c.job_id, sqlalchemy.String(20))
-        connection.execute(schema.failed.update().values(error=func.replace(schema.failed.c.error, "boom", named)))
+        named = sqlalchemy.literal("record ") + sqlalchemy.cast(tables.failed.c.job_id, sqlalchemy.String(20))
+        connection.execute(tables.failed.update().values(error=func.replace(tables.failed.c.error, "boom", named)))
 
 
 # -- the moves: each returns its seconds ------------------------------------------------------------------------------
@@ -154,7 +143,7 @@ def _retry(url: str, selection: retrying.Selection, terms: Terms) -> float:
             moved += sum(decision.jobs for decision in batch if decision.verdict.moves)
         seconds = time.perf_counter() - start
         with database.read() as connection:
-            ready = connection.scalar(sqlalchemy.select(func.count()).select_from(schema.ready))
+            ready = connection.scalar(sqlalchemy.select(func.count()).select_from(tables.ready))
     if not moved or moved != ready:
         raise watch.CrashedError(f"{moved} were retried, {ready} are ready")
     return seconds

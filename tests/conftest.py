@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from solidjq import Database, schema
-from solidjq.init import initialize
-from solidjq.urls import spelled
+from solidjq import Database
+from solidjq.database import tables as database_tables
+from solidjq.database.setup import initialize
+from solidjq.database.urls import spelled
 from support import DATABASES, Shell, execute
 
 _numbers = itertools.count(1)
@@ -152,9 +153,9 @@ def queue_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> URL:
         made: URL = request.getfixturevalue("make_postgresql")(template)
         return made
     shared: URL = request.getfixturevalue("mariadb_database")
-    tables = [*reversed(schema.solid_queue.sorted_tables), *schema.LEDGER]
+    tables = [*reversed(database_tables.solid_queue.sorted_tables), *database_tables.LEDGER]
     cleared = [f"DELETE FROM {table.name}" for table in tables]  # noqa: S608  (our own names)
-    execute(shared, *cleared, f"ALTER TABLE {schema.operations.name} AUTO_INCREMENT = 1")
+    execute(shared, *cleared, f"ALTER TABLE {database_tables.operations.name} AUTO_INCREMENT = 1")
     return shared
 
 

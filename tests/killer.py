@@ -20,8 +20,8 @@ from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
 from solidjq import Database, endings, processes, pruning, queue
+from solidjq.database.urls import parse_url
 from solidjq.failures import error_json
-from solidjq.urls import parse_url
 from solidjq_cli.app import app
 from zygote import import_everything
 

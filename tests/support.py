@@ -15,10 +15,10 @@ from sqlalchemy import Connection, create_engine, literal, select, text, union_a
 from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, endings, enqueue, processes, queue
+from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.ledger import Operation
 from solidjq.queue import Claim
 from solidjq.retrying import Selection, retry
-from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.states import State
 from solidjq.verdicts import Decision, Terms, Verdict

@@ -3,11 +3,12 @@
 import pytest
 from sqlalchemy import delete, update
 
-from solidjq import Database, NewJob, dialects, endings
-from solidjq.dialects import ago, utcnow
+from solidjq import Database, NewJob, endings
+from solidjq.database import statements
+from solidjq.database.statements import ago, utcnow
+from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.failures import error_json
 from solidjq.retrying import Selection, plan
-from solidjq.schema import crashes, failed, failures, jobs
 from solidjq.settings.policy import Policy, parse
 from solidjq.states import State
 from solidjq.verdicts import Decision, Terms, Verdict
@@ -106,7 +107,7 @@ def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database, te
 def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Database) -> None:
     decisions = planned(mixed, Terms(), by_job=False)
     with mixed.read() as connection:
-        gathered = dialects.gathers(connection)
+        gathered = statements.gathers(connection)
     assert (max(decision.jobs for decision in decisions) > 1) is gathered
 
 

@@ -13,13 +13,14 @@ from sqlalchemy import update
 from sqlalchemy.engine import URL
 
 from rails import snapshot
-from solidjq import Database, schema
+from solidjq import Database
+from solidjq.database import tables
+from solidjq.database.setup import initialize
+from solidjq.database.tables import operations
+from solidjq.database.tables import processes as process_table
+from solidjq.database.urls import EXAMPLES, spelled
 from solidjq.failures import missing_error
-from solidjq.init import initialize
-from solidjq.schema import operations
-from solidjq.schema import processes as process_table
 from solidjq.states import State
-from solidjq.urls import EXAMPLES, spelled
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each
 from test_output import Bare, fail
 from test_pruning import silence
@@ -87,7 +88,7 @@ def test_another_programs_table_of_that_name_is_no_queue(empty_url: URL, tmp_pat
 
 def test_without_our_own_tables_failures_are_read_and_a_retry_asks_for_them(database: Database, shell: Shell) -> None:
     (job_id,) = fail(database, *plain_jobs(1), error=missing_error())
-    execute(database.url, *(f"DROP TABLE {table.name}" for table in schema.jq.sorted_tables))
+    execute(database.url, *(f"DROP TABLE {table.name}" for table in tables.jq.sorted_tables))
     try:
         assert shell.run("failed", "list", "-o", "ids").stdout == f"{job_id}\n"
         assert_refused(shell.run("retry", str(job_id)), 3, "jq init")

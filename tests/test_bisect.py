@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from solidjq import Database, bisecting, endings, pruning, queue, schema
+from solidjq import Database, bisecting, endings, pruning, queue
 from solidjq.bisecting import Fate, Round, Stage, Standing, bisect, most_deaths, stand
+from solidjq.database import tables
 from solidjq.errors import LedgerMissingError, RefusedError
 from solidjq.ledger import Operation
 from solidjq.processes import register
@@ -131,7 +132,7 @@ def test_the_killer_is_found_and_nobody_else_is_touched(database: Database, thre
     states = state_of_each(database)
     assert states[killer] is State.FAILED
     assert {states[job] for job in other} == {State.FAILED}  # they died with the rest, and are not of this bisect
-    assert len(rows(database, schema.failed)) + list(states.values()).count(State.FINISHED) == 11
+    assert len(rows(database, tables.failed)) + list(states.values()).count(State.FINISHED) == 11
 
 
 def test_innocents_are_cleared(database: Database) -> None:
@@ -145,7 +146,7 @@ def test_it_goes_on_where_it_was(database: Database) -> None:
     ids = die_together(database, 8)
     first = run(database, ids, lambda _: None, patience=0)
     assert [each.stage for each in first] == [Stage.TRYING, Stage.TRYING]
-    assert len(rows(database, schema.operations)) == 1
+    assert len(rows(database, tables.operations)) == 1
     last = run(database, ids, Quarantine(database, {ids[1]}))[-1]
     assert (last.stage, last.suspects) == (Stage.FOUND, (ids[1],))
     assert run(database, ids, lambda _: None) == [last], "the outcome stands, and nothing runs again"
@@ -172,20 +173,20 @@ def test_policy_holds_here_too(database: Database) -> None:
     never = Policy(classes={"PlainJob": {"retry": Consent.NEVER}})
     with pytest.raises(RefusedError, match="policy says never"):
         run(database, ids, lambda _: None, policy=never)
-    assert rows(database, schema.operations) == []
+    assert rows(database, tables.operations) == []
 
 
 def test_no_ledger(database: Database) -> None:
     ids = die_together(database, 2)
     with database.write() as connection:
-        connection.execute(delete(schema.deaths))
-        schema.deaths.drop(connection)
+        connection.execute(delete(tables.deaths))
+        tables.deaths.drop(connection)
     try:
         with pytest.raises(LedgerMissingError):
             run(database, ids, lambda _: None)
     finally:
         with database.write() as connection:
-            schema.deaths.create(connection)
+            tables.deaths.create(connection)
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)

@@ -8,12 +8,13 @@ from sqlalchemy.engine import URL
 
 import compatibility
 from compatibility import BATCHES, COMMANDS, GENERATIONS, WORK, Generation
-from solidjq import Database, schema
-from solidjq.init import initialize
+from solidjq import Database
+from solidjq.database import tables
+from solidjq.database.setup import initialize
+from solidjq.database.urls import spelled
 from solidjq.ledger import Operation
 from solidjq.queue import NewJob
 from solidjq.states import State
-from solidjq.urls import spelled
 from solidjq_cli import config
 from solidjq_cli.completion_scripts import tree
 from support import PATIENCE, Shell, add_jobs, execute, retry_jobs, rows, state_of_each, until
@@ -90,7 +91,7 @@ def test_every_command(
     for tried in COMMANDS:
         if tried.after and tried.is_refused(generation):
             continue
-        last = rows(own, schema.operations)[-1]["id"]
+        last = rows(own, tables.operations)[-1]["id"]
         code = run(tried.command.format(**names, last=last).split())
         told = capsys.readouterr().err
         for each in opened:  # a program would have ended

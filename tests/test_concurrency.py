@@ -9,8 +9,8 @@ from sqlalchemy import delete, event
 
 from solidjq import Database, NewJob, endings, queue
 from solidjq.concurrency import Limit
-from solidjq.dialects import clock
-from solidjq.schema import claimed, jobs, semaphores
+from solidjq.database.statements import clock
+from solidjq.database.tables import claimed, jobs, semaphores
 from solidjq.states import State
 from support import add_jobs, add_process, rows, state_of_each
 

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from solidjq import Database, NewJob, pruning, schema
+from solidjq import Database, NewJob, pruning
 from solidjq.causes import Cause, Confidence
+from solidjq.database import tables
+from solidjq.database.setup import initialize
+from solidjq.database.urls import spelled
 from solidjq.incidents import Incident, find_incidents
-from solidjq.init import initialize
 from solidjq.processes import list_processes
 from solidjq.samples import sample_of
 from solidjq.states import State
-from solidjq.urls import spelled
 from support import PATIENCE, Shell, add_jobs, rows, until
 from test_runtime import Runtime, freeze, kill
 
@@ -109,7 +110,7 @@ def test_a_sample_is_small_and_says_what_runs(runtime: Runtime) -> None:
     assert found["release"] == "v42"
     assert found["rss"] > 2**20
     assert found["cpu"] > 0
-    (row,) = [row for row in rows(runtime.database, schema.processes) if row["pid"] == pid]
+    (row,) = [row for row in rows(runtime.database, tables.processes) if row["pid"] == pid]
     assert len(row["metadata"]) < 4600
     runtime.let_end("a")
 
@@ -148,7 +149,7 @@ def test_a_whole_tree_is_killed(runtime: Runtime) -> None:
 
     def all_pruned() -> bool:
         list(pruning.prune(runtime.database, 1.0))
-        return not rows(runtime.database, schema.processes)
+        return not rows(runtime.database, tables.processes)
 
     until(all_pruned, "all three are silent for long enough, and pruned")
     incident = the_incident(runtime.database)

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, delete, or_, select, text, update
 from sqlalchemy.sql.expression import Executable
 
 from solidjq import Database
-from solidjq.dialects import among
-from solidjq.schema import claimed, crashes, failed, jobs
+from solidjq.database.statements import among
+from solidjq.database.tables import claimed, crashes, failed, jobs
 
 STATEMENTS = {
     "select": select(failed.c.id).where(among(failed.c.id, [1, 2, 3])).with_for_update(),
@@ -46,7 +46,7 @@ def test_rows_that_are_named_are_found_by_an_index(database: Database, statement
 def test_what_the_pool_says_of_a_broken_connection_stays_out_of_sight(capfd: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C while a connection is given back: SQLAlchemy logs a stack, and closes the connection."""
     program = (
-        "import logging, solidjq.dialects;"
+        "import logging, solidjq.database.statements;"
         "logging.getLogger('sqlalchemy.pool.impl.QueuePool').error('Exception during reset', exc_info=True)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

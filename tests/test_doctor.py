@@ -12,15 +12,16 @@ from sqlalchemy import create_engine, delete, event, insert, inspect, text, upda
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, doctor, endings, indexes, processes, queue, schema
+from solidjq import Database, NewJob, doctor, endings, processes, queue
 from solidjq.concurrency import Limit
-from solidjq.dialects import ago, utcnow
+from solidjq.database import indexes, tables
+from solidjq.database.statements import ago, utcnow
+from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
 from solidjq.failures import missing_error
 from solidjq.ledger import Operation
 from solidjq.rails_settings import SHUTDOWN, Configured, Setting
-from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each, until
 from test_output import terminal
@@ -115,7 +116,7 @@ def fail_all(database: Database) -> None:
 
 def orphan(database: Database) -> None:
     working(database)
-    change(database, delete(schema.processes))
+    change(database, delete(tables.processes))
 
 
 def working(database: Database) -> None:
@@ -210,7 +211,7 @@ def attended(database: Database) -> None:
 
 def attended_by_nobody(database: Database) -> None:
     attended(database)
-    change(database, delete(schema.processes))
+    change(database, delete(tables.processes))
 
 
 def just_enqueued(database: Database) -> None:
@@ -219,7 +220,7 @@ def just_enqueued(database: Database) -> None:
 
 def recurring(database: Database) -> None:
     row = {"key": "nightly", "schedule": "every day", "created_at": utcnow(), "updated_at": utcnow()}
-    change(database, insert(schema.recurring_tasks).values(row))
+    change(database, insert(tables.recurring_tasks).values(row))
 
 
 def recurring_with_scheduler(database: Database) -> None:
@@ -336,7 +337,7 @@ def test_finds_the_same_on_a_server(database: Database) -> None:
 
 
 def clear(database: Database) -> None:
-    change(database, *(delete(table) for table in reversed(schema.solid_queue.sorted_tables)))
+    change(database, *(delete(table) for table in reversed(tables.solid_queue.sorted_tables)))
 
 
 @pytest.mark.parametrize("well", [nothing, every_state, slot_in_use, attended])
@@ -429,10 +430,10 @@ def test_processes_killed_at_shutdown(database: Database) -> None:
         "kind": "Worker", "name": "w", "pid": 1, "noticed_at": utcnow(), "last_heartbeat_at": utcnow(),
         "noticed_by": "supervisor", "signal": 9, "evidence": json.dumps(told),
     }  # fmt: skip
-    change(database, insert(schema.deaths).values(death))
+    change(database, insert(tables.deaths).values(death))
     (found,) = findings(database, "shutdown")
     assert "1 processes were killed while they shut down" in found.what
-    change(database, age_of(schema.deaths, 8 * DAY, "noticed_at"))
+    change(database, age_of(tables.deaths, 8 * DAY, "noticed_at"))
     assert findings(database, "shutdown") == []
 
 
@@ -515,8 +516,8 @@ def test_no_state_becomes_failed(database: Database) -> None:
     lose_state(database)
     operation = mend(database, "no-state")
     assert list(state_of_each(database).values()) == [State.READY, State.FAILED, State.READY]
-    assert rows(database, schema.operations)[0]["jobs"] == 1
-    assert rows(database, schema.operations)[0]["id"] == operation.id
+    assert rows(database, tables.operations)[0]["jobs"] == 1
+    assert rows(database, tables.operations)[0]["id"] == operation.id
 
 
 def test_a_finished_job_is_finished_only(database: Database) -> None:
@@ -524,8 +525,8 @@ def test_a_finished_job_is_finished_only(database: Database) -> None:
     before = [row["id"] for row in rows(database, failed)]
     mend(database, "finished-and-failed")
     assert set(state_of_each(database).values()) == {State.FINISHED}
-    assert [row["failure_id"] for row in rows(database, schema.failures)] == before
-    assert [(row["verb"], row["jobs"], row["reason"]) for row in rows(database, schema.operations)] == [
+    assert [row["failure_id"] for row in rows(database, tables.failures)] == before
+    assert [(row["verb"], row["jobs"], row["reason"]) for row in rows(database, tables.operations)] == [
         ("doctor", 2, "INC-7")
     ]
 
@@ -533,7 +534,7 @@ def test_a_finished_job_is_finished_only(database: Database) -> None:
 @ON_SQLITE
 def test_without_a_ledger_no_failure_is_taken_away(database: Database) -> None:
     finished_and_failed(database)
-    change(database, *(text(f"DROP TABLE {table.name}") for table in schema.jq.sorted_tables))
+    change(database, *(text(f"DROP TABLE {table.name}") for table in tables.jq.sorted_tables))
     results = doctor.examine(database, doctor.choose(["finished-and-failed"]), Terms(), wait=lambda _: None)
     (line,) = doctor.mend(database, results, Terms(), Operation("doctor"))
     assert "not mended" in line
@@ -578,7 +579,7 @@ def drop_index(database: Database, name: str, table: str) -> None:
 def bare(empty_url: URL) -> Any:
     """A database with Solid Queue's tables, to be altered."""
     database = Database(empty_url)
-    database.transact(schema.solid_queue.create_all)
+    database.transact(tables.solid_queue.create_all)
     yield database
     database.close()
 
@@ -815,11 +816,11 @@ def test_fix(database: Database, shell: Shell) -> None:
     assert (done.returncode, "1 error; " in done.stderr) == (6, True)
     assert "orphans: mended 2" in done.stderr
     assert set(state_of_each(database).values()) == {State.FAILED}
-    (operation,) = rows(database, schema.operations)
+    (operation,) = rows(database, tables.operations)
     assert (operation["verb"], operation["jobs"], operation["reason"]) == ("doctor", 2, "INC-7")
     again = shell.run("doctor", "--fix", "--yes", "--skip", "scheduler")
     assert again.returncode == 0
-    assert len(rows(database, schema.operations)) == 1
+    assert len(rows(database, tables.operations)) == 1
 
 
 @ON_SQLITE

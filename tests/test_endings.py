@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import insert, update
 
 from solidjq import Database, endings
-from solidjq.dialects import utcnow
+from solidjq.database.statements import utcnow
+from solidjq.database.tables import claimed, failed, jobs, ready
 from solidjq.failures import error_json, parse_error
-from solidjq.schema import claimed, failed, jobs, ready
 from solidjq.states import State
 from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from solidjq import Database, diffing, schema
+from solidjq import Database, diffing
+from solidjq.database import tables
+from solidjq.database.tables import failed, jobs
 from solidjq.diffing import Change, Contrast, Group, Kind, by_chance, compare, contrast, more_often, most_telling
 from solidjq.failures import Filter, error_json, exit_error, missing_error
 from solidjq.ledger import Operation
-from solidjq.schema import failed, jobs
 from solidjq.signatures import signature_of
 from support import Shell, retry_jobs
 from test_output import terminal, unprintable
@@ -261,7 +262,7 @@ def test_a_deploy_splits_the_time(database: Database, shell: Shell) -> None:
 @ON_SQLITE
 def test_without_the_ledger_it_compares_what_is_there(database: Database, shell: Shell) -> None:
     (job_id, _) = add(database, timeout(), not_found(1))
-    database.transact(schema.jq.drop_all)
+    database.transact(tables.jq.drop_all)
     assert len(read_json(shell)) == 2
     done = shell.run("failed", "diff", "--after", "1h")
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 3)

@@ -14,15 +14,17 @@ from sqlalchemy.exc import DBAPIError
 
 import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, doctor, grants, ledger, pruning, queue, schema, undoing
+from solidjq import Database, NewJob, doctor, ledger, pruning, queue, undoing
 from solidjq.concurrency import Limit
+from solidjq.database import grants
+from solidjq.database import tables as database_tables
+from solidjq.database.grants import Purpose
+from solidjq.database.setup import initialize
+from solidjq.database.urls import parse_url, spelled
 from solidjq.errors import UsageError
 from solidjq.failures import missing_error
-from solidjq.grants import Purpose
-from solidjq.init import initialize
 from solidjq.ledger import Operation
 from solidjq.states import State
-from solidjq.urls import parse_url, spelled
 from solidjq_cli.commands.grants import For
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each
 from test_bad_input import PASSWORD, assert_refused
@@ -140,7 +142,7 @@ def test_whoever_recovers_can_do_that_and_nothing_else(database: Database, make_
         commands = ["prune", f"retry {failed} {others}", "undo LAST", f"discard {failed} --yes", "undo LAST"]
         commands += [f"retry {failed} --queue-as big", "queues pause mailers", "queues resume mailers", "failed list"]
         for command in commands:
-            last = str(max([row["id"] for row in rows(database, schema.operations)], default=0))
+            last = str(max([row["id"] for row in rows(database, database_tables.operations)], default=0))
             done = someone.shell.run(*command.replace("LAST", last).split())
             assert done.returncode == 0, (command, done.stderr)
         assert list(state_of_each(database).values()) == [State.READY, State.FAILED, State.FAILED, State.READY]
@@ -187,7 +189,7 @@ def test_whoever_recovers_can_mend_what_the_doctor_finds(database: Database, mak
 @ON_SERVERS
 def test_whoever_may_init_makes_our_tables_beside_solid_queues(empty_url: URL, make_someone: Make) -> None:
     administrator = Database(empty_url)
-    administrator.transact(schema.solid_queue.create_all)
+    administrator.transact(database_tables.solid_queue.create_all)
     before = definitions(administrator)
     someone = make_someone(empty_url)
     someone.allow("init")
@@ -217,7 +219,7 @@ def test_the_server_has_granted_exactly_what_is_listed(
     )
     with database.read() as connection:
         granted = {tuple(row) for row in connection.execute(text(query), {"who": someone.name})}
-    tables = [*schema.solid_queue.sorted_tables, *schema.jq.sorted_tables]
+    tables = [*database_tables.solid_queue.sorted_tables, *database_tables.jq.sorted_tables]
     assert granted == {
         (table.name, right)
         for table in tables
@@ -243,7 +245,7 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
 
     failed = in_trouble(database)
     with database.write() as connection:
-        connection.execute(schema.jobs.update().values(arguments='{"executions":4}'))
+        connection.execute(database_tables.jobs.update().values(arguments='{"executions":4}'))
     event.listen(database._reader, "before_cursor_execute", listen)
     pruning_of = Operation("prune")
     assert list(pruning.prune(database, 300, record=pruning_of.record))
@@ -267,12 +269,12 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
         event.remove(database._reader, "before_cursor_execute", listen)
     listed = {
         (table.name, right)
-        for table in schema.solid_queue.sorted_tables
+        for table in database_tables.solid_queue.sorted_tables
         for right in grants.table_rights(Purpose.RECOVERING, table)
         if right != "SELECT"
     }
     assert {each for each in used if each[0] in THEIRS} == listed
-    assert {name for name, _ in used} - THEIRS == OURS - {schema.schema_migrations.name}
+    assert {name for name, _ in used} - THEIRS == OURS - {database_tables.schema_migrations.name}
 
 
 @ON_POSTGRESQL
@@ -382,7 +384,7 @@ def test_an_init_that_is_refused_names_the_grant_and_makes_nothing(
 ) -> None:
     if has:
         administrator = Database(empty_url)
-        administrator.transact(schema.solid_queue.create_all)
+        administrator.transact(database_tables.solid_queue.create_all)
         administrator.close()
     before = snapshot(empty_url)
     someone = make_someone(empty_url)
@@ -432,7 +434,7 @@ def test_an_init_that_was_refused_half_way_is_completed_by_the_next(empty_url: U
     administrator = Database(empty_url)
     initialize(administrator)
     complete = definitions(administrator)
-    administrator.transact(schema.jq.drop_all)
+    administrator.transact(database_tables.jq.drop_all)
     someone = make_someone(empty_url)
     reading = [f"GRANT SELECT ON {name} TO {_account(someone)}" for name in THEIRS]
     execute(empty_url, *reading, f"GRANT SELECT, CREATE ON jq_crashes TO {_account(someone)}")

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
-from solidjq import Database, concurrency, crashes, dialects, endings, lookup, processes, pruning, queue
+from solidjq import Database, concurrency, crashes, endings, lookup, processes, pruning, queue
 from solidjq.batching import in_batches
 from solidjq.candidates import find_alike, find_candidates
-from solidjq.dialects import gathers, utcnow
+from solidjq.database import statements
+from solidjq.database.statements import gathers, utcnow
+from solidjq.database.tables import failed, jobs, ready, scheduled
 from solidjq.failures import Death, Filter, error_json, list_failures, page_of_ids, pruned_error
-from solidjq.schema import failed, jobs, ready, scheduled
 from solidjq.suspects import NO_SUSPICION
 from support import add_jobs, add_process, plain_jobs, take_turn
 from test_pruning import silence
@@ -241,7 +242,7 @@ def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
             connection.execute(text(f"VACUUM ANALYZE {name}"))
             connection.execute(text(f"ALTER TABLE {name} SET (autovacuum_enabled = false)"))
     with monkeypatch.context() as patched:
-        patched.setattr(dialects, "PLAN_ANEW", math.inf)  # the table is empty: what takes long is the machine
+        patched.setattr(statements, "PLAN_ANEW", math.inf)  # the table is empty: what takes long is the machine
         for _ in range(20):  # the driver prepares it after 5, the server keeps a plan after 5 more
             claim_some(database, process, "*")
     add_jobs(database, *plain_jobs(30_000))
@@ -256,7 +257,7 @@ def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
 def test_a_server_that_is_slow_with_any_plan_keeps_its_plans(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialects, "PLAN_ANEW", 0)
+    monkeypatch.setattr(statements, "PLAN_ANEW", 0)
     process = add_process(database)
     texts: Counter[str] = Counter()
     event.listen(database._reader, "before_cursor_execute", lambda *told: texts.update([told[2]]))

@@ -10,10 +10,11 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, pruning, schema
+from solidjq import Database, NewJob, pruning
 from solidjq.causes import Cause, Confidence, Finding
+from solidjq.database import tables
+from solidjq.database.statements import ago
 from solidjq.deaths import DeathRecord, Held, Source
-from solidjq.dialects import ago
 from solidjq.failures import Death
 from solidjq.incidents import Incident, find_incident, find_incidents, group
 from solidjq.ledger import Operation
@@ -63,11 +64,11 @@ def test_what_rails_recorded(kind: str, empty_url: URL, scenario: str, *, ledger
     rails.load(empty_url, rails.read(kind, scenario))
     database = Database(empty_url)
     if ledger:
-        from solidjq.init import initialize
+        from solidjq.database.setup import initialize
 
         initialize(database)
     found = all_incidents(database)
-    failed = {row["job_id"] for row in rows(database, schema.failed)}
+    failed = {row["job_id"] for row in rows(database, tables.failed)}
     database.close()
     assert [(each.finding.cause, each.finding.confidence, len(each.deaths)) for each in found] == RAILS[scenario]
     assert {job.job_id for each in found for job in each.jobs} == failed
@@ -137,7 +138,7 @@ def add_dead(
         return ids
     with database.write() as connection:
         connection.execute(
-            update(schema.processes).where(schema.processes.c.id == process).values(last_heartbeat_at=ago(silence))
+            update(tables.processes).where(tables.processes.c.id == process).values(last_heartbeat_at=ago(silence))
         )
     (pruned,) = pruning.prune(database, 300)
     assert pruned.job_ids == ids
@@ -152,7 +153,7 @@ def test_deaths_survive_all_that_is_done_with_their_jobs(database: Database) -> 
     from solidjq.verdicts import Terms
 
     list(retry(database, Selection(job_ids=[discarded]), Operation("discard"), Terms(discard=True)))
-    assert rows(database, schema.failed) == []
+    assert rows(database, tables.failed) == []
     assert all_incidents(database) == before
     assert [job.job_id for job in before[0].jobs] == [retried, discarded]
 
@@ -160,8 +161,8 @@ def test_deaths_survive_all_that_is_done_with_their_jobs(database: Database) -> 
 def test_what_rails_recorded_survives_a_retry_by_jq_too(database: Database) -> None:
     ids = add_dead(database, "w1", 2, signal=9)
     with database.write() as connection:  # as if Rails had been there alone
-        connection.execute(delete(schema.crashes))
-        connection.execute(delete(schema.deaths))
+        connection.execute(delete(tables.crashes))
+        connection.execute(delete(tables.deaths))
     (before,) = all_incidents(database)
     assert before.name.startswith("f")
     retry_jobs(database, ids)
@@ -187,12 +188,12 @@ def test_the_sample_tells_when_jobs_began_and_what_they_took(database: Database)
 def test_a_prune_counts_who_is_left(database: Database) -> None:
     database.transact(register, kind="Worker", name="beside", pid=5, hostname="elsewhere", metadata={})
     with database.write() as connection:
-        connection.execute(update(schema.processes).values(created_at=ago(9000)))
+        connection.execute(update(tables.processes).values(created_at=ago(9000)))
     ids = add_jobs(database, *plain_jobs(1))
     process = database.transact(register, kind="Worker", name="w", pid=1, hostname="lost", metadata={})
     claim_all(database, process)
     with database.write() as connection:
-        mine = update(schema.processes).where(schema.processes.c.id == process)
+        mine = update(tables.processes).where(tables.processes.c.id == process)
         connection.execute(mine.values(last_heartbeat_at=ago(400), created_at=ago(9000)))
     list(pruning.prune(database, 300))
     (incident,) = all_incidents(database)
@@ -221,7 +222,7 @@ def kill_again(database: Database, job_ids: list[int], name: str, *, sample: Any
     )
     assert {claim.job_id for claim in claim_all(database, process)} == set(job_ids)
     with database.write() as connection:
-        mine = update(schema.processes).where(schema.processes.c.id == process)
+        mine = update(tables.processes).where(tables.processes.c.id == process)
         connection.execute(mine.values(last_heartbeat_at=ago(1000)))
     assert list(pruning.prune(database, 300))
 
@@ -255,11 +256,11 @@ def test_suspects_can_be_isolated(database: Database) -> None:
     innocent = add_dead(database, "w3", 1, silence=2000)
     done = retry_jobs(database, [*suspect, *innocent], safe=True, isolate="quarantine")
     assert done.verdicts == {suspect[0]: Verdict.ISOLATE, innocent[0]: Verdict.RETRY}
-    assert {row["id"]: row["queue_name"] for row in rows(database, schema.jobs)} == {
+    assert {row["id"]: row["queue_name"] for row in rows(database, tables.jobs)} == {
         suspect[0]: "quarantine",
         innocent[0]: "default",
     }
-    assert len(rows(database, schema.ready)) == 2
+    assert len(rows(database, tables.ready)) == 2
 
 
 def usual(looks: int, **seen: int) -> Any:
@@ -375,9 +376,9 @@ def test_groups_of_deaths_name_their_causes(database: Database, shell: Shell) ->
     add_dead(database, "w1", 2, signal=11)
     add_dead(database, "w2", 1, signal=9)
     with database.write() as connection:  # as Rails would have left it
-        killed = select(schema.deaths.c.id).where(schema.deaths.c.signal == 9)
-        connection.execute(delete(schema.crashes).where(schema.crashes.c.death_id.in_(killed)))
-        connection.execute(delete(schema.deaths).where(schema.deaths.c.signal == 9))
+        killed = select(tables.deaths.c.id).where(tables.deaths.c.signal == 9)
+        connection.execute(delete(tables.crashes).where(tables.crashes.c.death_id.in_(killed)))
+        connection.execute(delete(tables.deaths).where(tables.deaths.c.signal == 9))
     groups = json.loads(shell.run("failed", "diff", "-o", "json").stdout)
     assert [group["causes"] for group in groups] == [{"crashed (certain)": 2}, {"killed (likely)": 1}]
     assert [group["hosts"] for group in groups] == [{"host-w1": 2}, {}], "Rails keeps no host"

@@ -7,12 +7,13 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
-from solidjq import Database, ledger, schema
-from solidjq.init import MIGRATIONS, initialize
+from solidjq import Database, ledger
+from solidjq.database import tables
+from solidjq.database.setup import MIGRATIONS, initialize
 from support import add_jobs, execute, plain_jobs, rows
 
-OURS = {table.name for table in schema.jq.sorted_tables}
-THEIRS = {table.name for table in schema.solid_queue.sorted_tables}
+OURS = {table.name for table in tables.jq.sorted_tables}
+THEIRS = {table.name for table in tables.solid_queue.sorted_tables}
 
 
 @pytest.fixture
@@ -50,14 +51,14 @@ def test_a_fresh_database_gets_all_tables(bare: Database) -> None:
 def test_a_second_init_does_nothing(bare: Database) -> None:
     initialize(bare)
     add_jobs(bare, *plain_jobs(3))
-    before, kept = definitions(bare), rows(bare, schema.jobs)
+    before, kept = definitions(bare), rows(bare, tables.jobs)
     done = initialize(bare)
     assert (done.created, done.migrated) == ([], [])
-    assert (definitions(bare), rows(bare, schema.jobs)) == (before, kept)
+    assert (definitions(bare), rows(bare, tables.jobs)) == (before, kept)
 
 
 def test_existing_tables_are_left_as_they_are(bare: Database) -> None:
-    bare.transact(schema.solid_queue.create_all)
+    bare.transact(tables.solid_queue.create_all)
     with bare.write() as connection:
         connection.execute(text("ALTER TABLE solid_queue_jobs ADD COLUMN batch_id bigint"))
         connection.execute(text("CREATE TABLE customers (name varchar(20))"))
@@ -69,8 +70,8 @@ def test_existing_tables_are_left_as_they_are(bare: Database) -> None:
 
 def test_an_interrupted_init_is_completed(bare: Database) -> None:
     """MySQL commits each CREATE TABLE by itself: a killed init leaves some."""
-    bare.transact(schema.operations.create)
-    bare.transact(schema.jobs.create)
+    bare.transact(tables.operations.create)
+    bare.transact(tables.jobs.create)
     initialize(bare)
     assert definitions(bare).keys() == OURS | THEIRS
     assert len(_versions(bare)) == len(MIGRATIONS)
@@ -120,7 +121,7 @@ def test_the_tables_are_those_that_rails_makes(kind: str, bare: Database) -> Non
 
 def _versions(database: Database) -> list[dict[str, Any]]:
     with database.read() as connection:
-        return [dict(row) for row in connection.execute(schema.schema_migrations.select()).mappings()]
+        return [dict(row) for row in connection.execute(tables.schema_migrations.select()).mappings()]
 
 
 def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
@@ -129,8 +130,8 @@ def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
     fresh = definitions(bare)
     make_older(bare)
     with bare.write() as connection:
-        schema.deaths.drop(connection)
-        next(index for index in schema.crashes.indexes if "death_id" in str(index.name)).drop(connection)
+        tables.deaths.drop(connection)
+        next(index for index in tables.crashes.indexes if "death_id" in str(index.name)).drop(connection)
         for column in ("death_id", "started_at", "growth"):
             connection.execute(text(f"ALTER TABLE jq_crashes DROP COLUMN {column}"))
         connection.execute(text("DELETE FROM jq_schema_migrations WHERE version = 2"))

@@ -14,15 +14,17 @@ import pytest
 from sqlalchemy import delete, inspect, select, text, update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, endings, init, processes, pruning, queue, schema, undoing
+from solidjq import Database, NewJob, endings, processes, pruning, queue, undoing
 from solidjq.concurrency import Limit
-from solidjq.dialects import ago
+from solidjq.database import setup
+from solidjq.database import tables as database_tables
+from solidjq.database.statements import ago
+from solidjq.database.tables import failed, failures, jobs, operations, scheduled, semaphores
+from solidjq.database.urls import spelled
 from solidjq.failures import Death, Filter, error_json
 from solidjq.ledger import Operation
 from solidjq.retrying import Selection
-from solidjq.schema import failed, failures, jobs, operations, scheduled, semaphores
 from solidjq.states import State
-from solidjq.urls import spelled
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, until
 from test_pruning import silence
 
@@ -47,20 +49,20 @@ def ready(database: Database) -> None:
 
 def claimed(database: Database) -> None:
     ready(database)
-    (process,) = (row["id"] for row in rows(database, schema.processes))
+    (process,) = (row["id"] for row in rows(database, database_tables.processes))
     claim_all(database, process)
 
 
 def silent(database: Database) -> None:
     claimed(database)
-    (process,) = (row["id"] for row in rows(database, schema.processes))
+    (process,) = (row["id"] for row in rows(database, database_tables.processes))
     silence(database, process, 1000)
 
 
 def orphaned(database: Database) -> None:
     claimed(database)
     with database.write() as connection:
-        connection.execute(delete(schema.processes))
+        connection.execute(delete(database_tables.processes))
 
 
 def due(database: Database) -> None:
@@ -71,7 +73,7 @@ def due(database: Database) -> None:
 
 def has_failed(database: Database) -> None:
     claimed(database)
-    database.transact(endings.fail, schema.claimed.c.id > 0, ERROR)
+    database.transact(endings.fail, database_tables.claimed.c.id > 0, ERROR)
     with database.write() as connection:
         worn = update(jobs).where(jobs.c.class_name == "PlainJob")
         connection.execute(worn.values(arguments='{"job_class":"PlainJob","arguments":[],"executions":4}'))
@@ -84,7 +86,7 @@ def died(database: Database) -> None:
             silent(database)
         else:
             claim_all(database, add_process(database, "worker-2"))
-            silence(database, rows(database, schema.processes)[0]["id"], seconds)
+            silence(database, rows(database, database_tables.processes)[0]["id"], seconds)
         list(pruning.prune(database, 300))
     reset_ids(database)
 
@@ -138,13 +140,13 @@ def retry_all(database: Database) -> None:
 
 def end_all(end: Callable[..., list[int]], *arguments: str) -> Callable[[Database], None]:
     def again(database: Database) -> None:
-        database.transact(end, schema.claimed.c.id > 0, *arguments)
+        database.transact(end, database_tables.claimed.c.id > 0, *arguments)
 
     return again
 
 
 def deregister_all(database: Database) -> None:
-    for row in rows(database, schema.processes):
+    for row in rows(database, database_tables.processes):
         database.transact(processes.deregister, row["id"])
 
 
@@ -155,7 +157,7 @@ def enqueue_if_none(database: Database) -> None:
 
 
 def claim(database: Database) -> None:
-    (process,) = (row["id"] for row in rows(database, schema.processes))
+    (process,) = (row["id"] for row in rows(database, database_tables.processes))
     claim_all(database, process)
 
 
@@ -234,21 +236,23 @@ def test_an_init_killed_anywhere_is_completed_by_the_next(kind: str, empty_url: 
     # A server takes up to a second to make all tables, and each statement is a step.
     stride = {"JQ_TEST_STRIDE": {"mariadb": "4", "postgresql": "3"}.get(kind, "1")}
     database = Database(empty_url)
-    everything = {table.name for metadata in (schema.solid_queue, schema.jq) for table in metadata.sorted_tables}
+    everything = {
+        table.name for metadata in (database_tables.solid_queue, database_tables.jq) for table in metadata.sorted_tables
+    }
     killed = 0
     with killer(url, Shell(url, tmp_path, stride), ("init",)) as run:
         code = KILLED
         while code == KILLED:
-            database.transact(schema.jq.drop_all)
-            database.transact(schema.solid_queue.drop_all)
+            database.transact(database_tables.jq.drop_all)
+            database.transact(database_tables.solid_queue.drop_all)
             code = run("")
             if code == KILLED:
                 killed += 1
-                init.initialize(database)
+                setup.initialize(database)
             with database.read() as connection:
                 assert set(inspect(connection).get_table_names()) - {"sqlite_sequence"} == everything
-                assert connection.scalars(select(schema.schema_migrations.c.version)).all() == [
-                    migration.version for migration in init.MIGRATIONS
+                assert connection.scalars(select(database_tables.schema_migrations.c.version)).all() == [
+                    migration.version for migration in setup.MIGRATIONS
                 ]
     database.close()
     assert code == 0
@@ -266,7 +270,7 @@ def check(database: Database, case: Case) -> None:
     assert values in ([], [int(case.prepare in {died, retried})])  # where all have failed, it is free
     archived = Counter(row["job_id"] for row in rows(database, failures))
     assert set(archived.values()) <= {1}
-    crashes = Counter(row["job_id"] for row in rows(database, schema.crashes))
+    crashes = Counter(row["job_id"] for row in rows(database, database_tables.crashes))
     assert set(crashes.values()) <= {1}
     if case.prepare in {died, retried}:
         assert len(crashes) == len(archived) == 5
@@ -309,7 +313,7 @@ def killer(url: str, shell: Shell, command: tuple[str, ...]) -> Iterator[Callabl
 
 
 def clear(database: Database) -> None:
-    tables = [*reversed(schema.solid_queue.sorted_tables), *schema.LEDGER]
+    tables = [*reversed(database_tables.solid_queue.sorted_tables), *database_tables.LEDGER]
     with database.write() as connection:
         for table in tables:
             connection.execute(delete(table))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from solidjq.database import Database
+from solidjq.database.transactions import Database
 from support import Shell
 
 # What wants to run when Python ends, in the middle of the program's own run.

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, delete, select, update
 
-from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, schema, undoing
+from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, undoing
 from solidjq.concurrency import Limit
-from solidjq.dialects import ago
+from solidjq.database import tables
+from solidjq.database.statements import ago
+from solidjq.database.tables import failures, jobs, scheduled
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
 from solidjq.retrying import Selection
-from solidjq.schema import failures, jobs, scheduled
 from solidjq.states import MOVES, State
 from support import retry_jobs, rows, state_of_each
 from test_killed import clear
@@ -115,7 +116,7 @@ class Queue(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @rule(index=INDEX, verb=st.sampled_from(["finish", "fail", "release"]))
     def end(self, index: int, verb: str) -> None:
-        chosen = schema.claimed.c.job_id.in_(self.some(State.CLAIMED, index=index))
+        chosen = tables.claimed.c.job_id.in_(self.some(State.CLAIMED, index=index))
         match verb:
             case "finish":
                 self.transact(verb, endings.finish, chosen, LIMITS)
@@ -137,7 +138,7 @@ class Queue(RuleBasedStateMachine):
         process = self.process(index)
         self.processes.remove(process)
         with self.database.write() as connection:
-            beat = update(schema.processes).where(schema.processes.c.id == process)
+            beat = update(tables.processes).where(tables.processes.c.id == process)
             connection.execute(beat.values(last_heartbeat_at=ago(1000)))
         self.deaths.update(
             self.step("fail", lambda: [job_id for each in pruning.prune(self.database, 300) for job_id in each.job_ids])
@@ -149,7 +150,7 @@ class Queue(RuleBasedStateMachine):
         process = self.process(index)
         self.processes.remove(process)
         with self.database.write() as connection:
-            connection.execute(delete(schema.processes).where(schema.processes.c.id == process))
+            connection.execute(delete(tables.processes).where(tables.processes.c.id == process))
         self.deaths.update(self.step("fail", lambda: pruning.fail_orphans(self.database)))
 
     @rule(index=INDEX, by_job=st.booleans())
@@ -226,7 +227,7 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def counts_equal_the_deaths_that_happened(self) -> None:
-        assert Counter(row["job_id"] for row in rows(self.database, schema.crashes)) == self.deaths
+        assert Counter(row["job_id"] for row in rows(self.database, tables.crashes)) == self.deaths
 
     @invariant()
     def history_never_shrinks(self) -> None:

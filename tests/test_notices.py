@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from solidjq import Database, NewJob, notices
-from solidjq.dialects import utcnow
+from solidjq import Database, NewJob
+from solidjq.database import notices
+from solidjq.database.statements import utcnow
+from solidjq.database.tables import processes as process_table
+from solidjq.database.tables import ready
+from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseError, UsageError
 from solidjq.queue import ALL_QUEUES, claim
-from solidjq.schema import processes as process_table
-from solidjq.schema import ready
 from solidjq.states import State
-from solidjq.urls import spelled
 from support import PATIENCE, Shell, add_jobs, add_process, plain_jobs, rows, state_of_each, until
 
 ON_POSTGRESQL = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from solidjq import Database, plans
+from solidjq.database.tables import failures, operations
 from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger import Operation
 from solidjq.retrying import plan as planned
-from solidjq.schema import failures, operations
 from solidjq.states import State
 from solidjq.verdicts import Terms
 from support import add_jobs, plain_jobs, retry_jobs, rows, state_of_each
@@ -61,8 +61,8 @@ def test_it_refuses_a_job_that_its_terms_would_hold_back_by_now(database: Databa
     plan = make(database, tmp_path / "plan", safe=True, max_age=60.0)
     from sqlalchemy import update
 
-    from solidjq.dialects import ago
-    from solidjq.schema import failed
+    from solidjq.database.statements import ago
+    from solidjq.database.tables import failed
 
     with database.write() as connection:
         connection.execute(update(failed).values(created_at=ago(3600)))

@@ -14,12 +14,13 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, dialects, processes, prune_guard, pruning, schema
+from solidjq import Database, processes, prune_guard, pruning
+from solidjq.database import statements, tables
+from solidjq.database.urls import spelled
 from solidjq.failures import Death
 from solidjq.processes import list_processes
 from solidjq.prune_guard import NOBODY, Doubts, Seen, compare, judge
 from solidjq.states import State
-from solidjq.urls import spelled
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
 from test_deaths import all_silent
 from test_pruning import silence
@@ -120,7 +121,7 @@ def test_a_process_without_a_heartbeat_is_no_reason(database: Database) -> None:
 
 def test_a_server_tells_since_when_it_is_up(database: Database, kind: str) -> None:
     with database.read() as connection:
-        up, now = dialects.up_since(connection), dialects.clock(connection)
+        up, now = statements.up_since(connection), statements.clock(connection)
     if kind == "sqlite":
         assert up is None
     else:
@@ -135,7 +136,7 @@ def doubts(database: Database, threshold: float = 1000, hostname: str | None = N
 
 def at_host(database: Database, process: int, hostname: str) -> None:
     with database.write() as connection:
-        connection.execute(update(schema.processes).where(schema.processes.c.id == process).values(hostname=hostname))
+        connection.execute(update(tables.processes).where(tables.processes.c.id == process).values(hostname=hostname))
 
 
 def test_hosts_that_fell_silent_together_are_let_be_for_another_threshold(
@@ -214,7 +215,7 @@ def test_a_process_that_beats_after_it_was_found_dead_is_not_pruned(database: Da
     assert own.transact(processes.heartbeat, second)
     own.close()
     assert [process.process_id for process in pruned] == [third]
-    assert [row["id"] for row in rows(database, schema.processes)] == [second]
+    assert [row["id"] for row in rows(database, tables.processes)] == [second]
 
 
 def test_a_process_whose_beat_is_not_yet_committed_is_not_pruned(database: Database, kind: str) -> None:
@@ -232,7 +233,7 @@ def test_a_process_whose_beat_is_not_yet_committed_is_not_pruned(database: Datab
     prune.join(PATIENCE)
     own.close()
     assert pruned == []
-    assert [row["id"] for row in rows(database, schema.processes)] == [process]
+    assert [row["id"] for row in rows(database, tables.processes)] == [process]
 
 
 def test_a_process_that_beats_while_it_is_pruned_is_told_so(database: Database) -> None:
@@ -272,13 +273,13 @@ def test_jq_prune_spares_a_process_that_runs_and_prunes_the_others(database: Dat
     forced = shell.run("prune", "--alive-threshold", "1", "--force", "--reason", "it hangs")
     assert forced.returncode == 0, forced.stderr
     assert set(state_of_each(database).values()) == {State.FAILED}
-    assert rows(database, schema.operations)[-1]["reason"] == "it hangs"
+    assert rows(database, tables.operations)[-1]["reason"] == "it hangs"
 
 
 def up_for(database: Database, seconds: float) -> bool:
     with database.read() as connection:
-        up = dialects.up_since(connection)
-        return up is None or dialects.clock(connection) - up > timedelta(seconds=seconds)
+        up = statements.up_since(connection)
+        return up is None or statements.clock(connection) - up > timedelta(seconds=seconds)
 
 
 @contextmanager
@@ -306,7 +307,7 @@ def test_one_beat_after_the_first_look_saves_the_fleet(database: Database, shell
     assert started.returncode == 5, log
     assert "1 of 2 processes that looked dead have sent a heartbeat since" in log
     assert state_of_each(database) == {job_id: State.CLAIMED}
-    assert len(rows(database, schema.processes)) == 2
+    assert len(rows(database, tables.processes)) == 2
     assert "would" in trial.stderr
 
 
@@ -324,7 +325,7 @@ def test_who_stays_silent_is_pruned_at_the_second_look(database: Database, shell
     cron = shell.run("prune", "--alive-threshold", "1", "--quiet")
     assert (cron.returncode, cron.stdout, cron.stderr) == (0, "", "")
     assert state_of_each(database) == {job_id: State.FAILED}
-    assert rows(database, schema.processes) == []
+    assert rows(database, tables.processes) == []
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
@@ -344,7 +345,7 @@ def test_soon_after_the_database_came_up_nobody_is_pruned(database: Database, sh
     assert (trial.returncode, trial.stdout.split()) == (0, [str(job_id)])
     assert "would be refused: the database came up" in trial.stderr
     assert state_of_each(database) == {job_id: State.CLAIMED}
-    assert rows(database, schema.operations) == []
+    assert rows(database, tables.operations) == []
 
     shell.environment["JQ_PRUNE_FORCE"] = "1"
     assert shell.run("prune", "--alive-threshold", longer_than_it_is_up).returncode == 0
@@ -390,14 +391,14 @@ def test_a_tree_that_was_killed_is_pruned_though_nobody_is_left(runtime: Runtime
         for pid in pids:
             kill(pid, number)
     if host == "another":
-        for row in rows(runtime.database, schema.processes):
+        for row in rows(runtime.database, tables.processes):
             at_host(runtime.database, row["id"], "elsewhere")
     until(lambda: all_silent(runtime.database, 2), "all are silent")
     cron = runtime.shell.run("prune", "--alive-threshold", "2", "-o", "ids")
     assert (cron.returncode, cron.stdout.split()) == (0, [str(job_id)]), cron.stderr
     assert "3 processes look dead; looking again in 1 s" in cron.stderr
     assert runtime.error(job_id).death is Death.PRUNED
-    assert rows(runtime.database, schema.processes) == []
+    assert rows(runtime.database, tables.processes) == []
 
 
 @ON_SQLITE
@@ -415,7 +416,7 @@ def test_a_tree_that_was_frozen_prunes_nothing_of_itself(runtime: Runtime, first
     pids = list(tree.values())
     supervisor = tree.pop("Supervisor(spawn)")
     freeze(database, supervisor, *tree.values())
-    frozen = {row["id"] for row in rows(database, schema.processes)} - {dead}
+    frozen = {row["id"] for row in rows(database, tables.processes)} - {dead}
     until(lambda: silent_ids(database, threshold) >= frozen, "the whole tree is silent")
     groups: list[Collection[int]] = [[supervisor], tree.values()]
     for group in groups if first == "supervisor" else reversed(groups):
@@ -425,7 +426,7 @@ def test_a_tree_that_was_frozen_prunes_nothing_of_itself(runtime: Runtime, first
     silence(database, dead, 1000)
     runtime.wait_for(planted, State.FAILED)  # by now the supervisor prunes again
     assert runtime.state(running) is State.CLAIMED
-    assert {row["id"] for row in rows(database, schema.processes)} == frozen
+    assert {row["id"] for row in rows(database, tables.processes)} == frozen
     assert alive(database, pids, threshold)
     runtime.let_end("a")
     runtime.wait_for(running, State.FINISHED)
@@ -538,14 +539,14 @@ def test_a_network_that_was_away_for_long_kills_no_fleet(
     runtime.running("a")
     pids = tree_of(runtime).values()
     network.go_away()
-    tree = {row["id"] for row in rows(database, schema.processes)}
+    tree = {row["id"] for row in rows(database, tables.processes)}
     for process in tree:
         silence(database, process, 1000)
     with looking_again(Shell(shell.url, shell.folder), "prune", "--alive-threshold", str(threshold)) as cron:
         network.cut = False
         _, log = cron.communicate(timeout=PATIENCE)
     assert cron.returncode in {0, 5}, log  # all are back, or the first of them
-    assert {row["id"] for row in rows(database, schema.processes)} == tree
+    assert {row["id"] for row in rows(database, tables.processes)} == tree
     assert runtime.state(job_id) is State.CLAIMED
     until(lambda: alive(database, pids, threshold), "the whole fleet beats again")
     runtime.let_end("a")

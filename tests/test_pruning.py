@@ -9,10 +9,10 @@ from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob, processes, pruning
 from solidjq.concurrency import Limit
-from solidjq.dialects import ago
+from solidjq.database.statements import ago
+from solidjq.database.tables import blocked, claimed, crashes, failed, operations, semaphores
+from solidjq.database.tables import processes as process_table
 from solidjq.failures import Death, parse_error
-from solidjq.schema import blocked, claimed, crashes, failed, operations, semaphores
-from solidjq.schema import processes as process_table
 from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Connection, update
 
 from solidjq import Database, endings, plans, processes, pruning, queue, undoing
+from solidjq.database.tables import crashes, failures, jobs
 from solidjq.errors import ProcessGoneError, RefusedError
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
 from solidjq.retrying import plan as planned
-from solidjq.schema import crashes, failures, jobs
 from solidjq.states import State
 from solidjq.verdicts import Terms
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, take_turn
@@ -115,8 +115,8 @@ def test_a_prune_against_a_turn_of_the_worker_it_prunes(database: Database, queu
 
 
 def test_each_due_job_is_dispatched_once(database: Database) -> None:
-    from solidjq.dialects import ago
-    from solidjq.schema import scheduled
+    from solidjq.database.statements import ago
+    from solidjq.database.tables import scheduled
 
     ids = add_jobs(database, *plain_jobs(JOBS, delay=3600))
     with database.write() as connection:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from solidjq import Database
+from solidjq.database.urls import spelled
 from solidjq.errors import UsageError
 from solidjq.rails import database_url
-from solidjq.urls import spelled
 from support import Shell, add_jobs, plain_jobs
 from test_runtime import ON_SQLITE
 

@@ -16,12 +16,12 @@ from sqlalchemy.engine import URL
 
 import rails
 from solidjq import Database, NewJob, pruning, queue, queues
+from solidjq.database.setup import initialize
+from solidjq.database.tables import claimed, failed, failures, jobs, operations, processes, ready, scheduled, semaphores
 from solidjq.failures import Death, Filter, list_failures
-from solidjq.init import initialize
 from solidjq.ledger import Operation
 from solidjq.lookup import JobView, find_jobs
 from solidjq.processes import list_processes
-from solidjq.schema import claimed, failed, failures, jobs, operations, processes, ready, scheduled, semaphores
 from support import Retried, Shell, add_jobs, retry_jobs, rows
 
 JQ_TABLES = ["jq_crashes", "jq_deaths", "jq_failures", "jq_operations", "jq_schema_migrations"]

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import URL
 
-from solidjq import Database, plans, pruning, schema
+from solidjq import Database, plans, pruning
+from solidjq.database import tables as database_tables
+from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseError, RefusedError
 from solidjq.retrying import Selection, plan
-from solidjq.urls import spelled
 from solidjq.verdicts import Terms
 from solidjq_cli import config, exits
 from solidjq_cli.app import app
@@ -95,7 +96,7 @@ def something_for_every_command(database: Database) -> dict[str, object]:
     claim_all(database, silent, 1)
     claim_all(database, gone, 1)
     with database.write() as connection:
-        connection.execute(schema.processes.delete().where(schema.processes.c.id == gone))
+        connection.execute(database_tables.processes.delete().where(database_tables.processes.c.id == gone))
     silence(database, dead, 1000)
     list(pruning.prune(database, 300))
     silence(database, silent, 1000)
@@ -104,8 +105,8 @@ def something_for_every_command(database: Database) -> dict[str, object]:
         "retried": retried,
         "failed": failed,
         "held": held,
-        "death": f"d{rows(database, schema.deaths)[-1]['id']}",
-        "operation": rows(database, schema.operations)[-1]["id"],
+        "death": f"d{rows(database, database_tables.deaths)[-1]['id']}",
+        "operation": rows(database, database_tables.operations)[-1]["id"],
     }
 
 
@@ -117,7 +118,7 @@ def names(database: Database) -> dict[str, object]:
 def everything(database: Database) -> dict[str, object]:
     with database.read() as connection:
         found: dict[str, object] = {"tables": sorted(inspect(connection).get_table_names())}
-    tables = [*schema.solid_queue.sorted_tables, *schema.jq.sorted_tables]
+    tables = [*database_tables.solid_queue.sorted_tables, *database_tables.jq.sorted_tables]
     return {**found, **{table.name: rows(database, table) for table in tables}}
 
 
@@ -160,8 +161,8 @@ def test_the_database_itself_refuses(database: Database, queue_url: URL) -> None
     with pytest.raises(RefusedError, match="read-only"), guarded.write():
         pass
     with pytest.raises(DatabaseError), guarded.read() as connection:
-        connection.execute(schema.jobs.update().values(queue_name="changed"))
-    assert [row["queue_name"] for row in rows(guarded, schema.jobs) if row["id"] == job_id] == ["default"]
+        connection.execute(database_tables.jobs.update().values(queue_name="changed"))
+    assert [row["queue_name"] for row in rows(guarded, database_tables.jobs) if row["id"] == job_id] == ["default"]
     guarded.close()
 
 
@@ -197,7 +198,7 @@ def test_a_queue_in_a_schema_of_its_own(database: Database, shell: Shell) -> Non
         tables = inspect(connection).get_table_names("the jobs")
         assert connection.scalar(text('SELECT count(*) FROM "the jobs".solid_queue_jobs')) == 1
     assert {"solid_queue_jobs", "jq_operations"} <= set(tables)
-    assert rows(database, schema.jobs) == []
+    assert rows(database, database_tables.jobs) == []
     with database.write() as connection:
         connection.execute(text('DROP SCHEMA "the jobs" CASCADE'))
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from solidjq import Database, NewJob, endings, queue, schema
-from solidjq.dialects import ago
+from solidjq import Database, NewJob, endings, queue
+from solidjq.database import tables
+from solidjq.database.statements import ago
+from solidjq.database.tables import claimed, failures, jobs, operations, processes, scheduled
 from solidjq.failures import error_json
-from solidjq.schema import claimed, failures, jobs, operations, processes, scheduled
 from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
 from test_output import terminal
@@ -231,7 +232,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line_and_changes_nothing(
 
 @ON_SQLITE
 def test_without_the_ledger_what_needs_it_says_so(database: Database, shell: Shell, night: list[int]) -> None:
-    database.transact(schema.jq.drop_all)
+    database.transact(tables.jq.drop_all)
     assert json.loads(shell.run("retry", "--safe", "-n", "-o", "json").stdout)
     assert json.loads(shell.run("history", str(night[0]), "-o", "json").stdout)
     for command in (["retry", "--safe", "--yes"], ["undo", "1"], ["operations", "list"], ["discard", str(night[0])]):

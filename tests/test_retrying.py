@@ -5,12 +5,13 @@ import json
 import pytest
 from sqlalchemy import insert, update
 
-from solidjq import Database, NewJob, endings, schema
-from solidjq.dialects import ago, utcnow
+from solidjq import Database, NewJob, endings
+from solidjq.database import tables
+from solidjq.database.statements import ago, utcnow
+from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
 from solidjq.errors import LedgerMissingError
 from solidjq.failures import error_json
 from solidjq.ledger import Operation
-from solidjq.schema import failed, failures, jobs, operations, ready, scheduled
 from solidjq.states import State
 from support import Retried, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 
@@ -126,7 +127,7 @@ def test_without_the_ledger_nothing_is_retried(database: Database, empty_url: ob
 
     assert isinstance(empty_url, URL)
     bare = Database(empty_url)
-    bare.transact(schema.solid_queue.create_all)
+    bare.transact(tables.solid_queue.create_all)
     (job_id,) = add_jobs(bare, *plain_jobs(1))
     with bare.write() as connection:
         connection.execute(ready.delete())

@@ -14,13 +14,13 @@ import pytest
 from sqlalchemy import delete, select
 
 from solidjq import Database, NewJob, processes, pruning
+from solidjq.database.tables import blocked, claimed, crashes, failed, ready, scheduled
+from solidjq.database.tables import processes as process_table
 from solidjq.errors import ConflictError
 from solidjq.failures import Death, ErrorInfo, parse_error
 from solidjq.processes import Process
 from solidjq.runtime.hands import Hands, not_begun
 from solidjq.runtime.supervisor import Slot
-from solidjq.schema import blocked, claimed, crashes, failed, ready, scheduled
-from solidjq.schema import processes as process_table
 from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, rows, state_of_each, until
 from test_pruning import silence

@@ -10,13 +10,13 @@ from sqlalchemy import delete, func, insert, select, update
 
 from solidjq import Database, NewJob, crashes, endings, processes, pruning, queue
 from solidjq.crashes import crashes_of
-from solidjq.dialects import ago, utcnow
+from solidjq.database.statements import ago, utcnow
+from solidjq.database.tables import crashes as crash_table
+from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
 from solidjq.failures import Death, Filter, error_json
 from solidjq.incidents import find_incidents
 from solidjq.ledger import Operation
 from solidjq.retrying import Selection, plan
-from solidjq.schema import crashes as crash_table
-from solidjq.schema import failed, failures, jobs, operations, ready, scheduled
 from solidjq.settings.policy import Policy, parse
 from solidjq.states import State
 from solidjq.suspecting import find_suspects

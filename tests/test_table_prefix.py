@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
-from solidjq import Database, schema
+from solidjq import Database
+from solidjq.database import tables
+from solidjq.database.setup import initialize, open_database
+from solidjq.database.tables import DEFAULT_PREFIX, LONGEST_NAME, MOST_PREFIX, use_prefix
+from solidjq.database.urls import spelled
 from solidjq.errors import UsageError
-from solidjq.init import initialize, open_database
-from solidjq.schema import DEFAULT_PREFIX, LONGEST_NAME, MOST_PREFIX, use_prefix
 from solidjq.states import State
-from solidjq.urls import spelled
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, state_of_each, until
 from test_pruning import silence
 from test_runtime import ON_SQLITE
@@ -151,7 +152,7 @@ def test_the_longest_prefix_makes_names_that_fit(empty_url: URL) -> None:
     database = open_database(empty_url, table_prefix="x" * MOST_PREFIX)
     initialize(database)
     database.close()
-    indexes = [str(index.name) for table in schema.solid_queue.sorted_tables for index in table.indexes]
+    indexes = [str(index.name) for table in tables.solid_queue.sorted_tables for index in table.indexes]
     assert max(map(len, indexes)) <= LONGEST_NAME
     assert len(set(indexes)) == len(indexes)
     engine = create_engine(empty_url)
@@ -172,8 +173,8 @@ def test_two_prefixes_in_one_process_are_refused(other: Database) -> None:
 
 def test_back_to_its_own(database: Database) -> None:
     """A prefix leaves nothing behind, in names of indexes neither."""
-    before = [(index.name, table.name) for table in schema.solid_queue.sorted_tables for index in table.indexes]
+    before = [(index.name, table.name) for table in tables.solid_queue.sorted_tables for index in table.indexes]
     use_prefix("x" * MOST_PREFIX)
     use_prefix(DEFAULT_PREFIX)
-    assert [(index.name, table.name) for table in schema.solid_queue.sorted_tables for index in table.indexes] == before
+    assert [(index.name, table.name) for table in tables.solid_queue.sorted_tables for index in table.indexes] == before
     assert add_jobs(database, *plain_jobs(1))

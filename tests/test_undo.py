@@ -7,13 +7,13 @@ from sqlalchemy import create_engine, delete, text, update
 
 from solidjq import Database, NewJob, endings, queue, undoing
 from solidjq.concurrency import Limit
-from solidjq.dialects import ago
+from solidjq.database.setup import initialize
+from solidjq.database.statements import ago
+from solidjq.database.tables import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
 from solidjq.diffing import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
 from solidjq.failures import error_json
-from solidjq.init import initialize
 from solidjq.ledger import Operation
-from solidjq.schema import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
 from solidjq.states import State
 from solidjq.undoing import Undone
 from support import Retried, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each

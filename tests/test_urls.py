@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
+from solidjq.database.urls import EXAMPLES, NO_PREPARE, init_command, parse_url, shown, spelled
 from solidjq.errors import UsageError
-from solidjq.urls import EXAMPLES, NO_PREPARE, init_command, parse_url, shown, spelled
 
 PG = "postgresql+psycopg"
 MYSQL = "mysql+pymysql"

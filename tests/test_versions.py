@@ -4,10 +4,10 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from solidjq import Database, doctor, endings, pruning
+from solidjq.database.setup import initialize
 from solidjq.doctor import Terms
 from solidjq.errors import NotAQueueError
 from solidjq.failures import Filter, error_json, list_failures
-from solidjq.init import initialize
 from solidjq.processes import list_processes
 from solidjq.queues import list_queues
 from solidjq.states import State

@@ -11,6 +11,8 @@ import pytest
 
 import sample_jobs
 from solidjq import Database, NewJob
+from solidjq.database.tables import claimed
+from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseUnreachableError
 from solidjq.runtime import child
 from solidjq.runtime.child import Child
@@ -19,9 +21,7 @@ from solidjq.runtime.heartbeats import Registration
 from solidjq.runtime.samples import Sampler
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
-from solidjq.schema import claimed
 from solidjq.states import State
-from solidjq.urls import spelled
 from support import PATIENCE, add_jobs, add_process, rows, state_of_each, until
 
 BROKEN = DatabaseUnreachableError("the connection broke")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from solidjq.version import VERSION as __version__  # noqa: N811  (the name that Python programs look for)
 
 if TYPE_CHECKING:
-    from solidjq.database import Database
-    from solidjq.init import open_database
+    from solidjq.database.setup import open_database
+    from solidjq.database.transactions import Database
     from solidjq.queue import NewJob, enqueue
     from solidjq.rubytypes import GlobalID, Symbol
     from solidjq.runtime.registry import Job, job
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "enqueue", "job", "open_database"]
 
 _HOMES = {
-    "Database": "solidjq.database",
-    "open_database": "solidjq.init",
+    "Database": "solidjq.database.transactions",
+    "open_database": "solidjq.database.setup",
     "NewJob": "solidjq.queue",
     "enqueue": "solidjq.queue",
     "GlobalID": "solidjq.rubytypes",

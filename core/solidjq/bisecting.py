@@ -15,12 +15,12 @@ from sqlalchemy import Connection, select
 
 from solidjq import ledger
 from solidjq.batching import BATCH
-from solidjq.database import Database
-from solidjq.dialects import among
+from solidjq.database.statements import among
+from solidjq.database.tables import failed, failures, jobs, operations
+from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.failures import is_death
 from solidjq.retrying import Selection, retry
-from solidjq.schema import failed, failures, jobs, operations
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.verdicts import Terms
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 
 from solidjq.batching import in_batches
-from solidjq.database import Database
-from solidjq.dialects import among
+from solidjq.database.statements import among
+from solidjq.database.tables import failed, jobs
+from solidjq.database.transactions import Database
 from solidjq.failures import is_death
-from solidjq.schema import failed, jobs
 
 POLL = 0.5  # seconds between two looks
 

@@ -24,11 +24,12 @@ from sqlalchemy import (
     tuple_,
 )
 
-from solidjq import crashes, processes, schema
+from solidjq import crashes, processes
 from solidjq.activejob import CLEAN_COUNTERS, COUNTER_KEY
-from solidjq.dialects import among, array_literal, first, gathers, given, holds, utcnow
+from solidjq.database import tables
+from solidjq.database.statements import among, array_literal, first, gathers, given, holds, utcnow
+from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.failures import OF_PROCESSES
-from solidjq.schema import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.suspects import NO_SUSPICION, Suspicion
 from solidjq.verdicts import Candidate
 
@@ -94,7 +95,7 @@ def find_alike(
     return found
 
 
-_OWN = schema.crashes.alias()  # the crash that a failure was counted as
+_OWN = tables.crashes.alias()  # the crash that a failure was counted as
 _EVIDENCE = func.substr(failed.c.error, 1, crashes.EVIDENCE)
 _DIED = func.coalesce(holds(_EVIDENCE, OF_PROCESSES), False)  # or only speaks of it; Python reads the error
 _FLAGS = ("limited", "finished", "early", "worn", "counted")
@@ -197,9 +198,9 @@ def _known_crashes(suspects: Collection[str]) -> ColumnElement[bool]:
     That is an earlier crash, a process that may live (one of this host, or one that is registered), or the death of a
     job whose class is among ``suspects``.
     """
-    other = schema.crashes.alias()
+    other = tables.crashes.alias()
     earlier = exists().where(other.c.subject == crashes.subject(), other.c.failure_id != failed.c.id)
-    registered = tuple_(_OWN.c.hostname, _OWN.c.pid).in_(select(schema.processes.c.hostname, schema.processes.c.pid))
+    registered = tuple_(_OWN.c.hostname, _OWN.c.pid).in_(select(tables.processes.c.hostname, tables.processes.c.pid))
     here = _OWN.c.hostname == socket.gethostname()
     return func.coalesce(or_(here, registered, jobs.c.class_name.in_(suspects), earlier), False)
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, Row, Select, case, delete, exists, func, insert, or_, select, update
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.dialects import ago, among, execute_hot, given, insert_if_absent, tells_apart, utcnow
-from solidjq.schema import blocked, jobs, ready, semaphores
+from solidjq.database.statements import ago, among, execute_hot, given, insert_if_absent, tells_apart, utcnow
+from solidjq.database.tables import blocked, jobs, ready, semaphores
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, s
 
 from solidjq import ledger
 from solidjq.batching import BATCH, in_batches
-from solidjq.database import Database
-from solidjq.dialects import among, insert_new, utcnow
+from solidjq.database.statements import among, insert_new, utcnow
+from solidjq.database.tables import crashes, failed, jobs
+from solidjq.database.transactions import Database
 from solidjq.failures import Death, is_death, parse_error
-from solidjq.schema import crashes, failed, jobs
 
 EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
 

@@ -28,12 +28,13 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq import crashes, ledger, schema
+from solidjq import crashes, ledger
 from solidjq.batching import in_batches
-from solidjq.dialects import ago, among, boundary, inserted_id, utcnow
+from solidjq.database import tables
+from solidjq.database.statements import ago, among, boundary, inserted_id, utcnow
+from solidjq.database.tables import deaths, failed, jobs, processes
 from solidjq.failures import Death, exit_error, is_death, missing_error, pruned_error
 from solidjq.samples import instant, number, sample_of
-from solidjq.schema import deaths, failed, jobs, processes
 
 TOGETHER = timedelta(seconds=60)  # failures with the same error this close are of one death: Rails fails them in turn
 
@@ -171,8 +172,8 @@ def note_runs(connection: Connection, origin: crashes.Origin, sample: Mapping[st
         before = number(job, "rss")
         growth = None if rss is None or before is None else int(rss - before)
         connection.execute(
-            update(schema.crashes)
-            .where(schema.crashes.c.death_id == origin.death_id, schema.crashes.c.job_id == job["id"])
+            update(tables.crashes)
+            .where(tables.crashes.c.death_id == origin.death_id, tables.crashes.c.job_id == job["id"])
             .values(started_at=instant(job.get("since")), growth=growth)
         )
 
@@ -222,7 +223,7 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
     It reads a row a class and death, however many jobs there are. Failures with the same error are one death here.
     """
     kept = ledger.exists(connection)
-    columns = schema.crashes.c
+    columns = tables.crashes.c
     held: dict[str, Counter[str]] = defaultdict(Counter)
     found = _recorded(connection, since, None, jobs=False) if kept else []
     ahead = {death.name for death in found if death.ahead}
@@ -266,7 +267,7 @@ def noticed_at(connection: Connection, name: str) -> datetime | None:
         case "d", digits if kept:
             return connection.scalar(select(deaths.c.noticed_at).where(deaths.c.id == int(digits)))
         case "f", digits:
-            counted = select(schema.crashes.c.crashed_at).where(schema.crashes.c.failure_id == int(digits))
+            counted = select(tables.crashes.c.crashed_at).where(tables.crashes.c.failure_id == int(digits))
             now = select(failed.c.created_at).where(failed.c.id == int(digits))
             return (connection.scalar(counted) if kept else None) or connection.scalar(now)
     return None
@@ -289,7 +290,7 @@ def _recorded(
         select(deaths).where(*_between(deaths.c.noticed_at, since, until)).order_by(deaths.c.id)
     ).all()
     held: dict[int, list[Held]] = defaultdict(list)
-    columns = schema.crashes.c
+    columns = tables.crashes.c
     for batch in in_batches(row.id for row in rows if jobs):
         query = select(
             columns.death_id,
@@ -327,7 +328,7 @@ def _recorded(
 
 def _told_by_failures(since: datetime | None, until: datetime | None, *, kept: bool) -> list[Select[Any]]:
     """Ask for the failed jobs, and the crashes counted of such, that belong to no recorded death."""
-    columns = schema.crashes.c
+    columns = tables.crashes.c
     current = (
         select(
             failed.c.id.label("failure_id"),

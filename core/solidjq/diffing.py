@@ -18,8 +18,9 @@ from solidjq import incidents, ledger
 from solidjq.activejob import shown_arguments
 from solidjq.batching import in_batches
 from solidjq.chance import fisher, log_comb
-from solidjq.database import Database
-from solidjq.dialects import AnyText, among, boundary, octets
+from solidjq.database.statements import AnyText, among, boundary, octets
+from solidjq.database.tables import failed, failures, jobs
+from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError
 from solidjq.failures import (
     ErrorInfo,
@@ -31,7 +32,6 @@ from solidjq.failures import (
 )
 from solidjq.lookup import find_jobs
 from solidjq.samples import number
-from solidjq.schema import failed, failures, jobs
 from solidjq.signatures import READ, Signature, outline, signature_of
 
 HEAD = 500  # characters of an error that are read of every failure; the rest of one failure of each kind

@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from solidjq.batching import in_batches
-from solidjq.database import Database
-from solidjq.dialects import among, boundary
-from solidjq.schema import failed, jobs
+from solidjq.database.statements import among, boundary
+from solidjq.database.tables import failed, jobs
+from solidjq.database.transactions import Database
 
 # MySQL's TEXT holds 65,535 bytes; a longer error would be refused there, and the job could not be failed at all.
 MAX_ERROR_BYTES = 65_535

@@ -24,9 +24,9 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq.dialects import among, column_types, inserted_id, packed, utcnow
+from solidjq.database.statements import among, column_types, inserted_id, packed, utcnow
+from solidjq.database.tables import deaths, failed, failures, jobs, operations
 from solidjq.errors import LedgerMissingError
-from solidjq.schema import deaths, failed, failures, jobs, operations
 from solidjq.text import mask_secrets
 
 

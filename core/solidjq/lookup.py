@@ -8,8 +8,8 @@ from datetime import datetime
 from sqlalchemy import Connection, or_, select
 
 from solidjq.batching import in_batches
-from solidjq.dialects import among
-from solidjq.schema import blocked, claimed, failed, jobs, processes, ready, scheduled
+from solidjq.database.statements import among
+from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled
 from solidjq.states import State
 
 _BIGINT = 2**63

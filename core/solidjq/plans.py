@@ -16,11 +16,11 @@ from sqlalchemy import select
 
 from solidjq import ledger, retrying
 from solidjq.batching import in_batches
-from solidjq.database import Database
-from solidjq.dialects import among
+from solidjq.database.statements import among
+from solidjq.database.tables import failures, operations
+from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
 from solidjq.retrying import Expected
-from solidjq.schema import failures, operations
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import one_line
 from solidjq.verdicts import Decision, Terms

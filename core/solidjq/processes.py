@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from solidjq.dialects import inserted_id, utcnow
+from solidjq.database.statements import inserted_id, utcnow
+from solidjq.database.tables import claimed, processes
 from solidjq.endings import held_by, release
-from solidjq.schema import claimed, processes
 
 # Solid Queue's own defaults, in seconds.
 HEARTBEAT_INTERVAL = 60.0

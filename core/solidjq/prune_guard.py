@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from solidjq.dialects import clock, up_since
+from solidjq.database.statements import clock, up_since
+from solidjq.database.tables import processes
 from solidjq.processes import ran_before
-from solidjq.schema import processes
 
 FLEET = 2  # hosts at least
 MASS = 2  # processes at least; one alone may die at any time

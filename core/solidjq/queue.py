@@ -39,11 +39,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from solidjq import activejob, notices
+from solidjq import activejob
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Held, Limit, Limits, acquire, block, give_back
-from solidjq.database import Database
-from solidjq.dialects import (
+from solidjq.database import notices
+from solidjq.database.statements import (
     among,
     array_of,
     clock,
@@ -58,9 +58,10 @@ from solidjq.dialects import (
     writes_in_with,
     written,
 )
+from solidjq.database.tables import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
+from solidjq.database.transactions import Database
 from solidjq.endings import finish_in_with, make_ready
 from solidjq.errors import DatabaseError, ProcessGoneError, UsageError
-from solidjq.schema import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
 
 ALL_QUEUES = ("*",)
 

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from solidjq.dialects import clock, distinct_values
-from solidjq.schema import blocked, claimed, jobs, pauses, ready, scheduled
+from solidjq.database.statements import clock, distinct_values
+from solidjq.database.tables import blocked, claimed, jobs, pauses, ready, scheduled
 
 
 @dataclass(frozen=True, slots=True)

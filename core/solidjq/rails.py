@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from sqlalchemy.engine import URL
 
-from solidjq import urls
+from solidjq.database import urls
 from solidjq.errors import UsageError
 from solidjq.text import MASK
 

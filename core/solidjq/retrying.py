@@ -16,13 +16,13 @@ from solidjq import crashes, ledger
 from solidjq.activejob import reset_counters
 from solidjq.batching import BATCH, in_batches
 from solidjq.candidates import find_alike, find_candidates
-from solidjq.database import Database
-from solidjq.dialects import among, clock, execute_hot, given, utcnow, writes_in_with
+from solidjq.database.statements import among, clock, execute_hot, given, utcnow, writes_in_with
+from solidjq.database.tables import failed, failures, jobs, ready, scheduled
+from solidjq.database.transactions import Database
 from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
 from solidjq.failures import Filter, ids_of, newest, page_of_ids
 from solidjq.queue import schedule
-from solidjq.schema import failed, failures, jobs, ready, scheduled
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.suspecting import find_suspicion
 from solidjq.suspects import NO_SUSPICION, Suspicion

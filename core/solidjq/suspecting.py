@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from solidjq import incidents
+from solidjq.database.tables import claimed, jobs
 from solidjq.incidents import Incident
 from solidjq.processes import list_processes
 from solidjq.samples import number, sample_of
-from solidjq.schema import claimed, jobs
 from solidjq.suspects import Case, Exposure, InFlight, Ranking, Standing, Suspicion, rank
 
 

@@ -24,11 +24,11 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from solidjq import ledger
 from solidjq.batching import BATCH
-from solidjq.database import Database
-from solidjq.dialects import among, unpacked, utcnow
+from solidjq.database.statements import among, unpacked, utcnow
+from solidjq.database.tables import claimed, failed, failures, jobs
+from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.queue import withdraw
-from solidjq.schema import claimed, failed, failures, jobs
 from solidjq.text import mask_secrets, one_line
 
 DISCARD = "discard"

@@ -70,8 +70,8 @@ class _StuckError(Exception):
 
 class _Demo:
     def __init__(self, database: Database, folder: Path) -> None:
-        from solidjq import schema
-        from solidjq.urls import spelled
+        from solidjq.database import tables
+        from solidjq.database.urls import spelled
         from solidjq_cli.demo_jobs import JOURNAL, QUEUE
 
         self._database = database
@@ -83,7 +83,7 @@ class _Demo:
         self._environment = {
             **os.environ,
             "JQ_DATABASE_URL": spelled(database.url),
-            "JQ_TABLE_PREFIX": schema.prefix(),
+            "JQ_TABLE_PREFIX": tables.prefix(),
             JOURNAL: str(self._journal),
         }
         self._work: subprocess.Popen[bytes] | None = None
@@ -285,8 +285,8 @@ def _tell(text: str) -> None:
 @contextmanager
 def _queue(given: str | URL | None, table_prefix: str | None, folder: Path) -> Iterator[Database]:
     """Give a queue for the demo; take everything that the demo put into it away afterwards."""
-    from solidjq import schema
-    from solidjq.init import initialize, open_database
+    from solidjq.database import tables
+    from solidjq.database.setup import initialize, open_database
 
     database = open_database(f"sqlite:{folder}/queue.sqlite3" if given is None else given, table_prefix=table_prefix)
     created = set(initialize(database).created)
@@ -298,7 +298,7 @@ def _queue(given: str | URL | None, table_prefix: str | None, folder: Path) -> I
     finally:
         if given is not None:
             database.transact(_remove_since, before)
-            for metadata in (schema.jq, schema.solid_queue):
+            for metadata in (tables.jq, tables.solid_queue):
                 mine = [table for table in metadata.sorted_tables if table.name in created]
                 database.transact(metadata.drop_all, tables=mine)
         database.close()
@@ -318,24 +318,24 @@ def _last_ids(connection: Connection) -> dict[str, int]:
     """Return the highest id of each table that the demo adds rows to and does not clear itself."""
     from sqlalchemy import func, select
 
-    from solidjq import schema
+    from solidjq.database import tables
 
     return {
         table.name: connection.scalar(select(func.max(*table.primary_key))) or 0
-        for table in (schema.jobs, *schema.LEDGER)
+        for table in (tables.jobs, *tables.LEDGER)
     }
 
 
 def _remove_since(connection: Connection, last_ids: dict[str, int]) -> None:
     from sqlalchemy import delete
 
-    from solidjq import schema
+    from solidjq.database import tables
     from solidjq_cli.demo_jobs import QUEUE
 
     # The execution rows go with their jobs.
-    mine = schema.jobs.c.queue_name == QUEUE
-    connection.execute(delete(schema.jobs).where(mine, schema.jobs.c.id > last_ids[schema.jobs.name]))
-    for table in schema.LEDGER:
+    mine = tables.jobs.c.queue_name == QUEUE
+    connection.execute(delete(tables.jobs).where(mine, tables.jobs.c.id > last_ids[tables.jobs.name]))
+    for table in tables.LEDGER:
         (key,) = table.primary_key
         connection.execute(delete(table).where(key > last_ids[table.name]))
-    connection.execute(delete(schema.processes))
+    connection.execute(delete(tables.processes))

@@ -42,7 +42,7 @@ def grants(
       jq grants oncall --for reading | psql app_production_queue
       jq grants app@10.0.0.% --for init
     """
-    from solidjq import grants as core
+    from solidjq.database import grants as core
 
     wanted = core.Purpose if purpose is None else [core.Purpose(purpose.value)]
     script = core.script(config.opened(database, create=False).url, role, wanted)

@@ -51,7 +51,7 @@ def init(
       jq init --notify
       jq init --database sqlite3:storage/queue.sqlite3
     """
-    from solidjq.init import initialize
+    from solidjq.database.setup import initialize
 
     opened = config.opened(database, create=False)
     done = initialize(opened)
@@ -67,7 +67,7 @@ def init(
 
 
 def _set_notify(database: Database, *, wanted: bool) -> None:
-    from solidjq import notices
+    from solidjq.database import notices
 
     if wanted:
         notices.install(database)
@@ -78,7 +78,7 @@ def _set_notify(database: Database, *, wanted: bool) -> None:
 
 
 def _make_indexes(database: Database) -> int:
-    from solidjq.indexes import create_missing
+    from solidjq.database.indexes import create_missing
 
     made = 0
     for index in create_missing(database):

@@ -64,13 +64,13 @@ def work(
       jq work --import myapp.jobs
       jq work --import myapp.jobs --queues mailers,report* --processes 4 --threads 5 --shutdown-timeout 25
     """
-    from solidjq import schema
+    from solidjq.database import tables
+    from solidjq.database.urls import spelled
     from solidjq.errors import UsageError
     from solidjq.queue import ALL_QUEUES, parse_queues
     from solidjq.runtime import logs
     from solidjq.runtime.config import Config
     from solidjq.runtime.supervisor import Supervisor
-    from solidjq.urls import spelled
 
     threshold = config.alive_threshold(alive_threshold, database, acts=True)
     if heartbeat * 2 > threshold:
@@ -86,7 +86,7 @@ def work(
     supervisor = Supervisor(
         Config(
             database_url=spelled(opened.url),
-            table_prefix=schema.prefix(),
+            table_prefix=tables.prefix(),
             imports=tuple(modules or ()),
             queues=ALL_QUEUES if queues is None else parse_queues(queues),
             threads=threads,

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 from sqlalchemy import inspect
 
-from solidjq.database import Database
-from solidjq.dialects import time_limit
+from solidjq.database.statements import time_limit
+from solidjq.database.tables import jobs as job_table
+from solidjq.database.transactions import Database
 from solidjq.doctor import application, fleet, jobs, storage
 from solidjq.doctor.checks import Check, Finding, Result, Severity, Terms
 from solidjq.errors import DatabaseError, DatabaseUnreachableError, NotAQueueError, TookTooLongError, UsageError
 from solidjq.ledger import Operation
-from solidjq.schema import jobs as job_table
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Severity", "Terms", "choose", "examine", "mend"]
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from solidjq.concurrency import Limits
-from solidjq.database import Database
+from solidjq.database.transactions import Database
 from solidjq.ledger import Operation
 from solidjq.processes import ALIVE_THRESHOLD
 from solidjq.rails_settings import Configured

@@ -12,16 +12,16 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from solidjq import dialects
 from solidjq.causes import Cause
-from solidjq.dialects import ago, distinct_values
+from solidjq.database import statements
+from solidjq.database.statements import ago, distinct_values
+from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, scheduled
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.durations import parse_duration
 from solidjq.incidents import find_incidents
 from solidjq.processes import Process, list_processes
 from solidjq.rails_settings import Configured
 from solidjq.samples import boot_id, instant, number, sample_of, told_by
-from solidjq.schema import jobs, pauses, ready, recurring_tasks, scheduled
 
 LATE = 60.0  # seconds that due work may wait for whoever takes it
 BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives
@@ -143,7 +143,7 @@ def _find_unscheduled(connection: Connection, terms: Terms) -> Iterator[Finding]
 
 def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
     """Rails writes heartbeats by its own clock; jq work by the database's, and its own clock into the sample."""
-    now = dialects.clock(connection)
+    now = statements.clock(connection)
     for process in list_processes(connection):
         beat, own = process.last_heartbeat_at, instant(sample_of(process.metadata).get("at"))
         if beat is None:
@@ -186,7 +186,7 @@ def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
 
 
 def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    since = dialects.clock(connection) - SHUTDOWNS
+    since = statements.clock(connection) - SHUTDOWNS
     killed = [
         death
         for incident in find_incidents(connection, since=since)

@@ -9,9 +9,20 @@ from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select, text
 
-from solidjq import indexes, ledger
+from solidjq import ledger
+from solidjq.database import indexes
+from solidjq.database.tables import (
+    claimed,
+    failed,
+    failures,
+    jobs,
+    processes,
+    ready,
+    scheduled,
+    semaphores,
+    solid_queue,
+)
 from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere
-from solidjq.schema import claimed, failed, failures, jobs, processes, ready, scheduled, semaphores, solid_queue
 
 HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
 MANY_FAILED = 100_000  # failures; from so many on, finding those of a time without an index takes long

@@ -10,8 +10,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
 
+from solidjq.database.setup import open_database
 from solidjq.errors import JobImportError, SolidJQError
-from solidjq.init import open_database
 from solidjq.runtime import logs, registry
 from solidjq.runtime.backoff import backoff
 from solidjq.runtime.config import ChildConfig

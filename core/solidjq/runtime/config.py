@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from solidjq.database.tables import DEFAULT_PREFIX
 from solidjq.processes import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
-from solidjq.schema import DEFAULT_PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

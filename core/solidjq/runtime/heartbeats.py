@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from solidjq import processes
-from solidjq.database import Database
+from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError
 from solidjq.processes import Process
 from solidjq.runtime.samples import Sampler

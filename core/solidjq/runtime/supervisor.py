@@ -16,9 +16,9 @@ from typing import IO
 from sqlalchemy import Connection
 
 from solidjq import processes, pruning
-from solidjq.database import Database
+from solidjq.database.setup import ENVIRONMENT
+from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
-from solidjq.init import ENVIRONMENT
 from solidjq.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
 from solidjq.runtime.backoff import backoff
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop

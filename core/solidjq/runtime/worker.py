@@ -12,8 +12,9 @@ from typing import NoReturn
 
 from sqlalchemy import Connection
 
-from solidjq import endings, notices, queue
+from solidjq import endings, queue
 from solidjq.concurrency import Limits
+from solidjq.database import notices
 from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, ProcessGoneError, SolidJQError
 from solidjq.failures import error_json
 from solidjq.queue import Claim

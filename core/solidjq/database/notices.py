@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection
 
-from solidjq import dialects
-from solidjq.database import Database
+from solidjq.database import statements
+from solidjq.database.tables import ready
+from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
-from solidjq.schema import ready
 
 CHANNEL = "jq_ready"
 TRIGGER = "jq_notify"
@@ -20,12 +20,12 @@ TRIGGER = "jq_notify"
 
 def send(connection: Connection) -> None:
     """Tell, once this transaction is committed, that jobs are ready."""
-    dialects.notify(connection, CHANNEL)
+    statements.notify(connection, CHANNEL)
 
 
 def sending() -> ColumnElement[Any]:
     """Do the same as a part of a statement (see ``dialects.writes_in_with``)."""
-    return dialects.notifying(CHANNEL)
+    return statements.notifying(CHANNEL)
 
 
 def listen(database: Database) -> Iterator[None]:
@@ -34,7 +34,7 @@ def listen(database: Database) -> Iterator[None]:
     Raises DatabaseUnreachableError when the connection breaks.
     """
     with database.outside_transactions() as connection:
-        yield from dialects.notifications(connection, CHANNEL)
+        yield from statements.notifications(connection, CHANNEL)
 
 
 def install(database: Database) -> None:
@@ -43,11 +43,11 @@ def install(database: Database) -> None:
     Raises UsageError where the database has no such thing, ConflictError if the table was busy for too long.
     """
     with database.write() as connection:
-        if not dialects.create_notifier(connection, TRIGGER, ready.name, CHANNEL):
+        if not statements.create_notifier(connection, TRIGGER, ready.name, CHANNEL):
             raise UsageError(f"{database} cannot notify: only PostgreSQL can; its workers poll")
 
 
 def remove(database: Database) -> None:
     """Remove that trigger, if it is there."""
     with database.write() as connection:
-        dialects.drop_notifier(connection, TRIGGER, ready.name)
+        statements.drop_notifier(connection, TRIGGER, ready.name)

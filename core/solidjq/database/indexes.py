@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Table, inspect
 from sqlalchemy.engine import Inspector
 
-from solidjq import dialects, schema
-from solidjq.database import Database
+from solidjq.database import statements
+from solidjq.database import tables as database_tables
+from solidjq.database.transactions import Database
 
 
 class Wanted(NamedTuple):
@@ -33,12 +34,12 @@ def _declared(table: Table) -> Iterator[Wanted]:
 
 def contract() -> tuple[Wanted, ...]:
     """Return what Solid Queue's own schema has: its polls, its dispatcher and all that this program asks rest on it."""
-    return tuple(wanted for table in schema.solid_queue.sorted_tables for wanted in _declared(table))
+    return tuple(wanted for table in database_tables.solid_queue.sorted_tables for wanted in _declared(table))
 
 
 def ours() -> tuple[Wanted, ...]:
     """Return what Solid Queue has no use for, and we have: failures of a time (incidents, failed diff, --since)."""
-    failed = schema.failed
+    failed = database_tables.failed
     return (Wanted("jq_failed_executions_on_created_at", failed.name, (failed.c.created_at.name,)),)
 
 
@@ -49,7 +50,7 @@ def missing(connection: Connection, wanted: Sequence[Wanted] | None = None) -> l
     """
     wanted = contract() if wanted is None else wanted
     inspector = inspect(connection)
-    invalid = dialects.invalid_indexes(connection)
+    invalid = statements.invalid_indexes(connection)
     tables = set(inspector.get_table_names())
     present = {name: list(_present(inspector, name, invalid)) for name in {w.table for w in wanted} & tables}
     return [each for each in wanted if each.table in present and not any(_serves(i, each) for i in present[each.table])]
@@ -79,11 +80,11 @@ def create_missing(database: Database) -> Iterator[Wanted]:
     PostgreSQL makes them CONCURRENTLY and MySQL online: workers go on meanwhile. An attempt that was interrupted is
     taken away and made again. Raises ConflictError while another program is doing the same.
     """
-    with database.outside_transactions() as connection, dialects.index_lock(connection):
+    with database.outside_transactions() as connection, statements.index_lock(connection):
         taken = _names(connection)
         for wanted in missing(connection, (*contract(), *ours())):
-            name = wanted.name if wanted.name not in taken else f"jq_{wanted.name}"[: schema.LONGEST_NAME]
-            dialects.create_index(connection, name, wanted.table, wanted.columns, unique=wanted.unique)
+            name = wanted.name if wanted.name not in taken else f"jq_{wanted.name}"[: database_tables.LONGEST_NAME]
+            statements.create_index(connection, name, wanted.table, wanted.columns, unique=wanted.unique)
             yield wanted._replace(name=name)
 
 
@@ -91,4 +92,4 @@ def _names(connection: Connection) -> set[str]:
     """Return the names that may not be given again: indexes that are there and good."""
     inspector = inspect(connection)
     names = {str(index["name"]) for table in inspector.get_table_names() for index in inspector.get_indexes(table)}
-    return names - dialects.invalid_indexes(connection)
+    return names - statements.invalid_indexes(connection)

@@ -54,9 +54,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
+from solidjq.database.urls import NO_PREPARE
 from solidjq.errors import AccessDeniedError, ConflictError, UsageError
 from solidjq.text import one_line
-from solidjq.urls import NO_PREPARE
 
 if TYPE_CHECKING:
     import sqlite3

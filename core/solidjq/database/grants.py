@@ -15,7 +15,7 @@ from sqlalchemy import Table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from solidjq import schema, urls
+from solidjq.database import tables, urls
 from solidjq.errors import UsageError
 from solidjq.text import mask_secrets, printable
 
@@ -49,16 +49,16 @@ _AFTER_INIT = "the jq_ tables must be there first: run jq init, then grant"
 
 # What the moves do to Solid Queue's tables, besides SELECT. To SELECT ... FOR UPDATE, one needs the right to UPDATE.
 _WRITES: dict[Table, tuple[str, ...]] = {
-    schema.jobs: ("INSERT", "UPDATE", "DELETE"),  # a discard deletes jobs, its undo inserts them again
-    schema.ready: ("INSERT", "UPDATE", "DELETE"),
-    schema.scheduled: ("INSERT", "UPDATE", "DELETE"),
-    schema.failed: ("INSERT", "UPDATE", "DELETE"),
-    schema.blocked: ("UPDATE", "DELETE"),
-    schema.claimed: ("UPDATE", "DELETE"),
-    schema.processes: ("UPDATE", "DELETE"),
-    schema.pauses: ("INSERT", "DELETE"),
-    schema.semaphores: ("INSERT", "UPDATE", "DELETE"),  # jq doctor --fix does a dispatcher's maintenance
-    schema.schema_migrations: (),  # only jq init writes it
+    tables.jobs: ("INSERT", "UPDATE", "DELETE"),  # a discard deletes jobs, its undo inserts them again
+    tables.ready: ("INSERT", "UPDATE", "DELETE"),
+    tables.scheduled: ("INSERT", "UPDATE", "DELETE"),
+    tables.failed: ("INSERT", "UPDATE", "DELETE"),
+    tables.blocked: ("UPDATE", "DELETE"),
+    tables.claimed: ("UPDATE", "DELETE"),
+    tables.processes: ("UPDATE", "DELETE"),
+    tables.pauses: ("INSERT", "DELETE"),
+    tables.semaphores: ("INSERT", "UPDATE", "DELETE"),  # jq doctor --fix does a dispatcher's maintenance
+    tables.schema_migrations: (),  # only jq init writes it
 }
 _TO_OURS = ("INSERT", "UPDATE")  # the record only grows
 
@@ -98,14 +98,14 @@ def table_rights(purpose: Purpose, table: Table, *, upsert: bool = False) -> tup
     """
     if purpose is not Purpose.RECOVERING:
         return ("SELECT",)
-    writes = _WRITES.get(table, _TO_OURS if table.metadata is schema.jq else ())
+    writes = _WRITES.get(table, _TO_OURS if table.metadata is tables.jq else ())
     if upsert and "INSERT" in writes and "UPDATE" not in writes:
         writes = ("INSERT", "UPDATE", *writes[1:])
     return ("SELECT", *writes)
 
 
 def _tables() -> list[Table]:
-    return [*schema.solid_queue.sorted_tables, *schema.jq.sorted_tables]
+    return [*tables.solid_queue.sorted_tables, *tables.jq.sorted_tables]
 
 
 def _require_printable(what: str, name: str) -> None:
@@ -136,7 +136,7 @@ def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
     # Ours apart from Solid Queue's: where they are missing, the other statements still work.
     alike: dict[tuple[str, bool, tuple[str, ...]], list[str]] = defaultdict(list)
     for table in _tables():
-        ours = table.metadata is schema.jq
+        ours = table.metadata is tables.jq
         rights = table_rights(purpose, table)
         alike["TABLE", ours, rights].append(f"{within}.{table.name}")
         if "INSERT" in rights and table.autoincrement_column is not None:
@@ -172,7 +172,7 @@ def _mysql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
     for table in _tables():
         rights = table_rights(purpose, table, upsert=True)
         # SELECT on Solid Queue's tables is what lets jq init see that they are there.
-        if purpose is Purpose.INIT and table.metadata is schema.jq:
+        if purpose is Purpose.INIT and table.metadata is tables.jq:
             # A migration alters tables, for which MySQL asks for INSERT too.
             rights = (*rights, "CREATE", "ALTER", "INSERT", "INDEX")
         place = f"{_identifier(url.database, '`')}.{_identifier(table.name, '`')}"

@@ -9,8 +9,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 
-from solidjq import dialects, grants, schema, urls
-from solidjq.database import Database
+from solidjq.database import grants, statements, tables, urls
+from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, DatabaseError, UsageError
 from solidjq.text import mask_secrets, one_line
 
@@ -33,8 +33,8 @@ def open_database(
     with the tables, ``table_prefix`` what the names of Solid Queue's begin with, for the whole process; else
     JQ_TABLE_PREFIX says it. Raises UsageError for a malformed URL or prefix.
     """
-    schema.use_prefix(
-        os.environ.get(PREFIX_ENVIRONMENT, schema.DEFAULT_PREFIX) if table_prefix is None else table_prefix
+    tables.use_prefix(
+        os.environ.get(PREFIX_ENVIRONMENT, tables.DEFAULT_PREFIX) if table_prefix is None else table_prefix
     )
     # An empty one is an error: a variable that was not filled must not lead to another queue.
     given = url if url is not None else os.environ.get(ENVIRONMENT)
@@ -67,12 +67,12 @@ def _nothing(_connection: Connection) -> None:
 
 def _add_deaths(connection: Connection) -> None:
     """Tie crashes to deaths; the table of deaths itself is made with whatever else is missing."""
-    _add_columns(connection, schema.crashes.c.death_id, schema.crashes.c.started_at, schema.crashes.c.growth)
+    _add_columns(connection, tables.crashes.c.death_id, tables.crashes.c.started_at, tables.crashes.c.growth)
 
 
 def _add_more(connection: Connection) -> None:
     """Make room for the columns of a discarded job that Solid Queue 1.0 did not have."""
-    _add_columns(connection, schema.failures.c.more)
+    _add_columns(connection, tables.failures.c.more)
 
 
 def _add_columns(connection: Connection, *columns: Column[Any]) -> None:
@@ -111,7 +111,7 @@ def initialize(database: Database) -> Initialized:
     database.require_writable()
     try:
         if database.url.get_backend_name() == "sqlite":
-            dialects.create_sqlite_file(database.url)
+            statements.create_sqlite_file(database.url)
         return database.transact(_initialize)
     except DatabaseError as error:
         if refusal := _refusal(database, error):
@@ -148,29 +148,29 @@ def _current_user(database: Database) -> str:
 
 
 def _initialize(connection: Connection) -> Initialized:
-    with dialects.schema_lock(connection):
+    with statements.schema_lock(connection):
         return _bring_up_to_date(connection)
 
 
 def _bring_up_to_date(connection: Connection) -> Initialized:
     existing = set(inspect(connection).get_table_names())
-    created = _create_missing(connection, schema.solid_queue, existing)
-    fresh = schema.schema_migrations.name not in existing
+    created = _create_missing(connection, tables.solid_queue, existing)
+    fresh = tables.schema_migrations.name not in existing
     if fresh:
-        created += _create_missing(connection, schema.jq, existing)
-    done = set(connection.scalars(select(schema.schema_migrations.c.version)))
+        created += _create_missing(connection, tables.jq, existing)
+    done = set(connection.scalars(select(tables.schema_migrations.c.version)))
     pending = [migration for migration in MIGRATIONS if migration.version not in done]
     for migration in pending:
         if not fresh:
             migration.apply(connection)
         connection.execute(
-            schema.schema_migrations.insert().values(
-                version=migration.version, name=migration.name, applied_at=dialects.utcnow()
+            tables.schema_migrations.insert().values(
+                version=migration.version, name=migration.name, applied_at=statements.utcnow()
             )
         )
     if not fresh:
         # Last: whoever finds the youngest table may use all that belongs to it.
-        created += _create_missing(connection, schema.jq, existing)
+        created += _create_missing(connection, tables.jq, existing)
     _create_missing_indexes(connection, existing)
     return Initialized(created, [] if fresh else [f"{m.version} {m.name}" for m in pending])
 
@@ -183,7 +183,7 @@ def _create_missing(connection: Connection, metadata: MetaData, existing: set[st
 
 def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:
     """Complete our own tables: MySQL commits each CREATE, so an init that ended early may have left some without."""
-    for table in schema.jq.sorted_tables:
+    for table in tables.jq.sorted_tables:
         if table.name in existing:
             names = {index["name"] for index in inspect(connection).get_indexes(table.name)}
             for index in sorted(table.indexes, key=lambda index: str(index.name)):

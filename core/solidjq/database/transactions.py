@@ -12,8 +12,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq import dialects, schema, urls
-from solidjq.dialects import Fault, clock, execute_hot
+from solidjq.database import statements, tables, urls
+from solidjq.database.statements import Fault, clock, execute_hot
 from solidjq.errors import (
     AccessDeniedError,
     ConflictError,
@@ -43,10 +43,10 @@ class Database:
 
     def __init__(self, url: URL, *, name: str = "jq", read_only: bool = False) -> None:
         self.url = url
-        self._prefix = schema.prefix()
+        self._prefix = tables.prefix()
         self.read_only = read_only
         try:
-            engine = dialects.create(url, name=name, read_only=read_only)
+            engine = statements.create(url, name=name, read_only=read_only)
         except (ImportError, NoSuchModuleError) as error:
             raise MissingDriverError(
                 f"the driver for {url.get_backend_name()} is not usable: {one_line(str(error))}; "
@@ -55,7 +55,7 @@ class Database:
         except (ValueError, TypeError, ArgumentError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         self._reader = engine
-        self._writer = engine.execution_options(**{dialects.WRITES: True})
+        self._writer = engine.execution_options(**{statements.WRITES: True})
 
     def __str__(self) -> str:
         return urls.shown(self.url)
@@ -109,21 +109,21 @@ class Database:
             raise RefusedError(f"{self} is opened read-only, and this would change it; nothing was changed")
 
     def _require_own_prefix(self) -> None:
-        if schema.prefix() != self._prefix:
+        if tables.prefix() != self._prefix:
             raise UsageError(
-                f"{self} was opened for tables {self._prefix}*, and this process goes on with {schema.prefix()}*: "
+                f"{self} was opened for tables {self._prefix}*, and this process goes on with {tables.prefix()}*: "
                 "one process works on queues of one prefix"
             )
 
     @property
     def writes_in_with(self) -> bool:
         """Whether one statement can change several tables."""
-        return dialects.writes_in_with(self._writer)
+        return statements.writes_in_with(self._writer)
 
     @property
     def init_command(self) -> str:
         """The command that makes a queue here; it can be pasted unless there is a password to fill in."""
-        return urls.init_command(self.url, None if self._prefix == schema.DEFAULT_PREFIX else self._prefix)
+        return urls.init_command(self.url, None if self._prefix == tables.DEFAULT_PREFIX else self._prefix)
 
     @contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
@@ -134,7 +134,7 @@ class Database:
         self.require_writable()
         self._require_own_prefix()
         with self._errors(), self._reader.connect() as connection:
-            yield dialects.without_transaction(connection)
+            yield statements.without_transaction(connection)
 
     def now(self) -> datetime:
         """Read the database's clock."""
@@ -155,9 +155,9 @@ class Database:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
 
     def _translated(self, error: DBAPIError) -> DatabaseError:
-        kind, message = _TRANSLATIONS[dialects.fault_of(error)]
+        kind, message = _TRANSLATIONS[statements.fault_of(error)]
         words = mask_secrets(one_line(str(error.orig)))
-        what = "" if self._prefix == schema.DEFAULT_PREFIX else f" with tables {self._prefix}*"
+        what = "" if self._prefix == tables.DEFAULT_PREFIX else f" with tables {self._prefix}*"
         return kind(
             message.format(database=self, path=self.url.database, words=words, what=what, init=self.init_command)
         )

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import quoted_name
 
-from solidjq.dialects import AnyText, UtcDateTime, never_reuse_ids
+from solidjq.database.statements import AnyText, UtcDateTime, never_reuse_ids
 from solidjq.errors import UsageError
 
 DEFAULT_PREFIX = "solid_queue_"
