@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from solidjq.activejob import Call, call_of, dumps, payload, reset_counters, shown_arguments, value_of
 from solidjq.errors import ArgumentsError
-from solidjq.rubytypes import GlobalID, Symbol
+from solidjq.rails.active_job import Call, call_of, dumps, payload, reset_counters, shown_arguments, value_of
+from solidjq.rails.ruby_values import GlobalID, Symbol
 
 NOW = datetime(2026, 11, 23, 4, 40, 22, 22096, UTC)
 

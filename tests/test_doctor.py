@@ -21,7 +21,7 @@ from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
 from solidjq.failures import missing_error
 from solidjq.ledger import Operation
-from solidjq.rails_settings import SHUTDOWN, Configured, Setting
+from solidjq.rails.settings import SHUTDOWN, Configured, Setting
 from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each, until
 from test_output import terminal

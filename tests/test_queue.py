@@ -9,11 +9,11 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, endings, processes, queue
-from solidjq.activejob import Call, call_of
 from solidjq.concurrency import Limit
 from solidjq.database.statements import ago
 from solidjq.database.tables import blocked, claimed, jobs, ready, scheduled, semaphores
 from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
+from solidjq.rails.active_job import Call, call_of
 from solidjq.states import State
 from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, take_turn
 

@@ -7,7 +7,7 @@ import pytest
 from solidjq import Database
 from solidjq.database.urls import spelled
 from solidjq.errors import UsageError
-from solidjq.rails import database_url
+from solidjq.rails.database_yml import database_url
 from support import Shell, add_jobs, plain_jobs
 from test_runtime import ON_SQLITE
 

@@ -8,7 +8,7 @@ import pytest
 from solidjq import Database, doctor
 from solidjq.doctor import Severity, Terms
 from solidjq.errors import UsageError
-from solidjq.rails_settings import (
+from solidjq.rails.settings import (
     CONNECTS_TO,
     HEARTBEAT,
     SHUTDOWN,

@@ -49,7 +49,7 @@ class Fields(Generic[T]):
 
 
 def _arguments(text: str | None) -> Any:
-    from solidjq.activejob import shown_arguments  # noqa: PLC0415
+    from solidjq.rails.active_job import shown_arguments  # noqa: PLC0415
 
     return shown_arguments(text)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.ledger import Operation
-    from solidjq.rails_settings import Configured
+    from solidjq.rails.settings import Configured
     from solidjq.settings.policy import File, Policy
 
 ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.init, which --help must not load
@@ -186,7 +186,7 @@ def table_prefix(given: str | None) -> str | None:
 def _url(connecting: Connecting) -> str | URL | None:
     if connecting.rails is None:
         return connecting.database
-    from solidjq.rails_settings import queue_url  # noqa: PLC0415
+    from solidjq.rails.settings import queue_url  # noqa: PLC0415
 
     return queue_url(connecting.rails, connecting.environment)
 
@@ -231,7 +231,7 @@ def alive_threshold(given: float | None, database: str | None, *, acts: bool = F
     if told is not None or connecting.rails is None:
         return ALIVE_THRESHOLD if told is None else told
     from solidjq.errors import UsageError  # noqa: PLC0415
-    from solidjq.rails_settings import THRESHOLD, read_settings  # noqa: PLC0415
+    from solidjq.rails.settings import THRESHOLD, read_settings  # noqa: PLC0415
 
     setting = read_settings(connecting.rails, connecting.environment).get(THRESHOLD)
     if setting is None:
@@ -250,7 +250,7 @@ def configured(database: str | None) -> Configured | None:
     connecting = _completed(database)
     if connecting.rails is None:
         return None
-    from solidjq.rails_settings import read_configured  # noqa: PLC0415
+    from solidjq.rails.settings import read_configured  # noqa: PLC0415
 
     return read_configured(connecting.rails, connecting.environment)
 

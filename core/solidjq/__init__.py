@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from solidjq.database.setup import open_database
     from solidjq.database.transactions import Database
     from solidjq.queue import NewJob, enqueue
-    from solidjq.rubytypes import GlobalID, Symbol
+    from solidjq.rails.ruby_values import GlobalID, Symbol
     from solidjq.runtime.registry import Job, job
 
 __all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "enqueue", "job", "open_database"]
@@ -22,8 +22,8 @@ _HOMES = {
     "open_database": "solidjq.database.setup",
     "NewJob": "solidjq.queue",
     "enqueue": "solidjq.queue",
-    "GlobalID": "solidjq.rubytypes",
-    "Symbol": "solidjq.rubytypes",
+    "GlobalID": "solidjq.rails.database_yml.ruby_values",
+    "Symbol": "solidjq.rails.database_yml.ruby_values",
     "Job": "solidjq.runtime.registry",
     "job": "solidjq.runtime.registry",
 }

@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq import incidents, ledger
-from solidjq.activejob import shown_arguments
 from solidjq.batching import in_batches
 from solidjq.chance import fisher, log_comb
 from solidjq.database.statements import AnyText, among, boundary, octets
@@ -31,6 +30,7 @@ from solidjq.failures import (
     parse_error,
 )
 from solidjq.lookup import find_jobs
+from solidjq.rails.active_job import shown_arguments
 from solidjq.samples import number
 from solidjq.signatures import READ, Signature, outline, signature_of
 

@@ -39,7 +39,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from solidjq import activejob
 from solidjq.batching import in_batches
 from solidjq.concurrency import UNKNOWN, Held, Limit, Limits, acquire, block, give_back
 from solidjq.database import notices
@@ -62,6 +61,7 @@ from solidjq.database.tables import blocked, claimed, failed, jobs, pauses, proc
 from solidjq.database.transactions import Database
 from solidjq.endings import finish_in_with, make_ready
 from solidjq.errors import DatabaseError, ProcessGoneError, UsageError
+from solidjq.rails import active_job
 
 ALL_QUEUES = ("*",)
 
@@ -181,12 +181,12 @@ def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> di
     return {
         "queue_name": new.queue_name,
         "class_name": new.class_name,
-        "arguments": activejob.payload(
+        "arguments": active_job.payload(
             class_name=new.class_name,
             active_job_id=active_job_id,
             queue_name=new.queue_name,
             priority=new.priority,
-            call=activejob.Call(list(new.args), dict(new.kwargs)),
+            call=active_job.Call(list(new.args), dict(new.kwargs)),
             now=now,
             scheduled_at=due_at,
         ),

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, delete, insert, select, update
 
 from solidjq import crashes, ledger
-from solidjq.activejob import reset_counters
 from solidjq.batching import BATCH, in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.database.statements import among, clock, execute_hot, given, utcnow, writes_in_with
@@ -23,6 +22,7 @@ from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
 from solidjq.failures import Filter, ids_of, newest, page_of_ids
 from solidjq.queue import schedule
+from solidjq.rails.active_job import reset_counters
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.suspecting import find_suspicion
 from solidjq.suspects import NO_SUSPICION, Suspicion

@@ -123,7 +123,7 @@ def _value(text: str) -> Any:
 
     What JSON lacks may be given in Active Job's own form.
     """
-    from solidjq.activejob import value_of
+    from solidjq.rails.active_job import value_of
 
     try:
         given = json.loads(text, parse_constant=_no_json)
@@ -147,8 +147,8 @@ def _keyword(text: str) -> tuple[str, Any]:
 
 
 def _lines() -> Iterator[list[Any]]:
-    from solidjq.activejob import value_of
     from solidjq.errors import UsageError
+    from solidjq.rails.active_job import value_of
 
     for number, line in enumerate(sys.stdin, 1):
         if not line.strip():

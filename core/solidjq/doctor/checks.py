@@ -10,7 +10,7 @@ from solidjq.concurrency import Limits
 from solidjq.database.transactions import Database
 from solidjq.ledger import Operation
 from solidjq.processes import ALIVE_THRESHOLD
-from solidjq.rails_settings import Configured
+from solidjq.rails.settings import Configured
 
 MOST = 1000  # jobs or keys that one finding names
 

@@ -20,7 +20,7 @@ from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywh
 from solidjq.durations import parse_duration
 from solidjq.incidents import find_incidents
 from solidjq.processes import Process, list_processes
-from solidjq.rails_settings import Configured
+from solidjq.rails.settings import Configured
 from solidjq.samples import boot_id, instant, number, sample_of, told_by
 
 LATE = 60.0  # seconds that due work may wait for whoever takes it

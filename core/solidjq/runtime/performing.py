@@ -3,9 +3,9 @@
 import traceback
 from types import CoroutineType
 
-from solidjq import activejob
 from solidjq.failures import error_json
 from solidjq.queue import Claim
+from solidjq.rails import active_job
 from solidjq.runtime import eventloop, registry
 from solidjq.runtime.eventloop import EventLoop
 
@@ -17,7 +17,7 @@ def perform(claim: Claim) -> str | None:
     """Run the job. Returns None if it returned, else its error as Solid Queue's JSON."""
     try:
         job = registry.find(claim.class_name)
-        call = activejob.call_of(claim.arguments)
+        call = active_job.call_of(claim.arguments)
         result = job.function(*call.args, **call.kwargs)
         if isinstance(result, CoroutineType):
             _loop.run(result)

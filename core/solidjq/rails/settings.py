@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import URL
 
 from solidjq.errors import UsageError
-from solidjq.rails import MOST_BYTES, Template, chosen_environment, database_url, pool_size
+from solidjq.rails.database_yml import MOST_BYTES, Template, chosen_environment, database_url, pool_size
 from solidjq.text import one_line
 
 THRESHOLD, HEARTBEAT = "process_alive_threshold", "process_heartbeat_interval"

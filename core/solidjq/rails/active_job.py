@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
-from solidjq.rubytypes import GlobalID, Symbol
+from solidjq.rails.ruby_values import GlobalID, Symbol
 
 _SERIALIZED = "_aj_serialized"
 _SYMBOL_KEYS = "_aj_symbol_keys"
