@@ -12,13 +12,15 @@ import sqlalchemy
 from sqlalchemy import func
 
 import watch
-from solidjq import Database, NewJob, endings, enqueue, failures, open_database, processes, pruning, queue, retrying
+from solidjq import Database, NewJob, enqueue, open_database, processes, pruning, retrying
 from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.statements import ago
-from solidjq.failures import Death, Filter, error_json
 from solidjq.ledger import Operation
+from solidjq.queue import claim, endings
+from solidjq.queue import failed as queue_failed
+from solidjq.queue.failed import Death, Filter, error_json
 from solidjq.verdicts import Terms
 from stage import Stage
 
@@ -79,7 +81,7 @@ def _with(url: str, prepare: object) -> None:
 
 def _claim_all(database: Database) -> None:
     process = database.transact(processes.register, kind="Worker", name="w", pid=1, hostname="bench", metadata={})
-    while database.transact(queue.claim, process, queue.ALL_QUEUES, 1000):
+    while database.transact(claim.claim, process, claim.ALL_QUEUES, 1000):
         pass
     with database.write() as connection:
         connection.execute(tables.processes.update().values(last_heartbeat_at=ago(1000)))
@@ -152,9 +154,9 @@ def _retry(url: str, selection: retrying.Selection, terms: Terms) -> float:
 def first_page(url: str) -> float:
     """Read the first page of ``jq failed list``, a second time: the first one finds its pages on the disk."""
     with _ready(url) as database:
-        list(failures.list_failures(database, Filter(), limit=PAGE))
+        list(queue_failed.list_failures(database, Filter(), limit=PAGE))
         start = time.perf_counter()
-        found = list(failures.list_failures(database, Filter(), limit=PAGE))
+        found = list(queue_failed.list_failures(database, Filter(), limit=PAGE))
         seconds = time.perf_counter() - start
     if len(found) != PAGE:
         raise watch.CrashedError(f"{len(found)} of {PAGE} failures were listed")
@@ -166,7 +168,7 @@ def send(url: str, gaps: Iterator[float]) -> None:
     with _ready(url) as database:
         for gap in gaps:
             time.sleep(gap)
-            queue.enqueue_alone(database, NewJob(class_name="BenchJob", args=[time.time()]))
+            claim.enqueue_alone(database, NewJob(class_name="BenchJob", args=[time.time()]))
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
-from solidjq import Database, endings, processes, pruning, queue
+from solidjq import Database, processes, pruning
 from solidjq.database.urls import parse_url
-from solidjq.failures import error_json
+from solidjq.queue import claim, endings
+from solidjq.queue.failed import error_json
 from solidjq_cli.app import app
 from zygote import import_everything
 
@@ -34,11 +35,11 @@ def _process(connection: Any) -> int:
 
 
 MOVES = {
-    "claim": lambda c: queue.claim(c, _process(c), queue.ALL_QUEUES, 10),
+    "claim": lambda c: claim.claim(c, _process(c), claim.ALL_QUEUES, 10),
     "finish": lambda c: endings.finish(c, endings.held_by(_process(c))),
     "fail": lambda c: endings.fail(c, endings.held_by(_process(c)), error_json("E", "boom")),
     "deregister": lambda c: processes.deregister(c, _process(c)),
-    "dispatch": lambda c: queue.dispatch(c, 10),
+    "dispatch": lambda c: claim.dispatch(c, 10),
     "exited": lambda c: pruning.fail_exited(c, _process(c), pid=1, returncode=-9),
 }
 

@@ -14,13 +14,14 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, literal, select, text, union_all
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, endings, enqueue, processes, queue
+from solidjq import Database, NewJob, enqueue, processes
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.ledger import Operation
-from solidjq.queue import Claim
+from solidjq.queue import claim, endings
+from solidjq.queue.claim import Claim
+from solidjq.queue.states import State
 from solidjq.retrying import Selection, retry
 from solidjq.settings.policy import BUILT_IN, Policy
-from solidjq.states import State
 from solidjq.verdicts import Decision, Terms, Verdict
 from zygote import AT_START, Zygote
 
@@ -142,7 +143,7 @@ def add_process(database: Database, name: str = "worker-1", *, kind: str = "Work
 
 def claim_all(database: Database, process_id: int, limit: int = 1000) -> list[Claim]:
     """Claim whatever is ready."""
-    return database.transact(queue.claim, process_id, queue.ALL_QUEUES, limit)
+    return database.transact(claim.claim, process_id, claim.ALL_QUEUES, limit)
 
 
 def take_turn(
@@ -152,9 +153,9 @@ def take_turn(
 
     def exchange(connection: Connection) -> list[Claim]:
         endings.finish_claims(connection, claim_ids)
-        return queue.claim(connection, process_id, queues, limit)
+        return claim.claim(connection, process_id, queues, limit)
 
-    claims = queue.exchange(database, process_id, claim_ids, queues, limit)
+    claims = claim.exchange(database, process_id, claim_ids, queues, limit)
     return database.transact(exchange) if claims is None else claims
 
 

@@ -3,14 +3,15 @@
 import pytest
 from sqlalchemy import delete, update
 
-from solidjq import Database, NewJob, endings
+from solidjq import Database, NewJob
 from solidjq.database import statements
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import crashes, failed, failures, jobs
-from solidjq.failures import error_json
+from solidjq.queue import endings
+from solidjq.queue.failed import error_json
+from solidjq.queue.states import State
 from solidjq.retrying import Selection, plan
 from solidjq.settings.policy import Policy, parse
-from solidjq.states import State
 from solidjq.verdicts import Decision, Terms, Verdict
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, states
 from test_safe_retry import die

@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from solidjq import Database, bisecting, endings, pruning, queue
+from solidjq import Database, bisecting, pruning
 from solidjq.bisecting import Fate, Round, Stage, Standing, bisect, most_deaths, stand
 from solidjq.database import tables
 from solidjq.errors import LedgerMissingError, RefusedError
 from solidjq.ledger import Operation
 from solidjq.processes import register
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.states import State
 from solidjq.settings.policy import Consent, Policy
-from solidjq.states import State
 from solidjq.undoing import undo
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 
@@ -94,7 +96,7 @@ class Quarantine:
         process = self.database.transact(
             register, kind="Worker", name=name, pid=9000 + len(self.ran), hostname="elsewhere", metadata={}
         )
-        claims = self.database.transact(queue.claim, process, ("quarantine",), self.threads)
+        claims = self.database.transact(queue_claim.claim, process, ("quarantine",), self.threads)
         self.ran.append({claim.job_id for claim in claims})
         if self.killers & self.ran[-1]:
             self.database.transact(pruning.fail_exited, process, pid=9000 + len(self.ran), returncode=-9)

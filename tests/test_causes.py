@@ -8,7 +8,7 @@ import pytest
 
 from solidjq.causes import RULES, Cause, Company, Confidence, find_cause
 from solidjq.deaths import DeathRecord, Held, Source
-from solidjq.failures import Death
+from solidjq.queue.failed import Death
 
 BEAT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NOTICED = BEAT + timedelta(minutes=6)

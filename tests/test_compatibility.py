@@ -13,8 +13,8 @@ from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.urls import spelled
 from solidjq.ledger import Operation
-from solidjq.queue import NewJob
-from solidjq.states import State
+from solidjq.queue.claim import NewJob
+from solidjq.queue.states import State
 from solidjq_cli import config
 from solidjq_cli.completion_scripts import tree
 from support import PATIENCE, Shell, add_jobs, execute, retry_jobs, rows, state_of_each, until

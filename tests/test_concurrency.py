@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, event
 
-from solidjq import Database, NewJob, endings, queue
-from solidjq.concurrency import Limit
+from solidjq import Database, NewJob
 from solidjq.database.statements import clock
 from solidjq.database.tables import claimed, jobs, semaphores
-from solidjq.states import State
+from solidjq.queue import claim, endings
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.states import State
 from support import add_jobs, add_process, rows, state_of_each
 
 LIMITS = {"Narrow": Limit(1, 60), "Wide": Limit(3, 600)}
@@ -116,7 +117,7 @@ def test_slots_are_taken_and_given_back(database: Database, seed: int, known: di
         check(database, model)
         most = chance.randrange(20)
         model.claim(most)
-        database.transact(queue.claim, process, queue.ALL_QUEUES, most)
+        database.transact(claim.claim, process, claim.ALL_QUEUES, most)
         check(database, model)
         for before, after in (
             (State.CLAIMED, State.FINISHED),
@@ -134,7 +135,7 @@ def test_slots_are_taken_and_given_back(database: Database, seed: int, known: di
             elif after is State.FAILED:
                 database.transact(endings.fail, endings.held_by(process, claims), "{}", known)
             else:
-                database.transact(queue.discard, chosen, known)
+                database.transact(claim.discard, chosen, known)
             check(database, model)
         for key in chance.sample(sorted(model.slots), len(model.slots) // 8):  # as one that expired
             del model.slots[key]
@@ -158,7 +159,7 @@ def test_many_keys_take_no_more_statements_than_few(database: Database) -> None:
                 database,
                 *(NewJob(class_name="N", concurrency_key=f"{keys} {name}", limit=limit) for name in names),
             ),
-            lambda: database.transact(queue.claim, process, queue.ALL_QUEUES, 100),
+            lambda: database.transact(claim.claim, process, claim.ALL_QUEUES, 100),
             lambda: database.transact(endings.fail, endings.held_by(process), "{}"),
         ):
             statements.clear()

@@ -20,8 +20,8 @@ from solidjq.database.setup import initialize
 from solidjq.database.urls import spelled
 from solidjq.incidents import Incident, find_incidents
 from solidjq.processes import list_processes
+from solidjq.queue.states import State
 from solidjq.samples import sample_of
-from solidjq.states import State
 from support import PATIENCE, Shell, add_jobs, rows, until
 from test_runtime import Runtime, freeze, kill
 

@@ -12,17 +12,18 @@ from sqlalchemy import create_engine, delete, event, insert, inspect, text, upda
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, doctor, endings, processes, queue
-from solidjq.concurrency import Limit
+from solidjq import Database, NewJob, doctor, processes
 from solidjq.database import indexes, tables
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
-from solidjq.failures import missing_error
 from solidjq.ledger import Operation
+from solidjq.queue import claim, endings
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.failed import missing_error
+from solidjq.queue.states import State
 from solidjq.rails.settings import SHUTDOWN, Configured, Setting
-from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each, until
 from test_output import terminal
 from test_pruning import silence
@@ -259,13 +260,13 @@ def between_beats(database: Database) -> None:
 def forgotten_pause(database: Database) -> None:
     add_jobs(database, *plain_jobs(2))
     change(database, age_of(ready, 2 * 3600))
-    database.transact(queue.pause, "default")
+    database.transact(claim.pause, "default")
 
 
 def fresh_pause(database: Database) -> None:
     add_jobs(database, *plain_jobs(2))
     change(database, age_of(ready, 1800))
-    database.transact(queue.pause, "default")
+    database.transact(claim.pause, "default")
 
 
 def nothing(_database: Database) -> None:

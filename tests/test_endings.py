@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from solidjq import Database, endings
+from solidjq import Database
 from solidjq.database.statements import utcnow
 from solidjq.database.tables import claimed, failed, jobs, ready
-from solidjq.failures import error_json, parse_error
-from solidjq.states import State
+from solidjq.queue import endings
+from solidjq.queue.failed import error_json, parse_error
+from solidjq.queue.states import State
 from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 
 ERROR = error_json("ValueError", "boom", ["app.py:1:in `work'"])

@@ -14,17 +14,18 @@ from sqlalchemy.exc import DBAPIError
 
 import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, doctor, ledger, pruning, queue, undoing
-from solidjq.concurrency import Limit
+from solidjq import Database, NewJob, doctor, ledger, pruning, undoing
 from solidjq.database import grants
 from solidjq.database import tables as database_tables
 from solidjq.database.grants import Purpose
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, spelled
 from solidjq.errors import UsageError
-from solidjq.failures import missing_error
 from solidjq.ledger import Operation
-from solidjq.states import State
+from solidjq.queue import claim
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.failed import missing_error
+from solidjq.queue.states import State
 from solidjq_cli.commands.grants import For
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each
 from test_bad_input import PASSWORD, assert_refused
@@ -259,8 +260,8 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
     assert gone.id is not None
     assert list(undoing.undo(database, gone.id, Operation("undo")))
     retry_jobs(database, [failed], interval=1.0)
-    database.transact(queue.pause, "mailers")
-    database.transact(queue.resume, "mailers")
+    database.transact(claim.pause, "mailers")
+    database.transact(claim.resume, "mailers")
     event.remove(database._reader, "before_cursor_execute", listen)
     for check in ("blocked-jobs", "expired-semaphores"):
         DAMAGES[check](database)

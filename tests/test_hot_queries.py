@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
-from solidjq import Database, concurrency, crashes, endings, lookup, processes, pruning, queue
+from solidjq import Database, crashes, processes, pruning
 from solidjq.batching import in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.database import statements
 from solidjq.database.statements import gathers, utcnow
 from solidjq.database.tables import failed, jobs, ready, scheduled
-from solidjq.failures import Death, Filter, error_json, list_failures, page_of_ids, pruned_error
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import concurrency, endings
+from solidjq.queue import jobs as queue_jobs
+from solidjq.queue.failed import Death, Filter, error_json, list_failures, page_of_ids, pruned_error
 from solidjq.suspects import NO_SUSPICION
 from support import add_jobs, add_process, plain_jobs, take_turn
 from test_pruning import silence
@@ -116,8 +119,8 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(part)
 
 
-def claim_some(database: Database, process: int, *queues: str) -> list[queue.Claim]:
-    return database.transact(queue.claim, process, queues, 10)
+def claim_some(database: Database, process: int, *queues: str) -> list[queue_claim.Claim]:
+    return database.transact(queue_claim.claim, process, queues, 10)
 
 
 def finish_some(database: Database, process: int) -> None:
@@ -141,12 +144,12 @@ def decide_on_some(database: Database, _process: int) -> None:
 
 def look_up(database: Database, _process: int) -> None:
     with database.read() as connection:
-        lookup.find_jobs(connection, ["17", "aj-23"])
+        queue_jobs.find_jobs(connection, ["17", "aj-23"])
 
 
 def prune_one(database: Database, _process: int) -> None:
     dead = add_process(database, "dead")
-    database.transact(queue.claim, dead, queue.ALL_QUEUES, 2)
+    database.transact(queue_claim.claim, dead, queue_claim.ALL_QUEUES, 2)
     silence(database, dead, 1000)
     list(pruning.prune(database, 300))
 
@@ -157,7 +160,7 @@ HOT: dict[str, Callable[[Database, int], object]] = {
     "claim of queues": lambda database, process: claim_some(database, process, "queue1*", "queue2"),
     "finish": finish_some,
     "turn of a worker": take_turns,
-    "dispatch": lambda database, _: database.transact(queue.dispatch, 10),
+    "dispatch": lambda database, _: database.transact(queue_claim.dispatch, 10),
     "unblock": lambda database, _: database.transact(concurrency.expired_keys, 10),
     "heartbeat": lambda database, process: database.transact(processes.heartbeat, process),
     "prune": prune_one,
@@ -220,7 +223,7 @@ def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_job_that_is_due_is_enqueued_in_one_round_trip(database: Database) -> None:
     with recorded() as sent:
-        queue.enqueue_alone(database, *plain_jobs(1))
+        queue_claim.enqueue_alone(database, *plain_jobs(1))
     assert len(sent) == 1
     observer = Database(database.url)
     with observer.read() as connection:
@@ -249,7 +252,7 @@ def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
     read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = :name")
     with database.write() as connection:
         for _ in range(40):
-            queue.claim(connection, process, queue.ALL_QUEUES, 10)
+            queue_claim.claim(connection, process, queue_claim.ALL_QUEUES, 10)
         assert connection.scalar(read, {"name": ready.name}) <= 2 * 30_000
 
 

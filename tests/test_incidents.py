@@ -15,10 +15,10 @@ from solidjq.causes import Cause, Confidence, Finding
 from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.deaths import DeathRecord, Held, Source
-from solidjq.failures import Death
 from solidjq.incidents import Incident, find_incident, find_incidents, group
 from solidjq.ledger import Operation
 from solidjq.processes import register
+from solidjq.queue.failed import Death
 from solidjq.suspecting import find_suspects
 from solidjq.suspects import Standing
 from solidjq.verdicts import Verdict

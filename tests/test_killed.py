@@ -14,17 +14,19 @@ import pytest
 from sqlalchemy import delete, inspect, select, text, update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, endings, processes, pruning, queue, undoing
-from solidjq.concurrency import Limit
+from solidjq import Database, NewJob, processes, pruning, undoing
 from solidjq.database import setup
 from solidjq.database import tables as database_tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import failed, failures, jobs, operations, scheduled, semaphores
 from solidjq.database.urls import spelled
-from solidjq.failures import Death, Filter, error_json
 from solidjq.ledger import Operation
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.failed import Death, Filter, error_json
+from solidjq.queue.states import State
 from solidjq.retrying import Selection
-from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, until
 from test_pruning import silence
 
@@ -185,7 +187,7 @@ CASES = {
     "fail": Case(("fail",), claimed, end_all(endings.fail, ERROR), {FAILED: 4} | HANDED_ON),
     "deregister": Case(("deregister",), claimed, deregister_all, {READY: 4, BLOCKED: 1}),
     "exited": Case(("exited",), claimed, end_all(endings.fail, ERROR), {FAILED: 4} | HANDED_ON),
-    "dispatch": Case(("dispatch",), due, lambda database: database.transact(queue.dispatch, 10), {READY: 3}),
+    "dispatch": Case(("dispatch",), due, lambda database: database.transact(queue_claim.dispatch, 10), {READY: 3}),
     "prune": Case(("prune",), silent, lambda database: list(pruning.prune(database, 300)), {FAILED: 4} | HANDED_ON),
     "missing": Case(("prune",), orphaned, pruning.fail_orphans, {FAILED: 4} | HANDED_ON),
     "retry": Case(("retry", "-"), has_failed, retry_all, {READY: 4, SCHEDULED: 1}, failed_ids),
@@ -198,7 +200,7 @@ CASES = {
     "pause": Case(
         ("queues", "pause", "default"),
         ready,
-        lambda database: database.transact(queue.pause, "default"),
+        lambda database: database.transact(queue_claim.pause, "default"),
         {READY: 4, BLOCKED: 1},
     ),
 }

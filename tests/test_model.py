@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, delete, select, update
 
-from solidjq import Database, NewJob, endings, enqueue, processes, pruning, queue, undoing
-from solidjq.concurrency import Limit
+from solidjq import Database, NewJob, enqueue, processes, pruning, undoing
 from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import failures, jobs, scheduled
-from solidjq.failures import error_json
 from solidjq.ledger import Operation
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.failed import error_json
+from solidjq.queue.states import MOVES, State
 from solidjq.retrying import Selection
-from solidjq.states import MOVES, State
 from support import retry_jobs, rows, state_of_each
 from test_killed import clear
 
@@ -90,7 +92,7 @@ class Queue(RuleBasedStateMachine):
         chosen = self.some(State.SCHEDULED, index=index)
         with self.database.write() as connection:
             connection.execute(update(scheduled).where(scheduled.c.job_id.in_(chosen)).values(scheduled_at=ago(1)))
-        assert sorted(self.transact("dispatch", queue.dispatch, 10, LIMITS)) == sorted(chosen)
+        assert sorted(self.transact("dispatch", queue_claim.dispatch, 10, LIMITS)) == sorted(chosen)
 
     @rule()
     def register(self) -> None:
@@ -103,13 +105,13 @@ class Queue(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["a", "b"]), paused=st.booleans())
     def pause(self, name: str, paused: bool) -> None:  # noqa: FBT001
-        self.database.transact(queue.pause if paused else queue.resume, name)
+        self.database.transact(queue_claim.pause if paused else queue_claim.resume, name)
 
     @precondition(lambda self: self.processes)
     @rule(index=INDEX, queues=st.sampled_from([("*",), ("a",), ("b", "a"), ("a*",)]), limit=st.integers(1, 4))
     def claim(self, index: int, queues: tuple[str, ...], limit: int) -> None:
         def claim(connection: Connection) -> list[int]:
-            return [claim.job_id for claim in queue.claim(connection, self.process(index), queues, limit)]
+            return [claim.job_id for claim in queue_claim.claim(connection, self.process(index), queues, limit)]
 
         assert len(self.transact("claim", claim)) <= limit
 
@@ -214,7 +216,7 @@ class Queue(RuleBasedStateMachine):
         chosen = self.some(*State, index=index)
         waiting = {State.READY, State.SCHEDULED, State.BLOCKED, State.FAILED}
         expected = sorted(job_id for job_id in chosen if self.states[job_id] in waiting)
-        assert sorted(self.transact("discard", queue.discard, chosen, LIMITS)) == expected
+        assert sorted(self.transact("discard", queue_claim.discard, chosen, LIMITS)) == expected
 
     @invariant()
     def no_limit_is_exceeded(self) -> None:

@@ -15,8 +15,8 @@ from solidjq.database.tables import processes as process_table
 from solidjq.database.tables import ready
 from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseError, UsageError
-from solidjq.queue import ALL_QUEUES, claim
-from solidjq.states import State
+from solidjq.queue.claim import ALL_QUEUES, claim
+from solidjq.queue.states import State
 from support import PATIENCE, Shell, add_jobs, add_process, plain_jobs, rows, state_of_each, until
 
 ON_POSTGRESQL = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -25,13 +25,14 @@ from rich.cells import cell_len
 from sqlalchemy import select, update
 
 from rails import snapshot
-from solidjq import Database, NewJob, endings
+from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
 from solidjq.database.tables import failures, jobs, operations, pauses
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, spelled
-from solidjq.failures import error_json, exit_error, missing_error
-from solidjq.states import State
+from solidjq.queue import endings
+from solidjq.queue.failed import error_json, exit_error, missing_error
+from solidjq.queue.states import State
 from solidjq.text import one_line
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 from test_pruning import silence

@@ -10,8 +10,8 @@ from solidjq import Database, plans
 from solidjq.database.tables import failures, operations
 from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger import Operation
+from solidjq.queue.states import State
 from solidjq.retrying import plan as planned
-from solidjq.states import State
 from solidjq.verdicts import Terms
 from support import add_jobs, plain_jobs, retry_jobs, rows, state_of_each
 from test_safe_retry import ALL, die

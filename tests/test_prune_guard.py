@@ -17,10 +17,10 @@ from sqlalchemy.engine import URL
 from solidjq import Database, processes, prune_guard, pruning
 from solidjq.database import statements, tables
 from solidjq.database.urls import spelled
-from solidjq.failures import Death
 from solidjq.processes import list_processes
 from solidjq.prune_guard import NOBODY, Doubts, Seen, compare, judge
-from solidjq.states import State
+from solidjq.queue.failed import Death
+from solidjq.queue.states import State
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
 from test_deaths import all_silent
 from test_pruning import silence

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob, processes, pruning
-from solidjq.concurrency import Limit
 from solidjq.database.statements import ago
 from solidjq.database.tables import blocked, claimed, crashes, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
-from solidjq.failures import Death, parse_error
-from solidjq.states import State
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.failed import Death, parse_error
+from solidjq.queue.states import State
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 
 THRESHOLD = 300.0

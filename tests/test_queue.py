@@ -8,13 +8,15 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, endings, processes, queue
-from solidjq.concurrency import Limit
+from solidjq import Database, NewJob, processes
 from solidjq.database.statements import ago
 from solidjq.database.tables import blocked, claimed, jobs, ready, scheduled, semaphores
 from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.states import State
 from solidjq.rails.active_job import Call, call_of
-from solidjq.states import State
 from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, take_turn
 
 ONE = Limit(1)
@@ -108,7 +110,7 @@ def test_a_job_is_enqueued_alone_as_in_a_transaction(database: Database) -> None
         limited(1),
     ]
     before = database.now()
-    ids = [queue.enqueue_alone(database, new) for new in kinds]
+    ids = [queue_claim.enqueue_alone(database, new) for new in kinds]
     expected = [State.READY, State.SCHEDULED, State.SCHEDULED, State.READY, State.BLOCKED]
     assert list(state_of_each(database).items()) == list(zip(ids, expected, strict=True))
     first, *_ = rows(database, jobs)
@@ -118,7 +120,7 @@ def test_a_job_is_enqueued_alone_as_in_a_transaction(database: Database) -> None
     assert (payload["job_id"], payload["job_class"]) == (first["active_job_id"], "ReportJob")
     assert call_of(first["arguments"]) == Call([42], {"a": "ü\x00"})
 
-    database.transact(queue.discard, ids)
+    database.transact(queue_claim.discard, ids)
     again = [add_jobs(database, new)[0] for new in kinds]
     assert list(state_of_each(database).values()) == expected
     kept = ("queue_name", "class_name", "priority", "concurrency_key", "finished_at")
@@ -131,7 +133,7 @@ def test_a_job_is_enqueued_alone_as_in_a_transaction(database: Database) -> None
 def test_enqueue_joins_the_callers_transaction(database: Database) -> None:
     def enqueue_then_raise() -> None:
         with database.write() as connection:
-            queue.enqueue(connection, plain_jobs(3))
+            queue_claim.enqueue(connection, plain_jobs(3))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -146,9 +148,9 @@ def test_dispatch_moves_what_is_due_and_nothing_else(database: Database) -> None
     due, later = add_jobs(database, NewJob(class_name="A", delay=3600), NewJob(class_name="B", delay=7200))
     with database.write() as connection:
         connection.execute(update(scheduled).where(scheduled.c.job_id == due).values(scheduled_at=ago(1)))
-    assert database.transact(queue.dispatch, 100) == [due]
+    assert database.transact(queue_claim.dispatch, 100) == [due]
     assert state_of_each(database) == {due: State.READY, later: State.SCHEDULED}
-    assert database.transact(queue.dispatch, 100) == []
+    assert database.transact(queue_claim.dispatch, 100) == []
 
 
 def test_dispatch_takes_the_earliest_first_and_no_more_than_its_limit(database: Database) -> None:
@@ -158,7 +160,7 @@ def test_dispatch_takes_the_earliest_first_and_no_more_than_its_limit(database: 
             connection.execute(
                 update(scheduled).where(scheduled.c.job_id == job_id).values(scheduled_at=ago(seconds * 10))
             )
-    assert database.transact(queue.dispatch, 2) == [ids[4], ids[3]]
+    assert database.transact(queue_claim.dispatch, 2) == [ids[4], ids[3]]
 
 
 def test_dispatch_holds_a_limited_job_back_while_its_slot_is_taken(database: Database) -> None:
@@ -168,7 +170,7 @@ def test_dispatch_holds_a_limited_job_back_while_its_slot_is_taken(database: Dat
             update(jobs).where(jobs.c.id == second).values(class_name="LimitedJob", concurrency_key="LimitedJob/k")
         )
         connection.execute(update(scheduled).values(scheduled_at=ago(1)))
-    assert database.transact(queue.dispatch, 10, {"LimitedJob": ONE}) == [second]
+    assert database.transact(queue_claim.dispatch, 10, {"LimitedJob": ONE}) == [second]
     assert state_of_each(database) == {first: State.READY, second: State.BLOCKED}
 
 
@@ -177,7 +179,7 @@ def test_dispatch_leaves_a_limited_job_of_an_unknown_class_to_rails(database: Da
     with database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.id == foreign).values(concurrency_key="RubyJob/1"))
         connection.execute(update(scheduled).values(scheduled_at=ago(1)))
-    assert database.transact(queue.dispatch, 10, {"LimitedJob": ONE}) == [plain]
+    assert database.transact(queue_claim.dispatch, 10, {"LimitedJob": ONE}) == [plain]
     assert state_of_each(database) == {foreign: State.SCHEDULED, plain: State.READY}
 
 
@@ -229,7 +231,7 @@ def test_a_claim_carries_what_is_needed_to_run_the_job(database: Database) -> No
 def test_queues_are_polled_in_the_order_given(database: Database, patterns: list[str], expected: list[str]) -> None:
     names = ["high", "mail_in", "mail_out", "other"]
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in names))
-    claims = database.transact(queue.claim, add_process(database), patterns, 10)
+    claims = database.transact(queue_claim.claim, add_process(database), patterns, 10)
     assert [claim.queue_name for claim in claims] == expected
 
 
@@ -239,18 +241,18 @@ def test_queue_order_beats_priority(database: Database) -> None:
         NewJob(class_name="A", queue_name="second", priority=-100),
         NewJob(class_name="A", queue_name="first", priority=100),
     )
-    claims = database.transact(queue.claim, add_process(database), ["first", "second"], 1)
+    claims = database.transact(queue_claim.claim, add_process(database), ["first", "second"], 1)
     assert [claim.queue_name for claim in claims] == ["first"]
 
 
 @pytest.mark.parametrize("patterns", [["*"], ["mail*", "other"], ["mailers", "other"]])
 def test_paused_queues_are_left_out(database: Database, patterns: list[str]) -> None:
     add_jobs(database, NewJob(class_name="A", queue_name="mailers"), NewJob(class_name="A", queue_name="other"))
-    assert database.transact(queue.pause, "mailers")
+    assert database.transact(queue_claim.pause, "mailers")
     process = add_process(database)
-    assert [c.queue_name for c in database.transact(queue.claim, process, patterns, 10)] == ["other"]
-    assert database.transact(queue.resume, "mailers")
-    assert [c.queue_name for c in database.transact(queue.claim, process, patterns, 10)] == ["mailers"]
+    assert [c.queue_name for c in database.transact(queue_claim.claim, process, patterns, 10)] == ["other"]
+    assert database.transact(queue_claim.resume, "mailers")
+    assert [c.queue_name for c in database.transact(queue_claim.claim, process, patterns, 10)] == ["mailers"]
 
 
 @pytest.mark.parametrize("paused", [None, "mail_in", "other"])
@@ -271,7 +273,7 @@ def test_a_workers_turn_takes_from_the_same_queues(
     (claim,) = claim_all(database, process)
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("high", "mail_in", "mail_out", "other")))
     if paused is not None:
-        database.transact(queue.pause, paused)
+        database.transact(queue_claim.pause, paused)
     claims = take_turn(database, process, [claim.id], patterns, 10)
     assert [each.queue_name for each in claims] == [name for name in expected if name != paused]
     found = state_of_each(database)
@@ -284,8 +286,8 @@ def test_neither_a_prefix_nor_a_paused_queue_needs_a_transaction_for_a_turn(
     database: Database, patterns: list[str]
 ) -> None:
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("mailers", "other")))
-    database.transact(queue.pause, "other")
-    claims = queue.exchange(database, add_process(database), [], patterns, 10)
+    database.transact(queue_claim.pause, "other")
+    claims = queue_claim.exchange(database, add_process(database), [], patterns, 10)
     if database.writes_in_with:
         assert claims is not None
         assert [claim.queue_name for claim in claims] == ["mailers"]
@@ -295,10 +297,10 @@ def test_neither_a_prefix_nor_a_paused_queue_needs_a_transaction_for_a_turn(
 
 
 def test_pause_and_resume_tell_whether_they_changed_anything(database: Database) -> None:
-    assert database.transact(queue.pause, "mailers") is True
-    assert database.transact(queue.pause, "mailers") is False
-    assert database.transact(queue.resume, "mailers") is True
-    assert database.transact(queue.resume, "mailers") is False
+    assert database.transact(queue_claim.pause, "mailers") is True
+    assert database.transact(queue_claim.pause, "mailers") is False
+    assert database.transact(queue_claim.resume, "mailers") is True
+    assert database.transact(queue_claim.resume, "mailers") is False
 
 
 def test_a_pruned_process_claims_nothing(database: Database) -> None:
@@ -371,13 +373,13 @@ def test_discard_deletes_what_waits_and_leaves_the_rest(database: Database) -> N
     process = add_process(database)
     done_claim, _ = claim_all(database, process, 2)
     database.transact(endings.finish, endings.held_by(process, [done_claim.id]))
-    assert sorted(database.transact(queue.discard, [ready_id, later, held, done, 10**12])) == [ready_id, later]
+    assert sorted(database.transact(queue_claim.discard, [ready_id, later, held, done, 10**12])) == [ready_id, later]
     assert state_of_each(database) == {held: State.CLAIMED, done: State.FINISHED}
 
 
 def test_discarding_a_ready_limited_job_lets_the_next_one_in(database: Database) -> None:
     first, second = add_jobs(database, limited(1), limited(2))
-    assert database.transact(queue.discard, [first]) == [first]
+    assert database.transact(queue_claim.discard, [first]) == [first]
     assert state_of_each(database) == {second: State.READY}
 
 
@@ -385,10 +387,10 @@ def test_discarding_a_ready_limited_job_lets_the_next_one_in(database: Database)
 
 
 def test_parse_queues() -> None:
-    assert queue.parse_queues("mailers, report*,mailers") == ("mailers", "report*")
-    assert queue.parse_queues("") == ("*",)
+    assert queue_claim.parse_queues("mailers, report*,mailers") == ("mailers", "report*")
+    assert queue_claim.parse_queues("") == ("*",)
     with pytest.raises(UsageError, match="star"):
-        queue.parse_queues("ma*lers")
+        queue_claim.parse_queues("ma*lers")
 
 
 def test_rows_are_in_utc(database: Database) -> None:

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, update
 
-from solidjq import Database, endings, plans, processes, pruning, queue, undoing
+from solidjq import Database, plans, processes, pruning, undoing
 from solidjq.database.tables import crashes, failures, jobs
 from solidjq.errors import ProcessGoneError, RefusedError
-from solidjq.failures import error_json
 from solidjq.ledger import Operation
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.failed import error_json
+from solidjq.queue.states import State
 from solidjq.retrying import plan as planned
-from solidjq.states import State
 from solidjq.verdicts import Terms
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, take_turn
 from test_pruning import silence
@@ -59,7 +61,7 @@ def drain(process: int) -> Callable[[Database], list[int]]:
 
     def run(database: Database) -> list[int]:
         done: list[int] = []
-        while claims := database.transact(queue.claim, process, queue.ALL_QUEUES, 5):
+        while claims := database.transact(queue_claim.claim, process, queue_claim.ALL_QUEUES, 5):
             done += database.transact(endings.finish, endings.held_by(process, [claim.id for claim in claims]))
         return done
 
@@ -81,7 +83,7 @@ def test_each_job_runs_once_where_workers_take_turns(database: Database, queues:
 
     def run(own: Database, process: int) -> list[int]:
         done: list[int] = []
-        claims: list[queue.Claim] = []
+        claims: list[queue_claim.Claim] = []
         while claims := take_turn(own, process, [claim.id for claim in claims], queues, 5):
             done += [claim.job_id for claim in claims]
         return done
@@ -124,7 +126,7 @@ def test_each_due_job_is_dispatched_once(database: Database) -> None:
 
     def dispatch(own: Database) -> list[int]:
         moved: list[int] = []
-        while batch := own.transact(queue.dispatch, 7):
+        while batch := own.transact(queue_claim.dispatch, 7):
             moved += batch
         return moved
 
@@ -158,7 +160,7 @@ def test_a_prune_against_the_worker_it_prunes(database: Database, round_: int) -
         for claim in held:
             ended += len(own.transact(endings.finish, endings.held_by(frozen, [claim.id])))
         try:
-            own.transact(queue.claim, frozen, queue.ALL_QUEUES, 10)
+            own.transact(queue_claim.claim, frozen, queue_claim.ALL_QUEUES, 10)
         except Exception:  # noqa: BLE001  (pruned: that it may not claim is asserted through the states)
             return ended
         return ended
@@ -190,7 +192,7 @@ def test_retry_against_discard(database: Database) -> None:
     database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
 
     def discard(own: Database) -> list[int]:
-        return [job_id for each in ids for job_id in own.transact(queue.discard, [each])]
+        return [job_id for each in ids for job_id in own.transact(queue_claim.discard, [each])]
 
     def retry(own: Database) -> list[int]:
         return [job_id for each in ids for job_id in retry_jobs(own, [each]).job_ids]
@@ -219,7 +221,7 @@ def test_deregistering_against_a_prune(database: Database) -> None:
 
 def test_limited_jobs_never_run_beyond_their_limit(database: Database) -> None:
     from solidjq import NewJob
-    from solidjq.concurrency import Limit
+    from solidjq.queue.concurrency import Limit
 
     limit = Limit(2)
     known = {"L": limit}
@@ -232,7 +234,7 @@ def test_limited_jobs_never_run_beyond_their_limit(database: Database) -> None:
         def run(own: Database) -> int:
             nonlocal most
             done = 0
-            while claims := own.transact(queue.claim, process, queue.ALL_QUEUES, 1):
+            while claims := own.transact(queue_claim.claim, process, queue_claim.ALL_QUEUES, 1):
                 with lock:
                     running.update(claim.id for claim in claims)
                     most = max(most, len(running))
@@ -279,7 +281,7 @@ def test_an_undo_against_the_workers(database: Database) -> None:
 
     def claim(own: Database) -> list[int]:
         taken: list[int] = []
-        while claims := own.transact(queue.claim, worker, queue.ALL_QUEUES, 3):
+        while claims := own.transact(queue_claim.claim, worker, queue_claim.ALL_QUEUES, 3):
             taken += [claim.job_id for claim in claims]
         return taken
 

@@ -15,13 +15,14 @@ import pytest
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, pruning, queue, queues
+from solidjq import Database, NewJob, pruning
 from solidjq.database.setup import initialize
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, processes, ready, scheduled, semaphores
-from solidjq.failures import Death, Filter, list_failures
 from solidjq.ledger import Operation
-from solidjq.lookup import JobView, find_jobs
 from solidjq.processes import list_processes
+from solidjq.queue import claim, overview
+from solidjq.queue.failed import Death, Filter, list_failures
+from solidjq.queue.jobs import JobView, find_jobs
 from support import Retried, Shell, add_jobs, retry_jobs, rows
 
 JQ_TABLES = ["jq_crashes", "jq_deaths", "jq_failures", "jq_operations", "jq_schema_migrations"]
@@ -36,7 +37,7 @@ class Left:
     # process, kind, supervisor, pid, claimed jobs, name, last heartbeat, created at
     processes: str = ""
     # queue, paused, ready, claimed, scheduled, blocked, oldest ready
-    queues: str = ""
+    overview: str = ""
     states: dict[str, list[int]] = field(default_factory=dict)
 
 
@@ -523,7 +524,7 @@ def test_the_core_reads_what_rails_left(left: Database, kind: str, scenario: str
     assert written(failure_records(left), FAILURE) == lines(expected.failures)
     with left.read() as connection:
         registered = [{**asdict(process), "process_id": process.id} for process in list_processes(connection)]
-        waiting = [{**asdict(found), "queue_name": found.name} for found in queues.list_queues(connection)]
+        waiting = [{**asdict(found), "queue_name": found.name} for found in overview.list_queues(connection)]
     assert written(registered, PROCESS) == lines(expected.processes)
     assert written(waiting, QUEUE) == lines(expected.queues)
     views = [view for found in job_views(left, *job_ids(fixture)).values() for view in found]
@@ -1144,7 +1145,7 @@ def test_dispatch_leaves_a_limited_job_of_a_ruby_class_to_rails(left: Database, 
         execution["scheduled_at"] = LONG_AGO if int(execution["job_id"]) in {3, 24} else FAR_AHEAD
     rails.load(left.url, fixture)
     before = rails.snapshot(left.url)
-    assert left.transact(queue.dispatch, 100) == [24]
+    assert left.transact(claim.dispatch, 100) == [24]
     after = rails.snapshot(left.url)
     for name in after.keys() - {"solid_queue_scheduled_executions", "solid_queue_ready_executions"}:
         assert after[name] == before[name]
@@ -1153,7 +1154,7 @@ def test_dispatch_leaves_a_limited_job_of_a_ruby_class_to_rails(left: Database, 
     *old, new = after["solid_queue_ready_executions"][1]
     assert old == before["solid_queue_ready_executions"][1]
     assert (new["job_id"], new["queue_name"], new["priority"]) == (24, "default", 0)
-    assert left.transact(queue.dispatch, 100) == []
+    assert left.transact(claim.dispatch, 100) == []
 
 
 # -- damaged rows

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from solidjq import Database, NewJob, endings, queue
+from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import claimed, failures, jobs, operations, processes, scheduled
-from solidjq.failures import error_json
-from solidjq.states import State
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.failed import error_json
+from solidjq.queue.states import State
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
 from test_output import terminal
 from test_safe_retry import die, raise_all
@@ -294,6 +296,6 @@ def test_force_goes_past_the_limit_with_a_reason(database: Database, shell: Shel
 def test_queue_as_sends_jobs_elsewhere(database: Database, shell: Shell, night: list[int]) -> None:
     assert shell.run("retry", "--safe", "--yes", "--queue-as", "quarantine").returncode == 0
     assert {row["queue_name"] for row in rows(database, jobs) if row["id"] in night} == {"quarantine"}
-    taken = database.transact(queue.claim, add_process(database), ("quarantine",), 100)
+    taken = database.transact(queue_claim.claim, add_process(database), ("quarantine",), 100)
     assert sorted(claim.job_id for claim in taken) == night
     assert Path(shell.folder).exists()

@@ -5,14 +5,15 @@ import json
 import pytest
 from sqlalchemy import insert, update
 
-from solidjq import Database, NewJob, endings
+from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
 from solidjq.errors import LedgerMissingError
-from solidjq.failures import error_json
 from solidjq.ledger import Operation
-from solidjq.states import State
+from solidjq.queue import endings
+from solidjq.queue.failed import error_json
+from solidjq.queue.states import State
 from support import Retried, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 
 ERROR = error_json("ValueError", "boom")

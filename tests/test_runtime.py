@@ -17,11 +17,11 @@ from solidjq import Database, NewJob, processes, pruning
 from solidjq.database.tables import blocked, claimed, crashes, failed, ready, scheduled
 from solidjq.database.tables import processes as process_table
 from solidjq.errors import ConflictError
-from solidjq.failures import Death, ErrorInfo, parse_error
 from solidjq.processes import Process
+from solidjq.queue.failed import Death, ErrorInfo, parse_error
+from solidjq.queue.states import State
 from solidjq.runtime.hands import Hands, not_begun
 from solidjq.runtime.supervisor import Slot
-from solidjq.states import State
 from support import Shell, add_jobs, add_process, claim_all, rows, state_of_each, until
 from test_pruning import silence
 

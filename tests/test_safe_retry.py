@@ -8,17 +8,18 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from solidjq import Database, NewJob, crashes, endings, processes, pruning, queue
+from solidjq import Database, NewJob, crashes, processes, pruning
 from solidjq.crashes import crashes_of
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
-from solidjq.failures import Death, Filter, error_json
 from solidjq.incidents import find_incidents
 from solidjq.ledger import Operation
+from solidjq.queue import claim, endings
+from solidjq.queue.failed import Death, Filter, error_json
+from solidjq.queue.states import State
 from solidjq.retrying import Selection, plan
 from solidjq.settings.policy import Policy, parse
-from solidjq.states import State
 from solidjq.suspecting import find_suspects
 from solidjq.verdicts import Terms, Verdict
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
@@ -159,7 +160,7 @@ def test_crashes_outlive_the_job_and_follow_its_active_job_id(database: Database
     (job_id,) = add_jobs(database, *plain_jobs(1))
     (job,) = rows(database, jobs)
     die(database, silent=2000)
-    database.transact(queue.discard, [job_id])
+    database.transact(claim.discard, [job_id])
     again = {key: value for key, value in job.items() if key != "id"}
     with database.write() as connection:  # as retry_on enqueues the next attempt
         new_id = connection.execute(insert(jobs).values(**again)).inserted_primary_key[0]  # type: ignore[index]
@@ -194,9 +195,9 @@ def test_one_job_of_an_active_job_id_at_a_time(database: Database, state: str) -
     if state != "ready":
         claim_all(database, add_process(database))
     if state == "finished since":
-        database.transact(endings.finish, queue.claimed.c.job_id == new)
+        database.transact(endings.finish, claim.claimed.c.job_id == new)
     if state == "failed later":
-        database.transact(endings.fail, queue.claimed.c.job_id == new, error_json("E", "boom"))
+        database.transact(endings.fail, claim.claimed.c.job_id == new, error_json("E", "boom"))
     done = retry_jobs(database, [old], safe=True)
     assert done.verdicts == {old: Verdict.DUPLICATE}
     assert f"job {new}" in str(done.reason(old))
@@ -207,7 +208,7 @@ def test_an_attempt_that_finished_before_does_not_hold_a_job_back(database: Data
     """What retry_on leaves behind: the earlier attempt is finished, the later one carries on."""
     (old,) = add_jobs(database, *plain_jobs(1))
     claim_all(database, add_process(database))
-    database.transact(endings.finish, queue.claimed.c.job_id == old)
+    database.transact(endings.finish, claim.claimed.c.job_id == old)
     with database.write() as connection:
         connection.execute(update(jobs).values(finished_at=ago(3600)))
     (new,) = add_jobs(database, *plain_jobs(1))

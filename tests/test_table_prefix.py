@@ -15,7 +15,7 @@ from solidjq.database.setup import initialize, open_database
 from solidjq.database.tables import DEFAULT_PREFIX, LONGEST_NAME, MOST_PREFIX, use_prefix
 from solidjq.database.urls import spelled
 from solidjq.errors import UsageError
-from solidjq.states import State
+from solidjq.queue.states import State
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, state_of_each, until
 from test_pruning import silence
 from test_runtime import ON_SQLITE

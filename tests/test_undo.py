@@ -5,16 +5,17 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, delete, text, update
 
-from solidjq import Database, NewJob, endings, queue, undoing
-from solidjq.concurrency import Limit
+from solidjq import Database, NewJob, undoing
 from solidjq.database.setup import initialize
 from solidjq.database.statements import ago
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
 from solidjq.diffing import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
-from solidjq.failures import error_json
 from solidjq.ledger import Operation
-from solidjq.states import State
+from solidjq.queue import claim, endings
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.failed import error_json
+from solidjq.queue.states import State
 from solidjq.undoing import Undone
 from support import Retried, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each
 from test_init import make_older
@@ -105,7 +106,7 @@ def test_a_dispatched_limited_job_gives_its_slot_back(database: Database) -> Non
     ) else None
     operation = Operation("retry")
     retry(database, operation)
-    database.transact(queue.dispatch, 10, {"L": limit})
+    database.transact(claim.dispatch, 10, {"L": limit})
     assert state_of_each(database)[first] is State.READY
     assert rows(database, semaphores)[0]["value"] == 0
     assert undo(database, operation) == {first: None}

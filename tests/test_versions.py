@@ -3,14 +3,15 @@
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from solidjq import Database, doctor, endings, pruning
+from solidjq import Database, doctor, pruning
 from solidjq.database.setup import initialize
 from solidjq.doctor import Terms
 from solidjq.errors import NotAQueueError
-from solidjq.failures import Filter, error_json, list_failures
 from solidjq.processes import list_processes
-from solidjq.queues import list_queues
-from solidjq.states import State
+from solidjq.queue import endings
+from solidjq.queue.failed import Filter, error_json, list_failures
+from solidjq.queue.overview import list_queues
+from solidjq.queue.states import State
 from support import add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, state_of_each
 from test_init import make_older
 from test_pruning import silence

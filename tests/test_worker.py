@@ -14,6 +14,7 @@ from solidjq import Database, NewJob
 from solidjq.database.tables import claimed
 from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseUnreachableError
+from solidjq.queue.states import State
 from solidjq.runtime import child
 from solidjq.runtime.child import Child
 from solidjq.runtime.config import ChildConfig, Config
@@ -21,7 +22,6 @@ from solidjq.runtime.heartbeats import Registration
 from solidjq.runtime.samples import Sampler
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
-from solidjq.states import State
 from support import PATIENCE, add_jobs, add_process, rows, state_of_each, until
 
 BROKEN = DatabaseUnreachableError("the connection broke")

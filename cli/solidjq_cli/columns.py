@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from solidjq.deaths import DeathRecord
     from solidjq.doctor import Check, Result
     from solidjq.doctor import Finding as DoctorFinding
-    from solidjq.failures import ErrorInfo, Failure
     from solidjq.history import Event
     from solidjq.incidents import Incident
     from solidjq.ledger import OperationView
-    from solidjq.lookup import JobView
     from solidjq.processes import Process
     from solidjq.pruning import Pruned
-    from solidjq.queues import Queue
+    from solidjq.queue.failed import ErrorInfo, Failure
+    from solidjq.queue.jobs import JobView
+    from solidjq.queue.overview import Queue
     from solidjq.settings.profiles import Profile
     from solidjq.suspects import ClassScore, JobScore
     from solidjq.undoing import Undone
@@ -136,7 +136,7 @@ def jobs() -> Fields[JobView]:
 
 
 def _parsed(job: JobView) -> Any:
-    from solidjq.failures import parse_error  # noqa: PLC0415
+    from solidjq.queue.failed import parse_error  # noqa: PLC0415
 
     return parse_error(job.error)
 

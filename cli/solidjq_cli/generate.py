@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from solidjq.causes import RULES, Cause
 from solidjq.doctor import CHECKS
-from solidjq.states import MOVES, State
+from solidjq.queue.states import MOVES, State
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.completion_scripts import PROGRAMS, Argument, Command, Option, first_paragraph, script, tree
 from solidjq_cli.exits import MEANINGS

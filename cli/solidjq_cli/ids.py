@@ -13,7 +13,7 @@ from solidjq_cli.render import note
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from solidjq.lookup import JobView
+    from solidjq.queue.jobs import JobView
 
 IdsArgument = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Job ids or Active Job ids; - reads them from standard input.")

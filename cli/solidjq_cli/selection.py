@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from solidjq import Database
-    from solidjq.failures import Filter
     from solidjq.incidents import Incident
+    from solidjq.queue.failed import Filter
 
 PrunedOption = Annotated[bool, typer.Option("--pruned", help="Only jobs whose process lost its heartbeat.")]
 ExitedOption = Annotated[bool, typer.Option("--exited", help="Only jobs whose process was seen to exit.")]
@@ -60,7 +60,7 @@ def make_filter(
     until: str | None,
 ) -> Filter:
     """Make the filter that these options describe. Raises UsageError for a time that is none."""
-    from solidjq.failures import Death, Filter  # noqa: PLC0415
+    from solidjq.queue.failed import Death, Filter  # noqa: PLC0415
 
     deaths = {Death.PRUNED: pruned, Death.EXITED: exited, Death.MISSING: missing}
     return Filter(

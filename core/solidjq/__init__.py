@@ -11,7 +11,7 @@ from solidjq.version import VERSION as __version__  # noqa: N811  (the name that
 if TYPE_CHECKING:
     from solidjq.database.setup import open_database
     from solidjq.database.transactions import Database
-    from solidjq.queue import NewJob, enqueue
+    from solidjq.queue.claim import NewJob, enqueue
     from solidjq.rails.ruby_values import GlobalID, Symbol
     from solidjq.runtime.registry import Job, job
 
@@ -20,8 +20,8 @@ __all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "en
 _HOMES = {
     "Database": "solidjq.database.transactions",
     "open_database": "solidjq.database.setup",
-    "NewJob": "solidjq.queue",
-    "enqueue": "solidjq.queue",
+    "NewJob": "solidjq.queue.claim",
+    "enqueue": "solidjq.queue.claim",
     "GlobalID": "solidjq.rails.database_yml.ruby_values",
     "Symbol": "solidjq.rails.database_yml.ruby_values",
     "Job": "solidjq.runtime.registry",

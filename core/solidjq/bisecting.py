@@ -19,7 +19,7 @@ from solidjq.database.statements import among
 from solidjq.database.tables import failed, failures, jobs, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
-from solidjq.failures import is_death
+from solidjq.queue.failed import is_death
 from solidjq.retrying import Selection, retry
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.verdicts import Terms

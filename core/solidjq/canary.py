@@ -10,7 +10,7 @@ from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import failed, jobs
 from solidjq.database.transactions import Database
-from solidjq.failures import is_death
+from solidjq.queue.failed import is_death
 
 POLL = 0.5  # seconds between two looks
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from solidjq.deaths import DeathRecord, Source
 from solidjq.durations import spell_duration
-from solidjq.failures import Death
+from solidjq.queue.failed import Death
 from solidjq.samples import instant, number
 
 FULL = 0.9  # of the limit: memory this near to it may have crossed it before the next sample

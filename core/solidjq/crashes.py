@@ -20,7 +20,7 @@ from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, insert_new, utcnow
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.transactions import Database
-from solidjq.failures import Death, is_death, parse_error
+from solidjq.queue.failed import Death, is_death, parse_error
 
 EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
 

@@ -21,15 +21,8 @@ from solidjq.database.statements import AnyText, among, boundary, octets
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError
-from solidjq.failures import (
-    ErrorInfo,
-    Failure,
-    Filter,
-    conditions,
-    failures_of,
-    parse_error,
-)
-from solidjq.lookup import find_jobs
+from solidjq.queue.failed import ErrorInfo, Failure, Filter, conditions, failures_of, parse_error
+from solidjq.queue.jobs import find_jobs
 from solidjq.rails.active_job import shown_arguments
 from solidjq.samples import number
 from solidjq.signatures import READ, Signature, outline, signature_of

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Row, or_, select
 from solidjq import ledger
 from solidjq.crashes import crashes_of, subject_of
 from solidjq.database.tables import failures, operations
-from solidjq.failures import parse_error
-from solidjq.lookup import JobView, find_jobs
-from solidjq.states import State
+from solidjq.queue.failed import parse_error
+from solidjq.queue.jobs import JobView, find_jobs
+from solidjq.queue.states import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from solidjq import deaths
 from solidjq.causes import Company, Finding, find_cause
 from solidjq.database.tables import processes as process_table
 from solidjq.deaths import DeathRecord, Held
-from solidjq.failures import Death
 from solidjq.processes import HEARTBEAT_INTERVAL
+from solidjq.queue.failed import Death
 
 TOGETHER = timedelta(seconds=HEARTBEAT_INTERVAL)  # deaths this close may be one incident
 NAME = re.compile(r"[df]\d{1,19}", re.ASCII)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from solidjq.database.statements import inserted_id, utcnow
 from solidjq.database.tables import claimed, processes
-from solidjq.endings import held_by, release
+from solidjq.queue.endings import held_by, release
 
 # Solid Queue's own defaults, in seconds.
 HEARTBEAT_INTERVAL = 60.0

@@ -12,12 +12,12 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exi
 
 from solidjq import crashes, deaths, ledger
 from solidjq.batching import BATCH
-from solidjq.concurrency import UNKNOWN, Limits
 from solidjq.database.statements import ago, among
 from solidjq.database.tables import claimed, processes
 from solidjq.database.transactions import Database
-from solidjq.endings import fail, held_by, release
-from solidjq.failures import exit_error, missing_error, pruned_error
+from solidjq.queue.concurrency import UNKNOWN, Limits
+from solidjq.queue.endings import fail, held_by, release
+from solidjq.queue.failed import exit_error, missing_error, pruned_error
 from solidjq.samples import look_here, sample_of, told_by
 
 Record = Callable[[Connection, int], None]  # is told in each transaction how many jobs it moved

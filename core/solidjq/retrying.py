@@ -18,10 +18,10 @@ from solidjq.candidates import find_alike, find_candidates
 from solidjq.database.statements import among, clock, execute_hot, given, utcnow, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.transactions import Database
-from solidjq.endings import make_ready
 from solidjq.errors import RefusedError
-from solidjq.failures import Filter, ids_of, newest, page_of_ids
-from solidjq.queue import schedule
+from solidjq.queue.claim import schedule
+from solidjq.queue.endings import make_ready
+from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
 from solidjq.rails.active_job import reset_counters
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.suspecting import find_suspicion

@@ -28,7 +28,7 @@ from solidjq.database.statements import among, unpacked, utcnow
 from solidjq.database.tables import claimed, failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError, UsageError
-from solidjq.queue import withdraw
+from solidjq.queue.claim import withdraw
 from solidjq.text import mask_secrets, one_line
 
 DISCARD = "discard"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from solidjq.crashes import Crash, within
 from solidjq.durations import spell_duration
-from solidjq.failures import Death
+from solidjq.queue.failed import Death
 from solidjq.settings.policy import Consent, Rule
 from solidjq.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
 

@@ -241,7 +241,7 @@ class _Demo:
         return not any(process.is_alive(THRESHOLD) for process in self._processes())
 
     def _count(self, state: str) -> int:
-        from solidjq.lookup import find_jobs
+        from solidjq.queue.jobs import find_jobs
 
         with self._database.read() as connection:
             found = find_jobs(connection, self.job_ids)

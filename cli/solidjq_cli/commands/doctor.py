@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from solidjq import Database
-    from solidjq.concurrency import Limits
     from solidjq.doctor import Finding, Result, Terms
+    from solidjq.queue.concurrency import Limits
 
 INDENT = " " * 9
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from solidjq import Job
-    from solidjq.lookup import JobView
+    from solidjq.queue.jobs import JobView
 
 
 def add_to(app: typer.Typer) -> None:
@@ -70,10 +70,10 @@ def enqueue(
       jq enqueue ResizeJob --stdin < lines-of-json-lists
       jq enqueue WelcomeJob '{"_aj_globalid": "gid://shop/User/7"}'
     """
-    from solidjq import queue as queues
     from solidjq.batching import in_batches
     from solidjq.errors import UsageError
-    from solidjq.lookup import find_jobs
+    from solidjq.queue import claim as queues
+    from solidjq.queue.jobs import find_jobs
 
     if read and arguments:
         raise UsageError("with --stdin the arguments come from standard input")

@@ -16,7 +16,7 @@ from solidjq_cli.render import Output, details, note, records
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from solidjq.failures import Failure
+    from solidjq.queue.failed import Failure
 
 TABLE_LIMIT = 100
 
@@ -68,7 +68,7 @@ def list_failed(
       jq failed list --pruned -o ids | jq retry -
       jq failed list -o json --limit 500 --after 81200
     """
-    from solidjq.failures import count_failures, list_failures
+    from solidjq.queue.failed import count_failures, list_failures
 
     opened = config.opened(database)
     compares = since is not None or until is not None
@@ -116,8 +116,8 @@ def show_failed(
       jq failed show 42
       jq failed show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
     """
-    from solidjq.failures import failures_of
-    from solidjq.lookup import find_jobs
+    from solidjq.queue.failed import failures_of
+    from solidjq.queue.jobs import find_jobs
 
     wanted = read_ids(ids)
     opened = config.opened(database)

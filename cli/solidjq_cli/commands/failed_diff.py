@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.diffing import Change, Contrast, Difference, Group, Side, Window
-    from solidjq.failures import Filter
+    from solidjq.queue.failed import Filter
 
 _NAME = re.compile(r"\w[\w-]{0,254}")
 
@@ -198,7 +198,7 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
     from solidjq import diffing
 
     if output is Output.IDS and limit is None:
-        from solidjq.failures import list_failures
+        from solidjq.queue.failed import list_failures
 
         jobs = (failure.job_id for failure in list_failures(opened, chosen, limit=None))
         records(jobs, _JOB_IDS, output)
@@ -440,7 +440,7 @@ def _beside(opened: Database, left: str, right: str, output: Output) -> None:
 
 def _print_side_ids(opened: Database, sides: Sequence[Side]) -> None:
     from solidjq import diffing
-    from solidjq.failures import Filter
+    from solidjq.queue.failed import Filter
 
     named = [job_id for side in sides for job_id in side.job_ids]
     groups = [side.group for side in sides if side.kind == "group" and side.group is not None]

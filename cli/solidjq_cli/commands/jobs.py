@@ -37,7 +37,7 @@ def show(
       jq jobs show 42
       jq jobs show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
     """
-    from solidjq.lookup import find_jobs
+    from solidjq.queue.jobs import find_jobs
 
     opened = config.opened(database)
     with opened.read() as connection:

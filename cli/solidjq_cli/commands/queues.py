@@ -31,10 +31,10 @@ def list_queues(output: config.OutputOption = Output.TABLE, database: config.Dat
       jq queues list
       jq queues list -o csv
     """
-    from solidjq import queues
+    from solidjq.queue import overview
 
     with config.opened(database).read() as connection:
-        found = queues.list_queues(connection)
+        found = overview.list_queues(connection)
     records(found, columns.queues(), output, empty="no queues")
 
 
@@ -46,9 +46,9 @@ def pause(names: NamesArgument, database: config.DatabaseOption = None) -> None:
     Example:
       jq queues pause mailers
     """
-    from solidjq import queue
+    from solidjq.queue import claim
 
-    _each(names, database, "pause", queue.pause, "paused", "was paused already")
+    _each(names, database, "pause", claim.pause, "paused", "was paused already")
 
 
 @group.command("resume")
@@ -59,9 +59,9 @@ def resume(names: NamesArgument, database: config.DatabaseOption = None) -> None
     Example:
       jq queues resume mailers
     """
-    from solidjq import queue
+    from solidjq.queue import claim
 
-    _each(names, database, "resume", queue.resume, "resumed", "was not paused")
+    _each(names, database, "resume", claim.resume, "resumed", "was not paused")
 
 
 def _each(

@@ -49,7 +49,7 @@ def recover(
     """
     from solidjq import retrying
     from solidjq.errors import RefusedError
-    from solidjq.failures import Death, Filter
+    from solidjq.queue.failed import Death, Filter
     from solidjq.verdicts import Terms, Verdict
 
     policy = config.policy(import_modules)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from solidjq import Database
-    from solidjq.failures import Filter
     from solidjq.ledger import Operation
-    from solidjq.lookup import JobView
+    from solidjq.queue.failed import Filter
+    from solidjq.queue.jobs import JobView
     from solidjq.retrying import Selection
     from solidjq.settings.policy import Policy
     from solidjq.verdicts import Decision, Terms
@@ -263,8 +263,8 @@ class _Request:
     ) -> None:
         """Find out which jobs are meant. Raises UsageError if that could be every failed job there is."""
         from solidjq.errors import UsageError
-        from solidjq.failures import Death, Filter
-        from solidjq.lookup import find_jobs
+        from solidjq.queue.failed import Death, Filter
+        from solidjq.queue.jobs import find_jobs
         from solidjq.retrying import Selection
 
         if ids:
@@ -358,7 +358,7 @@ class _Request:
             note(f"would {self.verb} {self.tally.moved} jobs and hold back {self.tally.held}; nothing was changed")
 
     def _total(self) -> int | None:
-        from solidjq.failures import count_failures
+        from solidjq.queue.failed import count_failures
 
         if self.found is not None or not moving.on_a_terminal():
             return None

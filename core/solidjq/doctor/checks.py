@@ -6,10 +6,10 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
-from solidjq.concurrency import Limits
 from solidjq.database.transactions import Database
 from solidjq.ledger import Operation
 from solidjq.processes import ALIVE_THRESHOLD
+from solidjq.queue.concurrency import Limits
 from solidjq.rails.settings import Configured
 
 MOST = 1000  # jobs or keys that one finding names

@@ -19,17 +19,18 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq import concurrency, ledger, pruning
+from solidjq import ledger, pruning
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import ago, among, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled, semaphores
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
-from solidjq.failures import error_json
 from solidjq.ledger import Operation
 from solidjq.processes import list_processes
+from solidjq.queue import concurrency
+from solidjq.queue.failed import error_json
+from solidjq.queue.states import State
 from solidjq.samples import instant, number, sample_of, told_by
-from solidjq.states import State
 
 EXECUTIONS = {
     State.READY: ready,

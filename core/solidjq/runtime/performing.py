@@ -3,8 +3,8 @@
 import traceback
 from types import CoroutineType
 
-from solidjq.failures import error_json
-from solidjq.queue import Claim
+from solidjq.queue.claim import Claim
+from solidjq.queue.failed import error_json
 from solidjq.rails import active_job
 from solidjq.runtime import eventloop, registry
 from solidjq.runtime.eventloop import EventLoop

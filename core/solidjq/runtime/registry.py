@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from solidjq.concurrency import DEFAULT_DURATION, Limit, Limits
 from solidjq.database.setup import open_database
 from solidjq.database.transactions import Database
 from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
-from solidjq.queue import NewJob, enqueue_alone
+from solidjq.queue.claim import NewJob, enqueue_alone
+from solidjq.queue.concurrency import DEFAULT_DURATION, Limit, Limits
 from solidjq.settings.policy import settings
 from solidjq.text import one_line
 

@@ -12,12 +12,13 @@ from typing import NoReturn
 
 from sqlalchemy import Connection
 
-from solidjq import endings, queue
-from solidjq.concurrency import Limits
 from solidjq.database import notices
 from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, ProcessGoneError, SolidJQError
-from solidjq.failures import error_json
-from solidjq.queue import Claim
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.claim import Claim
+from solidjq.queue.concurrency import Limits
+from solidjq.queue.failed import error_json
 from solidjq.runtime import registry
 from solidjq.runtime.child import Child, Stop
 from solidjq.runtime.hands import Hands
@@ -174,7 +175,7 @@ class Worker(Child):
         try:
             if wanted and not released and all(_is_simple(claim, error) for claim, error in batch):
                 finished = [claim.id for claim, _ in batch]
-                claims = queue.exchange(self.database, self.registration.id, finished, self.config.queues, wanted)
+                claims = queue_claim.exchange(self.database, self.registration.id, finished, self.config.queues, wanted)
                 if claims is not None:
                     return claims
             return self.database.transact(
@@ -226,4 +227,4 @@ def _exchange(
     if released:
         endings.release(connection, endings.held_by(process_id, [claim.id for claim in released]))
     # Last: what an ending has let go may be claimed at once.
-    return queue.claim(connection, process_id, queues, wanted) if wanted else []
+    return queue_claim.claim(connection, process_id, queues, wanted) if wanted else []

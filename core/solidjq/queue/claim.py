@@ -40,7 +40,6 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from solidjq.batching import in_batches
-from solidjq.concurrency import UNKNOWN, Held, Limit, Limits, acquire, block, give_back
 from solidjq.database import notices
 from solidjq.database.statements import (
     among,
@@ -59,8 +58,9 @@ from solidjq.database.statements import (
 )
 from solidjq.database.tables import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
 from solidjq.database.transactions import Database
-from solidjq.endings import finish_in_with, make_ready
 from solidjq.errors import DatabaseError, ProcessGoneError, UsageError
+from solidjq.queue.concurrency import UNKNOWN, Held, Limit, Limits, acquire, block, give_back
+from solidjq.queue.endings import finish_in_with, make_ready
 from solidjq.rails import active_job
 
 ALL_QUEUES = ("*",)

@@ -29,9 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
-from solidjq.concurrency import UNKNOWN, Limits, give_back
 from solidjq.database.statements import among, array_of, execute_hot, given, returns_changed, utcnow, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs, ready
+from solidjq.queue.concurrency import UNKNOWN, Limits, give_back
 
 
 def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:

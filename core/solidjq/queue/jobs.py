@@ -10,7 +10,7 @@ from sqlalchemy import Connection, or_, select
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled
-from solidjq.states import State
+from solidjq.queue.states import State
 
 _BIGINT = 2**63
 _DIGITS = 100  # that an id may have, zeros before it included; Python refuses to read thousands
