@@ -17,7 +17,7 @@ from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.statements import ago
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, endings
 from solidjq.queue import failed as queue_failed
 from solidjq.queue.failed import Death, Filter, error_json

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob, enqueue, processes
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.states import State

@@ -13,7 +13,7 @@ from solidjq import Database, bisecting, pruning
 from solidjq.bisecting import Fate, Round, Stage, Standing, bisect, most_deaths, stand
 from solidjq.database import tables
 from solidjq.errors import LedgerMissingError, RefusedError
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.processes import register
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings

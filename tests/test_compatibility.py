@@ -12,7 +12,7 @@ from solidjq import Database
 from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.urls import spelled
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue.claim import NewJob
 from solidjq.queue.states import State
 from solidjq_cli import config

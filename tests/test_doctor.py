@@ -18,7 +18,7 @@ from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import missing_error

@@ -17,7 +17,7 @@ from solidjq import Database, diffing
 from solidjq.database import tables
 from solidjq.database.tables import failed, jobs
 from solidjq.diffing import Change, Contrast, Group, Kind, by_chance, compare, contrast, more_often, most_telling
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue.failed import Filter, error_json, exit_error, missing_error
 from solidjq.signatures import signature_of
 from support import Shell, retry_jobs

@@ -14,14 +14,15 @@ from sqlalchemy.exc import DBAPIError
 
 import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, doctor, ledger, pruning, undoing
+from solidjq import Database, NewJob, doctor, pruning, undoing
 from solidjq.database import grants
 from solidjq.database import tables as database_tables
 from solidjq.database.grants import Purpose
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, spelled
 from solidjq.errors import UsageError
-from solidjq.ledger import Operation
+from solidjq.ledger import operations
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import missing_error
@@ -425,7 +426,7 @@ def test_whoever_may_init_brings_an_older_record_up_to_date(empty_url: URL, make
     done = someone.shell.run("init")
     assert done.returncode == 0, done.stderr
     with administrator.read() as connection:
-        assert ledger.keeps_more(connection)
+        assert operations.keeps_more(connection)
     administrator.close()
 
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
-from solidjq import Database, crashes, processes, pruning
+from solidjq import Database, processes, pruning
 from solidjq.batching import in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.database import statements
 from solidjq.database.statements import gathers, utcnow
 from solidjq.database.tables import failed, jobs, ready, scheduled
+from solidjq.ledger import crashes
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import concurrency, endings
 from solidjq.queue import jobs as queue_jobs

@@ -16,7 +16,7 @@ from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.deaths import DeathRecord, Held, Source
 from solidjq.incidents import Incident, find_incident, find_incidents, group
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.processes import register
 from solidjq.queue.failed import Death
 from solidjq.suspecting import find_suspects

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 
-from solidjq import Database, ledger
+from solidjq import Database
 from solidjq.database import tables
 from solidjq.database.setup import MIGRATIONS, initialize
+from solidjq.ledger import operations
 from support import add_jobs, execute, plain_jobs, rows
 
 OURS = {table.name for table in tables.jq.sorted_tables}
@@ -136,7 +137,7 @@ def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
             connection.execute(text(f"ALTER TABLE jq_crashes DROP COLUMN {column}"))
         connection.execute(text("DELETE FROM jq_schema_migrations WHERE version = 2"))
     with bare.read() as connection:
-        assert not ledger.exists(connection)
+        assert not operations.exists(connection)
     done = initialize(bare)
     assert (done.created, done.migrated) == (["jq_deaths"], ["2 deaths", "3 all columns of a discarded job"])
     assert _unordered(definitions(bare)) == _unordered(fresh)
@@ -148,12 +149,12 @@ def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Databas
     fresh = definitions(bare)
     make_older(bare)
     with bare.read() as connection:
-        assert ledger.exists(connection)
-        assert not ledger.keeps_more(connection)
+        assert operations.exists(connection)
+        assert not operations.keeps_more(connection)
     done = initialize(bare)
     assert (done.created, done.migrated) == ([], ["3 all columns of a discarded job"])
     with bare.read() as connection:
-        assert ledger.keeps_more(connection)
+        assert operations.keeps_more(connection)
     assert _unordered(definitions(bare)) == _unordered(fresh)
     execute(bare.url, "DELETE FROM jq_schema_migrations WHERE version = 3")  # MySQL keeps a column without its stamp
     assert initialize(bare).migrated == ["3 all columns of a discarded job"]

@@ -20,7 +20,7 @@ from solidjq.database import tables as database_tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import failed, failures, jobs, operations, scheduled, semaphores
 from solidjq.database.urls import spelled
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit

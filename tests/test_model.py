@@ -13,7 +13,7 @@ from solidjq import Database, NewJob, enqueue, processes, pruning, undoing
 from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import failures, jobs, scheduled
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit

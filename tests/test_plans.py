@@ -9,7 +9,7 @@ import pytest
 from solidjq import Database, plans
 from solidjq.database.tables import failures, operations
 from solidjq.errors import RefusedError, UsageError
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
 from solidjq.retrying import plan as planned
 from solidjq.verdicts import Terms

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, update
 from solidjq import Database, plans, processes, pruning, undoing
 from solidjq.database.tables import crashes, failures, jobs
 from solidjq.errors import ProcessGoneError, RefusedError
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json

@@ -18,7 +18,7 @@ import rails
 from solidjq import Database, NewJob, pruning
 from solidjq.database.setup import initialize
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, processes, ready, scheduled, semaphores
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.processes import list_processes
 from solidjq.queue import claim, overview
 from solidjq.queue.failed import Death, Filter, list_failures

@@ -10,7 +10,7 @@ from solidjq.database import tables
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
 from solidjq.errors import LedgerMissingError
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json
 from solidjq.queue.states import State

@@ -8,13 +8,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from solidjq import Database, NewJob, crashes, processes, pruning
-from solidjq.crashes import crashes_of
+from solidjq import Database, NewJob, processes, pruning
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
 from solidjq.incidents import find_incidents
-from solidjq.ledger import Operation
+from solidjq.ledger import crashes
+from solidjq.ledger.crashes import crashes_of
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, endings
 from solidjq.queue.failed import Death, Filter, error_json
 from solidjq.queue.states import State

@@ -11,7 +11,7 @@ from solidjq.database.statements import ago
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
 from solidjq.diffing import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import error_json

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from solidjq.crashes import Crash
+from solidjq.ledger.crashes import Crash
 from solidjq.queue.failed import Death, exit_error, missing_error, pruned_error
 from solidjq.settings.policy import Consent, Rule
 from solidjq.suspects import NO_SUSPICION

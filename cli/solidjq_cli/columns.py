@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from solidjq.deaths import DeathRecord
     from solidjq.doctor import Check, Result
     from solidjq.doctor import Finding as DoctorFinding
-    from solidjq.history import Event
     from solidjq.incidents import Incident
-    from solidjq.ledger import OperationView
+    from solidjq.ledger.history import Event
+    from solidjq.ledger.operations import OperationView
     from solidjq.processes import Process
     from solidjq.pruning import Pruned
     from solidjq.queue.failed import ErrorInfo, Failure

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from solidjq import Database
-    from solidjq.ledger import Operation
+    from solidjq.ledger.operations import Operation
     from solidjq.rails.settings import Configured
     from solidjq.settings.policy import File, Policy
 
@@ -276,7 +276,7 @@ def operation(
         from solidjq.errors import RefusedError  # noqa: PLC0415
 
         raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")
-    from solidjq.ledger import Operation  # noqa: PLC0415
+    from solidjq.ledger.operations import Operation  # noqa: PLC0415
     from solidjq.text import mask_argument  # noqa: PLC0415
 
     command = shlex.join(["jq", *map(mask_argument, sys.argv[1:])])

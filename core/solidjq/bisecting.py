@@ -13,12 +13,12 @@ from math import ceil, log2
 
 from sqlalchemy import Connection, select
 
-from solidjq import ledger
 from solidjq.batching import BATCH
 from solidjq.database.statements import among
 from solidjq.database.tables import failed, failures, jobs, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
+from solidjq.ledger import operations as ledger_operations
 from solidjq.queue.failed import is_death
 from solidjq.retrying import Selection, retry
 from solidjq.settings.policy import BUILT_IN, Policy
@@ -108,7 +108,7 @@ def bisect(
     job_ids: Collection[int],
     *,
     quarantine: str,
-    new_operation: Callable[[Mapping[str, object]], ledger.Operation],
+    new_operation: Callable[[Mapping[str, object]], ledger_operations.Operation],
     policy: Policy = BUILT_IN,
     limit: int | None = None,
     patience: float = 600.0,
@@ -126,7 +126,7 @@ def bisect(
     if len(job_ids) > MOST_JOBS:
         raise RefusedError(f"{len(job_ids)} jobs are too many to bisect at once; the most is {MOST_JOBS}")
     with database.read() as connection:
-        ledger.require(connection)
+        ledger_operations.require(connection)
     allowed = most_deaths(len(job_ids)) if limit is None else limit
 
     def look() -> Standing:
@@ -157,7 +157,7 @@ def _put_on_trial(
     incident: str,
     now: Standing,
     quarantine: str,
-    new_operation: Callable[[Mapping[str, object]], ledger.Operation],
+    new_operation: Callable[[Mapping[str, object]], ledger_operations.Operation],
     policy: Policy,
 ) -> None:
     operation = new_operation(

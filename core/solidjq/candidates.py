@@ -24,10 +24,11 @@ from sqlalchemy import (
     tuple_,
 )
 
-from solidjq import crashes, processes
+from solidjq import processes
 from solidjq.database import tables
 from solidjq.database.statements import among, array_literal, first, gathers, given, holds, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.ledger import crashes
 from solidjq.queue.failed import OF_PROCESSES
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
 from solidjq.suspects import NO_SUSPICION, Suspicion

@@ -28,11 +28,11 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq import crashes, ledger
 from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.statements import ago, among, boundary, inserted_id, utcnow
 from solidjq.database.tables import deaths, failed, jobs, processes
+from solidjq.ledger import crashes, operations
 from solidjq.queue.failed import Death, exit_error, is_death, missing_error, pruned_error
 from solidjq.samples import instant, number, sample_of
 
@@ -207,7 +207,7 @@ def list_deaths(
 
     Works without the ``jq_`` tables: then all are put together from the failures that are there now.
     """
-    kept = ledger.exists(connection)
+    kept = operations.exists(connection)
     found = _recorded(connection, since, until) if kept else []
     rows = [row for query in _told_by_failures(since, until, kept=kept) for row in connection.execute(query)]
     timed = sorted(
@@ -222,7 +222,7 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
 
     It reads a row a class and death, however many jobs there are. Failures with the same error are one death here.
     """
-    kept = ledger.exists(connection)
+    kept = operations.exists(connection)
     columns = tables.crashes.c
     held: dict[str, Counter[str]] = defaultdict(Counter)
     found = _recorded(connection, since, None, jobs=False) if kept else []
@@ -260,7 +260,7 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
 
 def noticed_at(connection: Connection, name: str) -> datetime | None:
     """Return when the death of this name was noticed, or the failure that names it was written; None if none was."""
-    kept = ledger.exists(connection)
+    kept = operations.exists(connection)
     match name[:1], name[1:]:
         case _, digits if not (digits.isascii() and digits.isdigit() and int(digits) < 2**63):
             return None

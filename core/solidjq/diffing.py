@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from solidjq import incidents, ledger
+from solidjq import incidents
 from solidjq.batching import in_batches
 from solidjq.chance import fisher, log_comb
 from solidjq.database.statements import AnyText, among, boundary, octets
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError
+from solidjq.ledger import operations
 from solidjq.queue.failed import ErrorInfo, Failure, Filter, conditions, failures_of, parse_error
 from solidjq.queue.jobs import find_jobs
 from solidjq.rails.active_job import shown_arguments
@@ -210,7 +211,7 @@ _Known = dict[tuple[object, ...], Signature]
 
 
 def _sources(connection: Connection, *, archived: bool) -> list[_Source]:
-    return [_NOW, _ARCHIVE] if archived and ledger.exists(connection) else [_NOW]
+    return [_NOW, _ARCHIVE] if archived and operations.exists(connection) else [_NOW]
 
 
 def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[Sequence[Any]]:
@@ -311,7 +312,7 @@ class Comparison:
 def compare_windows(database: Database, chosen: Filter, now: Window, before: Window) -> Comparison:
     """Compare the failures of two times, those that jq retried or discarded since too."""
     with database.read() as connection:
-        archive = ledger.exists(connection)
+        archive = operations.exists(connection)
     grouped = [
         group_failures(database, replace(chosen, since=window.since, until=window.until), archived=True)
         for window in (now, before)
@@ -443,13 +444,16 @@ def _failure_now(connection: Connection, text: str) -> Failure | None:
 
 def _failure_once(connection: Connection, text: str) -> Failure | None:
     """Return the last failure of this id that jq took away."""
-    if not ledger.exists(connection):
+    if not operations.exists(connection):
         return None
     asked = failures.c.active_job_id == text
     if text.isascii() and text.isdigit() and int(text) < 2**63:
         asked = or_(asked, failures.c.job_id == int(text))
     query = (
-        select(*ledger.ARCHIVED).where(asked, failures.c.restored_by.is_(None)).order_by(failures.c.id.desc()).limit(1)
+        select(*operations.ARCHIVED)
+        .where(asked, failures.c.restored_by.is_(None))
+        .order_by(failures.c.id.desc())
+        .limit(1)
     )
     row = connection.execute(query).first()
     if row is None:

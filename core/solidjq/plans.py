@@ -14,12 +14,13 @@ from typing import Any
 
 from sqlalchemy import select
 
-from solidjq import ledger, retrying
+from solidjq import retrying
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import failures, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
+from solidjq.ledger import operations as ledger_operations
 from solidjq.retrying import Expected
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import one_line
@@ -56,7 +57,10 @@ def write(path: Path, terms: Terms, decisions: Iterable[Decision]) -> int:
         raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            _put(file, {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": ledger.actor(), "terms": terms.given()})
+            _put(
+                file,
+                {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": ledger_operations.actor(), "terms": terms.given()},
+            )
             for decision in decisions:
                 if decision.verdict.moves:
                     found = decision.candidate
@@ -101,7 +105,7 @@ def read(path: Path) -> Plan:
 
 
 def apply(
-    database: Database, plan: Plan, operation: ledger.Operation, *, policy: Policy = BUILT_IN
+    database: Database, plan: Plan, operation: ledger_operations.Operation, *, policy: Policy = BUILT_IN
 ) -> Iterator[list[Decision]]:
     """Move exactly what the plan says, batch by batch.
 
@@ -110,7 +114,7 @@ def apply(
     killed apply can be run again.
     """
     with database.read() as connection:
-        ledger.require(connection)
+        ledger_operations.require(connection)
     retrying.check(database, _left(database, plan), plan.terms, policy=policy)
     yield from retrying.retry_exactly(database, _left(database, plan), operation, plan.terms, policy=policy)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, or_, select
 
-from solidjq import crashes, deaths, ledger
+from solidjq import deaths
 from solidjq.batching import BATCH
 from solidjq.database.statements import ago, among
 from solidjq.database.tables import claimed, processes
 from solidjq.database.transactions import Database
+from solidjq.ledger import crashes, operations
 from solidjq.queue.concurrency import UNKNOWN, Limits
 from solidjq.queue.endings import fail, held_by, release
 from solidjq.queue.failed import exit_error, missing_error, pruned_error
@@ -87,7 +88,7 @@ def _prune_one(
     beat = pruned.last_heartbeat_at
     error = missing_error() if beat is None else pruned_error(beat)
     pruned.job_ids.extend(fail(connection, held_by(row.id), error, limits))
-    if ledger.exists(connection):
+    if operations.exists(connection):
         process = _row_of(connection, row.id)
         evidence = {
             **witness,
@@ -136,7 +137,7 @@ def record_exit(
     witness: Mapping[str, object] | None = None,
 ) -> None:
     """Write the death of a child whose row is still there, and the crashes of its failed jobs, if there is a ledger."""
-    if ledger.exists(connection):
+    if operations.exists(connection):
         how = {"exit_status": returncode} if returncode >= 0 else {"signal": -returncode}
         process = _row_of(connection, process_id)
         _count(connection, failed, process, deaths.Source.SUPERVISOR, witness or {}, **how)
@@ -183,7 +184,7 @@ def _fail_orphans(connection: Connection, limits: Limits, record: Record | None)
     if not ids:
         return []
     failed = fail(connection, and_(among(claimed.c.id, ids), _orphaned()), missing_error(), limits)
-    if ledger.exists(connection):
+    if operations.exists(connection):
         crashes.count_failed(connection, failed)
     if record is not None:
         record(connection, len(failed))

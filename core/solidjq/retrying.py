@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, delete, insert, select, update
 
-from solidjq import crashes, ledger
 from solidjq.batching import BATCH, in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.database.statements import among, clock, execute_hot, given, utcnow, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
+from solidjq.ledger import crashes, operations
 from solidjq.queue.claim import schedule
 from solidjq.queue.endings import make_ready
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
@@ -76,7 +76,7 @@ def plan(
 def retry(
     database: Database,
     selection: Selection,
-    operation: ledger.Operation,
+    operation: operations.Operation,
     terms: Terms = PLAIN,
     *,
     policy: Policy = BUILT_IN,
@@ -95,7 +95,7 @@ def retry(
     columns that they have no room for.
     """
     with database.read() as connection:
-        ledger.require(connection)
+        operations.require(connection)
         run = _begin(connection, terms, policy, selection.limit, by_job=by_job)
     run.verdicts[Verdict.RETRY] = moved_before
     yield from _page_by_page(database, selection, run, lambda page: database.transact(run.move, page, operation))
@@ -116,14 +116,14 @@ def check(database: Database, expected: Iterable[Expected], terms: Terms, *, pol
 def retry_exactly(
     database: Database,
     expected: Iterable[Expected],
-    operation: ledger.Operation,
+    operation: operations.Operation,
     terms: Terms,
     *,
     policy: Policy = BUILT_IN,
 ) -> Iterator[list[Decision]]:
     """Move exactly these failures, batch by batch; raise RefusedError at the first batch in which one has changed."""
     with database.read() as connection:
-        ledger.require(connection)
+        operations.require(connection)
         run = _begin(connection, terms, policy)
     for batch in in_batches(expected):
         moved = database.transact(run.move, _ids_of(batch), operation, batch)
@@ -191,7 +191,7 @@ def _begin(
     suspicion = find_suspicion(connection, now - window_of(terms, policy.rule(""))) if terms.safe else NO_SUSPICION
     # None of what these do to a job can be done to many at once: to group them first would be work for nothing.
     by_job = by_job or terms.discard or terms.paced or terms.queue_as is not None
-    return _Run(terms, policy, now, limit, suspicion, ledger.exists(connection), by_job)
+    return _Run(terms, policy, now, limit, suspicion, operations.exists(connection), by_job)
 
 
 @dataclass(slots=True)
@@ -269,7 +269,7 @@ class _Run:
         self,
         connection: Connection,
         page: Select[int],
-        operation: ledger.Operation,
+        operation: operations.Operation,
         expected: Sequence[Expected] | None = None,
     ) -> _Batch:
         """Decide on the failures that the page chooses, and carry it out."""
@@ -299,7 +299,7 @@ class _Run:
         if not others:
             return
         going = _failures_of(others)
-        ledger.archive(connection, going, operation_id, with_jobs=self.terms.discard)
+        operations.archive(connection, going, operation_id, with_jobs=self.terms.discard)
         if self.terms.discard:
             _delete(connection, others)
         else:
@@ -383,7 +383,7 @@ def _moving_to_ready() -> Insert:
     """Do so in one statement, which reads each row once."""
     gone = delete(failed).where(given(failed.c.id, "ids")).returning(*failed.c).cte("gone")
     archived = (
-        ledger.archiving(gone, bindparam("operation_id", type_=BigInteger()))
+        operations.archiving(gone, bindparam("operation_id", type_=BigInteger()))
         .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
         .cte("archived")
     )

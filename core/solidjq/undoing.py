@@ -22,12 +22,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DataError, IntegrityError
 
-from solidjq import ledger
 from solidjq.batching import BATCH
 from solidjq.database.statements import among, unpacked, utcnow
 from solidjq.database.tables import claimed, failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError, UsageError
+from solidjq.ledger import operations
 from solidjq.queue.claim import withdraw
 from solidjq.text import mask_secrets, one_line
 
@@ -50,7 +50,7 @@ class Undone:
         return self.reason is None
 
 
-def undo(database: Database, operation_id: int, operation: ledger.Operation) -> Iterator[list[Undone]]:
+def undo(database: Database, operation_id: int, operation: operations.Operation) -> Iterator[list[Undone]]:
     """Take back what ``operation_id`` moved, batch by batch; yield what became of each job.
 
     A job that still waits leaves its queue, and its failure stands in ``failed_executions`` again under its old id;
@@ -60,7 +60,7 @@ def undo(database: Database, operation_id: int, operation: ledger.Operation) -> 
     Raises NoSuchJobError if there is no such operation, UsageError if it is not one that moves failed jobs.
     """
     with database.read() as connection:
-        found = ledger.list_operations(connection, ids=[operation_id])
+        found = operations.list_operations(connection, ids=[operation_id])
     if not found:
         raise NoSuchJobError(f"no operation {operation_id}; to see them: jq operations list")
     verb = found[0].verb
@@ -73,10 +73,10 @@ def undo(database: Database, operation_id: int, operation: ledger.Operation) -> 
 
 
 def _undo(
-    connection: Connection, operation_id: int, above: int, operation: ledger.Operation, *, discarded: bool
+    connection: Connection, operation_id: int, above: int, operation: operations.Operation, *, discarded: bool
 ) -> list[tuple[int, Undone]]:
     archived = connection.execute(
-        select(*ledger.ARCHIVED)
+        select(*operations.ARCHIVED)
         .where(failures.c.operation_id == operation_id, failures.c.restored_by.is_(None), failures.c.id > above)
         .order_by(failures.c.id)
         .limit(BATCH)
@@ -146,7 +146,7 @@ def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, 
     taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))
     held = dict.fromkeys(taken, "a job of that id is there")
     job_ids = {row.id: row.job_id for row in archived if row.job_id not in taken}
-    types = ledger.more_columns(connection)
+    types = operations.more_columns(connection)
     for names, archive_ids in _by_columns(connection, list(job_ids), types).items():
         more = {name: types[name] for name in names}
         if _insert_jobs(connection, archive_ids, more) is None:
@@ -165,7 +165,7 @@ def _by_columns(
     connection: Connection, archive_ids: Sequence[int], types: Collection[str]
 ) -> dict[tuple[str, ...], list[int]]:
     """Group by what the archive has of these columns: one that was added since gets its default."""
-    if not types or not ledger.keeps_more(connection):
+    if not types or not operations.keeps_more(connection):
         return {(): list(archive_ids)}
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     kept = select(failures.c.id, failures.c.more).where(among(failures.c.id, archive_ids))

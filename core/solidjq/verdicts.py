@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from solidjq.crashes import Crash, within
 from solidjq.durations import spell_duration
+from solidjq.ledger.crashes import Crash, within
 from solidjq.queue.failed import Death
 from solidjq.settings.policy import Consent, Rule
 from solidjq.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion

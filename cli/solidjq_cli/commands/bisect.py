@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from solidjq.bisecting import Standing
-    from solidjq.ledger import Operation
+    from solidjq.ledger.operations import Operation
 
 MOST_NAMED = 10  # suspects in a message
 

@@ -31,7 +31,7 @@ def history(
       jq history 42
       jq history 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
     """
-    from solidjq import history as lives
+    from solidjq.ledger import history as lives
 
     (wanted,) = read_ids([job])
     with config.opened(database).read() as connection:

@@ -42,10 +42,10 @@ def list_operations(
       jq operations list
       jq operations list --limit 500 -o json
     """
-    from solidjq import ledger
+    from solidjq.ledger import operations
 
     with config.opened(database).read() as connection:
-        found = ledger.list_operations(connection, limit=limit, before=before)
+        found = operations.list_operations(connection, limit=limit, before=before)
     records(found, columns.operations(), output, empty="nothing was done yet")
     if len(found) == limit:
         note(f"there may be more; the next page: --before {found[-1].id}")
@@ -63,10 +63,10 @@ def show_operations(
     Examples:
       jq operations show 7
     """
-    from solidjq import ledger
+    from solidjq.ledger import operations
 
     with config.opened(database).read() as connection:
-        found = ledger.list_operations(connection, ids=ids)
+        found = operations.list_operations(connection, ids=ids)
     details(found, columns.operations(), output)
     missing = [each for each in dict.fromkeys(ids) if each not in {operation.id for operation in found}]
     for each in missing:

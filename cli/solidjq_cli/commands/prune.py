@@ -11,7 +11,7 @@ from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
     from solidjq import Database
-    from solidjq.ledger import Operation
+    from solidjq.ledger.operations import Operation
     from solidjq.prune_guard import Doubts
     from solidjq.pruning import Pruned
 
@@ -124,7 +124,8 @@ def _pause(threshold: float) -> float:
 
 def prune_all(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[Pruned]:
     """Prune whom nothing speaks for; fail the jobs that no process holds, and count every crash there is."""
-    from solidjq import crashes, pruning
+    from solidjq import pruning
+    from solidjq.ledger import crashes
 
     record = operation.record_if_kept
     pruned = list(pruning.prune(database, threshold, only=doubts.dead, record=record))

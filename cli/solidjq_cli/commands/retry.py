@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from solidjq import Database
-    from solidjq.ledger import Operation
+    from solidjq.ledger.operations import Operation
     from solidjq.queue.failed import Filter
     from solidjq.queue.jobs import JobView
     from solidjq.retrying import Selection

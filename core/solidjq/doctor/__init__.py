@@ -16,7 +16,7 @@ from solidjq.database.transactions import Database
 from solidjq.doctor import application, fleet, jobs, storage
 from solidjq.doctor.checks import Check, Finding, Result, Severity, Terms
 from solidjq.errors import DatabaseError, DatabaseUnreachableError, NotAQueueError, TookTooLongError, UsageError
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Severity", "Terms", "choose", "examine", "mend"]
 

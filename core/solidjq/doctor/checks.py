@@ -7,7 +7,7 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from solidjq.database.transactions import Database
-from solidjq.ledger import Operation
+from solidjq.ledger.operations import Operation
 from solidjq.processes import ALIVE_THRESHOLD
 from solidjq.queue.concurrency import Limits
 from solidjq.rails.settings import Configured

@@ -19,13 +19,14 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq import ledger, pruning
+from solidjq import pruning
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import ago, among, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled, semaphores
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
-from solidjq.ledger import Operation
+from solidjq.ledger import operations
+from solidjq.ledger.operations import Operation
 from solidjq.processes import list_processes
 from solidjq.queue import concurrency
 from solidjq.queue.failed import error_json
@@ -135,7 +136,7 @@ def _archive_finished(database: Database, _terms: Terms, operation: Operation) -
 
 
 def _archive_some_finished(connection: Connection, operation: Operation) -> int:
-    ledger.require(connection)
+    operations.require(connection)
     locked = (
         select(failed.c.id)
         .join(jobs, jobs.c.id == failed.c.job_id)
@@ -146,7 +147,7 @@ def _archive_some_finished(connection: Connection, operation: Operation) -> int:
     )
     ids = list(connection.scalars(locked))
     if ids:
-        ledger.archive(connection, ids, operation.record(connection, len(ids)))
+        operations.archive(connection, ids, operation.record(connection, len(ids)))
         connection.execute(delete(failed).where(among(failed.c.id, ids)))
     return len(ids)
 

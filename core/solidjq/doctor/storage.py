@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select, text
 
-from solidjq import ledger
 from solidjq.database import indexes
 from solidjq.database.tables import (
     claimed,
@@ -23,6 +22,7 @@ from solidjq.database.tables import (
     solid_queue,
 )
 from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere
+from solidjq.ledger import operations
 
 HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
 MANY_FAILED = 100_000  # failures; from so many on, finding those of a time without an index takes long
@@ -353,8 +353,8 @@ def _tables_there(connection: Connection, _terms: Terms) -> Iterator[Finding]:
                     "give the column a default, or let it be NULL",
                     Severity.WARNING,
                 )
-    more = ledger.more_columns(connection) if {jobs.name, failures.name} <= there else {}
-    if more and not ledger.keeps_more(connection):
+    more = operations.more_columns(connection) if {jobs.name, failures.name} <= there else {}
+    if more and not operations.keeps_more(connection):
         yield Finding(
             f"jq's record has no room for {', '.join(more)} of {jobs.name}: jq discard is refused",
             "jq init",

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, or_, select
 
-from solidjq import ledger
-from solidjq.crashes import crashes_of, subject_of
 from solidjq.database.tables import failures, operations
+from solidjq.ledger import operations as ledger_operations
+from solidjq.ledger.crashes import crashes_of, subject_of
 from solidjq.queue.failed import parse_error
 from solidjq.queue.jobs import JobView, find_jobs
 from solidjq.queue.states import State
@@ -35,7 +35,7 @@ def history(connection: Connection, text: str) -> list[Event]:
     Works without the ``jq_`` tables, with less to tell.
     """
     views = {view.job_id: view for view in find_jobs(connection, [text])[text]}
-    kept = ledger.exists(connection)
+    kept = ledger_operations.exists(connection)
     names = {view.active_job_id for view in views.values()} - {None}
     archived = _archived(connection, [*map(str, views), text], names | {text}) if kept else []
     names |= {row.active_job_id for row in archived} - {None}

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, select
 
-from solidjq import ledger
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, insert_new, utcnow
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.transactions import Database
+from solidjq.ledger import operations
 from solidjq.queue.failed import Death, is_death, parse_error
 
 EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
@@ -113,7 +113,7 @@ def count_all(database: Database) -> None:
     It makes the counts hold even for failures that somebody will retry without ``jq``.
     """
     above = 0
-    while database.transact(ledger.exists) and (ids := database.transact(_count_some, above)):
+    while database.transact(operations.exists) and (ids := database.transact(_count_some, above)):
         above = ids[-1]
 
 
