@@ -12,12 +12,13 @@ import sqlalchemy
 from sqlalchemy import func
 
 import watch
-from solidjq import Database, NewJob, enqueue, open_database, processes, pruning, retrying
+from solidjq import Database, NewJob, enqueue, open_database, retrying
 from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.statements import ago
 from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
 from solidjq.queue import failed as queue_failed
 from solidjq.queue.failed import Death, Filter, error_json
@@ -80,7 +81,7 @@ def _with(url: str, prepare: object) -> None:
 
 
 def _claim_all(database: Database) -> None:
-    process = database.transact(processes.register, kind="Worker", name="w", pid=1, hostname="bench", metadata={})
+    process = database.transact(heartbeat.register, kind="Worker", name="w", pid=1, hostname="bench", metadata={})
     while database.transact(claim.claim, process, claim.ALL_QUEUES, 1000):
         pass
     with database.write() as connection:

@@ -19,8 +19,9 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
-from solidjq import Database, processes, pruning
+from solidjq import Database
 from solidjq.database.urls import parse_url
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
 from solidjq.queue.failed import error_json
 from solidjq_cli.app import app
@@ -31,14 +32,14 @@ STRIDE = int(os.environ.get("JQ_TEST_STRIDE", "1"))  # steps from one kill to th
 
 
 def _process(connection: Any) -> int:
-    return processes.list_processes(connection)[0].id
+    return heartbeat.list_processes(connection)[0].id
 
 
 MOVES = {
     "claim": lambda c: claim.claim(c, _process(c), claim.ALL_QUEUES, 10),
     "finish": lambda c: endings.finish(c, endings.held_by(_process(c))),
     "fail": lambda c: endings.fail(c, endings.held_by(_process(c)), error_json("E", "boom")),
-    "deregister": lambda c: processes.deregister(c, _process(c)),
+    "deregister": lambda c: heartbeat.deregister(c, _process(c)),
     "dispatch": lambda c: claim.dispatch(c, 10),
     "exited": lambda c: pruning.fail_exited(c, _process(c), pid=1, returncode=-9),
 }

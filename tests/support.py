@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, literal, select, text, union_all
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, enqueue, processes
+from solidjq import Database, NewJob, enqueue
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat
 from solidjq.queue import claim, endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.states import State
@@ -138,7 +139,7 @@ def plain_jobs(count: int, **settings: Any) -> list[NewJob]:
 
 def add_process(database: Database, name: str = "worker-1", *, kind: str = "Worker", pid: int = 4242) -> int:
     """Register a process that does not exist."""
-    return database.transact(processes.register, kind=kind, name=name, pid=pid, hostname="testhost", metadata={})
+    return database.transact(heartbeat.register, kind=kind, name=name, pid=pid, hostname="testhost", metadata={})
 
 
 def claim_all(database: Database, process_id: int, limit: int = 1000) -> list[Claim]:

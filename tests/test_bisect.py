@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from solidjq import Database, bisecting, pruning
+from solidjq import Database, bisecting
 from solidjq.bisecting import Fate, Round, Stage, Standing, bisect, most_deaths, stand
 from solidjq.database import tables
 from solidjq.errors import LedgerMissingError, RefusedError
 from solidjq.ledger.operations import Operation
-from solidjq.processes import register
+from solidjq.processes import pruning
+from solidjq.processes.heartbeat import register
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State

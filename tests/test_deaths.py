@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from solidjq import Database, NewJob, pruning
+from solidjq import Database, NewJob
 from solidjq.causes import Cause, Confidence
 from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.urls import spelled
 from solidjq.incidents import Incident, find_incidents
-from solidjq.processes import list_processes
+from solidjq.processes import pruning
+from solidjq.processes.heartbeat import list_processes
+from solidjq.processes.samples import sample_of
 from solidjq.queue.states import State
-from solidjq.samples import sample_of
 from support import PATIENCE, Shell, add_jobs, rows, until
 from test_runtime import Runtime, freeze, kill
 

@@ -12,13 +12,14 @@ from sqlalchemy import create_engine, delete, event, insert, inspect, text, upda
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, doctor, processes
+from solidjq import Database, NewJob, doctor
 from solidjq.database import indexes, tables
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat
 from solidjq.queue import claim, endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import missing_error
@@ -194,7 +195,7 @@ def overdue_with_dispatcher(database: Database) -> None:
 
 def add_worker(database: Database, queues: str, **more: Any) -> int:
     return database.transact(
-        processes.register, kind="Worker", name="worker-1", pid=1, hostname="h", metadata={"queues": queues, **more}
+        heartbeat.register, kind="Worker", name="worker-1", pid=1, hostname="h", metadata={"queues": queues, **more}
     )
 
 
@@ -462,8 +463,8 @@ def test_a_supervisor_of_ruby_that_systemd_gives_too_little_time(
 ) -> None:
     """It has no sample, and so no boot id: it is known by its title."""
     told = {"kind": "Supervisor(fork)", "pid": 4242, "metadata": {}}
-    database.transact(processes.register, name="supervisor-1", hostname=socket.gethostname(), **told)
-    database.transact(processes.register, name="supervisor-2", hostname="elsewhere", **told)
+    database.transact(heartbeat.register, name="supervisor-1", hostname=socket.gethostname(), **told)
+    database.transact(heartbeat.register, name="supervisor-2", hostname="elsewhere", **told)
     monkeypatch.setattr(fleet, "_command_line", lambda _: RUBY)
     monkeypatch.setattr(fleet, "_systemd", lambda _: ("jobs.service", 30.0))
     assert findings(database, "shutdown") == findings(database, "shutdown", application=application(20.0)) == []

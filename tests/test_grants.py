@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, doctor, pruning, undoing
+from solidjq import Database, NewJob, doctor, undoing
 from solidjq.database import grants
 from solidjq.database import tables as database_tables
 from solidjq.database.grants import Purpose
@@ -23,6 +23,7 @@ from solidjq.database.urls import parse_url, spelled
 from solidjq.errors import UsageError
 from solidjq.ledger import operations
 from solidjq.ledger.operations import Operation
+from solidjq.processes import pruning
 from solidjq.queue import claim
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import missing_error

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
-from solidjq import Database, processes, pruning
+from solidjq import Database
 from solidjq.batching import in_batches
 from solidjq.candidates import find_alike, find_candidates
 from solidjq.database import statements
 from solidjq.database.statements import gathers, utcnow
 from solidjq.database.tables import failed, jobs, ready, scheduled
 from solidjq.ledger import crashes
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import concurrency, endings
 from solidjq.queue import jobs as queue_jobs
@@ -74,7 +75,7 @@ def fill(database: Database) -> int:
         ):
             rows = jobs.select().with_only_columns(jobs.c.id, *values.values()).where(jobs.c.id % 3 == part)
             connection.execute(insert(table).from_select(["job_id", *values], rows))
-        process = processes.register(connection, kind="Worker", name="w", pid=1, hostname="h", metadata={})
+        process = heartbeat.register(connection, kind="Worker", name="w", pid=1, hostname="h", metadata={})
     crashes.count_all(database)
     with database.outside_transactions() as connection:
         analyze = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
@@ -163,7 +164,7 @@ HOT: dict[str, Callable[[Database, int], object]] = {
     "turn of a worker": take_turns,
     "dispatch": lambda database, _: database.transact(queue_claim.dispatch, 10),
     "unblock": lambda database, _: database.transact(concurrency.expired_keys, 10),
-    "heartbeat": lambda database, process: database.transact(processes.heartbeat, process),
+    "heartbeat": lambda database, process: database.transact(heartbeat.heartbeat, process),
     "prune": prune_one,
     "orphans": lambda database, _: pruning.fail_orphans(database),
     "first page": lambda database, _: list(list_failures(database, Filter(), limit=50)),

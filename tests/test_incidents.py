@@ -10,14 +10,15 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, pruning
+from solidjq import Database, NewJob
 from solidjq.causes import Cause, Confidence, Finding
 from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.deaths import DeathRecord, Held, Source
 from solidjq.incidents import Incident, find_incident, find_incidents, group
 from solidjq.ledger.operations import Operation
-from solidjq.processes import register
+from solidjq.processes import pruning
+from solidjq.processes.heartbeat import register
 from solidjq.queue.failed import Death
 from solidjq.suspecting import find_suspects
 from solidjq.suspects import Standing

@@ -14,13 +14,14 @@ import pytest
 from sqlalchemy import delete, inspect, select, text, update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, processes, pruning, undoing
+from solidjq import Database, NewJob, undoing
 from solidjq.database import setup
 from solidjq.database import tables as database_tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import failed, failures, jobs, operations, scheduled, semaphores
 from solidjq.database.urls import spelled
 from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
@@ -149,7 +150,7 @@ def end_all(end: Callable[..., list[int]], *arguments: str) -> Callable[[Databas
 
 def deregister_all(database: Database) -> None:
     for row in rows(database, database_tables.processes):
-        database.transact(processes.deregister, row["id"])
+        database.transact(heartbeat.deregister, row["id"])
 
 
 def enqueue_if_none(database: Database) -> None:

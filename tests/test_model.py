@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, delete, select, update
 
-from solidjq import Database, NewJob, enqueue, processes, pruning, undoing
+from solidjq import Database, NewJob, enqueue, undoing
 from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import failures, jobs, scheduled
 from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
@@ -99,7 +100,7 @@ class Queue(RuleBasedStateMachine):
         self.names += 1
         self.processes.append(
             self.database.transact(
-                processes.register, kind="Worker", name=f"w{self.names}", pid=1, hostname="h", metadata={}
+                heartbeat.register, kind="Worker", name=f"w{self.names}", pid=1, hostname="h", metadata={}
             )
         )
 
@@ -132,7 +133,7 @@ class Queue(RuleBasedStateMachine):
     def deregister(self, index: int) -> None:
         process = self.process(index)
         self.processes.remove(process)
-        self.transact("release", processes.deregister, process)
+        self.transact("release", heartbeat.deregister, process)
 
     @precondition(lambda self: self.processes)
     @rule(index=INDEX)

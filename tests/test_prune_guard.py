@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, processes, prune_guard, pruning
+from solidjq import Database
 from solidjq.database import statements, tables
 from solidjq.database.urls import spelled
-from solidjq.processes import list_processes
-from solidjq.prune_guard import NOBODY, Doubts, Seen, compare, judge
+from solidjq.processes import heartbeat, prune_guard, pruning
+from solidjq.processes.heartbeat import list_processes
+from solidjq.processes.prune_guard import NOBODY, Doubts, Seen, compare, judge
 from solidjq.queue.failed import Death
 from solidjq.queue.states import State
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
@@ -168,7 +169,7 @@ def test_a_fleet_that_was_away_for_long_is_not_pruned_at_the_first_look(
     second = doubts(database, before=first)
     assert (set(second.dead), list(second.unsure)) == (set(ids), [])
 
-    assert database.transact(processes.heartbeat, ids[1])
+    assert database.transact(heartbeat.heartbeat, ids[1])
     third = doubts(database, before=first)
     assert "1 of 3 processes that looked dead have sent a heartbeat since" in (third.refusal or "")
     assert not third.dead
@@ -191,7 +192,7 @@ def test_a_process_of_this_host_that_runs_is_spared(database: Database, monkeypa
 
     def ran(pid: int, beat: datetime) -> bool:
         runs.append(pid)
-        return processes.ran_before(pid, beat) if pid != 1 else True  # in a container pid 1 may be young
+        return heartbeat.ran_before(pid, beat) if pid != 1 else True  # in a container pid 1 may be young
 
     with database.read() as connection:
         found = prune_guard.find_doubts(connection, 1000, hostname=host, runs=ran)
@@ -212,7 +213,7 @@ def test_a_process_that_beats_after_it_was_found_dead_is_not_pruned(database: Da
     pruned = pruning.prune(database, 1000, only=[first, second, third])
     assert next(pruned).process_id == first
     own = Database(database.url)
-    assert own.transact(processes.heartbeat, second)
+    assert own.transact(heartbeat.heartbeat, second)
     own.close()
     assert [process.process_id for process in pruned] == [third]
     assert [row["id"] for row in rows(database, tables.processes)] == [second]
@@ -225,7 +226,7 @@ def test_a_process_whose_beat_is_not_yet_committed_is_not_pruned(database: Datab
     pruned: list[pruning.Pruned] = []
     prune = threading.Thread(target=lambda: pruned.extend(pruning.prune(database, 1000)))
     with own.write() as connection:
-        assert processes.heartbeat(connection, process)
+        assert heartbeat.heartbeat(connection, process)
         prune.start()
         if kind != "sqlite":  # there it waits for the end of this transaction
             prune.join(PATIENCE)
@@ -241,7 +242,7 @@ def test_a_process_that_beats_while_it_is_pruned_is_told_so(database: Database) 
     silence(database, process, 2000)
     own = Database(database.url)
     beaten: list[bool] = []
-    beat = threading.Thread(target=lambda: beaten.append(own.transact(processes.heartbeat, process)))
+    beat = threading.Thread(target=lambda: beaten.append(own.transact(heartbeat.heartbeat, process)))
     pruned = list(pruning.prune(database, 1000, record=lambda *_: beat.start()))  # in the transaction that prunes
     beat.join(PATIENCE)
     own.close()
@@ -302,7 +303,7 @@ def test_one_beat_after_the_first_look_saves_the_fleet(database: Database, shell
         silence(database, process, 1000)
     trial = shell.run("prune", "--alive-threshold", "4", "--dry-run")
     with looking_again(shell, command, "--alive-threshold", "4") as started:
-        assert database.transact(processes.heartbeat, back)
+        assert database.transact(heartbeat.heartbeat, back)
         _, log = started.communicate(timeout=PATIENCE)
     assert started.returncode == 5, log
     assert "1 of 2 processes that looked dead have sent a heartbeat since" in log
@@ -453,7 +454,7 @@ def test_a_new_supervisor_looks_twice_before_it_prunes_several(runtime: Runtime)
     assert runtime.supervisor.stderr is not None
     log = (line for line in runtime.supervisor.stderr if "pruned" in line or "look dead" in line)
     assert "2 processes look dead; looking again in 1.5 s" in next(log)
-    assert database.transact(processes.heartbeat, back)
+    assert database.transact(heartbeat.heartbeat, back)
     silence(database, back, -1000)
     assert "nothing is pruned: 1 of 2 processes that looked dead have sent a heartbeat since" in next(log)
     runtime.wait_for(lost, State.FAILED)

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import delete, update
 
-from solidjq import Database, NewJob, processes, pruning
+from solidjq import Database, NewJob
 from solidjq.database.statements import ago
 from solidjq.database.tables import blocked, claimed, crashes, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import Death, parse_error
 from solidjq.queue.states import State
@@ -157,24 +158,24 @@ def test_a_heartbeat_moves_the_time_and_tells_whether_the_row_is_there(database:
     process = add_process(database)
     silence(database, process, 100)
     (before,) = rows(database, process_table)
-    assert database.transact(processes.heartbeat, process) is True
+    assert database.transact(heartbeat.heartbeat, process) is True
     (after,) = rows(database, process_table)
     assert (after["last_heartbeat_at"] - before["last_heartbeat_at"]).total_seconds() > 95
-    database.transact(processes.deregister, process)
-    assert database.transact(processes.heartbeat, process) is False
+    database.transact(heartbeat.deregister, process)
+    assert database.transact(heartbeat.heartbeat, process) is False
 
 
 def test_two_beats_within_one_tick_of_the_clock_are_both_alive(database: Database) -> None:
     """MySQL counts changed rows unless it is asked for matched ones."""
     process = add_process(database)
-    assert all(database.transact(processes.heartbeat, process) for _ in range(20))
+    assert all(database.transact(heartbeat.heartbeat, process) for _ in range(20))
 
 
 def test_deregistering_releases_what_is_held(database: Database) -> None:
     ids = add_jobs(database, *plain_jobs(2))
     process = add_process(database)
     claim_all(database, process)
-    assert database.transact(processes.deregister, process) == ids
+    assert database.transact(heartbeat.deregister, process) == ids
     assert set(state_of_each(database).values()) == {State.READY}
     assert rows(database, process_table) == []
 
@@ -182,7 +183,7 @@ def test_deregistering_releases_what_is_held(database: Database) -> None:
 def test_processes_are_listed_below_their_supervisor(database: Database) -> None:
     def register(name: str, supervisor: int | None = None) -> int:
         return database.transact(
-            processes.register, kind="K", name=name, pid=1, hostname="h", metadata={}, supervisor_id=supervisor
+            heartbeat.register, kind="K", name=name, pid=1, hostname="h", metadata={}, supervisor_id=supervisor
         )
 
     first, second = register("first"), register("second")
@@ -192,7 +193,7 @@ def test_processes_are_listed_below_their_supervisor(database: Database) -> None
     claim_all(database, second)
     silence(database, first, 1000)
     with database.read() as connection:
-        found = processes.list_processes(connection)
+        found = heartbeat.list_processes(connection)
     assert [process.name for process in found] == ["first", "child of first", "second", "child of second"]
     assert [process.claimed for process in found] == [0, 0, 3, 0]
     assert [process.is_alive(THRESHOLD) for process in found] == [False, True, True, True]

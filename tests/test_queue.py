@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, processes
+from solidjq import Database, NewJob
 from solidjq.database.statements import ago
 from solidjq.database.tables import blocked, claimed, jobs, ready, scheduled, semaphores
 from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
+from solidjq.processes import heartbeat
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
@@ -306,7 +307,7 @@ def test_pause_and_resume_tell_whether_they_changed_anything(database: Database)
 def test_a_pruned_process_claims_nothing(database: Database) -> None:
     (job_id,) = add_jobs(database, NewJob(class_name="A"))
     process = add_process(database)
-    database.transact(processes.deregister, process)
+    database.transact(heartbeat.deregister, process)
     with pytest.raises(ProcessGoneError):
         claim_all(database, process)
     assert state_of_each(database) == {job_id: State.READY}

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, update
 
-from solidjq import Database, plans, processes, pruning, undoing
+from solidjq import Database, plans, undoing
 from solidjq.database.tables import crashes, failures, jobs
 from solidjq.errors import ProcessGoneError, RefusedError
 from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json
@@ -211,7 +212,7 @@ def test_deregistering_against_a_prune(database: Database) -> None:
     silence(database, leaving, 1000)
     released, pruned = at_once(
         database,
-        lambda own: own.transact(processes.deregister, leaving),
+        lambda own: own.transact(heartbeat.deregister, leaving),
         lambda own: [job_id for process in pruning.prune(own, 300) for job_id in process.job_ids],
     )
     assert sorted(released + pruned) == ids

@@ -15,11 +15,12 @@ import pytest
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, pruning
+from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, processes, ready, scheduled, semaphores
 from solidjq.ledger.operations import Operation
-from solidjq.processes import list_processes
+from solidjq.processes import pruning
+from solidjq.processes.heartbeat import list_processes
 from solidjq.queue import claim, overview
 from solidjq.queue.failed import Death, Filter, list_failures
 from solidjq.queue.jobs import JobView, find_jobs

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import URL
 
-from solidjq import Database, plans, pruning
+from solidjq import Database, plans
 from solidjq.database import tables as database_tables
 from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseError, RefusedError
+from solidjq.processes import pruning
 from solidjq.retrying import Selection, plan
 from solidjq.verdicts import Terms
 from solidjq_cli import config, exits

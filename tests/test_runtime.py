@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select
 
-from solidjq import Database, NewJob, processes, pruning
+from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, crashes, failed, ready, scheduled
 from solidjq.database.tables import processes as process_table
 from solidjq.errors import ConflictError
-from solidjq.processes import Process
+from solidjq.processes import heartbeat as processes_heartbeat
+from solidjq.processes import pruning
+from solidjq.processes.heartbeat import Process
 from solidjq.queue.failed import Death, ErrorInfo, parse_error
 from solidjq.queue.states import State
 from solidjq.runtime.hands import Hands, not_begun
@@ -47,7 +49,7 @@ class Runtime:
 
     def processes(self, kind: str) -> list[Process]:
         with self.database.read() as connection:
-            return [process for process in processes.list_processes(connection) if process.kind == kind]
+            return [process for process in processes_heartbeat.list_processes(connection) if process.kind == kind]
 
     def worker(self) -> Process:
         """Wait for a registered worker."""

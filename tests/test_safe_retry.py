@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from solidjq import Database, NewJob, processes, pruning
+from solidjq import Database, NewJob
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
@@ -16,6 +16,7 @@ from solidjq.incidents import find_incidents
 from solidjq.ledger import crashes
 from solidjq.ledger.crashes import crashes_of
 from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
 from solidjq.queue.failed import Death, Filter, error_json
 from solidjq.queue.states import State
@@ -33,7 +34,7 @@ ALL = Selection(chosen=DIED)
 def die(database: Database, *, silent: float = 1000, hostname: str = "elsewhere", pid: int = 4242) -> list[int]:
     """Let a worker claim all that is ready and die; prune it. Return the jobs that it held."""
     worker = database.transact(
-        processes.register, kind="Worker", name=f"worker-{uuid.uuid4()}", pid=pid, hostname=hostname, metadata={}
+        heartbeat.register, kind="Worker", name=f"worker-{uuid.uuid4()}", pid=pid, hostname=hostname, metadata={}
     )
     claim_all(database, worker, 5000)
     silence(database, worker, silent)
@@ -88,7 +89,7 @@ def test_what_was_only_fetched_ahead_at_two_deaths_is_not_suspected(database: Da
         worker = add_process(database, f"worker-{silent}")
         claim_all(database, worker)
         sample = {"jobs": [{"id": began, "since": "2026-01-01T00:00:00Z"}]}
-        database.transact(processes.heartbeat, worker, {"prefetch": 10, "sample": sample})
+        database.transact(heartbeat.heartbeat, worker, {"prefetch": 10, "sample": sample})
         silence(database, worker, silent)
         list(pruning.prune(database, 300))
         verdicts = safe(database)
@@ -238,12 +239,12 @@ def test_a_job_whose_old_process_registered_again_stays(database: Database) -> N
     (job_id,) = add_jobs(database, *plain_jobs(1))
     die(database, hostname="elsewhere", pid=77)
     back = database.transact(
-        processes.register, kind="Worker", name="back-again", pid=77, hostname="elsewhere", metadata={}
+        heartbeat.register, kind="Worker", name="back-again", pid=77, hostname="elsewhere", metadata={}
     )
     done = retry_jobs(database, [job_id], safe=True)
     assert done.verdicts == {job_id: Verdict.ALIVE}
     assert "back-again" in str(done.reason(job_id))
-    database.transact(processes.deregister, back)
+    database.transact(heartbeat.deregister, back)
     assert safe(database) == {job_id: Verdict.RETRY}
 
 

@@ -3,11 +3,12 @@
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from solidjq import Database, doctor, pruning
+from solidjq import Database, doctor
 from solidjq.database.setup import initialize
 from solidjq.doctor import Terms
 from solidjq.errors import NotAQueueError
-from solidjq.processes import list_processes
+from solidjq.processes import pruning
+from solidjq.processes.heartbeat import list_processes
 from solidjq.queue import endings
 from solidjq.queue.failed import Filter, error_json, list_failures
 from solidjq.queue.overview import list_queues

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from solidjq.incidents import Incident
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
-    from solidjq.processes import Process
-    from solidjq.pruning import Pruned
+    from solidjq.processes.heartbeat import Process
+    from solidjq.processes.pruning import Pruned
     from solidjq.queue.failed import ErrorInfo, Failure
     from solidjq.queue.jobs import JobView
     from solidjq.queue.overview import Queue

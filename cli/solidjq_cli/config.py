@@ -224,7 +224,7 @@ def alive_threshold(given: float | None, database: str | None, *, acts: bool = F
     Queue's 300. Raises UsageError if only Ruby could tell the application's and the command ``acts`` on it; one that
     only shows says so.
     """
-    from solidjq.processes import ALIVE_THRESHOLD  # noqa: PLC0415
+    from solidjq.processes.heartbeat import ALIVE_THRESHOLD  # noqa: PLC0415
 
     connecting = _completed(database)
     told = connecting.alive_threshold if given is None else given

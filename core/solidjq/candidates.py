@@ -24,11 +24,11 @@ from sqlalchemy import (
     tuple_,
 )
 
-from solidjq import processes
 from solidjq.database import tables
 from solidjq.database.statements import among, array_literal, first, gathers, given, holds, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.ledger import crashes
+from solidjq.processes import heartbeat
 from solidjq.queue.failed import OF_PROCESSES
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
 from solidjq.suspects import NO_SUSPICION, Suspicion
@@ -218,7 +218,7 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate], wante
         [crashes.subject_of(each.job_id, each.active_job_id) for each in candidates if each.failure_id in wanted],
     )
     known = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
-    beating = processes.beats_of(connection, known)
+    beating = heartbeat.beats_of(connection, known)
     completed: list[Candidate] = []
     for each in candidates:
         before = counted.get(crashes.subject_of(each.job_id, each.active_job_id), []) if each.death else []
@@ -235,7 +235,7 @@ def _alive(crash: crashes.Crash, beating: Mapping[tuple[str, int], str]) -> str 
     if name := beating.get((crash.hostname, crash.pid)):
         return f"its old process, pid {crash.pid} at {crash.hostname}, sends heartbeats again, as {name}"
     beat = crash.last_heartbeat_at
-    if crash.hostname == socket.gethostname() and beat is not None and processes.ran_before(crash.pid, beat):
+    if crash.hostname == socket.gethostname() and beat is not None and heartbeat.ran_before(crash.pid, beat):
         return f"its old process, pid {crash.pid}, still runs on this host"
     return None
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from solidjq.deaths import DeathRecord, Source
 from solidjq.durations import spell_duration
+from solidjq.processes.samples import instant, number
 from solidjq.queue.failed import Death
-from solidjq.samples import instant, number
 
 FULL = 0.9  # of the limit: memory this near to it may have crossed it before the next sample
 PRESSED = 10.0  # percent of 10 seconds that every task stood still for want of memory

@@ -33,8 +33,8 @@ from solidjq.database import tables
 from solidjq.database.statements import ago, among, boundary, inserted_id, utcnow
 from solidjq.database.tables import deaths, failed, jobs, processes
 from solidjq.ledger import crashes, operations
+from solidjq.processes.samples import instant, number, sample_of
 from solidjq.queue.failed import Death, exit_error, is_death, missing_error, pruned_error
-from solidjq.samples import instant, number, sample_of
 
 TOGETHER = timedelta(seconds=60)  # failures with the same error this close are of one death: Rails fails them in turn
 

@@ -22,10 +22,10 @@ from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError
 from solidjq.ledger import operations
+from solidjq.processes.samples import number
 from solidjq.queue.failed import ErrorInfo, Failure, Filter, conditions, failures_of, parse_error
 from solidjq.queue.jobs import find_jobs
 from solidjq.rails.active_job import shown_arguments
-from solidjq.samples import number
 from solidjq.signatures import READ, Signature, outline, signature_of
 
 HEAD = 500  # characters of an error that are read of every failure; the rest of one failure of each kind

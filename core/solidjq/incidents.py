@@ -12,7 +12,7 @@ from solidjq import deaths
 from solidjq.causes import Company, Finding, find_cause
 from solidjq.database.tables import processes as process_table
 from solidjq.deaths import DeathRecord, Held
-from solidjq.processes import HEARTBEAT_INTERVAL
+from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.queue.failed import Death
 
 TOGETHER = timedelta(seconds=HEARTBEAT_INTERVAL)  # deaths this close may be one incident

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select
 from solidjq import incidents
 from solidjq.database.tables import claimed, jobs
 from solidjq.incidents import Incident
-from solidjq.processes import list_processes
-from solidjq.samples import number, sample_of
+from solidjq.processes.heartbeat import list_processes
+from solidjq.processes.samples import number, sample_of
 from solidjq.suspects import Case, Exposure, InFlight, Ranking, Standing, Suspicion, rank
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from solidjq import Database
-    from solidjq.processes import Process
+    from solidjq.processes.heartbeat import Process
 
 MODULE = "solidjq_cli.demo_jobs"
 JOBS = {"send_receipt": 4, "resize_image": 4, "build_report": 8}
@@ -220,7 +220,7 @@ class _Demo:
         raise _StuckError(f"waited {PATIENCE:g} seconds for {what}")
 
     def _processes(self) -> list[Process]:
-        from solidjq.processes import list_processes
+        from solidjq.processes.heartbeat import list_processes
 
         with self._database.read() as connection:
             return list_processes(connection)
@@ -306,8 +306,8 @@ def _queue(given: str | URL | None, table_prefix: str | None, folder: Path) -> I
 
 def _refuse_if_in_use(database: Database) -> None:
     from solidjq.errors import RefusedError
-    from solidjq.processes import list_processes
-    from solidjq.pruning import find_orphans
+    from solidjq.processes.heartbeat import list_processes
+    from solidjq.processes.pruning import find_orphans
 
     with database.read() as connection:
         if list_processes(connection) or find_orphans(connection):

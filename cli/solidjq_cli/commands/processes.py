@@ -33,9 +33,9 @@ def list_processes(
       jq processes list
       jq processes list -o json --alive-threshold 120
     """
-    from solidjq import processes
+    from solidjq.processes import heartbeat
 
     threshold = config.alive_threshold(alive_threshold, database)
     with config.opened(database).read() as connection:
-        found = processes.list_processes(connection)
+        found = heartbeat.list_processes(connection)
     records(found, columns.processes(threshold), output, empty="no processes are registered")

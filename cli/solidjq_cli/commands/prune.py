@@ -12,8 +12,8 @@ from solidjq_cli.render import Output, note, records
 if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
-    from solidjq.prune_guard import Doubts
-    from solidjq.pruning import Pruned
+    from solidjq.processes.prune_guard import Doubts
+    from solidjq.processes.pruning import Pruned
 
 
 def add_to(app: typer.Typer) -> None:
@@ -87,7 +87,7 @@ def find_doubts(database: Database, threshold: float, *, force: bool, before: Do
     """Ask who is dead, and what speaks against it; nothing does if it is forced."""
     import socket
 
-    from solidjq import prune_guard
+    from solidjq.processes import prune_guard
 
     with database.read() as connection:
         return prune_guard.find_doubts(
@@ -117,15 +117,15 @@ def settle_doubts(database: Database, threshold: float, *, force: bool, quiet: b
 
 
 def _pause(threshold: float) -> float:
-    from solidjq.prune_guard import PAUSE
+    from solidjq.processes.prune_guard import PAUSE
 
     return threshold * PAUSE
 
 
 def prune_all(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[Pruned]:
     """Prune whom nothing speaks for; fail the jobs that no process holds, and count every crash there is."""
-    from solidjq import pruning
     from solidjq.ledger import crashes
+    from solidjq.processes import pruning
 
     record = operation.record_if_kept
     pruned = list(pruning.prune(database, threshold, only=doubts.dead, record=record))
@@ -157,7 +157,7 @@ def _tell(found: list[Pruned], *, dry_run: bool) -> None:
 
 
 def _find(database: Database, threshold: float) -> list[Pruned]:
-    from solidjq import pruning
+    from solidjq.processes import pruning
 
     with database.read() as connection:
         return [*pruning.find_dead(connection, threshold), *_missing(pruning.find_orphans(connection))]
@@ -165,6 +165,6 @@ def _find(database: Database, threshold: float) -> list[Pruned]:
 
 def _missing(job_ids: list[int]) -> list[Pruned]:
     """Show orphaned claims in the same list, as those of a process of which nothing is known."""
-    from solidjq.pruning import Pruned
+    from solidjq.processes.pruning import Pruned
 
     return [Pruned(None, None, "(missing)", None, None, None, job_ids)] if job_ids else []

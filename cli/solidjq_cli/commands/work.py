@@ -104,7 +104,7 @@ def work(
 def _refuse_beside_rails(database: Database) -> None:
     """Keep a Python worker off the queues of a Rails application, whose every job it would fail as unknown."""
     from solidjq.errors import RefusedError
-    from solidjq.processes import list_processes
+    from solidjq.processes.heartbeat import list_processes
     from solidjq.runtime.heartbeats import is_ours
 
     with database.read() as connection:

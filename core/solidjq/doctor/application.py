@@ -8,7 +8,7 @@ from solidjq.database.statements import distinct_values
 from solidjq.database.tables import ready
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled, living
-from solidjq.processes import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
 from solidjq.rails.settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, Configured
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from solidjq.database.transactions import Database
 from solidjq.ledger.operations import Operation
-from solidjq.processes import ALIVE_THRESHOLD
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD
 from solidjq.queue.concurrency import Limits
 from solidjq.rails.settings import Configured
 

@@ -19,9 +19,9 @@ from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, schedu
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.durations import parse_duration
 from solidjq.incidents import find_incidents
-from solidjq.processes import Process, list_processes
+from solidjq.processes.heartbeat import Process, list_processes
+from solidjq.processes.samples import boot_id, instant, number, sample_of, told_by
 from solidjq.rails.settings import Configured
-from solidjq.samples import boot_id, instant, number, sample_of, told_by
 
 LATE = 60.0  # seconds that due work may wait for whoever takes it
 BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives

@@ -19,7 +19,6 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq import pruning
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import ago, among, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled, semaphores
@@ -27,11 +26,12 @@ from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.ledger import operations
 from solidjq.ledger.operations import Operation
-from solidjq.processes import list_processes
+from solidjq.processes import pruning
+from solidjq.processes.heartbeat import list_processes
+from solidjq.processes.samples import instant, number, sample_of, told_by
 from solidjq.queue import concurrency
 from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
-from solidjq.samples import instant, number, sample_of, told_by
 
 EXECUTIONS = {
     State.READY: ready,

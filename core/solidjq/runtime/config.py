@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from solidjq.database.tables import DEFAULT_PREFIX
-from solidjq.processes import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

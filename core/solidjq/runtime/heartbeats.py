@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from solidjq import processes
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError
-from solidjq.processes import Process
+from solidjq.processes import heartbeat
+from solidjq.processes.heartbeat import Process
+from solidjq.processes.samples import told_by, written
 from solidjq.runtime.samples import Sampler
-from solidjq.samples import told_by, written
 from solidjq.version import VERSION
 
 log = logging.getLogger("solidjq")
@@ -71,7 +71,7 @@ class Registration:
         self._leaving = False
         self.name = name
         self.id = database.transact(
-            processes.register,
+            heartbeat.register,
             kind=kind,
             name=name,
             pid=os.getpid(),
@@ -91,7 +91,7 @@ class Registration:
         deadline = time.monotonic() + within
         while True:
             try:
-                released = self._database.transact(processes.deregister, self.id)
+                released = self._database.transact(heartbeat.deregister, self.id)
             except DatabaseError as error:
                 if time.monotonic() > deadline:
                     log.error("%s: cannot deregister: %s", self.name, error)  # noqa: TRY400
@@ -131,7 +131,7 @@ class Registration:
                 return
             start = time.time()
             try:
-                alive = self._database.transact(processes.heartbeat, self.id, self._told())
+                alive = self._database.transact(heartbeat.heartbeat, self.id, self._told())
             except Exception as error:  # noqa: BLE001  (no memory, say: without this thread a living process looks dead)
                 log.warning("%s: heartbeat failed: %s", self.name, str(error) or type(error).__name__)
                 delay = min(self._interval, RETRY_INTERVAL)

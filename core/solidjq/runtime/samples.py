@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solidjq.samples import boot_id, clocks, written
+from solidjq.processes.samples import boot_id, clocks, written
 
 RELEASE = ("JQ_RELEASE", "KAMAL_VERSION", "HEROKU_SLUG_COMMIT", "GIT_SHA", "RELEASE")  # the first that is set
 MOST_BYTES = 4096

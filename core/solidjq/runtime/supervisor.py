@@ -15,11 +15,12 @@ from typing import IO
 
 from sqlalchemy import Connection
 
-from solidjq import processes, pruning
 from solidjq.database.setup import ENVIRONMENT
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
-from solidjq.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
+from solidjq.processes import heartbeat, pruning
+from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
+from solidjq.processes.samples import written
 from solidjq.runtime.backoff import backoff
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.config import ChildConfig, Config
@@ -27,7 +28,6 @@ from solidjq.runtime.hands import not_begun
 from solidjq.runtime.heartbeats import Registration, process_name
 from solidjq.runtime.samples import PEAK_UNIT, Sampler
 from solidjq.runtime.wakeup import Wakeup
-from solidjq.samples import written
 
 log = logging.getLogger("solidjq")
 
@@ -244,7 +244,7 @@ class Supervisor:
             if orphans := pruning.fail_orphans(self.database):
                 log.error("jobs claimed by no process, failed: %s", _shown(orphans))
             with self.database.read() as connection:
-                registered = processes.names_of_children(connection, self._registration.id)
+                registered = heartbeat.names_of_children(connection, self._registration.id)
         except DatabaseError as error:
             log.warning("maintenance failed: %s", error)
             return
@@ -335,12 +335,12 @@ class Supervisor:
 
 
 def _settle(connection: Connection, report: Report, supervisor_id: int) -> list[int]:
-    process_id = processes.find(connection, name=report.name, supervisor_id=supervisor_id)
+    process_id = heartbeat.find(connection, name=report.name, supervisor_id=supervisor_id)
     if process_id is None:  # it deregistered, or was pruned
         return []
     if report.release:
         pruning.record_exit(connection, process_id, returncode=report.returncode, witness=report.witness)
-        return processes.deregister(connection, process_id)
+        return heartbeat.deregister(connection, process_id)
     return pruning.fail_exited(
         connection,
         process_id,

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.statements import clock, up_since
 from solidjq.database.tables import processes
-from solidjq.processes import ran_before
+from solidjq.processes.heartbeat import ran_before
 
 FLEET = 2  # hosts at least
 MASS = 2  # processes at least; one alone may die at any time

@@ -16,10 +16,10 @@ from solidjq.database.statements import ago, among
 from solidjq.database.tables import claimed, processes
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, operations
+from solidjq.processes.samples import look_here, sample_of, told_by
 from solidjq.queue.concurrency import UNKNOWN, Limits
 from solidjq.queue.endings import fail, held_by, release
 from solidjq.queue.failed import exit_error, missing_error, pruned_error
-from solidjq.samples import look_here, sample_of, told_by
 
 Record = Callable[[Connection, int], None]  # is told in each transaction how many jobs it moved
 
