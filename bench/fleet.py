@@ -8,7 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from solidjq.suspects import Standing, rank
+from solidjq.incidents.suspects import Standing, rank
 
 
 def tests_fleet() -> ModuleType:

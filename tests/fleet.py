@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
 from random import Random
 
-from solidjq.suspects import Case, Exposure, InFlight
+from solidjq.incidents.suspects import Case, Exposure, InFlight
 
 PROCESSES = 200
 THREADS = (1, 3, 5)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from solidjq.causes import RULES, Cause, Company, Confidence, find_cause
-from solidjq.deaths import DeathRecord, Held, Source
+from solidjq.incidents.causes import RULES, Cause, Company, Confidence, find_cause
+from solidjq.incidents.death_records import DeathRecord, Held, Source
 from solidjq.queue.failed import Death
 
 BEAT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from solidjq import Database, NewJob
-from solidjq.causes import Cause, Confidence
 from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.urls import spelled
-from solidjq.incidents import Incident, find_incidents
+from solidjq.incidents.causes import Cause, Confidence
+from solidjq.incidents.incidents import Incident, find_incidents
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import sample_of

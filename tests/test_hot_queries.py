@@ -20,13 +20,13 @@ from solidjq.candidates import find_alike, find_candidates
 from solidjq.database import statements
 from solidjq.database.statements import gathers, utcnow
 from solidjq.database.tables import failed, jobs, ready, scheduled
+from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import concurrency, endings
 from solidjq.queue import jobs as queue_jobs
 from solidjq.queue.failed import Death, Filter, error_json, list_failures, page_of_ids, pruned_error
-from solidjq.suspects import NO_SUSPICION
 from support import add_jobs, add_process, plain_jobs, take_turn
 from test_pruning import silence
 

@@ -11,17 +11,17 @@ from sqlalchemy.engine import URL
 
 import rails
 from solidjq import Database, NewJob
-from solidjq.causes import Cause, Confidence, Finding
 from solidjq.database import tables
 from solidjq.database.statements import ago
-from solidjq.deaths import DeathRecord, Held, Source
-from solidjq.incidents import Incident, find_incident, find_incidents, group
+from solidjq.incidents.causes import Cause, Confidence, Finding
+from solidjq.incidents.charges import find_suspects
+from solidjq.incidents.death_records import DeathRecord, Held, Source
+from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group
+from solidjq.incidents.suspects import Standing
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import register
 from solidjq.queue.failed import Death
-from solidjq.suspecting import find_suspects
-from solidjq.suspects import Standing
 from solidjq.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import Shell, add_jobs, claim_all, plain_jobs, retry_jobs, rows

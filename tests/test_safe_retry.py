@@ -12,7 +12,8 @@ from solidjq import Database, NewJob
 from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
-from solidjq.incidents import find_incidents
+from solidjq.incidents.charges import find_suspects
+from solidjq.incidents.incidents import find_incidents
 from solidjq.ledger import crashes
 from solidjq.ledger.crashes import crashes_of
 from solidjq.ledger.operations import Operation
@@ -22,7 +23,6 @@ from solidjq.queue.failed import Death, Filter, error_json
 from solidjq.queue.states import State
 from solidjq.retrying import Selection, plan
 from solidjq.settings.policy import Policy, parse
-from solidjq.suspecting import find_suspects
 from solidjq.verdicts import Terms, Verdict
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence

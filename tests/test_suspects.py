@@ -6,9 +6,9 @@ from math import comb
 import pytest
 
 from fleet import simulate
-from solidjq import suspects
 from solidjq.chance import fisher
-from solidjq.suspects import Case, ClassScore, Exposure, InFlight, JobScore, Standing, rank
+from solidjq.incidents import suspects
+from solidjq.incidents.suspects import Case, ClassScore, Exposure, InFlight, JobScore, Standing, rank
 
 USUAL = Exposure(1000, {"Import": 10, "Mail": 12, "Sync": 300, "Listen": 1000})
 

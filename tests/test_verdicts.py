@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger.crashes import Crash
 from solidjq.queue.failed import Death, exit_error, missing_error, pruned_error
 from solidjq.settings.policy import Consent, Rule
-from solidjq.suspects import NO_SUSPICION
 from solidjq.verdicts import Candidate, Terms, Verdict, alike, decide
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

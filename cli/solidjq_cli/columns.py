@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from solidjq.bisecting import Standing
-    from solidjq.causes import Finding
-    from solidjq.deaths import DeathRecord
     from solidjq.doctor import Check, Result
     from solidjq.doctor import Finding as DoctorFinding
-    from solidjq.incidents import Incident
+    from solidjq.incidents.causes import Finding
+    from solidjq.incidents.death_records import DeathRecord
+    from solidjq.incidents.incidents import Incident
+    from solidjq.incidents.suspects import ClassScore, JobScore
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
     from solidjq.processes.heartbeat import Process
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from solidjq.queue.jobs import JobView
     from solidjq.queue.overview import Queue
     from solidjq.settings.profiles import Profile
-    from solidjq.suspects import ClassScore, JobScore
     from solidjq.undoing import Undone
     from solidjq.verdicts import Decision, Verdict
 

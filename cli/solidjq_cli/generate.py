@@ -11,8 +11,8 @@ from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from solidjq.causes import RULES, Cause
 from solidjq.doctor import CHECKS
+from solidjq.incidents.causes import RULES, Cause
 from solidjq.queue.states import MOVES, State
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.completion_scripts import PROGRAMS, Argument, Command, Option, first_paragraph, script, tree

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from solidjq import Database
-    from solidjq.incidents import Incident
+    from solidjq.incidents.incidents import Incident
     from solidjq.queue.failed import Filter
 
 PrunedOption = Annotated[bool, typer.Option("--pruned", help="Only jobs whose process lost its heartbeat.")]
@@ -37,7 +37,7 @@ UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help
 
 def find_incidents(database: Database, since: str, until: str | None) -> list[Incident]:
     """Find the incidents noticed between these times. Raises UsageError for a time that is none."""
-    from solidjq import incidents  # noqa: PLC0415
+    from solidjq.incidents import incidents  # noqa: PLC0415
 
     now = database.now()
     earliest = parse_time(since, now, "--since")

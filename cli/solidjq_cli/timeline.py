@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from solidjq.deaths import DeathRecord, Held
-    from solidjq.incidents import Incident
+    from solidjq.incidents.death_records import DeathRecord, Held
+    from solidjq.incidents.incidents import Incident
 
 NARROWEST = 20  # characters that time gets, whatever the names take
 LONGEST_NAME = 34

@@ -27,11 +27,11 @@ from sqlalchemy import (
 from solidjq.database import tables
 from solidjq.database.statements import among, array_literal, first, gathers, given, holds, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat
 from solidjq.queue.failed import OF_PROCESSES
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
-from solidjq.suspects import NO_SUSPICION, Suspicion
 from solidjq.verdicts import Candidate
 
 

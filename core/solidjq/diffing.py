@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from solidjq import incidents
 from solidjq.batching import in_batches
 from solidjq.chance import fisher, log_comb
 from solidjq.database.statements import AnyText, among, boundary, octets
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import NoSuchJobError
+from solidjq.incidents import incidents
 from solidjq.ledger import operations
 from solidjq.processes.samples import number
 from solidjq.queue.failed import ErrorInfo, Failure, Filter, conditions, failures_of, parse_error

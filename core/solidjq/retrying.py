@@ -18,14 +18,14 @@ from solidjq.database.statements import among, clock, execute_hot, given, utcnow
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
+from solidjq.incidents.charges import find_suspicion
+from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, operations
 from solidjq.queue.claim import schedule
 from solidjq.queue.endings import make_ready
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
 from solidjq.rails.active_job import reset_counters
 from solidjq.settings.policy import BUILT_IN, Policy
-from solidjq.suspecting import find_suspicion
-from solidjq.suspects import NO_SUSPICION, Suspicion
 from solidjq.verdicts import Candidate, Decision, Terms, Verdict, alike, decide, window_of
 
 PLAIN = Terms()

@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from solidjq.durations import spell_duration
+from solidjq.incidents.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
 from solidjq.ledger.crashes import Crash, within
 from solidjq.queue.failed import Death
 from solidjq.settings.policy import Consent, Rule
-from solidjq.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
 
 
 class Verdict(StrEnum):

@@ -65,7 +65,7 @@ def bisect(
     from solidjq import bisecting
     from solidjq.bisecting import Stage
     from solidjq.errors import NoSuchJobError, UsageError
-    from solidjq.incidents import find_incident
+    from solidjq.incidents.incidents import find_incident
 
     patience = duration_option(wait, "--wait") or 0
     policy = config.policy(import_modules)

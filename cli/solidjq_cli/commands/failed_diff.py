@@ -218,8 +218,9 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
 
 
 def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> None:
-    from solidjq import diffing, incidents
+    from solidjq import diffing
     from solidjq.errors import NoSuchJobError, UsageError
+    from solidjq.incidents import incidents
 
     if incidents.NAME.fullmatch(asked):
         raise UsageError(f"compare it with what? To look at one incident: jq incidents show {asked}")

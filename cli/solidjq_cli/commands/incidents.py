@@ -14,7 +14,7 @@ from solidjq_cli.render import Output, details, lines, note, records
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from solidjq.incidents import Incident
+    from solidjq.incidents.incidents import Incident
 
 DEFAULT_SINCE = "7d"
 MOST_LINES = 20  # lines of a crash's stack
@@ -68,7 +68,7 @@ def show_incidents(
       jq incidents show d17
       jq incidents show d17 -o ids | jq retry --safe -
     """
-    from solidjq.incidents import find_incident
+    from solidjq.incidents.incidents import find_incident
 
     opened = config.opened(database)
     with opened.read() as connection:

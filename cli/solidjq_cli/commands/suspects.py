@@ -44,8 +44,8 @@ def suspects(
       jq suspects --since 7d -o json
       jq suspects -o ids | jq retry --queue-as quarantine -
     """
-    from solidjq.suspecting import find_suspects
-    from solidjq.suspects import Standing
+    from solidjq.incidents.charges import find_suspects
+    from solidjq.incidents.suspects import Standing
 
     opened = config.opened(database)
     found = selection.find_incidents(opened, since, until)

@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from solidjq.causes import Cause
 from solidjq.database import statements
 from solidjq.database.statements import ago, distinct_values
 from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, scheduled
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.durations import parse_duration
-from solidjq.incidents import find_incidents
+from solidjq.incidents.causes import Cause
+from solidjq.incidents.incidents import find_incidents
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import boot_id, instant, number, sample_of, told_by
 from solidjq.rails.settings import Configured

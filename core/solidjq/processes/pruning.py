@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, or_, select
 
-from solidjq import deaths
 from solidjq.batching import BATCH
 from solidjq.database.statements import ago, among
 from solidjq.database.tables import claimed, processes
 from solidjq.database.transactions import Database
+from solidjq.incidents import death_records
 from solidjq.ledger import crashes, operations
 from solidjq.processes.samples import look_here, sample_of, told_by
 from solidjq.queue.concurrency import UNKNOWN, Limits
@@ -94,10 +94,10 @@ def _prune_one(
             **witness,
             "threshold": threshold,
             "here": look_here(process.hostname, process.pid, sample_of(process.metadata)),
-            "fleet": deaths.survivors(connection, process, threshold),
+            "fleet": death_records.survivors(connection, process, threshold),
             **({"ahead": True} if told_by(process.metadata).get("prefetch") else {}),
         }
-        _count(connection, pruned.job_ids, process, deaths.Source.PRUNE, evidence)
+        _count(connection, pruned.job_ids, process, death_records.Source.PRUNE, evidence)
     connection.execute(delete(processes).where(processes.c.id == row.id))
     if record is not None:
         record(connection, len(pruned.job_ids))
@@ -140,7 +140,7 @@ def record_exit(
     if operations.exists(connection):
         how = {"exit_status": returncode} if returncode >= 0 else {"signal": -returncode}
         process = _row_of(connection, process_id)
-        _count(connection, failed, process, deaths.Source.SUPERVISOR, witness or {}, **how)
+        _count(connection, failed, process, death_records.Source.SUPERVISOR, witness or {}, **how)
 
 
 def _row_of(connection: Connection, process_id: int) -> Row[Any]:
@@ -151,16 +151,16 @@ def _count(
     connection: Connection,
     job_ids: Sequence[int],
     process: Row[Any],
-    source: deaths.Source,
+    source: death_records.Source,
     evidence: Mapping[str, object],
     **how: int,
 ) -> None:
     """Write the death and count a crash of each job."""
     sample = sample_of(process.metadata)
-    origin = deaths.record(connection, process, source, evidence=evidence, sample=sample, **how)
+    origin = death_records.record(connection, process, source, evidence=evidence, sample=sample, **how)
     if job_ids:
         crashes.count_failed(connection, job_ids, origin)
-        deaths.note_runs(connection, origin, sample)
+        death_records.note_runs(connection, origin, sample)
 
 
 def find_orphans(connection: Connection) -> list[int]:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
-from solidjq import deaths
-from solidjq.causes import Company, Finding, find_cause
 from solidjq.database.tables import processes as process_table
-from solidjq.deaths import DeathRecord, Held
+from solidjq.incidents import death_records
+from solidjq.incidents.causes import Company, Finding, find_cause
+from solidjq.incidents.death_records import DeathRecord, Held
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.queue.failed import Death
 
@@ -83,12 +83,12 @@ def find_incidents(
     connection: Connection, *, since: datetime | None = None, until: datetime | None = None
 ) -> list[Incident]:
     """Return the incidents noticed from ``since`` on and before ``until``, the oldest first."""
-    return judge_all(connection, deaths.list_deaths(connection, since=since, until=until))
+    return judge_all(connection, death_records.list_deaths(connection, since=since, until=until))
 
 
 def judge_all(connection: Connection, found: Iterable[DeathRecord]) -> list[Incident]:
     """Group deaths into incidents and find their causes, in the light of the processes that live now."""
-    known = deaths.outages(connection)
+    known = death_records.outages(connection)
     columns = process_table.c
     lives = connection.execute(select(columns.created_at, columns.last_heartbeat_at)).all()
 
@@ -108,7 +108,7 @@ def judge_all(connection: Connection, found: Iterable[DeathRecord]) -> list[Inci
 
 def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str], Finding]]:
     """Return the deaths since then, each with how many jobs of which class were in flight, and its cause."""
-    held = deaths.list_by_class(connection, since)
+    held = death_records.list_by_class(connection, since)
     judged = judge_all(connection, [death for death, _ in held])
     findings = {death.name: finding for incident in judged for death, finding in incident.pairs}
     return [(death, classes, findings[death.name]) for death, classes in held]
@@ -116,7 +116,7 @@ def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathR
 
 def find_incident(connection: Connection, name: str) -> Incident | None:
     """Return the incident that the death of this name belongs to; None if there is no such death."""
-    at = deaths.noticed_at(connection, name)
+    at = death_records.noticed_at(connection, name)
     if at is None:
         return None
     found = find_incidents(connection, since=at - AROUND, until=at + AROUND)

@@ -11,8 +11,8 @@ from enum import StrEnum
 from signal import Signals
 from typing import NamedTuple
 
-from solidjq.deaths import DeathRecord, Source
 from solidjq.durations import spell_duration
+from solidjq.incidents.death_records import DeathRecord, Source
 from solidjq.processes.samples import instant, number
 from solidjq.queue.failed import Death
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from solidjq import incidents
 from solidjq.database.tables import claimed, jobs
-from solidjq.incidents import Incident
+from solidjq.incidents import incidents
+from solidjq.incidents.incidents import Incident
+from solidjq.incidents.suspects import Case, Exposure, InFlight, Ranking, Standing, Suspicion, rank
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import number, sample_of
-from solidjq.suspects import Case, Exposure, InFlight, Ranking, Standing, Suspicion, rank
 
 
 def find_suspects(connection: Connection, found: Iterable[Incident]) -> Ranking:
