@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from solidjq import Database, diffing
+from solidjq import Database
 from solidjq.database import tables
 from solidjq.database.tables import failed, jobs
-from solidjq.diffing import Change, Contrast, Group, Kind, by_chance, compare, contrast, more_often, most_telling
+from solidjq.diff import groups as diff_groups
+from solidjq.diff.groups import Change, Contrast, Group, Kind, by_chance, compare, contrast, more_often, most_telling
+from solidjq.diff.signatures import signature_of
 from solidjq.ledger.operations import Operation
 from solidjq.queue.failed import Filter, error_json, exit_error, missing_error
-from solidjq.signatures import signature_of
 from support import Shell, retry_jobs
 from test_output import terminal, unprintable
 
@@ -129,22 +130,22 @@ def test_what_looks_alike_at_first_is_read_to_its_end(database: Database) -> Non
     library = [f"/usr/lib/ruby/gems/3.3.0/gems/http-1/lib/{at}.rb:{at}:in `call'" for at in range(40)]
     errors = [error_json("E", "it took 17s", [*library, f"/app/lib/{name}.rb:1:in `m'"]) for name in ("a", "other")]
     add(database, *errors * 3)
-    groups = diffing.group_failures(database, Filter())
+    groups = diff_groups.group_failures(database, Filter())
     assert [(group.count, group.signature.frames) for group in groups] == [
         (3, ("app/lib/other.rb:m",)),
         (3, ("app/lib/a.rb:m",)),
     ]
     for group, error in zip(groups, reversed(errors), strict=True):
         assert group.signature == signature_of(error)
-    assert len(list(diffing.job_ids(database, Filter(), [groups[0].name]))) == 3
+    assert len(list(diff_groups.job_ids(database, Filter(), [groups[0].name]))) == 3
 
 
 def test_many_pages_are_one_list(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffing, "PAGE", 7)
+    monkeypatch.setattr(diff_groups, "PAGE", 7)
     ids = add(database, *(not_found(number) for number in range(20)), *(timeout() for _ in range(8)))
-    groups = diffing.group_failures(database, Filter())
+    groups = diff_groups.group_failures(database, Filter())
     assert [group.count for group in groups] == [20, 8]
-    assert list(diffing.job_ids(database, Filter(), [groups[0].name])) == ids[:20]
+    assert list(diff_groups.job_ids(database, Filter(), [groups[0].name])) == ids[:20]
 
 
 @ON_SQLITE
@@ -398,7 +399,7 @@ def test_what_sets_failed_jobs_apart(database: Database, shell: Shell) -> None:
         add(database, *[None] * 10, minutes=5, class_name="Mail", arguments=[1, {"to": "x"}], finished=True)
         add(database, *[None] * 10, minutes=5, class_name="Report", finished=True)
     ids = [row["example_job_id"] for row in read_json(shell)]
-    found = contrast(database, diffing.job_ids(database, Filter(), [signature_of(timeout()).name]))
+    found = contrast(database, diff_groups.job_ids(database, Filter(), [signature_of(timeout()).name]))
     assert [trait.trait for trait in found.traits][:2] == ["queue slow", "Mail with arguments[1].to null"]
     slow = found.traits[0]
     assert (slow.failed_with, slow.failed, slow.finished_with, slow.finished) == (10, 10, 0, 80)

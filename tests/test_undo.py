@@ -9,7 +9,7 @@ from solidjq import Database, NewJob, undoing
 from solidjq.database.setup import initialize
 from solidjq.database.statements import ago
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
-from solidjq.diffing import find_side
+from solidjq.diff.groups import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, endings

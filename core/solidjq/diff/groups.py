@@ -19,6 +19,7 @@ from solidjq.chance import fisher, log_comb
 from solidjq.database.statements import AnyText, among, boundary, octets
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.transactions import Database
+from solidjq.diff.signatures import READ, Signature, outline, signature_of
 from solidjq.errors import NoSuchJobError
 from solidjq.incidents import incidents
 from solidjq.ledger import operations
@@ -26,7 +27,6 @@ from solidjq.processes.samples import number
 from solidjq.queue.failed import ErrorInfo, Failure, Filter, conditions, failures_of, parse_error
 from solidjq.queue.jobs import find_jobs
 from solidjq.rails.active_job import shown_arguments
-from solidjq.signatures import READ, Signature, outline, signature_of
 
 HEAD = 500  # characters of an error that are read of every failure; the rest of one failure of each kind
 AROUND = timedelta(hours=1)  # a death may be noticed so long after its first job failed
