@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy import func
 
 import watch
-from solidjq import Database, NewJob, enqueue, open_database, retrying
+from solidjq import Database, NewJob, enqueue, open_database
 from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.setup import initialize
@@ -22,7 +22,8 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
 from solidjq.queue import failed as queue_failed
 from solidjq.queue.failed import Death, Filter, error_json
-from solidjq.verdicts import Terms
+from solidjq.recovery import retry as recovery_retry
+from solidjq.recovery.verdicts import Terms
 from stage import Stage
 
 DONE = (
@@ -130,19 +131,19 @@ def prune(url: str) -> float:
 
 def retry(url: str) -> float:
     """Retry all that failed, with the archive, in transactions of 1,000."""
-    return _retry(url, retrying.Selection(), retrying.PLAIN)
+    return _retry(url, recovery_retry.Selection(), recovery_retry.PLAIN)
 
 
 def retry_safely(url: str) -> float:
     """Retry all that died, asking every question."""
-    return _retry(url, retrying.Selection(chosen=Filter(deaths=frozenset(Death))), Terms(safe=True))
+    return _retry(url, recovery_retry.Selection(chosen=Filter(deaths=frozenset(Death))), Terms(safe=True))
 
 
-def _retry(url: str, selection: retrying.Selection, terms: Terms) -> float:
+def _retry(url: str, selection: recovery_retry.Selection, terms: Terms) -> float:
     with _ready(url) as database:
         start = time.perf_counter()
         moved = 0
-        for batch in retrying.retry(database, selection, Operation("retry"), terms, by_job=False):
+        for batch in recovery_retry.retry(database, selection, Operation("retry"), terms, by_job=False):
             moved += sum(decision.jobs for decision in batch if decision.verdict.moves)
         seconds = time.perf_counter() - start
         with database.read() as connection:

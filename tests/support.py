@@ -21,9 +21,9 @@ from solidjq.processes import heartbeat
 from solidjq.queue import claim, endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.states import State
-from solidjq.retrying import Selection, retry
+from solidjq.recovery.retry import Selection, retry
+from solidjq.recovery.verdicts import Decision, Terms, Verdict
 from solidjq.settings.policy import BUILT_IN, Policy
-from solidjq.verdicts import Decision, Terms, Verdict
 from zygote import AT_START, Zygote
 
 DATABASES = ("sqlite", "postgresql", "mariadb")

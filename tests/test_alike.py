@@ -10,9 +10,9 @@ from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
-from solidjq.retrying import Selection, plan
+from solidjq.recovery.retry import Selection, plan
+from solidjq.recovery.verdicts import Decision, Terms, Verdict
 from solidjq.settings.policy import Policy, parse
-from solidjq.verdicts import Decision, Terms, Verdict
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, states
 from test_safe_retry import die
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from solidjq import Database, bisecting
-from solidjq.bisecting import Fate, Round, Stage, Standing, bisect, most_deaths, stand
+from solidjq import Database
 from solidjq.database import tables
 from solidjq.errors import LedgerMissingError, RefusedError
 from solidjq.ledger.operations import Operation
@@ -19,8 +18,10 @@ from solidjq.processes.heartbeat import register
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
+from solidjq.recovery import bisect as recovery_bisect
+from solidjq.recovery.bisect import Fate, Round, Stage, Standing, bisect, most_deaths, stand
+from solidjq.recovery.undo import undo
 from solidjq.settings.policy import Consent, Policy
-from solidjq.undoing import undo
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 
 # -- pure -------------------------------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ def die_together(database: Database, count: int) -> list[int]:
 
 
 def operation(told: Any) -> Operation:
-    return Operation(bisecting.VERB, chosen=told, plan="d1")
+    return Operation(recovery_bisect.VERB, chosen=told, plan="d1")
 
 
 def run(database: Database, ids: list[int], worker: Any, **settings: Any) -> list[Standing]:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, doctor, undoing
+from solidjq import Database, NewJob, doctor
 from solidjq.database import grants
 from solidjq.database import tables as database_tables
 from solidjq.database.grants import Purpose
@@ -28,6 +28,7 @@ from solidjq.queue import claim
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import missing_error
 from solidjq.queue.states import State
+from solidjq.recovery import undo as recovery_undo
 from solidjq_cli.commands.grants import For
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each
 from test_bad_input import PASSWORD, assert_refused
@@ -256,11 +257,11 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
     ran = Operation("retry")
     retry_jobs(database, [failed, failed + 1, failed + 2], ran)
     assert ran.id is not None
-    assert list(undoing.undo(database, ran.id, Operation("undo")))
+    assert list(recovery_undo.undo(database, ran.id, Operation("undo")))
     gone = Operation("discard")
     retry_jobs(database, [failed], gone, discard=True)
     assert gone.id is not None
-    assert list(undoing.undo(database, gone.id, Operation("undo")))
+    assert list(recovery_undo.undo(database, gone.id, Operation("undo")))
     retry_jobs(database, [failed], interval=1.0)
     database.transact(claim.pause, "mailers")
     database.transact(claim.resume, "mailers")

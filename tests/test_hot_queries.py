@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
 from solidjq import Database
 from solidjq.batching import in_batches
-from solidjq.candidates import find_alike, find_candidates
 from solidjq.database import statements
 from solidjq.database.statements import gathers, utcnow
 from solidjq.database.tables import failed, jobs, ready, scheduled
@@ -27,6 +26,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import concurrency, endings
 from solidjq.queue import jobs as queue_jobs
 from solidjq.queue.failed import Death, Filter, error_json, list_failures, page_of_ids, pruned_error
+from solidjq.recovery.candidates import find_alike, find_candidates
 from support import add_jobs, add_process, plain_jobs, take_turn
 from test_pruning import silence
 

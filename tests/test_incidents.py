@@ -22,7 +22,7 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import register
 from solidjq.queue.failed import Death
-from solidjq.verdicts import Verdict
+from solidjq.recovery.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import Shell, add_jobs, claim_all, plain_jobs, retry_jobs, rows
 from test_output import terminal
@@ -150,8 +150,8 @@ def test_deaths_survive_all_that_is_done_with_their_jobs(database: Database) -> 
     retried, discarded = add_dead(database, "w1", 2, signal=11)
     before = all_incidents(database)
     retry_jobs(database, [retried])
-    from solidjq.retrying import Selection, retry
-    from solidjq.verdicts import Terms
+    from solidjq.recovery.retry import Selection, retry
+    from solidjq.recovery.verdicts import Terms
 
     list(retry(database, Selection(job_ids=[discarded]), Operation("discard"), Terms(discard=True)))
     assert rows(database, tables.failed) == []

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import delete, inspect, select, text, update
 from sqlalchemy.engine import URL
 
-from solidjq import Database, NewJob, undoing
+from solidjq import Database, NewJob
 from solidjq.database import setup
 from solidjq.database import tables as database_tables
 from solidjq.database.statements import ago
@@ -27,7 +27,8 @@ from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import Death, Filter, error_json
 from solidjq.queue.states import State
-from solidjq.retrying import Selection
+from solidjq.recovery import undo
+from solidjq.recovery.retry import Selection
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, until
 from test_pruning import silence
 
@@ -129,7 +130,7 @@ def discard_died(database: Database) -> None:
 
 
 def undo_all(database: Database) -> None:
-    list(undoing.undo(database, 1, Operation("undo")))
+    list(undo.undo(database, 1, Operation("undo")))
 
 
 def recover_again(database: Database) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection, delete, select, update
 
-from solidjq import Database, NewJob, enqueue, undoing
+from solidjq import Database, NewJob, enqueue
 from solidjq.database import tables
 from solidjq.database.statements import ago
 from solidjq.database.tables import failures, jobs, scheduled
@@ -20,7 +20,8 @@ from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import error_json
 from solidjq.queue.states import MOVES, State
-from solidjq.retrying import Selection
+from solidjq.recovery import undo
+from solidjq.recovery.retry import Selection
 from support import retry_jobs, rows, state_of_each
 from test_killed import clear
 
@@ -207,7 +208,7 @@ class Queue(RuleBasedStateMachine):
         done = [operation.id for operation in self.operations if operation.id]
 
         def move() -> list[int]:
-            batches = undoing.undo(self.database, done[index % len(done)], Operation("undo"))
+            batches = undo.undo(self.database, done[index % len(done)], Operation("undo"))
             return [each.job_id for batch in batches for each in batch if each.restored]
 
         self.step("undo", move)

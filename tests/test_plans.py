@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from solidjq import Database, plans
+from solidjq import Database
 from solidjq.database.tables import failures, operations
 from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
-from solidjq.retrying import plan as planned
-from solidjq.verdicts import Terms
+from solidjq.recovery import plans
+from solidjq.recovery.retry import plan as planned
+from solidjq.recovery.verdicts import Terms
 from support import add_jobs, plain_jobs, retry_jobs, rows, state_of_each
 from test_safe_retry import ALL, die
 

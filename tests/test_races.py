@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, update
 
-from solidjq import Database, plans, undoing
+from solidjq import Database
 from solidjq.database.tables import crashes, failures, jobs
 from solidjq.errors import ProcessGoneError, RefusedError
 from solidjq.ledger.operations import Operation
@@ -21,8 +21,10 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
-from solidjq.retrying import plan as planned
-from solidjq.verdicts import Terms
+from solidjq.recovery import plans
+from solidjq.recovery import undo as recovery_undo
+from solidjq.recovery.retry import plan as planned
+from solidjq.recovery.verdicts import Terms
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, take_turn
 from test_pruning import silence
 from test_safe_retry import ALL, die
@@ -277,7 +279,7 @@ def test_an_undo_against_the_workers(database: Database) -> None:
     worker = add_process(database, "awake")
 
     def undo(own: Database) -> list[int]:
-        batches = undoing.undo(own, operation.id or 0, Operation("undo"))
+        batches = recovery_undo.undo(own, operation.id or 0, Operation("undo"))
         return [each.job_id for batch in batches for each in batch if each.restored]
 
     def claim(own: Database) -> list[int]:

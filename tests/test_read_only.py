@@ -10,13 +10,14 @@ import pytest
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import URL
 
-from solidjq import Database, plans
+from solidjq import Database
 from solidjq.database import tables as database_tables
 from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseError, RefusedError
 from solidjq.processes import pruning
-from solidjq.retrying import Selection, plan
-from solidjq.verdicts import Terms
+from solidjq.recovery import plans
+from solidjq.recovery.retry import Selection, plan
+from solidjq.recovery.verdicts import Terms
 from solidjq_cli import config, exits
 from solidjq_cli.app import app
 from solidjq_cli.completion_scripts import Command, tree

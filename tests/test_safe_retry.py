@@ -21,9 +21,9 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
 from solidjq.queue.failed import Death, Filter, error_json
 from solidjq.queue.states import State
-from solidjq.retrying import Selection, plan
+from solidjq.recovery.retry import Selection, plan
+from solidjq.recovery.verdicts import Terms, Verdict
 from solidjq.settings.policy import Policy, parse
-from solidjq.verdicts import Terms, Verdict
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence
 
@@ -323,7 +323,7 @@ def test_jobs_that_fail_meanwhile_are_not_taken(database: Database) -> None:
     first = add_jobs(database, *plain_jobs(4))
     die(database)
     taken: list[int] = []
-    from solidjq.retrying import retry
+    from solidjq.recovery.retry import retry
 
     for batch in retry(database, Selection(chosen=DIED, batch=2), Operation("retry")):
         taken += [decision.job_id for decision in batch]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, delete, text, update
 
-from solidjq import Database, NewJob, undoing
+from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
 from solidjq.database.statements import ago
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
@@ -16,7 +16,8 @@ from solidjq.queue import claim, endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
-from solidjq.undoing import Undone
+from solidjq.recovery import undo as recovery_undo
+from solidjq.recovery.undo import Undone
 from support import Retried, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each
 from test_init import make_older
 from test_safe_retry import ALL, die
@@ -26,7 +27,7 @@ def undo(database: Database, operation: Operation) -> dict[int, str | None]:
     assert operation.id is not None
     return {
         each.job_id: each.reason
-        for batch in undoing.undo(database, operation.id, Operation("undo", reason="wrong"))
+        for batch in recovery_undo.undo(database, operation.id, Operation("undo", reason="wrong"))
         for each in batch
     }
 
@@ -118,7 +119,7 @@ def test_thousands_in_batches(database: Database) -> None:
     die(database)
     operation = Operation("retry")
     retry(database, operation)
-    undone = list(undoing.undo(database, operation.id or 0, Operation("undo")))
+    undone = list(recovery_undo.undo(database, operation.id or 0, Operation("undo")))
     assert [len(batch) for batch in undone] == [1000, 1000, 300]
     assert all(isinstance(each, Undone) and each.restored for batch in undone for each in batch)
     assert set(state_of_each(database).values()) == {State.FAILED}
@@ -133,7 +134,7 @@ def test_only_a_recorded_retry_or_discard_can_be_undone(database: Database) -> N
     with pytest.raises(UsageError, match="was a prune"):
         undo(database, pruned)
     with pytest.raises(NoSuchJobError, match="no operation 999"):
-        list(undoing.undo(database, 999, Operation("undo")))
+        list(recovery_undo.undo(database, 999, Operation("undo")))
 
 
 # -- columns that we do not know --------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger.crashes import Crash
 from solidjq.queue.failed import Death, exit_error, missing_error, pruned_error
+from solidjq.recovery.verdicts import Candidate, Terms, Verdict, alike, decide
 from solidjq.settings.policy import Consent, Rule
-from solidjq.verdicts import Candidate, Terms, Verdict, alike, decide
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SAFE = Terms(safe=True)

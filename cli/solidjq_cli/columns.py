@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from solidjq.bisecting import Standing
     from solidjq.doctor import Check, Result
     from solidjq.doctor import Finding as DoctorFinding
     from solidjq.incidents.causes import Finding
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     from solidjq.queue.failed import ErrorInfo, Failure
     from solidjq.queue.jobs import JobView
     from solidjq.queue.overview import Queue
+    from solidjq.recovery.bisect import Standing
+    from solidjq.recovery.undo import Undone
+    from solidjq.recovery.verdicts import Decision, Verdict
     from solidjq.settings.profiles import Profile
-    from solidjq.undoing import Undone
-    from solidjq.verdicts import Decision, Verdict
 
 T = TypeVar("T")
 

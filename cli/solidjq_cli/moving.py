@@ -17,7 +17,7 @@ from solidjq_cli.render import Output, note, records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from solidjq.verdicts import Decision, Verdict
+    from solidjq.recovery.verdicts import Decision, Verdict
 
 Groups = Counter[tuple["Verdict", str, str]]
 
@@ -58,7 +58,7 @@ class Tally:
 
     def words(self) -> str:
         """Say in one line what was done."""
-        from solidjq.verdicts import Verdict  # noqa: PLC0415
+        from solidjq.recovery.verdicts import Verdict  # noqa: PLC0415
 
         if discarded := self.with_verdict(Verdict.DISCARD):
             return f"discarded {discarded} jobs"
@@ -100,7 +100,7 @@ def lists_jobs(output: Output, *, by_job: bool) -> bool:
 
 def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
     """Print the counts by verdict, class and queue; what moves comes first."""
-    from solidjq.verdicts import Verdict  # noqa: PLC0415
+    from solidjq.recovery.verdicts import Verdict  # noqa: PLC0415
 
     order = list(Verdict)
     ordered = sorted(tally.groups.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1:]))

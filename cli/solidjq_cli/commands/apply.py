@@ -34,7 +34,7 @@ def apply(
       jq retry --safe --since 2h --plan-out plan.json
       jq apply plan.json --reason 'INC-7'
     """
-    from solidjq import plans
+    from solidjq.recovery import plans
 
     plan = plans.read(file)
     opened = config.opened(database)

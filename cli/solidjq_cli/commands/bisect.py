@@ -15,8 +15,8 @@ from solidjq_cli.times import duration_option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from solidjq.bisecting import Standing
     from solidjq.ledger.operations import Operation
+    from solidjq.recovery.bisect import Standing
 
 MOST_NAMED = 10  # suspects in a message
 
@@ -62,10 +62,10 @@ def bisect(
       jq bisect d17
       jq bisect d17 --max-deaths 2 --yes --reason 'INC-7'
     """
-    from solidjq import bisecting
-    from solidjq.bisecting import Stage
     from solidjq.errors import NoSuchJobError, UsageError
     from solidjq.incidents.incidents import find_incident
+    from solidjq.recovery import bisect as recovery_bisect
+    from solidjq.recovery.bisect import Stage
 
     patience = duration_option(wait, "--wait") or 0
     policy = config.policy(import_modules)
@@ -81,13 +81,13 @@ def bisect(
     if not yes:
         if not moving.on_a_terminal():
             raise UsageError("without a terminal to ask on, bisect needs --yes: it kills workers on purpose")
-        limit = max_deaths or bisecting.most_deaths(len(job_ids))
+        limit = max_deaths or recovery_bisect.most_deaths(len(job_ids))
         moving.confirm(f"run halves of {len(job_ids)} jobs in queue {quarantine}, at the cost of up to {limit} deaths?")
 
     def new_operation(told: Mapping[str, object]) -> Operation:
-        return config.operation(bisecting.VERB, reason, chosen=told, plan=found.name)
+        return config.operation(recovery_bisect.VERB, reason, chosen=told, plan=found.name)
 
-    run = bisecting.bisect(
+    run = recovery_bisect.bisect(
         opened,
         found.name,
         job_ids,
@@ -106,7 +106,7 @@ def bisect(
 
 
 def _tell(now: Standing, quarantine: str) -> None:
-    from solidjq.bisecting import Stage
+    from solidjq.recovery.bisect import Stage
 
     suspects = ", ".join(map(str, now.suspects[:MOST_NAMED])) + (" ..." if len(now.suspects) > MOST_NAMED else "")
     died = f"{len(now.died)} of {len(now.on_trial)} jobs died with their process" if now.died else "no process died"

@@ -14,7 +14,7 @@ from solidjq_cli.render import Output, details, note, records
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from solidjq.undoing import Undone
+    from solidjq.recovery.undo import Undone
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The record: who changed what, when and why.")
 
@@ -93,14 +93,14 @@ def undo(
       jq undo 7
       jq undo 7 --reason 'wrong queue' -o json
     """
-    from solidjq import undoing
+    from solidjq.recovery import undo as recovery_undo
 
     opened = config.opened(database)
     operation = config.operation("undo", reason, chosen={"operation": operation_id})
     reasons: Counter[str | None] = Counter()
 
     def counted() -> Iterator[Undone]:
-        for batch in undoing.undo(opened, operation_id, operation):
+        for batch in recovery_undo.undo(opened, operation_id, operation):
             for undone in batch:
                 reasons[undone.reason] += 1
                 yield undone

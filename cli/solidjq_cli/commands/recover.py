@@ -47,20 +47,20 @@ def recover(
       jq recover --dry-run
       * * * * *  jq recover --quiet      (a line for cron)
     """
-    from solidjq import retrying
     from solidjq.errors import RefusedError
     from solidjq.queue.failed import Death, Filter
-    from solidjq.verdicts import Terms, Verdict
+    from solidjq.recovery import retry
+    from solidjq.recovery.verdicts import Terms, Verdict
 
     policy = config.policy(import_modules)
     opened = config.opened(database)
     terms = Terms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = Filter(deaths=frozenset(Death))
-    selected = retrying.Selection(chosen=chosen, limit=limit)
+    selected = retry.Selection(chosen=chosen, limit=limit)
     by_job = moving.lists_jobs(output, by_job=False)
     tally = moving.Tally()
     if dry_run:
-        batches = retrying.plan(opened, selected, terms, policy=policy, by_job=by_job)
+        batches = retry.plan(opened, selected, terms, policy=policy, by_job=by_job)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         return
     threshold = config.alive_threshold(alive_threshold, database, acts=not dry_run)
@@ -73,7 +73,7 @@ def recover(
         note(f"pruned {processes} processes and failed {sum(len(each.job_ids) for each in pruned)} jobs")
     operation = config.operation("recover", reason, chosen={**chosen.given(), **terms.given()})
     with moving.interruptible(tally.words):
-        batches = retrying.retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
+        batches = retry.retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
         if quiet:
             tally.count(batches)
         else:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from solidjq.ledger.operations import Operation
     from solidjq.queue.failed import Filter
     from solidjq.queue.jobs import JobView
-    from solidjq.retrying import Selection
+    from solidjq.recovery.retry import Selection
+    from solidjq.recovery.verdicts import Decision, Terms
     from solidjq.settings.policy import Policy
-    from solidjq.verdicts import Decision, Terms
 
 MOST_CHARACTERS = 255  # of a queue's name
 QUARANTINE = "quarantine"
@@ -142,7 +142,7 @@ def retry(
       jq failed list --pruned -o ids | jq retry --safe -
     """
     from solidjq.errors import UsageError
-    from solidjq.verdicts import Terms
+    from solidjq.recovery.verdicts import Terms
 
     if force and (safe or not reason):
         raise UsageError("--force needs --reason, and goes without --safe")
@@ -214,8 +214,8 @@ def discard(
       jq discard --class OldReport --until 30d --dry-run
       jq discard --error 'undefined method' --queue imports --yes
     """
+    from solidjq.recovery.verdicts import Terms
     from solidjq.settings.policy import BUILT_IN
-    from solidjq.verdicts import Terms
 
     terms = Terms(discard=True, max_age=duration_option(max_age, "--max-age"))
     opened = config.opened(database)
@@ -265,7 +265,7 @@ class _Request:
         from solidjq.errors import UsageError
         from solidjq.queue.failed import Death, Filter
         from solidjq.queue.jobs import find_jobs
-        from solidjq.retrying import Selection
+        from solidjq.recovery.retry import Selection
 
         if ids:
             wanted = read_ids(ids)
@@ -291,8 +291,8 @@ class _Request:
         patience: float = 0,
     ) -> None:
         """Show, ask, do, and exit with the code for it."""
-        from solidjq import plans
         from solidjq.errors import UsageError
+        from solidjq.recovery import plans
 
         if plan_out is not None:
             planned = moving.with_progress(self._plan(by_job=True), self._total())
@@ -322,16 +322,16 @@ class _Request:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def _plan(self, *, by_job: bool) -> Iterator[list[Decision]]:
-        from solidjq import retrying
+        from solidjq.recovery import retry as recovery_retry
 
-        return retrying.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
+        return recovery_retry.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
 
     def _retry(
         self, selected: Selection, terms: Terms, operation: Operation, *, by_job: bool
     ) -> Iterator[list[Decision]]:
-        from solidjq import retrying
+        from solidjq.recovery import retry as recovery_retry
 
-        run = retrying.retry(
+        run = recovery_retry.retry(
             self.database,
             selected,
             operation,
@@ -377,7 +377,7 @@ class _Request:
         moving.confirm(f"{self.verb} {planned.moved} jobs{held}?")
 
     def _canary(self, operation: Operation, size: int, patience: float) -> None:
-        from solidjq import canary
+        from solidjq.recovery import canary as recovery_canary
 
         limit = self.selection.limit
         few = replace(self.selection, limit=size if limit is None else min(size, limit))
@@ -387,7 +387,7 @@ class _Request:
         if not moved:
             return
         note(f"canary: retried {len(moved)} jobs; waiting until they have ended")
-        outcome = canary.watch(self.database, moved, patience)
+        outcome = recovery_canary.watch(self.database, moved, patience)
         if not outcome.safe:
             why = (
                 f"{outcome.died} of {len(moved)} died again"

@@ -20,9 +20,9 @@ from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.queue.failed import is_death
-from solidjq.retrying import Selection, retry
+from solidjq.recovery.retry import Selection, retry
+from solidjq.recovery.verdicts import Terms
 from solidjq.settings.policy import BUILT_IN, Policy
-from solidjq.verdicts import Terms
 
 VERB = "bisect"
 POLL = 0.5  # seconds between two looks

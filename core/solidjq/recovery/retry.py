@@ -13,7 +13,6 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, delete, insert, select, update
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.candidates import find_alike, find_candidates
 from solidjq.database.statements import among, clock, execute_hot, given, utcnow, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.transactions import Database
@@ -25,8 +24,9 @@ from solidjq.queue.claim import schedule
 from solidjq.queue.endings import make_ready
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
 from solidjq.rails.active_job import reset_counters
+from solidjq.recovery.candidates import find_alike, find_candidates
+from solidjq.recovery.verdicts import Candidate, Decision, Terms, Verdict, alike, decide, window_of
 from solidjq.settings.policy import BUILT_IN, Policy
-from solidjq.verdicts import Candidate, Decision, Terms, Verdict, alike, decide, window_of
 
 PLAIN = Terms()
 EVERYTHING = Filter()

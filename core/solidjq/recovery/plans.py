@@ -14,17 +14,17 @@ from typing import Any
 
 from sqlalchemy import select
 
-from solidjq import retrying
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import failures, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
 from solidjq.ledger import operations as ledger_operations
-from solidjq.retrying import Expected
+from solidjq.recovery import retry
+from solidjq.recovery.retry import Expected
+from solidjq.recovery.verdicts import Decision, Terms
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import one_line
-from solidjq.verdicts import Decision, Terms
 
 FORMAT = 1
 
@@ -115,8 +115,8 @@ def apply(
     """
     with database.read() as connection:
         ledger_operations.require(connection)
-    retrying.check(database, _left(database, plan), plan.terms, policy=policy)
-    yield from retrying.retry_exactly(database, _left(database, plan), operation, plan.terms, policy=policy)
+    retry.check(database, _left(database, plan), plan.terms, policy=policy)
+    yield from retry.retry_exactly(database, _left(database, plan), operation, plan.terms, policy=policy)
 
 
 def _left(database: Database, plan: Plan) -> Iterator[Expected]:

@@ -32,7 +32,7 @@ from solidjq.ledger import crashes
 from solidjq.processes import heartbeat
 from solidjq.queue.failed import OF_PROCESSES
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
-from solidjq.verdicts import Candidate
+from solidjq.recovery.verdicts import Candidate
 
 
 def find_candidates(
