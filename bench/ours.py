@@ -16,7 +16,7 @@ from solidjq import Database, NewJob, enqueue, open_database
 from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.setup import initialize
-from solidjq.database.statements import ago
+from solidjq.database.times import ago
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings

@@ -5,8 +5,8 @@ from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob
 from solidjq.database import statements
-from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import crashes, failed, failures, jobs
+from solidjq.database.times import ago, utcnow
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json
 from solidjq.queue.states import State

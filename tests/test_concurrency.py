@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import delete, event
 
 from solidjq import Database, NewJob
-from solidjq.database.statements import clock
 from solidjq.database.tables import claimed, jobs, semaphores
+from solidjq.database.times import clock
 from solidjq.queue import claim, endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State

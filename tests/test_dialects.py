@@ -46,7 +46,7 @@ def test_rows_that_are_named_are_found_by_an_index(database: Database, statement
 def test_what_the_pool_says_of_a_broken_connection_stays_out_of_sight(capfd: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C while a connection is given back: SQLAlchemy logs a stack, and closes the connection."""
     program = (
-        "import logging, solidjq.database.statements;"
+        "import logging, solidjq.database.engines;"
         "logging.getLogger('sqlalchemy.pool.impl.QueuePool').error('Exception during reset', exc_info=True)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -14,8 +14,8 @@ from sqlalchemy.engine import URL
 import rails
 from solidjq import Database, NewJob, doctor
 from solidjq.database import indexes, tables
-from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled, semaphores
+from solidjq.database.times import ago, utcnow
 from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger.operations import Operation

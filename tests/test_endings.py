@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import insert, update
 
 from solidjq import Database
-from solidjq.database.statements import utcnow
 from solidjq.database.tables import claimed, failed, jobs, ready
+from solidjq.database.times import utcnow
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json, parse_error
 from solidjq.queue.states import State

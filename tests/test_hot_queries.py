@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 from solidjq import Database
 from solidjq.batching import in_batches
 from solidjq.database import statements
-from solidjq.database.statements import gathers, utcnow
+from solidjq.database.statements import gathers
 from solidjq.database.tables import failed, jobs, ready, scheduled
+from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat, pruning

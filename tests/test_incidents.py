@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 import rails
 from solidjq import Database, NewJob
 from solidjq.database import tables
-from solidjq.database.statements import ago
+from solidjq.database.times import ago
 from solidjq.incidents.causes import Cause, Confidence, Finding
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.death_records import DeathRecord, Held, Source

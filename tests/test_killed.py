@@ -17,8 +17,8 @@ from sqlalchemy.engine import URL
 from solidjq import Database, NewJob
 from solidjq.database import setup
 from solidjq.database import tables as database_tables
-from solidjq.database.statements import ago
 from solidjq.database.tables import failed, failures, jobs, operations, scheduled, semaphores
+from solidjq.database.times import ago
 from solidjq.database.urls import spelled
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning

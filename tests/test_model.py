@@ -11,8 +11,8 @@ from sqlalchemy import Connection, delete, select, update
 
 from solidjq import Database, NewJob, enqueue
 from solidjq.database import tables
-from solidjq.database.statements import ago
 from solidjq.database.tables import failures, jobs, scheduled
+from solidjq.database.times import ago
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim

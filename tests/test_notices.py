@@ -10,9 +10,9 @@ from sqlalchemy import insert, text
 
 from solidjq import Database, NewJob
 from solidjq.database import notices
-from solidjq.database.statements import utcnow
 from solidjq.database.tables import processes as process_table
 from solidjq.database.tables import ready
+from solidjq.database.times import utcnow
 from solidjq.database.urls import spelled
 from solidjq.errors import DatabaseError, UsageError
 from solidjq.queue.claim import ALL_QUEUES, claim

@@ -62,8 +62,8 @@ def test_it_refuses_a_job_that_its_terms_would_hold_back_by_now(database: Databa
     plan = make(database, tmp_path / "plan", safe=True, max_age=60.0)
     from sqlalchemy import update
 
-    from solidjq.database.statements import ago
     from solidjq.database.tables import failed
+    from solidjq.database.times import ago
 
     with database.write() as connection:
         connection.execute(update(failed).values(created_at=ago(3600)))

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from sqlalchemy.engine import URL
 
 from solidjq import Database
-from solidjq.database import statements, tables
+from solidjq.database import tables, times
 from solidjq.database.urls import spelled
 from solidjq.processes import heartbeat, prune_guard, pruning
 from solidjq.processes.heartbeat import list_processes
@@ -122,7 +122,7 @@ def test_a_process_without_a_heartbeat_is_no_reason(database: Database) -> None:
 
 def test_a_server_tells_since_when_it_is_up(database: Database, kind: str) -> None:
     with database.read() as connection:
-        up, now = statements.up_since(connection), statements.clock(connection)
+        up, now = times.up_since(connection), times.clock(connection)
     if kind == "sqlite":
         assert up is None
     else:
@@ -279,8 +279,8 @@ def test_jq_prune_spares_a_process_that_runs_and_prunes_the_others(database: Dat
 
 def up_for(database: Database, seconds: float) -> bool:
     with database.read() as connection:
-        up = statements.up_since(connection)
-        return up is None or statements.clock(connection) - up > timedelta(seconds=seconds)
+        up = times.up_since(connection)
+        return up is None or times.clock(connection) - up > timedelta(seconds=seconds)
 
 
 @contextmanager

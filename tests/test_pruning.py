@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob
-from solidjq.database.statements import ago
 from solidjq.database.tables import blocked, claimed, crashes, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
+from solidjq.database.times import ago
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import Death, parse_error

@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import URL
 
 from solidjq import Database, NewJob
-from solidjq.database.statements import ago
 from solidjq.database.tables import blocked, claimed, jobs, ready, scheduled, semaphores
+from solidjq.database.times import ago
 from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
 from solidjq.processes import heartbeat
 from solidjq.queue import claim as queue_claim

@@ -120,8 +120,8 @@ def test_a_prune_against_a_turn_of_the_worker_it_prunes(database: Database, queu
 
 
 def test_each_due_job_is_dispatched_once(database: Database) -> None:
-    from solidjq.database.statements import ago
     from solidjq.database.tables import scheduled
+    from solidjq.database.times import ago
 
     ids = add_jobs(database, *plain_jobs(JOBS, delay=3600))
     with database.write() as connection:

@@ -38,7 +38,7 @@ class Left:
     # process, kind, supervisor, pid, claimed jobs, name, last heartbeat, created at
     processes: str = ""
     # queue, paused, ready, claimed, scheduled, blocked, oldest ready
-    overview: str = ""
+    queues: str = ""
     states: dict[str, list[int]] = field(default_factory=dict)
 
 

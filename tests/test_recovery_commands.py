@@ -10,8 +10,8 @@ from sqlalchemy import update
 
 from solidjq import Database, NewJob
 from solidjq.database import tables
-from solidjq.database.statements import ago
 from solidjq.database.tables import claimed, failures, jobs, operations, processes, scheduled
+from solidjq.database.times import ago
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.failed import error_json

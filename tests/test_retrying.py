@@ -7,8 +7,8 @@ from sqlalchemy import insert, update
 
 from solidjq import Database, NewJob
 from solidjq.database import tables
-from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
+from solidjq.database.times import ago, utcnow
 from solidjq.errors import LedgerMissingError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import endings

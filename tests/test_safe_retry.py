@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import delete, func, insert, select, update
 
 from solidjq import Database, NewJob
-from solidjq.database.statements import ago, utcnow
 from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
+from solidjq.database.times import ago, utcnow
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.incidents import find_incidents
 from solidjq.ledger import crashes

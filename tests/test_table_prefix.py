@@ -11,7 +11,8 @@ from sqlalchemy.engine import URL
 
 from solidjq import Database
 from solidjq.database import tables
-from solidjq.database.setup import initialize, open_database
+from solidjq.database.opening import open_database
+from solidjq.database.setup import initialize
 from solidjq.database.tables import DEFAULT_PREFIX, LONGEST_NAME, MOST_PREFIX, use_prefix
 from solidjq.database.urls import spelled
 from solidjq.errors import UsageError

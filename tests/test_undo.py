@@ -7,8 +7,8 @@ from sqlalchemy import create_engine, delete, text, update
 
 from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
-from solidjq.database.statements import ago
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
+from solidjq.database.times import ago
 from solidjq.diff.groups import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
 from solidjq.ledger.operations import Operation

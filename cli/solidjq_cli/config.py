@@ -196,7 +196,7 @@ def opened(given: str | None, *, create: bool = True) -> Database:
 
     The embedded one is made if it is not there, unless ``create`` is False.
     """
-    from solidjq.database.setup import open_database  # noqa: PLC0415
+    from solidjq.database.opening import open_database  # noqa: PLC0415
 
     global _effective  # noqa: PLW0603  (one command line a process)
     _effective = connecting = _completed(given)

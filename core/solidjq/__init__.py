@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from solidjq.version import VERSION as __version__  # noqa: N811  (the name that Python programs look for)
 
 if TYPE_CHECKING:
-    from solidjq.database.setup import open_database
+    from solidjq.database.opening import open_database
     from solidjq.database.transactions import Database
     from solidjq.queue.claim import NewJob, enqueue
     from solidjq.rails.ruby_values import GlobalID, Symbol

@@ -286,7 +286,8 @@ def _tell(text: str) -> None:
 def _queue(given: str | URL | None, table_prefix: str | None, folder: Path) -> Iterator[Database]:
     """Give a queue for the demo; take everything that the demo put into it away afterwards."""
     from solidjq.database import tables
-    from solidjq.database.setup import initialize, open_database
+    from solidjq.database.opening import open_database
+    from solidjq.database.setup import initialize
 
     database = open_database(f"sqlite:{folder}/queue.sqlite3" if given is None else given, table_prefix=table_prefix)
     created = set(initialize(database).created)

@@ -1,56 +1,18 @@
 """Make what is missing: Solid Queue's tables where there are none, and our own ``jq_`` tables, with migrations."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, MetaData, Table, func, inspect, select
-from sqlalchemy.engine import URL
+from sqlalchemy import Column, Connection, MetaData, Table, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 
-from solidjq.database import grants, statements, tables, urls
+from solidjq.database import engines, grants, tables, times
+from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.transactions import Database
-from solidjq.errors import AccessDeniedError, DatabaseError, UsageError
+from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, UsageError
 from solidjq.text import mask_secrets, one_line
-
-ENVIRONMENT = "JQ_DATABASE_URL"
-PREFIX_ENVIRONMENT = "JQ_TABLE_PREFIX"
-
-
-def open_database(
-    url: str | URL | None = None,
-    *,
-    name: str = "jq",
-    create: bool = True,
-    namespace: str | None = None,
-    table_prefix: str | None = None,
-    read_only: bool = False,
-) -> Database:
-    """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
-
-    The embedded queue is made if it is not there, unless ``create`` is False. ``namespace`` is the PostgreSQL schema
-    with the tables, ``table_prefix`` what the names of Solid Queue's begin with, for the whole process; else
-    JQ_TABLE_PREFIX says it. Raises UsageError for a malformed URL or prefix.
-    """
-    tables.use_prefix(
-        os.environ.get(PREFIX_ENVIRONMENT, tables.DEFAULT_PREFIX) if table_prefix is None else table_prefix
-    )
-    # An empty one is an error: a variable that was not filled must not lead to another queue.
-    given = url if url is not None else os.environ.get(ENVIRONMENT)
-    if given is None:
-        path = urls.default_path()
-        found = URL.create("sqlite", database=str(path))
-        missing = create and not read_only and not path.exists()
-    else:
-        found = urls.parse_url(given) if isinstance(given, str) else given
-        missing = False
-    if namespace is not None:
-        found = urls.with_schema(found, namespace)
-    database = Database(found, name=name, read_only=read_only)
-    if missing:
-        initialize(database)
-    return database
 
 
 class Migration(NamedTuple):
@@ -111,7 +73,7 @@ def initialize(database: Database) -> Initialized:
     database.require_writable()
     try:
         if database.url.get_backend_name() == "sqlite":
-            statements.create_sqlite_file(database.url)
+            engines.create_sqlite_file(database.url)
         return database.transact(_initialize)
     except DatabaseError as error:
         if refusal := _refusal(database, error):
@@ -148,7 +110,7 @@ def _current_user(database: Database) -> str:
 
 
 def _initialize(connection: Connection) -> Initialized:
-    with statements.schema_lock(connection):
+    with schema_lock(connection):
         return _bring_up_to_date(connection)
 
 
@@ -165,7 +127,7 @@ def _bring_up_to_date(connection: Connection) -> Initialized:
             migration.apply(connection)
         connection.execute(
             tables.schema_migrations.insert().values(
-                version=migration.version, name=migration.name, applied_at=statements.utcnow()
+                version=migration.version, name=migration.name, applied_at=times.utcnow()
             )
         )
     if not fresh:
@@ -189,3 +151,24 @@ def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 if index.name not in names:
                     index.create(connection)
+
+
+@contextmanager
+def schema_lock(connection: Connection) -> Iterator[None]:
+    """Let one ``jq init`` at a time through."""
+    match connection.dialect.name:
+        case "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('solidjq.init'))"))
+            yield
+        case "mysql":  # where CREATE TABLE ends the transaction, and a lock of the transaction with it
+            name = "CONCAT('solidjq.init.', DATABASE())"
+            if not connection.scalar(text(f"SELECT GET_LOCK({name}, {SCHEMA_LOCK_TIMEOUT})")):
+                raise ConflictError("another jq init is at work on this database; try again when it is done")
+            connection.execute(text("SET SESSION default_storage_engine = InnoDB"))  # no other one has transactions
+            try:
+                yield
+                connection.execute(text("COMMIT"))  # the next one, once it has the lock, must see what this one wrote
+            finally:
+                connection.execute(text(f"DO RELEASE_LOCK({name})"))
+        case _:  # BEGIN IMMEDIATE has done it
+            yield

@@ -5,6 +5,7 @@ creates it on each database, so that either side can use a queue that the other 
 """
 
 import re
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -19,12 +21,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
     text,
     true,
 )
 from sqlalchemy.sql.elements import quoted_name
 
-from solidjq.database.statements import AnyText, UtcDateTime, never_reuse_ids
+from solidjq.database.times import AnyText, UtcDateTime
 from solidjq.errors import UsageError
 
 DEFAULT_PREFIX = "solid_queue_"
@@ -33,6 +36,22 @@ LONGEST_NAME = 63  # characters of an index's, on PostgreSQL; MySQL takes one mo
 
 solid_queue = MetaData()
 jq = MetaData()
+
+
+def never_reuse_ids(metadata: MetaData) -> None:
+    """Make tables on SQLite with AUTOINCREMENT, as Rails does: no id is given out twice.
+
+    Said of a table beforehand it would load SQLAlchemy's part for SQLite, whatever database is in use.
+    """
+
+    @event.listens_for(metadata, "before_create")
+    def _say_so(_metadata: MetaData, connection: Connection, *, tables: Collection[Table], **_: Any) -> None:
+        if connection.dialect.name == "sqlite":
+            for table in tables:
+                if table.autoincrement_column is not None:
+                    table.kwargs["sqlite_autoincrement"] = True
+
+
 for each in (solid_queue, jq):
     never_reuse_ids(each)
 

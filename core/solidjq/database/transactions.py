@@ -12,8 +12,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import statements, tables, urls
-from solidjq.database.statements import Fault, clock, execute_hot
+from solidjq.database import engines, faults, statements, tables, urls
+from solidjq.database.faults import Fault
+from solidjq.database.hot import execute_hot
+from solidjq.database.times import clock
 from solidjq.errors import (
     AccessDeniedError,
     ConflictError,
@@ -46,7 +48,7 @@ class Database:
         self._prefix = tables.prefix()
         self.read_only = read_only
         try:
-            engine = statements.create(url, name=name, read_only=read_only)
+            engine = engines.create(url, name=name, read_only=read_only)
         except (ImportError, NoSuchModuleError) as error:
             raise MissingDriverError(
                 f"the driver for {url.get_backend_name()} is not usable: {one_line(str(error))}; "
@@ -55,7 +57,7 @@ class Database:
         except (ValueError, TypeError, ArgumentError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         self._reader = engine
-        self._writer = engine.execution_options(**{statements.WRITES: True})
+        self._writer = engine.execution_options(**{engines.WRITES: True})
 
     def __str__(self) -> str:
         return urls.shown(self.url)
@@ -134,7 +136,7 @@ class Database:
         self.require_writable()
         self._require_own_prefix()
         with self._errors(), self._reader.connect() as connection:
-            yield statements.without_transaction(connection)
+            yield engines.without_transaction(connection)
 
     def now(self) -> datetime:
         """Read the database's clock."""
@@ -155,7 +157,7 @@ class Database:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
 
     def _translated(self, error: DBAPIError) -> DatabaseError:
-        kind, message = _TRANSLATIONS[statements.fault_of(error)]
+        kind, message = _TRANSLATIONS[faults.fault_of(error)]
         words = mask_secrets(one_line(str(error.orig)))
         what = "" if self._prefix == tables.DEFAULT_PREFIX else f" with tables {self._prefix}*"
         return kind(

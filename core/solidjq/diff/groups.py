@@ -16,8 +16,9 @@ from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
 from solidjq.chance import fisher, log_comb
-from solidjq.database.statements import AnyText, among, boundary, octets
+from solidjq.database.statements import among, octets
 from solidjq.database.tables import failed, failures, jobs
+from solidjq.database.times import AnyText, boundary
 from solidjq.database.transactions import Database
 from solidjq.diff.signatures import READ, Signature, outline, signature_of
 from solidjq.errors import NoSuchJobError

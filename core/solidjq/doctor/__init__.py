@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from sqlalchemy import inspect
 
-from solidjq.database.statements import time_limit
+from solidjq.database.engines import time_limit
 from solidjq.database.tables import jobs as job_table
 from solidjq.database.transactions import Database
 from solidjq.doctor import application, fleet, jobs, storage

@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from solidjq.database import statements
-from solidjq.database.statements import ago, distinct_values
+from solidjq.database import times
+from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, scheduled
+from solidjq.database.times import ago
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.durations import parse_duration
 from solidjq.incidents.causes import Cause
@@ -143,7 +144,7 @@ def _find_unscheduled(connection: Connection, terms: Terms) -> Iterator[Finding]
 
 def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
     """Rails writes heartbeats by its own clock; jq work by the database's, and its own clock into the sample."""
-    now = statements.clock(connection)
+    now = times.clock(connection)
     for process in list_processes(connection):
         beat, own = process.last_heartbeat_at, instant(sample_of(process.metadata).get("at"))
         if beat is None:
@@ -186,7 +187,7 @@ def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
 
 
 def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    since = statements.clock(connection) - SHUTDOWNS
+    since = times.clock(connection) - SHUTDOWNS
     killed = [
         death
         for incident in find_incidents(connection, since=since)

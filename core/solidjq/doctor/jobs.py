@@ -20,8 +20,9 @@ from sqlalchemy import (
 )
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import ago, among, utcnow
+from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled, semaphores
+from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.ledger import operations

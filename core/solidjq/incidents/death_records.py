@@ -30,8 +30,9 @@ from sqlalchemy import (
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
-from solidjq.database.statements import ago, among, boundary, inserted_id, utcnow
+from solidjq.database.statements import among, inserted_id
 from solidjq.database.tables import deaths, failed, jobs, processes
+from solidjq.database.times import ago, boundary, utcnow
 from solidjq.ledger import crashes, operations
 from solidjq.processes.samples import instant, number, sample_of
 from solidjq.queue.failed import Death, exit_error, is_death, missing_error, pruned_error

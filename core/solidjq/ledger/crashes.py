@@ -16,8 +16,9 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, select
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import among, insert_new, utcnow
+from solidjq.database.statements import among, insert_new
 from solidjq.database.tables import crashes, failed, jobs
+from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
 from solidjq.ledger import operations
 from solidjq.queue.failed import Death, is_death, parse_error

@@ -24,8 +24,10 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq.database.statements import among, column_types, inserted_id, packed, utcnow
+from solidjq.database.statements import among, inserted_id
 from solidjq.database.tables import deaths, failed, failures, jobs, operations
+from solidjq.database.times import utcnow
+from solidjq.database.unknown_columns import column_types, packed
 from solidjq.errors import LedgerMissingError
 from solidjq.text import mask_secrets
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from solidjq.database.statements import inserted_id, utcnow
+from solidjq.database.statements import inserted_id
 from solidjq.database.tables import claimed, processes
+from solidjq.database.times import utcnow
 from solidjq.queue.endings import held_by, release
 
 # Solid Queue's own defaults, in seconds.

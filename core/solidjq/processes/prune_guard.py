@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from solidjq.database.statements import clock, up_since
 from solidjq.database.tables import processes
+from solidjq.database.times import clock, up_since
 from solidjq.processes.heartbeat import ran_before
 
 FLEET = 2  # hosts at least

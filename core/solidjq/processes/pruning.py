@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, or_, select
 
 from solidjq.batching import BATCH
-from solidjq.database.statements import ago, among
+from solidjq.database.statements import among
 from solidjq.database.tables import claimed, processes
+from solidjq.database.times import ago
 from solidjq.database.transactions import Database
 from solidjq.incidents import death_records
 from solidjq.ledger import crashes, operations

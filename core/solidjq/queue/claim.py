@@ -41,22 +41,18 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from solidjq.batching import in_batches
 from solidjq.database import notices
+from solidjq.database.hot import array_of, execute_hot, given, written
 from solidjq.database.statements import (
     among,
-    array_of,
-    clock,
     distinct_values,
-    execute_hot,
-    given,
     insert_if_absent,
     insert_many,
     leaping,
     returns_changed,
-    utcnow,
     writes_in_with,
-    written,
 )
 from solidjq.database.tables import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
+from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError, UsageError
 from solidjq.queue.concurrency import UNKNOWN, Held, Limit, Limits, acquire, block, give_back

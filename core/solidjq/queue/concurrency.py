@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, Row, Select, case, delete, exists, func, insert, or_, select, update
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import ago, among, execute_hot, given, insert_if_absent, tells_apart, utcnow
+from solidjq.database.hot import execute_hot, given
+from solidjq.database.statements import among, insert_if_absent, tells_apart
 from solidjq.database.tables import blocked, jobs, ready, semaphores
+from solidjq.database.times import ago, utcnow
 
 T = TypeVar("T")
 

@@ -29,8 +29,10 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among, array_of, execute_hot, given, returns_changed, utcnow, writes_in_with
+from solidjq.database.hot import array_of, execute_hot, given
+from solidjq.database.statements import among, returns_changed, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs, ready
+from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import UNKNOWN, Limits, give_back
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among, boundary
+from solidjq.database.statements import among
 from solidjq.database.tables import failed, jobs
+from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
 
 # MySQL's TEXT holds 65,535 bytes; a longer error would be refused there, and the job could not be failed at all.

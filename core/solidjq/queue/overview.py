@@ -6,8 +6,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from solidjq.database.statements import clock, distinct_values
+from solidjq.database.statements import distinct_values
 from solidjq.database.tables import blocked, claimed, jobs, pauses, ready, scheduled
+from solidjq.database.times import clock
 
 
 @dataclass(frozen=True, slots=True)

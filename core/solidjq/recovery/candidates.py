@@ -25,8 +25,10 @@ from sqlalchemy import (
 )
 
 from solidjq.database import tables
-from solidjq.database.statements import among, array_literal, first, gathers, given, holds, utcnow
+from solidjq.database.hot import given
+from solidjq.database.statements import among, array_literal, first, gathers, holds
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat

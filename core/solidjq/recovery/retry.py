@@ -13,8 +13,10 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, delete, insert, select, update
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import among, clock, execute_hot, given, utcnow, writes_in_with
+from solidjq.database.hot import execute_hot, given
+from solidjq.database.statements import among, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
+from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.incidents.charges import find_suspicion

@@ -23,9 +23,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, IntegrityError
 
 from solidjq.batching import BATCH
-from solidjq.database.statements import among, unpacked, utcnow
+from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, failures, jobs
+from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
+from solidjq.database.unknown_columns import unpacked
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.ledger import operations
 from solidjq.queue.claim import withdraw

@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
 
-from solidjq.database.setup import open_database
+from solidjq.database.opening import open_database
 from solidjq.errors import JobImportError, SolidJQError
 from solidjq.runtime import logs, registry
 from solidjq.runtime.backoff import backoff

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from solidjq.database.setup import open_database
+from solidjq.database.opening import open_database
 from solidjq.database.transactions import Database
 from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
 from solidjq.queue.claim import NewJob, enqueue_alone

@@ -15,7 +15,7 @@ from typing import IO
 
 from sqlalchemy import Connection
 
-from solidjq.database.setup import ENVIRONMENT
+from solidjq.database.opening import ENVIRONMENT
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
 from solidjq.processes import heartbeat, pruning

@@ -1,0 +1,168 @@
+"""Engines and connections: time-outs, isolation, read-only, SQLite's BEGIN, limits on a statement's time.
+
+SQLAlchemy's part for a database, and its driver, are imported only where that database is used: together they can take
+a tenth of a second.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, event, text
+from sqlalchemy.engine import URL
+
+from solidjq.database.unknown_columns import decode, unquote
+from solidjq.database.urls import NO_PREPARE
+from solidjq.errors import AccessDeniedError, UsageError
+from solidjq.text import one_line
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+# Where nobody asked for SQLAlchemy's log, its last resort would print a stack on Ctrl-C in the middle of a statement.
+logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
+
+BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
+CONNECT_TIMEOUT = 10  # seconds
+SCHEMA_LOCK_TIMEOUT = 30  # seconds
+WRITES = "solidjq_writes"  # execution option of a connection that will write
+NO_TRANSACTION = "solidjq_no_transaction"  # of one whose statements commit each by itself, on SQLite
+
+
+def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
+    """Make an engine; nothing is connected yet. ``name`` tells the server's administrator who it is.
+
+    With ``read_only`` the database itself refuses every change that comes through it.
+
+    Raises ImportError when the driver is missing.
+    """
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        return _create_sqlite(url, read_only=read_only)
+    # One statement of each move sees what others committed before it; under MySQL's default the SELECT of a claim
+    # would also lock the gaps between rows, and workers would deadlock with enqueuers.
+    options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
+    if backend == "postgresql":
+        options["use_native_hstore"] = False  # no column of ours is one; to ask for its type takes two round trips
+        arguments: dict[str, Any] = {
+            "application_name": name,
+            "connect_timeout": CONNECT_TIMEOUT,
+            # A server that vanished without a word is noticed within half a minute instead of a quarter of an hour.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 4,
+            "tcp_user_timeout": 30_000,
+        }
+        if NO_PREPARE in url.query:
+            url = url.difference_update_query([NO_PREPARE])
+            arguments["prepare_threshold"] = None
+    else:
+        arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name}
+        if read_only:
+            arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
+    arguments = {k: v for k, v in arguments.items() if k not in url.query}
+    engine = create_engine(url, connect_args=arguments, **options)
+    if read_only and backend == "postgresql":
+        engine = engine.execution_options(postgresql_readonly=True)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(dialect: Dialect, _record: object, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        try:
+            return dialect.connect(*given, **named)
+        except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
+            raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
+
+    return engine
+
+
+def without_transaction(connection: Connection) -> Connection:
+    """Let each statement commit by itself, for what no transaction may hold."""
+    if connection.dialect.name == "sqlite":  # the driver does, as long as nobody begins one
+        return connection.execution_options(**{NO_TRANSACTION: True})
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
+    import sqlite3  # noqa: PLC0415
+
+    path = Path(url.database or "").absolute()
+
+    def connect() -> sqlite3.Connection:
+        # mode=rw: opening must never make an empty file where a queue was expected. Autocommit: BEGIN is ours.
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        connection.text_factory = decode
+        connection.create_function("unquote", 1, unquote, deterministic=True)
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred BEGIN takes the write lock only at its first write: two claims that both read before they wrote
+        # were handed the same job.
+        options = connection.get_execution_options()
+        if not options.get(NO_TRANSACTION, False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
+
+    return engine
+
+
+def create_sqlite_file(url: URL) -> None:
+    """Make the file of an SQLite queue, in WAL mode, and its folder, unless there is one.
+
+    Raises AccessDeniedError where no file can be made.
+    """
+    import sqlite3  # noqa: PLC0415
+
+    path = Path(url.database or "").absolute()
+    try:
+        if path.is_file() and path.stat().st_size:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+    except (OSError, sqlite3.Error) as error:
+        if "locked" in str(error):  # another jq init is doing the same; this does not wait for the busy timeout
+            return
+        raise AccessDeniedError(f"cannot make {path}: {one_line(str(error))}") from error
+
+
+@contextmanager
+def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
+    """Let no statement of this transaction run longer; the one that does fails with TookTooLongError."""
+    match connection.dialect.name:
+        case "postgresql":  # it ends with the transaction
+            connection.execute(text(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"))
+            yield
+        case "mysql":
+            if getattr(connection.dialect, "is_mariadb", False):
+                name, value = "max_statement_time", f"{seconds:f}"
+            else:
+                name, value = "max_execution_time", str(max(1, round(seconds * 1000)))
+            connection.execute(text(f"SET SESSION {name} = {value}"))
+            try:
+                yield
+            finally:
+                connection.execute(text(f"SET SESSION {name} = DEFAULT"))
+        case _:
+            deadline = time.monotonic() + seconds
+            driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+            driver.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            try:
+                yield
+            finally:
+                driver.set_progress_handler(None, 0)

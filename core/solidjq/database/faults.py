@@ -1,0 +1,96 @@
+"""What a driver's error means: unreachable, denied, a conflict, a missing table."""
+
+from enum import Enum, auto
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+
+class Fault(Enum):
+    """What kind of trouble a driver's error is."""
+
+    UNREACHABLE = auto()
+    NO_FILE = auto()
+    NO_TABLE = auto()
+    NO_COLUMN = auto()  # another version's table, or some other program's
+    NO_DATABASE = auto()
+    NOT_A_DATABASE = auto()
+    DENIED = auto()
+    CONFLICT = auto()
+    TOO_LONG = auto()
+    OTHER = auto()
+
+
+_POSTGRESQL_FAULTS = {
+    "42P01": Fault.NO_TABLE,
+    "42703": Fault.NO_COLUMN,
+    "3D000": Fault.NO_DATABASE,
+    "3F000": Fault.NO_TABLE,
+    "42501": Fault.DENIED,
+    "25006": Fault.DENIED,  # read-only transaction: a replica
+    "28P01": Fault.DENIED,
+    "28000": Fault.DENIED,
+    "40001": Fault.CONFLICT,
+    "40P01": Fault.CONFLICT,
+    "55P03": Fault.CONFLICT,
+    "57014": Fault.TOO_LONG,
+}
+_MYSQL_FAULTS = {
+    1044: Fault.DENIED,
+    1045: Fault.DENIED,
+    1049: Fault.NO_DATABASE,
+    1054: Fault.NO_COLUMN,
+    1072: Fault.NO_COLUMN,  # of an index to be made
+    1142: Fault.DENIED,
+    1143: Fault.DENIED,
+    1146: Fault.NO_TABLE,
+    1205: Fault.CONFLICT,
+    1213: Fault.CONFLICT,
+    1290: Fault.DENIED,  # --read-only
+    1305: Fault.CONFLICT,  # the savepoint to go back to: a deadlock has taken it away
+    1792: Fault.DENIED,  # read-only transaction
+    1836: Fault.DENIED,
+    1969: Fault.TOO_LONG,  # MariaDB
+    3024: Fault.TOO_LONG,  # MySQL
+    1698: Fault.DENIED,
+    2003: Fault.UNREACHABLE,
+    2005: Fault.UNREACHABLE,
+    2006: Fault.UNREACHABLE,
+    2013: Fault.UNREACHABLE,
+}
+_SQLITE_FAULTS = (
+    ("unable to open database file", Fault.NO_FILE),
+    ("no such table", Fault.NO_TABLE),
+    ("no such column", Fault.NO_COLUMN),
+    ("has no column", Fault.NO_COLUMN),
+    ("file is not a database", Fault.NOT_A_DATABASE),
+    ("malformed", Fault.NOT_A_DATABASE),
+    ("readonly database", Fault.DENIED),
+    ("database is locked", Fault.CONFLICT),
+    ("database table is locked", Fault.CONFLICT),
+    ("disk i/o error", Fault.UNREACHABLE),
+    ("interrupted", Fault.TOO_LONG),
+)
+
+
+def fault_of(error: DBAPIError) -> Fault:
+    """Tell what kind of trouble it is, by the server's error code where it gives one."""
+    import sqlite3  # noqa: PLC0415
+
+    origin = error.orig
+    if isinstance(origin, sqlite3.Error):
+        message = str(origin).lower()
+        return next((fault for part, fault in _SQLITE_FAULTS if part in message), Fault.OTHER)
+    code = origin.args[0] if origin is not None and origin.args else None
+    if isinstance(code, int):
+        return _MYSQL_FAULTS.get(code, Fault.UNREACHABLE if error.connection_invalidated else Fault.OTHER)
+    if state := getattr(origin, "sqlstate", None):
+        fault = _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
+        # 08: connection exception; 57P: the server shuts down or starts up; 53: out of connections, memory or disk.
+        return Fault.UNREACHABLE if fault is Fault.OTHER and state[:3] in {"080", "57P", "533"} else fault
+    # psycopg gives no code when a connection cannot even be made; only the server's words are left.
+    message = str(origin)
+    if "does not exist" in message and "database" in message:
+        return Fault.NO_DATABASE
+    if "authentication failed" in message or "no password supplied" in message:
+        return Fault.DENIED
+    return Fault.UNREACHABLE if isinstance(error, OperationalError) or error.connection_invalidated else Fault.OTHER

@@ -1,0 +1,174 @@
+"""Times: the column types that Rails uses on each database, and the database's own clock in SQL.
+
+Rails stores UTC without a zone everywhere; on SQLite as text, with 6 fraction digits, or 3 after a bulk insert.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy import BigInteger, Connection, Dialect, Text, select, text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import expression
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
+
+
+class _SqliteDateTime(UserDefinedType[datetime]):
+    """Rails' ``datetime(6)`` on SQLite: text such as ``2026-11-23 04:40:22.022096``."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "datetime(6)"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else _write_sqlite_time(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[object], datetime | None]:  # noqa: ARG002
+        return _read_sqlite_time
+
+
+def _write_sqlite_time(value: datetime) -> str:
+    return value.isoformat(sep=" ", timespec="microseconds")
+
+
+def _read_sqlite_time(value: object) -> datetime | None:
+    """Read what Rails or anybody else left in the column; None where it is no time at all."""
+    try:
+        return datetime.fromisoformat(str(value)) if value is not None else None
+    except ValueError:
+        return None
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Microseconds, stored without a zone as UTC; aware datetimes in Python."""
+
+    impl = _SqliteDateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the type that Rails gives such a column."""
+        if dialect.name == "postgresql":
+            from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+            return dialect.type_descriptor(postgresql.TIMESTAMP(precision=6))
+        if dialect.name == "mysql":
+            from sqlalchemy.dialects import mysql  # noqa: PLC0415
+
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(_SqliteDateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Take the zone off."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Put the zone on."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class AnyText(TypeDecorator[str]):
+    """Long text. SQLite keeps whatever a program once put into the column; bytes are read as UTF-8."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: object, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Decode what is not text."""
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else cast("str | None", value)
+
+
+class _SqliteBoundary(_SqliteDateTime):
+    """A time to compare with. Text compares right with 0, 3 and 6 stored digits once trailing zeros are gone."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else _write_sqlite_time(value).rstrip("0").rstrip(".")
+
+
+class _UtcBoundary(UtcDateTime):
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(_SqliteBoundary())
+        return super().load_dialect_impl(dialect)
+
+
+def boundary(value: datetime) -> BindParameter[datetime]:
+    """Return ``value`` for ``column >= boundary`` and ``column < boundary``, right on all databases."""
+    return expression.bindparam(None, value, type_=_UtcBoundary(), unique=True)
+
+
+class utcnow(expression.FunctionElement[datetime]):  # noqa: N801  (used like an SQL function)
+    """The database's clock. It stands still within one statement, so that an index can serve a comparison with it."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+class ago(expression.FunctionElement[datetime]):  # noqa: N801
+    """The database's clock ``seconds`` before now; negative for the future."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(expression.bindparam(None, round(seconds * 1_000_000), type_=BigInteger(), unique=True))
+
+
+@compiles(utcnow, "postgresql")
+def _utcnow_postgresql(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
+    return "timezone('UTC', statement_timestamp())"
+
+
+@compiles(utcnow, "mysql")
+def _utcnow_mysql(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(utcnow, "sqlite")
+def _utcnow_sqlite(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
+    # SQLite's clock counts milliseconds; the zeros make it as wide as what Rails writes.
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+@compiles(ago, "postgresql")
+def _ago_postgresql(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
+    microseconds = compiler.process(element.clauses, **kw)
+    return f"(timezone('UTC', statement_timestamp()) - {microseconds} * interval '1 microsecond')"
+
+
+@compiles(ago, "mysql")
+def _ago_mysql(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(UTC_TIMESTAMP(6) - INTERVAL {compiler.process(element.clauses, **kw)} MICROSECOND)"
+
+
+@compiles(ago, "sqlite")
+def _ago_sqlite(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
+    microseconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', (-{microseconds} / 1000000.0) || ' seconds')"
+
+
+def clock(connection: Connection) -> datetime:
+    """Read the database's clock."""
+    now: datetime = connection.execute(select(utcnow())).scalar_one()
+    return now
+
+
+def up_since(connection: Connection) -> datetime | None:
+    """Tell when the database server came up, by its own clock; None for SQLite, which nobody starts."""
+    match connection.dialect.name:
+        case "postgresql":
+            started: datetime = connection.execute(text("SELECT pg_postmaster_start_time()")).scalar_one()
+            return started.astimezone(UTC)
+        case "mysql":
+            _name, seconds = connection.execute(text("SHOW GLOBAL STATUS LIKE 'Uptime'")).one()
+            return clock(connection) - timedelta(seconds=int(seconds))
+        case _:
+            return None

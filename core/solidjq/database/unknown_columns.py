@@ -1,0 +1,92 @@
+"""Columns that this program does not know: read from the catalogue, packed as one JSON of texts, and restored from it.
+
+A later Solid Queue or an application may have added them, of any type that the database has.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import JSON, ColumnElement, Connection, FromClause, LargeBinary, Table, Text, func, text
+from sqlalchemy.sql import expression
+from sqlalchemy.types import UserDefinedType
+
+
+def decode(text: bytes) -> str:
+    """Read text that some program stored in another encoding: it must not hide all other rows."""
+    return text.decode("utf-8", "replace")
+
+
+_COLUMN_TYPES = {
+    "postgresql": "SELECT attname, format_type(atttypid, -1) FROM pg_attribute "
+    "WHERE attrelid = CAST(quote_ident(:name) AS regclass) AND attnum > 0 AND NOT attisdropped "
+    "AND attgenerated = '' AND attidentity <> 'a' ORDER BY attnum",
+    "mysql": "SELECT column_name, data_type FROM information_schema.columns "
+    "WHERE table_schema = DATABASE() AND table_name = :name AND COALESCE(generation_expression, '') = '' "
+    "ORDER BY ordinal_position",
+    "sqlite": "SELECT name, type FROM pragma_table_xinfo(:name) WHERE hidden = 0 ORDER BY cid",
+}
+_MYSQL_BINARY = re.compile("bit|.*(?:binary|blob)|point|linestring|polygon|multi.*|geom.*")
+
+
+def column_types(connection: Connection, table: Table) -> dict[str, str]:
+    """Return the columns of a table that can be inserted, with their types; not what the database makes of others."""
+    asked = text(_COLUMN_TYPES[connection.dialect.name])
+    return {str(name): str(kind) for name, kind in connection.execute(asked, {"name": table.name})}
+
+
+def packed(connection: Connection, source: FromClause, types: Mapping[str, str]) -> ColumnElement[str]:
+    """Return these columns of a row as one JSON object, of texts that ``unpacked`` makes the same values of."""
+    dialect = connection.dialect.name
+    build = func.json_build_object if dialect == "postgresql" else func.json_object
+    pairs = ((expression.cast(name, Text), _as_text(dialect, source.c[name], kind)) for name, kind in types.items())
+    return expression.cast(build(*(part for pair in pairs for part in pair)), Text)
+
+
+def _as_text(dialect: str, column: ColumnElement[Any], kind: str) -> ColumnElement[Any]:
+    if dialect == "sqlite":  # where each value has a type of its own
+        return func.quote(column)
+    if dialect == "mysql" and _MYSQL_BINARY.fullmatch(kind):
+        return func.hex(column)
+    # MySQL would cut a float to 6 digits, and a double to none.
+    exact = column + expression.literal_column("0e0") if dialect == "mysql" and kind == "float" else column
+    return expression.cast(exact, Text)
+
+
+def unpacked(connection: Connection, pack: ColumnElement[str], name: str, kind: str) -> ColumnElement[Any]:
+    """Return the value of one column, for an insert, from what ``packed`` made."""
+    path = f"$.{json.dumps(name, ensure_ascii=False)}"
+    match connection.dialect.name:
+        case "postgresql":
+            return expression.cast(expression.cast(pack, JSON)[name].as_string(), _Spelled(kind))
+        case "mysql":
+            found = func.json_extract(pack, path)  # unquoted, JSON's null would be the text 'null'
+            value = expression.case((func.json_type(found) != "NULL", func.json_unquote(found)))
+            return func.unhex(value) if _MYSQL_BINARY.fullmatch(kind) else value
+        case _:
+            return func.unquote(expression.cast(func.json_extract(pack, path), LargeBinary))
+
+
+class _Spelled(UserDefinedType[Any]):
+    """A type as the database spells it."""
+
+    cache_ok = True
+
+    def __init__(self, spelled: str) -> None:
+        self.spelled = spelled
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.spelled
+
+
+def unquote(quoted: bytes) -> str | bytes | float | None:
+    """Read what SQLite's own function ``quote`` has written, exactly; there is none that does."""
+    literal = decode(quoted)
+    if literal.startswith("'"):
+        return literal[1:-1].replace("''", "'")
+    if literal.startswith("X'"):
+        return bytes.fromhex(literal[2:-1])
+    if literal == "NULL":
+        return None
+    return int(literal) if literal.lstrip("-").isdigit() else float(literal)
