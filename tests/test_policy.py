@@ -10,7 +10,8 @@ import pytest
 from solidjq.durations import parse_duration, spell_duration
 from solidjq.errors import UsageError
 from solidjq.runtime.registry import job
-from solidjq.settings.policy import BUILT_IN, Consent, Policy, find, load, parse
+from solidjq.settings.file import find
+from solidjq.settings.policy import BUILT_IN, Consent, Policy, load, parse
 from support import Shell
 
 KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")

@@ -8,7 +8,7 @@ import pytest
 
 from solidjq import Database
 from solidjq.errors import UsageError
-from solidjq.settings.policy import File, read
+from solidjq.settings.file import File, read
 from solidjq.settings.profiles import Profile, choose, load
 from support import PATIENCE, Shell, add_jobs, plain_jobs
 from test_runtime import ON_SQLITE

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
     from solidjq.rails.settings import Configured
-    from solidjq.settings.policy import File, Policy
+    from solidjq.settings.file import File
+    from solidjq.settings.policy import Policy
 
 ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.init, which --help must not load
 MOST_SECONDS = 10 * 365 * 86400.0
@@ -135,7 +136,7 @@ def remember(connecting: Connecting) -> None:
 @cache
 def file() -> File | None:
     """Read the file with the profiles and the policy, once: they are of the same moment."""
-    from solidjq.settings.policy import read  # noqa: PLC0415
+    from solidjq.settings.file import read  # noqa: PLC0415
 
     return read(_connecting.file)
 

@@ -1,24 +1,16 @@
 """Retry policy: which job classes may be retried, how often, and where to. Read from ``jq.toml`` and from ``@job``."""
 
-import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from platformdirs import user_config_path
-
 from solidjq.durations import parse_duration
-from solidjq.errors import UsageError
-from solidjq.text import one_line, printable
+from solidjq.settings.file import File, known_keys, parse_toml, quoted, read, table, wrong
 
-ENVIRONMENT = "JQ_CONFIG"
-NAME = "jq.toml"
 OF_PROFILES = ("profiles", "default_profile")  # the keys of the file that profiles.py reads
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
 MOST_CRASHES = 1_000_000
@@ -100,33 +92,6 @@ class Policy:
 BUILT_IN = Policy()
 
 
-def find(start: Path | None = None) -> Path | None:
-    """Return the file in use: JQ_CONFIG, else jq.toml here or in the nearest folder above, else in the user's own."""
-    if (named := os.environ.get(ENVIRONMENT)) is not None:
-        if not named:
-            raise UsageError(f"{ENVIRONMENT} is empty; name a file or unset it")
-        return Path(named)
-    here = (start or Path.cwd()).absolute()
-    places = [folder / NAME for folder in (here, *here.parents)] + [user_config_path("solidjq") / NAME]
-    return next((place for place in places if place.is_file()), None)
-
-
-class File(NamedTuple):
-    """A ``jq.toml`` that was read: policy and profiles of one command come from the same text."""
-
-    path: Path
-    document: Mapping[str, Any]
-
-
-def read(path: Path | None = None) -> File | None:
-    """Read the file at ``path``, else the one that ``find`` finds, if any.
-
-    Raises UsageError for one that cannot be read, or is not TOML.
-    """
-    chosen = find() if path is None else path
-    return None if chosen is None else File(chosen, parse_toml(read_text(chosen), str(chosen)))
-
-
 def load(
     file: File | Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
 ) -> Policy:
@@ -139,16 +104,6 @@ def load(
     if found is None:
         return Policy(registered=registered)
     return Policy(found.path, *check(found.document, str(found.path)), registered)
-
-
-def read_text(path: Path) -> str:
-    """Read the file. Raises UsageError if that cannot be done."""
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise UsageError(f"the policy file cannot be read: {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8 text") from None
 
 
 def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -169,36 +124,10 @@ def check(document: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict
     )
 
 
-def parse_toml(text: str, place: str) -> dict[str, Any]:
-    """Read a TOML document. Raises UsageError."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{place}: not TOML: {one_line(str(error))}") from None
-
-
 def settings(given: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Check the keys of one table, or what ``@job`` was given; return their values. Raises UsageError."""
     known_keys(given, tuple(_CHECKS), place, "key")
     return {key: _CHECKS[key](f"{place}{key}", value) for key, value in given.items()}
-
-
-def known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], place: str, what: str) -> None:
-    """Raise UsageError, with what may have been meant, if a key is none of these."""
-    for key in given:
-        if key not in allowed:
-            meant = get_close_matches(key, allowed, 1)
-            hint = f"did you mean {meant[0]}? " if meant else ""
-            raise UsageError(
-                f"{place.removesuffix('.')}: unknown {what} {quoted(key)}; {hint}allowed: {', '.join(allowed)}"
-            )
-
-
-def table(value: Any, place: str) -> dict[str, Any]:
-    """Return a value that must be a table. Raises UsageError."""
-    if not isinstance(value, dict):
-        raise UsageError(f"{place} is {quoted(value)}; allowed: a table")
-    return value
 
 
 def _consent(place: str, value: Any) -> Consent:
@@ -233,16 +162,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_age": _duration,
     "queue_as": _queue,
 }
-
-
-def wrong(place: str, value: Any, allowed: str) -> UsageError:
-    """Say what a key may hold."""
-    return UsageError(f"{place} is {quoted(value)}; allowed: {allowed}")
-
-
-def quoted(value: Any) -> str:
-    """Write a value of the file as it may be printed."""
-    return f'"{printable(value)}"' if isinstance(value, str) else one_line(repr(value))
 
 
 def _pattern(name: str) -> re.Pattern[str]:

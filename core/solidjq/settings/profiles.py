@@ -6,7 +6,7 @@ from typing import Any
 
 from solidjq.durations import parse_duration
 from solidjq.errors import UsageError
-from solidjq.settings.policy import File, known_keys, quoted, table, wrong
+from solidjq.settings.file import File, known_keys, quoted, table, wrong
 
 DEFAULT = "default_profile"
 _KINDS: dict[str, tuple[type, str]] = {
