@@ -21,7 +21,8 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
 from solidjq.queue import failed as queue_failed
-from solidjq.queue.failed import Death, Filter, error_json
+from solidjq.queue.failed import Filter
+from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
 from solidjq.recovery.verdicts import Terms
 from stage import Stage

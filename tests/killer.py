@@ -23,7 +23,7 @@ from solidjq import Database
 from solidjq.database.urls import parse_url
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
-from solidjq.queue.failed import error_json
+from solidjq.rails.error_text import error_json
 from solidjq_cli.app import app
 from zygote import import_everything
 

@@ -8,8 +8,8 @@ from solidjq.database import statements
 from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.queue import endings
-from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
 from solidjq.recovery.retry import Selection, plan
 from solidjq.recovery.verdicts import Decision, Terms, Verdict
 from solidjq.settings.policy import Policy, parse

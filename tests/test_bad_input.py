@@ -19,8 +19,8 @@ from solidjq.database.setup import initialize
 from solidjq.database.tables import operations
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import EXAMPLES, spelled
-from solidjq.queue.failed import missing_error
 from solidjq.queue.states import State
+from solidjq.rails.error_text import missing_error
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each
 from test_output import Bare, fail
 from test_pruning import silence

@@ -8,7 +8,7 @@ import pytest
 
 from solidjq.incidents.causes import RULES, Cause, Company, Confidence, find_cause
 from solidjq.incidents.death_records import DeathRecord, Held, Source
-from solidjq.queue.failed import Death
+from solidjq.rails.error_text import Death
 
 BEAT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NOTICED = BEAT + timedelta(minutes=6)

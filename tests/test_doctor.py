@@ -22,8 +22,8 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat
 from solidjq.queue import claim, endings
 from solidjq.queue.concurrency import Limit
-from solidjq.queue.failed import missing_error
 from solidjq.queue.states import State
+from solidjq.rails.error_text import missing_error
 from solidjq.rails.settings import SHUTDOWN, Configured, Setting
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each, until
 from test_output import terminal

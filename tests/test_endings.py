@@ -10,8 +10,8 @@ from solidjq import Database
 from solidjq.database.tables import claimed, failed, jobs, ready
 from solidjq.database.times import utcnow
 from solidjq.queue import endings
-from solidjq.queue.failed import error_json, parse_error
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json, parse_error
 from support import add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 
 ERROR = error_json("ValueError", "boom", ["app.py:1:in `work'"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from solidjq.queue.failed import MAX_ERROR_BYTES, Death, ErrorInfo, error_json, parse_error
+from solidjq.rails.error_text import MAX_ERROR_BYTES, Death, ErrorInfo, error_json, parse_error
 from solidjq.text import escape_json, mask_secrets, one_line, printable
 
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}

@@ -20,7 +20,8 @@ from solidjq.diff import groups as diff_groups
 from solidjq.diff.groups import Change, Contrast, Group, Kind, by_chance, compare, contrast, more_often, most_telling
 from solidjq.diff.signatures import signature_of
 from solidjq.ledger.operations import Operation
-from solidjq.queue.failed import Filter, error_json, exit_error, missing_error
+from solidjq.queue.failed import Filter
+from solidjq.rails.error_text import error_json, exit_error, missing_error
 from support import Shell, retry_jobs
 from test_output import terminal, unprintable
 

@@ -26,8 +26,8 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.queue import claim
 from solidjq.queue.concurrency import Limit
-from solidjq.queue.failed import missing_error
 from solidjq.queue.states import State
+from solidjq.rails.error_text import missing_error
 from solidjq.recovery import undo as recovery_undo
 from solidjq_cli.commands.grants import For
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each

@@ -26,7 +26,8 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import concurrency, endings
 from solidjq.queue import jobs as queue_jobs
-from solidjq.queue.failed import Death, Filter, error_json, list_failures, page_of_ids, pruned_error
+from solidjq.queue.failed import Filter, list_failures, page_of_ids
+from solidjq.rails.error_text import Death, error_json, pruned_error
 from solidjq.recovery.candidates import find_alike, find_candidates
 from support import add_jobs, add_process, plain_jobs, take_turn
 from test_pruning import silence

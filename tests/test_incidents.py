@@ -21,7 +21,7 @@ from solidjq.incidents.suspects import Standing
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import register
-from solidjq.queue.failed import Death
+from solidjq.rails.error_text import Death
 from solidjq.recovery.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import Shell, add_jobs, claim_all, plain_jobs, retry_jobs, rows

@@ -25,8 +25,9 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
-from solidjq.queue.failed import Death, Filter, error_json
+from solidjq.queue.failed import Filter
 from solidjq.queue.states import State
+from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import undo
 from solidjq.recovery.retry import Selection
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, until

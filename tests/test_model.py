@@ -18,8 +18,8 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
-from solidjq.queue.failed import error_json
 from solidjq.queue.states import MOVES, State
+from solidjq.rails.error_text import error_json
 from solidjq.recovery import undo
 from solidjq.recovery.retry import Selection
 from support import retry_jobs, rows, state_of_each

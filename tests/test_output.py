@@ -31,8 +31,8 @@ from solidjq.database.tables import failures, jobs, operations, pauses
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, spelled
 from solidjq.queue import endings
-from solidjq.queue.failed import error_json, exit_error, missing_error
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json, exit_error, missing_error
 from solidjq.text import one_line
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 from test_pruning import silence

@@ -20,8 +20,8 @@ from solidjq.database.urls import spelled
 from solidjq.processes import heartbeat, prune_guard, pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.prune_guard import NOBODY, Doubts, Seen, compare, judge
-from solidjq.queue.failed import Death
 from solidjq.queue.states import State
+from solidjq.rails.error_text import Death
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
 from test_deaths import all_silent
 from test_pruning import silence

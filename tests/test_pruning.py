@@ -13,8 +13,8 @@ from solidjq.database.tables import processes as process_table
 from solidjq.database.times import ago
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue.concurrency import Limit
-from solidjq.queue.failed import Death, parse_error
 from solidjq.queue.states import State
+from solidjq.rails.error_text import Death, parse_error
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
 
 THRESHOLD = 300.0

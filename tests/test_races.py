@@ -19,8 +19,8 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
-from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
 from solidjq.recovery import plans
 from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.retry import plan as planned

@@ -22,8 +22,9 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.queue import claim, overview
-from solidjq.queue.failed import Death, Filter, list_failures
+from solidjq.queue.failed import Filter, list_failures
 from solidjq.queue.jobs import JobView, find_jobs
+from solidjq.rails.error_text import Death
 from support import Retried, Shell, add_jobs, retry_jobs, rows
 
 JQ_TABLES = ["jq_crashes", "jq_deaths", "jq_failures", "jq_operations", "jq_schema_migrations"]

@@ -14,8 +14,8 @@ from solidjq.database.tables import claimed, failures, jobs, operations, process
 from solidjq.database.times import ago
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
-from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
 from test_output import terminal
 from test_safe_retry import die, raise_all

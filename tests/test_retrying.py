@@ -12,8 +12,8 @@ from solidjq.database.times import ago, utcnow
 from solidjq.errors import LedgerMissingError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import endings
-from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
 from support import Retried, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 
 ERROR = error_json("ValueError", "boom")

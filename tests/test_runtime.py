@@ -20,8 +20,8 @@ from solidjq.errors import ConflictError
 from solidjq.processes import heartbeat as processes_heartbeat
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import Process
-from solidjq.queue.failed import Death, ErrorInfo, parse_error
 from solidjq.queue.states import State
+from solidjq.rails.error_text import Death, ErrorInfo, parse_error
 from solidjq.runtime.hands import Hands, not_begun
 from solidjq.runtime.supervisor import Slot
 from support import Shell, add_jobs, add_process, claim_all, rows, state_of_each, until

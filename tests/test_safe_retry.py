@@ -19,8 +19,9 @@ from solidjq.ledger.crashes import crashes_of
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
-from solidjq.queue.failed import Death, Filter, error_json
+from solidjq.queue.failed import Filter
 from solidjq.queue.states import State
+from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery.retry import Selection, plan
 from solidjq.recovery.verdicts import Terms, Verdict
 from solidjq.settings.policy import Policy, parse

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from solidjq.diff import signatures
 from solidjq.diff.signatures import KEPT, READ, normalized, outline, signature_of
-from solidjq.queue.failed import Death, error_json, exit_error, missing_error, pruned_error
+from solidjq.rails.error_text import Death, error_json, exit_error, missing_error, pruned_error
 
 UUIDS = ("0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10", "FFBECB90-fb57-475a-aed3-97e1d498b6a6")
 

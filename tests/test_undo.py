@@ -14,8 +14,8 @@ from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, endings
 from solidjq.queue.concurrency import Limit
-from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
 from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.undo import Undone
 from support import Retried, add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, rows, state_of_each

@@ -8,7 +8,7 @@ import pytest
 
 from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger.crashes import Crash
-from solidjq.queue.failed import Death, exit_error, missing_error, pruned_error
+from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 from solidjq.recovery.verdicts import Candidate, Terms, Verdict, alike, decide
 from solidjq.settings.policy import Consent, Rule
 

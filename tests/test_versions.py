@@ -10,9 +10,10 @@ from solidjq.errors import NotAQueueError
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.queue import endings
-from solidjq.queue.failed import Filter, error_json, list_failures
+from solidjq.queue.failed import Filter, list_failures
 from solidjq.queue.overview import list_queues
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
 from support import add_jobs, add_process, claim_all, execute, plain_jobs, retry_jobs, state_of_each
 from test_init import make_older
 from test_pruning import silence

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from solidjq.ledger.operations import OperationView
     from solidjq.processes.heartbeat import Process
     from solidjq.processes.pruning import Pruned
-    from solidjq.queue.failed import ErrorInfo, Failure
+    from solidjq.queue.failed import Failure
     from solidjq.queue.jobs import JobView
     from solidjq.queue.overview import Queue
+    from solidjq.rails.error_text import ErrorInfo
     from solidjq.recovery.bisect import Standing
     from solidjq.recovery.undo import Undone
     from solidjq.recovery.verdicts import Decision, Verdict
@@ -136,7 +137,7 @@ def jobs() -> Fields[JobView]:
 
 
 def _parsed(job: JobView) -> Any:
-    from solidjq.queue.failed import parse_error  # noqa: PLC0415
+    from solidjq.rails.error_text import parse_error  # noqa: PLC0415
 
     return parse_error(job.error)
 

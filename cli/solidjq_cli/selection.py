@@ -60,7 +60,8 @@ def make_filter(
     until: str | None,
 ) -> Filter:
     """Make the filter that these options describe. Raises UsageError for a time that is none."""
-    from solidjq.queue.failed import Death, Filter  # noqa: PLC0415
+    from solidjq.queue.failed import Filter  # noqa: PLC0415
+    from solidjq.rails.error_text import Death  # noqa: PLC0415
 
     deaths = {Death.PRUNED: pruned, Death.EXITED: exited, Death.MISSING: missing}
     return Filter(

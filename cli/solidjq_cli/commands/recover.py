@@ -48,7 +48,8 @@ def recover(
       * * * * *  jq recover --quiet      (a line for cron)
     """
     from solidjq.errors import RefusedError
-    from solidjq.queue.failed import Death, Filter
+    from solidjq.queue.failed import Filter
+    from solidjq.rails.error_text import Death
     from solidjq.recovery import retry
     from solidjq.recovery.verdicts import Terms, Verdict
 

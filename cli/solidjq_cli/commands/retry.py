@@ -263,8 +263,9 @@ class _Request:
     ) -> None:
         """Find out which jobs are meant. Raises UsageError if that could be every failed job there is."""
         from solidjq.errors import UsageError
-        from solidjq.queue.failed import Death, Filter
+        from solidjq.queue.failed import Filter
         from solidjq.queue.jobs import find_jobs
+        from solidjq.rails.error_text import Death
         from solidjq.recovery.retry import Selection
 
         if ids:

@@ -25,9 +25,10 @@ from solidjq.errors import NoSuchJobError
 from solidjq.incidents import incidents
 from solidjq.ledger import operations
 from solidjq.processes.samples import number
-from solidjq.queue.failed import ErrorInfo, Failure, Filter, conditions, failures_of, parse_error
+from solidjq.queue.failed import Failure, Filter, conditions, failures_of
 from solidjq.queue.jobs import find_jobs
 from solidjq.rails.active_job import shown_arguments
+from solidjq.rails.error_text import ErrorInfo, parse_error
 
 HEAD = 500  # characters of an error that are read of every failure; the rest of one failure of each kind
 AROUND = timedelta(hours=1)  # a death may be noticed so long after its first job failed

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from solidjq.queue.failed import Death, ErrorInfo, parse_error
+from solidjq.rails.error_text import Death, ErrorInfo, parse_error
 
 READ = 16_000  # characters of an error that are looked at
 MESSAGE = 1_000  # characters of a message that are looked at

@@ -31,8 +31,8 @@ from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import instant, number, sample_of, told_by
 from solidjq.queue import concurrency
-from solidjq.queue.failed import error_json
 from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
 
 EXECUTIONS = {
     State.READY: ready,

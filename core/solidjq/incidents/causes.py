@@ -14,7 +14,7 @@ from typing import NamedTuple
 from solidjq.durations import spell_duration
 from solidjq.incidents.death_records import DeathRecord, Source
 from solidjq.processes.samples import instant, number
-from solidjq.queue.failed import Death
+from solidjq.rails.error_text import Death
 
 FULL = 0.9  # of the limit: memory this near to it may have crossed it before the next sample
 PRESSED = 10.0  # percent of 10 seconds that every task stood still for want of memory

@@ -35,7 +35,8 @@ from solidjq.database.tables import deaths, failed, jobs, processes
 from solidjq.database.times import ago, boundary, utcnow
 from solidjq.ledger import crashes, operations
 from solidjq.processes.samples import instant, number, sample_of
-from solidjq.queue.failed import Death, exit_error, is_death, missing_error, pruned_error
+from solidjq.queue.failed import is_death
+from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 
 TOGETHER = timedelta(seconds=60)  # failures with the same error this close are of one death: Rails fails them in turn
 

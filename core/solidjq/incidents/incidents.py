@@ -13,7 +13,7 @@ from solidjq.incidents import death_records
 from solidjq.incidents.causes import Company, Finding, find_cause
 from solidjq.incidents.death_records import DeathRecord, Held
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
-from solidjq.queue.failed import Death
+from solidjq.rails.error_text import Death
 
 TOGETHER = timedelta(seconds=HEARTBEAT_INTERVAL)  # deaths this close may be one incident
 NAME = re.compile(r"[df]\d{1,19}", re.ASCII)

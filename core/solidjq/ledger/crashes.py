@@ -21,7 +21,8 @@ from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
 from solidjq.ledger import operations
-from solidjq.queue.failed import Death, is_death, parse_error
+from solidjq.queue.failed import is_death
+from solidjq.rails.error_text import Death, parse_error
 
 EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
 

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Row, or_, select
 from solidjq.database.tables import failures, operations
 from solidjq.ledger import operations as ledger_operations
 from solidjq.ledger.crashes import crashes_of, subject_of
-from solidjq.queue.failed import parse_error
 from solidjq.queue.jobs import JobView, find_jobs
 from solidjq.queue.states import State
+from solidjq.rails.error_text import parse_error
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from solidjq.ledger import crashes, operations
 from solidjq.processes.samples import look_here, sample_of, told_by
 from solidjq.queue.concurrency import UNKNOWN, Limits
 from solidjq.queue.endings import fail, held_by, release
-from solidjq.queue.failed import exit_error, missing_error, pruned_error
+from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 
 Record = Callable[[Connection, int], None]  # is told in each transaction how many jobs it moved
 

@@ -1,11 +1,9 @@
 """Failed executions: the error text that Solid Queue writes and reads, and the list an operator asks for."""
 
 import json
-import re
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import Enum
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
@@ -15,160 +13,9 @@ from solidjq.database.statements import among
 from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
+from solidjq.rails.error_text import Death, ErrorInfo, parse_error
 
-# MySQL's TEXT holds 65,535 bytes; a longer error would be refused there, and the job could not be failed at all.
-MAX_ERROR_BYTES = 65_535
-MAX_MESSAGE_CHARACTERS = 10_000
-MAX_CLASS_CHARACTERS = 500
 PAGE = 500
-
-
-class Death(Enum):
-    """How a job's process ended, as Solid Queue tells it apart; the value is what ``jq`` calls it."""
-
-    PRUNED = "pruned"  # its heartbeat stopped
-    EXITED = "exited"  # its supervisor saw it exit
-    MISSING = "missing"  # nobody knows: its row was gone
-
-    @property
-    def exception_class(self) -> str:
-        """Name the Ruby class in ``failed_executions.error``."""
-        return _EXCEPTION_CLASSES[self]
-
-
-OF_PROCESSES = "SolidQueue::Processes::"  # every death's class begins so
-_EXCEPTION_CLASSES = {
-    Death.PRUNED: f"{OF_PROCESSES}ProcessPrunedError",
-    Death.EXITED: f"{OF_PROCESSES}ProcessExitError",
-    Death.MISSING: f"{OF_PROCESSES}ProcessMissingError",
-}
-_DEATHS = {name: death for death, name in _EXCEPTION_CLASSES.items()}
-
-
-# -- writing ----------------------------------------------------------------------------------------------------------
-
-
-def error_json(exception_class: str, message: str, backtrace: Sequence[str] | None = None) -> str:
-    """Write an error as Solid Queue stores it. The innermost frames are kept where it would not fit in MySQL."""
-    exception_class, message = exception_class[:MAX_CLASS_CHARACTERS], message[:MAX_MESSAGE_CHARACTERS]
-    frames = None if backtrace is None else list(backtrace)
-    while True:
-        written = json.dumps(
-            {"exception_class": exception_class, "message": message, "backtrace": frames},
-            separators=(",", ":"),
-            ensure_ascii=False,
-        ).encode("utf-8", "replace")
-        if len(written) <= MAX_ERROR_BYTES or not frames:
-            return written.decode("utf-8")
-        frames = frames[: len(frames) // 2]
-
-
-def pruned_error(last_heartbeat_at: datetime) -> str:
-    """Write what Solid Queue writes when a heartbeat is older than the threshold."""
-    beat = last_heartbeat_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return _death_json(Death.PRUNED, f"Process was found dead and pruned (last heartbeat at: {beat})")
-
-
-def exit_error(pid: int, returncode: int) -> str:
-    """Write what a supervisor writes for a dead child; a negative returncode is a signal, as in subprocess."""
-    how = f"Exited with status {returncode}." if returncode >= 0 else f"Received unhandled signal {-returncode}."
-    return _death_json(Death.EXITED, f"Process pid={pid} exited unexpectedly. {how}")
-
-
-def missing_error() -> str:
-    """Write what Solid Queue writes for a claim whose process row is gone."""
-    return _death_json(Death.MISSING, "The process that was running this job no longer exists")
-
-
-def _death_json(death: Death, message: str) -> str:
-    return error_json(death.exception_class, message)
-
-
-# -- parsing ----------------------------------------------------------------------------------------------------------
-
-_TRUNCATED_CLASS = re.compile(r'"exception_class"\s*:\s*"((?:[^"\\]|\\.)*)"')
-_TRUNCATED_MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)')
-_HEARTBEAT = re.compile(r"last heartbeat at: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (UTC|[+-]\d\d:?\d\d)")
-_PID = re.compile(r"pid=(\d{1,18})(?!\d)")
-_STATUS = re.compile(r"status (\d{1,18})(?!\d)")
-_SIGNAL = re.compile(r"signal (\d{1,18})(?!\d)")
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """What an error text says. ``message`` is the text itself where it is not Solid Queue's JSON."""
-
-    exception_class: str | None = None
-    message: str | None = None
-    backtrace: tuple[str, ...] = ()
-    death: Death | None = None
-    pid: int | None = None
-    exit_status: int | None = None
-    signal: int | None = None
-    last_heartbeat_at: datetime | None = None
-
-
-def parse_error(text: str | None) -> ErrorInfo:
-    """Read an error text of any Solid Queue version; NULL, cut off and foreign text too. Never raises."""
-    if not text:
-        return ErrorInfo()
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        data = _truncated(text)
-    if not isinstance(data, dict) or not ("exception_class" in data or "message" in data):
-        return ErrorInfo(message=text)
-    name, message, frames = (data.get(key) for key in ("exception_class", "message", "backtrace"))
-    name = None if name is None else str(name)
-    message = None if message is None else str(message)
-    backtrace = tuple(str(frame) for frame in frames) if isinstance(frames, list) else ()
-    death = _DEATHS.get(name or "")
-    if death is None or message is None:
-        return ErrorInfo(name, message, backtrace, death)
-    return ErrorInfo(
-        name,
-        message,
-        backtrace,
-        death,
-        pid=_number(_PID, message),
-        exit_status=_number(_STATUS, message) if death is Death.EXITED else None,
-        signal=_number(_SIGNAL, message) if death is Death.EXITED else None,
-        last_heartbeat_at=_heartbeat(message),
-    )
-
-
-def _truncated(text: str) -> Any:
-    """Save what is whole in JSON that was cut off, as MySQL without strict mode does at 64 KB."""
-    name, message = _TRUNCATED_CLASS.search(text), _TRUNCATED_MESSAGE.search(text)
-    if name is None:
-        return None
-    return {"exception_class": _unescaped(name[1]), "message": message and _unescaped(message[1])}
-
-
-def _unescaped(text: str) -> str:
-    try:
-        return str(json.loads(f'"{text}"'))
-    except ValueError:  # cut in the middle of an escape
-        return text
-
-
-def _number(pattern: re.Pattern[str], message: str) -> int | None:
-    match = pattern.search(message)
-    return int(match[1]) if match else None
-
-
-def _heartbeat(message: str) -> datetime | None:
-    """Read the time in a ProcessPrunedError; Rails writes it in the application's own time zone."""
-    match = _HEARTBEAT.search(message)
-    if match is None:
-        return None
-    try:
-        return datetime.fromisoformat(f"{match[1]}{match[2].replace('UTC', '+00:00')}").astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

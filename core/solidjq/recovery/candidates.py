@@ -32,8 +32,8 @@ from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat
-from solidjq.queue.failed import OF_PROCESSES
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
+from solidjq.rails.error_text import OF_PROCESSES
 from solidjq.recovery.verdicts import Candidate
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from solidjq.durations import spell_duration
 from solidjq.incidents.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
 from solidjq.ledger.crashes import Crash, within
-from solidjq.queue.failed import Death
+from solidjq.rails.error_text import Death
 from solidjq.settings.policy import Consent, Rule
 
 

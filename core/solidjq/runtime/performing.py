@@ -4,8 +4,8 @@ import traceback
 from types import CoroutineType
 
 from solidjq.queue.claim import Claim
-from solidjq.queue.failed import error_json
 from solidjq.rails import active_job
+from solidjq.rails.error_text import error_json
 from solidjq.runtime import eventloop, registry
 from solidjq.runtime.eventloop import EventLoop
 

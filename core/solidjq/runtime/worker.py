@@ -18,7 +18,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
-from solidjq.queue.failed import error_json
+from solidjq.rails.error_text import error_json
 from solidjq.runtime import registry
 from solidjq.runtime.child import Child, Stop
 from solidjq.runtime.hands import Hands
