@@ -20,6 +20,7 @@ from solidjq.database.times import ago
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
+from solidjq.queue import enqueue as queue_enqueue
 from solidjq.queue import failed as queue_failed
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import Death, error_json
@@ -171,7 +172,7 @@ def send(url: str, gaps: Iterator[float]) -> None:
     with _ready(url) as database:
         for gap in gaps:
             time.sleep(gap)
-            claim.enqueue_alone(database, NewJob(class_name="BenchJob", args=[time.time()]))
+            queue_enqueue.enqueue_alone(database, NewJob(class_name="BenchJob", args=[time.time()]))
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

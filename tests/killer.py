@@ -22,7 +22,7 @@ from sqlalchemy.pool import Pool
 from solidjq import Database
 from solidjq.database.urls import parse_url
 from solidjq.processes import heartbeat, pruning
-from solidjq.queue import claim, endings
+from solidjq.queue import claim, dispatch, endings
 from solidjq.rails.error_text import error_json
 from solidjq_cli.app import app
 from zygote import import_everything
@@ -40,7 +40,7 @@ MOVES = {
     "finish": lambda c: endings.finish(c, endings.held_by(_process(c))),
     "fail": lambda c: endings.fail(c, endings.held_by(_process(c)), error_json("E", "boom")),
     "deregister": lambda c: heartbeat.deregister(c, _process(c)),
-    "dispatch": lambda c: claim.dispatch(c, 10),
+    "dispatch": lambda c: dispatch.dispatch(c, 10),
     "exited": lambda c: pruning.fail_exited(c, _process(c), pid=1, returncode=-9),
 }
 

@@ -13,7 +13,7 @@ from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.urls import spelled
 from solidjq.ledger.operations import Operation
-from solidjq.queue.claim import NewJob
+from solidjq.queue.enqueue import NewJob
 from solidjq.queue.states import State
 from solidjq_cli import config
 from solidjq_cli.completion_scripts import tree

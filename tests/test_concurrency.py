@@ -10,7 +10,7 @@ from sqlalchemy import delete, event
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed, jobs, semaphores
 from solidjq.database.times import clock
-from solidjq.queue import claim, endings
+from solidjq.queue import claim, discard, endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from support import add_jobs, add_process, rows, state_of_each
@@ -135,7 +135,7 @@ def test_slots_are_taken_and_given_back(database: Database, seed: int, known: di
             elif after is State.FAILED:
                 database.transact(endings.fail, endings.held_by(process, claims), "{}", known)
             else:
-                database.transact(claim.discard, chosen, known)
+                database.transact(discard.discard, chosen, known)
             check(database, model)
         for key in chance.sample(sorted(model.slots), len(model.slots) // 8):  # as one that expired
             del model.slots[key]

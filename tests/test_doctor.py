@@ -20,7 +20,7 @@ from solidjq.doctor import Severity, Terms, fleet, storage
 from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat
-from solidjq.queue import claim, endings
+from solidjq.queue import endings, pauses
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
@@ -261,13 +261,13 @@ def between_beats(database: Database) -> None:
 def forgotten_pause(database: Database) -> None:
     add_jobs(database, *plain_jobs(2))
     change(database, age_of(ready, 2 * 3600))
-    database.transact(claim.pause, "default")
+    database.transact(pauses.pause, "default")
 
 
 def fresh_pause(database: Database) -> None:
     add_jobs(database, *plain_jobs(2))
     change(database, age_of(ready, 1800))
-    database.transact(claim.pause, "default")
+    database.transact(pauses.pause, "default")
 
 
 def nothing(_database: Database) -> None:

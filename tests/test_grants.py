@@ -24,7 +24,7 @@ from solidjq.errors import UsageError
 from solidjq.ledger import operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
-from solidjq.queue import claim
+from solidjq.queue import pauses
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
@@ -263,8 +263,8 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
     assert gone.id is not None
     assert list(recovery_undo.undo(database, gone.id, Operation("undo")))
     retry_jobs(database, [failed], interval=1.0)
-    database.transact(claim.pause, "mailers")
-    database.transact(claim.resume, "mailers")
+    database.transact(pauses.pause, "mailers")
+    database.transact(pauses.resume, "mailers")
     event.remove(database._reader, "before_cursor_execute", listen)
     for check in ("blocked-jobs", "expired-semaphores"):
         DAMAGES[check](database)

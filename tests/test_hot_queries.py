@@ -24,7 +24,7 @@ from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
-from solidjq.queue import concurrency, endings
+from solidjq.queue import concurrency, dispatch, endings, enqueue
 from solidjq.queue import jobs as queue_jobs
 from solidjq.queue.failed import Filter, list_failures, page_of_ids
 from solidjq.rails.error_text import Death, error_json, pruned_error
@@ -164,7 +164,7 @@ HOT: dict[str, Callable[[Database, int], object]] = {
     "claim of queues": lambda database, process: claim_some(database, process, "queue1*", "queue2"),
     "finish": finish_some,
     "turn of a worker": take_turns,
-    "dispatch": lambda database, _: database.transact(queue_claim.dispatch, 10),
+    "dispatch": lambda database, _: database.transact(dispatch.dispatch, 10),
     "unblock": lambda database, _: database.transact(concurrency.expired_keys, 10),
     "heartbeat": lambda database, process: database.transact(heartbeat.heartbeat, process),
     "prune": prune_one,
@@ -227,7 +227,7 @@ def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_job_that_is_due_is_enqueued_in_one_round_trip(database: Database) -> None:
     with recorded() as sent:
-        queue_claim.enqueue_alone(database, *plain_jobs(1))
+        enqueue.enqueue_alone(database, *plain_jobs(1))
     assert len(sent) == 1
     observer = Database(database.url)
     with observer.read() as connection:

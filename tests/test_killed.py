@@ -22,8 +22,7 @@ from solidjq.database.times import ago
 from solidjq.database.urls import spelled
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
-from solidjq.queue import claim as queue_claim
-from solidjq.queue import endings
+from solidjq.queue import dispatch, endings, pauses
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import Filter
 from solidjq.queue.states import State
@@ -190,7 +189,7 @@ CASES = {
     "fail": Case(("fail",), claimed, end_all(endings.fail, ERROR), {FAILED: 4} | HANDED_ON),
     "deregister": Case(("deregister",), claimed, deregister_all, {READY: 4, BLOCKED: 1}),
     "exited": Case(("exited",), claimed, end_all(endings.fail, ERROR), {FAILED: 4} | HANDED_ON),
-    "dispatch": Case(("dispatch",), due, lambda database: database.transact(queue_claim.dispatch, 10), {READY: 3}),
+    "dispatch": Case(("dispatch",), due, lambda database: database.transact(dispatch.dispatch, 10), {READY: 3}),
     "prune": Case(("prune",), silent, lambda database: list(pruning.prune(database, 300)), {FAILED: 4} | HANDED_ON),
     "missing": Case(("prune",), orphaned, pruning.fail_orphans, {FAILED: 4} | HANDED_ON),
     "retry": Case(("retry", "-"), has_failed, retry_all, {READY: 4, SCHEDULED: 1}, failed_ids),
@@ -203,7 +202,7 @@ CASES = {
     "pause": Case(
         ("queues", "pause", "default"),
         ready,
-        lambda database: database.transact(queue_claim.pause, "default"),
+        lambda database: database.transact(pauses.pause, "default"),
         {READY: 4, BLOCKED: 1},
     ),
 }

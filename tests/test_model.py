@@ -16,7 +16,7 @@ from solidjq.database.times import ago
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
-from solidjq.queue import endings
+from solidjq.queue import discard, dispatch, endings, pauses
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import MOVES, State
 from solidjq.rails.error_text import error_json
@@ -94,7 +94,7 @@ class Queue(RuleBasedStateMachine):
         chosen = self.some(State.SCHEDULED, index=index)
         with self.database.write() as connection:
             connection.execute(update(scheduled).where(scheduled.c.job_id.in_(chosen)).values(scheduled_at=ago(1)))
-        assert sorted(self.transact("dispatch", queue_claim.dispatch, 10, LIMITS)) == sorted(chosen)
+        assert sorted(self.transact("dispatch", dispatch.dispatch, 10, LIMITS)) == sorted(chosen)
 
     @rule()
     def register(self) -> None:
@@ -107,7 +107,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["a", "b"]), paused=st.booleans())
     def pause(self, name: str, paused: bool) -> None:  # noqa: FBT001
-        self.database.transact(queue_claim.pause if paused else queue_claim.resume, name)
+        self.database.transact(pauses.pause if paused else pauses.resume, name)
 
     @precondition(lambda self: self.processes)
     @rule(index=INDEX, queues=st.sampled_from([("*",), ("a",), ("b", "a"), ("a*",)]), limit=st.integers(1, 4))
@@ -218,7 +218,7 @@ class Queue(RuleBasedStateMachine):
         chosen = self.some(*State, index=index)
         waiting = {State.READY, State.SCHEDULED, State.BLOCKED, State.FAILED}
         expected = sorted(job_id for job_id in chosen if self.states[job_id] in waiting)
-        assert sorted(self.transact("discard", queue_claim.discard, chosen, LIMITS)) == expected
+        assert sorted(self.transact("discard", discard.discard, chosen, LIMITS)) == expected
 
     @invariant()
     def no_limit_is_exceeded(self) -> None:

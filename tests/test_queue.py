@@ -14,7 +14,7 @@ from solidjq.database.times import ago
 from solidjq.errors import ArgumentsError, NotAQueueError, ProcessGoneError, UsageError
 from solidjq.processes import heartbeat
 from solidjq.queue import claim as queue_claim
-from solidjq.queue import endings
+from solidjq.queue import discard, dispatch, endings, enqueue, pauses
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.active_job import Call, call_of
@@ -111,7 +111,7 @@ def test_a_job_is_enqueued_alone_as_in_a_transaction(database: Database) -> None
         limited(1),
     ]
     before = database.now()
-    ids = [queue_claim.enqueue_alone(database, new) for new in kinds]
+    ids = [enqueue.enqueue_alone(database, new) for new in kinds]
     expected = [State.READY, State.SCHEDULED, State.SCHEDULED, State.READY, State.BLOCKED]
     assert list(state_of_each(database).items()) == list(zip(ids, expected, strict=True))
     first, *_ = rows(database, jobs)
@@ -121,7 +121,7 @@ def test_a_job_is_enqueued_alone_as_in_a_transaction(database: Database) -> None
     assert (payload["job_id"], payload["job_class"]) == (first["active_job_id"], "ReportJob")
     assert call_of(first["arguments"]) == Call([42], {"a": "ü\x00"})
 
-    database.transact(queue_claim.discard, ids)
+    database.transact(discard.discard, ids)
     again = [add_jobs(database, new)[0] for new in kinds]
     assert list(state_of_each(database).values()) == expected
     kept = ("queue_name", "class_name", "priority", "concurrency_key", "finished_at")
@@ -134,7 +134,7 @@ def test_a_job_is_enqueued_alone_as_in_a_transaction(database: Database) -> None
 def test_enqueue_joins_the_callers_transaction(database: Database) -> None:
     def enqueue_then_raise() -> None:
         with database.write() as connection:
-            queue_claim.enqueue(connection, plain_jobs(3))
+            enqueue.enqueue(connection, plain_jobs(3))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -149,9 +149,9 @@ def test_dispatch_moves_what_is_due_and_nothing_else(database: Database) -> None
     due, later = add_jobs(database, NewJob(class_name="A", delay=3600), NewJob(class_name="B", delay=7200))
     with database.write() as connection:
         connection.execute(update(scheduled).where(scheduled.c.job_id == due).values(scheduled_at=ago(1)))
-    assert database.transact(queue_claim.dispatch, 100) == [due]
+    assert database.transact(dispatch.dispatch, 100) == [due]
     assert state_of_each(database) == {due: State.READY, later: State.SCHEDULED}
-    assert database.transact(queue_claim.dispatch, 100) == []
+    assert database.transact(dispatch.dispatch, 100) == []
 
 
 def test_dispatch_takes_the_earliest_first_and_no_more_than_its_limit(database: Database) -> None:
@@ -161,7 +161,7 @@ def test_dispatch_takes_the_earliest_first_and_no_more_than_its_limit(database: 
             connection.execute(
                 update(scheduled).where(scheduled.c.job_id == job_id).values(scheduled_at=ago(seconds * 10))
             )
-    assert database.transact(queue_claim.dispatch, 2) == [ids[4], ids[3]]
+    assert database.transact(dispatch.dispatch, 2) == [ids[4], ids[3]]
 
 
 def test_dispatch_holds_a_limited_job_back_while_its_slot_is_taken(database: Database) -> None:
@@ -171,7 +171,7 @@ def test_dispatch_holds_a_limited_job_back_while_its_slot_is_taken(database: Dat
             update(jobs).where(jobs.c.id == second).values(class_name="LimitedJob", concurrency_key="LimitedJob/k")
         )
         connection.execute(update(scheduled).values(scheduled_at=ago(1)))
-    assert database.transact(queue_claim.dispatch, 10, {"LimitedJob": ONE}) == [second]
+    assert database.transact(dispatch.dispatch, 10, {"LimitedJob": ONE}) == [second]
     assert state_of_each(database) == {first: State.READY, second: State.BLOCKED}
 
 
@@ -180,7 +180,7 @@ def test_dispatch_leaves_a_limited_job_of_an_unknown_class_to_rails(database: Da
     with database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.id == foreign).values(concurrency_key="RubyJob/1"))
         connection.execute(update(scheduled).values(scheduled_at=ago(1)))
-    assert database.transact(queue_claim.dispatch, 10, {"LimitedJob": ONE}) == [plain]
+    assert database.transact(dispatch.dispatch, 10, {"LimitedJob": ONE}) == [plain]
     assert state_of_each(database) == {foreign: State.SCHEDULED, plain: State.READY}
 
 
@@ -249,10 +249,10 @@ def test_queue_order_beats_priority(database: Database) -> None:
 @pytest.mark.parametrize("patterns", [["*"], ["mail*", "other"], ["mailers", "other"]])
 def test_paused_queues_are_left_out(database: Database, patterns: list[str]) -> None:
     add_jobs(database, NewJob(class_name="A", queue_name="mailers"), NewJob(class_name="A", queue_name="other"))
-    assert database.transact(queue_claim.pause, "mailers")
+    assert database.transact(pauses.pause, "mailers")
     process = add_process(database)
     assert [c.queue_name for c in database.transact(queue_claim.claim, process, patterns, 10)] == ["other"]
-    assert database.transact(queue_claim.resume, "mailers")
+    assert database.transact(pauses.resume, "mailers")
     assert [c.queue_name for c in database.transact(queue_claim.claim, process, patterns, 10)] == ["mailers"]
 
 
@@ -274,7 +274,7 @@ def test_a_workers_turn_takes_from_the_same_queues(
     (claim,) = claim_all(database, process)
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("high", "mail_in", "mail_out", "other")))
     if paused is not None:
-        database.transact(queue_claim.pause, paused)
+        database.transact(pauses.pause, paused)
     claims = take_turn(database, process, [claim.id], patterns, 10)
     assert [each.queue_name for each in claims] == [name for name in expected if name != paused]
     found = state_of_each(database)
@@ -287,7 +287,7 @@ def test_neither_a_prefix_nor_a_paused_queue_needs_a_transaction_for_a_turn(
     database: Database, patterns: list[str]
 ) -> None:
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("mailers", "other")))
-    database.transact(queue_claim.pause, "other")
+    database.transact(pauses.pause, "other")
     claims = queue_claim.exchange(database, add_process(database), [], patterns, 10)
     if database.writes_in_with:
         assert claims is not None
@@ -298,10 +298,10 @@ def test_neither_a_prefix_nor_a_paused_queue_needs_a_transaction_for_a_turn(
 
 
 def test_pause_and_resume_tell_whether_they_changed_anything(database: Database) -> None:
-    assert database.transact(queue_claim.pause, "mailers") is True
-    assert database.transact(queue_claim.pause, "mailers") is False
-    assert database.transact(queue_claim.resume, "mailers") is True
-    assert database.transact(queue_claim.resume, "mailers") is False
+    assert database.transact(pauses.pause, "mailers") is True
+    assert database.transact(pauses.pause, "mailers") is False
+    assert database.transact(pauses.resume, "mailers") is True
+    assert database.transact(pauses.resume, "mailers") is False
 
 
 def test_a_pruned_process_claims_nothing(database: Database) -> None:
@@ -374,13 +374,13 @@ def test_discard_deletes_what_waits_and_leaves_the_rest(database: Database) -> N
     process = add_process(database)
     done_claim, _ = claim_all(database, process, 2)
     database.transact(endings.finish, endings.held_by(process, [done_claim.id]))
-    assert sorted(database.transact(queue_claim.discard, [ready_id, later, held, done, 10**12])) == [ready_id, later]
+    assert sorted(database.transact(discard.discard, [ready_id, later, held, done, 10**12])) == [ready_id, later]
     assert state_of_each(database) == {held: State.CLAIMED, done: State.FINISHED}
 
 
 def test_discarding_a_ready_limited_job_lets_the_next_one_in(database: Database) -> None:
     first, second = add_jobs(database, limited(1), limited(2))
-    assert database.transact(queue_claim.discard, [first]) == [first]
+    assert database.transact(discard.discard, [first]) == [first]
     assert state_of_each(database) == {second: State.READY}
 
 

@@ -18,6 +18,8 @@ from solidjq.errors import ProcessGoneError, RefusedError
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
+from solidjq.queue import discard as queue_discard
+from solidjq.queue import dispatch as queue_dispatch
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
@@ -129,7 +131,7 @@ def test_each_due_job_is_dispatched_once(database: Database) -> None:
 
     def dispatch(own: Database) -> list[int]:
         moved: list[int] = []
-        while batch := own.transact(queue_claim.dispatch, 7):
+        while batch := own.transact(queue_dispatch.dispatch, 7):
             moved += batch
         return moved
 
@@ -195,7 +197,7 @@ def test_retry_against_discard(database: Database) -> None:
     database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
 
     def discard(own: Database) -> list[int]:
-        return [job_id for each in ids for job_id in own.transact(queue_claim.discard, [each])]
+        return [job_id for each in ids for job_id in own.transact(queue_discard.discard, [each])]
 
     def retry(own: Database) -> list[int]:
         return [job_id for each in ids for job_id in retry_jobs(own, [each]).job_ids]

@@ -21,7 +21,7 @@ from solidjq.database.tables import claimed, failed, failures, jobs, operations,
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
-from solidjq.queue import claim, overview
+from solidjq.queue import dispatch, overview
 from solidjq.queue.failed import Filter, list_failures
 from solidjq.queue.jobs import JobView, find_jobs
 from solidjq.rails.error_text import Death
@@ -1147,7 +1147,7 @@ def test_dispatch_leaves_a_limited_job_of_a_ruby_class_to_rails(left: Database, 
         execution["scheduled_at"] = LONG_AGO if int(execution["job_id"]) in {3, 24} else FAR_AHEAD
     rails.load(left.url, fixture)
     before = rails.snapshot(left.url)
-    assert left.transact(claim.dispatch, 100) == [24]
+    assert left.transact(dispatch.dispatch, 100) == [24]
     after = rails.snapshot(left.url)
     for name in after.keys() - {"solid_queue_scheduled_executions", "solid_queue_ready_executions"}:
         assert after[name] == before[name]
@@ -1156,7 +1156,7 @@ def test_dispatch_leaves_a_limited_job_of_a_ruby_class_to_rails(left: Database, 
     *old, new = after["solid_queue_ready_executions"][1]
     assert old == before["solid_queue_ready_executions"][1]
     assert (new["job_id"], new["queue_name"], new["priority"]) == (24, "default", 0)
-    assert left.transact(claim.dispatch, 100) == []
+    assert left.transact(dispatch.dispatch, 100) == []
 
 
 # -- damaged rows

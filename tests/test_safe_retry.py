@@ -18,7 +18,7 @@ from solidjq.ledger import crashes
 from solidjq.ledger.crashes import crashes_of
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
-from solidjq.queue import claim, endings
+from solidjq.queue import claim, discard, endings
 from solidjq.queue.failed import Filter
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death, error_json
@@ -163,7 +163,7 @@ def test_crashes_outlive_the_job_and_follow_its_active_job_id(database: Database
     (job_id,) = add_jobs(database, *plain_jobs(1))
     (job,) = rows(database, jobs)
     die(database, silent=2000)
-    database.transact(claim.discard, [job_id])
+    database.transact(discard.discard, [job_id])
     again = {key: value for key, value in job.items() if key != "id"}
     with database.write() as connection:  # as retry_on enqueues the next attempt
         new_id = connection.execute(insert(jobs).values(**again)).inserted_primary_key[0]  # type: ignore[index]

@@ -12,7 +12,7 @@ from solidjq.database.times import ago
 from solidjq.diff.groups import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
 from solidjq.ledger.operations import Operation
-from solidjq.queue import claim, endings
+from solidjq.queue import dispatch, endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
@@ -107,7 +107,7 @@ def test_a_dispatched_limited_job_gives_its_slot_back(database: Database) -> Non
     ) else None
     operation = Operation("retry")
     retry(database, operation)
-    database.transact(claim.dispatch, 10, {"L": limit})
+    database.transact(dispatch.dispatch, 10, {"L": limit})
     assert state_of_each(database)[first] is State.READY
     assert rows(database, semaphores)[0]["value"] == 0
     assert undo(database, operation) == {first: None}

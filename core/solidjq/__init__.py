@@ -11,7 +11,7 @@ from solidjq.version import VERSION as __version__  # noqa: N811  (the name that
 if TYPE_CHECKING:
     from solidjq.database.opening import open_database
     from solidjq.database.transactions import Database
-    from solidjq.queue.claim import NewJob, enqueue
+    from solidjq.queue.enqueue import NewJob, enqueue
     from solidjq.rails.ruby_values import GlobalID, Symbol
     from solidjq.runtime.registry import Job, job
 
@@ -19,11 +19,11 @@ __all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "en
 
 _HOMES = {
     "Database": "solidjq.database.transactions",
-    "open_database": "solidjq.database.setup",
-    "NewJob": "solidjq.queue.claim",
-    "enqueue": "solidjq.queue.claim",
-    "GlobalID": "solidjq.rails.database_yml.ruby_values",
-    "Symbol": "solidjq.rails.database_yml.ruby_values",
+    "open_database": "solidjq.database.opening",
+    "NewJob": "solidjq.queue.enqueue",
+    "enqueue": "solidjq.queue.enqueue",
+    "GlobalID": "solidjq.rails.ruby_values",
+    "Symbol": "solidjq.rails.ruby_values",
     "Job": "solidjq.runtime.registry",
     "job": "solidjq.runtime.registry",
 }

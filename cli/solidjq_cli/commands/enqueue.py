@@ -72,7 +72,7 @@ def enqueue(
     """
     from solidjq.batching import in_batches
     from solidjq.errors import UsageError
-    from solidjq.queue import claim as queues
+    from solidjq.queue import enqueue as queues
     from solidjq.queue.jobs import find_jobs
 
     if read and arguments:

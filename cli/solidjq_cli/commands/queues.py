@@ -46,9 +46,9 @@ def pause(names: NamesArgument, database: config.DatabaseOption = None) -> None:
     Example:
       jq queues pause mailers
     """
-    from solidjq.queue import claim
+    from solidjq.queue import pauses
 
-    _each(names, database, "pause", claim.pause, "paused", "was paused already")
+    _each(names, database, "pause", pauses.pause, "paused", "was paused already")
 
 
 @group.command("resume")
@@ -59,9 +59,9 @@ def resume(names: NamesArgument, database: config.DatabaseOption = None) -> None
     Example:
       jq queues resume mailers
     """
-    from solidjq.queue import claim
+    from solidjq.queue import pauses
 
-    _each(names, database, "resume", claim.resume, "resumed", "was not paused")
+    _each(names, database, "resume", pauses.resume, "resumed", "was not paused")
 
 
 def _each(

@@ -4,17 +4,12 @@ Each function is one move inside the caller's transaction (see database.py), and
 How a claim ends is in endings.py.
 """
 
-import uuid
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     Delete,
     Executable,
@@ -24,252 +19,27 @@ from sqlalchemy import (
     Row,
     Select,
     String,
-    Table,
     Text,
     any_,
     bindparam,
-    case,
     cast,
     delete,
     exists,
     insert,
-    or_,
     select,
     true,
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from solidjq.batching import in_batches
-from solidjq.database import notices
 from solidjq.database.hot import array_of, execute_hot, given, written
-from solidjq.database.statements import (
-    among,
-    distinct_values,
-    insert_if_absent,
-    insert_many,
-    leaping,
-    returns_changed,
-    writes_in_with,
-)
-from solidjq.database.tables import blocked, claimed, failed, jobs, pauses, processes, ready, scheduled
-from solidjq.database.times import clock, utcnow
+from solidjq.database.statements import distinct_values, leaping, returns_changed, writes_in_with
+from solidjq.database.tables import claimed, jobs, pauses, processes, ready
+from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError, UsageError
-from solidjq.queue.concurrency import UNKNOWN, Held, Limit, Limits, acquire, block, give_back
-from solidjq.queue.endings import finish_in_with, make_ready
-from solidjq.rails import active_job
+from solidjq.queue.endings import finish_in_with
 
 ALL_QUEUES = ("*",)
-
-
-# -- enqueue ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewJob:
-    """A job to be enqueued: due at once, or ``delay`` seconds from now, or ``at`` a time."""
-
-    class_name: str
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    queue_name: str = "default"
-    priority: int | None = None  # smaller is sooner; None is 0, as in Active Job
-    delay: float | None = None
-    at: datetime | None = None
-    concurrency_key: str | None = None
-    limit: Limit | None = None  # required with a concurrency_key
-
-    @property
-    def at_once(self) -> bool:
-        """Whether it is ready as soon as it is there: due whatever the clock says, and under no limit."""
-        return self.at is None and not self.delay and (self.concurrency_key is None or self.limit is None)
-
-    def due_at(self, now: datetime) -> datetime:
-        """Return when the job is due; ``now`` if that is not in the future."""
-        due_at = self.at if self.at is not None else now + timedelta(seconds=self.delay or 0)
-        return max(due_at, now)
-
-
-def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
-    """Insert jobs, ready, scheduled or blocked. Returns their ids in the given order.
-
-    Raises ArgumentsError, before anything is inserted, if one of them has an argument that Active Job has no form for.
-    """
-    new_jobs = list(new_jobs)
-    if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
-        return [_enqueue_ready(partial(execute_hot, connection), new_jobs[0])]
-    now = clock(connection)
-    rows: list[dict[str, Any]] = []
-    due: list[str] = []
-    later: list[str] = []
-    limited: dict[Held, list[str]] = defaultdict(list)
-    for new in new_jobs:
-        active_job_id = str(uuid.uuid4())
-        due_at = new.due_at(now)
-        rows.append(_row(new, active_job_id, now, due_at))
-        if due_at > now:
-            later.append(active_job_id)
-        elif new.concurrency_key is not None and new.limit is not None:
-            limited[new.concurrency_key, new.limit].append(active_job_id)
-        else:
-            due.append(active_job_id)
-    if not rows:
-        return []
-    ids = _insert_jobs(connection, rows)
-    for batch in in_batches([ids[key] for key in due]):
-        make_ready(connection, batch)
-    for batch in in_batches([ids[key] for key in later]):
-        schedule(connection, batch)
-    _admit(connection, {held: [ids[key] for key in active_job_ids] for held, active_job_ids in limited.items()})
-    if due or limited:
-        notices.send(connection)
-    return [ids[row["active_job_id"]] for row in rows]
-
-
-def enqueue_alone(database: Database, new: NewJob) -> int:
-    """Enqueue one job in a transaction of its own, which is one round trip where the database can; return its id.
-
-    Raises ArgumentsError likewise.
-    """
-    if new.at_once and database.writes_in_with:
-        return _enqueue_ready(database.execute, new)
-    (job_id,) = database.transact(enqueue, [new])
-    return job_id
-
-
-def _enqueue_ready(execute: Callable[..., Sequence[Row[Any]]], new: NewJob) -> int:
-    # To ask for the database's clock would be a round trip. It gives the row its times all the same; those in the
-    # payload decide nothing, and are of the enqueuer's host in Rails too.
-    row = _row(new, str(uuid.uuid4()), now := datetime.now(UTC), now)
-    job_id: int = execute(_ready_at_once, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
-    return job_id
-
-
-def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Insert jobs; return their ids by their Active Job ids."""
-    if len(rows) == 1:  # every driver tells one row's id with its insertion
-        inserted = connection.execute(insert(jobs), rows[0])
-        return {rows[0]["active_job_id"]: next(iter(inserted.inserted_primary_key or ()))}
-    insert_many(connection, jobs, rows)
-    ids: dict[str, int] = {}
-    for batch in in_batches([row["active_job_id"] for row in rows]):
-        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
-        ids.update((row.active_job_id, row.id) for row in found)
-    return ids
-
-
-_SERVER_TIMES = {"scheduled_at", "created_at", "updated_at"}
-
-
-def _ready_at_once() -> Select[Any]:
-    """Insert a job and its ready row, and send word of it: all that an idle worker waits for."""
-    names = {column.name for column in jobs.c} - _SERVER_TIMES - {"id", "finished_at"}
-    values: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in sorted(names)}
-    values.update(dict.fromkeys(_SERVER_TIMES, utcnow()))
-    job = insert(jobs).values(values).returning(jobs.c.id, jobs.c.queue_name, jobs.c.priority).cte("job")
-    rows = insert(ready).from_select(
-        ["job_id", "queue_name", "priority", "created_at"], select(job.c.id, job.c.queue_name, job.c.priority, utcnow())
-    )
-    return select(job.c.id, notices.sending()).add_cte(rows.cte("rows"))
-
-
-def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> dict[str, Any]:
-    return {
-        "queue_name": new.queue_name,
-        "class_name": new.class_name,
-        "arguments": active_job.payload(
-            class_name=new.class_name,
-            active_job_id=active_job_id,
-            queue_name=new.queue_name,
-            priority=new.priority,
-            call=active_job.Call(list(new.args), dict(new.kwargs)),
-            now=now,
-            scheduled_at=due_at,
-        ),
-        "priority": new.priority or 0,
-        "active_job_id": active_job_id,
-        "scheduled_at": due_at,
-        "concurrency_key": new.concurrency_key,
-        "created_at": now,
-        "updated_at": now,
-    }
-
-
-def _admit(connection: Connection, limited: Mapping[Held, Sequence[int]]) -> None:
-    """Let as many of each key's jobs as have a free slot be ready, and the rest wait."""
-    granted = acquire(connection, {held: len(job_ids) for held, job_ids in limited.items()})
-    free: list[int] = []
-    waiting: dict[float, list[int]] = defaultdict(list)
-    for held, job_ids in limited.items():
-        free += job_ids[: granted[held]]
-        waiting[held[1].duration] += job_ids[granted[held] :]
-    for batch in in_batches(free):
-        make_ready(connection, batch)
-    for duration, job_ids in waiting.items():
-        for batch in in_batches(job_ids):
-            block(connection, batch, duration)
-
-
-def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement[datetime] | None = None) -> None:
-    """Insert the scheduled rows of these jobs, for ``at``, else for the time that each job itself names."""
-    connection.execute(
-        insert(scheduled).from_select(
-            ["job_id", "queue_name", "priority", "scheduled_at", "created_at"],
-            select(
-                jobs.c.id,
-                jobs.c.queue_name,
-                jobs.c.priority,
-                jobs.c.scheduled_at if at is None else at,
-                utcnow(),
-            )
-            .where(among(jobs.c.id, job_ids))
-            .order_by(jobs.c.id),
-        )
-    )
-
-
-# -- dispatch ---------------------------------------------------------------------------------------------------------
-
-
-def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> list[int]:
-    """Make up to ``limit`` scheduled jobs that are due ready, or blocked where their concurrency limit is used up.
-
-    A job with a concurrency key whose class is not in ``limits`` is left alone: its limit stands in Ruby code, and
-    Rails' own dispatcher will take it. Returns the ids of the jobs moved.
-    """
-    # Asked row by row: a planner that makes a join of it may read all jobs there are, every second.
-    ours = (
-        select(case((or_(jobs.c.concurrency_key.is_(None), jobs.c.class_name.in_(list(limits))), 1), else_=0))
-        .where(jobs.c.id == scheduled.c.job_id)
-        .scalar_subquery()
-    )
-    due = connection.execute(
-        select(scheduled.c.id, scheduled.c.job_id)
-        .where(scheduled.c.scheduled_at <= utcnow(), ours == 1)
-        .order_by(scheduled.c.scheduled_at, scheduled.c.priority, scheduled.c.job_id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    if not due:
-        return []
-    job_ids = [row.job_id for row in due]
-    limited: dict[Held, list[int]] = defaultdict(list)
-    keyed = connection.execute(
-        select(jobs.c.id, jobs.c.concurrency_key, jobs.c.class_name)
-        .where(among(jobs.c.id, job_ids), jobs.c.concurrency_key.is_not(None))
-        .order_by(jobs.c.priority, jobs.c.id)
-    )
-    for row in keyed:
-        limited[row.concurrency_key, limits[row.class_name]].append(row.id)
-    bound = {job_id for group in limited.values() for job_id in group}
-    if free := [job_id for job_id in job_ids if job_id not in bound]:
-        make_ready(connection, free)
-    _admit(connection, limited)
-    connection.execute(delete(scheduled).where(among(scheduled.c.id, [row.id for row in due])))
-    return job_ids
-
-
-# -- claim ------------------------------------------------------------------------------------------------------------
 
 
 class Claim(NamedTuple):
@@ -514,48 +284,3 @@ def parse_queues(text: str) -> tuple[str, ...]:
         if "*" in pattern[:-1]:
             raise UsageError(f"a star can only end a queue's name, as in 'mail*'; got {pattern!r}")
     return patterns or ALL_QUEUES
-
-
-# -- discard, pause, resume -------------------------------------------------------------------------------------------
-
-
-def discard(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
-    """Delete those of these jobs that wait: ready, scheduled, blocked or failed. Claimed and finished ones stay.
-
-    Returns the ids of the jobs deleted.
-    """
-    gone = withdraw(connection, job_ids, limits) + _take(connection, failed, job_ids)
-    connection.execute(delete(jobs).where(among(jobs.c.id, gone)))
-    return gone
-
-
-def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
-    """Take those of these jobs that are ready, scheduled or blocked out of their queues; return their ids.
-
-    The caller gives them another state, or deletes them, in the same transaction.
-    """
-    of_ready = _take(connection, ready, job_ids)
-    others = [job_id for table in (scheduled, blocked) for job_id in _take(connection, table, job_ids)]
-    # Of the waiting states only ready holds a slot of a concurrency limit. Given back last, so that it goes to none of
-    # the blocked jobs that are withdrawn here too.
-    give_back(connection, of_ready, limits)
-    return of_ready + others
-
-
-def _take(connection: Connection, table: Table, job_ids: Collection[int]) -> list[int]:
-    locked = select(table.c.job_id).where(among(table.c.job_id, job_ids)).order_by(table.c.id).with_for_update()
-    taken = list(connection.scalars(locked))
-    connection.execute(delete(table).where(among(table.c.job_id, taken)))
-    return taken
-
-
-def pause(connection: Connection, queue_name: str) -> bool:
-    """Stop claims from a queue; jobs still arrive. False if it was paused already."""
-    before = connection.scalar(select(pauses.c.id).where(pauses.c.queue_name == queue_name))
-    insert_if_absent(connection, pauses, queue_name=queue_name, created_at=utcnow())
-    return before is None
-
-
-def resume(connection: Connection, queue_name: str) -> bool:
-    """Let a queue's jobs be claimed again. False if it was not paused."""
-    return connection.execute(delete(pauses).where(pauses.c.queue_name == queue_name)).rowcount > 0

@@ -6,7 +6,7 @@ raising a semaphore from 0 to 1. What that leaves too low heals when the semapho
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from solidjq.database.hot import execute_hot, given
 from solidjq.database.statements import among, insert_if_absent, tells_apart
 from solidjq.database.tables import blocked, jobs, ready, semaphores
 from solidjq.database.times import ago, utcnow
+from solidjq.queue.executions import block, make_ready
 
 T = TypeVar("T")
 
@@ -171,18 +172,6 @@ def _duration(waiting: Any) -> float:
     return duration.total_seconds() if duration > timedelta() else DEFAULT_DURATION
 
 
-def block(connection: Connection, job_ids: Collection[int], duration: float) -> None:
-    """Let these jobs wait for a slot of their concurrency key."""
-    connection.execute(
-        insert(blocked).from_select(
-            ["job_id", "queue_name", "priority", "concurrency_key", "expires_at", "created_at"],
-            select(
-                jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.concurrency_key, ago(-duration), utcnow()
-            ).where(among(jobs.c.id, job_ids)),
-        )
-    )
-
-
 def expire_semaphores(connection: Connection) -> int:
     """Delete the semaphores whose time is over; return how many there were."""
     return connection.execute(delete(semaphores).where(semaphores.c.expires_at < utcnow())).rowcount
@@ -219,3 +208,18 @@ def unblock_one(connection: Connection, key: str, limits: Limits = UNKNOWN) -> l
     if not promoted:  # somebody else took it between the two statements
         connection.execute(update(semaphores).where(semaphores.c.key == key).values(value=semaphores.c.value + 1))
     return promoted
+
+
+def admit(connection: Connection, limited: Mapping[Held, Sequence[int]]) -> None:
+    """Let as many of each key's jobs as have a free slot be ready, and the rest wait."""
+    granted = acquire(connection, {held: len(job_ids) for held, job_ids in limited.items()})
+    free: list[int] = []
+    waiting: dict[float, list[int]] = defaultdict(list)
+    for held, job_ids in limited.items():
+        free += job_ids[: granted[held]]
+        waiting[held[1].duration] += job_ids[granted[held] :]
+    for batch in in_batches(free):
+        make_ready(connection, batch)
+    for duration, job_ids in waiting.items():
+        for batch in in_batches(job_ids):
+            block(connection, batch, duration)

@@ -31,9 +31,10 @@ from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 from solidjq.batching import in_batches
 from solidjq.database.hot import array_of, execute_hot, given
 from solidjq.database.statements import among, returns_changed, writes_in_with
-from solidjq.database.tables import claimed, failed, jobs, ready
+from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import UNKNOWN, Limits, give_back
+from solidjq.queue.executions import make_ready
 
 
 def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
@@ -165,18 +166,6 @@ def release_others(connection: Connection, process_id: int, known: Collection[in
     """Put back the jobs that a process claimed, but for the claims that it knows of; return the jobs' ids."""
     claims = connection.scalars(select(claimed.c.id).where(held_by(process_id)))
     return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(known)) else []
-
-
-def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
-    """Insert the ready rows of these jobs; their queue and priority are read from the jobs themselves."""
-    connection.execute(
-        insert(ready).from_select(
-            ["job_id", "queue_name", "priority", "created_at"],
-            select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, utcnow())
-            .where(among(jobs.c.id, job_ids))
-            .order_by(jobs.c.id),
-        )
-    )
 
 
 def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int]:

@@ -22,8 +22,7 @@ from solidjq.errors import RefusedError
 from solidjq.incidents.charges import find_suspicion
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, operations
-from solidjq.queue.claim import schedule
-from solidjq.queue.endings import make_ready
+from solidjq.queue.executions import make_ready, schedule
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
 from solidjq.rails.active_job import reset_counters
 from solidjq.recovery.candidates import find_alike, find_candidates

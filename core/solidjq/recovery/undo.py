@@ -30,7 +30,7 @@ from solidjq.database.transactions import Database
 from solidjq.database.unknown_columns import unpacked
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.ledger import operations
-from solidjq.queue.claim import withdraw
+from solidjq.queue.discard import withdraw
 from solidjq.text import mask_secrets, one_line
 
 DISCARD = "discard"

@@ -4,7 +4,7 @@ import time
 
 from sqlalchemy import Connection
 
-from solidjq.queue import claim, concurrency
+from solidjq.queue import concurrency, dispatch
 from solidjq.runtime import registry
 from solidjq.runtime.child import Child
 
@@ -29,7 +29,7 @@ class Dispatcher(Child):
         if time.monotonic() >= self._next_maintenance:
             self._next_maintenance = time.monotonic() + self.config.concurrency_maintenance_interval
             self._maintain_concurrency(size)
-        moved = self.database.transact(claim.dispatch, size, registry.limits())
+        moved = self.database.transact(dispatch.dispatch, size, registry.limits())
         return 0.0 if len(moved) == size else self.config.dispatcher_polling_interval
 
     def _maintain_concurrency(self, size: int) -> None:

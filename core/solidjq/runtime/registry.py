@@ -11,8 +11,8 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 from solidjq.database.opening import open_database
 from solidjq.database.transactions import Database
 from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
-from solidjq.queue.claim import NewJob, enqueue_alone
 from solidjq.queue.concurrency import DEFAULT_DURATION, Limit, Limits
+from solidjq.queue.enqueue import NewJob, enqueue_alone
 from solidjq.settings.policy import settings
 from solidjq.text import one_line
 

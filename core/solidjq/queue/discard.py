@@ -1,0 +1,39 @@
+"""Discard jobs that wait, or withdraw them from their queues."""
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, Table, delete, select
+
+from solidjq.database.statements import among
+from solidjq.database.tables import blocked, failed, jobs, ready, scheduled
+from solidjq.queue.concurrency import UNKNOWN, Limits, give_back
+
+
+def discard(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+    """Delete those of these jobs that wait: ready, scheduled, blocked or failed. Claimed and finished ones stay.
+
+    Returns the ids of the jobs deleted.
+    """
+    gone = withdraw(connection, job_ids, limits) + _take(connection, failed, job_ids)
+    connection.execute(delete(jobs).where(among(jobs.c.id, gone)))
+    return gone
+
+
+def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+    """Take those of these jobs that are ready, scheduled or blocked out of their queues; return their ids.
+
+    The caller gives them another state, or deletes them, in the same transaction.
+    """
+    of_ready = _take(connection, ready, job_ids)
+    others = [job_id for table in (scheduled, blocked) for job_id in _take(connection, table, job_ids)]
+    # Of the waiting states only ready holds a slot of a concurrency limit. Given back last, so that it goes to none of
+    # the blocked jobs that are withdrawn here too.
+    give_back(connection, of_ready, limits)
+    return of_ready + others
+
+
+def _take(connection: Connection, table: Table, job_ids: Collection[int]) -> list[int]:
+    locked = select(table.c.job_id).where(among(table.c.job_id, job_ids)).order_by(table.c.id).with_for_update()
+    taken = list(connection.scalars(locked))
+    connection.execute(delete(table).where(among(table.c.job_id, taken)))
+    return taken

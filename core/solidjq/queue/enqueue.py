@@ -1,0 +1,152 @@
+"""Enqueue jobs: Solid Queue's rows for a new job, ready, scheduled or blocked."""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select
+
+from solidjq.batching import in_batches
+from solidjq.database import notices
+from solidjq.database.hot import execute_hot
+from solidjq.database.statements import among, insert_many, writes_in_with
+from solidjq.database.tables import jobs, ready
+from solidjq.database.times import clock, utcnow
+from solidjq.database.transactions import Database
+from solidjq.queue.concurrency import Held, Limit, admit
+from solidjq.queue.executions import make_ready, schedule
+from solidjq.rails import active_job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob:
+    """A job to be enqueued: due at once, or ``delay`` seconds from now, or ``at`` a time."""
+
+    class_name: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    queue_name: str = "default"
+    priority: int | None = None  # smaller is sooner; None is 0, as in Active Job
+    delay: float | None = None
+    at: datetime | None = None
+    concurrency_key: str | None = None
+    limit: Limit | None = None  # required with a concurrency_key
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it is ready as soon as it is there: due whatever the clock says, and under no limit."""
+        return self.at is None and not self.delay and (self.concurrency_key is None or self.limit is None)
+
+    def due_at(self, now: datetime) -> datetime:
+        """Return when the job is due; ``now`` if that is not in the future."""
+        due_at = self.at if self.at is not None else now + timedelta(seconds=self.delay or 0)
+        return max(due_at, now)
+
+
+def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
+    """Insert jobs, ready, scheduled or blocked. Returns their ids in the given order.
+
+    Raises ArgumentsError, before anything is inserted, if one of them has an argument that Active Job has no form for.
+    """
+    new_jobs = list(new_jobs)
+    if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
+        return [_enqueue_ready(partial(execute_hot, connection), new_jobs[0])]
+    now = clock(connection)
+    rows: list[dict[str, Any]] = []
+    due: list[str] = []
+    later: list[str] = []
+    limited: dict[Held, list[str]] = defaultdict(list)
+    for new in new_jobs:
+        active_job_id = str(uuid.uuid4())
+        due_at = new.due_at(now)
+        rows.append(_row(new, active_job_id, now, due_at))
+        if due_at > now:
+            later.append(active_job_id)
+        elif new.concurrency_key is not None and new.limit is not None:
+            limited[new.concurrency_key, new.limit].append(active_job_id)
+        else:
+            due.append(active_job_id)
+    if not rows:
+        return []
+    ids = _insert_jobs(connection, rows)
+    for batch in in_batches([ids[key] for key in due]):
+        make_ready(connection, batch)
+    for batch in in_batches([ids[key] for key in later]):
+        schedule(connection, batch)
+    admit(connection, {held: [ids[key] for key in active_job_ids] for held, active_job_ids in limited.items()})
+    if due or limited:
+        notices.send(connection)
+    return [ids[row["active_job_id"]] for row in rows]
+
+
+def enqueue_alone(database: Database, new: NewJob) -> int:
+    """Enqueue one job in a transaction of its own, which is one round trip where the database can; return its id.
+
+    Raises ArgumentsError likewise.
+    """
+    if new.at_once and database.writes_in_with:
+        return _enqueue_ready(database.execute, new)
+    (job_id,) = database.transact(enqueue, [new])
+    return job_id
+
+
+def _enqueue_ready(execute: Callable[..., Sequence[Row[Any]]], new: NewJob) -> int:
+    # To ask for the database's clock would be a round trip. It gives the row its times all the same; those in the
+    # payload decide nothing, and are of the enqueuer's host in Rails too.
+    row = _row(new, str(uuid.uuid4()), now := datetime.now(UTC), now)
+    job_id: int = execute(_ready_at_once, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
+    return job_id
+
+
+def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Insert jobs; return their ids by their Active Job ids."""
+    if len(rows) == 1:  # every driver tells one row's id with its insertion
+        inserted = connection.execute(insert(jobs), rows[0])
+        return {rows[0]["active_job_id"]: next(iter(inserted.inserted_primary_key or ()))}
+    insert_many(connection, jobs, rows)
+    ids: dict[str, int] = {}
+    for batch in in_batches([row["active_job_id"] for row in rows]):
+        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
+        ids.update((row.active_job_id, row.id) for row in found)
+    return ids
+
+
+_SERVER_TIMES = {"scheduled_at", "created_at", "updated_at"}
+
+
+def _ready_at_once() -> Select[Any]:
+    """Insert a job and its ready row, and send word of it: all that an idle worker waits for."""
+    names = {column.name for column in jobs.c} - _SERVER_TIMES - {"id", "finished_at"}
+    values: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in sorted(names)}
+    values.update(dict.fromkeys(_SERVER_TIMES, utcnow()))
+    job = insert(jobs).values(values).returning(jobs.c.id, jobs.c.queue_name, jobs.c.priority).cte("job")
+    rows = insert(ready).from_select(
+        ["job_id", "queue_name", "priority", "created_at"], select(job.c.id, job.c.queue_name, job.c.priority, utcnow())
+    )
+    return select(job.c.id, notices.sending()).add_cte(rows.cte("rows"))
+
+
+def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> dict[str, Any]:
+    return {
+        "queue_name": new.queue_name,
+        "class_name": new.class_name,
+        "arguments": active_job.payload(
+            class_name=new.class_name,
+            active_job_id=active_job_id,
+            queue_name=new.queue_name,
+            priority=new.priority,
+            call=active_job.Call(list(new.args), dict(new.kwargs)),
+            now=now,
+            scheduled_at=due_at,
+        ),
+        "priority": new.priority or 0,
+        "active_job_id": active_job_id,
+        "scheduled_at": due_at,
+        "concurrency_key": new.concurrency_key,
+        "created_at": now,
+        "updated_at": now,
+    }
