@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from solidjq.incidents.causes import RULES, Cause, Company, Confidence, find_cause
-from solidjq.incidents.death_records import DeathRecord, Held, Source
+from solidjq.incidents.death_records import DeathRecord, Held
+from solidjq.ledger.deaths import Source
 from solidjq.rails.error_text import Death
 
 BEAT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

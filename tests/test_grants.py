@@ -21,7 +21,7 @@ from solidjq.database.grants import Purpose
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, spelled
 from solidjq.errors import UsageError
-from solidjq.ledger import operations
+from solidjq.ledger import archive
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.queue import pauses
@@ -428,7 +428,7 @@ def test_whoever_may_init_brings_an_older_record_up_to_date(empty_url: URL, make
     done = someone.shell.run("init")
     assert done.returncode == 0, done.stderr
     with administrator.read() as connection:
-        assert operations.keeps_more(connection)
+        assert archive.keeps_more(connection)
     administrator.close()
 
 

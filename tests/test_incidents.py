@@ -15,9 +15,10 @@ from solidjq.database import tables
 from solidjq.database.times import ago
 from solidjq.incidents.causes import Cause, Confidence, Finding
 from solidjq.incidents.charges import find_suspects
-from solidjq.incidents.death_records import DeathRecord, Held, Source
+from solidjq.incidents.death_records import DeathRecord, Held
 from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group
 from solidjq.incidents.suspects import Standing
+from solidjq.ledger.deaths import Source
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import register

@@ -23,7 +23,7 @@ from solidjq.database.transactions import Database
 from solidjq.diff.signatures import READ, Signature, outline, signature_of
 from solidjq.errors import NoSuchJobError
 from solidjq.incidents import incidents
-from solidjq.ledger import operations
+from solidjq.ledger import archive, operations
 from solidjq.processes.samples import number
 from solidjq.queue.failed import Failure, Filter, conditions, failures_of
 from solidjq.queue.jobs import find_jobs
@@ -452,10 +452,7 @@ def _failure_once(connection: Connection, text: str) -> Failure | None:
     if text.isascii() and text.isdigit() and int(text) < 2**63:
         asked = or_(asked, failures.c.job_id == int(text))
     query = (
-        select(*operations.ARCHIVED)
-        .where(asked, failures.c.restored_by.is_(None))
-        .order_by(failures.c.id.desc())
-        .limit(1)
+        select(*archive.ARCHIVED).where(asked, failures.c.restored_by.is_(None)).order_by(failures.c.id.desc()).limit(1)
     )
     row = connection.execute(query).first()
     if row is None:

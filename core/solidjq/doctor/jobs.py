@@ -25,7 +25,7 @@ from solidjq.database.tables import blocked, claimed, failed, jobs, processes, r
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
-from solidjq.ledger import operations
+from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
@@ -148,7 +148,7 @@ def _archive_some_finished(connection: Connection, operation: Operation) -> int:
     )
     ids = list(connection.scalars(locked))
     if ids:
-        operations.archive(connection, ids, operation.record(connection, len(ids)))
+        archive.archive(connection, ids, operation.record(connection, len(ids)))
         connection.execute(delete(failed).where(among(failed.c.id, ids)))
     return len(ids)
 

@@ -22,7 +22,7 @@ from solidjq.database.tables import (
     solid_queue,
 )
 from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere
-from solidjq.ledger import operations
+from solidjq.ledger import archive
 
 HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
 MANY_FAILED = 100_000  # failures; from so many on, finding those of a time without an index takes long
@@ -353,8 +353,8 @@ def _tables_there(connection: Connection, _terms: Terms) -> Iterator[Finding]:
                     "give the column a default, or let it be NULL",
                     Severity.WARNING,
                 )
-    more = operations.more_columns(connection) if {jobs.name, failures.name} <= there else {}
-    if more and not operations.keeps_more(connection):
+    more = archive.more_columns(connection) if {jobs.name, failures.name} <= there else {}
+    if more and not archive.keeps_more(connection):
         yield Finding(
             f"jq's record has no room for {', '.join(more)} of {jobs.name}: jq discard is refused",
             "jq init",

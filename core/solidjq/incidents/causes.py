@@ -12,7 +12,8 @@ from signal import Signals
 from typing import NamedTuple
 
 from solidjq.durations import spell_duration
-from solidjq.incidents.death_records import DeathRecord, Source
+from solidjq.incidents.death_records import DeathRecord
+from solidjq.ledger.deaths import Source
 from solidjq.processes.samples import instant, number
 from solidjq.rails.error_text import Death
 

@@ -10,43 +10,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    cast,
-    exists,
-    func,
-    insert,
-    null,
-    select,
-    union_all,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Row, Select, cast, exists, func, null, select, union_all
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
-from solidjq.database.statements import among, inserted_id
+from solidjq.database.statements import among
 from solidjq.database.tables import deaths, failed, jobs, processes
-from solidjq.database.times import ago, boundary, utcnow
+from solidjq.database.times import boundary
 from solidjq.ledger import crashes, operations
-from solidjq.processes.samples import instant, number, sample_of
+from solidjq.ledger.deaths import Source
+from solidjq.processes.samples import instant, sample_of
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 
 TOGETHER = timedelta(seconds=60)  # failures with the same error this close are of one death: Rails fails them in turn
-
-
-class Source(StrEnum):
-    """Who told of a death; the value stands in ``jq_deaths.noticed_by``."""
-
-    SUPERVISOR = "supervisor"  # ours reaped it
-    PRUNE = "prune"  # ours found its heartbeat too old
-    FAILURES = "failures"  # nobody: put together from what Rails wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,88 +97,6 @@ class DeathRecord:
         if self.how is Death.PRUNED and self.last_heartbeat_at is not None:
             return self.last_heartbeat_at
         return self.noticed_at
-
-
-# -- writing ----------------------------------------------------------------------------------------------------------
-
-
-def record(
-    connection: Connection,
-    process: Row[Any],
-    source: Source,
-    *,
-    exit_status: int | None = None,
-    signal: int | None = None,
-    evidence: Mapping[str, Any],
-    sample: Mapping[str, Any],
-) -> crashes.Origin:
-    """Write the death of a registered process, with its last sample; return what its crashes are to carry.
-
-    Call it where the database has a ledger, in the transaction that removes the process. ``process`` is its row.
-    """
-    result = connection.execute(
-        insert(deaths).values(
-            process_id=process.id,
-            kind=process.kind,
-            name=process.name,
-            hostname=process.hostname,
-            pid=process.pid,
-            supervisor_id=process.supervisor_id,
-            started_at=process.created_at,
-            last_heartbeat_at=process.last_heartbeat_at,
-            noticed_at=utcnow(),
-            noticed_by=source.value,
-            exit_status=exit_status,
-            signal=signal,
-            evidence=json.dumps({**evidence, **({"sample": sample} if sample else {})}, separators=(",", ":")),
-        )
-    )
-    # Where the supervisor saw the end, the error tells pid and status; host and last beat would mean a frozen process.
-    pruned = source is Source.PRUNE
-    return crashes.Origin(
-        death_id=inserted_id(result),
-        hostname=process.hostname if pruned else None,
-        pid=process.pid if pruned else None,
-        last_heartbeat_at=process.last_heartbeat_at if pruned else None,
-    )
-
-
-def note_runs(connection: Connection, origin: crashes.Origin, sample: Mapping[str, Any]) -> None:
-    """Add to a death's crashes when each job had begun, and how much the process had grown since then."""
-    told = sample.get("jobs")
-    rss = number(sample, "rss")
-    for job in told if isinstance(told, list) else []:
-        if not isinstance(job, dict) or not isinstance(job.get("id"), int):
-            continue
-        before = number(job, "rss")
-        growth = None if rss is None or before is None else int(rss - before)
-        connection.execute(
-            update(tables.crashes)
-            .where(tables.crashes.c.death_id == origin.death_id, tables.crashes.c.job_id == job["id"])
-            .values(started_at=instant(job.get("since")), growth=growth)
-        )
-
-
-def survivors(connection: Connection, process: Row[Any], threshold: float) -> dict[str, int]:
-    """Count the processes that ran when this one fell silent: which still beat, which are silent too, and their hosts.
-
-    A process that was registered after the silence began proves nothing about it. The silent process itself counts.
-    """
-    beat = process.last_heartbeat_at
-    counts = {"alive": 0, "silent": 0, "alive_here": 0, "silent_here": 0}
-    hosts: dict[bool, set[str | None]] = {True: set(), False: set()}
-    query = select(processes.c.hostname, (processes.c.last_heartbeat_at > ago(threshold)).label("alive"), func.count())
-    if beat is not None:
-        query = query.where(processes.c.created_at <= boundary(beat))
-    for hostname, alive, count in connection.execute(query.group_by(processes.c.hostname, "alive")):
-        hosts[bool(alive)].add(hostname)
-        key = "alive" if alive else "silent"
-        counts[key] += count
-        counts[f"{key}_here"] += count if hostname == process.hostname else 0
-    return {**counts, "hosts_alive": len(hosts[True]), "hosts_silent": len(hosts[False] - hosts[True])}
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 def list_deaths(

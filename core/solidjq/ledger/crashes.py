@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, select
+from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, select, update
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, insert_new
@@ -151,3 +151,21 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
     for name, *values in rows:
         found[name].append(Crash(*values))
     return found
+
+
+class Run(NamedTuple):
+    """What a process told of a job that it was running: when it began, and by how many bytes the process grew since."""
+
+    job_id: int
+    started_at: datetime | None
+    growth: int | None
+
+
+def note_runs(connection: Connection, origin: Origin, runs: Iterable[Run]) -> None:
+    """Add to a death's crashes when each job had begun, and how much the process had grown since then."""
+    for run in runs:
+        connection.execute(
+            update(crashes)
+            .where(crashes.c.death_id == origin.death_id, crashes.c.job_id == run.job_id)
+            .values(started_at=run.started_at, growth=run.growth)
+        )

@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select
 
 from solidjq.batching import BATCH
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, processes
-from solidjq.database.times import ago
+from solidjq.database.times import ago, boundary
 from solidjq.database.transactions import Database
-from solidjq.incidents import death_records
-from solidjq.ledger import crashes, operations
-from solidjq.processes.samples import look_here, sample_of, told_by
+from solidjq.ledger import crashes, deaths, operations
+from solidjq.processes.samples import look_here, runs_of, sample_of, told_by
 from solidjq.queue.concurrency import UNKNOWN, Limits
 from solidjq.queue.endings import fail, held_by, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
@@ -95,10 +94,10 @@ def _prune_one(
             **witness,
             "threshold": threshold,
             "here": look_here(process.hostname, process.pid, sample_of(process.metadata)),
-            "fleet": death_records.survivors(connection, process, threshold),
+            "fleet": survivors(connection, process, threshold),
             **({"ahead": True} if told_by(process.metadata).get("prefetch") else {}),
         }
-        _count(connection, pruned.job_ids, process, death_records.Source.PRUNE, evidence)
+        _count(connection, pruned.job_ids, process, deaths.Source.PRUNE, evidence)
     connection.execute(delete(processes).where(processes.c.id == row.id))
     if record is not None:
         record(connection, len(pruned.job_ids))
@@ -141,7 +140,7 @@ def record_exit(
     if operations.exists(connection):
         how = {"exit_status": returncode} if returncode >= 0 else {"signal": -returncode}
         process = _row_of(connection, process_id)
-        _count(connection, failed, process, death_records.Source.SUPERVISOR, witness or {}, **how)
+        _count(connection, failed, process, deaths.Source.SUPERVISOR, witness or {}, **how)
 
 
 def _row_of(connection: Connection, process_id: int) -> Row[Any]:
@@ -152,16 +151,16 @@ def _count(
     connection: Connection,
     job_ids: Sequence[int],
     process: Row[Any],
-    source: death_records.Source,
+    source: deaths.Source,
     evidence: Mapping[str, object],
     **how: int,
 ) -> None:
     """Write the death and count a crash of each job."""
     sample = sample_of(process.metadata)
-    origin = death_records.record(connection, process, source, evidence=evidence, sample=sample, **how)
+    origin = deaths.record(connection, process, source, evidence=evidence, sample=sample, **how)
     if job_ids:
         crashes.count_failed(connection, job_ids, origin)
-        death_records.note_runs(connection, origin, sample)
+        crashes.note_runs(connection, origin, runs_of(sample))
 
 
 def find_orphans(connection: Connection) -> list[int]:
@@ -209,3 +208,22 @@ def _dead(threshold: float) -> Select[tuple[Any, ...]]:
         .where(processes.c.last_heartbeat_at <= ago(threshold))
         .order_by(processes.c.id)
     )
+
+
+def survivors(connection: Connection, process: Row[Any], threshold: float) -> dict[str, int]:
+    """Count the processes that ran when this one fell silent: which still beat, which are silent too, and their hosts.
+
+    A process that was registered after the silence began proves nothing about it. The silent process itself counts.
+    """
+    beat = process.last_heartbeat_at
+    counts = {"alive": 0, "silent": 0, "alive_here": 0, "silent_here": 0}
+    hosts: dict[bool, set[str | None]] = {True: set(), False: set()}
+    query = select(processes.c.hostname, (processes.c.last_heartbeat_at > ago(threshold)).label("alive"), func.count())
+    if beat is not None:
+        query = query.where(processes.c.created_at <= boundary(beat))
+    for hostname, alive, count in connection.execute(query.group_by(processes.c.hostname, "alive")):
+        hosts[bool(alive)].add(hostname)
+        key = "alive" if alive else "silent"
+        counts[key] += count
+        counts[f"{key}_here"] += count if hostname == process.hostname else 0
+    return {**counts, "hosts_alive": len(hosts[True]), "hosts_silent": len(hosts[False] - hosts[True])}

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from solidjq.ledger.crashes import Run
+
 SAME_START = 2.0  # seconds; a process's start time is not told to the digit
 _CLOCK_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -50,6 +52,18 @@ def number(found: Mapping[str, Any], *keys: str) -> float | None:
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def runs_of(sample: Mapping[str, Any]) -> list[Run]:
+    """Return the jobs that a sample says were running; what is no such job is left out."""
+    jobs, rss = sample.get("jobs"), number(sample, "rss")
+    found = []
+    for job in jobs if isinstance(jobs, list) else []:
+        if isinstance(job, dict) and isinstance(job.get("id"), int):
+            before = number(job, "rss")
+            growth = None if rss is None or before is None else int(rss - before)
+            found.append(Run(job["id"], instant(job.get("since")), growth))
+    return found
 
 
 def clocks() -> dict[str, float]:

@@ -21,7 +21,7 @@ from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.incidents.charges import find_suspicion
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
-from solidjq.ledger import crashes, operations
+from solidjq.ledger import archive, crashes, operations
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
 from solidjq.rails.active_job import reset_counters
@@ -300,7 +300,7 @@ class _Run:
         if not others:
             return
         going = _failures_of(others)
-        operations.archive(connection, going, operation_id, with_jobs=self.terms.discard)
+        archive.archive(connection, going, operation_id, with_jobs=self.terms.discard)
         if self.terms.discard:
             _delete(connection, others)
         else:
@@ -384,7 +384,7 @@ def _moving_to_ready() -> Insert:
     """Do so in one statement, which reads each row once."""
     gone = delete(failed).where(given(failed.c.id, "ids")).returning(*failed.c).cte("gone")
     archived = (
-        operations.archiving(gone, bindparam("operation_id", type_=BigInteger()))
+        archive.archiving(gone, bindparam("operation_id", type_=BigInteger()))
         .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
         .cte("archived")
     )

@@ -29,7 +29,7 @@ from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
 from solidjq.database.unknown_columns import unpacked
 from solidjq.errors import NoSuchJobError, UsageError
-from solidjq.ledger import operations
+from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
 from solidjq.text import mask_secrets, one_line
 
@@ -78,7 +78,7 @@ def _undo(
     connection: Connection, operation_id: int, above: int, operation: operations.Operation, *, discarded: bool
 ) -> list[tuple[int, Undone]]:
     archived = connection.execute(
-        select(*operations.ARCHIVED)
+        select(*archive.ARCHIVED)
         .where(failures.c.operation_id == operation_id, failures.c.restored_by.is_(None), failures.c.id > above)
         .order_by(failures.c.id)
         .limit(BATCH)
@@ -148,7 +148,7 @@ def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, 
     taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))
     held = dict.fromkeys(taken, "a job of that id is there")
     job_ids = {row.id: row.job_id for row in archived if row.job_id not in taken}
-    types = operations.more_columns(connection)
+    types = archive.more_columns(connection)
     for names, archive_ids in _by_columns(connection, list(job_ids), types).items():
         more = {name: types[name] for name in names}
         if _insert_jobs(connection, archive_ids, more) is None:
@@ -167,7 +167,7 @@ def _by_columns(
     connection: Connection, archive_ids: Sequence[int], types: Collection[str]
 ) -> dict[tuple[str, ...], list[int]]:
     """Group by what the archive has of these columns: one that was added since gets its default."""
-    if not types or not operations.keeps_more(connection):
+    if not types or not archive.keeps_more(connection):
         return {(): list(archive_ids)}
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     kept = select(failures.c.id, failures.c.more).where(among(failures.c.id, archive_ids))

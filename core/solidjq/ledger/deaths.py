@@ -1,0 +1,62 @@
+"""The table ``jq_deaths``: each end of a process that we saw, with its evidence."""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert
+
+from solidjq.database.statements import inserted_id
+from solidjq.database.tables import deaths
+from solidjq.database.times import utcnow
+from solidjq.ledger import crashes
+
+
+class Source(StrEnum):
+    """Who told of a death; the value stands in ``jq_deaths.noticed_by``."""
+
+    SUPERVISOR = "supervisor"  # ours reaped it
+    PRUNE = "prune"  # ours found its heartbeat too old
+    FAILURES = "failures"  # nobody: put together from what Rails wrote
+
+
+def record(
+    connection: Connection,
+    process: Row[Any],
+    source: Source,
+    *,
+    exit_status: int | None = None,
+    signal: int | None = None,
+    evidence: Mapping[str, Any],
+    sample: Mapping[str, Any],
+) -> crashes.Origin:
+    """Write the death of a registered process, with its last sample; return what its crashes are to carry.
+
+    Call it where the database has a ledger, in the transaction that removes the process. ``process`` is its row.
+    """
+    result = connection.execute(
+        insert(deaths).values(
+            process_id=process.id,
+            kind=process.kind,
+            name=process.name,
+            hostname=process.hostname,
+            pid=process.pid,
+            supervisor_id=process.supervisor_id,
+            started_at=process.created_at,
+            last_heartbeat_at=process.last_heartbeat_at,
+            noticed_at=utcnow(),
+            noticed_by=source.value,
+            exit_status=exit_status,
+            signal=signal,
+            evidence=json.dumps({**evidence, **({"sample": sample} if sample else {})}, separators=(",", ":")),
+        )
+    )
+    # Where the supervisor saw the end, the error tells pid and status; host and last beat would mean a frozen process.
+    pruned = source is Source.PRUNE
+    return crashes.Origin(
+        death_id=inserted_id(result),
+        hostname=process.hostname if pruned else None,
+        pid=process.pid if pruned else None,
+        last_heartbeat_at=process.last_heartbeat_at if pruned else None,
+    )
