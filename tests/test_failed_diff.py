@@ -17,8 +17,10 @@ from solidjq import Database
 from solidjq.database import tables
 from solidjq.database.tables import failed, jobs
 from solidjq.diff import groups as diff_groups
-from solidjq.diff.groups import Change, Contrast, Group, Kind, by_chance, compare, contrast, more_often, most_telling
+from solidjq.diff.contrast import Contrast, contrast, more_often, most_telling
+from solidjq.diff.groups import Group
 from solidjq.diff.signatures import signature_of
+from solidjq.diff.windows import Change, Kind, by_chance, compare
 from solidjq.ledger.operations import Operation
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import error_json, exit_error, missing_error

@@ -9,7 +9,7 @@ from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
 from solidjq.database.tables import claimed, failed, failures, jobs, operations, ready, scheduled, semaphores
 from solidjq.database.times import ago
-from solidjq.diff.groups import find_side
+from solidjq.diff.sides import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import dispatch, endings

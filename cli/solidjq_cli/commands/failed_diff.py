@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from solidjq import Database
-    from solidjq.diff.groups import Change, Contrast, Difference, Group, Side, Window
+    from solidjq.diff.contrast import Contrast
+    from solidjq.diff.groups import Group
+    from solidjq.diff.sides import Difference, Side
+    from solidjq.diff.windows import Change, Window
     from solidjq.queue.failed import Filter
 
 _NAME = re.compile(r"\w[\w-]{0,254}")
@@ -161,7 +164,7 @@ def _windows(
     now: datetime, chosen: Filter, against: str | None, after: str | None, before: str | None
 ) -> tuple[Window, Window]:
     """Return the later and the earlier time. Raises UsageError for times in the wrong order."""
-    from solidjq.diff.groups import Window
+    from solidjq.diff.windows import Window
     from solidjq.durations import parse_duration
     from solidjq.errors import UsageError
 
@@ -195,6 +198,7 @@ def _sooner(time: datetime, length: timedelta) -> datetime:
 
 
 def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None) -> None:
+    from solidjq.diff import contrast as diff_contrast
     from solidjq.diff import groups as diff_groups
 
     if output is Output.IDS and limit is None:
@@ -213,18 +217,20 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         note(f"{len(found) - len(shown)} more groups, {sum(g.count for g in found[len(shown) :])} jobs; see --limit")
     if output is Output.TABLE and found:
         with opened.read() as connection:
-            ids = diff_groups.newest_job_ids(connection, chosen, diff_groups.SAMPLE)
-        _tell(_sentences(diff_groups.contrast(opened, ids), "the failed jobs"))
+            ids = diff_groups.newest_job_ids(connection, chosen, diff_contrast.SAMPLE)
+        _tell(_sentences(diff_contrast.contrast(opened, ids), "the failed jobs"))
 
 
 def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> None:
+    from solidjq.diff import contrast as diff_contrast
     from solidjq.diff import groups as diff_groups
+    from solidjq.diff import sides as diff_sides
     from solidjq.errors import NoSuchJobError, UsageError
     from solidjq.incidents import incidents
 
     if incidents.NAME.fullmatch(asked):
         raise UsageError(f"compare it with what? To look at one incident: jq incidents show {asked}")
-    name = asked if diff_groups.GROUP_NAME.fullmatch(asked) else diff_groups.find_side(opened, asked).group or asked
+    name = asked if diff_groups.GROUP_NAME.fullmatch(asked) else diff_sides.find_side(opened, asked).group or asked
     group = diff_groups.find_group(opened, name, chosen)
     if group is None:
         raise NoSuchJobError(f"no failure of group {name}, or the filter leaves it out; jq failed diff lists them")
@@ -233,8 +239,8 @@ def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> 
         return
     details([group], _group_fields(whole=True), output)
     if output is Output.TABLE:
-        ids = islice(diff_groups.job_ids(opened, chosen, [name]), diff_groups.SAMPLE)
-        _tell(_sentences(diff_groups.contrast(opened, ids), "this group"))
+        ids = islice(diff_groups.job_ids(opened, chosen, [name]), diff_contrast.SAMPLE)
+        _tell(_sentences(diff_contrast.contrast(opened, ids), "this group"))
 
 
 def _print_ids(opened: Database, chosen: Filter, names: Iterable[str]) -> None:
@@ -350,13 +356,13 @@ def _names(counted: Mapping[str, int], *, people: bool) -> Any:
 def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], output: Output, limit: int | None) -> None:
     from dataclasses import replace
 
-    from solidjq.diff import groups as diff_groups
+    from solidjq.diff import windows as diff_windows
 
     now, before = windows
-    found = diff_groups.compare_windows(opened, chosen, now, before)
+    found = diff_windows.compare_windows(opened, chosen, now, before)
     changes = found.changes[:limit]
     if output is Output.IDS:
-        risen = {diff_groups.Kind.NEW, diff_groups.Kind.GROWN}
+        risen = {diff_windows.Kind.NEW, diff_windows.Kind.GROWN}
         later = replace(chosen, since=now.since, until=now.until)
         _print_ids(opened, later, (change.group.name for change in changes if change.kind in risen))
     else:
@@ -365,7 +371,9 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
         note(f"{len(found.changes) - len(changes)} more; see --limit")
     if output is Output.TABLE:
         counts = Counter(change.kind for change in found.changes)
-        said = ", ".join(f"{counts[kind]} {kind.value}" for kind in diff_groups.Kind if counts[kind]) or "no difference"
+        said = (
+            ", ".join(f"{counts[kind]} {kind.value}" for kind in diff_windows.Kind if counts[kind]) or "no difference"
+        )
         note(f"{_spelled(now)} against {_spelled(before)}: {said}; {found.same} groups about the same")
         if not found.archive:
             note("failures that were retried since are not counted, for want of a record; run: jq init")
@@ -425,10 +433,10 @@ def _factor(change: Change) -> str:
 
 
 def _beside(opened: Database, left: str, right: str, output: Output) -> None:
-    from solidjq.diff import groups as diff_groups
+    from solidjq.diff import sides as diff_sides
 
-    sides = [diff_groups.find_side(opened, text) for text in (left, right)]
-    found = diff_groups.side_by_side(*sides)
+    sides = [diff_sides.find_side(opened, text) for text in (left, right)]
+    found = diff_sides.side_by_side(*sides)
     if output is Output.IDS:
         _print_side_ids(opened, sides)
     elif output is Output.TABLE and sys.stdout.isatty():

@@ -1,0 +1,229 @@
+"""Two failures, groups or incidents side by side: the fields in which they differ."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, or_, select
+
+from solidjq.database.tables import failures
+from solidjq.database.transactions import Database
+from solidjq.diff.groups import GROUP_NAME, Group, find_group
+from solidjq.diff.signatures import Signature, signature_of
+from solidjq.errors import NoSuchJobError
+from solidjq.incidents import incidents
+from solidjq.ledger import archive, operations
+from solidjq.processes.samples import number
+from solidjq.queue.failed import Failure, failures_of
+from solidjq.queue.jobs import find_jobs
+from solidjq.rails.active_job import shown_arguments
+from solidjq.rails.error_text import ErrorInfo, parse_error
+
+MOST_ARGUMENTS = 60  # rows for the arguments of a job
+# What always differs between two jobs, and tells nothing by itself.
+CONTEXT = frozenset({"job_id", "jobs", "failed_at", "enqueued_at", "waited", "first_failed_at", "last_failed_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two things that are compared."""
+
+    kind: str  # job, group or incident
+    name: str  # as the operator names it
+    group: str | None  # that it is, or that the job belongs to
+    fields: Mapping[str, Any]
+    job_ids: tuple[int, ...] = ()  # of a job or an incident
+
+
+class Difference(NamedTuple):
+    """One field of both sides."""
+
+    field: str
+    left: Any
+    right: Any
+    differs: bool
+
+
+def find_side(database: Database, text: str) -> Side:
+    """Find what an operator names: a group, an incident, or a failed job by its id or Active Job id.
+
+    Raises NoSuchJobError.
+    """
+    if GROUP_NAME.fullmatch(text):
+        group = find_group(database, text)
+        if group is None:
+            raise NoSuchJobError(f"no group {text}; jq failed diff lists them")
+        return Side("group", text, group.name, _group_fields(group))
+    with database.read() as connection:
+        if incidents.NAME.fullmatch(text):
+            incident = incidents.find_incident(connection, text)
+            if incident is None:
+                raise NoSuchJobError(f"no incident {text}; jq incidents list shows them")
+            return Side("incident", text, None, _incident_fields(incident), tuple(incident.job_ids))
+        failure = _failure_now(connection, text) or _failure_once(connection, text)
+        if failure is None:
+            known = any(find_jobs(connection, [text]).values())
+            raise NoSuchJobError(f"job {text} has not failed" if known else f"no job {text}")
+    signature = signature_of(_written(failure.error))
+    return Side("job", text, signature.name, _job_fields(failure, signature), (failure.job_id,))
+
+
+def side_by_side(left: Side, right: Side) -> list[Difference]:
+    """Compare field by field; a job and a group in what both have."""
+    alike = left.kind == right.kind
+    found = []
+    for name in dict.fromkeys((*left.fields, *right.fields)):
+        one, other = left.fields.get(name), right.fields.get(name)
+        if (one is None and other is None) or not (alike or (name in left.fields and name in right.fields)):
+            continue
+        found.append(Difference(name, one, other, name not in CONTEXT and not _agree(one, other)))
+    return found
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Tell whether two values say the same: a job's class is one of its group's."""
+    if isinstance(one, list) and isinstance(other, str):
+        return other in one
+    if isinstance(other, list) and isinstance(one, str):
+        return one in other
+    return bool(one == other) and type(one) is type(other)
+
+
+def _failure_now(connection: Connection, text: str) -> Failure | None:
+    """Return the last failed job of this id."""
+    found = find_jobs(connection, [text])[text]
+    return max(failures_of(connection, [view.job_id for view in found]), key=lambda f: f.failure_id, default=None)
+
+
+def _failure_once(connection: Connection, text: str) -> Failure | None:
+    """Return the last failure of this id that jq took away."""
+    if not operations.exists(connection):
+        return None
+    asked = failures.c.active_job_id == text
+    if text.isascii() and text.isdigit() and int(text) < 2**63:
+        asked = or_(asked, failures.c.job_id == int(text))
+    query = (
+        select(*archive.ARCHIVED).where(asked, failures.c.restored_by.is_(None)).order_by(failures.c.id.desc()).limit(1)
+    )
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    return Failure(
+        failure_id=row.failure_id,
+        job_id=row.job_id,
+        active_job_id=row.active_job_id,
+        class_name=row.class_name,
+        queue_name=row.queue_name,
+        priority=row.priority,
+        enqueued_at=row.enqueued_at,
+        failed_at=row.failed_at,
+        error=parse_error(row.error),
+        arguments=row.arguments,
+    )
+
+
+def _written(error: ErrorInfo) -> str | None:
+    """Write an error back as it was stored, as far as a signature needs it."""
+    if error == ErrorInfo():
+        return None
+    if error.exception_class is None and not error.backtrace:
+        return error.message
+    parts = {"exception_class": error.exception_class, "message": error.message, "backtrace": error.backtrace}
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+
+
+def _job_fields(failure: Failure, signature: Signature) -> dict[str, Any]:
+    waited = failure.failed_at - failure.enqueued_at if failure.failed_at and failure.enqueued_at else None
+    return {
+        "job_id": failure.job_id,
+        **_signature_fields(signature),
+        "message": failure.error.message,
+        "class_name": failure.class_name,
+        "queue_name": failure.queue_name,
+        "priority": failure.priority,
+        "executions": _executions(failure.arguments),
+        **_argument_fields(shown_arguments(failure.arguments)),
+        "enqueued_at": failure.enqueued_at,
+        "failed_at": failure.failed_at,
+        "waited": None if waited is None else round(waited.total_seconds(), 3),
+    }
+
+
+def _group_fields(group: Group) -> dict[str, Any]:
+    return {
+        "jobs": group.count,
+        **_signature_fields(group.signature),
+        "class_name": [name for name, _ in group.classes.most_common()],
+        "queue_name": [name for name, _ in group.queues.most_common()],
+        "hosts": [name for name, _ in group.hosts.most_common()] or None,
+        "first_failed_at": group.first_at,
+        "last_failed_at": group.last_at,
+    }
+
+
+def _incident_fields(incident: incidents.Incident) -> dict[str, Any]:
+    found, finding = incident.deaths, incident.finding
+    return {
+        "jobs": len(incident.jobs),
+        "cause": finding.cause.value,
+        "confidence": finding.confidence.value,
+        "facts": list(finding.used),
+        "processes": len(found),
+        "kinds": _distinct(death.kind for death in found),
+        "hosts": incident.hosts,
+        "signals": _distinct(death.signal for death in found),
+        "exit_statuses": _distinct(death.exit_status for death in found),
+        "class_name": incident.classes,
+        "releases": _distinct(death.sample.get("release") for death in found),
+        "peak_memory": max((int(number(death.sample, "peak") or 0) for death in found), default=0) or None,
+        "memory_limit": max((int(number(death.sample, "cgroup", "max") or 0) for death in found), default=0) or None,
+        "first_failed_at": incident.at,
+        "last_failed_at": incident.noticed_at,
+    }
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return sorted({value for value in values if value is not None})
+
+
+def _signature_fields(signature: Signature) -> dict[str, Any]:
+    return {
+        "group": signature.name,
+        "death": signature.death and signature.death.value,
+        "error_class": signature.exception_class,
+        "signature": signature.message,
+        "frames": list(signature.frames),
+    }
+
+
+def _executions(arguments: str | None) -> int | None:
+    """Return how often Active Job had begun the job, itself retrying it."""
+    try:
+        data = json.loads(arguments or "")
+    except (ValueError, RecursionError):
+        return None
+    count = data.get("executions") if isinstance(data, dict) else None
+    return count if isinstance(count, int) else None
+
+
+def _argument_fields(arguments: Any) -> dict[str, Any]:
+    """Name each argument, and each key of those that are hashes."""
+    if not isinstance(arguments, list):
+        return {"arguments": arguments}
+    named = ((f"arguments{path}", value) for path, value in _members(arguments))
+    return {"arguments": len(arguments), **dict(islice(named, MOST_ARGUMENTS))}
+
+
+def _members(arguments: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    for at, value in enumerate(arguments):
+        if isinstance(value, dict) and (keys := [key for key in value if not key.startswith("_aj_")]):
+            yield from ((f"[{at}].{key}", _explicit(value[key])) for key in keys)
+        else:
+            yield f"[{at}]", _explicit(value)
+
+
+def _explicit(value: Any) -> Any:
+    """Tell null from an argument that is not there, and "1" from 1."""
+    return "null" if value is None else json.dumps(value, ensure_ascii=False) if isinstance(value, str) else value

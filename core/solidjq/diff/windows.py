@@ -1,0 +1,118 @@
+"""Two windows of time compared: which groups of failures are new, gone, grown or shrunk."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from solidjq.chance import log_comb
+from solidjq.database.transactions import Database
+from solidjq.diff.groups import Group, group_failures
+from solidjq.ledger import operations
+from solidjq.queue.failed import Filter
+
+CHANCE = 0.01  # a difference that chance makes more often is none
+FACTOR = 1.5  # nor is one that is smaller
+_EXACT = 1000  # up to so many failures the test is exact
+
+
+class Kind(Enum):
+    """How a group's rate has changed; the value is what ``jq`` calls it."""
+
+    NEW = "new"  # it did not occur in the earlier time
+    GROWN = "grown"
+    SHRUNK = "shrunk"
+    GONE = "gone"  # it does not occur any more
+
+    @property
+    def mark(self) -> str:
+        """One character for it."""
+        return {Kind.NEW: "+", Kind.GROWN: ">", Kind.SHRUNK: "<", Kind.GONE: "-"}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time: from ``since`` on, before ``until``."""
+
+    since: datetime
+    until: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it is."""
+        return self.until - self.since
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A group that occurs more or less often than before. ``factor`` compares the rates; None if it is new."""
+
+    kind: Kind
+    group: Group  # of the later time, of the earlier if it is gone
+    now: int
+    before: int
+    factor: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two times compared. ``same``: groups whose difference may be chance."""
+
+    changes: list[Change]
+    same: int
+    archive: bool  # whether failures that were retried since are known
+
+
+def compare_windows(database: Database, chosen: Filter, now: Window, before: Window) -> Comparison:
+    """Compare the failures of two times, those that jq retried or discarded since too."""
+    with database.read() as connection:
+        archive = operations.exists(connection)
+    grouped = [
+        group_failures(database, replace(chosen, since=window.since, until=window.until), archived=True)
+        for window in (now, before)
+    ]
+    changes = compare(grouped[0], grouped[1], now.length, before.length)
+    names = {group.name for groups in grouped for group in groups}
+    return Comparison(changes, len(names) - len(changes), archive)
+
+
+def compare(
+    now: Iterable[Group], before: Iterable[Group], now_length: timedelta, before_length: timedelta
+) -> list[Change]:
+    """Return the groups whose rate differs by more than chance; new ones always. The new and the grown come first."""
+    later, earlier = ({group.name: group for group in groups} for groups in (now, before))
+    share = now_length / (now_length + before_length)
+    changes = [
+        change for name in later | earlier if (change := _change(later.get(name), earlier.get(name), share)) is not None
+    ]
+    order = list(Kind)
+    return sorted(changes, key=lambda change: (order.index(change.kind), -max(change.now, change.before)))
+
+
+def _change(later: Group | None, earlier: Group | None, share: float) -> Change | None:
+    now, before = (0 if group is None else group.count for group in (later, earlier))
+    if earlier is None:
+        return None if later is None else Change(Kind.NEW, later, now, 0, None)
+    factor = now / before * (1 - share) / share
+    if 1 / FACTOR < factor < FACTOR or by_chance(now, before, share) >= CHANCE:
+        return None
+    if later is None:
+        return Change(Kind.GONE, earlier, 0, before, 0.0)
+    return Change(Kind.GROWN if factor > 1 else Kind.SHRUNK, later, now, before, factor)
+
+
+def by_chance(now: int, before: int, share: float) -> float:
+    """Return how often chance alone divides as unequally, if each failure falls into the later time with ``share``."""
+    total = now + before
+    if total > _EXACT:
+        spread = math.sqrt(total * share * (1 - share))
+        distance = max(0.0, abs(now - total * share) - 0.5) / spread
+        return math.erfc(distance / math.sqrt(2))
+    rising = now >= total * share
+    tail = range(now, total + 1) if rising else range(now + 1)
+    return min(1.0, 2 * math.fsum(math.exp(_log_binomial(total, count, share)) for count in tail))
+
+
+def _log_binomial(total: int, count: int, share: float) -> float:
+    return log_comb(total, count) + count * math.log(share) + (total - count) * math.log1p(-share)
