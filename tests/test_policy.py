@@ -9,7 +9,7 @@ import pytest
 
 from solidjq.durations import parse_duration, spell_duration
 from solidjq.errors import UsageError
-from solidjq.runtime.registry import job
+from solidjq.registry import job
 from solidjq.settings.file import find
 from solidjq.settings.policy import BUILT_IN, Consent, Policy, load, parse
 from support import Shell

@@ -262,7 +262,7 @@ def policy(modules: list[str] | None) -> Policy:
 
     found = file()
     if modules:
-        from solidjq.runtime import registry  # noqa: PLC0415
+        from solidjq import registry  # noqa: PLC0415
 
         registry.import_modules(modules)
     registered = registry.policies() if modules else None

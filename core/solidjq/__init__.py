@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from solidjq.database.transactions import Database
     from solidjq.queue.enqueue import NewJob, enqueue
     from solidjq.rails.ruby_values import GlobalID, Symbol
-    from solidjq.runtime.registry import Job, job
+    from solidjq.registry import Job, job
 
 __all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "enqueue", "job", "open_database"]
 
@@ -24,8 +24,8 @@ _HOMES = {
     "enqueue": "solidjq.queue.enqueue",
     "GlobalID": "solidjq.rails.ruby_values",
     "Symbol": "solidjq.rails.ruby_values",
-    "Job": "solidjq.runtime.registry",
-    "job": "solidjq.runtime.registry",
+    "Job": "solidjq.registry",
+    "job": "solidjq.registry",
 }
 
 

@@ -95,7 +95,7 @@ def doctor(
 def _limits(modules: list[str] | None) -> Limits:
     if not modules:
         return {}
-    from solidjq.runtime import registry
+    from solidjq import registry
 
     registry.import_modules(modules)
     return registry.limits()

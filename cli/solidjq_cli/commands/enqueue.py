@@ -106,7 +106,7 @@ def enqueue(
 
 def _job(class_name: str, modules: list[str] | None) -> Job[..., Any]:
     """Return the registered job if modules were named, else one of which only the name is known: a Ruby class, say."""
-    from solidjq.runtime import registry
+    from solidjq import registry
 
     if modules:
         registry.import_modules(modules)

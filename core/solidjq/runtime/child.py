@@ -10,9 +10,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
 
+from solidjq import registry
 from solidjq.database.opening import open_database
 from solidjq.errors import JobImportError, SolidJQError
-from solidjq.runtime import logs, registry
+from solidjq.runtime import logs
 from solidjq.runtime.backoff import backoff
 from solidjq.runtime.config import ChildConfig
 from solidjq.runtime.heartbeats import Registration

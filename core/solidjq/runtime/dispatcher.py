@@ -4,8 +4,8 @@ import time
 
 from sqlalchemy import Connection
 
+from solidjq import registry
 from solidjq.queue import concurrency, dispatch
-from solidjq.runtime import registry
 from solidjq.runtime.child import Child
 
 

@@ -3,10 +3,11 @@
 import traceback
 from types import CoroutineType
 
+from solidjq import registry
 from solidjq.queue.claim import Claim
 from solidjq.rails import active_job
 from solidjq.rails.error_text import error_json
-from solidjq.runtime import eventloop, registry
+from solidjq.runtime import eventloop
 from solidjq.runtime.eventloop import EventLoop
 
 _OURS = {__file__, eventloop.__file__}

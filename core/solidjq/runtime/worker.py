@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from sqlalchemy import Connection
 
+from solidjq import registry
 from solidjq.database import notices
 from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, ProcessGoneError, SolidJQError
 from solidjq.queue import claim as queue_claim
@@ -19,7 +20,6 @@ from solidjq.queue import endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
 from solidjq.rails.error_text import error_json
-from solidjq.runtime import registry
 from solidjq.runtime.child import Child, Stop
 from solidjq.runtime.hands import Hands
 from solidjq.runtime.performing import perform
