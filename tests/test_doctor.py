@@ -16,7 +16,8 @@ from solidjq import Database, NewJob, doctor
 from solidjq.database import indexes, tables
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.database.times import ago, utcnow
-from solidjq.doctor import Severity, Terms, fleet, storage
+from solidjq.doctor import Severity, Terms, fleet, shutdown, sqlite, storage
+from solidjq.doctor import checks as doctor_checks
 from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat
@@ -452,9 +453,9 @@ def application(timeout: float | None) -> Configured:
 )
 @pytest.mark.parametrize("command", [RUBY, ["solid-queue-supervisor[a](1.7.0): starting"]])
 def test_the_shutdown_timeout_of_ruby(command: list[str], configured: Configured | None, seconds: float | None) -> None:
-    assert fleet.shutdown_timeout(command, configured) == seconds
-    assert fleet.shutdown_timeout(["ruby", "bin/jobs"], configured) is None
-    assert fleet.shutdown_timeout(["solid-queue-worker(1.7.0): waiting"], configured) is None
+    assert shutdown.shutdown_timeout(command, configured) == seconds
+    assert shutdown.shutdown_timeout(["ruby", "bin/jobs"], configured) is None
+    assert shutdown.shutdown_timeout(["solid-queue-worker(1.7.0): waiting"], configured) is None
 
 
 @ON_SQLITE
@@ -486,17 +487,20 @@ def test_a_supervisor_of_ruby_that_systemd_gives_too_little_time(
     ],
 )
 def test_the_shutdown_timeout_of_a_command_line(command: list[str], seconds: float | None) -> None:
-    assert fleet.shutdown_timeout(command) == seconds
+    assert shutdown.shutdown_timeout(command) == seconds
 
 
 def test_systemd() -> None:
-    assert [fleet.systemd_seconds(told) for told in ("1min 30s\n", "2min", "45s", "1h", "infinity", "")] == [
+    assert [shutdown.systemd_seconds(told) for told in ("1min 30s\n", "2min", "45s", "1h", "infinity", "")] == [
         90, 120, 45, 3600, None, None,
     ]  # fmt: skip
-    assert fleet._service(["12:memory:/", "0::/system.slice/jobs.service"]) == "jobs.service"
-    assert fleet._service(["0::/user.slice/user@1000.service/app.slice/tmux.scope"]) is None
-    assert [*fleet.judge_grace("s", 25, "jobs.service", 35), *fleet.judge_grace("s", 25, "jobs.service", None)] == []
-    (found,) = fleet.judge_grace("s", 25, "jobs.service", 30)
+    assert shutdown._service(["12:memory:/", "0::/system.slice/jobs.service"]) == "jobs.service"
+    assert shutdown._service(["0::/user.slice/user@1000.service/app.slice/tmux.scope"]) is None
+    assert [
+        *shutdown.judge_grace("s", 25, "jobs.service", 35),
+        *shutdown.judge_grace("s", 25, "jobs.service", None),
+    ] == []
+    (found,) = shutdown.judge_grace("s", 25, "jobs.service", 30)
     assert "TimeoutStopSec=35" in found.fix
 
 
@@ -777,16 +781,16 @@ def test_file_systems() -> None:
         "/dev/sdb1 /srv/with\\040space/local xfs rw 0 0",
     ]
     kinds = [
-        storage.file_system(Path(path), mounts)
+        sqlite.file_system(Path(path), mounts)
         for path in ("/srv/with space/queue.sqlite3", "/srv/with space/local/queue.sqlite3", "/srv/queue.sqlite3")
     ]
     assert kinds == ["nfs4", "xfs", "ext4"]
-    assert kinds[0] in storage.NETWORKED
+    assert kinds[0] in sqlite.NETWORKED
 
 
 def test_connections() -> None:
-    assert list(storage.judge_connections(89, 100)) == []
-    assert len(list(storage.judge_connections(90, 100))) == 1
+    assert list(doctor_checks.judge_connections(89, 100)) == []
+    assert len(list(doctor_checks.judge_connections(90, 100))) == 1
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

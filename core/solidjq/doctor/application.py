@@ -6,8 +6,8 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import ready
-from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
-from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled, living
+from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, living, several
+from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
 from solidjq.rails.settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, Configured
 

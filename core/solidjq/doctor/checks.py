@@ -1,14 +1,15 @@
 """What a check is, and what it finds."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from solidjq.database.transactions import Database
 from solidjq.ledger.operations import Operation
-from solidjq.processes.heartbeat import ALIVE_THRESHOLD
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process, list_processes
 from solidjq.queue.concurrency import Limits
 from solidjq.rails.settings import Configured
 
@@ -93,3 +94,28 @@ def several(ids: Collection[object], one: str, more: str) -> str:
     if len(ids) > MOST:
         return f"more than {MOST} {more}"
     return f"1 {one}" if len(ids) == 1 else f"{len(ids)} {more}"
+
+
+def living(connection: Connection, terms: Terms, kind: str = "") -> list[Process]:
+    """Return the processes, or those of a kind, whose heartbeat is young enough."""
+    return [p for p in list_processes(connection) if p.is_alive(terms.threshold) and p.kind.startswith(kind)]
+
+
+MANY_BYTES = 256 * 2**20
+
+
+NEARLY = 0.9
+
+
+def _rows(connection: Connection, query: str, **values: object) -> list[Any]:
+    return list(connection.execute(text(query), values))
+
+
+def judge_connections(used: int, most: int) -> Iterator[Finding]:
+    """Warn while a few connections are left: the next process to start could be the supervisor that prunes."""
+    if used >= NEARLY * most:
+        yield Finding(
+            f"{used} of {most} connections are in use: soon workers cannot beat, and are pruned as dead",
+            "lower pools and threads, put a pooler in between, or raise max_connections",
+            Severity.WARNING,
+        )

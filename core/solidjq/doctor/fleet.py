@@ -1,13 +1,7 @@
 """Processes: who is missing while work waits, whose clock or heartbeat does not fit, who is given too little time."""
 
-import re
 import shlex
-import socket
-import subprocess
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -16,27 +10,17 @@ from solidjq.database import times
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, scheduled
 from solidjq.database.times import ago
-from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
-from solidjq.durations import parse_duration
-from solidjq.incidents.causes import Cause
-from solidjq.incidents.incidents import find_incidents
+from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, living, several
+from solidjq.doctor.shutdown import _find_short_grace
 from solidjq.processes.heartbeat import Process, list_processes
-from solidjq.processes.samples import boot_id, instant, number, sample_of, told_by
-from solidjq.rails.settings import Configured
+from solidjq.processes.samples import instant, number, sample_of, told_by
 
 LATE = 60.0  # seconds that due work may wait for whoever takes it
 BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives
 SKEW = 10.0  # seconds between two clocks; less may be a slow commit
 LATE_BEAT = 5.0  # seconds that a heartbeat may be late
-GRACE = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
-SHUTDOWNS = timedelta(days=7)  # how far back processes killed at shutdown are of interest
 KEPT = 30 * 86400.0  # seconds; finished jobs this old are usually forgotten, not kept
 MOST_QUEUES = 1000
-
-
-def living(connection: Connection, terms: Terms, kind: str = "") -> list[Process]:
-    """Return the processes, or those of a kind, whose heartbeat is young enough."""
-    return [p for p in list_processes(connection) if p.is_alive(terms.threshold) and p.kind.startswith(kind)]
 
 
 def _find_dead(connection: Connection, terms: Terms) -> Iterator[Finding]:
@@ -49,9 +33,6 @@ def _find_dead(connection: Connection, terms: Terms) -> Iterator[Finding]:
             Severity.ERROR if held else Severity.WARNING,
             subjects=frozenset(process.id for process in dead),
         )
-
-
-# -- who is missing ---------------------------------------------------------------------------------------------------
 
 
 def _find_undispatched(connection: Connection, terms: Terms) -> Iterator[Finding]:
@@ -139,9 +120,6 @@ def _find_unscheduled(connection: Connection, terms: Terms) -> Iterator[Finding]
         )
 
 
-# -- clocks and heartbeats --------------------------------------------------------------------------------------------
-
-
 def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
     """Rails writes heartbeats by its own clock; jq work by the database's, and its own clock into the sample."""
     now = times.clock(connection)
@@ -181,120 +159,6 @@ def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
                 Severity.WARNING,
                 subjects=frozenset([process.id]),
             )
-
-
-# -- shutdown ---------------------------------------------------------------------------------------------------------
-
-
-def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    since = times.clock(connection) - SHUTDOWNS
-    killed = [
-        death
-        for incident in find_incidents(connection, since=since)
-        for death, finding in incident.pairs
-        if finding.cause is Cause.SHUTDOWN
-    ]
-    if killed:
-        yield Finding(
-            f"{len(killed)} processes were killed while they shut down in the last 7 days (jq incidents list)",
-            "let whatever stops them wait longer than the shutdown timeout: terminationGracePeriodSeconds "
-            "(Kubernetes), TimeoutStopSec (systemd), stop_grace_period (Compose)",
-            Severity.WARNING,
-            subjects=frozenset(["killed"]),
-        )
-    for process in living(connection, terms, "Supervisor"):
-        if process.hostname != socket.gethostname():
-            continue
-        command = _command_line(process.pid)
-        if is_ruby(command) or sample_of(process.metadata).get("boot_id") == boot_id():
-            timeout = shutdown_timeout(command, terms.application)
-            yield from judge_grace(process.name, timeout, *_systemd(process.pid))
-
-
-def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float | None) -> Iterator[Finding]:
-    """Compare the time that a supervisor gives its jobs with the time that systemd gives the supervisor."""
-    if timeout is not None and grace is not None and grace < timeout + GRACE:
-        yield Finding(
-            f"systemd kills {name} ({unit}) {grace:g} s after SIGTERM; its shutdown timeout is {timeout:g} s",
-            f"set TimeoutStopSec={timeout + GRACE:.0f} or more in {unit}, or shorten the shutdown timeout "
-            "(--shutdown-timeout, config.solid_queue.shutdown_timeout)",
-            Severity.WARNING,
-            subjects=frozenset([name]),
-        )
-
-
-def shutdown_timeout(command: Sequence[str], application: Configured | None = None) -> float | None:
-    """Read the shutdown timeout out of the command line of ``jq work``; Solid Queue's own is what its application says.
-
-    None where neither tells.
-    """
-    if is_ruby(command):
-        return None if application is None else application.shutdown_timeout
-    if "work" not in command:
-        return None
-    words = iter(command)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name == "--shutdown-timeout":
-            with suppress(ValueError):
-                return float(value if equals else next(words, ""))
-            return None
-    return 5.0
-
-
-def is_ruby(command: Sequence[str]) -> bool:
-    """Tell Solid Queue's own supervisor by the title that it gives itself.
-
-    It tells of no boot id; but no other process of this host has such a title.
-    """
-    return re.match(r"solid-queue-[a-z-]*supervisor\b", "".join(command[:1])) is not None
-
-
-def _command_line(pid: int) -> list[str]:
-    import psutil  # noqa: PLC0415  (only where a process of this very host is looked at)
-
-    try:
-        return list(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return []
-
-
-def _systemd(pid: int) -> tuple[str | None, float | None]:
-    """Return the systemd service that a process of this host belongs to, and how long a stop of it may take."""
-    try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
-        unit = _service(groups.splitlines())
-        if unit is None:
-            return None, None
-        asked = ["systemctl", "show", "--property=TimeoutStopUSec", "--value", "--", unit]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    return unit, systemd_seconds(told)
-
-
-def _service(groups: Iterable[str]) -> str | None:
-    for line in groups:
-        for part in reversed(line.split("/")):
-            if part.endswith(".service") and not part.startswith(("user@", "-")):
-                return part
-    return None
-
-
-def systemd_seconds(text: str) -> float | None:
-    """Read systemd's ``1min 30s``; None for ``infinity`` or what it is not."""
-    total = 0.0
-    for part in text.split():
-        if part.endswith("ms"):
-            continue
-        duration = parse_duration(part.removesuffix("in") if part.endswith("min") else part)
-        if duration is None:
-            return None
-        total += duration.total_seconds()
-    return total if text.strip() else None
-
-
-# -- queues -----------------------------------------------------------------------------------------------------------
 
 
 def _find_paused(connection: Connection, terms: Terms) -> Iterator[Finding]:

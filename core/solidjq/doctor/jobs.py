@@ -3,34 +3,28 @@
 from collections.abc import Iterator
 from itertools import combinations
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Select,
-    and_,
-    delete,
-    exists,
-    insert,
-    literal,
-    or_,
-    select,
-    union,
-    union_all,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, insert, literal, select, union_all
 
-from solidjq.batching import BATCH, in_batches
+from solidjq.batching import BATCH
 from solidjq.database.statements import among
-from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled, semaphores
+from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
+from solidjq.doctor.slots import (
+    _clear_expired,
+    _find_blocked,
+    _find_expired,
+    _find_impossible,
+    _find_leaked,
+    _free_leaked,
+    _unblock,
+)
 from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
-from solidjq.processes.samples import instant, number, sample_of, told_by
-from solidjq.queue import concurrency
+from solidjq.processes.samples import instant, sample_of
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 
@@ -41,14 +35,10 @@ EXECUTIONS = {
     State.CLAIMED: claimed,
     State.FAILED: failed,
 }
-MAINTENANCE = 600.0  # seconds; how often a dispatcher looks after leaked slots, unless it tells otherwise
 NO_STATE = error_json(
     "SolidQueue::Processes::ProcessMissingError",
     "The job was in no state: not finished, and neither waiting nor running (found by jq doctor)",
 )
-
-
-# -- jobs in no state, jobs in two ------------------------------------------------------------------------------------
 
 
 def _stateless() -> ColumnElement[bool]:
@@ -153,9 +143,6 @@ def _archive_some_finished(connection: Connection, operation: Operation) -> int:
     return len(ids)
 
 
-# -- claims -----------------------------------------------------------------------------------------------------------
-
-
 def _find_orphans(connection: Connection, _terms: Terms) -> Iterator[Finding]:
     ids = tuple(pruning.find_orphans(connection))
     if ids:
@@ -207,153 +194,6 @@ def _find_long(connection: Connection, terms: Terms) -> Iterator[Finding]:
 
 def _some(ids: list[int]) -> str:
     return " ".join(map(str, ids[:3])) + (" ..." if len(ids) > 3 else "")  # noqa: PLR2004
-
-
-# -- concurrency limits -----------------------------------------------------------------------------------------------
-
-
-def maintenance_margin(connection: Connection) -> float:
-    """Return after how many seconds a dispatcher at work has certainly looked after expired slots."""
-    told = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
-    known = [number(told_by(each), "concurrency_maintenance_interval") for each in told]
-    return 2 * max((seconds for seconds in known if seconds is not None), default=MAINTENANCE)
-
-
-def _leaked() -> Select[tuple[int, str]]:
-    """Select semaphores without a free slot of which no job has one: none of their keys is ready or claimed.
-
-    An enqueue cannot take a slot there, and a worker that gives one back does so within moments.
-    """
-    holders = union(
-        *(
-            select(jobs.c.concurrency_key).join(table, table.c.job_id == jobs.c.id).where(jobs.c.concurrency_key != "")
-            for table in (claimed, ready)
-        )
-    ).subquery("holders")
-    return (
-        select(semaphores.c.id, semaphores.c.key)
-        .outerjoin(holders, holders.c.concurrency_key == semaphores.c.key)
-        .where(semaphores.c.value <= 0, semaphores.c.expires_at >= utcnow(), holders.c.concurrency_key.is_(None))
-        .order_by(semaphores.c.id)
-    )
-
-
-def _find_leaked(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    found = connection.execute(_leaked().limit(MOST + 1)).all()
-    if found:
-        yield Finding(
-            f"{several(found, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
-            f"one: {found[0].key}{' and others' if len(found) > 1 else ''}",
-            "jq doctor leaked-slots --fix frees one slot of each; else they are free when their semaphores expire",
-            Severity.WARNING,
-            subjects=frozenset(row.id for row in found),
-        )
-
-
-def _free_leaked(database: Database, terms: Terms, operation: Operation) -> int:
-    """Raise each from 0 to 1, which no limit forbids where nobody holds a slot, and let the next blocked job run."""
-    with database.read() as connection:
-        ids = list(connection.scalars(select(_leaked().subquery().c.id)))
-    mended = 0
-    for batch in in_batches(ids):
-        mended += database.transact(_free_some, batch, terms, operation)
-    return mended
-
-
-def _free_some(connection: Connection, ids: list[int], terms: Terms, operation: Operation) -> int:
-    # While its row is locked, no slot of it can be given to anybody.
-    mine = among(semaphores.c.id, ids)
-    connection.execute(select(semaphores.c.id).where(mine).order_by(semaphores.c.key).with_for_update())
-    rows = connection.execute(_leaked().where(mine)).all()
-    still = [row.id for row in rows]
-    if not still:
-        return 0
-    connection.execute(update(semaphores).where(among(semaphores.c.id, still)).values(value=1, updated_at=utcnow()))
-    unblocked = sum(len(concurrency.unblock_one(connection, row.key, terms.limits)) for row in rows)
-    operation.record_if_kept(connection, unblocked)
-    return len(still)
-
-
-def _find_impossible(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    below = list(connection.scalars(select(semaphores.c.key).where(semaphores.c.value < 0).limit(MOST + 1)))
-    if below:
-        yield Finding(
-            f"{several(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
-            f"when no job of the key runs, delete its row from {semaphores.name}: the next enqueue makes it again",
-            subjects=frozenset(below),
-        )
-    for class_name, limit in sorted(terms.limits.items()):
-        above = list(
-            connection.scalars(
-                select(semaphores.c.key)
-                .where(semaphores.c.key.startswith(f"{class_name}/", autoescape=True), semaphores.c.value > limit.to)
-                .limit(MOST + 1)
-            )
-        )
-        if above:
-            yield Finding(
-                f"{several(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
-                f"{limit.to}: {above[0]}",
-                f"when no job of the key runs, delete its row from {semaphores.name}; was the limit lowered?",
-                subjects=frozenset(above),
-            )
-
-
-def _find_expired(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    late = ago(maintenance_margin(connection))
-    ids = list(connection.scalars(select(semaphores.c.id).where(semaphores.c.expires_at < late).limit(MOST + 1)))
-    if ids:
-        yield Finding(
-            f"{several(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does its "
-            "concurrency maintenance",
-            "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor expired-semaphores "
-            "--fix",
-            Severity.WARNING,
-            subjects=frozenset(ids),
-        )
-
-
-def _clear_expired(database: Database, _terms: Terms, operation: Operation) -> int:
-    def clear(connection: Connection) -> int:
-        count = concurrency.expire_semaphores(connection)
-        if count:
-            operation.record_if_kept(connection, 0)
-        return count
-
-    return database.transact(clear)
-
-
-def _find_blocked(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    late = ago(maintenance_margin(connection))
-    ids = tuple(
-        connection.scalars(
-            select(blocked.c.job_id)
-            .outerjoin(semaphores, semaphores.c.key == blocked.c.concurrency_key)
-            .where(blocked.c.expires_at < late, or_(semaphores.c.id.is_(None), semaphores.c.value > 0))
-            .limit(MOST + 1)
-        )
-    )
-    if ids:
-        yield Finding(
-            f"{several(ids, 'blocked job waits', 'blocked jobs wait')} past their expiry while a slot is free",
-            "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor blocked-jobs --fix",
-            job_ids=ids[:MOST],
-            subjects=frozenset(ids),
-        )
-
-
-def _unblock(database: Database, terms: Terms, operation: Operation) -> int:
-    """Do what a dispatcher's maintenance does: the next job of each key, if a slot is free."""
-
-    def unblock(connection: Connection, key: str) -> int:
-        moved = len(concurrency.unblock_one(connection, key, terms.limits))
-        if moved:
-            operation.record_if_kept(connection, moved)
-        return moved
-
-    with database.read() as connection:
-        keys = concurrency.expired_keys(connection, MOST)
-    return sum(database.transact(unblock, key) for key in keys)
 
 
 CHECKS = (

@@ -1,0 +1,87 @@
+"""Checks of MySQL and MariaDB themselves."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from solidjq.doctor.checks import MANY_BYTES, Finding, Severity, Terms, _rows, judge_connections
+
+
+def _variables(connection: Connection, *names: str) -> dict[str, str]:
+    found = {}
+    for name in names:  # one by one: their number differs from server to server
+        for key, value in _rows(connection, "SHOW GLOBAL VARIABLES LIKE :name", name=name):
+            found[str(key)] = str(value)
+    return found
+
+
+def _mysql_engine(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    query = (
+        "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() "
+        "AND (table_name LIKE 'solid\\_queue\\_%' OR table_name LIKE 'jq\\_%') AND engine <> 'InnoDB' "
+        "ORDER BY table_name"
+    )
+    for name, engine in _rows(connection, query):
+        yield Finding(
+            f"{name} is kept by {engine}: without transactions and row locks a job can run twice or be lost",
+            f"stop all workers, then ALTER TABLE {name} ENGINE=InnoDB",
+        )
+
+
+def _mysql_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    found = _variables(connection, "transaction_isolation", "tx_isolation")
+    level = next(iter(found.values()), "READ-COMMITTED")
+    if level != "READ-COMMITTED":
+        yield Finding(
+            f"the isolation level is {level}: polls lock the gaps between rows, and workers deadlock with enqueuers "
+            "unless their own connections ask for READ COMMITTED",
+            "in database.yml of the queue: variables: { transaction_isolation: READ-COMMITTED }  (jq work asks for it)",
+            Severity.NOTE if level == "REPEATABLE-READ" else Severity.WARNING,
+        )
+
+
+def _mysql_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    flush = _variables(connection, "innodb_flush_log_at_trx_commit").get("innodb_flush_log_at_trx_commit", "1")
+    if flush != "1":
+        yield Finding(
+            f"innodb_flush_log_at_trx_commit is {flush}: a crash loses the last commits, and jobs that ended run again",
+            "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in my.cnf",
+            Severity.WARNING,
+        )
+    if _variables(connection, "innodb_doublewrite").get("innodb_doublewrite", "ON") in {"OFF", "0"}:
+        yield Finding(
+            "innodb_doublewrite is off: a crash can destroy pages, unless the file system writes them whole",
+            "innodb_doublewrite = ON in my.cnf",
+            Severity.WARNING,
+        )
+
+
+def _mysql_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    found = _variables(connection, "innodb_lock_wait_timeout", "wait_timeout")
+    for name, least in (("innodb_lock_wait_timeout", 5), ("wait_timeout", 60)):
+        value = found.get(name, "")
+        if value.isdigit() and int(value) < least:
+            yield Finding(
+                f"{name} is {value} s: under load it ends healthy transactions or connections",
+                f"SET GLOBAL {name} = {'50' if least == 5 else '28800'}, and in my.cnf",  # noqa: PLR2004
+                Severity.WARNING,
+            )
+
+
+def _mysql_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    ((_, used),) = _rows(connection, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+    yield from judge_connections(int(used), int(_variables(connection, "max_connections")["max_connections"]))
+
+
+def _mysql_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    query = (
+        "SELECT table_name, data_length + index_length, data_free FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name LIKE 'solid\\_queue\\_%' ORDER BY table_name"
+    )
+    for name, size, free in _rows(connection, query):
+        if free is not None and free > MANY_BYTES and free > (size or 0):
+            yield Finding(
+                f"{name} has {free // 2**20} MB of free room to {(size or 0) // 2**20} MB of rows",
+                f"OPTIMIZE TABLE {name}, at a quiet hour",
+                Severity.NOTE,
+            )

@@ -1,0 +1,116 @@
+"""Checks of PostgreSQL itself."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
+from solidjq.doctor.checks import Finding, Severity, Terms, _rows, judge_connections
+
+HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
+
+
+MANY_DEAD = 10_000  # dead rows
+LONG_TRANSACTION = 900  # seconds
+SHORT = 5000  # milliseconds; a time limit below that ends healthy statements
+
+
+def _settings(connection: Connection, *names: str) -> dict[str, str]:
+    """Return settings in their base unit (milliseconds for all times asked for here), as this role has them."""
+    query = "SELECT name, setting FROM pg_settings WHERE name = ANY (:names)"
+    return {name: value for name, value in _rows(connection, query, names=list(names))}  # noqa: C416  (rows are no pairs to mypy)
+
+
+def _postgresql_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    counted = _rows(
+        connection,
+        "SELECT relname, n_live_tup, n_dead_tup, last_autovacuum FROM pg_stat_user_tables "
+        "WHERE schemaname = ANY (current_schemas(false)) AND relname = ANY (:names) ORDER BY relname",
+        names=[table.name for table in solid_queue.sorted_tables],
+    )
+    for name, live, dead, vacuumed in counted:
+        if dead >= MANY_DEAD and dead > live:
+            hot = name in {table.name for table in HOT}
+            when = f"last autovacuum {vacuumed:%Y-%m-%d %H:%M} UTC" if vacuumed else "autovacuum was never there"
+            tune = (
+                f"; for good: ALTER TABLE {name} SET (autovacuum_vacuum_scale_factor = 0, "
+                "autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)"
+            )
+            yield Finding(
+                f"{name} has about {dead} dead rows to {live} live ones ({when})",
+                f"VACUUM (ANALYZE) {name}{tune if hot else ''}",
+                Severity.WARNING,
+            )
+
+
+def _postgresql_vacuum(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    if _settings(connection, "autovacuum").get("autovacuum") == "off":
+        yield Finding(
+            "autovacuum is off: the tables of a queue fill with dead rows within hours",
+            "ALTER SYSTEM SET autovacuum = on; SELECT pg_reload_conf()",
+        )
+    old = _rows(
+        connection,
+        "SELECT pid, usename, state, extract(epoch FROM clock_timestamp() - xact_start) AS age FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL "
+        "AND xact_start < clock_timestamp() - :age * interval '1 second' ORDER BY xact_start LIMIT 5",
+        age=LONG_TRANSACTION,
+    )
+    for pid, user, state, age in old:
+        yield Finding(
+            f"a transaction of {user} (pid {pid}, {state}) has been open for {age:.0f} s: no row deleted since can be "
+            "cleaned away, and claims grow slower",
+            f"see what it does (pg_stat_activity); to end it: SELECT pg_terminate_backend({pid})",
+            Severity.WARNING,
+        )
+
+
+def _postgresql_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    now = _settings(connection, "fsync", "full_page_writes", "synchronous_commit")
+    for name in ("fsync", "full_page_writes"):
+        if now.get(name) == "off":
+            yield Finding(
+                f"{name} is off: a crash of the server can destroy the database",
+                f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()",
+            )
+    if now.get("synchronous_commit") == "off":
+        yield Finding(
+            "synchronous_commit is off: a crash of the server loses the last commits, and jobs that ended run again",
+            "ALTER SYSTEM SET synchronous_commit = on; SELECT pg_reload_conf()  (or for the queue's role alone)",
+            Severity.WARNING,
+        )
+
+
+def _postgresql_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    # reset_val: what is in force just now is this check's own time limit.
+    query = (
+        "SELECT name, reset_val FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', "
+        "'idle_in_transaction_session_timeout', 'transaction_timeout') ORDER BY name"
+    )
+    for name, value in _rows(connection, query):
+        if not 0 < int(value) < SHORT:
+            continue
+        yield Finding(
+            f"{name} is {value} ms for this role: under load it ends healthy statements of workers and of jq",
+            f"ALTER ROLE CURRENT_USER SET {name} = '30s'",
+            Severity.WARNING,
+        )
+
+
+def _postgresql_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    level = _settings(connection, "default_transaction_isolation").get("default_transaction_isolation")
+    if level in {"repeatable read", "serializable"}:
+        yield Finding(
+            f"default_transaction_isolation is {level}: workers that poll together fail with serialization errors",
+            "ALTER ROLE CURRENT_USER SET default_transaction_isolation = 'read committed'",
+            Severity.WARNING,
+        )
+
+
+def _postgresql_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    ((used, most),) = _rows(
+        connection,
+        "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
+        "current_setting('max_connections')::int",
+    )
+    yield from judge_connections(used, most)

@@ -1,0 +1,88 @@
+"""Checks of an SQLite file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from solidjq.doctor.checks import MANY_BYTES, Finding, Severity, Terms
+
+NETWORKED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "glusterfs", "ceph", "fuse.s3fs"})
+
+
+def _pragma(connection: Connection, name: str) -> Any:
+    return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+
+def _file(connection: Connection) -> Path:
+    """Return the main database's file."""
+    return Path(next(str(row[2]) for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main"))
+
+
+def _sqlite_journal(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    mode = str(_pragma(connection, "journal_mode"))
+    if mode in {"off", "memory"}:
+        yield Finding(
+            f"the journal mode is {mode}: a process that dies while it writes destroys the database",
+            f"sqlite3 {_file(connection)} 'PRAGMA journal_mode = WAL'",
+        )
+    elif mode != "wal":
+        yield Finding(
+            f"the journal mode is {mode}: readers and writers stop each other, and workers meet a busy database",
+            f"sqlite3 {_file(connection)} 'PRAGMA journal_mode = WAL'",
+            Severity.WARNING,
+        )
+
+
+def _sqlite_file_system(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    path = _file(connection).resolve()
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    kind = file_system(path, mounts)
+    if kind in NETWORKED:
+        yield Finding(
+            f"{path} lies on a network file system ({kind}): its locks do not hold, and the database gets damaged",
+            "move it to a local disk, or use a database server",
+        )
+
+
+def file_system(path: Path, mounts: list[str]) -> str | None:
+    """Return the kind of file system that a path lies on, by the lines of /proc/mounts."""
+    found: tuple[int, str | None] = (-1, None)
+    for line in mounts:
+        parts = line.split(" ")
+        if len(parts) > 2:  # noqa: PLR2004
+            point = Path(parts[1].replace("\\040", " "))
+            if path.is_relative_to(point) and len(point.parts) >= found[0]:
+                found = (len(point.parts), parts[2])
+    return found[1]
+
+
+def _sqlite_integrity(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    said = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
+    if said != ["ok"]:
+        yield Finding(
+            f"the file is damaged: {'; '.join(said)}",
+            "stop all programs, keep a copy of the file, its -wal and -shm, and save what can be read: "
+            f"sqlite3 {_file(connection)} .recover",
+        )
+
+
+def _sqlite_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    free, pages, size = (int(_pragma(connection, name)) for name in ("freelist_count", "page_count", "page_size"))
+    if free * size > MANY_BYTES and free * 2 > pages:
+        yield Finding(
+            f"{free * size // 2**20} MB of the file's {pages * size // 2**20} MB are free room",
+            f"sqlite3 {_file(connection)} VACUUM, at a quiet hour: it stops every writer",
+            Severity.NOTE,
+        )
+    log = _file(connection).with_name(_file(connection).name + "-wal")
+    if log.exists() and log.stat().st_size > MANY_BYTES:
+        yield Finding(
+            f"the write-ahead log has grown to {log.stat().st_size // 2**20} MB: a reader that never ends keeps it",
+            "find the program with the long transaction (lsof on the file); then PRAGMA wal_checkpoint(TRUNCATE)",
+            Severity.WARNING,
+        )
