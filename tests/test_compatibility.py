@@ -16,7 +16,7 @@ from solidjq.ledger.operations import Operation
 from solidjq.queue.enqueue import NewJob
 from solidjq.queue.states import State
 from solidjq_cli import config
-from solidjq_cli.completion_scripts import tree
+from solidjq_cli.command_tree import tree
 from support import PATIENCE, Shell, add_jobs, execute, retry_jobs, rows, state_of_each, until
 from test_read_only import ELSEWHERE, leaves, run, something_for_every_command
 from test_undo import undo

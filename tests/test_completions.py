@@ -18,8 +18,9 @@ from typing import Annotated, Protocol
 import pytest
 import typer.main
 
-from solidjq_cli import completion_scripts, generate
-from solidjq_cli.completion_scripts import PROGRAMS, tree
+from solidjq_cli import command_tree, completion_scripts, generate
+from solidjq_cli.command_tree import tree
+from solidjq_cli.completion_scripts import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
 COMPLETIONS = ROOT / "completions"
@@ -292,9 +293,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         (folder / "bin" / program).chmod(0o755)
     write = completion_scripts._WRITERS[request.param]
     (folder / MADE_UP[request.param]).parent.mkdir(parents=True, exist_ok=True)
-    (folder / MADE_UP[request.param]).write_text(
-        write(completion_scripts._tree(typer.main.get_command(made_up), "made-up"))
-    )
+    (folder / MADE_UP[request.param]).write_text(write(command_tree._tree(typer.main.get_command(made_up), "made-up")))
     started = SHELLS[request.param](folder)
     yield started
     started.close()

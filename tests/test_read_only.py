@@ -20,7 +20,7 @@ from solidjq.recovery.retry import Selection, plan
 from solidjq.recovery.verdicts import Terms
 from solidjq_cli import config, exits
 from solidjq_cli.app import app
-from solidjq_cli.completion_scripts import Command, tree
+from solidjq_cli.command_tree import Command, tree
 from solidjq_cli.exits import Exit
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows
 from test_pruning import silence

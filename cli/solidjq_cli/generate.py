@@ -15,7 +15,8 @@ from solidjq.doctor import CHECKS
 from solidjq.incidents.causes import RULES, Cause
 from solidjq.queue.states import MOVES, State
 from solidjq_cli.command_list import COMMANDS
-from solidjq_cli.completion_scripts import PROGRAMS, Argument, Command, Option, first_paragraph, script, tree
+from solidjq_cli.command_tree import Argument, Command, Option, first_paragraph, tree
+from solidjq_cli.completion_scripts import PROGRAMS, script
 from solidjq_cli.exits import MEANINGS
 from solidjq_cli.lazy import load
 

@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections import Counter
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from solidjq_cli import config, selection
-from solidjq_cli.columns import Column, Fields
-from solidjq_cli.render import Output, age, details, lines, note, records, rfc3339
+from solidjq_cli.columns import Fields
+from solidjq_cli.diff_view import (
+    _cell_fields,
+    _change_fields,
+    _difference_fields,
+    _group_fields,
+    _sentences,
+    _spelled,
+    _width,
+    _wrapped,
+)
+from solidjq_cli.render import Output, details, lines, note, records
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from solidjq import Database
-    from solidjq.diff.contrast import Contrast
-    from solidjq.diff.groups import Group
-    from solidjq.diff.sides import Difference, Side
-    from solidjq.diff.windows import Change, Window
+    from solidjq.diff.sides import Side
+    from solidjq.diff.windows import Window
     from solidjq.queue.failed import Filter
 
 _NAME = re.compile(r"\w[\w-]{0,254}")
 
 DIFFERENT = 1  # the exit code of a comparison that found a difference, as diff has it
 TABLE_LIMIT = 20
-WIDE = 100  # columns of a terminal that has room for more than the essentials
-WIDEST = 140  # and for everything
-NAMES_WIDTH = 20  # of a list of classes or queues on a terminal
-FIELD_WIDTH = 24  # of a field's name beside two values
-MOST_ROWS = 6  # of one value on a terminal; the other outputs have all of it
 
 _JOB_IDS: Fields[int] = Fields((), lambda job_id: [job_id])  # of ids themselves
 
@@ -194,9 +196,6 @@ def _sooner(time: datetime, length: timedelta) -> datetime:
         raise UsageError("that is too long ago") from None
 
 
-# -- the groups -------------------------------------------------------------------------------------------------------
-
-
 def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None) -> None:
     from solidjq.diff import contrast as diff_contrast
     from solidjq.diff import groups as diff_groups
@@ -250,28 +249,6 @@ def _print_ids(opened: Database, chosen: Filter, names: Iterable[str]) -> None:
     records(found, _JOB_IDS, Output.IDS)
 
 
-def _sentences(contrast: Contrast, failed: str) -> Iterator[str]:
-    """Say what sets failed jobs apart."""
-    if not contrast.failed:
-        return
-    if not contrast.possible:
-        yield f"what sets {failed} apart cannot be told: only {contrast.finished} jobs that finished meanwhile are kept"
-        return
-    if not contrast.traits:
-        yield f"nothing sets {failed} apart from {contrast.finished} jobs that finished meanwhile"
-        return
-    yield f"what sets {failed} apart from {contrast.finished} jobs that finished meanwhile:"
-    for trait in contrast.traits:
-        here = f"{_percent(trait.failed_with, trait.failed)} ({trait.failed_with} of {trait.failed})"
-        there = f"{_percent(trait.finished_with, trait.finished)} ({trait.finished_with} of {trait.finished})"
-        yield f"  {trait.trait}: {here}, finished {there}"
-
-
-def _percent(part: int, whole: int) -> str:
-    share = 100 * part / whole
-    return f"{share:.0f}%" if part in {0, whole} or 1 <= share <= 99 else f"{share:.1f}%"  # noqa: PLR2004  (1% to 99%)
-
-
 def _tell(sentences: Iterable[str]) -> None:
     """Say more than a table: below it on a terminal, on stderr where a script reads the table."""
     found = list(sentences)
@@ -282,75 +259,6 @@ def _tell(sentences: Iterable[str]) -> None:
     else:
         for sentence in found:
             note(sentence)
-
-
-def _group_fields(*, whole: bool = False) -> Fields[Group]:
-    """Fields of a group; those of a table on a terminal are chosen for its width."""
-    people = not whole and sys.stdout.isatty()
-    width = _width() if people else WIDEST
-
-    return Fields(
-        (
-            Column("group", lambda g: g.name, "GROUP"),
-            Column("jobs", lambda g: g.count, "JOBS"),
-            Column("title", lambda g: _short(g) if people else g.signature.title, "ERROR", wide=True),
-            Column("classes", lambda g: _names(g.classes, people=people), "CLASSES", wide=True),
-            Column(
-                "queues", lambda g: _names(g.queues, people=people), "QUEUES" if width >= WIDEST else None, wide=True
-            ),
-            Column("first_failed_at", lambda g: g.first_at, "FIRST" if width >= WIDE else None),
-            Column("last_failed_at", lambda g: g.last_at, "LAST"),
-            Column("example_job_id", lambda g: g.example, "EXAMPLE" if width >= WIDEST else None),
-            Column("causes", lambda g: dict(g.causes.most_common())),
-            Column("hosts", lambda g: _names(g.hosts, people=people), "HOSTS" if width >= WIDEST else None, wide=True),
-            *_signature_columns(),
-        ),
-        lambda _: [],
-    )
-
-
-def _signature_columns() -> tuple[Column[Group], ...]:
-    return (
-        Column("death", lambda g: g.signature.death and g.signature.death.value),
-        Column("error_class", lambda g: g.signature.exception_class),
-        Column("signature", lambda g: g.signature.message),
-        Column("frames", lambda g: list(g.signature.frames)),
-    )
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((WIDE, 24)).columns
-
-
-def _short(group: Group) -> str:
-    """Say the error with the last part of its class only, and once: so the message has room; of a death why it was."""
-    signature = group.signature
-    message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]
-    if signature.death is not None:
-        causes = [words for words, _ in group.causes.most_common()]
-        return ": ".join(["died", *([message] if message else []), *causes[:1]]) + _more(causes)
-    if not message or not last:
-        return signature.title
-    return message if message.startswith((last, str(signature.exception_class))) else f"{last}: {message}"
-
-
-def _more(names: Sequence[object]) -> str:
-    """Say how many there are besides the first."""
-    return f" +{len(names) - 1}" if len(names) > 1 else ""
-
-
-def _names(counted: Mapping[str, int], *, people: bool) -> Any:
-    """Name classes or queues with their counts; on a terminal the most frequent one, of a long name the end."""
-    ordered = Counter(counted).most_common()
-    if not people or not ordered:
-        return dict(ordered)
-    rest = _more(ordered)
-    first = ordered[0][0]
-    room = NAMES_WIDTH - len(rest)
-    return (first if len(first) <= room else f"…{first[1 - room :]}") + rest
-
-
-# -- two times --------------------------------------------------------------------------------------------------------
 
 
 def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], output: Output, limit: int | None) -> None:
@@ -381,57 +289,6 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
         raise typer.Exit(DIFFERENT)
 
 
-def _spelled(window: Window) -> str:
-    from solidjq.durations import spell_duration
-
-    start = rfc3339(window.since.replace(microsecond=0))
-    return f"{spell_duration(window.length)} from {start}"
-
-
-def _change_fields(now: Window, before: Window) -> Fields[Change]:
-    people = sys.stdout.isatty()
-    widest = not people or _width() >= WIDEST
-
-    def rate(count: int, window: Window) -> float:
-        return round(count / (window.length / timedelta(hours=1)), 3)
-
-    return Fields(
-        (
-            Column("mark", lambda c: c.kind.mark, ""),
-            Column("group", lambda c: c.group.name, "GROUP"),
-            Column("now", lambda c: c.now, "NOW"),
-            Column("before", lambda c: c.before, "BEFORE"),
-            Column("factor", lambda c: _factor(c) if people else c.factor and round(c.factor, 2), "RATE"),
-            Column("title", lambda c: _short(c.group) if people else c.group.signature.title, "ERROR", wide=True),
-            Column("classes", lambda c: _names(c.group.classes, people=people), "CLASSES", wide=True),
-            Column("queues", lambda c: _names(c.group.queues, people=people), "QUEUES" if widest else None, wide=True),
-            Column("change", lambda c: c.kind.value),
-            Column("now_per_hour", lambda c: rate(c.now, now)),
-            Column("before_per_hour", lambda c: rate(c.before, before)),
-            Column("first_failed_at", lambda c: c.group.first_at),
-            Column("last_failed_at", lambda c: c.group.last_at),
-            Column("example_job_id", lambda c: c.group.example, "EXAMPLE" if widest else None),
-            *(
-                Column(column.name, lambda c, value=column.value: value(c.group))  # type: ignore[misc]
-                for column in _signature_columns()
-            ),
-        ),
-        lambda _: [],
-    )
-
-
-def _factor(change: Change) -> str:
-    """Say how many times as often it happens."""
-    if change.factor is None:
-        return "new"
-    if not change.factor:
-        return "gone"
-    return f"x{change.factor:.2g}" if change.factor < 10 else f"x{change.factor:.0f}"  # noqa: PLR2004  (two digits)
-
-
-# -- side by side -----------------------------------------------------------------------------------------------------
-
-
 def _beside(opened: Database, left: str, right: str, output: Output) -> None:
     from solidjq.diff import sides as diff_sides
 
@@ -455,67 +312,3 @@ def _print_side_ids(opened: Database, sides: Sequence[Side]) -> None:
     groups = [side.group for side in sides if side.kind == "group" and side.group is not None]
     jobs = dict.fromkeys(named) | dict.fromkeys(diff_groups.job_ids(opened, Filter(), groups) if groups else ())
     records(jobs, _JOB_IDS, Output.IDS)
-
-
-def _difference_fields() -> Fields[Difference]:
-    return Fields(
-        (
-            Column("differs", lambda d: d.differs, "DIFFERS"),
-            Column("field", lambda d: d.field, "FIELD"),
-            Column("left", lambda d: d.left, "LEFT"),
-            Column("right", lambda d: d.right, "RIGHT"),
-        ),
-        lambda _: [],
-    )
-
-
-class _Cells(NamedTuple):
-    """One line of a difference on a terminal."""
-
-    mark: str
-    field: str
-    left: str
-    right: str
-
-
-def _cell_fields(left: str, right: str) -> Fields[_Cells]:
-    return Fields(
-        (
-            Column("differs", lambda c: c.mark, ""),
-            Column("field", lambda c: c.field, "FIELD"),
-            Column("left", lambda c: c.left, left),
-            Column("right", lambda c: c.right, right),
-        ),
-        lambda _: [],
-    )
-
-
-def _wrapped(found: Iterable[Difference], width: int) -> Iterator[_Cells]:
-    """Break values into lines, so that both fit beside each other and nothing that differs is cut away."""
-    room = max(10, (width - FIELD_WIDTH - 8) // 2)
-    for row in found:
-        left, right = (_broken(value, room) for value in (row.left, row.right))
-        name = row.field if len(row.field) <= FIELD_WIDTH else f"{row.field[: FIELD_WIDTH - 1]}…"
-        for at in range(max(len(left), len(right))):
-            first = at == 0
-            yield _Cells(
-                "!=" if row.differs and first else "",
-                name if first else "",
-                left[at] if at < len(left) else "",
-                right[at] if at < len(right) else "",
-            )
-
-
-def _broken(value: Any, room: int) -> list[str]:
-    from textwrap import wrap
-
-    from solidjq.text import mask_secrets, one_line
-
-    if isinstance(value, datetime):
-        return [age(value)]
-    texts = value if isinstance(value, list) and all(isinstance(each, str) for each in value) else [value]
-    found: list[str] = []
-    for each in texts:
-        text = "-" if each is None else one_line(mask_secrets(each if isinstance(each, str) else str(each)))
-        found += wrap(text[: room * MOST_ROWS * 2], room, break_on_hyphens=False) or [""]
-    return found if len(found) <= MOST_ROWS else [*found[: MOST_ROWS - 1], "… (all of it: -o json)"]

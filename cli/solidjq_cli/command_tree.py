@@ -1,0 +1,137 @@
+"""The commands, options and arguments of the program as plain data, for docs and completions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import typer.main
+
+from solidjq_cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+_TEXT_THAT_MAY_BE_A_PATH = {"database"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """What stands after an option, or as an argument."""
+
+    metavar: str
+    choices: tuple[str, ...] = ()
+    is_path: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option; a flag has no value."""
+
+    names: tuple[str, ...]
+    help: str
+    value: Value | None = None
+    default: str | None = None
+    repeatable: bool = False
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument; its count is None if there may be any number of it."""
+
+    value: Value
+    help: str
+    default: str | None = None
+    required: bool = True
+    count: int | None = 1
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command with everything that it takes; one with commands below it is a group."""
+
+    path: tuple[str, ...]
+    help: str
+    options: tuple[Option, ...]
+    arguments: tuple[Argument, ...]
+    commands: tuple[Command, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of the help."""
+        return first_paragraph(self.help)
+
+    def all(self) -> Iterator[Command]:
+        """Go through this command and those below it, in the order in which --help lists them."""
+        yield self
+        for command in self.commands:
+            yield from command.all()
+
+
+def first_paragraph(text: str) -> str:
+    """Return the first paragraph of a help text, as one line."""
+    return _one_line(text.partition("\n\n")[0])
+
+
+def tree(program: str = "jq") -> Command:
+    """Return the command tree, without what is hidden."""
+    return _tree(typer.main.get_command(app), program)
+
+
+def _tree(root: Any, program: str) -> Command:
+    return _command(root, (program,), tuple(root.context_settings.get("help_option_names", ["--help"])))
+
+
+def _command(command: Any, path: tuple[str, ...], help_names: tuple[str, ...]) -> Command:
+    shown = [param for param in command.params if not getattr(param, "hidden", False)]
+    below = getattr(command, "commands", {}).items()
+    return Command(
+        path=path,
+        help=(command.help or "").partition("\f")[0].strip(),
+        options=(
+            *(_option(param) for param in shown if param.param_type_name == "option"),
+            Option(help_names, "Show this message and exit."),
+        ),
+        arguments=tuple(_argument(param) for param in shown if param.param_type_name == "argument"),
+        commands=tuple(_command(each, (*path, name), help_names) for name, each in below if not each.hidden),
+    )
+
+
+def _option(param: Any) -> Option:
+    is_flag = param.is_flag or getattr(param, "count", False)
+    return Option(
+        names=tuple(sorted([*param.opts, *param.secondary_opts], key=lambda name: name.startswith("--"))),
+        help=_one_line(param.help),
+        value=None if is_flag else _value(param),
+        default=None if is_flag else _default(param),
+        repeatable=bool(param.multiple),
+    )
+
+
+def _argument(param: Any) -> Argument:
+    return Argument(
+        value=_value(param),
+        help=_one_line(param.help),
+        default=_default(param),
+        required=param.required,
+        count=None if param.nargs < 0 else param.nargs,
+    )
+
+
+def _value(param: Any) -> Value:
+    choices = tuple(str(getattr(choice, "value", choice)) for choice in getattr(param.type, "choices", None) or ())
+    is_path = param.type.name in {"path", "file", "filename", "directory"} or param.name in _TEXT_THAT_MAY_BE_A_PATH
+    return Value(param.metavar or "|".join(choices) or param.name.upper(), choices, is_path)
+
+
+def _default(param: Any) -> str | None:
+    default = param.default
+    if default is None or callable(default) or not param.show_default:
+        return None
+    return str(default.value if isinstance(default, Enum) else default)
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").replace("\b", "").split())
