@@ -12,12 +12,14 @@ from sqlalchemy import create_engine, delete, event, insert, inspect, text, upda
 from sqlalchemy.engine import URL
 
 import rails
-from solidjq import Database, NewJob, doctor
+from solidjq import Database, NewJob
 from solidjq.database import indexes, tables
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled, semaphores
 from solidjq.database.times import ago, utcnow
-from solidjq.doctor import Severity, Terms, fleet, shutdown, sqlite, storage
 from solidjq.doctor import checks as doctor_checks
+from solidjq.doctor import examine as doctor
+from solidjq.doctor import fleet, shutdown, sqlite, storage
+from solidjq.doctor.checks import Check, Finding, Severity, Terms
 from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat
@@ -39,7 +41,7 @@ ONE = Limit(1)
 OF_THE_SERVER = ("durability", "isolation", "vacuum", "timeouts", "connections")
 
 
-def findings(database: Database, *names: str, **terms: Any) -> list[doctor.Finding]:
+def findings(database: Database, *names: str, **terms: Any) -> list[Finding]:
     """Make these checks; none may be skipped."""
     results = doctor.examine(database, doctor.choose(names), Terms(**terms), wait=lambda _: None)
     assert not [result for result in results if result.skipped]
@@ -351,7 +353,9 @@ def test_a_healthy_queue_is_healthy(database: Database, well: Callable[[Database
 
 def test_every_check_of_rows_has_a_case() -> None:
     told = {case[0] for case in CASES}
-    assert {check.name for check in (*doctor.jobs.CHECKS, *fleet.CHECKS)} - told == {"shutdown", "finished-jobs"}
+    assert {
+        check.name for check in (*doctor.jobs.CHECKS, *doctor.slots.CHECKS, *fleet.CHECKS, *shutdown.CHECKS)
+    } - told == {"shutdown", "finished-jobs"}
     assert len({check.name for check in doctor.CHECKS}) == len(doctor.CHECKS)
 
 
@@ -466,12 +470,12 @@ def test_a_supervisor_of_ruby_that_systemd_gives_too_little_time(
     told = {"kind": "Supervisor(fork)", "pid": 4242, "metadata": {}}
     database.transact(heartbeat.register, name="supervisor-1", hostname=socket.gethostname(), **told)
     database.transact(heartbeat.register, name="supervisor-2", hostname="elsewhere", **told)
-    monkeypatch.setattr(fleet, "_command_line", lambda _: RUBY)
+    monkeypatch.setattr(shutdown, "_command_line", lambda _: RUBY)
     monkeypatch.setattr(fleet, "_systemd", lambda _: ("jobs.service", 30.0))
     assert findings(database, "shutdown") == findings(database, "shutdown", application=application(20.0)) == []
     (found,) = findings(database, "shutdown", application=application(25.0))
     assert found.what == "systemd kills supervisor-1 (jobs.service) 30 s after SIGTERM; its shutdown timeout is 25 s"
-    monkeypatch.setattr(fleet, "_command_line", lambda _: ["someone", "else"])
+    monkeypatch.setattr(shutdown, "_command_line", lambda _: ["someone", "else"])
     assert findings(database, "shutdown", application=application(25.0)) == []
 
 
@@ -708,8 +712,8 @@ def test_what_takes_too_long_or_is_refused_is_skipped(database: Database) -> Non
 
     look = doctor.choose(["orphans"])[0]
     checks = [
-        doctor.Check(name="slow", asks="", why="", fix="", looks={"postgresql": sleep}),
-        doctor.Check(name="secret", asks="", why="", fix="", looks={"postgresql": forbidden}),
+        Check(name="slow", asks="", why="", fix="", looks={"postgresql": sleep}),
+        Check(name="secret", asks="", why="", fix="", looks={"postgresql": forbidden}),
         look,
     ]
     slow, secret, orphans = doctor.examine(database, checks, Terms(patience=0.1))
@@ -724,7 +728,7 @@ def test_a_slow_check_of_a_file_is_skipped(database: Database) -> None:
         connection.execute(text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"))
         yield from ()
 
-    check = doctor.Check(name="slow", asks="", why="", fix="", looks={"sqlite": count})
+    check = Check(name="slow", asks="", why="", fix="", looks={"sqlite": count})
     assert "longer" in str(doctor.examine(database, [check], Terms(patience=0.1))[0].skipped)
     assert findings(database, "orphans") == []
 
@@ -735,7 +739,7 @@ def test_a_slow_check_on_mariadb_is_skipped(database: Database) -> None:
         connection.execute(text("SELECT SLEEP(30)"))
         yield from ()
 
-    check = doctor.Check(name="slow", asks="", why="", fix="", looks={"mysql": count})
+    check = Check(name="slow", asks="", why="", fix="", looks={"mysql": count})
     assert "longer" in str(doctor.examine(database, [check], Terms(patience=0.2))[0].skipped)
     assert findings(database, "orphans") == []
 

@@ -14,12 +14,13 @@ from sqlalchemy.exc import DBAPIError
 
 import test_doctor
 from rails import snapshot
-from solidjq import Database, NewJob, doctor
+from solidjq import Database, NewJob
 from solidjq.database import grants
 from solidjq.database import tables as database_tables
 from solidjq.database.grants import Purpose
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, spelled
+from solidjq.doctor import examine as doctor
 from solidjq.errors import UsageError
 from solidjq.ledger import archive
 from solidjq.ledger.operations import Operation

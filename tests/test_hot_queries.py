@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
 from solidjq import Database
 from solidjq.batching import in_batches
-from solidjq.database import statements
+from solidjq.database import hot
 from solidjq.database.statements import gathers
 from solidjq.database.tables import failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
@@ -249,7 +249,7 @@ def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
             connection.execute(text(f"VACUUM ANALYZE {name}"))
             connection.execute(text(f"ALTER TABLE {name} SET (autovacuum_enabled = false)"))
     with monkeypatch.context() as patched:
-        patched.setattr(statements, "PLAN_ANEW", math.inf)  # the table is empty: what takes long is the machine
+        patched.setattr(hot, "PLAN_ANEW", math.inf)  # the table is empty: what takes long is the machine
         for _ in range(20):  # the driver prepares it after 5, the server keeps a plan after 5 more
             claim_some(database, process, "*")
     add_jobs(database, *plain_jobs(30_000))
@@ -264,7 +264,7 @@ def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
 def test_a_server_that_is_slow_with_any_plan_keeps_its_plans(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statements, "PLAN_ANEW", 0)
+    monkeypatch.setattr(hot, "PLAN_ANEW", 0)
     process = add_process(database)
     texts: Counter[str] = Counter()
     event.listen(database._reader, "before_cursor_execute", lambda *told: texts.update([told[2]]))

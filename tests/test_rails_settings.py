@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from solidjq import Database, doctor
-from solidjq.doctor import Severity, Terms
+from solidjq import Database
+from solidjq.doctor import examine as doctor
+from solidjq.doctor.checks import Severity, Terms
 from solidjq.errors import UsageError
 from solidjq.rails.settings import (
     CONNECTS_TO,

@@ -3,9 +3,10 @@
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from solidjq import Database, doctor
+from solidjq import Database
 from solidjq.database.setup import initialize
-from solidjq.doctor import Terms
+from solidjq.doctor import examine as doctor
+from solidjq.doctor.checks import Terms
 from solidjq.errors import NotAQueueError
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes

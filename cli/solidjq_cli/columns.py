@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from solidjq.doctor import Check, Result
-    from solidjq.doctor import Finding as DoctorFinding
+    from solidjq.doctor.checks import Check, Result
+    from solidjq.doctor.checks import Finding as DoctorFinding
     from solidjq.incidents.causes import Finding
     from solidjq.incidents.death_records import DeathRecord
     from solidjq.incidents.incidents import Incident

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from solidjq.doctor import CHECKS
+from solidjq.doctor.examine import CHECKS
 from solidjq.incidents.causes import RULES, Cause
 from solidjq.queue.states import MOVES, State
 from solidjq_cli.command_list import COMMANDS

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from solidjq import Database
-    from solidjq.doctor import Finding, Result, Terms
+    from solidjq.doctor.checks import Finding, Result, Terms
     from solidjq.queue.concurrency import Limits
 
 INDENT = " " * 9
@@ -66,14 +66,15 @@ def doctor(
       jq doctor orphans no-state --fix --reason 'INC-7'
       jq doctor --skip durability --long 6h -o json        (for a monitor)
     """
-    from solidjq import doctor as core
+    from solidjq.doctor import examine as core
+    from solidjq.doctor.checks import Terms
 
     if list_checks:
         records(core.choose(only or (), skip or ()), columns.checks(), output)
         return
     application = config.configured(database)
     chosen = core.choose(only or (), skip or (), with_application=application is not None)
-    terms = core.Terms(
+    terms = Terms(
         threshold=config.alive_threshold(alive_threshold, database, acts=fix),
         application=application,
         long=duration_option(long, "--long") or 0.0,
@@ -103,7 +104,7 @@ def _limits(modules: list[str] | None) -> Limits:
 
 def _fix(database: Database, results: list[Result], terms: Terms, reason: str | None, *, yes: bool) -> list[Result]:
     """Ask, mend, and look again at what was mended."""
-    from solidjq import doctor as core
+    from solidjq.doctor import examine as core
     from solidjq.errors import UsageError
 
     mendable = [result for result in results if result.findings and result.check.mend]

@@ -107,7 +107,8 @@ MANY_BYTES = 256 * 2**20
 NEARLY = 0.9
 
 
-def _rows(connection: Connection, query: str, **values: object) -> list[Any]:
+def fetch_rows(connection: Connection, query: str, **values: object) -> list[Any]:
+    """Return the rows of a query that one kind of database understands."""
     return list(connection.execute(text(query), values))
 
 

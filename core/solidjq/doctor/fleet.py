@@ -11,7 +11,6 @@ from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, scheduled
 from solidjq.database.times import ago
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, living, several
-from solidjq.doctor.shutdown import _find_short_grace
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import instant, number, sample_of, told_by
 
@@ -235,16 +234,6 @@ CHECKS = (
         fix="Make the threshold at least twice the interval, the same for every program of the queue.",
         looks=everywhere(_find_misfits),
         again=True,
-    ),
-    Check(
-        name="shutdown",
-        asks="Processes that were killed while they shut down, and supervisors of this host to which systemd gives "
-        "less than their shutdown timeout and 10 s. What Solid Queue's own supervisors take is known with --rails.",
-        why="Each deployment then kills running jobs, which look like crashes. What Kubernetes allows cannot be seen "
-        "from here, only what came of it.",
-        fix="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout (jq work "
-        "--shutdown-timeout, config.solid_queue.shutdown_timeout).",
-        looks=everywhere(_find_short_grace),
     ),
     Check(
         name="paused-queues",

@@ -11,15 +11,6 @@ from solidjq.database.tables import blocked, claimed, failed, jobs, ready, sched
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
-from solidjq.doctor.slots import (
-    _clear_expired,
-    _find_blocked,
-    _find_expired,
-    _find_impossible,
-    _find_leaked,
-    _free_leaked,
-    _unblock,
-)
 from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -243,42 +234,5 @@ CHECKS = (
         fix="Look at the worker (py-spy, rbspy) and restart it; if such jobs are usual, give a longer --long.",
         looks=everywhere(_find_long),
         again=True,
-    ),
-    Check(
-        name="leaked-slots",
-        asks="Concurrency keys without a free slot although no job holds one.",
-        why="Jobs of that key wait for nothing until the semaphore expires.",
-        fix="Free one slot of each, or wait for the expiry.",
-        looks=everywhere(_find_leaked),
-        again=True,
-        mend=_free_leaked,
-        mends="frees one slot of each key, which no limit forbids, and lets the next blocked job run",
-    ),
-    Check(
-        name="impossible-slots",
-        asks="Semaphores below 0, or above the limit of a class that --import has made known.",
-        why="More jobs of the key run at once than the limit allows, or fewer. The limits of Ruby classes are not in "
-        "the database and cannot be checked.",
-        fix="When no job of the key runs, delete its row from solid_queue_semaphores; the next enqueue makes it again.",
-        looks=everywhere(_find_impossible),
-        again=True,
-    ),
-    Check(
-        name="expired-semaphores",
-        asks="Semaphores that expired more than two maintenance intervals ago and are still there.",
-        why="No dispatcher does its concurrency maintenance; jobs whose slots leaked wait for ever.",
-        fix="Run a dispatcher, with concurrency_maintenance on.",
-        looks=everywhere(_find_expired),
-        mend=_clear_expired,
-        mends="deletes the expired semaphores, as a dispatcher does",
-    ),
-    Check(
-        name="blocked-jobs",
-        asks="Blocked jobs more than two maintenance intervals past their expiry, with a slot free.",
-        why="A dispatcher would have made them ready long ago.",
-        fix="Run a dispatcher, with concurrency_maintenance on.",
-        looks=everywhere(_find_blocked),
-        mend=_unblock,
-        mends="makes the next job of each key ready, as a dispatcher does",
     ),
 )

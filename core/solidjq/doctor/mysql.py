@@ -4,31 +4,33 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from solidjq.doctor.checks import MANY_BYTES, Finding, Severity, Terms, _rows, judge_connections
+from solidjq.doctor.checks import MANY_BYTES, Finding, Severity, Terms, fetch_rows, judge_connections
 
 
 def _variables(connection: Connection, *names: str) -> dict[str, str]:
     found = {}
     for name in names:  # one by one: their number differs from server to server
-        for key, value in _rows(connection, "SHOW GLOBAL VARIABLES LIKE :name", name=name):
+        for key, value in fetch_rows(connection, "SHOW GLOBAL VARIABLES LIKE :name", name=name):
             found[str(key)] = str(value)
     return found
 
 
-def _mysql_engine(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_engine(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find tables that InnoDB does not keep."""
     query = (
         "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() "
         "AND (table_name LIKE 'solid\\_queue\\_%' OR table_name LIKE 'jq\\_%') AND engine <> 'InnoDB' "
         "ORDER BY table_name"
     )
-    for name, engine in _rows(connection, query):
+    for name, engine in fetch_rows(connection, query):
         yield Finding(
             f"{name} is kept by {engine}: without transactions and row locks a job can run twice or be lost",
             f"stop all workers, then ALTER TABLE {name} ENGINE=InnoDB",
         )
 
 
-def _mysql_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find an isolation level other than READ COMMITTED."""
     found = _variables(connection, "transaction_isolation", "tx_isolation")
     level = next(iter(found.values()), "READ-COMMITTED")
     if level != "READ-COMMITTED":
@@ -40,7 +42,8 @@ def _mysql_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]
         )
 
 
-def _mysql_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find settings that lose commits."""
     flush = _variables(connection, "innodb_flush_log_at_trx_commit").get("innodb_flush_log_at_trx_commit", "1")
     if flush != "1":
         yield Finding(
@@ -56,7 +59,8 @@ def _mysql_durability(connection: Connection, _terms: Terms) -> Iterator[Finding
         )
 
 
-def _mysql_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find time limits so short that they end healthy work."""
     found = _variables(connection, "innodb_lock_wait_timeout", "wait_timeout")
     for name, least in (("innodb_lock_wait_timeout", 5), ("wait_timeout", 60)):
         value = found.get(name, "")
@@ -68,17 +72,19 @@ def _mysql_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
             )
 
 
-def _mysql_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    ((_, used),) = _rows(connection, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+def find_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find out whether nearly all connections are in use."""
+    ((_, used),) = fetch_rows(connection, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     yield from judge_connections(int(used), int(_variables(connection, "max_connections")["max_connections"]))
 
 
-def _mysql_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find dead rows or free room that outweigh what is alive."""
     query = (
         "SELECT table_name, data_length + index_length, data_free FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name LIKE 'solid\\_queue\\_%' ORDER BY table_name"
     )
-    for name, size, free in _rows(connection, query):
+    for name, size, free in fetch_rows(connection, query):
         if free is not None and free > MANY_BYTES and free > (size or 0):
             yield Finding(
                 f"{name} has {free // 2**20} MB of free room to {(size or 0) // 2**20} MB of rows",

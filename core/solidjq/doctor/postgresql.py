@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
-from solidjq.doctor.checks import Finding, Severity, Terms, _rows, judge_connections
+from solidjq.doctor.checks import Finding, Severity, Terms, fetch_rows, judge_connections
 
 HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
 
@@ -18,11 +18,12 @@ SHORT = 5000  # milliseconds; a time limit below that ends healthy statements
 def _settings(connection: Connection, *names: str) -> dict[str, str]:
     """Return settings in their base unit (milliseconds for all times asked for here), as this role has them."""
     query = "SELECT name, setting FROM pg_settings WHERE name = ANY (:names)"
-    return {name: value for name, value in _rows(connection, query, names=list(names))}  # noqa: C416  (rows are no pairs to mypy)
+    return {name: value for name, value in fetch_rows(connection, query, names=list(names))}  # noqa: C416  (rows are no pairs to mypy)
 
 
-def _postgresql_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    counted = _rows(
+def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find dead rows or free room that outweigh what is alive."""
+    counted = fetch_rows(
         connection,
         "SELECT relname, n_live_tup, n_dead_tup, last_autovacuum FROM pg_stat_user_tables "
         "WHERE schemaname = ANY (current_schemas(false)) AND relname = ANY (:names) ORDER BY relname",
@@ -43,13 +44,14 @@ def _postgresql_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding
             )
 
 
-def _postgresql_vacuum(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_vacuum(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find autovacuum off, and transactions that stay open."""
     if _settings(connection, "autovacuum").get("autovacuum") == "off":
         yield Finding(
             "autovacuum is off: the tables of a queue fill with dead rows within hours",
             "ALTER SYSTEM SET autovacuum = on; SELECT pg_reload_conf()",
         )
-    old = _rows(
+    old = fetch_rows(
         connection,
         "SELECT pid, usename, state, extract(epoch FROM clock_timestamp() - xact_start) AS age FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL "
@@ -65,7 +67,8 @@ def _postgresql_vacuum(connection: Connection, _terms: Terms) -> Iterator[Findin
         )
 
 
-def _postgresql_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find settings that lose commits."""
     now = _settings(connection, "fsync", "full_page_writes", "synchronous_commit")
     for name in ("fsync", "full_page_writes"):
         if now.get(name) == "off":
@@ -81,13 +84,14 @@ def _postgresql_durability(connection: Connection, _terms: Terms) -> Iterator[Fi
         )
 
 
-def _postgresql_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find time limits so short that they end healthy work."""
     # reset_val: what is in force just now is this check's own time limit.
     query = (
         "SELECT name, reset_val FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', "
         "'idle_in_transaction_session_timeout', 'transaction_timeout') ORDER BY name"
     )
-    for name, value in _rows(connection, query):
+    for name, value in fetch_rows(connection, query):
         if not 0 < int(value) < SHORT:
             continue
         yield Finding(
@@ -97,7 +101,8 @@ def _postgresql_timeouts(connection: Connection, _terms: Terms) -> Iterator[Find
         )
 
 
-def _postgresql_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find an isolation level other than READ COMMITTED."""
     level = _settings(connection, "default_transaction_isolation").get("default_transaction_isolation")
     if level in {"repeatable read", "serializable"}:
         yield Finding(
@@ -107,8 +112,9 @@ def _postgresql_isolation(connection: Connection, _terms: Terms) -> Iterator[Fin
         )
 
 
-def _postgresql_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    ((used, most),) = _rows(
+def find_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find out whether nearly all connections are in use."""
+    ((used, most),) = fetch_rows(
         connection,
         "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
         "current_setting('max_connections')::int",

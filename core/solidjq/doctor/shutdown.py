@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from solidjq.database import times
-from solidjq.doctor.checks import Finding, Severity, Terms, living
+from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere, living
 from solidjq.durations import parse_duration
 from solidjq.incidents.causes import Cause
 from solidjq.incidents.incidents import find_incidents
@@ -128,3 +128,17 @@ def systemd_seconds(text: str) -> float | None:
             return None
         total += duration.total_seconds()
     return total if text.strip() else None
+
+
+CHECKS = (
+    Check(
+        name="shutdown",
+        asks="Processes that were killed while they shut down, and supervisors of this host to which systemd gives "
+        "less than their shutdown timeout and 10 s. What Solid Queue's own supervisors take is known with --rails.",
+        why="Each deployment then kills running jobs, which look like crashes. What Kubernetes allows cannot be seen "
+        "from here, only what came of it.",
+        fix="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout (jq work "
+        "--shutdown-timeout, config.solid_queue.shutdown_timeout).",
+        looks=everywhere(_find_short_grace),
+    ),
+)

@@ -9,7 +9,7 @@ from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, jobs, processes, ready, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST, Finding, Severity, Terms, several
+from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
 from solidjq.ledger.operations import Operation
 from solidjq.processes.samples import number, told_by
 from solidjq.queue import concurrency
@@ -159,3 +159,44 @@ def _unblock(database: Database, terms: Terms, operation: Operation) -> int:
     with database.read() as connection:
         keys = concurrency.expired_keys(connection, MOST)
     return sum(database.transact(unblock, key) for key in keys)
+
+
+CHECKS = (
+    Check(
+        name="leaked-slots",
+        asks="Concurrency keys without a free slot although no job holds one.",
+        why="Jobs of that key wait for nothing until the semaphore expires.",
+        fix="Free one slot of each, or wait for the expiry.",
+        looks=everywhere(_find_leaked),
+        again=True,
+        mend=_free_leaked,
+        mends="frees one slot of each key, which no limit forbids, and lets the next blocked job run",
+    ),
+    Check(
+        name="impossible-slots",
+        asks="Semaphores below 0, or above the limit of a class that --import has made known.",
+        why="More jobs of the key run at once than the limit allows, or fewer. The limits of Ruby classes are not in "
+        "the database and cannot be checked.",
+        fix="When no job of the key runs, delete its row from solid_queue_semaphores; the next enqueue makes it again.",
+        looks=everywhere(_find_impossible),
+        again=True,
+    ),
+    Check(
+        name="expired-semaphores",
+        asks="Semaphores that expired more than two maintenance intervals ago and are still there.",
+        why="No dispatcher does its concurrency maintenance; jobs whose slots leaked wait for ever.",
+        fix="Run a dispatcher, with concurrency_maintenance on.",
+        looks=everywhere(_find_expired),
+        mend=_clear_expired,
+        mends="deletes the expired semaphores, as a dispatcher does",
+    ),
+    Check(
+        name="blocked-jobs",
+        asks="Blocked jobs more than two maintenance intervals past their expiry, with a slot free.",
+        why="A dispatcher would have made them ready long ago.",
+        fix="Run a dispatcher, with concurrency_maintenance on.",
+        looks=everywhere(_find_blocked),
+        mend=_unblock,
+        mends="makes the next job of each key ready, as a dispatcher does",
+    ),
+)

@@ -20,7 +20,8 @@ def _file(connection: Connection) -> Path:
     return Path(next(str(row[2]) for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main"))
 
 
-def _sqlite_journal(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_journal(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find a journal mode other than WAL."""
     mode = str(_pragma(connection, "journal_mode"))
     if mode in {"off", "memory"}:
         yield Finding(
@@ -35,7 +36,8 @@ def _sqlite_journal(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         )
 
 
-def _sqlite_file_system(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_file_system(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find a file on a network file system."""
     path = _file(connection).resolve()
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -61,7 +63,8 @@ def file_system(path: Path, mounts: list[str]) -> str | None:
     return found[1]
 
 
-def _sqlite_integrity(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_integrity(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find damage, as far as the check comes within the time limit."""
     said = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
     if said != ["ok"]:
         yield Finding(
@@ -71,7 +74,8 @@ def _sqlite_integrity(connection: Connection, _terms: Terms) -> Iterator[Finding
         )
 
 
-def _sqlite_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+    """Find dead rows or free room that outweigh what is alive."""
     free, pages, size = (int(_pragma(connection, name)) for name in ("freelist_count", "page_count", "page_size"))
     if free * size > MANY_BYTES and free * 2 > pages:
         yield Finding(

@@ -9,24 +9,8 @@ from sqlalchemy import Connection, func, inspect, select
 
 from solidjq.database import indexes
 from solidjq.database.tables import failed, failures, jobs, solid_queue
+from solidjq.doctor import mysql, postgresql, sqlite
 from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere
-from solidjq.doctor.mysql import (
-    _mysql_bloat,
-    _mysql_connections,
-    _mysql_durability,
-    _mysql_engine,
-    _mysql_isolation,
-    _mysql_timeouts,
-)
-from solidjq.doctor.postgresql import (
-    _postgresql_bloat,
-    _postgresql_connections,
-    _postgresql_durability,
-    _postgresql_isolation,
-    _postgresql_timeouts,
-    _postgresql_vacuum,
-)
-from solidjq.doctor.sqlite import _sqlite_bloat, _sqlite_file_system, _sqlite_integrity, _sqlite_journal
 from solidjq.ledger import archive
 
 MANY_FAILED = 100_000  # failures; from so many on, finding those of a time without an index takes long
@@ -101,14 +85,14 @@ CHECKS = (
         "database's own estimates; nothing is scanned.",
         why="A poll of a few rows has to step over all the dead ones.",
         fix="VACUUM, and stricter autovacuum settings for the tables whose rows come and go.",
-        looks={"postgresql": _postgresql_bloat, "mysql": _mysql_bloat, "sqlite": _sqlite_bloat},
+        looks={"postgresql": postgresql.find_bloat, "mysql": mysql.find_bloat, "sqlite": sqlite.find_bloat},
     ),
     Check(
         name="vacuum",
         asks="PostgreSQL: autovacuum off, and transactions open for longer than 15 minutes.",
         why="Both keep dead rows in the tables; a queue slows down hour by hour.",
         fix="Turn autovacuum on; end the transaction, or find out who leaves it open.",
-        looks={"postgresql": _postgresql_vacuum},
+        looks={"postgresql": postgresql.find_vacuum},
     ),
     Check(
         name="durability",
@@ -116,55 +100,55 @@ CHECKS = (
         "innodb_doublewrite.",
         why="A job whose end was lost runs again, and a claim that was lost never ran.",
         fix="Turn them on. (On SQLite synchronous belongs to each connection and cannot be seen.)",
-        looks={"postgresql": _postgresql_durability, "mysql": _mysql_durability},
+        looks={"postgresql": postgresql.find_durability, "mysql": mysql.find_durability},
     ),
     Check(
         name="timeouts",
         asks="Time limits of the server so short that they end healthy work.",
         why="A poll or an ending that waits for a lock under load is cancelled; the job stays claimed.",
         fix="30 s or more for this role.",
-        looks={"postgresql": _postgresql_timeouts, "mysql": _mysql_timeouts},
+        looks={"postgresql": postgresql.find_timeouts, "mysql": mysql.find_timeouts},
     ),
     Check(
         name="isolation",
         asks="An isolation level other than READ COMMITTED.",
         why="On MySQL polls then lock gaps and deadlock with enqueues; on PostgreSQL they fail to serialize.",
         fix="READ COMMITTED for the queue's connections, as Solid Queue recommends.",
-        looks={"postgresql": _postgresql_isolation, "mysql": _mysql_isolation},
+        looks={"postgresql": postgresql.find_isolation, "mysql": mysql.find_isolation},
     ),
     Check(
         name="connections",
         asks="Nine of ten connections in use.",
         why="A process that gets none cannot beat and is pruned as dead, with jobs that it still runs.",
         fix="Smaller pools, a pooler, or a higher max_connections.",
-        looks={"postgresql": _postgresql_connections, "mysql": _mysql_connections},
+        looks={"postgresql": postgresql.find_connections, "mysql": mysql.find_connections},
     ),
     Check(
         name="engine",
         asks="MySQL: tables that InnoDB does not keep.",
         why="Without transactions and row locks no queue holds.",
         fix="ALTER TABLE ... ENGINE=InnoDB while no worker runs.",
-        looks={"mysql": _mysql_engine},
+        looks={"mysql": mysql.find_engine},
     ),
     Check(
         name="journal",
         asks="SQLite: a journal mode other than WAL.",
         why="Readers and writers stop each other.",
         fix="PRAGMA journal_mode = WAL; the file remembers it.",
-        looks={"sqlite": _sqlite_journal},
+        looks={"sqlite": sqlite.find_journal},
     ),
     Check(
         name="file-system",
         asks="SQLite: a file on a network file system.",
         why="Its locks do not hold across machines.",
         fix="A local disk, or a database server.",
-        looks={"sqlite": _sqlite_file_system},
+        looks={"sqlite": sqlite.find_file_system},
     ),
     Check(
         name="integrity",
         asks="SQLite: a damaged file (quick_check, as far as it comes within --patience).",
         why="Writes into a damaged file damage more.",
         fix="Stop everything, copy the file, recover what can be read.",
-        looks={"sqlite": _sqlite_integrity},
+        looks={"sqlite": sqlite.find_integrity},
     ),
 )

@@ -4,28 +4,26 @@ Everything is asked and done in one transaction a batch, on rows that it has loc
 is asked again when it is carried out. A killed retry can simply be run again.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, select
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.hot import execute_hot, given
-from solidjq.database.statements import among, writes_in_with
-from solidjq.database.tables import failed, failures, jobs, ready, scheduled
-from solidjq.database.times import clock, utcnow
+from solidjq.database.statements import among
+from solidjq.database.tables import failed
+from solidjq.database.times import clock
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.incidents.charges import find_suspicion
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
-from solidjq.ledger import archive, crashes, operations
-from solidjq.queue.executions import make_ready, schedule
+from solidjq.ledger import crashes, operations
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
-from solidjq.rails.active_job import reset_counters
 from solidjq.recovery.candidates import find_alike, find_candidates
+from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
 from solidjq.recovery.verdicts import Candidate, Decision, Terms, Verdict, alike, decide, window_of
 from solidjq.settings.policy import BUILT_IN, Policy
 
@@ -214,6 +212,12 @@ class _Run:
         return sum(count for verdict, count in self.verdicts.items() if Verdict(verdict).moves)
 
     @property
+    def pace(self) -> Pace:
+        """The times of the jobs that are moved next, where the terms ask for such."""
+        start = self.now + timedelta(seconds=self.terms.delay or 0)
+        return Pace(start, timedelta(seconds=self.terms.interval or 0), self.moved)
+
+    @property
     def left(self) -> int | None:
         return None if self.limit is None else self.limit - self.moved
 
@@ -252,7 +256,7 @@ class _Run:
             ends = {alike(end, self.terms, rule, self.now, self.suspicion) for end in (group.oldest, group.newest)}
             if len(ends) == 1 and None not in ends:
                 decision = self._decide(group.newest)
-                if not decision.verdict.moves or self._only_moves(decision):
+                if not decision.verdict.moves or only_moves(decision, self.terms):
                     decisions.append(decision._replace(together=group.failure_ids))
         return decisions
 
@@ -276,7 +280,7 @@ class _Run:
         """Decide on the failures that the page chooses, and carry it out."""
         locked = connection.scalars(page.with_for_update()).all()
         decisions = self.look(connection, locked)
-        uncounted = _failures_of(each for each in decisions if each.candidate.death and not each.candidate.counted)
+        uncounted = failure_ids_of(each for each in decisions if each.candidate.death and not each.candidate.counted)
         if uncounted:
             crashes.count(connection, among(failed.c.id, uncounted))
             if _may_share(decisions):
@@ -286,75 +290,8 @@ class _Run:
         if moving := [decision for decision in decisions if decision.verdict.moves]:
             verdicts = self.verdicts + _count(decisions)
             count = sum(decision.jobs for decision in moving)
-            self._carry_out(connection, moving, operation.record(connection, count, verdicts))
+            put_back(connection, moving, operation.record(connection, count, verdicts), self.terms, self.pace)
         return _Batch(locked, decisions)
-
-    def _carry_out(self, connection: Connection, moving: Sequence[Decision], operation_id: int) -> None:
-        at_once = writes_in_with(connection)
-        simple: list[Decision] = []
-        others: list[Decision] = []
-        for each in moving:
-            (simple if at_once and self._only_moves(each) else others).append(each)
-        if simple:
-            _move_to_ready(connection, _failures_of(simple), operation_id)
-        if not others:
-            return
-        going = _failures_of(others)
-        archive.archive(connection, going, operation_id, with_jobs=self.terms.discard)
-        if self.terms.discard:
-            _delete(connection, others)
-        else:
-            self._put_back(connection, others)
-        connection.execute(delete(failed).where(among(failed.c.id, going)))
-
-    def _only_moves(self, decision: Decision) -> bool:
-        """Tell whether a retry leaves the job's own row as it is, and makes it ready at once."""
-        worn = decision.candidate.worn and not self.terms.keep_counters
-        return not (self.terms.discard or decision.scheduled or decision.queue_as or worn)
-
-    def _put_back(self, connection: Connection, moving: Sequence[Decision]) -> None:
-        if not self.terms.keep_counters:
-            _reset_counters(connection, [decision.job_id for decision in moving if decision.candidate.worn])
-        requeued: dict[str, list[int]] = defaultdict(list)
-        for decision in moving:
-            if decision.queue_as is not None:
-                requeued[decision.queue_as].append(decision.job_id)
-        for name, ids in requeued.items():
-            connection.execute(update(jobs).where(among(jobs.c.id, ids)).values(queue_name=name, updated_at=utcnow()))
-        if self.terms.paced:
-            self._schedule_paced(connection, [decision.job_id for decision in moving])
-            return
-        if early := [decision.job_id for decision in moving if decision.candidate.early]:
-            schedule(connection, early)
-        if limited := [d.job_id for d in moving if d.candidate.limited and not d.candidate.early]:
-            schedule(connection, limited, at=utcnow())
-        if to_ready := [decision.job_id for decision in moving if not decision.scheduled]:
-            make_ready(connection, to_ready)
-
-    def _schedule_paced(self, connection: Connection, job_ids: Sequence[int]) -> None:
-        """Give each job a time of its own: whatever dispatcher runs keeps the pace. A later time that it has stays."""
-        start = self.now + timedelta(seconds=self.terms.delay or 0)
-        step = timedelta(seconds=self.terms.interval or 0)
-        due = {job_id: start + step * number for number, job_id in enumerate(job_ids, start=self.moved)}
-        rows = connection.execute(
-            select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(among(jobs.c.id, job_ids))
-        )
-        connection.execute(
-            insert(scheduled).values(created_at=utcnow()),
-            [
-                {
-                    "job_id": row.id,
-                    "queue_name": row.queue_name,
-                    "priority": row.priority,
-                    "scheduled_at": max(due[row.id], row.scheduled_at or due[row.id]),
-                }
-                for row in rows
-            ],
-        )
-
-
-def _failures_of(decisions: Iterable[Decision]) -> list[int]:
-    return [failure_id for decision in decisions for failure_id in decision.failure_ids]
 
 
 def _count(decisions: Iterable[Decision]) -> Counter[str]:
@@ -373,42 +310,3 @@ def _may_share(decisions: Collection[Decision]) -> bool:
     if len(alone) < len(decisions):
         return any(each.death and not each.counted for each in alone)
     return len({crashes.subject_of(each.job_id, each.active_job_id) for each in alone}) < len(alone)
-
-
-def _move_to_ready(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:
-    """Archive these failures, remove them and make their jobs ready."""
-    execute_hot(connection, _moving_to_ready, ids=list(failure_ids), operation_id=operation_id)
-
-
-def _moving_to_ready() -> Insert:
-    """Do so in one statement, which reads each row once."""
-    gone = delete(failed).where(given(failed.c.id, "ids")).returning(*failed.c).cte("gone")
-    archived = (
-        archive.archiving(gone, bindparam("operation_id", type_=BigInteger()))
-        .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
-        .cte("archived")
-    )
-    return insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], select(archived, utcnow()))
-
-
-def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
-    # The failed rows go with their jobs. A failed job holds no slot of a concurrency limit.
-    connection.execute(delete(jobs).where(among(jobs.c.id, [decision.job_id for decision in moving])))
-
-
-def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
-    if not job_ids:
-        return
-    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(among(jobs.c.id, job_ids)))
-    resets = [
-        {"worn_id": row.id, "counted_from_0": reset}
-        for row in worn
-        if (reset := reset_counters(row.arguments)) != row.arguments
-    ]
-    if resets:
-        connection.execute(
-            update(jobs)
-            .where(jobs.c.id == bindparam("worn_id"))
-            .values(arguments=bindparam("counted_from_0"), updated_at=utcnow()),
-            resets,
-        )

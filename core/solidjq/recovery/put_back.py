@@ -1,0 +1,138 @@
+"""Put jobs back to work, or delete them, as decided: the effect of a retry, apart from its decisions."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, insert, select, update
+
+from solidjq.database.hot import execute_hot, given
+from solidjq.database.statements import among, writes_in_with
+from solidjq.database.tables import failed, failures, jobs, ready, scheduled
+from solidjq.database.times import utcnow
+from solidjq.ledger import archive
+from solidjq.queue.executions import make_ready, schedule
+from solidjq.rails.active_job import reset_counters
+from solidjq.recovery.verdicts import Decision, Terms
+
+
+class Pace(NamedTuple):
+    """When paced jobs are due: the first at ``start``, each other ``step`` later; ``moved`` of them went before."""
+
+    start: datetime
+    step: timedelta
+    moved: int
+
+
+def failure_ids_of(decisions: Iterable[Decision]) -> list[int]:
+    """Return the failures that these decisions are on."""
+    return [failure_id for decision in decisions for failure_id in decision.failure_ids]
+
+
+def put_back(connection: Connection, moving: Sequence[Decision], operation_id: int, terms: Terms, pace: Pace) -> None:
+    """Carry out these decisions: archive the failures, remove them, and put their jobs back to work, or delete them.
+
+    Call it in the transaction that made the decisions, on failures that it has locked.
+    """
+    at_once = writes_in_with(connection)
+    simple: list[Decision] = []
+    others: list[Decision] = []
+    for each in moving:
+        (simple if at_once and only_moves(each, terms) else others).append(each)
+    if simple:
+        _move_to_ready(connection, failure_ids_of(simple), operation_id)
+    if not others:
+        return
+    going = failure_ids_of(others)
+    archive.archive(connection, going, operation_id, with_jobs=terms.discard)
+    if terms.discard:
+        _delete(connection, others)
+    else:
+        _put_back(connection, others, terms, pace)
+    connection.execute(delete(failed).where(among(failed.c.id, going)))
+
+
+def only_moves(decision: Decision, terms: Terms) -> bool:
+    """Tell whether a retry leaves the job's own row as it is, and makes it ready at once."""
+    worn = decision.candidate.worn and not terms.keep_counters
+    return not (terms.discard or decision.scheduled or decision.queue_as or worn)
+
+
+def _put_back(connection: Connection, moving: Sequence[Decision], terms: Terms, pace: Pace) -> None:
+    if not terms.keep_counters:
+        _reset_counters(connection, [decision.job_id for decision in moving if decision.candidate.worn])
+    requeued: dict[str, list[int]] = defaultdict(list)
+    for decision in moving:
+        if decision.queue_as is not None:
+            requeued[decision.queue_as].append(decision.job_id)
+    for name, ids in requeued.items():
+        connection.execute(update(jobs).where(among(jobs.c.id, ids)).values(queue_name=name, updated_at=utcnow()))
+    if terms.paced:
+        _schedule_paced(connection, [decision.job_id for decision in moving], pace)
+        return
+    if early := [decision.job_id for decision in moving if decision.candidate.early]:
+        schedule(connection, early)
+    if limited := [d.job_id for d in moving if d.candidate.limited and not d.candidate.early]:
+        schedule(connection, limited, at=utcnow())
+    if to_ready := [decision.job_id for decision in moving if not decision.scheduled]:
+        make_ready(connection, to_ready)
+
+
+def _schedule_paced(connection: Connection, job_ids: Sequence[int], pace: Pace) -> None:
+    """Give each job a time of its own: whatever dispatcher runs keeps the pace. A later time that it has stays."""
+    due = {job_id: pace.start + pace.step * number for number, job_id in enumerate(job_ids, start=pace.moved)}
+    rows = connection.execute(
+        select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(among(jobs.c.id, job_ids))
+    )
+    connection.execute(
+        insert(scheduled).values(created_at=utcnow()),
+        [
+            {
+                "job_id": row.id,
+                "queue_name": row.queue_name,
+                "priority": row.priority,
+                "scheduled_at": max(due[row.id], row.scheduled_at or due[row.id]),
+            }
+            for row in rows
+        ],
+    )
+
+
+def _move_to_ready(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:
+    """Archive these failures, remove them and make their jobs ready."""
+    execute_hot(connection, _moving_to_ready, ids=list(failure_ids), operation_id=operation_id)
+
+
+def _moving_to_ready() -> Insert:
+    """Do so in one statement, which reads each row once."""
+    gone = delete(failed).where(given(failed.c.id, "ids")).returning(*failed.c).cte("gone")
+    archived = (
+        archive.archiving(gone, bindparam("operation_id", type_=BigInteger()))
+        .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
+        .cte("archived")
+    )
+    return insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], select(archived, utcnow()))
+
+
+def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
+    # The failed rows go with their jobs. A failed job holds no slot of a concurrency limit.
+    connection.execute(delete(jobs).where(among(jobs.c.id, [decision.job_id for decision in moving])))
+
+
+def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
+    if not job_ids:
+        return
+    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(among(jobs.c.id, job_ids)))
+    resets = [
+        {"worn_id": row.id, "counted_from_0": reset}
+        for row in worn
+        if (reset := reset_counters(row.arguments)) != row.arguments
+    ]
+    if resets:
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == bindparam("worn_id"))
+            .values(arguments=bindparam("counted_from_0"), updated_at=utcnow()),
+            resets,
+        )
