@@ -8,7 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from solidjq.incidents.suspects import Standing, rank
+from solidjq.incidents.suspects import JobStanding, rank
 
 
 def tests_fleet() -> ModuleType:
@@ -29,10 +29,10 @@ def figures(seeds: int = 100) -> tuple[int, int]:
     for seed in range(seeds):
         fleet = simulate(seed, killer=True)
         classes = rank(fleet.cases, fleet.exposure).classes
-        found += fleet.planted in {each.name for each in classes[:3] if each.standing is Standing.SUSPECT}
+        found += fleet.planted in {each.name for each in classes[:3] if each.standing is JobStanding.SUSPECT}
         fleet = simulate(seed, killer=False)
         ranking = rank(fleet.cases, fleet.exposure)
-        clean += Standing.SUSPECT not in {each.standing for each in (*ranking.classes, *ranking.jobs)}
+        clean += JobStanding.SUSPECT not in {each.standing for each in (*ranking.classes, *ranking.jobs)}
     return found, clean
 
 

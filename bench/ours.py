@@ -25,7 +25,7 @@ from solidjq.queue import failed as queue_failed
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
-from solidjq.recovery.verdicts import Terms
+from solidjq.recovery.verdicts import RetryTerms
 from stage import Stage
 
 DONE = (
@@ -138,10 +138,10 @@ def retry(url: str) -> float:
 
 def retry_safely(url: str) -> float:
     """Retry all that died, asking every question."""
-    return _retry(url, recovery_retry.Selection(chosen=Filter(deaths=frozenset(Death))), Terms(safe=True))
+    return _retry(url, recovery_retry.Selection(chosen=Filter(deaths=frozenset(Death))), RetryTerms(safe=True))
 
 
-def _retry(url: str, selection: recovery_retry.Selection, terms: Terms) -> float:
+def _retry(url: str, selection: recovery_retry.Selection, terms: RetryTerms) -> float:
     with _ready(url) as database:
         start = time.perf_counter()
         moved = 0

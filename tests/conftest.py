@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from solidjq import Database
 from solidjq.database import tables as database_tables
 from solidjq.database.setup import initialize
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from support import DATABASES, Shell, execute
 
 _numbers = itertools.count(1)
@@ -178,4 +178,4 @@ def own(empty_url: URL) -> Iterator[Database]:
 @pytest.fixture
 def shell(queue_url: URL, tmp_path: Path) -> Shell:
     """Run ``jq`` as a program on this test's database."""
-    return Shell(spelled(queue_url), tmp_path)
+    return Shell(url_text(queue_url), tmp_path)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
 from random import Random
 
-from solidjq.incidents.suspects import Case, Exposure, InFlight
+from solidjq.incidents.suspects import DeathCase, Exposure, InFlight
 
 PROCESSES = 200
 THREADS = (1, 3, 5)
@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    cases: tuple[Case, ...]
+    cases: tuple[DeathCase, ...]
     exposure: Exposure
     planted: str | None
     kills: int  # deaths that the planted class caused
@@ -175,7 +175,7 @@ def exposure(world: World) -> Exposure:
     return Exposure(LOOKS, seen)
 
 
-def deaths(world: World, planted: JobClass | None) -> tuple[list[Case], int]:
+def deaths(world: World, planted: JobClass | None) -> tuple[list[DeathCase], int]:
     """Let processes die in the order of time. Returns the deaths, and how many the planted class caused."""
     rng = world.rng
     for how, times in (
@@ -194,7 +194,7 @@ def deaths(world: World, planted: JobClass | None) -> tuple[list[Case], int]:
             start = rng.choice(planted.hours) + 24 * rng.randrange(30)
             world.plan(start + rng.random(), "killer", world.run(planted))
 
-    cases: list[Case] = []
+    cases: list[DeathCase] = []
     kills = 0
     while world.events and world.events[0][0] < HOURS:
         time, _, how, run = heapq.heappop(world.events)
@@ -204,7 +204,7 @@ def deaths(world: World, planted: JobClass | None) -> tuple[list[Case], int]:
             if how == "deploy":
                 runs = [each for each in runs if each.takes * rng.random() > PATIENCE]
             outside, fatal = how in {"deploy", "host"}, how == "memory" or (run is not None and rng.random() < 0.3)
-            cases.append(Case(f"death {len(cases)}", outside, fatal, tuple(told(rng, each, how) for each in runs)))
+            cases.append(DeathCase(f"death {len(cases)}", outside, fatal, tuple(told(rng, each, how) for each in runs)))
             world.retried = [each for each in world.retried if each not in runs and each.begins + each.takes > time]
             retry(world, runs, time, planted, chance)
     return cases, kills

@@ -22,7 +22,7 @@ from solidjq.queue import claim, endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.states import State
 from solidjq.recovery.retry import Selection, retry
-from solidjq.recovery.verdicts import Decision, Terms, Verdict
+from solidjq.recovery.verdicts import Decision, RetryTerms, Verdict
 from solidjq.settings.policy import BUILT_IN, Policy
 from zygote import AT_START, Zygote
 
@@ -203,7 +203,7 @@ def retry_jobs(
 ) -> Retried:
     """Retry these jobs, or a selection, in this process."""
     chosen = Selection(job_ids=job_ids) if selection is None else selection
-    ran = retry(database, chosen, operation or Operation("retry"), Terms(**terms), policy=policy, by_job=by_job)
+    ran = retry(database, chosen, operation or Operation("retry"), RetryTerms(**terms), policy=policy, by_job=by_job)
     return Retried([decision for batch in ran for decision in batch])
 
 

@@ -11,7 +11,7 @@ from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import Decision, Terms, Verdict
+from solidjq.recovery.verdicts import Decision, RetryTerms, Verdict
 from solidjq.settings.policy import Policy, parse
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, states
 from test_safe_retry import die
@@ -72,20 +72,20 @@ def mixed(database: Database) -> Database:
 
 
 TERMS = {
-    "plain": Terms(),
-    "forced": Terms(force=True),
-    "one crash": Terms(max_crashes=1),
-    "short window": Terms(max_crashes=1, window=600.0),
-    "not too old": Terms(max_age=600.0),
-    "counters kept": Terms(keep_counters=True),
-    "elsewhere": Terms(queue_as="elsewhere"),
-    "later": Terms(delay=600.0),
-    "safe": Terms(safe=True),
-    "safe, own errors too": Terms(safe=True, include_errors=True),
-    "safe, not too old": Terms(safe=True, include_errors=True, max_age=600.0),
-    "safe, apart": Terms(safe=True, isolate="quarantine"),
-    "recover": Terms(safe=True, auto_only=True),
-    "discard": Terms(discard=True),
+    "plain": RetryTerms(),
+    "forced": RetryTerms(force=True),
+    "one crash": RetryTerms(max_crashes=1),
+    "short window": RetryTerms(max_crashes=1, window=600.0),
+    "not too old": RetryTerms(max_age=600.0),
+    "counters kept": RetryTerms(keep_counters=True),
+    "elsewhere": RetryTerms(queue_as="elsewhere"),
+    "later": RetryTerms(delay=600.0),
+    "safe": RetryTerms(safe=True),
+    "safe, own errors too": RetryTerms(safe=True, include_errors=True),
+    "safe, not too old": RetryTerms(safe=True, include_errors=True, max_age=600.0),
+    "safe, apart": RetryTerms(safe=True, isolate="quarantine"),
+    "recover": RetryTerms(safe=True, auto_only=True),
+    "discard": RetryTerms(discard=True),
 }
 
 
@@ -95,25 +95,25 @@ def by_failure(decisions: list[Decision]) -> dict[int, tuple[Verdict, str | None
     return told
 
 
-def planned(database: Database, terms: Terms, *, by_job: bool) -> list[Decision]:
+def planned(database: Database, terms: RetryTerms, *, by_job: bool) -> list[Decision]:
     return [each for batch in plan(database, EVERYTHING, terms, policy=POLICY, by_job=by_job) for each in batch]
 
 
 @pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
-def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database, terms: Terms) -> None:
+def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database, terms: RetryTerms) -> None:
     each, together = (planned(mixed, terms, by_job=by_job) for by_job in (True, False))
     assert by_failure(together) == by_failure(each)
 
 
 def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Database) -> None:
-    decisions = planned(mixed, Terms(), by_job=False)
+    decisions = planned(mixed, RetryTerms(), by_job=False)
     with mixed.read() as connection:
         gathered = statements.gathers(connection)
     assert (max(decision.jobs for decision in decisions) > 1) is gathered
 
 
 @pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
-def test_together_they_move_as_each_does_alone(mixed: Database, terms: Terms) -> None:
+def test_together_they_move_as_each_does_alone(mixed: Database, terms: RetryTerms) -> None:
     expected = planned(mixed, terms, by_job=True)
     moving = {d.job_id: d.scheduled for d in expected if d.verdict.moves}
     with mixed.read() as connection:

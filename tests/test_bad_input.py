@@ -18,7 +18,7 @@ from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq.database.tables import operations
 from solidjq.database.tables import processes as process_table
-from solidjq.database.urls import EXAMPLES, spelled
+from solidjq.database.urls import EXAMPLES, url_text
 from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each
@@ -67,7 +67,7 @@ def run_each(shell: Shell, commands: list[str]) -> dict[str, Done]:
 
 
 def test_a_database_without_tables_is_no_queue(kind: str, empty_url: URL, tmp_path: Path) -> None:
-    shell = Shell(spelled(empty_url), tmp_path)
+    shell = Shell(url_text(empty_url), tmp_path)
     for done in run_each(shell, [*READING, *WRITING] if kind == "sqlite" else SOME).values():
         assert_refused(done, 3, "is not a Solid Queue database", "jq init")
     assert snapshot(empty_url) == {}
@@ -76,13 +76,13 @@ def test_a_database_without_tables_is_no_queue(kind: str, empty_url: URL, tmp_pa
 @ON_SQLITE
 @pytest.mark.parametrize("output", ["table", "csv"])
 def test_no_heading_is_printed_before_the_database_has_answered(empty_url: URL, tmp_path: Path, output: str) -> None:
-    done = Shell(spelled(empty_url), tmp_path).run("failed", "list", "-o", output)
+    done = Shell(url_text(empty_url), tmp_path).run("failed", "list", "-o", output)
     assert_refused(done, 3, "is not a Solid Queue database")
 
 
 def test_another_programs_table_of_that_name_is_no_queue(empty_url: URL, tmp_path: Path) -> None:
     execute(empty_url, "CREATE TABLE solid_queue_jobs (id integer)")
-    assert_refused(Shell(spelled(empty_url), tmp_path).run("jobs", "show", "1"), 3, "is not a Solid Queue database")
+    assert_refused(Shell(url_text(empty_url), tmp_path).run("jobs", "show", "1"), 3, "is not a Solid Queue database")
     assert list(snapshot(empty_url)) == ["solid_queue_jobs"]
 
 
@@ -156,7 +156,7 @@ def test_a_host_without_an_address(tmp_path: Path, scheme: str) -> None:
 
 @ON_SERVERS
 def test_a_database_that_does_not_exist_on_a_server_that_does(queue_url: URL, tmp_path: Path) -> None:
-    shell = Shell(spelled(queue_url.set(database="no_such_database")), tmp_path)
+    shell = Shell(url_text(queue_url.set(database="no_such_database")), tmp_path)
     for done in run_each(shell, ["failed list -o json", "init"]).values():
         assert_refused(done, 3, "no_such_database", "name another database, or create this one first")
 
@@ -164,7 +164,7 @@ def test_a_database_that_does_not_exist_on_a_server_that_does(queue_url: URL, tm
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_user_that_does_not_exist(queue_url: URL, tmp_path: Path) -> None:
     url = queue_url.set(username="no_such_user", password=PASSWORD)
-    assert_refused(Shell(spelled(url), tmp_path).run("processes", "list"), 3, 'role "no_such_user" does not exist')
+    assert_refused(Shell(url_text(url), tmp_path).run("processes", "list"), 3, 'role "no_such_user" does not exist')
 
 
 def _make_user(server: URL, name: str, grant: str) -> Iterator[str]:
@@ -199,7 +199,7 @@ def test_a_user_without_the_right_to_write_can_read_and_changes_nothing(
     claim_all(database, dead, 1)
     silence(database, dead, 1000)
     before = snapshot(database.url)
-    shell = Shell(spelled(reader), tmp_path)
+    shell = Shell(url_text(reader), tmp_path)
     for command, done in run_each(shell, ["failed list", "processes list", "prune -n"]).items():
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), command
         assert PASSWORD not in done.stderr
@@ -211,7 +211,7 @@ def test_a_user_without_the_right_to_write_can_read_and_changes_nothing(
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 def test_a_wrong_password(reader: URL, tmp_path: Path) -> None:
     for password in ("wrong-one", ""):
-        done = Shell(spelled(reader.set(password=password)), tmp_path).run("processes", "list")
+        done = Shell(url_text(reader.set(password=password)), tmp_path).run("processes", "list")
         assert_refused(done, 3, "refused", "Access denied for user")
         assert "wrong-one" not in done.stderr
 
@@ -319,7 +319,7 @@ def test_no_command_that_works_tells_the_password(database: Database, with_passw
     commands = ["init", "queues pause mailers", f"retry {job_id}", "work --import no_such_module"]
     execute(database.url, "DROP TABLE jq_failures")
     try:
-        told = [shell.run(*command.split(), "--database", spelled(with_password)) for command in commands]
+        told = [shell.run(*command.split(), "--database", url_text(with_password)) for command in commands]
     finally:
         initialize(database)
     assert [done.returncode for done in told] == [0, 0, 0, 2]

@@ -19,7 +19,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.recovery import bisect as recovery_bisect
-from solidjq.recovery.bisect import Fate, Round, Stage, Standing, bisect, most_deaths, stand
+from solidjq.recovery.bisect import Fate, Round, Stage, TrialStanding, bisect, judge_round, most_deaths
 from solidjq.recovery.undo import undo
 from solidjq.settings.policy import Consent, Policy
 from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each
@@ -27,8 +27,8 @@ from support import Shell, add_jobs, add_process, claim_all, plain_jobs, rows, s
 # -- pure -------------------------------------------------------------------------------------------------------------
 
 
-def after(suspects: tuple[int, ...], limit: int = 9, deaths: int = 0, **fates: Fate) -> Standing:
-    return stand(Round(suspects, deaths, {int(key[1:]): fate for key, fate in fates.items()}), limit)
+def after(suspects: tuple[int, ...], limit: int = 9, deaths: int = 0, **fates: Fate) -> TrialStanding:
+    return judge_round(Round(suspects, deaths, {int(key[1:]): fate for key, fate in fates.items()}), limit)
 
 
 def test_a_death_leaves_those_that_died() -> None:
@@ -52,7 +52,7 @@ def test_nothing_is_said_before_all_on_trial_have_ended() -> None:
 
 
 def test_the_last_one_is_tried_before_it_is_called_the_killer() -> None:
-    assert after((1, 2), _1=Fate.ENDED) == Standing(Stage.READY, (2,), (1,), (), (), 0, None)
+    assert after((1, 2), _1=Fate.ENDED) == TrialStanding(Stage.READY, (2,), (1,), (), (), 0, None)
     assert after((2,), _2=Fate.ENDED).stage is Stage.CLEARED
 
 
@@ -71,12 +71,12 @@ def test_halving_finds_the_killer_within_its_deaths(count: int, threads: int, se
     """However many run beside it when it kills."""
     chosen = random.Random(seed)  # noqa: S311
     killer = chosen.randrange(count)
-    now = Standing(Stage.READY, tuple(range(count)))
+    now = TrialStanding(Stage.READY, tuple(range(count)))
     while now.stage is Stage.READY:
         half = now.suspects[: max(1, len(now.suspects) // 2)]
         beside = {killer, *chosen.sample(half, min(threads - 1, len(half)))} if killer in half else set()
         fates = {job: Fate.DIED if job in beside else Fate.ENDED for job in half}
-        now = stand(Round(now.suspects, now.deaths, fates), most_deaths(count) + 1)
+        now = judge_round(Round(now.suspects, now.deaths, fates), most_deaths(count) + 1)
     assert (now.stage, now.suspects) == (Stage.FOUND, (killer,))
     assert now.deaths <= most_deaths(count)
 
@@ -118,7 +118,7 @@ def operation(told: Any) -> Operation:
     return Operation(recovery_bisect.VERB, chosen=told, plan="d1")
 
 
-def run(database: Database, ids: list[int], worker: Any, **settings: Any) -> list[Standing]:
+def run(database: Database, ids: list[int], worker: Any, **settings: Any) -> list[TrialStanding]:
     given = {"quarantine": "quarantine", "new_operation": operation, "sleep": worker, **settings}
     return list(bisect(database, "d1", ids, **given))
 

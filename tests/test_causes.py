@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from solidjq.incidents.causes import RULES, Cause, Company, Confidence, find_cause
-from solidjq.incidents.death_records import DeathRecord, Held
-from solidjq.ledger.deaths import Source
+from solidjq.incidents.death_records import DeathRecord, HeldJob
+from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
 
 BEAT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -20,21 +20,21 @@ NOBODY = Company()
 def pruned(**evidence: Any) -> DeathRecord:
     return DeathRecord(
         name="d1",
-        source=Source.PRUNE,
+        source=DeathSource.PRUNE,
         how=Death.PRUNED,
         hostname="web-1",
         pid=4242,
         last_heartbeat_at=BEAT,
         noticed_at=NOTICED,
         evidence={"threshold": 300.0, **evidence},
-        jobs=(Held(1, "job 1", "ReportJob"),),
+        jobs=(HeldJob(1, "job 1", "ReportJob"),),
     )
 
 
 def reaped(signal: int | None = None, status: int | None = None, **evidence: Any) -> DeathRecord:
     return DeathRecord(
         name="d1",
-        source=Source.SUPERVISOR,
+        source=DeathSource.SUPERVISOR,
         how=Death.EXITED,
         hostname="web-1",
         pid=4242,
@@ -50,7 +50,7 @@ def rails(how: Death = Death.EXITED, signal: int | None = None, status: int | No
     beat = BEAT if how is Death.PRUNED else None
     return DeathRecord(
         name="f1",
-        source=Source.FAILURES,
+        source=DeathSource.FAILURES,
         how=how,
         noticed_at=NOTICED,
         last_heartbeat_at=beat,

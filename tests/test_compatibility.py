@@ -11,7 +11,7 @@ from compatibility import BATCHES, COMMANDS, GENERATIONS, WORK, Generation
 from solidjq import Database
 from solidjq.database import tables
 from solidjq.database.setup import initialize
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.ledger.operations import Operation
 from solidjq.queue.enqueue import NewJob
 from solidjq.queue.states import State
@@ -74,7 +74,7 @@ def test_every_command(
 ) -> None:
     names = make(empty_url, generation)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JQ_DATABASE_URL", spelled(empty_url))
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(empty_url))
     monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
     opened: list[Database] = []
     opens = config.opened
@@ -112,7 +112,7 @@ def test_work(generation: Generation, empty_url: URL, tmp_path: Path) -> None:
     make(empty_url, generation)
     own = Database(empty_url)
     (job_id,) = add_jobs(own, NewJob(class_name="note", args=[1], queue_name="python"))
-    shell = Shell(spelled(empty_url), tmp_path, {"PYTHONPATH": str(Path(__file__).parent)})
+    shell = Shell(url_text(empty_url), tmp_path, {"PYTHONPATH": str(Path(__file__).parent)})
     working = shell.start(*WORK.command.split(), "--queues", "python")
     try:
         if not WORK.is_refused(generation):

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.setup import initialize
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.incidents.causes import Cause, Confidence
 from solidjq.incidents.incidents import Incident, find_incidents
 from solidjq.processes import pruning
@@ -279,7 +279,7 @@ def test_a_database_that_was_away_is_told_from_dead_processes(own_server: Any, t
     url = make_url(own_server.get_uri()).set(drivername="postgresql+psycopg")
     database = Database(url)
     initialize(database)
-    shell = Shell(spelled(url), tmp_path, {"PYTHONPATH": str(Path(__file__).parent), "JQ_PRUNE_FORCE": "0"})
+    shell = Shell(url_text(url), tmp_path, {"PYTHONPATH": str(Path(__file__).parent), "JQ_PRUNE_FORCE": "0"})
     runtime = Runtime(database, shell)
     try:
         add_jobs(database, NewJob(class_name="hold", args=["a"]))

@@ -19,7 +19,7 @@ from solidjq.database.times import ago, utcnow
 from solidjq.doctor import checks as doctor_checks
 from solidjq.doctor import examine as doctor
 from solidjq.doctor import fleet, shutdown, sqlite, storage
-from solidjq.doctor.checks import Check, Finding, Severity, Terms
+from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Severity
 from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat
@@ -27,7 +27,7 @@ from solidjq.queue import endings, pauses
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
-from solidjq.rails.settings import SHUTDOWN, Configured, Setting
+from solidjq.rails.settings import SHUTDOWN, Configured, RailsSetting
 from support import Shell, add_jobs, add_process, claim_all, execute, plain_jobs, rows, state_of_each, until
 from test_output import terminal
 from test_pruning import silence
@@ -41,9 +41,9 @@ ONE = Limit(1)
 OF_THE_SERVER = ("durability", "isolation", "vacuum", "timeouts", "connections")
 
 
-def findings(database: Database, *names: str, **terms: Any) -> list[Finding]:
+def findings(database: Database, *names: str, **terms: Any) -> list[DoctorFinding]:
     """Make these checks; none may be skipped."""
-    results = doctor.examine(database, doctor.choose(names), Terms(**terms), wait=lambda _: None)
+    results = doctor.examine(database, doctor.choose(names), DoctorTerms(**terms), wait=lambda _: None)
     assert not [result for result in results if result.skipped]
     return [finding for result in results for finding in result.findings]
 
@@ -51,7 +51,7 @@ def findings(database: Database, *names: str, **terms: Any) -> list[Finding]:
 def all_is_well(database: Database, *but: str) -> bool:
     """Tell whether no check but these finds anything, notes included."""
     checks = doctor.choose(skip=(*but, *OF_THE_SERVER))
-    results = doctor.examine(database, checks, Terms(), wait=lambda _: None)
+    results = doctor.examine(database, checks, DoctorTerms(), wait=lambda _: None)
     assert [result for result in results if result.findings or result.skipped] == []
     return True
 
@@ -364,7 +364,7 @@ def test_several_ills_hide_none(database: Database) -> None:
     orphan(database)
     forgotten_pause(database)
     recurring(database)
-    results = doctor.examine(database, doctor.choose(skip=OF_THE_SERVER), Terms(), wait=lambda _: None)
+    results = doctor.examine(database, doctor.choose(skip=OF_THE_SERVER), DoctorTerms(), wait=lambda _: None)
     assert {result.check.name for result in results if not result.healthy} == {
         "no-state", "orphans", "paused-queues", "scheduler",
     }  # fmt: skip
@@ -390,9 +390,9 @@ def test_what_is_gone_at_the_second_look_was_a_moment(database: Database) -> Non
     def meanwhile(_seconds: float) -> None:
         change(database, update(semaphores).values(value=1))
 
-    assert doctor.examine(database, doctor.choose(["leaked-slots"]), Terms(), wait=meanwhile)[0].healthy
+    assert doctor.examine(database, doctor.choose(["leaked-slots"]), DoctorTerms(), wait=meanwhile)[0].healthy
     change(database, update(semaphores).values(value=0))
-    assert not doctor.examine(database, doctor.choose(["leaked-slots"]), Terms(), wait=lambda _: None)[0].healthy
+    assert not doctor.examine(database, doctor.choose(["leaked-slots"]), DoctorTerms(), wait=lambda _: None)[0].healthy
 
 
 @ON_SQLITE
@@ -448,7 +448,7 @@ RUBY = ["solid-queue-fork-supervisor(1.5.0): supervising 101, 102", "", ""]
 
 
 def application(timeout: float | None) -> Configured:
-    return Configured("queue.yml", settings={SHUTDOWN: Setting(timeout, "x.rb:1", "code")})
+    return Configured("queue.yml", settings={SHUTDOWN: RailsSetting(timeout, "x.rb:1", "code")})
 
 
 @pytest.mark.parametrize(
@@ -514,10 +514,10 @@ def test_systemd() -> None:
 def mend(database: Database, *names: str) -> Operation:
     """Mend these; nothing may be left of them, and no other job may have changed its state."""
     checks = doctor.choose(names)
-    results = doctor.examine(database, checks, Terms(), wait=lambda _: None)
+    results = doctor.examine(database, checks, DoctorTerms(), wait=lambda _: None)
     assert all(result.findings for result in results)
     operation = Operation("doctor", reason="INC-7")
-    assert not [line for line in doctor.mend(database, results, Terms(), operation) if "not mended" in line]
+    assert not [line for line in doctor.mend(database, results, DoctorTerms(), operation) if "not mended" in line]
     assert not list(findings(database, *names))
     return operation
 
@@ -545,8 +545,8 @@ def test_a_finished_job_is_finished_only(database: Database) -> None:
 def test_without_a_ledger_no_failure_is_taken_away(database: Database) -> None:
     finished_and_failed(database)
     change(database, *(text(f"DROP TABLE {table.name}") for table in tables.jq.sorted_tables))
-    results = doctor.examine(database, doctor.choose(["finished-and-failed"]), Terms(), wait=lambda _: None)
-    (line,) = doctor.mend(database, results, Terms(), Operation("doctor"))
+    results = doctor.examine(database, doctor.choose(["finished-and-failed"]), DoctorTerms(), wait=lambda _: None)
+    (line,) = doctor.mend(database, results, DoctorTerms(), Operation("doctor"))
     assert "not mended" in line
     assert "jq init" in line
     assert len(rows(database, failed)) == 2
@@ -669,7 +669,7 @@ def test_workers_go_on_while_an_index_is_made(bare: Database) -> None:
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
 def test_the_settings_of_a_server_can_be_asked(database: Database) -> None:
     names = [check.name for check in storage.CHECKS]
-    results = doctor.examine(database, doctor.choose(names), Terms(), wait=lambda _: None)
+    results = doctor.examine(database, doctor.choose(names), DoctorTerms(), wait=lambda _: None)
     assert not [result for result in results if result.skipped]
 
 
@@ -701,22 +701,22 @@ def test_settings_of_the_role(database: Database) -> None:
 
 @ON_POSTGRESQL
 def test_what_takes_too_long_or_is_refused_is_skipped(database: Database) -> None:
-    def sleep(connection: Any, _terms: Terms) -> Any:
+    def sleep(connection: Any, _terms: DoctorTerms) -> Any:
         connection.execute(text("SELECT pg_sleep(30)"))
         yield from ()
 
-    def forbidden(connection: Any, _terms: Terms) -> Any:
+    def forbidden(connection: Any, _terms: DoctorTerms) -> Any:
         connection.execute(text("SET LOCAL ROLE pg_read_all_stats"))
         connection.execute(text("SELECT * FROM solid_queue_jobs"))
         yield from ()
 
     look = doctor.choose(["orphans"])[0]
     checks = [
-        Check(name="slow", asks="", why="", fix="", looks={"postgresql": sleep}),
-        Check(name="secret", asks="", why="", fix="", looks={"postgresql": forbidden}),
+        DoctorCheck(name="slow", asks="", why="", fix="", looks={"postgresql": sleep}),
+        DoctorCheck(name="secret", asks="", why="", fix="", looks={"postgresql": forbidden}),
         look,
     ]
-    slow, secret, orphans = doctor.examine(database, checks, Terms(patience=0.1))
+    slow, secret, orphans = doctor.examine(database, checks, DoctorTerms(patience=0.1))
     assert "longer than 0.1 s" in str(slow.skipped)
     assert "permission denied" in str(secret.skipped)
     assert orphans.healthy
@@ -724,23 +724,23 @@ def test_what_takes_too_long_or_is_refused_is_skipped(database: Database) -> Non
 
 @ON_SQLITE
 def test_a_slow_check_of_a_file_is_skipped(database: Database) -> None:
-    def count(connection: Any, _terms: Terms) -> Any:
+    def count(connection: Any, _terms: DoctorTerms) -> Any:
         connection.execute(text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"))
         yield from ()
 
-    check = Check(name="slow", asks="", why="", fix="", looks={"sqlite": count})
-    assert "longer" in str(doctor.examine(database, [check], Terms(patience=0.1))[0].skipped)
+    check = DoctorCheck(name="slow", asks="", why="", fix="", looks={"sqlite": count})
+    assert "longer" in str(doctor.examine(database, [check], DoctorTerms(patience=0.1))[0].skipped)
     assert findings(database, "orphans") == []
 
 
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 def test_a_slow_check_on_mariadb_is_skipped(database: Database) -> None:
-    def count(connection: Any, _terms: Terms) -> Any:
+    def count(connection: Any, _terms: DoctorTerms) -> Any:
         connection.execute(text("SELECT SLEEP(30)"))
         yield from ()
 
-    check = Check(name="slow", asks="", why="", fix="", looks={"mysql": count})
-    assert "longer" in str(doctor.examine(database, [check], Terms(patience=0.2))[0].skipped)
+    check = DoctorCheck(name="slow", asks="", why="", fix="", looks={"mysql": count})
+    assert "longer" in str(doctor.examine(database, [check], DoctorTerms(patience=0.2))[0].skipped)
     assert findings(database, "orphans") == []
 
 
@@ -774,7 +774,7 @@ def test_a_damaged_file(database: Database) -> None:
     with path.open("r+b") as file:
         file.seek((page - 1) * 4096 + 8)
         file.write(b"\xff" * 60)
-    result = doctor.examine(database, doctor.choose(["integrity"]), Terms(), wait=lambda _: None)[0]
+    result = doctor.examine(database, doctor.choose(["integrity"]), DoctorTerms(), wait=lambda _: None)[0]
     assert "damaged" in result.findings[0].what
 
 
@@ -905,7 +905,7 @@ def test_a_real_queue_under_load_is_healthy(database: Database, shell: Shell) ->
         until(lambda: any(row["finished_at"] for row in rows(database, jobs)), "a job finished")
         busy = 0
         while rows(database, ready) or rows(database, claimed):
-            results = doctor.examine(database, doctor.choose(), Terms(limits={"narrow": Limit(2)}))
+            results = doctor.examine(database, doctor.choose(), DoctorTerms(limits={"narrow": Limit(2)}))
             assert [result for result in results if result.findings or result.skipped] == []
             busy += bool(rows(database, ready))
         assert busy

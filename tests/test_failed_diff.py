@@ -18,9 +18,9 @@ from solidjq.database import tables
 from solidjq.database.tables import failed, jobs
 from solidjq.diff import groups as diff_groups
 from solidjq.diff.contrast import Contrast, contrast, more_often, most_telling
-from solidjq.diff.groups import Group
+from solidjq.diff.groups import FailureGroup
 from solidjq.diff.signatures import signature_of
-from solidjq.diff.windows import Change, Kind, by_chance, compare
+from solidjq.diff.windows import Change, ChangeKind, by_chance, compare
 from solidjq.ledger.operations import Operation
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import error_json, exit_error, missing_error
@@ -427,28 +427,28 @@ def test_where_nothing_differs_or_too_little_is_kept_it_says_so(database: Databa
 # -- the arithmetic
 
 
-def group(number: int, count: int) -> Group:
-    return Group(signature_of(f"error number {chr(65 + number) * 3}"), count=count)
+def group(number: int, count: int) -> FailureGroup:
+    return FailureGroup(signature_of(f"error number {chr(65 + number) * 3}"), count=count)
 
 
 @pytest.mark.parametrize(
     ("now", "before", "kind"),
     [
-        (1, 0, Kind.NEW),
+        (1, 0, ChangeKind.NEW),
         (0, 3, None),
-        (0, 300, Kind.GONE),
+        (0, 300, ChangeKind.GONE),
         (1, 24, None),
         (5, 24, None),
-        (6, 24, Kind.GROWN),
+        (6, 24, ChangeKind.GROWN),
         (2, 24, None),
         (100, 2400, None),
         (140, 2400, None),  # surely more often, but not by half
-        (200, 2400, Kind.GROWN),
-        (40, 2400, Kind.SHRUNK),
-        (1, 300, Kind.SHRUNK),
+        (200, 2400, ChangeKind.GROWN),
+        (40, 2400, ChangeKind.SHRUNK),
+        (1, 300, ChangeKind.SHRUNK),
     ],
 )
-def test_a_change_is_more_than_chance(now: int, before: int, kind: Kind | None) -> None:
+def test_a_change_is_more_than_chance(now: int, before: int, kind: ChangeKind | None) -> None:
     changes: list[Change] = compare(
         [group(1, now)] if now else [],
         [group(1, before)] if before else [],

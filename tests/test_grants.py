@@ -19,7 +19,7 @@ from solidjq.database import grants
 from solidjq.database import tables as database_tables
 from solidjq.database.grants import Purpose
 from solidjq.database.setup import initialize
-from solidjq.database.urls import parse_url, spelled
+from solidjq.database.urls import parse_url, url_text
 from solidjq.doctor import examine as doctor
 from solidjq.errors import UsageError
 from solidjq.ledger import archive
@@ -55,7 +55,7 @@ class Someone:
 
     def allow(self, purpose: str) -> None:
         """Do exactly what jq grants prints for it."""
-        url = spelled(self.administrator)
+        url = url_text(self.administrator)
         printed = self.shell.run("grants", self.name, "--for", purpose, "--database", url)
         assert (printed.returncode, printed.stderr) == (0, "")
         execute(self.administrator, *sql(printed.stdout))
@@ -98,7 +98,7 @@ def make_someone(kind: str, tmp_path: Path) -> Iterator[Make]:
             execute(administrator, f"CREATE USER {grantee}@'%' IDENTIFIED BY '{PASSWORD}'")
             undo.append((administrator, f"DROP USER {grantee}@'%'"))
         url = administrator.set(username=name, password=PASSWORD)
-        return Someone(name, url, Shell(spelled(url), tmp_path), administrator)
+        return Someone(name, url, Shell(url_text(url), tmp_path), administrator)
 
     yield make
     for administrator, statement in undo:
@@ -285,7 +285,7 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
 @ON_POSTGRESQL
 def test_tables_in_a_schema_of_their_own(empty_url: URL, make_someone: Make) -> None:
     execute(empty_url, 'CREATE SCHEMA "the-queue"')
-    url = parse_url(spelled(empty_url) + '&schema_search_path="the-queue",public')
+    url = parse_url(url_text(empty_url) + '&schema_search_path="the-queue",public')
     database = Database(url)
     initialize(database)
     fail(database, *plain_jobs(1), error=missing_error())

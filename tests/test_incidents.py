@@ -13,12 +13,12 @@ import rails
 from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.times import ago
-from solidjq.incidents.causes import Cause, Confidence, Finding
+from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.charges import find_suspects
-from solidjq.incidents.death_records import DeathRecord, Held
+from solidjq.incidents.death_records import DeathRecord, HeldJob
 from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group
-from solidjq.incidents.suspects import Standing
-from solidjq.ledger.deaths import Source
+from solidjq.incidents.suspects import JobStanding
+from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import register
@@ -82,7 +82,7 @@ def test_what_rails_recorded(kind: str, empty_url: URL, scenario: str, *, ledger
 def death(number: int, seconds: float = 0, **changed: Any) -> DeathRecord:
     plain = DeathRecord(
         name=f"d{number}",
-        source=Source.PRUNE,
+        source=DeathSource.PRUNE,
         how=Death.PRUNED,
         hostname="a",
         pid=number,
@@ -94,7 +94,7 @@ def death(number: int, seconds: float = 0, **changed: Any) -> DeathRecord:
 
 def exited(number: int, seconds: float = 0, **changed: Any) -> DeathRecord:
     at = NOON + timedelta(seconds=seconds)
-    given = {"how": Death.EXITED, "source": Source.SUPERVISOR, "noticed_at": at, "signal": 9, **changed}
+    given = {"how": Death.EXITED, "source": DeathSource.SUPERVISOR, "noticed_at": at, "signal": 9, **changed}
     return death(number, **given)
 
 
@@ -118,8 +118,8 @@ def test_ended_together() -> None:
 
 
 def test_an_incident_is_named_after_its_first_death() -> None:
-    unknown = Finding(Cause.UNKNOWN, Confidence.UNKNOWN)
-    likely = Finding(Cause.HOST, LIKELY)
+    unknown = CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN)
+    likely = CauseFinding(Cause.HOST, LIKELY)
     found = Incident((death(12), death(9, 5), death(100, 7)), (unknown, likely, unknown))
     assert (found.name, found.finding, found.charged) == ("d9", likely, False)
 
@@ -152,9 +152,9 @@ def test_deaths_survive_all_that_is_done_with_their_jobs(database: Database) -> 
     before = all_incidents(database)
     retry_jobs(database, [retried])
     from solidjq.recovery.retry import Selection, retry
-    from solidjq.recovery.verdicts import Terms
+    from solidjq.recovery.verdicts import RetryTerms
 
-    list(retry(database, Selection(job_ids=[discarded]), Operation("discard"), Terms(discard=True)))
+    list(retry(database, Selection(job_ids=[discarded]), Operation("discard"), RetryTerms(discard=True)))
     assert rows(database, tables.failed) == []
     assert all_incidents(database) == before
     assert [job.job_id for job in before[0].jobs] == [retried, discarded]
@@ -248,7 +248,7 @@ def test_two_deaths_that_charge_make_a_suspect(database: Database) -> None:
     assert retry_jobs(database, ids, safe=True).verdicts == {ids[0]: Verdict.SUSPECT}
     with database.read() as connection:
         ranking = find_suspects(connection, find_incidents(connection))
-    assert [(score.standing, score.deaths) for score in ranking.jobs] == [(Standing.SUSPECT, 2)]
+    assert [(score.standing, score.deaths) for score in ranking.jobs] == [(JobStanding.SUSPECT, 2)]
 
 
 def test_suspects_can_be_isolated(database: Database) -> None:
@@ -422,9 +422,9 @@ def picture(incident: Incident, width: int) -> list[str]:
 
 
 def test_a_picture_of_a_silence() -> None:
-    job = Held(7, "job 7", "Report", 1, NOON - timedelta(seconds=120))
-    one = death(1, started_at=NOON - timedelta(days=3), kind="Worker", jobs=(job, Held(8, "job 8", "Mail", 2)))
-    lines = picture(Incident((one,), (Finding(Cause.HOST, LIKELY),)), 80)
+    job = HeldJob(7, "job 7", "Report", 1, NOON - timedelta(seconds=120))
+    one = death(1, started_at=NOON - timedelta(days=3), kind="Worker", jobs=(job, HeldJob(8, "job 8", "Mail", 2)))
+    lines = picture(Incident((one,), (CauseFinding(Cause.HOST, LIKELY),)), 80)
     assert "11:55:00" in lines[0]
     assert lines[0].endswith("12:05:00 UTC")
     assert lines[1].startswith("worker pid 1 at a")
@@ -439,8 +439,8 @@ def test_a_picture_of_a_silence() -> None:
 @pytest.mark.parametrize("width", [20, 40, 79, 200])
 def test_a_picture_fits(width: int) -> None:
     many = tuple(
-        death(n, jobs=tuple(Held(j, "s", "A" * 300) for j in range(40)), hostname="b" * 300) for n in range(1, 50)
+        death(n, jobs=tuple(HeldJob(j, "s", "A" * 300) for j in range(40)), hostname="b" * 300) for n in range(1, 50)
     )
-    lines = picture(Incident(many, (Finding(Cause.UNKNOWN, Confidence.UNKNOWN),) * len(many)), max(width, 60))
+    lines = picture(Incident(many, (CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN),) * len(many)), max(width, 60))
     assert any("more jobs" in line for line in lines)
     assert any("more processes" in line for line in lines)

@@ -19,7 +19,7 @@ from solidjq.database import setup
 from solidjq.database import tables as database_tables
 from solidjq.database.tables import failed, failures, jobs, operations, scheduled, semaphores
 from solidjq.database.times import ago
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import dispatch, endings, pauses
@@ -236,7 +236,7 @@ def test_killed_between_any_two_statements(database: Database, shell: Shell, kin
 
 
 def test_an_init_killed_anywhere_is_completed_by_the_next(kind: str, empty_url: URL, tmp_path: Path) -> None:
-    url = spelled(empty_url)
+    url = url_text(empty_url)
     # A server takes up to a second to make all tables, and each statement is a step.
     stride = {"JQ_TEST_STRIDE": {"mariadb": "4", "postgresql": "3"}.get(kind, "1")}
     database = Database(empty_url)

@@ -13,7 +13,7 @@ from solidjq.database import notices
 from solidjq.database.tables import processes as process_table
 from solidjq.database.tables import ready
 from solidjq.database.times import utcnow
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseError, UsageError
 from solidjq.queue.claim import ALL_QUEUES, claim
 from solidjq.queue.states import State
@@ -93,7 +93,7 @@ def test_a_worker_that_hears_of_a_job_does_not_wait_for_its_next_look(database: 
     program = (
         "from solidjq import open_database; from solidjq.runtime.config import Config; "
         "from solidjq.runtime.supervisor import Supervisor; "
-        f"url = {spelled(database.url)!r}; "
+        f"url = {url_text(database.url)!r}; "
         f"Supervisor(Config(database_url=url, imports=('sample_jobs',), worker_polling_interval={NEVER}), "
         "open_database(url)).run()"
     )

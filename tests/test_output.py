@@ -29,7 +29,7 @@ from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
 from solidjq.database.tables import failures, jobs, operations, pauses
 from solidjq.database.tables import processes as process_table
-from solidjq.database.urls import parse_url, spelled
+from solidjq.database.urls import parse_url, url_text
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, exit_error, missing_error
@@ -158,7 +158,7 @@ class Screens:
         return found
 
     def _run(self, command: list[str]) -> Iterator[tuple[str, str]]:
-        url = spelled(self.database.url)
+        url = url_text(self.database.url)
         # What could tempt a program into colour, or into cutting lines.
         forced = {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm-256color", "COLUMNS": "40"}
         for output in ("json", "ndjson", "csv", "ids", "table"):

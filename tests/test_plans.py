@@ -13,13 +13,13 @@ from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
 from solidjq.recovery import plans
 from solidjq.recovery.retry import plan as planned
-from solidjq.recovery.verdicts import Terms
+from solidjq.recovery.verdicts import RetryTerms
 from support import add_jobs, plain_jobs, retry_jobs, rows, state_of_each
 from test_safe_retry import ALL, die
 
 
 def make(database: Database, path: Path, **terms: object) -> plans.Plan:
-    chosen = Terms(**terms)  # type: ignore[arg-type]
+    chosen = RetryTerms(**terms)  # type: ignore[arg-type]
     plans.write(path, chosen, chain.from_iterable(planned(database, ALL, chosen)))
     return plans.read(path)
 
@@ -33,7 +33,7 @@ def test_it_moves_the_set_under_its_terms_and_only_once(database: Database, tmp_
     ids = add_jobs(database, *plain_jobs(3))
     die(database)
     plan = make(database, tmp_path / "plan", safe=True, delay=60.0)
-    assert (plan.size, plan.terms) == (3, Terms(safe=True, delay=60.0))
+    assert (plan.size, plan.terms) == (3, RetryTerms(safe=True, delay=60.0))
     add_jobs(database, *plain_jobs(1))
     (later,) = die(database)  # failed after the plan was made
     assert apply(database, plan) == ids

@@ -10,8 +10,8 @@ import pytest
 from solidjq.durations import parse_duration, spell_duration
 from solidjq.errors import UsageError
 from solidjq.registry import job
-from solidjq.settings.file import find
-from solidjq.settings.policy import BUILT_IN, Consent, Policy, load, parse
+from solidjq.settings.file import find_file
+from solidjq.settings.policy import BUILT_IN, Consent, Policy, load_policy, parse
 from support import Shell
 
 KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")
@@ -123,31 +123,31 @@ def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("JQ_CONFIG", raising=False)
     here = tmp_path / "a" / "b"
     here.mkdir(parents=True)
-    assert find(here) is None
+    assert find_file(here) is None
     own = tmp_path / "config" / "solidjq" / "jq.toml"
     own.parent.mkdir(parents=True)
     own.touch()
-    assert find(here) == own
+    assert find_file(here) == own
     above = tmp_path / "jq.toml"
     above.touch()
-    assert find(here) == above
+    assert find_file(here) == above
     (here / "jq.toml").touch()
-    assert find(here) == here / "jq.toml"
+    assert find_file(here) == here / "jq.toml"
     monkeypatch.setenv("JQ_CONFIG", "/srv/other.toml")
-    assert find(here) == Path("/srv/other.toml")
+    assert find_file(here) == Path("/srv/other.toml")
     with pytest.raises(UsageError, match=r"cannot be read: /srv/other\.toml"):
-        load()
+        load_policy()
     monkeypatch.setenv("JQ_CONFIG", "")
     with pytest.raises(UsageError, match="JQ_CONFIG is empty"):
-        load()
+        load_policy()
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "jq.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8 text"):
-        load(tmp_path / "jq.toml")
+        load_policy(tmp_path / "jq.toml")
     with pytest.raises(UsageError, match="cannot be read"):
-        load(tmp_path)
+        load_policy(tmp_path)
 
 
 def test_a_job_says_it_of_itself() -> None:

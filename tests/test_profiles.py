@@ -8,16 +8,16 @@ import pytest
 
 from solidjq import Database
 from solidjq.errors import UsageError
-from solidjq.settings.file import File, read
-from solidjq.settings.profiles import Profile, choose, load
+from solidjq.settings.file import SettingsFile, read_file
+from solidjq.settings.profiles import Profile, choose_profile, load_profiles
 from support import PATIENCE, Shell, add_jobs, plain_jobs
 from test_runtime import ON_SQLITE
 
 
-def written(folder: Path, text: str, name: str = "jq.toml") -> File:
+def written(folder: Path, text: str, name: str = "jq.toml") -> SettingsFile:
     path = folder / name
     path.write_text(text)
-    found = read(path)
+    found = read_file(path)
     assert found is not None
     return found
 
@@ -28,25 +28,25 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
         '[default]\nretry = "ask"\n[profiles.a]\ndatabase = "postgres://h/q"\nschema = "s"\nread_only = true\n'
         '[profiles."b c"]\nrails = "shop"\nenv = "staging"\n',
     )
-    assert load(file) == {
+    assert load_profiles(file) == {
         "a": Profile("a", database="postgres://h/q", schema="s", read_only=True),
         "b c": Profile("b c", rails=tmp_path / "shop", env="staging"),
     }
-    assert choose(file, "a") == load(file)["a"]
+    assert choose_profile(file, "a") == load_profiles(file)["a"]
     with pytest.raises(UsageError, match='has no profile "d"; it has "a", "b c"'):
-        choose(file, "d")
+        choose_profile(file, "d")
     with pytest.raises(UsageError, match=r"no jq.toml with a profile"):
-        choose(None, "d")
-    assert choose(file) is None
-    assert choose(None) is None
-    assert load(written(tmp_path, "")) == {}
+        choose_profile(None, "d")
+    assert choose_profile(file) is None
+    assert choose_profile(None) is None
+    assert load_profiles(written(tmp_path, "")) == {}
 
 
 def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    assert load(written(tmp_path, '[profiles.a]\nrails = "~/shop"\n'))["a"].rails == Path("/home/ada/shop")
+    assert load_profiles(written(tmp_path, '[profiles.a]\nrails = "~/shop"\n'))["a"].rails == Path("/home/ada/shop")
     with pytest.raises(UsageError, match=r'rails is "~nobody-there/x"; allowed: a folder; nobody has that home'):
-        load(written(tmp_path, '[profiles.a]\nrails = "~nobody-there/x"\n'))
+        load_profiles(written(tmp_path, '[profiles.a]\nrails = "~nobody-there/x"\n'))
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_default_profile_that_is_none(tmp_path: Path, name: str, words: str) -> None:
     file = written(tmp_path, f'default_profile = {name}\n[profiles.a]\ndatabase = "x"\n')
     with pytest.raises(UsageError) as refused:
-        choose(file)
+        choose_profile(file)
     assert words in str(refused.value)
-    assert choose(file, "a") is not None
+    assert choose_profile(file, "a") is not None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_default_profile_that_is_none(tmp_path: Path, name: str, words: str) -
 )
 def test_what_it_may_not(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UsageError) as refused:
-        load(written(tmp_path, text))
+        load_profiles(written(tmp_path, text))
     assert words in str(refused.value)
     assert "jq.toml" in str(refused.value)
 

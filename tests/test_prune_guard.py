@@ -16,10 +16,10 @@ from sqlalchemy.engine import URL
 
 from solidjq import Database
 from solidjq.database import tables, times
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.processes import heartbeat, prune_guard, pruning
 from solidjq.processes.heartbeat import list_processes
-from solidjq.processes.prune_guard import NOBODY, Doubts, Seen, compare, judge
+from solidjq.processes.prune_guard import NOBODY, Doubts, SeenProcess, compare, judge
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, rows, state_of_each, until
@@ -31,10 +31,10 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 THRESHOLD = timedelta(minutes=5)
 
 
-def fleet(**silent: float) -> list[Seen]:
+def fleet(**silent: float) -> list[SeenProcess]:
     """Make processes, each named after its host and a number, silent for so many minutes."""
     return [
-        Seen(number, name, name.rstrip("0123456789"), 1000 + number, NOW - timedelta(minutes=minutes))
+        SeenProcess(number, name, name.rstrip("0123456789"), 1000 + number, NOW - timedelta(minutes=minutes))
         for number, (name, minutes) in enumerate(silent.items())
     ]
 
@@ -67,7 +67,7 @@ def fleet(**silent: float) -> list[Seen]:
         (fleet(a1=10, b1=9.9), 60, None),
     ],
 )
-def test_who_looks_dead_may_be_cut_off(seen: list[Seen], up: float | None, words: str | None) -> None:
+def test_who_looks_dead_may_be_cut_off(seen: list[SeenProcess], up: float | None, words: str | None) -> None:
     came_up = None if up is None else NOW - timedelta(minutes=up)
     refusal = judge(seen, THRESHOLD, NOW, came_up)
     assert (refusal is None) == (words is None)
@@ -117,7 +117,7 @@ def test_several_that_look_dead_are_looked_at_twice(
 
 
 def test_a_process_without_a_heartbeat_is_no_reason(database: Database) -> None:
-    assert judge([Seen(1, "a", "a", 1, None), Seen(2, "b", "b", 1, None)], THRESHOLD, NOW, None) is None
+    assert judge([SeenProcess(1, "a", "a", 1, None), SeenProcess(2, "b", "b", 1, None)], THRESHOLD, NOW, None) is None
 
 
 def test_a_server_tells_since_when_it_is_up(database: Database, kind: str) -> None:
@@ -535,7 +535,7 @@ def test_a_network_that_was_away_for_long_kills_no_fleet(
     until(lambda: up_for(database, threshold), "the server has been up for the threshold")
     (job_id,) = add_jobs(database, held("a"))
     through = queue_url.set(host="127.0.0.1", port=network.port).difference_update_query(["host", "port"])
-    runtime.shell = Shell(spelled(through), shell.folder, shell.environment)
+    runtime.shell = Shell(url_text(through), shell.folder, shell.environment)
     runtime.start("--threads", "1", heartbeat=0.5, threshold=threshold)
     runtime.running("a")
     pids = tree_of(runtime).values()

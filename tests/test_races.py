@@ -26,7 +26,7 @@ from solidjq.rails.error_text import error_json
 from solidjq.recovery import plans
 from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.retry import plan as planned
-from solidjq.recovery.verdicts import Terms
+from solidjq.recovery.verdicts import RetryTerms
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each, take_turn
 from test_pruning import silence
 from test_safe_retry import ALL, die
@@ -299,7 +299,7 @@ def test_an_undo_against_the_workers(database: Database) -> None:
 def test_a_plan_applied_twice_at_once_moves_each_job_once(database: Database, tmp_path: Path) -> None:
     ids = add_jobs(database, *plain_jobs(JOBS))
     die(database)
-    plans.write(tmp_path / "plan", Terms(), (each for batch in planned(database, ALL) for each in batch))
+    plans.write(tmp_path / "plan", RetryTerms(), (each for batch in planned(database, ALL) for each in batch))
     plan = plans.read(tmp_path / "plan")
 
     def apply(own: Database) -> list[int]:

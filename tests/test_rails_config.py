@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from solidjq import Database
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.errors import UsageError
 from solidjq.rails.database_yml import database_url
 from support import Shell, add_jobs, plain_jobs
@@ -47,7 +47,7 @@ def application(folder: Path, text: str) -> Path:
 
 
 def url(folder: Path, text: str, environment: str | None = None, **variables: str) -> str:
-    return spelled(database_url(application(folder, text), environment, variables=variables))
+    return url_text(database_url(application(folder, text), environment, variables=variables))
 
 
 def production(settings: str) -> str:
@@ -138,7 +138,7 @@ def test_what_rails_would_use(tmp_path: Path, text: str, variables: dict[str, st
 
 def test_an_application_without_a_file_has_its_variable(tmp_path: Path) -> None:
     found = database_url(tmp_path, variables={"DATABASE_URL": "postgres://u@h/x"})
-    assert spelled(found) == "postgresql+psycopg://u@h/x"
+    assert url_text(found) == "postgresql+psycopg://u@h/x"
     with pytest.raises(UsageError, match="DATABASE_URL is empty"):
         database_url(tmp_path, variables={"DATABASE_URL": ""})
 

@@ -7,7 +7,7 @@ import pytest
 
 from solidjq import Database
 from solidjq.doctor import examine as doctor
-from solidjq.doctor.checks import Severity, Terms
+from solidjq.doctor.checks import DoctorTerms, Severity
 from solidjq.errors import UsageError
 from solidjq.rails.settings import (
     CONNECTS_TO,
@@ -16,8 +16,8 @@ from solidjq.rails.settings import (
     SKIP_LOCKED,
     THRESHOLD,
     Configured,
-    Setting,
-    Worker,
+    RailsSetting,
+    RailsWorker,
     queue_url,
     read_configured,
     read_settings,
@@ -55,7 +55,7 @@ def application(folder: Path, **files: str) -> Path:
     return folder
 
 
-def threshold(folder: Path, environment: str | None = None, **variables: str) -> Setting | None:
+def threshold(folder: Path, environment: str | None = None, **variables: str) -> RailsSetting | None:
     return read_settings(folder, environment, variables=variables).get(THRESHOLD)
 
 
@@ -131,7 +131,7 @@ def test_what_may_run_later_wins_over_all(tmp_path: Path) -> None:
 
 def test_the_later_file_wins_as_in_rails(tmp_path: Path) -> None:
     folder = application(tmp_path, application=APPLICATION)
-    assert threshold(folder) == Setting(
+    assert threshold(folder) == RailsSetting(
         420, "config/application.rb:7", "config.solid_queue.process_alive_threshold = 7.minutes"
     )
     line = "  config.solid_queue.process_alive_threshold = 8.minutes\n  SolidQueue.process_alive_threshold = 1"
@@ -230,16 +230,16 @@ production:
 @pytest.mark.parametrize(
     ("text", "variables", "workers"),
     [
-        (QUEUE, {}, (Worker(("real_time", "report*"), 3), Worker(("low",), None))),
-        (QUEUE, {"MORE": "*"}, (Worker(("real_time", "report*"), 3), Worker(("*",), None))),
-        ("workers:\n  - threads: 8\n", {}, (Worker(("*",), 8),)),
-        ("workers:\n  - fibers: 100\n", {}, (Worker(("*",), None),)),
+        (QUEUE, {}, (RailsWorker(("real_time", "report*"), 3), RailsWorker(("low",), None))),
+        (QUEUE, {"MORE": "*"}, (RailsWorker(("real_time", "report*"), 3), RailsWorker(("*",), None))),
+        ("workers:\n  - threads: 8\n", {}, (RailsWorker(("*",), 8),)),
+        ("workers:\n  - fibers: 100\n", {}, (RailsWorker(("*",), None),)),
         ("production:\n  dispatchers:\n    - batch_size: 5\n", {}, ()),
-        ("staging:\n  workers: []\n", {}, (Worker(("*",)),)),
-        ("", {}, (Worker(("*",)),)),
+        ("staging:\n  workers: []\n", {}, (RailsWorker(("*",)),)),
+        ("", {}, (RailsWorker(("*",)),)),
     ],
 )
-def test_the_workers(tmp_path: Path, text: str, variables: dict[str, str], workers: tuple[Worker, ...]) -> None:
+def test_the_workers(tmp_path: Path, text: str, variables: dict[str, str], workers: tuple[RailsWorker, ...]) -> None:
     found = read_configured(application(tmp_path, queue=text, database=DATABASE), variables=variables)
     assert (found.workers, found.problem, found.pool) == (workers, None, 5)
 
@@ -248,7 +248,7 @@ def test_another_file_that_a_variable_names(tmp_path: Path) -> None:
     folder = application(tmp_path, queue="workers: [{queues: a}]", database="production: {adapter: postgresql}")
     (folder / "config" / "other.yml").write_text("workers: [{queues: b}]")
     found = read_configured(folder, variables={"SOLID_QUEUE_CONFIG": "config/other.yml"})
-    assert (found.workers, found.pool) == ((Worker(("b",)),), 5)
+    assert (found.workers, found.pool) == ((RailsWorker(("b",)),), 5)
     gone = read_configured(folder, variables={"SOLID_QUEUE_CONFIG": "gone.yml"})
     assert gone.workers is None
     assert gone.problem is not None
@@ -277,7 +277,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, text: str, words: str) -> N
 
 def findings(database: Database, configured: Configured | None, **terms: float) -> list[tuple[Severity, str]]:
     checks = doctor.choose(["application"])
-    (result,) = doctor.examine(database, checks, Terms(application=configured, **terms))
+    (result,) = doctor.examine(database, checks, DoctorTerms(application=configured, **terms))
     assert result.skipped is None
     return [(finding.severity, finding.what) for finding in result.findings]
 
@@ -285,10 +285,10 @@ def findings(database: Database, configured: Configured | None, **terms: float) 
 def test_a_queue_that_no_worker_is_set_up_for(database: Database) -> None:
     add_jobs(database, *plain_jobs(2, queue_name="mail"), *plain_jobs(1, queue_name="reports_daily"))
     assert findings(database, None) == []
-    assert findings(database, Configured("queue.yml", (Worker(("mail", "report*")),))) == []
-    assert findings(database, Configured("queue.yml", (Worker(("*",)),))) == []
+    assert findings(database, Configured("queue.yml", (RailsWorker(("mail", "report*")),))) == []
+    assert findings(database, Configured("queue.yml", (RailsWorker(("*",)),))) == []
     assert findings(database, Configured("queue.yml")) == []
-    half = Configured("queue.yml", (Worker(("report*",)),))
+    half = Configured("queue.yml", (RailsWorker(("report*",)),))
     words = "2 jobs wait in queue 'mail', and no worker of queue.yml takes it"
     assert findings(database, half) == [(Severity.ERROR, words)]
     add_process(database)  # which polls every queue, as far as it tells
@@ -298,7 +298,7 @@ def test_a_queue_that_no_worker_is_set_up_for(database: Database) -> None:
 def test_a_list_that_is_one_name(database: Database) -> None:
     add_process(database)
     add_jobs(database, *plain_jobs(1, queue_name="a"))
-    found = findings(database, Configured("queue.yml", (Worker(("a,b",)),)))
+    found = findings(database, Configured("queue.yml", (RailsWorker(("a,b",)),)))
     assert found == [
         (Severity.ERROR, "1 job waits in queue 'a', and no worker of queue.yml takes it"),
         (Severity.ERROR, "a worker of queue.yml polls 'a,b': that is one queue with a comma in its name"),
@@ -307,8 +307,10 @@ def test_a_list_that_is_one_name(database: Database) -> None:
 
 def test_numbers_that_do_not_fit(database: Database) -> None:
     def told(threads: int, pool: int, **settings: float | None) -> list[str]:
-        each = {name: Setting(value, "x.rb:1", "code") for name, value in settings.items()}
-        return [what for _, what in findings(database, Configured("queue.yml", (Worker(("*",), threads),), pool, each))]
+        each = {name: RailsSetting(value, "x.rb:1", "code") for name, value in settings.items()}
+        return [
+            what for _, what in findings(database, Configured("queue.yml", (RailsWorker(("*",), threads),), pool, each))
+        ]
 
     assert told(3, 5) == []
     assert told(4, 5) == [

@@ -12,12 +12,12 @@ from sqlalchemy.engine import URL
 
 from solidjq import Database
 from solidjq.database import tables as database_tables
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseError, RefusedError
 from solidjq.processes import pruning
 from solidjq.recovery import plans
 from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import Terms
+from solidjq.recovery.verdicts import RetryTerms
 from solidjq_cli import config, exits
 from solidjq_cli.app import app
 from solidjq_cli.command_tree import Command, tree
@@ -134,12 +134,12 @@ def test_no_command_changes_anything(
     way: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JQ_DATABASE_URL", spelled(queue_url))
-    written = f"[profiles.looking]\ndatabase = {json.dumps(spelled(queue_url))}\nread_only = true\n"
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
+    written = f"[profiles.looking]\ndatabase = {json.dumps(url_text(queue_url))}\nread_only = true\n"
     Path("jq.toml").write_text(written)
     monkeypatch.setattr(config, "_connecting", config.Connecting())
     decisions = chain.from_iterable(plan(database, Selection(job_ids=[int(str(names["failed"]))])))
-    assert plans.write(Path(PLAN), Terms(), decisions) == 1
+    assert plans.write(Path(PLAN), RetryTerms(), decisions) == 1
     before = everything(database)
     opened: list[Database] = []
     opens = config.opened

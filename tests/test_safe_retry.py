@@ -23,7 +23,7 @@ from solidjq.queue.failed import Filter
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import Terms, Verdict
+from solidjq.recovery.verdicts import RetryTerms, Verdict
 from solidjq.settings.policy import Policy, parse
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence
@@ -153,7 +153,7 @@ def test_a_crash_that_was_never_counted_holds_a_job_back_all_the_same(database: 
         )
     with database.read() as connection:
         before = connection.execute(select(crash_table)).all()
-    ((decision,),) = plan(database, ALL, Terms(safe=True))
+    ((decision,),) = plan(database, ALL, RetryTerms(safe=True))
     assert decision.verdict is Verdict.SUSPECT
     with database.read() as connection:
         assert connection.execute(select(crash_table)).all() == before  # a plan writes nothing

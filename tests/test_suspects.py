@@ -8,7 +8,7 @@ import pytest
 from fleet import simulate
 from solidjq.chance import fisher
 from solidjq.incidents import suspects
-from solidjq.incidents.suspects import Case, ClassScore, Exposure, InFlight, JobScore, Standing, rank
+from solidjq.incidents.suspects import ClassScore, DeathCase, Exposure, InFlight, JobScore, JobStanding, rank
 
 USUAL = Exposure(1000, {"Import": 10, "Mail": 12, "Sync": 300, "Listen": 1000})
 
@@ -22,22 +22,22 @@ def job(text: str, growth: int | None = None) -> InFlight:
 NUMBERS = iter(range(10**9))
 
 
-def case(*jobs: str, key: str | None = None, outside: bool = False, fatal: bool = False) -> Case:
+def case(*jobs: str, key: str | None = None, outside: bool = False, fatal: bool = False) -> DeathCase:
     key = f"death {next(NUMBERS)}" if key is None else key
-    return Case(key, outside, fatal, tuple(job(each) for each in jobs))
+    return DeathCase(key, outside, fatal, tuple(job(each) for each in jobs))
 
 
-def cases(*each: str, times: int = 1, outside: bool = False) -> list[Case]:
+def cases(*each: str, times: int = 1, outside: bool = False) -> list[DeathCase]:
     """As many deaths with jobs of these classes."""
     return [case(*each, outside=outside) for _ in range(times)]
 
 
-def class_of(found: list[Case], name: str, exposure: Exposure | None = USUAL) -> ClassScore:
+def class_of(found: list[DeathCase], name: str, exposure: Exposure | None = USUAL) -> ClassScore:
     (score,) = [each for each in rank(found, exposure).classes if each.name == name]
     return score
 
 
-def job_of(found: list[Case], name: str, exposure: Exposure | None = USUAL) -> JobScore:
+def job_of(found: list[DeathCase], name: str, exposure: Exposure | None = USUAL) -> JobScore:
     (score,) = [each for each in rank(found, exposure).jobs if each.name == name]
     return score
 
@@ -47,7 +47,7 @@ def job_of(found: list[Case], name: str, exposure: Exposure | None = USUAL) -> J
 
 def test_a_class_at_more_deaths_than_looks_explain_is_a_suspect() -> None:
     found = class_of([*cases("Import", times=3), *cases("Sync", "Mail"), *cases("Sync")], "Import")
-    assert (found.standing, found.deaths, found.alone) == (Standing.SUSPECT, 3, 3)
+    assert (found.standing, found.deaths, found.alone) == (JobStanding.SUSPECT, 3, 3)
     assert found.reasons == (
         "in flight at 3 of 5 deaths, in 10 of 1000 looks at live processes; p = 6.7e-05 (4 classes tested)",
         "alone at 3 deaths",
@@ -57,15 +57,15 @@ def test_a_class_at_more_deaths_than_looks_explain_is_a_suspect() -> None:
 @pytest.mark.parametrize(
     ("name", "times", "others", "expected"),
     [
-        ("Import", 2, 0, Standing.UNDECIDED),  # two deaths are too few, whatever p is
-        ("Sync", 2, 8, Standing.UNDECIDED),
-        ("Sync", 3, 7, Standing.BYSTANDER),  # as often as it runs
-        ("Sync", 7, 3, Standing.UNDECIDED),  # oftener, but out of five classes one may be
-        ("Listen", 10, 0, Standing.UNDECIDED),  # it runs always: deaths cannot tell
-        ("Sync", 9, 1, Standing.SUSPECT),
+        ("Import", 2, 0, JobStanding.UNDECIDED),  # two deaths are too few, whatever p is
+        ("Sync", 2, 8, JobStanding.UNDECIDED),
+        ("Sync", 3, 7, JobStanding.BYSTANDER),  # as often as it runs
+        ("Sync", 7, 3, JobStanding.UNDECIDED),  # oftener, but out of five classes one may be
+        ("Listen", 10, 0, JobStanding.UNDECIDED),  # it runs always: deaths cannot tell
+        ("Sync", 9, 1, JobStanding.SUSPECT),
     ],
 )
-def test_what_is_made_of_a_class(name: str, times: int, others: int, expected: Standing) -> None:
+def test_what_is_made_of_a_class(name: str, times: int, others: int, expected: JobStanding) -> None:
     assert class_of([*cases(name, times=times), *cases("Other", times=others)], name).standing is expected
 
 
@@ -73,36 +73,36 @@ def test_the_more_classes_are_tested_the_more_it_takes() -> None:
     found = [*cases("Sync", times=9), *cases("Other")]
     often = {**USUAL.seen, **{f"Class{number}": 3 for number in range(200)}}
     seldom = {**USUAL.seen, **{f"Class{number}": 2 for number in range(200)}}  # could not become suspects
-    assert class_of(found, "Sync", replace(USUAL, seen=often)).standing is Standing.UNDECIDED
-    assert class_of(found, "Sync", replace(USUAL, seen=seldom)).standing is Standing.SUSPECT
+    assert class_of(found, "Sync", replace(USUAL, seen=often)).standing is JobStanding.UNDECIDED
+    assert class_of(found, "Sync", replace(USUAL, seen=seldom)).standing is JobStanding.SUSPECT
 
 
 def test_company_is_explained_by_the_suspect() -> None:
     found = [*cases("Import", "Mail", times=4), *cases("Import", times=4), *cases("Sync", times=4)]
-    assert class_of(found, "Import").standing is Standing.SUSPECT
+    assert class_of(found, "Import").standing is JobStanding.SUSPECT
     mail = class_of(found, "Mail")
-    assert mail.standing is Standing.BYSTANDER
+    assert mail.standing is JobStanding.BYSTANDER
     assert "beside Import at 4 of these; p = 1 without them" in mail.reasons
 
 
 def test_but_not_if_it_dies_without_the_suspect_too() -> None:
     found = [*cases("Import", "Mail", times=4), *cases("Import", times=4), *cases("Mail", times=4), *cases("Sync")]
-    assert class_of(found, "Import").standing is class_of(found, "Mail").standing is Standing.SUSPECT
+    assert class_of(found, "Import").standing is class_of(found, "Mail").standing is JobStanding.SUSPECT
 
 
 def test_company_that_is_always_there_is_neither_cleared_nor_a_suspect() -> None:
     found = [*cases("Import", "Mail", times=6), *cases("Sync", times=4)]
     mail = class_of(found, "Mail")
-    assert class_of(found, "Import").standing is Standing.SUSPECT
-    assert mail.standing is Standing.UNDECIDED
+    assert class_of(found, "Import").standing is JobStanding.SUSPECT
+    assert mail.standing is JobStanding.UNDECIDED
     assert "so often beside Import that deaths do not tell them apart" in mail.reasons
     assert [each.name for each in rank(found, USUAL).classes[:2]] == ["Import", "Mail"]
 
 
 def test_deaths_that_another_explains_do_not_make_the_rest_a_class_s_own() -> None:
     found = [*cases("Import", times=6), *cases("Sync", times=4)]
-    assert class_of(found, "Import").standing is Standing.SUSPECT
-    assert class_of(found, "Sync").standing is Standing.BYSTANDER  # though it is at all four that are left
+    assert class_of(found, "Import").standing is JobStanding.SUSPECT
+    assert class_of(found, "Sync").standing is JobStanding.BYSTANDER  # though it is at all four that are left
 
 
 def test_a_common_class_that_dies_alone_too_is_a_suspect_beside_a_rarer_one() -> None:
@@ -110,7 +110,7 @@ def test_a_common_class_that_dies_alone_too_is_a_suspect_beside_a_rarer_one() ->
     found = [*cases("Import", "Mail", times=4), *cases("Mail", times=6), *cases("Sync", times=2)]
     first, second = rank(found, exposure).classes[:2]
     assert (first.name, second.name) == ("Import", "Mail")
-    assert first.standing is second.standing is Standing.SUSPECT
+    assert first.standing is second.standing is JobStanding.SUSPECT
 
 
 def test_one_job_that_comes_back_again_and_again_is_named() -> None:
@@ -125,7 +125,7 @@ def test_one_job_that_comes_back_again_and_again_is_named() -> None:
 def test_deaths_with_a_cause_outside_charge_nobody() -> None:
     ranking = rank(cases("Import#1", times=9, outside=True), USUAL)
     for found in (*ranking.jobs, *ranking.classes):
-        assert (found.standing, found.score, found.deaths, found.alone) == (Standing.BYSTANDER, 0, 0, 0)
+        assert (found.standing, found.score, found.deaths, found.alone) == (JobStanding.BYSTANDER, 0, 0, 0)
         assert found.reasons == ("in flight only at deaths with a cause outside",)
     assert class_of([*cases("Import", times=3), *cases("Import", times=9, outside=True)], "Import").deaths == 3
 
@@ -135,20 +135,20 @@ def test_deaths_with_a_cause_outside_stand_in_for_looks(unknown: Exposure | None
     died = [*cases("Import", times=4), *cases("Sync")]
     rare, common = cases("Sync", times=40, outside=True), cases("Import", times=40, outside=True)
     found = class_of([*died, *rare], "Import", unknown)
-    assert found.standing is Standing.SUSPECT
+    assert found.standing is JobStanding.SUSPECT
     assert "in 0 of 40 processes that were ended from outside" in found.reasons[0]
-    assert class_of([*died, *common], "Import", unknown).standing is not Standing.SUSPECT
-    assert class_of([*died, *common], "Import").standing is Standing.SUSPECT  # looks are better where there are any
+    assert class_of([*died, *common], "Import", unknown).standing is not JobStanding.SUSPECT
+    assert class_of([*died, *common], "Import").standing is JobStanding.SUSPECT  # looks are better where there are any
 
 
 def test_counts_that_cannot_be_do_no_harm() -> None:
     found = class_of(cases("Sync", times=3), "Sync", Exposure(10, {"Sync": 20}))
-    assert (found.standing, found.score) == (Standing.UNDECIDED, 0)
+    assert (found.standing, found.score) == (JobStanding.UNDECIDED, 0)
 
 
 def test_with_nothing_to_compare_with_no_class_is_suspected() -> None:
     found = class_of(cases("Import", times=50), "Import", None)
-    assert (found.standing, found.score) == (Standing.UNDECIDED, 0)
+    assert (found.standing, found.score) == (JobStanding.UNDECIDED, 0)
     assert found.reasons[0] == "in flight at 50 of 50 deaths, and nothing tells how often it runs when nobody dies"
     assert [each.name for each in rank([*cases("A"), *cases("B", "C", times=2)], None).classes] == ["B", "C", "A"]
 
@@ -161,32 +161,34 @@ KILLINGS = cases("Import", times=5)  # they make Import a suspect
 @pytest.mark.parametrize(
     ("found", "expected", "reason"),
     [
-        ([case("Sync#1", "Sync"), case("Sync#1", "Sync")], Standing.SUSPECT, "in flight at 2 deaths"),
-        ([case("Sync#1", key="a"), case("Sync#1", key="a")], Standing.UNDECIDED, "in flight at 1 death"),
-        ([case("Sync#1", "Sync"), case("Sync#1", outside=True)], Standing.BYSTANDER, "in flight at 1 death"),
-        ([case("Sync#1", "Sync")], Standing.BYSTANDER, "in flight at 1 death"),
-        ([case("Sync#1")], Standing.UNDECIDED, "alone at 1 death"),
-        ([case("Sync#1", fatal=True)], Standing.UNDECIDED, "a fatal signal, or memory ran out, at 1 death"),
-        ([case("Sync#1", "Sync", fatal=True)], Standing.UNDECIDED, "a fatal signal, or memory ran out, at 1 death"),
-        ([*KILLINGS, case("Import#1")], Standing.SUSPECT, "Import is a suspect"),
-        ([*KILLINGS, case("Import#1", "Sync")], Standing.UNDECIDED, "Import is a suspect"),
-        ([*KILLINGS, case("Import", "Sync#1")], Standing.BYSTANDER, "a suspect was in flight beside it"),
-        ([*KILLINGS, case("Import", "Sync#1", fatal=True)], Standing.BYSTANDER, "a suspect was in flight beside it"),
+        ([case("Sync#1", "Sync"), case("Sync#1", "Sync")], JobStanding.SUSPECT, "in flight at 2 deaths"),
+        ([case("Sync#1", key="a"), case("Sync#1", key="a")], JobStanding.UNDECIDED, "in flight at 1 death"),
+        ([case("Sync#1", "Sync"), case("Sync#1", outside=True)], JobStanding.BYSTANDER, "in flight at 1 death"),
+        ([case("Sync#1", "Sync")], JobStanding.BYSTANDER, "in flight at 1 death"),
+        ([case("Sync#1")], JobStanding.UNDECIDED, "alone at 1 death"),
+        ([case("Sync#1", fatal=True)], JobStanding.UNDECIDED, "a fatal signal, or memory ran out, at 1 death"),
+        ([case("Sync#1", "Sync", fatal=True)], JobStanding.UNDECIDED, "a fatal signal, or memory ran out, at 1 death"),
+        ([*KILLINGS, case("Import#1")], JobStanding.SUSPECT, "Import is a suspect"),
+        ([*KILLINGS, case("Import#1", "Sync")], JobStanding.UNDECIDED, "Import is a suspect"),
+        ([*KILLINGS, case("Import", "Sync#1")], JobStanding.BYSTANDER, "a suspect was in flight beside it"),
+        ([*KILLINGS, case("Import", "Sync#1", fatal=True)], JobStanding.BYSTANDER, "a suspect was in flight beside it"),
         (
             [case("Sync#2", "Sync"), case("Sync#2", "Sync#1", fatal=True)],
-            Standing.BYSTANDER,
+            JobStanding.BYSTANDER,
             "a suspect was in flight beside it",
         ),
     ],
 )
-def test_what_is_made_of_a_job(found: list[Case], expected: Standing, reason: str) -> None:
+def test_what_is_made_of_a_job(found: list[DeathCase], expected: JobStanding, reason: str) -> None:
     score = job_of(found, "1")
     assert score.standing is expected
     assert reason in score.reasons
 
 
 def test_a_job_says_by_how_much_its_process_had_grown() -> None:
-    grown = Case("a", outside=False, fatal=False, jobs=(job("Sync#1", 900_000_000), job("Sync#2", -5), job("Sync#3")))
+    grown = DeathCase(
+        "a", outside=False, fatal=False, jobs=(job("Sync#1", 900_000_000), job("Sync#2", -5), job("Sync#3"))
+    )
     assert "the process had grown by 900 MB since it started" in job_of([grown], "1").reasons
     assert not [each for name in "23" for each in job_of([grown], name).reasons if "grown" in each]
 
@@ -211,7 +213,7 @@ def test_the_score_of_a_class_grows_with_deaths_and_shrinks_with_looks() -> None
 
 
 def test_the_score_of_a_job_grows_with_each_kind_of_evidence() -> None:
-    grown = Case("a", outside=False, fatal=False, jobs=(job("Sync#1", 10**9), job("Sync")))
+    grown = DeathCase("a", outside=False, fatal=False, jobs=(job("Sync#1", 10**9), job("Sync")))
     rising = [
         [case("Sync#1", outside=True)],
         [*KILLINGS, case("Sync#1", "Import")],
@@ -229,7 +231,7 @@ def test_the_score_of_a_job_grows_with_each_kind_of_evidence() -> None:
 def test_suspects_come_first_then_the_higher_score() -> None:
     ranking = rank([*KILLINGS, case("Rare", fatal=True), case("Rare", fatal=True), *cases("Sync", times=3)], USUAL)
     for scores in (ranking.jobs, ranking.classes):
-        places = [(each.standing is not Standing.SUSPECT, -each.score) for each in scores]
+        places = [(each.standing is not JobStanding.SUSPECT, -each.score) for each in scores]
         assert places == sorted(places)
     assert [each.name for each in ranking.classes] == ["Import", "Rare", "Sync"]
 
@@ -237,7 +239,7 @@ def test_suspects_come_first_then_the_higher_score() -> None:
 def test_a_high_score_of_too_few_deaths_comes_after_the_suspects() -> None:
     found = [*cases("Sync", times=9), *cases("Rare", times=2), *cases("Other")]
     sync, rare = rank(found, Exposure(10**6, {"Sync": 300_000})).classes[:2]
-    assert (sync.name, sync.standing, rare.name) == ("Sync", Standing.SUSPECT, "Rare")
+    assert (sync.name, sync.standing, rare.name) == ("Sync", JobStanding.SUSPECT, "Rare")
     assert rare.score > sync.score
 
 
@@ -270,11 +272,11 @@ def test_a_killer_is_found_and_without_one_nobody_is_accused() -> None:
         fleet = simulate(seed, killer=True)
         first = rank(fleet.cases, fleet.exposure).classes[:3]
         ranked += fleet.planted in {each.name for each in first}
-        named += fleet.planted in {each.name for each in first if each.standing is Standing.SUSPECT}
+        named += fleet.planted in {each.name for each in first if each.standing is JobStanding.SUSPECT}
         outnumbered += sum(not each.outside for each in fleet.cases) >= 2 * fleet.kills
 
         fleet = simulate(seed, killer=False)
         ranking = rank(fleet.cases, fleet.exposure)
-        clean += Standing.SUSPECT not in {each.standing for each in (*ranking.jobs, *ranking.classes)}
+        clean += JobStanding.SUSPECT not in {each.standing for each in (*ranking.jobs, *ranking.classes)}
     assert (ranked >= 98, named >= 95, clean >= 95) == (True, True, True), (ranked, named, clean)
     assert outnumbered >= 70, "too easy: the killer should cause fewer deaths than what else is unexplained"

@@ -14,7 +14,7 @@ from solidjq.database import tables
 from solidjq.database.opening import open_database
 from solidjq.database.setup import initialize
 from solidjq.database.tables import DEFAULT_PREFIX, LONGEST_NAME, MOST_PREFIX, use_prefix
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.errors import UsageError
 from solidjq.queue.states import State
 from support import PATIENCE, Shell, add_jobs, add_process, claim_all, plain_jobs, state_of_each, until
@@ -41,7 +41,7 @@ def other(empty_url: URL) -> Iterator[Database]:
 
 @pytest.fixture
 def jq(other: Database, tmp_path: Any) -> Shell:
-    return Shell(spelled(other.url), tmp_path, {"JQ_TABLE_PREFIX": PREFIX})
+    return Shell(url_text(other.url), tmp_path, {"JQ_TABLE_PREFIX": PREFIX})
 
 
 def names(url: URL) -> set[str]:

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
-from solidjq.database.urls import EXAMPLES, NO_PREPARE, init_command, parse_url, shown, spelled
+from solidjq.database.urls import EXAMPLES, NO_PREPARE, init_command, masked_url, parse_url, url_text
 from solidjq.errors import UsageError
 
 PG = "postgresql+psycopg"
@@ -154,7 +154,7 @@ def test_what_is_no_database_of_ours_is_refused_with_examples(text: str, complai
     ],
 )
 def test_a_url_is_shown_without_its_password(text: str, printed: str) -> None:
-    assert shown(parse_url(text)) == printed
+    assert masked_url(parse_url(text)) == printed
 
 
 @settings(deadline=None, max_examples=150)
@@ -163,7 +163,7 @@ def test_a_url_is_shown_without_its_password(text: str, printed: str) -> None:
 def test_no_password_however_odd_is_ever_shown(password: str, scheme: str) -> None:
     url = parse_url(f"{scheme}://app:{quote(password, safe='')}@db/app")
     assert url.password == password
-    printed = shown(url)
+    printed = masked_url(url)
     assert "Hunter" not in printed
     assert "Two" not in printed
 
@@ -202,7 +202,7 @@ def test_the_command_that_an_error_recommends_holds_no_password() -> None:
 @given(SECRETS, st.sampled_from(["postgres", "mysql2"]))
 def test_a_spelled_out_url_is_read_as_the_same(password: str, scheme: str) -> None:
     url = parse_url(f"{scheme}://app:{quote(password, safe='')}@db/app?connect_timeout=3&prepared_statements=false")
-    assert parse_url(spelled(url)) == url
+    assert parse_url(url_text(url)) == url
 
 
 @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ def test_a_spelled_out_url_is_read_as_the_same(password: str, scheme: str) -> No
 )
 def test_a_spelled_out_path_is_read_as_the_same(path: str) -> None:
     url = URL.create("sqlite", database=path)
-    assert parse_url(spelled(url)) == url
+    assert parse_url(url_text(url)) == url

@@ -9,11 +9,11 @@ import pytest
 from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger.crashes import Crash
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
-from solidjq.recovery.verdicts import Candidate, Terms, Verdict, alike, decide
-from solidjq.settings.policy import Consent, Rule
+from solidjq.recovery.verdicts import Candidate, RetryTerms, Verdict, alike, decide
+from solidjq.settings.policy import ClassPolicy, Consent
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-SAFE = Terms(safe=True)
+SAFE = RetryTerms(safe=True)
 
 
 def crash(number: int, error: str, *, hours: float = 1) -> Crash:
@@ -38,12 +38,12 @@ DIED = Candidate(
 RAISED = DIED._replace(exception_class="ArgumentError", death=None, counted_crashes=())
 
 
-def verdict(candidate: Candidate, terms: Terms = SAFE, rule: Rule = Rule()) -> Verdict:  # noqa: B008
+def verdict(candidate: Candidate, terms: RetryTerms = SAFE, rule: ClassPolicy = ClassPolicy()) -> Verdict:  # noqa: B008
     return decide(candidate, terms, rule, NOW).verdict
 
 
 def test_a_job_that_died_once_goes_back() -> None:
-    decision = decide(DIED, SAFE, Rule(), NOW)
+    decision = decide(DIED, SAFE, ClassPolicy(), NOW)
     assert (decision.verdict, decision.reason, decision.queue_as, decision.scheduled) == (
         Verdict.RETRY,
         None,
@@ -55,41 +55,41 @@ def test_a_job_that_died_once_goes_back() -> None:
 @pytest.mark.parametrize(
     ("candidate", "terms", "rule", "expected", "reason"),
     [
-        (DIED._replace(finished=True), SAFE, Rule(), Verdict.FINISHED, "finished as well as failed"),
-        (RAISED, SAFE, Rule(), Verdict.OWN_ERROR, "it failed with ArgumentError"),
+        (DIED._replace(finished=True), SAFE, ClassPolicy(), Verdict.FINISHED, "finished as well as failed"),
+        (RAISED, SAFE, ClassPolicy(), Verdict.OWN_ERROR, "it failed with ArgumentError"),
         (
             DIED._replace(counted_crashes=tuple(crash(n, missing_error()) for n in range(3))),
             SAFE,
-            Rule(),
+            ClassPolicy(),
             Verdict.OVER_LIMIT,
             "3 crashes within 72h; the limit is 3",
         ),
-        (DIED, SAFE, Rule(max_crashes=1), Verdict.OVER_LIMIT, "1 crashes within 72h; the limit is 1"),
-        (DIED, Terms(safe=True, max_crashes=1), Rule(max_crashes=9), Verdict.OVER_LIMIT, "the limit is 1"),
-        (DIED, SAFE, Rule(retry=Consent.NEVER), Verdict.NEVER, "policy says never, in built in"),
-        (DIED, Terms(safe=True, auto_only=True), Rule(), Verdict.ASK, 'policy says "ask"'),
+        (DIED, SAFE, ClassPolicy(max_crashes=1), Verdict.OVER_LIMIT, "1 crashes within 72h; the limit is 1"),
+        (DIED, RetryTerms(safe=True, max_crashes=1), ClassPolicy(max_crashes=9), Verdict.OVER_LIMIT, "the limit is 1"),
+        (DIED, SAFE, ClassPolicy(retry=Consent.NEVER), Verdict.NEVER, "policy says never, in built in"),
+        (DIED, RetryTerms(safe=True, auto_only=True), ClassPolicy(), Verdict.ASK, 'policy says "ask"'),
         (
             DIED._replace(counted_crashes=(pruned(1), pruned(2))),
             SAFE,
-            Rule(),
+            ClassPolicy(),
             Verdict.SUSPECT,
             "2 different processes died",
         ),
         (
             DIED._replace(counted_crashes=(pruned(1), crash(2, exit_error(42, -9)))),
             SAFE,
-            Rule(),
+            ClassPolicy(),
             Verdict.SUSPECT,
             "2 different processes died",
         ),
-        (DIED._replace(alive="it still runs"), SAFE, Rule(), Verdict.ALIVE, "it still runs"),
-        (DIED._replace(twin="job 2 waits"), SAFE, Rule(), Verdict.DUPLICATE, "job 2 waits"),
-        (DIED, Terms(safe=True, max_age=60), Rule(), Verdict.TOO_OLD, "it failed 1h ago; the limit is 60s"),
-        (DIED, SAFE, Rule(max_age=timedelta(minutes=10)), Verdict.TOO_OLD, "the limit is 10m"),
+        (DIED._replace(alive="it still runs"), SAFE, ClassPolicy(), Verdict.ALIVE, "it still runs"),
+        (DIED._replace(twin="job 2 waits"), SAFE, ClassPolicy(), Verdict.DUPLICATE, "job 2 waits"),
+        (DIED, RetryTerms(safe=True, max_age=60), ClassPolicy(), Verdict.TOO_OLD, "it failed 1h ago; the limit is 60s"),
+        (DIED, SAFE, ClassPolicy(max_age=timedelta(minutes=10)), Verdict.TOO_OLD, "the limit is 10m"),
     ],
 )
 def test_what_holds_a_job_back_and_why(
-    candidate: Candidate, terms: Terms, rule: Rule, expected: Verdict, reason: str
+    candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, expected: Verdict, reason: str
 ) -> None:
     decision = decide(candidate, terms, rule, NOW)
     assert decision.verdict is expected
@@ -99,33 +99,37 @@ def test_what_holds_a_job_back_and_why(
 @pytest.mark.parametrize(
     ("candidate", "terms", "rule"),
     [
-        (RAISED, Terms(safe=True, include_errors=True), Rule()),
-        (DIED._replace(counted_crashes=(crash(1, missing_error()), crash(2, missing_error()))), SAFE, Rule()),
-        (DIED._replace(counted_crashes=(pruned(1), *(pruned(n, hours=100) for n in (2, 3)))), SAFE, Rule()),
-        (DIED._replace(counted_crashes=(pruned(1), pruned(2, hours=30))), Terms(safe=True, window=3600 * 24), Rule()),
-        (DIED._replace(counted_crashes=(pruned(1), pruned(1)._replace(failure_id=2))), SAFE, Rule()),
-        (DIED, SAFE, Rule(retry=Consent.AUTO)),
-        (DIED, Terms(safe=True, auto_only=True), Rule(retry=Consent.AUTO)),
-        (DIED, Terms(safe=True, max_age=7200), Rule(max_age=timedelta(minutes=1))),
-        (DIED._replace(failed_at=None), Terms(safe=True, max_age=60), Rule()),
+        (RAISED, RetryTerms(safe=True, include_errors=True), ClassPolicy()),
+        (DIED._replace(counted_crashes=(crash(1, missing_error()), crash(2, missing_error()))), SAFE, ClassPolicy()),
+        (DIED._replace(counted_crashes=(pruned(1), *(pruned(n, hours=100) for n in (2, 3)))), SAFE, ClassPolicy()),
+        (
+            DIED._replace(counted_crashes=(pruned(1), pruned(2, hours=30))),
+            RetryTerms(safe=True, window=3600 * 24),
+            ClassPolicy(),
+        ),
+        (DIED._replace(counted_crashes=(pruned(1), pruned(1)._replace(failure_id=2))), SAFE, ClassPolicy()),
+        (DIED, SAFE, ClassPolicy(retry=Consent.AUTO)),
+        (DIED, RetryTerms(safe=True, auto_only=True), ClassPolicy(retry=Consent.AUTO)),
+        (DIED, RetryTerms(safe=True, max_age=7200), ClassPolicy(max_age=timedelta(minutes=1))),
+        (DIED._replace(failed_at=None), RetryTerms(safe=True, max_age=60), ClassPolicy()),
     ],
 )
-def test_what_does_not(candidate: Candidate, terms: Terms, rule: Rule) -> None:
+def test_what_does_not(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy) -> None:
     assert verdict(candidate, terms, rule) is Verdict.RETRY
 
 
 def test_without_safe_only_crash_limit_and_never_hold_and_force_overrides_them() -> None:
     over = DIED._replace(counted_crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
-    assert verdict(over, Terms()) is Verdict.OVER_LIMIT
-    assert verdict(DIED, Terms(), Rule(retry=Consent.NEVER)) is Verdict.NEVER
-    assert verdict(over._replace(counted_crashes=over.crashes[:2]), Terms()) is Verdict.RETRY
-    assert verdict(RAISED, Terms()) is Verdict.RETRY
-    assert verdict(over, Terms(force=True), Rule(retry=Consent.NEVER)) is Verdict.RETRY
+    assert verdict(over, RetryTerms()) is Verdict.OVER_LIMIT
+    assert verdict(DIED, RetryTerms(), ClassPolicy(retry=Consent.NEVER)) is Verdict.NEVER
+    assert verdict(over._replace(counted_crashes=over.crashes[:2]), RetryTerms()) is Verdict.RETRY
+    assert verdict(RAISED, RetryTerms()) is Verdict.RETRY
+    assert verdict(over, RetryTerms(force=True), ClassPolicy(retry=Consent.NEVER)) is Verdict.RETRY
 
 
 def test_the_first_question_that_says_no_is_named() -> None:
     everything = DIED._replace(counted_crashes=tuple(pruned(n) for n in range(3)), alive="runs", twin="waits")
-    never = Rule(retry=Consent.NEVER, max_age=timedelta(minutes=1))
+    never = ClassPolicy(retry=Consent.NEVER, max_age=timedelta(minutes=1))
     assert verdict(everything, SAFE, never) is Verdict.OVER_LIMIT
     assert verdict(everything._replace(counted_crashes=everything.crashes[:2]), SAFE, never) is Verdict.NEVER
     assert verdict(everything._replace(counted_crashes=everything.crashes[:2])) is Verdict.SUSPECT
@@ -134,28 +138,28 @@ def test_the_first_question_that_says_no_is_named() -> None:
 
 
 def test_where_it_goes() -> None:
-    assert decide(DIED, SAFE, Rule(queue_as="big"), NOW).queue_as == "big"
-    assert decide(DIED, Terms(queue_as="other"), Rule(queue_as="big"), NOW).queue_as == "other"
-    assert decide(DIED, Terms(queue_as="default"), Rule(queue_as="big"), NOW).queue_as is None
+    assert decide(DIED, SAFE, ClassPolicy(queue_as="big"), NOW).queue_as == "big"
+    assert decide(DIED, RetryTerms(queue_as="other"), ClassPolicy(queue_as="big"), NOW).queue_as == "other"
+    assert decide(DIED, RetryTerms(queue_as="default"), ClassPolicy(queue_as="big"), NOW).queue_as is None
     for candidate, terms in (
         (DIED._replace(limited=True), SAFE),
         (DIED._replace(early=True), SAFE),
-        (DIED, Terms(delay=5)),
-        (DIED, Terms(interval=5)),
+        (DIED, RetryTerms(delay=5)),
+        (DIED, RetryTerms(interval=5)),
     ):
-        assert decide(candidate, terms, Rule(), NOW).scheduled
+        assert decide(candidate, terms, ClassPolicy(), NOW).scheduled
 
 
 def test_a_discard_asks_only_for_age() -> None:
-    never = Rule(retry=Consent.NEVER, max_crashes=1)
-    assert verdict(DIED._replace(twin="waits"), Terms(discard=True), never) is Verdict.DISCARD
-    assert verdict(DIED, Terms(discard=True, max_age=60)) is Verdict.TOO_OLD
+    never = ClassPolicy(retry=Consent.NEVER, max_crashes=1)
+    assert verdict(DIED._replace(twin="waits"), RetryTerms(discard=True), never) is Verdict.DISCARD
+    assert verdict(DIED, RetryTerms(discard=True, max_age=60)) is Verdict.TOO_OLD
 
 
 def test_terms_are_read_as_they_were_written() -> None:
-    terms = Terms(safe=True, max_crashes=5, queue_as="q", interval=0.6)
+    terms = RetryTerms(safe=True, max_crashes=5, queue_as="q", interval=0.6)
     assert terms.given() == {"safe": True, "max_crashes": 5, "queue_as": "q", "interval": 0.6}
-    assert Terms.read(terms.given()) == terms
+    assert RetryTerms.read(terms.given()) == terms
 
 
 def test_every_verdict_says_what_it_means() -> None:
@@ -167,15 +171,15 @@ def test_every_verdict_says_what_it_means() -> None:
     "terms",
     [
         SAFE,
-        Terms(),
-        Terms(safe=True, max_crashes=1, window=7200),
-        Terms(safe=True, max_age=7200, include_errors=True),
-        Terms(safe=True, auto_only=True, delay=5),
-        Terms(discard=True),
+        RetryTerms(),
+        RetryTerms(safe=True, max_crashes=1, window=7200),
+        RetryTerms(safe=True, max_age=7200, include_errors=True),
+        RetryTerms(safe=True, auto_only=True, delay=5),
+        RetryTerms(discard=True),
     ],
 )
-def test_of_jobs_alike_all_move_or_none(terms: Terms) -> None:
-    rules = [Rule(), Rule(retry=Consent.AUTO, max_age=timedelta(hours=3), queue_as="big")]
+def test_of_jobs_alike_all_move_or_none(terms: RetryTerms) -> None:
+    rules = [ClassPolicy(), ClassPolicy(retry=Consent.AUTO, max_age=timedelta(hours=3), queue_as="big")]
     ages = [None, *(NOW - timedelta(hours=hours) for hours in (1, 1.5, 4, 80, 90))]
     plain = [
         died._replace(
@@ -205,4 +209,4 @@ def test_of_jobs_alike_all_move_or_none(terms: Terms) -> None:
 
 def test_a_job_of_which_more_is_known_is_like_no_other() -> None:
     for candidate in (DIED, DIED._replace(counted_crashes=(), twin="t"), DIED._replace(counted_crashes=(), alive="a")):
-        assert alike(candidate, SAFE, Rule(), NOW, NO_SUSPICION) is None
+        assert alike(candidate, SAFE, ClassPolicy(), NOW, NO_SUSPICION) is None

@@ -6,7 +6,7 @@ from sqlalchemy import create_engine, inspect
 from solidjq import Database
 from solidjq.database.setup import initialize
 from solidjq.doctor import examine as doctor
-from solidjq.doctor.checks import Terms
+from solidjq.doctor.checks import DoctorTerms
 from solidjq.errors import NotAQueueError
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
@@ -24,7 +24,7 @@ NAME_INDEX = "index_solid_queue_processes_on_name_and_supervisor_id"
 
 def tables(database: Database) -> list[str]:
     (check,) = [check for check in doctor.CHECKS if check.name == "tables"]
-    (result,) = doctor.examine(database, [check], Terms())
+    (result,) = doctor.examine(database, [check], DoctorTerms())
     assert result.skipped is None
     return [finding.what for finding in result.findings]
 

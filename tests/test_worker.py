@@ -12,14 +12,14 @@ import pytest
 import sample_jobs
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed
-from solidjq.database.urls import spelled
+from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseUnreachableError
 from solidjq.queue.states import State
 from solidjq.runtime import child
 from solidjq.runtime.child import Child
 from solidjq.runtime.config import ChildConfig, Config
-from solidjq.runtime.heartbeats import Registration
-from solidjq.runtime.samples import Sampler
+from solidjq.runtime.registration import Registration
+from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
 from support import PATIENCE, add_jobs, add_process, rows, state_of_each, until
@@ -32,7 +32,7 @@ def worker(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sample_jobs
     monkeypatch.chdir(tmp_path)  # where the jobs write
     monkeypatch.setattr(Worker, "_listen", lambda _: None)
-    config = Config(database_url=spelled(database.url), threads=2)
+    config = Config(database_url=url_text(database.url), threads=2)
     supervisor = add_process(database, "supervisor", kind="Supervisor")
     made = Worker(ChildConfig(kind="Worker", name="worker", supervisor_id=supervisor, config=config), Wakeup())
     made.registration = Registration(
@@ -166,7 +166,7 @@ def test_a_database_that_is_away_for_days_is_waited_for(database: Database, monk
 
     monkeypatch.setattr(wakeup, "wait", wait)
     monkeypatch.setattr(child, "leave", sys.exit)
-    config = Config(database_url=spelled(database.url))
+    config = Config(database_url=url_text(database.url))
     supervisor = add_process(database, "supervisor", kind="Supervisor")
     away = Away(ChildConfig(kind="Worker", name="away", supervisor_id=supervisor, config=config), wakeup)
     with pytest.raises(SystemExit) as left:

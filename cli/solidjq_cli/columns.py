@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from solidjq.doctor.checks import Check, Result
-    from solidjq.doctor.checks import Finding as DoctorFinding
-    from solidjq.incidents.causes import Finding
+    from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
+    from solidjq.incidents.causes import CauseFinding
     from solidjq.incidents.death_records import DeathRecord
     from solidjq.incidents.incidents import Incident
     from solidjq.incidents.suspects import ClassScore, JobScore
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from solidjq.queue.jobs import JobView
     from solidjq.queue.overview import Queue
     from solidjq.rails.error_text import ErrorInfo
-    from solidjq.recovery.bisect import Standing
+    from solidjq.recovery.bisect import TrialStanding
     from solidjq.recovery.undo import Undone
     from solidjq.recovery.verdicts import Decision, Verdict
     from solidjq.settings.profiles import Profile
@@ -337,7 +336,7 @@ def incident_details() -> Fields[Incident]:
     )
 
 
-def _death(death: DeathRecord, finding: Finding) -> dict[str, Any]:
+def _death(death: DeathRecord, finding: CauseFinding) -> dict[str, Any]:
     return {
         "death": death.name,
         "source": death.source.value,
@@ -397,7 +396,7 @@ def suspects() -> Fields[Suspect]:
     )
 
 
-def bisections() -> Fields[Standing]:
+def bisections() -> Fields[TrialStanding]:
     """Fields of how a bisect stands."""
     return Fields(
         (
@@ -457,7 +456,7 @@ def policies() -> Fields[Setting]:
 class Examined(NamedTuple):
     """A check, and one of its findings; None where it found nothing, or could not be asked."""
 
-    result: Result
+    result: CheckResult
     finding: DoctorFinding | None
 
     @property
@@ -485,7 +484,7 @@ def examined() -> Fields[Examined]:
     )
 
 
-def checks() -> Fields[Check]:
+def checks() -> Fields[DoctorCheck]:
     """Fields of a check that ``jq doctor`` can make."""
     return Fields(
         (

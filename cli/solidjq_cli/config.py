@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
     from solidjq.rails.settings import Configured
-    from solidjq.settings.file import File
+    from solidjq.settings.file import SettingsFile
     from solidjq.settings.policy import Policy
 
 ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.init, which --help must not load
@@ -134,11 +134,11 @@ def remember(connecting: Connecting) -> None:
 
 
 @cache
-def file() -> File | None:
+def file() -> SettingsFile | None:
     """Read the file with the profiles and the policy, once: they are of the same moment."""
-    from solidjq.settings.file import read  # noqa: PLC0415
+    from solidjq.settings.file import read_file  # noqa: PLC0415
 
-    return read(_connecting.file)
+    return read_file(_connecting.file)
 
 
 def _completed(given: str | None, *, default_profile: bool = True) -> Connecting:
@@ -153,7 +153,7 @@ def _completed(given: str | None, *, default_profile: bool = True) -> Connecting
     if found.profile is not None or not (named or not default_profile or ENVIRONMENT in os.environ):
         from solidjq.settings import profiles  # noqa: PLC0415
 
-        profile = profiles.choose(file(), found.profile)
+        profile = profiles.choose_profile(file(), found.profile)
     if profile is not None:
         found = found._replace(
             database=found.database if named else profile.database,
@@ -258,7 +258,7 @@ def configured(database: str | None) -> Configured | None:
 
 def policy(modules: list[str] | None) -> Policy:
     """Load the retry policy: jq.toml, and the settings of the jobs in these modules."""
-    from solidjq.settings.policy import Policy, load  # noqa: PLC0415
+    from solidjq.settings.policy import Policy, load_policy  # noqa: PLC0415
 
     found = file()
     if modules:
@@ -266,7 +266,7 @@ def policy(modules: list[str] | None) -> Policy:
 
         registry.import_modules(modules)
     registered = registry.policies() if modules else None
-    return Policy(registered=registered) if found is None else load(found, registered=registered)
+    return Policy(registered=registered) if found is None else load_policy(found, registered=registered)
 
 
 def operation(

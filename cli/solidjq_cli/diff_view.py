@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from solidjq.diff.contrast import Contrast
-    from solidjq.diff.groups import Group
+    from solidjq.diff.groups import FailureGroup
     from solidjq.diff.sides import Difference
     from solidjq.diff.windows import Change, Window
 
@@ -49,7 +49,7 @@ def _percent(part: int, whole: int) -> str:
     return f"{share:.0f}%" if part in {0, whole} or 1 <= share <= 99 else f"{share:.1f}%"  # noqa: PLR2004  (1% to 99%)
 
 
-def _group_fields(*, whole: bool = False) -> Fields[Group]:
+def _group_fields(*, whole: bool = False) -> Fields[FailureGroup]:
     """Fields of a group; those of a table on a terminal are chosen for its width."""
     people = not whole and sys.stdout.isatty()
     width = _width() if people else WIDEST
@@ -74,7 +74,7 @@ def _group_fields(*, whole: bool = False) -> Fields[Group]:
     )
 
 
-def _signature_columns() -> tuple[Column[Group], ...]:
+def _signature_columns() -> tuple[Column[FailureGroup], ...]:
     return (
         Column("death", lambda g: g.signature.death and g.signature.death.value),
         Column("error_class", lambda g: g.signature.exception_class),
@@ -87,7 +87,7 @@ def _width() -> int:
     return shutil.get_terminal_size((WIDE, 24)).columns
 
 
-def _short(group: Group) -> str:
+def _short(group: FailureGroup) -> str:
     """Say the error with the last part of its class only, and once: so the message has room; of a death why it was."""
     signature = group.signature
     message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]

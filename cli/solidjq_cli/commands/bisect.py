@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from solidjq.ledger.operations import Operation
-    from solidjq.recovery.bisect import Standing
+    from solidjq.recovery.bisect import TrialStanding
 
 MOST_NAMED = 10  # suspects in a message
 
@@ -105,7 +105,7 @@ def bisect(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _tell(now: Standing, quarantine: str) -> None:
+def _tell(now: TrialStanding, quarantine: str) -> None:
     from solidjq.recovery.bisect import Stage
 
     suspects = ", ".join(map(str, now.suspects[:MOST_NAMED])) + (" ..." if len(now.suspects) > MOST_NAMED else "")

@@ -71,7 +71,7 @@ class _StuckError(Exception):
 class _Demo:
     def __init__(self, database: Database, folder: Path) -> None:
         from solidjq.database import tables
-        from solidjq.database.urls import spelled
+        from solidjq.database.urls import url_text
         from solidjq_cli.demo_jobs import JOURNAL, QUEUE
 
         self._database = database
@@ -82,7 +82,7 @@ class _Demo:
         self._died = ("failed", "list", "--died", "--queue", QUEUE)
         self._environment = {
             **os.environ,
-            "JQ_DATABASE_URL": spelled(database.url),
+            "JQ_DATABASE_URL": url_text(database.url),
             "JQ_TABLE_PREFIX": tables.prefix(),
             JOURNAL: str(self._journal),
         }

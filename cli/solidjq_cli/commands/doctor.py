@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from solidjq import Database
-    from solidjq.doctor.checks import Finding, Result, Terms
+    from solidjq.doctor.checks import CheckResult, DoctorFinding, DoctorTerms
     from solidjq.queue.concurrency import Limits
 
 INDENT = " " * 9
@@ -67,14 +67,14 @@ def doctor(
       jq doctor --skip durability --long 6h -o json        (for a monitor)
     """
     from solidjq.doctor import examine as core
-    from solidjq.doctor.checks import Terms
+    from solidjq.doctor.checks import DoctorTerms
 
     if list_checks:
         records(core.choose(only or (), skip or ()), columns.checks(), output)
         return
     application = config.configured(database)
     chosen = core.choose(only or (), skip or (), with_application=application is not None)
-    terms = Terms(
+    terms = DoctorTerms(
         threshold=config.alive_threshold(alive_threshold, database, acts=fix),
         application=application,
         long=duration_option(long, "--long") or 0.0,
@@ -102,7 +102,9 @@ def _limits(modules: list[str] | None) -> Limits:
     return registry.limits()
 
 
-def _fix(database: Database, results: list[Result], terms: Terms, reason: str | None, *, yes: bool) -> list[Result]:
+def _fix(
+    database: Database, results: list[CheckResult], terms: DoctorTerms, reason: str | None, *, yes: bool
+) -> list[CheckResult]:
     """Ask, mend, and look again at what was mended."""
     from solidjq.doctor import examine as core
     from solidjq.errors import UsageError
@@ -127,8 +129,8 @@ def _fix(database: Database, results: list[Result], terms: Terms, reason: str | 
 # -- what it prints ---------------------------------------------------------------------------------------------------
 
 
-def _show(results: Sequence[Result], output: Output) -> None:
-    nothing: list[Finding | None] = [None]
+def _show(results: Sequence[CheckResult], output: Output) -> None:
+    nothing: list[DoctorFinding | None] = [None]
     rows = [Examined(result, finding) for result in results for finding in (result.findings or nothing)]
     if output is not Output.TABLE or not sys.stdout.isatty():
         records(rows, columns.examined(), output)

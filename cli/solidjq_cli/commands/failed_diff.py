@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from solidjq import Database
-    from solidjq.diff.sides import Side
+    from solidjq.diff.sides import DiffSide
     from solidjq.diff.windows import Window
     from solidjq.queue.failed import Filter
 
@@ -227,7 +227,7 @@ def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> 
     from solidjq.errors import NoSuchJobError, UsageError
     from solidjq.incidents import incidents
 
-    if incidents.NAME.fullmatch(asked):
+    if incidents.INCIDENT_NAME.fullmatch(asked):
         raise UsageError(f"compare it with what? To look at one incident: jq incidents show {asked}")
     name = asked if diff_groups.GROUP_NAME.fullmatch(asked) else diff_sides.find_side(opened, asked).group or asked
     group = diff_groups.find_group(opened, name, chosen)
@@ -270,7 +270,7 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
     found = diff_windows.compare_windows(opened, chosen, now, before)
     changes = found.changes[:limit]
     if output is Output.IDS:
-        risen = {diff_windows.Kind.NEW, diff_windows.Kind.GROWN}
+        risen = {diff_windows.ChangeKind.NEW, diff_windows.ChangeKind.GROWN}
         later = replace(chosen, since=now.since, until=now.until)
         _print_ids(opened, later, (change.group.name for change in changes if change.kind in risen))
     else:
@@ -280,7 +280,8 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
     if output is Output.TABLE:
         counts = Counter(change.kind for change in found.changes)
         said = (
-            ", ".join(f"{counts[kind]} {kind.value}" for kind in diff_windows.Kind if counts[kind]) or "no difference"
+            ", ".join(f"{counts[kind]} {kind.value}" for kind in diff_windows.ChangeKind if counts[kind])
+            or "no difference"
         )
         note(f"{_spelled(now)} against {_spelled(before)}: {said}; {found.same} groups about the same")
         if not found.archive:
@@ -304,7 +305,7 @@ def _beside(opened: Database, left: str, right: str, output: Output) -> None:
         raise typer.Exit(DIFFERENT)
 
 
-def _print_side_ids(opened: Database, sides: Sequence[Side]) -> None:
+def _print_side_ids(opened: Database, sides: Sequence[DiffSide]) -> None:
     from solidjq.diff import groups as diff_groups
     from solidjq.queue.failed import Filter
 

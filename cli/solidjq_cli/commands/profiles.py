@@ -33,5 +33,5 @@ def list_profiles(output: config.OutputOption = Output.TABLE) -> None:
 
     file = config.file()
     note(f"file: {file.path}" if file else "no jq.toml")
-    found = [] if file is None else list(profiles.load(file).values())
+    found = [] if file is None else list(profiles.load_profiles(file).values())
     records(found, columns.profiles(), output, empty="no profiles")

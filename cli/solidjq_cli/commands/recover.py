@@ -51,11 +51,11 @@ def recover(
     from solidjq.queue.failed import Filter
     from solidjq.rails.error_text import Death
     from solidjq.recovery import retry
-    from solidjq.recovery.verdicts import Terms, Verdict
+    from solidjq.recovery.verdicts import RetryTerms, Verdict
 
     policy = config.policy(import_modules)
     opened = config.opened(database)
-    terms = Terms(safe=True, auto_only=True, interval=rate_option(rate))
+    terms = RetryTerms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = Filter(deaths=frozenset(Death))
     selected = retry.Selection(chosen=chosen, limit=limit)
     by_job = moving.lists_jobs(output, by_job=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from solidjq.queue.failed import Filter
     from solidjq.queue.jobs import JobView
     from solidjq.recovery.retry import Selection
-    from solidjq.recovery.verdicts import Decision, Terms
+    from solidjq.recovery.verdicts import Decision, RetryTerms
     from solidjq.settings.policy import Policy
 
 MOST_CHARACTERS = 255  # of a queue's name
@@ -142,7 +142,7 @@ def retry(
       jq failed list --pruned -o ids | jq retry --safe -
     """
     from solidjq.errors import UsageError
-    from solidjq.recovery.verdicts import Terms
+    from solidjq.recovery.verdicts import RetryTerms
 
     if force and (safe or not reason):
         raise UsageError("--force needs --reason, and goes without --safe")
@@ -151,7 +151,7 @@ def retry(
     if canary is not None and (dry_run or plan_out):
         raise UsageError("--canary retries; it goes without --dry-run and --plan-out")
     patience = duration_option(wait, "--wait") or 0
-    terms = Terms(
+    terms = RetryTerms(
         safe=safe,
         include_errors=include_errors or error is not None,
         force=force,
@@ -214,10 +214,10 @@ def discard(
       jq discard --class OldReport --until 30d --dry-run
       jq discard --error 'undefined method' --queue imports --yes
     """
-    from solidjq.recovery.verdicts import Terms
+    from solidjq.recovery.verdicts import RetryTerms
     from solidjq.settings.policy import BUILT_IN
 
-    terms = Terms(discard=True, max_age=duration_option(max_age, "--max-age"))
+    terms = RetryTerms(discard=True, max_age=duration_option(max_age, "--max-age"))
     opened = config.opened(database)
     chosen = selection.make_filter(
         opened.now(),
@@ -248,7 +248,7 @@ def queue_name(name: str) -> str:
 class _Request:
     """One command line, from the choice of jobs to its exit code."""
 
-    def __init__(self, database: Database, verb: str, terms: Terms, policy: Policy, reason: str | None) -> None:
+    def __init__(self, database: Database, verb: str, terms: RetryTerms, policy: Policy, reason: str | None) -> None:
         self.database = database
         self.verb = verb
         self.terms = terms
@@ -328,7 +328,7 @@ class _Request:
         return recovery_retry.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
 
     def _retry(
-        self, selected: Selection, terms: Terms, operation: Operation, *, by_job: bool
+        self, selected: Selection, terms: RetryTerms, operation: Operation, *, by_job: bool
     ) -> Iterator[list[Decision]]:
         from solidjq.recovery import retry as recovery_retry
 

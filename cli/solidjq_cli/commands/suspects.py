@@ -45,7 +45,7 @@ def suspects(
       jq suspects -o ids | jq retry --queue-as quarantine -
     """
     from solidjq.incidents.charges import find_suspects
-    from solidjq.incidents.suspects import Standing
+    from solidjq.incidents.suspects import JobStanding
 
     opened = config.opened(database)
     found = selection.find_incidents(opened, since, until)
@@ -60,9 +60,9 @@ def suspects(
         *(columns.Suspect("class", score, []) for score in ranking.classes),
         *(columns.Suspect("job", score, sorted(job_ids.get(score.name, ()))) for score in ranking.jobs),
     ]
-    shown = [each for each in everything if everybody or each.score.standing is not Standing.BYSTANDER]
+    shown = [each for each in everything if everybody or each.score.standing is not JobStanding.BYSTANDER]
     if output is Output.IDS:
-        shown = [each for each in shown if each.score.standing is Standing.SUSPECT]
+        shown = [each for each in shown if each.score.standing is JobStanding.SUSPECT]
     records(shown, columns.suspects(), output, empty=f"nobody is suspected of a death since {since}")
     if output is Output.TABLE and sys.stdout.isatty():
         lines(_why(shown))

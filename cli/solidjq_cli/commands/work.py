@@ -65,7 +65,7 @@ def work(
       jq work --import myapp.jobs --queues mailers,report* --processes 4 --threads 5 --shutdown-timeout 25
     """
     from solidjq.database import tables
-    from solidjq.database.urls import spelled
+    from solidjq.database.urls import url_text
     from solidjq.errors import UsageError
     from solidjq.queue.claim import ALL_QUEUES, parse_queues
     from solidjq.runtime import logs
@@ -85,7 +85,7 @@ def work(
     logs.set_up()
     supervisor = Supervisor(
         Config(
-            database_url=spelled(opened.url),
+            database_url=url_text(opened.url),
             table_prefix=tables.prefix(),
             imports=tuple(modules or ()),
             queues=ALL_QUEUES if queues is None else parse_queues(queues),
@@ -105,7 +105,7 @@ def _refuse_beside_rails(database: Database) -> None:
     """Keep a Python worker off the queues of a Rails application, whose every job it would fail as unknown."""
     from solidjq.errors import RefusedError
     from solidjq.processes.heartbeat import list_processes
-    from solidjq.runtime.heartbeats import is_ours
+    from solidjq.runtime.registration import is_ours
 
     with database.read() as connection:
         foreign = [p for p in list_processes(connection) if p.kind == "Worker" and not is_ours(p)]

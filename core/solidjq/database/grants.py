@@ -210,7 +210,7 @@ def how_to_be_allowed(url: URL, role: str) -> str:
     """Say in one line what to ask an administrator for, so that ``role`` may run ``jq init``."""
     needed = [each.removesuffix(";") for each in statements(url, role, Purpose.INIT) if "CREATE" in each]
     others, them = (f" and {len(needed) - 1} more", "them") if len(needed) > 1 else ("", "it")
-    place = shlex.quote(mask_secrets(urls.spelled(url._replace(username=None, password=None))))
+    place = shlex.quote(mask_secrets(urls.url_text(url._replace(username=None, password=None))))
     command = f"jq grants {shlex.quote(role)} --for init --database {place}"
     return f"ask for: {needed[0]}{others} ({command} prints {them}), or let an administrator run: jq init"
 

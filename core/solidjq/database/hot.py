@@ -35,7 +35,7 @@ PLAN_ANEW = 0.005  # seconds that a statement may take and keep its plan
 MOST_SLOW = 1024  # times in a row that it may take longer, once many plans made it no quicker
 
 
-class given(expression.FunctionElement[bool]):  # noqa: N801
+class ids_in(expression.FunctionElement[bool]):  # noqa: N801
     """Hold for the ids that are named so when a statement that was made once is executed."""
 
     type = Boolean()
@@ -46,25 +46,25 @@ class given(expression.FunctionElement[bool]):  # noqa: N801
         super().__init__(column, expression.bindparam(name, type_=String()))
 
 
-@compiles(given, "postgresql")
-def _given_postgresql(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(ids_in, "postgresql")
+def _given_postgresql(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
     column, ids = (compiler.process(each, **kw) for each in element.clauses)
     return f"{column} = ANY (CAST({ids} AS BIGINT[]))"
 
 
-@compiles(given, "sqlite")
-def _given_sqlite(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(ids_in, "sqlite")
+def _given_sqlite(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
     column, ids = (compiler.process(each, **kw) for each in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608  (both compiled)
 
 
-@compiles(given, "mysql")
-def _given_mysql(element: given, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(ids_in, "mysql")
+def _given_mysql(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
     column, ids = element.clauses  # written into it: MySQL changes no rows by a list in a parameter quickly
     return f"{compiler.process(column, **kw)} IN ({_place_of(cast('BindParameter[str]', ids).key)})"
 
 
-def written(name: str) -> ColumnElement[int]:
+def number_in_text(name: str) -> ColumnElement[int]:
     """Stand for a number that is written into a statement when it is executed, for LIMIT.
 
     PostgreSQL keeps a plan for all executions only if it costs no more than one made for the values at hand; of a

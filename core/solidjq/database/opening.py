@@ -8,7 +8,7 @@ from solidjq.database import tables, urls
 from solidjq.database.setup import initialize
 from solidjq.database.transactions import Database
 
-ENVIRONMENT = "JQ_DATABASE_URL"
+URL_ENVIRONMENT = "JQ_DATABASE_URL"
 PREFIX_ENVIRONMENT = "JQ_TABLE_PREFIX"
 
 
@@ -31,7 +31,7 @@ def open_database(
         os.environ.get(PREFIX_ENVIRONMENT, tables.DEFAULT_PREFIX) if table_prefix is None else table_prefix
     )
     # An empty one is an error: a variable that was not filled must not lead to another queue.
-    given = url if url is not None else os.environ.get(ENVIRONMENT)
+    given = url if url is not None else os.environ.get(URL_ENVIRONMENT)
     if given is None:
         path = urls.default_path()
         found = URL.create("sqlite", database=str(path))

@@ -60,7 +60,7 @@ class Database:
         self._writer = engine.execution_options(**{engines.WRITES: True})
 
     def __str__(self) -> str:
-        return urls.shown(self.url)
+        return urls.masked_url(self.url)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

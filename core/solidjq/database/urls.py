@@ -222,7 +222,7 @@ def _not_a_url(text: str) -> UsageError:
     return UsageError(f"not a database URL: {mask_secrets(hidden)}; write {EXAMPLES}")
 
 
-def spelled(url: URL) -> str:
+def url_text(url: URL) -> str:
     """Return text that ``parse_url`` reads as this URL again, its password included."""
     if url.get_backend_name() != "sqlite":
         return url.render_as_string(hide_password=False)
@@ -237,10 +237,10 @@ def spelled(url: URL) -> str:
 def init_command(url: URL, prefix: str | None = None) -> str:
     """Return the command that makes a queue at this URL; it can be pasted unless there is a password to fill in."""
     before = "" if prefix is None else f" --table-prefix {prefix}"
-    return f"jq{before} init --database {shlex.quote(mask_argument(spelled(url)))}"
+    return f"jq{before} init --database {shlex.quote(mask_argument(url_text(url)))}"
 
 
-def shown(url: URL) -> str:
+def masked_url(url: URL) -> str:
     """Return the URL as it may be printed: without its password, wherever in the URL that stands."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite:{url.database}"

@@ -22,7 +22,7 @@ from solidjq.rails.active_job import shown_arguments
 SAMPLE = 20_000  # jobs on either side, the newest
 ARGUMENTS_SAMPLE = 2_000  # of them those whose arguments are read
 LONGEST_ARGUMENTS = 20_000  # bytes
-FEWEST = 20  # finished jobs to compare with
+FEWEST_FINISHED = 20  # finished jobs to compare with
 LEAST_TIME = timedelta(hours=1)  # jobs finished in it are looked at, even if all failed at once
 DAYLONG = timedelta(hours=12)  # failures of a shorter time have an hour of the day by nature
 SIGNIFICANT = 0.01
@@ -57,7 +57,7 @@ class Contrast:
     @property
     def possible(self) -> bool:
         """Tell whether enough finished jobs are kept."""
-        return self.finished >= FEWEST
+        return self.finished >= FEWEST_FINISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def contrast(database: Database, failed_ids: Iterable[int]) -> Contrast:
         since = min(*times, until - LEAST_TIME)
         query = _finished_query().where(jobs.c.finished_at >= boundary(since), jobs.c.finished_at <= until)
         others = connection.execute(query.order_by(jobs.c.finished_at.desc()).limit(SAMPLE)).all()
-        if len(others) < FEWEST:
+        if len(others) < FEWEST_FINISHED:
             return Contrast([], len(rows), len(others), since, until)
         hours = max(times) - min(times) >= DAYLONG
         jobs_failed, jobs_finished = ([_job(row, hours=hours) for row in each] for each in (rows, others))

@@ -93,7 +93,7 @@ _ARCHIVE = _Source(
 
 
 @dataclass(slots=True)
-class Group:
+class FailureGroup:
     """Failures of one signature."""
 
     signature: Signature
@@ -131,26 +131,26 @@ class Group:
         self.example = max(self.example, job_id)
 
 
-def group_failures(database: Database, chosen: Filter, *, archived: bool = False) -> list[Group]:
+def group_failures(database: Database, chosen: Filter, *, archived: bool = False) -> list[FailureGroup]:
     """Group failures by signature, the most numerous first.
 
     With ``archived`` also those that jq took away since: retried or discarded.
     """
     known: _Known = {}
-    groups: dict[Signature, Group] = {}
+    groups: dict[Signature, FailureGroup] = {}
     with database.read() as connection:
         for source in _sources(connection, archived=archived):
             for page in _kinds(connection, source, chosen):
                 for row, signature in _signed(connection, source, page, known):
                     if (group := groups.get(signature)) is None:
-                        group = groups[signature] = Group(signature)
+                        group = groups[signature] = FailureGroup(signature)
                     _head, _size, *counted, _id = row
                     group.add(*counted)
         _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None])
     return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
 
 
-def _add_deaths(connection: Connection, died: Collection[Group]) -> None:
+def _add_deaths(connection: Connection, died: Collection[FailureGroup]) -> None:
     """Say what the deaths of these groups are put down to, and where they were."""
     since = min((group.first_at for group in died if group.first_at is not None), default=None)
     if since is None:
@@ -163,7 +163,7 @@ def _add_deaths(connection: Connection, died: Collection[Group]) -> None:
                 group.hosts[death.hostname] += classes.total()
 
 
-def find_group(database: Database, name: str, chosen: Filter | None = None) -> Group | None:
+def find_group(database: Database, name: str, chosen: Filter | None = None) -> FailureGroup | None:
     """Return the group of this name: of what is failed now, or else of what was once."""
     for archived in (False, True):
         for group in group_failures(database, chosen or Filter(), archived=archived):

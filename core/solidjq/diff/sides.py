@@ -10,7 +10,7 @@ from sqlalchemy import Connection, or_, select
 
 from solidjq.database.tables import failures
 from solidjq.database.transactions import Database
-from solidjq.diff.groups import GROUP_NAME, Group, find_group
+from solidjq.diff.groups import GROUP_NAME, FailureGroup, find_group
 from solidjq.diff.signatures import Signature, signature_of
 from solidjq.errors import NoSuchJobError
 from solidjq.incidents import incidents
@@ -27,7 +27,7 @@ CONTEXT = frozenset({"job_id", "jobs", "failed_at", "enqueued_at", "waited", "fi
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class DiffSide:
     """One of two things that are compared."""
 
     kind: str  # job, group or incident
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
     differs: bool
 
 
-def find_side(database: Database, text: str) -> Side:
+def find_side(database: Database, text: str) -> DiffSide:
     """Find what an operator names: a group, an incident, or a failed job by its id or Active Job id.
 
     Raises NoSuchJobError.
@@ -55,22 +55,22 @@ def find_side(database: Database, text: str) -> Side:
         group = find_group(database, text)
         if group is None:
             raise NoSuchJobError(f"no group {text}; jq failed diff lists them")
-        return Side("group", text, group.name, _group_fields(group))
+        return DiffSide("group", text, group.name, _group_fields(group))
     with database.read() as connection:
-        if incidents.NAME.fullmatch(text):
+        if incidents.INCIDENT_NAME.fullmatch(text):
             incident = incidents.find_incident(connection, text)
             if incident is None:
                 raise NoSuchJobError(f"no incident {text}; jq incidents list shows them")
-            return Side("incident", text, None, _incident_fields(incident), tuple(incident.job_ids))
+            return DiffSide("incident", text, None, _incident_fields(incident), tuple(incident.job_ids))
         failure = _failure_now(connection, text) or _failure_once(connection, text)
         if failure is None:
             known = any(find_jobs(connection, [text]).values())
             raise NoSuchJobError(f"job {text} has not failed" if known else f"no job {text}")
     signature = signature_of(_written(failure.error))
-    return Side("job", text, signature.name, _job_fields(failure, signature), (failure.job_id,))
+    return DiffSide("job", text, signature.name, _job_fields(failure, signature), (failure.job_id,))
 
 
-def side_by_side(left: Side, right: Side) -> list[Difference]:
+def side_by_side(left: DiffSide, right: DiffSide) -> list[Difference]:
     """Compare field by field; a job and a group in what both have."""
     alike = left.kind == right.kind
     found = []
@@ -151,7 +151,7 @@ def _job_fields(failure: Failure, signature: Signature) -> dict[str, Any]:
     }
 
 
-def _group_fields(group: Group) -> dict[str, Any]:
+def _group_fields(group: FailureGroup) -> dict[str, Any]:
     return {
         "jobs": group.count,
         **_signature_fields(group.signature),

@@ -8,16 +8,16 @@ from enum import Enum
 
 from solidjq.chance import log_comb
 from solidjq.database.transactions import Database
-from solidjq.diff.groups import Group, group_failures
+from solidjq.diff.groups import FailureGroup, group_failures
 from solidjq.ledger import operations
 from solidjq.queue.failed import Filter
 
-CHANCE = 0.01  # a difference that chance makes more often is none
+SIGNIFICANCE = 0.01  # a difference that chance makes more often is none
 FACTOR = 1.5  # nor is one that is smaller
 _EXACT = 1000  # up to so many failures the test is exact
 
 
-class Kind(Enum):
+class ChangeKind(Enum):
     """How a group's rate has changed; the value is what ``jq`` calls it."""
 
     NEW = "new"  # it did not occur in the earlier time
@@ -28,7 +28,7 @@ class Kind(Enum):
     @property
     def mark(self) -> str:
         """One character for it."""
-        return {Kind.NEW: "+", Kind.GROWN: ">", Kind.SHRUNK: "<", Kind.GONE: "-"}[self]
+        return {ChangeKind.NEW: "+", ChangeKind.GROWN: ">", ChangeKind.SHRUNK: "<", ChangeKind.GONE: "-"}[self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Window:
 class Change:
     """A group that occurs more or less often than before. ``factor`` compares the rates; None if it is new."""
 
-    kind: Kind
-    group: Group  # of the later time, of the earlier if it is gone
+    kind: ChangeKind
+    group: FailureGroup  # of the later time, of the earlier if it is gone
     now: int
     before: int
     factor: float | None
@@ -78,7 +78,7 @@ def compare_windows(database: Database, chosen: Filter, now: Window, before: Win
 
 
 def compare(
-    now: Iterable[Group], before: Iterable[Group], now_length: timedelta, before_length: timedelta
+    now: Iterable[FailureGroup], before: Iterable[FailureGroup], now_length: timedelta, before_length: timedelta
 ) -> list[Change]:
     """Return the groups whose rate differs by more than chance; new ones always. The new and the grown come first."""
     later, earlier = ({group.name: group for group in groups} for groups in (now, before))
@@ -86,20 +86,20 @@ def compare(
     changes = [
         change for name in later | earlier if (change := _change(later.get(name), earlier.get(name), share)) is not None
     ]
-    order = list(Kind)
+    order = list(ChangeKind)
     return sorted(changes, key=lambda change: (order.index(change.kind), -max(change.now, change.before)))
 
 
-def _change(later: Group | None, earlier: Group | None, share: float) -> Change | None:
+def _change(later: FailureGroup | None, earlier: FailureGroup | None, share: float) -> Change | None:
     now, before = (0 if group is None else group.count for group in (later, earlier))
     if earlier is None:
-        return None if later is None else Change(Kind.NEW, later, now, 0, None)
+        return None if later is None else Change(ChangeKind.NEW, later, now, 0, None)
     factor = now / before * (1 - share) / share
-    if 1 / FACTOR < factor < FACTOR or by_chance(now, before, share) >= CHANCE:
+    if 1 / FACTOR < factor < FACTOR or by_chance(now, before, share) >= SIGNIFICANCE:
         return None
     if later is None:
-        return Change(Kind.GONE, earlier, 0, before, 0.0)
-    return Change(Kind.GROWN if factor > 1 else Kind.SHRUNK, later, now, before, factor)
+        return Change(ChangeKind.GONE, earlier, 0, before, 0.0)
+    return Change(ChangeKind.GROWN if factor > 1 else ChangeKind.SHRUNK, later, now, before, factor)
 
 
 def by_chance(now: int, before: int, share: float) -> float:

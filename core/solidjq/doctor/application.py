@@ -6,18 +6,27 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import ready
-from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, living, several
+from solidjq.doctor.checks import (
+    MOST_NAMED,
+    DoctorCheck,
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    everywhere,
+    living,
+    several,
+)
 from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
 from solidjq.rails.settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, Configured
 
 
-def _find(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     application = terms.application
     if application is None:
         return
     if application.problem is not None:
-        yield Finding(
+        yield DoctorFinding(
             f"{application.path} could not be compared with the queue: {application.problem}",
             "write it with ENV.fetch and the like, or leave this check out: --skip application",
             Severity.NOTE,
@@ -27,7 +36,7 @@ def _find(connection: Connection, terms: Terms) -> Iterator[Finding]:
     yield from _judge_settings(application, terms.threshold)
 
 
-def _find_untaken(connection: Connection, terms: Terms, application: Configured) -> Iterator[Finding]:
+def _find_untaken(connection: Connection, terms: DoctorTerms, application: Configured) -> Iterator[DoctorFinding]:
     if application.workers is None:
         return
     patterns = [pattern for worker in application.workers for pattern in worker.queues]
@@ -35,32 +44,32 @@ def _find_untaken(connection: Connection, terms: Terms, application: Configured)
     for queue in distinct_values(connection, ready.c.queue_name)[:MOST_QUEUES]:
         if any(covers(pattern, queue) for pattern in patterns):
             continue
-        ids = list(connection.scalars(select(ready.c.job_id).where(ready.c.queue_name == queue).limit(MOST + 1)))
+        ids = list(connection.scalars(select(ready.c.job_id).where(ready.c.queue_name == queue).limit(MOST_NAMED + 1)))
         if ids:
             # A worker of such a list tells its queues with commas too: it only looks as if it polled them.
             elsewhere = is_polled(workers, queue) and not any("," in pattern for pattern in patterns)
-            yield Finding(
+            yield DoctorFinding(
                 f"{several(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and no worker of {application.path} "
                 f"takes it{'; another live worker does' if elsewhere else ''}",
                 f"add it to the queues of a worker in {application.path}, and restart bin/jobs",
                 Severity.NOTE if elsewhere else Severity.ERROR,
-                tuple(ids[:MOST]),
+                tuple(ids[:MOST_NAMED]),
                 frozenset([queue]),
             )
 
 
-def _judge_workers(application: Configured) -> Iterator[Finding]:
+def _judge_workers(application: Configured) -> Iterator[DoctorFinding]:
     for worker in application.workers or ():
         for name in worker.queues:
             if "," in name:
-                yield Finding(
+                yield DoctorFinding(
                     f"a worker of {application.path} polls {name!r}: that is one queue with a comma in its name",
                     f"write a list: queues: [{name}]",
                     subjects=frozenset([name]),
                 )
         needed = (worker.threads or 0) + BESIDE_THREADS
         if worker.threads and application.pool is not None and needed > application.pool:
-            yield Finding(
+            yield DoctorFinding(
                 f"a worker of {application.path} with {worker.threads} threads needs {needed} connections, and "
                 f"config/database.yml gives a process {application.pool}",
                 f"raise pool (max_connections in Rails 8.1 and later) to {needed} or more, or run fewer threads",
@@ -69,17 +78,17 @@ def _judge_workers(application: Configured) -> Iterator[Finding]:
             )
 
 
-def _judge_settings(application: Configured, threshold: float) -> Iterator[Finding]:
+def _judge_settings(application: Configured, threshold: float) -> Iterator[DoctorFinding]:
     settings = application.settings or {}
     for setting in settings.values():
         if setting.value is None:
-            yield Finding(
+            yield DoctorFinding(
                 f"{setting.place} holds what only Ruby can read: {setting.code}",
                 "look yourself whether it fits: jq could not compare it",
                 Severity.NOTE,
             )
     if (locking := settings.get(SKIP_LOCKED)) is not None and locking.value is False:
-        yield Finding(
+        yield DoctorFinding(
             f"{locking.place} switches {SKIP_LOCKED} off: workers wait for each other's locks",
             "leave it on, unless the database is too old for SKIP LOCKED (MySQL before 8.0.1, MariaDB before 10.6)",
             Severity.NOTE,
@@ -89,14 +98,14 @@ def _judge_settings(application: Configured, threshold: float) -> Iterator[Findi
     beat = settings.get(HEARTBEAT)
     interval = HEARTBEAT_INTERVAL if beat is None else beat.value
     if own is not None and own != threshold:
-        yield Finding(
+        yield DoctorFinding(
             f"jq takes a process for dead after {threshold:g} s, the application's own supervisors after {own:g} s",
             "leave --alive-threshold and JQ_ALIVE_THRESHOLD out, or say what the application says",
             Severity.WARNING,
             subjects=frozenset([THRESHOLD]),
         )
     if own is not None and interval is not None and interval * 2 > own:
-        yield Finding(
+        yield DoctorFinding(
             f"a heartbeat every {interval:g} s does not fit the application's {THRESHOLD} of {own:g} s",
             f"make {THRESHOLD} at least twice {HEARTBEAT}",
             Severity.WARNING,
@@ -105,7 +114,7 @@ def _judge_settings(application: Configured, threshold: float) -> Iterator[Findi
 
 
 CHECKS = (
-    Check(
+    DoctorCheck(
         name="application",
         asks="With --rails: queues with waiting jobs that no worker of config/queue.yml takes, workers with more "
         "threads than connections, heartbeats and thresholds that do not fit.",

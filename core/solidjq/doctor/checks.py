@@ -13,7 +13,7 @@ from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process, list_processes
 from solidjq.queue.concurrency import Limits
 from solidjq.rails.settings import Configured
 
-MOST = 1000  # jobs or keys that one finding names
+MOST_NAMED = 1000  # jobs or keys that one finding names
 
 
 class Severity(StrEnum):
@@ -25,7 +25,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class DoctorTerms:
     """What the operator holds for normal. Times in seconds."""
 
     threshold: float = ALIVE_THRESHOLD  # a process silent for so long is dead
@@ -36,7 +36,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """One thing that is not as it should be: ``what`` it is, and the command or step that mends it."""
 
     what: str
@@ -46,12 +46,12 @@ class Finding:
     subjects: frozenset[object] = frozenset()  # what it is about, to know it again at a second look
 
 
-Look = Callable[[Connection, Terms], Iterable[Finding]]
-Mend = Callable[[Database, Terms, Operation], int]  # returns how many rows it mended
+Look = Callable[[Connection, DoctorTerms], Iterable[DoctorFinding]]
+Mend = Callable[[Database, DoctorTerms, Operation], int]  # returns how many rows it mended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class DoctorCheck:
     """One question to the database.
 
     ``again``: what it finds may be a moment between two transactions of a program at work, so it is believed only if it
@@ -76,11 +76,11 @@ def everywhere(look: Look) -> Mapping[str, Look]:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """What one check had to say; ``skipped`` says why it could not be asked."""
 
-    check: Check
-    findings: list[Finding] = field(default_factory=list)
+    check: DoctorCheck
+    findings: list[DoctorFinding] = field(default_factory=list)
     skipped: str | None = None
 
     @property
@@ -91,12 +91,12 @@ class Result:
 
 def several(ids: Collection[object], one: str, more: str) -> str:
     """Count what a query limited to one more than MOST has returned: ``1 job is``, ``more than 1000 jobs are``."""
-    if len(ids) > MOST:
-        return f"more than {MOST} {more}"
+    if len(ids) > MOST_NAMED:
+        return f"more than {MOST_NAMED} {more}"
     return f"1 {one}" if len(ids) == 1 else f"{len(ids)} {more}"
 
 
-def living(connection: Connection, terms: Terms, kind: str = "") -> list[Process]:
+def living(connection: Connection, terms: DoctorTerms, kind: str = "") -> list[Process]:
     """Return the processes, or those of a kind, whose heartbeat is young enough."""
     return [p for p in list_processes(connection) if p.is_alive(terms.threshold) and p.kind.startswith(kind)]
 
@@ -112,10 +112,10 @@ def fetch_rows(connection: Connection, query: str, **values: object) -> list[Any
     return list(connection.execute(text(query), values))
 
 
-def judge_connections(used: int, most: int) -> Iterator[Finding]:
+def judge_connections(used: int, most: int) -> Iterator[DoctorFinding]:
     """Warn while a few connections are left: the next process to start could be the supervisor that prunes."""
     if used >= NEARLY * most:
-        yield Finding(
+        yield DoctorFinding(
             f"{used} of {most} connections are in use: soon workers cannot beat, and are pruned as dead",
             "lower pools and threads, put a pooler in between, or raise max_connections",
             Severity.WARNING,

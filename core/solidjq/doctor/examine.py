@@ -14,7 +14,7 @@ from solidjq.database.engines import time_limit
 from solidjq.database.tables import jobs as job_table
 from solidjq.database.transactions import Database
 from solidjq.doctor import application, fleet, jobs, shutdown, slots, storage
-from solidjq.doctor.checks import Check, Result, Terms
+from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorTerms
 from solidjq.errors import DatabaseError, DatabaseUnreachableError, NotAQueueError, TookTooLongError, UsageError
 from solidjq.ledger.operations import Operation
 
@@ -22,7 +22,9 @@ CHECKS = (*jobs.CHECKS, *slots.CHECKS, *fleet.CHECKS, *shutdown.CHECKS, *applica
 AGAIN = 1.0  # seconds to the second look
 
 
-def choose(only: Collection[str] = (), skip: Collection[str] = (), *, with_application: bool = True) -> list[Check]:
+def choose(
+    only: Collection[str] = (), skip: Collection[str] = (), *, with_application: bool = True
+) -> list[DoctorCheck]:
     """Return the checks of these names, or all, but those to skip. Raises UsageError for a name that is none.
 
     Without an application, a check that is about one is left out; naming it is an error.
@@ -39,8 +41,8 @@ def choose(only: Collection[str] = (), skip: Collection[str] = (), *, with_appli
 
 
 def examine(
-    database: Database, checks: Sequence[Check], terms: Terms, *, wait: Callable[[float], None] = time.sleep
-) -> list[Result]:
+    database: Database, checks: Sequence[DoctorCheck], terms: DoctorTerms, *, wait: Callable[[float], None] = time.sleep
+) -> list[CheckResult]:
     """Ask every check that is for this kind of database; what may have been a moment only, ask again a second later.
 
     Raises DatabaseUnreachableError and NotAQueueError; whatever else goes wrong skips one check.
@@ -63,20 +65,20 @@ def examine(
     return results
 
 
-def _ask(database: Database, check: Check, terms: Terms) -> Result:
+def _ask(database: Database, check: DoctorCheck, terms: DoctorTerms) -> CheckResult:
     look = check.looks[database.url.get_backend_name()]
     try:
         with database.read() as connection, time_limit(connection, terms.patience):
-            return Result(check, list(look(connection, terms)))
+            return CheckResult(check, list(look(connection, terms)))
     except DatabaseUnreachableError:
         raise
     except TookTooLongError:
-        return Result(check, skipped=f"it took longer than {terms.patience:g} s; for more: --patience")
+        return CheckResult(check, skipped=f"it took longer than {terms.patience:g} s; for more: --patience")
     except DatabaseError as error:
-        return Result(check, skipped=str(error))
+        return CheckResult(check, skipped=str(error))
 
 
-def _confirmed(first: Result, second: Result) -> Result:
+def _confirmed(first: CheckResult, second: CheckResult) -> CheckResult:
     """Keep what both looks have seen: a finding about something that the first look saw too."""
     if second.skipped:
         return second
@@ -84,7 +86,9 @@ def _confirmed(first: Result, second: Result) -> Result:
     return replace(second, findings=[finding for finding in second.findings if finding.subjects & before])
 
 
-def mend(database: Database, results: Collection[Result], terms: Terms, operation: Operation) -> Iterator[str]:
+def mend(
+    database: Database, results: Collection[CheckResult], terms: DoctorTerms, operation: Operation
+) -> Iterator[str]:
     """Do what the checks with findings can do about them; yield what was done, one line a check.
 
     Each effect locks what it changes and asks its question again under the lock. Running it again does no harm. What

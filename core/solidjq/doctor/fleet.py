@@ -10,7 +10,16 @@ from solidjq.database import times
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, scheduled
 from solidjq.database.times import ago
-from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, living, several
+from solidjq.doctor.checks import (
+    MOST_NAMED,
+    DoctorCheck,
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    everywhere,
+    living,
+    several,
+)
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import instant, number, sample_of, told_by
 
@@ -22,11 +31,11 @@ KEPT = 30 * 86400.0  # seconds; finished jobs this old are usually forgotten, no
 MOST_QUEUES = 1000
 
 
-def _find_dead(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_dead(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     dead = [p for p in list_processes(connection) if not p.is_alive(terms.threshold)]
     held = sum(process.claimed for process in dead)
     if dead:
-        yield Finding(
+        yield DoctorFinding(
             f"{len(dead)} processes are silent for {terms.threshold:g} s or more; they hold {held} jobs",
             "jq prune (jq prune --dry-run shows what it would do); then jq retry --safe",
             Severity.ERROR if held else Severity.WARNING,
@@ -34,7 +43,7 @@ def _find_dead(connection: Connection, terms: Terms) -> Iterator[Finding]:
         )
 
 
-def _find_undispatched(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_undispatched(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     alive = living(connection, terms, "Dispatcher")
     late = ago(BEHIND if alive else LATE)
     ids = list(
@@ -42,7 +51,7 @@ def _find_undispatched(connection: Connection, terms: Terms) -> Iterator[Finding
             select(scheduled.c.job_id)
             .where(scheduled.c.scheduled_at <= late)
             .order_by(scheduled.c.scheduled_at)
-            .limit(MOST + 1)
+            .limit(MOST_NAMED + 1)
         )
     )
     if not ids:
@@ -50,41 +59,41 @@ def _find_undispatched(connection: Connection, terms: Terms) -> Iterator[Finding
     due = several(ids, "scheduled job is", "scheduled jobs are")
     if alive:
         limited = connection.scalar(
-            select(func.count()).where(jobs.c.id.in_(ids[:MOST]), jobs.c.concurrency_key.is_not(None))
+            select(func.count()).where(jobs.c.id.in_(ids[:MOST_NAMED]), jobs.c.concurrency_key.is_not(None))
         )
         why = "; those with a concurrency limit need a dispatcher that has their class" if limited else ""
-        yield Finding(
+        yield DoctorFinding(
             f"{due} overdue by {BEHIND:g} s or more although a dispatcher lives{why}",
             "let Rails' dispatcher run, or give jq work --import the modules of these jobs"
             if limited
             else "look at the dispatcher's log and load; run a second one, or raise its batch_size",
             Severity.WARNING,
-            tuple(ids[:MOST]),
+            tuple(ids[:MOST_NAMED]),
             frozenset(ids),
         )
     else:
-        yield Finding(
+        yield DoctorFinding(
             f"{due} due, and no dispatcher lives to make them ready",
             "start one: bin/jobs with a dispatcher in config/queue.yml, or jq work",
-            job_ids=tuple(ids[:MOST]),
+            job_ids=tuple(ids[:MOST_NAMED]),
             subjects=frozenset(["dispatcher"]),
         )
 
 
-def _find_unattended(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_unattended(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     workers = living(connection, terms, "Worker")
     paused = set(connection.scalars(select(pauses.c.queue_name)))
     for queue in distinct_values(connection, ready.c.queue_name)[:MOST_QUEUES]:
         if queue in paused or is_polled(workers, queue):
             continue
         old = select(ready.c.job_id).where(ready.c.queue_name == queue, ready.c.created_at <= ago(LATE))
-        ids = list(connection.scalars(old.limit(MOST + 1)))
+        ids = list(connection.scalars(old.limit(MOST_NAMED + 1)))
         if ids:
             whom = "no live worker polls it" if workers else "no worker lives"
-            yield Finding(
+            yield DoctorFinding(
                 f"{several(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and {whom}",
                 f"start a worker for it: bin/jobs, or jq work --queues {shlex.quote(queue)}",
-                job_ids=tuple(ids[:MOST]),
+                job_ids=tuple(ids[:MOST_NAMED]),
                 subjects=frozenset([queue]),
             )
 
@@ -106,12 +115,12 @@ def covers(pattern: str, queue: str) -> bool:
     return queue.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == queue
 
 
-def _find_unscheduled(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_unscheduled(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     if living(connection, terms, "Scheduler"):
         return
-    keys = list(connection.scalars(select(recurring_tasks.c.key).order_by(recurring_tasks.c.key).limit(MOST + 1)))
+    keys = list(connection.scalars(select(recurring_tasks.c.key).order_by(recurring_tasks.c.key).limit(MOST_NAMED + 1)))
     if keys:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(keys, 'recurring task is', 'recurring tasks are')} set up, and no scheduler lives to enqueue "
             f"them: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}",  # noqa: PLR2004
             "start a supervisor with recurring tasks: bin/jobs (SOLID_QUEUE_SKIP_RECURRING must not be set)",
@@ -119,7 +128,7 @@ def _find_unscheduled(connection: Connection, terms: Terms) -> Iterator[Finding]
         )
 
 
-def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _find_skew(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Rails writes heartbeats by its own clock; jq work by the database's, and its own clock into the sample."""
     now = times.clock(connection)
     for process in list_processes(connection):
@@ -129,7 +138,7 @@ def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         ahead = (own - beat if own else beat - now).total_seconds()
         if ahead > SKEW or (own and ahead < -SKEW):
             way = "ahead of" if ahead > 0 else "behind"
-            yield Finding(
+            yield DoctorFinding(
                 f"the clock of {process.name} (host {process.hostname}) is {abs(ahead):.0f} s {way} the database's",
                 f"synchronize the clocks of {process.hostname} and of the database server (chronyc tracking)",
                 Severity.WARNING,
@@ -137,12 +146,12 @@ def _find_skew(connection: Connection, _terms: Terms) -> Iterator[Finding]:
             )
 
 
-def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_misfits(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     for process in living(connection, terms):
         interval = number(sample_of(process.metadata), "interval")
         age = process.heartbeat_age or 0.0
         if interval is not None and interval * 2 > terms.threshold:
-            yield Finding(
+            yield DoctorFinding(
                 f"{process.name} beats every {interval:g} s, which does not fit an alive threshold of "
                 f"{terms.threshold:g} s",
                 "one late beat, and a healthy process is pruned: make the threshold at least twice the heartbeat, the "
@@ -151,7 +160,7 @@ def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
                 subjects=frozenset([process.id]),
             )
         elif age > (terms.threshold / 2 if interval is None else 2 * interval + LATE_BEAT):
-            yield Finding(
+            yield DoctorFinding(
                 f"the heartbeat of {process.name} is {age:.0f} s old; after {terms.threshold:g} s it counts as dead",
                 f"see whether pid {process.pid} on {process.hostname} still lives; a heartbeat that is often late "
                 "wants a longer threshold or a less busy machine",
@@ -160,41 +169,41 @@ def _find_misfits(connection: Connection, terms: Terms) -> Iterator[Finding]:
             )
 
 
-def _find_paused(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_paused(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     for queue in connection.scalars(select(pauses.c.queue_name).order_by(pauses.c.queue_name).limit(MOST_QUEUES)).all():
         old = select(ready.c.job_id).where(ready.c.queue_name == queue, ready.c.created_at <= ago(terms.long))
-        ids = list(connection.scalars(old.limit(MOST + 1)))
+        ids = list(connection.scalars(old.limit(MOST_NAMED + 1)))
         if ids:
-            yield Finding(
+            yield DoctorFinding(
                 f"queue {queue!r} is paused, and {several(ids, 'job waits', 'jobs wait')} in it for longer than "
                 f"{terms.long:g} s",
                 f"jq queues resume {shlex.quote(queue)}, if nobody needs the pause any more (jq operations list)",
                 Severity.WARNING,
-                tuple(ids[:MOST]),
+                tuple(ids[:MOST_NAMED]),
                 frozenset([queue]),
             )
 
 
-def _find_kept(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    old = select(jobs.c.id).where(jobs.c.finished_at <= ago(KEPT)).limit(MOST + 1)
+def _find_kept(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    old = select(jobs.c.id).where(jobs.c.finished_at <= ago(KEPT)).limit(MOST_NAMED + 1)
     ids = list(connection.scalars(old))
-    if len(ids) > MOST:
-        yield Finding(
-            f"more than {MOST} finished jobs are older than 30 days",
+    if len(ids) > MOST_NAMED:
+        yield DoctorFinding(
+            f"more than {MOST_NAMED} finished jobs are older than 30 days",
             "clear them regularly: SolidQueue::Job.clear_finished_in_batches as a recurring task (clear_finished_jobs)",
             Severity.NOTE,
         )
 
 
 CHECKS = (
-    Check(
+    DoctorCheck(
         name="dead-processes",
         asks="Processes whose last heartbeat is older than --alive-threshold.",
         why="Their jobs hang until somebody prunes them; running supervisors do so within another threshold.",
         fix="jq prune, then jq retry --safe.",
         looks=everywhere(_find_dead),
     ),
-    Check(
+    DoctorCheck(
         name="dispatcher",
         asks="Scheduled jobs that are due while no dispatcher lives, or overdue by 5 minutes although one does.",
         why="Only a dispatcher makes scheduled jobs ready; retries of limited jobs go that way too.",
@@ -202,7 +211,7 @@ CHECKS = (
         looks=everywhere(_find_undispatched),
         again=True,
     ),
-    Check(
+    DoctorCheck(
         name="workers",
         asks="Queues with jobs that have waited a minute while no live worker polls them.",
         why="A queue that was renamed, or left out of config/queue.yml, fills up in silence.",
@@ -210,7 +219,7 @@ CHECKS = (
         looks=everywhere(_find_unattended),
         again=True,
     ),
-    Check(
+    DoctorCheck(
         name="scheduler",
         asks="Recurring tasks while no scheduler lives.",
         why="They are not enqueued, and nothing fails: nobody notices.",
@@ -218,7 +227,7 @@ CHECKS = (
         looks=everywhere(_find_unscheduled),
         again=True,
     ),
-    Check(
+    DoctorCheck(
         name="clock-skew",
         asks="Processes whose clock is 10 s or more away from the database's.",
         why="Rails decides by its own clock who is dead and what is due: a clock ahead hides a death, one behind "
@@ -227,7 +236,7 @@ CHECKS = (
         looks=everywhere(_find_skew),
         again=True,
     ),
-    Check(
+    DoctorCheck(
         name="heartbeats",
         asks="Heartbeat intervals that do not fit the alive threshold, and live processes whose heartbeat is late.",
         why="A healthy process would be pruned, and its jobs would fail while it runs them.",
@@ -235,14 +244,14 @@ CHECKS = (
         looks=everywhere(_find_misfits),
         again=True,
     ),
-    Check(
+    DoctorCheck(
         name="paused-queues",
         asks="Paused queues with jobs that have waited for longer than --long.",
         why="A pause that was forgotten is an outage.",
         fix="jq queues resume QUEUE.",
         looks=everywhere(_find_paused),
     ),
-    Check(
+    DoctorCheck(
         name="finished-jobs",
         asks="Many finished jobs that are older than 30 days.",
         why="They make every index of the jobs table larger than it needs to be.",

@@ -10,7 +10,7 @@ from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
+from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, several
 from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -38,18 +38,18 @@ def _stateless() -> ColumnElement[bool]:
     )
 
 
-def _find_stateless(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    ids = tuple(connection.scalars(select(jobs.c.id).where(_stateless()).limit(MOST + 1)))
+def _find_stateless(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    ids = tuple(connection.scalars(select(jobs.c.id).where(_stateless()).limit(MOST_NAMED + 1)))
     if ids:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(ids, 'job is', 'jobs are')} neither finished nor waiting, running or failed",
             "jq doctor no-state --fix makes them failed jobs; then jq failed show and jq retry",
-            job_ids=ids[:MOST],
+            job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
         )
 
 
-def _fail_stateless(database: Database, _terms: Terms, operation: Operation) -> int:
+def _fail_stateless(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
     mended = 0
     while count := database.transact(_fail_some_stateless, operation):
         mended += count
@@ -77,7 +77,7 @@ def _finished_and(*states: State) -> list[Select[tuple[int, str]]]:
     ]
 
 
-def _find_two(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _find_two(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Ask for each pair of states by itself: the database then starts from the smaller table of the two."""
     pairs = [
         select(one.c.job_id, literal(f"{state.value} and {other_state.value}")).join(
@@ -87,30 +87,30 @@ def _find_two(connection: Connection, _terms: Terms) -> Iterator[Finding]:
     ]
     every = [*pairs, *_finished_and(*(state for state in State if state not in {State.FINISHED, State.FAILED}))]
     found: dict[str, list[int]] = {}
-    for job_id, states in connection.execute(union_all(*every).limit(MOST + 1)):
+    for job_id, states in connection.execute(union_all(*every).limit(MOST_NAMED + 1)):
         found.setdefault(states, []).append(job_id)
     for states, ids in sorted(found.items()):
-        yield Finding(
+        yield DoctorFinding(
             f"{several(ids, 'job is', 'jobs are')} {states} at once",
             f"look what became of them: jq jobs show {_some(ids)}; then delete the row of the state that is not true",
-            job_ids=tuple(ids[:MOST]),
+            job_ids=tuple(ids[:MOST_NAMED]),
             subjects=frozenset((states, job_id) for job_id in ids),
         )
 
 
-def _find_finished_failed(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _find_finished_failed(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     (query,) = _finished_and(State.FAILED)
-    ids = tuple(row.job_id for row in connection.execute(query.limit(MOST + 1)))
+    ids = tuple(row.job_id for row in connection.execute(query.limit(MOST_NAMED + 1)))
     if ids:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(ids, 'job has', 'jobs have')} finished and failed; a retry would run what is done",
             "jq doctor finished-and-failed --fix keeps the failures in jq's record and takes them out of the queue",
-            job_ids=ids[:MOST],
+            job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
         )
 
 
-def _archive_finished(database: Database, _terms: Terms, operation: Operation) -> int:
+def _archive_finished(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
     mended = 0
     while count := database.transact(_archive_some_finished, operation):
         mended += count
@@ -134,10 +134,10 @@ def _archive_some_finished(connection: Connection, operation: Operation) -> int:
     return len(ids)
 
 
-def _find_orphans(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _find_orphans(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     ids = tuple(pruning.find_orphans(connection))
     if ids:
-        yield Finding(
+        yield DoctorFinding(
             f"{len(ids)} {'job is' if len(ids) == 1 else 'jobs are'} claimed by processes that are not registered",
             "jq prune, or jq doctor orphans --fix; then jq retry --safe",
             job_ids=ids,
@@ -145,17 +145,17 @@ def _find_orphans(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         )
 
 
-def _fail_orphans(database: Database, terms: Terms, operation: Operation) -> int:
+def _fail_orphans(database: Database, terms: DoctorTerms, operation: Operation) -> int:
     return len(pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_kept))
 
 
-def _find_long(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     alive = {p.id: p for p in list_processes(connection) if p.is_alive(terms.threshold)}
     held = connection.execute(
         select(claimed.c.job_id, claimed.c.process_id, claimed.c.created_at)
         .where(claimed.c.created_at <= ago(terms.long), claimed.c.process_id.is_not(None))
         .order_by(claimed.c.job_id)
-        .limit(MOST + 1)
+        .limit(MOST_NAMED + 1)
     ).all()
     running: list[int] = []
     lost: list[int] = []
@@ -167,18 +167,18 @@ def _find_long(connection: Connection, terms: Terms) -> Iterator[Finding]:
             runs = not knows or any(isinstance(job, dict) and job.get("id") == row.job_id for job in told)
             (running if runs else lost).append(row.job_id)
     if lost:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(lost, 'job is', 'jobs are')} claimed by live workers that do not run them, by their own word",
             "restart these workers (jq processes list): at their end they release what they hold",
-            job_ids=tuple(lost[:MOST]),
+            job_ids=tuple(lost[:MOST_NAMED]),
             subjects=frozenset(lost),
         )
     if running:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(running, 'job is', 'jobs are')} held by a live worker for longer than {terms.long:g} s",
             f"see whether they still do something: jq jobs show {_some(running)}; where such jobs are usual: --long 1d",
             Severity.WARNING,
-            tuple(running[:MOST]),
+            tuple(running[:MOST_NAMED]),
             frozenset(running),
         )
 
@@ -188,7 +188,7 @@ def _some(ids: list[int]) -> str:
 
 
 CHECKS = (
-    Check(
+    DoctorCheck(
         name="no-state",
         asks="Jobs that are neither finished nor waiting, running or failed.",
         why="No worker will ever claim them, and no list of Solid Queue shows them. Deleted execution rows leave them.",
@@ -198,7 +198,7 @@ CHECKS = (
         mend=_fail_stateless,
         mends="makes them failed jobs, which runs none of them",
     ),
-    Check(
+    DoctorCheck(
         name="two-states",
         asks="Jobs in two states at once: ready and claimed, finished and scheduled, and so on.",
         why="They may run twice, or run although they are done.",
@@ -206,7 +206,7 @@ CHECKS = (
         looks=everywhere(_find_two),
         again=True,
     ),
-    Check(
+    DoctorCheck(
         name="finished-and-failed",
         asks="Jobs that finished and are listed as failed all the same.",
         why="The job is done: its process was believed dead while it worked on. A retry would do the work twice.",
@@ -216,7 +216,7 @@ CHECKS = (
         mend=_archive_finished,
         mends="moves the failures into jq's record; the jobs stay finished",
     ),
-    Check(
+    DoctorCheck(
         name="orphans",
         asks="Jobs claimed by processes that are not registered (any more).",
         why="Nobody will end these claims: Solid Queue looks for them only when a supervisor boots.",
@@ -226,7 +226,7 @@ CHECKS = (
         mend=_fail_orphans,
         mends="fails them with ProcessMissingError, as jq prune does",
     ),
-    Check(
+    DoctorCheck(
         name="long-claims",
         asks="Jobs that a live worker holds for longer than --long, or does not run although it holds them.",
         why="The job hangs, or its end was lost (a busy SQLite database does that): it is held for as long as the "

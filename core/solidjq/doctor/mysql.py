@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from solidjq.doctor.checks import MANY_BYTES, Finding, Severity, Terms, fetch_rows, judge_connections
+from solidjq.doctor.checks import MANY_BYTES, DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
 
 
 def _variables(connection: Connection, *names: str) -> dict[str, str]:
@@ -15,7 +15,7 @@ def _variables(connection: Connection, *names: str) -> dict[str, str]:
     return found
 
 
-def find_engine(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_engine(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find tables that InnoDB does not keep."""
     query = (
         "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() "
@@ -23,18 +23,18 @@ def find_engine(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         "ORDER BY table_name"
     )
     for name, engine in fetch_rows(connection, query):
-        yield Finding(
+        yield DoctorFinding(
             f"{name} is kept by {engine}: without transactions and row locks a job can run twice or be lost",
             f"stop all workers, then ALTER TABLE {name} ENGINE=InnoDB",
         )
 
 
-def find_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_isolation(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find an isolation level other than READ COMMITTED."""
     found = _variables(connection, "transaction_isolation", "tx_isolation")
     level = next(iter(found.values()), "READ-COMMITTED")
     if level != "READ-COMMITTED":
-        yield Finding(
+        yield DoctorFinding(
             f"the isolation level is {level}: polls lock the gaps between rows, and workers deadlock with enqueuers "
             "unless their own connections ask for READ COMMITTED",
             "in database.yml of the queue: variables: { transaction_isolation: READ-COMMITTED }  (jq work asks for it)",
@@ -42,43 +42,43 @@ def find_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         )
 
 
-def find_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_durability(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find settings that lose commits."""
     flush = _variables(connection, "innodb_flush_log_at_trx_commit").get("innodb_flush_log_at_trx_commit", "1")
     if flush != "1":
-        yield Finding(
+        yield DoctorFinding(
             f"innodb_flush_log_at_trx_commit is {flush}: a crash loses the last commits, and jobs that ended run again",
             "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in my.cnf",
             Severity.WARNING,
         )
     if _variables(connection, "innodb_doublewrite").get("innodb_doublewrite", "ON") in {"OFF", "0"}:
-        yield Finding(
+        yield DoctorFinding(
             "innodb_doublewrite is off: a crash can destroy pages, unless the file system writes them whole",
             "innodb_doublewrite = ON in my.cnf",
             Severity.WARNING,
         )
 
 
-def find_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_timeouts(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find time limits so short that they end healthy work."""
     found = _variables(connection, "innodb_lock_wait_timeout", "wait_timeout")
     for name, least in (("innodb_lock_wait_timeout", 5), ("wait_timeout", 60)):
         value = found.get(name, "")
         if value.isdigit() and int(value) < least:
-            yield Finding(
+            yield DoctorFinding(
                 f"{name} is {value} s: under load it ends healthy transactions or connections",
                 f"SET GLOBAL {name} = {'50' if least == 5 else '28800'}, and in my.cnf",  # noqa: PLR2004
                 Severity.WARNING,
             )
 
 
-def find_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_connections(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find out whether nearly all connections are in use."""
     ((_, used),) = fetch_rows(connection, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     yield from judge_connections(int(used), int(_variables(connection, "max_connections")["max_connections"]))
 
 
-def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find dead rows or free room that outweigh what is alive."""
     query = (
         "SELECT table_name, data_length + index_length, data_free FROM information_schema.tables "
@@ -86,7 +86,7 @@ def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
     )
     for name, size, free in fetch_rows(connection, query):
         if free is not None and free > MANY_BYTES and free > (size or 0):
-            yield Finding(
+            yield DoctorFinding(
                 f"{name} has {free // 2**20} MB of free room to {(size or 0) // 2**20} MB of rows",
                 f"OPTIMIZE TABLE {name}, at a quiet hour",
                 Severity.NOTE,

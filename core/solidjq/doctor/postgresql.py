@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
-from solidjq.doctor.checks import Finding, Severity, Terms, fetch_rows, judge_connections
+from solidjq.doctor.checks import DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
 
 HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
 
@@ -21,7 +21,7 @@ def _settings(connection: Connection, *names: str) -> dict[str, str]:
     return {name: value for name, value in fetch_rows(connection, query, names=list(names))}  # noqa: C416  (rows are no pairs to mypy)
 
 
-def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find dead rows or free room that outweigh what is alive."""
     counted = fetch_rows(
         connection,
@@ -37,17 +37,17 @@ def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
                 f"; for good: ALTER TABLE {name} SET (autovacuum_vacuum_scale_factor = 0, "
                 "autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)"
             )
-            yield Finding(
+            yield DoctorFinding(
                 f"{name} has about {dead} dead rows to {live} live ones ({when})",
                 f"VACUUM (ANALYZE) {name}{tune if hot else ''}",
                 Severity.WARNING,
             )
 
 
-def find_vacuum(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_vacuum(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find autovacuum off, and transactions that stay open."""
     if _settings(connection, "autovacuum").get("autovacuum") == "off":
-        yield Finding(
+        yield DoctorFinding(
             "autovacuum is off: the tables of a queue fill with dead rows within hours",
             "ALTER SYSTEM SET autovacuum = on; SELECT pg_reload_conf()",
         )
@@ -59,7 +59,7 @@ def find_vacuum(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         age=LONG_TRANSACTION,
     )
     for pid, user, state, age in old:
-        yield Finding(
+        yield DoctorFinding(
             f"a transaction of {user} (pid {pid}, {state}) has been open for {age:.0f} s: no row deleted since can be "
             "cleaned away, and claims grow slower",
             f"see what it does (pg_stat_activity); to end it: SELECT pg_terminate_backend({pid})",
@@ -67,24 +67,24 @@ def find_vacuum(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         )
 
 
-def find_durability(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_durability(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find settings that lose commits."""
     now = _settings(connection, "fsync", "full_page_writes", "synchronous_commit")
     for name in ("fsync", "full_page_writes"):
         if now.get(name) == "off":
-            yield Finding(
+            yield DoctorFinding(
                 f"{name} is off: a crash of the server can destroy the database",
                 f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()",
             )
     if now.get("synchronous_commit") == "off":
-        yield Finding(
+        yield DoctorFinding(
             "synchronous_commit is off: a crash of the server loses the last commits, and jobs that ended run again",
             "ALTER SYSTEM SET synchronous_commit = on; SELECT pg_reload_conf()  (or for the queue's role alone)",
             Severity.WARNING,
         )
 
 
-def find_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_timeouts(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find time limits so short that they end healthy work."""
     # reset_val: what is in force just now is this check's own time limit.
     query = (
@@ -94,25 +94,25 @@ def find_timeouts(connection: Connection, _terms: Terms) -> Iterator[Finding]:
     for name, value in fetch_rows(connection, query):
         if not 0 < int(value) < SHORT:
             continue
-        yield Finding(
+        yield DoctorFinding(
             f"{name} is {value} ms for this role: under load it ends healthy statements of workers and of jq",
             f"ALTER ROLE CURRENT_USER SET {name} = '30s'",
             Severity.WARNING,
         )
 
 
-def find_isolation(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_isolation(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find an isolation level other than READ COMMITTED."""
     level = _settings(connection, "default_transaction_isolation").get("default_transaction_isolation")
     if level in {"repeatable read", "serializable"}:
-        yield Finding(
+        yield DoctorFinding(
             f"default_transaction_isolation is {level}: workers that poll together fail with serialization errors",
             "ALTER ROLE CURRENT_USER SET default_transaction_isolation = 'read committed'",
             Severity.WARNING,
         )
 
 
-def find_connections(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_connections(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find out whether nearly all connections are in use."""
     ((used, most),) = fetch_rows(
         connection,

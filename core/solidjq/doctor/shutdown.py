@@ -11,18 +11,18 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from solidjq.database import times
-from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere, living
+from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, living
 from solidjq.durations import parse_duration
 from solidjq.incidents.causes import Cause
 from solidjq.incidents.incidents import find_incidents
 from solidjq.processes.samples import boot_id, sample_of
 from solidjq.rails.settings import Configured
 
-GRACE = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
+STOP_MARGIN = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
 SHUTDOWNS = timedelta(days=7)  # how far back processes killed at shutdown are of interest
 
 
-def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]:
+def _find_short_grace(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     since = times.clock(connection) - SHUTDOWNS
     killed = [
         death
@@ -31,7 +31,7 @@ def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]
         if finding.cause is Cause.SHUTDOWN
     ]
     if killed:
-        yield Finding(
+        yield DoctorFinding(
             f"{len(killed)} processes were killed while they shut down in the last 7 days (jq incidents list)",
             "let whatever stops them wait longer than the shutdown timeout: terminationGracePeriodSeconds "
             "(Kubernetes), TimeoutStopSec (systemd), stop_grace_period (Compose)",
@@ -47,12 +47,12 @@ def _find_short_grace(connection: Connection, terms: Terms) -> Iterator[Finding]
             yield from judge_grace(process.name, timeout, *_systemd(process.pid))
 
 
-def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float | None) -> Iterator[Finding]:
+def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float | None) -> Iterator[DoctorFinding]:
     """Compare the time that a supervisor gives its jobs with the time that systemd gives the supervisor."""
-    if timeout is not None and grace is not None and grace < timeout + GRACE:
-        yield Finding(
+    if timeout is not None and grace is not None and grace < timeout + STOP_MARGIN:
+        yield DoctorFinding(
             f"systemd kills {name} ({unit}) {grace:g} s after SIGTERM; its shutdown timeout is {timeout:g} s",
-            f"set TimeoutStopSec={timeout + GRACE:.0f} or more in {unit}, or shorten the shutdown timeout "
+            f"set TimeoutStopSec={timeout + STOP_MARGIN:.0f} or more in {unit}, or shorten the shutdown timeout "
             "(--shutdown-timeout, config.solid_queue.shutdown_timeout)",
             Severity.WARNING,
             subjects=frozenset([name]),
@@ -131,7 +131,7 @@ def systemd_seconds(text: str) -> float | None:
 
 
 CHECKS = (
-    Check(
+    DoctorCheck(
         name="shutdown",
         asks="Processes that were killed while they shut down, and supervisors of this host to which systemd gives "
         "less than their shutdown timeout and 10 s. What Solid Queue's own supervisors take is known with --rails.",

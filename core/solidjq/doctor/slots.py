@@ -9,7 +9,7 @@ from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, jobs, processes, ready, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST, Check, Finding, Severity, Terms, everywhere, several
+from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, several
 from solidjq.ledger.operations import Operation
 from solidjq.processes.samples import number, told_by
 from solidjq.queue import concurrency
@@ -43,10 +43,10 @@ def _leaked() -> Select[tuple[int, str]]:
     )
 
 
-def _find_leaked(connection: Connection, _terms: Terms) -> Iterator[Finding]:
-    found = connection.execute(_leaked().limit(MOST + 1)).all()
+def _find_leaked(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    found = connection.execute(_leaked().limit(MOST_NAMED + 1)).all()
     if found:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(found, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
             f"one: {found[0].key}{' and others' if len(found) > 1 else ''}",
             "jq doctor leaked-slots --fix frees one slot of each; else they are free when their semaphores expire",
@@ -55,7 +55,7 @@ def _find_leaked(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         )
 
 
-def _free_leaked(database: Database, terms: Terms, operation: Operation) -> int:
+def _free_leaked(database: Database, terms: DoctorTerms, operation: Operation) -> int:
     """Raise each from 0 to 1, which no limit forbids where nobody holds a slot, and let the next blocked job run."""
     with database.read() as connection:
         ids = list(connection.scalars(select(_leaked().subquery().c.id)))
@@ -65,7 +65,7 @@ def _free_leaked(database: Database, terms: Terms, operation: Operation) -> int:
     return mended
 
 
-def _free_some(connection: Connection, ids: list[int], terms: Terms, operation: Operation) -> int:
+def _free_some(connection: Connection, ids: list[int], terms: DoctorTerms, operation: Operation) -> int:
     # While its row is locked, no slot of it can be given to anybody.
     mine = among(semaphores.c.id, ids)
     connection.execute(select(semaphores.c.id).where(mine).order_by(semaphores.c.key).with_for_update())
@@ -79,10 +79,10 @@ def _free_some(connection: Connection, ids: list[int], terms: Terms, operation: 
     return len(still)
 
 
-def _find_impossible(connection: Connection, terms: Terms) -> Iterator[Finding]:
-    below = list(connection.scalars(select(semaphores.c.key).where(semaphores.c.value < 0).limit(MOST + 1)))
+def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    below = list(connection.scalars(select(semaphores.c.key).where(semaphores.c.value < 0).limit(MOST_NAMED + 1)))
     if below:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
             f"when no job of the key runs, delete its row from {semaphores.name}: the next enqueue makes it again",
             subjects=frozenset(below),
@@ -92,11 +92,11 @@ def _find_impossible(connection: Connection, terms: Terms) -> Iterator[Finding]:
             connection.scalars(
                 select(semaphores.c.key)
                 .where(semaphores.c.key.startswith(f"{class_name}/", autoescape=True), semaphores.c.value > limit.to)
-                .limit(MOST + 1)
+                .limit(MOST_NAMED + 1)
             )
         )
         if above:
-            yield Finding(
+            yield DoctorFinding(
                 f"{several(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
                 f"{limit.to}: {above[0]}",
                 f"when no job of the key runs, delete its row from {semaphores.name}; was the limit lowered?",
@@ -104,11 +104,11 @@ def _find_impossible(connection: Connection, terms: Terms) -> Iterator[Finding]:
             )
 
 
-def _find_expired(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _find_expired(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     late = ago(maintenance_margin(connection))
-    ids = list(connection.scalars(select(semaphores.c.id).where(semaphores.c.expires_at < late).limit(MOST + 1)))
+    ids = list(connection.scalars(select(semaphores.c.id).where(semaphores.c.expires_at < late).limit(MOST_NAMED + 1)))
     if ids:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does its "
             "concurrency maintenance",
             "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor expired-semaphores "
@@ -118,7 +118,7 @@ def _find_expired(connection: Connection, _terms: Terms) -> Iterator[Finding]:
         )
 
 
-def _clear_expired(database: Database, _terms: Terms, operation: Operation) -> int:
+def _clear_expired(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
     def clear(connection: Connection) -> int:
         count = concurrency.expire_semaphores(connection)
         if count:
@@ -128,26 +128,26 @@ def _clear_expired(database: Database, _terms: Terms, operation: Operation) -> i
     return database.transact(clear)
 
 
-def _find_blocked(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _find_blocked(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     late = ago(maintenance_margin(connection))
     ids = tuple(
         connection.scalars(
             select(blocked.c.job_id)
             .outerjoin(semaphores, semaphores.c.key == blocked.c.concurrency_key)
             .where(blocked.c.expires_at < late, or_(semaphores.c.id.is_(None), semaphores.c.value > 0))
-            .limit(MOST + 1)
+            .limit(MOST_NAMED + 1)
         )
     )
     if ids:
-        yield Finding(
+        yield DoctorFinding(
             f"{several(ids, 'blocked job waits', 'blocked jobs wait')} past their expiry while a slot is free",
             "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor blocked-jobs --fix",
-            job_ids=ids[:MOST],
+            job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
         )
 
 
-def _unblock(database: Database, terms: Terms, operation: Operation) -> int:
+def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> int:
     """Do what a dispatcher's maintenance does: the next job of each key, if a slot is free."""
 
     def unblock(connection: Connection, key: str) -> int:
@@ -157,12 +157,12 @@ def _unblock(database: Database, terms: Terms, operation: Operation) -> int:
         return moved
 
     with database.read() as connection:
-        keys = concurrency.expired_keys(connection, MOST)
+        keys = concurrency.expired_keys(connection, MOST_NAMED)
     return sum(database.transact(unblock, key) for key in keys)
 
 
 CHECKS = (
-    Check(
+    DoctorCheck(
         name="leaked-slots",
         asks="Concurrency keys without a free slot although no job holds one.",
         why="Jobs of that key wait for nothing until the semaphore expires.",
@@ -172,7 +172,7 @@ CHECKS = (
         mend=_free_leaked,
         mends="frees one slot of each key, which no limit forbids, and lets the next blocked job run",
     ),
-    Check(
+    DoctorCheck(
         name="impossible-slots",
         asks="Semaphores below 0, or above the limit of a class that --import has made known.",
         why="More jobs of the key run at once than the limit allows, or fewer. The limits of Ruby classes are not in "
@@ -181,7 +181,7 @@ CHECKS = (
         looks=everywhere(_find_impossible),
         again=True,
     ),
-    Check(
+    DoctorCheck(
         name="expired-semaphores",
         asks="Semaphores that expired more than two maintenance intervals ago and are still there.",
         why="No dispatcher does its concurrency maintenance; jobs whose slots leaked wait for ever.",
@@ -190,7 +190,7 @@ CHECKS = (
         mend=_clear_expired,
         mends="deletes the expired semaphores, as a dispatcher does",
     ),
-    Check(
+    DoctorCheck(
         name="blocked-jobs",
         asks="Blocked jobs more than two maintenance intervals past their expiry, with a slot free.",
         why="A dispatcher would have made them ready long ago.",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from solidjq.doctor.checks import MANY_BYTES, Finding, Severity, Terms
+from solidjq.doctor.checks import MANY_BYTES, DoctorFinding, DoctorTerms, Severity
 
 NETWORKED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "glusterfs", "ceph", "fuse.s3fs"})
 
@@ -20,23 +20,23 @@ def _file(connection: Connection) -> Path:
     return Path(next(str(row[2]) for row in connection.exec_driver_sql("PRAGMA database_list") if row[1] == "main"))
 
 
-def find_journal(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_journal(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find a journal mode other than WAL."""
     mode = str(_pragma(connection, "journal_mode"))
     if mode in {"off", "memory"}:
-        yield Finding(
+        yield DoctorFinding(
             f"the journal mode is {mode}: a process that dies while it writes destroys the database",
             f"sqlite3 {_file(connection)} 'PRAGMA journal_mode = WAL'",
         )
     elif mode != "wal":
-        yield Finding(
+        yield DoctorFinding(
             f"the journal mode is {mode}: readers and writers stop each other, and workers meet a busy database",
             f"sqlite3 {_file(connection)} 'PRAGMA journal_mode = WAL'",
             Severity.WARNING,
         )
 
 
-def find_file_system(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_file_system(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find a file on a network file system."""
     path = _file(connection).resolve()
     try:
@@ -45,7 +45,7 @@ def find_file_system(connection: Connection, _terms: Terms) -> Iterator[Finding]
         return
     kind = file_system(path, mounts)
     if kind in NETWORKED:
-        yield Finding(
+        yield DoctorFinding(
             f"{path} lies on a network file system ({kind}): its locks do not hold, and the database gets damaged",
             "move it to a local disk, or use a database server",
         )
@@ -63,29 +63,29 @@ def file_system(path: Path, mounts: list[str]) -> str | None:
     return found[1]
 
 
-def find_integrity(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_integrity(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find damage, as far as the check comes within the time limit."""
     said = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
     if said != ["ok"]:
-        yield Finding(
+        yield DoctorFinding(
             f"the file is damaged: {'; '.join(said)}",
             "stop all programs, keep a copy of the file, its -wal and -shm, and save what can be read: "
             f"sqlite3 {_file(connection)} .recover",
         )
 
 
-def find_bloat(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find dead rows or free room that outweigh what is alive."""
     free, pages, size = (int(_pragma(connection, name)) for name in ("freelist_count", "page_count", "page_size"))
     if free * size > MANY_BYTES and free * 2 > pages:
-        yield Finding(
+        yield DoctorFinding(
             f"{free * size // 2**20} MB of the file's {pages * size // 2**20} MB are free room",
             f"sqlite3 {_file(connection)} VACUUM, at a quiet hour: it stops every writer",
             Severity.NOTE,
         )
     log = _file(connection).with_name(_file(connection).name + "-wal")
     if log.exists() and log.stat().st_size > MANY_BYTES:
-        yield Finding(
+        yield DoctorFinding(
             f"the write-ahead log has grown to {log.stat().st_size // 2**20} MB: a reader that never ends keeps it",
             "find the program with the long transaction (lsof on the file); then PRAGMA wal_checkpoint(TRUNCATE)",
             Severity.WARNING,

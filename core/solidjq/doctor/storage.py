@@ -10,15 +10,15 @@ from sqlalchemy import Connection, func, inspect, select
 from solidjq.database import indexes
 from solidjq.database.tables import failed, failures, jobs, solid_queue
 from solidjq.doctor import mysql, postgresql, sqlite
-from solidjq.doctor.checks import Check, Finding, Severity, Terms, everywhere
+from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere
 from solidjq.ledger import archive
 
 MANY_FAILED = 100_000  # failures; from so many on, finding those of a time without an index takes long
 
 
-def _find_missing_indexes(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _find_missing_indexes(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     for wanted in indexes.missing(connection):
-        yield Finding(
+        yield DoctorFinding(
             f"no index on {wanted}{', which must be unique' if wanted.unique else ''}",
             "jq init --indexes makes it while the queue goes on",
             Severity.ERROR if wanted.unique else Severity.WARNING,
@@ -26,7 +26,7 @@ def _find_missing_indexes(connection: Connection, _terms: Terms) -> Iterator[Fin
     some = select(failed.c.id).limit(MANY_FAILED).subquery()
     if (connection.scalar(select(func.count()).select_from(some)) or 0) >= MANY_FAILED:
         for wanted in indexes.missing(connection, indexes.ours()):
-            yield Finding(
+            yield DoctorFinding(
                 f"{MANY_FAILED} failed jobs or more, and no index on {wanted}: jq failed list --since, failed diff and "
                 "incidents read all of them",
                 "jq init --indexes makes it while the queue goes on",
@@ -37,26 +37,26 @@ def _find_missing_indexes(connection: Connection, _terms: Terms) -> Iterator[Fin
 MIGRATE = "run the migrations of the Rails application's Solid Queue version; without Rails: jq init"
 
 
-def _tables_there(connection: Connection, _terms: Terms) -> Iterator[Finding]:
+def _tables_there(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     inspector = inspect(connection)
     there = set(inspector.get_table_names())
     for table in solid_queue.sorted_tables:
         if table.name not in there:
-            yield Finding(f"there is no table {table.name}", MIGRATE)
+            yield DoctorFinding(f"there is no table {table.name}", MIGRATE)
             continue
         columns = {column["name"]: column for column in inspector.get_columns(table.name)}
         for name in table.columns.keys() - columns.keys():
-            yield Finding(f"{table.name} has no column {name}: older than Solid Queue 1.0, or damaged", MIGRATE)
+            yield DoctorFinding(f"{table.name} has no column {name}: older than Solid Queue 1.0, or damaged", MIGRATE)
         for name in columns.keys() - table.columns.keys():
             if not columns[name]["nullable"] and columns[name]["default"] is None:
-                yield Finding(
+                yield DoctorFinding(
                     f"{table.name} has a column {name} of its own that must be filled: jq cannot insert there",
                     "give the column a default, or let it be NULL",
                     Severity.WARNING,
                 )
     more = archive.more_columns(connection) if {jobs.name, failures.name} <= there else {}
     if more and not archive.keeps_more(connection):
-        yield Finding(
+        yield DoctorFinding(
             f"jq's record has no room for {', '.join(more)} of {jobs.name}: jq discard is refused",
             "jq init",
             Severity.NOTE,
@@ -64,7 +64,7 @@ def _tables_there(connection: Connection, _terms: Terms) -> Iterator[Finding]:
 
 
 CHECKS = (
-    Check(
+    DoctorCheck(
         name="tables",
         asks="Tables and columns of Solid Queue that are missing, and others that only their owner can fill, or that "
         "jq's record has no room for.",
@@ -72,14 +72,14 @@ CHECKS = (
         fix="Run Solid Queue's migrations; without Rails: jq init.",
         looks=everywhere(_tables_there),
     ),
-    Check(
+    DoctorCheck(
         name="indexes",
         asks="Indexes of Solid Queue's schema that are missing, whatever they are called.",
         why="Polls and dispatches read whole tables, or two rows come where one may be.",
         fix="jq init --indexes: CONCURRENTLY on PostgreSQL, online on MySQL.",
         looks=everywhere(_find_missing_indexes),
     ),
-    Check(
+    DoctorCheck(
         name="bloat",
         asks="Dead rows or free room that outweigh what is alive; an SQLite write-ahead log that only grows. The "
         "database's own estimates; nothing is scanned.",
@@ -87,14 +87,14 @@ CHECKS = (
         fix="VACUUM, and stricter autovacuum settings for the tables whose rows come and go.",
         looks={"postgresql": postgresql.find_bloat, "mysql": mysql.find_bloat, "sqlite": sqlite.find_bloat},
     ),
-    Check(
+    DoctorCheck(
         name="vacuum",
         asks="PostgreSQL: autovacuum off, and transactions open for longer than 15 minutes.",
         why="Both keep dead rows in the tables; a queue slows down hour by hour.",
         fix="Turn autovacuum on; end the transaction, or find out who leaves it open.",
         looks={"postgresql": postgresql.find_vacuum},
     ),
-    Check(
+    DoctorCheck(
         name="durability",
         asks="Settings that lose commits: fsync, full_page_writes, synchronous_commit; innodb_flush_log_at_trx_commit, "
         "innodb_doublewrite.",
@@ -102,49 +102,49 @@ CHECKS = (
         fix="Turn them on. (On SQLite synchronous belongs to each connection and cannot be seen.)",
         looks={"postgresql": postgresql.find_durability, "mysql": mysql.find_durability},
     ),
-    Check(
+    DoctorCheck(
         name="timeouts",
         asks="Time limits of the server so short that they end healthy work.",
         why="A poll or an ending that waits for a lock under load is cancelled; the job stays claimed.",
         fix="30 s or more for this role.",
         looks={"postgresql": postgresql.find_timeouts, "mysql": mysql.find_timeouts},
     ),
-    Check(
+    DoctorCheck(
         name="isolation",
         asks="An isolation level other than READ COMMITTED.",
         why="On MySQL polls then lock gaps and deadlock with enqueues; on PostgreSQL they fail to serialize.",
         fix="READ COMMITTED for the queue's connections, as Solid Queue recommends.",
         looks={"postgresql": postgresql.find_isolation, "mysql": mysql.find_isolation},
     ),
-    Check(
+    DoctorCheck(
         name="connections",
         asks="Nine of ten connections in use.",
         why="A process that gets none cannot beat and is pruned as dead, with jobs that it still runs.",
         fix="Smaller pools, a pooler, or a higher max_connections.",
         looks={"postgresql": postgresql.find_connections, "mysql": mysql.find_connections},
     ),
-    Check(
+    DoctorCheck(
         name="engine",
         asks="MySQL: tables that InnoDB does not keep.",
         why="Without transactions and row locks no queue holds.",
         fix="ALTER TABLE ... ENGINE=InnoDB while no worker runs.",
         looks={"mysql": mysql.find_engine},
     ),
-    Check(
+    DoctorCheck(
         name="journal",
         asks="SQLite: a journal mode other than WAL.",
         why="Readers and writers stop each other.",
         fix="PRAGMA journal_mode = WAL; the file remembers it.",
         looks={"sqlite": sqlite.find_journal},
     ),
-    Check(
+    DoctorCheck(
         name="file-system",
         asks="SQLite: a file on a network file system.",
         why="Its locks do not hold across machines.",
         fix="A local disk, or a database server.",
         looks={"sqlite": sqlite.find_file_system},
     ),
-    Check(
+    DoctorCheck(
         name="integrity",
         asks="SQLite: a damaged file (quick_check, as far as it comes within --patience).",
         why="Writes into a damaged file damage more.",

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from solidjq.durations import spell_duration
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.ledger.deaths import Source
+from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.samples import instant, number
 from solidjq.rails.error_text import Death
 
 FULL = 0.9  # of the limit: memory this near to it may have crossed it before the next sample
 PRESSED = 10.0  # percent of 10 seconds that every task stood still for want of memory
-GRACE = timedelta(minutes=15)  # after SIGTERM; the longest that a deployment commonly waits before SIGKILL
+LONGEST_GRACE = timedelta(minutes=15)  # after SIGTERM; the longest that a deployment commonly waits before SIGKILL
 FATAL = frozenset({Signals.SIGSEGV, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGILL, Signals.SIGSYS})
 OUT_OF_MEMORY = ("MemoryError", "NoMemoryError", "out of memory", "bad_alloc", "failed to allocate memory")
 
@@ -120,7 +120,7 @@ class Company:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CauseFinding:
     """A cause, with how sure it is, the facts it rests on, and those that would have told more."""
 
     cause: Cause
@@ -142,7 +142,7 @@ class Finding:
 Test = Callable[[DeathRecord, Company], list[str] | None]  # the facts it found, None if it does not hold
 
 
-class Rule(NamedTuple):
+class CauseRule(NamedTuple):
     """One way to know a cause. ``when`` says it for the documentation."""
 
     cause: Cause
@@ -151,12 +151,12 @@ class Rule(NamedTuple):
     test: Test
 
 
-def find_cause(death: DeathRecord, company: Company) -> Finding:
+def find_cause(death: DeathRecord, company: Company) -> CauseFinding:
     """Ask the rules in turn; the first that holds names the cause."""
     for rule in RULES:
         if (used := rule.test(death, company)) is not None:
-            return Finding(rule.cause, rule.confidence, tuple(used), tuple(_missing(death, rule)))
-    return Finding(Cause.UNKNOWN, Confidence.UNKNOWN, tuple(_known(death)), tuple(_missing(death, None)))
+            return CauseFinding(rule.cause, rule.confidence, tuple(used), tuple(_missing(death, rule)))
+    return CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN, tuple(_known(death)), tuple(_missing(death, None)))
 
 
 # -- tests: what each holds on ----------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def _told_to_stop(death: DeathRecord, _company: Company) -> list[str] | None:
     ended = death.silent_at if death.how is Death.PRUNED else death.noticed_at
     if told is None or death.signal not in {None, Signals.SIGKILL} or death.exit_status is not None:
         return None
-    if ended - told > GRACE:
+    if ended - told > LONGEST_GRACE:
         return None
     how = "then silence" if death.signal is None else "then SIGKILL"
     return [f"it was told to stop at {told:%H:%M:%S} UTC, {how}"]
@@ -325,54 +325,66 @@ def _row_gone(death: DeathRecord, _company: Company) -> list[str] | None:
     return ["jobs were claimed by a process that has no row"] if death.how is Death.MISSING else None
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(
+RULES: tuple[CauseRule, ...] = (
+    CauseRule(
         Cause.MEMORY, Confidence.CERTAIN, "SIGKILL, and its control group's oom_kill counter rose with it", _oom_counted
     ),
-    Rule(Cause.SHUTDOWN, Confidence.CERTAIN, "its own supervisor killed it after the timeout", _killed_by_supervisor),
-    Rule(Cause.SUSPENDED, Confidence.CERTAIN, "same boot, and the clock that stands still in sleep lost time", _slept),
-    Rule(
+    CauseRule(
+        Cause.SHUTDOWN, Confidence.CERTAIN, "its own supervisor killed it after the timeout", _killed_by_supervisor
+    ),
+    CauseRule(
+        Cause.SUSPENDED, Confidence.CERTAIN, "same boot, and the clock that stands still in sleep lost time", _slept
+    ),
+    CauseRule(
         Cause.STALL,
         Confidence.CERTAIN,
         "it still ran when it was pruned, and other processes could not reach the database meanwhile",
         _alive_after_an_outage,
     ),
-    Rule(
+    CauseRule(
         Cause.STALL,
         Confidence.LIKELY,
         "it still ran when it was pruned, and so did all others, which fell silent with it",
         _all_silent_and_running,
     ),
-    Rule(Cause.HUNG, Confidence.CERTAIN, "it still ran, or was stopped, on the very host that pruned it", _still_there),
-    Rule(Cause.STALL, Confidence.LIKELY, "other processes could not reach the database during its silence", _outage),
-    Rule(Cause.HOST, Confidence.CERTAIN, "its host has another boot id now", _restarted),
-    Rule(Cause.SHUTDOWN, Confidence.LIKELY, "SIGTERM, then SIGKILL or silence within 15 minutes", _told_to_stop),
-    Rule(Cause.MEMORY, Confidence.LIKELY, "its last words tell of a failed allocation", _no_memory_in_last_words),
-    Rule(Cause.CRASH, Confidence.CERTAIN, "a signal that faults in compiled code raise", _fatal_signal),
-    Rule(Cause.EXIT, Confidence.CERTAIN, "it ended with an exit status", _status),
-    Rule(Cause.MEMORY, Confidence.LIKELY, "SIGKILL or silence at 90 % of its control group's limit", _near_its_limit),
-    Rule(Cause.MEMORY, Confidence.POSSIBLE, "SIGKILL or silence when all tasks waited for memory", _under_pressure),
-    Rule(Cause.KILLED, Confidence.CERTAIN, "SIGKILL, and the oom_kill counter did not rise", _sigkill_but_memory),
-    Rule(Cause.KILLED, Confidence.LIKELY, "a signal, and nothing is known of memory", _any_signal),
-    Rule(Cause.KILLED, Confidence.LIKELY, "gone, on a host that was not restarted", _gone_on_a_living_machine),
-    Rule(
+    CauseRule(
+        Cause.HUNG, Confidence.CERTAIN, "it still ran, or was stopped, on the very host that pruned it", _still_there
+    ),
+    CauseRule(
+        Cause.STALL, Confidence.LIKELY, "other processes could not reach the database during its silence", _outage
+    ),
+    CauseRule(Cause.HOST, Confidence.CERTAIN, "its host has another boot id now", _restarted),
+    CauseRule(Cause.SHUTDOWN, Confidence.LIKELY, "SIGTERM, then SIGKILL or silence within 15 minutes", _told_to_stop),
+    CauseRule(Cause.MEMORY, Confidence.LIKELY, "its last words tell of a failed allocation", _no_memory_in_last_words),
+    CauseRule(Cause.CRASH, Confidence.CERTAIN, "a signal that faults in compiled code raise", _fatal_signal),
+    CauseRule(Cause.EXIT, Confidence.CERTAIN, "it ended with an exit status", _status),
+    CauseRule(
+        Cause.MEMORY, Confidence.LIKELY, "SIGKILL or silence at 90 % of its control group's limit", _near_its_limit
+    ),
+    CauseRule(
+        Cause.MEMORY, Confidence.POSSIBLE, "SIGKILL or silence when all tasks waited for memory", _under_pressure
+    ),
+    CauseRule(Cause.KILLED, Confidence.CERTAIN, "SIGKILL, and the oom_kill counter did not rise", _sigkill_but_memory),
+    CauseRule(Cause.KILLED, Confidence.LIKELY, "a signal, and nothing is known of memory", _any_signal),
+    CauseRule(Cause.KILLED, Confidence.LIKELY, "gone, on a host that was not restarted", _gone_on_a_living_machine),
+    CauseRule(
         Cause.STALL, Confidence.LIKELY, "processes of several hosts fell silent at once and none went on", _every_host
     ),
-    Rule(Cause.HOST, Confidence.LIKELY, "all of one host fell silent, other hosts did not", _one_host),
-    Rule(Cause.HOST, Confidence.POSSIBLE, "nothing that ran then is left, on one host", _nobody_left),
-    Rule(Cause.ROW, Confidence.LIKELY, "jobs claimed by a process without a row", _row_gone),
+    CauseRule(Cause.HOST, Confidence.LIKELY, "all of one host fell silent, other hosts did not", _one_host),
+    CauseRule(Cause.HOST, Confidence.POSSIBLE, "nothing that ran then is left, on one host", _nobody_left),
+    CauseRule(Cause.ROW, Confidence.LIKELY, "jobs claimed by a process without a row", _row_gone),
 )
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
-def _missing(death: DeathRecord, rule: Rule | None) -> list[str]:
+def _missing(death: DeathRecord, rule: CauseRule | None) -> list[str]:
     """Name what would have told more, where anything would."""
     if rule is not None and rule.confidence is Confidence.CERTAIN:
         return []
     missing: list[str] = []
-    if death.source is Source.FAILURES:
+    if death.source is DeathSource.FAILURES:
         missing.append("samples and the exit of the process: only jq work keeps them")
     elif not death.sample:
         missing.append("a sample from the process")

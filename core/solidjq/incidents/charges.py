@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from solidjq.database.tables import claimed, jobs
 from solidjq.incidents import incidents
 from solidjq.incidents.incidents import Incident
-from solidjq.incidents.suspects import Case, Exposure, InFlight, Ranking, Standing, Suspicion, rank
+from solidjq.incidents.suspects import DeathCase, Exposure, InFlight, JobStanding, Ranking, Suspicion, rank
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import number, sample_of
 
@@ -28,7 +28,7 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     """
     held = incidents.judge_by_class(connection, since)
     cases = [
-        Case(death.name, finding.outside, finding.cause.fatal, tuple(_unnamed(death.name, classes)))
+        DeathCase(death.name, finding.outside, finding.cause.fatal, tuple(_unnamed(death.name, classes)))
         for death, classes, finding in held
         if classes
     ]
@@ -37,7 +37,7 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
         outside=frozenset(death.key for death, _, finding in held if finding.outside),
         ahead=frozenset(death.key for death, _, _ in held if death.ahead),
         alone=frozenset(death.key for death, classes, _ in held if classes.total() == 1),
-        classes={each.name: each.reasons[0] for each in ranking.classes if each.standing is Standing.SUSPECT},
+        classes={each.name: each.reasons[0] for each in ranking.classes if each.standing is JobStanding.SUSPECT},
     )
 
 
@@ -46,12 +46,12 @@ def _unnamed(death: str, classes: Mapping[str, int]) -> Iterator[InFlight]:
     return (InFlight(f"{death} {name} {n}", name) for name, count in classes.items() for n in range(min(count, 2)))
 
 
-def _cases(found: Iterable[Incident]) -> Iterator[Case]:
+def _cases(found: Iterable[Incident]) -> Iterator[DeathCase]:
     for incident in found:
         for death, finding in incident.pairs:
             if death.charged:  # who ran nothing tells nothing, and is not looked at either
                 held = tuple(InFlight(job.subject, job.class_name, job.growth) for job in death.charged)
-                yield Case(death.name, finding.outside, finding.cause.fatal, held)
+                yield DeathCase(death.name, finding.outside, finding.cause.fatal, held)
 
 
 def _exposure(connection: Connection, of_the_dead: Iterable[Mapping[str, Any]]) -> Exposure:

@@ -20,16 +20,18 @@ from solidjq.database.statements import among
 from solidjq.database.tables import deaths, failed, jobs, processes
 from solidjq.database.times import boundary
 from solidjq.ledger import crashes, operations
-from solidjq.ledger.deaths import Source
+from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.samples import instant, sample_of
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 
-TOGETHER = timedelta(seconds=60)  # failures with the same error this close are of one death: Rails fails them in turn
+SAME_DEATH_WITHIN = timedelta(
+    seconds=60
+)  # failures with the same error this close are of one death: Rails fails them in turn
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldJob:
     """A job that a process held when it died. ``started_at`` and ``growth`` (bytes) only where its process told."""
 
     job_id: int
@@ -45,7 +47,7 @@ class DeathRecord:
     """One process's end. ``evidence`` is what was written down then: ``sample``, and what the witness saw."""
 
     name: str  # d17: jq_deaths.id 17; f123: put together from failure 123 and those beside it
-    source: Source
+    source: DeathSource
     how: Death
     noticed_at: datetime
     process_id: int | None = None
@@ -59,17 +61,17 @@ class DeathRecord:
     exit_status: int | None = None
     signal: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    jobs: tuple[Held, ...] = ()
+    jobs: tuple[HeldJob, ...] = ()
 
     @property
     def key(self) -> int | str:
         """What a crash of it carries: jq_deaths.id, else the beginning of its error."""
-        return self.error if self.source is Source.FAILURES else int(self.name[1:])
+        return self.error if self.source is DeathSource.FAILURES else int(self.name[1:])
 
     @property
     def error(self) -> str:
         """The error that its jobs were failed with."""
-        if self.source is Source.FAILURES:
+        if self.source is DeathSource.FAILURES:
             return str(self.evidence["error"])
         if self.how is Death.PRUNED:
             return missing_error() if self.last_heartbeat_at is None else pruned_error(self.last_heartbeat_at)
@@ -87,7 +89,7 @@ class DeathRecord:
         return bool(self.evidence.get("ahead"))
 
     @property
-    def charged(self) -> tuple[Held, ...]:
+    def charged(self) -> tuple[HeldJob, ...]:
         """The jobs that may have killed it."""
         return tuple(job for job in self.jobs if job.started_at is not None) if self.ahead else self.jobs
 
@@ -188,7 +190,7 @@ def _recorded(
     rows = connection.execute(
         select(deaths).where(*_between(deaths.c.noticed_at, since, until)).order_by(deaths.c.id)
     ).all()
-    held: dict[int, list[Held]] = defaultdict(list)
+    held: dict[int, list[HeldJob]] = defaultdict(list)
     columns = tables.crashes.c
     for batch in in_batches(row.id for row in rows if jobs):
         query = select(
@@ -201,12 +203,12 @@ def _recorded(
             columns.growth,
         )
         for row in connection.execute(query.where(among(columns.death_id, batch)).order_by(columns.failure_id)):
-            held[row.death_id].append(Held(*row[1:]))
+            held[row.death_id].append(HeldJob(*row[1:]))
     return [
         DeathRecord(
             name=f"d{row.id}",
-            source=Source(row.noticed_by),
-            how=Death.PRUNED if row.noticed_by == Source.PRUNE else Death.EXITED,
+            source=DeathSource(row.noticed_by),
+            how=Death.PRUNED if row.noticed_by == DeathSource.PRUNE else Death.EXITED,
             noticed_at=row.noticed_at,
             process_id=row.process_id,
             kind=row.kind,
@@ -267,16 +269,16 @@ def _between(column: Any, since: datetime | None, until: datetime | None) -> Ite
 def _reconstructed(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
     """Put deaths together: the same words of the error, within a minute of each other."""
     latest: dict[str, datetime] = {}
-    found: dict[str, tuple[DeathRecord, list[Held]]] = {}  # by error, the one that may still grow
-    closed: list[tuple[DeathRecord, list[Held]]] = []
+    found: dict[str, tuple[DeathRecord, list[HeldJob]]] = {}  # by error, the one that may still grow
+    closed: list[tuple[DeathRecord, list[HeldJob]]] = []
     for row in rows:
         known = found.get(row.evidence)
-        if known is None or row.crashed_at - latest[row.evidence] > TOGETHER:
+        if known is None or row.crashed_at - latest[row.evidence] > SAME_DEATH_WITHIN:
             if (death := _death_of(row)) is None:
                 continue
             known = found[row.evidence] = (death, [])
             closed.append(known)
-        known[1].append(Held(row.job_id, row.subject, row.class_name, row.failure_id))
+        known[1].append(HeldJob(row.job_id, row.subject, row.class_name, row.failure_id))
         latest[row.evidence] = row.crashed_at
     return [replace(death, jobs=tuple(held)) for death, held in closed]
 
@@ -288,7 +290,7 @@ def _death_of(row: Row[Any]) -> DeathRecord | None:
         return None
     return DeathRecord(
         name=f"f{row.failure_id}",
-        source=Source.FAILURES,
+        source=DeathSource.FAILURES,
         how=error.death,
         noticed_at=row.crashed_at,
         hostname=row.hostname,

@@ -10,14 +10,14 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_records
-from solidjq.incidents.causes import Company, Finding, find_cause
-from solidjq.incidents.death_records import DeathRecord, Held
+from solidjq.incidents.causes import CauseFinding, Company, find_cause
+from solidjq.incidents.death_records import DeathRecord, HeldJob
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.rails.error_text import Death
 
-TOGETHER = timedelta(seconds=HEARTBEAT_INTERVAL)  # deaths this close may be one incident
-NAME = re.compile(r"[df]\d{1,19}", re.ASCII)
-AROUND = timedelta(days=1)  # an incident is looked for so far around one of its deaths
+SAME_INCIDENT_WITHIN = timedelta(seconds=HEARTBEAT_INTERVAL)  # deaths this close may be one incident
+INCIDENT_NAME = re.compile(r"[df]\d{1,19}", re.ASCII)
+SEARCH_AROUND = timedelta(days=1)  # an incident is looked for so far around one of its deaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Incident:
     """Deaths of one moment and one manner. ``findings`` has each death's cause, in the same order."""
 
     deaths: tuple[DeathRecord, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[CauseFinding, ...]
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Incident:
         return max(death.noticed_at for death in self.deaths)
 
     @property
-    def finding(self) -> Finding:
+    def finding(self) -> CauseFinding:
         """The surest of its deaths' findings; of several the most frequent."""
         counts = Counter(finding.cause for finding in self.findings)
         return min(self.findings, key=lambda finding: (finding.confidence.rank, -counts[finding.cause]))
@@ -54,7 +54,7 @@ class Incident:
         return sorted({death.hostname for death in self.deaths if death.hostname is not None})
 
     @property
-    def jobs(self) -> list[Held]:
+    def jobs(self) -> list[HeldJob]:
         """The jobs that were failed with its processes."""
         return [job for death in self.deaths for job in death.jobs]
 
@@ -74,7 +74,7 @@ class Incident:
         return not self.finding.outside
 
     @property
-    def pairs(self) -> Iterator[tuple[DeathRecord, Finding]]:
+    def pairs(self) -> Iterator[tuple[DeathRecord, CauseFinding]]:
         """Each death with its cause."""
         return zip(self.deaths, self.findings, strict=True)
 
@@ -96,7 +96,9 @@ def judge_all(connection: Connection, found: Iterable[DeathRecord]) -> list[Inci
         hosts = frozenset(death.hostname for death in together if death.hostname is not None)
         at = max(death.silent_at for death in together)
         # Processes of now that ran when these fell silent, and beat long after.
-        survivors = sum(1 for began, beat in lives if began and beat and began <= at and beat >= at + TOGETHER)
+        survivors = sum(
+            1 for began, beat in lives if began and beat and began <= at and beat >= at + SAME_INCIDENT_WITHIN
+        )
         return Company(hosts, len(together), survivors, known)
 
     judged = []
@@ -106,7 +108,7 @@ def judge_all(connection: Connection, found: Iterable[DeathRecord]) -> list[Inci
     return judged
 
 
-def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str], Finding]]:
+def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str], CauseFinding]]:
     """Return the deaths since then, each with how many jobs of which class were in flight, and its cause."""
     held = death_records.list_by_class(connection, since)
     judged = judge_all(connection, [death for death, _ in held])
@@ -119,7 +121,7 @@ def find_incident(connection: Connection, name: str) -> Incident | None:
     at = death_records.noticed_at(connection, name)
     if at is None:
         return None
-    found = find_incidents(connection, since=at - AROUND, until=at + AROUND)
+    found = find_incidents(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND)
     by_name = (incident for incident in found if any(death.name == name for death in incident.deaths))
     # A failure that is not the first of its death names it too.
     by_job = (each for each in found if any(f"f{job.failure_id}" == name for job in each.jobs))
@@ -135,7 +137,7 @@ def group(found: Iterable[DeathRecord]) -> list[tuple[DeathRecord, ...]]:
     groups: list[list[DeathRecord]] = []
     recent: list[list[DeathRecord]] = []
     for death in sorted(found, key=lambda death: death.silent_at):
-        recent = [each for each in recent if death.silent_at - each[-1].silent_at <= TOGETHER]
+        recent = [each for each in recent if death.silent_at - each[-1].silent_at <= SAME_INCIDENT_WITHIN]
         for together in recent:
             if _belong_together(death, together[-1]):
                 together.append(death)

@@ -14,8 +14,8 @@ from enum import StrEnum
 from solidjq.chance import fisher
 
 SUSPECT_AT = 2  # different deaths: a job in flight at so many of them is a suspect
-FEWEST = 3  # deaths: fewer say nothing of a class
-CHANCE = 0.01  # how probable it may be that any class at all is suspected without cause
+FEWEST_DEATHS = 3  # deaths: fewer say nothing of a class
+FALSE_ALARMS = 0.01  # how probable it may be that any class at all is suspected without cause
 UNUSUAL = 0.05  # p of a class that is more often in flight at deaths than it should be, but is no suspect
 _LEAST = 1e-300  # a probability's logarithm has to exist
 _OUTSIDE = "in flight only at deaths with a cause outside"
@@ -23,7 +23,7 @@ _MB = 1_000_000
 _GB = 1_000_000_000
 
 
-class Standing(StrEnum):
+class JobStanding(StrEnum):
     """What the evidence makes of a job or a class."""
 
     SUSPECT = "suspect"
@@ -41,7 +41,7 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class DeathCase:
     """One process's death. What is told of the same ``key`` in several cases is put together."""
 
     key: str
@@ -68,7 +68,7 @@ class JobScore:
     name: str
     class_name: str
     score: float
-    standing: Standing
+    standing: JobStanding
     deaths: int
     alone: int
     reasons: tuple[str, ...]
@@ -80,7 +80,7 @@ class ClassScore:
 
     name: str
     score: float
-    standing: Standing
+    standing: JobStanding
     deaths: int
     alone: int
     reasons: tuple[str, ...]
@@ -107,7 +107,7 @@ class Ranking:
     classes: tuple[ClassScore, ...]
 
 
-def rank(cases: Iterable[Case], exposure: Exposure | None) -> Ranking:
+def rank(cases: Iterable[DeathCase], exposure: Exposure | None) -> Ranking:
     """Score the jobs and classes in flight at these deaths.
 
     A class scores -log10(p). p is the probability that it is in flight at so many deaths if it is in flight at them as
@@ -128,22 +128,22 @@ def rank(cases: Iterable[Case], exposure: Exposure | None) -> Ranking:
 
 
 def _class_order(found: ClassScore) -> tuple[bool, float, int, int, str]:
-    return found.standing is not Standing.SUSPECT, -found.score, -found.deaths, -found.alone, found.name
+    return found.standing is not JobStanding.SUSPECT, -found.score, -found.deaths, -found.alone, found.name
 
 
 def _job_order(found: JobScore) -> tuple[bool, float, str]:
-    return found.standing is not Standing.SUSPECT, -found.score, found.name
+    return found.standing is not JobStanding.SUSPECT, -found.score, found.name
 
 
-def _merged(cases: Iterable[Case]) -> list[Case]:
-    found: dict[str, Case] = {}
+def _merged(cases: Iterable[DeathCase]) -> list[DeathCase]:
+    found: dict[str, DeathCase] = {}
     for case in cases:
         before = found.get(case.key, replace(case, jobs=()))
         jobs = {job.subject: job for job in before.jobs}
         for job in case.jobs:
             twin = jobs.get(job.subject, job)
             jobs[job.subject] = max(twin, job, key=lambda each: -math.inf if each.growth is None else each.growth)
-        found[case.key] = Case(
+        found[case.key] = DeathCase(
             case.key, before.outside or case.outside, before.fatal or case.fatal, tuple(jobs.values())
         )
     return list(found.values())
@@ -161,7 +161,7 @@ class _Controls:
     called: str
 
 
-def _controls(cases: Iterable[Case], exposure: Exposure | None) -> _Controls | None:
+def _controls(cases: Iterable[DeathCase], exposure: Exposure | None) -> _Controls | None:
     if exposure is not None and exposure.looks > 0:
         seen = {name: min(count, exposure.looks) for name, count in exposure.seen.items()}
         return _Controls(exposure.looks, seen, "looks at live processes")
@@ -174,7 +174,7 @@ def _controls(cases: Iterable[Case], exposure: Exposure | None) -> _Controls | N
     )
 
 
-def _by_class(cases: Iterable[Case]) -> dict[str, set[str]]:
+def _by_class(cases: Iterable[DeathCase]) -> dict[str, set[str]]:
     at: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         for job in case.jobs:
@@ -203,12 +203,12 @@ class _Test:
 
     @property
     def passed(self) -> bool:
-        return len(self.deaths) >= FEWEST and self.corrected <= CHANCE
+        return len(self.deaths) >= FEWEST_DEATHS and self.corrected <= FALSE_ALARMS
 
     @property
     def could_pass(self) -> bool:
         """Tell whether it would have, had the class been in flight at every death."""
-        return fisher(self.all_deaths, self.all_deaths, self.seen, self.looks) * self.tested <= CHANCE
+        return fisher(self.all_deaths, self.all_deaths, self.seen, self.looks) * self.tested <= FALSE_ALARMS
 
     def __str__(self) -> str:
         return f"p = {self.corrected:.2g}"
@@ -250,21 +250,23 @@ class _Trial:
             self.left = self.left - self.at[best]
 
 
-def _rank_classes(known: list[Case], charging: list[Case], controls: _Controls | None) -> Iterator[ClassScore]:
+def _rank_classes(
+    known: list[DeathCase], charging: list[DeathCase], controls: _Controls | None
+) -> Iterator[ClassScore]:
     at, everywhere = _by_class(charging), _by_class(known)
     trial = None
     if controls is not None:
         # A class met less than FEWEST times in all could not become a suspect, and costs the others nothing.
         met = Counter(controls.seen) + Counter({name: len(keys) for name, keys in at.items()})
-        tested = sum(times >= FEWEST for times in met.values())
+        tested = sum(times >= FEWEST_DEATHS for times in met.values())
         trial = _Trial(at, {case.key for case in charging}, controls, tested)
         trial.run()
     for name in everywhere:
         deaths = [case for case in charging if case.key in at.get(name, ())]
         if not deaths:
-            yield ClassScore(name, 0.0, Standing.BYSTANDER, 0, 0, (_OUTSIDE,))
+            yield ClassScore(name, 0.0, JobStanding.BYSTANDER, 0, 0, (_OUTSIDE,))
             continue
-        score, standing, facts = 0.0, Standing.UNDECIDED, ["and nothing tells how often it runs when nobody dies"]
+        score, standing, facts = 0.0, JobStanding.UNDECIDED, ["and nothing tells how often it runs when nobody dies"]
         if trial is not None:
             score, standing, facts = _stand(name, trial)
         alone = sum(map(_alone, deaths))
@@ -274,7 +276,7 @@ def _rank_classes(known: list[Case], charging: list[Case], controls: _Controls |
         )
 
 
-def _stand(name: str, trial: _Trial) -> tuple[float, Standing, list[str]]:
+def _stand(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str]]:
     """Return score, standing and facts of a class that was in flight at a death that charges."""
     first = trial.first[name]
     suspect, last = trial.twins.get(name, (None, trial.suspects.get(name) or trial.test(name)))
@@ -286,17 +288,17 @@ def _stand(name: str, trial: _Trial) -> tuple[float, Standing, list[str]]:
         company = [each for each in trial.suspects if each != name and explained & trial.at[each]]
         facts.append(f"beside {' or '.join(company)} at {len(explained)} of these; {last} without them")
     if suspect is not None:
-        return score, Standing.UNDECIDED, [*facts, f"so often beside {suspect} that deaths do not tell them apart"]
+        return score, JobStanding.UNDECIDED, [*facts, f"so often beside {suspect} that deaths do not tell them apart"]
     if name in trial.suspects:
-        return score, Standing.SUSPECT, facts
-    if len(first.deaths) < FEWEST:
-        return score, Standing.UNDECIDED, [*facts, f"fewer than {FEWEST} deaths"]
+        return score, JobStanding.SUSPECT, facts
+    if len(first.deaths) < FEWEST_DEATHS:
+        return score, JobStanding.UNDECIDED, [*facts, f"fewer than {FEWEST_DEATHS} deaths"]
     if not first.could_pass:
-        return score, Standing.UNDECIDED, [*facts, "being in flight at every death would not tell either"]
-    return score, Standing.UNDECIDED if max(first.p, last.p) <= UNUSUAL else Standing.BYSTANDER, facts
+        return score, JobStanding.UNDECIDED, [*facts, "being in flight at every death would not tell either"]
+    return score, JobStanding.UNDECIDED if max(first.p, last.p) <= UNUSUAL else JobStanding.BYSTANDER, facts
 
 
-def _same(class_name: str, deaths: Iterable[Case]) -> Iterator[str]:
+def _same(class_name: str, deaths: Iterable[DeathCase]) -> Iterator[str]:
     """Say it where one job comes back again and again: it may be the job, and not its class."""
     times = Counter(job.subject for case in deaths for job in case.jobs if job.class_name == class_name)
     subject, most = max(times.items(), key=lambda item: (item[1], item[0]))
@@ -304,11 +306,11 @@ def _same(class_name: str, deaths: Iterable[Case]) -> Iterator[str]:
         yield f"at {most} of these with one and the same job, {subject}"
 
 
-def _alone(case: Case) -> bool:
+def _alone(case: DeathCase) -> bool:
     return len(case.jobs) == 1
 
 
-def _manner(alone: int, deaths: Iterable[Case]) -> Iterator[str]:
+def _manner(alone: int, deaths: Iterable[DeathCase]) -> Iterator[str]:
     if alone:
         yield f"alone at {_counted(alone, 'death')}"
     if fatal := sum(case.fatal for case in deaths):
@@ -322,10 +324,10 @@ def _counted(count: int, what: str) -> str:
 # -- jobs -------------------------------------------------------------------------------------------------------------
 
 
-def _rank_jobs(known: list[Case], charging: list[Case], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
+def _rank_jobs(known: list[DeathCase], charging: list[DeathCase], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
     ranked = {found.name: found for found in classes}
-    suspects = {name for name, found in ranked.items() if found.standing is Standing.SUSPECT}
-    deaths: dict[str, list[Case]] = defaultdict(list)
+    suspects = {name for name, found in ranked.items() if found.standing is JobStanding.SUSPECT}
+    deaths: dict[str, list[DeathCase]] = defaultdict(list)
     growth: dict[str, int] = defaultdict(int)
     for case in charging:
         for job in case.jobs:
@@ -336,7 +338,7 @@ def _rank_jobs(known: list[Case], charging: list[Case], classes: Iterable[ClassS
     for subject, name in {job.subject: job.class_name for case in known for job in case.jobs}.items():
         found = deaths.get(subject, [])
         if not found:
-            yield JobScore(subject, name, 0.0, Standing.BYSTANDER, 0, 0, (_OUTSIDE,))
+            yield JobScore(subject, name, 0.0, JobStanding.BYSTANDER, 0, 0, (_OUTSIDE,))
             continue
         standing, facts = _stand_job(subject, name, found, suspects, accused)
         alone = sum(map(_alone, found))
@@ -348,7 +350,7 @@ def _rank_jobs(known: list[Case], charging: list[Case], classes: Iterable[ClassS
         yield JobScore(subject, name, score, standing, len(found), alone, tuple(reasons))
 
 
-def _accused(case: Case, suspects: AbstractSet[str], repeated: AbstractSet[str]) -> AbstractSet[str]:
+def _accused(case: DeathCase, suspects: AbstractSet[str], repeated: AbstractSet[str]) -> AbstractSet[str]:
     return (
         {job.subject for job in case.jobs if job.class_name in suspects}
         or {job.subject for job in case.jobs if job.subject in repeated}
@@ -356,7 +358,7 @@ def _accused(case: Case, suspects: AbstractSet[str], repeated: AbstractSet[str])
     )
 
 
-def _blame(subject: str, case: Case, accused: AbstractSet[str]) -> float:
+def _blame(subject: str, case: DeathCase, accused: AbstractSet[str]) -> float:
     return (2 if case.fatal else 1) / len(accused) if subject in accused else 0.0
 
 
@@ -367,17 +369,17 @@ def _below_half(x: float) -> float:
 def _stand_job(
     subject: str,
     class_name: str,
-    deaths: list[Case],
+    deaths: list[DeathCase],
     suspects: AbstractSet[str],
     accused: Mapping[str, AbstractSet[str]],
-) -> tuple[Standing, list[str]]:
+) -> tuple[JobStanding, list[str]]:
     case = deaths[0]
     of_suspects = [f"{class_name} is a suspect"] if class_name in suspects else []
     if len(deaths) >= SUSPECT_AT:
-        return Standing.SUSPECT, of_suspects
+        return JobStanding.SUSPECT, of_suspects
     if subject not in accused[case.key]:
-        return Standing.BYSTANDER, ["a suspect was in flight beside it"]
+        return JobStanding.BYSTANDER, ["a suspect was in flight beside it"]
     if of_suspects:
-        return Standing.SUSPECT if _alone(case) else Standing.UNDECIDED, of_suspects
+        return JobStanding.SUSPECT if _alone(case) else JobStanding.UNDECIDED, of_suspects
     # Not even a fatal end makes a suspect of who was alone: memory that others filled kills whoever runs then.
-    return Standing.UNDECIDED if _alone(case) or case.fatal else Standing.BYSTANDER, []
+    return JobStanding.UNDECIDED if _alone(case) or case.fatal else JobStanding.BYSTANDER, []

@@ -80,10 +80,10 @@ class Origin:
     last_heartbeat_at: datetime | None = None
 
 
-UNKNOWN = Origin()
+UNKNOWN_ORIGIN = Origin()
 
 
-def count(connection: Connection, which: ColumnElement[bool], origin: Origin = UNKNOWN) -> None:
+def count(connection: Connection, which: ColumnElement[bool], origin: Origin = UNKNOWN_ORIGIN) -> None:
     """Count those of these failures that are crashes and were not counted before."""
     copied = {
         crashes.c.subject: subject(),
@@ -103,7 +103,7 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
     insert_new(connection, crashes, [column.name for column in copied], rows)
 
 
-def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin = UNKNOWN) -> None:
+def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin = UNKNOWN_ORIGIN) -> None:
     """Count the crashes of jobs that just failed. Call it where the database has a ledger."""
     for batch in in_batches(job_ids):
         count(connection, among(failed.c.job_id, batch), origin)

@@ -13,7 +13,7 @@ from solidjq.database.times import utcnow
 from solidjq.ledger import crashes
 
 
-class Source(StrEnum):
+class DeathSource(StrEnum):
     """Who told of a death; the value stands in ``jq_deaths.noticed_by``."""
 
     SUPERVISOR = "supervisor"  # ours reaped it
@@ -24,7 +24,7 @@ class Source(StrEnum):
 def record(
     connection: Connection,
     process: Row[Any],
-    source: Source,
+    source: DeathSource,
     *,
     exit_status: int | None = None,
     signal: int | None = None,
@@ -53,7 +53,7 @@ def record(
         )
     )
     # Where the supervisor saw the end, the error tells pid and status; host and last beat would mean a frozen process.
-    pruned = source is Source.PRUNE
+    pruned = source is DeathSource.PRUNE
     return crashes.Origin(
         death_id=inserted_id(result),
         hostname=process.hostname if pruned else None,

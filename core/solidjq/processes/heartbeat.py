@@ -84,7 +84,7 @@ def deregister(connection: Connection, process_id: int) -> list[int]:
     return released
 
 
-def find(connection: Connection, *, name: str, supervisor_id: int) -> int | None:
+def find_child(connection: Connection, *, name: str, supervisor_id: int) -> int | None:
     """Return the id of a supervisor's child by its name, None if it is not registered (any more)."""
     return connection.scalar(
         select(processes.c.id).where(processes.c.name == name, processes.c.supervisor_id == supervisor_id)

@@ -33,7 +33,7 @@ PAUSE = 0.5  # thresholds between two looks: a threshold is at least two heartbe
 FORCE = "JQ_PRUNE_FORCE"
 
 
-class Seen(NamedTuple):
+class SeenProcess(NamedTuple):
     """A registered process, as the database knows it."""
 
     id: int
@@ -76,8 +76,8 @@ def find_doubts(
     doubt.
     """
     now, span = clock(connection), timedelta(seconds=threshold)
-    columns = (processes.c[name] for name in Seen._fields)
-    seen = [Seen(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
+    columns = (processes.c[name] for name in SeenProcess._fields)
+    seen = [SeenProcess(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
     silent = _silent(seen, span, now)
     if force or os.environ.get(FORCE, "0") not in {"", "0"}:
         return Doubts(dead=frozenset(process.id for process in silent))
@@ -95,7 +95,7 @@ def find_doubts(
     return replace(found, alive=alive)
 
 
-def judge(seen: Sequence[Seen], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:
+def judge(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:
     """Say what speaks against a prune of all processes that look dead, at a single look; None if nothing does.
 
     ``up`` is when the database came up, None if it is always there.
@@ -135,15 +135,15 @@ def compare(before: Beats, silent: Beats, beats: Beats) -> Doubts:
     return Doubts(dead=frozenset(silent) - unsure, unsure=unsure, silent=silent)
 
 
-def _silent(seen: Sequence[Seen], threshold: timedelta, now: datetime) -> list[Seen]:
+def _silent(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime) -> list[SeenProcess]:
     return [process for process in seen if process.last_heartbeat_at and _silence(process, now) >= threshold]
 
 
-def _beats(seen: Iterable[Seen]) -> Beats:
+def _beats(seen: Iterable[SeenProcess]) -> Beats:
     return {process.id: process.last_heartbeat_at for process in seen}
 
 
-def _silence(process: Seen, now: datetime) -> timedelta:
+def _silence(process: SeenProcess, now: datetime) -> timedelta:
     return timedelta() if process.last_heartbeat_at is None else now - process.last_heartbeat_at
 
 

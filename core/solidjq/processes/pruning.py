@@ -17,7 +17,7 @@ from solidjq.database.times import ago, boundary
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
 from solidjq.processes.samples import look_here, runs_of, sample_of, told_by
-from solidjq.queue.concurrency import UNKNOWN, Limits
+from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import fail, held_by, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 
@@ -54,7 +54,7 @@ def prune(
     threshold: float,
     *,
     only: Collection[int] | None = None,
-    limits: Limits = UNKNOWN,
+    limits: Limits = NO_LIMITS,
     record: Record | None = None,
     witness: Mapping[str, object] | None = None,
 ) -> Iterator[Pruned]:
@@ -97,7 +97,7 @@ def _prune_one(
             "fleet": survivors(connection, process, threshold),
             **({"ahead": True} if told_by(process.metadata).get("prefetch") else {}),
         }
-        _count(connection, pruned.job_ids, process, deaths.Source.PRUNE, evidence)
+        _count(connection, pruned.job_ids, process, deaths.DeathSource.PRUNE, evidence)
     connection.execute(delete(processes).where(processes.c.id == row.id))
     if record is not None:
         record(connection, len(pruned.job_ids))
@@ -110,7 +110,7 @@ def fail_exited(
     *,
     pid: int,
     returncode: int,
-    limits: Limits = UNKNOWN,
+    limits: Limits = NO_LIMITS,
     witness: Mapping[str, object] | None = None,
     not_begun: Collection[int] = (),
 ) -> list[int]:
@@ -140,7 +140,7 @@ def record_exit(
     if operations.exists(connection):
         how = {"exit_status": returncode} if returncode >= 0 else {"signal": -returncode}
         process = _row_of(connection, process_id)
-        _count(connection, failed, process, deaths.Source.SUPERVISOR, witness or {}, **how)
+        _count(connection, failed, process, deaths.DeathSource.SUPERVISOR, witness or {}, **how)
 
 
 def _row_of(connection: Connection, process_id: int) -> Row[Any]:
@@ -151,7 +151,7 @@ def _count(
     connection: Connection,
     job_ids: Sequence[int],
     process: Row[Any],
-    source: deaths.Source,
+    source: deaths.DeathSource,
     evidence: Mapping[str, object],
     **how: int,
 ) -> None:
@@ -168,7 +168,7 @@ def find_orphans(connection: Connection) -> list[int]:
     return list(connection.scalars(select(claimed.c.job_id).where(_orphaned()).order_by(claimed.c.id)))
 
 
-def fail_orphans(database: Database, *, limits: Limits = UNKNOWN, record: Record | None = None) -> list[int]:
+def fail_orphans(database: Database, *, limits: Limits = NO_LIMITS, record: Record | None = None) -> list[int]:
     """Fail claims whose process row is gone, with ProcessMissingError; return their jobs.
 
     Solid Queue looks for them only when a supervisor boots.

@@ -41,7 +41,7 @@ def instant(value: object) -> datetime | None:
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def written(seconds: float) -> str:
+def write_instant(seconds: float) -> str:
     """Write a time, in seconds since 1970, as samples hold it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from solidjq.database.hot import array_of, execute_hot, given, written
+from solidjq.database.hot import array_of, execute_hot, ids_in, number_in_text
 from solidjq.database.statements import distinct_values, leaping, returns_changed, writes_in_with
 from solidjq.database.tables import claimed, jobs, pauses, processes, ready
 from solidjq.database.times import utcnow
@@ -157,7 +157,7 @@ def _candidates() -> Select[Any]:
     return (
         select(ready.c.job_id)
         .order_by(ready.c.priority, ready.c.job_id)
-        .limit(written("most"))
+        .limit(number_in_text("most"))
         .with_for_update(skip_locked=True)
     )
 
@@ -171,7 +171,7 @@ def _queues_with_jobs() -> Select[Any]:
 
 
 def _claiming() -> Insert:
-    return _claimed(select(ready.c.job_id).where(given(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
+    return _claimed(select(ready.c.job_id).where(ids_in(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
 
 
 def _claiming_first() -> ReturningInsert[Any]:
@@ -188,11 +188,11 @@ def _claimed(job_ids: Select[Any]) -> Insert:
 
 
 def _leaving() -> Delete:
-    return delete(ready).where(given(ready.c.job_id, "job_ids"))
+    return delete(ready).where(ids_in(ready.c.job_id, "job_ids"))
 
 
 def _claims_of_jobs() -> Select[Any]:
-    return _claims_of(claimed).where(given(claimed.c.job_id, "job_ids"))
+    return _claims_of(claimed).where(ids_in(claimed.c.job_id, "job_ids"))
 
 
 def _claims_of(taken: FromClause) -> Select[Any]:

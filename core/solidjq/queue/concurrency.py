@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, Row, Select, case, delete, exists, func, insert, or_, select, update
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.hot import execute_hot, given
+from solidjq.database.hot import execute_hot, ids_in
 from solidjq.database.statements import among, insert_if_absent, tells_apart
 from solidjq.database.tables import blocked, jobs, ready, semaphores
 from solidjq.database.times import ago, utcnow
@@ -31,20 +31,20 @@ class Limit(NamedTuple):
     duration: float = DEFAULT_DURATION
 
 
-Held = tuple[str, Limit]  # a concurrency key, and the limit of the class that takes its slots
+KeyAndLimit = tuple[str, Limit]  # a concurrency key, and the limit of the class that takes its slots
 Limits = Mapping[str, Limit]  # by class name
-UNKNOWN: Limits = {}
+NO_LIMITS: Limits = {}
 
 
-def acquire(connection: Connection, wanted: Mapping[Held, int]) -> dict[Held, int]:
+def acquire(connection: Connection, wanted: Mapping[KeyAndLimit, int]) -> dict[KeyAndLimit, int]:
     """Take up to so many slots of each key; return how many of each were free."""
-    granted: dict[Held, int] = {}
+    granted: dict[KeyAndLimit, int] = {}
     for keys in map(set, _together(connection, {key for key, _ in wanted})):
         granted |= _acquire(connection, {held: slots for held, slots in wanted.items() if held[0] in keys})
     return granted
 
 
-def _acquire(connection: Connection, wanted: Mapping[Held, int]) -> dict[Held, int]:
+def _acquire(connection: Connection, wanted: Mapping[KeyAndLimit, int]) -> dict[KeyAndLimit, int]:
     for limit, keys in _grouped((limit, key) for key, limit in wanted):
         now, expires_at = utcnow(), ago(-limit.duration)
         insert_if_absent(
@@ -57,7 +57,7 @@ def _acquire(connection: Connection, wanted: Mapping[Held, int]) -> dict[Held, i
             updated_at=now,
         )
     free = _lock(connection, {key for key, _ in wanted})
-    granted: dict[Held, int] = {}
+    granted: dict[KeyAndLimit, int] = {}
     for (key, limit), slots in wanted.items():
         left = free.get(key, 0)
         granted[key, limit] = max(0, min(left, slots))
@@ -71,7 +71,7 @@ def _acquire(connection: Connection, wanted: Mapping[Held, int]) -> dict[Held, i
     return granted
 
 
-def give_back(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+def give_back(connection: Connection, job_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
     """Give back the slots that these jobs held, to the next blocked jobs of the same keys first.
 
     Call it in the transaction that ends the jobs. Returns the ids of the jobs that became ready.
@@ -86,7 +86,7 @@ def give_back(connection: Connection, job_ids: Collection[int], limits: Limits =
 def _keys() -> Select[Any]:
     return (
         select(jobs.c.concurrency_key, func.min(jobs.c.class_name).label("class_name"), func.count().label("slots"))
-        .where(given(jobs.c.id, "job_ids"), jobs.c.concurrency_key.is_not(None))
+        .where(ids_in(jobs.c.id, "job_ids"), jobs.c.concurrency_key.is_not(None))
         .group_by(jobs.c.concurrency_key)
     )
 
@@ -191,7 +191,7 @@ def expired_keys(connection: Connection, limit: int) -> list[str]:
     )
 
 
-def unblock_one(connection: Connection, key: str, limits: Limits = UNKNOWN) -> list[int]:
+def unblock_one(connection: Connection, key: str, limits: Limits = NO_LIMITS) -> list[int]:
     """Make the next blocked job of ``key`` ready if a slot is free; a semaphore that is gone counts as one slot."""
     class_name = connection.scalar(
         select(jobs.c.class_name)
@@ -210,7 +210,7 @@ def unblock_one(connection: Connection, key: str, limits: Limits = UNKNOWN) -> l
     return promoted
 
 
-def admit(connection: Connection, limited: Mapping[Held, Sequence[int]]) -> None:
+def admit(connection: Connection, limited: Mapping[KeyAndLimit, Sequence[int]]) -> None:
     """Let as many of each key's jobs as have a free slot be ready, and the rest wait."""
     granted = acquire(connection, {held: len(job_ids) for held, job_ids in limited.items()})
     free: list[int] = []

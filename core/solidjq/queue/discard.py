@@ -6,10 +6,10 @@ from sqlalchemy import Connection, Table, delete, select
 
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, failed, jobs, ready, scheduled
-from solidjq.queue.concurrency import UNKNOWN, Limits, give_back
+from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
 
 
-def discard(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+def discard(connection: Connection, job_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
     """Delete those of these jobs that wait: ready, scheduled, blocked or failed. Claimed and finished ones stay.
 
     Returns the ids of the jobs deleted.
@@ -19,7 +19,7 @@ def discard(connection: Connection, job_ids: Collection[int], limits: Limits = U
     return gone
 
 
-def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
     """Take those of these jobs that are ready, scheduled or blocked out of their queues; return their ids.
 
     The caller gives them another state, or deletes them, in the same transaction.

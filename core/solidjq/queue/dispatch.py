@@ -7,11 +7,11 @@ from sqlalchemy import Connection, case, delete, or_, select
 from solidjq.database.statements import among
 from solidjq.database.tables import jobs, scheduled
 from solidjq.database.times import utcnow
-from solidjq.queue.concurrency import UNKNOWN, Held, Limits, admit
+from solidjq.queue.concurrency import NO_LIMITS, KeyAndLimit, Limits, admit
 from solidjq.queue.executions import make_ready
 
 
-def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> list[int]:
+def dispatch(connection: Connection, limit: int, limits: Limits = NO_LIMITS) -> list[int]:
     """Make up to ``limit`` scheduled jobs that are due ready, or blocked where their concurrency limit is used up.
 
     A job with a concurrency key whose class is not in ``limits`` is left alone: its limit stands in Ruby code, and
@@ -33,7 +33,7 @@ def dispatch(connection: Connection, limit: int, limits: Limits = UNKNOWN) -> li
     if not due:
         return []
     job_ids = [row.job_id for row in due]
-    limited: dict[Held, list[int]] = defaultdict(list)
+    limited: dict[KeyAndLimit, list[int]] = defaultdict(list)
     keyed = connection.execute(
         select(jobs.c.id, jobs.c.concurrency_key, jobs.c.class_name)
         .where(among(jobs.c.id, job_ids), jobs.c.concurrency_key.is_not(None))

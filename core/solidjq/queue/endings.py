@@ -29,11 +29,11 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
-from solidjq.database.hot import array_of, execute_hot, given
+from solidjq.database.hot import array_of, execute_hot, ids_in
 from solidjq.database.statements import among, returns_changed, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import utcnow
-from solidjq.queue.concurrency import UNKNOWN, Limits, give_back
+from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
 from solidjq.queue.executions import make_ready
 
 
@@ -43,12 +43,12 @@ def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> Column
     return condition if claim_ids is None else condition & among(claimed.c.id, claim_ids)
 
 
-def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits = UNKNOWN) -> list[int]:
+def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits = NO_LIMITS) -> list[int]:
     """Mark the jobs of these claims as finished. Returns the ids of the jobs that this call finished."""
     return finish_claims(connection, connection.scalars(select(claimed.c.id).where(claims)).all(), limits)
 
 
-def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Limits = UNKNOWN) -> list[int]:
+def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
     """Do the same for claims by their ids; no other claim ever gets such an id again."""
     if writes_in_with(connection):
         return _give_back(connection, execute_hot(connection, _finish_in_one, claim_ids=list(claim_ids)), limits)
@@ -76,11 +76,11 @@ def _give_back(connection: Connection, finished: Collection[Row[Any]], limits: L
 
 
 def _locking() -> Select[Any]:
-    return _locked(given(claimed.c.id, "claim_ids"))
+    return _locked(ids_in(claimed.c.id, "claim_ids"))
 
 
 def _deleting() -> Delete:
-    return delete(claimed).where(given(claimed.c.id, "claim_ids"))
+    return delete(claimed).where(ids_in(claimed.c.id, "claim_ids"))
 
 
 def _ending() -> ReturningDelete[Any]:
@@ -88,7 +88,7 @@ def _ending() -> ReturningDelete[Any]:
 
 
 def _finishing_untold() -> Update:
-    return _finished(given(jobs.c.id, "job_ids"))
+    return _finished(ids_in(jobs.c.id, "job_ids"))
 
 
 def _finishing() -> ReturningUpdate[Any]:
@@ -121,7 +121,7 @@ def _finish_in_one() -> Select[Any]:
 
 
 def fail(
-    connection: Connection, claims: ColumnElement[bool], errors: Mapping[int, str] | str, limits: Limits = UNKNOWN
+    connection: Connection, claims: ColumnElement[bool], errors: Mapping[int, str] | str, limits: Limits = NO_LIMITS
 ) -> list[int]:
     """Mark the jobs of these claims as failed, with one error for all or one for each claim id.
 

@@ -17,7 +17,7 @@ from solidjq.database.statements import among, insert_many, writes_in_with
 from solidjq.database.tables import jobs, ready
 from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
-from solidjq.queue.concurrency import Held, Limit, admit
+from solidjq.queue.concurrency import KeyAndLimit, Limit, admit
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.rails import active_job
 
@@ -59,7 +59,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     rows: list[dict[str, Any]] = []
     due: list[str] = []
     later: list[str] = []
-    limited: dict[Held, list[str]] = defaultdict(list)
+    limited: dict[KeyAndLimit, list[str]] = defaultdict(list)
     for new in new_jobs:
         active_job_id = str(uuid.uuid4())
         due_at = new.due_at(now)

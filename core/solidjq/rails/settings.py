@@ -43,7 +43,7 @@ _CARRIED_OUT = re.compile(
 _GOES_ON = (".", "&", "|", "and ", "or ")  # a line that belongs to the one before
 
 
-class Setting(NamedTuple):
+class RailsSetting(NamedTuple):
     """A setting of Solid Queue as an application's code has it; None where only Ruby could tell."""
 
     value: Any  # seconds, a switch, or a name
@@ -53,7 +53,7 @@ class Setting(NamedTuple):
 
 def read_settings(
     application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
-) -> dict[str, Setting]:
+) -> dict[str, RailsSetting]:
     """Return what the application sets, by name; what it leaves to Solid Queue's defaults is absent.
 
     Read are ``config/application.rb``, the environment's file and the initializers: later ones win, as in Rails.
@@ -61,7 +61,7 @@ def read_settings(
     given = os.environ if variables is None else variables
     folder = application / "config"
     files = [folder / "application.rb", folder / "environments" / f"{chosen_environment(environment, given)}.rb"]
-    found: dict[str, tuple[float, Setting]] = {}
+    found: dict[str, tuple[float, RailsSetting]] = {}
     for rank, path in enumerate((*files, *sorted(folder.glob("initializers/**/*.rb")))):
         initializer = rank >= len(files)
         for name, how, setting in _statements(path, path.relative_to(application)):
@@ -93,7 +93,7 @@ class _How(Enum):
     OTHER = auto()  # under a condition, in a block that runs later, or in no way known here: it may win over all others
 
 
-def _statements(path: Path, shown: Path) -> Iterator[tuple[str, _How, Setting]]:
+def _statements(path: Path, shown: Path) -> Iterator[tuple[str, _How, RailsSetting]]:
     """Yield each line that names a setting: which, in what way, and what it says."""
     lines = _code(path)
     for number, line in enumerate(lines):
@@ -103,7 +103,7 @@ def _statements(path: Path, shown: Path) -> Iterator[tuple[str, _How, Setting]]:
             if match and _STATEMENT.fullmatch(match["value"]) and _is_carried_out(lines, number):
                 how = _How.CONFIG if match["configured"] else _How.MODULE
                 value = None if _goes_on(lines, number) else _literal(name, match["value"].strip())
-            yield name, how, Setting(value, f"{shown}:{number + 1}", line.strip())
+            yield name, how, RailsSetting(value, f"{shown}:{number + 1}", line.strip())
 
 
 def _code(path: Path) -> list[str]:
@@ -153,7 +153,7 @@ def _literal(name: str, text: str) -> float | bool | str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class RailsWorker:
     """A line of ``workers:``. Threads are None where only Ruby could tell, or where it runs fibers."""
 
     queues: tuple[str, ...]
@@ -165,9 +165,9 @@ class Configured:
     """What an application wants to have running. Workers are None where none are told; ``problem``: what was unread."""
 
     path: str  # of the queue.yml
-    workers: tuple[Worker, ...] | None = None
+    workers: tuple[RailsWorker, ...] | None = None
     pool: int | None = None  # connections that a process may have
-    settings: Mapping[str, Setting] | None = None
+    settings: Mapping[str, RailsSetting] | None = None
     problem: str | None = None
 
     @property
@@ -200,7 +200,7 @@ def read_configured(
     return Configured(str(path), workers, DEFAULT_POOL if pool is None else pool, settings)
 
 
-def _workers(template: Template, environment: str) -> Iterator[Worker]:
+def _workers(template: Template, environment: str) -> Iterator[RailsWorker]:
     data = template.data if isinstance(template.data, Mapping) else {}
     settings = data.get(environment) or data
     entries = settings.get("workers") if isinstance(settings, Mapping) else None
@@ -211,14 +211,16 @@ def _workers(template: Template, environment: str) -> Iterator[Worker]:
             yield _worker(template, entry, f"{environment}.workers[{number}]")
 
 
-def _worker(template: Template, entry: Mapping[str, Any], place: str) -> Worker:
+def _worker(template: Template, entry: Mapping[str, Any], place: str) -> RailsWorker:
     told = entry.get("queues")
     names = [template.text(name, f"{place}.queues") or "" for name in (told if isinstance(told, list) else [told])]
     queues = tuple(name.strip() for name in names if name.strip()) or ("*",)
     if "fibers" in entry:
-        return Worker(queues, None)
+        return RailsWorker(queues, None)
     try:
         threads = template.text(entry.get("threads"), f"{place}.threads")
     except UsageError:  # Etc.nprocessors and the like
-        return Worker(queues, None)
-    return Worker(queues, int(threads) if threads and threads.isdecimal() else None if threads else DEFAULT_THREADS)
+        return RailsWorker(queues, None)
+    return RailsWorker(
+        queues, int(threads) if threads and threads.isdecimal() else None if threads else DEFAULT_THREADS
+    )

@@ -21,12 +21,12 @@ from solidjq.errors import RefusedError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.queue.failed import is_death
 from solidjq.recovery.retry import Selection, retry
-from solidjq.recovery.verdicts import Terms
+from solidjq.recovery.verdicts import RetryTerms
 from solidjq.settings.policy import BUILT_IN, Policy
 
 VERB = "bisect"
 POLL = 0.5  # seconds between two looks
-MOST_JOBS = BATCH  # a round is put on trial in one transaction
+MOST_ON_TRIAL = BATCH  # a round is put on trial in one transaction
 ANY_NUMBER = 2**31 - 1  # of crashes: these jobs are tried because they crashed
 
 
@@ -41,7 +41,7 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TrialStanding:
     """What is known of the jobs (by job id) after the rounds so far."""
 
     stage: Stage
@@ -76,7 +76,7 @@ def most_deaths(count: int) -> int:
     return max(1, ceil(log2(count))) if count else 0
 
 
-def stand(last: Round, limit: int) -> Standing:
+def judge_round(last: Round, limit: int) -> TrialStanding:
     """Say how it stands after a round.
 
     If some died on trial the killer is among them. If none did, all on trial are cleared. A job that could not be put
@@ -95,7 +95,7 @@ def stand(last: Round, limit: int) -> Standing:
         stage = Stage.CLEARED
     else:
         stage = Stage.CAPPED if deaths >= limit else Stage.READY
-    return Standing(stage, left, tuple(last.fates), waiting, died, deaths, last.operation_id)
+    return TrialStanding(stage, left, tuple(last.fates), waiting, died, deaths, last.operation_id)
 
 
 def _half(suspects: tuple[int, ...]) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ def bisect(
     limit: int | None = None,
     patience: float = 600.0,
     sleep: Callable[[float], object] = time.sleep,
-) -> Iterator[Standing]:
+) -> Iterator[TrialStanding]:
     """Run round after round; yield how it stands when one has started and when it has ended, the outcome last.
 
     Jobs go to the queue ``quarantine`` and nowhere else. A worker there must run them, and its supervisor or a prune
@@ -123,16 +123,16 @@ def bisect(
     Raises RefusedError if there are more than ``MOST_JOBS`` jobs, or policy lets none of them run; LedgerMissingError
     without ``jq_`` tables.
     """
-    if len(job_ids) > MOST_JOBS:
-        raise RefusedError(f"{len(job_ids)} jobs are too many to bisect at once; the most is {MOST_JOBS}")
+    if len(job_ids) > MOST_ON_TRIAL:
+        raise RefusedError(f"{len(job_ids)} jobs are too many to bisect at once; the most is {MOST_ON_TRIAL}")
     with database.read() as connection:
         ledger_operations.require(connection)
     allowed = most_deaths(len(job_ids)) if limit is None else limit
 
-    def look() -> Standing:
+    def look() -> TrialStanding:
         with database.read() as connection:
             last = _last_round(connection, incident)
-            return _first(connection, job_ids) if last is None else stand(last, allowed)
+            return _first(connection, job_ids) if last is None else judge_round(last, allowed)
 
     while True:
         now = look()
@@ -155,7 +155,7 @@ def bisect(
 def _put_on_trial(
     database: Database,
     incident: str,
-    now: Standing,
+    now: TrialStanding,
     quarantine: str,
     new_operation: Callable[[Mapping[str, object]], ledger_operations.Operation],
     policy: Policy,
@@ -164,7 +164,7 @@ def _put_on_trial(
         {"incident": incident, "suspects": now.suspects, "deaths": now.deaths, "queue_as": quarantine}
     )
     half = _half(now.suspects)
-    terms = Terms(queue_as=quarantine, max_crashes=ANY_NUMBER)
+    terms = RetryTerms(queue_as=quarantine, max_crashes=ANY_NUMBER)
     decided = [
         decision
         for batch in retry(database, Selection(job_ids=half), operation, terms, policy=policy)
@@ -175,10 +175,10 @@ def _put_on_trial(
         raise RefusedError(f"none of the {len(half)} jobs to try may run: {why}")
 
 
-def _first(connection: Connection, job_ids: Collection[int]) -> Standing:
+def _first(connection: Connection, job_ids: Collection[int]) -> TrialStanding:
     still_failed = select(failed.c.job_id).where(among(failed.c.job_id, job_ids)).order_by(failed.c.job_id)
     suspects = tuple(connection.scalars(still_failed))
-    return Standing(Stage.READY if suspects else Stage.CLEARED, suspects)
+    return TrialStanding(Stage.READY if suspects else Stage.CLEARED, suspects)
 
 
 def _last_round(connection: Connection, incident: str) -> Round | None:

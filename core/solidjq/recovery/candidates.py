@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from solidjq.database import tables
-from solidjq.database.hot import given
+from solidjq.database.hot import ids_in
 from solidjq.database.statements import among, array_literal, first, gathers, holds
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
@@ -110,7 +110,7 @@ def _alike(*, kept: bool, twins: bool, suspects: tuple[str, ...]) -> Select[Any]
     shares = true() if twins else and_(_DIED, _OWN.c.failure_id.is_(None)) if kept else false()
     near = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))  # else it may well read all crashes
     known = _known(kept=kept, twins=shares, near=near, suspects=suspects)
-    each = known.where(given(failed.c.id, "ids")).subquery()
+    each = known.where(ids_in(failed.c.id, "ids")).subquery()
     # Of an own error no more matters than its class, which stands before its message; that is often its own.
     told = case(
         (holds(each.c.evidence, OF_PROCESSES), each.c.evidence),

@@ -22,7 +22,7 @@ from solidjq.errors import UsageError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.recovery import retry
 from solidjq.recovery.retry import Expected
-from solidjq.recovery.verdicts import Decision, Terms
+from solidjq.recovery.verdicts import Decision, RetryTerms
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import one_line
 
@@ -35,7 +35,7 @@ class Plan:
 
     id: str
     path: Path
-    terms: Terms
+    terms: RetryTerms
     size: int
 
     def jobs(self) -> Iterator[Expected]:
@@ -45,7 +45,7 @@ class Plan:
                 yield Expected(line["failure_id"], line["job_id"], line["active_job_id"])
 
 
-def write(path: Path, terms: Terms, decisions: Iterable[Decision]) -> int:
+def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
     """Write those decisions that move a job; return how many. The file is there whole or not at all.
 
     Raises UsageError if it cannot be written.
@@ -99,7 +99,7 @@ def read(path: Path) -> Plan:
     if end != size:
         raise UsageError(f"{path} was cut off or changed: make the plan again")
     try:
-        return Plan(str(head["id"]), path, Terms.read(head["terms"]), size)
+        return Plan(str(head["id"]), path, RetryTerms.read(head["terms"]), size)
     except (KeyError, TypeError):
         raise UsageError(f"{path} is not a plan that this version of jq wrote") from None
 
@@ -115,7 +115,7 @@ def apply(
     """
     with database.read() as connection:
         ledger_operations.require(connection)
-    retry.check(database, _left(database, plan), plan.terms, policy=policy)
+    retry.check_plan(database, _left(database, plan), plan.terms, policy=policy)
     yield from retry.retry_exactly(database, _left(database, plan), operation, plan.terms, policy=policy)
 
 

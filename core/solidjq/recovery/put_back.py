@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, insert, select, update
 
-from solidjq.database.hot import execute_hot, given
+from solidjq.database.hot import execute_hot, ids_in
 from solidjq.database.statements import among, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import archive
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.rails.active_job import reset_counters
-from solidjq.recovery.verdicts import Decision, Terms
+from solidjq.recovery.verdicts import Decision, RetryTerms
 
 
 class Pace(NamedTuple):
@@ -30,7 +30,9 @@ def failure_ids_of(decisions: Iterable[Decision]) -> list[int]:
     return [failure_id for decision in decisions for failure_id in decision.failure_ids]
 
 
-def put_back(connection: Connection, moving: Sequence[Decision], operation_id: int, terms: Terms, pace: Pace) -> None:
+def put_back(
+    connection: Connection, moving: Sequence[Decision], operation_id: int, terms: RetryTerms, pace: Pace
+) -> None:
     """Carry out these decisions: archive the failures, remove them, and put their jobs back to work, or delete them.
 
     Call it in the transaction that made the decisions, on failures that it has locked.
@@ -53,13 +55,13 @@ def put_back(connection: Connection, moving: Sequence[Decision], operation_id: i
     connection.execute(delete(failed).where(among(failed.c.id, going)))
 
 
-def only_moves(decision: Decision, terms: Terms) -> bool:
+def only_moves(decision: Decision, terms: RetryTerms) -> bool:
     """Tell whether a retry leaves the job's own row as it is, and makes it ready at once."""
     worn = decision.candidate.worn and not terms.keep_counters
     return not (terms.discard or decision.scheduled or decision.queue_as or worn)
 
 
-def _put_back(connection: Connection, moving: Sequence[Decision], terms: Terms, pace: Pace) -> None:
+def _put_back(connection: Connection, moving: Sequence[Decision], terms: RetryTerms, pace: Pace) -> None:
     if not terms.keep_counters:
         _reset_counters(connection, [decision.job_id for decision in moving if decision.candidate.worn])
     requeued: dict[str, list[int]] = defaultdict(list)
@@ -106,7 +108,7 @@ def _move_to_ready(connection: Connection, failure_ids: Collection[int], operati
 
 def _moving_to_ready() -> Insert:
     """Do so in one statement, which reads each row once."""
-    gone = delete(failed).where(given(failed.c.id, "ids")).returning(*failed.c).cte("gone")
+    gone = delete(failed).where(ids_in(failed.c.id, "ids")).returning(*failed.c).cte("gone")
     archived = (
         archive.archiving(gone, bindparam("operation_id", type_=BigInteger()))
         .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)

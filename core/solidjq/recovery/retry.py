@@ -24,10 +24,10 @@ from solidjq.ledger import crashes, operations
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
 from solidjq.recovery.candidates import find_alike, find_candidates
 from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
-from solidjq.recovery.verdicts import Candidate, Decision, Terms, Verdict, alike, decide, window_of
+from solidjq.recovery.verdicts import Candidate, Decision, RetryTerms, Verdict, alike, decide, window_of
 from solidjq.settings.policy import BUILT_IN, Policy
 
-PLAIN = Terms()
+PLAIN = RetryTerms()
 EVERYTHING = Filter()
 PREVIEW = 3  # examples in a message
 
@@ -55,7 +55,12 @@ class Expected:
 
 
 def plan(
-    database: Database, selection: Selection, terms: Terms = PLAIN, *, policy: Policy = BUILT_IN, by_job: bool = True
+    database: Database,
+    selection: Selection,
+    terms: RetryTerms = PLAIN,
+    *,
+    policy: Policy = BUILT_IN,
+    by_job: bool = True,
 ) -> Iterator[list[Decision]]:
     """Say of each selected job what a retry under these terms would do now, batch by batch. Changes nothing.
 
@@ -76,7 +81,7 @@ def retry(
     database: Database,
     selection: Selection,
     operation: operations.Operation,
-    terms: Terms = PLAIN,
+    terms: RetryTerms = PLAIN,
     *,
     policy: Policy = BUILT_IN,
     moved_before: int = 0,
@@ -102,7 +107,9 @@ def retry(
         database.transact(operation.record, 0, +run.verdicts)
 
 
-def check(database: Database, expected: Iterable[Expected], terms: Terms, *, policy: Policy = BUILT_IN) -> None:
+def check_plan(
+    database: Database, expected: Iterable[Expected], terms: RetryTerms, *, policy: Policy = BUILT_IN
+) -> None:
     """Raise RefusedError unless every one of these failures is still there and may move under these terms."""
     with database.read() as connection:
         run = _begin(connection, terms, policy)
@@ -116,7 +123,7 @@ def retry_exactly(
     database: Database,
     expected: Iterable[Expected],
     operation: operations.Operation,
-    terms: Terms,
+    terms: RetryTerms,
     *,
     policy: Policy = BUILT_IN,
 ) -> Iterator[list[Decision]]:
@@ -184,7 +191,7 @@ def _page_by_page(
 
 
 def _begin(
-    connection: Connection, terms: Terms, policy: Policy, limit: int | None = None, *, by_job: bool = True
+    connection: Connection, terms: RetryTerms, policy: Policy, limit: int | None = None, *, by_job: bool = True
 ) -> "_Run":
     now = clock(connection)
     suspicion = find_suspicion(connection, now - window_of(terms, policy.rule(""))) if terms.safe else NO_SUSPICION
@@ -197,7 +204,7 @@ def _begin(
 class _Run:
     """One retry, from batch to batch. A batch that is rolled back and tried again finds it unchanged."""
 
-    terms: Terms
+    terms: RetryTerms
     policy: Policy
     now: datetime
     limit: int | None

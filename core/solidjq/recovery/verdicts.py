@@ -10,7 +10,7 @@ from solidjq.durations import spell_duration
 from solidjq.incidents.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
 from solidjq.ledger.crashes import Crash, within
 from solidjq.rails.error_text import Death
-from solidjq.settings.policy import Consent, Rule
+from solidjq.settings.policy import ClassPolicy, Consent
 
 
 class Verdict(StrEnum):
@@ -60,7 +60,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RetryTerms:
     """Under which terms jobs are moved. Times in seconds.
 
     ``safe`` asks every question; without it only those are asked whose answer protects the queue from a crash loop, and
@@ -91,12 +91,12 @@ class Terms:
         return {key: value for key, value in asdict(self).items() if value != _DEFAULTS[key]}
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> "Terms":
+    def read(cls, given: Mapping[str, Any]) -> "RetryTerms":
         """Return what ``given`` wrote. Raises TypeError for what it did not write."""
         return cls(**given)
 
 
-_DEFAULTS = {each.name: each.default for each in fields(Terms)}
+_DEFAULTS = {each.name: each.default for each in fields(RetryTerms)}
 
 
 class Candidate(NamedTuple):
@@ -154,11 +154,11 @@ class Decision(NamedTuple):
         return self.candidate.job_id
 
 
-Check = Callable[[Candidate, Terms, Rule, datetime], Decision | None]
+VerdictRule = Callable[[Candidate, RetryTerms, ClassPolicy, datetime], Decision | None]
 
 
 def decide(
-    candidate: Candidate, terms: Terms, rule: Rule, now: datetime, suspicion: Suspicion = NO_SUSPICION
+    candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion = NO_SUSPICION
 ) -> Decision:
     """Ask the questions in turn; the first that says no is the verdict."""
     if candidate.finished:
@@ -167,10 +167,10 @@ def decide(
         return _too_old(candidate, terms, rule, now) or Decision(candidate, Verdict.DISCARD)
     suspected = _suspected(candidate, terms, rule, now, suspicion) if terms.safe else None
 
-    def suspect(candidate: Candidate, terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+    def suspect(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
         return None if suspected is None or terms.isolate else Decision(candidate, Verdict.SUSPECT, suspected)
 
-    protected: tuple[Check, ...] = () if terms.force else (_over_limit, _never)
+    protected: tuple[VerdictRule, ...] = () if terms.force else (_over_limit, _never)
     checks = (_own_error, *protected, _ask, suspect, _alive, _duplicate) if terms.safe else protected
     for check in (*checks, _too_old):
         if (held := check(candidate, terms, rule, now)) is not None:
@@ -186,7 +186,7 @@ def decide(
 
 
 def alike(
-    candidate: Candidate, terms: Terms, rule: Rule, now: datetime, suspicion: Suspicion
+    candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion
 ) -> tuple[object, ...] | None:
     """Name all that a verdict rests on, for jobs that died at most once and stand alone: most do, and thousands alike.
 
@@ -208,14 +208,14 @@ def alike(
     )
 
 
-def _own_error(candidate: Candidate, terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+def _own_error(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
     if candidate.death is not None or terms.include_errors:
         return None
     name = candidate.exception_class or "an error that is no Ruby or Python exception"
     return Decision(candidate, Verdict.OWN_ERROR, f"it failed with {name}; --include-errors retries such jobs too")
 
 
-def _over_limit(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
+def _over_limit(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> Decision | None:
     most = rule.max_crashes if terms.max_crashes is None else terms.max_crashes
     window = window_of(terms, rule)
     counted = len(within(candidate.crashes, window, now))
@@ -225,24 +225,26 @@ def _over_limit(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -
     return Decision(candidate, Verdict.OVER_LIMIT, reason)
 
 
-def window_of(terms: Terms, rule: Rule) -> timedelta:
+def window_of(terms: RetryTerms, rule: ClassPolicy) -> timedelta:
     """Return how far back crashes count."""
     return rule.window if terms.window is None else timedelta(seconds=terms.window)
 
 
-def _never(candidate: Candidate, _terms: Terms, rule: Rule, _now: datetime) -> Decision | None:
+def _never(candidate: Candidate, _terms: RetryTerms, rule: ClassPolicy, _now: datetime) -> Decision | None:
     if rule.retry is not Consent.NEVER:
         return None
     return Decision(candidate, Verdict.NEVER, f"policy says never, in {rule.sources.get('retry', 'built in')}")
 
 
-def _ask(candidate: Candidate, terms: Terms, rule: Rule, _now: datetime) -> Decision | None:
+def _ask(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, _now: datetime) -> Decision | None:
     if not terms.auto_only or rule.retry is Consent.AUTO:
         return None
     return Decision(candidate, Verdict.ASK, f'policy says "{rule.retry}", in {rule.sources.get("retry", "built in")}')
 
 
-def _suspected(candidate: Candidate, terms: Terms, rule: Rule, now: datetime, suspicion: Suspicion) -> str | None:
+def _suspected(
+    candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion
+) -> str | None:
     """Say why the job may be the killer. Deaths with a cause from outside charge nobody."""
     if candidate.death is None:
         return None
@@ -261,15 +263,15 @@ def _suspected(candidate: Candidate, terms: Terms, rule: Rule, now: datetime, su
     return None
 
 
-def _alive(candidate: Candidate, _terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+def _alive(candidate: Candidate, _terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
     return None if candidate.alive is None else Decision(candidate, Verdict.ALIVE, candidate.alive)
 
 
-def _duplicate(candidate: Candidate, _terms: Terms, _rule: Rule, _now: datetime) -> Decision | None:
+def _duplicate(candidate: Candidate, _terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
     return None if candidate.twin is None else Decision(candidate, Verdict.DUPLICATE, candidate.twin)
 
 
-def _too_old(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> Decision | None:
+def _too_old(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> Decision | None:
     oldest = _oldest(terms, rule, now)
     if oldest is None or candidate.failed_at is None or candidate.failed_at >= oldest:
         return None
@@ -277,7 +279,7 @@ def _too_old(candidate: Candidate, terms: Terms, rule: Rule, now: datetime) -> D
     return Decision(candidate, Verdict.TOO_OLD, f"it failed {age} ago; the limit is {most}")
 
 
-def _oldest(terms: Terms, rule: Rule, now: datetime) -> datetime | None:
+def _oldest(terms: RetryTerms, rule: ClassPolicy, now: datetime) -> datetime | None:
     ruled = rule.max_age if terms.safe else None
     most = timedelta(seconds=terms.max_age) if terms.max_age is not None else ruled
     return None if most is None else now - most

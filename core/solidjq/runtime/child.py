@@ -16,8 +16,8 @@ from solidjq.errors import JobImportError, SolidJQError
 from solidjq.runtime import logs
 from solidjq.runtime.backoff import backoff
 from solidjq.runtime.config import ChildConfig
-from solidjq.runtime.heartbeats import Registration
-from solidjq.runtime.samples import Sampler
+from solidjq.runtime.registration import Registration
+from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
 
 log = logging.getLogger("solidjq")

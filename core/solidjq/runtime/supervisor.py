@@ -15,18 +15,18 @@ from typing import IO
 
 from sqlalchemy import Connection
 
-from solidjq.database.opening import ENVIRONMENT
+from solidjq.database.opening import URL_ENVIRONMENT
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
 from solidjq.processes import heartbeat, pruning
 from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
-from solidjq.processes.samples import written
+from solidjq.processes.samples import write_instant
 from solidjq.runtime.backoff import backoff
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.hands import not_begun
-from solidjq.runtime.heartbeats import Registration, process_name
-from solidjq.runtime.samples import PEAK_UNIT, Sampler
+from solidjq.runtime.registration import Registration, process_name
+from solidjq.runtime.sampler import PEAK_UNIT, Sampler
 from solidjq.runtime.wakeup import Wakeup
 
 log = logging.getLogger("solidjq")
@@ -35,7 +35,7 @@ KIND = "Supervisor(spawn)"
 QUICK_DEATH = 5.0  # seconds: a child that lived shorter is replaced with a delay that doubles
 FIRST_DELAY = 0.5  # seconds
 MOST_DELAY = 30.0
-GRACE = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
+KILL_MARGIN = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
 MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
 REPORT_RETRY = 1.0  # seconds between attempts to report a death to a database that is away
 
@@ -153,7 +153,7 @@ class Supervisor:
             stdin=subprocess.PIPE,
             bufsize=0,
             pass_fds=[slot.last_words.fileno(), slot.hands.fileno()],
-            env={**os.environ, ENVIRONMENT: self.config.database_url},
+            env={**os.environ, URL_ENVIRONMENT: self.config.database_url},
         )
         slot.generation += 1
         told = ChildConfig(
@@ -201,7 +201,7 @@ class Supervisor:
         if slot.killed:
             seen["killed_by_supervisor"] = True
         if self._sampler.stopping_since is not None:
-            seen["term_at"] = written(self._sampler.stopping_since)
+            seen["term_at"] = write_instant(self._sampler.stopping_since)
         if slot.last_words is not None:
             with slot.last_words as words:
                 words.seek(0)
@@ -293,18 +293,18 @@ class Supervisor:
             self.config.shutdown_timeout,
         )
         self._signal(signal.SIGTERM)
-        quit_at = time.monotonic() + self.config.shutdown_timeout + GRACE
+        quit_at = time.monotonic() + self.config.shutdown_timeout + KILL_MARGIN
         kill_at = float("inf")
         while any(slot.process for slot in self._slots):
             now = time.monotonic()
             if kill_at == float("inf") and (now >= quit_at or self._stop_requested() is Stop.NOW):
                 self._signal(signal.SIGQUIT)
-                kill_at = now + GRACE
+                kill_at = now + KILL_MARGIN
             elif now >= kill_at:
                 for slot in self._slots:
                     slot.killed = slot.process is not None
                 self._signal(signal.SIGKILL)
-                kill_at = now + GRACE
+                kill_at = now + KILL_MARGIN
             self._wakeup.wait_until(min(quit_at if kill_at == float("inf") else kill_at, now + 1.0))
             self._reap()
 
@@ -315,11 +315,11 @@ class Supervisor:
 
     def _leave(self) -> None:
         """Report the last deaths and deregister; a database that is away gets a few seconds."""
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + KILL_MARGIN
         while self._reports and time.monotonic() < deadline:
             self._wakeup.wait(REPORT_RETRY)
             self._report()
-        if self._registration.deregister(within=GRACE) is None:
+        if self._registration.deregister(within=KILL_MARGIN) is None:
             self._failed = True
         log.info("%s: stopped", self._registration.name)
 
@@ -335,7 +335,7 @@ class Supervisor:
 
 
 def _settle(connection: Connection, report: Report, supervisor_id: int) -> list[int]:
-    process_id = heartbeat.find(connection, name=report.name, supervisor_id=supervisor_id)
+    process_id = heartbeat.find_child(connection, name=report.name, supervisor_id=supervisor_id)
     if process_id is None:  # it deregistered, or was pruned
         return []
     if report.release:

@@ -12,35 +12,35 @@ from platformdirs import user_config_path
 from solidjq.errors import UsageError
 from solidjq.text import one_line, printable
 
-ENVIRONMENT = "JQ_CONFIG"
-NAME = "jq.toml"
+FILE_ENVIRONMENT = "JQ_CONFIG"
+FILE_NAME = "jq.toml"
 
 
-def find(start: Path | None = None) -> Path | None:
+def find_file(start: Path | None = None) -> Path | None:
     """Return the file in use: JQ_CONFIG, else jq.toml here or in the nearest folder above, else in the user's own."""
-    if (named := os.environ.get(ENVIRONMENT)) is not None:
+    if (named := os.environ.get(FILE_ENVIRONMENT)) is not None:
         if not named:
-            raise UsageError(f"{ENVIRONMENT} is empty; name a file or unset it")
+            raise UsageError(f"{FILE_ENVIRONMENT} is empty; name a file or unset it")
         return Path(named)
     here = (start or Path.cwd()).absolute()
-    places = [folder / NAME for folder in (here, *here.parents)] + [user_config_path("solidjq") / NAME]
+    places = [folder / FILE_NAME for folder in (here, *here.parents)] + [user_config_path("solidjq") / FILE_NAME]
     return next((place for place in places if place.is_file()), None)
 
 
-class File(NamedTuple):
+class SettingsFile(NamedTuple):
     """A ``jq.toml`` that was read: policy and profiles of one command come from the same text."""
 
     path: Path
     document: Mapping[str, Any]
 
 
-def read(path: Path | None = None) -> File | None:
+def read_file(path: Path | None = None) -> SettingsFile | None:
     """Read the file at ``path``, else the one that ``find`` finds, if any.
 
     Raises UsageError for one that cannot be read, or is not TOML.
     """
-    chosen = find() if path is None else path
-    return None if chosen is None else File(chosen, parse_toml(read_text(chosen), str(chosen)))
+    chosen = find_file() if path is None else path
+    return None if chosen is None else SettingsFile(chosen, parse_toml(read_text(chosen), str(chosen)))
 
 
 def read_text(path: Path) -> str:
@@ -79,7 +79,7 @@ def table(value: Any, place: str) -> dict[str, Any]:
     return value
 
 
-def wrong(place: str, value: Any, allowed: str) -> UsageError:
+def wrong_value(place: str, value: Any, allowed: str) -> UsageError:
     """Say what a key may hold."""
     return UsageError(f"{place} is {quoted(value)}; allowed: {allowed}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from solidjq.durations import parse_duration
-from solidjq.settings.file import File, known_keys, parse_toml, quoted, read, table, wrong
+from solidjq.settings.file import SettingsFile, known_keys, parse_toml, quoted, read_file, table, wrong_value
 
 OF_PROFILES = ("profiles", "default_profile")  # the keys of the file that profiles.py reads
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
@@ -25,7 +25,7 @@ class Consent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ClassPolicy:
     """What holds for one class. ``sources`` says of each key where it comes from; a key without one is built in."""
 
     retry: Consent = Consent.ASK
@@ -66,12 +66,12 @@ class Policy:
             key=lambda each: -len(each[0].replace("*", "")),
         )
         self._registered = registered or {}
-        self._rules: dict[str, Rule] = {}
+        self._rules: dict[str, ClassPolicy] = {}
 
-    def rule(self, class_name: str) -> Rule:
+    def rule(self, class_name: str) -> ClassPolicy:
         """Return what holds for a class."""
         if class_name not in self._rules:
-            rule = Rule()
+            rule = ClassPolicy()
             for source, settings in reversed([*self._layers(class_name)]):
                 rule = replace(rule, **settings, sources={**rule.sources, **dict.fromkeys(settings, source)})
             self._rules[class_name] = rule
@@ -92,15 +92,15 @@ class Policy:
 BUILT_IN = Policy()
 
 
-def load(
-    file: File | Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
+def load_policy(
+    file: SettingsFile | Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
 ) -> Policy:
     """Return the policy of a file, of the one at this path, or else of the one that ``find`` finds, if any.
 
     ``registered``: for each class that ``@job`` registered, where that is and its settings. Raises UsageError, naming
     file, key and allowed values, for a file that cannot be read or holds anything else than a policy.
     """
-    found = file if isinstance(file, File) else read(file)
+    found = file if isinstance(file, SettingsFile) else read_file(file)
     if found is None:
         return Policy(registered=registered)
     return Policy(found.path, *check(found.document, str(found.path)), registered)
@@ -132,26 +132,26 @@ def settings(given: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _consent(place: str, value: Any) -> Consent:
     if value not in tuple(Consent):
-        raise wrong(place, value, ", ".join(quoted(each.value) for each in Consent))
+        raise wrong_value(place, value, ", ".join(quoted(each.value) for each in Consent))
     return Consent(value)
 
 
 def _count(place: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CRASHES:
-        raise wrong(place, value, "a whole number from 1 on")
+        raise wrong_value(place, value, "a whole number from 1 on")
     return value
 
 
 def _duration(place: str, value: Any) -> timedelta:
     duration = parse_duration(value) if isinstance(value, str) else None
     if duration is None or not duration:
-        raise wrong(place, value, 'a text such as "90s", "15m", "72h", "7d"')
+        raise wrong_value(place, value, 'a text such as "90s", "15m", "72h", "7d"')
     return duration
 
 
 def _queue(place: str, value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
-        raise wrong(place, value, f"a queue's name, of 1 to {MOST_CHARACTERS} characters")
+        raise wrong_value(place, value, f"a queue's name, of 1 to {MOST_CHARACTERS} characters")
     return value
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from solidjq.durations import parse_duration
 from solidjq.errors import UsageError
-from solidjq.settings.file import File, known_keys, quoted, table, wrong
+from solidjq.settings.file import SettingsFile, known_keys, quoted, table, wrong_value
 
 DEFAULT = "default_profile"
 _KINDS: dict[str, tuple[type, str]] = {
@@ -30,7 +30,7 @@ class Profile:
     read_only: bool = False
 
 
-def load(file: File) -> dict[str, Profile]:
+def load_profiles(file: SettingsFile) -> dict[str, Profile]:
     """Return the profiles of a file, by name.
 
     Raises UsageError, naming file, key and allowed values, for what is none.
@@ -39,7 +39,7 @@ def load(file: File) -> dict[str, Profile]:
     return {name: _profile(name, given, file.path) for name, given in tables.items()}
 
 
-def choose(file: File | None, name: str | None = None) -> Profile | None:
+def choose_profile(file: SettingsFile | None, name: str | None = None) -> Profile | None:
     """Return the profile of this name, else the one that the file names as ``default_profile``, else None.
 
     Raises UsageError if there is none of that name.
@@ -56,8 +56,8 @@ def choose(file: File | None, name: str | None = None) -> Profile | None:
             return None
         name, place = file.document[DEFAULT], f"{file.path}: {DEFAULT} is {quoted(file.document[DEFAULT])}, and it"
         if not isinstance(name, str):
-            raise wrong(f"{file.path}: {DEFAULT}", name, "the name of a profile")
-    profiles = load(file)
+            raise wrong_value(f"{file.path}: {DEFAULT}", name, "the name of a profile")
+    profiles = load_profiles(file)
     if name not in profiles:
         there = ", ".join(map(quoted, profiles)) or "none"
         raise UsageError(f"{place} has no profile {quoted(name)}; it has {there}")
@@ -71,7 +71,7 @@ def _profile(name: str, given: object, path: Path) -> Profile:
     for key, value in settings.items():
         kind, allowed = _KINDS[key]
         if not isinstance(value, kind) or value == "":
-            raise wrong(f"{place}.{key}", value, allowed)
+            raise wrong_value(f"{place}.{key}", value, allowed)
     if ("database" in settings) == ("rails" in settings):
         raise UsageError(f'{place} must have one of: database = "postgres://...", rails = "/path/of/the/application"')
     read: dict[str, Any] = dict(settings)
@@ -83,7 +83,7 @@ def _profile(name: str, given: object, path: Path) -> Profile:
     if "alive_threshold" in settings:
         duration = parse_duration(settings["alive_threshold"])
         if not duration:
-            raise wrong(f"{place}.alive_threshold", settings["alive_threshold"], _KINDS["alive_threshold"][1])
+            raise wrong_value(f"{place}.alive_threshold", settings["alive_threshold"], _KINDS["alive_threshold"][1])
         read["alive_threshold"] = duration.total_seconds()
     return Profile(name, **read)
 
@@ -93,4 +93,4 @@ def _home(text: str, place: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise wrong(place, text, "a folder; nobody has that home") from None
+        raise wrong_value(place, text, "a folder; nobody has that home") from None

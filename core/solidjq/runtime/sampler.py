@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solidjq.processes.samples import boot_id, clocks, written
+from solidjq.processes.samples import boot_id, clocks, write_instant
 
 RELEASE = ("JQ_RELEASE", "KAMAL_VERSION", "HEROKU_SLUG_COMMIT", "GIT_SHA", "RELEASE")  # the first that is set
 MOST_BYTES = 4096
@@ -146,18 +146,18 @@ class Sampler:
         self._seen.update(classes)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         jobs = [
-            {"id": job_id, "since": written(job.since), **({} if job.rss is None else {"rss": job.rss})}
+            {"id": job_id, "since": write_instant(job.since), **({} if job.rss is None else {"rss": job.rss})}
             for job_id, job in sorted(running, key=lambda item: item[1].since)
         ]
         found: dict[str, Any] = {
-            "at": written(time.time()),
+            "at": write_instant(time.time()),
             "rss": resident(),
             "peak": usage.ru_maxrss * PEAK_UNIT,
             "cpu": round(usage.ru_utime + usage.ru_stime, 3),
             "cgroup": self.cgroup.sample(),
             "psi": self.cgroup.pressure(),
             **clocks(),
-            "term_at": None if self.stopping_since is None else written(self.stopping_since),
+            "term_at": None if self.stopping_since is None else write_instant(self.stopping_since),
             **self._constant,
             **beats,
             "jobs": jobs[:MOST_JOBS],
@@ -187,6 +187,6 @@ def _pid_started() -> str | None:
     import psutil  # noqa: PLC0415  (once a process)
 
     try:
-        return written(psutil.Process().create_time())
+        return write_instant(psutil.Process().create_time())
     except psutil.Error:
         return None

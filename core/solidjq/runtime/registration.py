@@ -14,8 +14,8 @@ from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError
 from solidjq.processes import heartbeat
 from solidjq.processes.heartbeat import Process
-from solidjq.processes.samples import told_by, written
-from solidjq.runtime.samples import Sampler
+from solidjq.processes.samples import told_by, write_instant
+from solidjq.runtime.sampler import Sampler
 from solidjq.version import VERSION
 
 log = logging.getLogger("solidjq")
@@ -143,7 +143,7 @@ class Registration:
             self._worked_at = start
             if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)
-                self._beats["outage"] = {**self.outage, "to": written(time.time())}
+                self._beats["outage"] = {**self.outage, "to": write_instant(time.time())}
                 self._steady_since = time.monotonic()
             delay = self._interval
             if not alive:
@@ -155,5 +155,5 @@ class Registration:
         self._steady_since = math.inf
         before = self.outage
         if before is None or "to" in before:
-            before = {"from": written(self._worked_at), "beats": 0}
+            before = {"from": write_instant(self._worked_at), "beats": 0}
         self._beats["outage"] = {**before, "beats": before["beats"] + 1}
