@@ -429,7 +429,7 @@ def test_whoever_may_init_brings_an_older_record_up_to_date(empty_url: URL, make
     done = someone.shell.run("init")
     assert done.returncode == 0, done.stderr
     with administrator.read() as connection:
-        assert archive.keeps_more(connection)
+        assert archive.has_more_column(connection)
     administrator.close()
 
 

@@ -150,11 +150,11 @@ def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Databas
     make_older(bare)
     with bare.read() as connection:
         assert operations.exists(connection)
-        assert not archive.keeps_more(connection)
+        assert not archive.has_more_column(connection)
     done = initialize(bare)
     assert (done.created, done.migrated) == ([], ["3 all columns of a discarded job"])
     with bare.read() as connection:
-        assert archive.keeps_more(connection)
+        assert archive.has_more_column(connection)
     assert _unordered(definitions(bare)) == _unordered(fresh)
     execute(bare.url, "DELETE FROM jq_schema_migrations WHERE version = 3")  # MySQL keeps a column without its stamp
     assert initialize(bare).migrated == ["3 all columns of a discarded job"]

@@ -304,7 +304,7 @@ def test_an_older_ledger_loses_nothing_silently(own: Database) -> None:
     assert retry(own, operation).job_ids == [job_id]
     assert find_side(own, str(job_id)).name
     assert undo(own, operation) == {job_id: None}
-    with pytest.raises(LedgerMissingError, match=r"no room for batch_id, tenant of solid_queue_jobs.*run: jq init"):
+    with pytest.raises(LedgerMissingError, match=r"cannot store batch_id, tenant of solid_queue_jobs.*run: jq init"):
         discard(own)
     assert whole(own) == before
     assert len(state_of_each(own)) == 1

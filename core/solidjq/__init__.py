@@ -1,12 +1,14 @@
-"""solidjq: Solid Queue's tables from Python, and the recovery of jobs whose worker died.
+"""solidjq: Solid Queue's tables from Python, and the recovery of jobs whose worker process died.
 
-The names below are loaded when they are first used, so that ``import solidjq`` costs nothing.
+The names in ``__all__`` are the Python API. Each is loaded when it is first used, so ``import solidjq`` loads no
+SQLAlchemy and no driver. ``job`` is the decorator: a submodule ``solidjq.job`` would replace it as soon as somebody
+imported that module, so the registry behind it is ``solidjq/registry.py``.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from solidjq.version import VERSION as __version__  # noqa: N811  (the name that Python programs look for)
+from solidjq.version import VERSION as __version__  # noqa: N811  (the name that Python expects)
 
 if TYPE_CHECKING:
     from solidjq.database.opening import open_database

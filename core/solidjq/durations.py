@@ -3,13 +3,13 @@
 import re
 from datetime import timedelta
 
-MOST = timedelta(days=100 * 365)
+MOST = timedelta(days=100 * 365)  # the longest duration that is accepted
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _WRITTEN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([smhdw])", re.ASCII)
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """Read ``90s``, ``15m``, ``2h``, ``3d`` or ``1w``; None if it is not one, or longer than a century."""
+    """Parse ``90s``, ``15m``, ``2h``, ``3d`` or ``1w``; None if ``text`` is no duration or longer than a century."""
     match = _WRITTEN.fullmatch(text.strip().lower())
     if match is None:
         return None

@@ -1,64 +1,67 @@
-"""Every error that this package raises on purpose. The message says what happened and what to do next."""
+"""Every error that this package raises on purpose. A message says what happened and what to do next, in one line.
+
+The command line turns each type into an exit code (``solidjq_cli/exits.py``).
+"""
 
 
 class SolidJQError(Exception):
-    """The root: its text is one line, made for the operator."""
+    """The root of all errors here; its text is one line, written for the operator."""
 
 
 class UsageError(SolidJQError):
-    """What was asked for cannot be meant: a malformed URL, time or filter."""
+    """The request makes no sense: a malformed URL, time, filter or settings file."""
 
 
 class DatabaseError(SolidJQError):
-    """The database cannot be used."""
+    """The database cannot be used; the root of all errors that come from it."""
 
 
 class DatabaseUnreachableError(DatabaseError):
-    """No connection, or it broke. Trying again later may help."""
+    """There is no connection, or it broke. Trying again later may help."""
 
 
 class MissingDriverError(DatabaseError):
-    """The Python package that speaks to this kind of database is not installed."""
+    """The Python driver for this kind of database is not installed."""
 
 
 class NotAQueueError(DatabaseError):
-    """The database answers but holds no Solid Queue tables."""
+    """The database answers, but has no Solid Queue tables."""
 
 
 class AccessDeniedError(DatabaseError):
-    """The database user lacks a right, or the database is read-only."""
+    """The database user lacks a privilege, or the database is read-only."""
 
 
 class LedgerMissingError(DatabaseError):
-    """The jq_ tables that this needs are not there yet."""
+    """The ``jq_`` tables that this operation needs are missing or out of date; ``jq init`` makes them."""
 
 
 class ConflictError(DatabaseError):
-    """A deadlock or a busy database; nothing was changed, and the same move may be tried again."""
+    """A deadlock or a busy database: nothing was changed, and the same move may be tried again."""
 
 
 class TookTooLongError(DatabaseError):
-    """A statement ran into its time limit."""
+    """A statement reached its time limit and was cancelled."""
 
 
 class NoSuchJobError(SolidJQError):
-    """No job has this id."""
+    """No job, group of failures, incident or operation has this id."""
 
 
 class RefusedError(SolidJQError):
-    """It would not be safe."""
+    """The operation was refused because it would not be safe."""
 
 
 class ProcessGoneError(SolidJQError):
-    """This process's own row is gone: somebody pruned it, and its claims are no longer its own."""
+    """This process's own row is gone: it was pruned, and its claims no longer belong to it."""
 
 
 class ArgumentsError(SolidJQError):
-    """A job's arguments cannot be written as, or read from, Active Job's JSON."""
+    """A job's arguments cannot be written as Active Job's JSON, or read from it."""
 
 
 class UnknownJobError(SolidJQError):
-    """A row names a job class that nobody registered here."""
+    """A row names a job class that is not registered with ``@job`` in this process."""
 
 
 class DuplicateJobError(SolidJQError):

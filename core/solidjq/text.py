@@ -1,10 +1,10 @@
-"""Text that came out of a database is hostile: it may carry terminal control codes and passwords."""
+"""Text from a database is hostile: it may contain terminal control codes and passwords. Escaping and masking."""
 
 import json
 import re
 import unicodedata
 
-# A URL with credentials: scheme://user:password@host. The password may hold '@'; the last one of the word ends it.
+# A URL with credentials: scheme://user:password@host. The password may contain '@': the word's last '@' ends it.
 _WORD = re.compile(r"[^\s\"]+")
 _USER = re.compile(r"://[^:/?#@]*:")
 # password=... as libpq, ODBC, query strings and environments write it, PGPASSWORD=... too.
@@ -16,13 +16,16 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def mask_secrets(text: str) -> str:
-    """Replace passwords in URLs and in ``password=`` pairs by ``***``. Takes time in proportion to the text."""
+    """Replace passwords in URLs and in ``password=`` pairs with ``***``, in linear time."""
     masked = _WORD.sub(lambda word: _mask_url(word[0]), text) if "://" in text else text
     return _KEYWORD.sub(rf"\g<before>{MASK}", masked) if "=" in masked else masked
 
 
 def mask_argument(argument: str) -> str:
-    """Mask one word of a command line: whatever stands between a URL's user and its last @, spaces too."""
+    """Mask the passwords in one argument of a command line.
+
+    In a URL that is everything between the user and the last ``@``, spaces included.
+    """
     return mask_secrets(_mask_url(argument))
 
 
@@ -33,8 +36,8 @@ def _mask_url(word: str) -> str:
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Escape what a terminal would act on (``\x1b`` for ESC); characters in ``keep`` stay as they are."""
-    if text.isprintable():  # the common case, at C speed; it also holds for private and unassigned characters not
+    r"""Escape the characters that a terminal would act on (``\x1b`` for ESC), except those in ``keep``."""
+    if text.isprintable():  # the usual case, at C speed; private and unassigned characters take the slow path
         return text
     return "".join(
         c
@@ -45,12 +48,12 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def one_line(text: str) -> str:
-    """Collapse white space, so that a message of several lines fits a table's row; then make it printable."""
+    """Collapse white space into single spaces and escape control characters, so that a message fits one row."""
     return printable(" ".join(text.split()))
 
 
 def escape_json(document: str) -> str:
-    r"""Escape, in JSON text, what a terminal would act on and JSON leaves raw: DEL, C1 controls, overrides."""
+    r"""Escape what JSON leaves raw and a terminal would act on: DEL, C1 controls, bidirectional overrides."""
     if document.isprintable():
         return document
     return "".join(json.dumps(c)[1:-1] if unicodedata.category(c) in _UNPRINTABLE else c for c in document)

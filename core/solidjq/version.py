@@ -1,3 +1,3 @@
-"""The version of this program: its own module, so that a worker need not load the public names to tell it."""
+"""The version, in a module of its own: a worker reads it without loading the public names."""
 
 VERSION = "0.1.0"

@@ -55,7 +55,7 @@ def _tables_there(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
                     Severity.WARNING,
                 )
     more = archive.more_columns(connection) if {jobs.name, failures.name} <= there else {}
-    if more and not archive.keeps_more(connection):
+    if more and not archive.has_more_column(connection):
         yield DoctorFinding(
             f"jq's record has no room for {', '.join(more)} of {jobs.name}: jq discard is refused",
             "jq init",

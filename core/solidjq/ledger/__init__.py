@@ -1,1 +1,17 @@
-"""TODO."""
+"""The ledger: what ``jq`` writes down beside Solid Queue's tables, about one file for each ``jq_`` table.
+
+Read the files in this order:
+
+- ``operations``: ``jq_operations``, one row for each command that changed jobs: who, when, why, how many.
+- ``archive``: ``jq_failures``, each failure that left ``failed_executions``, with its whole job for an undo.
+- ``crashes``: ``jq_crashes``, one row for each death that a job was in flight at.
+- ``deaths``: ``jq_deaths``, each end of a process with its evidence.
+- ``history``: one job's whole life, read from all of these.
+
+``database.setup`` makes and migrates the tables. The ledger may be missing, or older than this program: readers work
+without it, and writers ask ``operations.exists`` or call ``operations.require`` first.
+
+``processes``, ``incidents``, ``runtime``, ``recovery``, ``diff``, ``doctor`` and the command line may import this room;
+``queue`` never does. It imports ``queue``, ``rails``, ``database`` and the ground. A sample's format belongs to
+``processes``, so ``crashes.note_runs`` takes runs that the caller has parsed.
+"""

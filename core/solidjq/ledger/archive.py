@@ -1,4 +1,4 @@
-"""The table ``jq_failures``: each failure that left Solid Queue's own table, with its job as it was."""
+"""The archive, table ``jq_failures``: each failure that left ``failed_executions``, with its job as it was."""
 
 from collections.abc import Collection
 from typing import Any
@@ -11,43 +11,48 @@ from solidjq.database.times import utcnow
 from solidjq.database.unknown_columns import column_types, packed
 from solidjq.errors import LedgerMissingError
 
-# What the archive of every version has. Older ones have no room for more, and only a discard needs it.
+# The columns of every version's archive. Only later versions have ``more``, and only a discard fills it.
 ARCHIVED = [column for column in failures.c if column is not failures.c.more]
 
 
 def more_columns(connection: Connection) -> dict[str, str]:
-    """Return the columns that the jobs table has beyond Solid Queue 1.0's, with their types."""
+    """Return the columns, with their types, that this database's jobs table has beyond those of Solid Queue 1.0."""
     return {name: kind for name, kind in column_types(connection, jobs).items() if name not in jobs.c}
 
 
-def keeps_more(connection: Connection) -> bool:
-    """Tell whether the archive has room for them: an older one gets it by ``jq init``."""
+def has_more_column(connection: Connection) -> bool:
+    """Whether the archive can store job columns that Solid Queue 1.0 lacks; ``jq init`` upgrades an older archive."""
     return failures.c.more.name in column_types(connection, failures)
 
 
 def archive(
     connection: Connection, failure_ids: Collection[int], operation_id: int, *, with_jobs: bool = False
 ) -> None:
-    """Copy failures that are about to leave ``failed_executions``, with their jobs as they are now.
+    """Copy failures, with their jobs as they are now, into the archive before they leave ``failed_executions``.
 
-    Call it in the transaction that removes them, before it changes the jobs. ``with_jobs``: the jobs leave too, so all
-    columns are kept. Raises LedgerMissingError where there is no room for them: what is deleted must be complete here.
+    Call it in the transaction that removes the failures, before that changes the jobs. With ``with_jobs`` the jobs are
+    deleted too, so the archive stores every column of them; raises LedgerMissingError if an older archive cannot.
     """
     leaving = select(failed).where(among(failed.c.id, failure_ids)).subquery()
     types = more_columns(connection) if with_jobs else {}
     more = None
     if types:
-        if not keeps_more(connection):
+        if not has_more_column(connection):
             raise LedgerMissingError(
-                f"the record has no room for {', '.join(types)} of {jobs.name}, which an undo would miss; run: jq init"
+                f"the archive cannot store {', '.join(types)} of {jobs.name}, so an undo would lose them; run: jq init"
             )
         whole = table(jobs.name, column("id"), *map(column, types))
         more = select(packed(connection, whole, types)).where(whole.c.id == leaving.c.job_id).scalar_subquery()
-    connection.execute(archiving(leaving, literal(operation_id), more))
+    connection.execute(archive_statement(leaving, literal(operation_id), more))
 
 
-def archiving(leaving: FromClause, operation_id: ColumnElement[int], more: ColumnElement[str] | None = None) -> Insert:
-    """Describe the copying of these rows of ``failed_executions``; ``more`` is of their jobs."""
+def archive_statement(
+    leaving: FromClause, operation_id: ColumnElement[int], more: ColumnElement[str] | None = None
+) -> Insert:
+    """Return the INSERT that copies ``leaving``, rows of ``failed_executions``, and their jobs into the archive.
+
+    ``more`` is the JSON of the jobs' columns that Solid Queue 1.0 lacks.
+    """
     copied: dict[Column[Any], ColumnElement[Any]] = {
         failures.c.failure_id: leaving.c.id,
         failures.c.job_id: leaving.c.job_id,

@@ -1,9 +1,9 @@
-"""Crash counts: how often a process died with a job in its hands, each death counted once.
+"""Crash counts, table ``jq_crashes``: how often a process died while it ran a job, each death counted once.
 
-Solid Queue keeps no such count, and a retry there deletes the failure that told of it. Crashes are counted per Active
-Job id, which all attempts of a job share, in ``jq_crashes``; the count outlives retries, re-enqueues and the job.
-A crash that somebody else wrote into ``failed_executions`` is counted when it is first seen: the failure's own id keeps
-that exact, however often and by whomever it is seen.
+Solid Queue has no such count, and its retry deletes the failure that recorded the death. Crashes are counted per Active
+Job id, which all attempts of a job share; the count outlives retries, re-enqueues and the job itself. A crash that
+another program wrote into ``failed_executions`` is counted when ``jq`` first reads it. The failure's id is unique in
+``jq_crashes``, so counting is idempotent: no crash is counted twice, whoever counts.
 """
 
 from collections import defaultdict
@@ -24,14 +24,14 @@ from solidjq.ledger import operations
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, parse_error
 
-EVIDENCE = 255  # characters of an error that are kept: all of an error that tells of a death
+EVIDENCE = 255  # characters of an error that are stored; the error of a death is never longer
 
-# Jobs that died together have the same error to the letter.
+# Jobs that died together have exactly the same error, so few texts are parsed.
 parse_evidence = lru_cache(maxsize=1024)(parse_error)
 
 
 class Crash(NamedTuple):
-    """One death with this job in its hands. Of the process it tells what is known, which may be nothing."""
+    """One death that a job was in flight at. What is unknown of the process is None, which may be all of it."""
 
     failure_id: int
     job_id: int
@@ -41,38 +41,38 @@ class Crash(NamedTuple):
     pid: int | None = None
     last_heartbeat_at: datetime | None = None
     death_id: int | None = None
-    started_at: datetime | None = None  # when the job had begun, where that is known
+    started_at: datetime | None = None  # when the job began, if a sample recorded it
 
     @property
     def key(self) -> int | str:
-        """Name its death: jq_deaths.id, else the error, which jobs that died together share."""
+        """Return what identifies the death: ``jq_deaths.id``, else the error, which jobs that died together share."""
         return self.evidence or "" if self.death_id is None else self.death_id
 
     @property
     def process(self) -> object | None:
-        """Tell one process's death from another's; None where the error tells nothing of the process."""
+        """Return what identifies the process, pid and last heartbeat; None if the error names no process."""
         error = parse_evidence(self.evidence)
         return None if error.death in {None, Death.MISSING} else (error.pid, error.last_heartbeat_at)
 
 
-def within(found: Iterable[Crash], window: timedelta, now: datetime) -> list[Crash]:
-    """Return the crashes of the last ``window``; one of unknown time counts as recent."""
-    return [crash for crash in found if crash.crashed_at is None or crash.crashed_at >= now - window]
+def recent_crashes(all_crashes: Iterable[Crash], window: timedelta, now: datetime) -> list[Crash]:
+    """Return the crashes of the last ``window``; a crash of unknown time counts as recent."""
+    return [crash for crash in all_crashes if crash.crashed_at is None or crash.crashed_at >= now - window]
 
 
 def subject() -> ColumnElement[str]:
-    """Name, in SQL, what a job's crashes are counted by."""
+    """Return, as SQL, the key that a job's crashes are counted by: its Active Job id, else ``job`` and its id."""
     return func.coalesce(jobs.c.active_job_id, literal("job ") + cast(jobs.c.id, String(20)))
 
 
 def subject_of(job_id: int, active_job_id: str | None) -> str:
-    """Name the same in Python."""
+    """Return, in Python, the key that a job's crashes are counted by: its Active Job id, else ``job`` and its id."""
     return active_job_id if active_job_id is not None else f"job {job_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose death it was, as far as we know it ourselves; the host and pid of a process that may be alive after all."""
+    """The process whose death crashes are counted for: its row in ``jq_deaths``, host and pid if it may live."""
 
     death_id: int | None = None
     hostname: str | None = None
@@ -84,7 +84,7 @@ UNKNOWN_ORIGIN = Origin()
 
 
 def count(connection: Connection, which: ColumnElement[bool], origin: Origin = UNKNOWN_ORIGIN) -> None:
-    """Count those of these failures that are crashes and were not counted before."""
+    """Count those failures among ``which`` that are crashes and were not counted before."""
     copied = {
         crashes.c.subject: subject(),
         crashes.c.failure_id: failed.c.id,
@@ -104,15 +104,15 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
 
 
 def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin = UNKNOWN_ORIGIN) -> None:
-    """Count the crashes of jobs that just failed. Call it where the database has a ledger."""
+    """Count the crashes of jobs that just failed. Call it only if the database has a ledger."""
     for batch in in_batches(job_ids):
         count(connection, among(failed.c.job_id, batch), origin)
 
 
 def count_all(database: Database) -> None:
-    """Count every crash that is in ``failed_executions`` now, where the database has a ledger.
+    """Count every crash that is in ``failed_executions`` now; do nothing if the database has no ledger.
 
-    It makes the counts hold even for failures that somebody will retry without ``jq``.
+    A failure that another program retries later is then counted already. One transaction a batch.
     """
     above = 0
     while database.transact(operations.exists) and (ids := database.transact(_count_some, above)):
@@ -130,8 +130,8 @@ def _count_some(connection: Connection, above: int) -> list[int]:
 
 
 def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, list[Crash]]:
-    """Return the counted crashes of each subject."""
-    found: dict[str, list[Crash]] = defaultdict(list)
+    """Return the counted crashes by subject, the oldest failure first; see ``subject`` for the key."""
+    by_subject: dict[str, list[Crash]] = defaultdict(list)
     rows = connection.execute(
         select(
             crashes.c.subject,
@@ -149,12 +149,12 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
         .order_by(crashes.c.failure_id)
     )
     for name, *values in rows:
-        found[name].append(Crash(*values))
-    return found
+        by_subject[name].append(Crash(*values))
+    return by_subject
 
 
 class Run(NamedTuple):
-    """What a process told of a job that it was running: when it began, and by how many bytes the process grew since."""
+    """A job in a process's last sample: when it began, and by how many bytes the process grew since then."""
 
     job_id: int
     started_at: datetime | None
@@ -162,7 +162,7 @@ class Run(NamedTuple):
 
 
 def note_runs(connection: Connection, origin: Origin, runs: Iterable[Run]) -> None:
-    """Add to a death's crashes when each job had begun, and how much the process had grown since then."""
+    """Add to a death's crashes when each job began, and by how much the process grew since then."""
     for run in runs:
         connection.execute(
             update(crashes)

@@ -1,4 +1,4 @@
-"""The table ``jq_deaths``: each end of a process that we saw, with its evidence."""
+"""The table ``jq_deaths``: each end of a process that ``jq`` saw, with its evidence."""
 
 import json
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from solidjq.ledger import crashes
 
 
 class DeathSource(StrEnum):
-    """Who told of a death; the value stands in ``jq_deaths.noticed_by``."""
+    """Who noticed a death; the value is stored in ``jq_deaths.noticed_by``."""
 
-    SUPERVISOR = "supervisor"  # ours reaped it
-    PRUNE = "prune"  # ours found its heartbeat too old
-    FAILURES = "failures"  # nobody: put together from what Rails wrote
+    SUPERVISOR = "supervisor"  # our supervisor reaped the child
+    PRUNE = "prune"  # our prune found the heartbeat too old
+    FAILURES = "failures"  # nobody: the death is put together from the failures that Rails wrote
 
 
 def record(
@@ -31,9 +31,9 @@ def record(
     evidence: Mapping[str, Any],
     sample: Mapping[str, Any],
 ) -> crashes.Origin:
-    """Write the death of a registered process, with its last sample; return what its crashes are to carry.
+    """Write the death of a registered process, with its last sample; return the origin of its jobs' crashes.
 
-    Call it where the database has a ledger, in the transaction that removes the process. ``process`` is its row.
+    Call it only if the database has a ledger, in the transaction that removes the process. ``process`` is its row.
     """
     result = connection.execute(
         insert(deaths).values(
@@ -52,7 +52,7 @@ def record(
             evidence=json.dumps({**evidence, **({"sample": sample} if sample else {})}, separators=(",", ":")),
         )
     )
-    # Where the supervisor saw the end, the error tells pid and status; host and last beat would mean a frozen process.
+    # Host, pid and last heartbeat mark a process that may only be frozen; one that a supervisor reaped is dead.
     pruned = source is DeathSource.PRUNE
     return crashes.Origin(
         death_id=inserted_id(result),

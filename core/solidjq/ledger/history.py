@@ -1,4 +1,4 @@
-"""A job's whole life: every attempt under one Active Job id, every failure, and who did what about it."""
+"""A job's whole life: every attempt under one Active Job id, every failure, and every operation on it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from solidjq.rails.error_text import parse_error
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job. ``at`` is None where the database does not tell."""
+    """Something that happened to a job. ``at`` is None if the database does not store when."""
 
     at: datetime | None
     job_id: int
@@ -29,19 +29,19 @@ class Event:
 
 
 def history(connection: Connection, text: str) -> list[Event]:
-    """Return what is known of a job, by job id or Active Job id, the oldest first; empty if nothing is.
+    """Return the events of a job, found by job id or Active Job id, the oldest first; empty if there are none.
 
-    All jobs rows of the same Active Job id are one life; so are rows that are gone by now, as far as ``jq`` moved them.
-    Works without the ``jq_`` tables, with less to tell.
+    All jobs of the same Active Job id count as one life, those that ``jq`` archived and that are deleted by now
+    included. Without the ``jq_`` tables only what Solid Queue's own tables store is returned.
     """
     views = {view.job_id: view for view in find_jobs(connection, [text])[text]}
-    kept = ledger_operations.exists(connection)
+    has_ledger = ledger_operations.exists(connection)
     names = {view.active_job_id for view in views.values()} - {None}
-    archived = _archived(connection, [*map(str, views), text], names | {text}) if kept else []
+    archived = _archived(connection, [*map(str, views), text], names | {text}) if has_ledger else []
     names |= {row.active_job_id for row in archived} - {None}
     for name in names:  # the other attempts
         views |= {view.job_id: view for view in find_jobs(connection, [str(name)])[str(name)]}
-    if kept and names:
+    if has_ledger and names:
         archived = _archived(connection, [*map(str, views), text], names | {text})
     events: list[Event] = []
     for row in archived:
@@ -49,7 +49,7 @@ def history(connection: Connection, text: str) -> list[Event]:
             events.append(Event(row.enqueued_at, row.job_id, "enqueued", f"{row.class_name} in {row.queue_name}"))
         events += _of_failure(row)
     events += [event for view in views.values() for event in _of_job(view)]
-    if kept:
+    if has_ledger:
         events += _retried_elsewhere(connection, views, archived, names)
     unique = {(event.at, event.job_id, event.event, event.operation_id): event for event in events}
     return sorted(unique.values(), key=lambda event: event.at or datetime.min.replace(tzinfo=UTC))
@@ -58,19 +58,19 @@ def history(connection: Connection, text: str) -> list[Event]:
 def _retried_elsewhere(
     connection: Connection, views: Mapping[int, JobView], archived: Sequence[Row[Any]], names: Iterable[str | None]
 ) -> Iterator[Event]:
-    """Yield the crashes that were counted, and whose failure somebody has taken away without ``jq``."""
-    told = {row.failure_id for row in archived}
-    now = {(view.job_id, view.failed_at) for view in views.values()}
+    """Yield the counted crashes whose failure another program has removed since."""
+    archived_ids = {row.failure_id for row in archived}
+    current = {(view.job_id, view.failed_at) for view in views.values()}
     subjects = {name for name in names if name} | {subject_of(v.job_id, v.active_job_id) for v in views.values()}
     for crashes in crashes_of(connection, sorted(subjects)).values():
         for crash in crashes:
-            if crash.failure_id not in told and (crash.job_id, crash.crashed_at) not in now:
-                said = f"{_said(crash.evidence)}; retried without jq"
-                yield Event(crash.crashed_at, crash.job_id, "failed", said, crash=True)
+            if crash.failure_id not in archived_ids and (crash.job_id, crash.crashed_at) not in current:
+                detail = f"{_describe_error(crash.evidence)}; retried without jq"
+                yield Event(crash.crashed_at, crash.job_id, "failed", detail, crash=True)
 
 
 def _archived(connection: Connection, job_ids: Sequence[str], names: set[str | None]) -> Sequence[Row[Any]]:
-    numbers = [int(each) for each in job_ids if each.isascii() and each.isdigit() and int(each) < 2**63]
+    numbers = [int(job_id) for job_id in job_ids if job_id.isascii() and job_id.isdigit() and int(job_id) < 2**63]
     undo = operations.alias()
     query = (
         select(
@@ -110,11 +110,13 @@ def _of_failure(row: Row[Any]) -> Iterator[Event]:
 
 
 def _failed(at: datetime | None, job_id: int, error: str | None, *, now: bool = False) -> Event:
-    said = f"{_said(error)}; it waits for a decision" if now else _said(error)
-    return Event(at, job_id, "failed", said, crash=parse_error(error).death is not None)
+    detail = _describe_error(error)
+    if now:
+        detail += "; it waits for a decision"
+    return Event(at, job_id, "failed", detail, crash=parse_error(error).death is not None)
 
 
-def _said(text: str | None) -> str:
+def _describe_error(text: str | None) -> str:
     error = parse_error(text)
     name = (error.exception_class or "").rsplit("::", 1)[-1]
     return ": ".join(part for part in (name, error.message) if part) or "no error was recorded"

@@ -1,4 +1,4 @@
-"""The ``jq_`` tables: who changed what, and the failures that a retry took out of Solid Queue's own table."""
+"""The record of commands, table ``jq_operations``: who changed how many jobs, when and why."""
 
 import getpass
 import json
@@ -17,7 +17,7 @@ from solidjq.text import mask_secrets
 
 
 def actor() -> str:
-    """Name who acts: the OS user at this host."""
+    """Return who acts: the operating system's user at this host, as ``user@host``."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's uid without a name
@@ -28,8 +28,8 @@ def actor() -> str:
 class Operation:
     """One command that changes jobs. Its row is written in the transaction of its first change: a row means a change.
 
-    ``command`` is the command line; passwords in it are masked. ``chosen`` says what was selected, under which terms;
-    ``plan`` is the id of the plan that it carries out.
+    ``command`` is the command line; passwords in it are masked. ``chosen`` is the selection and its terms; ``plan`` is
+    the id of the plan that the command carries out.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Operation:
 
     @property
     def id(self) -> int | None:
-        """Its row's id, once there is one."""
+        """The id of its row; None until ``record`` has written it."""
         return self._id
 
     def record(self, connection: Connection, jobs_moved: int, verdicts: Mapping[str, int] | None = None) -> int:
         """Count ``jobs_moved`` more jobs, in the transaction that moves them; return the operation's id.
 
-        ``verdicts`` are the counts of all of the operation so far.
+        ``verdicts`` are the counts of the whole operation so far.
         """
         written = None if verdicts is None else json.dumps(verdicts, separators=(",", ":"), sort_keys=True)
         if self._id is not None:
@@ -64,7 +64,7 @@ class Operation:
             values = {"jobs": operations.c.jobs + jobs_moved, **({} if written is None else {"verdicts": written})}
             if connection.execute(counted.values(values)).rowcount:
                 return self._id
-        # The first time; or the first transaction was rolled back, and the row with it.
+        # This is the first change, or the transaction that wrote the row was rolled back.
         result = connection.execute(
             insert(operations).values(
                 verb=self.verb,
@@ -83,27 +83,25 @@ class Operation:
         return operation_id
 
     def record_if_kept(self, connection: Connection, jobs_moved: int) -> None:
-        """Do the same where the database has a ledger; nothing where ``jq init`` never ran."""
+        """Count ``jobs_moved`` more jobs if the database has a ledger; do nothing if it has none."""
         if exists(connection):
             self.record(connection, jobs_moved)
 
 
 def exists(connection: Connection) -> bool:
-    """Tell whether the ``jq_`` tables are there, the youngest included: an older set lacks what we would write."""
+    """Whether the ``jq_`` tables are there, the newest included: an older set lacks columns that we write."""
     return inspect(connection).has_table(deaths.name)
 
 
 def require(connection: Connection) -> None:
-    """Raise LedgerMissingError unless the ``jq_`` tables are there."""
+    """Raise LedgerMissingError unless the ``jq_`` tables are there, the newest included."""
     if not exists(connection):
-        raise LedgerMissingError(
-            "this keeps a record of what it changes, and its tables are missing or out of date; run: jq init"
-        )
+        raise LedgerMissingError("the jq_ tables, which record every change, are missing or out of date; run: jq init")
 
 
 @dataclass(frozen=True, slots=True)
 class OperationView:
-    """One row of the record: who did what, when, why. ``restored``: how many of its jobs an undo took back."""
+    """One operation: who did what, when, why. ``restored`` is how many of its jobs an undo took back."""
 
     id: int
     verb: str
@@ -121,7 +119,10 @@ class OperationView:
 def list_operations(
     connection: Connection, *, ids: Collection[int] | None = None, limit: int | None = None, before: int | None = None
 ) -> list[OperationView]:
-    """Return operations, the newest first: those with these ids, or ``limit`` of them below the id ``before``."""
+    """Return operations, the newest first: those with these ids, or ``limit`` of them below the id ``before``.
+
+    Raises LedgerMissingError.
+    """
     require(connection)
     restored = (
         select(func.count())

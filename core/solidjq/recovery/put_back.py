@@ -110,7 +110,7 @@ def _moving_to_ready() -> Insert:
     """Do so in one statement, which reads each row once."""
     gone = delete(failed).where(ids_in(failed.c.id, "ids")).returning(*failed.c).cte("gone")
     archived = (
-        archive.archiving(gone, bindparam("operation_id", type_=BigInteger()))
+        archive.archive_statement(gone, bindparam("operation_id", type_=BigInteger()))
         .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
         .cte("archived")
     )

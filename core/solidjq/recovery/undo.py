@@ -167,7 +167,7 @@ def _by_columns(
     connection: Connection, archive_ids: Sequence[int], types: Collection[str]
 ) -> dict[tuple[str, ...], list[int]]:
     """Group by what the archive has of these columns: one that was added since gets its default."""
-    if not types or not archive.keeps_more(connection):
+    if not types or not archive.has_more_column(connection):
         return {(): list(archive_ids)}
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     kept = select(failures.c.id, failures.c.more).where(among(failures.c.id, archive_ids))

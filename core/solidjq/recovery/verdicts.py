@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from solidjq.durations import spell_duration
 from solidjq.incidents.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
-from solidjq.ledger.crashes import Crash, within
+from solidjq.ledger.crashes import Crash, recent_crashes
 from solidjq.rails.error_text import Death
 from solidjq.settings.policy import ClassPolicy, Consent
 
@@ -218,7 +218,7 @@ def _own_error(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now
 def _over_limit(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> Decision | None:
     most = rule.max_crashes if terms.max_crashes is None else terms.max_crashes
     window = window_of(terms, rule)
-    counted = len(within(candidate.crashes, window, now))
+    counted = len(recent_crashes(candidate.crashes, window, now))
     if candidate.death is None or counted < most:
         return None
     reason = f"{counted} crashes within {spell_duration(window)}; the limit is {most}"
@@ -248,7 +248,7 @@ def _suspected(
     """Say why the job may be the killer. Deaths with a cause from outside charge nobody."""
     if candidate.death is None:
         return None
-    counted = within(candidate.crashes, window_of(terms, rule), now)
+    counted = recent_crashes(candidate.crashes, window_of(terms, rule), now)
     charging = [
         crash
         for crash in counted
