@@ -1,5 +1,7 @@
 """A retry that decides on many jobs at once comes to what it would decide on each, whatever they are mixed with."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import delete, update
 
@@ -12,19 +14,17 @@ from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery.retry import Selection, plan
 from solidjq.recovery.verdicts import Decision, RetryTerms, Verdict
-from solidjq.settings.policy import Policy, parse
+from solidjq.settings.file import SettingsFile, parse_toml
+from solidjq.settings.policy import load_policy
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, states
 from test_safe_retry import die
 
 EVERYTHING = Selection()
-POLICY = Policy(
-    None,
-    *parse(
-        '[classes.Never]\nretry = "never"\n[classes.Auto]\nretry = "auto"\n[classes.Big]\nqueue_as = "big"\n'
-        '[classes.Once]\nmax_crashes = 1\n[classes.Young]\nmax_age = "10m"',
-        "jq.toml",
-    ),
+POLICY_TEXT = (
+    '[classes.Never]\nretry = "never"\n[classes.Auto]\nretry = "auto"\n[classes.Big]\nqueue_as = "big"\n'
+    '[classes.Once]\nmax_crashes = 1\n[classes.Young]\nmax_age = "10m"'
 )
+POLICY = load_policy(SettingsFile(Path("jq.toml"), parse_toml(POLICY_TEXT, "jq.toml")))
 HOURS_AGO = 7200
 ARCHIVED = 2
 

@@ -10,17 +10,16 @@ import pytest
 from solidjq.durations import parse_duration, spell_duration
 from solidjq.errors import UsageError
 from solidjq.registry import job
-from solidjq.settings.file import find_file
-from solidjq.settings.policy import BUILT_IN, Consent, Policy, load_policy, parse
+from solidjq.settings.file import SettingsFile, find_file, parse_toml
+from solidjq.settings.policy import BUILT_IN, Consent, Policy, load_policy
 from support import Shell
 
 KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")
 
 
-def policy(text: str, **registered: dict[str, Any]) -> Policy:
-    return Policy(
-        Path("jq.toml"), *parse(text, "jq.toml"), {name: ("shop.jobs", each) for name, each in registered.items()}
-    )
+def policy(text: str, place: str = "jq.toml", **registered: dict[str, Any]) -> Policy:
+    file = SettingsFile(Path(place), parse_toml(text, place))
+    return load_policy(file, registered={name: ("shop.jobs", settings) for name, settings in registered.items()})
 
 
 def test_what_is_built_in() -> None:
@@ -87,9 +86,9 @@ def test_only_a_star_is_special_in_a_pattern(pattern: str, name: str, matches: b
     [
         ('[default]\nretry = "maybe"', 'f: default.retry is "maybe"; allowed: "auto", "ask", "never"'),
         ("[default]\nretry = true", 'f: default.retry is True; allowed: "auto", "ask", "never"'),
-        ("[default]\nmax_crashes = 0", "f: default.max_crashes is 0; allowed: a whole number from 1 on"),
-        ("[default]\nmax_crashes = true", "f: default.max_crashes is True; allowed: a whole number from 1 on"),
-        ("[default]\nmax_crashes = 2.5", "f: default.max_crashes is 2.5; allowed: a whole number from 1 on"),
+        ("[default]\nmax_crashes = 0", "f: default.max_crashes is 0; allowed: a whole number from 1 to 1000000"),
+        ("[default]\nmax_crashes = true", "f: default.max_crashes is True; allowed: a whole number from 1 to 1000000"),
+        ("[default]\nmax_crashes = 2.5", "f: default.max_crashes is 2.5; allowed: a whole number from 1 to 1000000"),
         ("[default]\nwindow = 72", 'f: default.window is 72; allowed: a text such as "90s", "15m", "72h", "7d"'),
         ('[default]\nwindow = "0s"', 'f: default.window is "0s"; allowed: a text such as "90s", "15m", "72h", "7d"'),
         ('[default]\nmax_age = "x"', 'f: default.max_age is "x"; allowed: a text such as "90s", "15m", "72h", "7d"'),
@@ -109,13 +108,13 @@ def test_only_a_star_is_special_in_a_pattern(pattern: str, name: str, matches: b
 )
 def test_what_is_wrong_is_named_with_what_is_allowed(text: str, complaint: str) -> None:
     with pytest.raises(UsageError) as raised:
-        parse(text, "f")
+        policy(text, "f")
     assert str(raised.value) == complaint
 
 
 def test_a_syntax_error_names_the_line() -> None:
-    with pytest.raises(UsageError, match=r"^f: not TOML: .*line 2"):
-        parse("[default]\nretry = \n", "f")
+    with pytest.raises(UsageError, match=r"^f is not TOML: .*line 2"):
+        policy("[default]\nretry = \n", "f")
 
 
 def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +134,7 @@ def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     assert find_file(here) == here / "jq.toml"
     monkeypatch.setenv("JQ_CONFIG", "/srv/other.toml")
     assert find_file(here) == Path("/srv/other.toml")
-    with pytest.raises(UsageError, match=r"cannot be read: /srv/other\.toml"):
+    with pytest.raises(UsageError, match=r"cannot read the settings file /srv/other\.toml"):
         load_policy()
     monkeypatch.setenv("JQ_CONFIG", "")
     with pytest.raises(UsageError, match="JQ_CONFIG is empty"):
@@ -146,7 +145,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "jq.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8 text"):
         load_policy(tmp_path / "jq.toml")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot read"):
         load_policy(tmp_path)
 
 

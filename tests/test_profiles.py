@@ -35,7 +35,7 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
     assert choose_profile(file, "a") == load_profiles(file)["a"]
     with pytest.raises(UsageError, match='has no profile "d"; it has "a", "b c"'):
         choose_profile(file, "d")
-    with pytest.raises(UsageError, match=r"no jq.toml with a profile"):
+    with pytest.raises(UsageError, match=r"no jq.toml, so no profile"):
         choose_profile(None, "d")
     assert choose_profile(file) is None
     assert choose_profile(None) is None
@@ -45,7 +45,7 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
 def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     assert load_profiles(written(tmp_path, '[profiles.a]\nrails = "~/shop"\n'))["a"].rails == Path("/home/ada/shop")
-    with pytest.raises(UsageError, match=r'rails is "~nobody-there/x"; allowed: a folder; nobody has that home'):
+    with pytest.raises(UsageError, match=r'rails is "~nobody-there/x"; allowed: a folder; no user has that home'):
         load_profiles(written(tmp_path, '[profiles.a]\nrails = "~nobody-there/x"\n'))
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import uuid
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, func, insert, select, update
@@ -24,7 +25,8 @@ from solidjq.queue.states import State
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery.retry import Selection, plan
 from solidjq.recovery.verdicts import RetryTerms, Verdict
-from solidjq.settings.policy import Policy, parse
+from solidjq.settings.file import SettingsFile, parse_toml
+from solidjq.settings.policy import Policy, load_policy
 from support import add_jobs, add_process, claim_all, plain_jobs, retry_jobs, rows, state_of_each
 from test_pruning import silence
 
@@ -249,11 +251,14 @@ def test_a_job_whose_old_process_registered_again_stays(database: Database) -> N
     assert safe(database) == {job_id: Verdict.RETRY}
 
 
+def policy_of(text: str) -> Policy:
+    return load_policy(SettingsFile(Path("jq.toml"), parse_toml(text, "jq.toml")))
+
+
 def test_policy_by_class(database: Database) -> None:
-    default, classes = parse(
-        '[default]\nqueue_as = "quarantine"\n[classes."Never*"]\nretry = "never"\n[classes.Once]\nmax_crashes = 1', "f"
+    policy = policy_of(
+        '[default]\nqueue_as = "quarantine"\n[classes."Never*"]\nretry = "never"\n[classes.Once]\nmax_crashes = 1'
     )
-    policy = Policy(None, default, classes)
     ids = add_jobs(database, *(NewJob(class_name=name) for name in ("NeverEver", "Once", "Other")))
     die(database)
     done = retry_jobs(database, selection=ALL, policy=policy)
@@ -265,7 +270,7 @@ def test_policy_by_class(database: Database) -> None:
 def test_a_limit_takes_the_oldest_and_skips_what_is_held(database: Database) -> None:
     ids = add_jobs(database, NewJob(class_name="Never"), *plain_jobs(5))
     die(database)
-    policy = Policy(None, *parse('[classes.Never]\nretry = "never"', "f"))
+    policy = policy_of('[classes.Never]\nretry = "never"')
     chosen = Selection(chosen=DIED, limit=3, batch=2)
     done = retry_jobs(database, selection=chosen, policy=policy, safe=True)
     assert done.job_ids == ids[1:4]

@@ -13,7 +13,7 @@ from solidjq.database.transactions import Database
 from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
 from solidjq.queue.concurrency import DEFAULT_DURATION, Limit, Limits
 from solidjq.queue.enqueue import NewJob, enqueue_alone
-from solidjq.settings.policy import settings
+from solidjq.settings.policy import check_settings
 from solidjq.text import one_line
 
 P = ParamSpec("P")
@@ -130,7 +130,7 @@ def job(
     Raises DuplicateJobError if another function has that name, UsageError for an impossible policy.
     """
     given = {"retry": retry, "max_crashes": max_crashes, "window": window, "max_age": max_age, "queue_as": queue_as}
-    policy = settings({key: value for key, value in given.items() if value is not None}, "@job: ")
+    policy = check_settings({key: value for key, value in given.items() if value is not None}, "@job: ")
 
     def register(function: Callable[..., Any]) -> Job[..., Any]:
         registered = Job(

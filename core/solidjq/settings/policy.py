@@ -1,4 +1,4 @@
-"""Retry policy: which job classes may be retried, how often, and where to. Read from ``jq.toml`` and from ``@job``."""
+"""Retry policy: which job classes may be retried, how often, and into which queue; from ``jq.toml`` and ``@job``."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,27 +9,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from solidjq.durations import parse_duration
-from solidjq.settings.file import SettingsFile, known_keys, parse_toml, quoted, read_file, table, wrong_value
+from solidjq.settings.file import SettingsFile, check_keys, quoted, read_file, table, wrong_value
 
-OF_PROFILES = ("profiles", "default_profile")  # the keys of the file that profiles.py reads
+PROFILE_KEYS = ("profiles", "default_profile")  # top-level keys of the file that profiles.py reads
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
 MOST_CRASHES = 1_000_000
 
 
 class Consent(StrEnum):
-    """Whether a class may be retried."""
+    """Whether the jobs of a class may be retried."""
 
-    AUTO = "auto"  # by program too: jq recover
-    ASK = "ask"  # when a person asks for it
-    NEVER = "never"
+    AUTO = "auto"  # by jq recover too, which nobody watches
+    ASK = "ask"  # by jq retry only: a person asked for it
+    NEVER = "never"  # by nobody, unless jq retry --force says so
 
 
 @dataclass(frozen=True, slots=True)
 class ClassPolicy:
-    """What holds for one class. ``sources`` says of each key where it comes from; a key without one is built in."""
+    """The policy of one class. ``sources`` names where each key comes from; a key without a source is built in."""
 
     retry: Consent = Consent.ASK
-    max_crashes: int = 3  # a job that crashed so often within the window is not retried
+    max_crashes: int = 3  # a job with so many crashes within the window is not retried
     window: timedelta = timedelta(hours=72)
     max_age: timedelta | None = None  # a failure older than that is not retried
     queue_as: str | None = None  # retried into this queue
@@ -37,17 +37,17 @@ class ClassPolicy:
 
 
 class _Layer(NamedTuple):
-    """Settings of one place."""
+    """The settings that one source, such as a table of the file, gives a class."""
 
     source: str
     settings: Mapping[str, Any]
 
 
 class Policy:
-    """Rules by class. A key comes from the most specific place that gives it.
+    """The policy of every class. A key comes from the most specific source that has it.
 
-    These are, in turn: the class's own table in the file, the patterns there that match it (the one with more letters
-    first), its ``@job``, ``[default]`` in the file, and what is built in.
+    The sources, most specific first: the class's own table in the file, the file's patterns that match it (those with
+    more letters first), its ``@job``, ``[default]`` in the file, and the built-in values.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class Policy:
         registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
     ) -> None:
         self.path = path
-        self.classes = tuple(classes or ())  # names and patterns, as they stand in the file
+        self.classes = tuple(classes or ())  # names and patterns, as written in the file
         self._default = default or {}
         self._by_name = classes or {}
         self._patterns = sorted(
             ((name, _pattern(name)) for name in self._by_name if "*" in name),
-            key=lambda each: -len(each[0].replace("*", "")),
+            key=lambda pattern: -len(pattern[0].replace("*", "")),
         )
         self._registered = registered or {}
         self._rules: dict[str, ClassPolicy] = {}
 
     def rule(self, class_name: str) -> ClassPolicy:
-        """Return what holds for a class."""
+        """Return the policy of a class; ``""`` for that of a class without rules of its own."""
         if class_name not in self._rules:
             rule = ClassPolicy()
             for source, settings in reversed([*self._layers(class_name)]):
@@ -78,7 +78,7 @@ class Policy:
         return self._rules[class_name]
 
     def _layers(self, class_name: str) -> Iterator[_Layer]:
-        """Yield what says something of the class, the most specific first."""
+        """Yield the sources that have settings for the class, the most specific first."""
         named = [class_name] if class_name in self._by_name else []
         named += [name for name, matches in self._patterns if name != class_name and matches.fullmatch(class_name)]
         for name in named:
@@ -95,50 +95,50 @@ BUILT_IN = Policy()
 def load_policy(
     file: SettingsFile | Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
 ) -> Policy:
-    """Return the policy of a file, of the one at this path, or else of the one that ``find`` finds, if any.
+    """Return the policy of a settings file that was read, or of the one at a path, by default of ``find_file``.
 
-    ``registered``: for each class that ``@job`` registered, where that is and its settings. Raises UsageError, naming
-    file, key and allowed values, for a file that cannot be read or holds anything else than a policy.
+    ``registered`` has, for each class that ``@job`` registered, the place in the code and the settings. Raises
+    UsageError, with file, key and allowed values, for a file that cannot be read or has a setting that is not allowed.
     """
-    found = file if isinstance(file, SettingsFile) else read_file(file)
-    if found is None:
+    settings_file = file if isinstance(file, SettingsFile) else read_file(file)
+    if settings_file is None:
         return Policy(registered=registered)
-    return Policy(found.path, *check(found.document, str(found.path)), registered)
+    return Policy(settings_file.path, *_check_document(settings_file.document, str(settings_file.path)), registered)
 
 
-def parse(text: str, place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Read a TOML document; return the settings of ``[default]`` and of each class. Raises UsageError."""
-    return check(parse_toml(text, place), place)
-
-
-def check(document: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Check what was read; return the settings of ``[default]`` and of each class. Raises UsageError."""
-    known_keys(document, ("default", "classes", *OF_PROFILES), place, "table")
+def _check_document(document: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Check the tables of the policy; return the settings of ``[default]`` and of each class. Raises UsageError."""
+    check_keys(document, ("default", "classes", *PROFILE_KEYS), place, "table")
     classes = table(document.get("classes", {}), f"{place}: classes")
     return (
-        settings(table(document.get("default", {}), f"{place}: default"), f"{place}: default."),
+        check_settings(table(document.get("default", {}), f"{place}: default"), f"{place}: default."),
         {
-            name: settings(table(given, f"{place}: classes.{quoted(name)}"), f"{place}: classes.{quoted(name)}.")
-            for name, given in classes.items()
+            name: check_settings(
+                table(settings, f"{place}: classes.{quoted(name)}"), f"{place}: classes.{quoted(name)}."
+            )
+            for name, settings in classes.items()
         },
     )
 
 
-def settings(given: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Check the keys of one table, or what ``@job`` was given; return their values. Raises UsageError."""
-    known_keys(given, tuple(_CHECKS), place, "key")
-    return {key: _CHECKS[key](f"{place}{key}", value) for key, value in given.items()}
+def check_settings(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Check the settings of one class, from a table or from ``@job``; return them as ``ClassPolicy`` has them.
+
+    ``place`` comes before the key in a message. Raises UsageError for an unknown key or a value that is not allowed.
+    """
+    check_keys(settings, tuple(_CHECKS), place, "key")
+    return {key: _CHECKS[key](f"{place}{key}", value) for key, value in settings.items()}
 
 
 def _consent(place: str, value: Any) -> Consent:
     if value not in tuple(Consent):
-        raise wrong_value(place, value, ", ".join(quoted(each.value) for each in Consent))
+        raise wrong_value(place, value, ", ".join(quoted(consent.value) for consent in Consent))
     return Consent(value)
 
 
 def _count(place: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CRASHES:
-        raise wrong_value(place, value, "a whole number from 1 on")
+        raise wrong_value(place, value, f"a whole number from 1 to {MOST_CRASHES}")
     return value
 
 
@@ -165,5 +165,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    """Compile a pattern in which only ``*`` is special."""
+    """Compile a pattern of the file, in which only ``*`` is special."""
     return re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
