@@ -21,7 +21,7 @@ from solidjq.doctor.checks import (
     several,
 )
 from solidjq.processes.heartbeat import Process, list_processes
-from solidjq.processes.samples import instant, number, sample_of, told_by
+from solidjq.processes.samples import instant, number, read_metadata, sample_of
 
 LATE = 60.0  # seconds that due work may wait for whoever takes it
 BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives
@@ -105,7 +105,7 @@ def is_polled(workers: Iterable[Process], queue: str) -> bool:
 
 def _patterns(worker: Process) -> list[str]:
     """Return what the worker polls; everything, where it does not tell."""
-    told: Any = told_by(worker.metadata).get("queues", "*")
+    told: Any = read_metadata(worker.metadata).get("queues", "*")
     names = told.split(",") if isinstance(told, str) else told if isinstance(told, list) else ["*"]
     return [str(name).strip() for name in names]
 

@@ -11,7 +11,7 @@ from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, several
 from solidjq.ledger.operations import Operation
-from solidjq.processes.samples import number, told_by
+from solidjq.processes.samples import number, read_metadata
 from solidjq.queue import concurrency
 
 MAINTENANCE = 600.0  # seconds; how often a dispatcher looks after leaked slots, unless it tells otherwise
@@ -20,7 +20,7 @@ MAINTENANCE = 600.0  # seconds; how often a dispatcher looks after leaked slots,
 def maintenance_margin(connection: Connection) -> float:
     """Return after how many seconds a dispatcher at work has certainly looked after expired slots."""
     told = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
-    known = [number(told_by(each), "concurrency_maintenance_interval") for each in told]
+    known = [number(read_metadata(each), "concurrency_maintenance_interval") for each in told]
     return 2 * max((seconds for seconds in known if seconds is not None), default=MAINTENANCE)
 
 

@@ -1,4 +1,4 @@
-"""Processes: register, heartbeat, deregister. A process is alive while its heartbeat is younger than the threshold."""
+"""Registered processes: register, heartbeat, deregister, list. Alive means a heartbeat younger than the threshold."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -20,7 +20,7 @@ ALIVE_THRESHOLD = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One row of ``processes``, with how many jobs it holds and how old its heartbeat is by the database's clock."""
+    """A registered process, with its number of claimed jobs and its heartbeat's age by the database's clock."""
 
     id: int
     kind: str
@@ -35,7 +35,7 @@ class Process:
     metadata: str | None
 
     def is_alive(self, threshold: float) -> bool:
-        """Tell whether its heartbeat is younger than ``threshold`` seconds."""
+        """Whether its heartbeat is younger than ``threshold`` seconds."""
         return self.heartbeat_age is not None and self.heartbeat_age < threshold
 
 
@@ -49,7 +49,7 @@ def register(
     metadata: Mapping[str, Any],
     supervisor_id: int | None = None,
 ) -> int:
-    """Insert a process with its first heartbeat; return its id."""
+    """Insert a process with its first heartbeat; return its id. ``metadata`` must be JSON."""
     result = connection.execute(
         insert(processes).values(
             kind=kind,
@@ -70,7 +70,7 @@ def _json(metadata: Mapping[str, Any]) -> str:
 
 
 def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, Any] | None = None) -> bool:
-    """Say that the process is alive, and what it tells of itself. False if its row is gone: pruned, it must stop."""
+    """Write a heartbeat and, if given, new metadata. False if the row is gone: the process was pruned and must stop."""
     beat = update(processes).where(processes.c.id == process_id).values(last_heartbeat_at=utcnow())
     if metadata is not None:
         beat = beat.values(metadata=_json(metadata))
@@ -78,14 +78,14 @@ def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, An
 
 
 def deregister(connection: Connection, process_id: int) -> list[int]:
-    """Release what the process still holds and remove its row. Returns the ids of the released jobs."""
+    """Release the jobs that the process still has claimed and remove its row; return the ids of those jobs."""
     released = release(connection, held_by(process_id))
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return released
 
 
 def find_child(connection: Connection, *, name: str, supervisor_id: int) -> int | None:
-    """Return the id of a supervisor's child by its name, None if it is not registered (any more)."""
+    """Return the id of a supervisor's child by the child's name; None if it is not registered, or no longer."""
     return connection.scalar(
         select(processes.c.id).where(processes.c.name == name, processes.c.supervisor_id == supervisor_id)
     )
@@ -103,35 +103,37 @@ def list_processes(connection: Connection) -> list[Process]:
             processes.c.id,
         )
     )
-    found = []
+    listed = []
     for row in rows:
         values = row._asdict()
         now, beat = values.pop("now"), values["last_heartbeat_at"]
         age = None if beat is None else (now - beat).total_seconds()
-        found.append(Process(**values, heartbeat_age=age))
-    return found
+        listed.append(Process(**values, heartbeat_age=age))
+    return listed
 
 
 def names_of_children(connection: Connection, supervisor_id: int) -> set[str]:
-    """Return the names of the processes that a supervisor's children are registered under."""
+    """Return the names of a supervisor's registered children."""
     return set(connection.scalars(select(processes.c.name).where(processes.c.supervisor_id == supervisor_id)))
 
 
-def beats_of(connection: Connection, known: Collection[tuple[str | None, int | None]]) -> dict[tuple[str, int], str]:
-    """Return the names of those processes, by host and pid, that are registered now."""
-    if not known:
+def registered_names(
+    connection: Connection, addresses: Collection[tuple[str | None, int | None]]
+) -> dict[tuple[str, int], str]:
+    """Return the name of each process that is registered now under one of these addresses, a host and a pid each."""
+    if not addresses:
         return {}
     rows = connection.execute(
         select(processes.c.hostname, processes.c.pid, processes.c.name).where(
-            processes.c.pid.in_({pid for _, pid in known})
+            processes.c.pid.in_({pid for _, pid in addresses})
         )
     )
-    return {(row.hostname, row.pid): row.name for row in rows if (row.hostname, row.pid) in known}
+    return {(row.hostname, row.pid): row.name for row in rows if (row.hostname, row.pid) in addresses}
 
 
 def ran_before(pid: int, time: datetime) -> bool:
-    """Tell whether a process of this host has this pid and was started before ``time``: pids are given out again."""
-    import psutil  # noqa: PLC0415  (only needed where a process of this very host was pruned)
+    """Whether a process of this host has this pid and started before ``time``; a later one only reuses the pid."""
+    import psutil  # noqa: PLC0415  (only needed if a process of this very host looks dead)
 
     try:
         process = psutil.Process(pid)

@@ -16,7 +16,7 @@ from solidjq.database.tables import claimed, processes
 from solidjq.database.times import ago, boundary
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
-from solidjq.processes.samples import look_here, runs_of, sample_of, told_by
+from solidjq.processes.samples import host_evidence, read_metadata, runs_of, sample_of
 from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import fail, held_by, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
@@ -93,9 +93,9 @@ def _prune_one(
         evidence = {
             **witness,
             "threshold": threshold,
-            "here": look_here(process.hostname, process.pid, sample_of(process.metadata)),
+            "here": host_evidence(process.hostname, process.pid, sample_of(process.metadata)),
             "fleet": survivors(connection, process, threshold),
-            **({"ahead": True} if told_by(process.metadata).get("prefetch") else {}),
+            **({"ahead": True} if read_metadata(process.metadata).get("prefetch") else {}),
         }
         _count(connection, pruned.job_ids, process, deaths.DeathSource.PRUNE, evidence)
     connection.execute(delete(processes).where(processes.c.id == row.id))

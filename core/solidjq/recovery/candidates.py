@@ -220,7 +220,7 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate], wante
         [crashes.subject_of(each.job_id, each.active_job_id) for each in candidates if each.failure_id in wanted],
     )
     known = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
-    beating = heartbeat.beats_of(connection, known)
+    beating = heartbeat.registered_names(connection, known)
     completed: list[Candidate] = []
     for each in candidates:
         before = counted.get(crashes.subject_of(each.job_id, each.active_job_id), []) if each.death else []

@@ -14,7 +14,7 @@ from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError
 from solidjq.processes import heartbeat
 from solidjq.processes.heartbeat import Process
-from solidjq.processes.samples import told_by, write_instant
+from solidjq.processes.samples import read_metadata, write_instant
 from solidjq.runtime.sampler import Sampler
 from solidjq.version import VERSION
 
@@ -33,7 +33,7 @@ RUNTIME = "solidjq"
 
 def is_ours(process: Process) -> bool:
     """Tell whether this runtime registered the process."""
-    return str(told_by(process.metadata).get("runtime")).startswith(RUNTIME)
+    return str(read_metadata(process.metadata).get("runtime")).startswith(RUNTIME)
 
 
 class Registration:
