@@ -118,7 +118,7 @@ def test_together_they_move_as_each_does_alone(mixed: Database, terms: RetryTerm
     moving = {d.job_id: d.scheduled for d in expected if d.verdict.moves}
     with mixed.read() as connection:
         before = states(connection)
-    done = retry_jobs(mixed, policy=POLICY, selection=EVERYTHING, by_job=False, **terms.given())
+    done = retry_jobs(mixed, policy=POLICY, selection=EVERYTHING, by_job=False, **terms.to_record())
     assert done.count == len(moving) == len(rows(mixed, failures)) - ARCHIVED
     kept = {job_id: state for job_id, state in before.items() if job_id not in moving}
     target = {True: {State.SCHEDULED}, False: {State.READY}}

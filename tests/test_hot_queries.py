@@ -28,7 +28,7 @@ from solidjq.queue import concurrency, dispatch, endings, enqueue
 from solidjq.queue import jobs as queue_jobs
 from solidjq.queue.failed import Filter, list_failures, page_of_ids
 from solidjq.rails.error_text import Death, error_json, pruned_error
-from solidjq.recovery.candidates import find_alike, find_candidates
+from solidjq.recovery.candidates import find_candidates, find_groups
 from support import add_jobs, add_process, plain_jobs, take_turn
 from test_pruning import silence
 
@@ -141,9 +141,9 @@ def take_turns(database: Database, process: int) -> None:
 def decide_on_some(database: Database, _process: int) -> None:
     with database.read() as connection:
         ids = connection.scalars(page_of_ids(DIED, above=100, top=10**6, limit=20)).all()
-        assert len(find_candidates(connection, ids, NO_SUSPICION, kept=True, twins=True)) == len(ids)
+        assert len(find_candidates(connection, ids, NO_SUSPICION, has_ledger=True, twins=True)) == len(ids)
         if gathers(connection):
-            assert sum(len(alike.failure_ids) for alike in find_alike(connection, ids, kept=True)) == len(ids)
+            assert sum(len(group.failure_ids) for group in find_groups(connection, ids, has_ledger=True)) == len(ids)
 
 
 def look_up(database: Database, _process: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger.crashes import Crash
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
-from solidjq.recovery.verdicts import Candidate, RetryTerms, Verdict, alike, decide
+from solidjq.recovery.verdicts import Candidate, RetryTerms, Verdict, decide, verdict_key
 from solidjq.settings.policy import ClassPolicy, Consent
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -55,7 +55,7 @@ def test_a_job_that_died_once_goes_back() -> None:
 @pytest.mark.parametrize(
     ("candidate", "terms", "rule", "expected", "reason"),
     [
-        (DIED._replace(finished=True), SAFE, ClassPolicy(), Verdict.FINISHED, "finished as well as failed"),
+        (DIED._replace(finished=True), SAFE, ClassPolicy(), Verdict.FINISHED, "both finished and failed"),
         (RAISED, SAFE, ClassPolicy(), Verdict.OWN_ERROR, "it failed with ArgumentError"),
         (
             DIED._replace(counted_crashes=tuple(crash(n, missing_error()) for n in range(3))),
@@ -158,8 +158,8 @@ def test_a_discard_asks_only_for_age() -> None:
 
 def test_terms_are_read_as_they_were_written() -> None:
     terms = RetryTerms(safe=True, max_crashes=5, queue_as="q", interval=0.6)
-    assert terms.given() == {"safe": True, "max_crashes": 5, "queue_as": "q", "interval": 0.6}
-    assert RetryTerms.read(terms.given()) == terms
+    assert terms.to_record() == {"safe": True, "max_crashes": 5, "queue_as": "q", "interval": 0.6}
+    assert RetryTerms.from_record(terms.to_record()) == terms
 
 
 def test_every_verdict_says_what_it_means() -> None:
@@ -201,7 +201,7 @@ def test_of_jobs_alike_all_move_or_none(terms: RetryTerms) -> None:
         for candidate in plain:
             decision = decide(candidate, terms, rule, NOW)
             given = (decision.queue_as, decision.scheduled) if decision.verdict.moves else None
-            found[alike(candidate, terms, rule, NOW, NO_SUSPICION)].add((decision.verdict.moves, given))
+            found[verdict_key(candidate, terms, rule, NOW, NO_SUSPICION)].add((decision.verdict.moves, given))
         assert None not in found
         assert 8 < len(found) < len(plain)
         assert {len(decisions) for decisions in found.values()} == {1}
@@ -209,4 +209,4 @@ def test_of_jobs_alike_all_move_or_none(terms: RetryTerms) -> None:
 
 def test_a_job_of_which_more_is_known_is_like_no_other() -> None:
     for candidate in (DIED, DIED._replace(counted_crashes=(), twin="t"), DIED._replace(counted_crashes=(), alive="a")):
-        assert alike(candidate, SAFE, ClassPolicy(), NOW, NO_SUSPICION) is None
+        assert verdict_key(candidate, SAFE, ClassPolicy(), NOW, NO_SUSPICION) is None

@@ -39,7 +39,7 @@ def apply(
     plan = plans.read(file)
     opened = config.opened(database)
     operation = config.operation(
-        "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.given(), plan=plan.id
+        "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.to_record(), plan=plan.id
     )
     tally = moving.Tally()
     policy = config.policy(import_modules)

@@ -72,7 +72,7 @@ def recover(
     if pruned and not quiet:
         processes = sum(process.process_id is not None for process in pruned)
         note(f"pruned {processes} processes and failed {sum(len(each.job_ids) for each in pruned)} jobs")
-    operation = config.operation("recover", reason, chosen={**chosen.given(), **terms.given()})
+    operation = config.operation("recover", reason, chosen={**chosen.given(), **terms.to_record()})
     with moving.interruptible(tally.words):
         batches = retry.retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
         if quiet:

@@ -401,7 +401,7 @@ class _Request:
         note(f"canary: all {len(moved)} have ended{errors}, and none died; going on")
 
     def _record(self) -> Mapping[str, object]:
-        given: dict[str, object] = {**self.selection.chosen.given(), **self.terms.given()}
+        given: dict[str, object] = {**self.selection.chosen.given(), **self.terms.to_record()}
         if self.selection.job_ids is not None:
             given["ids"] = len(self.selection.job_ids)
         if self.selection.limit is not None:

@@ -1,4 +1,7 @@
-"""What is known of failed jobs before a verdict: their crashes, their old processes, other jobs for the same work."""
+"""The facts that a verdict rests on, read from the database: a job's crashes, its old process, its twins.
+
+A twin is another job with the same Active Job id: it does the same work.
+"""
 
 import socket
 from collections import defaultdict
@@ -42,29 +45,31 @@ def find_candidates(
     failure_ids: Collection[int],
     suspicion: Suspicion = NO_SUSPICION,
     *,
-    kept: bool,
+    has_ledger: bool,
     twins: bool = True,
 ) -> list[Candidate]:
-    """Return what is known of these failures, those that are there, in id order.
+    """Return a candidate for each of these failures that still exists, by failure id.
 
-    ``suspicion`` says which classes' deaths are to be looked at too, ``kept`` whether the database has a ledger,
-    ``twins`` whether to look for other jobs of the same work. Most jobs died once and stand alone: only for the others
-    more is read.
+    ``suspicion`` names the suspect classes, whose earlier crashes are read too. ``has_ledger``: whether the ``jq_``
+    tables exist. ``twins``: whether to look for twins. One statement covers the many jobs that died once and have no
+    twin; the others cost a few more.
     """
-    known = _known(kept=kept, twins=true() if twins else false(), near=true(), suspects=suspicion.classes)
-    rows = connection.execute(known.where(among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
-    found = [_candidate(*row) for row in rows]
+    query = _candidate_query(
+        has_ledger=has_ledger, twins_matter=true() if twins else false(), own_crash=true(), suspects=suspicion.classes
+    )
+    rows = connection.execute(query.where(among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
+    candidates = [_candidate(*row) for row in rows]
     if crashed := {row.failure_id for row in rows if row.crashed}:
-        found = _with_crashes(connection, found, crashed)
+        candidates = _with_crashes(connection, candidates, crashed)
     if shared := {row.active_job_id for row in rows if row.shared}:
-        found = _with_twins(connection, found, shared)
-    return found
+        candidates = _with_twins(connection, candidates, shared)
+    return candidates
 
 
-class Alike(NamedTuple):
-    """Failures that died at most once and stand alone, and differ in nothing but their jobs and times.
+class CandidateGroup(NamedTuple):
+    """Failures of simple cases (no earlier crash, no twin) that differ in nothing but their jobs and times.
 
-    Two candidates, one the other's copy but for its time: ``oldest`` has the first of all times, ``newest`` the last.
+    ``oldest`` and ``newest`` are one candidate with two times: those of the group's first and last failure.
     """
 
     oldest: Candidate
@@ -72,77 +77,81 @@ class Alike(NamedTuple):
     failure_ids: Sequence[int]
 
 
-def find_alike(
+def find_groups(
     connection: Connection,
     failure_ids: Collection[int],
     suspicion: Suspicion = NO_SUSPICION,
     *,
-    kept: bool,
+    has_ledger: bool,
     twins: bool = True,
-) -> list[Alike]:
-    """Let the database put together those of these failures that are alike. Whoever is in no group is no simple case.
+) -> list[CandidateGroup]:
+    """Group those of these failures that are simple cases, in the database; leave out all others.
 
-    Nothing where the database cannot do it. Without ``twins`` none is in a group, either, whose crash is still to be
-    counted and may then count for another job of the same work.
+    Returns no group if the database cannot aggregate ids into an array. ``suspicion`` and ``has_ledger`` are those of
+    ``find_candidates``. Even without ``twins``, a job with a twin is left out while its own crash is not counted yet:
+    counted, the crash may count for the twin as well.
     """
     if not gathers(connection):
         return []
     rows = connection.execute(
-        _alike(kept=kept, twins=twins, suspects=tuple(suspicion.classes)),
+        _group_query(has_ledger=has_ledger, twins=twins, suspects=tuple(suspicion.classes)),
         {"ids": array_literal(failure_ids), "first": min(failure_ids), "last": max(failure_ids)},
     )
-    found: list[Alike] = []
+    groups: list[CandidateGroup] = []
     for oldest, newest, ids, job_id, active_job_id, class_name, queue_name, *rest in rows:
-        one = _candidate(ids[0], job_id, active_job_id, class_name, queue_name, oldest, *rest)
-        found.append(Alike(one, one._replace(failed_at=newest), ids))
-    return found
+        candidate = _candidate(ids[0], job_id, active_job_id, class_name, queue_name, oldest, *rest)
+        groups.append(CandidateGroup(candidate, candidate._replace(failed_at=newest), ids))
+    return groups
 
 
 _OWN = tables.crashes.alias()  # the crash that a failure was counted as
 _EVIDENCE = func.substr(failed.c.error, 1, crashes.EVIDENCE)
-_DIED = func.coalesce(holds(_EVIDENCE, OF_PROCESSES), False)  # or only speaks of it; Python reads the error
+_DIED = func.coalesce(holds(_EVIDENCE, OF_PROCESSES), False)  # with false positives: Python parses the error
 _FLAGS = ("limited", "finished", "early", "worn", "counted")
 
 
 @lru_cache(maxsize=8)
-def _alike(*, kept: bool, twins: bool, suspects: tuple[str, ...]) -> Select[Any]:
-    """Put failures together; made once, as to make it takes longer than a verdict."""
-    shares = true() if twins else and_(_DIED, _OWN.c.failure_id.is_(None)) if kept else false()
-    near = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))  # else it may well read all crashes
-    known = _known(kept=kept, twins=shares, near=near, suspects=suspects)
-    each = known.where(ids_in(failed.c.id, "ids")).subquery()
-    # Of an own error no more matters than its class, which stands before its message; that is often its own.
-    told = case(
-        (holds(each.c.evidence, OF_PROCESSES), each.c.evidence),
-        else_=func.split_part(each.c.evidence, ',"message":', 1),
+def _group_query(*, has_ledger: bool, twins: bool, suspects: tuple[str, ...]) -> Select[Any]:
+    """Return the statement that groups failures; cached, since building it takes longer than a verdict."""
+    twins_matter = true() if twins else and_(_DIED, _OWN.c.failure_id.is_(None)) if has_ledger else false()
+    # Without these bounds PostgreSQL may read all crashes.
+    own_crash = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))
+    query = _candidate_query(has_ledger=has_ledger, twins_matter=twins_matter, own_crash=own_crash, suspects=suspects)
+    rows = query.where(ids_in(failed.c.id, "ids")).subquery()
+    # A verdict on a job's own error needs only the exception class, which is stored before the message. Messages differ
+    # from job to job, and would leave every group with one failure.
+    error = case(
+        (holds(rows.c.evidence, OF_PROCESSES), rows.c.evidence),
+        else_=func.split_part(rows.c.evidence, ',"message":', 1),
     )
-    same = (each.c.class_name, each.c.queue_name, told, *(each.c[name] for name in _FLAGS), each.c.failed_at.is_(None))
+    key = (rows.c.class_name, rows.c.queue_name, error, *(rows.c[name] for name in _FLAGS), rows.c.failed_at.is_(None))
     return (
         select(
-            func.min(each.c.failed_at),
-            func.max(each.c.failed_at),
-            func.array_agg(each.c.failure_id),
-            first(each.c.job_id),
-            first(each.c.active_job_id),
-            *same[:-1],
+            func.min(rows.c.failed_at),
+            func.max(rows.c.failed_at),
+            func.array_agg(rows.c.failure_id),
+            first(rows.c.job_id),
+            first(rows.c.active_job_id),
+            *key[:-1],
         )
-        .where(~each.c.crashed, ~each.c.shared)
-        .group_by(*same)
+        .where(~rows.c.crashed, ~rows.c.shared)
+        .group_by(*key)
     )
 
 
-def _known(
-    *, kept: bool, twins: ColumnElement[bool], near: ColumnElement[bool], suspects: Collection[str]
+def _candidate_query(
+    *, has_ledger: bool, twins_matter: ColumnElement[bool], own_crash: ColumnElement[bool], suspects: Collection[str]
 ) -> Select[Any]:
-    """Ask of each failure what it tells by itself, and whether there is more to be read.
+    """Return the statement that reads each failure, and whether its crashes or twins must be read as well.
 
-    ``twins`` holds for those whose other jobs matter, ``near`` for all crashes that can be theirs.
+    ``twins_matter``: the condition under which a twin counts. ``own_crash``: a condition that every crash which one of
+    the failures was counted as fulfils; it bounds the join.
     """
     twin = jobs.alias()
-    shares = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
-    there = failed.join(jobs, jobs.c.id == failed.c.job_id)
-    if kept:
-        there = there.outerjoin(_OWN, and_(_OWN.c.failure_id == failed.c.id, near))
+    has_twin = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
+    source = failed.join(jobs, jobs.c.id == failed.c.job_id)
+    if has_ledger:
+        source = source.outerjoin(_OWN, and_(_OWN.c.failure_id == failed.c.id, own_crash))
     return select(  # in the order of _candidate's parameters
         failed.c.id.label("failure_id"),
         failed.c.job_id,
@@ -155,10 +164,10 @@ def _known(
         jobs.c.finished_at.is_not(None).label("finished"),
         func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
         worn().label("worn"),
-        (_OWN.c.failure_id.is_not(None) if kept else false()).label("counted"),
-        (and_(_DIED, _known_crashes(suspects)) if kept else false()).label("crashed"),
-        and_(twins, shares).label("shared"),
-    ).select_from(there)
+        (_OWN.c.failure_id.is_not(None) if has_ledger else false()).label("counted"),
+        (and_(_DIED, _crashes_matter(suspects)) if has_ledger else false()).label("crashed"),
+        and_(twins_matter, has_twin).label("shared"),
+    ).select_from(source)
 
 
 def _candidate(
@@ -195,11 +204,11 @@ def _candidate(
     )
 
 
-def _known_crashes(suspects: Collection[str]) -> ColumnElement[bool]:
-    """Say in SQL whether crashes tell more than the failure itself does.
+def _crashes_matter(suspects: Collection[str]) -> ColumnElement[bool]:
+    """Return the SQL condition under which the rows of ``jq_crashes`` can change the verdict on a job that died.
 
-    That is an earlier crash, a process that may live (one of this host, or one that is registered), or the death of a
-    job whose class is among ``suspects``.
+    That is so if it crashed before, if its process may live (it ran on this host, or is registered), or if its class is
+    among ``suspects``.
     """
     other = tables.crashes.alias()
     earlier = exists().where(other.c.subject == crashes.subject(), other.c.failure_id != failed.c.id)
@@ -209,29 +218,37 @@ def _known_crashes(suspects: Collection[str]) -> ColumnElement[bool]:
 
 
 def worn() -> ColumnElement[bool]:
-    """Hold, in SQL, for jobs whose counters may have counted an error: few, so the others' are not fetched."""
+    """Return the SQL condition that a job's Active Job error counters may be above 0.
+
+    Few jobs' are, and a retry fetches and rewrites the arguments of those alone.
+    """
     return holds(func.replace(func.coalesce(jobs.c.arguments, ""), CLEAN_COUNTERS, ""), COUNTER_KEY)
 
 
-def _with_crashes(connection: Connection, candidates: Sequence[Candidate], wanted: Collection[int]) -> list[Candidate]:
-    """Add the crashes counted before, and whether a process of one of them seems to live."""
-    counted = crashes.crashes_of(
-        connection,
-        [crashes.subject_of(each.job_id, each.active_job_id) for each in candidates if each.failure_id in wanted],
-    )
-    known = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
-    beating = heartbeat.registered_names(connection, known)
+def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crashed: Collection[int]) -> list[Candidate]:
+    """Add the crashes counted so far of the jobs of the failures ``crashed``, and the process that may still run one.
+
+    Any other candidate that died gets only the crash of its own failure.
+    """
+    subjects = [crashes.subject_of(one.job_id, one.active_job_id) for one in candidates if one.failure_id in crashed]
+    counted = crashes.crashes_of(connection, subjects)
+    old = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
+    beating = heartbeat.registered_names(connection, old)
     completed: list[Candidate] = []
-    for each in candidates:
-        before = counted.get(crashes.subject_of(each.job_id, each.active_job_id), []) if each.death else []
-        everything = {crash.failure_id: crash for crash in (*each.crashes, *before)}
+    for candidate in candidates:
+        subject = crashes.subject_of(candidate.job_id, candidate.active_job_id)
+        before = counted.get(subject, []) if candidate.death else []
+        by_failure = {crash.failure_id: crash for crash in (*candidate.crashes, *before)}
         alive = next((words for crash in before if (words := _alive(crash, beating))), None)
-        completed.append(each._replace(counted_crashes=tuple(everything.values()), alive=alive))
+        completed.append(candidate._replace(counted_crashes=tuple(by_failure.values()), alive=alive))
     return completed
 
 
 def _alive(crash: crashes.Crash, beating: Mapping[tuple[str, int], str]) -> str | None:
-    """Say which process may still run the job: one that beats again, or that runs on this host."""
+    """Return, in words, why the process of a crash may still run the job; None if it does not seem to live.
+
+    ``beating``: the names of processes that beat, by host and pid.
+    """
     if crash.hostname is None or crash.pid is None:
         return None
     if name := beating.get((crash.hostname, crash.pid)):
@@ -243,7 +260,7 @@ def _alive(crash: crashes.Crash, beating: Mapping[tuple[str, int], str]) -> str 
 
 
 def _with_twins(connection: Connection, candidates: Sequence[Candidate], shared: Collection[str]) -> list[Candidate]:
-    """Add which other job stands for the same work: it waits, runs, failed later or finished since."""
+    """Add the twin, of the Active Job ids ``shared``, that waits, runs, failed later or finished since the failure."""
     waits = or_(*(_is_in(table) for table in (ready, scheduled, blocked, claimed)))
     twins: dict[str, list[tuple[int, datetime | None, int | None, bool]]] = defaultdict(list)
     for row in connection.execute(
@@ -255,7 +272,7 @@ def _with_twins(connection: Connection, candidates: Sequence[Candidate], shared:
         .order_by(jobs.c.id)
     ):
         twins[row.active_job_id].append((row.id, row.finished_at, row.failure_id, bool(row.waits)))
-    return [each._replace(twin=_twin(each, twins.get(each.active_job_id or "", ()))) for each in candidates]
+    return [one._replace(twin=_twin(one, twins.get(one.active_job_id or "", ()))) for one in candidates]
 
 
 def _is_in(table: Table) -> ColumnElement[bool]:
@@ -266,11 +283,11 @@ def _twin(candidate: Candidate, twins: Iterable[tuple[int, datetime | None, int 
     for job_id, finished_at, failure_id, waits in twins:
         if job_id == candidate.job_id:
             continue
-        who = f"job {job_id} has the same Active Job id and"
+        words = f"job {job_id} has the same Active Job id and"
         if waits:
-            return f"{who} waits or runs"
+            return f"{words} waits or runs"
         if finished_at is not None and (candidate.failed_at is None or finished_at >= candidate.failed_at):
-            return f"{who} finished since"
+            return f"{words} finished since"
         if failure_id is not None and failure_id > candidate.failure_id:
-            return f"{who} failed later"
+            return f"{words} failed later"
     return None

@@ -1,16 +1,16 @@
-"""A plan in a file: the exact set that a retry would move, to be looked at, kept, and carried out as it stands.
+"""A plan in a file: the exact failures that a retry would move, to be reviewed and carried out as written.
 
-One JSON value a line: a head, a line a job, and an end that tells a whole file from one that was cut off.
+One JSON object a line: a head, a line a job, and an end with the number of jobs, which a file that was cut off lacks.
 """
 
 import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sqlalchemy import select
 
@@ -31,7 +31,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan's head. ``size``: how many jobs it moves."""
+    """A plan file that was checked. ``size``: how many jobs it moves."""
 
     id: str
     path: Path
@@ -39,14 +39,17 @@ class Plan:
     size: int
 
     def jobs(self) -> Iterator[Expected]:
-        """Read the set, line by line: memory is constant."""
+        """Yield the failures to move, read line by line: memory does not grow with the plan.
+
+        Raises UsageError if the file cannot be read.
+        """
         for line in _lines(self.path):
             if "failure_id" in line:
                 yield Expected(line["failure_id"], line["job_id"], line["active_job_id"])
 
 
 def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
-    """Write those decisions that move a job; return how many. The file is there whole or not at all.
+    """Write a plan of the decisions that move a job; return how many. The file is written whole or not at all.
 
     Raises UsageError if it cannot be written.
     """
@@ -57,25 +60,21 @@ def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
         raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            _put(
-                file,
-                {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": ledger_operations.actor(), "terms": terms.given()},
-            )
+            by = ledger_operations.actor()
+            _write_line(file, {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": by, "terms": terms.to_record()})
             for decision in decisions:
                 if decision.verdict.moves:
-                    found = decision.candidate
-                    _put(
-                        file,
-                        {
-                            "failure_id": found.failure_id,
-                            "job_id": found.job_id,
-                            "active_job_id": found.active_job_id,
-                            "class_name": found.class_name,
-                            "queue_name": found.queue_name,
-                        },
-                    )
+                    candidate = decision.candidate
+                    line = {
+                        "failure_id": candidate.failure_id,
+                        "job_id": candidate.job_id,
+                        "active_job_id": candidate.active_job_id,
+                        "class_name": candidate.class_name,
+                        "queue_name": candidate.queue_name,
+                    }
+                    _write_line(file, line)
                     count += 1
-            _put(file, {"end": count})
+            _write_line(file, {"end": count})
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -86,7 +85,10 @@ def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
 
 
 def read(path: Path) -> Plan:
-    """Read a plan's head, and see that the file is whole. Raises UsageError if it is no plan of ours, or cut off."""
+    """Read a plan's head, and check that the file is whole.
+
+    Raises UsageError if it cannot be read, was cut off or changed, or is not a plan that this version wrote.
+    """
     head: dict[str, Any] | None = None
     end: object = None
     size = 0
@@ -99,7 +101,7 @@ def read(path: Path) -> Plan:
     if end != size:
         raise UsageError(f"{path} was cut off or changed: make the plan again")
     try:
-        return Plan(str(head["id"]), path, RetryTerms.read(head["terms"]), size)
+        return Plan(str(head["id"]), path, RetryTerms.from_record(head["terms"]), size)
     except (KeyError, TypeError):
         raise UsageError(f"{path} is not a plan that this version of jq wrote") from None
 
@@ -107,11 +109,11 @@ def read(path: Path) -> Plan:
 def apply(
     database: Database, plan: Plan, operation: ledger_operations.Operation, *, policy: Policy = BUILT_IN
 ) -> Iterator[list[Decision]]:
-    """Move exactly what the plan says, batch by batch.
+    """Move exactly the failures of the plan; yield each committed batch's decisions.
 
-    Raises RefusedError, before it moves anything, if any job of it has changed meanwhile; and in the middle, with the
-    batches before committed, if one changes while it is at work. Jobs that this very plan moved before count as done: a
-    killed apply can be run again.
+    Idempotent: failures that this plan moved before are skipped, so an apply that was killed can be run again. Raises
+    LedgerMissingError without ``jq_`` tables. Raises RefusedError before it moves anything if a failure of the plan is
+    gone or may not move any more, and between two batches if one changes meanwhile; committed batches stay.
     """
     with database.read() as connection:
         ledger_operations.require(connection)
@@ -120,7 +122,7 @@ def apply(
 
 
 def _left(database: Database, plan: Plan) -> Iterator[Expected]:
-    """Yield what the plan has not moved yet."""
+    """Yield the failures that the plan has not moved yet."""
     for batch in in_batches(plan.jobs()):
         with database.read() as connection:
             moved = set(
@@ -129,15 +131,15 @@ def _left(database: Database, plan: Plan) -> Iterator[Expected]:
                     .join(operations, operations.c.id == failures.c.operation_id)
                     .where(
                         operations.c.plan == plan.id,
-                        among(failures.c.failure_id, [each.failure_id for each in batch]),
+                        among(failures.c.failure_id, [failure.failure_id for failure in batch]),
                         failures.c.restored_by.is_(None),
                     )
                 )
             )
-        yield from (each for each in batch if each.failure_id not in moved)
+        yield from (failure for failure in batch if failure.failure_id not in moved)
 
 
-def _put(file: Any, value: dict[str, Any]) -> None:
+def _write_line(file: TextIO, value: Mapping[str, object]) -> None:
     file.write(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
 
 
@@ -147,7 +149,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(file, start=1):
                 value = json.loads(line)
                 if not isinstance(value, dict):
-                    raise UsageError(f"{path}: line {number} is not a plan's")
+                    raise UsageError(f"{path} is not a plan: line {number} is not a JSON object")
                 yield value
     except OSError as error:
         raise UsageError(f"the plan cannot be read: {path}: {error.strerror}") from None

@@ -1,7 +1,7 @@
-"""Put failed jobs back to work, or discard them: a verdict on each, a limit on crashes, an archive of what leaves.
+"""Retry or discard failed jobs, batch by batch: page through a selection, decide on each failure, move what may move.
 
-Everything is asked and done in one transaction a batch, on rows that it has locked: what was true when a plan was made
-is asked again when it is carried out. A killed retry can simply be run again.
+Each batch is one transaction that locks its failures, decides and moves: a verdict of an earlier dry run or plan is
+never trusted. A killed retry can simply be run again.
 """
 
 from collections import Counter
@@ -22,24 +22,24 @@ from solidjq.incidents.charges import find_suspicion
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, operations
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
-from solidjq.recovery.candidates import find_alike, find_candidates
+from solidjq.recovery.candidates import find_candidates, find_groups
 from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
-from solidjq.recovery.verdicts import Candidate, Decision, RetryTerms, Verdict, alike, decide, window_of
+from solidjq.recovery.verdicts import Candidate, Decision, RetryTerms, Verdict, decide, verdict_key, window_of
 from solidjq.settings.policy import BUILT_IN, Policy
 
-PLAIN = RetryTerms()
-EVERYTHING = Filter()
-PREVIEW = 3  # examples in a message
+DEFAULT_TERMS = RetryTerms()
+NO_FILTER = Filter()
+PREVIEW = 3  # changed jobs that a message names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which failed jobs: those that the filter takes and, if ``job_ids`` are given, that are among them.
+    """Which failed jobs to retry: those that match the filter and, if ``job_ids`` is not None, are among these.
 
-    ``limit``: at most so many are moved, the oldest failures first. ``batch``: how many a transaction.
+    ``limit``: the most jobs to move, the oldest failures first. ``batch``: failures a transaction.
     """
 
-    chosen: Filter = EVERYTHING
+    chosen: Filter = NO_FILTER
     job_ids: Sequence[int] | None = None
     limit: int | None = None
     batch: int = BATCH
@@ -47,7 +47,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a plan found: these failures, and that each may move."""
+    """A failure that a plan would move. If it is gone, or its job has another Active Job id, the plan is stale."""
 
     failure_id: int
     job_id: int
@@ -57,46 +57,47 @@ class Expected:
 def plan(
     database: Database,
     selection: Selection,
-    terms: RetryTerms = PLAIN,
+    terms: RetryTerms = DEFAULT_TERMS,
     *,
     policy: Policy = BUILT_IN,
     by_job: bool = True,
 ) -> Iterator[list[Decision]]:
-    """Say of each selected job what a retry under these terms would do now, batch by batch. Changes nothing.
+    """Yield, batch by batch, the decisions that a retry under these terms would make now. Changes nothing.
 
-    Each decision is on one job; without ``by_job`` it may be on many that are alike, which takes half the time.
+    With ``by_job`` each decision is on one job. Without it, a decision may be on a group of failures with one verdict
+    key, which halves the time.
     """
     with database.read() as connection:
         run = _begin(connection, terms, policy, selection.limit, by_job=by_job)
 
-    def look(page: Select[int]) -> _Batch:
+    def judge(page: Select[int]) -> _Batch:
         with database.read() as connection:
             failure_ids = connection.scalars(page).all()
-            return _Batch(failure_ids, run.look(connection, failure_ids))
+            return _Batch(failure_ids, run.judge(connection, failure_ids))
 
-    yield from _page_by_page(database, selection, run, look)
+    yield from _page_by_page(database, selection, run, judge)
 
 
 def retry(
     database: Database,
     selection: Selection,
     operation: operations.Operation,
-    terms: RetryTerms = PLAIN,
+    terms: RetryTerms = DEFAULT_TERMS,
     *,
     policy: Policy = BUILT_IN,
     moved_before: int = 0,
     by_job: bool = True,
 ) -> Iterator[list[Decision]]:
-    """Retry, or with ``terms.discard`` delete, what the terms allow of the selection; yield each batch's decisions.
+    """Retry the selected jobs that the terms allow, or discard them if the terms say so; yield each batch's decisions.
 
-    Jobs that fail while it is at work are not taken. As in Solid Queue's retry of one job, ``executions`` and
-    ``exception_executions`` start again from nothing. A job with a concurrency key goes to ``scheduled_executions``:
-    only a dispatcher that knows its class's limit may let it run. Each batch is committed before it is yielded.
-    ``moved_before``: how many jobs the same operation moved already; they count towards the limit and the pace.
-    Without ``by_job`` a decision may be on many jobs that are alike, as in ``plan``.
+    Each batch is committed before it is yielded. Jobs that fail after the start are not moved. As in Solid Queue's
+    retry of one job, the counters ``executions`` and ``exception_executions`` start again at 0, unless the terms keep
+    them. A job with a concurrency key goes to ``scheduled_executions``: the dispatcher, which has the limit of its
+    class, lets it run. ``moved_before``: jobs that the same operation moved already; they count towards the limit and
+    the pace. With ``by_job`` each decision is on one job, without it perhaps on a group, as in ``plan``.
 
-    Raises LedgerMissingError before it changes anything if there are no ``jq_`` tables, or if a discard would delete
-    columns that they have no room for.
+    Raises LedgerMissingError, before it changes anything, if the ``jq_`` tables are missing, or if a discard would
+    delete columns that they cannot store.
     """
     with database.read() as connection:
         operations.require(connection)
@@ -110,13 +111,13 @@ def retry(
 def check_plan(
     database: Database, expected: Iterable[Expected], terms: RetryTerms, *, policy: Policy = BUILT_IN
 ) -> None:
-    """Raise RefusedError unless every one of these failures is still there and may move under these terms."""
+    """Raise RefusedError unless each of these failures still exists and may move under these terms."""
     with database.read() as connection:
         run = _begin(connection, terms, policy)
     for batch in in_batches(expected):
         with database.read() as connection:
             failure_ids = connection.scalars(_ids_of(batch)).all()
-            _compare(batch, run.look(connection, failure_ids))
+            _check_unchanged(batch, run.judge(connection, failure_ids))
 
 
 def retry_exactly(
@@ -127,7 +128,11 @@ def retry_exactly(
     *,
     policy: Policy = BUILT_IN,
 ) -> Iterator[list[Decision]]:
-    """Move exactly these failures, batch by batch; raise RefusedError at the first batch in which one has changed."""
+    """Move exactly these failures, and yield each committed batch's decisions.
+
+    Raises LedgerMissingError if the ``jq_`` tables are missing, and RefusedError at the first batch in which a failure
+    is gone or may not move any more; the batches before it stay committed.
+    """
     with database.read() as connection:
         operations.require(connection)
         run = _begin(connection, terms, policy)
@@ -138,56 +143,56 @@ def retry_exactly(
 
 
 def _ids_of(expected: Iterable[Expected]) -> Select[int]:
-    ids = [each.failure_id for each in expected]
+    ids = [failure.failure_id for failure in expected]
     return select(failed.c.id).where(among(failed.c.id, ids)).order_by(failed.c.id)
 
 
-def _compare(expected: Sequence[Expected], found: Sequence[Decision]) -> None:
-    by_id = {decision.candidate.failure_id: decision for decision in found}
+def _check_unchanged(expected: Sequence[Expected], decisions: Sequence[Decision]) -> None:
+    by_id = {decision.candidate.failure_id: decision for decision in decisions}
     changed: list[str] = []
-    for each in expected:
-        now = by_id.get(each.failure_id)
-        if now is None or (now.job_id, now.candidate.active_job_id) != (each.job_id, each.active_job_id):
-            changed.append(f"job {each.job_id} is not failed any more, or failed anew")
+    for failure in expected:
+        now = by_id.get(failure.failure_id)
+        if now is None or (now.job_id, now.candidate.active_job_id) != (failure.job_id, failure.active_job_id):
+            changed.append(f"job {failure.job_id} is not failed any more, or failed anew")
         elif not now.verdict.moves:
-            changed.append(f"job {each.job_id}: {now.reason}")
+            changed.append(f"job {failure.job_id}: {now.reason}")
     if changed:
         more = f"; and {len(changed) - PREVIEW} more" if len(changed) > PREVIEW else ""
         raise RefusedError(f"the plan is stale: {'; '.join(changed[:PREVIEW])}{more}; make a new one")
 
 
 class _Batch(NamedTuple):
-    """The failures of one page, and what was decided on them."""
+    """The failures of one page, and the decisions on them."""
 
     failure_ids: Sequence[int]
     decisions: list[Decision]
 
 
 def _page_by_page(
-    database: Database, selection: Selection, run: "_Run", work: Callable[[Select[int]], _Batch]
+    database: Database, selection: Selection, run: "_Run", process: Callable[[Select[int]], _Batch]
 ) -> Iterator[list[Decision]]:
-    """Do the work on each page of a selection, the oldest failures first, until the run's limit is reached.
+    """Process each page of a selection, the oldest failures first, until the run's limit is reached.
 
-    Nothing that fails after the first page was asked for is taken.
+    A page is a statement that selects failure ids. No failure that was written after the start is on one.
     """
     if selection.job_ids is not None:
         for batch in in_batches(sorted(set(selection.job_ids)), selection.batch):
             if run.left == 0:
                 return
-            done = work(ids_of(batch, selection.chosen))
-            run.done(done.decisions)
-            yield done.decisions
+            page = process(ids_of(batch, selection.chosen))
+            run.done(page.decisions)
+            yield page.decisions
         return
     with database.read() as connection:
         top = newest(connection)
     above = 0
     while run.left != 0:
-        done = work(page_of_ids(selection.chosen, above=above, top=top, limit=selection.batch))
-        if not done.failure_ids:
+        page = process(page_of_ids(selection.chosen, above=above, top=top, limit=selection.batch))
+        if not page.failure_ids:
             return
-        run.done(done.decisions)
-        yield done.decisions
-        above = done.failure_ids[-1]
+        run.done(page.decisions)
+        yield page.decisions
+        above = page.failure_ids[-1]
 
 
 def _begin(
@@ -195,24 +200,24 @@ def _begin(
 ) -> "_Run":
     now = clock(connection)
     suspicion = find_suspicion(connection, now - window_of(terms, policy.rule(""))) if terms.safe else NO_SUSPICION
-    # None of what these do to a job can be done to many at once: to group them first would be work for nothing.
+    # These terms change each job on its own, so grouping the jobs first would save nothing.
     by_job = by_job or terms.discard or terms.paced or terms.queue_as is not None
     return _Run(terms, policy, now, limit, suspicion, operations.exists(connection), by_job)
 
 
 @dataclass(slots=True)
 class _Run:
-    """One retry, from batch to batch. A batch that is rolled back and tried again finds it unchanged."""
+    """The state of one retry. Only a committed batch changes the counts, so one that was rolled back can run again."""
 
     terms: RetryTerms
     policy: Policy
     now: datetime
     limit: int | None
     suspicion: Suspicion
-    kept: bool  # the database has a ledger
+    has_ledger: bool
     by_job: bool  # each decision is on one job
     verdicts: Counter[str] = field(default_factory=Counter)
-    moving: dict[tuple[object, ...], Decision] = field(default_factory=dict)  # what was decided on jobs alike
+    moving: dict[tuple[object, ...], Decision] = field(default_factory=dict)  # a cache of decisions, by verdict key
 
     @property
     def moved(self) -> int:
@@ -220,7 +225,7 @@ class _Run:
 
     @property
     def pace(self) -> Pace:
-        """The times of the jobs that are moved next, where the terms ask for such."""
+        """The times of the jobs that are moved next; used if the terms are paced."""
         start = self.now + timedelta(seconds=self.terms.delay or 0)
         return Pace(start, timedelta(seconds=self.terms.interval or 0), self.moved)
 
@@ -229,23 +234,23 @@ class _Run:
         return None if self.limit is None else self.limit - self.moved
 
     def done(self, decisions: Iterable[Decision]) -> None:
-        """Count a batch that was committed."""
+        """Count the verdicts of a committed batch."""
         self.verdicts.update(_count(decisions))
 
-    def look(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
-        """Decide on these failures; leave out what would come after the limit is reached."""
+    def judge(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
+        """Decide on these failures; leave out those beyond the limit."""
         left = self.left
         if self.by_job or not failure_ids or (left is not None and left < len(failure_ids)):
-            return self._look_at_each(connection, failure_ids)
-        together = self._look_at_alike(connection, failure_ids)
-        rest = set(failure_ids).difference(*(decision.together for decision in together))
-        return together + (self._look_at_each(connection, rest) if rest else [])
+            return self._judge_one_by_one(connection, failure_ids)
+        decisions = self._judge_groups(connection, failure_ids)
+        rest = set(failure_ids).difference(*(decision.group for decision in decisions))
+        return decisions + (self._judge_one_by_one(connection, rest) if rest else [])
 
-    def _look_at_each(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
+    def _judge_one_by_one(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
         decisions: list[Decision] = []
         left = self.left
         for candidate in find_candidates(
-            connection, failure_ids, self.suspicion, kept=self.kept, twins=self.terms.safe
+            connection, failure_ids, self.suspicion, has_ledger=self.has_ledger, twins=self.terms.safe
         ):
             if left == 0:
                 break
@@ -255,26 +260,30 @@ class _Run:
                 left -= 1
         return decisions
 
-    def _look_at_alike(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
-        """Decide on groups of these failures; leave out those on which a verdict is not that of all."""
+    def _judge_groups(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
+        """Decide on groups of these failures; leave out a group whose oldest and newest may get different verdicts."""
         decisions: list[Decision] = []
-        for group in find_alike(connection, failure_ids, self.suspicion, kept=self.kept, twins=self.terms.safe):
+        groups = find_groups(connection, failure_ids, self.suspicion, has_ledger=self.has_ledger, twins=self.terms.safe)
+        for group in groups:
             rule = self.policy.rule(group.newest.class_name)
-            ends = {alike(end, self.terms, rule, self.now, self.suspicion) for end in (group.oldest, group.newest)}
-            if len(ends) == 1 and None not in ends:
+            keys = {
+                verdict_key(candidate, self.terms, rule, self.now, self.suspicion)
+                for candidate in (group.oldest, group.newest)
+            }
+            if len(keys) == 1 and None not in keys:
                 decision = self._decide(group.newest)
                 if not decision.verdict.moves or only_moves(decision, self.terms):
-                    decisions.append(decision._replace(together=group.failure_ids))
+                    decisions.append(decision._replace(group=group.failure_ids))
         return decisions
 
     def _decide(self, candidate: Candidate) -> Decision:
         rule = self.policy.rule(candidate.class_name)
-        name = alike(candidate, self.terms, rule, self.now, self.suspicion)
-        if name is not None and (before := self.moving.get(name)) is not None:
+        key = verdict_key(candidate, self.terms, rule, self.now, self.suspicion)
+        if key is not None and (before := self.moving.get(key)) is not None:
             return Decision(candidate, before.verdict, before.reason, before.queue_as, before.scheduled)
         decision = decide(candidate, self.terms, rule, self.now, self.suspicion)
-        if name is not None and decision.verdict.moves:
-            self.moving[name] = decision
+        if key is not None and decision.verdict.moves:
+            self.moving[key] = decision
         return decision
 
     def move(
@@ -284,16 +293,19 @@ class _Run:
         operation: operations.Operation,
         expected: Sequence[Expected] | None = None,
     ) -> _Batch:
-        """Decide on the failures that the page chooses, and carry it out."""
+        """Lock the failures of the page, decide on them, and carry the decisions out.
+
+        Raises RefusedError if the decisions are not to move exactly the ``expected`` failures.
+        """
         locked = connection.scalars(page.with_for_update()).all()
-        decisions = self.look(connection, locked)
-        uncounted = failure_ids_of(each for each in decisions if each.candidate.death and not each.candidate.counted)
+        decisions = self.judge(connection, locked)
+        uncounted = failure_ids_of(one for one in decisions if one.candidate.death and not one.candidate.counted)
         if uncounted:
             crashes.count(connection, among(failed.c.id, uncounted))
             if _may_share(decisions):
-                decisions = self.look(connection, locked)  # one job's crash may be another's earlier one
+                decisions = self.judge(connection, locked)  # the crash of one job may be an earlier one of its twin
         if expected is not None:
-            _compare(expected, decisions)
+            _check_unchanged(expected, decisions)
         if moving := [decision for decision in decisions if decision.verdict.moves]:
             verdicts = self.verdicts + _count(decisions)
             count = sum(decision.jobs for decision in moving)
@@ -309,11 +321,12 @@ def _count(decisions: Iterable[Decision]) -> Counter[str]:
 
 
 def _may_share(decisions: Collection[Decision]) -> bool:
-    """Tell whether a crash that was just counted may be an earlier one of another of these failures' jobs.
+    """Whether a crash that was just counted may be an earlier crash of another of these candidates.
 
-    Where some were decided on together, those whose crash was not counted and who share their job are not among these.
+    ``find_groups`` leaves uncounted crashes of jobs with a twin out of its groups, so only candidates that were judged
+    by themselves are checked.
     """
-    alone = [decision.candidate for decision in decisions if not decision.together]
-    if len(alone) < len(decisions):
-        return any(each.death and not each.counted for each in alone)
-    return len({crashes.subject_of(each.job_id, each.active_job_id) for each in alone}) < len(alone)
+    single = [decision.candidate for decision in decisions if not decision.group]
+    if len(single) < len(decisions):
+        return any(candidate.death and not candidate.counted for candidate in single)
+    return len({crashes.subject_of(one.job_id, one.active_job_id) for one in single}) < len(single)

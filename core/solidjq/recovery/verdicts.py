@@ -1,4 +1,4 @@
-"""Whether a failed job may go back to work, and if not, why: pure decisions over what is known of it."""
+"""Whether a failed job may go back to work, and if not, why. Pure functions: they read a candidate, no database."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +14,7 @@ from solidjq.settings.policy import ClassPolicy, Consent
 
 
 class Verdict(StrEnum):
-    """What becomes of a job; the value is what ``jq`` calls it. The order is that of the questions asked."""
+    """What a retry does with a job, or why it does nothing; the value is what ``jq`` prints. In the order of checks."""
 
     RETRY = "retry"
     DISCARD = "discard"
@@ -29,16 +29,16 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"
     TOO_OLD = "too-old"
 
-    __hash__ = str.__hash__  # thousands are counted a second, and an enum's own is slow
+    __hash__ = str.__hash__  # a retry counts thousands of verdicts a second, and the hash of an enum is slow
 
     @property
     def moves(self) -> bool:
-        """Tell whether the job is moved."""
+        """Whether a job with this verdict is moved: retried, isolated or discarded."""
         return self in _MOVES
 
     @property
     def meaning(self) -> str:
-        """Say it in a few words."""
+        """The verdict in a few words, to follow "the job"."""
         return _MEANINGS[self]
 
 
@@ -46,8 +46,8 @@ _MOVES = frozenset({Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE})
 _MEANINGS = {
     Verdict.RETRY: "goes back to work",
     Verdict.DISCARD: "is deleted",
-    Verdict.ISOLATE: "is suspected, and goes to the quarantine queue",
-    Verdict.FINISHED: "is finished as well as failed: damage that some program left",
+    Verdict.ISOLATE: "is a suspect, and goes to the quarantine queue",
+    Verdict.FINISHED: "is both finished and failed: some program left it so",
     Verdict.OWN_ERROR: "failed with its own error; its process did not die",
     Verdict.OVER_LIMIT: "crashed too often within the window",
     Verdict.NEVER: "policy says never",
@@ -61,46 +61,46 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryTerms:
-    """Under which terms jobs are moved. Times in seconds.
+    """The terms of one retry: what it may move and where to. Times are in seconds.
 
-    ``safe`` asks every question; without it only those are asked whose answer protects the queue from a crash loop, and
-    ``force`` silences these too. ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` come before any policy.
+    With ``safe`` every check is made. Without it only those that protect the queue from a crash loop are made, and with
+    ``force`` not even those. ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` override any policy.
     """
 
     safe: bool = False
     include_errors: bool = False
     force: bool = False
-    auto_only: bool = False  # only what policy marks "auto"
+    auto_only: bool = False  # only classes whose policy is "auto"
     max_crashes: int | None = None
     window: float | None = None
     max_age: float | None = None
     queue_as: str | None = None
-    isolate: str | None = None  # the queue that suspects go to, instead of being held back
+    isolate: str | None = None  # a quarantine queue: suspects go there, instead of staying failed
     keep_counters: bool = False
-    delay: float | None = None  # before the first
-    interval: float | None = None  # between one and the next
-    discard: bool = False  # delete them instead
+    delay: float | None = None  # before the first job is due
+    interval: float | None = None  # from one job to the next
+    discard: bool = False  # delete the jobs instead
 
     @property
     def paced(self) -> bool:
-        """Tell whether each job gets a time of its own."""
+        """Whether each job is scheduled for a time of its own."""
         return self.delay is not None or self.interval is not None
 
-    def given(self) -> dict[str, Any]:
-        """Return those that differ from the default, for the record."""
+    def to_record(self) -> dict[str, Any]:
+        """Return the terms that differ from their default, as plan files and ``jq_operations`` store them."""
         return {key: value for key, value in asdict(self).items() if value != _DEFAULTS[key]}
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> "RetryTerms":
-        """Return what ``given`` wrote. Raises TypeError for what it did not write."""
-        return cls(**given)
+    def from_record(cls, record: Mapping[str, Any]) -> "RetryTerms":
+        """Return the terms that ``to_record`` wrote. Raises TypeError for a term that this version does not have."""
+        return cls(**record)
 
 
-_DEFAULTS = {each.name: each.default for each in fields(RetryTerms)}
+_DEFAULTS = {term.name: term.default for term in fields(RetryTerms)}
 
 
 class Candidate(NamedTuple):
-    """A failed job and what is known of it. A tuple, as there are thousands of them."""
+    """A failed job, with the facts that its verdict rests on. A tuple, since one retry makes thousands of them."""
 
     failure_id: int
     job_id: int
@@ -112,45 +112,45 @@ class Candidate(NamedTuple):
     death: Death | None
     finished: bool = False
     limited: bool = False  # it has a concurrency key
-    early: bool = False  # its own time is still to come
-    worn: bool = True  # its counters may not be those of a job that never ran into an error of its own
-    counted: bool = True  # its death is among the crashes counted so far
-    evidence: str | None = None  # the error's beginning
-    counted_crashes: tuple[Crash, ...] = ()  # where more is known than the failure itself tells: all, this one included
-    alive: str | None = None  # which process may still be running it
-    twin: str | None = None  # which other job stands for the same work
+    early: bool = False  # its scheduled_at is in the future
+    worn: bool = True  # its Active Job error counters may be above 0, so a retry has to reset them
+    counted: bool = True  # its death has a row in jq_crashes
+    evidence: str | None = None  # the first crashes.EVIDENCE characters of the error
+    counted_crashes: tuple[Crash, ...] = ()  # the job's crashes in jq_crashes, read only if there may be earlier ones
+    alive: str | None = None  # the process that may still be running it, in words
+    twin: str | None = None  # another job of the same Active Job id that makes this one needless, in words
 
     @property
     def crashes(self) -> tuple[Crash, ...]:
-        """All that are known, this one included."""
+        """The job's crashes: those in ``jq_crashes`` if they were read, else the one that this failure reports."""
         if self.counted_crashes or self.death is None:
             return self.counted_crashes
         return (Crash(self.failure_id, self.job_id, self.failed_at, self.evidence),)
 
 
 class Decision(NamedTuple):
-    """The verdict on one job, or on many that are alike, with the reason where they are held back."""
+    """The verdict on one job, or on a group of failures with one verdict key, and the reason."""
 
     candidate: Candidate
     verdict: Verdict
     reason: str | None = None
-    queue_as: str | None = None  # the queue it goes to, where that is another one
-    scheduled: bool = False  # it goes to scheduled_executions, not to ready_executions
-    together: Sequence[int] = ()  # the failures that it is on, where there may be more than the candidate's
+    queue_as: str | None = None  # the queue that the job goes to, None if it stays in its own
+    scheduled: bool = False  # the job goes to scheduled_executions, not to ready_executions
+    group: Sequence[int] = ()  # the failure ids of the group, the candidate's included; empty for one job
 
     @property
     def failure_ids(self) -> Sequence[int]:
-        """All failures that it is on."""
-        return self.together or (self.candidate.failure_id,)
+        """The failures that the decision is on."""
+        return self.group or (self.candidate.failure_id,)
 
     @property
     def jobs(self) -> int:
-        """On how many jobs it is."""
-        return len(self.together) or 1
+        """How many jobs the decision is on."""
+        return len(self.group) or 1
 
     @property
     def job_id(self) -> int:
-        """Its job; one of many where it is on more."""
+        """The candidate's job: an example, if the decision is on a group."""
         return self.candidate.job_id
 
 
@@ -160,9 +160,12 @@ VerdictRule = Callable[[Candidate, RetryTerms, ClassPolicy, datetime], Decision 
 def decide(
     candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion = NO_SUSPICION
 ) -> Decision:
-    """Ask the questions in turn; the first that says no is the verdict."""
+    """Return the verdict on a failed job: that of the first check that refuses it, else RETRY, ISOLATE or DISCARD.
+
+    ``rule`` is the policy of the candidate's class, ``now`` the database's time.
+    """
     if candidate.finished:
-        return Decision(candidate, Verdict.FINISHED, "it is finished as well as failed; look at it with: jq jobs show")
+        return Decision(candidate, Verdict.FINISHED, "it is both finished and failed; to look at it: jq jobs show")
     if terms.discard:
         return _too_old(candidate, terms, rule, now) or Decision(candidate, Verdict.DISCARD)
     suspected = _suspected(candidate, terms, rule, now, suspicion) if terms.safe else None
@@ -173,8 +176,8 @@ def decide(
     protected: tuple[VerdictRule, ...] = () if terms.force else (_over_limit, _never)
     checks = (_own_error, *protected, _ask, suspect, _alive, _duplicate) if terms.safe else protected
     for check in (*checks, _too_old):
-        if (held := check(candidate, terms, rule, now)) is not None:
-            return held
+        if (refusal := check(candidate, terms, rule, now)) is not None:
+            return refusal
     queue_as = (terms.isolate if suspected is not None else None) or terms.queue_as or rule.queue_as
     return Decision(
         candidate,
@@ -185,12 +188,13 @@ def decide(
     )
 
 
-def alike(
+def verdict_key(
     candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion
 ) -> tuple[object, ...] | None:
-    """Name all that a verdict rests on, for jobs that died at most once and stand alone: most do, and thousands alike.
+    """Return a cache key: candidates with equal keys get the same verdict, so it is computed once.
 
-    If one of a name may move, so may all. None for a job that is to be looked at by itself.
+    None if this candidate must be judged by itself: it died before, its process may live, another job does the same
+    work, or its class is a suspect. Most jobs have a key, and thousands of an outage have the same one.
     """
     if candidate.counted_crashes or candidate.alive or candidate.twin or candidate.class_name in suspicion.classes:
         return None
@@ -211,7 +215,7 @@ def alike(
 def _own_error(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
     if candidate.death is not None or terms.include_errors:
         return None
-    name = candidate.exception_class or "an error that is no Ruby or Python exception"
+    name = candidate.exception_class or "an error that is not a Ruby or Python exception"
     return Decision(candidate, Verdict.OWN_ERROR, f"it failed with {name}; --include-errors retries such jobs too")
 
 
@@ -226,7 +230,7 @@ def _over_limit(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now:
 
 
 def window_of(terms: RetryTerms, rule: ClassPolicy) -> timedelta:
-    """Return how far back crashes count."""
+    """Return how far back crashes count towards the limit of crashes."""
     return rule.window if terms.window is None else timedelta(seconds=terms.window)
 
 
@@ -245,7 +249,10 @@ def _ask(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, _now: datet
 def _suspected(
     candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion
 ) -> str | None:
-    """Say why the job may be the killer. Deaths with a cause from outside charge nobody."""
+    """Return the reason why the job may be the killer, None if it is not suspected.
+
+    Deaths with a cause from outside charge no job; those of a worker that claims ahead charge only jobs that had begun.
+    """
     if candidate.death is None:
         return None
     counted = recent_crashes(candidate.crashes, window_of(terms, rule), now)
