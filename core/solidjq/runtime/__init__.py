@@ -1,1 +1,19 @@
-"""The Python runtime: a supervisor that keeps workers and a dispatcher running on Solid Queue's tables."""
+"""The Python runtime: ``jq work``, the processes that run jobs on Solid Queue's tables.
+
+In reading order:
+
+- ``config``: the settings of a supervisor, and the line of JSON that it sends to each child;
+- ``supervisor``: keeps the children running, prunes dead processes, stops everything in order;
+- ``children``: one child as its parent sees it: start, reap, collect the evidence of its death;
+- ``child_deaths``: writes a child's death to the database;
+- ``__main__``: the program of a child, ``python -m solidjq.runtime``;
+- ``child``: what every child does: register, work in steps, stop, deregister;
+- ``worker``, ``dispatcher``: the two kinds of child;
+- ``performing``, ``eventloop``: run one job, an ``async def`` job on the event loop;
+- ``hands``: which claims a worker holds and which jobs it has begun, in a file that outlives it;
+- ``registration``, ``sampler``: a process's row, its heartbeat, and the sample that each heartbeat leaves there;
+- ``wakeup``, ``backoff``, ``logs``: sleep that ends early, delays between attempts, log lines on stderr.
+
+Only the command line's ``work`` may import this room: whatever else needs a process's row reads it through
+``processes``.
+"""

@@ -1,100 +1,50 @@
-"""The supervisor: starts workers and a dispatcher, fails what a dead one held, replaces it, and prunes the dead."""
+"""The supervisor: keeps workers and a dispatcher running, ends the claims of dead children, prunes dead processes."""
 
 import logging
-import os
-import resource
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO
 
-from sqlalchemy import Connection
-
-from solidjq.database.opening import URL_ENVIRONMENT
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
 from solidjq.processes import heartbeat, pruning
 from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
-from solidjq.processes.samples import write_instant
-from solidjq.runtime.backoff import backoff
+from solidjq.runtime import child_deaths
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
-from solidjq.runtime.config import ChildConfig, Config
-from solidjq.runtime.hands import not_begun
+from solidjq.runtime.child_deaths import ChildDeath
+from solidjq.runtime.children import ChildSlot
+from solidjq.runtime.config import Config
 from solidjq.runtime.registration import Registration, process_name
-from solidjq.runtime.sampler import PEAK_UNIT, Sampler
+from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
 
 log = logging.getLogger("solidjq")
 
 KIND = "Supervisor(spawn)"
-QUICK_DEATH = 5.0  # seconds: a child that lived shorter is replaced with a delay that doubles
-FIRST_DELAY = 0.5  # seconds
-MOST_DELAY = 30.0
 KILL_MARGIN = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
-MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
 REPORT_RETRY = 1.0  # seconds between attempts to report a death to a database that is away
-
-
-@dataclass(slots=True)
-class Slot:
-    """A place for one child, filled again when the child dies."""
-
-    kind: str
-    name: str = ""
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    start_at: float = 0.0
-    generation: int = 0
-    quick_deaths: int = 0
-    seen: bool = False  # its row in the database was seen
-    killed: bool = False  # by us, since it would not stop
-    last_words: IO[bytes] | None = None  # where faulthandler writes
-    hands: IO[bytes] | None = None  # what it had in hand (see hands.py)
-
-    def put_off(self, lived: float = 0.0) -> float:
-        """Set when the next child may start, the later the more of them lived short; return in how many seconds."""
-        self.quick_deaths = self.quick_deaths + 1 if lived < QUICK_DEATH else 0
-        delay = backoff(FIRST_DELAY, self.quick_deaths, MOST_DELAY) if self.quick_deaths else 0.0
-        self.start_at = time.monotonic() + delay
-        return delay
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A child's death that the database has not heard of yet."""
-
-    name: str
-    pid: int
-    returncode: int
-    release: bool  # we killed it ourselves: its jobs are innocent
-    witness: Mapping[str, object] = field(default_factory=dict)  # what we saw, as evidence
-    not_begun: Sequence[int] = ()  # claims whose jobs cannot have killed it
+MOST_NAMED = 20  # job ids that one log line names
 
 
 @dataclass
 class Supervisor:
     """Runs in the main thread of its process, until a signal ends it.
 
-    Children are started as programs of their own, not forked: this process has threads, and a fork of a process with
-    threads can hang. Each child's standard input stays open as long as this process lives; so a child knows of our end,
-    however we go, and stops by itself.
+    Children are started as programs of their own, not forked: this process has threads, and forking a process with
+    threads can hang. Each child's standard input stays open as long as this process lives, so a child notices the end
+    of its supervisor, however it came, and stops by itself.
     """
 
     config: Config
     database: Database
     _wakeup: Wakeup = field(default_factory=Wakeup)
-    _slots: list[Slot] = field(default_factory=list)
-    _reports: list[Report] = field(default_factory=list)
+    _slots: list[ChildSlot] = field(default_factory=list)
+    _unreported: list[ChildDeath] = field(default_factory=list)
     _pruned: bool = False
     _cannot_import: bool = False
     _failed: bool = False  # could not deregister
     _next_maintenance: float = 0.0
-    _doubts: Doubts = NOBODY  # of the last look at the processes, while the database could be reached
+    _doubts: Doubts = NOBODY  # from the last check of the processes, while the database could be reached
 
     def run(self) -> int:
         """Supervise until stopped; return the exit status: 1 if this supervisor was pruned or could not deregister.
@@ -109,13 +59,13 @@ class Supervisor:
             sampler=self._sampler,
             kind=KIND,
             name=process_name("supervisor(spawn)"),
-            metadata={},
+            metadata={"shutdown_timeout": self.config.shutdown_timeout},
             interval=self.config.heartbeat_interval,
             on_gone=self._on_gone,
             patience=self.config.alive_threshold,
         )
         log.info("%s: started on %s", self._registration.name, self.database)
-        self._slots = [Slot("Worker") for _ in range(self.config.processes)] + [Slot("Dispatcher")]
+        self._slots = [ChildSlot("Worker") for _ in range(self.config.processes)] + [ChildSlot("Dispatcher")]
         try:
             while not self._stop_requested():
                 self._maintain()
@@ -137,91 +87,40 @@ class Supervisor:
             if slot.process is not None or time.monotonic() < slot.start_at:
                 continue
             try:
-                self._start_child(slot)
-            except OSError as error:  # no memory, process or file to be had: just when there must be a supervisor
+                slot.start(self.config, self._registration.id)
+            except OSError as error:  # no memory, process or file left: the supervisor must outlive just that
                 log.error("%s: cannot be started: %s; trying again in %g s", slot.name, error, slot.put_off())  # noqa: TRY400
 
-    def _start_child(self, slot: Slot) -> None:
-        slot.name = process_name(slot.kind)
-        slot.seen = slot.killed = False
-        slot.started = time.monotonic()
-        # Both are closed when the child is reaped.
-        slot.last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        slot.hands = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        slot.process = subprocess.Popen(  # noqa: S603  (our own program)
-            [sys.executable, "-P", "-m", "solidjq.runtime.child", slot.name],
-            stdin=subprocess.PIPE,
-            bufsize=0,
-            pass_fds=[slot.last_words.fileno(), slot.hands.fileno()],
-            env={**os.environ, URL_ENVIRONMENT: self.config.database_url},
-        )
-        slot.generation += 1
-        told = ChildConfig(
-            kind=slot.kind,
-            name=slot.name,
-            supervisor_id=self._registration.id,
-            config=self.config,
-            last_words=slot.last_words.fileno(),
-            hands=slot.hands.fileno(),
-        ).to_json()
-        with suppress(BrokenPipeError):  # it is dead already, and will be reaped
-            _lifeline(slot.process).write(told.encode() + b"\n")
-
     def _reap(self) -> None:
-        """Note the children that died, and tell the database."""
+        """Collect the children that died, and report their deaths to the database."""
         died = False
         for slot in self._slots:
-            if slot.process is None:
-                continue
-            usage = _reap(slot.process)
-            returncode, pid, lived = slot.process.returncode, slot.process.pid, time.monotonic() - slot.started
-            if returncode is None:
+            death = slot.reap(self._sampler, self._oom_kills)
+            if death is None:
                 continue
             died = True
-            _lifeline(slot.process).close()
-            slot.process = None
-            witness = self._witness(slot, usage)
-            self._reports.append(Report(slot.name, pid, returncode, slot.killed, witness, _not_begun(slot)))
-            if returncode == EXIT_CANNOT_IMPORT and slot.generation == 1:
+            self._unreported.append(death)
+            if death.returncode == EXIT_CANNOT_IMPORT and slot.generation == 1:
                 self._cannot_import = True
-            delay = slot.put_off(lived)
+            delay = slot.put_off(time.monotonic() - slot.started_at)
             if not self._stop_requested():
-                log.warning(
-                    "%s: %s; replacing it%s", slot.name, _how(pid, returncode), f" in {delay:g} s" if delay else ""
-                )
+                log.warning("%s: %s; replacing it%s", death.name, death.describe(), f" in {delay:g} s" if delay else "")
         if died:
             self._oom_kills = self._sampler.cgroup.oom_kills()
         self._report()
 
-    def _witness(self, slot: Slot, usage: resource.struct_rusage | None) -> dict[str, object]:
-        """Write down what only we can know of a child's end, now or never."""
-        seen: dict[str, object] = {"oom_kill": [self._oom_kills, self._sampler.cgroup.oom_kills()]}
-        if usage is not None:
-            seen["rusage"] = {"peak": usage.ru_maxrss * PEAK_UNIT, "user": usage.ru_utime, "system": usage.ru_stime}
-        if slot.killed:
-            seen["killed_by_supervisor"] = True
-        if self._sampler.stopping_since is not None:
-            seen["term_at"] = write_instant(self._sampler.stopping_since)
-        if slot.last_words is not None:
-            with slot.last_words as words:
-                words.seek(0)
-                if text := words.read(MOST_LAST_WORDS).decode("utf-8", "replace"):
-                    seen["last_words"] = text
-            slot.last_words = None
-        return seen
-
     def _report(self) -> None:
-        while self._reports:
-            report = self._reports[0]
+        while self._unreported:
+            death = self._unreported[0]
             try:
-                jobs = self.database.transact(_settle, report, self._registration.id)
+                jobs = self.database.transact(child_deaths.report, death, self._registration.id)
             except DatabaseError as error:
-                log.warning("%s: its death cannot be reported yet: %s", report.name, error)
+                log.warning("%s: its death cannot be reported yet: %s", death.name, error)
                 return
-            del self._reports[0]
+            del self._unreported[0]
             if jobs:
-                end = "released" if report.release else "failed with ProcessExitError"
-                log.error("%s: %s; %s jobs %s", report.name, _how(report.pid, report.returncode), end, _shown(jobs))
+                end = "released" if death.killed else "failed with ProcessExitError"
+                log.error("%s: %s; %s jobs %s", death.name, death.describe(), end, _first_of(jobs))
 
     # -- maintenance --------------------------------------------------------------------------------------------------
 
@@ -239,10 +138,10 @@ class Supervisor:
                 only=self._find_dead(),
                 witness={} if outage is None else {"outage": outage},
             ):
-                log.error("%s: pruned; failed jobs %s", pruned.name, _shown(pruned.job_ids))
+                log.error("%s: pruned; failed jobs %s", pruned.name, _first_of(pruned.job_ids))
                 gone.add(pruned.name)
             if orphans := pruning.fail_orphans(self.database):
-                log.error("jobs claimed by no process, failed: %s", _shown(orphans))
+                log.error("jobs claimed by no process, failed: %s", _first_of(orphans))
             with self.database.read() as connection:
                 registered = heartbeat.names_of_children(connection, self._registration.id)
         except DatabaseError as error:
@@ -286,7 +185,7 @@ class Supervisor:
         return Stop.DRAIN if signals or self._pruned or self._cannot_import else Stop.NO
 
     def _stop_children(self) -> None:
-        """SIGTERM; SIGQUIT when the shutdown timeout is over or a second signal came; SIGKILL for what will not go."""
+        """Send SIGTERM; after the shutdown timeout or a second signal SIGQUIT; at last SIGKILL to what is left."""
         log.info(
             "%s: stopping; running jobs have %g s to end, a second signal releases them at once",
             self._registration.name,
@@ -314,9 +213,9 @@ class Supervisor:
                 slot.process.send_signal(number)
 
     def _leave(self) -> None:
-        """Report the last deaths and deregister; a database that is away gets a few seconds."""
+        """Report the last deaths and deregister; wait a few seconds for a database that is away."""
         deadline = time.monotonic() + KILL_MARGIN
-        while self._reports and time.monotonic() < deadline:
+        while self._unreported and time.monotonic() < deadline:
             self._wakeup.wait(REPORT_RETRY)
             self._report()
         if self._registration.deregister(within=KILL_MARGIN) is None:
@@ -325,7 +224,7 @@ class Supervisor:
 
     def _next_event(self) -> float:
         starts = [slot.start_at for slot in self._slots if slot.process is None]
-        retry = [time.monotonic() + REPORT_RETRY] if self._reports else []
+        retry = [time.monotonic() + REPORT_RETRY] if self._unreported else []
         return min([self._next_maintenance, *starts, *retry])
 
     def _on_gone(self) -> None:
@@ -334,58 +233,7 @@ class Supervisor:
         self._wakeup.wake()
 
 
-def _settle(connection: Connection, report: Report, supervisor_id: int) -> list[int]:
-    process_id = heartbeat.find_child(connection, name=report.name, supervisor_id=supervisor_id)
-    if process_id is None:  # it deregistered, or was pruned
-        return []
-    if report.release:
-        pruning.record_exit(connection, process_id, returncode=report.returncode, witness=report.witness)
-        return heartbeat.deregister(connection, process_id)
-    return pruning.fail_exited(
-        connection,
-        process_id,
-        pid=report.pid,
-        returncode=report.returncode,
-        witness=report.witness,
-        not_begun=report.not_begun,
-    )
-
-
-def _not_begun(slot: Slot) -> list[int]:
-    if slot.hands is None:
-        return []
-    with slot.hands as hands:
-        slot.hands = None
-        return not_begun(hands)
-
-
-def _reap(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:
-    """Set the return code of a child that has ended; return what it used, unless Popen itself was there first."""
-    if process.returncode is not None:
-        return None
-    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-    if pid == 0:
-        return None
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage
-
-
-def _lifeline(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    if process.stdin is None:
-        raise AssertionError("children are started with a pipe")
-    return process.stdin
-
-
-def _how(pid: int, returncode: int) -> str:
-    if returncode >= 0:
-        return f"pid {pid} exited with status {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
-    return f"pid {pid} was killed by {name}"
-
-
-def _shown(job_ids: list[int]) -> str:
-    shown = ", ".join(str(job_id) for job_id in job_ids[:20])
-    return f"{shown} and {len(job_ids) - 20} more" if len(job_ids) > 20 else shown or "none"  # noqa: PLR2004
+def _first_of(job_ids: list[int]) -> str:
+    shown = ", ".join(str(job_id) for job_id in job_ids[:MOST_NAMED])
+    more = len(job_ids) - MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
