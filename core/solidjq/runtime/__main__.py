@@ -1,0 +1,70 @@
+"""``python -m solidjq.runtime``: the program that the supervisor starts each worker and dispatcher as."""
+
+import faulthandler
+import logging
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from solidjq.errors import JobImportError, SolidJQError
+from solidjq.runtime import logs
+from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Child, leave
+from solidjq.runtime.config import ChildConfig
+from solidjq.runtime.dispatcher import Dispatcher
+from solidjq.runtime.wakeup import Wakeup
+from solidjq.runtime.worker import Worker
+
+log = logging.getLogger("solidjq")
+
+KINDS: dict[str, type[Child]] = {"Worker": Worker, "Dispatcher": Dispatcher}
+OOM_SCORE_ADDED = 20  # thousandths of the available memory: the kernel counts them on top of what a child uses
+
+
+def main() -> NoReturn:
+    """Run as the child that the first line of standard input describes; end of file there means no supervisor."""
+    _spare_the_supervisor()
+    lifeline = os.dup(0)  # a descriptor that the programs which jobs start do not inherit
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    wakeup = Wakeup(lifeline)
+    wakeup.listen([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+    logs.set_up()
+    child_config = ChildConfig.from_json(_read_line(lifeline))
+    if child_config.last_words is not None:
+        # After a crash in C code the supervisor reads the stack from this file. Only the crashing thread's stack: the
+        # other threads still run, and walking a running thread's frames can crash again, which hides the first signal.
+        faulthandler.enable(child_config.last_words, all_threads=False)
+    try:
+        KINDS[child_config.kind](child_config, wakeup).run()
+    except JobImportError as error:
+        log.error("%s: %s", child_config.name, error)  # noqa: TRY400  (the operator needs the line, not the stack)
+        leave(EXIT_CANNOT_IMPORT)
+    except SolidJQError as error:
+        log.error("%s: %s", child_config.name, error)  # noqa: TRY400
+        leave(1)
+
+
+def _spare_the_supervisor() -> None:
+    """Make the kernel, when memory runs out, kill this process rather than its supervisor.
+
+    Both have about the same size where files in /dev/shm, say, and no process took the memory; and only a living
+    supervisor can record which child died and why. See proc(5), oom_score_adj; raising it needs no privileges.
+    """
+    setting = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):  # not Linux, or the highest score already
+        setting.write_text(str(min(1000, int(setting.read_text()) + OOM_SCORE_ADDED)))
+
+
+def _read_line(descriptor: int) -> str:
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(descriptor, 65536)
+        if not part:  # the supervisor died before it sent the configuration
+            leave(1)
+        line += part
+    return line.decode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""One child as its parent sees it: start it, reap it, and collect the evidence that is lost once it is reaped."""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+from solidjq.database.opening import URL_ENVIRONMENT
+from solidjq.processes.samples import write_instant
+from solidjq.runtime.backoff import backoff
+from solidjq.runtime.child_deaths import ChildDeath
+from solidjq.runtime.config import ChildConfig, Config
+from solidjq.runtime.hands import not_begun
+from solidjq.runtime.registration import process_name
+from solidjq.runtime.sampler import PEAK_UNIT, Sampler
+
+QUICK_DEATH = 5.0  # seconds: the replacement of a child that lived shorter is delayed, twice as long each time
+FIRST_DELAY = 0.5  # seconds
+LONGEST_DELAY = 30.0
+MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
+
+
+@dataclass(slots=True)
+class ChildSlot:
+    """A place for one child; filled again when the child dies."""
+
+    kind: str
+    name: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0  # by the monotonic clock, as start_at
+    start_at: float = 0.0
+    generation: int = 0  # how many children this slot has had
+    quick_deaths: int = 0  # in a row
+    seen: bool = False  # its row was in the database at the last maintenance
+    killed: bool = False  # by its supervisor, because it did not stop
+    last_words: IO[bytes] | None = None  # the child's faulthandler writes here
+    hands: IO[bytes] | None = None  # the claims that the child holds (see hands.py)
+
+    def put_off(self, lived: float = 0.0) -> float:
+        """Set when the next child may start, later after each quick death; return in how many seconds."""
+        self.quick_deaths = self.quick_deaths + 1 if lived < QUICK_DEATH else 0
+        delay = backoff(FIRST_DELAY, self.quick_deaths, LONGEST_DELAY) if self.quick_deaths else 0.0
+        self.start_at = time.monotonic() + delay
+        return delay
+
+    def start(self, config: Config, supervisor_id: int) -> None:
+        """Start a child as a program of its own. Raises OSError if there is no memory, process or file left."""
+        self.name = process_name(self.kind)
+        self.seen = self.killed = False
+        self.started_at = time.monotonic()
+        # Both files are closed when the child is reaped.
+        self.last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self.hands = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self.process = subprocess.Popen(  # noqa: S603  (our own program)
+            [sys.executable, "-P", "-m", "solidjq.runtime", self.name],
+            stdin=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=[self.last_words.fileno(), self.hands.fileno()],
+            env={**os.environ, URL_ENVIRONMENT: config.database_url},
+        )
+        self.generation += 1
+        line = ChildConfig(
+            kind=self.kind,
+            name=self.name,
+            supervisor_id=supervisor_id,
+            config=config,
+            last_words=self.last_words.fileno(),
+            hands=self.hands.fileno(),
+        ).to_json()
+        with suppress(BrokenPipeError):  # the child is dead already, and will be reaped
+            _lifeline(self.process).write(line.encode() + b"\n")
+
+    def reap(self, sampler: Sampler, oom_kills: int | None) -> ChildDeath | None:
+        """Return the child's death and empty the slot; None while the child lives, or if the slot is empty.
+
+        ``oom_kills`` is the cgroup's count of OOM kills before the death, ``sampler`` reads the count after it.
+        """
+        process = self.process
+        if process is None:
+            return None
+        usage = _wait(process)
+        if process.returncode is None:
+            return None
+        _lifeline(process).close()
+        self.process = None
+        witness: dict[str, object] = {"oom_kill": [oom_kills, sampler.cgroup.oom_kills()]}
+        if usage is not None:
+            witness["rusage"] = {"peak": usage.ru_maxrss * PEAK_UNIT, "user": usage.ru_utime, "system": usage.ru_stime}
+        if self.killed:
+            witness["killed_by_supervisor"] = True
+        if sampler.stopping_since is not None:
+            witness["term_at"] = write_instant(sampler.stopping_since)
+        if text := self._read_last_words():
+            witness["last_words"] = text
+        return ChildDeath(self.name, process.pid, process.returncode, self.killed, witness, self._read_not_begun())
+
+    def _read_last_words(self) -> str:
+        if self.last_words is None:
+            return ""
+        with self.last_words as words:
+            self.last_words = None
+            words.seek(0)
+            return words.read(MOST_LAST_WORDS).decode("utf-8", "replace")
+
+    def _read_not_begun(self) -> list[int]:
+        if self.hands is None:
+            return []
+        with self.hands as hands:
+            self.hands = None
+            return not_begun(hands)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:
+    """Set the return code of a child that has ended and return the resources it used.
+
+    None while it runs, or if Popen itself has already collected the status.
+    """
+    if process.returncode is not None:
+        return None
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if pid == 0:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage
+
+
+def _lifeline(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    if process.stdin is None:
+        raise AssertionError("children are started with a pipe")
+    return process.stdin
