@@ -60,7 +60,7 @@ def program() -> int:
 
         Threads have ended, and all else that wants to run at exit has run: what is registered first comes last.
         """
-        if status is None or "solidjq.runtime" in sys.modules:  # with jobs loaded, whose files may still be open
+        if status is None or "solidjq.registry" in sys.modules:  # with jobs loaded, whose files may still be open
             return
         try:
             sys.stdout.flush()
