@@ -35,7 +35,7 @@ format: .venv/.ready ## Format the code
 
 docs: .venv/.ready ## Write the generated docs and shell completions anew
 	$(BIN)/python -m solidjq_cli.generate
-	$(BIN)/python tests/compatibility.py > docs/compatibility.md
+	$(BIN)/python tests/programs/compatibility.py > docs/compatibility.md
 
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)

@@ -12,8 +12,8 @@ from solidjq.incidents.suspects import JobStanding, rank
 
 
 def tests_fleet() -> ModuleType:
-    """Load the made-up fleet of the tests; by its path, since it has the same name as this file."""
-    path = Path(__file__).resolve().parent.parent / "tests" / "fleet.py"
+    """Load the made-up fleet of the tests; by its path, since the tests are not installed."""
+    path = Path(__file__).resolve().parent.parent / "tests" / "support" / "invented_fleet.py"
     spec = spec_from_file_location("made_up_fleet", path)
     if spec is None or spec.loader is None:
         raise ImportError(path)

@@ -1,0 +1,419 @@
+"""The completions, tried in the shells themselves: a line is typed, and read back when the shell has completed it."""
+
+import os
+import re
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import termios
+import tomllib
+from collections.abc import Iterator
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import pytest
+import typer.main
+
+from solidjq_cli import command_tree, completion_scripts, generate
+from solidjq_cli.command_tree import tree
+from solidjq_cli.completion_scripts import PROGRAMS
+from support.paths import ROOT
+
+COMPLETIONS = ROOT / "completions"
+PATIENCE = 60.0  # seconds before a test gives up on a silent shell
+
+FORMATS = {"table", "json", "ndjson", "csv", "ids"}
+ROOT_COMMANDS = {command.path[-1] for command in tree().commands}
+FAILED_OPTIONS = {"--pruned", "--died", "--error", "--queue", "--output", "--database", "--help"}
+FILES = {"queue.sqlite3", "storage", "two words.sqlite3"}
+COLOURS = {"red", "light-blue"}
+REST = None  # as what must not be offered: nothing else may be
+
+# What is typed, what must be offered, and what must not be.
+CASES = [
+    # commands
+    ("jq ", ROOT_COMMANDS, FILES | {"list", "show"}),
+    ("jq f", {"failed"}, REST),
+    ("jq failed ", {"diff", "list", "show"}, REST),
+    ("jq queues ", {"list", "pause", "resume"}, REST),
+    ("jq queues p", {"pause"}, REST),
+    ("jq no-such-command ", set(), ROOT_COMMANDS | FILES),
+    ("jq failed no-such-command ", set(), ROOT_COMMANDS | FILES | {"list", "show"}),
+    # options before a command
+    ("jq --d", {"--database"}, REST),
+    ("jq -", {"--database", "--version", "--help"}, {"--output", "--pruned"}),
+    ("jq --database postgres://u@h:5432/q failed ", {"diff", "list", "show"}, REST),
+    ("jq --database=postgres://u@h:5432/q failed ", {"diff", "list", "show"}, REST),
+    ("jq --database 'a b' failed ", {"diff", "list", "show"}, REST),
+    ("jq -d failed queues ", {"list", "pause", "resume"}, REST),
+    ("jq -dfailed queues ", {"list", "pause", "resume"}, REST),
+    ("jq --version f", {"failed"}, REST),
+    ("JQ_DEBUG=1 jq failed ", {"diff", "list", "show"}, REST),
+    ("true | jq failed ", {"diff", "list", "show"}, REST),
+    # options of a command
+    ("jq failed list -", FAILED_OPTIONS, {"--version", "--dry-run", "list", "show"} | FILES),
+    ("jq failed list --p", {"--pruned"}, REST),
+    ("jq failed list --pruned --di", {"--died"}, REST),
+    ("jq failed list --queue mailers --er", {"--error"}, REST),
+    ("jq failed list --queue --er --di", {"--died"}, REST),
+    ("jq failed list --error list --di", {"--died"}, REST),
+    ("jq retry 42 43 --rea", {"--reason"}, REST),
+    ("jq prune -", {"--dry-run", "--quiet", "--alive-threshold"}, {"--pruned", "--version"}),
+    ("jq failed -", {"--help"}, {"--database", "--pruned", "--version"}),
+    # their values
+    ("jq failed list -o ", FORMATS, REST),
+    ("jq failed list -o js", {"json"}, REST),
+    ("jq failed list --output ", FORMATS, REST),
+    ("jq failed list --output=", FORMATS, REST),
+    ("jq failed list --output=nd", {"ndjson"}, REST),
+    ("jq failed list --queue=mailers --output=nd", {"ndjson"}, REST),
+    ("jq prune -nq -o nd", {"ndjson"}, REST),
+    ("jq prune -nqo nd", {"ndjson"}, REST),
+    ("jq prune -o json --al", {"--alive-threshold"}, REST),
+    ("jq completions ", {"bash", "zsh", "fish"}, FILES),
+    ("jq completions z", {"zsh"}, REST),
+    ("jq completions bash z", set(), REST),
+    # paths
+    ("jq --database ", FILES, FORMATS | ROOT_COMMANDS),
+    ("jq --database qu", {"queue.sqlite3"}, REST),
+    ("jq --database=qu", {"queue.sqlite3"}, REST),
+    ("jq -d tw", {"two words.sqlite3"}, REST),
+    ("jq failed list -d st", {"storage"}, REST),
+    ("jq failed list -d storage/p", {"storage/production.sqlite3"}, REST),
+    ("jq completions bash > qu", {"queue.sqlite3"}, REST),
+    ("jq completions bash 2> /dev/null >qu", {"queue.sqlite3"}, REST),
+    # free text
+    ("jq failed list --error ", set(), REST),
+    ("jq failed list --error=", set(), REST),
+    ("jq failed list --queue qu", set(), REST),
+    ("jq work --queues ", set(), REST),
+    ("jq retry ", set(), FILES | FORMATS | ROOT_COMMANDS),
+    ("jq retry qu", set(), REST),
+    ("jq enqueue qu", set(), REST),
+    ("jq enqueue ReportJob qu", set(), REST),
+    # the end of options
+    ("jq retry -- --rea", set(), REST),
+    ("jq retry -- -", set(), {"--reason", "--output"}),
+    ("jq completions -- z", {"zsh"}, REST),
+    ("jq -- f", {"failed"}, REST),
+    ("jq -- failed ", {"diff", "list", "show"}, REST),
+    # the other name
+    ("solidjq f", {"failed"}, REST),
+    ("solidjq --database x failed list -o nd", {"ndjson"}, REST),
+    # what our commands do not have, yet
+    ("made-up ", {"paint-it", "look"}, REST),
+    ("made-up p", {"paint-it"}, REST),
+    ("made-up paint-it ", COLOURS, REST),
+    ("made-up paint-it red ", FILES, COLOURS),
+    ("made-up paint-it red --we", {"--wet"}, REST),
+    ("made-up paint-it --wet red qu", {"queue.sqlite3"}, REST),
+    ("made-up paint-it red queue.sqlite3 --no-w", {"--no-wet"}, REST),
+    ("made-up paint-it red queue.sqlite3 ", COLOURS, FILES),
+    ("made-up paint-it red queue.sqlite3 red red l", {"light-blue"}, REST),
+    ("made-up paint-it --brush ", FILES, COLOURS),
+    ("made-up paint-it --brush=qu", {"queue.sqlite3"}, REST),
+    ("made-up paint-it --brush red ", COLOURS, REST),
+    ("made-up paint-it --se", set(), REST),
+]
+
+made_up = typer.Typer()
+
+
+class Colour(StrEnum):
+    RED = "red"
+    LIGHT_BLUE = "light-blue"
+
+
+@made_up.command("paint-it")
+def paint(
+    base: Colour,
+    thing: Path,
+    colours: list[Colour],
+    *,
+    brush: Annotated[Path | None, typer.Option(help="It's a [brush]: 'thick' \\ \"thin\" $HOME `x`.")] = None,
+    wet: Annotated[bool, typer.Option()] = True,
+    secret: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None: ...
+
+
+@made_up.command("look")
+def look() -> None: ...
+
+
+@made_up.command("hide", hidden=True)
+def hide() -> None: ...
+
+
+class Shell(Protocol):
+    """A shell with our completions."""
+
+    def candidates(self, typed: str) -> set[str]: ...
+
+
+class Terminal:
+    """A shell on a terminal. INSERT makes it insert all candidates; TELL makes it tell the line, and clear it."""
+
+    INSERT, TELL = b"\x07", b"\x0e"
+
+    def __init__(self, arguments: list[str], folder: Path) -> None:
+        self._terminal, inner = os.openpty()
+        termios.tcsetwinsize(inner, (50, 250))
+        self._process = subprocess.Popen(
+            arguments,
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            cwd=folder,
+            env=environment(folder),
+            start_new_session=True,
+        )
+        os.close(inner)
+        self._read_until("READY>")
+
+    def candidates(self, typed: str) -> set[str]:
+        line = self.type(typed, self.INSERT).rpartition("LINE<")[2]
+        return plain(typed, shlex.split(line[typed.rfind(" ") + 1 :])) if line != typed else set()
+
+    def type(self, typed: str, key: bytes) -> str:
+        """Return all that is on the screen when the shell is done, the line it told at the end."""
+        os.write(self._terminal, typed.encode() + key + self.TELL)
+        return self._read_until(">LINE")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+
+    def _read_until(self, end: str) -> str:
+        read = ""
+        while end not in read:
+            assert select.select([self._terminal], [], [], PATIENCE)[0], f"no {end!r} after {read!r}"
+            read += os.read(self._terminal, 65536).decode(errors="replace")
+        return read.partition(end)[0]
+
+
+class Bash(Terminal):
+    RC = rf"""
+        PS1='READY>'
+        tell() {{ printf 'LINE<%s>LINE' "$READLINE_LINE"; READLINE_LINE=; }}
+        bind 'set bell-style none'
+        bind '"\C-g": insert-completions'
+        bind -x '"\C-n": tell'
+        source {COMPLETIONS}/jq.bash
+        source {COMPLETIONS}/solidjq.bash
+        [[ ! -f made-up.bash ]] || source made-up.bash
+    """
+
+    def __init__(self, folder: Path, more: str = "") -> None:
+        (folder / ".bashrc").write_text(self.RC + more)
+        super().__init__(["bash", "--noprofile", "--rcfile", str(folder / ".bashrc"), "-i"], folder)
+
+
+class Zsh(Terminal):
+    RC = r"""
+        PS1='READY>'
+        setopt no_beep
+        autoload -U compinit && compinit -u -D
+        tell() { print -rn -- "LINE<$BUFFER>LINE"; BUFFER= }
+        zle -N tell
+        zle -C insert-all complete-word _generic
+        zstyle ':completion:insert-all:*' completer _all_matches _complete
+        zstyle ':completion:insert-all:*' insert true
+        zstyle ':completion:*' list-colors ''
+        bindkey '^G' insert-all
+        bindkey '^N' tell
+        bindkey '^P' list-choices
+    """
+    LIST = b"\x10"
+
+    def __init__(self, folder: Path, before: str = f"fpath=(~/functions {COMPLETIONS} $fpath)", more: str = "") -> None:
+        (folder / ".zshrc").write_text(f"{before}\n{self.RC}\n{more}\n")
+        super().__init__(["zsh", "-d", "-i"], folder)
+
+
+class Fish:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        installed = folder / "config/fish/completions"
+        installed.mkdir(parents=True, exist_ok=True)
+        for program in PROGRAMS:
+            shutil.copy(COMPLETIONS / f"{program}.fish", installed)
+
+    def candidates(self, typed: str) -> set[str]:
+        return plain(typed, [line.partition("\t")[0] for line in self.lines(typed)])
+
+    def lines(self, typed: str) -> list[str]:
+        return run(["fish", "-c", "complete -C $argv[1]", typed], self._folder).splitlines()
+
+    def close(self) -> None:
+        """Nothing is left running."""
+
+
+SHELLS = {"bash": Bash, "zsh": Zsh, "fish": Fish}
+MADE_UP = {"bash": "made-up.bash", "zsh": "functions/_made_up", "fish": "config/fish/completions/made-up.fish"}
+
+
+def plain(typed: str, words: list[str]) -> set[str]:
+    """Leave out what one shell adds and another does not: an = or > before a value, an = or / behind a name."""
+    before = re.search(r"(\S*[=>])?[^=>\s]*$", typed)
+    assert before
+    return {word.removeprefix(before[1] or "").rstrip("=/") for word in words}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    home = {"HOME": str(folder), "ZDOTDIR": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
+    return {"PATH": f"{folder}/bin:{os.environ['PATH']}", "TERM": "dumb", "LC_ALL": "C.UTF-8", **home}
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    return subprocess.run(
+        arguments, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=PATIENCE, check=True
+    ).stdout
+
+
+def needs(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+
+
+@pytest.fixture(scope="module", params=SHELLS)
+def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    needs(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "storage").mkdir()
+    for name in ("queue.sqlite3", "two words.sqlite3", "storage/production.sqlite3"):
+        (folder / name).touch()
+    (folder / "bin").mkdir()
+    for program in (*PROGRAMS, "made-up"):  # fish completes only what it finds in PATH
+        (folder / "bin" / program).write_text(f"#!/bin/sh\ntouch {folder}/called\n")
+        (folder / "bin" / program).chmod(0o755)
+    write = completion_scripts._WRITERS[request.param]
+    (folder / MADE_UP[request.param]).parent.mkdir(parents=True, exist_ok=True)
+    (folder / MADE_UP[request.param]).write_text(write(command_tree._tree(typer.main.get_command(made_up), "made-up")))
+    started = SHELLS[request.param](folder)
+    yield started
+    started.close()
+    assert not (folder / "called").exists(), "a script started the program"
+
+
+@pytest.mark.parametrize(("typed", "present", "absent"), CASES, ids=[case[0] for case in CASES])
+def test_offers(shell: Shell, typed: str, present: set[str], absent: set[str] | None) -> None:
+    offered = shell.candidates(typed)
+    assert present <= offered
+    assert not offered & (offered - present if absent is None else absent)
+
+
+# -- one shell alone --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["COMP_WORDBREAKS=' '", "COMP_WORDBREAKS=${COMP_WORDBREAKS//=}", "set -u", "IFS=,"])
+def test_bash_with_other_settings(tmp_path: Path, setting: str) -> None:
+    with closing(Bash(tmp_path, setting)) as bash:
+        assert bash.candidates("jq --database postgres://u@h:5432/q failed ") == {"diff", "list", "show"}
+        assert bash.candidates("jq failed list --output=nd") == {"ndjson"}
+        assert bash.candidates("jq failed list -ond") == {"-ondjson"}
+        assert bash.candidates("jq retry --rea") == {"--reason"}
+
+
+def test_bash_completes_up_to_the_cursor(tmp_path: Path) -> None:
+    with closing(Bash(tmp_path)) as bash:
+        line = bash.type("jq failed list --di --limit 3" + "\x02" * len(" --limit 3"), bash.INSERT)
+        assert line.rpartition("LINE<")[2].replace("  ", " ") == "jq failed list --died --limit 3"
+
+
+def test_bash_without_compopt_names_files_itself(tmp_path: Path) -> None:
+    (tmp_path / "two words").touch()
+    script = """
+        source "$1"
+        COMP_LINE='jq --database=tw' COMP_POINT=16 COMP_WORDS=(jq --database = tw) COMP_CWORD=3
+        _jq_complete
+        printf '%s\n' "${COMPREPLY[@]}"
+    """
+    assert run(["bash", "-c", script, "bash", str(COMPLETIONS / "jq.bash")], tmp_path) == "two words\n"
+
+
+@pytest.mark.parametrize("load", ['source "$JQ"', 'eval "$(<"$JQ")"'])
+def test_zsh_loads_the_script_after_compinit(tmp_path: Path, load: str) -> None:
+    needs("zsh")
+    with closing(Zsh(tmp_path, before=f"JQ={COMPLETIONS}/_jq", more=load)) as zsh:
+        assert zsh.candidates("jq failed ") == {"diff", "list", "show"}
+        assert zsh.candidates("solidjq failed list -o nd") == {"ndjson"}
+
+
+def test_zsh_shows_help(tmp_path: Path) -> None:
+    needs("zsh")
+    with closing(Zsh(tmp_path)) as zsh:
+        assert "-- Only jobs whose process lost its heartbeat." in zsh.type("jq failed list -", zsh.LIST)
+        assert "-- The queue's database: postgres://, mysql2://, sqlite3: or a path. [env: " in zsh.type(
+            "jq -", zsh.LIST
+        )
+        assert "-- Failed jobs: list them, look at one." in zsh.type("jq ", zsh.LIST)
+
+
+def test_fish_shows_help(tmp_path: Path) -> None:
+    needs("fish")
+    fish = Fish(tmp_path)
+    assert "--pruned\tOnly jobs whose process lost its heartbeat." in fish.lines("jq failed list --")
+    assert "-d\tThe queue's database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]" in fish.lines(
+        "jq -"
+    )
+    assert "failed\tFailed jobs: list them, look at one." in fish.lines("jq ")
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "text"), generate.files().items(), ids=generate.files())
+def test_generated_files_are_up_to_date(name: str, text: str) -> None:
+    assert (ROOT / name).read_text() == text, "run: make docs"
+    assert "enerated by `make docs`" in "".join(text.splitlines()[:2])
+    assert "\b" not in text
+
+
+@pytest.mark.parametrize(("shell_name", "file"), [("bash", "jq.bash"), ("zsh", "_jq"), ("fish", "jq.fish")])
+def test_the_command_prints_the_file(tmp_path: Path, shell_name: str, file: str) -> None:
+    printed = run([sys.executable, "-m", "solidjq_cli", "completions", shell_name], tmp_path)
+    assert printed == (COMPLETIONS / file).read_text()
+
+
+def test_generate_writes_then_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    assert generate.main([]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "pyproject.toml").touch()
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name} is not up to date; run: make docs" for name in generate.files()
+    ]
+    assert not (tmp_path / "docs").exists()
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+    (tmp_path / "docs/cli.md").write_text("old")
+    capsys.readouterr()
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().out == "docs/cli.md is not up to date; run: make docs\n"
+
+
+def test_the_reference_has_every_command() -> None:
+    headings = set(re.findall(r"^## (.*)$", generate.files()["docs/cli.md"], re.MULTILINE))
+    assert {" ".join(command.path) for command in tree().all()} | {"Exit codes"} == headings
+
+
+def test_the_wheel_puts_the_scripts_where_the_shells_look() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert shared == {
+        "completions/jq.bash": "share/bash-completion/completions/jq",
+        "completions/solidjq.bash": "share/bash-completion/completions/solidjq",
+        "completions/_jq": "share/zsh/site-functions/_jq",
+        "completions/jq.fish": "share/fish/vendor_completions.d/jq.fish",
+        "completions/solidjq.fish": "share/fish/vendor_completions.d/solidjq.fish",
+    }
+    assert {name for name in shared if (ROOT / name).is_file()} == shared.keys()
+    assert {name for name in generate.files() if name.startswith("completions/")} == shared.keys()

@@ -1,0 +1,275 @@
+"""No query that workers or operators wait for reads a large table from end to end.
+
+What a move really sends is recorded, and explained by each database while its tables are large.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, insert, literal, select, text
+
+from solidjq import Database
+from solidjq.batching import in_batches
+from solidjq.database import hot
+from solidjq.database.statements import gathers
+from solidjq.database.tables import failed, jobs, ready, scheduled
+from solidjq.database.times import utcnow
+from solidjq.incidents.suspects import NO_SUSPICION
+from solidjq.ledger import crashes
+from solidjq.processes import heartbeat, pruning
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import concurrency, dispatch, endings, enqueue
+from solidjq.queue import jobs as queue_jobs
+from solidjq.queue.failed import Filter, list_failures, page_of_ids
+from solidjq.rails.error_text import Death, error_json, pruned_error
+from solidjq.recovery.candidates import find_candidates, find_groups
+from support.processes import add_process, silence
+from support.queue import add_jobs, plain_jobs, take_turn
+
+JOBS = 12_000
+LARGE = {jobs.name, ready.name, failed.name, scheduled.name, "jq_crashes", "jq_failures"}
+DIED = Filter(deaths=frozenset(Death))
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def fill(database: Database) -> int:
+    """Make many jobs: a third waits, a third has failed, a third is due later. Return the id of a process."""
+    with database.write() as connection:
+        for batch in in_batches(range(1, JOBS + 1)):
+            connection.execute(
+                insert(jobs).values(
+                    arguments='{"arguments":[],"executions":0,"exception_executions":{}}',
+                    scheduled_at=utcnow(),
+                    created_at=utcnow(),
+                    updated_at=utcnow(),
+                ),
+                [
+                    {
+                        "id": number,
+                        "queue_name": f"queue{number % 7}",
+                        "class_name": f"Job{number % 11}",
+                        "priority": number % 3,
+                        "active_job_id": f"aj-{number}",
+                    }
+                    for number in batch
+                ],
+            )
+        now = utcnow()
+        for table, part, values in (
+            (ready, 0, {"queue_name": jobs.c.queue_name, "priority": jobs.c.priority, "created_at": now}),
+            (failed, 1, {"error": literal(pruned_error(NOON)), "created_at": now}),
+            (
+                scheduled,
+                2,
+                {
+                    "queue_name": jobs.c.queue_name,
+                    "priority": jobs.c.priority,
+                    "scheduled_at": jobs.c.scheduled_at,
+                    "created_at": now,
+                },
+            ),
+        ):
+            rows = jobs.select().with_only_columns(jobs.c.id, *values.values()).where(jobs.c.id % 3 == part)
+            connection.execute(insert(table).from_select(["job_id", *values], rows))
+        process = heartbeat.register(connection, kind="Worker", name="w", pid=1, hostname="h", metadata={})
+    crashes.count_all(database)
+    with database.outside_transactions() as connection:
+        analyze = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
+        for name in sorted(LARGE):
+            connection.execute(text(f"{analyze} {name}"))
+    return process
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple[str, Any]]]:
+    """Record what is sent, with its parameters."""
+    sent: list[tuple[str, Any]] = []
+
+    def record(_connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", record)
+    yield sent
+    event.remove(Engine, "before_cursor_execute", record)
+
+
+def read_whole(connection: Connection, statement: str, parameters: Any) -> Iterable[str]:
+    """Return the tables that the database would read from end to end, index or not at hand."""
+    match connection.dialect.name:
+        case "postgresql":
+            found = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+            plan = json.loads(found) if isinstance(found, str) else found
+            return [node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
+        case "mysql":
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings()
+            return [row["table"] for row in rows if row["type"] == "ALL"]
+        case _:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).mappings()
+            words = [row["detail"].split() for row in rows]
+            if "LIMIT" in statement and ["USE", "TEMP", "B-TREE"] not in (word[:3] for word in words):
+                return []  # it stops there, in the order of the rows themselves
+            return [word[1] for word in words if word[0] == "SCAN" and "USING" not in word]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
+
+
+def claim_some(database: Database, process: int, *queues: str) -> list[queue_claim.Claim]:
+    return database.transact(queue_claim.claim, process, queues, 10)
+
+
+def finish_some(database: Database, process: int) -> None:
+    ids = [claim.id for claim in claim_some(database, process, "*")]
+    database.transact(endings.finish_claims, ids)
+
+
+def take_turns(database: Database, process: int) -> None:
+    for queues in (("*",), ("queue3", "queue4"), ("queue3*",)):
+        claims = take_turn(database, process, [], queues, 10)
+        take_turn(database, process, [claim.id for claim in claims], queues, 10)
+
+
+def decide_on_some(database: Database, _process: int) -> None:
+    with database.read() as connection:
+        ids = connection.scalars(page_of_ids(DIED, above=100, top=10**6, limit=20)).all()
+        assert len(find_candidates(connection, ids, NO_SUSPICION, has_ledger=True, twins=True)) == len(ids)
+        if gathers(connection):
+            assert sum(len(group.failure_ids) for group in find_groups(connection, ids, has_ledger=True)) == len(ids)
+
+
+def look_up(database: Database, _process: int) -> None:
+    with database.read() as connection:
+        queue_jobs.find_jobs(connection, ["17", "aj-23"])
+
+
+def prune_one(database: Database, _process: int) -> None:
+    dead = add_process(database, "dead")
+    database.transact(queue_claim.claim, dead, queue_claim.ALL_QUEUES, 2)
+    silence(database, dead, 1000)
+    list(pruning.prune(database, 300))
+
+
+HOT: dict[str, Callable[[Database, int], object]] = {
+    "claim": lambda database, process: claim_some(database, process, "*"),
+    "claim of a queue": lambda database, process: claim_some(database, process, "queue3"),
+    "claim of queues": lambda database, process: claim_some(database, process, "queue1*", "queue2"),
+    "finish": finish_some,
+    "turn of a worker": take_turns,
+    "dispatch": lambda database, _: database.transact(dispatch.dispatch, 10),
+    "unblock": lambda database, _: database.transact(concurrency.expired_keys, 10),
+    "heartbeat": lambda database, process: database.transact(heartbeat.heartbeat, process),
+    "prune": prune_one,
+    "orphans": lambda database, _: pruning.fail_orphans(database),
+    "first page": lambda database, _: list(list_failures(database, Filter(), limit=50)),
+    "page that died": lambda database, _: list(list_failures(database, DIED, limit=50)),
+    "page of a class": lambda database, _: list(list_failures(database, Filter(classes=("Job4",)), limit=50)),
+    "next page": lambda database, _: list(list_failures(database, Filter(), limit=50, after=2000)),
+    "verdicts": decide_on_some,
+    "look up": look_up,
+}
+
+
+def test_no_hot_query_reads_a_large_table_from_end_to_end(database: Database) -> None:
+    process = fill(database)
+    found: dict[str, list[str]] = {}
+    for name, move in HOT.items():
+        with recorded() as sent:
+            move(database, process)
+        assert sent, name
+        with database.write() as connection:
+            for statement, parameters in dict.fromkeys((s, str(p)) for s, p in sent):
+                given = next(p for s, p in sent if (s, str(p)) == (statement, parameters))
+                explained = statement.lstrip().upper().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"))
+                if explained and (whole := LARGE.intersection(read_whole(connection, statement, given))):
+                    found.setdefault(name, []).append(f"{sorted(whole)}: {statement}")
+    assert not found
+
+
+def test_a_query_without_an_index_would_be_found(database: Database) -> None:
+    fill(database)
+    with database.read() as connection, recorded() as sent:
+        connection.execute(select(jobs.c.id).where(jobs.c.arguments == "x"))
+        assert list(read_whole(connection, *sent[0])) == [jobs.name]
+
+
+def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) -> None:
+    """A planner that thinks there are few of them would look for the job among all of those."""
+    process = fill(database)
+    with database.write() as connection:
+        connection.execute(jobs.update().values(finished_at=utcnow()))
+    with database.outside_transactions() as connection:
+        connection.execute(text(f"ANALYZE {'TABLE ' if connection.dialect.name == 'mysql' else ''}{jobs.name}"))
+    with database.write() as connection:
+        connection.execute(jobs.update().values(finished_at=None))
+    with recorded() as sent:
+        finish_some(database, process)
+        take_turns(database, process)
+        database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
+    plans = []
+    with database.read() as connection:
+        for statement, parameters in sent:
+            if "finished_at" in statement and statement.startswith(("WITH", "UPDATE", "INSERT")):
+                explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+                plans.append(str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all()))
+    assert len(plans) > 2
+    assert not [plan for plan in plans if "on_finished_at" in plan]
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_job_that_is_due_is_enqueued_in_one_round_trip(database: Database) -> None:
+    with recorded() as sent:
+        enqueue.enqueue_alone(database, *plain_jobs(1))
+    assert len(sent) == 1
+    observer = Database(database.url)
+    with observer.read() as connection:
+        last = connection.scalars(
+            text("SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+        ).all()
+    observer.close()
+    assert last
+    assert not [query for query in last if not query.startswith("WITH job AS")]  # no COMMIT of its own
+
+
+@pytest.mark.only_on("postgresql")  # the others plan each time anew
+def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = add_process(database)
+    with database.outside_transactions() as connection:
+        for name in (ready.name, jobs.name):
+            connection.execute(text(f"VACUUM ANALYZE {name}"))
+            connection.execute(text(f"ALTER TABLE {name} SET (autovacuum_enabled = false)"))
+    with monkeypatch.context() as patched:
+        patched.setattr(hot, "SLOW", math.inf)  # the table is empty: what takes long is the machine
+        for _ in range(20):  # the driver prepares it after 5, the server keeps a plan after 5 more
+            claim_some(database, process, "*")
+    add_jobs(database, *plain_jobs(30_000))
+    read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = :name")
+    with database.write() as connection:
+        for _ in range(40):
+            queue_claim.claim(connection, process, queue_claim.ALL_QUEUES, 10)
+        assert connection.scalar(read, {"name": ready.name}) <= 2 * 30_000
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_server_that_is_slow_with_any_plan_keeps_its_plans(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot, "SLOW", 0)
+    process = add_process(database)
+    texts: Counter[str] = Counter()
+    event.listen(database._reader, "before_cursor_execute", lambda *told: texts.update([told[2]]))
+    for _ in range(200):
+        claim_some(database, process, "*")
+    claims = [times for statement, times in texts.items() if "solid_queue_claimed_executions" in statement]
+    assert sum(claims) == 200
+    assert len(claims) < 10

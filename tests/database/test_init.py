@@ -1,0 +1,148 @@
+"""jq init makes what is missing and touches nothing else."""
+
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect, text
+from sqlalchemy.engine import URL
+
+from solidjq import Database
+from solidjq.database import tables
+from solidjq.database.setup import MIGRATIONS, initialize
+from solidjq.ledger import archive, operations
+from support.databases import execute
+from support.queue import add_jobs, plain_jobs, rows
+from support.schemas import OURS, THEIRS, definitions, make_older
+
+
+@pytest.fixture
+def bare(empty_url: URL) -> Any:
+    database = Database(empty_url)
+    yield database
+    database.close()
+
+
+def test_a_fresh_database_gets_all_tables(bare: Database) -> None:
+    done = initialize(bare)
+    assert set(done.created) == OURS | THEIRS
+    assert definitions(bare).keys() == OURS | THEIRS
+    assert len(THEIRS) == 11
+    stamped = {row["version"] for row in _versions(bare)}
+    assert stamped == {migration.version for migration in MIGRATIONS}
+
+
+def test_a_second_init_does_nothing(bare: Database) -> None:
+    initialize(bare)
+    add_jobs(bare, *plain_jobs(3))
+    before, kept = definitions(bare), rows(bare, tables.jobs)
+    done = initialize(bare)
+    assert (done.created, done.migrated) == ([], [])
+    assert (definitions(bare), rows(bare, tables.jobs)) == (before, kept)
+
+
+def test_existing_tables_are_left_as_they_are(bare: Database) -> None:
+    bare.transact(tables.solid_queue.create_all)
+    with bare.write() as connection:
+        connection.execute(text("ALTER TABLE solid_queue_jobs ADD COLUMN batch_id bigint"))
+        connection.execute(text("CREATE TABLE customers (name varchar(20))"))
+    before = definitions(bare)
+    assert set(initialize(bare).created) == OURS
+    after = definitions(bare)
+    assert {name: after[name] for name in before} == before
+
+
+def test_an_interrupted_init_is_completed(bare: Database) -> None:
+    """MySQL commits each CREATE TABLE by itself: a killed init leaves some."""
+    bare.transact(tables.operations.create)
+    bare.transact(tables.jobs.create)
+    initialize(bare)
+    assert definitions(bare).keys() == OURS | THEIRS
+    assert len(_versions(bare)) == len(MIGRATIONS)
+
+
+def test_two_at_once(bare: Database) -> None:
+    gate = threading.Barrier(4)
+    outcomes: list[Any] = []
+
+    def run() -> None:
+        own = Database(bare.url)
+        gate.wait()
+        try:
+            outcomes.append(initialize(own))
+        except Exception as error:  # noqa: BLE001  (the assertion below names it)
+            outcomes.append(error)
+        own.close()
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert sum(len(outcome.created) for outcome in outcomes) == len(OURS | THEIRS)
+    assert len(_versions(bare)) == len(MIGRATIONS)
+
+
+def test_the_tables_are_those_that_rails_makes(kind: str, bare: Database) -> None:
+    """Types, defaults and nullability of solid_queue_jobs as each database reports them for Rails' own schema."""
+    initialize(bare)
+    with bare.read() as connection:
+        columns = {column["name"]: column for column in inspect(connection).get_columns("solid_queue_jobs")}
+        types = {name: str(column["type"]).lower() for name, column in columns.items()}
+    text_type, time_type, big = {
+        "sqlite": ("varchar", "datetime", "bigint"),
+        "postgresql": ("varchar", "timestamp", "bigint"),
+        "mariadb": ("varchar(255)", "datetime", "bigint"),
+    }[kind]
+    assert types["queue_name"] == types["class_name"] == types["concurrency_key"] == text_type
+    assert types["arguments"] == "text"
+    assert all(types[name].startswith(time_type) for name in ("scheduled_at", "finished_at", "created_at"))
+    assert types["id"] == ("integer" if kind == "sqlite" else big)
+    nullable = {name for name, column in columns.items() if column["nullable"]}
+    assert nullable == {"arguments", "active_job_id", "scheduled_at", "finished_at", "concurrency_key"}
+
+
+def _versions(database: Database) -> list[dict[str, Any]]:
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(tables.schema_migrations.select()).mappings()]
+
+
+def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
+    """Version 1 had no deaths; a program that needs them takes such a ledger for none until jq init has run."""
+    initialize(bare)
+    fresh = definitions(bare)
+    make_older(bare)
+    with bare.write() as connection:
+        tables.deaths.drop(connection)
+        next(index for index in tables.crashes.indexes if "death_id" in str(index.name)).drop(connection)
+        for column in ("death_id", "started_at", "growth"):
+            connection.execute(text(f"ALTER TABLE jq_crashes DROP COLUMN {column}"))
+        connection.execute(text("DELETE FROM jq_schema_migrations WHERE version = 2"))
+    with bare.read() as connection:
+        assert not operations.exists(connection)
+    done = initialize(bare)
+    assert (done.created, done.migrated) == (["jq_deaths"], ["2 deaths", "3 all columns of a discarded job"])
+    assert _unordered(definitions(bare)) == _unordered(fresh)
+    assert [row["version"] for row in _versions(bare)] == [1, 2, 3]
+
+
+def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Database) -> None:
+    initialize(bare)
+    fresh = definitions(bare)
+    make_older(bare)
+    with bare.read() as connection:
+        assert operations.exists(connection)
+        assert not archive.has_more_column(connection)
+    done = initialize(bare)
+    assert (done.created, done.migrated) == ([], ["3 all columns of a discarded job"])
+    with bare.read() as connection:
+        assert archive.has_more_column(connection)
+    assert _unordered(definitions(bare)) == _unordered(fresh)
+    execute(bare.url, "DELETE FROM jq_schema_migrations WHERE version = 3")  # MySQL keeps a column without its stamp
+    assert initialize(bare).migrated == ["3 all columns of a discarded job"]
+
+
+def _unordered(found: dict[str, Any]) -> dict[str, Any]:
+    """Take the order of the columns away: added ones stand last."""
+    return {name: (sorted(map(str, columns)), *rest) for name, (columns, *rest) in found.items()}

@@ -1,0 +1,222 @@
+"""Dead processes and orphaned claims."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import delete, update
+
+from solidjq import Database, NewJob
+from solidjq.database.tables import blocked, claimed, crashes, failed, operations, semaphores
+from solidjq.database.tables import processes as process_table
+from solidjq.processes import heartbeat, pruning
+from solidjq.queue.concurrency import Limit
+from solidjq.queue.states import State
+from solidjq.rails.error_text import Death, parse_error
+from support.processes import add_process, silence
+from support.program import Shell
+from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+
+THRESHOLD = 300.0
+
+
+def prune(database: Database, **settings: Sequence[int]) -> list[pruning.Pruned]:
+    return list(pruning.prune(database, THRESHOLD, **settings))
+
+
+def test_only_processes_silent_for_the_threshold_are_pruned(database: Database) -> None:
+    dead, quiet, fresh = (add_process(database, name) for name in ("dead", "quiet", "fresh"))
+    silence(database, dead, THRESHOLD + 1)
+    silence(database, quiet, THRESHOLD - 30)
+    assert [process.process_id for process in prune(database)] == [dead]
+    assert [row["id"] for row in rows(database, process_table)] == [quiet, fresh]
+
+
+def test_the_jobs_of_a_dead_process_fail_in_solid_queues_words(database: Database) -> None:
+    held, other = add_jobs(database, *plain_jobs(2))
+    dead = add_process(database, "dead")
+    claim_all(database, dead, 1)
+    alive = add_process(database, "alive")
+    claim_all(database, alive, 1)
+    moment = datetime(2026, 11, 23, 4, 40, 22, 999999, tzinfo=UTC)
+    with database.write() as connection:
+        beat = update(process_table).where(process_table.c.id == dead)
+        connection.execute(beat.values(last_heartbeat_at=moment))
+    (pruned,) = prune(database)
+    assert pruned.job_ids == [held]
+    assert (pruned.process_id, pruned.name, pruned.last_heartbeat_at) == (dead, "dead", moment)
+    (failure,) = rows(database, failed)
+    assert failure["error"] == (
+        '{"exception_class":"SolidQueue::Processes::ProcessPrunedError","message":"Process was found dead and pruned '
+        '(last heartbeat at: 2026-11-23 04:40:22 UTC)","backtrace":null}'
+    )
+    assert state_of_each(database) == {held: State.FAILED, other: State.CLAIMED}
+
+
+def test_a_prune_takes_only_those_that_are_named(database: Database) -> None:
+    named, other, alive = (add_process(database, name) for name in ("named", "other", "alive"))
+    silence(database, named, THRESHOLD * 2)
+    silence(database, other, THRESHOLD * 2)
+    assert prune(database, only=[]) == []
+    assert [process.process_id for process in prune(database, only=[named, alive])] == [named]
+
+
+def test_finding_the_dead_changes_nothing(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(2))
+    dead = add_process(database)
+    claim_all(database, dead)
+    silence(database, dead, THRESHOLD * 2)
+    with database.read() as connection:
+        (found,) = pruning.find_dead(connection, THRESHOLD)
+    assert (found.process_id, found.job_ids) == (dead, ids)
+    assert set(state_of_each(database).values()) == {State.CLAIMED}
+
+
+def test_a_pruned_holder_of_a_slot_lets_exactly_one_blocked_job_in(database: Database) -> None:
+    one = Limit(1, duration=600)
+    limited = [NewJob(class_name="L", concurrency_key="L/k", limit=one, priority=n) for n in (0, 9, 5)]
+    first, third, second = add_jobs(database, *limited)
+    dead = add_process(database)
+    claim_all(database, dead)
+    silence(database, dead, THRESHOLD * 2)
+    before = database.now()
+    prune(database)
+    assert state_of_each(database) == {first: State.FAILED, second: State.READY, third: State.BLOCKED}
+    (semaphore,) = rows(database, semaphores)
+    assert semaphore["value"] == 0
+    # Its class's own duration from now on, read from the row that had waited.
+    assert 595 < (semaphore["expires_at"] - before).total_seconds() < 660
+    assert [row["job_id"] for row in rows(database, blocked)] == [third]
+
+
+def test_orphaned_claims_fail_as_missing(database: Database) -> None:
+    orphan, nobodys, held = add_jobs(database, *plain_jobs(3))
+    gone, alive = add_process(database, "gone"), add_process(database, "alive")
+    claim_all(database, gone, 2)
+    claim_all(database, alive, 1)
+    with database.write() as connection:
+        connection.execute(delete(process_table).where(process_table.c.id == gone))
+        connection.execute(update(claimed).where(claimed.c.job_id == nobodys).values(process_id=None))
+    with database.read() as connection:
+        assert pruning.find_orphans(connection) == [orphan, nobodys]
+    assert pruning.fail_orphans(database) == [orphan, nobodys]
+    assert pruning.fail_orphans(database) == []
+    assert state_of_each(database) == {orphan: State.FAILED, nobodys: State.FAILED, held: State.CLAIMED}
+    assert {row["error"] for row in rows(database, failed)} == {
+        (
+            '{"exception_class":"SolidQueue::Processes::ProcessMissingError",'
+            '"message":"The process that was running this job no longer exists","backtrace":null}'
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("returncode", "words", "status", "signal"),
+    [
+        (-9, "Process pid=4242 exited unexpectedly. Received unhandled signal 9.", None, 9),
+        (3, "Process pid=4242 exited unexpectedly. Exited with status 3.", 3, None),
+        (0, "Process pid=4242 exited unexpectedly. Exited with status 0.", 0, None),
+    ],
+)
+def test_an_exited_child_fails_its_jobs_and_loses_its_row(
+    database: Database, returncode: int, words: str, status: int | None, signal: int | None
+) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    child = add_process(database)
+    claim_all(database, child)
+    assert database.transact(pruning.fail_exited, child, pid=4242, returncode=returncode) == [job_id]
+    (failure,) = rows(database, failed)
+    error = parse_error(failure["error"])
+    assert (error.message, error.death, error.pid) == (words, Death.EXITED, 4242)
+    assert (error.exit_status, error.signal) == (status, signal)
+    assert rows(database, process_table) == []
+
+
+def test_what_a_dead_child_had_not_begun_goes_back_and_counts_as_no_crash(database: Database) -> None:
+    begun, waiting, unseen = add_jobs(database, *plain_jobs(3))
+    child = add_process(database)
+    claims = {claim.job_id: claim.id for claim in claim_all(database, child)}
+    failed_ids = database.transact(
+        pruning.fail_exited, child, pid=4242, returncode=-9, not_begun=[claims[waiting], 10**9]
+    )
+    assert failed_ids == [begun, unseen]
+    assert state_of_each(database) == {begun: State.FAILED, waiting: State.READY, unseen: State.FAILED}
+    assert sorted(row["job_id"] for row in rows(database, crashes)) == [begun, unseen]
+
+
+# -- processes
+
+
+def test_a_heartbeat_moves_the_time_and_tells_whether_the_row_is_there(database: Database) -> None:
+    process = add_process(database)
+    silence(database, process, 100)
+    (before,) = rows(database, process_table)
+    assert database.transact(heartbeat.heartbeat, process) is True
+    (after,) = rows(database, process_table)
+    assert (after["last_heartbeat_at"] - before["last_heartbeat_at"]).total_seconds() > 95
+    database.transact(heartbeat.deregister, process)
+    assert database.transact(heartbeat.heartbeat, process) is False
+
+
+def test_two_beats_within_one_tick_of_the_clock_are_both_alive(database: Database) -> None:
+    """MySQL counts changed rows unless it is asked for matched ones."""
+    process = add_process(database)
+    assert all(database.transact(heartbeat.heartbeat, process) for _ in range(20))
+
+
+def test_deregistering_releases_what_is_held(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(2))
+    process = add_process(database)
+    claim_all(database, process)
+    assert database.transact(heartbeat.deregister, process) == ids
+    assert set(state_of_each(database).values()) == {State.READY}
+    assert rows(database, process_table) == []
+
+
+def test_processes_are_listed_below_their_supervisor(database: Database) -> None:
+    def register(name: str, supervisor: int | None = None) -> int:
+        return database.transact(
+            heartbeat.register, kind="K", name=name, pid=1, hostname="h", metadata={}, supervisor_id=supervisor
+        )
+
+    first, second = register("first"), register("second")
+    register("child of second", second)
+    register("child of first", first)
+    add_jobs(database, *plain_jobs(3))
+    claim_all(database, second)
+    silence(database, first, 1000)
+    with database.read() as connection:
+        found = heartbeat.list_processes(connection)
+    assert [process.name for process in found] == ["first", "child of first", "second", "child of second"]
+    assert [process.claimed for process in found] == [0, 0, 3, 0]
+    assert [process.is_alive(THRESHOLD) for process in found] == [False, True, True, True]
+
+
+# -- the command
+
+
+def test_jq_prune_for_cron(database: Database, shell: Shell) -> None:
+    held, orphan = add_jobs(database, *plain_jobs(2))
+    dead, gone = add_process(database, "dead"), add_process(database, "gone")
+    claim_all(database, dead, 1)
+    claim_all(database, gone, 1)
+    silence(database, dead, 100)
+    with database.write() as connection:
+        connection.execute(delete(process_table).where(process_table.c.id == gone))
+
+    trial = shell.run("prune", "--alive-threshold", "60", "--dry-run", "-o", "ids")
+    assert (trial.returncode, trial.stdout.split()) == (0, [str(held), str(orphan)])
+    assert set(state_of_each(database).values()) == {State.CLAIMED}
+
+    done = shell.run("prune", "--alive-threshold", "60", "-o", "ids")
+    assert (done.returncode, done.stdout) == (0, trial.stdout)
+    assert re.search(r"pruned 1 processes and failed 2 jobs", done.stderr)
+    assert set(state_of_each(database).values()) == {State.FAILED}
+    (operation,) = rows(database, operations)
+    assert (operation["verb"], operation["jobs"]) == ("prune", 2)
+    assert operation["command"] == "jq prune --alive-threshold 60 -o ids"
+
+    again = shell.run("prune", "--alive-threshold", "60", "--quiet")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert len(rows(database, operations)) == 1

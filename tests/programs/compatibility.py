@@ -1,0 +1,212 @@
+"""Which command works with which version of Solid Queue's schema: the tests try each cell, the document shows them.
+
+python tests/programs/compatibility.py > docs/compatibility.md
+"""
+
+import re
+import sys
+from typing import NamedTuple
+
+from solidjq_cli.exits import Exit
+
+
+class Generation(NamedTuple):
+    """A schema that differs from the others: how it is made of 1.0's, on any database."""
+
+    name: str
+    told_by: str  # what tells it from the others
+    statements: tuple[str, ...] = ()
+
+
+BEFORE = Generation(
+    "before 1.0",
+    "no `name` in `solid_queue_processes`",
+    (
+        "DROP INDEX index_solid_queue_processes_on_name_and_supervisor_id{on_processes}",
+        "ALTER TABLE solid_queue_processes DROP COLUMN name",
+    ),
+)
+FIRST = Generation("1.0 to 1.6", "the tables that `jq init` makes")
+_BATCHES = """
+ALTER TABLE solid_queue_jobs ADD COLUMN batch_id bigint;
+
+CREATE INDEX index_solid_queue_jobs_on_batch_id ON solid_queue_jobs (batch_id);
+
+CREATE TABLE solid_queue_batches (
+    id {id}, active_job_batch_id varchar(255), description varchar(255),
+    on_finish text, on_success text, on_failure text, metadata text,
+    total_jobs integer NOT NULL DEFAULT 0, completed_jobs integer NOT NULL DEFAULT 0,
+    failed_jobs integer NOT NULL DEFAULT 0,
+    enqueued_at {time} NULL, finished_at {time} NULL, failed_at {time} NULL,
+    created_at {time} NOT NULL, updated_at {time} NOT NULL
+);
+
+CREATE TABLE solid_queue_batch_executions (
+    id {id}, job_id bigint NOT NULL UNIQUE, batch_id bigint NOT NULL, created_at {time} NOT NULL,
+    FOREIGN KEY (batch_id) REFERENCES solid_queue_batches (id) ON DELETE CASCADE,
+    FOREIGN KEY (job_id) REFERENCES solid_queue_jobs (id) ON DELETE CASCADE
+);
+
+INSERT INTO solid_queue_batches (id, total_jobs, enqueued_at, created_at, updated_at)
+VALUES (1, 4, {now}, {now}, {now});
+
+UPDATE solid_queue_jobs SET batch_id = 1;
+
+INSERT INTO solid_queue_batch_executions (job_id, batch_id, created_at)
+SELECT id, 1, created_at FROM solid_queue_jobs
+"""
+BATCHES = Generation(
+    "1.7",
+    "`solid_queue_jobs.batch_id`, `solid_queue_batches` and `solid_queue_batch_executions`",
+    tuple(_BATCHES.split(";")),
+)
+LATER = Generation(
+    "with more",
+    "columns and tables that `jq` does not know, with a default or NULL",
+    (
+        "ALTER TABLE solid_queue_jobs ADD COLUMN tenant varchar(20)",
+        "ALTER TABLE solid_queue_ready_executions ADD COLUMN shard integer NOT NULL DEFAULT 3",
+        "ALTER TABLE solid_queue_processes ADD COLUMN region varchar(20)",
+        "ALTER TABLE solid_queue_semaphores ADD COLUMN generation integer NOT NULL DEFAULT 0",
+        "CREATE TABLE solid_queue_more (id integer)",
+        "CREATE TABLE users (id integer)",
+    ),
+)
+GENERATIONS = (BEFORE, FIRST, BATCHES, LATER)
+
+
+class Tried(NamedTuple):
+    """A command: how it ends, whether it changes rows, and what it does before 1.0."""
+
+    command: str
+    changes: bool = False
+    ends: Exit = Exit.DONE
+    lacks: bool = False  # before 1.0 it is refused
+    after: bool = False  # it goes on from the one above, and is not tried where that is refused
+
+    def outcome(self, generation: Generation) -> tuple[Exit, bool]:
+        """Return the exit code, and whether rows change."""
+        return (Exit.DATABASE, False) if self.is_refused(generation) else (self.ends, self.changes)
+
+    def is_refused(self, generation: Generation) -> bool:
+        """Tell whether the schema lacks what the command needs."""
+        return generation is BEFORE and self.lacks
+
+
+# In this order, on one queue. {last} is the youngest operation.
+COMMANDS = (
+    Tried("init"),
+    Tried("grants somebody"),
+    Tried("failed list"),
+    Tried("failed show {failed}", lacks=True),
+    Tried("failed diff"),
+    Tried("jobs show {retried}", lacks=True),
+    Tried("queues list"),
+    Tried("processes list", lacks=True),
+    Tried("operations list"),
+    Tried("operations show {last}"),
+    Tried("history {retried}", lacks=True),
+    Tried("incidents list"),
+    Tried("incidents show {death}"),
+    Tried("suspects", lacks=True),
+    Tried("policy show"),
+    Tried("profiles list"),
+    Tried("prune --dry-run --force", lacks=True),
+    Tried("retry --safe --dry-run", lacks=True),
+    Tried("recover --dry-run", lacks=True),
+    Tried("doctor", ends=Exit.PARTLY),
+    Tried("doctor orphans --fix --yes", changes=True),
+    Tried("enqueue PlainJob", changes=True, lacks=True),
+    Tried("queues pause default", changes=True),
+    Tried("queues resume default", changes=True),
+    Tried("prune --force", changes=True, lacks=True),
+    Tried("undo {operation}", changes=True),
+    Tried("retry {failed}", changes=True, lacks=True),
+    Tried("undo {last}", changes=True, after=True, lacks=True),
+    Tried("retry --safe --yes", changes=True, lacks=True),
+    Tried("undo {last}", changes=True, after=True, lacks=True),
+    Tried("retry --safe --plan-out plan.json", lacks=True),
+    Tried("apply plan.json", changes=True, after=True, lacks=True),
+    Tried("undo {last}", changes=True, after=True, lacks=True),
+    Tried("discard {failed}", changes=True, lacks=True),
+    Tried("undo {last}", changes=True, after=True, lacks=True),
+    Tried("bisect {death} --yes --wait 1s", changes=True, ends=Exit.PARTLY, lacks=True),
+    Tried("recover --force", changes=True, lacks=True),
+    Tried("init --indexes", lacks=True),
+    Tried("completions bash"),
+)
+WORK = Tried("work --import sample_jobs", changes=True, lacks=True)
+
+
+_DOCUMENT = """
+<!-- Written by `make docs` from tests/programs/compatibility.py; do not edit. -->
+
+# Which version of Solid Queue
+
+`jq` reads the tables, not Solid Queue's code, and by the tables alone it can tell versions apart. 1.0 to 1.6 have the
+same: nothing in a database says which of them made it, and nothing that `jq` does depends on it.
+
+{schemas}
+
+## Each command
+
+Each cell was tried on SQLite, PostgreSQL and MariaDB, with the same outcome on all three, in this order on one queue
+with dead processes and orphaned jobs (`tests/whole/test_compatibility.py`). `jq demo` has a queue of its own.
+
+{commands}
+
+- *works*: changes no row; `jq init` finds its tables there.
+- *writes*: works, and changes rows.
+- *refused*: exit code {code}, nothing is changed, and the error names the missing column and `jq doctor tables`.
+- *-*: goes on from a command that is refused.
+
+## Batches (1.7)
+
+`jq` knows nothing of batches, and changes none of their rows. A job that it fails or finishes keeps its row in
+`solid_queue_batch_executions`, for Solid Queue's own maintenance to find; one that it discards loses that row with its
+job. A job that comes back by the undo of a discard belongs to its batch again, by `batch_id` and without that row: such
+rows stand for work that is still to be done, and in Solid Queue too a failed job has none. So it counts as one of the
+batch's failed jobs, once; a batch that has finished meanwhile stays as it is, and where the batch is gone, `batch_id`
+names none, as with every job of a batch that Solid Queue has cleared away.
+
+## Columns that `jq` does not know
+
+A discard keeps them all, a later version's and the application's own, and its undo puts them back (what the database
+itself computes is computed again). One that was added since gets its default; one that refers to a row that is gone
+meanwhile (a foreign key) is left empty. A job whose columns the table does not take any more, say because another has
+its unique value by now, stays discarded, with the reason. A record that an older `jq init` made has no room for such
+columns: run `jq init` again. Until then `jq discard` is refused on such a queue, because an undo would lose them;
+everything else works.
+""".lstrip()
+
+
+def document() -> str:
+    """Return what docs/compatibility.md holds."""
+    head = ["schema", "told by"]
+    schemas = [[each.name, each.told_by] for each in GENERATIONS]
+    commands = {f"`{_spelled(each.command)}`": each for each in reversed((*COMMANDS, WORK))}  # the first of its kind
+    cells = [[name, *(_cell(each, of) for of in GENERATIONS)] for name, each in reversed(commands.items())]
+    return _DOCUMENT.format(
+        schemas=_table(head, schemas),
+        commands=_table(["command", *(each.name for each in GENERATIONS)], cells),
+        code=Exit.DATABASE.value,
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _spelled(command: str) -> str:
+    names = {"last": "OPERATION", "operation": "OPERATION", "death": "INCIDENT"}
+    return "jq " + re.sub(r"\{(\w+)\}", lambda name: names.get(name[1], "JOB"), command)
+
+
+def _cell(tried: Tried, generation: Generation) -> str:
+    if tried.is_refused(generation):
+        return "-" if tried.after else "refused"
+    return "writes" if tried.changes else "works"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

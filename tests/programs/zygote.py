@@ -1,0 +1,106 @@
+"""Starts ``jq`` by fork: a process that has imported everything, and for each request becomes the program.
+
+    python zygote.py SOCKET
+
+The tests run the program thousands of times, and an import of everything takes most of such a run. What a run does with
+its arguments, environment, folder, streams and exit status is that of a fresh process.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import pkgutil
+import select
+import socket
+import sys
+import time
+import traceback
+from typing import NoReturn
+
+import solidjq_cli.__main__ as program
+
+MOST = 2**20  # bytes of a request
+
+
+def import_everything() -> None:
+    """Import all that any command may, so that no fork of this process has to."""
+    for package in ("solidjq", "solidjq_cli"):
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if module.name.rpartition(".")[2] not in {"__main__", "generate", "demo_jobs"}:  # the last registers jobs
+                importlib.import_module(module.name)
+    for module_name in ("rich.table", "rich.progress", "psycopg", "pymysql", "psutil", "yaml"):
+        importlib.import_module(module_name)
+    for dialect in ("sqlite", "postgresql", "mysql"):
+        importlib.import_module(f"sqlalchemy.dialects.{dialect}")
+
+
+def serve(path: str) -> NoReturn:
+    """Import everything, then become the program for whoever asks."""
+    import_everything()
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(64)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while True:
+        readable, _, _ = select.select([server, 0], [], [])
+        if 0 in readable:
+            os._exit(0)
+        with server.accept()[0] as connection:
+            if os.fork() == 0:  # this one waits for the program, so that several can run at once
+                server.close()
+                _answer(connection)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _answer(connection: socket.socket) -> NoReturn:
+    """Run the program in a child of our own, and send its exit status."""
+    size, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+    request = b""
+    while len(request) < int.from_bytes(size, "big"):
+        request += connection.recv(MOST)
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _become(json.loads(request), descriptors)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    connection.sendall(str(status).encode())
+    os._exit(0)
+
+
+def _become(request: dict[str, object], descriptors: list[int]) -> NoReturn:
+    env = request["env"]
+    assert isinstance(env, dict)
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    os.chdir(str(request["folder"]))
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
+    # As python -m has it: the folder that it was started in comes first, instead of this file's.
+    sys.path[0:1] = [os.getcwd(), *(part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part)]  # noqa: PTH109
+    arguments = request["arguments"]
+    assert isinstance(arguments, list)
+    sys.argv = [str(program.__file__), *arguments]
+    code = 1
+    try:
+        code = int(program.main())
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:  # noqa: BLE001  (as the interpreter does)
+        traceback.print_exc()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

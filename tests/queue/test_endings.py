@@ -1,0 +1,131 @@
+"""A claim ends once, whoever ends it: finish, fail, release."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+
+from solidjq import Database
+from solidjq.database.tables import claimed, failed, jobs, ready
+from solidjq.database.times import utcnow
+from solidjq.queue import endings
+from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json, parse_error
+from support.processes import add_process
+from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+
+ERROR = error_json("ValueError", "boom", ["app.py:1:in `work'"])
+
+
+def finish(database: Database, process: int, claim_ids: list[int]) -> list[int]:
+    return database.transact(endings.finish, endings.held_by(process, claim_ids))
+
+
+def fail(database: Database, process: int, claim_ids: list[int]) -> list[int]:
+    return database.transact(endings.fail, endings.held_by(process, claim_ids), ERROR)
+
+
+def release(database: Database, process: int, claim_ids: list[int]) -> list[int]:
+    return database.transact(endings.release, endings.held_by(process, claim_ids))
+
+
+Ending = Callable[[Database, int, list[int]], list[int]]
+ENDINGS: list[tuple[Ending, State]] = [
+    (finish, State.FINISHED),
+    (fail, State.FAILED),
+    (release, State.READY),
+]
+
+
+@pytest.mark.parametrize(("end", "state"), ENDINGS)
+def test_an_ending_moves_the_job(database: Database, end: Ending, state: State) -> None:
+    ended, held = add_jobs(database, *plain_jobs(2))
+    process = add_process(database)
+    first, _ = claim_all(database, process)
+    assert end(database, process, [first.id]) == [ended]
+    assert state_of_each(database) == {ended: state, held: State.CLAIMED}
+
+
+@pytest.mark.parametrize(("first", "state"), ENDINGS)
+@pytest.mark.parametrize(("second", "_"), ENDINGS)
+def test_a_second_ending_does_nothing(
+    database: Database, first: Ending, state: State, second: Ending, _: State
+) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    process = add_process(database)
+    (claim,) = claim_all(database, process)
+    first(database, process, [claim.id])
+    assert second(database, process, [claim.id]) == []
+    assert state_of_each(database) == {job_id: state}
+
+
+@pytest.mark.parametrize(("end", "_"), ENDINGS)
+def test_an_old_claim_cannot_end_a_new_one_of_the_same_job(database: Database, end: Ending, _: State) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    frozen, other = add_process(database, "frozen"), add_process(database, "other")
+    (old,) = claim_all(database, frozen)
+    release(database, frozen, [old.id])
+    (new,) = claim_all(database, other)
+    assert new.id != old.id
+    assert end(database, frozen, [old.id]) == []
+    assert end(database, frozen, [new.id]) == []  # not its own
+    assert state_of_each(database) == {job_id: State.CLAIMED}
+
+
+def test_finish_sets_the_time_and_keeps_the_job(database: Database) -> None:
+    add_jobs(database, *plain_jobs(1))
+    before = rows(database, jobs)[0]
+    process = add_process(database)
+    (claim,) = claim_all(database, process)
+    finish(database, process, [claim.id])
+    after = rows(database, jobs)[0]
+    assert after["finished_at"] == after["updated_at"] >= before["updated_at"]
+    unchanged = before.keys() - {"finished_at", "updated_at"}
+    assert {key: after[key] for key in unchanged} == {key: before[key] for key in unchanged}
+
+
+def test_each_failure_gets_its_own_error(database: Database) -> None:
+    one, two = add_jobs(database, *plain_jobs(2))
+    process = add_process(database)
+    claims = claim_all(database, process)
+    errors = {claim.id: error_json("E", f"job {claim.job_id}") for claim in claims}
+    assert database.transact(endings.fail, endings.held_by(process), errors) == [one, two]
+    messages = {row["job_id"]: parse_error(row["error"]).message for row in rows(database, failed)}
+    assert messages == {one: f"job {one}", two: f"job {two}"}
+
+
+def test_release_puts_the_job_back_where_it_was(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1, queue_name="mailers", priority=3))
+    process = add_process(database)
+    (claim,) = claim_all(database, process)
+    release(database, process, [claim.id])
+    (execution,) = rows(database, ready)
+    assert (execution["job_id"], execution["queue_name"], execution["priority"]) == (job_id, "mailers", 3)
+
+
+def test_many_claims_end_together(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(2300))
+    process = add_process(database)
+    assert len(claim_all(database, process, 5000)) == 2300
+    assert sorted(database.transact(endings.fail, endings.held_by(process), ERROR)) == ids
+    assert set(state_of_each(database).values()) == {State.FAILED}
+
+
+@pytest.mark.parametrize("damage", ["finished", "failed"])
+def test_a_job_that_ended_already_does_not_fail_a_second_time(database: Database, damage: str) -> None:
+    """Some other program left the job claimed although it had ended it."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    process = add_process(database)
+    claim_all(database, process)
+    with database.write() as connection:
+        if damage == "finished":
+            connection.execute(update(jobs).values(finished_at=utcnow()))
+        else:
+            connection.execute(insert(failed).values(job_id=job_id, error="first", created_at=utcnow()))
+    database.transact(endings.fail, endings.held_by(process), ERROR)
+    assert rows(database, claimed) == []
+    expected: dict[str, Any] = {"finished": (State.FINISHED, []), "failed": (State.FAILED, ["first"])}
+    state, errors = expected[damage]
+    assert state_of_each(database) == {job_id: state}
+    assert [row["error"] for row in rows(database, failed)] == errors

@@ -1,0 +1,129 @@
+"""A retry that decides on many jobs at once comes to what it would decide on each, whatever they are mixed with."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, update
+
+from solidjq import Database, NewJob
+from solidjq.database import statements
+from solidjq.database.tables import crashes, failed, failures, jobs
+from solidjq.database.times import ago, utcnow
+from solidjq.queue import endings
+from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
+from solidjq.recovery.retry import Selection, plan
+from solidjq.recovery.verdicts import Decision, RetryTerms, Verdict
+from solidjq.settings.file import SettingsFile, parse_toml
+from solidjq.settings.policy import load_policy
+from support.deaths import die
+from support.processes import add_process
+from support.queue import add_jobs, claim_all, plain_jobs, rows, states
+from support.recovery import retry_jobs
+
+EVERYTHING = Selection()
+POLICY_TEXT = (
+    '[classes.Never]\nretry = "never"\n[classes.Auto]\nretry = "auto"\n[classes.Big]\nqueue_as = "big"\n'
+    '[classes.Once]\nmax_crashes = 1\n[classes.Young]\nmax_age = "10m"'
+)
+POLICY = load_policy(SettingsFile(Path("jq.toml"), parse_toml(POLICY_TEXT, "jq.toml")))
+HOURS_AGO = 7200
+ARCHIVED = 2
+
+
+@pytest.fixture
+def mixed(database: Database) -> Database:
+    """Provide failures of every kind, most of them more than once."""
+    twice = add_jobs(database, *plain_jobs(2))
+    die(database, silent=2000)
+    retry_jobs(database, twice)
+    kinds = ("Mail", "Mail", "mail", "Never", "Auto", "Big", "Once", "Young", "Young")
+    died = add_jobs(database, *(NewJob(class_name=name) for name in kinds), *plain_jobs(4, queue_name="slow"))
+    die(database)
+    uncounted = add_jobs(database, *plain_jobs(5))
+    die(database, silent=3000)
+    raised = add_jobs(database, *plain_jobs(12), *plain_jobs(3, queue_name="slow"))
+    worker = add_process(database)
+    claim_all(database, worker)
+    database.transact(endings.fail, endings.held_by(worker), error_json("ArgumentError", "boom"))
+    (waiting,) = add_jobs(database, *plain_jobs(1))
+    with database.write() as connection:
+        connection.execute(delete(crashes).where(crashes.c.job_id.in_(uncounted)))
+        # Two of those that Rails counted nowhere are attempts of one job, as are one of them and one that waits.
+        connection.execute(update(jobs).where(jobs.c.id.in_(uncounted[:2])).values(active_job_id="shared"))
+        for job_id, values in (
+            (died[0], {"concurrency_key": "Mail/1"}),
+            (died[9], {"scheduled_at": ago(-3600)}),
+            (raised[0], {"finished_at": utcnow()}),
+            (raised[1], {"concurrency_key": "Mail/1"}),
+            (raised[2], {"arguments": '{"arguments":[],"executions":2,"exception_executions":{"[E]":2}}'}),
+            (raised[3], {"arguments": '{"arguments":[{"executions":0,"exception_executions":{}}],"executions":2}'}),
+            (raised[4], {"active_job_id": None}),
+        ):
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+        errors = (error_json("KeyError", "one"), error_json("KeyError", 'two, "message":', ["a.rb:1"]))
+        foreign = ('{"message":"no class"}', "boom", "", None, '{"exception_class":"SolidQueue::Processes::Other"}')
+        spoken = error_json("KeyError", "it was SolidQueue::Processes::ProcessPrunedError that it met")
+        for job_id, error in zip(raised[5:], (*errors, *foreign, spoken), strict=False):
+            connection.execute(update(failed).where(failed.c.job_id == job_id).values(error=error))
+        old = [died[7], died[11], raised[13]]
+        connection.execute(update(failed).where(failed.c.job_id.in_(old)).values(created_at=ago(HOURS_AGO)))
+        again = died[10]
+        connection.execute(update(jobs).where(jobs.c.id.in_([again, waiting])).values(active_job_id="waits"))
+    return database
+
+
+TERMS = {
+    "plain": RetryTerms(),
+    "forced": RetryTerms(force=True),
+    "one crash": RetryTerms(max_crashes=1),
+    "short window": RetryTerms(max_crashes=1, window=600.0),
+    "not too old": RetryTerms(max_age=600.0),
+    "counters kept": RetryTerms(keep_counters=True),
+    "elsewhere": RetryTerms(queue_as="elsewhere"),
+    "later": RetryTerms(delay=600.0),
+    "safe": RetryTerms(safe=True),
+    "safe, own errors too": RetryTerms(safe=True, include_errors=True),
+    "safe, not too old": RetryTerms(safe=True, include_errors=True, max_age=600.0),
+    "safe, apart": RetryTerms(safe=True, isolate="quarantine"),
+    "recover": RetryTerms(safe=True, auto_only=True),
+    "discard": RetryTerms(discard=True),
+}
+
+
+def by_failure(decisions: list[Decision]) -> dict[int, tuple[Verdict, str | None, bool]]:
+    told = {each: (d.verdict, d.queue_as, d.scheduled) for d in decisions for each in d.failure_ids}
+    assert len(told) == sum(decision.jobs for decision in decisions), "a failure was decided on twice"
+    return told
+
+
+def planned(database: Database, terms: RetryTerms, *, by_job: bool) -> list[Decision]:
+    return [each for batch in plan(database, EVERYTHING, terms, policy=POLICY, by_job=by_job) for each in batch]
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database, terms: RetryTerms) -> None:
+    each, together = (planned(mixed, terms, by_job=by_job) for by_job in (True, False))
+    assert by_failure(together) == by_failure(each)
+
+
+def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Database) -> None:
+    decisions = planned(mixed, RetryTerms(), by_job=False)
+    with mixed.read() as connection:
+        gathered = statements.gathers(connection)
+    assert (max(decision.jobs for decision in decisions) > 1) is gathered
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_together_they_move_as_each_does_alone(mixed: Database, terms: RetryTerms) -> None:
+    expected = planned(mixed, terms, by_job=True)
+    moving = {d.job_id: d.scheduled for d in expected if d.verdict.moves}
+    with mixed.read() as connection:
+        before = states(connection)
+    done = retry_jobs(mixed, policy=POLICY, selection=EVERYTHING, by_job=False, **terms.to_record())
+    assert done.count == len(moving) == len(rows(mixed, failures)) - ARCHIVED
+    kept = {job_id: state for job_id, state in before.items() if job_id not in moving}
+    target = {True: {State.SCHEDULED}, False: {State.READY}}
+    put_back = {} if terms.discard else {job_id: target[later] for job_id, later in moving.items()}
+    with mixed.read() as connection:
+        assert states(connection) == kept | put_back

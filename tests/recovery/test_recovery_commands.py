@@ -1,0 +1,302 @@
+"""retry, discard, apply, recover, undo, operations, history and policy as programs: what they print and return."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from solidjq import Database, NewJob
+from solidjq.database import tables
+from solidjq.database.tables import claimed, failures, jobs, operations, processes, scheduled
+from solidjq.database.times import ago
+from solidjq.queue import claim as queue_claim
+from solidjq.queue import endings
+from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
+from support.deaths import die, raise_all
+from support.processes import add_process
+from support.program import Shell
+from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.terminal import terminal
+from support.waiting import until
+
+
+@pytest.fixture
+def night(database: Database) -> list[int]:
+    """Six jobs whose worker died, two that failed on their own."""
+    add_jobs(database, *(NewJob(class_name="Broken", queue_name="imports") for _ in range(2)))
+    raise_all(database)
+    new = [NewJob(class_name=name, queue_name=name.lower()) for name in ("Mail", "Report") for _ in range(3)]
+    ids = add_jobs(database, *new)
+    die(database)
+    return ids
+
+
+def test_a_night(database: Database, shell: Shell, night: list[int]) -> None:
+    look = shell.run("retry", "--safe", "--dry-run", "-o", "json")
+    assert (look.returncode, [row["verdict"] for row in json.loads(look.stdout)]) == (0, ["retry"] * 6)
+    assert look.stderr == "jq: would retry 6 jobs and hold back 0; nothing was changed\n"
+    assert rows(database, operations) == []
+
+    done = shell.run("retry", "--safe", "--class", "Mail", "--yes", "--reason", "INC-7")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split("\t")[:4] == ["retry", "3", "Mail", "mail"]
+    assert done.stderr == "jq: retried 3 jobs: 3 ready, 0 scheduled; to take it back: jq undo 1\n"
+
+    listed = json.loads(shell.run("operations", "list", "-o", "json").stdout)
+    assert [(row["operation_id"], row["verb"], row["jobs"], row["reason"]) for row in listed] == [
+        (1, "retry", 3, "INC-7")
+    ]
+    assert listed[0]["selection"] == {"deaths": ["exited", "missing", "pruned"], "classes": ["Mail"], "safe": True}
+    assert listed[0]["verdicts"] == {"retry": 3}
+    shown = shell.run("operations", "show", "1", "99")
+    assert (shown.returncode, shown.stderr) == (6, "jq: no operation 99\n")
+    assert "jq retry --safe --class Mail --yes --reason INC-7" in shown.stdout
+
+    claim_all(database, add_process(database), 1)
+    back = shell.run("undo", "1", "-o", "json")
+    assert back.returncode == 6
+    assert [(row["job_id"], row["restored"], row["reason"]) for row in json.loads(back.stdout)] == [
+        (night[0], False, "it runs now"),
+        (night[1], True, None),
+        (night[2], True, None),
+    ]
+    assert back.stderr.splitlines() == [
+        "jq: took back 2 jobs of operation 1",
+        "jq: left 1 jobs alone: it runs now",
+    ]
+    again = shell.run("undo", "1")
+    assert (again.returncode, again.stdout) == (6, "")
+    assert shell.run("undo", "77").returncode == 4
+
+    gone = shell.run("discard", "--queue", "imports", "--yes")
+    assert (gone.returncode, gone.stderr) == (0, "jq: discarded 2 jobs; to take it back: jq undo 3\n")
+    assert shell.run("undo", "3").returncode == 0
+    assert list(state_of_each(database).values()).count(State.FAILED) == 7
+
+
+def test_history_spans_retries_and_rows(database: Database, shell: Shell) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    shell.run("retry", str(job_id), "--reason", "INC-7")
+    claim_all(database, add_process(database))
+    database.transact(endings.fail, claimed.c.job_id == job_id, error_json("ArgumentError", "boom"))
+    shell.run("discard", str(job_id), "--reason", "useless")
+    told = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
+    assert [(row["event"], row["operation_id"]) for row in told] == [
+        ("enqueued", None),
+        ("failed", None),
+        ("retried", 1),
+        ("failed", None),
+        ("discarded", 2),
+    ]
+    assert "ProcessPrunedError" in told[1]["detail"]
+    assert [told[2]["detail"], told[3]["detail"], told[4]["detail"]] == ["INC-7", "ArgumentError: boom", "useless"]
+    nobody = shell.run("history", "4711")
+    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (4, "", "jq: no job 4711\n")
+
+
+def test_a_canary_that_dies_stops_the_rest(database: Database, shell: Shell, night: list[int]) -> None:
+    run = shell.start("retry", "--safe", "--canary", "2", "--wait", "50s", "--yes")
+    until(lambda: list(state_of_each(database).values()).count(State.READY) == 2, "the canary is retried")
+    die(database, silent=5000)
+    _, told = run.communicate()
+    assert run.returncode == 6
+    assert "canary: 1 of 2 died again" in told or "canary: 2 of 2 died again" in told
+    assert list(state_of_each(database).values()).count(State.FAILED) == 8
+    assert len(rows(database, failures)) == 2
+    assert night
+
+
+def test_a_canary_that_ends_well_lets_the_rest_follow(database: Database, shell: Shell, night: list[int]) -> None:
+    run = shell.start("retry", "--safe", "--canary", "2", "--wait", "50s", "--yes", "--limit", "5")
+    until(lambda: list(state_of_each(database).values()).count(State.READY) == 2, "the canary is retried")
+    claim_all(database, add_process(database))
+    database.transact(endings.finish, claimed.c.id > 0)
+    _, told = run.communicate()
+    assert run.returncode == 0, told
+    assert told.splitlines() == [
+        "jq: canary: retried 2 jobs; waiting until they have ended",
+        "jq: canary: all 2 have ended, and none died; going on",
+        "jq: retried 5 jobs: 5 ready, 0 scheduled; to take it back: jq undo 1",
+    ]
+    states = list(state_of_each(database).values())
+    assert (states.count(State.FINISHED), states.count(State.READY)) == (2, 3)
+    assert [row["jobs"] for row in rows(database, operations)] == [5]
+    assert night
+
+
+@pytest.mark.sqlite_only
+def test_a_canary_that_nobody_runs_stops_too(database: Database, shell: Shell, night: list[int]) -> None:
+    done = shell.run("retry", "--safe", "--canary", "1", "--wait", "0.2s", "--yes")
+    assert done.returncode == 6
+    assert "1 of 1 have not ended yet; nothing else was retried" in done.stderr
+    assert list(state_of_each(database).values()).count(State.READY) == 1
+    assert night
+
+
+def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell) -> None:
+    mail, report = add_jobs(database, NewJob(class_name="Mail"), NewJob(class_name="Report"))
+    claim_all(database, add_process(database))
+    with database.write() as connection:
+        connection.execute(update(processes).values(last_heartbeat_at=ago(1000)))
+    (shell.folder / "jq.toml").write_text('[classes.Mail]\nretry = "auto"\n')
+    done = shell.run("recover", "--reason", "cron")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "jq: pruned 1 processes and failed 2 jobs",
+        "jq: retried 1 jobs: 1 ready, 0 scheduled; to take it back: jq undo 2",
+    ]
+    assert state_of_each(database) == {mail: State.READY, report: State.FAILED}
+    assert shell.run("recover", "--quiet").stderr == ""
+    die(database, silent=5000)
+    held = shell.run("recover", "--quiet")
+    assert (held.returncode, held.stdout, held.stderr) == (6, "", "")  # in flight at two deaths
+    assert state_of_each(database) == {mail: State.FAILED, report: State.FAILED}
+
+
+def test_a_plan_is_carried_out_or_refused(database: Database, shell: Shell, night: list[int]) -> None:
+    planned = shell.run("retry", "--safe", "--rate", "60/m", "--plan-out", "plan.json")
+    assert (planned.returncode, planned.stdout) == (0, "")
+    assert planned.stderr == "jq: wrote a plan of 6 jobs, 0 held back; to carry it out: jq apply plan.json\n"
+    assert rows(database, operations) == []
+    stale = shell.folder / "stale.json"
+    stale.write_text((shell.folder / "plan.json").read_text().replace('"id":"', '"id":"other-'))
+    done = shell.run("apply", "plan.json", "--reason", "INC-7", "-o", "ids")
+    assert (done.returncode, done.stdout.split()) == (0, list(map(str, night)))
+    due = [row["scheduled_at"] for row in rows(database, scheduled)]
+    assert [(each - due[0]).total_seconds() for each in due] == [0, 1, 2, 3, 4, 5]
+    again = shell.run("apply", "plan.json")
+    assert (again.returncode, again.stderr.count("nothing is left of this plan")) == (0, 1)
+    refused = shell.run("apply", "stale.json")
+    assert (refused.returncode, refused.stdout) == (5, "")
+    assert re.fullmatch(r"jq: the plan is stale: .*; and 3 more; make a new one\n", refused.stderr)
+
+
+def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(database: Database, shell: Shell) -> None:
+    add_jobs(database, *plain_jobs(3000))
+    die(database)
+    run = shell.start("retry", "--safe", "--yes", "--batch", "5")
+    until(lambda: rows(database, operations), "the first batch is committed")
+    run.send_signal(signal.SIGINT)
+    _, told = run.communicate()
+    assert run.returncode == 130, told
+    assert re.match(r"jq: interrupted; retried \d+ jobs: .* run the same command again\n$", told)
+    moved = list(state_of_each(database).values()).count(State.READY)
+    assert 0 < moved < 3000
+    assert moved % 5 == 0
+    assert len(rows(database, failures)) == moved
+    assert shell.run("retry", "--safe", "--yes").returncode == 0
+    assert set(state_of_each(database).values()) == {State.READY}
+    assert [row["jobs"] for row in rows(database, operations)] == [moved, 3000 - moved]
+
+
+# -- what is refused
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("retry", "which jobs?"),
+        ("discard", "which jobs?"),
+        ("discard --limit 5 --yes", "which jobs?"),
+        ("retry --died", "needs --yes"),
+        ("retry --safe", "needs --yes"),
+        ("discard --queue x", "needs --yes"),
+        ("retry --force --died --yes", "--force needs --reason"),
+        ("retry --force --safe --reason x --yes", "--force needs --reason, and goes without --safe"),
+        ("retry --safe --canary 2 --dry-run", "--canary"),
+        ("retry --safe --rate fast", "--rate 'fast'"),
+        ("retry --safe --rate 0/m", "--rate '0/m'"),
+        ("retry --safe --delay soon", "--delay 'soon'"),
+        ("retry --safe --window 3", "--window '3'"),
+        ("retry --safe --max-age x", "--max-age 'x'"),
+        ("retry --safe --wait x", "--wait 'x'"),
+        ("retry --safe --since yesterday", "--since 'yesterday'"),
+        ("retry --safe --config nowhere.toml", "nowhere.toml"),
+        ("retry --safe --import no_such_module", "cannot import no_such_module"),
+        ("apply nowhere.json", "nowhere.json"),
+        ("retry --safe --plan-out /nowhere/plan", "/nowhere/plan"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line_and_changes_nothing(
+    database: Database, shell: Shell, night: list[int], command: str, words: str
+) -> None:
+    done = shell.run(*command.split())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert words in done.stderr
+    assert list(state_of_each(database).values()).count(State.FAILED) == len(night) + 2
+    assert rows(database, operations) == []
+
+
+@pytest.mark.sqlite_only
+def test_without_the_ledger_what_needs_it_says_so(database: Database, shell: Shell, night: list[int]) -> None:
+    database.transact(tables.jq.drop_all)
+    assert json.loads(shell.run("retry", "--safe", "-n", "-o", "json").stdout)
+    assert json.loads(shell.run("history", str(night[0]), "-o", "json").stdout)
+    for command in (["retry", "--safe", "--yes"], ["undo", "1"], ["operations", "list"], ["discard", str(night[0])]):
+        done = shell.run(*command)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.endswith("run: jq init\n")
+
+
+# -- one question, on a terminal
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(("answer", "ready"), [("y\n", 6), ("n\n", 0), ("\n", 0), ("\x04", 0)])
+def test_on_a_terminal_it_asks_once(
+    database: Database, shell: Shell, night: list[int], answer: str, ready: int
+) -> None:
+    told = terminal(shell, "retry", "--safe", typed=answer)
+    assert told.count("retry 6 jobs?") == 1
+    assert ("nothing was changed" in told) == (ready == 0)
+    assert list(state_of_each(database).values()).count(State.READY) == ready
+    assert night
+
+
+@pytest.mark.sqlite_only
+def test_ids_that_were_named_need_no_question(database: Database, shell: Shell, night: list[int]) -> None:
+    done = shell.run("retry", "--safe", "-", stdin="\n".join(map(str, night)))
+    assert done.returncode == 0
+    assert list(state_of_each(database).values()).count(State.READY) == 6
+
+
+@pytest.mark.sqlite_only
+def test_ids_that_a_filter_or_limit_leaves_out_are_named(database: Database, shell: Shell, night: list[int]) -> None:
+    done = shell.run("retry", *map(str, night[:3]), "--class", "Mail", "--limit", "2", "-o", "ids")
+    assert (done.returncode, done.stdout.split()) == (6, [str(job_id) for job_id in night[:2]])
+    assert f"jq: job {night[2]} was not taken: the filter or --limit" in done.stderr
+    other = shell.run("retry", str(night[3]), "--class", "Mail")
+    assert (other.returncode, f"job {night[3]} was not taken" in other.stderr) == (6, True)
+    assert list(state_of_each(database).values()).count(State.READY) == 2
+
+
+@pytest.mark.sqlite_only
+def test_force_goes_past_the_limit_with_a_reason(database: Database, shell: Shell) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    for silent in (4000, 3000, 2000):
+        die(database, silent=silent)
+        done = shell.run("retry", str(job_id), "-o", "json")
+    assert done.returncode == 6
+    (told,) = json.loads(done.stdout)
+    assert (told["verdict"], told["reason"], told["crashes"]) == (
+        "over-limit",
+        "3 crashes within 72h; the limit is 3",
+        3,
+    )
+    assert done.stderr == "jq: held back 1 jobs\n"
+    assert shell.run("retry", str(job_id), "--force", "--reason", "memory was added").returncode == 0
+    assert state_of_each(database) == {job_id: State.READY}
+
+
+def test_queue_as_sends_jobs_elsewhere(database: Database, shell: Shell, night: list[int]) -> None:
+    assert shell.run("retry", "--safe", "--yes", "--queue-as", "quarantine").returncode == 0
+    assert {row["queue_name"] for row in rows(database, jobs) if row["id"] in night} == {"quarantine"}
+    taken = database.transact(queue_claim.claim, add_process(database), ("quarantine",), 100)
+    assert sorted(claim.job_id for claim in taken) == night
+    assert Path(shell.folder).exists()

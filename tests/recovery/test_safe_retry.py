@@ -1,0 +1,350 @@
+"""``retry --safe`` on real databases: crashes are counted once, and each reason to hold a job back is found."""
+
+import os
+import socket
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, func, insert, select, update
+
+from solidjq import Database, NewJob
+from solidjq.database.tables import crashes as crash_table
+from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
+from solidjq.database.times import ago, utcnow
+from solidjq.incidents.charges import find_suspects
+from solidjq.incidents.incidents import find_incidents
+from solidjq.ledger import crashes
+from solidjq.ledger.crashes import crashes_of
+from solidjq.ledger.operations import Operation
+from solidjq.processes import heartbeat, pruning
+from solidjq.queue import claim, discard, endings
+from solidjq.queue.states import State
+from solidjq.rails.error_text import error_json
+from solidjq.recovery.retry import Selection, plan
+from solidjq.recovery.verdicts import RetryTerms, Verdict
+from solidjq.settings.file import SettingsFile, parse_toml
+from solidjq.settings.policy import Policy, load_policy
+from support.deaths import ALL, DIED, die, raise_all
+from support.processes import add_process, silence
+from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.recovery import retry_jobs
+
+
+def crash_count(database: Database, job_id: int) -> int:
+    name = crash_subject(database, job_id)
+    with database.read() as connection:
+        return len(crashes_of(connection, [name])[name])
+
+
+def crash_subject(database: Database, job_id: int) -> str:
+    with database.read() as connection:
+        return str(connection.scalar(select(jobs.c.active_job_id).where(jobs.c.id == job_id)))
+
+
+def safe(database: Database, **terms: object) -> dict[int, Verdict]:
+    return retry_jobs(database, selection=ALL, safe=True, **terms).verdicts
+
+
+def test_a_job_that_died_once_goes_back_and_one_that_raised_does_not(database: Database) -> None:
+    (raised,) = add_jobs(database, *plain_jobs(1))
+    raise_all(database)
+    (died,) = add_jobs(database, *plain_jobs(1))
+    die(database)
+    done = retry_jobs(database, [raised, died], safe=True)
+    assert done.verdicts == {raised: Verdict.OWN_ERROR, died: Verdict.RETRY}
+    assert state_of_each(database) == {raised: State.FAILED, died: State.READY}
+    assert retry_jobs(database, [raised], safe=True, include_errors=True).verdicts == {raised: Verdict.RETRY}
+
+
+def test_a_job_in_flight_at_two_deaths_is_suspected(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    assert safe(database) == {job_id: Verdict.RETRY}
+    die(database, silent=1000)
+    assert safe(database) == {job_id: Verdict.SUSPECT}
+    assert state_of_each(database) == {job_id: State.FAILED}
+
+
+def test_what_was_only_fetched_ahead_at_two_deaths_is_not_suspected(database: Database) -> None:
+    """Its process told, with its last heartbeat, which jobs had begun; of the others nobody knows."""
+    began, ahead = add_jobs(database, *plain_jobs(2))
+    for silent in (2000, 1000):
+        worker = add_process(database, f"worker-{silent}")
+        claim_all(database, worker)
+        sample = {"jobs": [{"id": began, "since": "2026-01-01T00:00:00Z"}]}
+        database.transact(heartbeat.heartbeat, worker, {"prefetch": 10, "sample": sample})
+        silence(database, worker, silent)
+        list(pruning.prune(database, 300))
+        verdicts = safe(database)
+    assert verdicts == {began: Verdict.SUSPECT, ahead: Verdict.RETRY}
+    with database.read() as connection:
+        ranking = find_suspects(connection, find_incidents(connection))
+    assert {score.name for score in ranking.jobs} == {crash_subject(database, began)}
+
+
+def test_a_crash_that_rails_wrote_counts_beside_one_that_was_counted_before(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    assert retry_jobs(database, [job_id]).verdicts == {job_id: Verdict.RETRY}
+    die(database, silent=1000)
+    with database.write() as connection:  # Solid Queue's own prune would have counted nothing
+        newest = connection.scalar(select(func.max(crash_table.c.failure_id)))
+        connection.execute(delete(crash_table).where(crash_table.c.failure_id == newest))
+    assert crash_count(database, job_id) == 1
+    retry_jobs(database, [job_id])
+    assert crash_count(database, job_id) == 2
+
+
+def test_crashes_are_limited_without_safe_too_and_only_force_goes_on(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    for count in range(1, 4):
+        die(database, silent=1000 * count)
+        assert crash_count(database, job_id) == count
+        held = retry_jobs(database, [job_id])
+        assert held.verdicts == {job_id: Verdict.RETRY if count < 3 else Verdict.OVER_LIMIT}
+    assert held.reason(job_id) == "3 crashes within 72h; the limit is 3"
+    assert retry_jobs(database, [job_id], max_crashes=4).verdicts == {job_id: Verdict.RETRY}
+    die(database, silent=5000)
+    assert retry_jobs(database, [job_id], force=True).verdicts == {job_id: Verdict.RETRY}
+    assert crash_count(database, job_id) == 4
+
+
+def test_a_crash_counts_once_whoever_wrote_it_and_however_often_it_is_seen(database: Database) -> None:
+    """Solid Queue's own prune, or a death in a database that had no ledger yet: counted when it is first seen."""
+    ids = add_jobs(database, *plain_jobs(3))
+    die(database)
+    with database.write() as connection:
+        connection.execute(delete(crash_table))
+    for _ in range(2):
+        crashes.count_all(database)
+        assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
+    safe(database, max_crashes=1)  # all are held back
+    safe(database)
+    assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
+    assert len(rows(database, crash_table)) == 3
+
+
+def test_a_crash_that_was_never_counted_holds_a_job_back_all_the_same(database: Database) -> None:
+    add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    safe(database)
+    die(database)
+    with database.write() as connection:
+        connection.execute(
+            delete(crash_table).where(crash_table.c.failure_id == rows(database, crash_table)[-1]["failure_id"])
+        )
+    with database.read() as connection:
+        before = connection.execute(select(crash_table)).all()
+    ((decision,),) = plan(database, ALL, RetryTerms(safe=True))
+    assert decision.verdict is Verdict.SUSPECT
+    with database.read() as connection:
+        assert connection.execute(select(crash_table)).all() == before  # a plan writes nothing
+
+
+def test_crashes_outlive_the_job_and_follow_its_active_job_id(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    (job,) = rows(database, jobs)
+    die(database, silent=2000)
+    database.transact(discard.discard, [job_id])
+    again = {key: value for key, value in job.items() if key != "id"}
+    with database.write() as connection:  # as retry_on enqueues the next attempt
+        new_id = connection.execute(insert(jobs).values(**again)).inserted_primary_key[0]  # type: ignore[index]
+        connection.execute(insert(ready).values(job_id=new_id, queue_name="default", priority=0, created_at=utcnow()))
+    die(database)
+    assert crash_count(database, new_id) == 2
+    assert safe(database) == {new_id: Verdict.SUSPECT}
+
+
+def test_crashes_before_the_window_do_not_count(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    safe(database)
+    die(database)
+    with database.write() as connection:
+        connection.execute(
+            update(crash_table)
+            .where(crash_table.c.failure_id == rows(database, crash_table)[0]["failure_id"])
+            .values(crashed_at=ago(73 * 3600))
+        )
+    assert safe(database) == {job_id: Verdict.RETRY}
+
+
+@pytest.mark.parametrize("state", ["ready", "claimed", "finished since", "failed later"])
+def test_one_job_of_an_active_job_id_at_a_time(database: Database, state: str) -> None:
+    (old,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    (new,) = add_jobs(database, *plain_jobs(1))
+    with database.write() as connection:
+        connection.execute(update(jobs).values(active_job_id="the same"))
+        connection.execute(update(crash_table).values(subject="the same"))
+    if state != "ready":
+        claim_all(database, add_process(database))
+    if state == "finished since":
+        database.transact(endings.finish, claim.claimed.c.job_id == new)
+    if state == "failed later":
+        database.transact(endings.fail, claim.claimed.c.job_id == new, error_json("E", "boom"))
+    done = retry_jobs(database, [old], safe=True)
+    assert done.verdicts == {old: Verdict.DUPLICATE}
+    assert f"job {new}" in str(done.reason(old))
+    assert state_of_each(database)[old] is State.FAILED
+
+
+def test_an_attempt_that_finished_before_does_not_hold_a_job_back(database: Database) -> None:
+    """What retry_on leaves behind: the earlier attempt is finished, the later one carries on."""
+    (old,) = add_jobs(database, *plain_jobs(1))
+    claim_all(database, add_process(database))
+    database.transact(endings.finish, claim.claimed.c.job_id == old)
+    with database.write() as connection:
+        connection.execute(update(jobs).values(finished_at=ago(3600)))
+    (new,) = add_jobs(database, *plain_jobs(1))
+    with database.write() as connection:
+        connection.execute(update(jobs).values(active_job_id="the same"))
+    die(database)
+    assert safe(database) == {new: Verdict.RETRY}
+
+
+def test_a_job_whose_old_process_runs_on_this_host_stays(database: Database) -> None:
+    """Frozen past the threshold, pruned, and about to wake: its job would run twice."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    # Its last heartbeat was just now, as far as this host's start times of processes can tell.
+    die(database, silent=301, hostname=socket.gethostname(), pid=os.getpid())
+    with database.write() as connection:
+        connection.execute(update(crash_table).values(last_heartbeat_at=utcnow()))
+    done = retry_jobs(database, [job_id], safe=True)
+    assert done.verdicts == {job_id: Verdict.ALIVE}
+    assert f"pid {os.getpid()}" in str(done.reason(job_id))
+    with database.write() as connection:  # the pid was given to a process that started later
+        connection.execute(update(crash_table).values(last_heartbeat_at=ago(10 * 365 * 86400)))
+    assert safe(database) == {job_id: Verdict.RETRY}
+
+
+def test_a_job_whose_old_process_registered_again_stays(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, hostname="elsewhere", pid=77)
+    back = database.transact(
+        heartbeat.register, kind="Worker", name="back-again", pid=77, hostname="elsewhere", metadata={}
+    )
+    done = retry_jobs(database, [job_id], safe=True)
+    assert done.verdicts == {job_id: Verdict.ALIVE}
+    assert "back-again" in str(done.reason(job_id))
+    database.transact(heartbeat.deregister, back)
+    assert safe(database) == {job_id: Verdict.RETRY}
+
+
+def policy_of(text: str) -> Policy:
+    return load_policy(SettingsFile(Path("jq.toml"), parse_toml(text, "jq.toml")))
+
+
+def test_policy_by_class(database: Database) -> None:
+    policy = policy_of(
+        '[default]\nqueue_as = "quarantine"\n[classes."Never*"]\nretry = "never"\n[classes.Once]\nmax_crashes = 1'
+    )
+    ids = add_jobs(database, *(NewJob(class_name=name) for name in ("NeverEver", "Once", "Other")))
+    die(database)
+    done = retry_jobs(database, selection=ALL, policy=policy)
+    assert done.verdicts == dict(zip(ids, [Verdict.NEVER, Verdict.OVER_LIMIT, Verdict.RETRY], strict=True))
+    assert [(row["job_id"], row["queue_name"]) for row in rows(database, ready)] == [(ids[2], "quarantine")]
+    assert rows(database, jobs)[2]["queue_name"] == "quarantine"
+
+
+def test_a_limit_takes_the_oldest_and_skips_what_is_held(database: Database) -> None:
+    ids = add_jobs(database, NewJob(class_name="Never"), *plain_jobs(5))
+    die(database)
+    policy = policy_of('[classes.Never]\nretry = "never"')
+    chosen = Selection(chosen=DIED, limit=3, batch=2)
+    done = retry_jobs(database, selection=chosen, policy=policy, safe=True)
+    assert done.job_ids == ids[1:4]
+    assert count_of(done.verdicts) == {Verdict.NEVER: 1, Verdict.RETRY: 3}
+    (operation,) = rows(database, operations)
+    assert (operation["jobs"], operation["verdicts"]) == (3, '{"never":1,"retry":3}')
+
+
+def count_of(verdicts: dict[int, Verdict]) -> dict[Verdict, int]:
+    return {verdict: list(verdicts.values()).count(verdict) for verdict in verdicts.values()}
+
+
+def test_a_pace_is_kept_by_scheduled_times(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(5))
+    die(database)
+    began = database.now()
+    chosen = Selection(chosen=DIED, batch=2)
+    done = retry_jobs(database, selection=chosen, delay=60, interval=10)
+    assert done.scheduled == ids
+    due = [row["scheduled_at"] for row in rows(database, scheduled)]
+    assert [(later - due[0]).total_seconds() for later in due] == [0, 10, 20, 30, 40]
+    assert timedelta(seconds=60) <= due[0] - began < timedelta(seconds=120)
+
+
+def test_attempt_counters_can_be_kept(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database)
+    with database.write() as connection:
+        connection.execute(update(jobs).values(arguments='{"executions":4,"exception_executions":{"[E]":4}}'))
+    retry_jobs(database, [job_id], keep_counters=True)
+    assert rows(database, jobs)[0]["arguments"] == '{"executions":4,"exception_executions":{"[E]":4}}'
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"arguments":[{"executions":0,"exception_executions":{}}],"executions":4,"exception_executions":{}}',
+        '{"arguments":["\\"executions\\":0,\\"exception_executions\\":{}"],"executions":4,"exception_executions":{}}',
+        '{"executions":0,"exception_executions":{"[E]":1}}',
+        '{"executions": 4, "exception_executions": {}}',
+    ],
+)
+def test_counters_are_reset_whatever_the_jobs_own_arguments_hold(database: Database, arguments: str) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database)
+    with database.write() as connection:
+        connection.execute(update(jobs).values(arguments=arguments))
+    retry_jobs(database, [job_id])
+    (job,) = rows(database, jobs)
+    fresh = arguments.replace('"executions":4', '"executions":0').replace('"executions": 4', '"executions": 0')
+    assert job["arguments"] == fresh.replace('{"[E]":1}', "{}")
+
+
+def test_jobs_that_fail_meanwhile_are_not_taken(database: Database) -> None:
+    """Or a retry beside a worker that dies at once would never end."""
+    first = add_jobs(database, *plain_jobs(4))
+    die(database)
+    taken: list[int] = []
+    from solidjq.recovery.retry import retry
+
+    for batch in retry(database, Selection(chosen=DIED, batch=2), Operation("retry")):
+        taken += [decision.job_id for decision in batch]
+        add_jobs(database, *plain_jobs(2))
+        die(database, silent=5000)
+    assert taken == first
+    assert len(rows(database, failed)) >= 4
+
+
+def test_the_archive_says_which_operation_and_why(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database)
+    operation = Operation("retry", command="jq retry --safe", reason="INC-7", chosen={"safe": True})
+    retry_jobs(database, [job_id], operation, safe=True)
+    (kept,) = rows(database, operations)
+    assert kept["id"] == operation.id
+    assert (kept["reason"], kept["filter"], kept["verdicts"]) == ("INC-7", '{"safe":true}', '{"retry":1}')
+    (archived,) = rows(database, failures)
+    assert (archived["operation_id"], archived["restored_by"]) == (operation.id, None)
+
+
+@pytest.mark.parametrize("by_job", [True, False])
+def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(database: Database, by_job: bool) -> None:  # noqa: FBT001
+    ids = add_jobs(database, *plain_jobs(3))
+    with database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids[:2])).values(active_job_id="one"))
+    for _ in ids:  # three deaths, each with one of them in flight
+        worker = add_process(database, f"worker-{uuid.uuid4()}")
+        claim_all(database, worker, 1)
+        silence(database, worker, 1000)
+        list(pruning.prune(database, 300))
+    with database.write() as connection:
+        connection.execute(delete(crash_table))  # as if Rails had pruned them
+    done = retry_jobs(database, ids, by_job=by_job, max_crashes=2)
+    assert [done.verdicts[job_id] for job_id in ids] == [Verdict.OVER_LIMIT, Verdict.OVER_LIMIT, Verdict.RETRY]
+    assert len(rows(database, crash_table)) == len(ids)

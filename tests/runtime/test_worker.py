@@ -1,0 +1,180 @@
+"""A worker in the test's own process, on a connection that breaks where it hurts most."""
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any, NoReturn
+
+import pytest
+import sample_jobs
+
+from solidjq import Database, NewJob
+from solidjq.database.tables import claimed
+from solidjq.database.urls import url_text
+from solidjq.errors import DatabaseUnreachableError
+from solidjq.queue.states import State
+from solidjq.runtime import child
+from solidjq.runtime.child import Child
+from solidjq.runtime.config import ChildConfig, Config
+from solidjq.runtime.registration import Registration
+from solidjq.runtime.sampler import Sampler
+from solidjq.runtime.wakeup import Wakeup
+from solidjq.runtime.worker import Worker
+from support.processes import add_process
+from support.queue import add_jobs, rows, state_of_each
+from support.waiting import PATIENCE, until
+
+BROKEN = DatabaseUnreachableError("the connection broke")
+
+
+@pytest.fixture
+def worker(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    assert sample_jobs
+    monkeypatch.chdir(tmp_path)  # where the jobs write
+    monkeypatch.setattr(Worker, "_listen", lambda _: None)
+    config = Config(database_url=url_text(database.url), threads=2)
+    supervisor = add_process(database, "supervisor", kind="Supervisor")
+    made = Worker(ChildConfig(kind="Worker", name="worker", supervisor_id=supervisor, config=config), Wakeup())
+    made.registration = Registration(
+        made.database,
+        kind="Worker",
+        name="worker",
+        metadata=made.metadata,
+        interval=60,
+        on_gone=lambda: None,
+        sampler=made.sampler,
+        supervisor_id=supervisor,
+    )
+    made.start()
+    yield made
+    made.registration.deregister(within=5)
+    made.registration._thread.join(PATIENCE)  # its last beat may be under way
+    made.database.close()
+
+
+def lose_an_answer(worker: Worker) -> None:
+    """Let the next transaction be committed, and the connection break before anybody hears of it."""
+    transact = worker._transact
+
+    def lose(*given: Any, **named: Any) -> Any:
+        worker._transact = transact  # type: ignore[method-assign]
+        transact(*given, **named)
+        raise BROKEN
+
+    worker._transact = lose  # type: ignore[method-assign]
+
+
+def finish_all(worker: Worker, database: Database, job_ids: list[int]) -> None:
+    def finished() -> bool:
+        worker.step()
+        return state_of_each(database) == dict.fromkeys(job_ids, State.FINISHED)
+
+    until(finished, "all jobs have finished")
+
+
+def notes_to_write(count: int) -> list[NewJob]:
+    return [NewJob(class_name="note", args=[number]) for number in range(count)]
+
+
+def notes(folder: Path) -> list[str]:
+    return sorted((folder / "journal").read_text().splitlines())
+
+
+def test_a_claim_whose_answer_was_lost_is_put_back_and_runs_once(
+    worker: Worker, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = add_jobs(database, *notes_to_write(4))
+    lose_an_answer(worker)
+    with pytest.raises(DatabaseUnreachableError):
+        worker.step()
+    assert [row["job_id"] for row in rows(database, claimed)] == ids[:2]  # and in no hands
+    finish_all(worker, database, ids)
+    assert notes(tmp_path) == [f"({number},) {{}}" for number in range(4)]
+    assert "put back 2 jobs" in caplog.text
+
+
+def test_an_end_whose_answer_was_lost_is_no_second_end(worker: Worker, database: Database, tmp_path: Path) -> None:
+    ids = add_jobs(database, *notes_to_write(2))
+    worker.step()
+    until(lambda: len(worker._ended) == 2, "both are over")
+    lose_an_answer(worker)
+    with pytest.raises(DatabaseUnreachableError):
+        worker.step()
+    ended = state_of_each(database)
+    later = add_jobs(database, NewJob(class_name="note", args=[2]))
+    finish_all(worker, database, ids + later)
+    assert ended == dict.fromkeys(ids, State.FINISHED)
+    assert len(notes(tmp_path)) == 3
+
+
+def test_what_was_in_hand_is_not_put_back(worker: Worker, database: Database, tmp_path: Path) -> None:
+    """A job that runs through the outage goes on, and runs once."""
+    ids = add_jobs(database, NewJob(class_name="hold", args=["a"]), *notes_to_write(2))
+    worker.step()
+    until((tmp_path / "journal").exists, "the job runs")
+    until(lambda: worker._ended, "the other one is over")
+    lose_an_answer(worker)
+    with pytest.raises(DatabaseUnreachableError):
+        worker.step()
+    worker.step()
+    assert ids[0] in {row["job_id"] for row in rows(database, claimed)}
+    (tmp_path / "a.may-end").touch()
+    finish_all(worker, database, ids)
+    assert sum(line.startswith("a runs") for line in notes(tmp_path)) == 1
+
+
+@pytest.mark.sqlite_only
+def test_beats_go_on_after_one_for_which_there_was_no_memory(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    take = worker.sampler.take
+    failing, beaten = Event(), Event()
+
+    def take_or_fail(sampler: Sampler, beats: Mapping[str, Any]) -> dict[str, Any]:
+        if not failing.is_set():
+            failing.set()
+            raise MemoryError
+        beaten.set()
+        return take(beats)
+
+    monkeypatch.setattr(Sampler, "take", take_or_fail)
+    worker.registration._due.set()
+    assert failing.wait(PATIENCE)
+    until(lambda: "heartbeat failed: MemoryError" in caplog.text, "it is told")
+    worker.registration._due.set()
+    assert beaten.wait(PATIENCE)
+
+
+class Away(Child):
+    """A child whose database does not come back."""
+
+    metadata: dict[str, object] = {}  # type: ignore[assignment]  # noqa: RUF012
+
+    def step(self) -> NoReturn:
+        raise BROKEN
+
+
+@pytest.mark.sqlite_only
+def test_a_database_that_is_away_for_days_is_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    wakeup = Wakeup()
+    pauses: list[float] = []
+
+    def wait(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 2000:
+            wakeup.signals.append(signal.SIGTERM)
+
+    monkeypatch.setattr(wakeup, "wait", wait)
+    monkeypatch.setattr(child, "leave", sys.exit)
+    config = Config(database_url=url_text(database.url))
+    supervisor = add_process(database, "supervisor", kind="Supervisor")
+    away = Away(ChildConfig(kind="Worker", name="away", supervisor_id=supervisor, config=config), wakeup)
+    with pytest.raises(SystemExit) as left:
+        away.run()
+    away.registration._thread.join(PATIENCE)
+    away.database.close()
+    assert left.value.code == 0
+    assert pauses[:5] == [1, 2, 4, 8, 8]
+    assert pauses[-1] == 8

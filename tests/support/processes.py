@@ -1,0 +1,26 @@
+"""Processes that exist only as rows: register them, and move their heartbeats into the past."""
+
+from sqlalchemy import update
+
+from solidjq import Database
+from solidjq.database.tables import processes as process_table
+from solidjq.database.times import ago
+from solidjq.processes import heartbeat, pruning
+from solidjq.processes.heartbeat import list_processes
+
+
+def add_process(database: Database, name: str = "worker-1", *, kind: str = "Worker", pid: int = 4242) -> int:
+    """Register a process that does not exist."""
+    return database.transact(heartbeat.register, kind=kind, name=name, pid=pid, hostname="testhost", metadata={})
+
+
+def silence(database: Database, process: int, seconds: float) -> None:
+    """Move a process's last heartbeat into the past."""
+    with database.write() as connection:
+        beat = update(process_table).where(process_table.c.id == process)
+        connection.execute(beat.values(last_heartbeat_at=ago(seconds)))
+
+
+def all_silent(database: Database, threshold: float) -> bool:
+    with database.read() as connection:
+        return len(pruning.find_dead(connection, threshold)) == len(list_processes(connection))

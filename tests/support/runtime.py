@@ -1,0 +1,150 @@
+"""Real supervisors and workers: start them, freeze them, kill them."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from solidjq import Database, NewJob
+from solidjq.database.tables import failed
+from solidjq.database.tables import processes as process_table
+from solidjq.errors import ConflictError
+from solidjq.processes import heartbeat as processes_heartbeat
+from solidjq.processes.heartbeat import Process
+from solidjq.queue.states import State
+from solidjq.rails.error_text import ErrorInfo, parse_error
+from support.paths import PROGRAMS
+from support.program import Shell
+from support.queue import rows, state_of_each
+from support.waiting import until
+
+
+@dataclass
+class Runtime:
+    """Starts ``jq work`` in the test's own folder, and sees what becomes of it."""
+
+    database: Database
+    shell: Shell
+    supervisor: subprocess.Popen[str] | None = None
+
+    def start(
+        self, *arguments: str, heartbeat: float = 0.1, threshold: float = 300, module: str = "sample_jobs"
+    ) -> None:
+        self.supervisor = self.shell.start(
+            *("work", "--import", module, "--heartbeat", str(heartbeat), "--alive-threshold", str(threshold)),
+            *arguments,
+        )
+
+    def processes(self, kind: str) -> list[Process]:
+        with self.database.read() as connection:
+            return [process for process in processes_heartbeat.list_processes(connection) if process.kind == kind]
+
+    def worker(self) -> Process:
+        """Wait for a registered worker."""
+        found: Process = until(lambda: self.processes("Worker"), "a worker is registered")[0]
+        return found
+
+    def journal(self) -> list[str]:
+        journal = self.shell.folder / "journal"
+        return journal.read_text().splitlines() if journal.exists() else []
+
+    def running(self, name: str) -> int:
+        """Wait until a held job runs; return the pid of its worker."""
+        line = until(
+            lambda: next((x for x in self.journal() if x.startswith(f"{name} runs in ")), None), f"{name} runs"
+        )
+        return int(line.rsplit(" ", 1)[1])
+
+    def running_async(self, name: str) -> None:
+        until(lambda: any(x.startswith(f"{name} runs in ") for x in self.journal()), f"{name} runs")
+
+    def let_end(self, name: str) -> None:
+        (self.shell.folder / f"{name}.may-end").touch()
+
+    def state(self, job_id: int) -> State:
+        return state_of_each(self.database)[job_id]
+
+    def wait_for(self, job_id: int, state: State) -> None:
+        until(lambda: self.state(job_id) is state, f"job {job_id} is {state.value}")
+
+    def error(self, job_id: int) -> ErrorInfo:
+        (row,) = [row for row in rows(self.database, failed) if row["job_id"] == job_id]
+        return parse_error(row["error"])
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.supervisor is not None
+        self.supervisor.send_signal(number)
+
+    def wait_for_log(self, words: str) -> None:
+        assert self.supervisor is not None
+        assert self.supervisor.stderr is not None
+        assert any(words in line for line in self.supervisor.stderr), f"it ended without saying {words!r}"
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for the supervisor's end; return its exit code and its log."""
+        assert self.supervisor is not None
+        _, log = self.supervisor.communicate(timeout=60)
+        return self.supervisor.returncode, log
+
+    def stop(self) -> tuple[int, str]:
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+    def kill_all(self) -> None:
+        supervisor = self.supervisor
+        running = supervisor is not None and supervisor.stderr is not None and not supervisor.stderr.closed
+        if supervisor is not None and running:
+            supervisor.kill()
+        for kind in ("Worker", "Dispatcher"):
+            for process in self.processes(kind):
+                if process.pid != 4242:  # support.add_process
+                    kill(process.pid, signal.SIGKILL)
+        if supervisor is not None and running:  # its children hold the pipe too
+            print(*supervisor.communicate(), sep="\n")  # noqa: T201  (pytest shows it where a test failed)
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def freeze(database: Database, *pids: int) -> None:
+    """Stop these processes, none of them in a transaction whose locks would keep the others from beating or pruning."""
+    while True:
+        for pid in pids:
+            kill(pid, signal.SIGSTOP)
+        try:
+            with database.write() as connection:
+                connection.execute(select(process_table.c.id).with_for_update(nowait=True)).all()
+                return
+        except ConflictError:
+            for pid in pids:
+                kill(pid, signal.SIGCONT)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def held(name: str, **settings: Any) -> NewJob:
+    return NewJob(class_name="hold", args=[name], **settings)
+
+
+@pytest.fixture
+def runtime(database: Database, shell: Shell) -> Iterator[Runtime]:
+    """Start ``jq work`` on this test's database, with the jobs of sample_jobs."""
+    shell.environment["PYTHONPATH"] = str(PROGRAMS)
+    started = Runtime(database, shell)
+    yield started
+    started.kill_all()

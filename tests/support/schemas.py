@@ -1,0 +1,34 @@
+"""What the database says of its tables, and tables as an older version made them."""
+
+from typing import Any
+
+from sqlalchemy import create_engine, inspect
+
+from solidjq import Database
+from solidjq.database import tables
+from support.databases import execute
+
+OURS = {table.name for table in tables.jq.sorted_tables}
+THEIRS = {table.name for table in tables.solid_queue.sorted_tables}
+
+
+def definitions(database: Database) -> dict[str, Any]:
+    """Return everything that the database says of its tables."""
+    engine = create_engine(database.url)
+    inspector = inspect(engine)
+    found = {
+        name: (
+            [{key: str(value) for key, value in column.items()} for column in inspector.get_columns(name)],
+            sorted(str(sorted(index.items(), key=str)) for index in inspector.get_indexes(name)),
+            sorted(str(sorted(key.items(), key=str)) for key in inspector.get_foreign_keys(name)),
+        )
+        for name in inspector.get_table_names()
+    }
+    engine.dispose()
+    return found
+
+
+def make_older(database: Database) -> None:
+    """Take back what version 3 of the ledger has brought."""
+    stamp = "DELETE FROM jq_schema_migrations WHERE version = 3"
+    execute(database.url, "ALTER TABLE jq_failures DROP COLUMN more", stamp)

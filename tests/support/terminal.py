@@ -1,0 +1,54 @@
+"""The program on a pseudo-terminal, and what no terminal should be sent."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import unicodedata
+
+from support.program import Shell
+
+UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def unprintable(text: str) -> set[str]:
+    return {character for character in text if unicodedata.category(character) in UNPRINTABLE} - {"\n"}
+
+
+def terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = "", **environment: str) -> str:
+    """Run a command on a terminal of this width; return what it shows, without the bold of its headings."""
+    shown = raw_terminal(shell, *arguments, width=width, typed=typed, **environment)
+    return re.sub(r"\x1b\[(0|1|22)?m", "", shown)
+
+
+def raw_terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = "", **environment: str) -> str:
+    ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    deciding = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+    kept = {key: value for key, value in shell.env().items() if key not in deciding}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "solidjq_cli", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**kept, "TERM": "xterm-256color", **environment},
+        cwd=shell.folder,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    process.wait()
+    return shown.decode().replace("\r\n", "\n")

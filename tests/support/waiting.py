@@ -1,0 +1,17 @@
+"""Wait for what another process must do, without sleeping for a fixed time."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE = 60.0  # seconds before a test gives up waiting for something that must come
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Ask again and again until the condition holds; the test fails if it never does."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"never happened: {what}")

@@ -1,0 +1,176 @@
+"""Every command with every generation of Solid Queue's schema, on each database, and the document that says so."""
+
+from pathlib import Path
+
+import compatibility
+import pytest
+from compatibility import BATCHES, COMMANDS, GENERATIONS, WORK, Generation
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import URL
+
+from solidjq import Database
+from solidjq.database import tables
+from solidjq.database.setup import initialize
+from solidjq.database.urls import url_text
+from solidjq.ledger.operations import Operation
+from solidjq.queue.enqueue import NewJob
+from solidjq.queue.states import State
+from solidjq_cli import config
+from solidjq_cli.command_tree import tree
+from support.commands import ELSEWHERE, leaves, run
+from support.databases import execute
+from support.paths import PROGRAMS, ROOT
+from support.program import Shell
+from support.queue import add_jobs, rows, state_of_each
+from support.recovery import retry_jobs, undo
+from support.scenes import something_for_every_command
+from support.waiting import PATIENCE, until
+
+WRITTEN = {
+    "sqlite": {"id": "integer PRIMARY KEY", "time": "datetime(6)", "now": "'2026-01-01 00:00:00'", "on_processes": ""},
+    "postgresql": {
+        "id": "bigserial PRIMARY KEY",
+        "time": "timestamp(6)",
+        "now": "'2026-01-01 00:00:00'",
+        "on_processes": "",
+    },
+    "mysql": {
+        "id": "bigint NOT NULL AUTO_INCREMENT PRIMARY KEY",
+        "time": "datetime(6)",
+        "now": "'2026-01-01 00:00:00'",
+        "on_processes": " ON solid_queue_processes",
+    },
+}
+
+NAMED = "to see what it lacks: jq doctor tables"
+
+
+def make(url: URL, generation: Generation) -> dict[str, object]:
+    """Make a queue of this generation, in which every command finds something to do; return what it is called by."""
+    database = Database(url)
+    initialize(database)
+    names = something_for_every_command(database)
+    database.close()
+    words = WRITTEN[url.get_backend_name()]
+    execute(url, *(statement.format(**words) for statement in generation.statements))
+    return names
+
+
+def contents(url: URL) -> dict[str, list[tuple[object, ...]]]:
+    """Return every row of every table, as the database has it."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        names = inspect(connection).get_table_names()
+        found = {
+            name: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))), key=str)  # noqa: S608
+            for name in names
+        }
+    engine.dispose()
+    return found
+
+
+@pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)
+def test_every_command(
+    generation: Generation,
+    empty_url: URL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = make(empty_url, generation)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(empty_url))
+    monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
+    opened: list[Database] = []
+    opens = config.opened
+
+    def remembering(given: str | None, *, create: bool = True) -> Database:
+        opened.append(opens(given, create=create))
+        return opened[-1]
+
+    monkeypatch.setattr(config, "opened", remembering)
+    Path("jq.toml").write_text('[default]\nretry = "auto"\n')
+    own = Database(empty_url)
+    before = contents(empty_url)
+    ended, wanted = [], []
+    for tried in COMMANDS:
+        if tried.after and tried.is_refused(generation):
+            continue
+        last = rows(own, tables.operations)[-1]["id"]
+        code = run(tried.command.format(**names, last=last).split())
+        told = capsys.readouterr().err
+        for each in opened:  # a program would have ended
+            each.close()
+        opened.clear()
+        after = contents(empty_url)
+        exit_code, changes = tried.outcome(generation)
+        refused = tried.is_refused(generation)
+        ended.append((tried.command, code, after != before, NAMED in told, told if code != exit_code else ""))
+        wanted.append((tried.command, int(exit_code), changes, refused, ""))
+        before = after
+    own.close()
+    assert ended == wanted
+
+
+@pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)
+def test_work(generation: Generation, empty_url: URL, tmp_path: Path) -> None:
+    make(empty_url, generation)
+    own = Database(empty_url)
+    (job_id,) = add_jobs(own, NewJob(class_name="note", args=[1], queue_name="python"))
+    shell = Shell(url_text(empty_url), tmp_path, {"PYTHONPATH": str(PROGRAMS)})
+    working = shell.start(*WORK.command.split(), "--queues", "python")
+    try:
+        if not WORK.is_refused(generation):
+            until(lambda: state_of_each(own)[job_id] is State.FINISHED, "the job finishes")
+            working.terminate()
+        _, told = working.communicate(timeout=PATIENCE)
+    finally:
+        working.kill()
+        own.close()
+    assert (working.returncode, NAMED in told) == (int(WORK.outcome(generation)[0]), WORK.is_refused(generation)), told
+
+
+def test_a_job_of_a_batch(empty_url: URL) -> None:
+    """What happens to the batch's rows while we know nothing of them.
+
+    A failed job is no outstanding work: in Solid Queue it has the batch's id and no row that tracks it.
+    """
+    names = make(empty_url, BATCHES)
+    own = Database(empty_url)
+    failed = int(str(names["failed"]))
+
+    def batch() -> tuple[object, bool]:
+        with own.read() as connection:
+            of_job = connection.scalar(text(f"SELECT batch_id FROM solid_queue_jobs WHERE id = {failed}"))  # noqa: S608
+            kept = connection.scalars(text("SELECT job_id FROM solid_queue_batch_executions")).all()
+        return of_job, failed in kept
+
+    assert batch() == (1, True)
+    retry, discard = Operation("retry"), Operation("discard")
+    assert retry_jobs(own, [failed], retry).job_ids == [failed]
+    assert batch() == (1, True)
+    assert undo(own, retry) == {failed: None}
+    assert batch() == (1, True)
+    assert retry_jobs(own, [failed], discard, discard=True).job_ids == [failed]
+    assert batch() == (None, False)
+    assert undo(own, discard) == {failed: None}
+    assert state_of_each(own)[failed] is State.FAILED
+    assert batch() == (1, False)
+    again = Operation("discard")
+    assert retry_jobs(own, [failed], again, discard=True).job_ids == [failed]
+    execute(empty_url, "DELETE FROM solid_queue_batches")  # as Solid Queue clears them, whatever the jobs say
+    assert undo(own, again) == {failed: None}
+    assert state_of_each(own)[failed] is State.FAILED
+    assert batch() == (1, False)
+    own.close()
+
+
+def test_the_document_says_what_was_tried() -> None:
+    path = ROOT / "docs" / "compatibility.md"
+    assert path.read_text() == compatibility.document(), "run: make docs"
+
+
+def test_no_command_is_forgotten() -> None:
+    tried = [each.command for each in (*COMMANDS, WORK)]
+    named = {leaf for leaf in leaves(tree()) for command in tried if command.startswith(leaf)}
+    assert named == leaves(tree()) - ELSEWHERE

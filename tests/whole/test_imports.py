@@ -1,0 +1,91 @@
+"""What is slow to import is imported only where it is used: help must come at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from solidjq_cli import commands, generate
+from support.program import Shell
+
+# Runs the program, then tells which modules it has loaded.
+PROGRAM = """
+import sys
+from solidjq_cli.__main__ import main
+try:
+    code = main()
+except SystemExit as leaving:
+    code = leaving.code
+print(*sys.modules, sep="\\n", file=sys.stderr)
+sys.exit(code)
+"""
+SLOW = {"sqlalchemy", "psycopg", "pymysql", "rich", "pydantic"}
+# Of each kind of database: what no other needs.
+PARTS = {
+    "sqlite": {"sqlite3", "sqlalchemy.dialects.sqlite"},
+    "postgresql": {"psycopg", "sqlalchemy.dialects.postgresql"},
+    "mysql": {"pymysql", "sqlalchemy.dialects.mysql"},
+}
+
+
+def loaded(*arguments: str, shell: Shell) -> set[str]:
+    """Return the modules that a command loads; it must succeed, and say nothing on stderr itself."""
+    with shell.start(*arguments, program=("-c", PROGRAM)) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out
+    return set(err.splitlines())
+
+
+@pytest.fixture
+def kind() -> str:
+    return "sqlite"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["failed", "list", "--help"], ["work", "--help"], ["retry", "-h"]],
+    ids=" ".join,
+)
+def test_help_loads_nothing_slow(arguments: list[str], tmp_path: Path) -> None:
+    modules = loaded(*arguments, shell=Shell("", tmp_path))
+    assert "solidjq_cli.app" in modules
+    assert modules & SLOW == set()
+
+
+def test_a_list_for_scripts_loads_neither_rich_nor_a_driver_that_it_does_not_need(shell: Shell) -> None:
+    modules = loaded("failed", "list", "-o", "json", shell=shell)
+    assert modules & SLOW == {"sqlalchemy"}
+    assert not [name for name in modules if name.startswith("solidjq.runtime")]
+
+
+@pytest.mark.parametrize("package", ["solidjq", "solidjq_cli"])
+def test_a_package_by_itself_loads_nothing_slow(package: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {package}; print(*sys.modules, sep='\\n')"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert set(done.stdout.splitlines()) & SLOW == set()
+
+
+def test_a_command_loads_no_other(shell: Shell) -> None:
+    modules = loaded("queues", "list", "-o", "json", shell=shell)
+    assert {name for name in modules if name.startswith("solidjq_cli.commands.")} == {"solidjq_cli.commands.queues"}
+    assert not [name for name in loaded("--help", shell=shell) if name.startswith("solidjq_cli.commands.")]
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_only_the_database_in_use_is_loaded(kind: str, shell: Shell) -> None:
+    modules = loaded("failed", "list", "-o", "json", shell=shell)
+    assert {name for name, parts in PARTS.items() if parts & modules} == {kind}
+    assert "platformdirs" not in modules  # a database is named
+
+
+def test_every_command_is_listed() -> None:
+    folder = Path(commands.__path__[0])
+    with_commands = {path.stem for path in folder.glob("*.py") if "def add_to(" in path.read_text("utf-8")}
+    assert set(generate.MODULES) == with_commands

@@ -1,0 +1,111 @@
+"""Word of new jobs: who sends it, who hears it. Only PostgreSQL carries it; the others must not mind."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from sqlalchemy import insert, text
+
+from solidjq import Database, NewJob
+from solidjq.database import notices
+from solidjq.database.tables import processes as process_table
+from solidjq.database.tables import ready
+from solidjq.database.times import utcnow
+from solidjq.database.urls import url_text
+from solidjq.errors import DatabaseError, UsageError
+from solidjq.queue.claim import ALL_QUEUES, claim
+from solidjq.queue.states import State
+from support.paths import PROGRAMS
+from support.processes import add_process
+from support.program import Shell
+from support.queue import add_jobs, plain_jobs, rows, state_of_each
+from support.waiting import PATIENCE, until
+
+NEVER = 3600.0  # seconds
+
+
+@contextmanager
+def listening(database: Database) -> Iterator[Callable[[], bool]]:
+    """Listen as a worker does; what is yielded waits for word, and tells whether any came."""
+    heard = threading.Semaphore(0)
+
+    def listen() -> None:
+        with suppress(DatabaseError):  # the test is over, and its database gone
+            for _ in notices.listen(database):
+                heard.release()
+
+    threading.Thread(target=listen, daemon=True).start()
+    assert heard.acquire(timeout=PATIENCE), "it listens"
+    yield lambda: heard.acquire(timeout=PATIENCE)
+
+
+def triggers(database: Database) -> int:
+    with database.read() as connection:
+        return connection.execute(text("SELECT count(*) FROM pg_trigger WHERE tgname = 'jq_notify'")).scalar_one()
+
+
+@pytest.mark.only_on("postgresql")
+def test_who_enqueues_tells_those_who_wait(database: Database) -> None:
+    with listening(database) as hears:
+        add_jobs(database, *plain_jobs(1))
+        assert hears()
+
+
+@pytest.mark.only_on("postgresql")
+def test_with_the_trigger_every_program_does(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    database.transact(claim, add_process(database), ALL_QUEUES, 1)
+    notices.install(database)
+    notices.install(database)
+    assert triggers(database) == 1
+    with listening(database) as hears:
+        with database.write() as connection:  # as Rails does it
+            connection.execute(
+                insert(ready).values(job_id=job_id, queue_name="default", priority=0, created_at=utcnow())
+            )
+        assert hears()
+    notices.remove(database)
+    notices.remove(database)
+    assert triggers(database) == 0
+
+
+@pytest.mark.only_on("postgresql")
+def test_it_is_made_and_removed_on_the_command_line(database: Database, shell: Shell) -> None:
+    made = shell.run("init", "--notify")
+    assert (made.returncode, triggers(database)) == (0, 1)
+    assert "told of" in made.stderr
+    removed = shell.run("init", "--no-notify")
+    assert (removed.returncode, triggers(database)) == (0, 0)
+
+
+@pytest.mark.only_on("sqlite", "mariadb")
+def test_where_nothing_carries_it_that_is_said(database: Database, shell: Shell) -> None:
+    assert list(notices.listen(database)) == []
+    notices.remove(database)
+    with pytest.raises(UsageError, match="only PostgreSQL"):
+        notices.install(database)
+    refused = shell.run("init", "--notify")
+    assert refused.returncode == 2
+    assert "only PostgreSQL" in refused.stderr
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_worker_that_hears_of_a_job_does_not_wait_for_its_next_look(database: Database, shell: Shell) -> None:
+    program = (
+        "from solidjq import open_database; from solidjq.runtime.config import Config; "
+        "from solidjq.runtime.supervisor import Supervisor; "
+        f"url = {url_text(database.url)!r}; "
+        f"Supervisor(Config(database_url=url, imports=('sample_jobs',), worker_polling_interval={NEVER}), "
+        "open_database(url)).run()"
+    )
+    shell.environment["PYTHONPATH"] = str(PROGRAMS)
+    supervisor = shell.start(program=("-c", program))
+    try:
+        until(lambda: any(row["kind"] == "Worker" for row in rows(database, process_table)), "a worker is there")
+        for _ in range(3):
+            (job_id,) = add_jobs(database, NewJob(class_name="note"))
+            until(lambda job_id=job_id: state_of_each(database)[job_id] is State.FINISHED, "the job has run")
+    finally:
+        supervisor.terminate()
+        supervisor.communicate(timeout=PATIENCE)
