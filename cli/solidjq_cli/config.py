@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.ledger.operations import Operation
-    from solidjq.rails.settings import Configured
+    from solidjq.rails.settings import RailsConfig
     from solidjq.settings.file import SettingsFile
     from solidjq.settings.policy import Policy
 
@@ -246,14 +246,14 @@ def alive_threshold(given: float | None, database: str | None, *, acts: bool = F
     return float(setting.value)
 
 
-def configured(database: str | None) -> Configured | None:
+def configured(database: str | None) -> RailsConfig | None:
     """Read what the Rails application wants to have running; None where none is named."""
     connecting = _completed(database)
     if connecting.rails is None:
         return None
-    from solidjq.rails.settings import read_configured  # noqa: PLC0415
+    from solidjq.rails.settings import read_config  # noqa: PLC0415
 
-    return read_configured(connecting.rails, connecting.environment)
+    return read_config(connecting.rails, connecting.environment)
 
 
 def policy(modules: list[str] | None) -> Policy:

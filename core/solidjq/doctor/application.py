@@ -18,7 +18,7 @@ from solidjq.doctor.checks import (
 )
 from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
-from solidjq.rails.settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, Configured
+from solidjq.rails.settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, RailsConfig
 
 
 def _find(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -36,7 +36,7 @@ def _find(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]
     yield from _judge_settings(application, terms.threshold)
 
 
-def _find_untaken(connection: Connection, terms: DoctorTerms, application: Configured) -> Iterator[DoctorFinding]:
+def _find_untaken(connection: Connection, terms: DoctorTerms, application: RailsConfig) -> Iterator[DoctorFinding]:
     if application.workers is None:
         return
     patterns = [pattern for worker in application.workers for pattern in worker.queues]
@@ -58,7 +58,7 @@ def _find_untaken(connection: Connection, terms: DoctorTerms, application: Confi
             )
 
 
-def _judge_workers(application: Configured) -> Iterator[DoctorFinding]:
+def _judge_workers(application: RailsConfig) -> Iterator[DoctorFinding]:
     for worker in application.workers or ():
         for name in worker.queues:
             if "," in name:
@@ -78,7 +78,7 @@ def _judge_workers(application: Configured) -> Iterator[DoctorFinding]:
             )
 
 
-def _judge_settings(application: Configured, threshold: float) -> Iterator[DoctorFinding]:
+def _judge_settings(application: RailsConfig, threshold: float) -> Iterator[DoctorFinding]:
     settings = application.settings or {}
     for setting in settings.values():
         if setting.value is None:

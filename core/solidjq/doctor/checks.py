@@ -11,7 +11,7 @@ from solidjq.database.transactions import Database
 from solidjq.ledger.operations import Operation
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process, list_processes
 from solidjq.queue.concurrency import Limits
-from solidjq.rails.settings import Configured
+from solidjq.rails.settings import RailsConfig
 
 MOST_NAMED = 1000  # jobs or keys that one finding names
 
@@ -32,7 +32,7 @@ class DoctorTerms:
     long: float = 3600.0  # a claim or a wait of this length is worth a look
     patience: float = 10.0  # that one check may take
     limits: Limits = field(default_factory=dict)  # of the job classes whose code was imported
-    application: Configured | None = None  # the Rails application that was named
+    application: RailsConfig | None = None  # the Rails application that was named
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from solidjq.durations import parse_duration
 from solidjq.incidents.causes import Cause
 from solidjq.incidents.incidents import find_incidents
 from solidjq.processes.samples import boot_id, sample_of
-from solidjq.rails.settings import Configured
+from solidjq.rails.settings import RailsConfig
 
 STOP_MARGIN = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
 SHUTDOWNS = timedelta(days=7)  # how far back processes killed at shutdown are of interest
@@ -59,7 +59,7 @@ def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float
         )
 
 
-def shutdown_timeout(command: Sequence[str], application: Configured | None = None) -> float | None:
+def shutdown_timeout(command: Sequence[str], application: RailsConfig | None = None) -> float | None:
     """Read the shutdown timeout out of the command line of ``jq work``; Solid Queue's own is what its application says.
 
     None where neither tells.

@@ -1,1 +1,13 @@
-"""TODO."""
+"""What Rails writes, read and written as data: payloads, error texts, ``database.yml``, settings. Nothing is evaluated.
+
+Read the files in this order:
+
+- ``ruby_values``: ``Symbol`` and ``GlobalID``, values that Ruby has and Python lacks.
+- ``active_job``: the payload in ``jobs.arguments``, Active Job's JSON.
+- ``error_text``: the error in ``failed_executions.error``, of every version of Solid Queue.
+- ``database_yml``: the URL of a Rails application's queue database.
+- ``settings``: what a Rails application configures for its workers, in Ruby files and ``config/queue.yml``.
+
+Every room above may import this one, and so may ``registry`` and the command line. It imports ``database``, for URLs,
+and the ground.
+"""

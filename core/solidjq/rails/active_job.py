@@ -1,6 +1,6 @@
-"""Active Job's JSON: the payload in ``jobs.arguments``, and the form its arguments have in there.
+"""Active Job's JSON: the payload in ``jobs.arguments``, and the form of the arguments in it.
 
-The format is Rails' (Active Job 7 and 8, ``ActiveJob::Arguments``), measured on rows that Rails wrote.
+The format is that of ``ActiveJob::Arguments`` in Rails 7 and 8, checked against rows that Rails wrote.
 """
 
 import json
@@ -21,11 +21,11 @@ _GLOBALID = "_aj_globalid"
 _SERIALIZER = "ActiveJob::Serializers::"
 _DURATION = f"{_SERIALIZER}DurationSerializer"
 _RANGE = f"{_SERIALIZER}RangeSerializer"
-MOST_DEPTH = 100  # of arguments that are shown as data; programs that read JSON have their limits too
+MOST_DEPTH = 100  # nesting up to which arguments are shown as data; deeper ones would break readers of our JSON
 
 
 class Call(NamedTuple):
-    """What a job is called with."""
+    """The arguments that a job is called with."""
 
     args: list[Any]
     kwargs: dict[str, Any]
@@ -41,9 +41,9 @@ def payload(
     now: datetime,
     scheduled_at: datetime,
 ) -> str:
-    """Write a new job's ``arguments`` column.
+    """Return the value of a new job's ``arguments`` column.
 
-    Raises ArgumentsError for a value that Active Job has no form for.
+    Raises ArgumentsError for a value that Active Job cannot serialize.
     """
     arguments = [_serialize(value) for value in call.args]
     if call.kwargs:
@@ -69,14 +69,14 @@ def payload(
 
 
 def call_of(arguments: str | None) -> Call:
-    """Read the call out of a job's ``arguments`` column.
+    """Parse the call in a job's ``arguments`` column.
 
-    Raises ArgumentsError when that is not Active Job's JSON, or holds what only Ruby can make sense of.
+    Raises ArgumentsError if that is not Active Job's JSON, or if it contains a value that only Ruby can read.
     """
     data = _load(arguments)
     serialized = data.get("arguments")
     if not isinstance(serialized, list):
-        raise ArgumentsError("the job's payload has no list of arguments")
+        raise ArgumentsError("the job's payload has no list of arguments; it must be Active Job's JSON")
     values = list(serialized)
     kwargs: dict[str, Any] = {}
     if values and isinstance(values[-1], dict) and _KEYWORDS in values[-1]:
@@ -85,15 +85,15 @@ def call_of(arguments: str | None) -> Call:
 
 
 def value_of(data: Any) -> Any:
-    """Return what an argument in Active Job's form stands for, as ``call_of`` does; plain JSON stands for itself.
+    """Return the Python value of one argument in Active Job's form; plain JSON is returned as it is.
 
-    Raises ArgumentsError for what only Ruby can make sense of.
+    Raises ArgumentsError for a value that only Ruby can read.
     """
     return _deserialize(data)
 
 
 def shown_arguments(arguments: str | None) -> Any:
-    """Return the arguments as stored, for display; the raw text where that is not JSON that everybody can read."""
+    """Return the stored arguments for display; the raw text if it is not strict JSON or is nested too deep."""
     try:
         shown = _load(arguments).get("arguments")
         json.dumps(shown, allow_nan=False)
@@ -103,13 +103,13 @@ def shown_arguments(arguments: str | None) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Count how deep lists and dictionaries are nested, without nesting calls as deep."""
+    """Return how deep lists and dictionaries are nested, without recursion."""
     depth, level = 0, [value]
     while level := [
         item
-        for each in level
-        if isinstance(each, list | dict)
-        for item in (each.values() if isinstance(each, dict) else each)
+        for container in level
+        if isinstance(container, list | dict)
+        for item in (container.values() if isinstance(container, dict) else container)
     ]:
         depth += 1
     return depth
@@ -119,17 +119,17 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan
 
 
 def dumps(value: Any) -> str:
-    """Write JSON as Active Support does: compact, UTF-8."""
+    """Write JSON as Active Support does: compact, UTF-8. Raises ArgumentsError for a value that JSON lacks."""
     try:
         written = _ENCODER.encode(value)
     except ValueError as error:
-        raise ArgumentsError(f"not a JSON value: {error}") from None
-    # A lone surrogate has no UTF-8 form; no database takes it.
+        raise ArgumentsError(f"an argument has no form in JSON: {error}; pass plain data or an id") from None
+    # A lone surrogate has no UTF-8 form, and no database stores it.
     return written.encode("utf-8", "replace").decode("utf-8")
 
 
-# How Rails writes counters that are at their start. A payload has no others if no key is left without this: JSON inside
-# a job's own arguments may hold the same words.
+# How Rails writes counters that were never raised. If COUNTER_KEY is not in the rest of a payload, there is nothing to
+# reset. If it is, the payload must be parsed: the words may only be JSON in the job's own arguments.
 CLEAN_COUNTERS = '"executions":0,"exception_executions":{}'
 COUNTER_KEY = 'executions"'
 
@@ -137,8 +137,8 @@ COUNTER_KEY = 'executions"'
 def reset_counters(arguments: str | None) -> str | None:
     """Set ``executions`` to 0 and ``exception_executions`` to {} in a payload, as Solid Queue's retry of one job does.
 
-    Everything else stays to the letter: a round trip through Python's numbers and escapes could change a job's own
-    arguments. What is no payload is returned as it is.
+    The rest is not rewritten: a round trip through Python's numbers and escapes could change a job's own arguments.
+    Text that is not a payload is returned unchanged.
     """
     if arguments is None:
         return None
@@ -154,7 +154,7 @@ def reset_counters(arguments: str | None) -> str | None:
 
 
 def _top_level_spans(document: str) -> dict[str, tuple[int, int]]:
-    """Return where each value of a JSON object's own keys stands in its text, which must be valid."""
+    """Return the start and end of each top-level value in the text of a JSON object, which must be valid."""
     decoder = json.JSONDecoder()
     spans: dict[str, tuple[int, int]] = {}
     at = _skip(document, 0, " \t\r\n{")
@@ -186,7 +186,7 @@ def _load(arguments: str | None) -> dict[str, Any]:
 # -- one value --------------------------------------------------------------------------------------------------------
 
 
-def _serialize(value: Any) -> Any:  # noqa: C901, PLR0911  (one for each type)
+def _serialize(value: Any) -> Any:  # noqa: C901, PLR0911  (one case a type)
     match value:
         case Symbol():
             return _tagged("SymbolSerializer", str(value))
@@ -212,7 +212,7 @@ def _serialize(value: Any) -> Any:  # noqa: C901, PLR0911  (one for each type)
         case datetime():
             if value.tzinfo is None:
                 raise ArgumentsError(
-                    "a datetime without a time zone means another time on another machine; give it one"
+                    "a datetime without a time zone is another instant on another machine; give it a time zone"
                 )
             return _tagged("TimeSerializer", _instant(value))
         case date():
@@ -228,12 +228,12 @@ def _serialize(value: Any) -> Any:  # noqa: C901, PLR0911  (one for each type)
 def _check_keys(mapping: Mapping[Any, Any]) -> None:
     for key in mapping:
         if not isinstance(key, str):
-            raise ArgumentsError(f"only strings can be keys of a job's argument, not {key!r}")
+            raise ArgumentsError(f"{key!r} cannot be a key in a job's argument; use a string")
         if key.startswith("_aj_"):
-            raise ArgumentsError(f"the key {key!r} is reserved by Active Job")
+            raise ArgumentsError(f"the key {key!r} is reserved by Active Job; use another one")
 
 
-def _deserialize(value: Any) -> Any:  # noqa: PLR0911  (one for each form)
+def _deserialize(value: Any) -> Any:  # noqa: PLR0911  (one case a form)
     match value:
         case list():
             return [_deserialize(item) for item in value]
@@ -260,8 +260,12 @@ def _deserialize(value: Any) -> Any:  # noqa: PLR0911  (one for each form)
 def _hash(value: dict[str, Any]) -> dict[str, Any]:
     marks = {_SYMBOL_KEYS, _KEYWORDS, _INDIFFERENT}
     symbols = value.get(_SYMBOL_KEYS)
-    named = set(symbols) if isinstance(symbols, list) and all(isinstance(key, str) for key in symbols) else set()
-    return {Symbol(key) if key in named else key: _deserialize(item) for key, item in value.items() if key not in marks}
+    symbol_keys = set(symbols) if isinstance(symbols, list) and all(isinstance(key, str) for key in symbols) else set()
+    return {
+        Symbol(key) if key in symbol_keys else key: _deserialize(item)
+        for key, item in value.items()
+        if key not in marks
+    }
 
 
 def _record(name: object) -> GlobalID:
@@ -272,14 +276,14 @@ def _record(name: object) -> GlobalID:
 
 
 def _duration(seconds: float, parts: list[Any]) -> timedelta:
-    """Read a duration of exact length; months and years have none."""
+    """Return a duration of exact length; months and years have no exact length."""
     units = {str(_deserialize(part[0])) for part in parts if isinstance(part, list) and part}
     if units & {"months", "years"}:
         raise ArgumentsError(f"only Ruby can read a duration of {' and '.join(sorted(units))}; pass days instead")
     try:
         return timedelta(seconds=seconds)
     except (OverflowError, ValueError):
-        raise ArgumentsError(f"a duration of {seconds} seconds is too long") from None
+        raise ArgumentsError(f"a duration of {seconds} seconds is longer than Python can represent") from None
 
 
 def _from_tagged(serializer: str, text: str) -> Any:
@@ -294,7 +298,7 @@ def _from_tagged(serializer: str, text: str) -> Any:
             case "BigDecimalSerializer":
                 return Decimal(text)
     except (ValueError, InvalidOperation):
-        raise ArgumentsError(f"{text!r} is not what {serializer} writes") from None
+        raise ArgumentsError(f"{text!r} is not a value that {serializer} writes") from None
     raise ArgumentsError(f"only Ruby can read an argument of {_SERIALIZER}{serializer}")
 
 
@@ -302,9 +306,9 @@ def _tagged(serializer: str, value: object, **more: object) -> dict[str, object]
     return {_SERIALIZED: _SERIALIZER + serializer, "value": value, **more}
 
 
-@lru_cache(maxsize=8)  # jobs that are enqueued together have their times in common
+@lru_cache(maxsize=8)  # jobs that are enqueued together share their times
 def _instant(value: datetime) -> str:
-    """Write a time as Active Job does: UTC, nine fraction digits."""
+    """Format a time as Active Job does: UTC, nine fraction digits."""
     try:
         utc = value.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:

@@ -1,7 +1,7 @@
-"""Where a Rails application keeps its queue: ``config/database.yml``, read as data.
+"""A Rails application's queue database: ``config/database.yml``, read as data.
 
-The file is a template that Rails evaluates as Ruby. Nothing is evaluated here: the usual forms that ask for an
-environment variable are read, and anything else is an error that shows it, but only if it stands where it matters.
+The file is a template that Rails evaluates as Ruby. Nothing is evaluated here: the usual expressions that read an
+environment variable are understood; any other is an error that shows it, but only in a setting that is needed.
 """
 
 import os
@@ -18,24 +18,26 @@ from solidjq.database import urls
 from solidjq.errors import UsageError
 from solidjq.text import MASK
 
-MOST_BYTES = 1_000_000  # of a file
-MOST_KEYS = 1000  # of one table in it, and aliases: aliases of aliases grow without end
+MOST_BYTES = 1_000_000  # of one file
+MOST_KEYS = 1000  # aliases and anchors in one file: aliases of aliases grow exponentially
 DEFAULT_ENVIRONMENT = "production"
 QUEUE, PRIMARY = "queue", "primary"
 
 _TAG = re.compile(r"<%(?P<mark>[=#-]?)(?P<code>.*?)-?%>", re.DOTALL)
-_OPEN, _CLOSE = "jq-tag-", "-gat"  # plain text for YAML, with or without quotation marks
+_OPEN, _CLOSE = "jq-tag-", "-gat"  # plain text in YAML, quoted or not
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 _STRING = r"""(?:"(?P<{0}_double>[^"\\#]*)"|'(?P<{0}_single>[^'\\]*)'|(?P<{0}_number>\d+))"""
 _FETCHED = re.compile(
-    rf"ENV\.fetch\(\s*{_STRING.format('name')}\s*(?:,\s*{_STRING.format('given')}\s*)?\)"
+    rf"ENV\.fetch\(\s*{_STRING.format('name')}\s*(?:,\s*{_STRING.format('default')}\s*)?\)"
     rf"(?:\s*\{{\s*{_STRING.format('block')}\s*\}})?"
 )
 _NAMED = re.compile(rf"ENV\[\s*{_STRING.format('name')}\s*\]")
 _PLAIN = re.compile(_STRING.format("plain"))
 _JOINED = re.compile(r"Rails\.root(?:\.join\(\s*(?P<parts>[^()]*)\))?")
 _CONVERTED = re.compile(r"\.to_[is]$|\.presence$")
-_SECRET = re.compile(r"(?i)\.(?:[^.]*(?:pass|secret|key|token)[^.]*|url)$")  # of a setting: production.queue.password
+_SECRET = re.compile(
+    r"(?i)\.(?:[^.]*(?:pass|secret|key|token)[^.]*|url)$"
+)  # a setting whose Ruby may contain a secret: production.queue.password
 _NO_LITERAL = re.compile(r"[A-Za-z_.:(),&?\s]*")  # Rails.application.credentials.dig(:db, :password)
 
 
@@ -48,11 +50,12 @@ def database_url(
 ) -> URL:
     """Return the URL of a Rails application's queue database.
 
-    ``environment`` is RAILS_ENV's value, else production. Where it has several databases it is the one of this
-    ``name``, else ``queue``, else ``primary``. What its URL says is merged into the rest of the entry and wins, as in
-    Rails: the entry's own ``url``, else QUEUE_DATABASE_URL or PRIMARY_DATABASE_URL, for the primary also DATABASE_URL.
+    ``environment`` is by default RAILS_ENV's value, else production. If it has several databases, the one called
+    ``name`` is used, else ``queue``, else ``primary``. As in Rails, the parts of a URL override the entry's settings:
+    the entry's ``url``, else QUEUE_DATABASE_URL or PRIMARY_DATABASE_URL, for the primary also DATABASE_URL.
+    ``variables`` replaces the process's environment variables.
 
-    Raises UsageError for a file that is not there, or says what only Ruby understands.
+    Raises UsageError for a missing or malformed file, and for a needed setting that only Ruby can read.
     """
     return _url(_entry(application, environment, name, os.environ if variables is None else variables))
 
@@ -64,9 +67,10 @@ def pool_size(
     name: str | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> int | None:
-    """Return how many connections a process of the application may have to that database; None if it does not say.
+    """Return the size of the connection pool that a process of the application has for its queue; None if not set.
 
-    Raises UsageError as ``database_url`` does.
+    The database is the one of ``database_url``. Raises UsageError for a missing or malformed file, and for a needed
+    setting that only Ruby can read.
     """
     entry = _entry(application, environment, name, os.environ if variables is None else variables)
     text = entry.text("max_connections") or entry.text("pool")
@@ -74,13 +78,13 @@ def pool_size(
 
 
 def chosen_environment(environment: str | None, variables: Mapping[str, str]) -> str:
-    """Return the Rails environment: the one that is named, else RAILS_ENV's, else production."""
+    """Return the Rails environment: ``environment``, else RAILS_ENV, else production."""
     return environment or variables.get("RAILS_ENV") or DEFAULT_ENVIRONMENT
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One database of an application: its settings, and over them what its URL says."""
+    """One database of an application: its settings, and the parts of its URL, which override them."""
 
     path: Path
     root: Path
@@ -90,74 +94,76 @@ class _Entry:
     template: "Template | None" = None
 
     def text(self, key: str) -> str | None:
-        """Return a setting as text; what nobody asks for may be any Ruby."""
+        """Return a setting as text. Only the settings that are read this way must be free of unknown Ruby."""
         if key in self.parts or self.template is None:
             return self.parts.get(key)
         return self.template.text(self.settings.get(key), f"{self.place}.{key}")
 
 
-def _entry(application: Path, environment: str | None, wanted: str | None, given: Mapping[str, str]) -> _Entry:
+def _entry(application: Path, environment: str | None, wanted: str | None, variables: Mapping[str, str]) -> _Entry:
     path, root = application / "config" / "database.yml", application.absolute()
-    environment = chosen_environment(environment, given)
-    variable = _variable(PRIMARY, given)
+    environment = chosen_environment(environment, variables)
+    variable = _variable(PRIMARY, variables)
     if variable and not path.exists():
-        return _Entry(path, root, _taken_apart(given[variable], variable))
-    template = Template(path, root, given)
+        return _Entry(path, root, _url_parts(variables[variable], variable))
+    template = Template(path, root, variables)
     settings = template.environment(environment, {} if variable else None)
     name = PRIMARY
     if isinstance(settings, str):  # the whole entry is a URL
         settings = {"url": settings}
     if settings and all(isinstance(value, Mapping) for value in settings.values()):
         if wanted is not None and wanted not in settings:
-            raise UsageError(f"{path}: Solid Queue connects to :{wanted}, and {environment} has no such database")
-        name = next((each for each in (wanted, QUEUE, PRIMARY) if each in settings), None) or next(iter(settings))
+            raise UsageError(
+                f"{path}: Solid Queue connects to :{wanted}, but {environment} has no such database; use --database"
+            )
+        name = next((key for key in (wanted, QUEUE, PRIMARY) if key in settings), None) or next(iter(settings))
         settings = settings[name]
     place = f"{environment}.{name}"
     parts: dict[str, str] = {}
     if text := template.text(settings.get("url"), f"{place}.url"):
         parts = urls.taken_apart(text)
-    elif variable := _variable(name, given):
-        parts = _taken_apart(given[variable], variable)
+    elif variable := _variable(name, variables):
+        parts = _url_parts(variables[variable], variable)
     return _Entry(path, root, parts, place, settings, template)
 
 
-def _variable(name: str, given: Mapping[str, str]) -> str | None:
-    """Return the environment variable that has a URL for the database of this name, if one is set."""
+def _variable(name: str, variables: Mapping[str, str]) -> str | None:
+    """Return the name of the environment variable with the URL of the database called ``name``; None if none is set."""
     names = [f"{name.upper()}_DATABASE_URL", *(["DATABASE_URL"] if name == PRIMARY else [])]
-    return next((variable for variable in names if variable in given), None)
+    return next((variable for variable in names if variable in variables), None)
 
 
-def _taken_apart(text: str, variable: str) -> dict[str, str]:
+def _url_parts(text: str, variable: str) -> dict[str, str]:
     if not text.strip():
-        raise UsageError(f"{variable} is empty; fill it in or unset it")
+        raise UsageError(f"{variable} is empty; set it to a database's URL or unset it")
     return urls.taken_apart(text)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with merges (``<<``) as Ruby's Psych makes them: of two equal keys the later one counts.
+    """PyYAML's safe loader, with merge keys (``<<``) as in Ruby's Psych: of two equal keys the later one wins.
 
-    PyYAML lets a table's own keys win wherever they stand, and of several merged tables one that changes with its
-    version. No table grows beyond the keys that are written somewhere, as merges of merges else would.
+    In PyYAML a mapping's own keys win wherever they are, and which of several merged mappings wins depends on the
+    version. Duplicate keys are dropped at each merge; merges of merges would grow exponentially without that.
     """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Put the keys of merged tables in the place of the merge."""
-        pairs, node.value = node.value, []  # a table that merges itself finds itself empty
+        """Replace a merge key by the keys of the mappings that it merges."""
+        pairs, node.value = node.value, []  # so a mapping that merges itself merges nothing
         for key, value in pairs:
             if key.tag != "tag:yaml.org,2002:merge":
                 node.value.append((key, value))
                 continue
-            # Of a list the first table counts most.
-            for table in reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]:
-                if isinstance(table, yaml.MappingNode):
-                    self.flatten_mapping(table)
-                    node.value += table.value
-        node.value = list({(each[0].tag, str(each[0].value)): each for each in node.value}.values())
+            # In a list of mappings the first one wins.
+            for mapping in reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(mapping, yaml.MappingNode):
+                    self.flatten_mapping(mapping)
+                    node.value += mapping.value
+        node.value = list({(key.tag, str(key.value)): (key, value) for key, value in node.value}.values())
         super().flatten_mapping(node)
 
 
 class Template:
-    """A YAML file of Rails. Its tags are taken out before it is read, and put back where a value is asked for."""
+    """A YAML file of Rails. Its ERB tags are replaced before it is parsed, and evaluated when a setting is read."""
 
     def __init__(self, path: Path, root: Path, variables: Mapping[str, str]) -> None:
         self.path = path
@@ -168,10 +174,10 @@ class Template:
             source = path.read_bytes()[: MOST_BYTES + 1]
         except OSError as error:
             raise UsageError(
-                f"cannot read {path}: {error.strerror}; --rails names a Rails application's folder"
+                f"cannot read {path}: {error.strerror}; --rails takes the folder of a Rails application"
             ) from None
         if len(source) > MOST_BYTES or max(source.count(b"&"), source.count(b"*")) > MOST_KEYS:
-            raise UsageError(f"{path} is too big to be a {path.name}")
+            raise UsageError(f"{path} is too big for a {path.name}; name the database with --database")
         try:
             text = _TAG.sub(self._take, source.decode("utf-8", "replace"))
             self.data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
@@ -179,21 +185,21 @@ class Template:
             where = getattr(error, "problem_mark", None)
             line = "" if where is None else f", line {where.line + 1}"
             problem = getattr(error, "problem", None) or "nested too deep"
-            # What it quotes may be a password: one that begins with * is an alias, with ! a tag.
+            # The part that the message quotes may be a password: one that begins with * is an alias, with ! a tag.
             problem = re.sub("'.*'", MASK, problem, flags=re.DOTALL)
             raise UsageError(f"{path}{line} is not YAML: {problem}") from None
 
     def environment(self, name: str, default: Mapping[str, Any] | None = None) -> Mapping[str, Any] | str:
-        """Return the settings of an environment. Raises UsageError if there are none, unless a default is given."""
+        """Return the settings of an environment, else ``default``. Raises UsageError if there are neither."""
         data = self.data if isinstance(self.data, Mapping) else {}
         settings = default if data.get(name) is None else data[name]
         if not isinstance(settings, Mapping | str):
-            known = ", ".join(str(key) for key, value in data.items() if isinstance(value, Mapping))
-            raise UsageError(f"{self.path} has no environment {name!r}; it has {known or 'none'}; choose with --env")
+            names = ", ".join(str(key) for key, value in data.items() if isinstance(value, Mapping))
+            raise UsageError(f"{self.path} has no environment {name!r}; it has {names or 'none'}; choose with --env")
         return settings
 
     def text(self, value: object, key: str) -> str | None:
-        """Return a setting as text, its tags filled in."""
+        """Return a setting as text, with the values of its ERB tags; ``key`` names it in a UsageError."""
         if value is None or isinstance(value, Mapping | list):
             return None
         written = str(value).lower() if isinstance(value, bool) else str(value)
@@ -225,9 +231,11 @@ class Template:
             return self._variables.get(_read(match, "name") or "")
         if match := _FETCHED.fullmatch(term):
             name = _read(match, "name") or ""
-            value = self._variables.get(name, _read(match, "given") or _read(match, "block"))
+            value = self._variables.get(name, _read(match, "default") or _read(match, "block"))
             if value is None:
-                raise UsageError(f"{self.path}: {key} asks for the environment variable {name}, which is not set")
+                raise UsageError(
+                    f"{self.path}: {key} needs the variable {name}, which is not set; set it or use --database"
+                )
             return value
         if match := _PLAIN.fullmatch(term):
             return _read(match, "plain")
@@ -245,8 +253,8 @@ class Template:
 
 
 def _read(match: re.Match[str], group: str) -> str | None:
-    found = (match[f"{group}_{kind}"] for kind in ("double", "single", "number"))
-    return next((text for text in found if text is not None), None)
+    texts = (match[f"{group}_{kind}"] for kind in ("double", "single", "number"))
+    return next((text for text in texts if text is not None), None)
 
 
 def _url(entry: _Entry) -> URL:
@@ -256,13 +264,13 @@ def _url(entry: _Entry) -> URL:
     database = settings.pop("database", "")
     if adapter in {"sqlite3", "sqlite"}:
         if not database:
-            raise UsageError(f"{entry.path} names no SQLite file")
+            raise UsageError(f"{entry.path} names no SQLite file; name the database with --database")
         return URL.create("sqlite", database=str(entry.root / database.removeprefix("file:").partition("?")[0]))
     port = settings.pop("port", "")
     if port and not port.isdecimal():
-        raise UsageError(f"{entry.path}: {port!r} is no port")
+        raise UsageError(f"{entry.path}: {port!r} is not a port number")
     host = settings.pop("host", None)
-    if host is not None and host.startswith("/"):  # the folder of a socket; it cannot stand in a URL's host
+    if host is not None and host.startswith("/"):  # the folder of a Unix socket, which a URL cannot have as its host
         settings["host"], host = host, None
     user, username = settings.pop("user", None), settings.pop("username", None)
     plain = URL.create(

@@ -1,4 +1,4 @@
-"""The error text that Solid Queue stores in ``failed_executions.error``: written and read, any version's."""
+"""The error text in ``failed_executions.error``: written as Solid Queue writes it, read from any of its versions."""
 
 import json
 import re
@@ -8,36 +8,36 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-# MySQL's TEXT holds 65,535 bytes; a longer error would be refused there, and the job could not be failed at all.
+# MySQL's TEXT holds 65,535 bytes; it refuses a longer error, and then the job could not be failed at all.
 MAX_ERROR_BYTES = 65_535
 MAX_MESSAGE_CHARACTERS = 10_000
 MAX_CLASS_CHARACTERS = 500
 
 
 class Death(Enum):
-    """How a job's process ended, as Solid Queue tells it apart; the value is what ``jq`` calls it."""
+    """The three ways in which Solid Queue records that a job's process ended; the value is the word ``jq`` uses."""
 
     PRUNED = "pruned"  # its heartbeat stopped
-    EXITED = "exited"  # its supervisor saw it exit
-    MISSING = "missing"  # nobody knows: its row was gone
+    EXITED = "exited"  # its supervisor reaped it
+    MISSING = "missing"  # unknown: its row was gone, its claims were not
 
     @property
     def exception_class(self) -> str:
-        """Name the Ruby class in ``failed_executions.error``."""
+        """The Ruby exception class that ``failed_executions.error`` has for this death."""
         return _EXCEPTION_CLASSES[self]
 
 
-OF_PROCESSES = "SolidQueue::Processes::"  # every death's class begins so
+DEATH_PREFIX = "SolidQueue::Processes::"  # the exception class of every death begins with it
 _EXCEPTION_CLASSES = {
-    Death.PRUNED: f"{OF_PROCESSES}ProcessPrunedError",
-    Death.EXITED: f"{OF_PROCESSES}ProcessExitError",
-    Death.MISSING: f"{OF_PROCESSES}ProcessMissingError",
+    Death.PRUNED: f"{DEATH_PREFIX}ProcessPrunedError",
+    Death.EXITED: f"{DEATH_PREFIX}ProcessExitError",
+    Death.MISSING: f"{DEATH_PREFIX}ProcessMissingError",
 }
 _DEATHS = {name: death for death, name in _EXCEPTION_CLASSES.items()}
 
 
 def error_json(exception_class: str, message: str, backtrace: Sequence[str] | None = None) -> str:
-    """Write an error as Solid Queue stores it. The innermost frames are kept where it would not fit in MySQL."""
+    """Return an error as Solid Queue stores it, JSON. One too long for MySQL's TEXT loses its outermost frames."""
     exception_class, message = exception_class[:MAX_CLASS_CHARACTERS], message[:MAX_MESSAGE_CHARACTERS]
     frames = None if backtrace is None else list(backtrace)
     while True:
@@ -52,19 +52,19 @@ def error_json(exception_class: str, message: str, backtrace: Sequence[str] | No
 
 
 def pruned_error(last_heartbeat_at: datetime) -> str:
-    """Write what Solid Queue writes when a heartbeat is older than the threshold."""
+    """Return Solid Queue's error for the jobs of a process whose heartbeat is older than the threshold."""
     beat = last_heartbeat_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return _death_json(Death.PRUNED, f"Process was found dead and pruned (last heartbeat at: {beat})")
 
 
 def exit_error(pid: int, returncode: int) -> str:
-    """Write what a supervisor writes for a dead child; a negative returncode is a signal, as in subprocess."""
+    """Return a Solid Queue supervisor's error for the jobs of a dead child; a negative ``returncode`` is a signal."""
     how = f"Exited with status {returncode}." if returncode >= 0 else f"Received unhandled signal {-returncode}."
     return _death_json(Death.EXITED, f"Process pid={pid} exited unexpectedly. {how}")
 
 
 def missing_error() -> str:
-    """Write what Solid Queue writes for a claim whose process row is gone."""
+    """Return Solid Queue's error for a claim whose process row is gone."""
     return _death_json(Death.MISSING, "The process that was running this job no longer exists")
 
 
@@ -82,7 +82,7 @@ _SIGNAL = re.compile(r"signal (\d{1,18})(?!\d)")
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What an error text says. ``message`` is the text itself where it is not Solid Queue's JSON."""
+    """The parts of an error text. If the text is not Solid Queue's JSON, ``message`` is the whole text."""
 
     exception_class: str | None = None
     message: str | None = None
@@ -95,7 +95,7 @@ class ErrorInfo:
 
 
 def parse_error(text: str | None) -> ErrorInfo:
-    """Read an error text of any Solid Queue version; NULL, cut off and foreign text too. Never raises."""
+    """Parse an error text of any Solid Queue version; NULL, truncated and foreign text too. Never raises."""
     if not text:
         return ErrorInfo()
     try:
@@ -124,7 +124,7 @@ def parse_error(text: str | None) -> ErrorInfo:
 
 
 def _truncated(text: str) -> Any:
-    """Save what is whole in JSON that was cut off, as MySQL without strict mode does at 64 KB."""
+    """Parse the complete parts of truncated JSON: MySQL without strict mode cuts text at 64 KB."""
     name, message = _TRUNCATED_CLASS.search(text), _TRUNCATED_MESSAGE.search(text)
     if name is None:
         return None
@@ -134,7 +134,7 @@ def _truncated(text: str) -> Any:
 def _unescaped(text: str) -> str:
     try:
         return str(json.loads(f'"{text}"'))
-    except ValueError:  # cut in the middle of an escape
+    except ValueError:  # truncated within an escape sequence
         return text
 
 
@@ -144,7 +144,7 @@ def _number(pattern: re.Pattern[str], message: str) -> int | None:
 
 
 def _heartbeat(message: str) -> datetime | None:
-    """Read the time in a ProcessPrunedError; Rails writes it in the application's own time zone."""
+    """Parse the time in a ProcessPrunedError, which Rails writes in the application's time zone; return it in UTC."""
     match = _HEARTBEAT.search(message)
     if match is None:
         return None

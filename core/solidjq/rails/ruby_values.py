@@ -1,10 +1,10 @@
-"""Values that Ruby has and Python lacks: what a job's arguments may hold beside plain data."""
+"""Values that Ruby has and Python lacks, and that a job's arguments may contain: symbols and records."""
 
 from typing import Self
 
 
 class Symbol(str):
-    """A Ruby symbol: ``Symbol("pdf")`` is Ruby's ``:pdf``, and equal to the text ``"pdf"`` in Python."""
+    """A Ruby symbol: ``Symbol("pdf")`` is Ruby's ``:pdf``; in Python it equals the string ``"pdf"``."""
 
     __slots__ = ()
 
@@ -13,18 +13,18 @@ class Symbol(str):
 
 
 class GlobalID(str):
-    """A record of a Rails application: ``gid://app/User/1``. Rails loads it for its job; Python sees its name.
+    """A record of a Rails application, by its global id ``gid://app/User/1``. Rails loads the record; Python does not.
 
-    Raises ValueError for what is no such name.
+    Raises ValueError for text that is not a global id.
     """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Take ``gid://application/Model/id``."""
+        """Check that ``text`` has the form ``gid://application/Model/id``."""
         named = super().__new__(cls, text)
         if len(named._parts) != len(("application", "model", "id")) or not text.startswith("gid://"):
-            raise ValueError(f"{text!r} is no global id; write gid://application/Model/id")
+            raise ValueError(f"{text!r} is not a global id; write gid://application/Model/id")
         return named
 
     def __repr__(self) -> str:
@@ -36,10 +36,10 @@ class GlobalID(str):
 
     @property
     def model_name(self) -> str:
-        """The record's class."""
+        """The record's class, ``User`` in ``gid://app/User/1``."""
         return self._parts[1]
 
     @property
     def model_id(self) -> str:
-        """The record's id, as it stands there."""
+        """The record's id as text, ``1`` in ``gid://app/User/1``; parameters after a ``?`` are left out."""
         return self._parts[2].partition("?")[0]

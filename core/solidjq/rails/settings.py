@@ -1,7 +1,7 @@
-"""What a Rails application says of its workers: settings in Ruby, searched as text, and ``config/queue.yml``, as data.
+"""What a Rails application configures for its workers: settings in Ruby files, and ``config/queue.yml``.
 
-Nothing is evaluated. A setting counts only as a plain statement with a literal value; wherever else its name stands,
-what it is can only be told by Ruby, and that is said instead of guessed.
+Nothing is evaluated: Ruby files are searched as text. A setting is read only from a plain statement with a literal
+value. Anywhere else only Ruby knows its value, which is then None rather than a guess.
 """
 
 import math
@@ -23,20 +23,22 @@ THRESHOLD, HEARTBEAT = "process_alive_threshold", "process_heartbeat_interval"
 SKIP_LOCKED, CONNECTS_TO, SHUTDOWN = "use_skip_locked", "connects_to", "shutdown_timeout"
 DEFAULT_THREADS, DEFAULT_POOL = 3, 5  # Solid Queue's, Rails'
 DEFAULT_SHUTDOWN = 5.0  # seconds; Solid Queue's
-BESIDE_THREADS = 2  # connections of a worker for its polls and its heartbeat
+BESIDE_THREADS = 2  # connections that a worker needs beyond one a thread: for polling and for its heartbeat
 
 _NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SKIP_LOCKED}|{CONNECTS_TO}|{SHUTDOWN}"
-# Active Record's models have a connects_to of their own, other gems a shutdown_timeout.
+# Active Record's models have a connects_to too, and other gems a shutdown_timeout: these two must name Solid Queue.
 _MENTIONED = re.compile(rf"\b(?:(?<=solid_queue\.)|(?<=SolidQueue\.)|(?!{CONNECTS_TO}|{SHUTDOWN}))({_NAMES})\b")
 _ASSIGNED = re.compile(
     rf"(?:(?P<configured>(?:Rails\.application\.)?config\.solid_queue)|SolidQueue)\.(?:{_NAMES})\s*=(?![=~])\s*(?P<value>.+)"
 )
-_STATEMENT = re.compile(r"(?!.*(?:;|\b(?:if|unless|while|until|rescue|and|or)\b)).*")  # one, without a condition
+_STATEMENT = re.compile(
+    r"(?!.*(?:;|\b(?:if|unless|while|until|rescue|and|or)\b)).*"
+)  # a single one, without a condition
 _NUMBER = re.compile(r"(?P<number>\d[\d_]*(?:\.\d+)?)(?:\.(?P<unit>second|minute|hour|day)s?)?")
 _WRITING = re.compile(r"\{\s*database:\s*\{\s*writing:\s*:(\w+)\s*(?:,[^{}]*)?\}\s*\}")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _COMMENT = re.compile(r"#(?!\{).*")
-# What a statement may stand in and still be carried out, once and in any case.
+# The blocks around a statement in which it is still executed once, unconditionally.
 _CARRIED_OUT = re.compile(
     r"(?:module|class)\s+[A-Z][\w:]*(?:\s*<\s*[A-Z][\w:]*)?|[A-Z][\w:]*(?:\.application)?\.configure do"
 )
@@ -44,9 +46,9 @@ _GOES_ON = (".", "&", "|", "and ", "or ")  # a line that belongs to the one befo
 
 
 class RailsSetting(NamedTuple):
-    """A setting of Solid Queue as an application's code has it; None where only Ruby could tell."""
+    """A setting of Solid Queue in an application's code; ``value`` is None if only Ruby knows it."""
 
-    value: Any  # seconds, a switch, or a name
+    value: Any  # seconds, True or False, or a name
     place: str  # file and line
     code: str
 
@@ -54,47 +56,49 @@ class RailsSetting(NamedTuple):
 def read_settings(
     application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
 ) -> dict[str, RailsSetting]:
-    """Return what the application sets, by name; what it leaves to Solid Queue's defaults is absent.
+    """Return the settings of Solid Queue that the application sets, by name; settings left at their default are absent.
 
-    Read are ``config/application.rb``, the environment's file and the initializers: later ones win, as in Rails.
+    They are read from ``config/application.rb``, the environment's file and the initializers; later ones win, as in
+    Rails. A file that cannot be read is skipped.
     """
-    given = os.environ if variables is None else variables
+    environment = chosen_environment(environment, os.environ if variables is None else variables)
     folder = application / "config"
-    files = [folder / "application.rb", folder / "environments" / f"{chosen_environment(environment, given)}.rb"]
-    found: dict[str, tuple[float, RailsSetting]] = {}
+    files = [folder / "application.rb", folder / "environments" / f"{environment}.rb"]
+    strongest: dict[str, tuple[float, RailsSetting]] = {}
     for rank, path in enumerate((*files, *sorted(folder.glob("initializers/**/*.rb")))):
         initializer = rank >= len(files)
         for name, how, setting in _statements(path, path.relative_to(application)):
-            # The engine takes config over after the environment's file and before the initializers: there it is late.
-            told = setting._replace(value=None) if how is _How.CONFIG and initializer else setting
+            # The engine copies config after the environment's file and before the initializers: set there, it is late.
+            effective = setting._replace(value=None) if how is _How.CONFIG and initializer else setting
             strength = (
                 math.inf if how is _How.OTHER else rank + (len(files) if initializer or how is _How.CONFIG else 0)
             )
-            if name not in found or found[name][0] <= strength:
-                found[name] = strength, told
-    return {name: setting for name, (_, setting) in found.items()}
+            if name not in strongest or strongest[name][0] <= strength:
+                strongest[name] = strength, effective
+    return {name: setting for name, (_, setting) in strongest.items()}
 
 
 def queue_url(application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None) -> URL:
     """Return the URL of the database that the application's Solid Queue connects to.
 
-    Where that is told by Ruby only, or not at all, it is the one that ``rails.database_url`` finds by its name. Raises
-    UsageError as that does.
+    That is the one that ``connects_to`` names; if it is not set, or only Ruby knows it, ``database_yml.database_url``
+    chooses: ``queue``, else ``primary``. Raises UsageError for a missing or malformed ``database.yml``, and for a
+    needed setting that only Ruby can read.
     """
-    told = read_settings(application, environment, variables=variables).get(CONNECTS_TO)
-    return database_url(application, environment, name=told.value if told else None, variables=variables)
+    setting = read_settings(application, environment, variables=variables).get(CONNECTS_TO)
+    return database_url(application, environment, name=setting.value if setting else None, variables=variables)
 
 
 class _How(Enum):
-    """How a line comes by a setting."""
+    """The form in which a line sets a setting."""
 
     MODULE = auto()  # SolidQueue.use_skip_locked = ...
     CONFIG = auto()  # config.solid_queue.use_skip_locked = ...
-    OTHER = auto()  # under a condition, in a block that runs later, or in no way known here: it may win over all others
+    OTHER = auto()  # conditional, in a block that runs later, or of unknown form: it may override all others
 
 
-def _statements(path: Path, shown: Path) -> Iterator[tuple[str, _How, RailsSetting]]:
-    """Yield each line that names a setting: which, in what way, and what it says."""
+def _statements(path: Path, relative: Path) -> Iterator[tuple[str, _How, RailsSetting]]:
+    """Yield the name, form and value of the setting in each line that mentions one."""
     lines = _code(path)
     for number, line in enumerate(lines):
         for name in dict.fromkeys(_MENTIONED.findall(line)):
@@ -103,11 +107,11 @@ def _statements(path: Path, shown: Path) -> Iterator[tuple[str, _How, RailsSetti
             if match and _STATEMENT.fullmatch(match["value"]) and _is_carried_out(lines, number):
                 how = _How.CONFIG if match["configured"] else _How.MODULE
                 value = None if _goes_on(lines, number) else _literal(name, match["value"].strip())
-            yield name, how, RailsSetting(value, f"{shown}:{number + 1}", line.strip())
+            yield name, how, RailsSetting(value, f"{relative}:{number + 1}", line.strip())
 
 
 def _code(path: Path) -> list[str]:
-    """Return a file's lines without comments, tabs as spaces."""
+    """Return a Ruby file's lines without comments, tabs as spaces; empty if it cannot be read."""
     try:
         text = path.read_bytes()[:MOST_BYTES].decode("utf-8", "replace")
     except OSError:
@@ -118,7 +122,7 @@ def _code(path: Path) -> list[str]:
 
 
 def _is_carried_out(lines: Sequence[str], number: int) -> bool:
-    """Tell by the indentation whether only modules, classes and configure blocks are around a line."""
+    """Whether only modules, classes and configure blocks are around a line, judged by indentation."""
     depth = _depth(lines[number])
     for line in reversed(lines[:number]):
         if line and _depth(line) < depth:
@@ -146,7 +150,7 @@ def _literal(name: str, text: str) -> float | bool | str | None:
     if match is None:
         return None
     seconds = float(match["number"].replace("_", "")) * _SECONDS[match["unit"] or "second"]
-    return seconds if seconds or name == SHUTDOWN else None  # no time at all is one that a worker may be given
+    return seconds if seconds or name == SHUTDOWN else None  # only a shutdown timeout may be 0
 
 
 # -- config/queue.yml -------------------------------------------------------------------------------------------------
@@ -154,17 +158,17 @@ def _literal(name: str, text: str) -> float | bool | str | None:
 
 @dataclass(frozen=True, slots=True)
 class RailsWorker:
-    """A line of ``workers:``. Threads are None where only Ruby could tell, or where it runs fibers."""
+    """An entry of ``workers:``. ``threads`` is None if only Ruby knows the number, or if the worker runs fibers."""
 
     queues: tuple[str, ...]
     threads: int | None = DEFAULT_THREADS
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
-    """What an application wants to have running. Workers are None where none are told; ``problem``: what was unread."""
+class RailsConfig:
+    """The workers that an application configures. ``workers`` is None if unknown; ``problem`` says why."""
 
-    path: str  # of the queue.yml
+    path: str  # of queue.yml
     workers: tuple[RailsWorker, ...] | None = None
     pool: int | None = None  # connections that a process may have
     settings: Mapping[str, RailsSetting] | None = None
@@ -172,32 +176,32 @@ class Configured:
 
     @property
     def shutdown_timeout(self) -> float | None:
-        """Seconds that a supervisor gives running jobs when it stops; None where only Ruby could tell."""
-        told = (self.settings or {}).get(SHUTDOWN)
-        return DEFAULT_SHUTDOWN if told is None else told.value
+        """Seconds that a stopping supervisor gives running jobs; None if only Ruby knows."""
+        setting = (self.settings or {}).get(SHUTDOWN)
+        return DEFAULT_SHUTDOWN if setting is None else setting.value
 
 
-def read_configured(
+def read_config(
     application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
-) -> Configured:
-    """Read ``config/queue.yml``, or the file that SOLID_QUEUE_CONFIG names, and what else concerns the workers.
+) -> RailsConfig:
+    """Read an application's workers from ``config/queue.yml`` or SOLID_QUEUE_CONFIG's file, its settings and pool size.
 
-    What cannot be read is no error: it is in ``problem``.
+    Never raises UsageError: if something cannot be read, ``problem`` says what.
     """
-    given = os.environ if variables is None else variables
-    environment = chosen_environment(environment, given)
-    path = application / (given.get("SOLID_QUEUE_CONFIG") or "config/queue.yml")
-    settings = read_settings(application, environment, variables=given)
-    if not path.exists() and "SOLID_QUEUE_CONFIG" not in given:
-        return Configured(str(path), settings=settings)  # bin/jobs may be told another file
+    variables = os.environ if variables is None else variables
+    environment = chosen_environment(environment, variables)
+    path = application / (variables.get("SOLID_QUEUE_CONFIG") or "config/queue.yml")
+    settings = read_settings(application, environment, variables=variables)
+    if not path.exists() and "SOLID_QUEUE_CONFIG" not in variables:
+        return RailsConfig(str(path), settings=settings)  # bin/jobs may be started with another file
     try:
-        template = Template(path, application.absolute(), given)
+        template = Template(path, application.absolute(), variables)
         workers = tuple(_workers(template, environment))
         name = settings[CONNECTS_TO].value if CONNECTS_TO in settings else None
-        pool = pool_size(application, environment, name=name, variables=given)
+        pool = pool_size(application, environment, name=name, variables=variables)
     except UsageError as error:
-        return Configured(str(path), settings=settings, problem=one_line(str(error)))
-    return Configured(str(path), workers, DEFAULT_POOL if pool is None else pool, settings)
+        return RailsConfig(str(path), settings=settings, problem=one_line(str(error)))
+    return RailsConfig(str(path), workers, DEFAULT_POOL if pool is None else pool, settings)
 
 
 def _workers(template: Template, environment: str) -> Iterator[RailsWorker]:
@@ -212,9 +216,10 @@ def _workers(template: Template, environment: str) -> Iterator[RailsWorker]:
 
 
 def _worker(template: Template, entry: Mapping[str, Any], place: str) -> RailsWorker:
-    told = entry.get("queues")
-    names = [template.text(name, f"{place}.queues") or "" for name in (told if isinstance(told, list) else [told])]
-    queues = tuple(name.strip() for name in names if name.strip()) or ("*",)
+    listed = entry.get("queues")
+    texts = [template.text(name, f"{place}.queues") for name in (listed if isinstance(listed, list) else [listed])]
+    names = [(text or "").strip() for text in texts]
+    queues = tuple(filter(None, names)) or ("*",)
     if "fibers" in entry:
         return RailsWorker(queues, None)
     try:

@@ -36,7 +36,7 @@ from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
-from solidjq.rails.error_text import OF_PROCESSES
+from solidjq.rails.error_text import DEATH_PREFIX
 from solidjq.recovery.verdicts import Candidate
 
 
@@ -106,7 +106,7 @@ def find_groups(
 
 _OWN = tables.crashes.alias()  # the crash that a failure was counted as
 _EVIDENCE = func.substr(failed.c.error, 1, crashes.EVIDENCE)
-_DIED = func.coalesce(holds(_EVIDENCE, OF_PROCESSES), False)  # with false positives: Python parses the error
+_DIED = func.coalesce(holds(_EVIDENCE, DEATH_PREFIX), False)  # with false positives: Python parses the error
 _FLAGS = ("limited", "finished", "early", "worn", "counted")
 
 
@@ -121,7 +121,7 @@ def _group_query(*, has_ledger: bool, twins: bool, suspects: tuple[str, ...]) ->
     # A verdict on a job's own error needs only the exception class, which is stored before the message. Messages differ
     # from job to job, and would leave every group with one failure.
     error = case(
-        (holds(rows.c.evidence, OF_PROCESSES), rows.c.evidence),
+        (holds(rows.c.evidence, DEATH_PREFIX), rows.c.evidence),
         else_=func.split_part(rows.c.evidence, ',"message":', 1),
     )
     key = (rows.c.class_name, rows.c.queue_name, error, *(rows.c[name] for name in _FLAGS), rows.c.failed_at.is_(None))
