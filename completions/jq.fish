@@ -401,7 +401,7 @@ complete -c jq -n '__jq_at jq processes list' -s h -l help -d 'Show this message
 
 complete -c jq -n '__jq_at jq doctor' -l skip -r -f -d 'Leave this check out; may be repeated.'
 complete -c jq -n '__jq_at jq doctor' -l list -d 'Only list the checks, with what they ask.'
-complete -c jq -n '__jq_at jq doctor' -l fix -d 'Mend what can be mended safely; asks once.'
+complete -c jq -n '__jq_at jq doctor' -l fix -d 'Fix what can be fixed safely; asks once.'
 complete -c jq -n '__jq_at jq doctor' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq doctor' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq doctor' -l long -r -f -d 'A claim, or a wait in a paused queue, is long: 90m, 1d.'

@@ -401,7 +401,7 @@ complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Sh
 
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l skip -r -f -d 'Leave this check out; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l list -d 'Only list the checks, with what they ask.'
-complete -c solidjq -n '__solidjq_at solidjq doctor' -l fix -d 'Mend what can be mended safely; asks once.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l fix -d 'Fix what can be fixed safely; asks once.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l reason -r -f -d 'Why, for the record.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l long -r -f -d 'A claim, or a wait in a paused queue, is long: 90m, 1d.'

@@ -474,8 +474,8 @@ def examined() -> Fields[Examined]:
             Column("check", lambda e: e.result.check.name, "CHECK"),
             Column("status", lambda e: e.status, "STATUS"),
             Column("finding", lambda e: e.finding.what if e.finding else e.result.skipped, "FINDING"),
-            Column("fix", lambda e: e.finding.fix if e.finding else None, "FIX"),
-            Column("fixable", lambda e: bool(e.finding and e.result.check.mend)),
+            Column("fix", lambda e: e.finding.advice if e.finding else None, "FIX"),
+            Column("fixable", lambda e: bool(e.finding and e.result.check.fix)),
             Column("job_ids", lambda e: list(e.finding.job_ids) if e.finding else []),
             Column("asks", lambda e: e.result.check.asks),
             Column("why", lambda e: e.result.check.why),
@@ -489,11 +489,11 @@ def checks() -> Fields[DoctorCheck]:
     return Fields(
         (
             Column("check", lambda c: c.name, "CHECK"),
-            Column("databases", lambda c: list(c.looks), "DATABASES"),
+            Column("databases", lambda c: list(c.finds), "DATABASES"),
             Column("asks", lambda c: c.asks, "ASKS", wide=True),
             Column("why", lambda c: c.why),
-            Column("fix", lambda c: c.fix),
-            Column("mends", lambda c: c.mends or None),
+            Column("fix", lambda c: c.advice),
+            Column("mends", lambda c: c.fixes or None),
         ),
         lambda _: [],
     )

@@ -233,7 +233,7 @@ finding, and one for each check that found nothing (`healthy`) or could not be a
   or that takes longer, is skipped with a word why, and hides no other. If none can be made, the exit code is 3.
 - Each decision rests on one statement, which sees the queue at one moment. What may be a moment between two
   transactions of a program at work is believed only if a second look, a second later, sees it too.
-- `--fix` asks once on a terminal and needs `--yes` elsewhere. It mends only what Solid Queue itself would, or what lets
+- `--fix` asks once on a terminal and needs `--yes` elsewhere. It fixes only what Solid Queue itself would, or what lets
   nothing run that should not; it asks again under locks, and is recorded (`jq operations`) with `--reason`.
 - `--import MODULE` makes the limits of Python jobs known. Those of Ruby classes are not in the database.
 
@@ -254,9 +254,9 @@ def _doctor() -> Iterator[str]:
     for check in CHECKS:
         yield from ("", f"### {check.name}", "", _markdown(check.asks), "")
         yield f"**Why it matters:** {_markdown(check.why)}"
-        yield from ("", f"**The fix:** {_markdown(check.fix)}")
-        if check.mends:
-            yield from ("", f"**`--fix`** {_markdown(check.mends)}.")
+        yield from ("", f"**The fix:** {_markdown(check.advice)}")
+        if check.fixes:
+            yield from ("", f"**`--fix`** {_markdown(check.fixes)}.")
 
 
 if __name__ == "__main__":

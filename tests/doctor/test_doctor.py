@@ -1,6 +1,7 @@
 """jq doctor finds each illness, takes no healthy queue for ill, and fixes only what it says."""
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -22,9 +23,11 @@ from solidjq.doctor.checks import DoctorCheck, DoctorTerms, Severity
 from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat
+from solidjq.processes.heartbeat import Process
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.settings import SHUTDOWN, RailsConfig, RailsSetting
+from solidjq.runtime.sampler import Sampler
 from support import rails
 from support.databases import execute
 from support.doctor import findings, fix
@@ -265,17 +268,33 @@ def application(timeout: float | None) -> RailsConfig:
     return RailsConfig("queue.yml", settings={SHUTDOWN: RailsSetting(timeout, "x.rb:1", "code")})
 
 
+def supervisor(database: Database, name: str, hostname: str = socket.gethostname(), **metadata: Any) -> Process:
+    """Register this very process as a supervisor."""
+    row = {"kind": "Supervisor(fork)", "name": name, "pid": os.getpid(), "hostname": hostname, "metadata": metadata}
+    process_id = database.transact(heartbeat.register, **row)
+    with database.read() as connection:
+        return next(process for process in heartbeat.list_processes(connection) if process.id == process_id)
+
+
 @pytest.mark.parametrize(
     ("configured", "seconds"),
     [(None, None), (RailsConfig("queue.yml"), 5.0), (application(25.0), 25.0), (application(None), None)],
 )
-@pytest.mark.parametrize("command", [RUBY, ["solid-queue-supervisor[a](1.7.0): starting"]])
+@pytest.mark.parametrize("title", [RUBY, ["solid-queue-supervisor[a](1.7.0): starting"]])
+@pytest.mark.sqlite_only
 def test_the_shutdown_timeout_of_ruby(
-    command: list[str], configured: RailsConfig | None, seconds: float | None
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    title: list[str],
+    configured: RailsConfig | None,
+    seconds: float | None,
 ) -> None:
-    assert shutdown.shutdown_timeout(command, configured) == seconds
-    assert shutdown.shutdown_timeout(["ruby", "bin/jobs"], configured) is None
-    assert shutdown.shutdown_timeout(["solid-queue-worker(1.7.0): waiting"], configured) is None
+    process = supervisor(database, "supervisor-1")
+    for command in (["ruby", "bin/jobs"], ["solid-queue-worker(1.7.0): waiting"], []):
+        monkeypatch.setattr(shutdown, "_command_line", lambda _, command=command: command)
+        assert shutdown.shutdown_timeout(process, configured) is None
+    monkeypatch.setattr(shutdown, "_command_line", lambda _: title)
+    assert shutdown.shutdown_timeout(process, configured) == seconds
 
 
 @pytest.mark.sqlite_only
@@ -283,9 +302,8 @@ def test_a_supervisor_of_ruby_that_systemd_gives_too_little_time(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has no sample, and so no boot id: it is known by its title."""
-    told = {"kind": "Supervisor(fork)", "pid": 4242, "metadata": {}}
-    database.transact(heartbeat.register, name="supervisor-1", hostname=socket.gethostname(), **told)
-    database.transact(heartbeat.register, name="supervisor-2", hostname="elsewhere", **told)
+    supervisor(database, "supervisor-1")
+    supervisor(database, "supervisor-2", "elsewhere")
     monkeypatch.setattr(shutdown, "_command_line", lambda _: RUBY)
     monkeypatch.setattr(shutdown, "_systemd", lambda _: ("jobs.service", 30.0))
     assert findings(database, "shutdown") == findings(database, "shutdown", application=application(20.0)) == []
@@ -295,19 +313,37 @@ def test_a_supervisor_of_ruby_that_systemd_gives_too_little_time(
     assert findings(database, "shutdown", application=application(25.0)) == []
 
 
-@pytest.mark.parametrize(
-    ("command", "seconds"),
-    [
-        (["python", "/bin/jq", "work"], 5.0),
-        (["jq", "work", "--shutdown-timeout", "25"], 25.0),
-        (["jq", "work", "--shutdown-timeout=0.5"], 0.5),
-        (["jq", "work", "--shutdown-timeout"], None),
-        (["ruby", "bin/jobs"], None),
-        ([], None),
-    ],
-)
-def test_the_shutdown_timeout_of_a_command_line(command: list[str], seconds: float | None) -> None:
-    assert shutdown.shutdown_timeout(command) == seconds
+@pytest.mark.sqlite_only
+def test_a_supervisor_of_ours_that_systemd_gives_too_little_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row stores its own shutdown timeout; its command line, and what Rails configures, do not matter."""
+    here = Sampler().take({})
+    supervisor(database, "supervisor-1", shutdown_timeout=25.0, sample=here)
+    supervisor(database, "enough", shutdown_timeout=20, sample=here)
+    supervisor(database, "elsewhere", "elsewhere", shutdown_timeout=25.0, sample=here)
+    supervisor(database, "another-boot", shutdown_timeout=25.0, sample={**here, "boot_id": "another"})
+    supervisor(database, "pid-reused", shutdown_timeout=25.0, sample={**here, "pid_started": "2026-01-01T00:00:00Z"})
+    monkeypatch.setattr(shutdown, "_command_line", lambda _: ["jq", "work", "--shutdown-timeout", "99"])
+    monkeypatch.setattr(shutdown, "_systemd", lambda _: ("jobs.service", 30.0))
+    for terms in ({}, {"application": application(99.0)}):
+        (found,) = findings(database, "shutdown", **terms)
+        assert (
+            found.what == "systemd kills supervisor-1 (jobs.service) 30 s after SIGTERM; its shutdown timeout is 25 s"
+        )
+
+
+@pytest.mark.sqlite_only
+def test_nothing_is_said_of_a_supervisor_whose_shutdown_timeout_is_not_registered(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older jq did not register it, and a row may hold anything."""
+    here = Sampler().take({})
+    for name, metadata in (("older", {}), ("text", {"shutdown_timeout": "25"}), ("none", {"shutdown_timeout": None})):
+        supervisor(database, name, sample=here, **metadata)
+    monkeypatch.setattr(shutdown, "_command_line", lambda _: ["jq", "work", "--shutdown-timeout", "99"])
+    monkeypatch.setattr(shutdown, "_systemd", lambda _: ("jobs.service", 1.0))
+    assert findings(database, "shutdown", application=application(25.0)) == []
 
 
 def test_systemd() -> None:
@@ -669,7 +705,7 @@ def test_list_and_unknown_names(shell: Shell) -> None:
     assert [row["check"] for row in json.loads(listed.stdout)] == [check.name for check in doctor.CHECKS]
     unknown = shell.run("doctor", "orphan")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
-    assert "there is no check 'orphan'; there are: no-state" in unknown.stderr
+    assert "there is no check 'orphan'; the checks are: no-state" in unknown.stderr
     with pytest.raises(UsageError):
         doctor.choose(skip=["nonsense"])
 

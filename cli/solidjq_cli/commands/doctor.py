@@ -38,7 +38,7 @@ def doctor(
         list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave this check out; may be repeated.")
     ] = None,
     list_checks: Annotated[bool, typer.Option("--list", help="Only list the checks, with what they ask.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely; asks once.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed safely; asks once.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     reason: config.ReasonOption = None,
     long: Annotated[
@@ -52,8 +52,8 @@ def doctor(
 ) -> None:
     """Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database's settings.
 
-    Each finding comes with what to do about it. Nothing is changed without --fix, which mends only what Solid Queue
-    itself would, or what lets nothing run: jq doctor --list -o json says for each check what it mends.
+    Each finding comes with what to do about it. Nothing is changed without --fix, which fixes only what Solid Queue
+    itself would, or what lets nothing run: jq doctor --list -o json says for each check what it fixes.
 
     Exit code 0: healthy (notes do not count); 6: errors or warnings were found, with --fix: are left. A check that this
     user may not ask, or that takes too long, is skipped, with a word why. --import makes the limits of Python jobs
@@ -105,24 +105,24 @@ def _limits(modules: list[str] | None) -> Limits:
 def _fix(
     database: Database, results: list[CheckResult], terms: DoctorTerms, reason: str | None, *, yes: bool
 ) -> list[CheckResult]:
-    """Ask, mend, and look again at what was mended."""
+    """Ask, fix, and repeat the checks whose findings were fixed."""
     from solidjq.doctor import examine as core
     from solidjq.errors import UsageError
 
-    mendable = [result for result in results if result.findings and result.check.mend]
-    if not mendable:
+    fixable = [result for result in results if result.findings and result.check.fix]
+    if not fixable:
         return results
     if not yes:
         if not moving.on_a_terminal():
             raise UsageError("without a terminal to ask on, --fix needs --yes; without --fix nothing is changed")
-        for result in mendable:
+        for result in fixable:
             for finding in result.findings:
-                note(f"{result.check.name}: {finding.what}; --fix {result.check.mends}")
-        moving.confirm(f"mend {len(mendable)} of these?" if len(mendable) > 1 else "mend it?")
-    operation = config.operation("doctor", reason, chosen={"checks": [result.check.name for result in mendable]})
-    for done in core.mend(database, mendable, terms, operation):
+                note(f"{result.check.name}: {finding.what}; --fix {result.check.fixes}")
+        moving.confirm(f"fix {len(fixable)} of these?" if len(fixable) > 1 else "fix it?")
+    operation = config.operation("doctor", reason, chosen={"checks": [result.check.name for result in fixable]})
+    for done in core.fix(database, fixable, terms, operation):
         note(done)
-    again = {result.check.name: result for result in core.examine(database, [r.check for r in mendable], terms)}
+    again = {result.check.name: result for result in core.examine(database, [r.check for r in fixable], terms)}
     return [again.get(result.check.name, result) for result in results]
 
 
@@ -164,7 +164,7 @@ def _told(row: Examined) -> Iterator[str]:
         return
     yield from wrapped(f"{row.status:<9}", f"{check.name}: {row.finding.what}")
     yield from wrapped(f"{INDENT}why: ", check.why)
-    yield from wrapped(f"{INDENT}fix: ", row.finding.fix)
+    yield from wrapped(f"{INDENT}fix: ", row.finding.advice)
 
 
 def _summary(rows: Sequence[Examined]) -> str:

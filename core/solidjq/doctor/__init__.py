@@ -1,1 +1,16 @@
-"""TODO."""
+"""The doctor: what is wrong with a queue, and how to fix it. Behind ``jq doctor``.
+
+In reading order:
+
+- ``examine``: the table of all checks, and the sequence: choose checks, make them, confirm, fix;
+- ``checks``: what a check and a finding are, and what several checks share;
+- ``jobs``: jobs in no state or in two, orphaned and endless claims;
+- ``slots``: concurrency limits: leaked slots, expired semaphores, jobs that are blocked for nothing;
+- ``fleet``: processes that are dead or missing, clocks, heartbeats, paused queues;
+- ``shutdown``: whether processes get the time to stop that they need;
+- ``application``: whether the Rails application's configuration fits the queue;
+- ``storage``: tables and indexes, and the checks of one kind of database, whose code is in ``postgresql``, ``mysql``
+  and ``sqlite``.
+
+Only the command line may import this room. A new check is a ``DoctorCheck`` in the ``CHECKS`` of its subject's file.
+"""

@@ -8,15 +8,16 @@ from solidjq.database.statements import distinct_values
 from solidjq.database.tables import ready
 from solidjq.doctor.checks import (
     MOST_NAMED,
+    MOST_QUEUES,
     DoctorCheck,
     DoctorFinding,
     DoctorTerms,
     Severity,
+    count_of,
     everywhere,
     living,
-    several,
 )
-from solidjq.doctor.fleet import MOST_QUEUES, covers, is_polled
+from solidjq.doctor.fleet import covers, is_polled
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
 from solidjq.rails.settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, RailsConfig
 
@@ -49,7 +50,7 @@ def _find_untaken(connection: Connection, terms: DoctorTerms, application: Rails
             # A worker of such a list tells its queues with commas too: it only looks as if it polled them.
             elsewhere = is_polled(workers, queue) and not any("," in pattern for pattern in patterns)
             yield DoctorFinding(
-                f"{several(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and no worker of {application.path} "
+                f"{count_of(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and no worker of {application.path} "
                 f"takes it{'; another live worker does' if elsewhere else ''}",
                 f"add it to the queues of a worker in {application.path}, and restart bin/jobs",
                 Severity.NOTE if elsewhere else Severity.ERROR,
@@ -119,8 +120,8 @@ CHECKS = (
         asks="With --rails: queues with waiting jobs that no worker of config/queue.yml takes, workers with more "
         "threads than connections, heartbeats and thresholds that do not fit.",
         why="Nothing in the database says what should run; a queue that no worker is set up for is never polled.",
-        fix="Correct config/queue.yml, config/database.yml or the config.solid_queue settings, and restart bin/jobs.",
-        looks=everywhere(_find),
+        advice="Correct config/queue.yml, config/database.yml or config.solid_queue, and restart bin/jobs.",
+        finds=everywhere(_find),
         of_application=True,
     ),
 )

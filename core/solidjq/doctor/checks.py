@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""What a check and a finding are, and what the checks of several files share."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +14,9 @@ from solidjq.queue.concurrency import Limits
 from solidjq.rails.settings import RailsConfig
 
 MOST_NAMED = 1000  # jobs or keys that one finding names
+MOST_QUEUES = 1000  # queues that one check looks at
+MANY_BYTES = 256 * 2**20  # of free space or write-ahead log; less is not worth a finding
+NEARLY_ALL = 0.9  # of the server's connections
 
 
 class Severity(StrEnum):
@@ -26,58 +29,56 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorTerms:
-    """What the operator holds for normal. Times in seconds."""
+    """What the operator considers normal. Times in seconds."""
 
-    threshold: float = ALIVE_THRESHOLD  # a process silent for so long is dead
-    long: float = 3600.0  # a claim or a wait of this length is worth a look
+    threshold: float = ALIVE_THRESHOLD  # a process whose heartbeat is this old is dead
+    long: float = 3600.0  # a claim, or a wait in a paused queue, of this length is worth a finding
     patience: float = 10.0  # that one check may take
     limits: Limits = field(default_factory=dict)  # of the job classes whose code was imported
-    application: RailsConfig | None = None  # the Rails application that was named
+    application: RailsConfig | None = None  # the Rails application named with --rails or a profile
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """One thing that is not as it should be: ``what`` it is, and the command or step that mends it."""
+    """One thing that is wrong: ``what`` it is, and ``advice``: the command or step that puts it right."""
 
     what: str
-    fix: str
+    advice: str
     severity: Severity = Severity.ERROR
     job_ids: tuple[int, ...] = ()
-    subjects: frozenset[object] = frozenset()  # what it is about, to know it again at a second look
+    subjects: frozenset[object] = frozenset()  # what it is about; a confirmation must find one of them again
 
 
-Look = Callable[[Connection, DoctorTerms], Iterable[DoctorFinding]]
-Mend = Callable[[Database, DoctorTerms, Operation], int]  # returns how many rows it mended
+Find = Callable[[Connection, DoctorTerms], Iterable[DoctorFinding]]
+Fix = Callable[[Database, DoctorTerms, Operation], int]  # returns how many rows it fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorCheck:
-    """One question to the database.
+    """One question about a queue.
 
-    ``again``: what it finds may be a moment between two transactions of a program at work, so it is believed only if it
-    is there at a second look. ``mend`` does what ``mends`` says; only what Solid Queue itself would do, or what changes
-    nothing that could still run.
+    ``fix`` does what ``fixes`` says: only what Solid Queue itself would do, or what cannot make any job run.
     """
 
     name: str
     asks: str  # what it looks for
     why: str  # why that matters
-    fix: str  # what to do, in general
-    looks: Mapping[str, Look]  # by SQLAlchemy's name of the database
-    again: bool = False
-    of_application: bool = False  # it compares the queue with the Rails application that is named
-    mend: Mend | None = None
-    mends: str = ""
+    advice: str  # what to do about it, in general
+    finds: Mapping[str, Find]  # by SQLAlchemy's name of the database
+    again: bool = False  # a finding may be a moment between two transactions, so only a repeated finding counts
+    of_application: bool = False  # it compares the queue with a Rails application
+    fix: Fix | None = None
+    fixes: str = ""
 
 
-def everywhere(look: Look) -> Mapping[str, Look]:
-    """Ask the same on every database."""
-    return dict.fromkeys(("postgresql", "mysql", "sqlite"), look)
+def everywhere(find: Find) -> Mapping[str, Find]:
+    """Return ``finds`` for a check that is the same on every database."""
+    return dict.fromkeys(("postgresql", "mysql", "sqlite"), find)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check had to say; ``skipped`` says why it could not be asked."""
+    """The findings of one check; ``skipped`` is the reason if it could not be made."""
 
     check: DoctorCheck
     findings: list[DoctorFinding] = field(default_factory=list)
@@ -85,38 +86,32 @@ class CheckResult:
 
     @property
     def healthy(self) -> bool:
-        """Tell whether nothing was found that is worse than a note."""
+        """Whether no finding is worse than a note."""
         return not any(finding.severity is not Severity.NOTE for finding in self.findings)
 
 
-def several(ids: Collection[object], one: str, more: str) -> str:
-    """Count what a query limited to one more than MOST has returned: ``1 job is``, ``more than 1000 jobs are``."""
-    if len(ids) > MOST_NAMED:
+def count_of(items: Collection[object], one: str, more: str) -> str:
+    """Return ``1 job is``, ``7 jobs are`` or, for more than MOST_NAMED items, ``more than 1000 jobs are``."""
+    if len(items) > MOST_NAMED:
         return f"more than {MOST_NAMED} {more}"
-    return f"1 {one}" if len(ids) == 1 else f"{len(ids)} {more}"
+    return f"1 {one}" if len(items) == 1 else f"{len(items)} {more}"
 
 
 def living(connection: Connection, terms: DoctorTerms, kind: str = "") -> list[Process]:
-    """Return the processes, or those of a kind, whose heartbeat is young enough."""
+    """Return the processes whose heartbeat is younger than the threshold, only those of ``kind`` if it is named."""
     return [p for p in list_processes(connection) if p.is_alive(terms.threshold) and p.kind.startswith(kind)]
 
 
-MANY_BYTES = 256 * 2**20
-
-
-NEARLY = 0.9
-
-
 def fetch_rows(connection: Connection, query: str, **values: object) -> list[Any]:
-    """Return the rows of a query that one kind of database understands."""
+    """Return the rows of a query in the SQL of one kind of database."""
     return list(connection.execute(text(query), values))
 
 
 def judge_connections(used: int, most: int) -> Iterator[DoctorFinding]:
-    """Warn while a few connections are left: the next process to start could be the supervisor that prunes."""
-    if used >= NEARLY * most:
+    """Warn before the last connection is taken: the next process to start may be the supervisor that prunes."""
+    if used >= NEARLY_ALL * most:
         yield DoctorFinding(
-            f"{used} of {most} connections are in use: soon workers cannot beat, and are pruned as dead",
+            f"{used} of {most} connections are in use: a worker that gets none cannot beat, and is pruned as dead",
             "lower pools and threads, put a pooler in between, or raise max_connections",
             Severity.WARNING,
         )

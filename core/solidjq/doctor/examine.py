@@ -1,7 +1,8 @@
-"""What ails a queue: one table of checks, each with what it asks, why, what to do, and, where that is safe, doing it.
+"""Examine a queue: the table of checks, and the sequence in which they are chosen, made, confirmed and fixed.
 
-A check reads, in a transaction of its own and within a time limit; one that is refused or takes too long is skipped,
-with a word why, and hides no other. Every decision rests on one statement, which sees the queue at one moment.
+Each check reads in a transaction of its own and within a time limit. A check that the database refuses, or that takes
+too long, is skipped with the reason, and the others go on. Each finding rests on one statement, which sees the queue at
+one moment.
 """
 
 import time
@@ -19,19 +20,21 @@ from solidjq.errors import DatabaseError, DatabaseUnreachableError, NotAQueueErr
 from solidjq.ledger.operations import Operation
 
 CHECKS = (*jobs.CHECKS, *slots.CHECKS, *fleet.CHECKS, *shutdown.CHECKS, *application.CHECKS, *storage.CHECKS)
-AGAIN = 1.0  # seconds to the second look
+CONFIRM_AFTER = 1.0  # seconds from a finding that may be momentary to its confirmation
 
 
 def choose(
     only: Collection[str] = (), skip: Collection[str] = (), *, with_application: bool = True
 ) -> list[DoctorCheck]:
-    """Return the checks of these names, or all, but those to skip. Raises UsageError for a name that is none.
+    """Return the checks named in ``only``, or all, without those named in ``skip``.
 
-    Without an application, a check that is about one is left out; naming it is an error.
+    Checks of a Rails application are left out when there is none; naming one is then an error.
+
+    Raises UsageError for an unknown name.
     """
     names = [check.name for check in CHECKS]
     if unknown := [name for name in (*only, *skip) if name not in names]:
-        raise UsageError(f"there is no check {unknown[0]!r}; there are: {', '.join(names)}")
+        raise UsageError(f"there is no check {unknown[0]!r}; the checks are: {', '.join(names)}")
     chosen = [check for check in CHECKS if (not only or check.name in only) and check.name not in skip]
     if with_application:
         return chosen
@@ -43,64 +46,64 @@ def choose(
 def examine(
     database: Database, checks: Sequence[DoctorCheck], terms: DoctorTerms, *, wait: Callable[[float], None] = time.sleep
 ) -> list[CheckResult]:
-    """Ask every check that is for this kind of database; what may have been a moment only, ask again a second later.
+    """Make every check that exists for this kind of database; repeat those whose findings may be momentary.
 
-    Raises DatabaseUnreachableError and NotAQueueError; whatever else goes wrong skips one check.
+    Raises DatabaseUnreachableError and NotAQueueError; any other database error only skips its check.
     """
-    with database.read() as connection:  # no queue at all is no finding
+    with database.read() as connection:  # a database without a queue is an error, not a finding
         if not inspect(connection).has_table(job_table.name):
             raise NotAQueueError(
                 f"{database} is not a Solid Queue database (there is no table {job_table.name}); "
                 f"to make it one, run: {database.init_command}"
             )
     backend = database.url.get_backend_name()
-    results = [_ask(database, check, terms) for check in checks if backend in check.looks]
+    results = [_make(database, check, terms) for check in checks if backend in check.finds]
     doubtful = {result.check.name for result in results if result.check.again and result.findings}
     if doubtful:
-        wait(AGAIN)
+        wait(CONFIRM_AFTER)
         results = [
-            _confirmed(result, _ask(database, result.check, terms)) if result.check.name in doubtful else result
+            _confirmed(result, _make(database, result.check, terms)) if result.check.name in doubtful else result
             for result in results
         ]
     return results
 
 
-def _ask(database: Database, check: DoctorCheck, terms: DoctorTerms) -> CheckResult:
-    look = check.looks[database.url.get_backend_name()]
+def _make(database: Database, check: DoctorCheck, terms: DoctorTerms) -> CheckResult:
+    find = check.finds[database.url.get_backend_name()]
     try:
         with database.read() as connection, time_limit(connection, terms.patience):
-            return CheckResult(check, list(look(connection, terms)))
+            return CheckResult(check, list(find(connection, terms)))
     except DatabaseUnreachableError:
         raise
     except TookTooLongError:
-        return CheckResult(check, skipped=f"it took longer than {terms.patience:g} s; for more: --patience")
+        return CheckResult(check, skipped=f"it took longer than {terms.patience:g} s; to allow more: --patience")
     except DatabaseError as error:
         return CheckResult(check, skipped=str(error))
 
 
 def _confirmed(first: CheckResult, second: CheckResult) -> CheckResult:
-    """Keep what both looks have seen: a finding about something that the first look saw too."""
+    """Return the second result without findings about subjects that the first did not find."""
     if second.skipped:
         return second
     before = frozenset().union(*(finding.subjects for finding in first.findings))
     return replace(second, findings=[finding for finding in second.findings if finding.subjects & before])
 
 
-def mend(
+def fix(
     database: Database, results: Collection[CheckResult], terms: DoctorTerms, operation: Operation
 ) -> Iterator[str]:
-    """Do what the checks with findings can do about them; yield what was done, one line a check.
+    """Apply the fix of every check that has findings and a fix; yield a line of outcome for each.
 
-    Each effect locks what it changes and asks its question again under the lock. Running it again does no harm. What
-    the database refuses is said, and keeps no other from being mended.
+    Each fix locks the rows that it changes and repeats its check under the lock, so running it again does no harm. If
+    the database refuses one fix, its line gives the reason, and the others go on.
     """
     for result in results:
-        if result.findings and result.check.mend is not None:
+        if result.findings and result.check.fix is not None:
             try:
-                count = result.check.mend(database, terms, operation)
+                count = result.check.fix(database, terms, operation)
             except DatabaseUnreachableError:
                 raise
             except DatabaseError as error:
-                yield f"{result.check.name}: not mended: {error}"
+                yield f"{result.check.name}: not fixed: {error}"
             else:
-                yield f"{result.check.name}: mended {count}"
+                yield f"{result.check.name}: fixed {count}"

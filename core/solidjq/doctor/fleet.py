@@ -12,13 +12,14 @@ from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, schedu
 from solidjq.database.times import ago
 from solidjq.doctor.checks import (
     MOST_NAMED,
+    MOST_QUEUES,
     DoctorCheck,
     DoctorFinding,
     DoctorTerms,
     Severity,
+    count_of,
     everywhere,
     living,
-    several,
 )
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import instant, number, read_metadata, sample_of
@@ -28,7 +29,6 @@ BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives
 SKEW = 10.0  # seconds between two clocks; less may be a slow commit
 LATE_BEAT = 5.0  # seconds that a heartbeat may be late
 KEPT = 30 * 86400.0  # seconds; finished jobs this old are usually forgotten, not kept
-MOST_QUEUES = 1000
 
 
 def _find_dead(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -56,7 +56,7 @@ def _find_undispatched(connection: Connection, terms: DoctorTerms) -> Iterator[D
     )
     if not ids:
         return
-    due = several(ids, "scheduled job is", "scheduled jobs are")
+    due = count_of(ids, "scheduled job is", "scheduled jobs are")
     if alive:
         limited = connection.scalar(
             select(func.count()).where(jobs.c.id.in_(ids[:MOST_NAMED]), jobs.c.concurrency_key.is_not(None))
@@ -91,7 +91,7 @@ def _find_unattended(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
         if ids:
             whom = "no live worker polls it" if workers else "no worker lives"
             yield DoctorFinding(
-                f"{several(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and {whom}",
+                f"{count_of(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and {whom}",
                 f"start a worker for it: bin/jobs, or jq work --queues {shlex.quote(queue)}",
                 job_ids=tuple(ids[:MOST_NAMED]),
                 subjects=frozenset([queue]),
@@ -121,7 +121,7 @@ def _find_unscheduled(connection: Connection, terms: DoctorTerms) -> Iterator[Do
     keys = list(connection.scalars(select(recurring_tasks.c.key).order_by(recurring_tasks.c.key).limit(MOST_NAMED + 1)))
     if keys:
         yield DoctorFinding(
-            f"{several(keys, 'recurring task is', 'recurring tasks are')} set up, and no scheduler lives to enqueue "
+            f"{count_of(keys, 'recurring task is', 'recurring tasks are')} set up, and no scheduler lives to enqueue "
             f"them: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}",  # noqa: PLR2004
             "start a supervisor with recurring tasks: bin/jobs (SOLID_QUEUE_SKIP_RECURRING must not be set)",
             subjects=frozenset(["scheduler"]),
@@ -175,7 +175,7 @@ def _find_paused(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorF
         ids = list(connection.scalars(old.limit(MOST_NAMED + 1)))
         if ids:
             yield DoctorFinding(
-                f"queue {queue!r} is paused, and {several(ids, 'job waits', 'jobs wait')} in it for longer than "
+                f"queue {queue!r} is paused, and {count_of(ids, 'job waits', 'jobs wait')} in it for longer than "
                 f"{terms.long:g} s",
                 f"jq queues resume {shlex.quote(queue)}, if nobody needs the pause any more (jq operations list)",
                 Severity.WARNING,
@@ -200,31 +200,31 @@ CHECKS = (
         name="dead-processes",
         asks="Processes whose last heartbeat is older than --alive-threshold.",
         why="Their jobs hang until somebody prunes them; running supervisors do so within another threshold.",
-        fix="jq prune, then jq retry --safe.",
-        looks=everywhere(_find_dead),
+        advice="jq prune, then jq retry --safe.",
+        finds=everywhere(_find_dead),
     ),
     DoctorCheck(
         name="dispatcher",
         asks="Scheduled jobs that are due while no dispatcher lives, or overdue by 5 minutes although one does.",
         why="Only a dispatcher makes scheduled jobs ready; retries of limited jobs go that way too.",
-        fix="Start a dispatcher: bin/jobs, or jq work. Rails' own knows the limits of Ruby classes.",
-        looks=everywhere(_find_undispatched),
+        advice="Start a dispatcher: bin/jobs, or jq work. Rails' own knows the limits of Ruby classes.",
+        finds=everywhere(_find_undispatched),
         again=True,
     ),
     DoctorCheck(
         name="workers",
         asks="Queues with jobs that have waited a minute while no live worker polls them.",
         why="A queue that was renamed, or left out of config/queue.yml, fills up in silence.",
-        fix="Start a worker that polls the queue, or add the queue to a worker's list.",
-        looks=everywhere(_find_unattended),
+        advice="Start a worker that polls the queue, or add the queue to a worker's list.",
+        finds=everywhere(_find_unattended),
         again=True,
     ),
     DoctorCheck(
         name="scheduler",
         asks="Recurring tasks while no scheduler lives.",
         why="They are not enqueued, and nothing fails: nobody notices.",
-        fix="Start a supervisor with recurring tasks.",
-        looks=everywhere(_find_unscheduled),
+        advice="Start a supervisor with recurring tasks.",
+        finds=everywhere(_find_unscheduled),
         again=True,
     ),
     DoctorCheck(
@@ -232,30 +232,30 @@ CHECKS = (
         asks="Processes whose clock is 10 s or more away from the database's.",
         why="Rails decides by its own clock who is dead and what is due: a clock ahead hides a death, one behind "
         "prunes the living. Of a Rails process only a clock ahead can be seen.",
-        fix="Synchronize the clocks (NTP).",
-        looks=everywhere(_find_skew),
+        advice="Synchronize the clocks (NTP).",
+        finds=everywhere(_find_skew),
         again=True,
     ),
     DoctorCheck(
         name="heartbeats",
         asks="Heartbeat intervals that do not fit the alive threshold, and live processes whose heartbeat is late.",
         why="A healthy process would be pruned, and its jobs would fail while it runs them.",
-        fix="Make the threshold at least twice the interval, the same for every program of the queue.",
-        looks=everywhere(_find_misfits),
+        advice="Make the threshold at least twice the interval, the same for every program of the queue.",
+        finds=everywhere(_find_misfits),
         again=True,
     ),
     DoctorCheck(
         name="paused-queues",
         asks="Paused queues with jobs that have waited for longer than --long.",
         why="A pause that was forgotten is an outage.",
-        fix="jq queues resume QUEUE.",
-        looks=everywhere(_find_paused),
+        advice="jq queues resume QUEUE.",
+        finds=everywhere(_find_paused),
     ),
     DoctorCheck(
         name="finished-jobs",
         asks="Many finished jobs that are older than 30 days.",
         why="They make every index of the jobs table larger than it needs to be.",
-        fix="Let Rails clear them: SolidQueue::Job.clear_finished_in_batches as a recurring task.",
-        looks=everywhere(_find_kept),
+        advice="Let Rails clear them: SolidQueue::Job.clear_finished_in_batches as a recurring task.",
+        finds=everywhere(_find_kept),
     ),
 )

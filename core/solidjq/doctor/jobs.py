@@ -10,7 +10,7 @@ from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, several
+from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, count_of, everywhere
 from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -42,7 +42,7 @@ def _find_stateless(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
     ids = tuple(connection.scalars(select(jobs.c.id).where(_stateless()).limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{several(ids, 'job is', 'jobs are')} neither finished nor waiting, running or failed",
+            f"{count_of(ids, 'job is', 'jobs are')} neither finished nor waiting, running or failed",
             "jq doctor no-state --fix makes them failed jobs; then jq failed show and jq retry",
             job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
@@ -50,10 +50,10 @@ def _find_stateless(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
 
 
 def _fail_stateless(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
-    mended = 0
+    fixed = 0
     while count := database.transact(_fail_some_stateless, operation):
-        mended += count
-    return mended
+        fixed += count
+    return fixed
 
 
 def _fail_some_stateless(connection: Connection, operation: Operation) -> int:
@@ -91,7 +91,7 @@ def _find_two(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFin
         found.setdefault(states, []).append(job_id)
     for states, ids in sorted(found.items()):
         yield DoctorFinding(
-            f"{several(ids, 'job is', 'jobs are')} {states} at once",
+            f"{count_of(ids, 'job is', 'jobs are')} {states} at once",
             f"look what became of them: jq jobs show {_some(ids)}; then delete the row of the state that is not true",
             job_ids=tuple(ids[:MOST_NAMED]),
             subjects=frozenset((states, job_id) for job_id in ids),
@@ -103,7 +103,7 @@ def _find_finished_failed(connection: Connection, _terms: DoctorTerms) -> Iterat
     ids = tuple(row.job_id for row in connection.execute(query.limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{several(ids, 'job has', 'jobs have')} finished and failed; a retry would run what is done",
+            f"{count_of(ids, 'job has', 'jobs have')} finished and failed; a retry would run what is done",
             "jq doctor finished-and-failed --fix keeps the failures in jq's record and takes them out of the queue",
             job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
@@ -111,10 +111,10 @@ def _find_finished_failed(connection: Connection, _terms: DoctorTerms) -> Iterat
 
 
 def _archive_finished(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
-    mended = 0
+    fixed = 0
     while count := database.transact(_archive_some_finished, operation):
-        mended += count
-    return mended
+        fixed += count
+    return fixed
 
 
 def _archive_some_finished(connection: Connection, operation: Operation) -> int:
@@ -168,14 +168,14 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
             (running if runs else lost).append(row.job_id)
     if lost:
         yield DoctorFinding(
-            f"{several(lost, 'job is', 'jobs are')} claimed by live workers that do not run them, by their own word",
+            f"{count_of(lost, 'job is', 'jobs are')} claimed by live workers that do not run them, by their own word",
             "restart these workers (jq processes list): at their end they release what they hold",
             job_ids=tuple(lost[:MOST_NAMED]),
             subjects=frozenset(lost),
         )
     if running:
         yield DoctorFinding(
-            f"{several(running, 'job is', 'jobs are')} held by a live worker for longer than {terms.long:g} s",
+            f"{count_of(running, 'job is', 'jobs are')} held by a live worker for longer than {terms.long:g} s",
             f"see whether they still do something: jq jobs show {_some(running)}; where such jobs are usual: --long 1d",
             Severity.WARNING,
             tuple(running[:MOST_NAMED]),
@@ -192,47 +192,47 @@ CHECKS = (
         name="no-state",
         asks="Jobs that are neither finished nor waiting, running or failed.",
         why="No worker will ever claim them, and no list of Solid Queue shows them. Deleted execution rows leave them.",
-        fix="Make them failed jobs, look at them (jq failed show), retry those that may run (jq retry).",
-        looks=everywhere(_find_stateless),
+        advice="Make them failed jobs, look at them (jq failed show), retry those that may run (jq retry).",
+        finds=everywhere(_find_stateless),
         again=True,
-        mend=_fail_stateless,
-        mends="makes them failed jobs, which runs none of them",
+        fix=_fail_stateless,
+        fixes="makes them failed jobs, which runs none of them",
     ),
     DoctorCheck(
         name="two-states",
         asks="Jobs in two states at once: ready and claimed, finished and scheduled, and so on.",
         why="They may run twice, or run although they are done.",
-        fix="Look what became of each (jq jobs show, jq history) and delete the row of the state that is not true.",
-        looks=everywhere(_find_two),
+        advice="Look what became of each (jq jobs show, jq history) and delete the row of the state that is not true.",
+        finds=everywhere(_find_two),
         again=True,
     ),
     DoctorCheck(
         name="finished-and-failed",
         asks="Jobs that finished and are listed as failed all the same.",
         why="The job is done: its process was believed dead while it worked on. A retry would do the work twice.",
-        fix="Take the failure out of the queue; jq keeps it in its record (jq history).",
-        looks=everywhere(_find_finished_failed),
+        advice="Take the failure out of the queue; jq keeps it in its record (jq history).",
+        finds=everywhere(_find_finished_failed),
         again=True,
-        mend=_archive_finished,
-        mends="moves the failures into jq's record; the jobs stay finished",
+        fix=_archive_finished,
+        fixes="moves the failures into jq's record; the jobs stay finished",
     ),
     DoctorCheck(
         name="orphans",
         asks="Jobs claimed by processes that are not registered (any more).",
         why="Nobody will end these claims: Solid Queue looks for them only when a supervisor boots.",
-        fix="jq prune fails them with ProcessMissingError, as Solid Queue would; then jq retry --safe.",
-        looks=everywhere(_find_orphans),
+        advice="jq prune fails them with ProcessMissingError, as Solid Queue would; then jq retry --safe.",
+        finds=everywhere(_find_orphans),
         again=True,
-        mend=_fail_orphans,
-        mends="fails them with ProcessMissingError, as jq prune does",
+        fix=_fail_orphans,
+        fixes="fails them with ProcessMissingError, as jq prune does",
     ),
     DoctorCheck(
         name="long-claims",
         asks="Jobs that a live worker holds for longer than --long, or does not run although it holds them.",
         why="The job hangs, or its end was lost (a busy SQLite database does that): it is held for as long as the "
         "worker lives.",
-        fix="Look at the worker (py-spy, rbspy) and restart it; if such jobs are usual, give a longer --long.",
-        looks=everywhere(_find_long),
+        advice="Look at the worker (py-spy, rbspy) and restart it; if such jobs are usual, give a longer --long.",
+        finds=everywhere(_find_long),
         again=True,
     ),
 )

@@ -1,10 +1,8 @@
 """Checks of the time that processes get to stop."""
 
 import re
-import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,11 +13,12 @@ from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Sever
 from solidjq.durations import parse_duration
 from solidjq.incidents.causes import Cause
 from solidjq.incidents.incidents import find_incidents
-from solidjq.processes.samples import boot_id, sample_of
+from solidjq.processes.heartbeat import Process
+from solidjq.processes.samples import host_evidence, number, read_metadata, sample_of
 from solidjq.rails.settings import RailsConfig
 
 STOP_MARGIN = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
-SHUTDOWNS = timedelta(days=7)  # how far back processes killed at shutdown are of interest
+SHUTDOWNS = timedelta(days=7)  # how far back the check looks for processes killed while they shut down
 
 
 def _find_short_grace(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -33,23 +32,21 @@ def _find_short_grace(connection: Connection, terms: DoctorTerms) -> Iterator[Do
     if killed:
         yield DoctorFinding(
             f"{len(killed)} processes were killed while they shut down in the last 7 days (jq incidents list)",
-            "let whatever stops them wait longer than the shutdown timeout: terminationGracePeriodSeconds "
-            "(Kubernetes), TimeoutStopSec (systemd), stop_grace_period (Compose)",
+            "raise what stops them above the shutdown timeout: terminationGracePeriodSeconds (Kubernetes), "
+            "TimeoutStopSec (systemd), stop_grace_period (Compose)",
             Severity.WARNING,
             subjects=frozenset(["killed"]),
         )
     for process in living(connection, terms, "Supervisor"):
-        if process.hostname != socket.gethostname():
-            continue
-        command = _command_line(process.pid)
-        if is_ruby(command) or sample_of(process.metadata).get("boot_id") == boot_id():
-            timeout = shutdown_timeout(command, terms.application)
-            yield from judge_grace(process.name, timeout, *_systemd(process.pid))
+        if runs_here(process):
+            timeout = shutdown_timeout(process, terms.application)
+            if timeout is not None:
+                yield from judge_grace(process.name, timeout, *_systemd(process.pid))
 
 
-def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float | None) -> Iterator[DoctorFinding]:
+def judge_grace(name: str, timeout: float, unit: str | None, grace: float | None) -> Iterator[DoctorFinding]:
     """Compare the time that a supervisor gives its jobs with the time that systemd gives the supervisor."""
-    if timeout is not None and grace is not None and grace < timeout + STOP_MARGIN:
+    if grace is not None and grace < timeout + STOP_MARGIN:
         yield DoctorFinding(
             f"systemd kills {name} ({unit}) {grace:g} s after SIGTERM; its shutdown timeout is {timeout:g} s",
             f"set TimeoutStopSec={timeout + STOP_MARGIN:.0f} or more in {unit}, or shorten the shutdown timeout "
@@ -59,35 +56,32 @@ def judge_grace(name: str, timeout: float | None, unit: str | None, grace: float
         )
 
 
-def shutdown_timeout(command: Sequence[str], application: RailsConfig | None = None) -> float | None:
-    """Read the shutdown timeout out of the command line of ``jq work``; Solid Queue's own is what its application says.
+def runs_here(process: Process) -> bool:
+    """Whether this very machine runs the process that registered the row, and its pid was not given out again."""
+    status = host_evidence(process.hostname, process.pid, sample_of(process.metadata)).get("process")
+    return status not in {None, "gone", "unknown"}
 
-    None where neither tells.
+
+def shutdown_timeout(process: Process, application: RailsConfig | None) -> float | None:
+    """Return a supervisor's shutdown timeout in seconds; None if it is not known.
+
+    A supervisor of ``jq work`` registers it. One of Solid Queue does not: its timeout is what its application
+    configures, provided the process carries Solid Queue's title; without that title the pid may belong to another
+    program, because Solid Queue registers no boot id either.
     """
-    if is_ruby(command):
-        return None if application is None else application.shutdown_timeout
-    if "work" not in command:
-        return None
-    words = iter(command)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name == "--shutdown-timeout":
-            with suppress(ValueError):
-                return float(value if equals else next(words, ""))
-            return None
-    return 5.0
+    registered = number(read_metadata(process.metadata), "shutdown_timeout")
+    if registered is not None or application is None:
+        return registered
+    return application.shutdown_timeout if has_ruby_title(_command_line(process.pid)) else None
 
 
-def is_ruby(command: Sequence[str]) -> bool:
-    """Tell Solid Queue's own supervisor by the title that it gives itself.
-
-    It tells of no boot id; but no other process of this host has such a title.
-    """
+def has_ruby_title(command: Sequence[str]) -> bool:
+    """Whether a command line is the title that Solid Queue gives its supervisor."""
     return re.match(r"solid-queue-[a-z-]*supervisor\b", "".join(command[:1])) is not None
 
 
 def _command_line(pid: int) -> list[str]:
-    import psutil  # noqa: PLC0415  (only where a process of this very host is looked at)
+    import psutil  # noqa: PLC0415  (only needed for a process of this host)
 
     try:
         return list(psutil.Process(pid).cmdline())
@@ -96,17 +90,17 @@ def _command_line(pid: int) -> list[str]:
 
 
 def _systemd(pid: int) -> tuple[str | None, float | None]:
-    """Return the systemd service that a process of this host belongs to, and how long a stop of it may take."""
+    """Return the systemd service of a process of this host, and how many seconds a stop of the service may take."""
     try:
         groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
         unit = _service(groups.splitlines())
         if unit is None:
             return None, None
-        asked = ["systemctl", "show", "--property=TimeoutStopUSec", "--value", "--", unit]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False).stdout  # noqa: S603
+        command = ["systemctl", "show", "--property=TimeoutStopUSec", "--value", "--", unit]
+        output = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None, None
-    return unit, systemd_seconds(told)
+    return unit, systemd_seconds(output)
 
 
 def _service(groups: Iterable[str]) -> str | None:
@@ -118,7 +112,7 @@ def _service(groups: Iterable[str]) -> str | None:
 
 
 def systemd_seconds(text: str) -> float | None:
-    """Read systemd's ``1min 30s``; None for ``infinity`` or what it is not."""
+    """Parse a time span of systemd, such as ``1min 30s``; None for ``infinity`` or any other text."""
     total = 0.0
     for part in text.split():
         if part.endswith("ms"):
@@ -134,11 +128,12 @@ CHECKS = (
     DoctorCheck(
         name="shutdown",
         asks="Processes that were killed while they shut down, and supervisors of this host to which systemd gives "
-        "less than their shutdown timeout and 10 s. What Solid Queue's own supervisors take is known with --rails.",
-        why="Each deployment then kills running jobs, which look like crashes. What Kubernetes allows cannot be seen "
-        "from here, only what came of it.",
-        fix="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout (jq work "
+        "less than their shutdown timeout and 10 s. The shutdown timeout of Solid Queue's own supervisors is known "
+        "only with --rails.",
+        why="Each deployment then kills running jobs, which look like crashes. The grace period of Kubernetes cannot "
+        "be seen from here, only the processes that it killed.",
+        advice="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout (jq work "
         "--shutdown-timeout, config.solid_queue.shutdown_timeout).",
-        looks=everywhere(_find_short_grace),
+        finds=everywhere(_find_short_grace),
     ),
 )

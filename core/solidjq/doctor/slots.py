@@ -9,7 +9,7 @@ from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, jobs, processes, ready, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, several
+from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, count_of, everywhere
 from solidjq.ledger.operations import Operation
 from solidjq.processes.samples import number, read_metadata
 from solidjq.queue import concurrency
@@ -47,7 +47,7 @@ def _find_leaked(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
     found = connection.execute(_leaked().limit(MOST_NAMED + 1)).all()
     if found:
         yield DoctorFinding(
-            f"{several(found, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
+            f"{count_of(found, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
             f"one: {found[0].key}{' and others' if len(found) > 1 else ''}",
             "jq doctor leaked-slots --fix frees one slot of each; else they are free when their semaphores expire",
             Severity.WARNING,
@@ -59,10 +59,10 @@ def _free_leaked(database: Database, terms: DoctorTerms, operation: Operation) -
     """Raise each from 0 to 1, which no limit forbids where nobody holds a slot, and let the next blocked job run."""
     with database.read() as connection:
         ids = list(connection.scalars(select(_leaked().subquery().c.id)))
-    mended = 0
+    fixed = 0
     for batch in in_batches(ids):
-        mended += database.transact(_free_some, batch, terms, operation)
-    return mended
+        fixed += database.transact(_free_some, batch, terms, operation)
+    return fixed
 
 
 def _free_some(connection: Connection, ids: list[int], terms: DoctorTerms, operation: Operation) -> int:
@@ -83,7 +83,7 @@ def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
     below = list(connection.scalars(select(semaphores.c.key).where(semaphores.c.value < 0).limit(MOST_NAMED + 1)))
     if below:
         yield DoctorFinding(
-            f"{several(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
+            f"{count_of(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
             f"when no job of the key runs, delete its row from {semaphores.name}: the next enqueue makes it again",
             subjects=frozenset(below),
         )
@@ -97,7 +97,7 @@ def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
         )
         if above:
             yield DoctorFinding(
-                f"{several(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
+                f"{count_of(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
                 f"{limit.to}: {above[0]}",
                 f"when no job of the key runs, delete its row from {semaphores.name}; was the limit lowered?",
                 subjects=frozenset(above),
@@ -109,7 +109,7 @@ def _find_expired(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
     ids = list(connection.scalars(select(semaphores.c.id).where(semaphores.c.expires_at < late).limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{several(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does its "
+            f"{count_of(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does its "
             "concurrency maintenance",
             "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor expired-semaphores "
             "--fix",
@@ -140,7 +140,7 @@ def _find_blocked(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
     )
     if ids:
         yield DoctorFinding(
-            f"{several(ids, 'blocked job waits', 'blocked jobs wait')} past their expiry while a slot is free",
+            f"{count_of(ids, 'blocked job waits', 'blocked jobs wait')} past their expiry while a slot is free",
             "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor blocked-jobs --fix",
             job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
@@ -166,37 +166,37 @@ CHECKS = (
         name="leaked-slots",
         asks="Concurrency keys without a free slot although no job holds one.",
         why="Jobs of that key wait for nothing until the semaphore expires.",
-        fix="Free one slot of each, or wait for the expiry.",
-        looks=everywhere(_find_leaked),
+        advice="Free one slot of each, or wait for the expiry.",
+        finds=everywhere(_find_leaked),
         again=True,
-        mend=_free_leaked,
-        mends="frees one slot of each key, which no limit forbids, and lets the next blocked job run",
+        fix=_free_leaked,
+        fixes="frees one slot of each key, which no limit forbids, and lets the next blocked job run",
     ),
     DoctorCheck(
         name="impossible-slots",
         asks="Semaphores below 0, or above the limit of a class that --import has made known.",
         why="More jobs of the key run at once than the limit allows, or fewer. The limits of Ruby classes are not in "
         "the database and cannot be checked.",
-        fix="When no job of the key runs, delete its row from solid_queue_semaphores; the next enqueue makes it again.",
-        looks=everywhere(_find_impossible),
+        advice="When no job of the key runs, delete its row from solid_queue_semaphores: the next enqueue inserts it.",
+        finds=everywhere(_find_impossible),
         again=True,
     ),
     DoctorCheck(
         name="expired-semaphores",
         asks="Semaphores that expired more than two maintenance intervals ago and are still there.",
         why="No dispatcher does its concurrency maintenance; jobs whose slots leaked wait for ever.",
-        fix="Run a dispatcher, with concurrency_maintenance on.",
-        looks=everywhere(_find_expired),
-        mend=_clear_expired,
-        mends="deletes the expired semaphores, as a dispatcher does",
+        advice="Run a dispatcher, with concurrency_maintenance on.",
+        finds=everywhere(_find_expired),
+        fix=_clear_expired,
+        fixes="deletes the expired semaphores, as a dispatcher does",
     ),
     DoctorCheck(
         name="blocked-jobs",
         asks="Blocked jobs more than two maintenance intervals past their expiry, with a slot free.",
         why="A dispatcher would have made them ready long ago.",
-        fix="Run a dispatcher, with concurrency_maintenance on.",
-        looks=everywhere(_find_blocked),
-        mend=_unblock,
-        mends="makes the next job of each key ready, as a dispatcher does",
+        advice="Run a dispatcher, with concurrency_maintenance on.",
+        finds=everywhere(_find_blocked),
+        fix=_unblock,
+        fixes="makes the next job of each key ready, as a dispatcher does",
     ),
 )
