@@ -67,7 +67,7 @@ def work(
     from solidjq.database import tables
     from solidjq.database.urls import url_text
     from solidjq.errors import UsageError
-    from solidjq.queue.claim import ALL_QUEUES, parse_queues
+    from solidjq.queue.patterns import ALL_QUEUES, parse_queues
     from solidjq.runtime import logs
     from solidjq.runtime.config import Config
     from solidjq.runtime.supervisor import Supervisor

@@ -1,11 +1,24 @@
-"""Hot statements: those that run every few milliseconds, compiled once a program and planned once by the server."""
+"""Hot statements: those that run every few milliseconds. Compiled once a program, planned once by the server.
 
+A function marked ``@hot`` is written as the builder of its statement, and called to execute it::
+
+    @hot
+    def delete_claims() -> Delete:
+        \"\"\"Delete claims by id; a claim that has ended is passed over.\"\"\"
+        return delete(claimed).where(ids_in(claimed.c.id, "claim_ids"))
+
+    delete_claims(connection, claim_ids=[17, 18])
+
+Its docstring says in a sentence what it does and what guards it: ``docs/sql.md`` is made from it. A statement that is
+a transaction by itself, in one round trip, is executed by ``Database.execute``.
+"""
+
+import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from functools import lru_cache, update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overload
 
 from sqlalchemy import (
     ARRAY,
@@ -25,18 +38,139 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from solidjq.database.statements import array_literal, writes_in_with
+from solidjq.database.statements import WriteStyle, array_literal
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.elements import BindParameter
 
+SLOW = 0.005  # seconds; a statement that takes longer may get another plan
+MOST_SLOW = 1024  # slow executions in a row before another plan, once many plans made it no quicker
 
-PLAN_ANEW = 0.005  # seconds that a statement may take and keep its plan
-MOST_SLOW = 1024  # times in a row that it may take longer, once many plans made it no quicker
+S = TypeVar("S", bound=Executable)
+Execute = Callable[..., Sequence[Row[Any]]]  # takes a hot statement and its values by name
+
+STATEMENTS: dict[str, "HotStatement[Any]"] = {}  # every hot statement of the modules that are loaded, by name
+
+
+class HotStatement(Generic[S]):
+    """What ``@hot`` makes of a builder: call it with a connection and the statement's values by name."""
+
+    def __init__(self, build: Callable[[], S], styles: Sequence[WriteStyle]) -> None:
+        self.name = build.__name__
+        self.module = build.__module__
+        self.styles = frozenset(styles or WriteStyle)  # of the databases that it is written for
+        self.statement = build
+        self._text = _Text()
+        update_wrapper(self, build)
+
+    def __call__(self, connection: Connection, /, **values: Any) -> Sequence[Row[Any]]:
+        """Execute the statement; return its rows as the driver gives them. A list holds the ids of an ``ids_in``."""
+        prepared = _prepare(self, connection.dialect)
+        if values.keys() != prepared.names:
+            raise TypeError(f"{self.name} takes {sorted(prepared.names)}, not {sorted(values)}")
+        sql = f"{prepared.sql} -- {self._text.number}" if self._text.number else prepared.sql
+        parameters = dict(prepared.constants)
+        for name, value in values.items():
+            ids = isinstance(value, list)
+            if name in prepared.places:
+                sql = sql.replace(_place(name), (str(value)[1:-1] or "NULL") if ids else str(int(value)))
+            else:
+                parameters[name] = (array_literal(value) if prepared.plans else str(value)) if ids else value
+        order = prepared.order
+        start = time.monotonic()
+        result = connection.exec_driver_sql(
+            sql, parameters if order is None else tuple([parameters[name] for name in order])
+        )
+        if prepared.plans:
+            self._text.note(time.monotonic() - start)
+        return result.all() if result.returns_rows else []
+
+    def sql(self, dialect: Dialect) -> str:
+        """Return the statement as this database gets it, its values written ``:name``, for a person to read.
+
+        ``dialect`` is one with SQLAlchemy's parameter style ``named``.
+        """
+        prepared = _prepare(self, dialect)
+        sql = prepared.sql
+        for name in prepared.places:
+            sql = sql.replace(_place(name), f":{name}")
+        for name, value in prepared.constants.items():
+            sql = re.sub(rf":{re.escape(name)}\b", f"'{value}'" if isinstance(value, str) else str(value), sql)
+        return sql
+
+
+@overload
+def hot(build: Callable[[], S], /) -> HotStatement[S]: ...
+@overload
+def hot(*styles: WriteStyle) -> Callable[[Callable[[], S]], HotStatement[S]]: ...
+def hot(*given: Any) -> Any:
+    """Mark a builder as a hot statement: ``@hot`` for every database, ``@hot(style, ...)`` for those of some styles."""
+    if given and not isinstance(given[0], WriteStyle):
+        return _register(HotStatement(given[0], ()))
+    return lambda build: _register(HotStatement(build, given))
+
+
+def _register(statement: HotStatement[S]) -> HotStatement[S]:
+    if statement.name in STATEMENTS:
+        raise ValueError(f"there are two hot statements {statement.name}")
+    STATEMENTS[statement.name] = statement
+    return statement
+
+
+def within(connection: Connection) -> Execute:
+    """Return what executes hot statements in this transaction, as ``Database.execute`` does in one of their own."""
+    return lambda statement, **values: statement(connection, **values)
+
+
+@dataclass(slots=True)
+class _Text:
+    """The text that a statement is sent with: a number at its end makes PostgreSQL take it for another statement.
+
+    PostgreSQL keeps one plan for a text. A plan made while a table was empty scans the whole table once it is full,
+    until the server looks at the table's size a minute later; another text gets another plan. But most slow executions
+    have other reasons: on a server that is slow with any plan (a slow disk, a long way), texts change ever more rarely.
+    """
+
+    number: int = 0
+    slow: int = 0  # slow executions in a row
+    most: int = 1  # as many of them change the text
+
+    def note(self, seconds: float) -> None:
+        """Count an execution that took so long; change the text if too many in a row were slow."""
+        if seconds <= SLOW:
+            self.slow, self.most = 0, 1
+            return
+        self.slow += 1
+        if self.slow >= self.most:
+            self.number, self.slow, self.most = self.number + 1, 0, min(2 * self.most, MOST_SLOW)
+
+
+class _Prepared(NamedTuple):
+    """A hot statement compiled for one database."""
+
+    sql: str
+    constants: Mapping[str, Any]  # parameters whose values the statement itself contains
+    order: Sequence[str] | None  # of positional parameters
+    places: frozenset[str]  # values that are written into the text
+    names: frozenset[str]  # all values that a call must give
+    plans: bool  # whether the server keeps plans, and takes ids as an array
+
+
+@lru_cache
+def _prepare(statement: HotStatement[Any], dialect: Dialect) -> _Prepared:
+    compiled: SQLCompiler = cast("Any", statement.statement()).compile(dialect=dialect)
+    sql = compiled.string
+    places = frozenset(re.findall(r"/\*(\w+)\*/", sql))
+    called = {bind.key for bind in compiled.binds.values() if not bind.unique}
+    constants = {name: value for name, value in compiled.params.items() if name not in called}
+    return _Prepared(sql, constants, compiled.positiontup, places, places | called, dialect.name == "postgresql")
+
+
+# -- parts of hot statements ------------------------------------------------------------------------------------------
 
 
 class ids_in(expression.FunctionElement[bool]):  # noqa: N801
-    """Hold for the ids that are named so when a statement that was made once is executed."""
+    """``column IN (ids)`` for a hot statement; the ids are passed as the value ``name`` when it runs."""
 
     type = Boolean()
     _is_implicitly_boolean = True
@@ -47,96 +181,40 @@ class ids_in(expression.FunctionElement[bool]):  # noqa: N801
 
 
 @compiles(ids_in, "postgresql")
-def _given_postgresql(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = (compiler.process(each, **kw) for each in element.clauses)
+def _ids_in_postgresql(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
     return f"{column} = ANY (CAST({ids} AS BIGINT[]))"
 
 
 @compiles(ids_in, "sqlite")
-def _given_sqlite(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = (compiler.process(each, **kw) for each in element.clauses)
+def _ids_in_sqlite(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608  (both compiled)
 
 
 @compiles(ids_in, "mysql")
-def _given_mysql(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = element.clauses  # written into it: MySQL changes no rows by a list in a parameter quickly
-    return f"{compiler.process(column, **kw)} IN ({_place_of(cast('BindParameter[str]', ids).key)})"
+def _ids_in_mysql(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = element.clauses  # written into the text: MySQL is slow to change rows by a list in a parameter
+    return f"{compiler.process(column, **kw)} IN ({_place(cast('BindParameter[str]', ids).key)})"
 
 
-def number_in_text(name: str) -> ColumnElement[int]:
-    """Stand for a number that is written into a statement when it is executed, for LIMIT.
+def limit_of(name: str) -> ColumnElement[int]:
+    """Return a LIMIT for a hot statement; the number is written into the text when it runs.
 
-    PostgreSQL keeps a plan for all executions only if it costs no more than one made for the values at hand; of a
-    LIMIT that it cannot see it assumes a tenth of all rows, so it would plan each time anew, which takes longer than
-    to claim ten jobs.
+    PostgreSQL keeps a plan for all executions only if it costs no more than one made for the values at hand. For a
+    LIMIT in a parameter it assumes a tenth of the table, so it would plan every execution anew, which takes longer
+    than to claim ten jobs.
     """
-    return expression.literal_column(_place_of(name), Integer())
+    return expression.literal_column(_place(name), Integer())
 
 
-def _place_of(name: str) -> str:
-    """Mark where a value is to be written into a statement."""
+def _place(name: str) -> str:
     return f"/*{name}*/"
 
 
 def array_of(ids: ColumnElement[int]) -> ColumnElement[Any]:
-    """Return the ids of a part of such a statement as an array, for ``any_``.
+    """Return the ids of a CTE as an array, for ``any_``.
 
-    The planner takes an array for short. Of a part it may think that it has a tenth of all rows, and read them all.
+    For an array, PostgreSQL assumes a few ids; for a CTE it may assume a tenth of the table, and scan it whole.
     """
     return expression.cast(select(func.array_agg(ids)).scalar_subquery(), ARRAY(BigInteger))
-
-
-def execute_hot(connection: Connection, build: Callable[[], Executable], /, **values: Any) -> Sequence[Row[Any]]:
-    """Execute what ``build`` makes, made and compiled once a program: for statements of every few milliseconds.
-
-    A list is one of ids, for ``given``. What comes back is as the driver gives it.
-    """
-    compiled = _compiled(build, connection.dialect)
-    current = _texts[build]
-    statement = f"{compiled.string} -- {current.number}" if current.number else compiled.string
-    for name, value in values.items():
-        if isinstance(value, list):
-            values[name] = array_literal(value) if writes_in_with(connection) else str(value)
-            statement = statement.replace(_place_of(name), str(value)[1:-1] or "NULL")
-        elif isinstance(value, int):
-            statement = statement.replace(_place_of(name), str(value))
-    values = {**compiled.params, **values}
-    order = compiled.positiontup
-    start = time.monotonic()
-    result = connection.exec_driver_sql(statement, values if order is None else tuple(values[name] for name in order))
-    if writes_in_with(connection):
-        current.note(time.monotonic() - start)
-    return result.all() if result.returns_rows else []
-
-
-@dataclass(slots=True)
-class _Text:
-    """Which text of a statement is used.
-
-    PostgreSQL keeps the plan of a text. One made while a table was empty reads all of it when it is full, until the
-    server looks at its size a minute later; another text gets another plan. That is a small part of what takes long;
-    but a server that takes long with any plan (a slow disk, a long way) gets another one ever more rarely.
-    """
-
-    number: int = 0
-    slow: int = 0  # how many times in a row it took long
-    most: int = 1  # how many times it may, before another text is tried
-
-    def note(self, seconds: float) -> None:
-        """Take another text if this one takes too long."""
-        if seconds <= PLAN_ANEW:
-            self.slow, self.most = 0, 1
-            return
-        self.slow += 1
-        if self.slow >= self.most:
-            self.number, self.slow, self.most = self.number + 1, 0, min(2 * self.most, MOST_SLOW)
-
-
-_texts: defaultdict[Callable[[], Executable], _Text] = defaultdict(_Text)
-
-
-@lru_cache
-def _compiled(build: Callable[[], Any], dialect: Dialect) -> SQLCompiler:
-    compiled: SQLCompiler = build().compile(dialect=dialect)
-    return compiled

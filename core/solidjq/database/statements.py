@@ -1,6 +1,7 @@
 """Parts of statements, and whole ones, that are spelled differently on each database."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -60,14 +61,25 @@ def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
     return f"{compiler.process(column, **kw)} = ANY ({compiler.process(array, **kw)})"
 
 
+class WriteStyle(Enum):
+    """What a database returns of the rows that a statement changes: how many statements a move between tables takes."""
+
+    CHAINED = "PostgreSQL"  # to the same statement: WITH gone AS (DELETE ... RETURNING ...) INSERT ...
+    RETURNING = "SQLite"  # to the program
+    SILENT = "MySQL, MariaDB"  # nothing: rows are locked and read first. MariaDB's UPDATE has no RETURNING
+
+
+def write_style(connection: Connection) -> WriteStyle:
+    """Return what this database returns of the rows that a statement changes."""
+    if writes_in_with(connection):
+        return WriteStyle.CHAINED
+    returns = connection.dialect.update_returning and connection.dialect.insert_returning
+    return WriteStyle.RETURNING if returns else WriteStyle.SILENT
+
+
 def writes_in_with(connection: Connection | Engine) -> bool:
     """Tell whether one statement can change several tables: WITH gone AS (DELETE ... RETURNING ...) INSERT ..."""
     return connection.dialect.name == "postgresql"
-
-
-def returns_changed(connection: Connection) -> bool:
-    """Tell whether each statement that changes rows can return them (RETURNING)."""
-    return connection.dialect.update_returning and connection.dialect.insert_returning
 
 
 def array_literal(numbers: Collection[int]) -> str:
@@ -194,11 +206,14 @@ def distinct_values(connection: Connection, column: ColumnElement[str]) -> list[
     """Return the distinct values of a column that leads an index, reading a few entries a value instead of all rows."""
     if connection.dialect.name == "mysql":  # its own optimizer does that
         return list(connection.scalars(select(column).distinct().order_by(column)))
-    return list(connection.scalars(leaping(column)))
+    return list(connection.scalars(distinct_by_index(column)))
 
 
-def leaping(column: ColumnElement[str]) -> Select[tuple[str]]:
-    """Select the same on PostgreSQL and SQLite: from each value the index leads to the next one."""
+def distinct_by_index(column: ColumnElement[str]) -> Select[tuple[str]]:
+    """Select the distinct values of a column that leads an index, for PostgreSQL and SQLite.
+
+    From each value, the index leads to the next one: a few entries are read a value.
+    """
     values = select(func.min(column).label("value")).cte("distinct_values", recursive=True)
     following = select(func.min(column)).where(column > values.c.value).scalar_subquery()
     values = values.union_all(select(following).where(values.c.value.is_not(None)))

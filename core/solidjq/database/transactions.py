@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Executable, Row
+from sqlalchemy import Connection, Row
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from solidjq.database import engines, faults, statements, tables, urls
 from solidjq.database.faults import Fault
-from solidjq.database.hot import execute_hot
+from solidjq.database.hot import HotStatement
 from solidjq.database.times import clock
 from solidjq.errors import (
     AccessDeniedError,
@@ -84,9 +84,9 @@ class Database:
         """Run one move in one transaction, again from its start when it met a deadlock or a busy database."""
         return self._again(self.write, move, *args, **kwargs)
 
-    def execute(self, build: Callable[[], Executable], **values: Any) -> Sequence[Row[Any]]:
-        """Execute a hot statement (see dialects.py) that is a transaction by itself: one round trip. Again likewise."""
-        return self._again(self.outside_transactions, execute_hot, build, **values)
+    def execute(self, statement: HotStatement[Any], /, **values: Any) -> Sequence[Row[Any]]:
+        """Execute a hot statement as a transaction of its own, in one round trip; again when it met a deadlock."""
+        return self._again(self.outside_transactions, statement, **values)
 
     def _again(
         self,

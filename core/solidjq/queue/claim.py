@@ -1,18 +1,15 @@
-"""A job's way to a worker: enqueue, dispatch, claim; and discard, pause, resume. Exactly Solid Queue's table moves.
+"""Claim: ready jobs become a worker's, by queue order, then priority, then age. How a claim ends is in endings.py.
 
-Each function is one move inside the caller's transaction (see database.py), and returns what it really moved.
-How a claim ends is in endings.py.
+The hot statements of a claim stand below the functions, with a table of which database executes which.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Connection,
     Delete,
-    Executable,
     Exists,
     FromClause,
     Insert,
@@ -31,19 +28,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from solidjq.database.hot import array_of, execute_hot, ids_in, number_in_text
-from solidjq.database.statements import distinct_values, leaping, returns_changed, writes_in_with
+from solidjq.database.hot import Execute, HotStatement, array_of, hot, ids_in, limit_of, within
+from solidjq.database.statements import WriteStyle, distinct_by_index, distinct_values, write_style, writes_in_with
 from solidjq.database.tables import claimed, jobs, pauses, processes, ready
 from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError, ProcessGoneError, UsageError
-from solidjq.queue.endings import finish_in_with
-
-ALL_QUEUES = ("*",)
+from solidjq.errors import DatabaseError, ProcessGoneError
+from solidjq.queue.endings import finish_ctes
+from solidjq.queue.patterns import ALL_QUEUES, select_queues
 
 
 class Claim(NamedTuple):
-    """A job in a worker's hands. ``id`` names this claim; a later claim of the same job has another."""
+    """A job that a worker has claimed. ``id`` names this claim; a later claim of the same job has another id."""
 
     id: int
     job_id: int
@@ -62,197 +58,86 @@ def claim(connection: Connection, process_id: int, queues: Sequence[str], limit:
     left out. Raises ProcessGoneError if the process was pruned: it must not claim any more.
     """
     if writes_in_with(connection):
-        claims = _claim_in_one(partial(execute_hot, connection), process_id, queues, limit)
+        claims = _claim_at_once(within(connection), process_id, queues, limit)
         if claims is not None:
             return claims
-    # Shared lock: a prune of this process waits for this claim and sees it, or was first and this stops here.
-    found = execute_hot(connection, _alive_and_paused, process_id=process_id)
-    if not found:
-        raise ProcessGoneError(f"process {process_id} was pruned")
-    names = _to_poll(connection, queues, paused=bool(found[0].paused))
-    taken: list[int] = []
-    for name in names:
-        taken += _take_ready(connection, process_id, limit - len(taken), name)
-        if len(taken) >= limit:
-            break
-    if not taken:
-        return []
-    claims = [Claim._make(row) for row in execute_hot(connection, _claims_of_jobs, job_ids=taken)]
-    turn = {name: number for number, name in enumerate(names)}
-    return sorted(claims, key=lambda each: (turn.get(each.queue_name, 0), each.priority, each.job_id))
-
-
-def _take_ready(connection: Connection, process_id: int, most: int, name: str | None) -> list[int]:
-    """Turn the first ready rows, of all queues or of one, into claims; return their jobs' ids."""
-    of_queue: dict[str, Any] = {} if name is None else {"queue_name": name}
-    told = returns_changed(connection)
-    if told:
-        build: Callable[[], Executable] = _claiming_first_of_queue if of_queue else _claiming_first
-        rows = execute_hot(connection, build, process_id=process_id, most=most, **of_queue)
-    else:
-        build = _candidates_of_queue if of_queue else _candidates
-        rows = execute_hot(connection, build, most=most, **of_queue)
-    job_ids = [row.job_id for row in rows]
-    if job_ids and not told:
-        execute_hot(connection, _claiming, process_id=process_id, job_ids=job_ids)
-    if job_ids:
-        execute_hot(connection, _leaving, job_ids=job_ids)
-    return job_ids
+    return _claim_in_steps(connection, process_id, queues, limit)
 
 
 def exchange(
     database: Database, process_id: int, claim_ids: Collection[int], queues: Sequence[str], limit: int
 ) -> list[Claim] | None:
-    """Finish claims of jobs that hold no slot, and claim up to ``limit`` others, in one round trip.
+    """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in one round trip.
 
-    Queues that are named take one round trip each, and prefixes one more. None where the database has no such
-    statement, or no queue that a prefix fits has a job: what of it is undone then is to be done as ever.
-    Raises ProcessGoneError likewise.
+    With queues named, one round trip for each; with prefixes, one more. Returns None, and may have finished nothing,
+    where the database has no such statement or no job waits in a queue that fits a prefix: then call ``finish_claims``
+    and ``claim``. Raises ProcessGoneError if the process was pruned.
     """
     if not database.writes_in_with:
         return None
-    return _claim_in_one(database.execute, process_id, queues, limit, claim_ids=list(claim_ids))
+    return _claim_at_once(database.execute, process_id, queues, limit, claim_ids=list(claim_ids))
 
 
-def _claim_in_one(
-    execute: Callable[..., Sequence[Row[Any]]], process_id: int, queues: Sequence[str], limit: int, **finish: list[int]
+def _claim_at_once(
+    execute: Execute, process_id: int, queues: Sequence[str], limit: int, **finish: list[int]
 ) -> list[Claim] | None:
-    """Claim in one statement, or one for each queue; the first one also finishes what is given."""
+    """Claim in one statement, or in one a queue; the first also finishes the claims in ``finish``."""
     if "*" in queues:
-        build: Callable[[], Executable] = _finish_and_claim if finish else _claim_from_all
-        of_all = _read(process_id, execute(build, process_id=process_id, most=limit, **finish))
-        if of_all is not None:
-            return of_all
-        queues, finish = ALL_QUEUES, {}  # one is paused: what that leaves out must not hide the rest
+        statement = (_FINISH_AND_CLAIM if finish else _CLAIM).from_all
+        claims = _claims_in(execute(statement, process_id=process_id, most=limit, **finish), process_id)
+        if claims is not None:
+            return claims
+        queues, finish = ALL_QUEUES, {}  # one is paused: its jobs must not hide the others
     if any(name.endswith("*") for name in queues):
-        queues = select_queues(queues, [row.value for row in execute(_queues_with_jobs)])
+        queues = select_queues(queues, [row.value for row in execute(queues_with_ready_jobs)])
         if not queues:
             return None
-    claims: list[Claim] = []
+    claims = []
     for name in dict.fromkeys(queues):
-        build = _finish_and_claim_from_queue if finish else _claim_from_queue
-        given_ = {"process_id": process_id, "queue_name": name, "most": limit - len(claims), **finish}
+        statement = (_FINISH_AND_CLAIM if finish else _CLAIM).from_queue
+        most = limit - len(claims)
         try:
-            claims += _read(process_id, execute(build, **given_)) or []
+            rows = execute(statement, process_id=process_id, queue_name=name, most=most, **finish)
         except DatabaseError:
             if not claims:
                 raise
-            break  # each statement may be a transaction: what is claimed already must not be forgotten
+            break  # each statement may be a transaction: jobs that are claimed already must be performed
+        claims += _claims_in(rows, process_id) or []
         finish = {}
         if len(claims) >= limit:
             break
     return claims
 
 
-def _alive() -> Select[Any]:
-    process_id = bindparam("process_id", type_=BigInteger())
-    return select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
-
-
-def _alive_and_paused() -> Select[Any]:
-    return _alive().add_columns(exists().select_from(pauses).label("paused"))
-
-
-def _candidates() -> Select[Any]:
-    return (
-        select(ready.c.job_id)
-        .order_by(ready.c.priority, ready.c.job_id)
-        .limit(number_in_text("most"))
-        .with_for_update(skip_locked=True)
-    )
-
-
-def _candidates_of_queue() -> Select[Any]:
-    return _candidates().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
-
-
-def _queues_with_jobs() -> Select[Any]:
-    return leaping(ready.c.queue_name)
-
-
-def _claiming() -> Insert:
-    return _claimed(select(ready.c.job_id).where(ids_in(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
-
-
-def _claiming_first() -> ReturningInsert[Any]:
-    return _claimed(_candidates()).returning(claimed.c.job_id)
-
-
-def _claiming_first_of_queue() -> ReturningInsert[Any]:
-    return _claimed(_candidates_of_queue()).returning(claimed.c.job_id)
-
-
-def _claimed(job_ids: Select[Any]) -> Insert:
-    rows = job_ids.add_columns(bindparam("process_id", type_=BigInteger()), utcnow())
-    return insert(claimed).from_select(["job_id", "process_id", "created_at"], rows)
-
-
-def _leaving() -> Delete:
-    return delete(ready).where(ids_in(ready.c.job_id, "job_ids"))
-
-
-def _claims_of_jobs() -> Select[Any]:
-    return _claims_of(claimed).where(ids_in(claimed.c.job_id, "job_ids"))
-
-
-def _claims_of(taken: FromClause) -> Select[Any]:
-    """Select what a Claim holds."""
-    return select(
-        taken.c.id,
-        jobs.c.id.label("job_id"),
-        jobs.c.active_job_id,
-        jobs.c.queue_name,
-        jobs.c.priority,
-        jobs.c.class_name,
-        cast(jobs.c.arguments, Text()).label("arguments"),
-        jobs.c.concurrency_key,
-    ).join(jobs, jobs.c.id == taken.c.job_id)
-
-
-def _claim_from_all() -> Select[Any]:
-    """Claim from every queue in one statement, where none is paused.
-
-    It returns at least one row if the process lives: whether a queue is paused, and a claim or nothing.
-    """
-    return _claim_from(_candidates(), exists().select_from(pauses))
-
-
-def _claim_from_queue() -> Select[Any]:
-    """Do the same from one queue, where that one is not paused."""
-    return _claim_from(
-        _candidates_of_queue(), exists().where(pauses.c.queue_name == bindparam("queue_name", type_=String()))
-    )
-
-
-def _claim_from(candidates: Select[Any], paused: Exists) -> Select[Any]:
-    alive = _alive().cte("alive")
-    picked = candidates.where(exists().select_from(alive), ~paused).cte("picked")
-    gone = delete(ready).where(ready.c.job_id == any_(array_of(picked.c.job_id))).returning(ready.c.job_id).cte("gone")
-    taken = _claimed(select(gone.c.job_id)).returning(claimed.c.id, claimed.c.job_id).cte("taken")
-    claims = _claims_of(taken).subquery("claims")
-    return select(paused.label("paused"), claims).select_from(alive.outerjoin(claims, true()))
-
-
-def _finish_and_claim() -> Select[Any]:
-    return _claim_from_all().add_cte(*finish_in_with())
-
-
-def _finish_and_claim_from_queue() -> Select[Any]:
-    return _claim_from_queue().add_cte(*finish_in_with())
-
-
-def _read(process_id: int, rows: Sequence[Row[Any]]) -> list[Claim] | None:
-    """Read what such a statement returned; None where a queue is paused."""
+def _claims_in(rows: Sequence[Row[Any]], process_id: int) -> list[Claim] | None:
+    """Return the claims in the rows of such a statement; None where a queue is paused."""
     if not rows:
         raise ProcessGoneError(f"process {process_id} was pruned")
     if rows[0].paused:
         return None
     claims = [Claim._make(row[1:]) for row in rows if row.id is not None]
-    return sorted(claims, key=lambda each: (each.priority, each.job_id))
+    return sorted(claims, key=lambda claim: (claim.priority, claim.job_id))
 
 
-def _to_poll(connection: Connection, queues: Sequence[str], *, paused: bool) -> Sequence[str | None]:
-    """Return the queues to poll, in order; or nothing but None, which is all at once, where none is paused."""
+def _claim_in_steps(connection: Connection, process_id: int, queues: Sequence[str], limit: int) -> list[Claim]:
+    process = lock_process_and_see_pauses(connection, process_id=process_id)
+    if not process:
+        raise ProcessGoneError(f"process {process_id} was pruned")
+    names = _queues_to_poll(connection, queues, paused=bool(process[0].paused))
+    job_ids: list[int] = []
+    for name in names:
+        job_ids += _claim_first(connection, process_id, limit - len(job_ids), name)
+        if len(job_ids) >= limit:
+            break
+    if not job_ids:
+        return []
+    claims = [Claim._make(row) for row in read_claims(connection, job_ids=job_ids)]
+    turn = {name: number for number, name in enumerate(names)}
+    return sorted(claims, key=lambda claim: (turn.get(claim.queue_name, 0), claim.priority, claim.job_id))
+
+
+def _queues_to_poll(connection: Connection, queues: Sequence[str], *, paused: bool) -> Sequence[str | None]:
+    """Return the queues to poll, in order; only None, which stands for all at once, where none is paused."""
     without = set(connection.scalars(select(pauses.c.queue_name))) if paused else set()
     if "*" in queues:
         if not without:
@@ -263,24 +148,224 @@ def _to_poll(connection: Connection, queues: Sequence[str], *, paused: bool) -> 
     return [name for name in names if name not in without]
 
 
-def select_queues(patterns: Sequence[str], existing: Sequence[str]) -> list[str]:
-    """Put queue names in the order of the patterns; a name that two patterns fit stands where the first is."""
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        if pattern.endswith("*"):
-            names.update((name, None) for name in existing if name.startswith(pattern[:-1]))
-        else:
-            names[pattern] = None
-    return list(names)
+def _claim_first(connection: Connection, process_id: int, most: int, queue_name: str | None) -> list[int]:
+    """Make claims of the first ready rows of one queue, or of all queues for None; return their jobs' ids."""
+    style = write_style(connection)
+    take, insert_claims_of = _TAKE_FIRST[style], _INSERT_CLAIMS.get(style)
+    values = {"most": most} if insert_claims_of else {"most": most, "process_id": process_id}
+    if queue_name is None:
+        rows = take.from_all(connection, **values)
+    else:
+        rows = take.from_queue(connection, queue_name=queue_name, **values)
+    job_ids = [row.job_id for row in rows]
+    if job_ids and insert_claims_of:
+        insert_claims_of(connection, process_id=process_id, job_ids=job_ids)
+    if job_ids:
+        delete_ready(connection, job_ids=job_ids)
+    return job_ids
 
 
-def parse_queues(text: str) -> tuple[str, ...]:
-    """Read ``mailers,report*`` as an operator writes it.
+# -- statements: all of a claim at once -------------------------------------------------------------------------------
 
-    Raises UsageError for a star that is not at the end.
+
+@hot(WriteStyle.CHAINED)
+def claim_from_all() -> Select[Any]:
+    """Claim the first ready jobs of all queues, unless one is paused.
+
+    Guard: the process's row is share-locked, so a prune of it waits for this claim or leaves nothing to claim with;
+    ready rows that another worker has locked are skipped. Returns at least one row if the process lives: whether a
+    queue is paused, and a claim or NULLs.
     """
-    patterns = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for pattern in patterns:
-        if "*" in pattern[:-1]:
-            raise UsageError(f"a star can only end a queue's name, as in 'mail*'; got {pattern!r}")
-    return patterns or ALL_QUEUES
+    return _whole_claim(_first_ready(), exists().select_from(pauses))
+
+
+@hot(WriteStyle.CHAINED)
+def claim_from_queue() -> Select[Any]:
+    """Claim the first ready jobs of one queue, unless it is paused.
+
+    Guard: as in claim_from_all, the process's row is share-locked and locked ready rows are skipped.
+    """
+    return _whole_claim(_first_ready_of_queue(), _queue_is_paused())
+
+
+@hot(WriteStyle.CHAINED)
+def finish_and_claim_from_all() -> Select[Any]:
+    """Finish claims as finish_claims_at_once does, and claim as claim_from_all does.
+
+    Guard: a claim whose row is gone has ended before, and its job is not touched; the claims that are finished and
+    those that are made are different rows.
+    """
+    return claim_from_all.statement().add_cte(*finish_ctes())
+
+
+@hot(WriteStyle.CHAINED)
+def finish_and_claim_from_queue() -> Select[Any]:
+    """Finish claims as finish_claims_at_once does, and claim as claim_from_queue does.
+
+    Guard: a claim whose row is gone has ended before, and its job is not touched.
+    """
+    return claim_from_queue.statement().add_cte(*finish_ctes())
+
+
+@hot(WriteStyle.CHAINED)
+def queues_with_ready_jobs() -> Select[Any]:
+    """Read the names of the queues that have ready jobs, a few index entries a queue.
+
+    No guard: a queue that gets its first job a moment later is polled next time.
+    """
+    return distinct_by_index(ready.c.queue_name)
+
+
+def _whole_claim(candidates: Select[Any], paused: Exists) -> Select[Any]:
+    alive = _process_lock().cte("alive")
+    picked = candidates.where(exists().select_from(alive), ~paused).cte("picked")
+    gone = delete(ready).where(ready.c.job_id == any_(array_of(picked.c.job_id))).returning(ready.c.job_id).cte("gone")
+    taken = _claim_insertion(select(gone.c.job_id)).returning(claimed.c.id, claimed.c.job_id).cte("taken")
+    claims = _claims_of(taken).subquery("claims")
+    return select(paused.label("paused"), claims).select_from(alive.outerjoin(claims, true()))
+
+
+def _queue_is_paused() -> Exists:
+    return exists().where(pauses.c.queue_name == bindparam("queue_name", type_=String()))
+
+
+# -- statements: a claim in steps -------------------------------------------------------------------------------------
+
+
+@hot
+def lock_process_and_see_pauses() -> Select[Any]:
+    """Lock the process's row until the claim commits, and read whether any queue is paused.
+
+    Guard: the lock is shared, so claims of one process do not wait for each other; a prune of the process waits for
+    this claim and sees it, or came first, and this returns no row.
+    """
+    return _process_lock().add_columns(exists().select_from(pauses).label("paused"))
+
+
+@hot(WriteStyle.CHAINED, WriteStyle.RETURNING)
+def insert_first_claims() -> ReturningInsert[Any]:
+    """Insert claims of the first ready jobs of all queues.
+
+    Guard: on SQLite, the transaction that began with BEGIN IMMEDIATE is the only writer; on PostgreSQL, ready rows that
+    another worker has locked are skipped.
+    """
+    return _claim_insertion(_first_ready()).returning(claimed.c.job_id)
+
+
+@hot(WriteStyle.CHAINED, WriteStyle.RETURNING)
+def insert_first_claims_of_queue() -> ReturningInsert[Any]:
+    """Insert claims of the first ready jobs of one queue.
+
+    Guard: as in insert_first_claims, one writer on SQLite, and no locked rows on PostgreSQL.
+    """
+    return _claim_insertion(_first_ready_of_queue()).returning(claimed.c.job_id)
+
+
+@hot(WriteStyle.SILENT)
+def lock_first_ready() -> Select[Any]:
+    """Lock the first ready rows of all queues.
+
+    Guard: rows that another worker has locked are skipped.
+    """
+    return _first_ready()
+
+
+@hot(WriteStyle.SILENT)
+def lock_first_ready_of_queue() -> Select[Any]:
+    """Lock the first ready rows of one queue.
+
+    Guard: rows that another worker has locked are skipped.
+    """
+    return _first_ready_of_queue()
+
+
+@hot(WriteStyle.SILENT)
+def insert_claims() -> Insert:
+    """Insert the claims of jobs whose ready rows lock_first_ready has locked.
+
+    Guard: those locks; and a job can have one claim only (a unique index).
+    """
+    return _claim_insertion(select(ready.c.job_id).where(ids_in(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
+
+
+@hot
+def delete_ready() -> Delete:
+    """Delete the ready rows of jobs that are claimed in the same transaction.
+
+    Guard: the rows are locked, or this transaction is the only writer.
+    """
+    return delete(ready).where(ids_in(ready.c.job_id, "job_ids"))
+
+
+@hot
+def read_claims() -> Select[Any]:
+    """Read the claims that this transaction made, with their jobs.
+
+    No guard: nobody else sees them before it commits.
+    """
+    return _claims_of(claimed).where(ids_in(claimed.c.job_id, "job_ids"))
+
+
+class _FromQueues(NamedTuple):
+    """A hot statement for all queues, and the same one for the queue ``queue_name``."""
+
+    from_all: HotStatement[Any]
+    from_queue: HotStatement[Any]
+
+
+# Which database executes what:
+#
+# step                            PostgreSQL               SQLite                        MySQL, MariaDB
+# lock process, see pauses        claim_from_all, or       lock_process_and_see_pauses   lock_process_and_see_pauses
+# lock the first ready rows       finish_and_claim_...     insert_first_claims           lock_first_ready
+# insert their claims             (all steps in one)       (same)                        insert_claims
+# delete their ready rows                                  delete_ready                  delete_ready
+# read the claims                                          read_claims                   read_claims
+_CLAIM = _FromQueues(claim_from_all, claim_from_queue)
+_FINISH_AND_CLAIM = _FromQueues(finish_and_claim_from_all, finish_and_claim_from_queue)
+_TAKE_FIRST = {
+    WriteStyle.CHAINED: _FromQueues(insert_first_claims, insert_first_claims_of_queue),  # if no queue fits a prefix
+    WriteStyle.RETURNING: _FromQueues(insert_first_claims, insert_first_claims_of_queue),
+    WriteStyle.SILENT: _FromQueues(lock_first_ready, lock_first_ready_of_queue),
+}
+_INSERT_CLAIMS = {WriteStyle.SILENT: insert_claims}
+
+
+# -- parts of these statements ----------------------------------------------------------------------------------------
+
+
+def _process_lock() -> Select[Any]:
+    process_id = bindparam("process_id", type_=BigInteger())
+    return select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
+
+
+def _first_ready() -> Select[Any]:
+    return (
+        select(ready.c.job_id)
+        .order_by(ready.c.priority, ready.c.job_id)
+        .limit(limit_of("most"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _first_ready_of_queue() -> Select[Any]:
+    return _first_ready().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
+
+
+def _claim_insertion(job_ids: Select[Any]) -> Insert:
+    rows = job_ids.add_columns(bindparam("process_id", type_=BigInteger()), utcnow())
+    return insert(claimed).from_select(["job_id", "process_id", "created_at"], rows)
+
+
+def _claims_of(taken: FromClause) -> Select[Any]:
+    """Select the fields of a ``Claim``."""
+    return select(
+        taken.c.id,
+        jobs.c.id.label("job_id"),
+        jobs.c.active_job_id,
+        jobs.c.queue_name,
+        jobs.c.priority,
+        jobs.c.class_name,
+        cast(jobs.c.arguments, Text()).label("arguments"),
+        jobs.c.concurrency_key,
+    ).join(jobs, jobs.c.id == taken.c.job_id)

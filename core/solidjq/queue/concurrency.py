@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, Row, Select, case, delete, exists, func, insert, or_, select, update
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.hot import execute_hot, ids_in
+from solidjq.database.hot import hot, ids_in
 from solidjq.database.statements import among, insert_if_absent, tells_apart
 from solidjq.database.tables import blocked, jobs, ready, semaphores
 from solidjq.database.times import ago, utcnow
@@ -76,14 +76,19 @@ def give_back(connection: Connection, job_ids: Collection[int], limits: Limits =
 
     Call it in the transaction that ends the jobs. Returns the ids of the jobs that became ready.
     """
-    held = {row.concurrency_key: row for row in execute_hot(connection, _keys, job_ids=list(job_ids))}
+    held = {row.concurrency_key: row for row in count_slots(connection, job_ids=list(job_ids))}
     unblocked: list[int] = []
     for keys in _together(connection, held):
         unblocked += _give_back(connection, {key: held[key] for key in keys}, limits)
     return unblocked
 
 
-def _keys() -> Select[Any]:
+@hot
+def count_slots() -> Select[Any]:
+    """Count the slots that jobs hold, by concurrency key.
+
+    No guard: a job's key never changes, and the caller has ended the jobs in the same transaction.
+    """
     return (
         select(jobs.c.concurrency_key, func.min(jobs.c.class_name).label("class_name"), func.count().label("slots"))
         .where(ids_in(jobs.c.id, "job_ids"), jobs.c.concurrency_key.is_not(None))

@@ -1,7 +1,7 @@
 """The end of a claim: finish, fail, release. Every ending passes one door, whoever asks for it.
 
-The door takes the claim's row first, or locks it, and does nothing where it is gone. Whatever happened in between (a
-prune, another program, this very ending committed just before a crash), a job ends once.
+The door deletes the claim's row first, or locks it, and does nothing if the row is gone. Whatever happened in between
+(a prune, another program, this same ending committed just before a crash), a job ends once.
 """
 
 from collections import defaultdict
@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
-from solidjq.database.hot import array_of, execute_hot, ids_in
-from solidjq.database.statements import among, returns_changed, writes_in_with
+from solidjq.database.hot import array_of, hot, ids_in
+from solidjq.database.statements import WriteStyle, among, write_style, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
@@ -49,23 +49,32 @@ def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits =
 
 
 def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
-    """Do the same for claims by their ids; no other claim ever gets such an id again."""
+    """Mark the jobs of the claims with these ids as finished. Returns the ids of the jobs that this call finished.
+
+    A claim that has ended is passed over: no other claim ever gets its id.
+    """
     if writes_in_with(connection):
-        return _give_back(connection, execute_hot(connection, _finish_in_one, claim_ids=list(claim_ids)), limits)
-    finished: list[int] = []
-    for batch in in_batches(claim_ids):
-        told = returns_changed(connection)
-        ended = [row.job_id for row in execute_hot(connection, _ending if told else _locking, claim_ids=batch)]
-        if not ended:
-            continue
-        if told:
-            finished += _give_back(connection, execute_hot(connection, _finishing, job_ids=ended), limits)
-        else:
-            execute_hot(connection, _finishing_untold, job_ids=ended)
-            execute_hot(connection, _deleting, claim_ids=batch)
-            give_back(connection, ended, limits)
-            finished += ended
-    return finished
+        return _give_back(connection, finish_claims_at_once(connection, claim_ids=list(claim_ids)), limits)
+    finish_batch = _FINISH_BATCH[write_style(connection)]
+    return [job_id for batch in in_batches(claim_ids) for job_id in finish_batch(connection, batch, limits)]
+
+
+def _finish_returning(connection: Connection, claim_ids: list[int], limits: Limits) -> list[int]:
+    job_ids = [row.job_id for row in delete_claims_returning(connection, claim_ids=claim_ids)]
+    return _give_back(connection, finish_jobs_returning(connection, job_ids=job_ids), limits) if job_ids else []
+
+
+def _finish_locked(connection: Connection, claim_ids: list[int], limits: Limits) -> list[int]:
+    job_ids = [row.job_id for row in lock_claims(connection, claim_ids=claim_ids)]
+    if job_ids:
+        finish_jobs(connection, job_ids=job_ids)
+        delete_claims(connection, claim_ids=claim_ids)
+        give_back(connection, job_ids, limits)
+    return job_ids
+
+
+# PostgreSQL finishes all claims by finish_claims_at_once.
+_FINISH_BATCH = {WriteStyle.RETURNING: _finish_returning, WriteStyle.SILENT: _finish_locked}
 
 
 def _give_back(connection: Connection, finished: Collection[Row[Any]], limits: Limits) -> list[int]:
@@ -75,57 +84,12 @@ def _give_back(connection: Connection, finished: Collection[Row[Any]], limits: L
     return [row.id for row in finished]
 
 
-def _locking() -> Select[Any]:
-    return _locked(ids_in(claimed.c.id, "claim_ids"))
-
-
-def _deleting() -> Delete:
-    return delete(claimed).where(ids_in(claimed.c.id, "claim_ids"))
-
-
-def _ending() -> ReturningDelete[Any]:
-    return _deleting().returning(claimed.c.job_id)
-
-
-def _finishing_untold() -> Update:
-    return _finished(ids_in(jobs.c.id, "job_ids"))
-
-
-def _finishing() -> ReturningUpdate[Any]:
-    return _finishing_untold().returning(jobs.c.id, jobs.c.concurrency_key)
-
-
-def _finished(condition: ColumnElement[bool]) -> Update:
-    first = func.coalesce(jobs.c.finished_at, utcnow())
-    return update(jobs).where(condition).values(finished_at=first, updated_at=utcnow())
-
-
-def _unfinished() -> ColumnElement[bool]:
-    """Hold for jobs that have not finished, in a form that no index serves.
-
-    From the index on finished_at a planner that remembers few of them would read all there are, at each end of a job.
-    """
-    return case((jobs.c.finished_at.is_(None), 1), else_=0) == 1
-
-
-def finish_in_with() -> tuple[CTE, CTE]:
-    """Remove the claims and mark their jobs, in parts of a statement; a claim that is not found has ended before."""
-    gone = _ending().cte("ended")
-    finish = _finished(jobs.c.id == any_(array_of(gone.c.job_id)))
-    return gone, finish.returning(jobs.c.id, jobs.c.concurrency_key).cte("finished")
-
-
-def _finish_in_one() -> Select[Any]:
-    gone, finished = finish_in_with()
-    return select(finished).add_cte(gone)
-
-
 def fail(
     connection: Connection, claims: ColumnElement[bool], errors: Mapping[int, str] | str, limits: Limits = NO_LIMITS
 ) -> list[int]:
     """Mark the jobs of these claims as failed, with one error for all or one for each claim id.
 
-    Errors are Solid Queue's JSON text (see failures.py). Returns the ids of the jobs that this call failed.
+    Errors are Solid Queue's JSON text (see rails/error_text.py). Returns the ids of the jobs that this call failed.
     """
     locked = _lock(connection, claims)
     alike: dict[str, list[int]] = defaultdict(list)
@@ -139,7 +103,7 @@ def fail(
 
 
 def _insert_failed(connection: Connection, job_ids: Collection[int], error: str) -> None:
-    """Insert failed rows, but none for a job that ended already, however it came to be claimed still."""
+    """Insert failed rows, but none for a job that has finished or failed, even if a claim of it was left behind."""
     connection.execute(
         insert(failed).from_select(
             ["job_id", "error", "created_at"],
@@ -163,18 +127,14 @@ def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
 
 
 def release_others(connection: Connection, process_id: int, known: Collection[int]) -> list[int]:
-    """Put back the jobs that a process claimed, but for the claims that it knows of; return the jobs' ids."""
+    """Release a process's claims except those whose ids are ``known`` to it; return the ids of the released jobs."""
     claims = connection.scalars(select(claimed.c.id).where(held_by(process_id)))
     return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(known)) else []
 
 
 def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int]:
     """Open the door: lock the claims that are still there, in id order; return their jobs' ids by claim id."""
-    return {row.id: row.job_id for row in connection.execute(_locked(claims))}
-
-
-def _locked(claims: ColumnElement[bool]) -> Select[Any]:
-    return select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id).with_for_update()
+    return {row.id: row.job_id for row in connection.execute(_claim_lock(claims))}
 
 
 def _end(connection: Connection, locked: Mapping[int, int], limits: Limits) -> None:
@@ -186,3 +146,90 @@ def _end(connection: Connection, locked: Mapping[int, int], limits: Limits) -> N
 def _delete(connection: Connection, locked: Mapping[int, int]) -> None:
     for batch in in_batches(locked):
         connection.execute(delete(claimed).where(among(claimed.c.id, batch)))
+
+
+# -- statements -------------------------------------------------------------------------------------------------------
+
+
+@hot(WriteStyle.CHAINED)
+def finish_claims_at_once() -> Select[Any]:
+    """Delete claims and mark their jobs as finished.
+
+    Guard: only the jobs of claims that this statement itself deleted are marked; a claim that has ended is passed over.
+    """
+    gone, finished = finish_ctes()
+    return select(finished).add_cte(gone)
+
+
+@hot(WriteStyle.RETURNING)
+def delete_claims_returning() -> ReturningDelete[Any]:
+    """Delete claims, and return the ids of their jobs.
+
+    Guard: a claim that has ended has no row, so its job is not returned.
+    """
+    return _claim_deletion().returning(claimed.c.job_id)
+
+
+@hot(WriteStyle.RETURNING)
+def finish_jobs_returning() -> ReturningUpdate[Any]:
+    """Mark jobs as finished, and return their ids and concurrency keys.
+
+    Guard: the jobs are those of claims that this transaction deleted.
+    """
+    return _job_finish(ids_in(jobs.c.id, "job_ids")).returning(jobs.c.id, jobs.c.concurrency_key)
+
+
+@hot(WriteStyle.SILENT)
+def lock_claims() -> Select[Any]:
+    """Lock claims in the order of their ids, and return the ids of their jobs.
+
+    Guard: a claim that has ended has no row, so its job is not returned; another ending of a claim waits for the lock.
+    """
+    return _claim_lock(ids_in(claimed.c.id, "claim_ids"))
+
+
+@hot(WriteStyle.SILENT)
+def finish_jobs() -> Update:
+    """Mark jobs as finished.
+
+    Guard: the jobs are those of claims that this transaction has locked.
+    """
+    return _job_finish(ids_in(jobs.c.id, "job_ids"))
+
+
+@hot(WriteStyle.SILENT)
+def delete_claims() -> Delete:
+    """Delete the claims of jobs that were just marked as finished.
+
+    Guard: this transaction has locked the claims.
+    """
+    return _claim_deletion()
+
+
+def finish_ctes() -> tuple[CTE, CTE]:
+    """Return two CTEs: one deletes the claims ``claim_ids``, the other marks the jobs of the deleted as finished."""
+    gone = _claim_deletion().returning(claimed.c.job_id).cte("ended")
+    finish = _job_finish(jobs.c.id == any_(array_of(gone.c.job_id)))
+    return gone, finish.returning(jobs.c.id, jobs.c.concurrency_key).cte("finished")
+
+
+def _claim_lock(claims: ColumnElement[bool]) -> Select[Any]:
+    return select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id).with_for_update()
+
+
+def _claim_deletion() -> Delete:
+    return delete(claimed).where(ids_in(claimed.c.id, "claim_ids"))
+
+
+def _job_finish(condition: ColumnElement[bool]) -> Update:
+    first = func.coalesce(jobs.c.finished_at, utcnow())
+    return update(jobs).where(condition).values(finished_at=first, updated_at=utcnow())
+
+
+def _unfinished() -> ColumnElement[bool]:
+    """Return the condition that a job has not finished, in a form that no index serves.
+
+    A planner whose statistics say that few jobs are unfinished would use the index on finished_at, and read every
+    unfinished job at each end of a job.
+    """
+    return case((jobs.c.finished_at.is_(None), 1), else_=0) == 1

@@ -2,18 +2,17 @@
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select
+from sqlalchemy import Connection, Select, bindparam, insert, select
 
 from solidjq.batching import in_batches
 from solidjq.database import notices
-from solidjq.database.hot import execute_hot
-from solidjq.database.statements import among, insert_many, writes_in_with
+from solidjq.database.hot import Execute, hot, within
+from solidjq.database.statements import WriteStyle, among, insert_many, writes_in_with
 from solidjq.database.tables import jobs, ready
 from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
@@ -54,7 +53,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     """
     new_jobs = list(new_jobs)
     if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
-        return [_enqueue_ready(partial(execute_hot, connection), new_jobs[0])]
+        return [_enqueue_ready(within(connection), new_jobs[0])]
     now = clock(connection)
     rows: list[dict[str, Any]] = []
     due: list[str] = []
@@ -94,11 +93,11 @@ def enqueue_alone(database: Database, new: NewJob) -> int:
     return job_id
 
 
-def _enqueue_ready(execute: Callable[..., Sequence[Row[Any]]], new: NewJob) -> int:
+def _enqueue_ready(execute: Execute, new: NewJob) -> int:
     # To ask for the database's clock would be a round trip. It gives the row its times all the same; those in the
     # payload decide nothing, and are of the enqueuer's host in Rails too.
     row = _row(new, str(uuid.uuid4()), now := datetime.now(UTC), now)
-    job_id: int = execute(_ready_at_once, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
+    job_id: int = execute(insert_ready_job, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
     return job_id
 
 
@@ -118,8 +117,12 @@ def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> d
 _SERVER_TIMES = {"scheduled_at", "created_at", "updated_at"}
 
 
-def _ready_at_once() -> Select[Any]:
-    """Insert a job and its ready row, and send word of it: all that an idle worker waits for."""
+@hot(WriteStyle.CHAINED)
+def insert_ready_job() -> Select[Any]:
+    """Insert a job and its ready row, and notify the workers that wait for one.
+
+    No guard: the job is new, and nobody sees a part of it.
+    """
     names = {column.name for column in jobs.c} - _SERVER_TIMES - {"id", "finished_at"}
     values: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in sorted(names)}
     values.update(dict.fromkeys(_SERVER_TIMES, utcnow()))

@@ -13,6 +13,7 @@ from solidjq.database.statements import among
 from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
+from solidjq.queue.patterns import fits_in_sql
 from solidjq.rails.error_text import Death, ErrorInfo, parse_error
 
 PAGE = 500
@@ -146,9 +147,9 @@ def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnEleme
     if chosen.error:
         yield or_(*(failed.c.error.icontains(form, autoescape=True) for form in _error_forms(chosen.error)))
     if chosen.queues:
-        yield or_(*(_matches(jobs.c.queue_name, pattern) for pattern in chosen.queues))
+        yield or_(*(fits_in_sql(pattern, jobs.c.queue_name) for pattern in chosen.queues))
     if chosen.classes:
-        yield or_(*(_matches(jobs.c.class_name, pattern) for pattern in chosen.classes))
+        yield or_(*(fits_in_sql(pattern, jobs.c.class_name) for pattern in chosen.classes))
     if chosen.since:
         yield failed.c.created_at >= boundary(chosen.since)
     if chosen.until:
@@ -179,8 +180,3 @@ def _error_forms(text: str) -> list[str]:
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     forms = [plain, plain.translate(_RAILS_ESCAPES), *([] if "\0" in text else [text])]
     return list(dict.fromkeys(forms))
-
-
-def _matches(column: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
-    """Compare with a name, or with a prefix written as ``mail*``."""
-    return column.startswith(pattern[:-1], autoescape=True) if pattern.endswith("*") else column == pattern

@@ -1,14 +1,14 @@
 """Put jobs back to work, or delete them, as decided: the effect of a retry, apart from its decisions."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, insert, select, update
 
-from solidjq.database.hot import execute_hot, ids_in
-from solidjq.database.statements import among, writes_in_with
+from solidjq.database.hot import hot, ids_in
+from solidjq.database.statements import WriteStyle, among, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import archive
@@ -43,7 +43,7 @@ def put_back(
     for each in moving:
         (simple if at_once and only_moves(each, terms) else others).append(each)
     if simple:
-        _move_to_ready(connection, failure_ids_of(simple), operation_id)
+        archive_and_make_ready(connection, failure_ids=failure_ids_of(simple), operation_id=operation_id)
     if not others:
         return
     going = failure_ids_of(others)
@@ -101,14 +101,13 @@ def _schedule_paced(connection: Connection, job_ids: Sequence[int], pace: Pace) 
     )
 
 
-def _move_to_ready(connection: Connection, failure_ids: Collection[int], operation_id: int) -> None:
-    """Archive these failures, remove them and make their jobs ready."""
-    execute_hot(connection, _moving_to_ready, ids=list(failure_ids), operation_id=operation_id)
+@hot(WriteStyle.CHAINED)
+def archive_and_make_ready() -> Insert:
+    """Archive failures, delete them and insert their jobs' ready rows, reading each row once.
 
-
-def _moving_to_ready() -> Insert:
-    """Do so in one statement, which reads each row once."""
-    gone = delete(failed).where(ids_in(failed.c.id, "ids")).returning(*failed.c).cte("gone")
+    Guard: the caller has locked the failures; only those that this statement itself deletes are archived and put back.
+    """
+    gone = delete(failed).where(ids_in(failed.c.id, "failure_ids")).returning(*failed.c).cte("gone")
     archived = (
         archive.archive_statement(gone, bindparam("operation_id", type_=BigInteger()))
         .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
