@@ -8,7 +8,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from solidjq.incidents.suspects import JobStanding, rank
+from solidjq.incidents.death_cases import JobStanding
+from solidjq.incidents.suspects import rank
 
 
 def tests_fleet() -> ModuleType:

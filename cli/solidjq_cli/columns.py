@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
     from solidjq.incidents.causes import CauseFinding
+    from solidjq.incidents.class_scores import ClassScore
     from solidjq.incidents.death_records import DeathRecord
     from solidjq.incidents.incidents import Incident
-    from solidjq.incidents.suspects import ClassScore, JobScore
+    from solidjq.incidents.job_scores import JobScore
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
     from solidjq.processes.heartbeat import Process

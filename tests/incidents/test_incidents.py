@@ -14,9 +14,9 @@ from solidjq.database import tables
 from solidjq.database.times import ago
 from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.charges import find_suspects
+from solidjq.incidents.death_cases import JobStanding
 from solidjq.incidents.death_records import DeathRecord, HeldJob
 from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group
-from solidjq.incidents.suspects import JobStanding
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning

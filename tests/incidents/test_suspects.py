@@ -7,7 +7,10 @@ import pytest
 
 from solidjq.chance import fisher
 from solidjq.incidents import suspects
-from solidjq.incidents.suspects import ClassScore, DeathCase, Exposure, InFlight, JobScore, JobStanding, rank
+from solidjq.incidents.class_scores import ClassScore
+from solidjq.incidents.death_cases import DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents.job_scores import JobScore
+from solidjq.incidents.suspects import rank
 from support.invented_fleet import simulate
 
 USUAL = Exposure(1000, {"Import": 10, "Mail": 12, "Sync": 300, "Listen": 1000})
@@ -95,7 +98,7 @@ def test_company_that_is_always_there_is_neither_cleared_nor_a_suspect() -> None
     mail = class_of(found, "Mail")
     assert class_of(found, "Import").standing is JobStanding.SUSPECT
     assert mail.standing is JobStanding.UNDECIDED
-    assert "so often beside Import that deaths do not tell them apart" in mail.reasons
+    assert "so often beside Import that deaths cannot separate the two" in mail.reasons
     assert [each.name for each in rank(found, USUAL).classes[:2]] == ["Import", "Mail"]
 
 
@@ -149,7 +152,7 @@ def test_counts_that_cannot_be_do_no_harm() -> None:
 def test_with_nothing_to_compare_with_no_class_is_suspected() -> None:
     found = class_of(cases("Import", times=50), "Import", None)
     assert (found.standing, found.score) == (JobStanding.UNDECIDED, 0)
-    assert found.reasons[0] == "in flight at 50 of 50 deaths, and nothing tells how often it runs when nobody dies"
+    assert found.reasons[0] == "in flight at 50 of 50 deaths, and how often it runs when nobody dies is unknown"
     assert [each.name for each in rank([*cases("A"), *cases("B", "C", times=2)], None).classes] == ["B", "C", "A"]
 
 

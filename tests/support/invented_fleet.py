@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
 from random import Random
 
-from solidjq.incidents.suspects import DeathCase, Exposure, InFlight
+from solidjq.incidents.death_cases import DeathCase, Exposure, InFlight
 
 PROCESSES = 200
 THREADS = (1, 3, 5)

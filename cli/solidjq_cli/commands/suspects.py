@@ -45,7 +45,7 @@ def suspects(
       jq suspects -o ids | jq retry --queue-as quarantine -
     """
     from solidjq.incidents.charges import find_suspects
-    from solidjq.incidents.suspects import JobStanding
+    from solidjq.incidents.death_cases import JobStanding
 
     opened = config.opened(database)
     found = selection.find_incidents(opened, since, until)

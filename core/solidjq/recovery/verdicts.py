@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from solidjq.durations import spell_duration
-from solidjq.incidents.suspects import NO_SUSPICION, SUSPECT_AT, Suspicion
+from solidjq.incidents.death_cases import SUSPECT_AT
+from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger.crashes import Crash, recent_crashes
 from solidjq.rails.error_text import Death
 from solidjq.settings.policy import ClassPolicy, Consent

@@ -1,0 +1,89 @@
+"""Which jobs were in flight at several deaths, and how much each death charges them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from solidjq.incidents.class_scores import ClassScore
+from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, DeathCase, JobStanding, count_of, manner_reasons
+
+_MB = 1_000_000
+_GB = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobScore:
+    """One job in a ranking, with the reasons. ``deaths`` and ``alone`` count only deaths that charge."""
+
+    name: str  # the job's subject: its Active Job id
+    class_name: str
+    score: float
+    standing: JobStanding
+    deaths: int
+    alone: int  # of these deaths, those at which no other job was in flight
+    reasons: tuple[str, ...]
+
+
+def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
+    """Yield the score of every job in flight at these deaths. ``suspects.rank`` says how a score is made."""
+    class_scores = {score.name: score for score in classes}
+    suspects = {name for name, score in class_scores.items() if score.standing is JobStanding.SUSPECT}
+    charging = [case for case in cases if not case.outside]
+    deaths_of: dict[str, list[DeathCase]] = defaultdict(list)
+    growth: dict[str, int] = defaultdict(int)
+    for case in charging:
+        for job in case.jobs:
+            deaths_of[job.subject].append(case)
+            growth[job.subject] = max(growth[job.subject], job.growth or 0)
+    repeated = {subject for subject, deaths in deaths_of.items() if len(deaths) >= SUSPECT_AT}
+    accused = {case.key: _accused(case, suspects, repeated) for case in charging}
+    for subject, name in {job.subject: job.class_name for case in cases for job in case.jobs}.items():
+        deaths = deaths_of.get(subject, [])
+        if not deaths:
+            yield JobScore(subject, name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,))
+            continue
+        standing, facts = _judge_job(subject, name, deaths, suspects, accused)
+        reasons = [f"in flight at {count_of(len(deaths), 'death')}", *facts, *manner_reasons(deaths)]
+        if growth[subject] >= _MB:
+            reasons.append(f"the process had grown by {growth[subject] / _MB:,.0f} MB since it started")
+        score = sum(1 + _blame(subject, case, accused[case.key]) for case in deaths)
+        score += _below_half(class_scores[name].score) + _below_half(growth[subject] / _GB)
+        alone = sum(case.alone for case in deaths)
+        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons))
+
+
+def _accused(case: DeathCase, suspects: AbstractSet[str], repeated: AbstractSet[str]) -> AbstractSet[str]:
+    return (
+        {job.subject for job in case.jobs if job.class_name in suspects}
+        or {job.subject for job in case.jobs if job.subject in repeated}
+        or {job.subject for job in case.jobs}
+    )
+
+
+def _blame(subject: str, case: DeathCase, accused: AbstractSet[str]) -> float:
+    return (2 if case.fatal else 1) / len(accused) if subject in accused else 0.0
+
+
+def _below_half(x: float) -> float:
+    return x / (2 + 2 * x)
+
+
+def _judge_job(
+    subject: str,
+    class_name: str,
+    deaths: list[DeathCase],
+    suspects: AbstractSet[str],
+    accused: Mapping[str, AbstractSet[str]],
+) -> tuple[JobStanding, list[str]]:
+    """Return standing and facts of a job that was in flight at a death that charges."""
+    case = deaths[0]
+    facts = [f"{class_name} is a suspect"] if class_name in suspects else []
+    if len(deaths) >= SUSPECT_AT:
+        return JobStanding.SUSPECT, facts
+    if subject not in accused[case.key]:
+        return JobStanding.BYSTANDER, ["a suspect was in flight beside it"]
+    if facts:
+        return JobStanding.SUSPECT if case.alone else JobStanding.UNDECIDED, facts
+    # Not even a fatal death makes a lone job a suspect: memory that other jobs filled kills whichever job runs then.
+    return JobStanding.UNDECIDED if case.alone or case.fatal else JobStanding.BYSTANDER, []
