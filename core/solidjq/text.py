@@ -1,4 +1,4 @@
-"""Text from a database is hostile: it may contain terminal control codes and passwords. Escaping and masking."""
+"""Text from a database or a person is hostile: escaping, masking, and the one parser of row ids."""
 
 import json
 import re
@@ -11,8 +11,19 @@ _USER = re.compile(r"://[^:/?#@]*:")
 _KEYWORD = re.compile(r"(?i)(?P<before>(?:password|passwd|pwd|secret|token|api_?key)=)(?P<secret>[^\s&\"';]+)")
 MASK = "***"
 
+_BIGINT = 2**63
+_MOST_DIGITS = 100  # of an id, leading zeros included; Python raises ValueError for text of thousands of digits
+
 # Cc controls, Cf formatting (bidirectional overrides, zero-width), Cs lone surrogates, Zl/Zp line separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def parse_id(text: str) -> int | None:
+    """Return the id of a row that ``text`` is, leading zeros allowed; None for text that is no BIGINT of 0 or more."""
+    if len(text) > _MOST_DIGITS or not (text.isascii() and text.isdigit()):
+        return None
+    number = int(text)
+    return number if number < _BIGINT else None
 
 
 def mask_secrets(text: str) -> str:

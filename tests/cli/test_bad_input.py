@@ -115,6 +115,17 @@ def test_init_says_that_no_file_can_be_made_there(tmp_path: Path, url: str) -> N
     assert "run: jq init" not in done.stderr
 
 
+# -- an id that no row can have
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("command", ["history", "jobs show", "failed show", "incidents show", "bisect"])
+@pytest.mark.parametrize("prefix", ["", "d"])
+def test_an_id_of_thousands_of_digits_is_not_there(shell: Shell, command: str, prefix: str) -> None:
+    done = shell.run(*command.split(), prefix + "9" * 5000)
+    assert_refused(done, 4, "no incident" if command in {"bisect", "incidents show"} else "no job")
+
+
 # -- a server that does not answer, or not this user
 
 

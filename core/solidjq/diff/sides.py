@@ -20,6 +20,7 @@ from solidjq.queue.failed import Failure, failures_of
 from solidjq.queue.jobs import find_jobs
 from solidjq.rails.active_job import shown_arguments
 from solidjq.rails.error_text import ErrorInfo, parse_error
+from solidjq.text import parse_id
 
 MOST_ARGUMENTS = 60  # rows for the arguments of a job
 # What always differs between two jobs, and tells nothing by itself.
@@ -102,8 +103,8 @@ def _failure_once(connection: Connection, text: str) -> Failure | None:
     if not operations.exists(connection):
         return None
     asked = failures.c.active_job_id == text
-    if text.isascii() and text.isdigit() and int(text) < 2**63:
-        asked = or_(asked, failures.c.job_id == int(text))
+    if (job_id := parse_id(text)) is not None:
+        asked = or_(asked, failures.c.job_id == job_id)
     query = (
         select(*archive.ARCHIVED).where(asked, failures.c.restored_by.is_(None)).order_by(failures.c.id.desc()).limit(1)
     )

@@ -24,6 +24,7 @@ from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.samples import instant, sample_of
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
+from solidjq.text import parse_id
 
 SAME_DEATH_WITHIN = timedelta(
     seconds=60
@@ -162,14 +163,14 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
 def noticed_at(connection: Connection, name: str) -> datetime | None:
     """Return when the death of this name was noticed, or the failure that names it was written; None if none was."""
     kept = operations.exists(connection)
-    match name[:1], name[1:]:
-        case _, digits if not (digits.isascii() and digits.isdigit() and int(digits) < 2**63):
+    match name[:1], parse_id(name[1:]):
+        case _, None:
             return None
-        case "d", digits if kept:
-            return connection.scalar(select(deaths.c.noticed_at).where(deaths.c.id == int(digits)))
-        case "f", digits:
-            counted = select(tables.crashes.c.crashed_at).where(tables.crashes.c.failure_id == int(digits))
-            now = select(failed.c.created_at).where(failed.c.id == int(digits))
+        case "d", number if kept:
+            return connection.scalar(select(deaths.c.noticed_at).where(deaths.c.id == number))
+        case "f", number:
+            counted = select(tables.crashes.c.crashed_at).where(tables.crashes.c.failure_id == number)
+            now = select(failed.c.created_at).where(failed.c.id == number)
             return (connection.scalar(counted) if kept else None) or connection.scalar(now)
     return None
 

@@ -13,6 +13,7 @@ from solidjq.ledger.crashes import crashes_of, subject_of
 from solidjq.queue.jobs import JobView, find_jobs
 from solidjq.queue.states import State
 from solidjq.rails.error_text import parse_error
+from solidjq.text import parse_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def _retried_elsewhere(
 
 
 def _archived(connection: Connection, job_ids: Sequence[str], names: set[str | None]) -> Sequence[Row[Any]]:
-    numbers = [int(job_id) for job_id in job_ids if job_id.isascii() and job_id.isdigit() and int(job_id) < 2**63]
+    numbers = [number for number in map(parse_id, job_ids) if number is not None]
     undo = operations.alias()
     query = (
         select(

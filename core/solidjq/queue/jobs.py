@@ -11,9 +11,7 @@ from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled
 from solidjq.queue.states import State
-
-_BIGINT = 2**63
-_DIGITS = 100  # that an id may have, zeros before it included; Python refuses to read thousands
+from solidjq.text import parse_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def find_jobs(connection: Connection, ids: Sequence[str]) -> dict[str, list[JobV
 def _find(connection: Connection, ids: list[str], found: dict[str, list[JobView]]) -> None:
     by_number: dict[int, list[str]] = defaultdict(list)  # 42 and 042 are the same job
     for text in ids:
-        if (number := _number(text)) is not None:
+        if (number := parse_id(text)) is not None:
             by_number[number].append(text)
     query = _QUERY.where(or_(among(jobs.c.id, by_number), among(jobs.c.active_job_id, ids))).order_by(jobs.c.id)
     for row in connection.execute(query):
@@ -68,10 +66,6 @@ def _find(connection: Connection, ids: list[str], found: dict[str, list[JobView]
         view = JobView(**values, states=states)
         for key in {*by_number[view.job_id], view.active_job_id} & found.keys():
             found[str(key)].append(view)
-
-
-def _number(text: str) -> int | None:
-    return int(text) if len(text) <= _DIGITS and text.isascii() and text.isdigit() and int(text) < _BIGINT else None
 
 
 _TABLES = {
