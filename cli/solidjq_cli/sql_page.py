@@ -33,7 +33,7 @@ deleted. On SQLite, a statement returns the rows that it changed to the program.
 rows are locked and read first. A guard is what makes a statement safe while other programs do the same.
 """.strip()
 
-_URLS = {
+URLS = {
     WriteStyle.CHAINED: "postgresql+psycopg://",
     WriteStyle.SILENT: "mysql+pymysql://",
     WriteStyle.RETURNING: "sqlite://",
@@ -47,11 +47,11 @@ def page() -> Iterator[str]:
         "",
         _INTRODUCTION,
         "",
-        f"| statement | {' | '.join(style.value for style in _URLS)} |",
+        f"| statement | {' | '.join(style.value for style in URLS)} |",
         "|---|---|---|---|",
     )
     for statement in statements:
-        marks = ("yes" if style in statement.styles else "" for style in _URLS)
+        marks = ("yes" if style in statement.styles else "" for style in URLS)
         yield f"| [{statement.name}](#{statement.name}) | {' | '.join(marks)} |"
     for module, group in groupby(statements, lambda statement: statement.module):
         yield from ("", f"## {module.replace('.', '/')}.py")
@@ -70,7 +70,7 @@ def hot_statements() -> list[HotStatement[Any]]:
 def _section(statement: HotStatement[Any]) -> Iterator[str]:
     text = inspect.getdoc(statement) or ""
     yield from ("", f"### {statement.name}", "", re.sub(r"(?m)^(Guard:|No guard:)", r"**\1**", text))
-    for style, url in _URLS.items():
+    for style, url in URLS.items():
         if style in statement.styles:
             dialect: Any = make_url(url).get_dialect()
             sql = statement.sql(dialect(paramstyle="named"))

@@ -8,20 +8,13 @@ from sqlalchemy import Connection, delete, literal, select, union_all
 
 from solidjq import Database, NewJob, enqueue
 from solidjq.database import tables as database_tables
-from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.database.tables import jobs
 from solidjq.database.tables import processes as process_table
 from solidjq.queue import claim, endings
 from solidjq.queue.claim import Claim
+from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.states import State
 from support.processes import add_process
-
-EXECUTIONS = {
-    State.READY: ready,
-    State.SCHEDULED: scheduled,
-    State.BLOCKED: blocked,
-    State.CLAIMED: claimed,
-    State.FAILED: failed,
-}
 
 
 def states(connection: Connection) -> dict[int, set[State]]:

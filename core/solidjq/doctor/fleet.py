@@ -23,6 +23,7 @@ from solidjq.doctor.checks import (
 )
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import instant, number, read_metadata, sample_of
+from solidjq.queue.patterns import fits
 
 LATE = 60.0  # seconds that due work may wait for whoever takes it
 BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives
@@ -100,7 +101,7 @@ def _find_unattended(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
 
 def is_polled(workers: Iterable[Process], queue: str) -> bool:
     """Tell whether one of these workers polls the queue."""
-    return any(covers(pattern, queue) for worker in workers for pattern in _patterns(worker))
+    return any(fits(pattern, queue) for worker in workers for pattern in _patterns(worker))
 
 
 def _patterns(worker: Process) -> list[str]:
@@ -108,11 +109,6 @@ def _patterns(worker: Process) -> list[str]:
     told: Any = read_metadata(worker.metadata).get("queues", "*")
     names = told.split(",") if isinstance(told, str) else told if isinstance(told, list) else ["*"]
     return [str(name).strip() for name in names]
-
-
-def covers(pattern: str, queue: str) -> bool:
-    """Tell whether a worker with this among its queues polls the queue."""
-    return queue.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == queue
 
 
 def _find_unscheduled(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, 
 
 from solidjq.batching import BATCH
 from solidjq.database.statements import among
-from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, count_of, everywhere
@@ -16,16 +16,10 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import instant, sample_of
+from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 
-EXECUTIONS = {
-    State.READY: ready,
-    State.SCHEDULED: scheduled,
-    State.BLOCKED: blocked,
-    State.CLAIMED: claimed,
-    State.FAILED: failed,
-}
 NO_STATE = error_json(
     "SolidQueue::Processes::ProcessMissingError",
     "The job was in no state: not finished, and neither waiting nor running (found by jq doctor)",

@@ -1,17 +1,27 @@
-"""Insert the execution row that gives jobs a state: ready, scheduled or blocked."""
+"""Execution rows, which give jobs their states: the table of each state, and inserts of the states of waiting jobs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, insert, select
 
 from solidjq.database.statements import among
-from solidjq.database.tables import blocked, jobs, ready, scheduled
+from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.database.times import ago, utcnow
+from solidjq.queue.states import State
+
+# The table of each state. A finished job has a row in none of them.
+EXECUTIONS: Mapping[State, Table] = {
+    State.READY: ready,
+    State.SCHEDULED: scheduled,
+    State.BLOCKED: blocked,
+    State.CLAIMED: claimed,
+    State.FAILED: failed,
+}
 
 
 def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement[datetime] | None = None) -> None:
-    """Insert the scheduled rows of these jobs, for ``at``, else for the time that each job itself names."""
+    """Insert the scheduled rows of these jobs, due ``at`` this time, else at each job's own ``scheduled_at``."""
     connection.execute(
         insert(scheduled).from_select(
             ["job_id", "queue_name", "priority", "scheduled_at", "created_at"],
@@ -29,7 +39,7 @@ def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement
 
 
 def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
-    """Insert the ready rows of these jobs; their queue and priority are read from the jobs themselves."""
+    """Insert the ready rows of these jobs, with the queue and priority in each job's own row."""
     connection.execute(
         insert(ready).from_select(
             ["job_id", "queue_name", "priority", "created_at"],
@@ -41,7 +51,7 @@ def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
 
 
 def block(connection: Connection, job_ids: Collection[int], duration: float) -> None:
-    """Let these jobs wait for a slot of their concurrency key."""
+    """Insert the blocked rows of these jobs; each waits ``duration`` seconds at most for a slot of its key."""
     connection.execute(
         insert(blocked).from_select(
             ["job_id", "queue_name", "priority", "concurrency_key", "expires_at", "created_at"],

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, or_, select
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled
+from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.states import State
 from solidjq.text import parse_id
 
@@ -42,16 +43,17 @@ class JobView:
 def find_jobs(connection: Connection, ids: Sequence[str]) -> dict[str, list[JobView]]:
     """Look up jobs by job id or Active Job id, as an operator has them from a log.
 
-    Every given id is a key; its list is empty if there is no such job, and has several jobs where ``retry_on`` made a
-    new row for each attempt.
+    Every id in ``ids`` is a key; its list is empty if there is no such job, and has several jobs where ``retry_on``
+    made a new row for each attempt.
     """
-    found: dict[str, list[JobView]] = {text: [] for text in ids}
-    for batch in in_batches(found):
-        _find(connection, batch, found)
-    return found
+    views: dict[str, list[JobView]] = {text: [] for text in ids}
+    for batch in in_batches(views):
+        _find(connection, batch, views)
+    return views
 
 
-def _find(connection: Connection, ids: list[str], found: dict[str, list[JobView]]) -> None:
+def _find(connection: Connection, ids: list[str], views: dict[str, list[JobView]]) -> None:
+    """Add the jobs with these ids to ``views``."""
     by_number: dict[int, list[str]] = defaultdict(list)  # 42 and 042 are the same job
     for text in ids:
         if (number := parse_id(text)) is not None:
@@ -59,22 +61,14 @@ def _find(connection: Connection, ids: list[str], found: dict[str, list[JobView]
     query = _QUERY.where(or_(among(jobs.c.id, by_number), among(jobs.c.active_job_id, ids))).order_by(jobs.c.id)
     for row in connection.execute(query):
         values = row._asdict()
-        held = {state: values.pop(state.name) for state in _TABLES}
-        states = tuple(state for state, execution in held.items() if execution is not None)
+        execution_ids = {state: values.pop(state.name) for state in EXECUTIONS}
+        states = tuple(state for state, execution_id in execution_ids.items() if execution_id is not None)
         if values["finished_at"] is not None:
             states = (*states, State.FINISHED)
         view = JobView(**values, states=states)
-        for key in {*by_number[view.job_id], view.active_job_id} & found.keys():
-            found[str(key)].append(view)
+        for key in {*by_number[view.job_id], view.active_job_id} & views.keys():
+            views[str(key)].append(view)
 
-
-_TABLES = {
-    State.READY: ready,
-    State.SCHEDULED: scheduled,
-    State.BLOCKED: blocked,
-    State.CLAIMED: claimed,
-    State.FAILED: failed,
-}
 
 _QUERY = (
     select(
@@ -96,7 +90,7 @@ _QUERY = (
         blocked.c.expires_at.label("blocked_until"),
         failed.c.created_at.label("failed_at"),
         failed.c.error,
-        *(table.c.id.label(state.name) for state, table in _TABLES.items()),
+        *(table.c.id.label(state.name) for state, table in EXECUTIONS.items()),
     )
     .outerjoin(ready, ready.c.job_id == jobs.c.id)
     .outerjoin(scheduled, scheduled.c.job_id == jobs.c.id)
