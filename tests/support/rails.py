@@ -1,13 +1,15 @@
 """Databases as Rails left them: ``tests/data/rails`` holds rows that Solid Queue itself wrote.
 
 Each file is one scenario on one database: ``columns`` gives each column's type as that database reports it, ``tables``
-the rows as stored. ``load`` makes such a database again, without the help of the schema under test.
+the rows as stored. ``load`` makes such a database again, without the help of the schema under test. A text file of the
+same name is its reading: what jq should print of it.
 """
 
 import copy
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,6 +24,14 @@ FOLDER = DATA / "rails"
 KINDS = {"postgresql": "pg", "sqlite": "sqlite", "mariadb": "mysql"}  # a test's kind of database -> ``db`` in a file
 BACKENDS = {"postgresql": "pg", "sqlite": "sqlite", "mysql": "mysql"}  # SQLAlchemy's name -> ``db`` in a file
 JOBS = "solid_queue_jobs"
+FAILURE = [
+    *("failure_id", "job_id", "class_name", "queue_name", "priority"),
+    *("death", "pid", "exit_status", "signal", "last_heartbeat_at", "failed_at"),
+]
+PROCESS = ["process_id", "kind", "supervisor_id", "pid", "claimed", "name", "last_heartbeat_at", "created_at"]
+QUEUE = ["queue_name", "paused", "ready", "claimed", "scheduled", "blocked", "oldest_ready_at"]
+FIELDS = {"failures": FAILURE, "processes": PROCESS, "queues": QUEUE}  # of each part of a reading
+STATES = "[states] state job_id..."
 
 _PRIMARY_KEYS = {
     "pg": "bigserial PRIMARY KEY",  # the same sequence and default as Rails' own
@@ -46,6 +56,28 @@ def read(kind: str, scenario: str) -> Fixture:
 def _parsed(kind: str, scenario: str) -> Fixture:
     (path,) = FOLDER.glob(f"{KINDS[kind]}-{scenario}-*.json")
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What jq should print of a scenario, one line a row. Times are of 2026-11-23 unless a date stands there."""
+
+    failures: list[str]
+    processes: list[str]
+    queues: list[str]
+    states: dict[str, list[int]]  # state -> ids of jobs
+
+
+@cache
+def reading(kind: str, scenario: str) -> Reading:
+    """Return what should be read of a scenario. Each part starts with its name and the fields of its lines."""
+    (path,) = FOLDER.glob(f"{KINDS[kind]}-{scenario}-*.txt")
+    parts: dict[str, list[str]] = {}
+    for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
+        (head, *lines) = block.splitlines()
+        parts[head] = lines
+    states = {state: [int(job_id) for job_id in ids] for state, *ids in map(str.split, parts[STATES])}
+    return Reading(*(parts[f"[{name}] {' '.join(fields)}"] for name, fields in FIELDS.items()), states)
 
 
 def row(fixture: Fixture, name: str, row_id: int) -> dict[str, Any]:
