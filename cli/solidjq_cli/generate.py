@@ -177,7 +177,7 @@ def _cell(text: str) -> str:
 
 def _states() -> Iterator[str]:
     yield from (_GENERATED, "", "# The states of a job", "")
-    yield "A job's state is which execution row it has; a finished job has none and carries `finished_at` instead."
+    yield "A job's state is the kind of execution row that it has. A finished job has none: it has `finished_at`."
     yield from ("", "```mermaid", "stateDiagram-v2")
     yield from dict.fromkeys(f"    {_dot(move.source)} --> {_dot(move.target)}: {move.verb}" for move in MOVES)
     yield from ("```", "", "| verb | from | to | when |", "|---|---|---|---|")
