@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from solidjq.incidents.death_records import DeathRecord, HeldJob
+    from solidjq.incidents.death_records import ClaimedJob, DeathRecord
     from solidjq.incidents.incidents import Incident
 
 NARROWEST = 20  # characters that time gets, whatever the names take
@@ -47,7 +47,7 @@ def _process(death: DeathRecord) -> str:
     return f"{kind}{pid}{f' at {death.hostname}' if death.hostname else ''}"
 
 
-def _job(job: HeldJob) -> str:
+def _job(job: ClaimedJob) -> str:
     return f"  job {job.job_id} {job.class_name}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from solidjq.incidents.causes import RULES, Cause, Company, Confidence, find_cause
-from solidjq.incidents.death_records import DeathRecord, HeldJob
+from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
 
@@ -27,7 +27,7 @@ def pruned(**evidence: Any) -> DeathRecord:
         last_heartbeat_at=BEAT,
         noticed_at=NOTICED,
         evidence={"threshold": 300.0, **evidence},
-        jobs=(HeldJob(1, "job 1", "ReportJob"),),
+        jobs=(ClaimedJob(1, "job 1", "ReportJob"),),
     )
 
 

@@ -15,7 +15,7 @@ from solidjq.database.times import ago
 from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.death_cases import JobStanding
-from solidjq.incidents.death_records import DeathRecord, HeldJob
+from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
@@ -423,8 +423,8 @@ def picture(incident: Incident, width: int) -> list[str]:
 
 
 def test_a_picture_of_a_silence() -> None:
-    job = HeldJob(7, "job 7", "Report", 1, NOON - timedelta(seconds=120))
-    one = death(1, started_at=NOON - timedelta(days=3), kind="Worker", jobs=(job, HeldJob(8, "job 8", "Mail", 2)))
+    job = ClaimedJob(7, "job 7", "Report", 1, NOON - timedelta(seconds=120))
+    one = death(1, started_at=NOON - timedelta(days=3), kind="Worker", jobs=(job, ClaimedJob(8, "job 8", "Mail", 2)))
     lines = picture(Incident((one,), (CauseFinding(Cause.HOST, LIKELY),)), 80)
     assert "11:55:00" in lines[0]
     assert lines[0].endswith("12:05:00 UTC")
@@ -440,7 +440,7 @@ def test_a_picture_of_a_silence() -> None:
 @pytest.mark.parametrize("width", [20, 40, 79, 200])
 def test_a_picture_fits(width: int) -> None:
     many = tuple(
-        death(n, jobs=tuple(HeldJob(j, "s", "A" * 300) for j in range(40)), hostname="b" * 300) for n in range(1, 50)
+        death(n, jobs=tuple(ClaimedJob(j, "s", "A" * 300) for j in range(40)), hostname="b" * 300) for n in range(1, 50)
     )
     lines = picture(Incident(many, (CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN),) * len(many)), max(width, 60))
     assert any("more jobs" in line for line in lines)

@@ -1,1 +1,16 @@
-"""TODO."""
+"""Incidents: why processes died, which of their jobs may have killed them, and which are bystanders.
+
+Read the files in this order:
+
+- ``death_records``: every death as one kind of record, from ``jq_deaths`` or reconstructed from failures.
+- ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.
+- ``incidents``: groups deaths of one moment and one manner, and judges each.
+- ``death_cases``: deaths and what usually runs, as the evidence that the next three files work on.
+- ``class_scores``: job classes that are in flight at more deaths than chance allows.
+- ``job_scores``: jobs that were in flight at several deaths.
+- ``suspects``: the ranking of both, and what a retry needs of it.
+- ``charges``: reads the evidence from the database, and ranks.
+
+``recovery``, ``diff``, ``doctor`` and the command line may import this room; ``runtime`` and everything below never do.
+It imports ``processes``, ``ledger``, ``queue``, ``rails``, ``database`` and the ground.
+"""

@@ -1,8 +1,8 @@
-"""Deaths: how processes ended, with the evidence. Written where we see it; put together from what is left elsewhere.
+"""Deaths as one kind of record: how processes ended, with the evidence. Read from ``jq_deaths``, or from failures.
 
-Our supervisor writes a death when it reaps a child, and every prune of ours writes one from the last sample. Deaths
-that Rails recorded leave only failures behind: they are put together from the errors' text, which jobs that died
-together share, and from when they failed. Such a death tells of a signal, a status or a last heartbeat, and no more.
+``jq work`` writes a row of ``jq_deaths`` when it reaps a child, and every prune of ``jq`` writes one from the last
+sample. A death that Rails recorded leaves only failures: it is reconstructed from the errors' text, which is the same
+for all jobs of the process, and from when they failed. Its evidence is a signal, a status or a last heartbeat, no more.
 """
 
 import json
@@ -26,17 +26,19 @@ from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 from solidjq.text import parse_id
 
-SAME_DEATH_WITHIN = timedelta(
-    seconds=60
-)  # failures with the same error this close are of one death: Rails fails them in turn
+# Failures with the same error, each this close to the one before, are of one death: Rails writes them one by one.
+SAME_DEATH_WITHIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class HeldJob:
-    """A job that a process held when it died. ``started_at`` and ``growth`` (bytes) only where its process told."""
+class ClaimedJob:
+    """A job that a process had claimed when it died.
+
+    ``started_at``, and ``growth`` of the process since then in bytes, are None if no sample recorded them.
+    """
 
     job_id: int
-    subject: str  # its Active Job id; else 'job 42'
+    subject: str  # its Active Job id; else "job 42"
     class_name: str
     failure_id: int | None = None
     started_at: datetime | None = None
@@ -45,9 +47,12 @@ class HeldJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeathRecord:
-    """One process's end. ``evidence`` is what was written down then: ``sample``, and what the witness saw."""
+    """One process's end. ``evidence`` has its last ``sample``, and what the supervisor or the prune observed.
 
-    name: str  # d17: jq_deaths.id 17; f123: put together from failure 123 and those beside it
+    What nobody recorded is None. Times are in UTC.
+    """
+
+    name: str  # d17: jq_deaths.id 17; f123: reconstructed from failure 123 and those of the same error
     source: DeathSource
     how: Death
     noticed_at: datetime
@@ -62,16 +67,16 @@ class DeathRecord:
     exit_status: int | None = None
     signal: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    jobs: tuple[HeldJob, ...] = ()
+    jobs: tuple[ClaimedJob, ...] = ()
 
     @property
     def key(self) -> int | str:
-        """What a crash of it carries: jq_deaths.id, else the beginning of its error."""
+        """The key by which the crashes of its jobs refer to it: ``jq_deaths.id``, else the beginning of its error."""
         return self.error if self.source is DeathSource.FAILURES else int(self.name[1:])
 
     @property
     def error(self) -> str:
-        """The error that its jobs were failed with."""
+        """The error that its jobs failed with, as stored."""
         if self.source is DeathSource.FAILURES:
             return str(self.evidence["error"])
         if self.how is Death.PRUNED:
@@ -80,23 +85,23 @@ class DeathRecord:
 
     @property
     def sample(self) -> Mapping[str, Any]:
-        """The last sample; empty if there was none."""
-        found = self.evidence.get("sample")
-        return found if isinstance(found, Mapping) else {}
+        """The last sample of the process, as ``processes.samples`` defines it; empty if there is none."""
+        sample = self.evidence.get("sample")
+        return sample if isinstance(sample, Mapping) else {}
 
     @property
     def ahead(self) -> bool:
-        """Whether it also held jobs that had not begun, and nobody knows which: only those known to run are charged."""
+        """Whether the process claimed jobs ahead: then only jobs with a recorded start are charged."""
         return bool(self.evidence.get("ahead"))
 
     @property
-    def charged(self) -> tuple[HeldJob, ...]:
-        """The jobs that may have killed it."""
+    def charged(self) -> tuple[ClaimedJob, ...]:
+        """The jobs that may have killed the process: those that it executed, as far as that is recorded."""
         return tuple(job for job in self.jobs if job.started_at is not None) if self.ahead else self.jobs
 
     @property
     def silent_at(self) -> datetime:
-        """When it was last known to live."""
+        """When the process was last known to live: its last heartbeat if it was pruned, else when it was reaped."""
         if self.how is Death.PRUNED and self.last_heartbeat_at is not None:
             return self.last_heartbeat_at
         return self.noticed_at
@@ -107,29 +112,28 @@ def list_deaths(
 ) -> list[DeathRecord]:
     """Return the deaths noticed from ``since`` on and before ``until``, the oldest first.
 
-    Works without the ``jq_`` tables: then all are put together from the failures that are there now.
+    Works without the ``jq_`` tables: then every death is reconstructed from the failures that exist now.
     """
-    kept = operations.exists(connection)
-    found = _recorded(connection, since, until) if kept else []
-    rows = [row for query in _told_by_failures(since, until, kept=kept) for row in connection.execute(query)]
-    timed = sorted(
-        (row for row in rows if row.crashed_at is not None), key=lambda row: (row.crashed_at, row.failure_id)
-    )
-    found += _reconstructed(timed)
-    return sorted(found, key=lambda death: (death.noticed_at, _number_of(death.name)))
+    has_ledger = operations.exists(connection)
+    records = _recorded(connection, since, until) if has_ledger else []
+    queries = _unrecorded_failures(since, until, has_ledger=has_ledger)
+    rows = [row for query in queries for row in connection.execute(query) if row.crashed_at is not None]
+    records += _reconstructed(sorted(rows, key=lambda row: (row.crashed_at, row.failure_id)))
+    return sorted(records, key=lambda death: (death.noticed_at, _number_of(death.name)))
 
 
 def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str]]]:
-    """Return the deaths since then without their jobs, but with how many of each class are charged.
+    """Return the deaths noticed since then without their jobs, each with how many jobs of which class it charges.
 
-    It reads a row a class and death, however many jobs there are. Failures with the same error are one death here.
+    It reads a row a class and death, however many jobs there are. Unlike in ``list_deaths``, all unrecorded failures
+    with the same error are one death, whenever they failed.
     """
-    kept = operations.exists(connection)
+    has_ledger = operations.exists(connection)
     columns = tables.crashes.c
-    held: dict[str, Counter[str]] = defaultdict(Counter)
-    found = _recorded(connection, since, None, jobs=False) if kept else []
-    ahead = {death.name for death in found if death.ahead}
-    if kept:
+    charged: dict[str, Counter[str]] = defaultdict(Counter)
+    recorded = _recorded(connection, since, None, jobs=False) if has_ledger else []
+    ahead = {death.name for death in recorded if death.ahead}
+    if has_ledger:
         counted = (
             select(columns.death_id, columns.class_name, func.count(), func.count(columns.started_at))
             .where(columns.death_id.is_not(None), columns.crashed_at >= boundary(since))
@@ -137,52 +141,58 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
         )
         for death_id, class_name, count, begun in connection.execute(counted):
             name = f"d{death_id}"
-            if charged := begun if name in ahead else count:
-                held[name][class_name] += charged
-    told = union_all(*_told_by_failures(since, None, kept=kept)).subquery()
+            if jobs_charged := begun if name in ahead else count:
+                charged[name][class_name] += jobs_charged
+    unrecorded = union_all(*_unrecorded_failures(since, None, has_ledger=has_ledger)).subquery().c
     grouped = select(
-        func.min(told.c.failure_id).label("failure_id"),
-        func.min(told.c.job_id).label("job_id"),
-        func.min(told.c.subject).label("subject"),
-        told.c.class_name,
-        told.c.evidence,
-        func.min(told.c.crashed_at).label("crashed_at"),
-        func.min(told.c.hostname).label("hostname"),
-        func.min(told.c.pid).label("pid"),
+        func.min(unrecorded.failure_id).label("failure_id"),
+        func.min(unrecorded.job_id).label("job_id"),
+        func.min(unrecorded.subject).label("subject"),
+        unrecorded.class_name,
+        unrecorded.evidence,
+        func.min(unrecorded.crashed_at).label("crashed_at"),
+        func.min(unrecorded.hostname).label("hostname"),
+        func.min(unrecorded.pid).label("pid"),
         func.count().label("failures"),
-    ).group_by(told.c.evidence, told.c.class_name)
+    ).group_by(unrecorded.evidence, unrecorded.class_name)
     by_error: dict[str, DeathRecord] = {}
     for row in connection.execute(grouped.order_by("failure_id")):
         death = by_error.get(row.evidence) or _death_of(row)
         if death is not None:
             by_error[row.evidence] = death
-            held[death.name][row.class_name] += row.failures
-    return [(death, held[death.name]) for death in (*found, *by_error.values())]
+            charged[death.name][row.class_name] += row.failures
+    return [(death, charged[death.name]) for death in (*recorded, *by_error.values())]
 
 
 def noticed_at(connection: Connection, name: str) -> datetime | None:
-    """Return when the death of this name was noticed, or the failure that names it was written; None if none was."""
-    kept = operations.exists(connection)
+    """Return when the death of this name was noticed; None if there is no such death.
+
+    For a name such as ``f123`` that is when failure 123 was written, be it the first of its death or not.
+    """
+    has_ledger = operations.exists(connection)
     match name[:1], parse_id(name[1:]):
         case _, None:
             return None
-        case "d", number if kept:
+        case "d", number if has_ledger:
             return connection.scalar(select(deaths.c.noticed_at).where(deaths.c.id == number))
         case "f", number:
             counted = select(tables.crashes.c.crashed_at).where(tables.crashes.c.failure_id == number)
             now = select(failed.c.created_at).where(failed.c.id == number)
-            return (connection.scalar(counted) if kept else None) or connection.scalar(now)
+            return (connection.scalar(counted) if has_ledger else None) or connection.scalar(now)
     return None
 
 
 def outages(connection: Connection) -> list[tuple[datetime, datetime | None]]:
-    """Return when heartbeats of processes that live now failed last: from when, and until when if it is over."""
-    found = []
+    """Return the last outage of every process that lives now: the times between which it could not send a heartbeat.
+
+    The end is None if the outage had not ended at the process's last sample.
+    """
+    spans = []
     for metadata in connection.scalars(select(processes.c.metadata).where(processes.c.metadata.is_not(None))):
         outage = sample_of(metadata).get("outage")
         if isinstance(outage, dict) and (start := instant(outage.get("from"))) is not None:
-            found.append((start, instant(outage.get("to"))))
-    return found
+            spans.append((start, instant(outage.get("to"))))
+    return spans
 
 
 def _recorded(
@@ -191,7 +201,7 @@ def _recorded(
     rows = connection.execute(
         select(deaths).where(*_between(deaths.c.noticed_at, since, until)).order_by(deaths.c.id)
     ).all()
-    held: dict[int, list[HeldJob]] = defaultdict(list)
+    claimed: dict[int, list[ClaimedJob]] = defaultdict(list)
     columns = tables.crashes.c
     for batch in in_batches(row.id for row in rows if jobs):
         query = select(
@@ -204,7 +214,7 @@ def _recorded(
             columns.growth,
         )
         for row in connection.execute(query.where(among(columns.death_id, batch)).order_by(columns.failure_id)):
-            held[row.death_id].append(HeldJob(*row[1:]))
+            claimed[row.death_id].append(ClaimedJob(*row[1:]))
     return [
         DeathRecord(
             name=f"d{row.id}",
@@ -222,14 +232,14 @@ def _recorded(
             exit_status=row.exit_status,
             signal=row.signal,
             evidence=json.loads(row.evidence or "{}"),
-            jobs=tuple(held[row.id]),
+            jobs=tuple(claimed[row.id]),
         )
         for row in rows
     ]
 
 
-def _told_by_failures(since: datetime | None, until: datetime | None, *, kept: bool) -> list[Select[Any]]:
-    """Ask for the failed jobs, and the crashes counted of such, that belong to no recorded death."""
+def _unrecorded_failures(since: datetime | None, until: datetime | None, *, has_ledger: bool) -> list[Select[Any]]:
+    """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record."""
     columns = tables.crashes.c
     current = (
         select(
@@ -245,7 +255,7 @@ def _told_by_failures(since: datetime | None, until: datetime | None, *, kept: b
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
         .where(is_death(), *_between(failed.c.created_at, since, until))
     )
-    if not kept:
+    if not has_ledger:
         return [current]
     counted = select(
         columns.failure_id,
@@ -268,24 +278,24 @@ def _between(column: Any, since: datetime | None, until: datetime | None) -> Ite
 
 
 def _reconstructed(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
-    """Put deaths together: the same words of the error, within a minute of each other."""
+    """Return the deaths that failures, sorted by time, report: the same error, each within a minute of the last."""
     latest: dict[str, datetime] = {}
-    found: dict[str, tuple[DeathRecord, list[HeldJob]]] = {}  # by error, the one that may still grow
-    closed: list[tuple[DeathRecord, list[HeldJob]]] = []
+    growing: dict[str, tuple[DeathRecord, list[ClaimedJob]]] = {}  # by error, the death that may get more jobs
+    records: list[tuple[DeathRecord, list[ClaimedJob]]] = []
     for row in rows:
-        known = found.get(row.evidence)
-        if known is None or row.crashed_at - latest[row.evidence] > SAME_DEATH_WITHIN:
+        record = growing.get(row.evidence)
+        if record is None or row.crashed_at - latest[row.evidence] > SAME_DEATH_WITHIN:
             if (death := _death_of(row)) is None:
                 continue
-            known = found[row.evidence] = (death, [])
-            closed.append(known)
-        known[1].append(HeldJob(row.job_id, row.subject, row.class_name, row.failure_id))
+            record = growing[row.evidence] = (death, [])
+            records.append(record)
+        record[1].append(ClaimedJob(row.job_id, row.subject, row.class_name, row.failure_id))
         latest[row.evidence] = row.crashed_at
-    return [replace(death, jobs=tuple(held)) for death, held in closed]
+    return [replace(death, jobs=tuple(claimed)) for death, claimed in records]
 
 
 def _death_of(row: Row[Any]) -> DeathRecord | None:
-    """Read the death that a failure tells of; None if it tells of none, or not when."""
+    """Return the death that a failure's error reports; None if it reports none, or the failure has no time."""
     error = crashes.parse_evidence(row.evidence)
     if error.death is None or row.crashed_at is None:
         return None
