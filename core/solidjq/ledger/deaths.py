@@ -28,8 +28,8 @@ def record(
     *,
     exit_status: int | None = None,
     signal: int | None = None,
-    evidence: Mapping[str, Any],
-    sample: Mapping[str, Any],
+    evidence: Mapping[str, object],
+    sample: Mapping[str, object],
 ) -> crashes.Origin:
     """Write the death of a registered process, with its last sample; return the origin of its jobs' crashes.
 

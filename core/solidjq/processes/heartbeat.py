@@ -4,7 +4,6 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -46,7 +45,7 @@ def register(
     name: str,
     pid: int,
     hostname: str,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
     supervisor_id: int | None = None,
 ) -> int:
     """Insert a process with its first heartbeat; return its id. ``metadata`` must be JSON."""
@@ -65,11 +64,11 @@ def register(
     return inserted_id(result)
 
 
-def _json(metadata: Mapping[str, Any]) -> str:
+def _json(metadata: Mapping[str, object]) -> str:
     return json.dumps(metadata, separators=(",", ":"))
 
 
-def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, Any] | None = None) -> bool:
+def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, object] | None = None) -> bool:
     """Write a heartbeat and, if given, new metadata. False if the row is gone: the process was pruned and must stop."""
     beat = update(processes).where(processes.c.id == process_id).values(last_heartbeat_at=utcnow())
     if metadata is not None:
