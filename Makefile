@@ -20,7 +20,7 @@ demo: .venv/.ready ## Kill workers with real jobs in their hands, then get every
 	@$(BIN)/jq demo
 
 test: .venv/.ready ## Run every test; starts its own PostgreSQL
-	$(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
 lint: .venv/.ready ## ruff, mypy strict, import contracts, generated files up to date
 	$(BIN)/ruff check

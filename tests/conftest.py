@@ -12,3 +12,9 @@ pytest_plugins = ["support.databases", "support.program", "support.runtime", "su
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Started in the background of a script they would ignore Ctrl-C, and so would each program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: one more than there are cores, since tests mostly wait for other processes; from three to six."""
+    return max(3, min((os.cpu_count() or 1) + 1, 6))
