@@ -1,0 +1,227 @@
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from solidjq_cli.exits import MEANINGS
+
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("docs/**/*.md")])
+PATIENCE = 240  # seconds for all of the tutorial, which takes a quarter of that on an idle machine
+MARK = "\x1e"  # printed after each block, with its exit status
+
+# -- the tutorial, run as it stands -----------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """Commands to type, and the output that the page shows for them."""
+
+    line: int
+    commands: str
+    shown: list[str]
+
+
+def read_blocks(page: Path) -> list[Block]:
+    blocks: list[Block] = []
+    text = page.read_text()
+    for fence in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        kind, body = fence.groups()
+        if kind == "sh":
+            blocks.append(Block(text.count("\n", 0, fence.start()) + 2, body, []))
+        else:
+            assert kind == "text", f"the tutorial has a block of another kind: {kind!r}"
+            assert blocks, "the first block shows an output"
+            assert not blocks[-1].shown, f"line {blocks[-1].line}: two outputs for one block of commands"
+            blocks[-1].shown.extend(body.splitlines())
+    return blocks
+
+
+# What may differ from the page, as the page says itself; everything else must be there to the letter.
+VARIES = re.compile(
+    r"""
+      (?P<rest>\.\.\.)
+    | (?P<who>me@laptop)
+    | (?P<host>\blaptop\b)
+    | (?P<uuid>\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)
+    | (?P<name>(?<=-)[0-9a-f]{20}\b)
+    | (?P<date>\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?)
+    | (?P<age>\b\d+(?:s|m|h)\sago\b)
+    | (?P<version>\b\d+\.\d+\.\d+\b)
+    | (?P<pid>\b\d{5}\b)
+    | (?P<space>\s+)
+    """,
+    re.VERBOSE,
+)
+PATTERNS = {
+    "rest": r".*",
+    "who": r"\S+@\S+",
+    "host": r"\S+",
+    "uuid": r"[0-9a-f-]{36}",
+    "name": r"[0-9a-f]{20}",
+    "date": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?",
+    "age": r"\d+(?:s|m|h) ago",
+    "version": r"\d+\.\d+\.\d+",
+    "pid": r"\d+",
+    "space": r"\s+",
+}
+
+
+def pattern(line: str) -> re.Pattern[str]:
+    written, end = "", 0
+    for varying in VARIES.finditer(line):
+        written += re.escape(line[end : varying.start()]) + PATTERNS[str(varying.lastgroup)]
+        end = varying.end()
+    return re.compile(written + re.escape(line[end:]))
+
+
+def missing_line(shown: list[str], output: str) -> str | None:
+    """Return the first shown line that the output lacks; the shown lines must be there whole and in this order."""
+    printed = iter([line.strip() for line in output.splitlines()])
+    for line in shown:
+        wanted = line.strip()
+        if wanted == "...":
+            continue
+        # Which of several processes registered first is chance, and its id with it.
+        words = re.compile(r"(?:\d+\s+)?" + pattern(wanted).pattern) if line.startswith("    ") else pattern(wanted)
+        if not any(words.fullmatch(each) for each in printed):
+            return line
+    return None
+
+
+def run_in_terminal(script: str, folder: Path) -> str:
+    """Run a script of bash whose output is a terminal of 120 columns; return what it printed."""
+    (folder / "tutorial.sh").write_text(script)
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JQ_", "COLUMNS", "LINES"))}
+    settings |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TERM": "xterm", "NO_COLOR": "1"}
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
+    shell = subprocess.Popen(
+        ["bash", "--noprofile", "--norc", folder / "tutorial.sh"],
+        cwd=folder,
+        env=settings,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        printed = read_all(ours, shell)
+        shell.wait(PATIENCE)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed).replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        stop_tree(shell)
+
+
+def read_all(terminal: int, shell: subprocess.Popen[bytes]) -> str:
+    os.set_blocking(terminal, False)
+    printed, deadline = b"", time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        ended = shell.poll() is not None
+        try:
+            part = os.read(terminal, 65536)
+        except BlockingIOError:
+            part = b""
+            time.sleep(0.02)
+        except OSError:  # the last program that had it open has ended
+            break
+        printed += part
+        if ended and not part:
+            break
+    else:
+        raise AssertionError(f"the tutorial did not end within {PATIENCE} s; it printed:\n{printed.decode()}")
+    return printed.decode()
+
+
+def stop_tree(shell: subprocess.Popen[bytes]) -> None:
+    for process in [*psutil.Process().children(recursive=True)]:
+        if process.pid == shell.pid or shell.pid in {parent.pid for parent in process.parents()}:
+            process.kill()
+    shell.wait(PATIENCE)
+
+
+def test_every_block_of_the_tutorial_prints_what_the_page_shows(tmp_path: Path) -> None:
+    blocks = read_blocks(TUTORIAL)
+    # Each background job gets a process group of its own, as at a prompt.
+    script = "set -m\n" + "".join(f"{block.commands}printf '{MARK}%d{MARK}' $?\n" for block in blocks)
+    output = run_in_terminal(script, tmp_path)
+    parts = output.split(MARK)
+    assert len(parts) == 2 * len(blocks) + 1, output
+    for block, printed, status in zip(blocks, parts[::2], parts[1::2], strict=False):
+        place = f"docs/tutorial.md, line {block.line}:\n{block.commands}"
+        assert status == "0", f"{place}exit status {status}:\n{printed}"
+        missing = missing_line(block.shown, printed)
+        assert missing is None, f"{place}did not print\n{missing}\nbut\n{printed}"
+
+
+SAME = [
+    ("worker-59d1be2018578c38073d laptop 11708 0s ago 2", "worker-0123456789abcdef0123  vm  7  14s ago  2"),
+    ("photos  no  4  0  -", "photos  no          4        0  -"),
+    ("    Worker  2", "3  Worker  2"),
+]
+DIFFERENT = [
+    ("worker-59d1be2018578c38073d laptop 11708 0s ago 2", "worker-0123456789abcdef0123  vm  7  14s ago  1"),
+    ("jq: retried 2 jobs: 2 ready", "jq: retried 1 jobs: 1 ready"),
+    ("Worker  2", "3  Worker  2"),
+]
+
+
+def test_only_what_varies_may_differ_from_the_page() -> None:
+    assert all(missing_line([line], printed) is None for line, printed in SAME)
+    assert all(missing_line([line], printed) == line for line, printed in DIFFERENT)
+
+
+def test_shown_lines_must_come_in_their_order() -> None:
+    assert missing_line(["one", "...", "two"], "one\nand\ntwo\n") is None
+    assert missing_line(["two", "one"], "one\ntwo\n") == "one"
+
+
+# -- the links between pages ------------------------------------------------------------------------------------------
+
+
+def links(page: Path) -> Iterator[str]:
+    prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that the headings of a page get where it is rendered."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.*?) *$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link}: there is no such file"
+        assert target.is_relative_to(ROOT), f"{link} leads out of the repository"
+        assert not anchor or anchor in anchors(target), f"{link}: no heading of that page has this anchor"
+
+
+def test_the_index_lists_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / link.partition("#")[0]).resolve() for link in links(index)}
+    missing = {page for page in PAGES if page.is_relative_to(index.parent) and page != index} - listed
+    assert not missing, sorted(str(page.relative_to(ROOT)) for page in missing)
+
+
+def test_the_readme_says_of_each_exit_code_what_the_program_says() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rows == [(str(code.value), meaning) for code, meaning in MEANINGS.items()]
