@@ -269,12 +269,12 @@ def test_facts_that_were_used_and_that_are_missing_are_named() -> None:
     finding = find_cause(reaped(9, sample=NEAR), NOBODY)
     assert finding.used == ("SIGKILL", "its last sample: 972.8 MB of 1.0 GB in use")
     assert find_cause(rails(signal=9), NOBODY).missing == (
-        "samples and the exit of the process: only jq work keeps them",
+        "samples and the exit of the process: only jq work records them",
     )
     unknown = find_cause(pruned(fleet={**ELSEWHERE, "alive_here": 2}), NOBODY)
     assert (unknown.cause, unknown.confidence) == (Cause.UNKNOWN, Confidence.UNKNOWN)
     assert unknown.used == ("its last heartbeat was at 2026-11-23 12:00:00 UTC",)
-    assert "a look at its host: web-1" in unknown.missing
+    assert "a check on its host: web-1" in unknown.missing
 
 
 def test_evidence_that_is_garbage_is_no_error() -> None:

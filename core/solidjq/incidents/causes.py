@@ -1,7 +1,8 @@
-"""Why a process died: a table of rules over its evidence. Each names a cause, how sure it is, and the facts it used.
+"""Causes: why a process died. A table of rules over its evidence; each names a cause, a confidence and the facts used.
 
-The rules are asked in the order of the table; the first that finds its facts decides. ``docs/causes.md`` is made from
-it. What only Rails recorded has no samples: it can tell a signal, a status, a whole host or fleet, never memory.
+The rules are tried in the order of the table; the first whose facts are there decides. ``docs/causes.md`` is generated
+from it. A death that only Rails recorded has no samples: its evidence can show a signal, an exit status, a lost host or
+a stalled fleet, never memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.samples import instant, number
 from solidjq.rails.error_text import Death
 
-FULL = 0.9  # of the limit: memory this near to it may have crossed it before the next sample
-PRESSED = 10.0  # percent of 10 seconds that every task stood still for want of memory
-LONGEST_GRACE = timedelta(minutes=15)  # after SIGTERM; the longest that a deployment commonly waits before SIGKILL
+FULL = 0.9  # of the limit: memory so near to it may have reached it before the next sample
+PRESSED = 10.0  # percent of 10 seconds in which every task waited for memory (PSI "full")
+LONGEST_GRACE = timedelta(minutes=15)  # from SIGTERM to SIGKILL: few deployments wait longer
 FATAL = frozenset({Signals.SIGSEGV, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGILL, Signals.SIGSYS})
 OUT_OF_MEMORY = ("MemoryError", "NoMemoryError", "out of memory", "bad_alloc", "failed to allocate memory")
 
@@ -34,12 +35,12 @@ class Confidence(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 for the surest."""
+        """The place in the order of confidence: 0 is the surest."""
         return list(Confidence).index(self)
 
 
 class Cause(StrEnum):
-    """What a death is put down to; the value is what ``jq`` calls it."""
+    """What a death is put down to; the value is what ``jq`` prints."""
 
     MEMORY = "out of memory"
     SHUTDOWN = "killed at shutdown"
@@ -55,37 +56,37 @@ class Cause(StrEnum):
 
     @property
     def outside(self) -> bool:
-        """Tell whether it lies outside the jobs."""
+        """Whether the cause lies outside of the jobs."""
         return self in {Cause.SHUTDOWN, Cause.SUSPENDED, Cause.STALL, Cause.HOST, Cause.ROW}
 
     @property
     def fatal(self) -> bool:
-        """Tell whether the work itself must have done it."""
+        """Whether a job must have done it."""
         return self in {Cause.MEMORY, Cause.CRASH, Cause.EXIT}
 
     @property
     def meaning(self) -> str:
-        """Say it in a sentence."""
+        """The cause in a sentence."""
         return _MEANINGS[self]
 
     @property
     def advice(self) -> str:
-        """Say what to do next."""
+        """What an operator should do next."""
         return _ADVICE[self]
 
 
 _MEANINGS = {
     Cause.MEMORY: "The kernel killed the process for want of memory, or an allocation failed in it.",
     Cause.SHUTDOWN: "The process was told to stop and killed before its jobs had ended: a deployment, a scale-down.",
-    Cause.SUSPENDED: "The machine slept; no process could beat, and all may be alive again.",
+    Cause.SUSPENDED: "The machine slept; no process could send a heartbeat, and all may be alive again.",
     Cause.STALL: "Every process fell silent at once: the database was away, or its clock jumped. They may be alive.",
-    Cause.HUNG: "The process is still there and does not beat: stopped, or stuck in a call that holds the interpreter.",
+    Cause.HUNG: "The process exists, but sends no heartbeats: stopped, or stuck in a call that holds the GIL or GVL.",
     Cause.HOST: "The whole machine or container went: power, network, eviction, a pod deleted by force.",
     Cause.CRASH: "A fault in compiled code ended the process: segmentation fault, abort, bus error.",
     Cause.EXIT: "The process ended itself with a status, inside a job: exit!, os._exit, or a fatal error at its top.",
-    Cause.KILLED: "A signal ended the process. Who sent it, the evidence does not tell.",
-    Cause.ROW: "The process's row was deleted while it held jobs: by hand, by a script, or by an old clean-up.",
-    Cause.UNKNOWN: "The evidence fits no cause better than others.",
+    Cause.KILLED: "A signal ended the process. Who sent it is not in the evidence.",
+    Cause.ROW: "The process's row was deleted while it had claimed jobs: by hand, by a script, or by an old clean-up.",
+    Cause.UNKNOWN: "The evidence fits no cause better than another.",
 }
 _ADVICE = {
     Cause.MEMORY: "See which job grew (jq suspects); give its queue a worker with more memory and fewer threads (jq "
@@ -111,17 +112,17 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """What is known beyond the one death. ``survivors``: processes that ran when it fell silent and beat long after."""
+    """The evidence beyond one death: the other deaths of its incident, and the processes that live now."""
 
     hosts: frozenset[str] = frozenset()  # of all deaths of the incident
     deaths: int = 1  # in the incident
-    survivors: int | None = None
-    outages: Sequence[tuple[datetime, datetime | None]] = ()  # when other processes could not beat
+    survivors: int | None = None  # processes that ran when it fell silent and still beat later; None if unknown
+    outages: Sequence[tuple[datetime, datetime | None]] = ()  # when other processes could not send heartbeats
 
 
 @dataclass(frozen=True, slots=True)
 class CauseFinding:
-    """A cause, with how sure it is, the facts it rests on, and those that would have told more."""
+    """A cause, with its confidence, the facts it rests on, and the evidence that was missing."""
 
     cause: Cause
     confidence: Confidence
@@ -130,36 +131,36 @@ class CauseFinding:
 
     @property
     def outside(self) -> bool:
-        """Tell whether it clears the jobs in flight: a cause from outside that is more than possible."""
+        """Whether it clears the jobs in flight: the cause lies outside of them, and is certain or likely."""
         return self.cause.outside and self.confidence in {Confidence.CERTAIN, Confidence.LIKELY}
 
     @property
     def words(self) -> str:
-        """Say it as ``out of memory (likely)``."""
+        """The cause with its confidence, as in ``out of memory (likely)``."""
         return str(self.cause) if self.cause is Cause.UNKNOWN else f"{self.cause} ({self.confidence})"
 
 
-Test = Callable[[DeathRecord, Company], list[str] | None]  # the facts it found, None if it does not hold
+CauseTest = Callable[[DeathRecord, Company], list[str] | None]  # returns the facts, None if they are not there
 
 
 class CauseRule(NamedTuple):
-    """One way to know a cause. ``when`` says it for the documentation."""
+    """One rule: if the test finds its facts, this is the cause. ``when``: the test in words, for ``docs/causes.md``."""
 
     cause: Cause
     confidence: Confidence
     when: str
-    test: Test
+    test: CauseTest
 
 
 def find_cause(death: DeathRecord, company: Company) -> CauseFinding:
-    """Ask the rules in turn; the first that holds names the cause."""
+    """Return the cause of a death: that of the first rule in ``RULES`` whose facts are there, else UNKNOWN."""
     for rule in RULES:
         if (used := rule.test(death, company)) is not None:
             return CauseFinding(rule.cause, rule.confidence, tuple(used), tuple(_missing(death, rule)))
-    return CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN, tuple(_known(death)), tuple(_missing(death, None)))
+    return CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN, tuple(_last_heartbeat(death)), tuple(_missing(death, None)))
 
 
-# -- tests: what each holds on ----------------------------------------------------------------------------------------
+# -- tests: the facts of each rule ------------------------------------------------------------------------------------
 
 
 def _oom_counted(death: DeathRecord, _company: Company) -> list[str] | None:
@@ -178,7 +179,7 @@ def _killed_by_supervisor(death: DeathRecord, _company: Company) -> list[str] | 
 def _slept(death: DeathRecord, _company: Company) -> list[str] | None:
     here = death.evidence.get("here", {})
     same_boot = "boot_id" in death.sample and death.sample["boot_id"] == here.get("boot_id")
-    before, now = (_suspended(each) for each in (death.sample, here))
+    before, now = (_suspended(clocks) for clocks in (death.sample, here))
     if death.how is not Death.PRUNED or not same_boot or before is None or now is None:
         return None
     slept, threshold = now - before, number(death.evidence, "threshold") or 0.0
@@ -197,7 +198,7 @@ def _all_silent_and_running(death: DeathRecord, company: Company) -> list[str] |
     stopped = death.evidence.get("here", {}).get("process") == "stopped"
     if alive is None or stopped or company.deaths < 2 or _alive_beside(death, company) != 0:  # noqa: PLR2004
         return None
-    return [*alive, f"{company.deaths} processes fell silent at once, and none went on"]
+    return [*alive, f"{company.deaths} processes fell silent at once, and no other went on"]
 
 
 def _still_there(death: DeathRecord, _company: Company) -> list[str] | None:
@@ -208,14 +209,14 @@ def _still_there(death: DeathRecord, _company: Company) -> list[str] | None:
 
 
 def _outage(death: DeathRecord, company: Company) -> list[str] | None:
-    """Find an outage that began about when the last beat was, and lasted for much of the silence."""
+    """Return the fact if other processes had an outage that covers half of the time from last heartbeat to prune."""
     if death.how is not Death.PRUNED:
         return None
-    told = death.evidence.get("outage", {})
-    start = instant(told.get("from"))
-    known = [*company.outages, *([] if start is None else [(start, instant(told.get("to")))])]
+    witness = death.evidence.get("outage", {})
+    start = instant(witness.get("from"))
+    outages = [*company.outages, *([] if start is None else [(start, instant(witness.get("to")))])]
     silence = death.noticed_at - death.silent_at
-    for began, ended in known:
+    for began, ended in outages:
         end = min(ended or death.noticed_at, death.noticed_at)
         overlap = end - max(began, death.silent_at)
         if overlap >= silence / 2:
@@ -227,32 +228,32 @@ def _restarted(death: DeathRecord, _company: Company) -> list[str] | None:
     here = death.evidence.get("here", {})
     if "boot_id" not in death.sample or "boot_id" not in here or death.sample["boot_id"] == here["boot_id"]:
         return None
-    return ["the machine of that name was started anew since the last sample (another boot id)"]
+    return ["the machine was restarted after the last sample: its boot id has changed"]
 
 
 def _told_to_stop(death: DeathRecord, _company: Company) -> list[str] | None:
     if death.signal == Signals.SIGTERM:
-        return ["SIGTERM, which a worker that is up handles itself: it was starting, or stopping already"]
-    told = instant(death.sample.get("term_at")) or instant(death.evidence.get("term_at"))
+        return ["SIGTERM, which a running worker handles itself: it was starting, or stopping already"]
+    term_at = instant(death.sample.get("term_at")) or instant(death.evidence.get("term_at"))
     ended = death.silent_at if death.how is Death.PRUNED else death.noticed_at
-    if told is None or death.signal not in {None, Signals.SIGKILL} or death.exit_status is not None:
+    if term_at is None or death.signal not in {None, Signals.SIGKILL} or death.exit_status is not None:
         return None
-    if ended - told > LONGEST_GRACE:
+    if ended - term_at > LONGEST_GRACE:
         return None
     how = "then silence" if death.signal is None else "then SIGKILL"
-    return [f"it was told to stop at {told:%H:%M:%S} UTC, {how}"]
+    return [f"it was told to stop at {term_at:%H:%M:%S} UTC, {how}"]
 
 
 def _no_memory_in_last_words(death: DeathRecord, _company: Company) -> list[str] | None:
     words = str(death.evidence.get("last_words", ""))
-    found = next((each for each in OUT_OF_MEMORY if each in words), None)
-    return None if found is None else [f"its last words hold {found!r}"]
+    phrase = next((phrase for phrase in OUT_OF_MEMORY if phrase in words), None)
+    return None if phrase is None else [f"its last words contain {phrase!r}"]
 
 
 def _fatal_signal(death: DeathRecord, _company: Company) -> list[str] | None:
     if death.signal not in FATAL:
         return None
-    stack = ["its stack was kept"] if death.evidence.get("last_words") else []
+    stack = ["its stack is in the evidence"] if death.evidence.get("last_words") else []
     return [_signal(death), *stack]
 
 
@@ -297,7 +298,7 @@ def _gone_on_a_living_machine(death: DeathRecord, _company: Company) -> list[str
     here = death.evidence.get("here", {})
     if death.how is not Death.PRUNED or here.get("process") != "gone" or "boot_id" not in death.sample:
         return None
-    return ["the process is gone, the machine has not been restarted, and no supervisor was left to see it end"]
+    return ["the process is gone, its machine was not restarted, and no supervisor reaped it"]
 
 
 def _every_host(death: DeathRecord, company: Company) -> list[str] | None:
@@ -312,7 +313,7 @@ def _one_host(death: DeathRecord, _company: Company) -> list[str] | None:
     fleet = death.evidence.get("fleet", {})
     if death.how is not Death.PRUNED or not number(fleet, "alive") or number(fleet, "alive_here") != 0:
         return None
-    return [f"no process of host {death.hostname} beats any more; {fleet['alive']} elsewhere do"]
+    return [f"no process of host {death.hostname} sends heartbeats any more; {fleet['alive']} on other hosts do"]
 
 
 def _nobody_left(death: DeathRecord, company: Company) -> list[str] | None:
@@ -333,7 +334,7 @@ RULES: tuple[CauseRule, ...] = (
         Cause.SHUTDOWN, Confidence.CERTAIN, "its own supervisor killed it after the timeout", _killed_by_supervisor
     ),
     CauseRule(
-        Cause.SUSPENDED, Confidence.CERTAIN, "same boot, and the clock that stands still in sleep lost time", _slept
+        Cause.SUSPENDED, Confidence.CERTAIN, "same boot, and the clock that stops during sleep lost time", _slept
     ),
     CauseRule(
         Cause.STALL,
@@ -344,18 +345,21 @@ RULES: tuple[CauseRule, ...] = (
     CauseRule(
         Cause.STALL,
         Confidence.LIKELY,
-        "it still ran when it was pruned, and so did all others, which fell silent with it",
+        "it still ran when it was pruned; several processes fell silent at once and none went on",
         _all_silent_and_running,
     ),
     CauseRule(
-        Cause.HUNG, Confidence.CERTAIN, "it still ran, or was stopped, on the very host that pruned it", _still_there
+        Cause.HUNG,
+        Confidence.CERTAIN,
+        "a prune on its own host found it running or stopped",
+        _still_there,
     ),
     CauseRule(
         Cause.STALL, Confidence.LIKELY, "other processes could not reach the database during its silence", _outage
     ),
     CauseRule(Cause.HOST, Confidence.CERTAIN, "its host has another boot id now", _restarted),
     CauseRule(Cause.SHUTDOWN, Confidence.LIKELY, "SIGTERM, then SIGKILL or silence within 15 minutes", _told_to_stop),
-    CauseRule(Cause.MEMORY, Confidence.LIKELY, "its last words tell of a failed allocation", _no_memory_in_last_words),
+    CauseRule(Cause.MEMORY, Confidence.LIKELY, "its last words report a failed allocation", _no_memory_in_last_words),
     CauseRule(Cause.CRASH, Confidence.CERTAIN, "a signal that faults in compiled code raise", _fatal_signal),
     CauseRule(Cause.EXIT, Confidence.CERTAIN, "it ended with an exit status", _status),
     CauseRule(
@@ -365,13 +369,13 @@ RULES: tuple[CauseRule, ...] = (
         Cause.MEMORY, Confidence.POSSIBLE, "SIGKILL or silence when all tasks waited for memory", _under_pressure
     ),
     CauseRule(Cause.KILLED, Confidence.CERTAIN, "SIGKILL, and the oom_kill counter did not rise", _sigkill_but_memory),
-    CauseRule(Cause.KILLED, Confidence.LIKELY, "a signal, and nothing is known of memory", _any_signal),
+    CauseRule(Cause.KILLED, Confidence.LIKELY, "a signal, and no evidence of memory", _any_signal),
     CauseRule(Cause.KILLED, Confidence.LIKELY, "gone, on a host that was not restarted", _gone_on_a_living_machine),
     CauseRule(
         Cause.STALL, Confidence.LIKELY, "processes of several hosts fell silent at once and none went on", _every_host
     ),
-    CauseRule(Cause.HOST, Confidence.LIKELY, "all of one host fell silent, other hosts did not", _one_host),
-    CauseRule(Cause.HOST, Confidence.POSSIBLE, "nothing that ran then is left, on one host", _nobody_left),
+    CauseRule(Cause.HOST, Confidence.LIKELY, "all of one host fell silent, those of other hosts did not", _one_host),
+    CauseRule(Cause.HOST, Confidence.POSSIBLE, "no process that ran then is left, on one host", _nobody_left),
     CauseRule(Cause.ROW, Confidence.LIKELY, "jobs claimed by a process without a row", _row_gone),
 )
 
@@ -380,36 +384,37 @@ RULES: tuple[CauseRule, ...] = (
 
 
 def _missing(death: DeathRecord, rule: CauseRule | None) -> list[str]:
-    """Name what would have told more, where anything would."""
+    """Return the evidence that could have made the finding surer, in words."""
     if rule is not None and rule.confidence is Confidence.CERTAIN:
         return []
     missing: list[str] = []
     if death.source is DeathSource.FAILURES:
-        missing.append("samples and the exit of the process: only jq work keeps them")
+        missing.append("samples and the exit of the process: only jq work records them")
     elif not death.sample:
         missing.append("a sample from the process")
     elif number(death.sample, "cgroup", "max") is None and _may_be_memory(death):
         missing.append("a memory limit of its control group")
     if death.how is Death.PRUNED and not death.evidence.get("here"):
-        missing.append("a look at its host: " + (death.hostname or "which one is not recorded"))
+        missing.append("a check on its host: " + (death.hostname or "not recorded"))
     return missing
 
 
-def _known(death: DeathRecord) -> list[str]:
+def _last_heartbeat(death: DeathRecord) -> list[str]:
     if death.how is Death.PRUNED and death.last_heartbeat_at is not None:
         return [f"its last heartbeat was at {death.last_heartbeat_at:%Y-%m-%d %H:%M:%S} UTC"]
     return []
 
 
 def _oom_kills(death: DeathRecord) -> tuple[int | None, int | None]:
-    told = death.evidence.get("oom_kill")
-    if not isinstance(told, list) or len(told) != 2 or not all(isinstance(each, int) for each in told):  # noqa: PLR2004
+    """Return the control group's oom_kill counter before and after the death."""
+    counts = death.evidence.get("oom_kill")
+    if not isinstance(counts, list) or len(counts) != 2 or not all(isinstance(n, int) for n in counts):  # noqa: PLR2004
         return None, None
-    return told[0], told[1]
+    return counts[0], counts[1]
 
 
 def _alive_beside(death: DeathRecord, company: Company) -> float | None:
-    """Count the processes that ran when it fell silent and went on; None where nobody knows."""
+    """Return how many processes that ran when it fell silent went on; None if unknown."""
     fleet = death.evidence.get("fleet")
     return number(fleet, "alive") if fleet else company.survivors
 
@@ -419,7 +424,7 @@ def _may_be_memory(death: DeathRecord) -> bool:
 
 
 def _suspended(clocks: object) -> float | None:
-    """Return for how long the machine had slept since its start."""
+    """Return how many seconds the machine has slept since its start; None without both clocks."""
     if not isinstance(clocks, dict):
         return None
     boot, awake = number(clocks, "boottime"), number(clocks, "monotonic")
