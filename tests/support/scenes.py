@@ -23,9 +23,13 @@ from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_
 from support.recovery import retry_jobs
 
 ONE = Limit(1)
+DAY = 86400.0
 ERROR = error_json("E", "boom")
 NASTY = "\x1b[31m\x07\x7f\x85\x9b31m\u202e\u2066\u2028\ufeffend"
 LEAKY = "postgres://app:hunter2@db/app"
+
+
+# -- for commands -------------------------------------------------------------------------------------------------
 
 
 def something_for_every_command(database: Database) -> dict[str, object]:
@@ -48,6 +52,9 @@ def something_for_every_command(database: Database) -> dict[str, object]:
         "death": f"d{rows(database, tables.deaths)[-1]['id']}",
         "operation": rows(database, tables.operations)[-1]["id"],
     }
+
+
+# -- what makes a healthy queue ill, and what looks alike and is not --------------------------------------------------
 
 
 def change(database: Database, *statements: Any) -> None:
@@ -266,6 +273,9 @@ def fresh_pause(database: Database) -> None:
 
 def nothing(_database: Database) -> None:
     """A queue with no process and no work."""
+
+
+# -- five jobs: three plain ones, one that holds a slot, one that waits for it ----------------------------------------
 
 
 def with_limited(count: int) -> list[NewJob]:

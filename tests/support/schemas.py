@@ -32,3 +32,7 @@ def make_older(database: Database) -> None:
     """Take back what version 3 of the ledger has brought."""
     stamp = "DELETE FROM jq_schema_migrations WHERE version = 3"
     execute(database.url, "ALTER TABLE jq_failures DROP COLUMN more", stamp)
+
+
+def drop_index(database: Database, name: str, table: str) -> None:
+    execute(database.url, f"DROP INDEX {name}" + (f" ON {table}" if "mysql" in database.url.drivername else ""))

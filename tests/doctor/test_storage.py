@@ -1,0 +1,147 @@
+"""What the doctor says of the database itself: its settings, its engine, its file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from solidjq import Database
+from solidjq.doctor import checks as doctor_checks
+from solidjq.doctor import examine as doctor
+from solidjq.doctor import sqlite, storage
+from solidjq.doctor.checks import DoctorCheck, DoctorTerms, Severity
+from support.databases import execute
+from support.doctor import findings
+from support.queue import add_jobs, plain_jobs
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_the_settings_of_a_server_can_be_asked(database: Database) -> None:
+    names = [check.name for check in storage.CHECKS]
+    results = doctor.examine(database, doctor.choose(names), DoctorTerms(), wait=lambda _: None)
+    assert not [result for result in results if result.skipped]
+
+
+@pytest.mark.only_on("postgresql")
+def test_fsync_off_is_an_error(database: Database) -> None:
+    """The server of the tests runs without."""
+    assert [(f.severity, "fsync is off" in f.what) for f in findings(database, "durability")] == [
+        (Severity.ERROR, True)
+    ]
+
+
+@pytest.mark.only_on("postgresql")
+def test_settings_of_the_role(database: Database) -> None:
+    name = database.url.database
+    execute(
+        database.url,
+        f"ALTER DATABASE {name} SET statement_timeout = '2s'",
+        f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'",
+        f"ALTER DATABASE {name} SET synchronous_commit = off",
+    )
+    other = Database(database.url)
+    (timeout,) = findings(other, "timeouts")
+    assert "statement_timeout is 2000 ms" in timeout.what
+    (isolation,) = findings(other, "isolation")
+    assert "serializable" in isolation.what
+    assert ["synchronous_commit" in finding.what for finding in findings(other, "durability")] == [False, True]
+    other.close()
+
+
+@pytest.mark.only_on("postgresql")
+def test_what_takes_too_long_or_is_refused_is_skipped(database: Database) -> None:
+    def sleep(connection: Any, _terms: DoctorTerms) -> Any:
+        connection.execute(text("SELECT pg_sleep(30)"))
+        yield from ()
+
+    def forbidden(connection: Any, _terms: DoctorTerms) -> Any:
+        connection.execute(text("SET LOCAL ROLE pg_read_all_stats"))
+        connection.execute(text("SELECT * FROM solid_queue_jobs"))
+        yield from ()
+
+    look = doctor.choose(["orphans"])[0]
+    checks = [
+        DoctorCheck(name="slow", asks="", why="", advice="", finds={"postgresql": sleep}),
+        DoctorCheck(name="secret", asks="", why="", advice="", finds={"postgresql": forbidden}),
+        look,
+    ]
+    slow, secret, orphans = doctor.examine(database, checks, DoctorTerms(patience=0.1))
+    assert "longer than 0.1 s" in str(slow.skipped)
+    assert "permission denied" in str(secret.skipped)
+    assert orphans.healthy
+
+
+@pytest.mark.sqlite_only
+def test_a_slow_check_of_a_file_is_skipped(database: Database) -> None:
+    def count(connection: Any, _terms: DoctorTerms) -> Any:
+        connection.execute(text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"))
+        yield from ()
+
+    check = DoctorCheck(name="slow", asks="", why="", advice="", finds={"sqlite": count})
+    assert "longer" in str(doctor.examine(database, [check], DoctorTerms(patience=0.1))[0].skipped)
+    assert findings(database, "orphans") == []
+
+
+@pytest.mark.only_on("mariadb")
+def test_a_slow_check_on_mariadb_is_skipped(database: Database) -> None:
+    def count(connection: Any, _terms: DoctorTerms) -> Any:
+        connection.execute(text("SELECT SLEEP(30)"))
+        yield from ()
+
+    check = DoctorCheck(name="slow", asks="", why="", advice="", finds={"mysql": count})
+    assert "longer" in str(doctor.examine(database, [check], DoctorTerms(patience=0.2))[0].skipped)
+    assert findings(database, "orphans") == []
+
+
+@pytest.mark.only_on("mariadb")
+def test_another_engine(bare: Database) -> None:
+    assert findings(bare, "engine") == []
+    execute(bare.url, "ALTER TABLE solid_queue_pauses ENGINE=MyISAM")
+    (found,) = findings(bare, "engine")
+    assert "solid_queue_pauses" in found.what
+
+
+@pytest.mark.sqlite_only
+def test_a_journal_that_hurts(database: Database) -> None:
+    assert findings(database, "journal", "integrity", "file-system", "bloat") == []
+    database.close()
+    execute(database.url, "PRAGMA journal_mode = DELETE")
+    (found,) = findings(database, "journal")
+    assert "delete" in found.what
+
+
+@pytest.mark.sqlite_only
+def test_a_damaged_file(database: Database) -> None:
+    add_jobs(database, *plain_jobs(500))
+    execute(database.url, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with create_engine(database.url).connect() as connection:
+        page = connection.exec_driver_sql(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'index_solid_queue_jobs_on_class_name'"
+        ).scalar_one()
+    database.close()
+    path = Path(str(database.url.database))
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 8)
+        file.write(b"\xff" * 60)
+    result = doctor.examine(database, doctor.choose(["integrity"]), DoctorTerms(), wait=lambda _: None)[0]
+    assert "damaged" in result.findings[0].what
+
+
+def test_file_systems() -> None:
+    mounts = [
+        "/dev/sda1 / ext4 rw 0 0",
+        "nas:/export /srv/with\\040space nfs4 rw 0 0",
+        "/dev/sdb1 /srv/with\\040space/local xfs rw 0 0",
+    ]
+    kinds = [
+        sqlite.file_system(Path(path), mounts)
+        for path in ("/srv/with space/queue.sqlite3", "/srv/with space/local/queue.sqlite3", "/srv/queue.sqlite3")
+    ]
+    assert kinds == ["nfs4", "xfs", "ext4"]
+    assert kinds[0] in sqlite.NETWORKED
+
+
+def test_connections() -> None:
+    assert list(doctor_checks.judge_connections(89, 100)) == []
+    assert len(list(doctor_checks.judge_connections(90, 100))) == 1
