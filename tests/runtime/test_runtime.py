@@ -13,6 +13,7 @@ from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, crashes, ready, scheduled
 from solidjq.database.tables import processes as process_table
 from solidjq.processes import pruning
+from solidjq.processes.samples import read_metadata
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
@@ -35,6 +36,18 @@ def test_jobs_run_with_the_arguments_they_were_given(runtime: Runtime) -> None:
     code, _ = runtime.stop()
     assert code == 0
     assert rows(runtime.database, process_table) == []
+
+
+@pytest.mark.sqlite_only
+def test_a_supervisor_registers_its_shutdown_timeout(runtime: Runtime) -> None:
+    """``jq doctor shutdown`` compares it with what systemd allows."""
+    runtime.start("--shutdown-timeout", "7")
+    (first,) = until(lambda: runtime.processes("Supervisor(spawn)"), "the supervisor is registered")
+    (later,) = until(
+        lambda: [p for p in runtime.processes("Supervisor(spawn)") if p.last_heartbeat_at != first.last_heartbeat_at],
+        "the supervisor has sent a heartbeat",
+    )
+    assert [read_metadata(row.metadata)["shutdown_timeout"] for row in (first, later)] == [7, 7]
 
 
 def test_a_failing_job_leaves_an_error_that_rails_can_show(runtime: Runtime) -> None:

@@ -1,9 +1,9 @@
-"""How long to wait before something that keeps failing is tried again."""
+"""How long to wait between attempts."""
 
 
 def backoff(first: float, failures: int, most: float) -> float:
-    """Return the seconds after so many failures: ``first``, doubled with each other one, up to ``most``.
+    """Return the seconds to wait after so many failures in a row: ``first``, doubled for each more, up to ``most``.
 
-    However many there are: two to the power of some thousand is no number any more.
+    The exponent is capped: after some thousand failures the power would overflow a float.
     """
     return min(most, first * 2.0 ** min(failures - 1, 64))

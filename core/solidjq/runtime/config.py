@@ -1,4 +1,4 @@
-"""What a supervisor is told, and tells its children."""
+"""The settings of a supervisor, and the line of JSON that it sends to each child."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,14 +10,14 @@ from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """How a supervisor and its children run. All times in seconds; the defaults are Solid Queue's own."""
+    """The settings of a supervisor and its children. All times in seconds; the defaults are Solid Queue's."""
 
     database_url: str
     table_prefix: str = DEFAULT_PREFIX
     imports: tuple[str, ...] = ()
     queues: tuple[str, ...] = ("*",)
     threads: int = 3
-    prefetch: int = 0  # jobs claimed beyond one a thread
+    prefetch: int = 0  # jobs that a worker claims beyond one a thread
     processes: int = 1
     worker_polling_interval: float = 0.1
     dispatcher_polling_interval: float = 1.0
@@ -30,22 +30,22 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildConfig:
-    """What one child needs to know; it travels as one line of JSON, so that no password stands in a command line."""
+    """The settings of one child. Sent as one line of JSON on standard input: a command line would show the password."""
 
     kind: str
     name: str
     supervisor_id: int
     config: Config
-    last_words: int | None = None  # a file descriptor for the stack of a crash
-    hands: int | None = None  # another, for what it has in hand (see hands.py)
+    last_words: int | None = None  # the file descriptor of a file for the stack of a crash
+    hands: int | None = None  # another one, for the claims that it holds (see hands.py)
 
     def to_json(self) -> str:
-        """Write it for ``from_json``."""
+        """Return the line that ``from_json`` parses."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what ``to_json`` wrote."""
+        """Parse a line of ``to_json``."""
         data = json.loads(text)
         config = data.pop("config")
         config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

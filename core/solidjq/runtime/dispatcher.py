@@ -1,4 +1,4 @@
-"""The dispatcher: makes scheduled jobs ready when they are due, and looks after concurrency limits that leaked."""
+"""The dispatcher: makes scheduled jobs ready when they are due, and frees expired slots of concurrency limits."""
 
 import time
 
@@ -10,13 +10,13 @@ from solidjq.runtime.child import Child
 
 
 class Dispatcher(Child):
-    """One is enough; several do no harm."""
+    """One is enough for a queue; several do no harm."""
 
     _next_maintenance = 0.0
 
     @property
     def metadata(self) -> dict[str, object]:
-        """Return what Solid Queue's own dispatcher tells."""
+        """The settings that Solid Queue's own dispatcher registers."""
         return {
             "polling_interval": self.config.dispatcher_polling_interval,
             "batch_size": self.config.dispatcher_batch_size,
@@ -24,7 +24,7 @@ class Dispatcher(Child):
         }
 
     def step(self) -> float:
-        """Dispatch a batch; go on at once while batches are full."""
+        """Dispatch one batch; return 0 if it was full, so that the next follows at once."""
         size = self.config.dispatcher_batch_size
         if time.monotonic() >= self._next_maintenance:
             self._next_maintenance = time.monotonic() + self.config.concurrency_maintenance_interval

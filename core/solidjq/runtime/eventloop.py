@@ -1,4 +1,4 @@
-"""Where ``async def`` jobs run: one event loop for all of a worker's, in a thread of its own."""
+"""The event loop of a worker: all its ``async def`` jobs run on it, in a thread of its own."""
 
 import asyncio
 import threading
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class EventLoop:
-    """A loop that runs from its first coroutine on; a job thread hands it the coroutine and waits."""
+    """An event loop that starts with its first coroutine. Job threads hand it coroutines and wait for them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Run a coroutine to its end; raise what it raised."""
-        error = asyncio.run_coroutine_threadsafe(_ended(coroutine), self._running()).result()
+        """Run a coroutine to its end; raise the exception that it raised."""
+        error = asyncio.run_coroutine_threadsafe(_error_of(coroutine), self._running()).result()
         if error is not None:
             raise error
 
@@ -27,8 +27,8 @@ class EventLoop:
             return self._loop
 
 
-async def _ended(coroutine: Coroutine[Any, Any, object]) -> BaseException | None:
-    """Keep every error from the loop: a SystemExit would end it for all the others."""
+async def _error_of(coroutine: Coroutine[Any, Any, object]) -> BaseException | None:
+    """Return the coroutine's exception: if a SystemExit reached the loop, it would end for all other jobs too."""
     try:
         await coroutine
     except BaseException as error:  # noqa: BLE001

@@ -1,11 +1,11 @@
-"""Logging of the runtime: one line an event on stderr."""
+"""Log lines of the runtime: one event a line, on stderr."""
 
 import logging
 import time
 
 
 def set_up(level: int = logging.INFO) -> None:
-    """Write to stderr, times in UTC."""
+    """Write the log to stderr, with times in UTC."""
     formatter = logging.Formatter(
         "%(asctime)s.%(msecs)03dZ %(levelname)s pid=%(process)d %(message)s", "%Y-%m-%dT%H:%M:%S"
     )

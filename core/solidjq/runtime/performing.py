@@ -1,4 +1,4 @@
-"""Run one claimed job, and put what came of it into words."""
+"""Run one claimed job, and describe its error as Solid Queue stores it."""
 
 import traceback
 from types import CoroutineType
@@ -15,7 +15,7 @@ _loop = EventLoop()
 
 
 def perform(claim: Claim) -> str | None:
-    """Run the job. Returns None if it returned, else its error as Solid Queue's JSON."""
+    """Run the job of a claim; return its error as Solid Queue's JSON, None if it raised none."""
     try:
         job = registry.find(claim.class_name)
         call = active_job.call_of(claim.arguments)
@@ -34,7 +34,7 @@ def _describe(error: BaseException) -> str:
         message = str(error)
     except BaseException:  # noqa: BLE001  (an exception's own __str__ is the job's code)
         message = f"<{name} without a readable message>"
-    # Innermost first and written as Ruby writes them, for the dashboards that show Solid Queue's errors.
+    # Innermost first and in Ruby's format, because dashboards show them as they show Ruby's.
     frames = [
         f"{frame.filename}:{frame.lineno}:in `{frame.name}'"
         for frame in reversed(traceback.extract_tb(error.__traceback__))

@@ -1,4 +1,4 @@
-"""A process's row in the database: registered at its start, kept fresh by a thread of its own, removed at its end."""
+"""A process's row: registered at the start, kept fresh by a heartbeat thread, removed at the end."""
 
 import logging
 import math
@@ -20,11 +20,11 @@ from solidjq.version import VERSION
 
 log = logging.getLogger("solidjq")
 
-RETRY_INTERVAL = 5.0  # seconds to the next beat after one that failed, where the interval is longer
+RETRY_INTERVAL = 5.0  # seconds from a failed heartbeat to the next attempt, unless the interval is shorter
 
 
 def process_name(kind: str) -> str:
-    """Make a name that no other process has, as Solid Queue does: ``worker-`` and 20 random hex digits."""
+    """Return a unique name in Solid Queue's format: ``worker-`` and 20 random hex digits."""
     return f"{kind.lower()}-{secrets.token_hex(10)}"
 
 
@@ -32,16 +32,16 @@ RUNTIME = "solidjq"
 
 
 def is_ours(process: Process) -> bool:
-    """Tell whether this runtime registered the process."""
+    """Whether this runtime registered the process, and not Solid Queue."""
     return str(read_metadata(process.metadata).get("runtime")).startswith(RUNTIME)
 
 
 class Registration:
-    """The row, and the thread that beats.
+    """A process's row, and the thread that sends its heartbeats.
 
     The thread does nothing else, so that neither a busy job nor a slow claim can make the process look dead. If the
-    row is gone, ``on_gone`` is called once, in that thread: somebody pruned the process, and it must stop.
-    Each beat leaves a sample of the process in its row, for the day when nothing else is left of it.
+    row is gone, it calls ``on_gone`` once and ends: the process was pruned and must stop. Each heartbeat stores a
+    sample of the process in its row, as evidence should the process die.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Registration:
         supervisor_id: int | None = None,
         patience: float = math.inf,
     ) -> None:
-        self._patience = patience  # seconds between two beats that are an outage, though no beat failed: a freeze
+        self._patience = patience  # seconds without a beat that count as an outage, although none failed: a freeze
         self._database = database
         self._interval = interval
         self._on_gone = on_gone
         self._sampler = sampler
         self._metadata = {"runtime": f"{RUNTIME} {VERSION}", **metadata}
         self._beats: dict[str, Any] = {"interval": interval}
-        self._worked_at = time.time()
-        self._steady_since = -math.inf  # of the monotonic clock: no beat has failed since
+        self._last_beat_at = time.time()
+        self._steady_since = -math.inf  # on the monotonic clock: no beat has failed since then
         self._due = threading.Event()
         self._ended = False
         self._leaving = False
@@ -76,16 +76,16 @@ class Registration:
             name=name,
             pid=os.getpid(),
             hostname=socket.gethostname(),
-            metadata=self._told(),
+            metadata=self._row_metadata(),
             supervisor_id=supervisor_id,
         )
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def deregister(self, *, within: float) -> list[int] | None:
-        """Release what the process still holds and remove its row; beats go on until that is committed.
+        """Release the claims that the process still holds and remove its row; heartbeats go on until the commit.
 
-        Returns the ids of the released jobs; None if the database was away for all of ``within`` seconds.
+        Returns the ids of the released jobs; None if the database was away for ``within`` seconds.
         """
         self._leaving = True
         deadline = time.monotonic() + within
@@ -104,22 +104,25 @@ class Registration:
 
     @property
     def outage(self) -> dict[str, Any] | None:
-        """The last time that beats failed: from the last that worked to the next (absent while it lasts), how many."""
+        """The last outage of the heartbeats: ``from`` one good beat ``to`` the next, and how many ``beats`` failed.
+
+        None if no beat has failed; without ``to`` while the outage lasts.
+        """
         return self._beats.get("outage")
 
     @property
     def steady_for(self) -> float:
-        """How many seconds no beat has failed, or come later than ``patience``; 0 while one is overdue."""
-        overdue = time.time() - self._worked_at > self._patience
+        """How many seconds all heartbeats have succeeded, none later than ``patience``; 0 while one is overdue."""
+        overdue = time.time() - self._last_beat_at > self._patience
         return 0.0 if overdue else time.monotonic() - self._steady_since
 
     def stopping(self) -> None:
-        """Write down at once that the process was told to stop: there may be no time for the next regular beat."""
+        """Send a heartbeat with the time of the stop signal at once: the next regular one may come too late."""
         if self._sampler.stopping_since is None:
             self._sampler.stopping_since = time.time()
             self._due.set()
 
-    def _told(self) -> dict[str, Any]:
+    def _row_metadata(self) -> dict[str, Any]:
         return {**self._metadata, "sample": self._sampler.take(self._beats)}
 
     def _beat(self) -> None:
@@ -131,16 +134,16 @@ class Registration:
                 return
             start = time.time()
             try:
-                alive = self._database.transact(heartbeat.heartbeat, self.id, self._told())
-            except Exception as error:  # noqa: BLE001  (no memory, say: without this thread a living process looks dead)
+                alive = self._database.transact(heartbeat.heartbeat, self.id, self._row_metadata())
+            except Exception as error:  # noqa: BLE001  (MemoryError too: without this thread a living process looks dead)
                 log.warning("%s: heartbeat failed: %s", self.name, str(error) or type(error).__name__)
                 delay = min(self._interval, RETRY_INTERVAL)
-                self._failed()
+                self._note_failure()
                 continue
             self._beats["latency"] = round(time.time() - start, 4)
-            if start - self._worked_at > self._patience:
+            if start - self._last_beat_at > self._patience:
                 self._steady_since = time.monotonic()
-            self._worked_at = start
+            self._last_beat_at = start
             if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)
                 self._beats["outage"] = {**self.outage, "to": write_instant(time.time())}
@@ -151,9 +154,9 @@ class Registration:
                     self._on_gone()
                 return
 
-    def _failed(self) -> None:
+    def _note_failure(self) -> None:
         self._steady_since = math.inf
         before = self.outage
         if before is None or "to" in before:
-            before = {"from": write_instant(self._worked_at), "beats": 0}
+            before = {"from": write_instant(self._last_beat_at), "beats": 0}
         self._beats["outage"] = {**before, "beats": before["beats"] + 1}

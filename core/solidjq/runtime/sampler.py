@@ -1,7 +1,7 @@
-"""What a process tells of itself with each heartbeat: its memory, its limits, its clocks and the jobs in its hands.
+"""The sample that a process stores with each heartbeat: its memory and limits, its clocks, and its running jobs.
 
-When the process is gone, this is all that is left of it. It stands in ``processes.metadata`` under ``sample``: JSON
-that Rails can read, a few kilobytes at most. What this machine does not tell is left out.
+Once the process is dead, the last sample is the only record of its state. It is JSON of at most 4 KB, under ``sample``
+in ``processes.metadata``. Values that this operating system does not provide are left out.
 """
 
 import json
@@ -18,18 +18,19 @@ from typing import Any
 
 from solidjq.processes.samples import boot_id, clocks, write_instant
 
-RELEASE = ("JQ_RELEASE", "KAMAL_VERSION", "HEROKU_SLUG_COMMIT", "GIT_SHA", "RELEASE")  # the first that is set
+# The variables that may name the deployed release; the first that is set counts.
+RELEASE = ("JQ_RELEASE", "KAMAL_VERSION", "HEROKU_SLUG_COMMIT", "GIT_SHA", "RELEASE")
 MOST_BYTES = 4096
-FRESH = 0.1  # seconds; reading it for every short job would make the threads wait for the interpreter
+FRESH = 0.1  # seconds that a measured size is reused: measuring before every short job would slow all job threads
 MOST_JOBS = 25
 MOST_CLASSES = 25
 LONGEST_RELEASE = 80
-PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; of ru_maxrss
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss, in bytes
 _PAGE = resource.getpagesize()
 
 
 class Cgroup:
-    """The memory control group of this process, version 1 or 2; what it does not have reads as None."""
+    """The memory control group of this process, version 1 or 2; values that it does not have are None."""
 
     def __init__(self, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> None:
         self._current = self._most = self._events = self._pressure = None
@@ -46,7 +47,7 @@ class Cgroup:
                 return
 
     def oom_kills(self) -> int | None:
-        """Return how many processes the kernel has killed here for want of memory."""
+        """Return how many processes of the group the kernel has killed because memory ran out."""
         for line in _read(self._events).splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill" and count.isdigit():
@@ -54,29 +55,29 @@ class Cgroup:
         return None
 
     def sample(self) -> dict[str, Any]:
-        """Return ``current`` and ``max`` in bytes (no ``max`` means no limit) and ``oom_kill``."""
+        """Return ``current`` and ``max`` in bytes and the count ``oom_kill``; without a limit there is no ``max``."""
         most = _number(_read(self._most))
-        found = {
+        values = {
             "current": _number(_read(self._current)),
             "max": None if most is None or most >= 2**60 else most,  # version 1 writes "no limit" as a huge number
             "oom_kill": self.oom_kills(),
         }
-        return {key: value for key, value in found.items() if value is not None}
+        return {key: value for key, value in values.items() if value is not None}
 
     def pressure(self) -> dict[str, float]:
-        """Return the share of the last 10 seconds, in percent, that some or all tasks waited for memory."""
-        found: dict[str, float] = {}
+        """Return in which percentage of the last 10 seconds ``some`` or all (``full``) tasks waited for memory."""
+        shares: dict[str, float] = {}
         for line in (_read(self._pressure) or _read(Path("/proc/pressure/memory"))).splitlines():
             kind, _, rest = line.partition(" ")
             for part in rest.split():
                 if part.startswith("avg10="):
                     with suppress(ValueError):
-                        found[kind] = float(part.removeprefix("avg10="))
-        return found
+                        shares[kind] = float(part.removeprefix("avg10="))
+        return shares
 
 
 def _folders(proc: Path, root: Path) -> Iterable[Path]:
-    """Return where the files may be: the group itself, and its root as a container with its own namespace sees it."""
+    """Yield the folders to search: the group's own, and the root, where a container with its own namespace finds it."""
     for line in _read(proc).splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if not controllers:
@@ -100,7 +101,7 @@ def _number(text: str) -> int | None:
 
 
 def resident() -> int | None:
-    """Return the bytes of memory that this process has resident; None where /proc does not tell. Takes microseconds."""
+    """Return the resident memory of this process in bytes; None without /proc. Takes microseconds."""
     try:
         with open("/proc/self/statm", "rb", buffering=0) as statm:  # noqa: PTH123  (called before every job)
             return int(statm.read(100).split()[1]) * _PAGE
@@ -117,30 +118,30 @@ class _Running:
 
 @dataclass(slots=True)
 class Sampler:
-    """Takes the samples of one process. Threads tell it which jobs begin and end."""
+    """Takes the samples of one process. Job threads call ``begin`` and ``end``, the heartbeat thread calls ``take``."""
 
     cgroup: Cgroup = field(default_factory=Cgroup)
     _running: dict[int, _Running] = field(default_factory=dict)
-    _rss: tuple[float, int | None] = (0.0, None)  # when it was read last, and what it was
+    _rss: tuple[float, int | None] = (0.0, None)  # when it was measured, and the bytes
     _looks: int = 0
     _seen: Counter[str] = field(default_factory=Counter)
     _constant: dict[str, Any] = field(default_factory=lambda: dict(_constants()))
-    stopping_since: float | None = None  # when SIGTERM was seen
+    stopping_since: float | None = None  # when the process was told to stop
 
     def begin(self, job_id: int, class_name: str) -> None:
-        """Note that a job runs from now on."""
+        """Note that a job begins."""
         now = time.time()
         if now - self._rss[0] > FRESH:
             self._rss = (now, resident())
         self._running[job_id] = _Running(class_name, now, self._rss[1])
 
     def end(self, job_id: int) -> None:
-        """Note that it does not any more."""
+        """Note that a job has ended."""
         self._running.pop(job_id, None)
 
     def take(self, beats: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a sample; ``beats`` tells how the heartbeats went. Written as JSON it has at most 4 KB."""
-        running = list(self._running.copy().items())  # the threads go on meanwhile; a copy is taken in one step
+        """Return a sample, at most 4 KB as JSON. ``beats`` is added: interval, latency, outage of the heartbeats."""
+        running = list(self._running.copy().items())  # job threads change it meanwhile; copying is atomic
         classes = {job.class_name for _, job in running}
         self._looks += bool(running)
         self._seen.update(classes)
@@ -149,7 +150,7 @@ class Sampler:
             {"id": job_id, "since": write_instant(job.since), **({} if job.rss is None else {"rss": job.rss})}
             for job_id, job in sorted(running, key=lambda item: item[1].since)
         ]
-        found: dict[str, Any] = {
+        sample: dict[str, Any] = {
             "at": write_instant(time.time()),
             "rss": resident(),
             "peak": usage.ru_maxrss * PEAK_UNIT,
@@ -162,16 +163,21 @@ class Sampler:
             **beats,
             "jobs": jobs[:MOST_JOBS],
             "more_jobs": max(0, len(jobs) - MOST_JOBS),
-            # What usually runs here: looks at this process while it ran anything, and in how many each class ran.
+            # What usually runs here: ``looks`` counts the samples with running jobs, ``seen`` those of each class.
             "looks": self._looks,
             "seen": dict(self._seen.most_common(MOST_CLASSES)),
         }
-        found = {key: value for key, value in found.items() if value not in (None, {}, 0)}
-        while len(json.dumps(found, separators=(",", ":"))) > MOST_BYTES and (found.get("seen") or found.get("jobs")):
-            found["seen"] = dict(list(found.get("seen", {}).items())[:-5])
-            found["more_jobs"] = found.get("more_jobs", 0) + len(found.get("jobs", [])[-5:])
-            found["jobs"] = found.get("jobs", [])[:-5]
-        return found
+        sample = {key: value for key, value in sample.items() if value not in (None, {}, 0)}
+        return _shortened(sample)
+
+
+def _shortened(sample: dict[str, Any]) -> dict[str, Any]:
+    """Drop jobs and classes from the end of their lists until the sample fits."""
+    while len(json.dumps(sample, separators=(",", ":"))) > MOST_BYTES and (sample.get("seen") or sample.get("jobs")):
+        sample["seen"] = dict(list(sample.get("seen", {}).items())[:-5])
+        sample["more_jobs"] = sample.get("more_jobs", 0) + len(sample.get("jobs", [])[-5:])
+        sample["jobs"] = sample.get("jobs", [])[:-5]
+    return sample
 
 
 def _constants() -> Iterable[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""One thing to wait on: signals, other threads, and the end of the supervisor."""
+"""A sleep that ends early: because of a signal, of another thread, or of the supervisor's end."""
 
 import os
 import select
@@ -9,10 +9,10 @@ from contextlib import suppress
 
 
 class Wakeup:
-    """Sleep that ends early: when a signal came, when a thread calls ``wake``, or when ``lifeline`` reaches its end.
+    """``wait`` sleeps, but returns at once after a signal, after ``wake``, or when ``lifeline`` reaches end of file.
 
-    Make it in the main thread. ``lifeline`` is a file descriptor whose other end the supervisor holds open: when the
-    supervisor is gone, however it went, reading gives end of file.
+    Create it in the main thread. ``lifeline`` is a file descriptor whose other end the supervisor keeps open: once the
+    supervisor has ended, even by SIGKILL, reading it returns end of file.
     """
 
     def __init__(self, lifeline: int | None = None) -> None:
@@ -20,11 +20,11 @@ class Wakeup:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
-        self.signals: list[int] = []  # all that came, in order
-        self.orphaned = False  # the lifeline ended
+        self.signals: list[int] = []  # all that arrived, in order
+        self.orphaned = False  # the lifeline reached end of file
 
     def listen(self, collected: Iterable[signal.Signals], *, waking: Iterable[signal.Signals] = ()) -> None:
-        """Collect some signals in ``signals`` instead of what they would do; let others only end a ``wait``."""
+        """Append the ``collected`` signals to ``signals``; the ``waking`` ones only end a ``wait``."""
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in collected:
             signal.signal(number, lambda number, _frame: self.signals.append(number))
@@ -32,7 +32,7 @@ class Wakeup:
             signal.signal(number, lambda _number, _frame: None)
 
     def wake(self) -> None:
-        """End the current ``wait``, or the next one. Safe from any thread."""
+        """End the current ``wait``, or else the next one. Any thread may call it."""
         with suppress(BlockingIOError):  # the pipe is full: a wake-up is on its way
             os.write(self._write, b"\0")
 
@@ -52,5 +52,5 @@ class Wakeup:
             self.orphaned = True
 
     def wait_until(self, deadline: float) -> None:
-        """Sleep until ``deadline`` of the monotonic clock, or less."""
+        """Sleep until ``deadline`` on the monotonic clock, unless something ends the sleep early."""
         self.wait(deadline - time.monotonic())
