@@ -1,1 +1,23 @@
-"""TODO."""
+"""The database: from a URL to a transaction, and what PostgreSQL, MySQL, MariaDB and SQLite each spell differently.
+
+No file outside this room asks which database it speaks to, except ``doctor``'s storage checks. The files are cut by
+topic: how three databases write a time is read in one place. Read them in this order:
+
+- ``urls``: parses what an operator or Rails writes into a URL.
+- ``opening``: opens the database that an argument or the environment names.
+- ``transactions``: ``Database``, the only place where a transaction begins and drivers' errors become ours.
+- ``engines``: connections, isolation, read-only, time limits.
+- ``faults``: what a driver's error code means.
+- ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.
+- ``times``: column types of times, and the database's clock in SQL.
+- ``statements``: parts of statements that differ: ``among``, inserts of many rows or only of new ones.
+- ``hot``: ``@hot``, for statements that run every few milliseconds; they are listed in docs/sql.md.
+- ``notices``: PostgreSQL's NOTIFY, which wakes workers.
+- ``unknown_columns``: columns of a later Solid Queue or of the application, stored and restored as texts.
+- ``setup``: ``jq init``, the tables and their migrations.
+- ``indexes``: the indexes that are missing, created while the queue is in use.
+- ``grants``: the least rights that a role needs, as SQL for an administrator.
+
+Every room except ``settings`` may import this one, and so may ``registry`` and the command line. It imports only the
+ground.
+"""

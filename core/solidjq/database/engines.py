@@ -1,6 +1,6 @@
-"""Engines and connections: time-outs, isolation, read-only, SQLite's BEGIN, limits on a statement's time.
+"""Engines and connections: time-outs, isolation, read-only, SQLite's BEGIN, time limits of statements.
 
-SQLAlchemy's part for a database, and its driver, are imported only where that database is used: together they can take
+SQLAlchemy's dialect for a database and the driver are imported only if that database is used: together they can take
 a tenth of a second.
 """
 
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
     import sqlite3
 
 
-# Where nobody asked for SQLAlchemy's log, its last resort would print a stack on Ctrl-C in the middle of a statement.
+# If no handler is set, Python would print SQLAlchemy's log of a Ctrl-C in the middle of a statement, with its stack.
 logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
 
-BUSY_TIMEOUT = 5.0  # seconds an SQLite writer waits for another
+BUSY_TIMEOUT = 5.0  # seconds that an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
 WRITES = "solidjq_writes"  # execution option of a connection that will write
-NO_TRANSACTION = "solidjq_no_transaction"  # of one whose statements commit each by itself, on SQLite
+NO_TRANSACTION = "solidjq_no_transaction"  # execution option on SQLite: each statement commits by itself
 
 
 def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
-    """Make an engine; nothing is connected yet. ``name`` tells the server's administrator who it is.
+    """Return an engine that has not connected yet. The server lists its connections under ``name``.
 
-    With ``read_only`` the database itself refuses every change that comes through it.
+    With ``read_only``, the database itself refuses every write on its connections.
 
     Raises ImportError when the driver is missing.
     """
     backend = url.get_backend_name()
     if backend == "sqlite":
         return _create_sqlite(url, read_only=read_only)
-    # One statement of each move sees what others committed before it; under MySQL's default the SELECT of a claim
-    # would also lock the gaps between rows, and workers would deadlock with enqueuers.
+    # READ COMMITTED: each statement of a move sees what others committed before it. Under MySQL's default, the SELECT
+    # of a claim would also lock the gaps between rows, and workers would deadlock with programs that enqueue.
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
     if backend == "postgresql":
-        options["use_native_hstore"] = False  # no column of ours is one; to ask for its type takes two round trips
+        options["use_native_hstore"] = False  # no column has that type; looking it up takes two round trips
         arguments: dict[str, Any] = {
             "application_name": name,
             "connect_timeout": CONNECT_TIMEOUT,
-            # A server that vanished without a word is noticed within half a minute instead of a quarter of an hour.
+            # A server that vanished is noticed within half a minute, not a quarter of an hour.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 4,
@@ -71,9 +71,9 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
         engine = engine.execution_options(postgresql_readonly=True)
 
     @event.listens_for(engine, "do_connect")
-    def _connect(dialect: Dialect, _record: object, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _connect(dialect: Dialect, _record: object, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
         try:
-            return dialect.connect(*given, **named)
+            return dialect.connect(*positional, **named)
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
 
@@ -81,8 +81,8 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
 
 
 def without_transaction(connection: Connection) -> Connection:
-    """Let each statement commit by itself, for what no transaction may hold."""
-    if connection.dialect.name == "sqlite":  # the driver does, as long as nobody begins one
+    """Make each statement commit by itself, for statements that no transaction may contain."""
+    if connection.dialect.name == "sqlite":  # the driver does, unless a transaction was begun
         return connection.execution_options(**{NO_TRANSACTION: True})
     return connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -93,7 +93,7 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     path = Path(url.database or "").absolute()
 
     def connect() -> sqlite3.Connection:
-        # mode=rw: opening must never make an empty file where a queue was expected. Autocommit: BEGIN is ours.
+        # mode=rw: opening must not create an empty file at a mistyped path. Autocommit: _begin sends BEGIN.
         connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode=rw",
             uri=True,
@@ -113,7 +113,7 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # A deferred BEGIN takes the write lock only at its first write: two claims that both read before they wrote
-        # were handed the same job.
+        # claimed the same job.
         options = connection.get_execution_options()
         if not options.get(NO_TRANSACTION, False):
             connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
@@ -122,9 +122,9 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
 
 
 def create_sqlite_file(url: URL) -> None:
-    """Make the file of an SQLite queue, in WAL mode, and its folder, unless there is one.
+    """Create the file of an SQLite queue, in WAL mode, and its folder, unless the file exists.
 
-    Raises AccessDeniedError where no file can be made.
+    Raises AccessDeniedError if the file cannot be created.
     """
     import sqlite3  # noqa: PLC0415
 
@@ -136,14 +136,14 @@ def create_sqlite_file(url: URL) -> None:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
     except (OSError, sqlite3.Error) as error:
-        if "locked" in str(error):  # another jq init is doing the same; this does not wait for the busy timeout
+        if "locked" in str(error):  # another jq init is creating it; this pragma does not wait for the busy timeout
             return
         raise AccessDeniedError(f"cannot make {path}: {one_line(str(error))}") from error
 
 
 @contextmanager
 def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
-    """Let no statement of this transaction run longer; the one that does fails with TookTooLongError."""
+    """Limit the time of each statement in this transaction; one that takes longer fails with TookTooLongError."""
     match connection.dialect.name:
         case "postgresql":  # it ends with the transaction
             connection.execute(text(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"))

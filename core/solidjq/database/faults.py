@@ -1,4 +1,4 @@
-"""What a driver's error means: unreachable, denied, a conflict, a missing table."""
+"""Faults: what a driver's error means, such as unreachable, denied, a conflict, a missing table."""
 
 from enum import Enum, auto
 
@@ -6,12 +6,12 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 
 class Fault(Enum):
-    """What kind of trouble a driver's error is."""
+    """What a driver's error means."""
 
     UNREACHABLE = auto()
     NO_FILE = auto()
     NO_TABLE = auto()
-    NO_COLUMN = auto()  # another version's table, or some other program's
+    NO_COLUMN = auto()  # another version's table, or another program's
     NO_DATABASE = auto()
     NOT_A_DATABASE = auto()
     DENIED = auto()
@@ -39,14 +39,14 @@ _MYSQL_FAULTS = {
     1045: Fault.DENIED,
     1049: Fault.NO_DATABASE,
     1054: Fault.NO_COLUMN,
-    1072: Fault.NO_COLUMN,  # of an index to be made
+    1072: Fault.NO_COLUMN,  # of an index that is being created
     1142: Fault.DENIED,
     1143: Fault.DENIED,
     1146: Fault.NO_TABLE,
     1205: Fault.CONFLICT,
     1213: Fault.CONFLICT,
     1290: Fault.DENIED,  # --read-only
-    1305: Fault.CONFLICT,  # the savepoint to go back to: a deadlock has taken it away
+    1305: Fault.CONFLICT,  # the savepoint to roll back to was lost in a deadlock
     1792: Fault.DENIED,  # read-only transaction
     1836: Fault.DENIED,
     1969: Fault.TOO_LONG,  # MariaDB
@@ -73,7 +73,7 @@ _SQLITE_FAULTS = (
 
 
 def fault_of(error: DBAPIError) -> Fault:
-    """Tell what kind of trouble it is, by the server's error code where it gives one."""
+    """Return what an error means, by the server's error code if it has one, else by its text."""
     import sqlite3  # noqa: PLC0415
 
     origin = error.orig
@@ -87,7 +87,7 @@ def fault_of(error: DBAPIError) -> Fault:
         fault = _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
         # 08: connection exception; 57P: the server shuts down or starts up; 53: out of connections, memory or disk.
         return Fault.UNREACHABLE if fault is Fault.OTHER and state[:3] in {"080", "57P", "533"} else fault
-    # psycopg gives no code when a connection cannot even be made; only the server's words are left.
+    # psycopg has no code for a connection that failed, only the server's text.
     message = str(origin)
     if "does not exist" in message and "database" in message:
         return Fault.NO_DATABASE

@@ -103,11 +103,11 @@ class HotStatement(Generic[S]):
 def hot(build: Callable[[], S], /) -> HotStatement[S]: ...
 @overload
 def hot(*styles: WriteStyle) -> Callable[[Callable[[], S]], HotStatement[S]]: ...
-def hot(*given: Any) -> Any:
-    """Mark a builder as a hot statement: ``@hot`` for every database, ``@hot(style, ...)`` for those of some styles."""
-    if given and not isinstance(given[0], WriteStyle):
-        return _register(HotStatement(given[0], ()))
-    return lambda build: _register(HotStatement(build, given))
+def hot(*arguments: Any) -> Any:
+    """Make a builder a hot statement: ``@hot`` for every database, ``@hot(style, ...)`` for those of some styles."""
+    if arguments and not isinstance(arguments[0], WriteStyle):
+        return _register(HotStatement(arguments[0], ()))
+    return lambda build: _register(HotStatement(build, arguments))
 
 
 def _register(statement: HotStatement[S]) -> HotStatement[S]:

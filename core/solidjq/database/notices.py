@@ -1,7 +1,7 @@
-"""Word that jobs are ready, from those who enqueue to workers that wait: PostgreSQL's NOTIFY and LISTEN.
+"""Notices: wake waiting workers when jobs become ready, by PostgreSQL's NOTIFY and LISTEN.
 
-It only saves waiting. Workers poll all the same; so word that is lost, or that nobody sends, costs a polling interval
-and no more. ``enqueue`` sends it; with the trigger of ``jq init --notify`` every program's ready rows do, Rails' too.
+Notices only shorten the wait. Workers poll all the same, so a notice that is lost or never sent costs a polling
+interval. ``enqueue`` sends one; with the trigger of ``jq init --notify``, so does every ready row, Rails' included.
 """
 
 from collections.abc import Iterator
@@ -24,85 +24,55 @@ TRIGGER = "jq_notify"
 
 
 def send(connection: Connection) -> None:
-    """Tell, once this transaction is committed, that jobs are ready."""
-    notify(connection, CHANNEL)
+    """Send a notice that jobs are ready when this transaction commits; nothing on a database without notices."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
 
-def sending() -> ColumnElement[Any]:
-    """Do the same as a part of a statement (see ``dialects.writes_in_with``)."""
-    return notifying(CHANNEL)
+def notice() -> ColumnElement[Any]:
+    """Return the SQL expression that sends a notice, for a statement on a database that ``writes_in_with``."""
+    return func.pg_notify(CHANNEL, "")
 
 
 def listen(database: Database) -> Iterator[None]:
-    """Yield once when listening, then whenever jobs have become ready; nothing where nobody ever tells.
+    """Yield once when listening, then at each notice; yield nothing on a database without notices.
 
-    Raises DatabaseUnreachableError when the connection breaks.
+    Raises DatabaseUnreachableError if the connection breaks.
     """
     with database.outside_transactions() as connection:
-        yield from notifications(connection, CHANNEL)
+        if connection.dialect.name != "postgresql":
+            return
+        connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        yield
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        try:
+            for _ in driver.notifies():
+                yield
+        except driver.Error as error:  # raised past SQLAlchemy
+            raise DBAPIError("LISTEN", None, error, connection_invalidated=True) from error
 
 
 def install(database: Database) -> None:
-    """Make the trigger that tells of every ready row, whoever inserts it. Making it again does no harm.
+    """Create the trigger that sends a notice for every inserted ready row, whichever program inserts it. Idempotent.
 
-    Raises UsageError where the database has no such thing, ConflictError if the table was busy for too long.
+    Raises UsageError on a database without notices, ConflictError if the table was busy for too long.
     """
     with database.write() as connection:
-        if not create_notifier(connection, TRIGGER, ready.name, CHANNEL):
+        if connection.dialect.name != "postgresql":
             raise UsageError(f"{database} cannot notify: only PostgreSQL can; its workers poll")
+        body = f"BEGIN NOTIFY {CHANNEL}; RETURN NULL; END"
+        for statement in (
+            f"SET LOCAL lock_timeout = {SCHEMA_LOCK_TIMEOUT * 100}",  # programs that enqueue wait behind this meanwhile
+            f"CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql AS '{body}'",
+            f"DROP TRIGGER IF EXISTS {TRIGGER} ON {ready.name}",
+            f"CREATE TRIGGER {TRIGGER} AFTER INSERT ON {ready.name} FOR EACH STATEMENT EXECUTE FUNCTION {TRIGGER}()",
+        ):
+            connection.exec_driver_sql(statement)
 
 
 def remove(database: Database) -> None:
-    """Remove that trigger, if it is there."""
+    """Drop the trigger that ``install`` creates, if it exists."""
     with database.write() as connection:
-        drop_notifier(connection, TRIGGER, ready.name)
-
-
-def notify(connection: Connection, channel: str) -> None:
-    """Send word on a channel once this transaction is committed, where the database can."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"NOTIFY {channel}")
-
-
-def notifying(channel: str) -> ColumnElement[Any]:
-    """Do the same as a part of a statement, where the database can change several tables in one."""
-    return func.pg_notify(channel, "")
-
-
-def notifications(connection: Connection, channel: str) -> Iterator[None]:
-    """Yield once when listening, then whenever word has come on the channel.
-
-    Nothing where the database has no such thing. The connection must be outside of any transaction.
-    """
-    if connection.dialect.name != "postgresql":
-        return
-    connection.exec_driver_sql(f"LISTEN {channel}")
-    yield
-    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-    try:
-        for _ in driver.notifies():
-            yield
-    except driver.Error as error:  # SQLAlchemy does not see this one
-        raise DBAPIError("LISTEN", None, error, connection_invalidated=True) from error
-
-
-def create_notifier(connection: Connection, name: str, table: str, channel: str) -> bool:
-    """Make a trigger that sends word for every statement that inserts into the table. False where there are none."""
-    if connection.dialect.name != "postgresql":
-        return False
-    body = f"BEGIN NOTIFY {channel}; RETURN NULL; END"
-    for statement in (
-        f"SET LOCAL lock_timeout = {SCHEMA_LOCK_TIMEOUT * 100}",  # whoever enqueues waits behind us meanwhile
-        f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS '{body}'",
-        f"DROP TRIGGER IF EXISTS {name} ON {table}",
-        f"CREATE TRIGGER {name} AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
-    ):
-        connection.exec_driver_sql(statement)
-    return True
-
-
-def drop_notifier(connection: Connection, name: str, table: str) -> None:
-    """Remove such a trigger, if it is there."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name} ON {table}")
-        connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}()")
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {TRIGGER} ON {ready.name}")
+            connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {TRIGGER}()")

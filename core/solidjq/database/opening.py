@@ -1,4 +1,4 @@
-"""Open the database that an argument, the environment or the default names."""
+"""Opening: the database that an argument or the environment names, else the embedded queue."""
 
 import os
 
@@ -23,25 +23,25 @@ def open_database(
 ) -> Database:
     """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
 
-    The embedded queue is made if it is not there, unless ``create`` is False. ``namespace`` is the PostgreSQL schema
-    with the tables, ``table_prefix`` what the names of Solid Queue's begin with, for the whole process; else
-    JQ_TABLE_PREFIX says it. Raises UsageError for a malformed URL or prefix.
+    The embedded queue is created if it is missing, unless ``create`` is False. ``namespace`` is the tables'
+    PostgreSQL schema. ``table_prefix``, else JQ_TABLE_PREFIX, is the prefix of Solid Queue's tables, for the whole
+    process. Raises UsageError for a malformed URL or prefix.
     """
     tables.use_prefix(
         os.environ.get(PREFIX_ENVIRONMENT, tables.DEFAULT_PREFIX) if table_prefix is None else table_prefix
     )
-    # An empty one is an error: a variable that was not filled must not lead to another queue.
-    given = url if url is not None else os.environ.get(URL_ENVIRONMENT)
-    if given is None:
+    # An empty variable is an error: one that was not filled must not open another queue.
+    source = url if url is not None else os.environ.get(URL_ENVIRONMENT)
+    if source is None:
         path = urls.default_path()
-        found = URL.create("sqlite", database=str(path))
+        target = URL.create("sqlite", database=str(path))
         missing = create and not read_only and not path.exists()
     else:
-        found = urls.parse_url(given) if isinstance(given, str) else given
+        target = urls.parse_url(source) if isinstance(source, str) else source
         missing = False
     if namespace is not None:
-        found = urls.with_schema(found, namespace)
-    database = Database(found, name=name, read_only=read_only)
+        target = urls.with_schema(target, namespace)
+    database = Database(target, name=name, read_only=read_only)
     if missing:
         initialize(database)
     return database

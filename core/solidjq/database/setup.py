@@ -1,4 +1,4 @@
-"""Make what is missing: Solid Queue's tables where there are none, and our own ``jq_`` tables, with migrations."""
+"""Setup (``jq init``): creates Solid Queue's tables if missing, creates our ``jq_`` tables and migrates them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from solidjq.text import mask_secrets, one_line
 
 
 class Migration(NamedTuple):
-    """One numbered change of the ``jq_`` tables, applied once to a database that has the tables before it."""
+    """One numbered change of the ``jq_`` tables, applied once to a database with an earlier version of them."""
 
     version: int
     name: str
@@ -24,31 +24,31 @@ class Migration(NamedTuple):
 
 
 def _nothing(_connection: Connection) -> None:
-    """Version 1 is what a fresh ``jq init`` makes."""
+    """Do nothing: a fresh ``jq init`` creates version 1."""
 
 
 def _add_deaths(connection: Connection) -> None:
-    """Tie crashes to deaths; the table of deaths itself is made with whatever else is missing."""
+    """Add the columns that tie crashes to deaths; the table of deaths is created with all missing tables."""
     _add_columns(connection, tables.crashes.c.death_id, tables.crashes.c.started_at, tables.crashes.c.growth)
 
 
 def _add_more(connection: Connection) -> None:
-    """Make room for the columns of a discarded job that Solid Queue 1.0 did not have."""
+    """Add the column for those columns of a discarded job that Solid Queue 1.0 lacks."""
     _add_columns(connection, tables.failures.c.more)
 
 
 def _add_columns(connection: Connection, *columns: Column[Any]) -> None:
     for column in columns:
         table = column.table.name
-        if not inspect(connection).has_table(table):  # an interrupted init; it is made as it is now
+        if not inspect(connection).has_table(table):  # after an interrupted init; it is created later, complete
             continue
-        # MySQL keeps what an interrupted init has added.
-        if column.name not in {each["name"] for each in inspect(connection).get_columns(table)}:
-            written = CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {written}")
+        # MySQL keeps the columns that an interrupted init added.
+        if column.name not in {present["name"] for present in inspect(connection).get_columns(table)}:
+            definition = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {definition}")
 
 
-# A fresh database gets the tables as schema.py has them and every version's stamp; an older one gets what it lacks.
+# A fresh database gets the tables of tables.py and the stamp of every version; an older one gets what it lacks.
 MIGRATIONS = (
     Migration(1, "operations, archived failures, crashes", _nothing),
     Migration(2, "deaths", _add_deaths),
@@ -64,11 +64,11 @@ class Initialized(NamedTuple):
 
 
 def initialize(database: Database) -> Initialized:
-    """Create every table that is missing, with its indexes, and bring the ``jq_`` tables up to date.
+    """Create every table that is missing, with its indexes, and migrate the ``jq_`` tables.
 
-    Existing Solid Queue tables are left exactly as they are. Running it again, or twice at once, does no harm.
+    Existing Solid Queue tables are never altered. It is idempotent, and safe when two programs run it at once.
 
-    Raises AccessDeniedError, which names the right to ask for, where this user may not create tables.
+    Raises AccessDeniedError, which names the right to ask for, if this user may not create tables.
     """
     database.require_writable()
     try:
@@ -82,7 +82,7 @@ def initialize(database: Database) -> Initialized:
 
 
 def _refusal(database: Database, error: DatabaseError) -> str | None:
-    """Say what this user lacks and how to get it; None if the error was about something else."""
+    """Return the text of which right this user lacks and how to get it; None for another error."""
     if database.url.get_backend_name() == "sqlite":
         path = grants.unwritable(database.url)
         return (
@@ -94,14 +94,14 @@ def _refusal(database: Database, error: DatabaseError) -> str | None:
     try:
         role = _current_user(database)
         advice = grants.how_to_be_allowed(database.url, role)
-    except UsageError:  # a name that no statement of ours can hold
+    except UsageError:  # the name cannot be written into a GRANT
         return None
-    words = mask_secrets(one_line(str(cause.orig).partition("\n")[0]))  # below that PostgreSQL repeats our statement
+    words = mask_secrets(one_line(str(cause.orig).partition("\n")[0]))  # below, PostgreSQL repeats the statement
     return f"{role} may not create tables in {database}: {words}; {advice}"
 
 
 def _current_user(database: Database) -> str:
-    """Ask the server who we are: it may have chosen the role, or the account of several with one name."""
+    """Return this user by the server, which may have chosen another role, or one of several accounts of that name."""
     try:
         with database.read() as connection:
             return str(connection.scalar(select(func.current_user())))
@@ -131,7 +131,7 @@ def _bring_up_to_date(connection: Connection) -> Initialized:
             )
         )
     if not fresh:
-        # Last: whoever finds the youngest table may use all that belongs to it.
+        # Last: a program that finds the youngest table assumes that the columns that belong to it exist.
         created += _create_missing(connection, tables.jq, existing)
     _create_missing_indexes(connection, existing)
     return Initialized(created, [] if fresh else [f"{m.version} {m.name}" for m in pending])
@@ -144,7 +144,7 @@ def _create_missing(connection: Connection, metadata: MetaData, existing: set[st
 
 
 def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:
-    """Complete our own tables: MySQL commits each CREATE, so an init that ended early may have left some without."""
+    """Create the indexes that our tables lack: MySQL commits each CREATE, so an interrupted init may have left gaps."""
     for table in tables.jq.sorted_tables:
         if table.name in existing:
             names = {index["name"] for index in inspect(connection).get_indexes(table.name)}
@@ -155,20 +155,20 @@ def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:
 
 @contextmanager
 def schema_lock(connection: Connection) -> Iterator[None]:
-    """Let one ``jq init`` at a time through."""
+    """Hold the lock that lets one ``jq init`` run at a time. Raises ConflictError if another holds it for too long."""
     match connection.dialect.name:
         case "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('solidjq.init'))"))
             yield
-        case "mysql":  # where CREATE TABLE ends the transaction, and a lock of the transaction with it
+        case "mysql":  # CREATE TABLE ends the transaction and its locks, so this lock is the session's
             name = "CONCAT('solidjq.init.', DATABASE())"
             if not connection.scalar(text(f"SELECT GET_LOCK({name}, {SCHEMA_LOCK_TIMEOUT})")):
                 raise ConflictError("another jq init is at work on this database; try again when it is done")
-            connection.execute(text("SET SESSION default_storage_engine = InnoDB"))  # no other one has transactions
+            connection.execute(text("SET SESSION default_storage_engine = InnoDB"))  # the engine with transactions
             try:
                 yield
-                connection.execute(text("COMMIT"))  # the next one, once it has the lock, must see what this one wrote
+                connection.execute(text("COMMIT"))  # so that the next jq init sees it once it has the lock
             finally:
                 connection.execute(text(f"DO RELEASE_LOCK({name})"))
-        case _:  # BEGIN IMMEDIATE has done it
+        case _:  # BEGIN IMMEDIATE has taken the lock
             yield

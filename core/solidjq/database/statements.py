@@ -1,4 +1,4 @@
-"""Parts of statements, and whole ones, that are spelled differently on each database."""
+"""Parts of statements, and whole statements, that each database spells differently."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 
 class among(expression.FunctionElement[bool]):  # noqa: N801
-    """``column IN (values)``; on PostgreSQL as one array, whose thousand values are not parsed one by one."""
+    """``column IN (values)``; on PostgreSQL one array, because parsing a thousand parameters takes long."""
 
     type = Boolean()
     _is_implicitly_boolean = True  # else SQLAlchemy writes "(... IN ...) = 1" where no index can serve it
     inherit_cache = True
 
     def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
-        chosen = list(values)
+        members = list(values)
         kind = ARRAY(column.type)
-        array: ColumnElement[Any] = expression.bindparam(None, chosen, type_=kind, unique=True)
-        if isinstance(column.type, Integer):  # written as text, a tenth of the time that the driver takes
-            literal = expression.bindparam(None, array_literal(chosen), type_=String(), unique=True)
+        array: ColumnElement[Any] = expression.bindparam(None, members, type_=kind, unique=True)
+        if isinstance(column.type, Integer):  # as text, which takes a tenth of the driver's time for a list
+            literal = expression.bindparam(None, array_literal(members), type_=String(), unique=True)
             array = expression.cast(literal, kind)
-        one_by_one = expression.bindparam(None, chosen, type_=column.type, unique=True, expanding=True)
+        one_by_one = expression.bindparam(None, members, type_=column.type, unique=True, expanding=True)
         super().__init__(column, array, column.in_(one_by_one))
 
 
@@ -78,27 +78,27 @@ def write_style(connection: Connection) -> WriteStyle:
 
 
 def writes_in_with(connection: Connection | Engine) -> bool:
-    """Tell whether one statement can change several tables: WITH gone AS (DELETE ... RETURNING ...) INSERT ..."""
+    """Whether one statement can change several tables: WITH gone AS (DELETE ... RETURNING ...) INSERT ..."""
     return connection.dialect.name == "postgresql"
 
 
 def array_literal(numbers: Collection[int]) -> str:
-    """Write an array as PostgreSQL reads it."""
+    """Return an array of numbers as PostgreSQL's text for it."""
     return f"{{{','.join(map(str, numbers))}}}"
 
 
 def gathers(connection: Connection) -> bool:
-    """Tell whether a group's ids can be had as an array, and groups differ where texts do, in case and space too."""
+    """Whether GROUP BY can return each group's ids as an array, and keeps texts apart that differ in case or spaces."""
     return connection.dialect.name == "postgresql"
 
 
 def first(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a column of the first row of each group, where the database gathers."""
+    """Return a column of the first row of each group, on a database that ``gathers``."""
     return func.array_agg(column, type_=ARRAY(column.type))[1]
 
 
 class holds(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
-    """Whether a text holds another: as LIKE does, in half the time and without wildcards."""
+    """Whether a text contains another: what LIKE finds, in half the time and without wildcards."""
 
     type = Boolean()
     inherit_cache = True
@@ -118,7 +118,7 @@ def _holds_postgresql(element: holds, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 class octets(expression.FunctionElement[int]):  # noqa: N801  (used like an SQL function)
-    """How many bytes a text has. PostgreSQL knows that of a long text without unpacking it."""
+    """The length of a text in bytes. PostgreSQL reads that of a long text without decompressing it."""
 
     type = Integer()
     inherit_cache = True
@@ -135,12 +135,12 @@ def _octets_sqlite(element: octets, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, all with the same keys, by the fastest means of the driver."""
+    """Insert rows, all with the same keys, in the driver's fastest way: COPY on PostgreSQL."""
     if connection.dialect.name != "postgresql":
         connection.execute(expression.insert(table), rows)
         return
     names = list(rows[0])
-    write = [_writer(table.c[name].type, connection.dialect) for name in names]
+    writers = [_writer(table.c[name].type, connection.dialect) for name in names]
     prepare = connection.dialect.identifier_preparer
     columns = ", ".join(prepare.format_column(table.c[name]) for name in names)
     statement = f"COPY {prepare.format_table(table)} ({columns}) FROM STDIN"
@@ -148,58 +148,59 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
-                copy.write_row([f(value) for f, value in zip(write, row.values(), strict=True)])
-    except driver.Error as error:  # SQLAlchemy does not see this one
+                copy.write_row([write(value) for write, value in zip(writers, row.values(), strict=True)])
+    except driver.Error as error:  # raised past SQLAlchemy
         raise DBAPIError(statement, None, error, connection_invalidated=driver.broken) from error
 
 
 def _writer(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]:
-    """Return what a value of this type becomes for COPY."""
+    """Return the function that converts values of this type for COPY."""
     bound = kind.bind_processor(dialect)
     if bound is None:
         return lambda value: value
-    # As text, once for all the rows that have the time in common: the driver would write it for each.
+    # As text, formatted once for all rows with the same time; the driver would format it for each row.
     return lru_cache(maxsize=8)(lambda value: None if value is None else str(bound(value)))
 
 
 def insert_if_absent(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]] = (), **values: Any
 ) -> None:
-    """Insert one row unless a row of the same unique key is there; never an error, never a change.
+    """Insert rows, but none whose unique key exists; existing rows do not change.
 
-    With ``rows`` as many; ``values`` are what they have in common.
+    Each of ``rows`` is completed by ``values``; without ``rows``, ``values`` are the one row.
     """
-    connection.execute(_skipping(connection, table, lambda insertion: insertion.values(**values)), rows or None)
+    statement = _insert_or_skip(connection, table, lambda insertion: insertion.values(**values))
+    connection.execute(statement, rows or None)
 
 
 def tells_apart(connection: Connection) -> bool:
-    """Whether texts are equal only if they are the same; MySQL's usual collations pass over case and accents."""
+    """Whether texts are equal only if identical; MySQL's usual collations ignore case and accents."""
     return connection.dialect.name != "mysql"
 
 
 def insert_new(connection: Connection, table: Table, names: Sequence[str], rows: Select[Any]) -> None:
-    """Insert what a query with a WHERE returns, but no row whose unique key is there already; change none."""
-    connection.execute(_skipping(connection, table, lambda insertion: insertion.from_select(names, rows)))
+    """Insert the rows of a query that has a WHERE, but none whose unique key exists; existing rows do not change."""
+    connection.execute(_insert_or_skip(connection, table, lambda insertion: insertion.from_select(names, rows)))
 
 
-def _skipping(connection: Connection, table: Table, given: Callable[[Any], Any]) -> Executable:
-    """Insert what is given, and pass over rows whose unique key is there."""
+def _insert_or_skip(connection: Connection, table: Table, fill: Callable[[Any], Any]) -> Executable:
+    """Return the INSERT that ``fill`` completes, which skips rows whose unique key exists."""
     match connection.dialect.name:
         case "postgresql":
             from sqlalchemy.dialects import postgresql  # noqa: PLC0415
 
-            skipping: Executable = given(postgresql.insert(table)).on_conflict_do_nothing()
+            statement: Executable = fill(postgresql.insert(table)).on_conflict_do_nothing()
         case "mysql":
             from sqlalchemy.dialects import mysql  # noqa: PLC0415
 
-            # Not INSERT IGNORE: that would cut a text that is too long for its column, and say nothing.
-            key = {each.name: each for each in table.primary_key}
-            skipping = given(mysql.insert(table)).on_duplicate_key_update(key)
+            # Not INSERT IGNORE, which silently truncates a text that is too long for its column.
+            key = {column.name: column for column in table.primary_key}
+            statement = fill(mysql.insert(table)).on_duplicate_key_update(key)
         case _:
             from sqlalchemy.dialects import sqlite  # noqa: PLC0415
 
-            skipping = given(sqlite.insert(table)).on_conflict_do_nothing()
-    return skipping
+            statement = fill(sqlite.insert(table)).on_conflict_do_nothing()
+    return statement
 
 
 def distinct_values(connection: Connection, column: ColumnElement[str]) -> list[str]:
@@ -221,7 +222,7 @@ def distinct_by_index(column: ColumnElement[str]) -> Select[tuple[str]]:
 
 
 def inserted_id(result: CursorResult[Any]) -> int:
-    """Return the id that the database gave to the one row inserted."""
+    """Return the id of the one row that was inserted."""
     (number,) = result.inserted_primary_key or (None,)
     if number is None:
         raise AssertionError("the database gave the row no id")

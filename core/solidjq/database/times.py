@@ -35,7 +35,7 @@ def _write_sqlite_time(value: datetime) -> str:
 
 
 def _read_sqlite_time(value: object) -> datetime | None:
-    """Read what Rails or anybody else left in the column; None where it is no time at all."""
+    """Parse a time that Rails or another program stored; None for text that is not a time."""
     try:
         return datetime.fromisoformat(str(value)) if value is not None else None
     except ValueError:
@@ -43,13 +43,13 @@ def _read_sqlite_time(value: object) -> datetime | None:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Microseconds, stored without a zone as UTC; aware datetimes in Python."""
+    """A time with microseconds, stored as UTC without a zone; in Python an aware datetime."""
 
     impl = _SqliteDateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the type that Rails gives such a column."""
+        """Return the column type that Rails uses for times."""
         if dialect.name == "postgresql":
             from sqlalchemy.dialects import postgresql  # noqa: PLC0415
 
@@ -61,29 +61,29 @@ class UtcDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(_SqliteDateTime())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Take the zone off."""
+        """Convert to UTC and remove the zone."""
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Put the zone on."""
+        """Add the zone UTC."""
         if value is None or value.tzinfo is not None:
             return value
         return value.replace(tzinfo=UTC)
 
 
 class AnyText(TypeDecorator[str]):
-    """Long text. SQLite keeps whatever a program once put into the column; bytes are read as UTF-8."""
+    """Long text. In SQLite, another program may have stored bytes in the column; they are read as UTF-8."""
 
     impl = Text
     cache_ok = True
 
     def process_result_value(self, value: object, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Decode what is not text."""
+        """Decode bytes."""
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else cast("str | None", value)
 
 
 class _SqliteBoundary(_SqliteDateTime):
-    """A time to compare with. Text compares right with 0, 3 and 6 stored digits once trailing zeros are gone."""
+    """A time to compare with. Without trailing zeros, it compares right with text of 0, 3 or 6 fraction digits."""
 
     cache_ok = True
 
@@ -101,12 +101,12 @@ class _UtcBoundary(UtcDateTime):
 
 
 def boundary(value: datetime) -> BindParameter[datetime]:
-    """Return ``value`` for ``column >= boundary`` and ``column < boundary``, right on all databases."""
+    """Return ``value`` as a parameter for ``column >= boundary`` and ``column < boundary``, on every database."""
     return expression.bindparam(None, value, type_=_UtcBoundary(), unique=True)
 
 
 class utcnow(expression.FunctionElement[datetime]):  # noqa: N801  (used like an SQL function)
-    """The database's clock. It stands still within one statement, so that an index can serve a comparison with it."""
+    """The database's clock. It is constant within a statement, so an index can serve a comparison with it."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -134,7 +134,7 @@ def _utcnow_mysql(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
 
 @compiles(utcnow, "sqlite")
 def _utcnow_sqlite(_element: utcnow, _compiler: SQLCompiler, **_: Any) -> str:
-    # SQLite's clock counts milliseconds; the zeros make it as wide as what Rails writes.
+    # SQLite's clock counts milliseconds; the zeros add the digits of Rails' microseconds.
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
@@ -162,7 +162,7 @@ def clock(connection: Connection) -> datetime:
 
 
 def up_since(connection: Connection) -> datetime | None:
-    """Tell when the database server came up, by its own clock; None for SQLite, which nobody starts."""
+    """Return when the database server started, by its own clock; None for SQLite, which has no server."""
     match connection.dialect.name:
         case "postgresql":
             started: datetime = connection.execute(text("SELECT pg_postmaster_start_time()")).scalar_one()

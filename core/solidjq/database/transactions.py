@@ -1,4 +1,4 @@
-"""From a URL to transactions: the only place where one is opened, and where drivers' errors become ours."""
+"""Transactions: the only place where one is opened, and where a driver's error becomes one of ours."""
 
 import random
 import time
@@ -29,18 +29,18 @@ from solidjq.errors import (
 )
 from solidjq.text import mask_secrets, one_line
 
-ATTEMPTS = 8  # of one move, when it keeps meeting deadlocks or a busy database
+ATTEMPTS = 8  # of one move, if deadlocks or a busy database end each
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Database:
-    """A queue's database. Cheap to make: nothing is connected before the first transaction.
+    """A queue's database. Cheap to make: it connects at the first transaction.
 
-    With ``read_only`` every transaction is one that the database itself lets write nothing.
+    With ``read_only``, the database itself refuses every write.
 
-    Raises MissingDriverError when the driver's package is not installed, UsageError for an impossible option.
+    Raises MissingDriverError if the driver's package is not installed, UsageError for an option that cannot be used.
     """
 
     def __init__(self, url: URL, *, name: str = "jq", read_only: bool = False) -> None:
@@ -81,11 +81,11 @@ class Database:
             yield connection
 
     def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one move in one transaction, again from its start when it met a deadlock or a busy database."""
+        """Run one move in one transaction; run it again from its start after a deadlock or if the database is busy."""
         return self._again(self.write, move, *args, **kwargs)
 
     def execute(self, statement: HotStatement[Any], /, **values: Any) -> Sequence[Row[Any]]:
-        """Execute a hot statement as a transaction of its own, in one round trip; again when it met a deadlock."""
+        """Execute a hot statement as a transaction of its own, in one round trip; again after a deadlock."""
         return self._again(self.outside_transactions, statement, **values)
 
     def _again(
@@ -100,7 +100,7 @@ class Database:
                 with connected() as connection:
                     return move(connection, *args, **kwargs)
             except ConflictError:
-                # Spread out, so that the two that met do not meet again.
+                # At random, so that two programs in a deadlock do not meet again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         with connected() as connection:
             return move(connection, *args, **kwargs)
@@ -113,7 +113,7 @@ class Database:
     def _require_own_prefix(self) -> None:
         if tables.prefix() != self._prefix:
             raise UsageError(
-                f"{self} was opened for tables {self._prefix}*, and this process goes on with {tables.prefix()}*: "
+                f"{self} was opened for tables {self._prefix}*, but this process now uses {tables.prefix()}*: "
                 "one process works on queues of one prefix"
             )
 
@@ -129,7 +129,7 @@ class Database:
 
     @contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
-        """Open a connection each of whose statements commits by itself, for what no transaction may hold.
+        """Open a connection each of whose statements commits by itself, for statements that no transaction may contain.
 
         Raises RefusedError if the database is opened read-only.
         """

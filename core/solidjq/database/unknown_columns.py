@@ -1,6 +1,6 @@
-"""Columns that this program does not know: read from the catalogue, packed as one JSON of texts, and restored from it.
+"""Unknown columns: read from the catalogue, packed into one JSON object of texts, and restored from it.
 
-A later Solid Queue or an application may have added them, of any type that the database has.
+A later Solid Queue, or the application, may have added columns of any type to the jobs table; a discard keeps them.
 """
 
 import json
@@ -14,7 +14,7 @@ from sqlalchemy.types import UserDefinedType
 
 
 def decode(text: bytes) -> str:
-    """Read text that some program stored in another encoding: it must not hide all other rows."""
+    """Decode text that may be in another encoding than UTF-8: one such row must not make all others unreadable."""
     return text.decode("utf-8", "replace")
 
 
@@ -31,13 +31,13 @@ _MYSQL_BINARY = re.compile("bit|.*(?:binary|blob)|point|linestring|polygon|multi
 
 
 def column_types(connection: Connection, table: Table) -> dict[str, str]:
-    """Return the columns of a table that can be inserted, with their types; not what the database makes of others."""
-    asked = text(_COLUMN_TYPES[connection.dialect.name])
-    return {str(name): str(kind) for name, kind in connection.execute(asked, {"name": table.name})}
+    """Return the columns of a table with their types, without those that the database generates."""
+    query = text(_COLUMN_TYPES[connection.dialect.name])
+    return {str(name): str(kind) for name, kind in connection.execute(query, {"name": table.name})}
 
 
 def packed(connection: Connection, source: FromClause, types: Mapping[str, str]) -> ColumnElement[str]:
-    """Return these columns of a row as one JSON object, of texts that ``unpacked`` makes the same values of."""
+    """Return these columns of a row as one JSON object of texts, which ``unpacked`` converts back exactly."""
     dialect = connection.dialect.name
     build = func.json_build_object if dialect == "postgresql" else func.json_object
     pairs = ((expression.cast(name, Text), _as_text(dialect, source.c[name], kind)) for name, kind in types.items())
@@ -45,24 +45,24 @@ def packed(connection: Connection, source: FromClause, types: Mapping[str, str])
 
 
 def _as_text(dialect: str, column: ColumnElement[Any], kind: str) -> ColumnElement[Any]:
-    if dialect == "sqlite":  # where each value has a type of its own
+    if dialect == "sqlite":  # each value has a type of its own
         return func.quote(column)
     if dialect == "mysql" and _MYSQL_BINARY.fullmatch(kind):
         return func.hex(column)
-    # MySQL would cut a float to 6 digits, and a double to none.
+    # MySQL would round a float to 6 digits; as a double it keeps all.
     exact = column + expression.literal_column("0e0") if dialect == "mysql" and kind == "float" else column
     return expression.cast(exact, Text)
 
 
 def unpacked(connection: Connection, pack: ColumnElement[str], name: str, kind: str) -> ColumnElement[Any]:
-    """Return the value of one column, for an insert, from what ``packed`` made."""
+    """Return the value of one column, for an insert, from the JSON object of ``packed``."""
     path = f"$.{json.dumps(name, ensure_ascii=False)}"
     match connection.dialect.name:
         case "postgresql":
             return expression.cast(expression.cast(pack, JSON)[name].as_string(), _Spelled(kind))
         case "mysql":
-            found = func.json_extract(pack, path)  # unquoted, JSON's null would be the text 'null'
-            value = expression.case((func.json_type(found) != "NULL", func.json_unquote(found)))
+            quoted = func.json_extract(pack, path)  # unquoted, JSON's null would be the text 'null'
+            value = expression.case((func.json_type(quoted) != "NULL", func.json_unquote(quoted)))
             return func.unhex(value) if _MYSQL_BINARY.fullmatch(kind) else value
         case _:
             return func.unquote(expression.cast(func.json_extract(pack, path), LargeBinary))
@@ -81,7 +81,7 @@ class _Spelled(UserDefinedType[Any]):
 
 
 def unquote(quoted: bytes) -> str | bytes | float | None:
-    """Read what SQLite's own function ``quote`` has written, exactly; there is none that does."""
+    """Return the value that SQLite's function ``quote`` wrote as a literal; SQLite has no function for it."""
     literal = decode(quoted)
     if literal.startswith("'"):
         return literal[1:-1].replace("''", "'")

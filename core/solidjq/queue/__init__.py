@@ -1,1 +1,22 @@
-"""TODO."""
+"""The queue: a job's way through its states, by Solid Queue's own moves of rows between its tables.
+
+Each move is one function that runs in the caller's transaction: it locks the rows that it may still change, changes
+those, and returns them. Read the files in this order:
+
+- ``states``: the states and the moves between them, one table; docs/states.md is made from it.
+- ``executions``: the table of each state, and inserts of ready, scheduled and blocked rows.
+- ``enqueue``: inserts new jobs.
+- ``dispatch``: makes scheduled jobs ready when they are due.
+- ``concurrency``: the limits: semaphores, and blocked jobs that wait for a slot.
+- ``claim``: gives ready jobs to a worker.
+- ``endings``: how a claim ends: finish, fail, release, all through one door.
+- ``discard``: deletes waiting jobs, or withdraws them from their queues.
+- ``pauses``: pauses and resumes a queue.
+- ``failed``: lists and selects failed jobs.
+- ``jobs``: finds jobs by id.
+- ``overview``: the queues with their counts.
+- ``patterns``: names with a star, as in ``mail*``.
+
+Every room above may import this one, and so may ``registry`` and the command line. It imports ``rails``, ``database``
+and the ground; never the ledger: a move works without a record of it.
+"""

@@ -130,7 +130,7 @@ def insert_ready_job() -> Select[Any]:
     rows = insert(ready).from_select(
         ["job_id", "queue_name", "priority", "created_at"], select(job.c.id, job.c.queue_name, job.c.priority, utcnow())
     )
-    return select(job.c.id, notices.sending()).add_cte(rows.cte("rows"))
+    return select(job.c.id, notices.notice()).add_cte(rows.cte("rows"))
 
 
 def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> dict[str, Any]:
