@@ -273,7 +273,7 @@ def test_a_job_that_the_table_does_not_take_any_more_holds_up_no_other(own: Data
     left = undo(own, operation)
     reason = left.pop(taken)
     assert reason is not None
-    assert reason.startswith("the database does not take it any more: ")
+    assert reason.startswith("the database refuses the row: ")
     assert "slug" in reason
     assert left == {job_id: None for job_id in ids if job_id != taken}
     back = {job["id"]: job for job in whole(own)}

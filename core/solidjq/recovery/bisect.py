@@ -1,7 +1,7 @@
-"""Find the killer among jobs that died together: run half of them in quarantine, see whether the process dies again.
+"""Find the killer among jobs that died together: retry half of them in quarantine, and see whether that process dies.
 
-Each round stands in the record of operations (verb ``bisect``, with the incident's name): who was suspected, and who
-was put on trial. So a bisect that was interrupted goes on where it was, from whatever program.
+Each round is an operation in ``jq_operations`` (verb ``bisect``, with the incident's name) that records the suspects
+and the jobs on trial. A bisect that was interrupted continues from there, in whatever program.
 """
 
 import json
@@ -25,62 +25,62 @@ from solidjq.recovery.verdicts import RetryTerms
 from solidjq.settings.policy import BUILT_IN, Policy
 
 VERB = "bisect"
-POLL = 0.5  # seconds between two looks
-MOST_ON_TRIAL = BATCH  # a round is put on trial in one transaction
-ANY_NUMBER = 2**31 - 1  # of crashes: these jobs are tried because they crashed
+POLL = 0.5  # seconds between two queries
+MOST_ON_TRIAL = BATCH  # jobs: a round is put on trial in one transaction
+NO_CRASH_LIMIT = 2**31 - 1  # these jobs are retried because they crashed
 
 
 class Stage(StrEnum):
-    """Where a bisect stands."""
+    """The stage of a bisect."""
 
     READY = "ready"  # the next round can start
-    TRYING = "trying"  # jobs on trial have not ended yet
-    FOUND = "found"  # one job is left, and its process died when it ran again
-    CLEARED = "cleared"  # all ran, and no process died
-    CAPPED = "capped"  # as many deaths as were allowed
+    TRYING = "trying"  # some jobs on trial have not ended yet
+    FOUND = "found"  # one suspect is left, and its process died when it ran again
+    CLEARED = "cleared"  # no suspect is left: all ran, and no process died
+    CAPPED = "capped"  # the limit of deaths is reached
 
 
 @dataclass(frozen=True, slots=True)
 class TrialStanding:
-    """What is known of the jobs (by job id) after the rounds so far."""
+    """The state of a bisect after the rounds so far. Jobs are named by id."""
 
     stage: Stage
     suspects: tuple[int, ...]
-    on_trial: tuple[int, ...] = ()  # of the last round
-    waiting: tuple[int, ...] = ()  # of these, not ended yet
-    died: tuple[int, ...] = ()  # of these, with their process
-    deaths: int = 0  # rounds that ended in one
-    operation_id: int | None = None  # of the last round
+    on_trial: tuple[int, ...] = ()  # the jobs of the last round
+    waiting: tuple[int, ...] = ()  # jobs on trial that have not ended yet
+    died: tuple[int, ...] = ()  # jobs on trial whose process died
+    deaths: int = 0  # rounds in which a process died
+    operation_id: int | None = None  # the operation of the last round
 
 
 class Fate(Enum):
-    """What became of a job on trial."""
+    """The outcome of a job on trial."""
 
     WAITING = auto()
-    ENDED = auto()  # well, with an error of its own, or deleted
-    DIED = auto()  # with its process
+    ENDED = auto()  # it finished, failed with an error of its own, or was deleted
+    DIED = auto()  # its process died
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The last round, as it is recorded: who was suspected before it, and what became of whom it put on trial."""
+    """One round as recorded: the suspects before it, and the fates of the jobs that it put on trial."""
 
     suspects: tuple[int, ...]
-    deaths: int  # rounds before it that ended in one
+    deaths: int  # earlier rounds in which a process died
     fates: Mapping[int, Fate]
     operation_id: int | None = None
 
 
 def most_deaths(count: int) -> int:
-    """Return how many further deaths it takes at most to find one killer among ``count`` jobs by halves."""
+    """Return the most deaths that halving needs to find one killer among ``count`` jobs."""
     return max(1, ceil(log2(count))) if count else 0
 
 
 def judge_round(last: Round, limit: int) -> TrialStanding:
-    """Say how it stands after a round.
+    """Return the standing after a round; ``limit`` is the most deaths allowed.
 
-    If some died on trial the killer is among them. If none did, all on trial are cleared. A job that could not be put
-    on trial (policy forbids it, or it is not failed any more) is suspected no longer.
+    If jobs on trial died, they are the suspects that are left. If none did, all jobs of this half are cleared, also
+    those that could not be put on trial because policy forbids it or they are not failed any more.
     """
     waiting = tuple(job for job, fate in last.fates.items() if fate is Fate.WAITING)
     died = tuple(job for job, fate in last.fates.items() if fate is Fate.DIED)
@@ -114,13 +114,13 @@ def bisect(
     patience: float = 600.0,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[TrialStanding]:
-    """Run round after round; yield how it stands when one has started and when it has ended, the outcome last.
+    """Run round after round; yield the standing when a round has started and when it has ended, the outcome last.
 
-    Jobs go to the queue ``quarantine`` and nowhere else. A worker there must run them, and its supervisor or a prune
-    must notice its death. ``limit`` caps the further deaths; by default it is what halving takes. If a round has not
-    ended after ``patience`` seconds the last thing yielded is at stage TRYING: the next run goes on with that round.
+    The jobs go to the queue ``quarantine`` only. A worker of that queue must run them, and its supervisor or a prune
+    must notice its death. ``limit`` is the most deaths to cause, by default ``most_deaths``. If a round has not ended
+    after ``patience`` seconds, the last standing yielded is at stage TRYING; the next run continues that round.
 
-    Raises RefusedError if there are more than ``MOST_JOBS`` jobs, or policy lets none of them run; LedgerMissingError
+    Raises RefusedError if there are more than ``MOST_ON_TRIAL`` jobs or none of a round may run, and LedgerMissingError
     without ``jq_`` tables.
     """
     if len(job_ids) > MOST_ON_TRIAL:
@@ -129,21 +129,21 @@ def bisect(
         ledger_operations.require(connection)
     allowed = most_deaths(len(job_ids)) if limit is None else limit
 
-    def look() -> TrialStanding:
+    def read_standing() -> TrialStanding:
         with database.read() as connection:
             last = _last_round(connection, incident)
-            return _first(connection, job_ids) if last is None else judge_round(last, allowed)
+            return _before_round_one(connection, job_ids) if last is None else judge_round(last, allowed)
 
     while True:
-        now = look()
+        now = read_standing()
         if now.stage is Stage.READY:
             _put_on_trial(database, incident, now, quarantine, new_operation, policy)
-            now = look()
+            now = read_standing()
         yield now
         if now.stage is not Stage.TRYING:
             return
         deadline = time.monotonic() + patience
-        while (now := look()).waiting and time.monotonic() < deadline:
+        while (now := read_standing()).waiting and time.monotonic() < deadline:
             sleep(POLL)
         if now.waiting:
             yield now
@@ -164,25 +164,25 @@ def _put_on_trial(
         {"incident": incident, "suspects": now.suspects, "deaths": now.deaths, "queue_as": quarantine}
     )
     half = _half(now.suspects)
-    terms = RetryTerms(queue_as=quarantine, max_crashes=ANY_NUMBER)
-    decided = [
+    terms = RetryTerms(queue_as=quarantine, max_crashes=NO_CRASH_LIMIT)
+    decisions = [
         decision
         for batch in retry(database, Selection(job_ids=half), operation, terms, policy=policy)
         for decision in batch
     ]
-    if not any(decision.verdict.moves for decision in decided):
-        why = decided[0].reason if decided else "none is failed any more"
-        raise RefusedError(f"none of the {len(half)} jobs to try may run: {why}")
+    if not any(decision.verdict.moves for decision in decisions):
+        reason = decisions[0].reason if decisions else "none is failed any more"
+        raise RefusedError(f"none of the {len(half)} jobs to try may run: {reason}")
 
 
-def _first(connection: Connection, job_ids: Collection[int]) -> TrialStanding:
+def _before_round_one(connection: Connection, job_ids: Collection[int]) -> TrialStanding:
     still_failed = select(failed.c.job_id).where(among(failed.c.job_id, job_ids)).order_by(failed.c.job_id)
     suspects = tuple(connection.scalars(still_failed))
     return TrialStanding(Stage.READY if suspects else Stage.CLEARED, suspects)
 
 
 def _last_round(connection: Connection, incident: str) -> Round | None:
-    """Read the last round that was not taken back altogether, with the fates of those on trial as they are now."""
+    """Return the last round that was not undone, with the fates of its jobs as they are now; None without one."""
     columns = operations.c
     rows = connection.execute(
         select(columns.id, columns.filter)
@@ -192,13 +192,13 @@ def _last_round(connection: Connection, incident: str) -> Round | None:
     for row in rows:
         moved = select(failures.c.job_id).where(failures.c.operation_id == row.id, failures.c.restored_by.is_(None))
         if on_trial := connection.scalars(moved.order_by(failures.c.job_id)).all():
-            told = json.loads(row.filter)
-            return Round(tuple(told["suspects"]), told["deaths"], _fates(connection, on_trial), row.id)
+            recorded = json.loads(row.filter)
+            return Round(tuple(recorded["suspects"]), recorded["deaths"], _fates(connection, on_trial), row.id)
     return None
 
 
 def _fates(connection: Connection, job_ids: Sequence[int]) -> dict[int, Fate]:
-    """Tell what became of jobs since their failures were archived: what is failed now has failed anew."""
+    """Return the fates of jobs whose failures were archived: a failure that exists now was written after the retry."""
     rows = connection.execute(
         select(jobs.c.id, jobs.c.finished_at, failed.c.id.label("failure_id"), is_death().label("died"))
         .join_from(jobs, failed, failed.c.job_id == jobs.c.id, isouter=True)

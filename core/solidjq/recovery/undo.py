@@ -1,4 +1,4 @@
-"""Take a retry or a discard back: each job that nobody has claimed since is failed again, exactly as it was."""
+"""Undo a retry or a discard: each job that no process has claimed since is failed again, exactly as it was."""
 
 import json
 from collections import defaultdict
@@ -39,7 +39,7 @@ UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD})
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What an undo did with one job; ``reason`` says why it could not be taken back."""
+    """What an undo did with one job. ``reason``: why the job is not failed again, None if it is."""
 
     job_id: int
     class_name: str
@@ -48,24 +48,24 @@ class Undone:
 
     @property
     def restored(self) -> bool:
-        """Tell whether the job is failed again."""
+        """Whether the job is failed again."""
         return self.reason is None
 
 
 def undo(database: Database, operation_id: int, operation: operations.Operation) -> Iterator[list[Undone]]:
-    """Take back what ``operation_id`` moved, batch by batch; yield what became of each job.
+    """Undo an operation; yield what happened to each of its jobs, batch by batch, each batch committed.
 
-    A job that still waits leaves its queue, and its failure stands in ``failed_executions`` again under its old id;
-    queue and arguments are as they were. A job that was claimed, has finished or failed since is left alone. Crash
-    counts stay.
+    A job that still waits leaves its queue and gets its old queue name and arguments back; its failure is inserted into
+    ``failed_executions`` under its old id. A deleted job is inserted again. A job that was claimed, finished or failed
+    since is left as it is. Crash counts stay. Idempotent: a killed undo can be run again.
 
-    Raises NoSuchJobError if there is no such operation, UsageError if it is not one that moves failed jobs.
+    Raises NoSuchJobError if there is no such operation, UsageError if its verb is not in ``UNDOABLE``.
     """
     with database.read() as connection:
-        found = operations.list_operations(connection, ids=[operation_id])
-    if not found:
+        rows = operations.list_operations(connection, ids=[operation_id])
+    if not rows:
         raise NoSuchJobError(f"no operation {operation_id}; to see them: jq operations list")
-    verb = found[0].verb
+    verb = rows[0].verb
     if verb not in UNDOABLE:
         raise UsageError(f"operation {operation_id} was a {verb}; only a retry, recover or discard can be undone")
     above = 0
@@ -86,19 +86,19 @@ def _undo(
     ).all()
     if not archived:
         return []
-    held = _moved_again(connection, archived)
-    free = [row for row in archived if row.job_id not in held]
-    held |= (_undo_discard if discarded else _undo_retry)(connection, free)
-    restored = [row.id for row in free if row.job_id not in held]
+    reasons = _moved_again(connection, archived)
+    free = [row for row in archived if row.job_id not in reasons]
+    reasons |= (_undo_discard if discarded else _undo_retry)(connection, free)
+    restored = [row.id for row in free if row.job_id not in reasons]
     if restored:
         _fail_again(connection, restored)
         undo_id = operation.record(connection, len(restored))
         connection.execute(update(failures).where(among(failures.c.id, restored)).values(restored_by=undo_id))
-    return [(row.id, Undone(row.job_id, row.class_name, row.queue_name, held.get(row.job_id))) for row in archived]
+    return [(row.id, Undone(row.job_id, row.class_name, row.queue_name, reasons.get(row.job_id))) for row in archived]
 
 
 def _moved_again(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
-    """Name the jobs that a later operation moved: what is in the queue now is not what this one put there."""
+    """Return the jobs that a later operation moved, each with the reason: this operation's job is not in the queue."""
     later = connection.execute(
         select(failures.c.job_id, func.max(failures.c.id).label("id"), func.max(failures.c.operation_id).label("by"))
         .where(among(failures.c.job_id, [row.job_id for row in archived]), failures.c.restored_by.is_(None))
@@ -113,7 +113,7 @@ def _moved_again(connection: Connection, archived: Sequence[Any]) -> dict[int, s
 
 
 def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
-    """Take the jobs that wait out of their queues and give them their old columns back; say why for the others."""
+    """Withdraw the jobs that wait and restore their columns; return the others, each with the reason."""
     by_job = {row.job_id: row for row in archived}
     withdrawn = set(withdraw(connection, sorted(by_job)))
     changed = connection.execute(
@@ -132,7 +132,7 @@ def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, st
             before,
         )
     left = by_job.keys() - withdrawn
-    reasons = dict.fromkeys(left, "it is gone: cleared away after it finished, or discarded")
+    reasons = dict.fromkeys(left, "it is gone: cleared after it finished, or discarded")
     runs = exists().where(claimed.c.job_id == jobs.c.id)
     fails = exists().where(failed.c.job_id == jobs.c.id)
     for row in connection.execute(
@@ -143,43 +143,47 @@ def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, st
 
 
 def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
-    """Insert the jobs rows again, under their old ids; say why for those that could not be."""
+    """Insert the jobs again under their old ids; return those that could not be inserted, each with the reason."""
     ids = [row.job_id for row in archived]
     taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))
-    held = dict.fromkeys(taken, "a job of that id is there")
+    reasons = dict.fromkeys(taken, "there is a job with that id already")
     job_ids = {row.id: row.job_id for row in archived if row.job_id not in taken}
     types = archive.more_columns(connection)
     for names, archive_ids in _by_columns(connection, list(job_ids), types).items():
         more = {name: types[name] for name in names}
         if _insert_jobs(connection, archive_ids, more) is None:
             continue
-        # One by one. What a column refers to may be gone: it is left empty then.
+        # One by one. If the row that a foreign key of the application refers to is gone, the column stays empty.
         keys = inspect(connection).get_foreign_keys(jobs.name)
         referring = {name for key in keys for name in key["constrained_columns"]}
         unbound = {name: kind for name, kind in more.items() if name not in referring}
-        for each in archive_ids:
-            if _insert_jobs(connection, [each], more) and (why := _insert_jobs(connection, [each], unbound)):
-                held[job_ids[each]] = f"the database does not take it any more: {why}"
-    return held
+        for archive_id in archive_ids:
+            one = [archive_id]
+            if _insert_jobs(connection, one, more) and (error := _insert_jobs(connection, one, unbound)):
+                reasons[job_ids[archive_id]] = f"the database refuses the row: {error}"
+    return reasons
 
 
 def _by_columns(
     connection: Connection, archive_ids: Sequence[int], types: Collection[str]
 ) -> dict[tuple[str, ...], list[int]]:
-    """Group by what the archive has of these columns: one that was added since gets its default."""
+    """Group archive ids by which of these columns the archive has: a column that was added since gets its default."""
     if not types or not archive.has_more_column(connection):
         return {(): list(archive_ids)}
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    kept = select(failures.c.id, failures.c.more).where(among(failures.c.id, archive_ids))
-    for archive_id, more in connection.execute(kept.order_by(failures.c.id)):
-        told = json.loads(more or "{}")
-        groups[tuple(name for name in types if name in told)].append(archive_id)
+    query = select(failures.c.id, failures.c.more).where(among(failures.c.id, archive_ids))
+    for archive_id, more in connection.execute(query.order_by(failures.c.id)):
+        archived = json.loads(more or "{}")
+        groups[tuple(name for name in types if name in archived)].append(archive_id)
     return groups
 
 
 def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Mapping[str, str]) -> str | None:
-    """Insert jobs with these columns beside those of every version; return what the database says against it."""
-    back: dict[Column[Any], ColumnElement[Any]] = {
+    """Insert archived jobs, with these columns beside the columns that every version has.
+
+    Returns the database's error, without secrets, if it refuses the rows; then nothing is inserted.
+    """
+    restored: dict[Column[Any], ColumnElement[Any]] = {
         jobs.c.id: failures.c.job_id,
         jobs.c.queue_name: failures.c.queue_name,
         jobs.c.class_name: failures.c.class_name,
@@ -191,7 +195,7 @@ def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Ma
         jobs.c.created_at: func.coalesce(failures.c.enqueued_at, utcnow()),
         jobs.c.updated_at: func.coalesce(failures.c.updated_at, utcnow()),
     }
-    values = {key.name: value for key, value in back.items()}
+    values = {key.name: value for key, value in restored.items()}
     values |= {name: unpacked(connection, failures.c.more, name, kind) for name, kind in types.items()}
     try:
         with connection.begin_nested():
