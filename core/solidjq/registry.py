@@ -1,4 +1,7 @@
-"""Which functions may run as jobs. A row's class name is looked up here only: nothing is imported for it."""
+"""The registry of jobs: ``@job`` registers a function, and a row's class name is looked up here and nowhere else.
+
+Nothing is ever imported because of a name in the database.
+"""
 
 import importlib
 import os
@@ -24,7 +27,7 @@ _jobs: dict[str, "Job[..., Any]"] = {}
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[P, R]):
-    """A registered function. Calling it runs it here and now; ``enqueue`` lets a worker run it."""
+    """A registered function. Calling it runs it in this process; ``enqueue`` makes a worker run it."""
 
     function: Callable[P, R]
     name: str
@@ -37,7 +40,7 @@ class Job(Generic[P, R]):
     policy: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here and now."""
+        """Run the function in this process."""
         return self.function(*args, **kwargs)
 
     def set(
@@ -58,7 +61,7 @@ class Job(Generic[P, R]):
         )
 
     def new(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
-        """Describe a call, for ``solidjq.enqueue(connection, [...])``: many at once, or within your own transaction."""
+        """Return a call for ``solidjq.enqueue(connection, [...])``: many jobs at once, or in your own transaction."""
         key = None
         if self.limit is not None:
             group = "" if self.limit_by is None else self.limit_by(*args, **kwargs)
@@ -76,7 +79,7 @@ class Job(Generic[P, R]):
         )
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
-        """Enqueue one call in the database that JQ_DATABASE_URL names, else the embedded one. Returns the job's id."""
+        """Enqueue one call in the database of JQ_DATABASE_URL, else in the embedded one; return the job's id."""
         return enqueue_alone(_default_database(), self.new(*args, **kwargs))
 
 
@@ -119,15 +122,15 @@ def job(
 ) -> Any:
     """Register a function as a job; an ``async def`` function runs on the worker's event loop.
 
-    ``name`` is what stands in ``jobs.class_name``, the function's own name by default: it must not change while jobs
-    wait. ``priority``: smaller is sooner. ``limit``: how many of its jobs may run at once, all together or, with
-    ``limit_by(*args, **kwargs)``, of each group; a slot that a lost worker took is free again after ``limit_duration``
+    ``name`` is stored in ``jobs.class_name``, the function's own name by default; it must not change while jobs wait.
+    Jobs of smaller ``priority`` run sooner. ``limit`` is how many of its jobs may run at once, in all or, with
+    ``limit_by(*args, **kwargs)``, in each group; a slot that a dead worker held is free again after ``limit_duration``
     seconds.
 
-    ``retry``, ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` are its retry policy, as in ``jq.toml`` (see
-    policy.py); ``jq`` knows of it where it is told to --import the module.
+    ``retry``, ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` are its retry policy, as in ``jq.toml``; the
+    commands of ``jq`` use it if they --import the module.
 
-    Raises DuplicateJobError if another function has that name, UsageError for an impossible policy.
+    Raises DuplicateJobError if another function is registered under that name, UsageError for an invalid policy.
     """
     given = {"retry": retry, "max_crashes": max_crashes, "window": window, "max_age": max_age, "queue_as": queue_as}
     policy = check_settings({key: value for key, value in given.items() if value is not None}, "@job: ")
@@ -155,17 +158,14 @@ def job(
 
 
 def find(class_name: str) -> Job[..., Any]:
-    """Return the job registered under this name.
-
-    Raises UnknownJobError; nothing is ever imported to find it.
-    """
+    """Return the job registered under this name; raises UnknownJobError if there is none."""
     try:
         return _jobs[class_name]
     except KeyError:
-        known = ", ".join(sorted(_jobs)) or "none"
+        registered = ", ".join(sorted(_jobs)) or "none"
         raise UnknownJobError(
-            f"no job named {class_name!r} is registered in this worker (registered: {known}); "
-            "start it with --import MODULE, or leave this queue to the workers that know the job"
+            f"no job named {class_name!r} is registered in this worker (registered: {registered}); "
+            "start it with --import MODULE, or leave this queue to workers that import the job"
         ) from None
 
 
@@ -175,14 +175,18 @@ def limits() -> Limits:
 
 
 def policies() -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Return, for each registered job with a retry policy of its own, where it is and that policy."""
-    return {name: (_place(each.function), each.policy) for name, each in _jobs.items() if each.policy}
+    """Return the retry policy of each job that has one, by its name, with the function's place in the code."""
+    return {
+        name: (_place(registered.function), registered.policy)
+        for name, registered in _jobs.items()
+        if registered.policy
+    }
 
 
 def import_modules(modules: Iterable[str]) -> None:
-    """Import the modules whose jobs may run; the working directory is searched first.
+    """Import modules, which registers their jobs; the working directory is searched first.
 
-    Raises JobImportError, naming the module and why.
+    Raises JobImportError, which names the module and its error.
     """
     here = os.getcwd()  # noqa: PTH109  (sys.path holds strings)
     if here not in sys.path:

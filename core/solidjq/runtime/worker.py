@@ -27,80 +27,80 @@ from solidjq.runtime.performing import perform
 log = logging.getLogger("solidjq")
 
 MOST_ENDINGS = 500  # in one transaction
-FLUSH_TIMEOUT = 2.0  # seconds that a leaving worker gives to the endings of jobs that are over
-LEAST_INTERVAL = 0.01  # seconds between two looks for jobs because somebody told of some, however often they do
-LISTEN_AGAIN = 5.0  # seconds after the connection broke
-RETRY_INTERVAL = 0.2  # seconds, while it leaves, to the next attempt to end them
+FLUSH_TIMEOUT = 2.0  # seconds that a stopping worker takes to commit the endings of jobs that are done
+LEAST_INTERVAL = 0.01  # seconds between two claims because of notifications, however many arrive
+LISTEN_AGAIN = 5.0  # seconds from a broken connection to the next attempt to listen
+RETRY_INTERVAL = 0.2  # seconds between attempts to commit endings while it stops
 
-Ending = tuple[Claim, str | None]  # and its error
+Ending = tuple[Claim, str | None]  # a claim whose job is done, and the job's error
 
 
 class Worker(Child):
-    """``threads`` job threads, and one that beats; the main thread claims jobs and ends their claims.
+    """Runs jobs in ``threads`` job threads; the main thread claims jobs and ends their claims.
 
-    It does both in one transaction: whatever ended while the last one was under way ends in the next, and as many are
-    claimed anew. A job counts as ended only with that commit: a crash before leaves it claimed, and its place is not
-    filled again before. With ``prefetch`` so many more are in hand than there are threads.
+    Both happen in one transaction: it ends the claims of all jobs that finished during the transaction before, and
+    claims as many new ones. A job has ended only with that commit; a crash before it leaves the job claimed, and its
+    place stays taken until then. With ``prefetch`` a worker holds that many claims more than it has threads.
     """
 
     @property
     def metadata(self) -> dict[str, object]:
-        """Return what Solid Queue's own worker tells."""
-        told: dict[str, object] = {
+        """The settings that Solid Queue's own worker registers, and ``prefetch`` if there is one."""
+        settings: dict[str, object] = {
             "polling_interval": self.config.worker_polling_interval,
             "queues": ",".join(self.config.queues),
             "thread_pool_size": self.config.threads,
         }
-        return {**told, "prefetch": self.config.prefetch} if self.config.prefetch else told
+        return {**settings, "prefetch": self.config.prefetch} if self.config.prefetch else settings
 
     def start(self) -> None:
-        """Start the threads. All are daemons: a job that never returns must not keep the process alive."""
+        """Start the threads, all of them daemons: a job that never returns must not keep the process alive."""
         self._limits: Limits = registry.limits()
         self._places = self.config.threads + self.config.prefetch
         self._hands = Hands(self._places, self._child_config.hands)
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._ended: deque[Ending] = deque()
         self._sleeping = False
-        self._in_doubt = False  # whether a claim was committed though the answer was lost
-        self._told = False  # of jobs that are ready
-        self._told_before = -math.inf  # when a look because of it was
+        self._in_doubt = False  # a claim may have been committed although its answer was lost
+        self._notified = False  # that jobs are ready
+        self._notified_claim_at = -math.inf  # when the last claim because of a notification was
         for number in range(self.config.threads):
             threading.Thread(target=self._work, name=f"job-{number}", daemon=True).start()
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
 
     def step(self) -> float:
-        """End what is over, and claim as many jobs as there are places free."""
+        """End the claims of jobs that are done, and claim a job for each free place."""
         self._sleeping = False
         while self._ended and not self.config.prefetch and not self._inbox.empty():
-            time.sleep(0)  # a thread for each is about to begin: short jobs end together then, not the first one alone
-        over = min(len(self._ended), MOST_ENDINGS)
-        free = self._places - len(self._hands) + over
-        # Half of what is fetched ahead at a time: one by one would be a transaction for each job.
+            time.sleep(0)  # let the job threads run: short jobs then end together, in one transaction
+        done = min(len(self._ended), MOST_ENDINGS)
+        free = self._places - len(self._hands) + done
+        # Prefetched claims are refilled by the half: one by one would be a transaction for each job.
         wanted = free if free > self.config.prefetch // 2 or self._inbox.empty() else 0
-        if not over and self._told and (early := self._told_before + LEAST_INTERVAL - time.monotonic()) > 0:
+        if not done and self._notified and (early := self._notified_claim_at + LEAST_INTERVAL - time.monotonic()) > 0:
             return self._pause(early)
-        if self._told:
-            self._told, self._told_before = False, time.monotonic()
-        if wanted or over:
-            self._exchange(over, wanted)
+        if self._notified:
+            self._notified, self._notified_claim_at = False, time.monotonic()
+        if wanted or done:
+            self._exchange(done, wanted)
         return self._pause(self.config.worker_polling_interval)
 
     def drain(self) -> None:
-        """Put back what has not begun, and let running jobs end within the shutdown timeout, unless it must be now."""
+        """Release claims whose jobs have not begun; wait for running jobs until the shutdown timeout or Stop.NOW."""
         waiting: list[Claim] = []
         with suppress(Empty):
             while True:
                 waiting.append(self._inbox.get_nowait())
         deadline = time.monotonic() + self.config.shutdown_timeout
         while len(self._hands) and self.stop_requested() < Stop.NOW and time.monotonic() < deadline:
-            waiting = self._leave_some(waiting, deadline)
-        # What is over must not run again only because we were too quick to leave.
+            waiting = self._end_or_wait(waiting, deadline)
+        # A job that is done must not run again only because its ending was not committed.
         deadline = time.monotonic() + FLUSH_TIMEOUT
         while self._ended and time.monotonic() < deadline:
-            waiting = self._leave_some(waiting, deadline)
+            waiting = self._end_or_wait(waiting, deadline)
 
-    def _leave_some(self, waiting: list[Claim], deadline: float) -> list[Claim]:
-        """End what is over and release these claims, else sleep until a job is over; return the claims still held."""
+    def _end_or_wait(self, waiting: list[Claim], deadline: float) -> list[Claim]:
+        """End the jobs that are done and release ``waiting``, or sleep until one is done; return what is still held."""
         self._sleeping = False
         if not self._ended and not waiting:
             self.wakeup.wait(self._pause(deadline - time.monotonic()))
@@ -114,7 +114,7 @@ class Worker(Child):
         return []
 
     def _pause(self, seconds: float) -> float:
-        """Return how long to sleep; from here on the end of a job ends it."""
+        """Return how long to sleep; from this call on, the end of a job interrupts the sleep."""
         self._sleeping = True
         return 0.0 if self._ended else seconds
 
@@ -131,23 +131,23 @@ class Worker(Child):
                 self.wakeup.wake()
 
     def _listen(self) -> None:
-        """Look for jobs at once when somebody tells of some."""
+        """Wake the main thread whenever the database notifies that jobs are ready."""
         while True:
             try:
                 for _ in notices.listen(self.database):
-                    self._told = True
+                    self._notified = True
                     self.wakeup.wake()
             except DatabaseError as error:
-                log.info("%s: nobody tells of new jobs for %g s: %s", self.name, LISTEN_AGAIN, error)
+                log.info("%s: no notifications of jobs, listening again in %g s: %s", self.name, LISTEN_AGAIN, error)
             else:
                 return
             time.sleep(LISTEN_AGAIN)
 
-    def _exchange(self, over: int, wanted: int = 0, released: Sequence[Claim] = ()) -> None:
-        """End so many of the jobs that are over, release these, and claim so many others."""
+    def _exchange(self, done: int, wanted: int = 0, released: Sequence[Claim] = ()) -> None:
+        """In one transaction: end ``done`` jobs, release the claims ``released``, and claim ``wanted`` jobs."""
         if self._in_doubt:
             self._settle()
-        batch = [self._ended.popleft() for _ in range(over)]
+        batch = [self._ended.popleft() for _ in range(done)]
         try:
             claims = self._transact(batch, wanted, released)
         except DatabaseError as error:
@@ -165,11 +165,11 @@ class Worker(Child):
             self._inbox.put(claim)
 
     def _settle(self) -> None:
-        """Put back what was claimed without our hearing of it: it is in no hands, and nobody would ever end it."""
+        """Release claims whose commit succeeded but whose answer was lost: no thread has them, so none would end."""
         lost = self.database.transact(endings.release_others, self.registration.id, self._hands.claims)
         self._in_doubt = False
         if lost:
-            log.warning("%s: put back %d jobs whose claim was answered to nobody", self.name, len(lost))
+            log.warning("%s: released %d jobs that were claimed just before the connection broke", self.name, len(lost))
 
     def _transact(self, batch: Sequence[Ending], wanted: int = 0, released: Sequence[Claim] = ()) -> list[Claim]:
         try:
@@ -185,7 +185,7 @@ class Worker(Child):
             self.leave_pruned()
 
     def _end_one_by_one(self, batch: Sequence[Ending], reason: DatabaseError) -> None:
-        """Find the one ending that the database does not take, and fail its job in words that it does take."""
+        """Commit each ending alone; where the database refuses one, fail that job with a plain error instead."""
         for number, (claim, error) in enumerate(batch):
             try:
                 try:
@@ -193,7 +193,7 @@ class Worker(Child):
                 except (DatabaseUnreachableError, ConflictError):
                     raise
                 except DatabaseError:
-                    log.error("%s: the end of job %d cannot be written: %s", self.name, claim.job_id, reason)  # noqa: TRY400
+                    log.error("%s: the database refused the ending of job %d: %s", self.name, claim.job_id, reason)  # noqa: TRY400
                     plain = "the job ended, but the database refused to record how"
                     self._transact([(claim, error_json("solidjq.errors.DatabaseError", plain))])
             except (DatabaseUnreachableError, ConflictError):
@@ -205,7 +205,7 @@ class Worker(Child):
 
 
 def _is_simple(claim: Claim, error: str | None) -> bool:
-    """Tell whether nothing else may be claimed because of this end: it gives back no slot of a limit."""
+    """Whether an ending only deletes a claim: no error to store, no slot of a concurrency limit to free."""
     return error is None and claim.concurrency_key is None
 
 
@@ -226,5 +226,5 @@ def _exchange(
         endings.fail(connection, endings.held_by(process_id, failed), failed, limits)
     if released:
         endings.release(connection, endings.held_by(process_id, [claim.id for claim in released]))
-    # Last: what an ending has let go may be claimed at once.
+    # Last: a job that an ending unblocked may be claimed at once.
     return queue_claim.claim(connection, process_id, queues, wanted) if wanted else []
