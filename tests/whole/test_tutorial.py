@@ -1,3 +1,5 @@
+"""The docs: every block of the tutorial is run as it stands, and links between pages lead somewhere."""
+
 import fcntl
 import os
 import pty
@@ -15,8 +17,8 @@ import psutil
 import pytest
 
 from solidjq_cli.exits import MEANINGS
+from support.paths import ROOT
 
-ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("docs/**/*.md")])
 PATIENCE = 240  # seconds for all of the tutorial, which takes a quarter of that on an idle machine
