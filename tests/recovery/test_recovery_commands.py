@@ -1,4 +1,4 @@
-"""retry, discard, apply, recover, undo, operations, history and policy as programs: what they print and return."""
+"""retry, discard, apply, recover, undo, operations and policy as programs: what they print and return."""
 
 import json
 import re
@@ -15,7 +15,6 @@ from solidjq.database.times import ago
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
-from solidjq.rails.error_text import error_json
 from support.deaths import die, raise_all
 from support.processes import add_process
 from support.program import Shell
@@ -76,27 +75,6 @@ def test_a_night(database: Database, shell: Shell, night: list[int]) -> None:
     assert (gone.returncode, gone.stderr) == (0, "jq: discarded 2 jobs; to take it back: jq undo 3\n")
     assert shell.run("undo", "3").returncode == 0
     assert list(state_of_each(database).values()).count(State.FAILED) == 7
-
-
-def test_history_spans_retries_and_rows(database: Database, shell: Shell) -> None:
-    (job_id,) = add_jobs(database, *plain_jobs(1))
-    die(database, silent=2000)
-    shell.run("retry", str(job_id), "--reason", "INC-7")
-    claim_all(database, add_process(database))
-    database.transact(endings.fail, claimed.c.job_id == job_id, error_json("ArgumentError", "boom"))
-    shell.run("discard", str(job_id), "--reason", "useless")
-    told = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
-    assert [(row["event"], row["operation_id"]) for row in told] == [
-        ("enqueued", None),
-        ("failed", None),
-        ("retried", 1),
-        ("failed", None),
-        ("discarded", 2),
-    ]
-    assert "ProcessPrunedError" in told[1]["detail"]
-    assert [told[2]["detail"], told[3]["detail"], told[4]["detail"]] == ["INC-7", "ArgumentError: boom", "useless"]
-    nobody = shell.run("history", "4711")
-    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (4, "", "jq: no job 4711\n")
 
 
 def test_a_canary_that_dies_stops_the_rest(database: Database, shell: Shell, night: list[int]) -> None:

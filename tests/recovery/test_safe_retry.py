@@ -1,50 +1,32 @@
-"""``retry --safe`` on real databases: crashes are counted once, and each reason to hold a job back is found."""
+"""``retry --safe`` on real databases: each reason to hold a job back is found."""
 
 import os
 import socket
-import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import update
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import crashes as crash_table
-from solidjq.database.tables import failed, failures, jobs, operations, ready, scheduled
+from solidjq.database.tables import failed, jobs, operations, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.incidents import find_incidents
-from solidjq.ledger import crashes
-from solidjq.ledger.crashes import crashes_of
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
-from solidjq.queue import claim, discard, endings
+from solidjq.queue import claim, endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
-from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import RetryTerms, Verdict
+from solidjq.recovery.retry import Selection
+from solidjq.recovery.verdicts import Verdict
 from solidjq.settings.file import SettingsFile, parse_toml
 from solidjq.settings.policy import Policy, load_policy
-from support.deaths import ALL, DIED, die, raise_all
+from support.deaths import ALL, DIED, crash_count, crash_subject, die, raise_all
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
-from support.recovery import retry_jobs
-
-
-def crash_count(database: Database, job_id: int) -> int:
-    name = crash_subject(database, job_id)
-    with database.read() as connection:
-        return len(crashes_of(connection, [name])[name])
-
-
-def crash_subject(database: Database, job_id: int) -> str:
-    with database.read() as connection:
-        return str(connection.scalar(select(jobs.c.active_job_id).where(jobs.c.id == job_id)))
-
-
-def safe(database: Database, **terms: object) -> dict[int, Verdict]:
-    return retry_jobs(database, selection=ALL, safe=True, **terms).verdicts
+from support.recovery import retry_jobs, safe
 
 
 def test_a_job_that_died_once_goes_back_and_one_that_raised_does_not(database: Database) -> None:
@@ -84,19 +66,6 @@ def test_what_was_only_fetched_ahead_at_two_deaths_is_not_suspected(database: Da
     assert {score.name for score in ranking.jobs} == {crash_subject(database, began)}
 
 
-def test_a_crash_that_rails_wrote_counts_beside_one_that_was_counted_before(database: Database) -> None:
-    (job_id,) = add_jobs(database, *plain_jobs(1))
-    die(database, silent=2000)
-    assert retry_jobs(database, [job_id]).verdicts == {job_id: Verdict.RETRY}
-    die(database, silent=1000)
-    with database.write() as connection:  # Solid Queue's own prune would have counted nothing
-        newest = connection.scalar(select(func.max(crash_table.c.failure_id)))
-        connection.execute(delete(crash_table).where(crash_table.c.failure_id == newest))
-    assert crash_count(database, job_id) == 1
-    retry_jobs(database, [job_id])
-    assert crash_count(database, job_id) == 2
-
-
 def test_crashes_are_limited_without_safe_too_and_only_force_goes_on(database: Database) -> None:
     (job_id,) = add_jobs(database, *plain_jobs(1))
     for count in range(1, 4):
@@ -109,66 +78,6 @@ def test_crashes_are_limited_without_safe_too_and_only_force_goes_on(database: D
     die(database, silent=5000)
     assert retry_jobs(database, [job_id], force=True).verdicts == {job_id: Verdict.RETRY}
     assert crash_count(database, job_id) == 4
-
-
-def test_a_crash_counts_once_whoever_wrote_it_and_however_often_it_is_seen(database: Database) -> None:
-    """Solid Queue's own prune, or a death in a database that had no ledger yet: counted when it is first seen."""
-    ids = add_jobs(database, *plain_jobs(3))
-    die(database)
-    with database.write() as connection:
-        connection.execute(delete(crash_table))
-    for _ in range(2):
-        crashes.count_all(database)
-        assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
-    safe(database, max_crashes=1)  # all are held back
-    safe(database)
-    assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
-    assert len(rows(database, crash_table)) == 3
-
-
-def test_a_crash_that_was_never_counted_holds_a_job_back_all_the_same(database: Database) -> None:
-    add_jobs(database, *plain_jobs(1))
-    die(database, silent=2000)
-    safe(database)
-    die(database)
-    with database.write() as connection:
-        connection.execute(
-            delete(crash_table).where(crash_table.c.failure_id == rows(database, crash_table)[-1]["failure_id"])
-        )
-    with database.read() as connection:
-        before = connection.execute(select(crash_table)).all()
-    ((decision,),) = plan(database, ALL, RetryTerms(safe=True))
-    assert decision.verdict is Verdict.SUSPECT
-    with database.read() as connection:
-        assert connection.execute(select(crash_table)).all() == before  # a plan writes nothing
-
-
-def test_crashes_outlive_the_job_and_follow_its_active_job_id(database: Database) -> None:
-    (job_id,) = add_jobs(database, *plain_jobs(1))
-    (job,) = rows(database, jobs)
-    die(database, silent=2000)
-    database.transact(discard.discard, [job_id])
-    again = {key: value for key, value in job.items() if key != "id"}
-    with database.write() as connection:  # as retry_on enqueues the next attempt
-        new_id = connection.execute(insert(jobs).values(**again)).inserted_primary_key[0]  # type: ignore[index]
-        connection.execute(insert(ready).values(job_id=new_id, queue_name="default", priority=0, created_at=utcnow()))
-    die(database)
-    assert crash_count(database, new_id) == 2
-    assert safe(database) == {new_id: Verdict.SUSPECT}
-
-
-def test_crashes_before_the_window_do_not_count(database: Database) -> None:
-    (job_id,) = add_jobs(database, *plain_jobs(1))
-    die(database, silent=2000)
-    safe(database)
-    die(database)
-    with database.write() as connection:
-        connection.execute(
-            update(crash_table)
-            .where(crash_table.c.failure_id == rows(database, crash_table)[0]["failure_id"])
-            .values(crashed_at=ago(73 * 3600))
-        )
-    assert safe(database) == {job_id: Verdict.RETRY}
 
 
 @pytest.mark.parametrize("state", ["ready", "claimed", "finished since", "failed later"])
@@ -319,32 +228,3 @@ def test_jobs_that_fail_meanwhile_are_not_taken(database: Database) -> None:
         die(database, silent=5000)
     assert taken == first
     assert len(rows(database, failed)) >= 4
-
-
-def test_the_archive_says_which_operation_and_why(database: Database) -> None:
-    (job_id,) = add_jobs(database, *plain_jobs(1))
-    die(database)
-    operation = Operation("retry", command="jq retry --safe", reason="INC-7", chosen={"safe": True})
-    retry_jobs(database, [job_id], operation, safe=True)
-    (kept,) = rows(database, operations)
-    assert kept["id"] == operation.id
-    assert (kept["reason"], kept["filter"], kept["verdicts"]) == ("INC-7", '{"safe":true}', '{"retry":1}')
-    (archived,) = rows(database, failures)
-    assert (archived["operation_id"], archived["restored_by"]) == (operation.id, None)
-
-
-@pytest.mark.parametrize("by_job", [True, False])
-def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(database: Database, by_job: bool) -> None:  # noqa: FBT001
-    ids = add_jobs(database, *plain_jobs(3))
-    with database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.id.in_(ids[:2])).values(active_job_id="one"))
-    for _ in ids:  # three deaths, each with one of them in flight
-        worker = add_process(database, f"worker-{uuid.uuid4()}")
-        claim_all(database, worker, 1)
-        silence(database, worker, 1000)
-        list(pruning.prune(database, 300))
-    with database.write() as connection:
-        connection.execute(delete(crash_table))  # as if Rails had pruned them
-    done = retry_jobs(database, ids, by_job=by_job, max_crashes=2)
-    assert [done.verdicts[job_id] for job_id in ids] == [Verdict.OVER_LIMIT, Verdict.OVER_LIMIT, Verdict.RETRY]
-    assert len(rows(database, crash_table)) == len(ids)

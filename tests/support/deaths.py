@@ -2,7 +2,11 @@
 
 import uuid
 
+from sqlalchemy import select
+
 from solidjq import Database
+from solidjq.database.tables import jobs
+from solidjq.ledger.crashes import crashes_of
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import endings
 from solidjq.queue.failed import Filter
@@ -29,3 +33,14 @@ def raise_all(database: Database) -> None:
     worker = add_process(database, f"worker-{uuid.uuid4()}")
     claim_all(database, worker)
     database.transact(endings.fail, endings.held_by(worker), error_json("ArgumentError", "boom"))
+
+
+def crash_count(database: Database, job_id: int) -> int:
+    name = crash_subject(database, job_id)
+    with database.read() as connection:
+        return len(crashes_of(connection, [name])[name])
+
+
+def crash_subject(database: Database, job_id: int) -> str:
+    with database.read() as connection:
+        return str(connection.scalar(select(jobs.c.active_job_id).where(jobs.c.id == job_id)))

@@ -10,6 +10,7 @@ from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.retry import Selection, retry
 from solidjq.recovery.verdicts import Decision, RetryTerms, Verdict
 from solidjq.settings.policy import BUILT_IN, Policy
+from support.deaths import ALL
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,7 @@ def undo(database: Database, operation: Operation) -> dict[int, str | None]:
         for batch in recovery_undo.undo(database, operation.id, Operation("undo", reason="wrong"))
         for each in batch
     }
+
+
+def safe(database: Database, **terms: object) -> dict[int, Verdict]:
+    return retry_jobs(database, selection=ALL, safe=True, **terms).verdicts

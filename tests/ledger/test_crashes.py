@@ -1,0 +1,110 @@
+"""jq_crashes: each death of a job counts once, whoever wrote it, and outlives the job."""
+
+import uuid
+
+import pytest
+from sqlalchemy import delete, func, insert, select, update
+
+from solidjq import Database
+from solidjq.database.tables import crashes as crash_table
+from solidjq.database.tables import jobs, ready
+from solidjq.database.times import ago, utcnow
+from solidjq.ledger import crashes
+from solidjq.processes import pruning
+from solidjq.queue import discard
+from solidjq.recovery.retry import plan
+from solidjq.recovery.verdicts import RetryTerms, Verdict
+from support.deaths import ALL, crash_count, die
+from support.processes import add_process, silence
+from support.queue import add_jobs, claim_all, plain_jobs, rows
+from support.recovery import retry_jobs, safe
+
+
+def test_a_crash_that_rails_wrote_counts_beside_one_that_was_counted_before(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    assert retry_jobs(database, [job_id]).verdicts == {job_id: Verdict.RETRY}
+    die(database, silent=1000)
+    with database.write() as connection:  # Solid Queue's own prune would have counted nothing
+        newest = connection.scalar(select(func.max(crash_table.c.failure_id)))
+        connection.execute(delete(crash_table).where(crash_table.c.failure_id == newest))
+    assert crash_count(database, job_id) == 1
+    retry_jobs(database, [job_id])
+    assert crash_count(database, job_id) == 2
+
+
+def test_a_crash_counts_once_whoever_wrote_it_and_however_often_it_is_seen(database: Database) -> None:
+    """Solid Queue's own prune, or a death in a database that had no ledger yet: counted when it is first seen."""
+    ids = add_jobs(database, *plain_jobs(3))
+    die(database)
+    with database.write() as connection:
+        connection.execute(delete(crash_table))
+    for _ in range(2):
+        crashes.count_all(database)
+        assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
+    safe(database, max_crashes=1)  # all are held back
+    safe(database)
+    assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
+    assert len(rows(database, crash_table)) == 3
+
+
+def test_a_crash_that_was_never_counted_holds_a_job_back_all_the_same(database: Database) -> None:
+    add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    safe(database)
+    die(database)
+    with database.write() as connection:
+        connection.execute(
+            delete(crash_table).where(crash_table.c.failure_id == rows(database, crash_table)[-1]["failure_id"])
+        )
+    with database.read() as connection:
+        before = connection.execute(select(crash_table)).all()
+    ((decision,),) = plan(database, ALL, RetryTerms(safe=True))
+    assert decision.verdict is Verdict.SUSPECT
+    with database.read() as connection:
+        assert connection.execute(select(crash_table)).all() == before  # a plan writes nothing
+
+
+def test_crashes_outlive_the_job_and_follow_its_active_job_id(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    (job,) = rows(database, jobs)
+    die(database, silent=2000)
+    database.transact(discard.discard, [job_id])
+    again = {key: value for key, value in job.items() if key != "id"}
+    with database.write() as connection:  # as retry_on enqueues the next attempt
+        new_id = connection.execute(insert(jobs).values(**again)).inserted_primary_key[0]  # type: ignore[index]
+        connection.execute(insert(ready).values(job_id=new_id, queue_name="default", priority=0, created_at=utcnow()))
+    die(database)
+    assert crash_count(database, new_id) == 2
+    assert safe(database) == {new_id: Verdict.SUSPECT}
+
+
+def test_crashes_before_the_window_do_not_count(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    safe(database)
+    die(database)
+    with database.write() as connection:
+        connection.execute(
+            update(crash_table)
+            .where(crash_table.c.failure_id == rows(database, crash_table)[0]["failure_id"])
+            .values(crashed_at=ago(73 * 3600))
+        )
+    assert safe(database) == {job_id: Verdict.RETRY}
+
+
+@pytest.mark.parametrize("by_job", [True, False])
+def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(database: Database, by_job: bool) -> None:  # noqa: FBT001
+    ids = add_jobs(database, *plain_jobs(3))
+    with database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids[:2])).values(active_job_id="one"))
+    for _ in ids:  # three deaths, each with one of them in flight
+        worker = add_process(database, f"worker-{uuid.uuid4()}")
+        claim_all(database, worker, 1)
+        silence(database, worker, 1000)
+        list(pruning.prune(database, 300))
+    with database.write() as connection:
+        connection.execute(delete(crash_table))  # as if Rails had pruned them
+    done = retry_jobs(database, ids, by_job=by_job, max_crashes=2)
+    assert [done.verdicts[job_id] for job_id in ids] == [Verdict.OVER_LIMIT, Verdict.OVER_LIMIT, Verdict.RETRY]
+    assert len(rows(database, crash_table)) == len(ids)

@@ -1,0 +1,33 @@
+"""``jq history``: what became of one job, from every table that says something of it."""
+
+import json
+
+from solidjq import Database
+from solidjq.database.tables import claimed
+from solidjq.queue import endings
+from solidjq.rails.error_text import error_json
+from support.deaths import die
+from support.processes import add_process
+from support.program import Shell
+from support.queue import add_jobs, claim_all, plain_jobs
+
+
+def test_history_spans_retries_and_rows(database: Database, shell: Shell) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=2000)
+    shell.run("retry", str(job_id), "--reason", "INC-7")
+    claim_all(database, add_process(database))
+    database.transact(endings.fail, claimed.c.job_id == job_id, error_json("ArgumentError", "boom"))
+    shell.run("discard", str(job_id), "--reason", "useless")
+    told = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
+    assert [(row["event"], row["operation_id"]) for row in told] == [
+        ("enqueued", None),
+        ("failed", None),
+        ("retried", 1),
+        ("failed", None),
+        ("discarded", 2),
+    ]
+    assert "ProcessPrunedError" in told[1]["detail"]
+    assert [told[2]["detail"], told[3]["detail"], told[4]["detail"]] == ["INC-7", "ArgumentError: boom", "useless"]
+    nobody = shell.run("history", "4711")
+    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (4, "", "jq: no job 4711\n")
