@@ -17,10 +17,10 @@ from solidjq import Database
 from solidjq.database import tables
 from solidjq.database.tables import failed, jobs
 from solidjq.diff import groups as diff_groups
-from solidjq.diff.contrast import Contrast, contrast, more_often, most_telling
+from solidjq.diff.contrast import Contrast, contrast, one_sided_p, significant_traits
 from solidjq.diff.groups import FailureGroup
 from solidjq.diff.signatures import signature_of
-from solidjq.diff.windows import Change, ChangeKind, by_chance, compare
+from solidjq.diff.windows import Change, ChangeKind, compare_groups, two_sided_p
 from solidjq.ledger.operations import Operation
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import error_json, exit_error, missing_error
@@ -449,7 +449,7 @@ def group(number: int, count: int) -> FailureGroup:
     ],
 )
 def test_a_change_is_more_than_chance(now: int, before: int, kind: ChangeKind | None) -> None:
-    changes: list[Change] = compare(
+    changes: list[Change] = compare_groups(
         [group(1, now)] if now else [],
         [group(1, before)] if before else [],
         timedelta(hours=1),
@@ -462,7 +462,7 @@ def test_the_new_and_the_grown_come_first() -> None:
     now = [group(1, 5), group(2, 9), group(3, 90)]
     before = [group(3, 20), group(4, 70), group(5, 80)]
     hour = timedelta(hours=1)
-    changes = compare(now, before, hour, hour)
+    changes = compare_groups(now, before, hour, hour)
     assert [(change.kind.value, change.now, change.before) for change in changes] == [
         ("new", 9, 0),
         ("new", 5, 0),
@@ -483,7 +483,7 @@ def test_the_new_and_the_grown_come_first() -> None:
     ],
 )
 def test_chance_is_a_binomial_tail(now: int, before: int, share: float, expected: float) -> None:
-    assert by_chance(now, before, share) == pytest.approx(min(1.0, expected), rel=0.02)
+    assert two_sided_p(now, before, share) == pytest.approx(min(1.0, expected), rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -493,15 +493,15 @@ def test_more_often_is_fishers_test(table: tuple[int, int, int, int]) -> None:
     a, b, c, d = table
     ways = sum(math.comb(a + b, k) * math.comb(c + d, a + c - k) for k in range(a, min(a + b, a + c) + 1))
     exact = ways / math.comb(a + b + c + d, a + c)
-    assert more_often(*table) == pytest.approx(exact, rel=0.3)
-    assert more_often(b, a, d, c) == 1.0
+    assert one_sided_p(*table) == pytest.approx(exact, rel=0.3)
+    assert one_sided_p(b, a, d, c) == 1.0
 
 
 def test_only_what_matters_is_told() -> None:
     noise = [(f"noise {n}", 50 + n % 3, 100, 500, 1000) for n in range(100)]
     signal = [(f"signal {n}", 90 - n, 100, 100, 1000) for n in range(12)]
     weak = [("weak", 3, 100, 10, 1000)]
-    found = most_telling([*noise, *weak, *signal])
+    found = significant_traits([*noise, *weak, *signal])
     assert [trait.trait for trait in found] == [f"signal {n}" for n in range(8)]
-    assert most_telling([]) == []
+    assert significant_traits([]) == []
     assert Contrast([], 3, 19).possible is False

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from solidjq.diff import signatures
-from solidjq.diff.signatures import KEPT, READ, normalized, outline, signature_of
+from solidjq.diff.signatures import MESSAGE_LENGTH, READ, normalize, outline, signature_of
 from solidjq.rails.error_text import Death, error_json, exit_error, missing_error, pruned_error
 
 UUIDS = ("0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10", "FFBECB90-fb57-475a-aed3-97e1d498b6a6")
@@ -80,13 +80,13 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("one", "other", "told"), SAME, ids=[one[:30] for one, _, _ in SAME])
 def test_what_varies_is_taken_out(one: str, other: str, told: str | None) -> None:
-    assert normalized(one) == normalized(other)
-    assert told is None or normalized(one) == told
+    assert normalize(one) == normalize(other)
+    assert told is None or normalize(one) == told
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT, ids=[one[:30] for one, _ in DIFFERENT])
 def test_what_tells_failures_apart_stays(one: str, other: str) -> None:
-    assert normalized(one) != normalized(other)
+    assert normalize(one) != normalize(other)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_tells_failures_apart_stays(one: str, other: str) -> None:
     ],
 )
 def test_words_stay(message: str) -> None:
-    assert normalized(message) == message
+    assert normalize(message) == message
 
 
 GEMS = "/usr/local/bundle/ruby/3.3.0/gems/"
@@ -235,7 +235,7 @@ PIECES = [
 def test_no_text_makes_it_fail(text: str) -> None:
     for error in (text, error_json("E", text, [text]), error_json(text, text), json.dumps({"message": text})):
         found = signature_of(error)
-        assert len(found.message) <= KEPT
+        assert len(found.message) <= MESSAGE_LENGTH
         assert found.name == signature_of(error).name
         outlined(error, 50)
 
@@ -251,7 +251,7 @@ def test_of_an_endless_text_a_bounded_part_is_read(piece: str, monkeypatch: pyte
 
     monkeypatch.setattr(signatures, "_normalized", watched)
     for error in (piece * 200_000, error_json("E", piece * 20_000, [piece * 2_000] * 10)):
-        assert len(signature_of(error).message) <= KEPT
+        assert len(signature_of(error).message) <= MESSAGE_LENGTH
     assert max(looked_at, default=0) <= 2 * signatures.MESSAGE
 
 

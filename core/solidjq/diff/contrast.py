@@ -1,4 +1,4 @@
-"""What failed jobs have in common that finished jobs of the same class lack."""
+"""Traits that failed jobs have more often than finished jobs: class, queue, priority, hour, shape of the arguments."""
 
 import json
 import math
@@ -20,43 +20,43 @@ from solidjq.database.transactions import Database
 from solidjq.rails.active_job import shown_arguments
 
 SAMPLE = 20_000  # jobs on either side, the newest
-ARGUMENTS_SAMPLE = 2_000  # of them those whose arguments are read
-LONGEST_ARGUMENTS = 20_000  # bytes
-FEWEST_FINISHED = 20  # finished jobs to compare with
-LEAST_TIME = timedelta(hours=1)  # jobs finished in it are looked at, even if all failed at once
-DAYLONG = timedelta(hours=12)  # failures of a shorter time have an hour of the day by nature
-SIGNIFICANT = 0.01
-LEAST_ODDS = 3.0
-MOST_TRAITS = 8
-_CLASSES = 5  # the failed jobs' most frequent classes, whose arguments are compared
+ARGUMENTS_SAMPLE = 2_000  # jobs of a class on either side whose arguments are read
+LONGEST_ARGUMENTS = 20_000  # bytes: longer arguments are not read
+FEWEST_FINISHED = 20  # with fewer finished jobs nothing is compared
+LEAST_TIME = timedelta(hours=1)  # the shortest span of finished jobs, even if all failures were at once
+DAYLONG = timedelta(hours=12)  # failures of a shorter span share their hours: the hour is no trait then
+SIGNIFICANT = 0.01  # a p-value below, corrected for the number of traits
+LEAST_ODDS = 3.0  # a smaller odds ratio is not worth a line
+MOST_TRAITS = 8  # shown
+_CLASSES = 5  # the most frequent classes among the failed jobs, whose arguments are compared
 
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """What failed jobs have more often than finished ones. ``p`` is corrected for how many traits were tried."""
+    """A trait that failed jobs have more often than finished jobs."""
 
     trait: str
     failed_with: int
     failed: int
     finished_with: int
     finished: int
-    odds: float
-    p: float
+    odds: float  # the odds ratio
+    p: float  # one-sided, Bonferroni-corrected for the number of traits tested
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Failed jobs against those that finished in the same time."""
+    """Failed jobs compared with the jobs that finished from ``since`` to ``until``."""
 
     traits: list[Trait]
-    failed: int  # jobs that were compared
-    finished: int
+    failed: int  # failed jobs compared
+    finished: int  # finished jobs compared
     since: datetime | None = None
     until: datetime | None = None
 
     @property
     def possible(self) -> bool:
-        """Tell whether enough finished jobs are kept."""
+        """Whether there were enough finished jobs to compare with. Rails deletes them, by default after a day."""
         return self.finished >= FEWEST_FINISHED
 
 
@@ -68,7 +68,10 @@ class _Job:
 
 
 def contrast(database: Database, failed_ids: Iterable[int]) -> Contrast:
-    """Find what sets failed jobs apart from jobs that finished between the first and the last of the failures."""
+    """Return the traits that set failed jobs apart from jobs that finished between the first and the last failure.
+
+    At most ``SAMPLE`` jobs are compared on either side; the span is at least ``LEAST_TIME``.
+    """
     with database.read() as connection:
         rows = [
             row
@@ -85,33 +88,39 @@ def contrast(database: Database, failed_ids: Iterable[int]) -> Contrast:
         if len(others) < FEWEST_FINISHED:
             return Contrast([], len(rows), len(others), since, until)
         hours = max(times) - min(times) >= DAYLONG
-        jobs_failed, jobs_finished = ([_job(row, hours=hours) for row in each] for each in (rows, others))
-        found = list(_tables(jobs_failed, jobs_finished))
+        jobs_failed, jobs_finished = ([_job(row, hours=hours) for row in side] for side in (rows, others))
+        tables = list(_tables(jobs_failed, jobs_finished))
         for class_name, _ in Counter(job.class_name for job in jobs_failed).most_common(_CLASSES):
-            sides = [_with_arguments(connection, each, class_name) for each in (jobs_failed, jobs_finished)]
-            found += _tables(sides[0], sides[1])
-    return Contrast(most_telling(found), len(rows), len(others), since, until)
+            sides = [_with_arguments(connection, sample, class_name) for sample in (jobs_failed, jobs_finished)]
+            tables += _tables(sides[0], sides[1])
+    return Contrast(significant_traits(tables), len(rows), len(others), since, until)
 
 
-def most_telling(tables: Sequence[tuple[str, int, int, int, int]]) -> list[Trait]:
-    """Choose, of 2x2 tables (with and of all, failed and finished), those that chance does not make."""
-    telling = []
+def significant_traits(tables: Sequence[tuple[str, int, int, int, int]]) -> list[Trait]:
+    """Return the traits whose 2x2 tables are significant, the least p-value first, at most ``MOST_TRAITS``.
+
+    A table is a trait, then how many failed jobs have it, of how many, how many finished jobs have it, of how many.
+    """
+    traits = []
     for trait, failed_with, failed_all, finished_with, finished_all in tables:
         a, b, c, d = failed_with, failed_all - failed_with, finished_with, finished_all - finished_with
         odds = (a + 0.5) * (d + 0.5) / ((b + 0.5) * (c + 0.5))  # Haldane: no division by zero
         if odds < LEAST_ODDS:
             continue
-        p = min(1.0, more_often(a, b, c, d) * len(tables))
+        p = min(1.0, one_sided_p(a, b, c, d) * len(tables))
         if p < SIGNIFICANT:
-            telling.append(Trait(trait, failed_with, failed_all, finished_with, finished_all, round(odds, 1), p))
-    return sorted(telling, key=lambda trait: (trait.p, -trait.odds))[:MOST_TRAITS]
+            traits.append(Trait(trait, failed_with, failed_all, finished_with, finished_all, round(odds, 1), p))
+    return sorted(traits, key=lambda trait: (trait.p, -trait.odds))[:MOST_TRAITS]
 
 
-_FEW = 5  # expected in a cell; with fewer the approximation does not hold
+_FEW = 5  # expected in a cell: with fewer, the approximation is not exact enough
 
 
-def more_often(a: int, b: int, c: int, d: int) -> float:
-    """Return how often chance alone makes ``a`` as great: Fisher's exact test, chi-square where all is plenty."""
+def one_sided_p(a: int, b: int, c: int, d: int) -> float:
+    """Return the one-sided p-value of the 2x2 table ``a b / c d``: the chance of ``a`` or more, its margins fixed.
+
+    By Fisher's exact test, or the chi-square test with Yates's correction if ``_FEW`` are expected in every cell.
+    """
     total, row, column = a + b + c + d, a + b, a + c
     expected = row * column / total
     if a <= expected:
@@ -147,7 +156,7 @@ def _job(row: Any, *, hours: bool) -> _Job:
 
 
 def _with_arguments(connection: Connection, sample: Sequence[_Job], class_name: str) -> list[_Job]:
-    """Return jobs of one class with the shape of their arguments for traits."""
+    """Return the jobs of one class, with the shapes of their arguments as traits."""
     ids = [job.id for job in islice((job for job in sample if job.class_name == class_name), ARGUMENTS_SAMPLE)]
     return [
         _Job(job_id, class_name, frozenset(f"{class_name} with {shape}" for shape in _shapes(arguments)))
@@ -161,10 +170,10 @@ def _with_arguments(connection: Connection, sample: Sequence[_Job], class_name: 
 
 
 def _shapes(arguments: str | None) -> Iterator[str]:
-    """Say how many arguments there are, of which types, and which keys."""
+    """Yield how many arguments there are, and the type of each and of each key of a hash. No value is shown."""
     shown = shown_arguments(arguments)
     if not isinstance(shown, list):
-        yield "arguments that are no list"
+        yield "arguments that are not a list"
         return
     yield f"{len(shown)} arguments"
     for at, value in enumerate(shown[:20]):
@@ -194,9 +203,11 @@ def _type(value: Any) -> str:  # noqa: PLR0911  (one for each type)
 
 
 def _tables(failed_jobs: Sequence[_Job], finished_jobs: Sequence[_Job]) -> Iterator[tuple[str, int, int, int, int]]:
-    """Count each trait of the failed jobs on both sides; none where there is nothing to compare with."""
+    """Yield a 2x2 table for each of the 200 most frequent traits of the failed jobs; nothing if a side is empty."""
     if not failed_jobs or not finished_jobs:
         return
-    here, there = (Counter(trait for job in each for trait in job.traits) for each in (failed_jobs, finished_jobs))
-    for trait, count in here.most_common(200):
-        yield trait, count, len(failed_jobs), there[trait], len(finished_jobs)
+    failed_with, finished_with = (
+        Counter(trait for job in sample for trait in job.traits) for sample in (failed_jobs, finished_jobs)
+    )
+    for trait, count in failed_with.most_common(200):
+        yield trait, count, len(failed_jobs), finished_with[trait], len(finished_jobs)

@@ -1,4 +1,7 @@
-"""What is different between failures: groups of the same signature, two times, two jobs, failed and finished jobs."""
+"""Groups of failures with one signature: how many there are, of which classes and queues, from when to when.
+
+The database counts equal errors first, by their first ``HEAD`` characters; of each kind only one error is read whole.
+"""
 
 import re
 from collections import Counter
@@ -20,15 +23,16 @@ from solidjq.incidents import incidents
 from solidjq.ledger import operations
 from solidjq.queue.failed import Filter, conditions
 
-HEAD = 500  # characters of an error that are read of every failure; the rest of one failure of each kind
-AROUND = timedelta(hours=1)  # a death may be noticed so long after its first job failed
-PAGE = 20_000  # failures a statement
-EXAMPLES = 100  # whole errors a statement
+GROUP_NAME = re.compile(r"g[0-9a-f]{7}")
+HEAD = 500  # characters of the error that are read of every failure
+DEATHS_AROUND = timedelta(hours=1)  # how long after its first job failed a death may be noticed
+PAGE = 20_000  # failures that one statement reads
+EXAMPLES = 100  # whole errors that one statement reads
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A table with failures, under one set of names."""
+    """A table of failures, ``failed_executions`` or ``jq_failures``, with its columns under one set of names."""
 
     id: ColumnElement[int]
     job_id: ColumnElement[int]
@@ -40,7 +44,7 @@ class _Source:
     joined: bool = False
 
     def page(self, chosen: Filter, after: int) -> Select[Any]:
-        """Choose the next failures, with the beginnings of their errors."""
+        """Return the statement for the next page of failures that the filter matches, with the head of each error."""
         query = select(
             self.id.label("id"),
             self.job_id.label("job_id"),
@@ -65,13 +69,13 @@ _ARCHIVED = {
 
 
 def _archived_conditions(chosen: Filter) -> Iterator[ColumnElement[bool]]:
-    """Ask the archive what the filter asks failed executions."""
-    yield failures.c.restored_by.is_(None)  # what an undo brought back is a failed execution again
+    """Yield the filter's conditions on ``failed_executions`` as conditions on the archive."""
+    yield failures.c.restored_by.is_(None)  # an undone failure is in failed_executions again
     for condition in conditions(chosen):
         yield replacement_traverse(condition, {}, lambda element, **_: _ARCHIVED.get(element))
 
 
-_NOW = _Source(
+_FAILED = _Source(
     failed.c.id,
     failed.c.job_id,
     failed.c.error,
@@ -102,13 +106,13 @@ class FailureGroup:
     queues: Counter[str] = field(default_factory=Counter)
     first_at: datetime | None = None
     last_at: datetime | None = None
-    example: int = 0  # the newest job's id
-    causes: Counter[str] = field(default_factory=Counter)  # of deaths: in words, and how many jobs were in flight
-    hosts: Counter[str] = field(default_factory=Counter)  # of deaths likewise; of own errors nobody keeps the host
+    example: int = 0  # the id of the newest job
+    causes: Counter[str] = field(default_factory=Counter)  # of a group of deaths: the jobs in flight, by cause in words
+    hosts: Counter[str] = field(default_factory=Counter)  # of a group of deaths: the jobs in flight, by host
 
     @property
     def name(self) -> str:
-        """What an operator calls it by."""
+        """The name that operators use, such as ``g1a2b3c``."""
         return self.signature.name
 
     def add(
@@ -120,7 +124,7 @@ class FailureGroup:
         last_at: datetime | None,
         job_id: int,
     ) -> None:
-        """Count in failures of one kind."""
+        """Add failures of one class and queue. ``job_id``: the newest job of them."""
         self.count += failures
         self.classes[class_name] += failures
         self.queues[queue_name] += failures
@@ -132,31 +136,31 @@ class FailureGroup:
 
 
 def group_failures(database: Database, chosen: Filter, *, archived: bool = False) -> list[FailureGroup]:
-    """Group failures by signature, the most numerous first.
+    """Return the failures that the filter matches, grouped by signature, the largest group first.
 
-    With ``archived`` also those that jq took away since: retried or discarded.
+    With ``archived``, failures that ``jq`` retried or discarded since are counted too.
     """
-    known: _Known = {}
+    cache: _SignatureCache = {}
     groups: dict[Signature, FailureGroup] = {}
     with database.read() as connection:
         for source in _sources(connection, archived=archived):
             for page in _kinds(connection, source, chosen):
-                for row, signature in _signed(connection, source, page, known):
+                for row, signature in _with_signatures(connection, source, page, cache):
                     if (group := groups.get(signature)) is None:
                         group = groups[signature] = FailureGroup(signature)
-                    _head, _size, *counted, _id = row
-                    group.add(*counted)
+                    _head, _size, *counts, _id = row
+                    group.add(*counts)
         _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None])
     return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
 
 
 def _add_deaths(connection: Connection, died: Collection[FailureGroup]) -> None:
-    """Say what the deaths of these groups are put down to, and where they were."""
+    """Add the causes and hosts of the deaths to the groups of failures by death."""
     since = min((group.first_at for group in died if group.first_at is not None), default=None)
     if since is None:
         return
     by_name = {group.name: group for group in died}
-    for death, classes, finding in incidents.judge_by_class(connection, since - AROUND):
+    for death, classes, finding in incidents.judge_by_class(connection, since - DEATHS_AROUND):
         if (group := by_name.get(signature_of(death.error).name)) is not None and classes:
             group.causes[finding.words] += classes.total()
             if death.hostname is not None:
@@ -164,7 +168,7 @@ def _add_deaths(connection: Connection, died: Collection[FailureGroup]) -> None:
 
 
 def find_group(database: Database, name: str, chosen: Filter | None = None) -> FailureGroup | None:
-    """Return the group of this name: of what is failed now, or else of what was once."""
+    """Return the group of this name, of the jobs failed now or else with those archived; None if there is none."""
     for archived in (False, True):
         for group in group_failures(database, chosen or Filter(), archived=archived):
             if group.name == name:
@@ -173,35 +177,36 @@ def find_group(database: Database, name: str, chosen: Filter | None = None) -> F
 
 
 def job_ids(database: Database, chosen: Filter, names: Collection[str]) -> Iterator[int]:
-    """Yield the jobs of these groups that are failed now, in the order of their failures."""
-    known: _Known = {}
+    """Yield the ids of the jobs failed now in the groups of these names, in the order of their failures."""
+    cache: _SignatureCache = {}
     after = 0
     while True:
         with database.read() as connection:
-            rows = connection.execute(_NOW.page(chosen, after)).all()
-            taken = [row.job_id for row, signature in _signed(connection, _NOW, rows, known) if signature.name in names]
-        yield from taken
+            rows = connection.execute(_FAILED.page(chosen, after)).all()
+            signed = _with_signatures(connection, _FAILED, rows, cache)
+            members = [row.job_id for row, signature in signed if signature.name in names]
+        yield from members
         if len(rows) < PAGE:
             return
         after = rows[-1].id
 
 
 def newest_job_ids(connection: Connection, chosen: Filter, limit: int) -> list[int]:
-    """Return the jobs that failed last."""
+    """Return the ids of the ``limit`` jobs that failed last, among those that the filter matches."""
     query = select(failed.c.job_id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
     newest = query.where(*conditions(chosen)).order_by(failed.c.id.desc()).limit(limit)
     return list(connection.scalars(newest))
 
 
-_Known = dict[tuple[object, ...], Signature]
+_SignatureCache = dict[tuple[object, ...], Signature]  # by the outline of an error
 
 
 def _sources(connection: Connection, *, archived: bool) -> list[_Source]:
-    return [_NOW, _ARCHIVE] if archived and operations.exists(connection) else [_NOW]
+    return [_FAILED, _ARCHIVE] if archived and operations.exists(connection) else [_FAILED]
 
 
 def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[Sequence[Any]]:
-    """Read failures page by page, equal ones already counted by the database."""
+    """Yield the failures page by page, those with equal heads, sizes, classes and queues counted in one row."""
     after = 0
     while True:
         page = source.page(chosen, after).subquery()
@@ -221,24 +226,21 @@ def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[
         after = max(row.id for row in rows)
 
 
-def _signed(
-    connection: Connection, source: _Source, rows: Sequence[Any], known: _Known
+def _with_signatures(
+    connection: Connection, source: _Source, rows: Sequence[Any], cache: _SignatureCache
 ) -> Iterator[tuple[Any, Signature]]:
-    """Yield each row with its signature; of errors that look alike only one is read to its end."""
+    """Yield each row with its signature; of errors with one outline only one is read whole."""
     outlines = [outline(row.head, row.size, HEAD) for row in rows]
-    wanted = {row.id: kind for row, kind in zip(rows, outlines, strict=True) if not _whole(kind) and kind not in known}
+    wanted = {row.id: kind for row, kind in zip(rows, outlines, strict=True) if not _whole(kind) and kind not in cache}
     examples = {kind: row_id for row_id, kind in wanted.items()}
     for batch in in_batches(examples.values(), EXAMPLES):
         text = func.substr(source.error, 1, READ, type_=AnyText)
         for row_id, error in connection.execute(select(source.id, text).where(among(source.id, batch))):
-            known[wanted[row_id]] = signature_of(error)
+            cache[wanted[row_id]] = signature_of(error)
     for row, kind in zip(rows, outlines, strict=True):
-        # A failure that somebody took away meanwhile is known by its beginning only.
-        yield row, kind[0] if isinstance(kind[0], Signature) else known.get(kind) or signature_of(row.head)
+        # If a failure was moved between the two statements, its head is all that is left.
+        yield row, kind[0] if isinstance(kind[0], Signature) else cache.get(kind) or signature_of(row.head)
 
 
 def _whole(kind: tuple[object, ...]) -> bool:
     return isinstance(kind[0], Signature)
-
-
-GROUP_NAME = re.compile(r"g[0-9a-f]{7}")

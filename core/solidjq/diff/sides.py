@@ -1,4 +1,4 @@
-"""Two failures, groups or incidents side by side: the fields in which they differ."""
+"""Two jobs, groups or incidents side by side, and the fields in which they differ."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,24 +22,24 @@ from solidjq.rails.active_job import shown_arguments
 from solidjq.rails.error_text import ErrorInfo, parse_error
 from solidjq.text import parse_id
 
-MOST_ARGUMENTS = 60  # rows for the arguments of a job
-# What always differs between two jobs, and tells nothing by itself.
+MOST_ARGUMENTS = 60  # fields for the arguments of one job
+# Fields that differ between any two jobs: shown, but never marked as a difference.
 CONTEXT = frozenset({"job_id", "jobs", "failed_at", "enqueued_at", "waited", "first_failed_at", "last_failed_at"})
 
 
 @dataclass(frozen=True, slots=True)
 class DiffSide:
-    """One of two things that are compared."""
+    """One side of a comparison: a job, a group or an incident, with its fields by name."""
 
-    kind: str  # job, group or incident
-    name: str  # as the operator names it
-    group: str | None  # that it is, or that the job belongs to
+    kind: str  # "job", "group" or "incident"
+    name: str  # as the operator wrote it
+    group: str | None  # the name of the group, or of the job's group; None for an incident
     fields: Mapping[str, Any]
-    job_ids: tuple[int, ...] = ()  # of a job or an incident
+    job_ids: tuple[int, ...] = ()  # the job, or the jobs of an incident; empty for a group
 
 
 class Difference(NamedTuple):
-    """One field of both sides."""
+    """One field of both sides, and whether it differs."""
 
     field: str
     left: Any
@@ -48,9 +48,9 @@ class Difference(NamedTuple):
 
 
 def find_side(database: Database, text: str) -> DiffSide:
-    """Find what an operator names: a group, an incident, or a failed job by its id or Active Job id.
+    """Return the side that an operator names: a group, an incident, or a failed job by its id or Active Job id.
 
-    Raises NoSuchJobError.
+    A job's failure may be archived: retried or discarded. Raises NoSuchJobError if there is none of this name.
     """
     if GROUP_NAME.fullmatch(text):
         group = find_group(database, text)
@@ -63,28 +63,28 @@ def find_side(database: Database, text: str) -> DiffSide:
             if incident is None:
                 raise NoSuchJobError(f"no incident {text}; jq incidents list shows them")
             return DiffSide("incident", text, None, _incident_fields(incident), tuple(incident.job_ids))
-        failure = _failure_now(connection, text) or _failure_once(connection, text)
+        failure = _failure_now(connection, text) or _archived_failure(connection, text)
         if failure is None:
-            known = any(find_jobs(connection, [text]).values())
-            raise NoSuchJobError(f"job {text} has not failed" if known else f"no job {text}")
-    signature = signature_of(_written(failure.error))
+            exists = any(find_jobs(connection, [text]).values())
+            raise NoSuchJobError(f"job {text} has not failed" if exists else f"no job {text}")
+    signature = signature_of(_error_text(failure.error))
     return DiffSide("job", text, signature.name, _job_fields(failure, signature), (failure.job_id,))
 
 
 def side_by_side(left: DiffSide, right: DiffSide) -> list[Difference]:
-    """Compare field by field; a job and a group in what both have."""
-    alike = left.kind == right.kind
-    found = []
+    """Compare two sides field by field; sides of different kinds only in the fields that both have."""
+    same_kind = left.kind == right.kind
+    differences = []
     for name in dict.fromkeys((*left.fields, *right.fields)):
         one, other = left.fields.get(name), right.fields.get(name)
-        if (one is None and other is None) or not (alike or (name in left.fields and name in right.fields)):
+        if (one is None and other is None) or not (same_kind or (name in left.fields and name in right.fields)):
             continue
-        found.append(Difference(name, one, other, name not in CONTEXT and not _agree(one, other)))
-    return found
+        differences.append(Difference(name, one, other, name not in CONTEXT and not _match(one, other)))
+    return differences
 
 
-def _agree(one: Any, other: Any) -> bool:
-    """Tell whether two values say the same: a job's class is one of its group's."""
+def _match(one: Any, other: Any) -> bool:
+    """Whether two values are equal, or one is in the other's list: a job's class among those of a group."""
     if isinstance(one, list) and isinstance(other, str):
         return other in one
     if isinstance(other, list) and isinstance(one, str):
@@ -93,20 +93,23 @@ def _agree(one: Any, other: Any) -> bool:
 
 
 def _failure_now(connection: Connection, text: str) -> Failure | None:
-    """Return the last failed job of this id."""
-    found = find_jobs(connection, [text])[text]
-    return max(failures_of(connection, [view.job_id for view in found]), key=lambda f: f.failure_id, default=None)
+    """Return the last failure in ``failed_executions`` of the jobs with this id or Active Job id."""
+    ids = [view.job_id for view in find_jobs(connection, [text])[text]]
+    return max(failures_of(connection, ids), key=lambda failure: failure.failure_id, default=None)
 
 
-def _failure_once(connection: Connection, text: str) -> Failure | None:
-    """Return the last failure of this id that jq took away."""
+def _archived_failure(connection: Connection, text: str) -> Failure | None:
+    """Return the last failure in ``jq_failures`` of the jobs with this id or Active Job id."""
     if not operations.exists(connection):
         return None
-    asked = failures.c.active_job_id == text
+    is_job = failures.c.active_job_id == text
     if (job_id := parse_id(text)) is not None:
-        asked = or_(asked, failures.c.job_id == job_id)
+        is_job = or_(is_job, failures.c.job_id == job_id)
     query = (
-        select(*archive.ARCHIVED).where(asked, failures.c.restored_by.is_(None)).order_by(failures.c.id.desc()).limit(1)
+        select(*archive.ARCHIVED)
+        .where(is_job, failures.c.restored_by.is_(None))
+        .order_by(failures.c.id.desc())
+        .limit(1)
     )
     row = connection.execute(query).first()
     if row is None:
@@ -125,8 +128,8 @@ def _failure_once(connection: Connection, text: str) -> Failure | None:
     )
 
 
-def _written(error: ErrorInfo) -> str | None:
-    """Write an error back as it was stored, as far as a signature needs it."""
+def _error_text(error: ErrorInfo) -> str | None:
+    """Return a parsed error as Solid Queue stores it, without what a signature does not need."""
     if error == ErrorInfo():
         return None
     if error.exception_class is None and not error.backtrace:
@@ -165,21 +168,21 @@ def _group_fields(group: FailureGroup) -> dict[str, Any]:
 
 
 def _incident_fields(incident: incidents.Incident) -> dict[str, Any]:
-    found, finding = incident.deaths, incident.finding
+    deaths, finding = incident.deaths, incident.finding
     return {
         "jobs": len(incident.jobs),
         "cause": finding.cause.value,
         "confidence": finding.confidence.value,
         "facts": list(finding.used),
-        "processes": len(found),
-        "kinds": _distinct(death.kind for death in found),
+        "processes": len(deaths),
+        "kinds": _distinct(death.kind for death in deaths),
         "hosts": incident.hosts,
-        "signals": _distinct(death.signal for death in found),
-        "exit_statuses": _distinct(death.exit_status for death in found),
+        "signals": _distinct(death.signal for death in deaths),
+        "exit_statuses": _distinct(death.exit_status for death in deaths),
         "class_name": incident.classes,
-        "releases": _distinct(death.sample.get("release") for death in found),
-        "peak_memory": max((int(number(death.sample, "peak") or 0) for death in found), default=0) or None,
-        "memory_limit": max((int(number(death.sample, "cgroup", "max") or 0) for death in found), default=0) or None,
+        "releases": _distinct(death.sample.get("release") for death in deaths),
+        "peak_memory": max((int(number(death.sample, "peak") or 0) for death in deaths), default=0) or None,
+        "memory_limit": max((int(number(death.sample, "cgroup", "max") or 0) for death in deaths), default=0) or None,
         "first_failed_at": incident.at,
         "last_failed_at": incident.noticed_at,
     }
@@ -200,7 +203,7 @@ def _signature_fields(signature: Signature) -> dict[str, Any]:
 
 
 def _executions(arguments: str | None) -> int | None:
-    """Return how often Active Job had begun the job, itself retrying it."""
+    """Return Active Job's count of executions, which it keeps in the arguments across its own retries."""
     try:
         data = json.loads(arguments or "")
     except (ValueError, RecursionError):
@@ -210,7 +213,7 @@ def _executions(arguments: str | None) -> int | None:
 
 
 def _argument_fields(arguments: Any) -> dict[str, Any]:
-    """Name each argument, and each key of those that are hashes."""
+    """Return a field for each argument, and for each key of an argument that is a hash."""
     if not isinstance(arguments, list):
         return {"arguments": arguments}
     named = ((f"arguments{path}", value) for path, value in _members(arguments))
@@ -226,5 +229,5 @@ def _members(arguments: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _explicit(value: Any) -> Any:
-    """Tell null from an argument that is not there, and "1" from 1."""
+    """Return a value as it is shown, so that null differs from a missing argument, and "1" from 1."""
     return "null" if value is None else json.dumps(value, ensure_ascii=False) if isinstance(value, str) else value

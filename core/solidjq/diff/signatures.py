@@ -1,6 +1,6 @@
-"""What makes two failures the same: exception class, message and application frames without what varies.
+"""Signatures: what makes two failures the same. Exception class, message and application frames without what varies.
 
-Everything here is pure, reads a bounded part of the text, takes time in proportion to it, and never raises.
+Every function here is pure, reads a bounded part of the text in linear time, and never raises.
 """
 
 import hashlib
@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 from solidjq.rails.error_text import Death, ErrorInfo, parse_error
 
-READ = 16_000  # characters of an error that are looked at
-MESSAGE = 1_000  # characters of a message that are looked at
-KEPT = 300  # characters of a message that count, once what varies is out
-FRAMES = 3  # application frames that count, the innermost ones
-WORD = 200  # a longer word is data
-CACHED = 8_192
+READ = 16_000  # characters of an error that are read
+MESSAGE = 1_000  # characters of a message that are normalised
+MESSAGE_LENGTH = 300  # characters of the normalised message in a signature
+FRAMES = 3  # application frames in a signature, the innermost ones
+WORD = 200  # characters: a longer word is data, not text
+CACHED = 8_192  # entries of a cache
 
 
 class Signature(NamedTuple):
-    """What is left of a failure when ids, numbers, times, paths and line numbers are taken out."""
+    """A failure's error without ids, numbers, times, paths and line numbers. Failures of one signature are a group."""
 
     exception_class: str | None
     message: str
@@ -29,35 +29,34 @@ class Signature(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What an operator calls it by: ``g`` and seven hexadecimal digits."""
+        """The name that operators use: ``g`` and seven hexadecimal digits, the same in every run and database."""
         parts = (self.exception_class or "", self.message, *self.frames)
-        written = "\0".join(parts).encode("utf-8", "replace")
-        return f"g{hashlib.blake2s(written, digest_size=4).hexdigest()[:7]}"
+        text = "\0".join(parts).encode("utf-8", "replace")
+        return f"g{hashlib.blake2s(text, digest_size=4).hexdigest()[:7]}"
 
     @property
     def title(self) -> str:
-        """Say it in a line: exception class and message."""
-        said = ": ".join(part for part in (self.exception_class, self.message) if part)
-        return said or "(no error was recorded)"
+        """Exception class and message in a line."""
+        return ": ".join(part for part in (self.exception_class, self.message) if part) or "(no error was recorded)"
 
 
 def signature_of(error: str | None) -> Signature:
-    """Return the signature of an error as Solid Queue stores it, of whatever else stands there too."""
+    """Return the signature of an error as ``failed_executions`` stores it; any other text gets one as well."""
     return _signature_of(None if error is None else error[:READ])
 
 
 @lru_cache(CACHED // 8)
 def _signature_of(error: str | None) -> Signature:
     info = parse_error(error)
-    name = None if info.exception_class is None else info.exception_class[:KEPT]
+    name = None if info.exception_class is None else info.exception_class[:MESSAGE_LENGTH]
     if info.death is not None:
         return Signature(name, _manner(info), (), info.death)
     frames = info.backtrace or tuple(_cut_frames(error or ""))
-    return Signature(name, normalized(info.message or ""), application_frames(frames))
+    return Signature(name, normalize(info.message or ""), application_frames(frames))
 
 
 def _manner(info: ErrorInfo) -> str:
-    """Say how a process ended, without which process it was."""
+    """Return how a process ended, in words that are the same for all processes."""
     if info.death is Death.PRUNED:
         return "its heartbeat stopped"
     if info.death is Death.MISSING:
@@ -70,89 +69,90 @@ def _manner(info: ErrorInfo) -> str:
 # -- the beginning of an error ----------------------------------------------------------------------------------------
 
 _BACKTRACE = '"backtrace":['
-_FIRST_FRAME = 100  # characters of a backtrace that tell, with its length, whether it is another one
+_FIRST_FRAME = 100  # characters: backtraces that begin with the same, and are as long, count as equal
 
 
 def outline(head: str | None, size: int, cut: int) -> tuple[object, ...]:
-    """Return what errors of one signature have in common, as far as their first ``cut`` characters tell.
+    """Return a cache key of an error's signature, made from its first ``cut`` characters, ``head``.
 
-    Errors of one outline have equal signatures: class and normalised message are the same, and the backtraces begin
-    alike and are equally long. ``size`` is the length of the whole error.
+    Errors with equal keys have equal signatures: class and normalised message are the same, and the backtraces begin
+    with the same characters and are equally long. ``size`` is the length of the whole error in bytes. If the head is
+    the whole error, the key is its signature in a tuple.
     """
     if head is None or len(head) < cut:
         return (signature_of(head and _zeroed(head)),)
-    before, found, backtrace = head.partition(_BACKTRACE)
-    if not found:  # the message itself goes on, and its end may be cut in the middle of what varies
+    before, has_backtrace, backtrace = head.partition(_BACKTRACE)
+    if not has_backtrace:  # the message is longer than the head, and may be cut in the middle of a number
         name, message = _beginning(_zeroed(head))
-        return name, message[: KEPT // 2], size
-    # Everything from the backtrace on: in bytes, as the databases count.
+        return name, message[: MESSAGE_LENGTH // 2], size
+    # The length from the backtrace on is in bytes, as the databases count it.
     return *_beginning(_zeroed(before)), size - len(before.encode("utf-8", "replace")), backtrace[:_FIRST_FRAME]
 
 
 @lru_cache(CACHED)
 def _beginning(text: str) -> tuple[str | None, str]:
-    """Return exception class and normalised message of an error cut before or in its backtrace."""
+    """Return exception class and normalised message of an error that was cut before its backtrace."""
     info = parse_error(text.removesuffix(",") + "}")
-    return info.exception_class, normalized(info.message or "")
+    return info.exception_class, normalize(info.message or "")
 
 
 def _zeroed(error: str) -> str:
-    """Return an error with zeros for the digits of its message, if its signature is the same then.
+    """Return an error with zeros for the digits of its message, unless that could change its signature.
 
-    Of a hundred thousand errors that differ in a number only one is taken apart; the others are found in the cache.
+    Of a hundred thousand errors that differ in a number only one is parsed; the others hit the cache.
     """
-    name, found, rest = error.partition('","message":"')
+    name, has_message, rest = error.partition('","message":"')
     message, end, backtrace = rest.partition('","backtrace":')
     if (
-        not found
+        not has_message
         or not name.startswith('{"exception_class":"')
         or "SolidQueue::" in name
-        # Escapes and runs of spaces could bring a digit behind a word that makes it a code.
+        # Without its escapes and double spaces, a digit could follow a word that makes it a code.
         or "\\" in message
         or "  " in message
         or not message.isascii()
         or ("(" in message and _NUMBERED.search(message))
-        or _digits_tell(message)
+        or _digits_matter(message)
     ):
         return error
-    return f"{name}{found}{message.translate(_ZEROS)}{end}{backtrace}"
+    return f"{name}{has_message}{message.translate(_ZEROS)}{end}{backtrace}"
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 _ZEROS = str.maketrans("123456789", "0" * 9)
-# The number after one of these says what happened: 404 is another failure than 503.
-_TELLING = ("status", "code", "errno", "signal", "sqlstate", "http", "error")
-_TELLING_WORDS = frozenset(_TELLING)
-_TOLD = re.compile("|".join(_TELLING))
-_CODED = re.compile(rf"(?:{'|'.join(_TELLING)})[\s(\[{{:=#,]{{0,3}}\d")
+# The number after one of these words is a code, and part of the signature: 404 is another failure than 503.
+_CODE_WORDS = ("status", "code", "errno", "signal", "sqlstate", "http", "error")
+_CODE_WORD_SET = frozenset(_CODE_WORDS)
+_CODE_WORD = re.compile("|".join(_CODE_WORDS))
+_CODED = re.compile(rf"(?:{'|'.join(_CODE_WORDS)})[\s(\[{{:=#,]{{0,3}}\d")
 
 
-def normalized(message: str) -> str:
-    """Take out of a message what differs from one occurrence to the next."""
+def normalize(message: str) -> str:
+    """Return a message with placeholders, such as ``<n>`` or ``<uuid>``, for what differs between occurrences."""
     text = " ".join(message[:MESSAGE].split())
     if "(" in text:
         text = _NUMBERED.sub(r"(errno \1, ", text)
-    # Most texts are one of few from here on, and found in the cache.
+    # Many messages are equal from here on, and hit the cache.
     if "-" in text:
         text = _UUID.sub("<uuid>", text)
-    return _normalized(text if _digits_tell(text) else text.translate(_ZEROS))
+    return _normalized(text if _digits_matter(text) else text.translate(_ZEROS))
 
 
-def _digits_tell(text: str) -> bool:
-    """Tell whether digits may say what happened, or belong to a name."""
+def _digits_matter(text: str) -> bool:
+    """Whether digits of a text may be a code or part of a name, so that they must not be replaced by zeros."""
     lowered = text.lower()
-    coded = _TOLD.search(lowered) and _CODED.search(lowered)
+    coded = _CODE_WORD.search(lowered) and _CODED.search(lowered)
     return bool(coded or _NAMED.search(text))
 
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_NUMBERED = re.compile(r"\((\d{1,5}), ['\"]")  # how Python's database drivers write an error's number and words
+_NUMBERED = re.compile(r"\((\d{1,5}), ['\"]")  # Python's database drivers: (1213, 'Deadlock found ...')
 _NAMED = re.compile(r"(?<!\d)[A-Za-z]\d{1,2}(?!\d)")  # digits that belong to a name
 _MARKED = re.compile(r"[\d/\\@=]")
 
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}"
-# What may hold spaces. Each repetition is bounded: no text makes it look at one place again and again.
+# Spans that may contain spaces. Each repetition is bounded, so no text makes the search slower than linear.
 _SPANS = re.compile(
     r"""(?x)
       (?<!\w) ["'`] (?P<quoted>[^"'`]{0,200}) ["'] (?!\w)
@@ -202,7 +202,7 @@ def _normalized(text: str) -> str:
         joined = _SEQUENCE.sub("", joined)
         if "<time>" in joined:
             joined = _ZONE.sub("<time>", joined)
-    return joined[:KEPT]
+    return joined[:MESSAGE_LENGTH]
 
 
 def _span(match: re.Match[str]) -> str:
@@ -211,7 +211,7 @@ def _span(match: re.Match[str]) -> str:
         return f"#<{ruby.rstrip(':')}>"
     if quoted is None:
         return "=(<text>)" if match[0].startswith("=") else "<time>"
-    # A name in quotation marks says what is wrong, unless it stands where a value does: `Integer(): "abc"`.
+    # A quoted identifier is part of the signature, unless it is in the place of a value: `Integer(): "abc"`.
     introduced = match.string[max(0, match.start() - 2) : match.start()].rstrip()[-1:]
     named = introduced not in {":", "=", ">"} and _IDENTIFIER.fullmatch(quoted) and not _DIGITS.search(quoted)
     return f"'{quoted if named else '<text>'}'"
@@ -228,7 +228,7 @@ def _word(word: str, before: str) -> str:
 def _inner(word: str, before: str) -> str:
     """Normalise a word without the punctuation around it."""
     if word.isdecimal():
-        return word if _tells(word, before) else "<n>"
+        return word if _is_code(word, before) else "<n>"
     for placeholder, shape in _SHAPES:
         if shape.fullmatch(word):
             return placeholder
@@ -238,17 +238,17 @@ def _inner(word: str, before: str) -> str:
     if _TOKEN.fullmatch(word):
         return "<id>"
     plain = _HEX_INSIDE.sub("<hex>", word)
-    return _NUMBER.sub(lambda found: _number(found, plain), plain)
+    return _NUMBER.sub(lambda match: _number(match, plain), plain)
 
 
-def _number(found: re.Match[str], text: str) -> str:
-    return found[0] if _tells(found[0], text[: found.start()]) else "<n>"
+def _number(match: re.Match[str], text: str) -> str:
+    return match[0] if _is_code(match[0], text[: match.start()]) else "<n>"
 
 
-def _tells(number: str, before: str) -> bool:
-    """Tell whether a number is a code, by the word before it."""
+def _is_code(number: str, before: str) -> bool:
+    """Whether a number is a code, which the word before it decides."""
     word = before[-20:].lower().strip("([{:=#, ").rpartition("[")[2]
-    return word in _TELLING_WORDS and len(number) <= (5 if word in {"sqlstate", "errno"} else 3)
+    return word in _CODE_WORD_SET and len(number) <= (5 if word in {"sqlstate", "errno"} else 3)
 
 
 # -- backtraces -------------------------------------------------------------------------------------------------------
@@ -267,19 +267,22 @@ _RELEASE = re.compile(r"[0-9a-f]{7,64}|\d+", re.IGNORECASE)
 
 
 def application_frames(backtrace: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the innermost frames of the application's own code as ``file:method``, each once; no line numbers."""
-    found: dict[str, None] = {}
-    for frame in backtrace:
-        if (named := _frame(frame[:1500])) is not None:
-            found[named] = None
-            if len(found) == FRAMES:
+    """Return the innermost ``FRAMES`` frames of the application's own code, as ``file:method`` without line numbers.
+
+    Frames of libraries, of Ruby and of Python are left out; a frame that repeats is returned once.
+    """
+    frames: dict[str, None] = {}
+    for line in backtrace:
+        if (frame := _frame(line[:1500])) is not None:
+            frames[frame] = None
+            if len(frames) == FRAMES:
                 break
-    return tuple(found)
+    return tuple(frames)
 
 
 @lru_cache(CACHED)
 def _frame(frame: str) -> str | None:
-    """Name a frame, None for a library's."""
+    """Return a line of a backtrace as ``file:method``; None if it is a library's, or not a frame."""
     if match := _PYTHON.match(frame):
         path, method = match[1], match[2]
     elif match := _RUBY.match(frame):
@@ -288,13 +291,13 @@ def _frame(frame: str) -> str | None:
         return None
     if _LIBRARY.search(path):
         return None
-    # Where the application lies differs from one release and host to the next; its last folders do not.
+    # The application's folder differs between releases and hosts; the last folders in it do not.
     parts = [part for part in path.split("/") if part and not _RELEASE.fullmatch(part)]
     return ":".join(part for part in ("/".join(parts[-3:]), _method(method or "")) if part)
 
 
 def _method(method: str) -> str:
-    """Take the block and, as Ruby 3.4 writes it, the class from a method's name."""
+    """Return a method's name without "block in" and without the class that Ruby 3.4 puts before it."""
     while match := _BLOCK.match(method):
         method = method[match.end() :]
     name = re.split(r"[#.]", method)[-1] if not method.startswith("<") else method
@@ -302,7 +305,7 @@ def _method(method: str) -> str:
 
 
 def _cut_frames(error: str) -> Iterator[str]:
-    """Yield the whole frames of a backtrace that was cut off."""
-    _, found, backtrace = error.partition(_BACKTRACE)
-    if found:
+    """Yield the complete frames of a backtrace that was cut off."""
+    _, has_backtrace, backtrace = error.partition(_BACKTRACE)
+    if has_backtrace:
         yield from (match[1].replace("\\u003c", "<").replace("\\u003e", ">") for match in _STRING.finditer(backtrace))

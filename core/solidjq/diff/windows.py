@@ -12,75 +12,78 @@ from solidjq.diff.groups import FailureGroup, group_failures
 from solidjq.ledger import operations
 from solidjq.queue.failed import Filter
 
-SIGNIFICANCE = 0.01  # a difference that chance makes more often is none
-FACTOR = 1.5  # nor is one that is smaller
-_EXACT = 1000  # up to so many failures the test is exact
+SIGNIFICANCE = 0.01  # a change with a p-value from here on may be chance, and is not shown
+FACTOR = 1.5  # nor is a change of the rate by less
+_EXACT = 1000  # up to so many failures the test is exact; above, a normal approximation
 
 
 class ChangeKind(Enum):
-    """How a group's rate has changed; the value is what ``jq`` calls it."""
+    """How a group's rate has changed; the value is what ``jq`` prints."""
 
-    NEW = "new"  # it did not occur in the earlier time
+    NEW = "new"  # it did not occur in the earlier window
     GROWN = "grown"
     SHRUNK = "shrunk"
-    GONE = "gone"  # it does not occur any more
+    GONE = "gone"  # it does not occur in the later window
 
     @property
     def mark(self) -> str:
-        """One character for it."""
+        """The character that marks such a change in a table."""
         return {ChangeKind.NEW: "+", ChangeKind.GROWN: ">", ChangeKind.SHRUNK: "<", ChangeKind.GONE: "-"}[self]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time: from ``since`` on, before ``until``."""
+    """A span of time: from ``since`` on, before ``until``."""
 
     since: datetime
     until: datetime
 
     @property
     def length(self) -> timedelta:
-        """How long it is."""
+        """The time from ``since`` to ``until``."""
         return self.until - self.since
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A group that occurs more or less often than before. ``factor`` compares the rates; None if it is new."""
+    """A group whose rate of failures has changed."""
 
     kind: ChangeKind
-    group: FailureGroup  # of the later time, of the earlier if it is gone
-    now: int
-    before: int
-    factor: float | None
+    group: FailureGroup  # of the later window; of the earlier one if it is gone
+    now: int  # failures in the later window
+    before: int  # failures in the earlier window
+    factor: float | None  # the later rate divided by the earlier one; None if the group is new
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two times compared. ``same``: groups whose difference may be chance."""
+    """Two windows compared."""
 
     changes: list[Change]
-    same: int
-    archive: bool  # whether failures that were retried since are known
+    same: int  # groups without a change, or with one that may be chance
+    archive: bool  # whether failures that jq retried or discarded since are counted: the ledger exists
 
 
 def compare_windows(database: Database, chosen: Filter, now: Window, before: Window) -> Comparison:
-    """Compare the failures of two times, those that jq retried or discarded since too."""
+    """Compare the failures of two windows, also those that ``jq`` retried or discarded since."""
     with database.read() as connection:
         archive = operations.exists(connection)
     grouped = [
         group_failures(database, replace(chosen, since=window.since, until=window.until), archived=True)
         for window in (now, before)
     ]
-    changes = compare(grouped[0], grouped[1], now.length, before.length)
+    changes = compare_groups(grouped[0], grouped[1], now.length, before.length)
     names = {group.name for groups in grouped for group in groups}
     return Comparison(changes, len(names) - len(changes), archive)
 
 
-def compare(
+def compare_groups(
     now: Iterable[FailureGroup], before: Iterable[FailureGroup], now_length: timedelta, before_length: timedelta
 ) -> list[Change]:
-    """Return the groups whose rate differs by more than chance; new ones always. The new and the grown come first."""
+    """Return the groups whose rate has changed by ``FACTOR`` and by more than chance, and all new ones.
+
+    They are sorted by kind in the order of ``ChangeKind``, then the largest first.
+    """
     later, earlier = ({group.name: group for group in groups} for groups in (now, before))
     share = now_length / (now_length + before_length)
     changes = [
@@ -95,15 +98,18 @@ def _change(later: FailureGroup | None, earlier: FailureGroup | None, share: flo
     if earlier is None:
         return None if later is None else Change(ChangeKind.NEW, later, now, 0, None)
     factor = now / before * (1 - share) / share
-    if 1 / FACTOR < factor < FACTOR or by_chance(now, before, share) >= SIGNIFICANCE:
+    if 1 / FACTOR < factor < FACTOR or two_sided_p(now, before, share) >= SIGNIFICANCE:
         return None
     if later is None:
         return Change(ChangeKind.GONE, earlier, 0, before, 0.0)
     return Change(ChangeKind.GROWN if factor > 1 else ChangeKind.SHRUNK, later, now, before, factor)
 
 
-def by_chance(now: int, before: int, share: float) -> float:
-    """Return how often chance alone divides as unequally, if each failure falls into the later time with ``share``."""
+def two_sided_p(now: int, before: int, share: float) -> float:
+    """Return the two-sided p-value of a binomial test: each failure is in the later window with chance ``share``.
+
+    It is the chance of a division of ``now + before`` failures that is as unequal as this one.
+    """
     total = now + before
     if total > _EXACT:
         spread = math.sqrt(total * share * (1 - share))
