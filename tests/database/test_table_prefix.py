@@ -165,7 +165,7 @@ def test_the_longest_prefix_makes_names_that_fit(empty_url: URL) -> None:
 
 def test_two_prefixes_in_one_process_are_refused(other: Database) -> None:
     use_prefix("another_")
-    with pytest.raises(UsageError, match=r"opened for tables my_queue_\*, and this process goes on with another_\*"):
+    with pytest.raises(UsageError, match=r"opened for tables my_queue_\*, but this process now uses another_\*"):
         other.now()
     with pytest.raises(UsageError, match="one prefix"), other.write():
         pass

@@ -1,7 +1,7 @@
-"""The tables: Solid Queue's eleven, a contract that we never alter, and ours, prefixed ``jq_``.
+"""Tables: Solid Queue's eleven, a contract that we never alter, and ours, prefixed ``jq_``.
 
 Column types, defaults, index names and foreign keys are those of Solid Queue's own schema (1.0 to 1.5) as Rails
-creates it on each database, so that either side can use a queue that the other has made.
+creates it on each database, so that each program can use a queue that the other created.
 """
 
 import re
@@ -39,21 +39,21 @@ jq = MetaData()
 
 
 def never_reuse_ids(metadata: MetaData) -> None:
-    """Make tables on SQLite with AUTOINCREMENT, as Rails does: no id is given out twice.
+    """Create tables on SQLite with AUTOINCREMENT, as Rails does: no id is used twice.
 
-    Said of a table beforehand it would load SQLAlchemy's part for SQLite, whatever database is in use.
+    It is set just before creation: set on the table, it would load SQLAlchemy's SQLite dialect for every database.
     """
 
     @event.listens_for(metadata, "before_create")
-    def _say_so(_metadata: MetaData, connection: Connection, *, tables: Collection[Table], **_: Any) -> None:
+    def _set_autoincrement(_metadata: MetaData, connection: Connection, *, tables: Collection[Table], **_: Any) -> None:
         if connection.dialect.name == "sqlite":
             for table in tables:
                 if table.autoincrement_column is not None:
                     table.kwargs["sqlite_autoincrement"] = True
 
 
-for each in (solid_queue, jq):
-    never_reuse_ids(each)
+never_reuse_ids(solid_queue)
+never_reuse_ids(jq)
 
 # An SQLite key aliases the rowid only if it is INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -78,7 +78,7 @@ def _table(name: str, *columns: Any) -> Table:
 
 
 def _execution(name: str, *columns: Any) -> Table:
-    """Build one of the tables whose rows say in which state a job is: one row a job, gone with the job."""
+    """Return the table of one state: a row is a job in that state, and is deleted with the job."""
     table = f"solid_queue_{name}_executions"
     return _table(
         f"{name}_executions",
@@ -205,7 +205,7 @@ recurring_executions = _execution(
 )
 
 # -- ours -------------------------------------------------------------------------------------------------------------
-# Their history is in init.py: a change here comes with a numbered migration there.
+# A change here needs a numbered migration in setup.py.
 
 schema_migrations = Table(
     "jq_schema_migrations",
@@ -233,7 +233,7 @@ operations = Table(
     Index("index_jq_operations_on_plan", "plan"),
 )
 
-# Failures that left solid_queue_failed_executions through us, with the job as it was. No foreign keys: they outlive it.
+# Failures that jq removed from solid_queue_failed_executions, with the job as it was. No foreign keys: they outlive it.
 failures = Table(
     "jq_failures",
     jq,
@@ -247,22 +247,22 @@ failures = Table(
     _time("failed_at"),
     _time("archived_at"),
     Column("operation_id", BigInteger, nullable=False),
-    Column("restored_by", BigInteger),  # the operation that took this one back
-    # What an undo needs besides: the rest of the jobs row.
+    Column("restored_by", BigInteger),  # the operation that undid the removal
+    # The rest of the jobs row, for an undo.
     Column("arguments", AnyText),
     Column("priority", Integer, nullable=False),
     Column("concurrency_key", _String),
     _time("scheduled_at", nullable=True),
     _time("enqueued_at", nullable=True),
     _time("updated_at", nullable=True),
-    # Of a discarded job, JSON: the columns that are not above, a later Solid Queue's or the application's own.
+    # Of a discarded job, JSON: all other columns, a later Solid Queue's or the application's own.
     Column("more", AnyText().with_variant(Text(2**32 - 1), "mysql")),
     Index("index_jq_failures_on_job_id", "job_id"),
     Index("index_jq_failures_on_active_job_id", "active_job_id"),
     Index("index_jq_failures_on_operation_id", "operation_id"),
 )
 
-# Every death of a process with a job in its hands, counted once: what limits retries, whoever wrote the failure.
+# Every death that a job was in flight at, counted once, whichever program wrote the failure. It limits retries.
 crashes = Table(
     "jq_crashes",
     jq,
@@ -270,11 +270,11 @@ crashes = Table(
     Column("subject", _String, nullable=False),  # active_job_id, which all attempts of a job share; else 'job 42'
     Column("job_id", BigInteger, nullable=False),
     Column("class_name", _String, nullable=False),
-    Column("evidence", _String),  # the error's beginning: which process it was, as far as the error tells
-    Column("death_id", BigInteger),  # jq_deaths.id, where we saw the process end or pruned it
-    _time("started_at", nullable=True),  # when the job began to run, where its process told
+    Column("evidence", _String),  # the beginning of the error, which may name the process
+    Column("death_id", BigInteger),  # jq_deaths.id, if jq saw the process end or pruned it
+    _time("started_at", nullable=True),  # when the job began to run, if its process reported it
     Column("growth", BigInteger),  # bytes by which the process had grown since then, at its last heartbeat
-    Column("hostname", _String),  # of the process, where we pruned it ourselves
+    Column("hostname", _String),  # of the process, if jq pruned it
     Column("pid", Integer),
     _time("last_heartbeat_at", nullable=True),
     _time("crashed_at"),
@@ -282,7 +282,7 @@ crashes = Table(
     Index("index_jq_crashes_on_death_id", "death_id"),
 )
 
-# The end of each process that our supervisor reaped or that we pruned, with its evidence. Its jobs are in jq_crashes.
+# The end of each process that jq's supervisor reaped or jq pruned, with its evidence. Its jobs are in jq_crashes.
 deaths = Table(
     "jq_deaths",
     jq,
@@ -299,11 +299,11 @@ deaths = Table(
     Column("noticed_by", _String, nullable=False),  # 'supervisor' or 'prune'
     Column("exit_status", Integer),
     Column("signal", Integer),
-    Column("evidence", AnyText),  # JSON: see deaths.py
+    Column("evidence", AnyText),  # JSON: see incidents/death_records.py
     Index("index_jq_deaths_on_noticed_at", "noticed_at"),
 )
 
-LEDGER = (operations, failures, crashes, deaths)  # what grows; the migrations stay
+LEDGER = (operations, failures, crashes, deaths)  # the tables that grow
 
 
 # -- another prefix ---------------------------------------------------------------------------------------------------
@@ -312,15 +312,15 @@ _prefix = DEFAULT_PREFIX
 
 
 def prefix() -> str:
-    """Return what the names of Solid Queue's tables begin with."""
+    """Return the prefix of Solid Queue's tables in this process."""
     return _prefix
 
 
 def use_prefix(prefix: str) -> None:
-    """Let the names of Solid Queue's tables begin with this, in the whole process, from now on; ours keep theirs.
+    """Set the prefix of Solid Queue's tables for the whole process; the ``jq_`` tables keep their names.
 
-    One process works on queues of one prefix: a ``Database`` opened under another refuses to go on. Raises UsageError
-    for what cannot begin a name.
+    One process works on queues of one prefix: a ``Database`` that was opened under another raises UsageError when it is
+    used. Raises UsageError for a text that cannot begin a name.
     """
     global _prefix  # noqa: PLW0603  (one prefix a process)
     if not re.fullmatch(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MOST_PREFIX - 1}}}", prefix):
@@ -336,7 +336,7 @@ def use_prefix(prefix: str) -> None:
     _prefix = prefix
 
 
-# Each index by its name under Solid Queue's own prefix; a shortened name does not tell it any more.
+# The name of each index under the default prefix, which cannot be read from a shortened name.
 _INDEXES = {index: str(index.name) for table in solid_queue.sorted_tables for index in table.indexes}
 
 

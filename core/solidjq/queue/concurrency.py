@@ -1,8 +1,8 @@
-"""Concurrency limits: semaphores, and the blocked jobs that wait for a free slot.
+"""Concurrency limits: semaphores, and the blocked jobs that wait for a slot.
 
-A class's limit lives in its code, never in the database. Where the code is ours the limit is known; for a Ruby class
-it is not, and two things stay right without it: handing a slot that was just given up to the next blocked job, and
-raising a semaphore from 0 to 1. What that leaves too low heals when the semaphore expires.
+A class's limit is in its code, never in the database. For a Python class the limit is known. For a Ruby class it is
+not, and two moves are right without it: passing a slot that was just given back to the next blocked job, and raising a
+semaphore from 0 to 1. A semaphore that is left too low by that is right again once it expires.
 """
 
 from collections import defaultdict
@@ -25,22 +25,22 @@ DEFAULT_DURATION = 180.0  # seconds; Solid Queue's default_concurrency_control_p
 
 
 class Limit(NamedTuple):
-    """At most ``to`` jobs of one key at once; a slot that is never given back is free after ``duration`` seconds."""
+    """At most ``to`` jobs of one key at once; a slot that is not given back expires after ``duration`` seconds."""
 
     to: int
     duration: float = DEFAULT_DURATION
 
 
-KeyAndLimit = tuple[str, Limit]  # a concurrency key, and the limit of the class that takes its slots
+KeyAndLimit = tuple[str, Limit]  # a concurrency key, and the limit of the class whose job takes a slot
 Limits = Mapping[str, Limit]  # by class name
 NO_LIMITS: Limits = {}
 
 
 def acquire(connection: Connection, wanted: Mapping[KeyAndLimit, int]) -> dict[KeyAndLimit, int]:
-    """Take up to so many slots of each key; return how many of each were free."""
+    """Take up to the wanted number of slots of each key; return how many were taken."""
     granted: dict[KeyAndLimit, int] = {}
     for keys in map(set, _together(connection, {key for key, _ in wanted})):
-        granted |= _acquire(connection, {held: slots for held, slots in wanted.items() if held[0] in keys})
+        granted |= _acquire(connection, {limited: slots for limited, slots in wanted.items() if limited[0] in keys})
     return granted
 
 
@@ -72,14 +72,14 @@ def _acquire(connection: Connection, wanted: Mapping[KeyAndLimit, int]) -> dict[
 
 
 def give_back(connection: Connection, job_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
-    """Give back the slots that these jobs held, to the next blocked jobs of the same keys first.
+    """Give back the slots of these jobs: first to the next blocked jobs of the same keys, else to the semaphores.
 
     Call it in the transaction that ends the jobs. Returns the ids of the jobs that became ready.
     """
-    held = {row.concurrency_key: row for row in count_slots(connection, job_ids=list(job_ids))}
+    slots = {row.concurrency_key: row for row in count_slots(connection, job_ids=list(job_ids))}
     unblocked: list[int] = []
-    for keys in _together(connection, held):
-        unblocked += _give_back(connection, {key: held[key] for key in keys}, limits)
+    for keys in _together(connection, slots):
+        unblocked += _give_back(connection, {key: slots[key] for key in keys}, limits)
     return unblocked
 
 
@@ -96,13 +96,13 @@ def count_slots() -> Select[Any]:
     )
 
 
-def _give_back(connection: Connection, held: Mapping[str, Row[Any]], limits: Limits) -> list[int]:
-    free = _lock(connection, held)  # without those that expired: unblock_expired finds those who wait
-    promoted = _promote(connection, {key: held[key].slots for key in free})
+def _give_back(connection: Connection, returned: Mapping[str, Row[Any]], limits: Limits) -> list[int]:
+    free = _lock(connection, returned)  # no semaphore of a key that expired: expired_keys finds its blocked jobs
+    promoted = _promote(connection, {key: returned[key].slots for key in free})
     raised = []
     for key, value in free.items():
-        limit = limits.get(held[key].class_name)
-        top, left = limit.to if limit else 1, held[key].slots - len(promoted.get(key, ()))
+        limit = limits.get(returned[key].class_name)
+        top, left = limit.to if limit else 1, returned[key].slots - len(promoted.get(key, ()))
         if left and value < top:
             raised.append((min(value + left, top), key))
     for value, keys in _grouped(raised):
@@ -111,37 +111,37 @@ def _give_back(connection: Connection, held: Mapping[str, Row[Any]], limits: Lim
 
 
 def _together(connection: Connection, keys: Collection[str]) -> Iterable[list[str]]:
-    """Cut keys into lists for one statement each, in the order in which every program takes the locks.
+    """Yield batches of keys for one statement each, sorted: every program takes the locks in this order.
 
-    Where the database takes two different keys for the same, it alone can tell whose a row is: one by one, then.
+    On a database that may treat two different keys as equal, a batch is one key, so that its row is certain.
     """
     return in_batches(sorted(keys), BATCH if tells_apart(connection) else 1)
 
 
 def _grouped(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
     groups: dict[T, list[str]] = defaultdict(list)
-    for each, key in sorted(pairs):
-        groups[each].append(key)
+    for common, key in sorted(pairs):
+        groups[common].append(key)
     return list(groups.items())
 
 
 def _lock(connection: Connection, keys: Collection[str]) -> dict[str, int]:
-    """Lock the semaphores of these keys; return the free slots of each that there is."""
+    """Lock the semaphores of these keys; return the free slots of each key that has a semaphore."""
     rows = connection.execute(
         select(semaphores.c.key, semaphores.c.value)
         .where(among(semaphores.c.key, keys))
         .order_by(semaphores.c.key)
         .with_for_update()
     )
-    if len(keys) == 1:  # the row may spell it otherwise
+    if len(keys) == 1:  # the row may spell the key differently
         return {key: row.value for row in rows for key in keys}
     return {row.key: row.value for row in rows}
 
 
 def _promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list[int]]:
-    """Make up to so many blocked jobs of each key ready; the caller has their slots. Return the jobs of each."""
+    """Make up to this many blocked jobs of each key ready, in slots that the caller has taken; return jobs by key."""
     keys: Collection[str] = slots
-    if len(slots) > 1:  # asked row by row: a planner that makes a join of it may read all that are blocked
+    if len(slots) > 1:  # a CASE: planned as a join, EXISTS may read all blocked jobs
         waits = case((exists().where(blocked.c.concurrency_key == semaphores.c.key), 1), else_=0)
         keys = connection.scalars(select(semaphores.c.key).where(among(semaphores.c.key, slots), waits == 1)).all()
     waiting = {
@@ -166,24 +166,26 @@ def _promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list
         )
     )
     connection.execute(delete(blocked).where(among(blocked.c.id, ids)))
-    for seconds, of_these in _grouped((_duration(rows[-1]), key) for key, rows in waiting.items() if rows):
-        connection.execute(update(semaphores).where(among(semaphores.c.key, of_these)).values(expires_at=ago(-seconds)))
+    for seconds, promoted_keys in _grouped((_duration(rows[-1]), key) for key, rows in waiting.items() if rows):
+        connection.execute(
+            update(semaphores).where(among(semaphores.c.key, promoted_keys)).values(expires_at=ago(-seconds))
+        )
     return {key: [row.job_id for row in rows] for key, rows in waiting.items() if rows}
 
 
 def _duration(waiting: Any) -> float:
-    """Return the seconds of a class's own duration: the row tells them, whatever language the class is written in."""
+    """Return a class's duration in seconds, from a blocked row: it has both times, for a Ruby class too."""
     duration = waiting.expires_at - waiting.created_at if waiting.expires_at and waiting.created_at else timedelta()
     return duration.total_seconds() if duration > timedelta() else DEFAULT_DURATION
 
 
 def expire_semaphores(connection: Connection) -> int:
-    """Delete the semaphores whose time is over; return how many there were."""
+    """Delete the semaphores that have expired; return how many."""
     return connection.execute(delete(semaphores).where(semaphores.c.expires_at < utcnow())).rowcount
 
 
 def expired_keys(connection: Connection, limit: int) -> list[str]:
-    """Return up to ``limit`` keys whose blocked jobs waited longer than their duration while a slot is free."""
+    """Return up to ``limit`` keys that have a free slot and blocked jobs whose wait has expired."""
     return list(
         connection.scalars(
             select(blocked.c.concurrency_key)
@@ -197,7 +199,7 @@ def expired_keys(connection: Connection, limit: int) -> list[str]:
 
 
 def unblock_one(connection: Connection, key: str, limits: Limits = NO_LIMITS) -> list[int]:
-    """Make the next blocked job of ``key`` ready if a slot is free; a semaphore that is gone counts as one slot."""
+    """Make the next blocked job of ``key`` ready if a slot is free; a missing semaphore counts as one free slot."""
     class_name = connection.scalar(
         select(jobs.c.class_name)
         .join(blocked, blocked.c.job_id == jobs.c.id)
@@ -206,23 +208,24 @@ def unblock_one(connection: Connection, key: str, limits: Limits = NO_LIMITS) ->
     )
     if class_name is None:
         return []
-    held = (key, limits.get(class_name, Limit(1)))
-    if not acquire(connection, {held: 1})[held]:
+    limited = (key, limits.get(class_name, Limit(1)))
+    if not acquire(connection, {limited: 1})[limited]:
         return []
     promoted = _promote(connection, {key: 1}).get(key, [])
-    if not promoted:  # somebody else took it between the two statements
+    if not promoted:  # another program took it between the two statements
         connection.execute(update(semaphores).where(semaphores.c.key == key).values(value=semaphores.c.value + 1))
     return promoted
 
 
 def admit(connection: Connection, limited: Mapping[KeyAndLimit, Sequence[int]]) -> None:
-    """Let as many of each key's jobs as have a free slot be ready, and the rest wait."""
-    granted = acquire(connection, {held: len(job_ids) for held, job_ids in limited.items()})
+    """Make as many jobs of each key ready as there are free slots, and block the rest."""
+    granted = acquire(connection, {key: len(job_ids) for key, job_ids in limited.items()})
     free: list[int] = []
     waiting: dict[float, list[int]] = defaultdict(list)
-    for held, job_ids in limited.items():
-        free += job_ids[: granted[held]]
-        waiting[held[1].duration] += job_ids[granted[held] :]
+    for key, job_ids in limited.items():
+        _, limit = key
+        free += job_ids[: granted[key]]
+        waiting[limit.duration] += job_ids[granted[key] :]
     for batch in in_batches(free):
         make_ready(connection, batch)
     for duration, job_ids in waiting.items():

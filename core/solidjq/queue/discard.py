@@ -1,4 +1,4 @@
-"""Discard jobs that wait, or withdraw them from their queues."""
+"""Discard: delete waiting or failed jobs. Withdraw: take waiting jobs out of their queues."""
 
 from collections.abc import Collection
 
@@ -10,9 +10,9 @@ from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
 
 
 def discard(connection: Connection, job_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
-    """Delete those of these jobs that wait: ready, scheduled, blocked or failed. Claimed and finished ones stay.
+    """Delete those of these jobs that are ready, scheduled, blocked or failed; claimed and finished jobs stay.
 
-    Returns the ids of the jobs deleted.
+    Returns the ids of the deleted jobs.
     """
     gone = withdraw(connection, job_ids, limits) + _take(connection, failed, job_ids)
     connection.execute(delete(jobs).where(among(jobs.c.id, gone)))
@@ -20,14 +20,14 @@ def discard(connection: Connection, job_ids: Collection[int], limits: Limits = N
 
 
 def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
-    """Take those of these jobs that are ready, scheduled or blocked out of their queues; return their ids.
+    """Delete the execution rows of those of these jobs that are ready, scheduled or blocked; return the jobs' ids.
 
-    The caller gives them another state, or deletes them, in the same transaction.
+    The caller gives the jobs another state, or deletes them, in the same transaction.
     """
     of_ready = _take(connection, ready, job_ids)
     others = [job_id for table in (scheduled, blocked) for job_id in _take(connection, table, job_ids)]
-    # Of the waiting states only ready holds a slot of a concurrency limit. Given back last, so that it goes to none of
-    # the blocked jobs that are withdrawn here too.
+    # Of these states, only ready holds a slot of a concurrency limit. Slots are given back last, so that none goes to a
+    # blocked job that is withdrawn here too.
     give_back(connection, of_ready, limits)
     return of_ready + others
 

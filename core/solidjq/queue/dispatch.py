@@ -1,4 +1,4 @@
-"""Dispatch scheduled jobs that are due."""
+"""Dispatch: scheduled jobs that are due become ready or blocked."""
 
 from collections import defaultdict
 
@@ -12,12 +12,12 @@ from solidjq.queue.executions import make_ready
 
 
 def dispatch(connection: Connection, limit: int, limits: Limits = NO_LIMITS) -> list[int]:
-    """Make up to ``limit`` scheduled jobs that are due ready, or blocked where their concurrency limit is used up.
+    """Make up to ``limit`` scheduled jobs that are due ready, or blocked if their concurrency limit is used up.
 
-    A job with a concurrency key whose class is not in ``limits`` is left alone: its limit stands in Ruby code, and
-    Rails' own dispatcher will take it. Returns the ids of the jobs moved.
+    A job with a concurrency key whose class is not in ``limits`` is left alone: its limit is in Ruby code, and Rails'
+    own dispatcher will dispatch it. Returns the ids of the jobs that moved.
     """
-    # Asked row by row: a planner that makes a join of it may read all jobs there are, every second.
+    # A subquery for each row: planned as a join, it may read the whole jobs table every second.
     ours = (
         select(case((or_(jobs.c.concurrency_key.is_(None), jobs.c.class_name.in_(list(limits))), 1), else_=0))
         .where(jobs.c.id == scheduled.c.job_id)

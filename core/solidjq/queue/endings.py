@@ -1,4 +1,4 @@
-"""The end of a claim: finish, fail, release. Every ending passes one door, whoever asks for it.
+"""Endings of a claim: finish, fail, release. Every ending, in every program, passes one door.
 
 The door deletes the claim's row first, or locks it, and does nothing if the row is gone. Whatever happened in between
 (a prune, another program, this same ending committed just before a crash), a job ends once.
@@ -38,7 +38,7 @@ from solidjq.queue.executions import make_ready
 
 
 def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
-    """Select a process's claims, or those of them that have these ids."""
+    """Return the condition that a claim is this process's and, with ``claim_ids``, one of these."""
     condition = claimed.c.process_id == process_id
     return condition if claim_ids is None else condition & among(claimed.c.id, claim_ids)
 
@@ -87,15 +87,15 @@ def _give_back(connection: Connection, finished: Collection[Row[Any]], limits: L
 def fail(
     connection: Connection, claims: ColumnElement[bool], errors: Mapping[int, str] | str, limits: Limits = NO_LIMITS
 ) -> list[int]:
-    """Mark the jobs of these claims as failed, with one error for all or one for each claim id.
+    """Mark the jobs of these claims as failed, with one error for all or one a claim id.
 
     Errors are Solid Queue's JSON text (see rails/error_text.py). Returns the ids of the jobs that this call failed.
     """
     locked = _lock(connection, claims)
-    alike: dict[str, list[int]] = defaultdict(list)
+    by_error: dict[str, list[int]] = defaultdict(list)
     for claim_id, job_id in locked.items():
-        alike[errors if isinstance(errors, str) else errors[claim_id]].append(job_id)
-    for error, job_ids in alike.items():
+        by_error[errors if isinstance(errors, str) else errors[claim_id]].append(job_id)
+    for error, job_ids in by_error.items():
         for batch in in_batches(job_ids):
             _insert_failed(connection, batch, error)
     _end(connection, locked, limits)
@@ -115,7 +115,7 @@ def _insert_failed(connection: Connection, job_ids: Collection[int], error: str)
 
 
 def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
-    """Put the jobs of these claims back into their queues; a concurrency slot stays with its job, as in Solid Queue.
+    """Make the jobs of these claims ready again; a job keeps its concurrency slot, as in Solid Queue.
 
     Returns the ids of the jobs that this call released.
     """

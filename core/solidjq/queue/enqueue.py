@@ -1,4 +1,4 @@
-"""Enqueue jobs: Solid Queue's rows for a new job, ready, scheduled or blocked."""
+"""Enqueue: the rows of new jobs, and their ready, scheduled or blocked rows."""
 
 import uuid
 from collections import defaultdict
@@ -23,7 +23,7 @@ from solidjq.rails import active_job
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewJob:
-    """A job to be enqueued: due at once, or ``delay`` seconds from now, or ``at`` a time."""
+    """A job to enqueue: due at once, ``delay`` seconds from now, or ``at`` a time."""
 
     class_name: str
     args: Sequence[Any] = ()
@@ -37,19 +37,19 @@ class NewJob:
 
     @property
     def at_once(self) -> bool:
-        """Whether it is ready as soon as it is there: due whatever the clock says, and under no limit."""
+        """Whether the job is ready as soon as it is inserted: it has no due time and no concurrency limit."""
         return self.at is None and not self.delay and (self.concurrency_key is None or self.limit is None)
 
     def due_at(self, now: datetime) -> datetime:
-        """Return when the job is due; ``now`` if that is not in the future."""
+        """Return when the job is due, ``now`` at the earliest."""
         due_at = self.at if self.at is not None else now + timedelta(seconds=self.delay or 0)
         return max(due_at, now)
 
 
 def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
-    """Insert jobs, ready, scheduled or blocked. Returns their ids in the given order.
+    """Insert jobs, ready, scheduled or blocked. Returns their ids, in the order of ``new_jobs``.
 
-    Raises ArgumentsError, before anything is inserted, if one of them has an argument that Active Job has no form for.
+    Raises ArgumentsError, before anything is inserted, if Active Job cannot serialize an argument.
     """
     new_jobs = list(new_jobs)
     if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
@@ -72,20 +72,20 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     if not rows:
         return []
     ids = _insert_jobs(connection, rows)
-    for batch in in_batches([ids[key] for key in due]):
+    for batch in in_batches([ids[active_job_id] for active_job_id in due]):
         make_ready(connection, batch)
-    for batch in in_batches([ids[key] for key in later]):
+    for batch in in_batches([ids[active_job_id] for active_job_id in later]):
         schedule(connection, batch)
-    admit(connection, {held: [ids[key] for key in active_job_ids] for held, active_job_ids in limited.items()})
+    admit(connection, {key: [ids[active_job_id] for active_job_id in new] for key, new in limited.items()})
     if due or limited:
         notices.send(connection)
     return [ids[row["active_job_id"]] for row in rows]
 
 
 def enqueue_alone(database: Database, new: NewJob) -> int:
-    """Enqueue one job in a transaction of its own, which is one round trip where the database can; return its id.
+    """Enqueue one job in a transaction of its own, on PostgreSQL in one round trip; return its id.
 
-    Raises ArgumentsError likewise.
+    Raises ArgumentsError if Active Job cannot serialize an argument.
     """
     if new.at_once and database.writes_in_with:
         return _enqueue_ready(database.execute, new)
@@ -94,8 +94,8 @@ def enqueue_alone(database: Database, new: NewJob) -> int:
 
 
 def _enqueue_ready(execute: Execute, new: NewJob) -> int:
-    # To ask for the database's clock would be a round trip. It gives the row its times all the same; those in the
-    # payload decide nothing, and are of the enqueuer's host in Rails too.
+    # Reading the database's clock would be a round trip. The statement sets the row's times by that clock; the times in
+    # the payload decide nothing, and Rails takes them from the host's clock too.
     row = _row(new, str(uuid.uuid4()), now := datetime.now(UTC), now)
     job_id: int = execute(insert_ready_job, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
     return job_id
@@ -103,14 +103,14 @@ def _enqueue_ready(execute: Execute, new: NewJob) -> int:
 
 def _insert_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Insert jobs; return their ids by their Active Job ids."""
-    if len(rows) == 1:  # every driver tells one row's id with its insertion
+    if len(rows) == 1:  # every driver returns the id of one inserted row
         inserted = connection.execute(insert(jobs), rows[0])
         return {rows[0]["active_job_id"]: next(iter(inserted.inserted_primary_key or ()))}
     insert_many(connection, jobs, rows)
     ids: dict[str, int] = {}
     for batch in in_batches([row["active_job_id"] for row in rows]):
-        found = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
-        ids.update((row.active_job_id, row.id) for row in found)
+        inserted = connection.execute(select(jobs.c.active_job_id, jobs.c.id).where(among(jobs.c.active_job_id, batch)))
+        ids.update((row.active_job_id, row.id) for row in inserted)
     return ids
 
 

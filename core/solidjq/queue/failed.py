@@ -1,4 +1,4 @@
-"""Failed executions: the error text that Solid Queue writes and reads, and the list an operator asks for."""
+"""Failed jobs: the filter that selects them, and the list of them."""
 
 import json
 from collections.abc import Collection, Container, Iterator, Sequence
@@ -21,7 +21,7 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed job. ``failure_id`` is the failed execution's own id: failures are listed and paged by it."""
+    """One failed job. ``failure_id`` is the id of its failed execution; failures are listed and paged by it."""
 
     failure_id: int
     job_id: int
@@ -37,18 +37,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which failures; everything that is given must hold. Several values of one field are alternatives."""
+    """Selects failures: every field that is set must match; several values in one field are alternatives."""
 
     deaths: frozenset[Death] = frozenset()
-    error: str | None = None  # anywhere in the error: class, message or backtrace; case does not matter
+    error: str | None = None  # anywhere in the error: class, message or backtrace; case is ignored
     queues: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     since: datetime | None = None  # failed then or later
     until: datetime | None = None  # failed before
 
     def given(self) -> dict[str, object]:
-        """Return what it asks for, for the record."""
-        asked = {
+        """Return the fields that are set, for the record of operations."""
+        fields = {
             "deaths": sorted(death.value for death in self.deaths),
             "error": self.error,
             "queues": list(self.queues),
@@ -56,13 +56,13 @@ class Filter:
             "since": self.since and self.since.isoformat(),
             "until": self.until and self.until.isoformat(),
         }
-        return {key: value for key, value in asked.items() if value}
+        return {key: value for key, value in fields.items() if value}
 
 
 def list_failures(
     database: Database, chosen: Filter, *, limit: int | None, after: int | None = None
 ) -> Iterator[Failure]:
-    """Yield failures, newest first, starting below the failure_id ``after``. Reads page by page: memory is constant."""
+    """Yield failures, newest first, from below the failure_id ``after``. Reads page by page: memory is constant."""
     while limit is None or limit > 0:
         wanted = PAGE if limit is None else min(PAGE, limit)
         with database.read() as connection:
@@ -75,7 +75,7 @@ def list_failures(
 
 
 def failures_of(connection: Connection, job_ids: Sequence[int]) -> list[Failure]:
-    """Return the failures of these jobs, those that have failed."""
+    """Return the failures of those of these jobs that have failed."""
     return [
         _failure(row)
         for batch in in_batches(job_ids)
@@ -84,22 +84,22 @@ def failures_of(connection: Connection, job_ids: Sequence[int]) -> list[Failure]
 
 
 def newest(connection: Connection) -> int:
-    """Return the highest failure_id there is; 0 if nothing has failed."""
+    """Return the highest failure_id; 0 if no job has failed."""
     return connection.scalar(select(func.max(failed.c.id))) or 0
 
 
 def page_of_ids(chosen: Filter, *, above: int, top: int, limit: int) -> Select[int]:
-    """Choose the next ``limit`` failure_ids that a filter takes, the oldest first, from ``above`` to ``top``."""
+    """Select the next ``limit`` failure_ids that match a filter, oldest first, above ``above`` and up to ``top``."""
     return _ids(chosen).where(failed.c.id > above, failed.c.id <= top).limit(limit)
 
 
 def ids_of(job_ids: Collection[int], chosen: Filter) -> Select[int]:
-    """Choose the failure_ids of these jobs, those that have failed and that the filter takes."""
+    """Select the failure_ids of those of these jobs that have failed and match the filter."""
     return _ids(chosen).where(among(failed.c.job_id, job_ids))
 
 
 def _ids(chosen: Filter) -> Select[int]:
-    """Choose failure_ids in a way that they can be locked, and nothing else with them."""
+    """Select failure_ids from the failed executions alone, so that FOR UPDATE locks no other table's rows."""
     wanted = list(conditions(chosen))
     if chosen.queues or chosen.classes:
         wanted = [select(jobs.c.id).where(jobs.c.id == failed.c.job_id, *wanted).correlate(failed).exists()]
@@ -107,11 +107,11 @@ def _ids(chosen: Filter) -> Select[int]:
 
 
 def count_failures(connection: Connection, chosen: Filter, *, after: int | None = None) -> int:
-    """Count the failures that a filter takes, those below the failure_id ``after``."""
-    # Every failure has its job: that is joined only where the filter asks for it.
-    asks_jobs = chosen.queues or chosen.classes
-    counted = select(func.count()).select_from(failed.join(jobs, jobs.c.id == failed.c.job_id) if asks_jobs else failed)
-    return connection.scalar(counted.where(*conditions(chosen, after))) or 0
+    """Count the failures that match a filter, below the failure_id ``after``."""
+    # Every failure has a job: the join is needed only for a filter on the job's columns.
+    needs_jobs = chosen.queues or chosen.classes
+    source = failed.join(jobs, jobs.c.id == failed.c.job_id) if needs_jobs else failed
+    return connection.scalar(select(func.count()).select_from(source).where(*conditions(chosen, after))) or 0
 
 
 _COLUMNS = select(
@@ -139,7 +139,7 @@ def _failure(row: Any) -> Failure:
 
 
 def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnElement[bool]]:
-    """Say in SQL what a filter takes, of failures below the failure_id ``after``; for a query on failed and jobs."""
+    """Yield a filter's conditions, and that of failures below ``after``, for a query on failed and jobs."""
     if after is not None:
         yield failed.c.id < after
     if chosen.deaths:
@@ -157,17 +157,17 @@ def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnEleme
 
 
 def is_death() -> ColumnElement[bool]:
-    """Hold, in SQL, for the failures whose process died."""
+    """Return the condition that a failure is a process's death."""
     return _is_of(Death.__members__.values())
 
 
 def _is_of(deaths: Container[Death]) -> ColumnElement[bool]:
-    # The commonest is asked first.
+    # The commonest first: the others are not evaluated then.
     return or_(*(_of_class(death.exception_class) for death in Death if death in deaths))
 
 
 def _of_class(name: str) -> ColumnElement[bool]:
-    # No JSON string can hold an unescaped quote, so this can only be the key itself. Rails writes it first, compactly.
+    # A JSON string has no unescaped quote, so this text can only be the key itself. Rails writes it first, compactly.
     forms = (f'{{"exception_class":"{name}"', f'{{"exception_class": "{name}"')
     return or_(*(failed.c.error.startswith(form, autoescape=True) for form in forms))
 
@@ -176,7 +176,7 @@ _RAILS_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"
 
 
 def _error_forms(text: str) -> list[str]:
-    """Return ``text`` as it may stand in an error: in plain JSON, with Rails' escapes, and in what is no JSON."""
+    """Return the forms of ``text`` in an error: in JSON, in JSON with Rails' escapes, in text that is not JSON."""
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     forms = [plain, plain.translate(_RAILS_ESCAPES), *([] if "\0" in text else [text])]
     return list(dict.fromkeys(forms))

@@ -1,4 +1,4 @@
-"""Jobs by id, with the state each is in."""
+"""Jobs by id, with their states."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from solidjq.text import parse_id
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job, its state and what its execution row says. More than one state is damage; ``states`` names them all."""
+    """A job, its state and its execution row. A job in several states is damaged; ``states`` lists all of them."""
 
     job_id: int
     active_job_id: str | None

@@ -1,4 +1,4 @@
-"""The queues at a glance: how much waits in each, for how long, and which are paused."""
+"""The overview of queues: counts by state, the oldest ready job, and which queues are paused."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Queue:
 
 
 def list_queues(connection: Connection) -> list[Queue]:
-    """Return every queue that has or had a job, or is paused, by name."""
+    """Return every queue that is paused or in any job's row, by name."""
     now = clock(connection)
     counts: dict[str, dict[str, int]] = defaultdict(dict)
     oldest: dict[str, datetime | None] = {}
@@ -44,10 +44,10 @@ def list_queues(connection: Connection) -> list[Queue]:
         counts[name]["claimed"] = count
     paused = set(connection.scalars(select(pauses.c.queue_name)))
     names = {*counts, *paused, *distinct_values(connection, jobs.c.queue_name)}
-    found = []
+    queues = []
     for name in sorted(names):
         since = oldest.get(name)
-        found.append(
+        queues.append(
             Queue(
                 name=name,
                 paused=name in paused,
@@ -59,4 +59,4 @@ def list_queues(connection: Connection) -> list[Queue]:
                 latency=None if since is None else max(0.0, (now - since).total_seconds()),
             )
         )
-    return found
+    return queues

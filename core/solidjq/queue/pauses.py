@@ -1,4 +1,4 @@
-"""Pause a queue, and resume it."""
+"""Pauses: a paused queue's jobs are not claimed."""
 
 from sqlalchemy import Connection, delete, select
 
@@ -8,12 +8,12 @@ from solidjq.database.times import utcnow
 
 
 def pause(connection: Connection, queue_name: str) -> bool:
-    """Stop claims from a queue; jobs still arrive. False if it was paused already."""
+    """Pause a queue: its jobs are not claimed, new ones are still enqueued. False if it was paused already."""
     before = connection.scalar(select(pauses.c.id).where(pauses.c.queue_name == queue_name))
     insert_if_absent(connection, pauses, queue_name=queue_name, created_at=utcnow())
     return before is None
 
 
 def resume(connection: Connection, queue_name: str) -> bool:
-    """Let a queue's jobs be claimed again. False if it was not paused."""
+    """Resume a queue: its jobs are claimed again. False if it was not paused."""
     return connection.execute(delete(pauses).where(pauses.c.queue_name == queue_name)).rowcount > 0

@@ -1,6 +1,6 @@
-"""The states of a job and the moves between them: the one table that docs and property tests are made from.
+"""The states of a job and the moves between them, one table for the docs and the property tests.
 
-A job's state is which execution row it has; a finished job has none and carries ``finished_at`` instead.
+A job's state is the execution row that it has; a finished job has none, and ``finished_at`` is set.
 """
 
 from enum import Enum
@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 
 class State(Enum):
-    """Where a job is."""
+    """The state of a job."""
 
     READY = "ready"  # a worker may claim it now
-    SCHEDULED = "scheduled"  # waits for its time
-    BLOCKED = "blocked"  # waits for a free slot of its concurrency limit
-    CLAIMED = "claimed"  # a worker holds it
-    FAILED = "failed"  # ended with an error, or with its process
-    FINISHED = "finished"  # ended well
+    SCHEDULED = "scheduled"  # waits until it is due
+    BLOCKED = "blocked"  # waits for a slot of its concurrency limit
+    CLAIMED = "claimed"  # a worker has it
+    FAILED = "failed"  # raised, or its process died
+    FINISHED = "finished"  # returned
 
 
 class Move(NamedTuple):
-    """One arrow: ``verb`` takes a job from ``source`` to ``target``; None stands for 'does not exist'."""
+    """One arrow of the state diagram: ``verb`` moves a job from ``source`` to ``target``; None is 'no job'."""
 
     verb: str
     source: State | None

@@ -1,4 +1,4 @@
-"""Put jobs back to work, or delete them, as decided: the effect of a retry, apart from its decisions."""
+"""Put back: the effect of a retry. Archives failures, and makes their jobs ready or scheduled, or deletes them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from solidjq.recovery.verdicts import Decision, RetryTerms
 
 
 class Pace(NamedTuple):
-    """When paced jobs are due: the first at ``start``, each other ``step`` later; ``moved`` of them went before."""
+    """When paced jobs are due: ``start``, then one every ``step``; ``moved`` jobs have their times already."""
 
     start: datetime
     step: timedelta
@@ -26,37 +26,37 @@ class Pace(NamedTuple):
 
 
 def failure_ids_of(decisions: Iterable[Decision]) -> list[int]:
-    """Return the failures that these decisions are on."""
+    """Return the failure_ids of these decisions."""
     return [failure_id for decision in decisions for failure_id in decision.failure_ids]
 
 
 def put_back(
     connection: Connection, moving: Sequence[Decision], operation_id: int, terms: RetryTerms, pace: Pace
 ) -> None:
-    """Carry out these decisions: archive the failures, remove them, and put their jobs back to work, or delete them.
+    """Carry out decisions: archive the failures, delete them, and put their jobs back to work, or delete the jobs.
 
-    Call it in the transaction that made the decisions, on failures that it has locked.
+    Call it in the transaction that made the decisions and has locked their failures.
     """
-    at_once = writes_in_with(connection)
+    in_one_statement = writes_in_with(connection)
     simple: list[Decision] = []
     others: list[Decision] = []
-    for each in moving:
-        (simple if at_once and only_moves(each, terms) else others).append(each)
+    for decision in moving:
+        (simple if in_one_statement and only_moves(decision, terms) else others).append(decision)
     if simple:
         archive_and_make_ready(connection, failure_ids=failure_ids_of(simple), operation_id=operation_id)
     if not others:
         return
-    going = failure_ids_of(others)
-    archive.archive(connection, going, operation_id, with_jobs=terms.discard)
+    failure_ids = failure_ids_of(others)
+    archive.archive(connection, failure_ids, operation_id, with_jobs=terms.discard)
     if terms.discard:
         _delete(connection, others)
     else:
         _put_back(connection, others, terms, pace)
-    connection.execute(delete(failed).where(among(failed.c.id, going)))
+    connection.execute(delete(failed).where(among(failed.c.id, failure_ids)))
 
 
 def only_moves(decision: Decision, terms: RetryTerms) -> bool:
-    """Tell whether a retry leaves the job's own row as it is, and makes it ready at once."""
+    """Whether a retry only makes the job ready, and does not change its own row."""
     worn = decision.candidate.worn and not terms.keep_counters
     return not (terms.discard or decision.scheduled or decision.queue_as or worn)
 
@@ -82,7 +82,7 @@ def _put_back(connection: Connection, moving: Sequence[Decision], terms: RetryTe
 
 
 def _schedule_paced(connection: Connection, job_ids: Sequence[int], pace: Pace) -> None:
-    """Give each job a time of its own: whatever dispatcher runs keeps the pace. A later time that it has stays."""
+    """Insert scheduled rows, each with its own time, so that any dispatcher keeps the pace. A later due time stays."""
     due = {job_id: pace.start + pace.step * number for number, job_id in enumerate(job_ids, start=pace.moved)}
     rows = connection.execute(
         select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(among(jobs.c.id, job_ids))
@@ -117,7 +117,7 @@ def archive_and_make_ready() -> Insert:
 
 
 def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
-    # The failed rows go with their jobs. A failed job holds no slot of a concurrency limit.
+    # The failed rows are deleted with their jobs. A failed job holds no slot of a concurrency limit.
     connection.execute(delete(jobs).where(among(jobs.c.id, [decision.job_id for decision in moving])))
 
 
