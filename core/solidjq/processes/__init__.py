@@ -6,6 +6,7 @@ Read the files in this order:
 - ``samples``: the last sample that a process wrote into its row, and what this host says of the process now.
 - ``prune_guard``: whether processes that look dead are dead, or only cut off from the database.
 - ``pruning``: fail the jobs of dead processes and orphaned claims, write the deaths, remove the rows.
+- ``prune_sequence``: a whole prune, as the command line and the supervisor both carry it out.
 
 ``runtime``, ``incidents``, ``recovery``, ``diff``, ``doctor`` and the command line may import this room. It imports
 ``ledger``, ``queue``, ``rails``, ``database`` and the ground, never ``incidents``: a prune asks who is dead, not why.

@@ -1,8 +1,8 @@
-"""Watch a few retried jobs before the rest follow: none may die again."""
+"""A canary: retry a few jobs first, wait until they have ended, and let the rest follow only if none died again."""
 
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, select
 
@@ -11,47 +11,81 @@ from solidjq.database.statements import among
 from solidjq.database.tables import failed, jobs
 from solidjq.database.transactions import Database
 from solidjq.queue.failed import is_death
+from solidjq.recovery.retry import Selection
+from solidjq.recovery.verdicts import Decision, RetryTerms
 
-POLL = 0.5  # seconds between two looks
+POLL = 0.5  # seconds between two checks
+
+Retry = Callable[[Selection, RetryTerms], Iterable[list[Decision]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the jobs so far. ``failed`` counts those that ended with their own error."""
+    """What became of the canary's jobs so far. ``failed`` counts those that failed with their own error."""
 
     waiting: int = 0
     died: int = 0
     failed: int = 0
-    ended: int = 0  # well, or cleared away since
+    ended: int = 0  # finished, or removed since
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs the canary has."""
+        return self.waiting + self.died + self.failed + self.ended
 
     @property
     def safe(self) -> bool:
-        """Tell whether all have ended and none died."""
+        """Whether all jobs have ended and none died."""
         return not self.waiting and not self.died
+
+
+def run(
+    database: Database,
+    selection: Selection,
+    terms: RetryTerms,
+    size: int,
+    retry: Retry,
+    *,
+    patience: float,
+    began: Callable[[int], object] = lambda _: None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Outcome:
+    """Retry at most ``size`` jobs of the selection, at once, and watch them; the rest may follow if it is ``safe``.
+
+    ``retry`` carries the retry out. ``began`` is called with the number of jobs that were retried; not if there are
+    none. Waits at most ``patience`` seconds.
+    """
+    limit = size if selection.limit is None else min(size, selection.limit)
+    batches = retry(replace(selection, limit=limit), replace(terms, delay=None, interval=None))
+    job_ids = [decision.job_id for batch in batches for decision in batch if decision.verdict.moves]
+    if not job_ids:
+        return Outcome()
+    began(len(job_ids))
+    return watch(database, job_ids, patience, sleep=sleep)
 
 
 def watch(
     database: Database, job_ids: Collection[int], patience: float, *, sleep: Callable[[float], object] = time.sleep
 ) -> Outcome:
-    """Wait until every job has ended, one has died, or ``patience`` seconds are over; say how it stands."""
+    """Wait until every job has ended, one has died, or ``patience`` seconds are over; return the outcome."""
     deadline = time.monotonic() + patience
     while True:
         with database.read() as connection:
-            outcome = look(connection, job_ids)
+            outcome = count_outcomes(connection, job_ids)
         if outcome.died or not outcome.waiting or time.monotonic() >= deadline:
             return outcome
         sleep(min(POLL, max(0.0, deadline - time.monotonic())))
 
 
-def look(connection: Connection, job_ids: Collection[int]) -> Outcome:
-    """Say how these jobs stand now."""
-    died = lost = unfinished = 0
+def count_outcomes(connection: Connection, job_ids: Collection[int]) -> Outcome:
+    """Count how many of these jobs wait or run, died, failed and ended."""
+    died = all_failed = unfinished = 0
     for batch in in_batches(job_ids):
-        deaths = select(func.count()).where(among(failed.c.job_id, batch))
-        died += connection.scalar(deaths.where(is_death())) or 0
-        lost += connection.scalar(deaths) or 0
+        failures = select(func.count()).where(among(failed.c.job_id, batch))
+        died += connection.scalar(failures.where(is_death())) or 0
+        all_failed += connection.scalar(failures) or 0
         unfinished += (
             connection.scalar(select(func.count()).where(among(jobs.c.id, batch), jobs.c.finished_at.is_(None))) or 0
         )
-    waiting = unfinished - lost
-    return Outcome(waiting, died, lost - died, len(job_ids) - waiting - lost)
+    waiting = unfinished - all_failed
+    return Outcome(waiting, died, all_failed - died, len(job_ids) - waiting - all_failed)

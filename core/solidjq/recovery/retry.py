@@ -6,7 +6,7 @@ never trusted. A killed retry can simply be run again.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from solidjq.incidents.charges import find_suspicion
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, operations
 from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
+from solidjq.rails.error_text import Death
 from solidjq.recovery.candidates import find_candidates, find_groups
 from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
 from solidjq.recovery.verdicts import Candidate, Decision, RetryTerms, Verdict, decide, verdict_key, window_of
@@ -43,6 +44,16 @@ class Selection:
     job_ids: Sequence[int] | None = None
     limit: int | None = None
     batch: int = BATCH
+
+
+def filter_for(terms: RetryTerms, chosen: Filter = NO_FILTER) -> Filter:
+    """Return the filter of a retry that names no ids: a safe retry takes only jobs that died with their process.
+
+    Unless the terms include jobs that failed with their own error, or the filter chooses among deaths itself.
+    """
+    if terms.safe and not terms.include_errors and not chosen.deaths:
+        return replace(chosen, deaths=frozenset(Death))
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 import logging
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
-from solidjq.processes import heartbeat, pruning
-from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
+from solidjq.processes import heartbeat, prune_sequence
+from solidjq.processes.prune_guard import NOBODY, Doubts
 from solidjq.runtime import child_deaths
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.child_deaths import ChildDeath
@@ -132,16 +132,17 @@ class Supervisor:
         gone: set[str] = set()
         try:
             outage = self._registration.outage
-            for pruned in pruning.prune(
+            for pruned in prune_sequence.prune_checked(
                 self.database,
                 self.config.alive_threshold,
-                only=self._find_dead(),
+                self._check_processes(),
                 witness={} if outage is None else {"outage": outage},
             ):
+                if pruned.process_id is None:
+                    log.error("jobs claimed by no process, failed: %s", _first_of(pruned.job_ids))
+                    continue
                 log.error("%s: pruned; failed jobs %s", pruned.name, _first_of(pruned.job_ids))
                 gone.add(pruned.name)
-            if orphans := pruning.fail_orphans(self.database):
-                log.error("jobs claimed by no process, failed: %s", _first_of(orphans))
             with self.database.read() as connection:
                 registered = heartbeat.names_of_children(connection, self._registration.id)
         except DatabaseError as error:
@@ -156,25 +157,24 @@ class Supervisor:
                 slot.process.kill()
             slot.seen = slot.name in registered
 
-    def _find_dead(self) -> list[int]:
-        """Tell who is dead: nobody while others may only have been cut off or frozen, as we may have been.
+    def _check_processes(self) -> Doubts:
+        """Check who is dead: nobody while others may only have been cut off or frozen, as this process may have been.
 
         A child of ours that runs and is silent is frozen, so running processes of this host are not spared here.
         """
         threshold = self.config.alive_threshold
         if steady := self._registration.steady_for >= threshold:
-            with self.database.read() as connection:
-                self._doubts = find_doubts(connection, threshold, before=self._doubts)
+            self._doubts = prune_sequence.check(self.database, threshold, before=self._doubts)
         else:
             self._doubts = NOBODY
-        found = self._doubts
-        if found.refusal is not None:
-            log.warning("nothing is pruned: %s", found.refusal)
-        elif found.unsure:
-            log.warning("%d processes look dead; looking again in %g s", len(found.unsure), threshold * PAUSE)
-        if found.refusal is not None or found.unsure or not steady:
-            self._next_maintenance = time.monotonic() + threshold * PAUSE
-        return [process for process in found.dead if process != self._registration.id]
+        doubts, pause = self._doubts, prune_sequence.pause_of(threshold)
+        if doubts.refusal is not None:
+            log.warning("nothing is pruned: %s", doubts.refusal)
+        elif doubts.unsure:
+            log.warning("%d processes look dead; looking again in %g s", len(doubts.unsure), pause)
+        if doubts.refusal is not None or doubts.unsure or not steady:
+            self._next_maintenance = time.monotonic() + pause
+        return replace(doubts, dead=doubts.dead - {self._registration.id})
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

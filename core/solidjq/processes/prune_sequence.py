@@ -1,0 +1,72 @@
+"""A whole prune, step by step: settle the doubts, prune, fail orphaned claims, count crashes.
+
+The command line and the supervisor both prune this way. Only the waiting differs: a command sleeps between two checks,
+a supervisor goes on with its other work and checks again at its next turn.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from sqlalchemy import Connection
+
+from solidjq.database.transactions import Database
+from solidjq.ledger import crashes
+from solidjq.processes import pruning
+from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
+from solidjq.processes.pruning import Pruned, Record
+
+Wait = Callable[[Doubts, float], object]  # is called with the unsettled doubts and the seconds until the next check
+
+
+def pause_of(threshold: float) -> float:
+    """Return the seconds between two checks of processes that look dead."""
+    return threshold * PAUSE
+
+
+def check(
+    database: Database, threshold: float, *, before: Doubts = NOBODY, hostname: str | None = None, force: bool = False
+) -> Doubts:
+    """Check once who is dead, and what speaks against it; see ``prune_guard.find_doubts`` for the parameters."""
+    with database.read() as connection:
+        return find_doubts(connection, threshold, before=before, hostname=hostname, force=force)
+
+
+def settle(
+    database: Database, threshold: float, wait: Wait, *, hostname: str | None = None, force: bool = False
+) -> Doubts:
+    """Check who is dead, and check again after ``wait`` as long as it is unsure of some process.
+
+    The result either names the dead or contains a refusal; nobody in it is ``unsure``.
+    """
+    doubts = check(database, threshold, hostname=hostname, force=force)
+    while doubts.unsure:
+        wait(doubts, pause_of(threshold))
+        doubts = check(database, threshold, before=doubts, hostname=hostname, force=force)
+    return doubts
+
+
+def prune_checked(
+    database: Database,
+    threshold: float,
+    doubts: Doubts,
+    *,
+    record: Record | None = None,
+    witness: Mapping[str, object] | None = None,
+) -> Iterator[Pruned]:
+    """Prune the processes that a check found dead, fail orphaned claims, count every crash that is not counted yet.
+
+    Orphaned claims come last, as a ``Pruned`` without a process. ``record`` and ``witness``: as for ``pruning.prune``.
+    """
+    yield from pruning.prune(database, threshold, only=doubts.dead, record=record, witness=witness)
+    yield from _orphaned(pruning.fail_orphans(database, record=record))
+    crashes.count_all(database)
+
+
+def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[Pruned]:
+    """Return what ``prune_checked`` would, if every silent process were settled as dead. Changes nothing."""
+    silent = pruning.find_dead(connection, threshold)
+    dead = [process for process in silent if process.process_id not in doubts.alive]
+    return [*dead, *_orphaned(pruning.find_orphans(connection))]
+
+
+def _orphaned(job_ids: list[int]) -> list[Pruned]:
+    return [Pruned(None, None, "(missing)", None, None, None, job_ids)] if job_ids else []
