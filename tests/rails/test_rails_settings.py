@@ -321,7 +321,7 @@ def test_numbers_that_do_not_fit(database: Database) -> None:
         "a heartbeat every 160 s does not fit the application's process_alive_threshold of 300 s"
     ]
     assert told(3, 5, process_alive_threshold=600.0) == [
-        "jq takes a process for dead after 300 s, the application's own supervisors after 600 s"
+        "jq counts a process as dead after 300 s, the application's own supervisors after 600 s"
     ]
     assert told(3, 5, use_skip_locked=True) == []
     assert told(3, 5, use_skip_locked=False) == [

@@ -1,4 +1,4 @@
-"""The Rails application that is named: whether what it wants to have running fits the queue."""
+"""Checks of a Rails application: whether its configuration fits the queue and its running processes."""
 
 from collections.abc import Iterator
 
@@ -48,7 +48,7 @@ def _find_untaken(connection: Connection, terms: DoctorTerms, application: Rails
             continue
         ids = list(connection.scalars(select(ready.c.job_id).where(ready.c.queue_name == queue).limit(MOST_NAMED + 1)))
         if ids:
-            # A worker of such a list tells its queues with commas too: it only looks as if it polled them.
+            # A worker that polls one name with a comma registers `a,b`, which reads as if it polled two queues.
             elsewhere = is_polled(workers, queue) and not any("," in pattern for pattern in patterns)
             yield DoctorFinding(
                 f"{count_of(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and no worker of {application.path} "
@@ -86,7 +86,7 @@ def _judge_settings(application: RailsConfig, threshold: float) -> Iterator[Doct
         if setting.value is None:
             yield DoctorFinding(
                 f"{setting.place} holds what only Ruby can read: {setting.code}",
-                "look yourself whether it fits: jq could not compare it",
+                "check by hand whether it fits: jq could not compare it",
                 Severity.NOTE,
             )
     if (locking := settings.get(SKIP_LOCKED)) is not None and locking.value is False:
@@ -95,14 +95,14 @@ def _judge_settings(application: RailsConfig, threshold: float) -> Iterator[Doct
             "leave it on, unless the database is too old for SKIP LOCKED (MySQL before 8.0.1, MariaDB before 10.6)",
             Severity.NOTE,
         )
-    told = settings.get(THRESHOLD)
-    own = ALIVE_THRESHOLD if told is None else told.value
+    configured = settings.get(THRESHOLD)
+    own = ALIVE_THRESHOLD if configured is None else configured.value
     beat = settings.get(HEARTBEAT)
     interval = HEARTBEAT_INTERVAL if beat is None else beat.value
     if own is not None and own != threshold:
         yield DoctorFinding(
-            f"jq takes a process for dead after {threshold:g} s, the application's own supervisors after {own:g} s",
-            "leave --alive-threshold and JQ_ALIVE_THRESHOLD out, or say what the application says",
+            f"jq counts a process as dead after {threshold:g} s, the application's own supervisors after {own:g} s",
+            "leave out --alive-threshold and JQ_ALIVE_THRESHOLD, or set them to the application's value",
             Severity.WARNING,
             subjects=frozenset([THRESHOLD]),
         )
@@ -120,7 +120,8 @@ CHECKS = (
         name="application",
         asks="With --rails: queues with waiting jobs that no worker of config/queue.yml takes, workers with more "
         "threads than connections, heartbeats and thresholds that do not fit.",
-        why="Nothing in the database says what should run; a queue that no worker is set up for is never polled.",
+        why="The database does not store which workers should run; a queue that no worker is configured for is never "
+        "polled.",
         advice="Correct config/queue.yml, config/database.yml or config.solid_queue, and restart bin/jobs.",
         finds=everywhere(_find),
         of_application=True,

@@ -1,4 +1,4 @@
-"""Processes: who is missing while work waits, whose clock or heartbeat does not fit, who is given too little time."""
+"""Checks of processes and queues: dead or missing processes, clocks, heartbeats, paused queues, old finished jobs."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -25,11 +25,11 @@ from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import instant, number, read_metadata, sample_of
 from solidjq.queue.patterns import fits
 
-LATE = 60.0  # seconds that due work may wait for whoever takes it
-BEHIND = 300.0  # seconds that it may wait for a dispatcher that lives
-SKEW = 10.0  # seconds between two clocks; less may be a slow commit
+LATE = 60.0  # seconds that due or ready jobs may wait for a process to take them
+BEHIND = 300.0  # seconds that due jobs may wait for a live dispatcher
+SKEW = 10.0  # seconds between two clocks; a smaller difference may be a slow commit
 LATE_BEAT = 5.0  # seconds that a heartbeat may be late
-KEPT = 30 * 86400.0  # seconds; finished jobs this old are usually forgotten, not kept
+KEPT = 30 * 86400.0  # seconds; older finished jobs are usually left over, not kept on purpose
 
 
 def _find_dead(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -37,7 +37,7 @@ def _find_dead(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
     held = sum(process.claimed for process in dead)
     if dead:
         yield DoctorFinding(
-            f"{len(dead)} processes are silent for {terms.threshold:g} s or more; they hold {held} jobs",
+            f"{len(dead)} processes have sent no heartbeat for {terms.threshold:g} s or more; they hold {held} jobs",
             "jq prune (jq prune --dry-run shows what it would do); then jq retry --safe",
             Severity.ERROR if held else Severity.WARNING,
             subjects=frozenset(process.id for process in dead),
@@ -62,7 +62,7 @@ def _find_undispatched(connection: Connection, terms: DoctorTerms) -> Iterator[D
         limited = connection.scalar(
             select(func.count()).where(jobs.c.id.in_(ids[:MOST_NAMED]), jobs.c.concurrency_key.is_not(None))
         )
-        why = "; those with a concurrency limit need a dispatcher that has their class" if limited else ""
+        why = "; those with a concurrency limit need a dispatcher that knows their class" if limited else ""
         yield DoctorFinding(
             f"{due} overdue by {BEHIND:g} s or more although a dispatcher lives{why}",
             "let Rails' dispatcher run, or give jq work --import the modules of these jobs"
@@ -100,14 +100,14 @@ def _find_unattended(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
 
 
 def is_polled(workers: Iterable[Process], queue: str) -> bool:
-    """Tell whether one of these workers polls the queue."""
+    """Whether one of these workers polls the queue."""
     return any(fits(pattern, queue) for worker in workers for pattern in _patterns(worker))
 
 
 def _patterns(worker: Process) -> list[str]:
-    """Return what the worker polls; everything, where it does not tell."""
-    told: Any = read_metadata(worker.metadata).get("queues", "*")
-    names = told.split(",") if isinstance(told, str) else told if isinstance(told, list) else ["*"]
+    """Return the queue patterns of a worker; ``*`` if it registered none."""
+    queues: Any = read_metadata(worker.metadata).get("queues", "*")
+    names = queues.split(",") if isinstance(queues, str) else queues if isinstance(queues, list) else ["*"]
     return [str(name).strip() for name in names]
 
 
@@ -125,7 +125,7 @@ def _find_unscheduled(connection: Connection, terms: DoctorTerms) -> Iterator[Do
 
 
 def _find_skew(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Rails writes heartbeats by its own clock; jq work by the database's, and its own clock into the sample."""
+    """Compare clocks: Rails writes heartbeats by its own; jq work by the database's, and its own into the sample."""
     now = times.clock(connection)
     for process in list_processes(connection):
         beat, own = process.last_heartbeat_at, instant(sample_of(process.metadata).get("at"))
@@ -150,16 +150,16 @@ def _find_misfits(connection: Connection, terms: DoctorTerms) -> Iterator[Doctor
             yield DoctorFinding(
                 f"{process.name} beats every {interval:g} s, which does not fit an alive threshold of "
                 f"{terms.threshold:g} s",
-                "one late beat, and a healthy process is pruned: make the threshold at least twice the heartbeat, the "
-                "same for all (jq work --heartbeat, --alive-threshold; SolidQueue.process_heartbeat_interval, "
-                "process_alive_threshold)",
+                "a healthy process is pruned after one late heartbeat: make the threshold at least twice the interval, "
+                "the same for every program (jq work --heartbeat, --alive-threshold; "
+                "SolidQueue.process_heartbeat_interval, process_alive_threshold)",
                 subjects=frozenset([process.id]),
             )
         elif age > (terms.threshold / 2 if interval is None else 2 * interval + LATE_BEAT):
             yield DoctorFinding(
                 f"the heartbeat of {process.name} is {age:.0f} s old; after {terms.threshold:g} s it counts as dead",
-                f"see whether pid {process.pid} on {process.hostname} still lives; a heartbeat that is often late "
-                "wants a longer threshold or a less busy machine",
+                f"check whether pid {process.pid} on {process.hostname} still runs; if its heartbeat is often late, "
+                "raise the threshold or take load off the machine",
                 Severity.WARNING,
                 subjects=frozenset([process.id]),
             )
@@ -171,9 +171,9 @@ def _find_paused(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorF
         ids = list(connection.scalars(old.limit(MOST_NAMED + 1)))
         if ids:
             yield DoctorFinding(
-                f"queue {queue!r} is paused, and {count_of(ids, 'job waits', 'jobs wait')} in it for longer than "
+                f"queue {queue!r} is paused, and {count_of(ids, 'job has', 'jobs have')} waited in it for longer than "
                 f"{terms.long:g} s",
-                f"jq queues resume {shlex.quote(queue)}, if nobody needs the pause any more (jq operations list)",
+                f"jq queues resume {shlex.quote(queue)}, unless it must stay paused (who paused it: jq operations)",
                 Severity.WARNING,
                 tuple(ids[:MOST_NAMED]),
                 frozenset([queue]),
@@ -186,7 +186,7 @@ def _find_kept(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFi
     if len(ids) > MOST_NAMED:
         yield DoctorFinding(
             f"more than {MOST_NAMED} finished jobs are older than 30 days",
-            "clear them regularly: SolidQueue::Job.clear_finished_in_batches as a recurring task (clear_finished_jobs)",
+            "clear them regularly: SolidQueue::Job.clear_finished_in_batches as a recurring task",
             Severity.NOTE,
         )
 
@@ -195,22 +195,23 @@ CHECKS = (
     DoctorCheck(
         name="dead-processes",
         asks="Processes whose last heartbeat is older than --alive-threshold.",
-        why="Their jobs hang until somebody prunes them; running supervisors do so within another threshold.",
+        why="Their jobs stay claimed until a supervisor or jq prune prunes them; a running supervisor does so within "
+        "another threshold.",
         advice="jq prune, then jq retry --safe.",
         finds=everywhere(_find_dead),
     ),
     DoctorCheck(
         name="dispatcher",
         asks="Scheduled jobs that are due while no dispatcher lives, or overdue by 5 minutes although one does.",
-        why="Only a dispatcher makes scheduled jobs ready; retries of limited jobs go that way too.",
-        advice="Start a dispatcher: bin/jobs, or jq work. Rails' own knows the limits of Ruby classes.",
+        why="Only a dispatcher makes scheduled jobs ready, retries of jobs with a concurrency limit included.",
+        advice="Start a dispatcher: bin/jobs, or jq work. Only the one of Rails knows the limits of Ruby classes.",
         finds=everywhere(_find_undispatched),
         again=True,
     ),
     DoctorCheck(
         name="workers",
         asks="Queues with jobs that have waited a minute while no live worker polls them.",
-        why="A queue that was renamed, or left out of config/queue.yml, fills up in silence.",
+        why="A queue that was renamed, or left out of config/queue.yml, fills up and nothing reports it.",
         advice="Start a worker that polls the queue, or add the queue to a worker's list.",
         finds=everywhere(_find_unattended),
         again=True,
@@ -218,7 +219,7 @@ CHECKS = (
     DoctorCheck(
         name="scheduler",
         asks="Recurring tasks while no scheduler lives.",
-        why="They are not enqueued, and nothing fails: nobody notices.",
+        why="Their jobs are not enqueued, and no failure shows it.",
         advice="Start a supervisor with recurring tasks.",
         finds=everywhere(_find_unscheduled),
         again=True,
@@ -226,8 +227,9 @@ CHECKS = (
     DoctorCheck(
         name="clock-skew",
         asks="Processes whose clock is 10 s or more away from the database's.",
-        why="Rails decides by its own clock who is dead and what is due: a clock ahead hides a death, one behind "
-        "prunes the living. Of a Rails process only a clock ahead can be seen.",
+        why="Rails decides by its own clock which processes are dead and which jobs are due: a process whose clock is "
+        "ahead is pruned too late, one whose clock is behind while it still runs. Of a Rails process, only a clock "
+        "that is ahead can be found.",
         advice="Synchronize the clocks (NTP).",
         finds=everywhere(_find_skew),
         again=True,
@@ -243,13 +245,13 @@ CHECKS = (
     DoctorCheck(
         name="paused-queues",
         asks="Paused queues with jobs that have waited for longer than --long.",
-        why="A pause that was forgotten is an outage.",
+        why="A forgotten pause is an outage.",
         advice="jq queues resume QUEUE.",
         finds=everywhere(_find_paused),
     ),
     DoctorCheck(
         name="finished-jobs",
-        asks="Many finished jobs that are older than 30 days.",
+        asks="More than 1000 finished jobs that are older than 30 days.",
         why="They make every index of the jobs table larger than it needs to be.",
         advice="Let Rails clear them: SolidQueue::Job.clear_finished_in_batches as a recurring task.",
         finds=everywhere(_find_kept),

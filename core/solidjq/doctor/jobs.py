@@ -1,4 +1,4 @@
-"""Jobs in no state or in two, claims that nobody ends, slots of concurrency limits that leaked."""
+"""Checks of jobs: in no state or in two states at once, orphaned claims, claims that last too long."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -51,10 +51,11 @@ def _fail_stateless(database: Database, _terms: DoctorTerms, operation: Operatio
 
 
 def _fail_some_stateless(connection: Connection, operation: Operation) -> int:
-    found = list(connection.scalars(select(jobs.c.id).where(_stateless()).limit(BATCH)))
-    # Whoever gives one of them a state now needs its row for the foreign key, and waits for us, or we for them.
-    connection.execute(select(jobs.c.id).where(among(jobs.c.id, found)).order_by(jobs.c.id).with_for_update())
-    ids = list(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, found), _stateless()).order_by(jobs.c.id)))
+    candidates = list(connection.scalars(select(jobs.c.id).where(_stateless()).limit(BATCH)))
+    # A program that inserts a state for one of them now must lock its row for the foreign key: one waits for the other.
+    connection.execute(select(jobs.c.id).where(among(jobs.c.id, candidates)).order_by(jobs.c.id).with_for_update())
+    stateless = select(jobs.c.id).where(among(jobs.c.id, candidates), _stateless()).order_by(jobs.c.id)
+    ids = list(connection.scalars(stateless))
     if ids:
         rows = select(jobs.c.id, literal(NO_STATE), utcnow()).where(among(jobs.c.id, ids)).order_by(jobs.c.id)
         connection.execute(insert(failed).from_select(["job_id", "error", "created_at"], rows))
@@ -72,7 +73,7 @@ def _finished_and(*states: State) -> list[Select[tuple[int, str]]]:
 
 
 def _find_two(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Ask for each pair of states by itself: the database then starts from the smaller table of the two."""
+    """Query each pair of states by itself: the database then starts from the smaller of the two tables."""
     pairs = [
         select(one.c.job_id, literal(f"{state.value} and {other_state.value}")).join(
             other, other.c.job_id == one.c.job_id
@@ -80,13 +81,13 @@ def _find_two(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFin
         for (state, one), (other_state, other) in combinations(EXECUTIONS.items(), 2)
     ]
     every = [*pairs, *_finished_and(*(state for state in State if state not in {State.FINISHED, State.FAILED}))]
-    found: dict[str, list[int]] = {}
+    ids_of: dict[str, list[int]] = {}
     for job_id, states in connection.execute(union_all(*every).limit(MOST_NAMED + 1)):
-        found.setdefault(states, []).append(job_id)
-    for states, ids in sorted(found.items()):
+        ids_of.setdefault(states, []).append(job_id)
+    for states, ids in sorted(ids_of.items()):
         yield DoctorFinding(
             f"{count_of(ids, 'job is', 'jobs are')} {states} at once",
-            f"look what became of them: jq jobs show {_some(ids)}; then delete the row of the state that is not true",
+            f"find out which state is right: jq jobs show {_some(ids)}; then delete the row of the wrong one",
             job_ids=tuple(ids[:MOST_NAMED]),
             subjects=frozenset((states, job_id) for job_id in ids),
         )
@@ -97,8 +98,8 @@ def _find_finished_failed(connection: Connection, _terms: DoctorTerms) -> Iterat
     ids = tuple(row.job_id for row in connection.execute(query.limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{count_of(ids, 'job has', 'jobs have')} finished and failed; a retry would run what is done",
-            "jq doctor finished-and-failed --fix keeps the failures in jq's record and takes them out of the queue",
+            f"{count_of(ids, 'job has', 'jobs have')} finished and failed; a retry would repeat work that is done",
+            "jq doctor finished-and-failed --fix moves the failures into jq's record (jq history)",
             job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
         )
@@ -156,21 +157,22 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
     for row in held:
         if process := alive.get(row.process_id):
             sample = sample_of(process.metadata)
-            at, told = instant(sample.get("at")), sample.get("jobs", [])
-            knows = at is not None and at > row.created_at and "more_jobs" not in sample and isinstance(told, list)
-            runs = not knows or any(isinstance(job, dict) and job.get("id") == row.job_id for job in told)
-            (running if runs else lost).append(row.job_id)
+            at, runs = instant(sample.get("at")), sample.get("jobs", [])
+            complete = at is not None and at > row.created_at and "more_jobs" not in sample and isinstance(runs, list)
+            listed = not complete or any(isinstance(job, dict) and job.get("id") == row.job_id for job in runs)
+            (running if listed else lost).append(row.job_id)
     if lost:
         yield DoctorFinding(
-            f"{count_of(lost, 'job is', 'jobs are')} claimed by live workers that do not run them, by their own word",
-            "restart these workers (jq processes list): at their end they release what they hold",
+            f"{count_of(lost, 'job is', 'jobs are')} claimed by live workers that, by their own samples, do not run "
+            "them",
+            "restart these workers (jq processes list): a worker that stops releases its claims",
             job_ids=tuple(lost[:MOST_NAMED]),
             subjects=frozenset(lost),
         )
     if running:
         yield DoctorFinding(
             f"{count_of(running, 'job is', 'jobs are')} held by a live worker for longer than {terms.long:g} s",
-            f"see whether they still do something: jq jobs show {_some(running)}; where such jobs are usual: --long 1d",
+            f"check whether they still make progress: jq jobs show {_some(running)}; if such jobs are usual: --long 1d",
             Severity.WARNING,
             tuple(running[:MOST_NAMED]),
             frozenset(running),
@@ -185,8 +187,9 @@ CHECKS = (
     DoctorCheck(
         name="no-state",
         asks="Jobs that are neither finished nor waiting, running or failed.",
-        why="No worker will ever claim them, and no list of Solid Queue shows them. Deleted execution rows leave them.",
-        advice="Make them failed jobs, look at them (jq failed show), retry those that may run (jq retry).",
+        why="No worker will ever claim them, and no list of Solid Queue shows them. They remain when execution rows "
+        "are deleted.",
+        advice="Make them failed jobs (--fix), inspect them (jq failed show), retry those that may run (jq retry).",
         finds=everywhere(_find_stateless),
         again=True,
         fix=_fail_stateless,
@@ -196,15 +199,15 @@ CHECKS = (
         name="two-states",
         asks="Jobs in two states at once: ready and claimed, finished and scheduled, and so on.",
         why="They may run twice, or run although they are done.",
-        advice="Look what became of each (jq jobs show, jq history) and delete the row of the state that is not true.",
+        advice="Find out which state is right (jq jobs show, jq history) and delete the row of the wrong one.",
         finds=everywhere(_find_two),
         again=True,
     ),
     DoctorCheck(
         name="finished-and-failed",
-        asks="Jobs that finished and are listed as failed all the same.",
-        why="The job is done: its process was believed dead while it worked on. A retry would do the work twice.",
-        advice="Take the failure out of the queue; jq keeps it in its record (jq history).",
+        asks="Jobs that have finished and also have a failure.",
+        why="The job is done: its process was pruned as dead while it went on working. A retry would repeat the work.",
+        advice="Move the failure out of the queue into jq's record (jq history).",
         finds=everywhere(_find_finished_failed),
         again=True,
         fix=_archive_finished,
@@ -212,7 +215,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="orphans",
-        asks="Jobs claimed by processes that are not registered (any more).",
+        asks="Jobs claimed by processes that are not registered, or no longer.",
         why="Nobody will end these claims: Solid Queue looks for them only when a supervisor boots.",
         advice="jq prune fails them with ProcessMissingError, as Solid Queue would; then jq retry --safe.",
         finds=everywhere(_find_orphans),
@@ -222,10 +225,10 @@ CHECKS = (
     ),
     DoctorCheck(
         name="long-claims",
-        asks="Jobs that a live worker holds for longer than --long, or does not run although it holds them.",
-        why="The job hangs, or its end was lost (a busy SQLite database does that): it is held for as long as the "
-        "worker lives.",
-        advice="Look at the worker (py-spy, rbspy) and restart it; if such jobs are usual, give a longer --long.",
+        asks="Jobs that a live worker has held for longer than --long, running or not.",
+        why="The job hangs, or its ending was lost, which a busy SQLite database can cause: then the claim lasts as "
+        "long as the worker.",
+        advice="Inspect the worker (py-spy, rbspy) and restart it; if such jobs are usual, give a longer --long.",
         finds=everywhere(_find_long),
         again=True,
     ),

@@ -8,15 +8,15 @@ from solidjq.doctor.checks import MANY_BYTES, DoctorFinding, DoctorTerms, Severi
 
 
 def _variables(connection: Connection, *names: str) -> dict[str, str]:
-    found = {}
-    for name in names:  # one by one: their number differs from server to server
+    values = {}
+    for name in names:  # one by one, because not every server has all of them
         for key, value in fetch_rows(connection, "SHOW GLOBAL VARIABLES LIKE :name", name=name):
-            found[str(key)] = str(value)
-    return found
+            values[str(key)] = str(value)
+    return values
 
 
 def find_engine(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find tables that InnoDB does not keep."""
+    """Find tables of another storage engine than InnoDB."""
     query = (
         "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() "
         "AND (table_name LIKE 'solid\\_queue\\_%' OR table_name LIKE 'jq\\_%') AND engine <> 'InnoDB' "
@@ -24,7 +24,7 @@ def find_engine(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorF
     )
     for name, engine in fetch_rows(connection, query):
         yield DoctorFinding(
-            f"{name} is kept by {engine}: without transactions and row locks a job can run twice or be lost",
+            f"the engine of {name} is {engine}: without transactions and row locks a job can run twice or be lost",
             f"stop all workers, then ALTER TABLE {name} ENGINE=InnoDB",
         )
 
@@ -60,26 +60,26 @@ def find_durability(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
 
 
 def find_timeouts(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find time limits so short that they end healthy work."""
+    """Find time limits so short that they cancel healthy statements or connections."""
     found = _variables(connection, "innodb_lock_wait_timeout", "wait_timeout")
     for name, least in (("innodb_lock_wait_timeout", 5), ("wait_timeout", 60)):
         value = found.get(name, "")
         if value.isdigit() and int(value) < least:
             yield DoctorFinding(
-                f"{name} is {value} s: under load it ends healthy transactions or connections",
+                f"{name} is {value} s: under load it cancels healthy transactions or closes connections",
                 f"SET GLOBAL {name} = {'50' if least == 5 else '28800'}, and in my.cnf",  # noqa: PLR2004
                 Severity.WARNING,
             )
 
 
 def find_connections(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find out whether nearly all connections are in use."""
+    """Find nearly all connections of the server in use."""
     ((_, used),) = fetch_rows(connection, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     yield from judge_connections(int(used), int(_variables(connection, "max_connections")["max_connections"]))
 
 
 def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find dead rows or free room that outweigh what is alive."""
+    """Find tables with more free space than rows."""
     query = (
         "SELECT table_name, data_length + index_length, data_free FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name LIKE 'solid\\_queue\\_%' ORDER BY table_name"
@@ -87,7 +87,7 @@ def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFi
     for name, size, free in fetch_rows(connection, query):
         if free is not None and free > MANY_BYTES and free > (size or 0):
             yield DoctorFinding(
-                f"{name} has {free // 2**20} MB of free room to {(size or 0) // 2**20} MB of rows",
+                f"{name} has {free // 2**20} MB of free space to {(size or 0) // 2**20} MB of rows",
                 f"OPTIMIZE TABLE {name}, at a quiet hour",
                 Severity.NOTE,
             )

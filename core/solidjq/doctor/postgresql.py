@@ -7,7 +7,14 @@ from sqlalchemy import Connection
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
 from solidjq.doctor.checks import DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
 
-HOT = (ready, claimed, scheduled, jobs, processes, semaphores)  # tables whose rows come and go, or change often
+HOT = (
+    ready,
+    claimed,
+    scheduled,
+    jobs,
+    processes,
+    semaphores,
+)  # tables whose rows change or come and go often
 
 
 MANY_DEAD = 10_000  # dead rows
@@ -16,13 +23,13 @@ SHORT = 5000  # milliseconds; a time limit below that ends healthy statements
 
 
 def _settings(connection: Connection, *names: str) -> dict[str, str]:
-    """Return settings in their base unit (milliseconds for all times asked for here), as this role has them."""
+    """Return settings as this role has them, in their base unit: milliseconds for times."""
     query = "SELECT name, setting FROM pg_settings WHERE name = ANY (:names)"
     return {name: value for name, value in fetch_rows(connection, query, names=list(names))}  # noqa: C416  (rows are no pairs to mypy)
 
 
 def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find dead rows or free room that outweigh what is alive."""
+    """Find tables with more dead rows than live ones."""
     counted = fetch_rows(
         connection,
         "SELECT relname, n_live_tup, n_dead_tup, last_autovacuum FROM pg_stat_user_tables "
@@ -32,7 +39,7 @@ def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFi
     for name, live, dead, vacuumed in counted:
         if dead >= MANY_DEAD and dead > live:
             hot = name in {table.name for table in HOT}
-            when = f"last autovacuum {vacuumed:%Y-%m-%d %H:%M} UTC" if vacuumed else "autovacuum was never there"
+            when = f"last autovacuum {vacuumed:%Y-%m-%d %H:%M} UTC" if vacuumed else "autovacuum has never run"
             tune = (
                 f"; for good: ALTER TABLE {name} SET (autovacuum_vacuum_scale_factor = 0, "
                 "autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)"
@@ -45,7 +52,7 @@ def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFi
 
 
 def find_vacuum(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find autovacuum off, and transactions that stay open."""
+    """Find autovacuum switched off, and transactions that stay open."""
     if _settings(connection, "autovacuum").get("autovacuum") == "off":
         yield DoctorFinding(
             "autovacuum is off: the tables of a queue fill with dead rows within hours",
@@ -60,8 +67,8 @@ def find_vacuum(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorF
     )
     for pid, user, state, age in old:
         yield DoctorFinding(
-            f"a transaction of {user} (pid {pid}, {state}) has been open for {age:.0f} s: no row deleted since can be "
-            "cleaned away, and claims grow slower",
+            f"a transaction of {user} (pid {pid}, {state}) has been open for {age:.0f} s: autovacuum can remove "
+            "no row deleted since then, and claims become slower",
             f"see what it does (pg_stat_activity); to end it: SELECT pg_terminate_backend({pid})",
             Severity.WARNING,
         )
@@ -85,8 +92,8 @@ def find_durability(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
 
 
 def find_timeouts(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find time limits so short that they end healthy work."""
-    # reset_val: what is in force just now is this check's own time limit.
+    """Find time limits so short that they cancel healthy statements."""
+    # reset_val, because the current value is the time limit of this check itself.
     query = (
         "SELECT name, reset_val FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', "
         "'idle_in_transaction_session_timeout', 'transaction_timeout') ORDER BY name"
@@ -95,7 +102,7 @@ def find_timeouts(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
         if not 0 < int(value) < SHORT:
             continue
         yield DoctorFinding(
-            f"{name} is {value} ms for this role: under load it ends healthy statements of workers and of jq",
+            f"{name} is {value} ms for this role: under load it cancels healthy statements of workers and of jq",
             f"ALTER ROLE CURRENT_USER SET {name} = '30s'",
             Severity.WARNING,
         )
@@ -113,7 +120,7 @@ def find_isolation(connection: Connection, _terms: DoctorTerms) -> Iterator[Doct
 
 
 def find_connections(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find out whether nearly all connections are in use."""
+    """Find nearly all connections of the server in use."""
     ((used, most),) = fetch_rows(
         connection,
         "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "

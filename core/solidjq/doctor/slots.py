@@ -1,4 +1,4 @@
-"""Checks of concurrency limits: semaphores that leaked or expired, and jobs blocked for nothing."""
+"""Checks of concurrency limits: leaked or expired semaphores, and jobs that are blocked although a slot is free."""
 
 from collections.abc import Iterator
 
@@ -14,20 +14,20 @@ from solidjq.ledger.operations import Operation
 from solidjq.processes.samples import number, read_metadata
 from solidjq.queue import concurrency
 
-MAINTENANCE = 600.0  # seconds; how often a dispatcher looks after leaked slots, unless it tells otherwise
+MAINTENANCE = 600.0  # seconds between the maintenances of a dispatcher that registered no interval
 
 
 def maintenance_margin(connection: Connection) -> float:
-    """Return after how many seconds a dispatcher at work has certainly looked after expired slots."""
-    told = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
-    known = [number(read_metadata(each), "concurrency_maintenance_interval") for each in told]
-    return 2 * max((seconds for seconds in known if seconds is not None), default=MAINTENANCE)
+    """Return after how many seconds a working dispatcher has certainly freed an expired slot."""
+    dispatchers = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
+    intervals = [number(read_metadata(metadata), "concurrency_maintenance_interval") for metadata in dispatchers]
+    return 2 * max((seconds for seconds in intervals if seconds is not None), default=MAINTENANCE)
 
 
 def _leaked() -> Select[tuple[int, str]]:
-    """Select semaphores without a free slot of which no job has one: none of their keys is ready or claimed.
+    """Select semaphores that have no free slot although no job of their key is ready or claimed, so none holds one.
 
-    An enqueue cannot take a slot there, and a worker that gives one back does so within moments.
+    No enqueue can take a slot of them, and a worker that frees one does so within moments.
     """
     holders = union(
         *(
@@ -49,14 +49,14 @@ def _find_leaked(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
         yield DoctorFinding(
             f"{count_of(found, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
             f"one: {found[0].key}{' and others' if len(found) > 1 else ''}",
-            "jq doctor leaked-slots --fix frees one slot of each; else they are free when their semaphores expire",
+            "jq doctor leaked-slots --fix frees one slot of each; otherwise they are free once their semaphores expire",
             Severity.WARNING,
             subjects=frozenset(row.id for row in found),
         )
 
 
 def _free_leaked(database: Database, terms: DoctorTerms, operation: Operation) -> int:
-    """Raise each from 0 to 1, which no limit forbids where nobody holds a slot, and let the next blocked job run."""
+    """Raise each leaked semaphore to 1, which no limit forbids while no job holds a slot; unblock its next job."""
     with database.read() as connection:
         ids = list(connection.scalars(select(_leaked().subquery().c.id)))
     fixed = 0
@@ -66,17 +66,17 @@ def _free_leaked(database: Database, terms: DoctorTerms, operation: Operation) -
 
 
 def _free_some(connection: Connection, ids: list[int], terms: DoctorTerms, operation: Operation) -> int:
-    # While its row is locked, no slot of it can be given to anybody.
-    mine = among(semaphores.c.id, ids)
-    connection.execute(select(semaphores.c.id).where(mine).order_by(semaphores.c.key).with_for_update())
-    rows = connection.execute(_leaked().where(mine)).all()
-    still = [row.id for row in rows]
-    if not still:
+    # While a semaphore is locked, no job can take a slot of it.
+    in_batch = among(semaphores.c.id, ids)
+    connection.execute(select(semaphores.c.id).where(in_batch).order_by(semaphores.c.key).with_for_update())
+    rows = connection.execute(_leaked().where(in_batch)).all()
+    leaked = [row.id for row in rows]
+    if not leaked:
         return 0
-    connection.execute(update(semaphores).where(among(semaphores.c.id, still)).values(value=1, updated_at=utcnow()))
+    connection.execute(update(semaphores).where(among(semaphores.c.id, leaked)).values(value=1, updated_at=utcnow()))
     unblocked = sum(len(concurrency.unblock_one(connection, row.key, terms.limits)) for row in rows)
     operation.record_if_kept(connection, unblocked)
-    return len(still)
+    return len(leaked)
 
 
 def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -84,7 +84,7 @@ def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
     if below:
         yield DoctorFinding(
             f"{count_of(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
-            f"when no job of the key runs, delete its row from {semaphores.name}: the next enqueue makes it again",
+            f"when no job of the key runs, delete its row from {semaphores.name}: the next enqueue inserts it",
             subjects=frozenset(below),
         )
     for class_name, limit in sorted(terms.limits.items()):
@@ -109,7 +109,7 @@ def _find_expired(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
     ids = list(connection.scalars(select(semaphores.c.id).where(semaphores.c.expires_at < late).limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{count_of(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does its "
+            f"{count_of(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does "
             "concurrency maintenance",
             "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor expired-semaphores "
             "--fix",
@@ -148,7 +148,7 @@ def _find_blocked(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
 
 
 def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> int:
-    """Do what a dispatcher's maintenance does: the next job of each key, if a slot is free."""
+    """Unblock the next job of each key whose slot is free, as a dispatcher's maintenance does."""
 
     def unblock(connection: Connection, key: str) -> int:
         moved = len(concurrency.unblock_one(connection, key, terms.limits))
@@ -165,7 +165,7 @@ CHECKS = (
     DoctorCheck(
         name="leaked-slots",
         asks="Concurrency keys without a free slot although no job holds one.",
-        why="Jobs of that key wait for nothing until the semaphore expires.",
+        why="The key's blocked jobs wait, although none runs, until the semaphore expires.",
         advice="Free one slot of each, or wait for the expiry.",
         finds=everywhere(_find_leaked),
         again=True,
@@ -174,7 +174,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="impossible-slots",
-        asks="Semaphores below 0, or above the limit of a class that --import has made known.",
+        asks="Semaphores below 0, or above the limit of a class that was imported with --import.",
         why="More jobs of the key run at once than the limit allows, or fewer. The limits of Ruby classes are not in "
         "the database and cannot be checked.",
         advice="When no job of the key runs, delete its row from solid_queue_semaphores: the next enqueue inserts it.",
@@ -184,7 +184,7 @@ CHECKS = (
     DoctorCheck(
         name="expired-semaphores",
         asks="Semaphores that expired more than two maintenance intervals ago and are still there.",
-        why="No dispatcher does its concurrency maintenance; jobs whose slots leaked wait for ever.",
+        why="No dispatcher does concurrency maintenance, so blocked jobs whose slot leaked wait for ever.",
         advice="Run a dispatcher, with concurrency_maintenance on.",
         finds=everywhere(_find_expired),
         fix=_clear_expired,

@@ -25,12 +25,12 @@ def find_journal(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
     mode = str(_pragma(connection, "journal_mode"))
     if mode in {"off", "memory"}:
         yield DoctorFinding(
-            f"the journal mode is {mode}: a process that dies while it writes destroys the database",
+            f"the journal mode is {mode}: a process that dies during a write can destroy the database",
             f"sqlite3 {_file(connection)} 'PRAGMA journal_mode = WAL'",
         )
     elif mode != "wal":
         yield DoctorFinding(
-            f"the journal mode is {mode}: readers and writers stop each other, and workers meet a busy database",
+            f"the journal mode is {mode}: readers and writers block each other, and workers find the database busy",
             f"sqlite3 {_file(connection)} 'PRAGMA journal_mode = WAL'",
             Severity.WARNING,
         )
@@ -46,47 +46,47 @@ def find_file_system(connection: Connection, _terms: DoctorTerms) -> Iterator[Do
     kind = file_system(path, mounts)
     if kind in NETWORKED:
         yield DoctorFinding(
-            f"{path} lies on a network file system ({kind}): its locks do not hold, and the database gets damaged",
+            f"{path} is on a network file system ({kind}): its locks do not work, and the database gets damaged",
             "move it to a local disk, or use a database server",
         )
 
 
 def file_system(path: Path, mounts: list[str]) -> str | None:
-    """Return the kind of file system that a path lies on, by the lines of /proc/mounts."""
-    found: tuple[int, str | None] = (-1, None)
+    """Return the type of the file system that contains a path, from the lines of /proc/mounts."""
+    depth, kind = -1, None
     for line in mounts:
         parts = line.split(" ")
         if len(parts) > 2:  # noqa: PLR2004
             point = Path(parts[1].replace("\\040", " "))
-            if path.is_relative_to(point) and len(point.parts) >= found[0]:
-                found = (len(point.parts), parts[2])
-    return found[1]
+            if path.is_relative_to(point) and len(point.parts) >= depth:
+                depth, kind = len(point.parts), parts[2]
+    return kind
 
 
 def find_integrity(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find damage, as far as the check comes within the time limit."""
-    said = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
-    if said != ["ok"]:
+    """Find damage of the file."""
+    problems = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
+    if problems != ["ok"]:
         yield DoctorFinding(
-            f"the file is damaged: {'; '.join(said)}",
-            "stop all programs, keep a copy of the file, its -wal and -shm, and save what can be read: "
+            f"the file is damaged: {'; '.join(problems)}",
+            "stop all programs, keep a copy of the file, its -wal and -shm, and recover what can be read: "
             f"sqlite3 {_file(connection)} .recover",
         )
 
 
 def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find dead rows or free room that outweigh what is alive."""
+    """Find a file with more free space than data, and a write-ahead log that has grown large."""
     free, pages, size = (int(_pragma(connection, name)) for name in ("freelist_count", "page_count", "page_size"))
     if free * size > MANY_BYTES and free * 2 > pages:
         yield DoctorFinding(
-            f"{free * size // 2**20} MB of the file's {pages * size // 2**20} MB are free room",
-            f"sqlite3 {_file(connection)} VACUUM, at a quiet hour: it stops every writer",
+            f"{free * size // 2**20} MB of the file's {pages * size // 2**20} MB are free space",
+            f"sqlite3 {_file(connection)} VACUUM, at a quiet hour: it blocks every writer",
             Severity.NOTE,
         )
     log = _file(connection).with_name(_file(connection).name + "-wal")
     if log.exists() and log.stat().st_size > MANY_BYTES:
         yield DoctorFinding(
-            f"the write-ahead log has grown to {log.stat().st_size // 2**20} MB: a reader that never ends keeps it",
-            "find the program with the long transaction (lsof on the file); then PRAGMA wal_checkpoint(TRUNCATE)",
+            f"the write-ahead log has grown to {log.stat().st_size // 2**20} MB: a long read transaction keeps it",
+            "end the program that holds the transaction (find it with lsof); then PRAGMA wal_checkpoint(TRUNCATE)",
             Severity.WARNING,
         )

@@ -1,6 +1,6 @@
-"""Indexes, dead rows and settings of the database: what no job shows, and all jobs feel.
+"""Checks of the database: tables, indexes, dead rows and settings.
 
-What is asked of one kind of database only stands here and not in dialects.py: it is the check itself.
+The code for one kind of database is in ``postgresql``, ``mysql`` and ``sqlite``; the table of all checks is here.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from solidjq.doctor import mysql, postgresql, sqlite
 from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere
 from solidjq.ledger import archive
 
-MANY_FAILED = 100_000  # failures; from so many on, finding those of a time without an index takes long
+MANY_FAILED = 100_000  # failures; from this number on, a search by time without an index is slow
 
 
 def _find_missing_indexes(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     for wanted in indexes.missing(connection):
         yield DoctorFinding(
             f"no index on {wanted}{', which must be unique' if wanted.unique else ''}",
-            "jq init --indexes makes it while the queue goes on",
+            "jq init --indexes creates it while the queue goes on",
             Severity.ERROR if wanted.unique else Severity.WARNING,
         )
     some = select(failed.c.id).limit(MANY_FAILED).subquery()
@@ -29,7 +29,7 @@ def _find_missing_indexes(connection: Connection, _terms: DoctorTerms) -> Iterat
             yield DoctorFinding(
                 f"{MANY_FAILED} failed jobs or more, and no index on {wanted}: jq failed list --since, failed diff and "
                 "incidents read all of them",
-                "jq init --indexes makes it while the queue goes on",
+                "jq init --indexes creates it while the queue goes on",
                 Severity.NOTE,
             )
 
@@ -37,7 +37,7 @@ def _find_missing_indexes(connection: Connection, _terms: DoctorTerms) -> Iterat
 MIGRATE = "run the migrations of the Rails application's Solid Queue version; without Rails: jq init"
 
 
-def _tables_there(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+def _find_missing_tables(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     inspector = inspect(connection)
     there = set(inspector.get_table_names())
     for table in solid_queue.sorted_tables:
@@ -50,7 +50,7 @@ def _tables_there(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
         for name in columns.keys() - table.columns.keys():
             if not columns[name]["nullable"] and columns[name]["default"] is None:
                 yield DoctorFinding(
-                    f"{table.name} has a column {name} of its own that must be filled: jq cannot insert there",
+                    f"{table.name} has an added column {name} that must be filled: jq cannot insert rows",
                     "give the column a default, or let it be NULL",
                     Severity.WARNING,
                 )
@@ -66,31 +66,31 @@ def _tables_there(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
 CHECKS = (
     DoctorCheck(
         name="tables",
-        asks="Tables and columns of Solid Queue that are missing, and others that only their owner can fill, or that "
-        "jq's record has no room for.",
-        why="What needs them fails: workers, dispatchers, or the application that enqueues.",
+        asks="Tables and columns of Solid Queue that are missing, and added columns that jq cannot fill or keep in its "
+        "record.",
+        why="Workers, dispatchers or the enqueuing application fail without them.",
         advice="Run Solid Queue's migrations; without Rails: jq init.",
-        finds=everywhere(_tables_there),
+        finds=everywhere(_find_missing_tables),
     ),
     DoctorCheck(
         name="indexes",
-        asks="Indexes of Solid Queue's schema that are missing, whatever they are called.",
-        why="Polls and dispatches read whole tables, or two rows come where one may be.",
+        asks="Indexes of Solid Queue's schema that are missing, under any name.",
+        why="Polls and dispatches scan whole tables, or two rows exist where only one may.",
         advice="jq init --indexes: CONCURRENTLY on PostgreSQL, online on MySQL.",
         finds=everywhere(_find_missing_indexes),
     ),
     DoctorCheck(
         name="bloat",
-        asks="Dead rows or free room that outweigh what is alive; an SQLite write-ahead log that only grows. The "
-        "database's own estimates; nothing is scanned.",
-        why="A poll of a few rows has to step over all the dead ones.",
+        asks="More dead rows or free space than live data; an SQLite write-ahead log that only grows. The numbers are "
+        "the database's own estimates: nothing is scanned.",
+        why="A poll of a few rows must skip all the dead ones.",
         advice="VACUUM, and stricter autovacuum settings for the tables whose rows come and go.",
         finds={"postgresql": postgresql.find_bloat, "mysql": mysql.find_bloat, "sqlite": sqlite.find_bloat},
     ),
     DoctorCheck(
         name="vacuum",
         asks="PostgreSQL: autovacuum off, and transactions open for longer than 15 minutes.",
-        why="Both keep dead rows in the tables; a queue slows down hour by hour.",
+        why="Both leave dead rows in the tables, and the queue slows down hour by hour.",
         advice="Turn autovacuum on; end the transaction, or find out who leaves it open.",
         finds={"postgresql": postgresql.find_vacuum},
     ),
@@ -98,7 +98,7 @@ CHECKS = (
         name="durability",
         asks="Settings that lose commits: fsync, full_page_writes, synchronous_commit; innodb_flush_log_at_trx_commit, "
         "innodb_doublewrite.",
-        why="A job whose end was lost runs again, and a claim that was lost never ran.",
+        why="A job whose ending was lost runs again; a job whose enqueue was lost never runs.",
         advice="Turn them on. (On SQLite synchronous belongs to each connection and cannot be seen.)",
         finds={"postgresql": postgresql.find_durability, "mysql": mysql.find_durability},
     ),
@@ -112,42 +112,42 @@ CHECKS = (
     DoctorCheck(
         name="isolation",
         asks="An isolation level other than READ COMMITTED.",
-        why="On MySQL polls then lock gaps and deadlock with enqueues; on PostgreSQL they fail to serialize.",
+        why="On MySQL, polls lock gaps and deadlock with enqueues; on PostgreSQL, they fail with serialization errors.",
         advice="READ COMMITTED for the queue's connections, as Solid Queue recommends.",
         finds={"postgresql": postgresql.find_isolation, "mysql": mysql.find_isolation},
     ),
     DoctorCheck(
         name="connections",
-        asks="Nine of ten connections in use.",
-        why="A process that gets none cannot beat and is pruned as dead, with jobs that it still runs.",
+        asks="Nine of ten connections of the server in use.",
+        why="A process that gets no connection cannot beat and is pruned as dead, while it still runs its jobs.",
         advice="Smaller pools, a pooler, or a higher max_connections.",
         finds={"postgresql": postgresql.find_connections, "mysql": mysql.find_connections},
     ),
     DoctorCheck(
         name="engine",
-        asks="MySQL: tables that InnoDB does not keep.",
-        why="Without transactions and row locks no queue holds.",
+        asks="MySQL: tables of another storage engine than InnoDB.",
+        why="Without transactions and row locks a job can run twice or be lost.",
         advice="ALTER TABLE ... ENGINE=InnoDB while no worker runs.",
         finds={"mysql": mysql.find_engine},
     ),
     DoctorCheck(
         name="journal",
         asks="SQLite: a journal mode other than WAL.",
-        why="Readers and writers stop each other.",
-        advice="PRAGMA journal_mode = WAL; the file remembers it.",
+        why="Readers and writers block each other.",
+        advice="PRAGMA journal_mode = WAL; the file stores it.",
         finds={"sqlite": sqlite.find_journal},
     ),
     DoctorCheck(
         name="file-system",
         asks="SQLite: a file on a network file system.",
-        why="Its locks do not hold across machines.",
+        why="File locks there do not work across machines.",
         advice="A local disk, or a database server.",
         finds={"sqlite": sqlite.find_file_system},
     ),
     DoctorCheck(
         name="integrity",
-        asks="SQLite: a damaged file (quick_check, as far as it comes within --patience).",
-        why="Writes into a damaged file damage more.",
+        asks="SQLite: a damaged file (PRAGMA quick_check, within --patience).",
+        why="Each write into a damaged file can damage more.",
         advice="Stop everything, copy the file, recover what can be read.",
         finds={"sqlite": sqlite.find_integrity},
     ),
