@@ -1,6 +1,6 @@
-"""The least rights that ``jq`` needs on a server, as SQL that an administrator can paste.
+"""Grants: the least rights that ``jq`` needs on a server, as SQL that an administrator can paste.
 
-What differs between databases stands here and not in dialects.py: this is text for a person, no statement that we run.
+These statements are text for a person; the program never executes them.
 """
 
 import os
@@ -23,15 +23,15 @@ OF_FILES = (
     "SQLite knows no roles; file permissions decide: to read, read the file; to recover, and for jq init, write to "
     "the file and to its folder (as a reader too may have to, while no program has the file open)"
 )
-LONGEST_NAME = 63  # bytes; PostgreSQL cuts what is longer, and would grant to another role
+LONGEST_NAME = 63  # bytes; PostgreSQL truncates a longer name, and would grant to another role
 
 
 class Purpose(StrEnum):
-    """What a role is for."""
+    """What a role may do."""
 
-    READING = "reading"  # every command that only shows
+    READING = "reading"  # every command that only reads
     RECOVERING = "recovering"  # prune, retry, recover, discard, undo, pause, resume, doctor --fix; reading included
-    INIT = "init"  # jq init beside Solid Queue's own tables
+    INIT = "init"  # jq init, where Solid Queue's tables exist
 
 
 _HEADINGS = {
@@ -47,7 +47,7 @@ _HEADINGS = {
 # Rights on tables that do not exist cannot be granted.
 _AFTER_INIT = "the jq_ tables must be there first: run jq init, then grant"
 
-# What the moves do to Solid Queue's tables, besides SELECT. To SELECT ... FOR UPDATE, one needs the right to UPDATE.
+# What the moves do to Solid Queue's tables, besides SELECT. SELECT ... FOR UPDATE needs the right to UPDATE.
 _WRITES: dict[Table, tuple[str, ...]] = {
     tables.jobs: ("INSERT", "UPDATE", "DELETE"),  # a discard deletes jobs, its undo inserts them again
     tables.ready: ("INSERT", "UPDATE", "DELETE"),
@@ -57,18 +57,18 @@ _WRITES: dict[Table, tuple[str, ...]] = {
     tables.claimed: ("UPDATE", "DELETE"),
     tables.processes: ("UPDATE", "DELETE"),
     tables.pauses: ("INSERT", "DELETE"),
-    tables.semaphores: ("INSERT", "UPDATE", "DELETE"),  # jq doctor --fix does a dispatcher's maintenance
+    tables.semaphores: ("INSERT", "UPDATE", "DELETE"),  # by jq doctor --fix, which does a dispatcher's maintenance
     tables.schema_migrations: (),  # only jq init writes it
 }
-_TO_OURS = ("INSERT", "UPDATE")  # the record only grows
+_TO_OURS = ("INSERT", "UPDATE")  # rows are never deleted
 
 
 def statements(url: URL, role: str, purpose: Purpose) -> list[str]:
     """Return the GRANT statements, each of one or more lines; none for SQLite, which has no roles.
 
-    ``role`` is a PostgreSQL role, or a MySQL ``user`` or ``user@host``; the host is ``%`` unless it is given. The
-    database, and PostgreSQL's schema, are those of ``url``; nothing is connected. Raises UsageError for a name that
-    cannot be one, or that would mean somebody else.
+    ``role`` is a PostgreSQL role, or a MySQL ``user`` or ``user@host``; without a host it is ``%``. The database, and
+    PostgreSQL's schema, are those of ``url``; nothing connects. Raises UsageError for a name that is not valid, or that
+    would grant to another role.
     """
     _require_printable("the role", role)
     match url.get_backend_name():
@@ -81,7 +81,7 @@ def statements(url: URL, role: str, purpose: Purpose) -> list[str]:
 
 
 def script(url: URL, role: str, purposes: Iterable[Purpose]) -> str:
-    """Return the statements for each purpose below a comment that tells what they allow; empty for SQLite."""
+    """Return the statements for each purpose below a comment on what they allow; empty for SQLite."""
     parts: list[str] = []
     for purpose in purposes:
         granted = statements(url, role, purpose)
@@ -94,7 +94,7 @@ def script(url: URL, role: str, purposes: Iterable[Purpose]) -> str:
 def table_rights(purpose: Purpose, table: Table, *, upsert: bool = False) -> tuple[str, ...]:
     """Return the rights on an existing table that reading or recovering needs.
 
-    ``upsert``: whether "insert unless it is there" is written with an UPDATE, which asks for that right.
+    ``upsert``: whether an insert that skips existing rows is written with an UPDATE, which needs that right.
     """
     if purpose is not Purpose.RECOVERING:
         return ("SELECT",)
@@ -117,7 +117,7 @@ def _require_printable(what: str, name: str) -> None:
 
 
 def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
-    # Even in quotes, "public" is everybody, and "none" nobody.
+    # Even in quotes, "public" is every role, and "none" is no role.
     if role in {"public", "none"} or len(role.encode()) > LONGEST_NAME:
         raise UsageError(f"{role!r} cannot be a PostgreSQL role")
     grantee = _identifier(role, '"')
@@ -130,28 +130,30 @@ def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
     within = _identifier(name, '"')
     yield f"GRANT CONNECT ON DATABASE {_identifier(database, chr(34))} TO {grantee};"
     yield f"GRANT USAGE ON SCHEMA {within} TO {grantee};"
-    if purpose is Purpose.INIT:  # whoever makes a table owns it, and may do everything with it
+    if purpose is Purpose.INIT:  # the role that creates a table owns it, and has all rights on it
         yield f"GRANT CREATE ON SCHEMA {within} TO {grantee};"
         return
-    # Ours apart from Solid Queue's: where they are missing, the other statements still work.
-    alike: dict[tuple[str, bool, tuple[str, ...]], list[str]] = defaultdict(list)
+    # Our tables in statements of their own: if they are missing, the other statements still work.
+    by_rights: dict[tuple[str, bool, tuple[str, ...]], list[str]] = defaultdict(list)
     for table in _tables():
         ours = table.metadata is tables.jq
         rights = table_rights(purpose, table)
-        alike["TABLE", ours, rights].append(f"{within}.{table.name}")
+        by_rights["TABLE", ours, rights].append(f"{within}.{table.name}")
         if "INSERT" in rights and table.autoincrement_column is not None:
-            alike["SEQUENCE", ours, ("USAGE",)].append(f"{within}.{table.name}_{table.autoincrement_column.name}_seq")
-    for (kind, _, rights), names in sorted(alike.items(), key=lambda item: (item[0][1], item[0][0] != "TABLE")):
+            by_rights["SEQUENCE", ours, ("USAGE",)].append(
+                f"{within}.{table.name}_{table.autoincrement_column.name}_seq"
+            )
+    for (kind, _, rights), names in sorted(by_rights.items(), key=lambda item: (item[0][1], item[0][0] != "TABLE")):
         listed = ",\n  ".join(names)
         yield f"GRANT {', '.join(rights)} ON {kind}\n  {listed}\n  TO {grantee};"
 
 
 def _schema(url: URL) -> str:
-    """Return the first schema of the search path that the URL sets, as in ``options=-csearch_path=queue``."""
+    """Return the first schema of the search path in a URL, as in ``options=-csearch_path=queue``; else ``public``."""
     paths = re.findall(r"search_path=((?:\\.|\S)+)", _last(url.query.get("options")) or "")
     path = re.sub(r"\\(.)", r"\1", paths[-1]) if paths else ""
-    for each in re.finditer(r'"(?P<quoted>(?:[^"]|"")+)"|[^\s,"]+', path):
-        name = each[0].lower() if each["quoted"] is None else str(each["quoted"]).replace('""', '"')
+    for match in re.finditer(r'"(?P<quoted>(?:[^"]|"")+)"|[^\s,"]+', path):
+        name = match[0].lower() if match["quoted"] is None else str(match["quoted"]).replace('""', '"')
         if name != "$user":
             return name
     return "public"
@@ -171,9 +173,9 @@ def _mysql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
     account = _account(role)
     for table in _tables():
         rights = table_rights(purpose, table, upsert=True)
-        # SELECT on Solid Queue's tables is what lets jq init see that they are there.
+        # jq init needs SELECT on Solid Queue's tables to see that they exist.
         if purpose is Purpose.INIT and table.metadata is tables.jq:
-            # A migration alters tables, for which MySQL asks for INSERT too.
+            # A migration alters tables, for which MySQL requires INSERT too.
             rights = (*rights, "CREATE", "ALTER", "INSERT", "INDEX")
         place = f"{_identifier(url.database, '`')}.{_identifier(table.name, '`')}"
         yield f"GRANT {', '.join(rights)} ON {place} TO {account};"
@@ -193,13 +195,13 @@ def _identifier(name: str, quote: str) -> str:
 
 # -- a jq init that was refused ---------------------------------------------------------------------------------------
 
-_NO_SCHEMA = "3F000"  # none of the search path that the role may use
+_NO_SCHEMA = "3F000"  # no schema in the search path that the role may use
 _DENIED = "42501"
 _MYSQL_DENIED = {1044, 1142}  # on a database, on a table
 
 
 def may_not_create(error: DBAPIError) -> bool:
-    """Tell whether the error of a ``jq init`` is one that its grants would cure."""
+    """Whether the grants for ``jq init`` would have prevented this error of it."""
     state = getattr(error.orig, "sqlstate", None)
     if state in {_DENIED, _NO_SCHEMA}:
         return (error.statement or "").lstrip().startswith("CREATE TABLE")
@@ -207,8 +209,8 @@ def may_not_create(error: DBAPIError) -> bool:
 
 
 def how_to_be_allowed(url: URL, role: str) -> str:
-    """Say in one line what to ask an administrator for, so that ``role`` may run ``jq init``."""
-    needed = [each.removesuffix(";") for each in statements(url, role, Purpose.INIT) if "CREATE" in each]
+    """Return one line of text: what to ask an administrator for, so that ``role`` may run ``jq init``."""
+    needed = [grant.removesuffix(";") for grant in statements(url, role, Purpose.INIT) if "CREATE" in grant]
     others, them = (f" and {len(needed) - 1} more", "them") if len(needed) > 1 else ("", "it")
     place = shlex.quote(mask_secrets(urls.url_text(url._replace(username=None, password=None))))
     command = f"jq grants {shlex.quote(role)} --for init --database {place}"
@@ -216,8 +218,8 @@ def how_to_be_allowed(url: URL, role: str) -> str:
 
 
 def unwritable(url: URL) -> Path | None:
-    """Return the file of an SQLite queue, or its folder, if this user may not write to it."""
+    """Return the file of an SQLite queue, or its folder, if this user may not write to it; else None."""
     path = Path(url.database or "").absolute()
-    there = [place for place in (path, *path.parents) if os.access(place, os.F_OK)]
-    places = there[:2] if there[:1] == [path] else there[:1]
-    return next((place for place in places if not os.access(place, os.W_OK)), None)
+    existing = [place for place in (path, *path.parents) if os.access(place, os.F_OK)]
+    needed = existing[:2] if existing[:1] == [path] else existing[:1]
+    return next((place for place in needed if not os.access(place, os.W_OK)), None)

@@ -1,7 +1,7 @@
-"""The indexes of Solid Queue's tables: which are missing, and making them while the queue goes on.
+"""Indexes of Solid Queue's tables: finds those that are missing, and creates them while the queue is in use.
 
-Solid Queue's tables are a contract that nothing else here alters. An index that the operator asks for is the one
-exception: it changes no row and no meaning.
+Solid Queue's tables are a contract that nothing else alters. An index that the operator requests is the one exception:
+it changes no row and no meaning.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from solidjq.errors import ConflictError
 
 
 class Wanted(NamedTuple):
-    """An index that a table should have, under this name unless another index has taken it."""
+    """An index that a table should have, under this name unless another index has it."""
 
     name: str
     table: str
@@ -34,31 +34,35 @@ def _declared(table: Table) -> Iterator[Wanted]:
 
 
 def contract() -> tuple[Wanted, ...]:
-    """Return what Solid Queue's own schema has: its polls, its dispatcher and all that this program asks rest on it."""
+    """Return the indexes of Solid Queue's own schema, which its workers and dispatcher and this program rely on."""
     return tuple(wanted for table in database_tables.solid_queue.sorted_tables for wanted in _declared(table))
 
 
 def ours() -> tuple[Wanted, ...]:
-    """Return what Solid Queue has no use for, and we have: failures of a time (incidents, failed diff, --since)."""
+    """Return the indexes that only this program uses: failures by time, for incidents, failed diff and --since."""
     failed = database_tables.failed
     return (Wanted("jq_failed_executions_on_created_at", failed.name, (failed.c.created_at.name,)),)
 
 
 def missing(connection: Connection, wanted: Sequence[Wanted] | None = None) -> list[Wanted]:
-    """Return those that no index of the database can stand in for, whatever it is called. Missing tables are left out.
+    """Return the wanted indexes, of tables that exist, that no index of the database serves, whatever its name.
 
-    A longer index serves for a shorter one with the same first columns; where values must be unique, only an equal one.
+    A longer index serves for a shorter one with the same first columns; a unique index needs one of the same columns.
     """
     wanted = contract() if wanted is None else wanted
     inspector = inspect(connection)
     invalid = invalid_indexes(connection)
     tables = set(inspector.get_table_names())
     present = {name: list(_present(inspector, name, invalid)) for name in {w.table for w in wanted} & tables}
-    return [each for each in wanted if each.table in present and not any(_serves(i, each) for i in present[each.table])]
+    return [
+        index
+        for index in wanted
+        if index.table in present and not any(_serves(other, index) for other in present[index.table])
+    ]
 
 
 def _present(inspector: Inspector, table: str, invalid: set[str]) -> Iterator[tuple[list[Any], bool]]:
-    """Return columns and uniqueness of what may serve: partial indexes, and those half made, do not."""
+    """Yield the columns and uniqueness of each key and index, but not of partial and of unfinished indexes."""
     yield inspector.get_pk_constraint(table)["constrained_columns"], True
     for constraint in inspector.get_unique_constraints(table):
         yield constraint["column_names"], True
@@ -76,10 +80,10 @@ def _serves(present: tuple[list[Any], bool], wanted: Wanted) -> bool:
 
 
 def create_missing(database: Database) -> Iterator[Wanted]:
-    """Make every index that is missing, one after the other; yield each once it is there.
+    """Create every missing index, one after the other; yield each when it exists.
 
-    PostgreSQL makes them CONCURRENTLY and MySQL online: workers go on meanwhile. An attempt that was interrupted is
-    taken away and made again. Raises ConflictError while another program is doing the same.
+    PostgreSQL creates them CONCURRENTLY and MySQL online: workers go on meanwhile. What an interrupted attempt left is
+    dropped and created again. Raises ConflictError while another program creates indexes.
     """
     with database.outside_transactions() as connection, index_lock(connection):
         taken = _names(connection)
@@ -90,14 +94,14 @@ def create_missing(database: Database) -> Iterator[Wanted]:
 
 
 def _names(connection: Connection) -> set[str]:
-    """Return the names that may not be given again: indexes that are there and good."""
+    """Return the names of the valid indexes, which no other index can have."""
     inspector = inspect(connection)
     names = {str(index["name"]) for table in inspector.get_table_names() for index in inspector.get_indexes(table)}
     return names - invalid_indexes(connection)
 
 
 def invalid_indexes(connection: Connection) -> set[str]:
-    """Return the names of indexes that are there and serve nobody: PostgreSQL keeps those that it could not finish."""
+    """Return the names of the indexes that PostgreSQL could not finish: it keeps them, and no query uses them."""
     if connection.dialect.name != "postgresql":
         return set()
     unfinished = (
@@ -109,33 +113,33 @@ def invalid_indexes(connection: Connection) -> set[str]:
 
 @contextmanager
 def index_lock(connection: Connection) -> Iterator[None]:
-    """Let one program make indexes. Raises ConflictError if another is at it: what looks unfinished is its work."""
+    """Hold the lock for creating indexes. Raises ConflictError if another program holds it and so creates indexes."""
     match connection.dialect.name:
         case "postgresql":
-            take = "SELECT pg_try_advisory_lock(hashtext('solidjq.indexes'))"
-            give = "SELECT pg_advisory_unlock(hashtext('solidjq.indexes'))"
+            acquire = "SELECT pg_try_advisory_lock(hashtext('solidjq.indexes'))"
+            release = "SELECT pg_advisory_unlock(hashtext('solidjq.indexes'))"
         case "mysql":
-            take = "SELECT GET_LOCK(CONCAT('solidjq.indexes.', DATABASE()), 0)"
-            give = "SELECT RELEASE_LOCK(CONCAT('solidjq.indexes.', DATABASE()))"
-        case _:  # it waits for the writer before it
+            acquire = "SELECT GET_LOCK(CONCAT('solidjq.indexes.', DATABASE()), 0)"
+            release = "SELECT RELEASE_LOCK(CONCAT('solidjq.indexes.', DATABASE()))"
+        case _:  # CREATE INDEX waits for other writers
             yield
             return
-    if not connection.scalar(text(take)):
+    if not connection.scalar(text(acquire)):
         raise ConflictError("another jq init --indexes is at work on this database; try again when it is done")
     try:
         yield
     finally:
-        connection.execute(text(give))
+        connection.execute(text(release))
 
 
 def create_index(connection: Connection, name: str, table: str, columns: Sequence[str], *, unique: bool) -> None:
-    """Make an index without stopping those who write. The connection must be outside of any transaction."""
+    """Create an index while other programs write. The connection must be outside of any transaction."""
     quote_name = connection.dialect.identifier_preparer.quote
     kind = "UNIQUE INDEX" if unique else "INDEX"
     what = f"{quote_name(name)} ON {quote_name(table)} ({', '.join(map(quote_name, columns))})"
     match connection.dialect.name:
         case "postgresql":
-            connection.execute(text("SET statement_timeout = 0"))  # it takes as long as it takes
+            connection.execute(text("SET statement_timeout = 0"))  # a large table takes long
             try:
                 connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {quote_name(name)}"))  # an unfinished one
                 connection.execute(text(f"CREATE {kind} CONCURRENTLY {what}"))

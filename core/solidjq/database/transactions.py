@@ -124,7 +124,7 @@ class Database:
 
     @property
     def init_command(self) -> str:
-        """The command that makes a queue here; it can be pasted unless there is a password to fill in."""
+        """The command that creates a queue here; its password, if any, is masked."""
         return urls.init_command(self.url, None if self._prefix == tables.DEFAULT_PREFIX else self._prefix)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Database URLs: SQLAlchemy's, Rails' (``postgres://``, ``mysql2://``, ``sqlite3:``) and plain file paths."""
+"""URLs of databases: SQLAlchemy's, Rails' (``postgres://``, ``mysql2://``, ``sqlite3:``) and plain file paths."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]+:")
 # user@host/name or //user@host/name: more likely a URL that lost its scheme than a file; /home/user@domain/x is a file.
 _LOST_SCHEME = re.compile(r"(//|(?![./~])).*@", re.DOTALL)
 
-# What Rails takes in a URL's query for itself; libpq would refuse every one of them.
+# Options in a URL's query that are Rails' own; libpq would refuse each of them.
 _RAILS_ONLY = frozenset(
     (
         "adapter",
@@ -51,7 +51,7 @@ _RAILS_ONLY = frozenset(
         "flags",
     )
 )
-# mysql2's name for it -> PyMySQL's.
+# mysql2's name of an option -> PyMySQL's.
 _MYSQL_OPTIONS = {
     "encoding": "charset",
     "charset": "charset",
@@ -67,7 +67,7 @@ _MYSQL_OPTIONS = {
     "sslkey": "ssl_key",
     "ssl_key": "ssl_key",
 }
-# What libpq takes; of a database.yml entry Rails hands on these and no other.
+# libpq's options; Rails passes these on from a database.yml entry, and no others.
 _LIBPQ = frozenset(
     (
         "application_name",
@@ -108,7 +108,7 @@ _LIBPQ = frozenset(
         "tcp_user_timeout",
     )
 )
-# The settings of a database.yml entry that say how to connect; what else there is concerns Rails only.
+# The settings of a database.yml entry that a connection needs; all others concern Rails only.
 CONNECTING = _LIBPQ | frozenset(
     (
         "adapter",
@@ -122,22 +122,22 @@ CONNECTING = _LIBPQ | frozenset(
         *_MYSQL_OPTIONS,
     )
 )
-# Ours, taken off again before the driver sees the URL.
+# Our own option, removed before the driver gets the URL.
 NO_PREPARE = "solidjq_no_prepare"
 EXAMPLES = "postgresql://user@host/name, mysql://user@host/name or sqlite:path/to/file.sqlite3"
 
 
 def default_path() -> Path:
-    """Where the embedded queue lives when no database is named: the user's state folder."""
-    from platformdirs import user_state_path  # noqa: PLC0415  (not where a database is named)
+    """Return the path of the embedded queue, in the user's state folder."""
+    from platformdirs import user_state_path  # noqa: PLC0415  (not needed if a database is named)
 
     return user_state_path("solidjq") / "queue.sqlite3"
 
 
 def parse_url(text: str) -> URL:
-    """Turn what an operator types, or what Rails' ``DATABASE_URL`` holds, into a SQLAlchemy URL with our drivers.
+    """Parse what an operator types, or Rails' ``DATABASE_URL``, into a SQLAlchemy URL with our drivers.
 
-    Raises UsageError for anything that is not one; its message never repeats a password.
+    Raises UsageError for text that is not a URL; its message never repeats a password.
     """
     text = text.strip()
     if not text:
@@ -166,9 +166,9 @@ def _made(text: str) -> URL:
 
 
 def with_rails_options(url: URL) -> URL:
-    """Give a URL our driver, and the options that Rails takes in the driver's own words.
+    """Return a URL with our driver, and Rails' options under the driver's names.
 
-    Raises UsageError for a database that we do not know.
+    Raises UsageError for a database that is not supported.
     """
     name = url.drivername.lower()
     if name in _POSTGRESQL:
@@ -179,9 +179,9 @@ def with_rails_options(url: URL) -> URL:
 
 
 def taken_apart(text: str) -> dict[str, str]:
-    """Return what a URL says in the words of a ``database.yml`` entry, as Rails reads it; what it leaves out is absent.
+    """Return a URL as the settings of a ``database.yml`` entry, as Rails reads it; parts that it lacks are absent.
 
-    Raises UsageError for anything that is not a URL; its message never repeats a password.
+    Raises UsageError for text that is not a URL; its message never repeats a password.
     """
     text = text.strip()
     if sqlite := _SQLITE.fullmatch(text):
@@ -196,14 +196,14 @@ def taken_apart(text: str) -> dict[str, str]:
         "port": None if url.port is None else str(url.port),
         "database": url.database,
     }
-    asked = {key: _one(url.query, key) for key in url.query}
-    return {key: value for key, value in {**named, **asked}.items() if value}
+    options = {key: _one(url.query, key) for key in url.query}
+    return {key: value for key, value in {**named, **options}.items() if value}
 
 
 def with_schema(url: URL, schema: str) -> URL:
     """Return the URL of a queue whose tables are in this PostgreSQL schema.
 
-    Raises UsageError where there are no schemas, and for what can be no name.
+    Raises UsageError for another database, and for a text that cannot be a schema's name.
     """
     if url.get_backend_name() == "mysql":
         raise UsageError("on MySQL a schema is a database: name it in the URL instead of with --schema")
@@ -212,18 +212,18 @@ def with_schema(url: URL, schema: str) -> URL:
     if not schema or re.search(r"""["'\\\0,]""", schema):
         raise UsageError(f"{schema!r} cannot be the name of a schema here")
     path = f'"{schema}"'.replace(" ", r"\ ")
-    before = _one(url.query, "options") or ""  # of two of a name the server takes the last
+    before = _one(url.query, "options") or ""  # of two settings of one name, the server uses the last
     return url.update_query_dict({"options": f"{before} -csearch_path={path}".strip()})
 
 
 def _not_a_url(text: str) -> UsageError:
-    # Where the password ends is anybody's guess in what is no URL: nothing before the last @ is shown.
+    # In text that is not a URL, the end of a password cannot be known: nothing before the last @ is shown.
     hidden = re.sub(r"^([a-zA-Z][a-zA-Z0-9+]*:/{0,2})?.*@", rf"\g<1>{MASK}@", text, flags=re.DOTALL)
     return UsageError(f"not a database URL: {mask_secrets(hidden)}; write {EXAMPLES}")
 
 
 def url_text(url: URL) -> str:
-    """Return text that ``parse_url`` reads as this URL again, its password included."""
+    """Return the text, with the password, that ``parse_url`` parses into this URL."""
     if url.get_backend_name() != "sqlite":
         return url.render_as_string(hide_password=False)
     path = url.database or ""
@@ -235,16 +235,16 @@ def url_text(url: URL) -> str:
 
 
 def init_command(url: URL, prefix: str | None = None) -> str:
-    """Return the command that makes a queue at this URL; it can be pasted unless there is a password to fill in."""
+    """Return the command that creates a queue at this URL; its password, if any, is masked."""
     before = "" if prefix is None else f" --table-prefix {prefix}"
     return f"jq{before} init --database {shlex.quote(mask_argument(url_text(url)))}"
 
 
 def masked_url(url: URL) -> str:
-    """Return the URL as it may be printed: without its password, wherever in the URL that stands."""
+    """Return the URL for a terminal, its password masked wherever it is in the URL."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite:{url.database}"
-    plain = url.set(drivername=url.get_backend_name())  # which driver we use is our business
+    plain = url.set(drivername=url.get_backend_name())  # without the driver's name
     return mask_secrets(plain.render_as_string(hide_password=True))
 
 
@@ -263,7 +263,7 @@ def _postgresql(url: URL) -> URL:
     query = {k: v for k, v in url.query.items() if k not in _RAILS_ONLY}
     if path := _one(url.query, "schema_search_path"):
         query["options"] = f"-csearch_path={path.replace(' ', '')}"
-    if _one(url.query, "prepared_statements") == "false":  # Rails' way to say that a pooler is between us
+    if _one(url.query, "prepared_statements") == "false":  # as Rails is configured behind a connection pooler
         query[NO_PREPARE] = "true"
     return url.set(drivername="postgresql+psycopg", query=query)
 
