@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Row, Select, select
 
 from solidjq.batching import in_batches
 from solidjq.chance import fisher
@@ -143,7 +143,7 @@ def _finished_query() -> Select[Any]:
 _JOB_COLUMNS = (jobs.c.id, jobs.c.class_name, jobs.c.queue_name, jobs.c.priority, jobs.c.concurrency_key)
 
 
-def _job(row: Any, *, hours: bool) -> _Job:
+def _job(row: Row[Any], *, hours: bool) -> _Job:
     traits = {
         f"class {row.class_name}",
         f"queue {row.queue_name}",

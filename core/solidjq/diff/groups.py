@@ -1,6 +1,6 @@
 """Groups of failures with one signature: how many there are, of which classes and queues, from when to when.
 
-The database counts equal errors first, by their first ``HEAD`` characters; of each kind only one error is read whole.
+The database counts equal errors first, by their first ``HEAD`` characters; of each kind only one is read to its end.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
@@ -148,7 +148,7 @@ def group_failures(database: Database, chosen: Filter, *, archived: bool = False
                 for row, signature in _with_signatures(connection, source, page, cache):
                     if (group := groups.get(signature)) is None:
                         group = groups[signature] = FailureGroup(signature)
-                    _head, _size, *counts, _id = row
+                    _head, _size, *counts, _id = tuple(row)
                     group.add(*counts)
         _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None])
     return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
@@ -205,7 +205,7 @@ def _sources(connection: Connection, *, archived: bool) -> list[_Source]:
     return [_FAILED, _ARCHIVE] if archived and operations.exists(connection) else [_FAILED]
 
 
-def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[Sequence[Any]]:
+def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[Sequence[Row[Any]]]:
     """Yield the failures page by page, those with equal heads, sizes, classes and queues counted in one row."""
     after = 0
     while True:
@@ -227,8 +227,8 @@ def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[
 
 
 def _with_signatures(
-    connection: Connection, source: _Source, rows: Sequence[Any], cache: _SignatureCache
-) -> Iterator[tuple[Any, Signature]]:
+    connection: Connection, source: _Source, rows: Sequence[Row[Any]], cache: _SignatureCache
+) -> Iterator[tuple[Row[Any], Signature]]:
     """Yield each row with its signature; of errors with one outline only one is read whole."""
     outlines = [outline(row.head, row.size, HEAD) for row in rows]
     wanted = {row.id: kind for row, kind in zip(rows, outlines, strict=True) if not _whole(kind) and kind not in cache}

@@ -34,7 +34,7 @@ class DiffSide:
     kind: str  # "job", "group" or "incident"
     name: str  # as the operator wrote it
     group: str | None  # the name of the group, or of the job's group; None for an incident
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     job_ids: tuple[int, ...] = ()  # the job, or the jobs of an incident; empty for a group
 
 
@@ -42,8 +42,8 @@ class Difference(NamedTuple):
     """One field of both sides, and whether it differs."""
 
     field: str
-    left: Any
-    right: Any
+    left: object
+    right: object
     differs: bool
 
 
@@ -83,7 +83,7 @@ def side_by_side(left: DiffSide, right: DiffSide) -> list[Difference]:
     return differences
 
 
-def _match(one: Any, other: Any) -> bool:
+def _match(one: object, other: object) -> bool:
     """Whether two values are equal, or one is in the other's list: a job's class among those of a group."""
     if isinstance(one, list) and isinstance(other, str):
         return other in one
@@ -105,13 +105,8 @@ def _archived_failure(connection: Connection, text: str) -> Failure | None:
     is_job = failures.c.active_job_id == text
     if (job_id := parse_id(text)) is not None:
         is_job = or_(is_job, failures.c.job_id == job_id)
-    query = (
-        select(*archive.ARCHIVED)
-        .where(is_job, failures.c.restored_by.is_(None))
-        .order_by(failures.c.id.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).first()
+    archived = select(*archive.ARCHIVED).where(is_job, failures.c.restored_by.is_(None))
+    row = connection.execute(archived.order_by(failures.c.id.desc()).limit(1)).first()
     if row is None:
         return None
     return Failure(
@@ -138,7 +133,7 @@ def _error_text(error: ErrorInfo) -> str | None:
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
-def _job_fields(failure: Failure, signature: Signature) -> dict[str, Any]:
+def _job_fields(failure: Failure, signature: Signature) -> dict[str, object]:
     waited = failure.failed_at - failure.enqueued_at if failure.failed_at and failure.enqueued_at else None
     return {
         "job_id": failure.job_id,
@@ -155,7 +150,7 @@ def _job_fields(failure: Failure, signature: Signature) -> dict[str, Any]:
     }
 
 
-def _group_fields(group: FailureGroup) -> dict[str, Any]:
+def _group_fields(group: FailureGroup) -> dict[str, object]:
     return {
         "jobs": group.count,
         **_signature_fields(group.signature),
@@ -167,7 +162,7 @@ def _group_fields(group: FailureGroup) -> dict[str, Any]:
     }
 
 
-def _incident_fields(incident: incidents.Incident) -> dict[str, Any]:
+def _incident_fields(incident: incidents.Incident) -> dict[str, object]:
     deaths, finding = incident.deaths, incident.finding
     return {
         "jobs": len(incident.jobs),
@@ -192,7 +187,7 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return sorted({value for value in values if value is not None})
 
 
-def _signature_fields(signature: Signature) -> dict[str, Any]:
+def _signature_fields(signature: Signature) -> dict[str, object]:
     return {
         "group": signature.name,
         "death": signature.death and signature.death.value,
@@ -212,7 +207,7 @@ def _executions(arguments: str | None) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _argument_fields(arguments: Any) -> dict[str, Any]:
+def _argument_fields(arguments: object) -> dict[str, object]:
     """Return a field for each argument, and for each key of an argument that is a hash."""
     if not isinstance(arguments, list):
         return {"arguments": arguments}
@@ -220,7 +215,7 @@ def _argument_fields(arguments: Any) -> dict[str, Any]:
     return {"arguments": len(arguments), **dict(islice(named, MOST_ARGUMENTS))}
 
 
-def _members(arguments: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+def _members(arguments: Sequence[object]) -> Iterator[tuple[str, object]]:
     for at, value in enumerate(arguments):
         if isinstance(value, dict) and (keys := [key for key in value if not key.startswith("_aj_")]):
             yield from ((f"[{at}].{key}", _explicit(value[key])) for key in keys)
@@ -228,6 +223,6 @@ def _members(arguments: Sequence[Any]) -> Iterator[tuple[str, Any]]:
             yield f"[{at}]", _explicit(value)
 
 
-def _explicit(value: Any) -> Any:
+def _explicit(value: object) -> object:
     """Return a value as it is shown, so that null differs from a missing argument, and "1" from 1."""
     return "null" if value is None else json.dumps(value, ensure_ascii=False) if isinstance(value, str) else value

@@ -49,7 +49,7 @@ class DeathCase:
 class Exposure:
     """What runs while nobody dies. One look: the job classes that one process executes at one heartbeat.
 
-    Processes that execute no job are left out of looks and cases alike, or counted in both: else p-values are wrong.
+    Processes that execute no job are left out of both looks and cases, or counted in both: else p-values are wrong.
     """
 
     looks: int

@@ -270,11 +270,11 @@ def _unrecorded_failures(since: datetime | None, until: datetime | None, *, has_
     return [counted, current.where(~exists().where(columns.failure_id == failed.c.id))]
 
 
-def _between(column: Any, since: datetime | None, until: datetime | None) -> Iterator[ColumnElement[bool]]:
+def _between(time: ColumnElement[Any], since: datetime | None, until: datetime | None) -> Iterator[ColumnElement[bool]]:
     if since is not None:
-        yield column >= boundary(since)
+        yield time >= boundary(since)
     if until is not None:
-        yield column < boundary(until)
+        yield time < boundary(until)
 
 
 def _reconstructed(rows: Iterable[Row[Any]]) -> list[DeathRecord]:

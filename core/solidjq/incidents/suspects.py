@@ -11,7 +11,7 @@ from solidjq.incidents.job_scores import JobScore, score_jobs
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What a retry needs to decide whether a failed job is a suspect. Deaths are given by key.
+    """What a retry needs to decide whether a failed job is a suspect. Deaths are named by key.
 
     A death's key is its ``jq_deaths.id``, or the text of its jobs' error if only failures recorded it.
     """

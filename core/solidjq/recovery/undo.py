@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Row,
     bindparam,
     column,
     exists,
@@ -97,7 +98,7 @@ def _undo(
     return [(row.id, Undone(row.job_id, row.class_name, row.queue_name, reasons.get(row.job_id))) for row in archived]
 
 
-def _moved_again(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
+def _moved_again(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
     """Return the jobs that a later operation moved, each with the reason: this operation's job is not in the queue."""
     later = connection.execute(
         select(failures.c.job_id, func.max(failures.c.id).label("id"), func.max(failures.c.operation_id).label("by"))
@@ -112,7 +113,7 @@ def _moved_again(connection: Connection, archived: Sequence[Any]) -> dict[int, s
     }
 
 
-def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
+def _undo_retry(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
     """Withdraw the jobs that wait and restore their columns; return the others, each with the reason."""
     by_job = {row.job_id: row for row in archived}
     withdrawn = set(withdraw(connection, sorted(by_job)))
@@ -142,7 +143,7 @@ def _undo_retry(connection: Connection, archived: Sequence[Any]) -> dict[int, st
     return reasons
 
 
-def _undo_discard(connection: Connection, archived: Sequence[Any]) -> dict[int, str]:
+def _undo_discard(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
     """Insert the jobs again under their old ids; return those that could not be inserted, each with the reason."""
     ids = [row.job_id for row in archived]
     taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))

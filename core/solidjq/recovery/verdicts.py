@@ -87,7 +87,7 @@ class RetryTerms:
         """Whether each job is scheduled for a time of its own."""
         return self.delay is not None or self.interval is not None
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, object]:
         """Return the terms that differ from their default, as plan files and ``jq_operations`` store them."""
         return {key: value for key, value in asdict(self).items() if value != _DEFAULTS[key]}
 
