@@ -139,15 +139,19 @@ def test_the_later_file_wins_as_in_rails(tmp_path: Path) -> None:
     (production, staging) = (threshold(folder), threshold(folder, "staging"))
     assert (production and production.value, staging and staging.value) == (420, 480)
     assert threshold(folder, RAILS_ENV="staging") == staging
-    application(folder, initializers__solid_queue="SolidQueue.process_alive_threshold = 9.minutes\n")
-    found = threshold(folder, "staging")
-    assert found is not None
-    assert found.value == 540
-    # In an initializer Rails' config comes too late to count: what holds depends on the version.
-    application(folder, initializers__z="Rails.application.config.solid_queue.process_alive_threshold = 9.minutes\n")
-    found = threshold(folder, "staging")
-    assert found is not None
-    assert (found.value, found.place) == (None, "config/initializers/z.rb:1")
+
+
+@pytest.mark.parametrize("name", [THRESHOLD, SHUTDOWN])
+def test_config_wins_over_the_module_wherever_either_stands(tmp_path: Path, name: str) -> None:
+    # Solid Queue's engine copies config.solid_queue when the application's initializers have run.
+    folder = application(tmp_path, initializers__solid_queue=f"SolidQueue.{name} = 9.minutes\n")
+    assert read_settings(folder, variables={})[name].value == 540
+    environment = PRODUCTION.replace("LINES", f"  config.solid_queue.{name} = 8.minutes")
+    application(folder, environments__production=environment)
+    assert read_settings(folder, variables={})[name].value == 480
+    application(folder, initializers__a=f"Rails.application.config.solid_queue.{name} = 10.minutes\n")
+    found = read_settings(folder, variables={})[name]
+    assert (found.value, found.place) == (600, "config/initializers/a.rb:1")
 
 
 def test_the_other_settings(tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ Nothing is evaluated: Ruby files are searched as text. A setting is read only fr
 value. Anywhere else only Ruby knows its value, which is then None rather than a guess.
 """
 
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,23 +57,18 @@ def read_settings(
 ) -> dict[str, RailsSetting]:
     """Return the settings of Solid Queue that the application sets, by name; settings left at their default are absent.
 
-    They are read from ``config/application.rb``, the environment's file and the initializers; later ones win, as in
-    Rails. A file that cannot be read is skipped.
+    They are read from ``config/application.rb``, the environment's file and the initializers. As in Rails, later ones
+    win, and ``config.solid_queue`` wins over ``SolidQueue``. A file that cannot be read is skipped.
     """
     environment = chosen_environment(environment, os.environ if variables is None else variables)
     folder = application / "config"
     files = [folder / "application.rb", folder / "environments" / f"{environment}.rb"]
-    strongest: dict[str, tuple[float, RailsSetting]] = {}
+    strongest: dict[str, tuple[tuple[int, int], RailsSetting]] = {}
     for rank, path in enumerate((*files, *sorted(folder.glob("initializers/**/*.rb")))):
-        initializer = rank >= len(files)
         for name, how, setting in _statements(path, path.relative_to(application)):
-            # The engine copies config after the environment's file and before the initializers: set there, it is late.
-            effective = setting._replace(value=None) if how is _How.CONFIG and initializer else setting
-            strength = (
-                math.inf if how is _How.OTHER else rank + (len(files) if initializer or how is _How.CONFIG else 0)
-            )
+            strength = (how.value, rank)
             if name not in strongest or strongest[name][0] <= strength:
-                strongest[name] = strength, effective
+                strongest[name] = strength, setting
     return {name: setting for name, (_, setting) in strongest.items()}
 
 
@@ -90,11 +84,13 @@ def queue_url(application: Path, environment: str | None = None, *, variables: M
 
 
 class _How(Enum):
-    """The form in which a line sets a setting."""
+    """The form in which a line sets a setting; a greater value overrides a smaller one, wherever either stands."""
 
-    MODULE = auto()  # SolidQueue.use_skip_locked = ...
-    CONFIG = auto()  # config.solid_queue.use_skip_locked = ...
-    OTHER = auto()  # conditional, in a block that runs later, or of unknown form: it may override all others
+    MODULE = 1  # SolidQueue.use_skip_locked = ...
+    CONFIG = (
+        2  # config.solid_queue.use_skip_locked = ...: the engine copies it after all of the application's initializers
+    )
+    OTHER = 3  # conditional, in a block that runs later, or of unknown form: it may override all others
 
 
 def _statements(path: Path, relative: Path) -> Iterator[tuple[str, _How, RailsSetting]]:
