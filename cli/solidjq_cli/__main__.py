@@ -71,9 +71,9 @@ def program() -> int:
 
     atexit.register(leave)
     code = main()
-    from solidjq_cli import config  # noqa: PLC0415  (main has loaded it by now)
+    from solidjq_cli import session  # noqa: PLC0415  (main has loaded it by now)
 
-    config.close()
+    session.close()
     status = code
     return code
 

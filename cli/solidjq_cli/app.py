@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import config
+from solidjq_cli import options, session
 from solidjq_cli.exits import MEANINGS
 from solidjq_cli.lazy import LazyGroup
 
@@ -36,7 +36,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
 
 @app.callback()
 def root(
-    database: config.DatabaseOption = None,
+    database: options.DatabaseOption = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -56,7 +56,7 @@ def root(
     environment: Annotated[
         str | None, typer.Option("--env", metavar="NAME", help="With --rails.  [default: $RAILS_ENV, else production]")
     ] = None,
-    config_file: config.ConfigOption = None,
+    config_file: options.ConfigOption = None,
     schema: Annotated[
         str | None,
         typer.Option(
@@ -108,8 +108,8 @@ def root(
 
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
-    config.remember(
-        config.Connecting(
+    session.begin(
+        session.Connecting(
             profile, database, rails, environment, schema, table_prefix, read_only=read_only, file=config_file
         )
     )

@@ -8,7 +8,7 @@ COMMANDS = {
     "failed": ("failed", "Failed jobs: list them, look at one."),
     "prune": ("prune", "Find dead processes, fail the jobs they held, and remove them."),
     "retry": ("retry", "Put failed jobs back to work: these, or those that a filter takes."),
-    "discard": ("retry", "Delete failed jobs: these, or those that a filter takes."),
+    "discard": ("discard", "Delete failed jobs: these, or those that a filter takes."),
     "apply": ("apply", "Carry out a plan, exactly as it was written, or refuse."),
     "recover": ("recover", 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'),
     "undo": ("operations", "Take a retry or a discard back."),

@@ -15,7 +15,7 @@ from solidjq.database.urls import url_text
 from solidjq.ledger.operations import Operation
 from solidjq.queue.enqueue import NewJob
 from solidjq.queue.states import State
-from solidjq_cli import config
+from solidjq_cli import session
 from solidjq_cli.command_tree import tree
 from support.commands import ELSEWHERE, leaves, run
 from support.databases import execute
@@ -81,14 +81,6 @@ def test_every_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(empty_url))
     monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
-    opened: list[Database] = []
-    opens = config.opened
-
-    def remembering(given: str | None, *, create: bool = True) -> Database:
-        opened.append(opens(given, create=create))
-        return opened[-1]
-
-    monkeypatch.setattr(config, "opened", remembering)
     Path("jq.toml").write_text('[default]\nretry = "auto"\n')
     own = Database(empty_url)
     before = contents(empty_url)
@@ -99,9 +91,7 @@ def test_every_command(
         last = rows(own, tables.operations)[-1]["id"]
         code = run(tried.command.format(**names, last=last).split())
         told = capsys.readouterr().err
-        for each in opened:  # a program would have ended
-            each.close()
-        opened.clear()
+        session.close()  # a program would have ended
         after = contents(empty_url)
         exit_code, changes = tried.outcome(generation)
         refused = tried.is_refused(generation)

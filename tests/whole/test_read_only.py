@@ -17,7 +17,7 @@ from solidjq.errors import DatabaseError, RefusedError
 from solidjq.recovery import plans
 from solidjq.recovery.retry import Selection, plan
 from solidjq.recovery.verdicts import RetryTerms
-from solidjq_cli import config
+from solidjq_cli import session
 from solidjq_cli.command_tree import tree
 from solidjq_cli.exits import Exit
 from support.commands import ELSEWHERE, leaves, run
@@ -97,21 +97,13 @@ def test_no_command_changes_anything(
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
     written = f"[profiles.looking]\ndatabase = {json.dumps(url_text(queue_url))}\nread_only = true\n"
     Path("jq.toml").write_text(written)
-    monkeypatch.setattr(config, "_connecting", config.Connecting())
     decisions = chain.from_iterable(plan(database, Selection(job_ids=[int(str(names["failed"]))])))
     assert plans.write(Path(PLAN), RetryTerms(), decisions) == 1
     before = everything(database)
-    opened: list[Database] = []
-    opens = config.opened
-
-    def remembering(given: str | None, *, create: bool = True) -> Database:
-        opened.append(opens(given, create=create))
-        return opened[-1]
-
-    monkeypatch.setattr(config, "opened", remembering)
-    ended = {command: run([*way, *command.format(**names).split()]) for command in COMMANDS}
-    for each in opened:  # a program would have ended
-        each.close()
+    ended = {}
+    for command in COMMANDS:
+        ended[command] = run([*way, *command.format(**names).split()])
+        session.close()  # a program would have ended
     assert everything(database) == before
     assert ended == {command: int(code) for command, code in COMMANDS.items()}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import config, moving
+from solidjq_cli import moving, options, session
 from solidjq_cli.render import Output, note
 
 
@@ -18,11 +18,11 @@ def add_to(app: typer.Typer) -> None:
 
 def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
-    reason: config.ReasonOption = None,
-    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
-    import_modules: config.ImportOption = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    reason: options.ReasonOption = None,
+    config_file: options.ConfigOption = None,
+    import_modules: options.ImportOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Carry out a plan, exactly as it was written, or refuse.
 
@@ -37,12 +37,13 @@ def apply(
     from solidjq.recovery import plans
 
     plan = plans.read(file)
-    opened = config.opened(database)
-    operation = config.operation(
+    command = session.current(database, config_file)
+    opened = command.open()
+    operation = command.operation(
         "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.to_record(), plan=plan.id
     )
     tally = moving.Tally()
-    policy = config.policy(import_modules)
+    policy = command.policy(import_modules)
     with moving.interruptible(tally.words):
         batches = plans.apply(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"

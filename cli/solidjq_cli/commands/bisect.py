@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, config, moving
-from solidjq_cli.commands.retry import QUARANTINE, QuarantineOption, YesOption, queue_name
+from solidjq_cli import columns, moving, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import duration_option
@@ -28,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def bisect(
     incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="As jq incidents list names it.")],
-    quarantine: QuarantineOption = QUARANTINE,
+    quarantine: options.QuarantineOption = options.QUARANTINE,
     max_deaths: Annotated[
         int | None,
         typer.Option(
@@ -42,12 +41,12 @@ def bisect(
     wait: Annotated[
         str, typer.Option("--wait", metavar="AGE", help="How long a round may take to end.", show_default=True)
     ] = "10m",
-    reason: config.ReasonOption = None,
-    yes: YesOption = False,
-    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
-    import_modules: config.ImportOption = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    reason: options.ReasonOption = None,
+    yes: options.YesOption = False,
+    config_file: options.ConfigOption = None,
+    import_modules: options.ImportOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Find the killer among jobs that died together, by running halves of them in quarantine.
 
@@ -68,8 +67,9 @@ def bisect(
     from solidjq.recovery.bisect import Stage
 
     patience = duration_option(wait, "--wait") or 0
-    policy = config.policy(import_modules)
-    opened = config.opened(database)
+    command = session.current(database, config_file)
+    policy = command.policy(import_modules)
+    opened = command.open()
     with opened.read() as connection:
         found = find_incident(connection, incident)
     if found is None:
@@ -85,13 +85,13 @@ def bisect(
         moving.confirm(f"run halves of {len(job_ids)} jobs in queue {quarantine}, at the cost of up to {limit} deaths?")
 
     def new_operation(told: Mapping[str, object]) -> Operation:
-        return config.operation(recovery_bisect.VERB, reason, chosen=told, plan=found.name)
+        return command.operation(recovery_bisect.VERB, reason, chosen=told, plan=found.name)
 
     run = recovery_bisect.bisect(
         opened,
         found.name,
         job_ids,
-        quarantine=queue_name(quarantine),
+        quarantine=options.queue_name(quarantine),
         new_operation=new_operation,
         policy=policy,
         limit=max_deaths,

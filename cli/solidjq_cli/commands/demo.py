@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from solidjq_cli import config
+from solidjq_cli import options, session
 from solidjq_cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
-def demo(database: config.DatabaseOption = None) -> None:
+def demo(database: options.DatabaseOption = None) -> None:
     """Watch jobs survive the death of their workers, for real.
 
     Starts workers on a temporary queue, kills one with kill -9 and later the whole process tree, prunes, shows what
@@ -54,10 +54,11 @@ def demo(database: config.DatabaseOption = None) -> None:
       jq demo
       jq demo --database postgres://user@host/scratch
     """
+    command = session.current(database)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.INTERRUPTED))  # so that it cleans up
     folder = Path(tempfile.mkdtemp(prefix="jq-demo-"))
     try:
-        with _queue(config.given_url(database), config.table_prefix(database), folder) as opened:
+        with _queue(command.named_url(), command.named.table_prefix, folder) as opened:
             code = _Demo(opened, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

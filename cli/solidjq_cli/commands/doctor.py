@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, config, moving
+from solidjq_cli import columns, moving, options, session
 from solidjq_cli.columns import Examined
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, lines, note, records
@@ -40,15 +40,15 @@ def doctor(
     list_checks: Annotated[bool, typer.Option("--list", help="Only list the checks, with what they ask.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed safely; asks once.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    reason: config.ReasonOption = None,
+    reason: options.ReasonOption = None,
     long: Annotated[
         str, typer.Option("--long", metavar="DURATION", help="A claim, or a wait in a paused queue, is long: 90m, 1d.")
     ] = "1h",
-    patience: Annotated[float, config.seconds("--patience", least=0.1, text="How long one check may take.")] = 10,
-    alive_threshold: config.AliveThresholdOption = None,
-    modules: config.ImportOption = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    patience: Annotated[float, options.seconds("--patience", least=0.1, text="How long one check may take.")] = 10,
+    alive_threshold: options.AliveThresholdOption = None,
+    modules: options.ImportOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database's settings.
 
@@ -72,16 +72,17 @@ def doctor(
     if list_checks:
         records(core.choose(only or (), skip or ()), columns.checks(), output)
         return
-    application = config.configured(database)
+    command = session.current(database)
+    application = command.rails_config()
     chosen = core.choose(only or (), skip or (), with_application=application is not None)
     terms = DoctorTerms(
-        threshold=config.alive_threshold(alive_threshold, database, acts=fix),
+        threshold=command.alive_threshold(alive_threshold, acts=fix),
         application=application,
         long=duration_option(long, "--long") or 0.0,
         patience=patience,
         limits=_limits(modules),
     )
-    opened = config.opened(database)
+    opened = command.open()
     results = core.examine(opened, chosen, terms)
     if fix:
         results = _fix(opened, results, terms, reason, yes=yes)
@@ -119,7 +120,9 @@ def _fix(
             for finding in result.findings:
                 note(f"{result.check.name}: {finding.what}; --fix {result.check.fixes}")
         moving.confirm(f"fix {len(fixable)} of these?" if len(fixable) > 1 else "fix it?")
-    operation = config.operation("doctor", reason, chosen={"checks": [result.check.name for result in fixable]})
+    operation = session.current().operation(
+        "doctor", reason, chosen={"checks": [result.check.name for result in fixable]}
+    )
     for done in core.fix(database, fixable, terms, operation):
         note(done)
     again = {result.check.name: result for result in core.examine(database, [r.check for r in fixable], terms)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from solidjq.durations import parse_duration
-from solidjq_cli import columns, config
+from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, records
 from solidjq_cli.times import parse_time
 
@@ -43,8 +43,8 @@ def enqueue(
         typer.Option(
             "--priority",
             metavar="N",
-            min=-config.MOST_INTEGER,
-            max=config.MOST_INTEGER,
+            min=-options.MOST_INTEGER,
+            max=options.MOST_INTEGER,
             help="Smaller is sooner.",
         ),
     ] = None,
@@ -58,8 +58,8 @@ def enqueue(
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="Take queue, priority and limit from @job there."),
     ] = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Enqueue a job, Ruby's or Python's.
 
@@ -77,7 +77,8 @@ def enqueue(
 
     if read and arguments:
         raise UsageError("with --stdin the arguments come from standard input")
-    opened = config.opened(database)
+    command = session.current(database)
+    opened = command.open()
     job = _job(class_name, modules)
     job = job.set(queue=queue, priority=priority)
     if at is not None:
@@ -90,7 +91,7 @@ def enqueue(
     calls = _lines() if read else iter([[_value(text) for text in arguments or []]])
     # All of them or none, in one transaction: half a file of jobs would be hard to complete.
     new_jobs = [job.new(*args, **kwargs) for args in calls]
-    operation = config.operation("enqueue")
+    operation = command.operation("enqueue")
 
     def recorded(connection: Connection) -> list[dict[str, list[JobView]]]:
         ids = queues.enqueue(connection, new_jobs)

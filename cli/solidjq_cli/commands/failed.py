@@ -1,4 +1,4 @@
-"""``jq failed list`` and ``jq failed show``."""
+"""``jq failed list``, ``jq failed show`` and ``jq failed diff``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, config, selection
-from solidjq_cli.commands import failed_diff
+from solidjq_cli import columns, failed_diff, options, session
+from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import IdsArgument, read_ids, tell_missing
 from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.selection import FilterOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,38 +27,31 @@ group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Failed jo
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(group, name="failed")
-    group.command("diff")(failed_diff.diff)
 
 
 @group.command("list")
+@options.grouped
 def list_failed(
-    pruned: selection.PrunedOption = False,
-    exited: selection.ExitedOption = False,
-    missing: selection.MissingOption = False,
-    died: selection.DiedOption = False,
-    error: selection.ErrorOption = None,
-    queue: selection.QueueOption = None,
-    class_name: selection.ClassOption = None,
-    since: selection.SinceOption = None,
-    until: selection.UntilOption = None,
+    *,
+    filters: FilterOptions,
     limit: Annotated[
         int | None,
         typer.Option(
             "--limit",
             metavar="N",
             min=1,
-            max=config.MOST_ID,
+            max=options.MOST_ID,
             help=f"At most N  [default: {TABLE_LIMIT} on a terminal, else all]",
         ),
     ] = None,
     after: Annotated[
         int | None,
         typer.Option(
-            "--after", metavar="FAILURE", min=0, max=config.MOST_ID, help="Go on below this failure_id: the next page."
+            "--after", metavar="FAILURE", min=0, max=options.MOST_ID, help="Go on below this failure_id: the next page."
         ),
     ] = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """List failed jobs, the newest first.
 
@@ -70,20 +64,9 @@ def list_failed(
     """
     from solidjq.queue.failed import count_failures, list_failures
 
-    opened = config.opened(database)
-    compares = since is not None or until is not None
-    chosen = selection.make_filter(
-        opened.now() if compares else datetime.now(UTC),  # the database's clock takes a transaction
-        pruned=pruned,
-        exited=exited,
-        missing=missing,
-        died=died,
-        error=error,
-        queue=queue,
-        class_name=class_name,
-        since=since,
-        until=until,
-    )
+    opened = session.current(database).open()
+    # Only a filter by time needs the database's clock, which takes a transaction.
+    chosen = filters.to_filter(opened.now() if filters.names_a_time else datetime.now(UTC))
     if limit is None and output is Output.TABLE and sys.stdout.isatty():
         limit = TABLE_LIMIT
     last: list[Failure] = []
@@ -104,8 +87,8 @@ def list_failed(
 @group.command("show")
 def show_failed(
     ids: IdsArgument,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Show failed jobs in full: error, backtrace, arguments.
 
@@ -120,7 +103,7 @@ def show_failed(
     from solidjq.queue.jobs import find_jobs
 
     wanted = read_ids(ids)
-    opened = config.opened(database)
+    opened = session.current(database).open()
     with opened.read() as connection:
         found = find_jobs(connection, wanted)
         asked = list(dict.fromkeys(view.job_id for views in found.values() for view in views))
@@ -128,3 +111,48 @@ def show_failed(
     failures = [by_job[job_id] for job_id in asked if job_id in by_job]
     details(failures, columns.failure_details(), output)
     tell_missing(found, by_job.keys())
+
+
+@group.command("diff")
+@options.grouped
+def diff(
+    left: Annotated[
+        str | None, typer.Argument(metavar="[A]", help="A group (g1234abc), an incident (d17), or a job's id.")
+    ] = None,
+    right: Annotated[str | None, typer.Argument(metavar="[B]", help="What to compare it with.")] = None,
+    *,
+    filters: FilterOptions,
+    times: TimeOptions,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            max=options.MOST_ID,
+            help=f"At most N groups  [default: {failed_diff.TABLE_LIMIT} on a terminal, else all]",
+        ),
+    ] = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Tell failures apart: which kinds there are, what is new, how two of them differ.
+
+    Failures of one exception, message and place in the code are a group, whatever ids and times the message holds.
+    Alone: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this one group.
+    With A and B: side by side. With --against or --after: what is new (+), grown (>), shrunk (<) or gone (-).
+
+    A comparison ends with 1 if it finds a difference, with 0 if not. -o ids prints the jobs of the groups, of a
+    comparison in time those of the new and the grown.
+
+    \b
+    Examples:
+      jq failed diff
+      jq failed diff g1234abc -o ids | jq retry -
+      jq failed diff 4711 4712
+      jq failed diff --since 1h --against 24h
+      jq failed diff --after 2026-11-23T04:40Z --before 2026-11-23T04:30Z
+    """
+    opened = session.current(database).open()
+    now = opened.now()
+    failed_diff.compare(opened, left, right, filters.to_filter(now), times, now=now, limit=limit, output=output)

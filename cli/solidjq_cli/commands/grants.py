@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import config
+from solidjq_cli import options, session
 from solidjq_cli.render import note
 
 
@@ -29,7 +29,7 @@ def grants(
     purpose: Annotated[
         For | None, typer.Option("--for", help="What the role shall be allowed.  [default: all three, one by one]")
     ] = None,
-    database: config.DatabaseOption = None,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Print the least rights that a database role needs, as SQL for an administrator.
 
@@ -45,7 +45,7 @@ def grants(
     from solidjq.database import grants as core
 
     wanted = core.Purpose if purpose is None else [core.Purpose(purpose.value)]
-    script = core.script(config.opened(database, create=False).url, role, wanted)
+    script = core.script(session.current(database).open(create=False).url, role, wanted)
     if script:
         typer.echo(script, nl=False)
     else:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import columns, config
+from solidjq_cli import columns, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_ids
 from solidjq_cli.render import Output, note, records
@@ -19,8 +19,8 @@ def add_to(app: typer.Typer) -> None:
 
 def history(
     job: Annotated[str, typer.Argument(metavar="JOB", help="A job id or an Active Job id.")],
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Tell a job's whole life: enqueued, failed, retried and by whom, finished.
 
@@ -34,7 +34,7 @@ def history(
     from solidjq.ledger import history as lives
 
     (wanted,) = read_ids([job])
-    with config.opened(database).read() as connection:
+    with session.current(database).open().read() as connection:
         events = lives.history(connection, wanted)
     if not events:
         note(f"no job {wanted}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, config, selection
+from solidjq_cli import columns, options, selection, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, details, lines, note, records
 
@@ -35,8 +35,8 @@ def list_incidents(
         str, typer.Option("--since", metavar="TIME", help="Noticed then or later: 15m, 2h, 3d, or a time.")
     ] = DEFAULT_SINCE,
     until: selection.UntilOption = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """List when processes died and why, the latest first.
 
@@ -49,15 +49,15 @@ def list_incidents(
       jq incidents list
       jq incidents list --since 30d -o json
     """
-    found = selection.find_incidents(config.opened(database), since, until)
+    found = selection.find_incidents(session.current(database).open(), since, until)
     records(reversed(found), columns.incidents(), output, empty=f"no process died since {since}")
 
 
 @group.command("show")
 def show_incidents(
     names: Annotated[list[str], typer.Argument(metavar="INCIDENT...", help="As jq incidents list names it.")],
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.
 
@@ -70,7 +70,7 @@ def show_incidents(
     """
     from solidjq.incidents.incidents import find_incident
 
-    opened = config.opened(database)
+    opened = session.current(database).open()
     with opened.read() as connection:
         found = {name: find_incident(connection, name) for name in dict.fromkeys(names)}
     known = list({incident.name: incident for incident in found.values() if incident is not None}.values())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import config
+from solidjq_cli import options, session
 from solidjq_cli.render import note
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def init(
             show_default=False,
         ),
     ] = None,
-    database: config.DatabaseOption = None,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Create the tables that are missing; touch nothing that is there.
 
@@ -53,7 +53,7 @@ def init(
     """
     from solidjq.database.setup import initialize
 
-    opened = config.opened(database, create=False)
+    opened = session.current(database).open(create=False)
     done = initialize(opened)
     for table in done.created:
         note(f"created table {table}")

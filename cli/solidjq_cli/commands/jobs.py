@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from solidjq_cli import columns, config
+from solidjq_cli import columns, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import IdsArgument, read_ids
 from solidjq_cli.render import Output, details, note
@@ -25,8 +25,8 @@ def _group() -> None:
 @group.command("show")
 def show(
     ids: IdsArgument,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Show jobs in any state: where each is, who holds it, its arguments and its error.
 
@@ -39,7 +39,7 @@ def show(
     """
     from solidjq.queue.jobs import find_jobs
 
-    opened = config.opened(database)
+    opened = session.current(database).open()
     with opened.read() as connection:
         found = find_jobs(connection, read_ids(ids))
     views = list({view.job_id: view for group in found.values() for view in group}.values())

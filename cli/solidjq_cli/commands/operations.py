@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, config, moving
+from solidjq_cli import columns, moving, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, details, note, records
 
@@ -27,13 +27,13 @@ def add_to(app: typer.Typer) -> None:
 
 @group.command("list")
 def list_operations(
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=config.MOST_ID, help="At most N.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=options.MOST_ID, help="At most N.")] = 50,
     before: Annotated[
         int | None,
-        typer.Option("--before", metavar="ID", min=1, max=config.MOST_ID, help="Older than this one: the next page."),
+        typer.Option("--before", metavar="ID", min=1, max=options.MOST_ID, help="Older than this one: the next page."),
     ] = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """List what was done with jq, the newest first.
 
@@ -44,7 +44,7 @@ def list_operations(
     """
     from solidjq.ledger import operations
 
-    with config.opened(database).read() as connection:
+    with session.current(database).open().read() as connection:
         found = operations.list_operations(connection, limit=limit, before=before)
     records(found, columns.operations(), output, empty="nothing was done yet")
     if len(found) == limit:
@@ -53,9 +53,9 @@ def list_operations(
 
 @group.command("show")
 def show_operations(
-    ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=config.MOST_ID, help="Operation ids.")],
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=options.MOST_ID, help="Operation ids.")],
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Show operations in full: the command line, the selection, the verdicts.
 
@@ -65,7 +65,7 @@ def show_operations(
     """
     from solidjq.ledger import operations
 
-    with config.opened(database).read() as connection:
+    with session.current(database).open().read() as connection:
         found = operations.list_operations(connection, ids=ids)
     details(found, columns.operations(), output)
     missing = [each for each in dict.fromkeys(ids) if each not in {operation.id for operation in found}]
@@ -77,11 +77,11 @@ def show_operations(
 
 def undo(
     operation_id: Annotated[
-        int, typer.Argument(metavar="OPERATION", min=1, max=config.MOST_ID, help="Its id, from jq operations list.")
+        int, typer.Argument(metavar="OPERATION", min=1, max=options.MOST_ID, help="Its id, from jq operations list.")
     ],
-    reason: config.ReasonOption = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    reason: options.ReasonOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Take a retry or a discard back.
 
@@ -95,8 +95,9 @@ def undo(
     """
     from solidjq.recovery import undo as recovery_undo
 
-    opened = config.opened(database)
-    operation = config.operation("undo", reason, chosen={"operation": operation_id})
+    command = session.current(database)
+    opened = command.open()
+    operation = command.operation("undo", reason, chosen={"operation": operation_id})
     reasons: Counter[str | None] = Counter()
 
     def counted() -> Iterator[Undone]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, config
+from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def show_policy(
         list[str] | None,
         typer.Argument(metavar="[CLASS...]", help="Job classes  [default: all that the file names]"),
     ] = None,
-    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
-    import_modules: config.ImportOption = None,
-    output: config.OutputOption = Output.TABLE,
+    config_file: options.ConfigOption = None,
+    import_modules: options.ImportOption = None,
+    output: options.OutputOption = Output.TABLE,
 ) -> None:
     """Show the retry policy of job classes, and where each part of it comes from.
 
@@ -46,7 +46,7 @@ def show_policy(
       jq policy show SendReceipt 'Reports::Monthly'
       jq policy show send_receipt --import shop.jobs -o json
     """
-    policy = config.policy(import_modules)
+    policy = session.current(config_file=config_file).policy(import_modules)
     note(f"policy file: {policy.path}" if policy.path else "no policy file; all is built in")
     names = class_names or [DEFAULT, *policy.classes]
     records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from solidjq_cli import columns, config
+from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, records
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Supervisors, workers, dispatchers, schedulers.")
@@ -22,9 +22,9 @@ def _group() -> None:
 
 @group.command("list")
 def list_processes(
-    alive_threshold: config.AliveThresholdOption = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    alive_threshold: options.AliveThresholdOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """List the registered processes, each supervisor with its children, and whether they are alive.
 
@@ -35,7 +35,8 @@ def list_processes(
     """
     from solidjq.processes import heartbeat
 
-    threshold = config.alive_threshold(alive_threshold, database)
-    with config.opened(database).read() as connection:
+    command = session.current(database)
+    threshold = command.alive_threshold(alive_threshold)
+    with command.open().read() as connection:
         found = heartbeat.list_processes(connection)
     records(found, columns.processes(threshold), output, empty="no processes are registered")

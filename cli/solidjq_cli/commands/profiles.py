@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from solidjq_cli import columns, config
+from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, note, records
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Databases that jq.toml names.")
@@ -21,7 +21,7 @@ def _group() -> None:
 
 
 @group.command("list")
-def list_profiles(output: config.OutputOption = Output.TABLE) -> None:
+def list_profiles(output: options.OutputOption = Output.TABLE) -> None:
     """List the profiles of jq.toml: what jq --profile NAME would connect to.
 
     \b
@@ -31,7 +31,7 @@ def list_profiles(output: config.OutputOption = Output.TABLE) -> None:
     """
     from solidjq.settings import profiles
 
-    file = config.file()
+    file = session.current().file
     note(f"file: {file.path}" if file else "no jq.toml")
     found = [] if file is None else list(profiles.load_profiles(file).values())
     records(found, columns.profiles(), output, empty="no profiles")

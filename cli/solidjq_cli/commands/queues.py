@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, config
+from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @group.command("list")
-def list_queues(output: config.OutputOption = Output.TABLE, database: config.DatabaseOption = None) -> None:
+def list_queues(output: options.OutputOption = Output.TABLE, database: options.DatabaseOption = None) -> None:
     """List the queues: what waits in each, since when, and which are paused.
 
     \b
@@ -33,13 +33,13 @@ def list_queues(output: config.OutputOption = Output.TABLE, database: config.Dat
     """
     from solidjq.queue import overview
 
-    with config.opened(database).read() as connection:
+    with session.current(database).open().read() as connection:
         found = overview.list_queues(connection)
     records(found, columns.queues(), output, empty="no queues")
 
 
 @group.command("pause")
-def pause(names: NamesArgument, database: config.DatabaseOption = None) -> None:
+def pause(names: NamesArgument, database: options.DatabaseOption = None) -> None:
     """Stop workers from claiming jobs of these queues; jobs still arrive.
 
     \b
@@ -52,7 +52,7 @@ def pause(names: NamesArgument, database: config.DatabaseOption = None) -> None:
 
 
 @group.command("resume")
-def resume(names: NamesArgument, database: config.DatabaseOption = None) -> None:
+def resume(names: NamesArgument, database: options.DatabaseOption = None) -> None:
     """Let workers claim jobs of these queues again.
 
     \b
@@ -67,8 +67,9 @@ def resume(names: NamesArgument, database: config.DatabaseOption = None) -> None
 def _each(
     names: list[str], database: str | None, verb: str, move: Callable[[Any, str], bool], done: str, nothing: str
 ) -> None:
-    opened = config.opened(database)
-    operation = config.operation(verb)
+    command = session.current(database)
+    opened = command.open()
+    operation = command.operation(verb)
 
     def recorded(connection: Any, name: str) -> bool:
         changed = move(connection, name)

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import config, moving
-from solidjq_cli.commands.prune import ForceOption, prune_all, refuse_alive, settle_doubts
-from solidjq_cli.commands.retry import LimitOption
+from solidjq_cli import moving, options, pruning, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 from solidjq_cli.times import rate_option
@@ -20,21 +18,19 @@ def add_to(app: typer.Typer) -> None:
 
 
 def recover(
-    alive_threshold: config.AliveThresholdOption = None,
-    force: ForceOption = False,
-    reason: config.ReasonOption = None,
-    limit: LimitOption = None,
-    rate: Annotated[
-        str | None, typer.Option("--rate", metavar="N/UNIT", help="Spread them out: 100/m, 5/s, 2000/h.")
-    ] = None,
+    alive_threshold: options.AliveThresholdOption = None,
+    force: options.PruneForceOption = False,
+    reason: options.ReasonOption = None,
+    limit: options.LimitOption = None,
+    rate: options.RateOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Only show what would be retried; prune nothing.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    config_file: config.ConfigOption = None,  # noqa: ARG001  (config.py remembers it)
-    import_modules: config.ImportOption = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    quiet: options.QuietOption = False,
+    config_file: options.ConfigOption = None,
+    import_modules: options.ImportOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.
 
@@ -47,16 +43,15 @@ def recover(
       jq recover --dry-run
       * * * * *  jq recover --quiet      (a line for cron)
     """
-    from solidjq.errors import RefusedError
-    from solidjq.queue.failed import Filter
-    from solidjq.rails.error_text import Death
+    from solidjq.processes import prune_sequence
     from solidjq.recovery import retry
     from solidjq.recovery.verdicts import RetryTerms, Verdict
 
-    policy = config.policy(import_modules)
-    opened = config.opened(database)
+    command = session.current(database, config_file)
+    policy = command.policy(import_modules)
+    opened = command.open()
     terms = RetryTerms(safe=True, auto_only=True, interval=rate_option(rate))
-    chosen = Filter(deaths=frozenset(Death))
+    chosen = retry.filter_for(terms)
     selected = retry.Selection(chosen=chosen, limit=limit)
     by_job = moving.lists_jobs(output, by_job=False)
     tally = moving.Tally()
@@ -64,15 +59,14 @@ def recover(
         batches = retry.plan(opened, selected, terms, policy=policy, by_job=by_job)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         return
-    threshold = config.alive_threshold(alive_threshold, database, acts=not dry_run)
-    doubts = settle_doubts(opened, threshold, force=force, quiet=quiet)
-    if doubts.refusal is not None:
-        raise RefusedError(f"nothing was pruned or retried: {doubts.refusal}; --force prunes at once")
-    pruned = prune_all(opened, threshold, doubts, config.operation("prune", reason))
+    threshold = command.alive_threshold(alive_threshold, acts=True)
+    doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
+    record = command.operation("prune", reason).record_if_kept
+    pruned = list(prune_sequence.prune_checked(opened, threshold, doubts, record=record))
     if pruned and not quiet:
-        processes = sum(process.process_id is not None for process in pruned)
-        note(f"pruned {processes} processes and failed {sum(len(each.job_ids) for each in pruned)} jobs")
-    operation = config.operation("recover", reason, chosen={**chosen.given(), **terms.to_record()})
+        processes, jobs = pruning.counts(pruned)
+        note(f"pruned {processes} processes and failed {jobs} jobs")
+    operation = command.operation("recover", reason, chosen={**chosen.given(), **terms.to_record()})
     with moving.interruptible(tally.words):
         batches = retry.retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
         if quiet:
@@ -81,7 +75,7 @@ def recover(
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
     if operation.id is not None and not quiet:
         note(f"{tally.words()}; to take it back: jq undo {operation.id}")
-    refuse_alive(doubts)
+    pruning.refuse_alive(doubts)
     held = tally.held - tally.with_verdict(Verdict.ASK, Verdict.NEVER)
     if held:
         if not quiet:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, config, selection
+from solidjq_cli import columns, options, selection, session
 from solidjq_cli.render import Output, lines, note, records
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def suspects(
     ] = DEFAULT_SINCE,
     until: selection.UntilOption = None,
     everybody: Annotated[bool, typer.Option("--all", help="Bystanders too.")] = False,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Rank the jobs and classes that may have killed their process, and say why.
 
@@ -47,7 +47,7 @@ def suspects(
     from solidjq.incidents.charges import find_suspects
     from solidjq.incidents.death_cases import JobStanding
 
-    opened = config.opened(database)
+    opened = session.current(database).open()
     found = selection.find_incidents(opened, since, until)
     with opened.read() as connection:
         ranking = find_suspects(connection, found)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import config
+from solidjq_cli import options, session
 
 if TYPE_CHECKING:
     from solidjq import Database
@@ -41,14 +41,14 @@ def work(
         ),
     ] = 0,
     heartbeat: Annotated[
-        float, config.seconds("--heartbeat", least=0.01, text="How often each process says it is alive.")
+        float, options.seconds("--heartbeat", least=0.01, text="How often each process says it is alive.")
     ] = 60,
-    alive_threshold: config.AliveThresholdOption = None,
+    alive_threshold: options.AliveThresholdOption = None,
     shutdown_timeout: Annotated[
         float,
-        config.seconds("--shutdown-timeout", least=0, text="How long running jobs may take to end."),
+        options.seconds("--shutdown-timeout", least=0, text="How long running jobs may take to end."),
     ] = 5,
-    database: config.DatabaseOption = None,
+    database: options.DatabaseOption = None,
 ) -> None:
     """Run jobs: a supervisor, worker processes and a dispatcher, until a signal.
 
@@ -72,13 +72,14 @@ def work(
     from solidjq.runtime.config import Config
     from solidjq.runtime.supervisor import Supervisor
 
-    threshold = config.alive_threshold(alive_threshold, database, acts=True)
+    command = session.current(database)
+    threshold = command.alive_threshold(alive_threshold, acts=True)
     if heartbeat * 2 > threshold:
         raise UsageError(
             f"a heartbeat every {heartbeat:g} s does not fit an alive threshold of {threshold:g} s: "
             "one late beat and a healthy process would be pruned; make the threshold at least twice the heartbeat"
         )
-    opened = config.opened(database)
+    opened = command.open()
     opened.require_writable()
     if queues is None:
         _refuse_beside_rails(opened)

@@ -1,17 +1,17 @@
-"""``jq failed diff``: what is different between failures."""
+"""What ``jq failed diff`` computes and prints: the groups, one group, two sides, two times."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import config, selection
 from solidjq_cli.columns import Fields
 from solidjq_cli.diff_view import (
     _cell_fields,
@@ -23,6 +23,7 @@ from solidjq_cli.diff_view import (
     _width,
     _wrapped,
 )
+from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import Output, details, lines, note, records
 from solidjq_cli.times import parse_time
 
@@ -41,147 +42,98 @@ TABLE_LIMIT = 20
 
 _JOB_IDS: Fields[int] = Fields((), lambda job_id: [job_id])  # of ids themselves
 
-AgainstOption = Annotated[
-    str | None,
-    typer.Option(
-        "--against", metavar="TIME", help="Compare --since .. now with the time before it: 24h long, or from a time on."
-    ),
-]
-AfterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--after", metavar="TIME", help="For a deploy: compare TIME .. now with the same length of time before it."
-    ),
-]
-BeforeOption = Annotated[
-    str | None,
-    typer.Option("--before", metavar="TIME", help="With --after: the earlier time ends here, when the deploy began."),
-]
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeOptions(OptionGroup):
+    """The two times to compare."""
 
-class Asked(NamedTuple):
-    """What the command line asks for, besides the two things to compare."""
-
-    against: str | None
-    after: str | None
-    before: str | None
-    filtered: bool
-
-
-def diff(
-    left: Annotated[
-        str | None, typer.Argument(metavar="[A]", help="A group (g1234abc), an incident (d17), or a job's id.")
-    ] = None,
-    right: Annotated[str | None, typer.Argument(metavar="[B]", help="What to compare it with.")] = None,
-    pruned: selection.PrunedOption = False,
-    exited: selection.ExitedOption = False,
-    missing: selection.MissingOption = False,
-    died: selection.DiedOption = False,
-    error: selection.ErrorOption = None,
-    queue: selection.QueueOption = None,
-    class_name: selection.ClassOption = None,
-    since: selection.SinceOption = None,
-    until: selection.UntilOption = None,
-    against: AgainstOption = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    limit: Annotated[
-        int | None,
+    against: Annotated[
+        str | None,
         typer.Option(
-            "--limit",
-            metavar="N",
-            min=1,
-            max=config.MOST_ID,
-            help=f"At most N groups  [default: {TABLE_LIMIT} on a terminal, else all]",
+            "--against",
+            metavar="TIME",
+            help="Compare --since .. now with the time before it: 24h long, or from a time on.",
         ),
-    ] = None,
-    output: config.OutputOption = Output.TABLE,
-    database: config.DatabaseOption = None,
+    ] = None
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="TIME",
+            help="For a deploy: compare TIME .. now with the same length of time before it.",
+        ),
+    ] = None
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before", metavar="TIME", help="With --after: the earlier time ends here, when the deploy began."
+        ),
+    ] = None
+
+
+def compare(
+    opened: Database,
+    left: str | None,
+    right: str | None,
+    chosen: Filter,
+    times: TimeOptions,
+    *,
+    now: datetime,
+    limit: int | None,
+    output: Output,
 ) -> None:
-    """Tell failures apart: which kinds there are, what is new, how two of them differ.
-
-    Failures of one exception, message and place in the code are a group, whatever ids and times the message holds.
-    Alone: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this one group.
-    With A and B: side by side. With --against or --after: what is new (+), grown (>), shrunk (<) or gone (-).
-
-    A comparison ends with 1 if it finds a difference, with 0 if not. -o ids prints the jobs of the groups, of a
-    comparison in time those of the new and the grown.
-
-    \b
-    Examples:
-      jq failed diff
-      jq failed diff g1234abc -o ids | jq retry -
-      jq failed diff 4711 4712
-      jq failed diff --since 1h --against 24h
-      jq failed diff --after 2026-11-23T04:40Z --before 2026-11-23T04:30Z
-    """
-    opened = config.opened(database)
-    now = opened.now()
-    chosen = selection.make_filter(
-        now,
-        pruned=pruned,
-        exited=exited,
-        missing=missing,
-        died=died,
-        error=error,
-        queue=queue,
-        class_name=class_name,
-        since=since,
-        until=until,
-    )
-    _check(left, right, Asked(against, after, before, bool(chosen.given())), chosen)
+    """Print what the command line asks for. Ends with exit code 1 if a comparison found a difference."""
+    _check(left, right, times, chosen)
     if limit is None and output is Output.TABLE and sys.stdout.isatty():
         limit = TABLE_LIMIT
     if left is not None and right is not None:
         _beside(opened, left, right, output)
     elif left is not None:
         _one_group(opened, left, chosen, output)
-    elif against is not None or after is not None:
-        _times(opened, chosen, _windows(now, chosen, against, after, before), output, limit)
+    elif times.against is not None or times.after is not None:
+        _times(opened, chosen, _windows(now, chosen, times), output, limit)
     else:
         _groups(opened, chosen, output, limit)
 
 
-def _check(left: str | None, right: str | None, asked: Asked, chosen: Filter) -> None:
+def _check(left: str | None, right: str | None, times: TimeOptions, chosen: Filter) -> None:
     """Raise UsageError for what cannot be meant together."""
     from solidjq.errors import UsageError
 
     for text in (left, right):
         if text is not None and not _NAME.fullmatch(text):
             raise UsageError(f"{text[:80]!r} is neither a group nor a job id")
-    timed = [name for name in ("against", "after", "before") if getattr(asked, name) is not None]
+    timed = [name for name in ("against", "after", "before") if getattr(times, name) is not None]
     if left is not None and timed:
         raise UsageError(f"A and B are compared as they are; leave --{timed[0]} out")
-    if right is not None and asked.filtered:
+    if right is not None and chosen.given():
         raise UsageError("A and B are compared as they are; leave the filter out")
-    if asked.against is not None and (chosen.since is None or asked.after is not None):
+    if times.against is not None and (chosen.since is None or times.after is not None):
         raise UsageError("--against goes with --since, as in --since 1h --against 24h; --after stands for both")
-    if asked.after is not None and chosen.since is not None:
+    if times.after is not None and chosen.since is not None:
         raise UsageError("--after says itself when the later time begins; leave --since out")
-    if asked.before is not None and asked.after is None:
+    if times.before is not None and times.after is None:
         raise UsageError("--before goes with --after, as in --after 04:40 --before 04:30 of one day")
 
 
-def _windows(
-    now: datetime, chosen: Filter, against: str | None, after: str | None, before: str | None
-) -> tuple[Window, Window]:
+def _windows(now: datetime, chosen: Filter, times: TimeOptions) -> tuple[Window, Window]:
     """Return the later and the earlier time. Raises UsageError for times in the wrong order."""
     from solidjq.diff.windows import Window
     from solidjq.durations import parse_duration
     from solidjq.errors import UsageError
 
     until = chosen.until or now
-    if after is not None:
-        start = parse_time(after, now, "--after")
-        end = start if before is None else parse_time(before, now, "--before")
+    if times.after is not None:
+        start = parse_time(times.after, now, "--after")
+        end = start if times.before is None else parse_time(times.before, now, "--before")
         if end > start:
             raise UsageError("--before lies after --after: the earlier time ends before the later one begins")
         length = until - start
         begin = _sooner(end, length)
     else:
         start = end = chosen.since or now
-        duration = parse_duration(against or "")
-        begin = parse_time(against or "", now, "--against") if duration is None else _sooner(end, duration)
+        duration = parse_duration(times.against or "")
+        begin = parse_time(times.against or "", now, "--against") if duration is None else _sooner(end, duration)
     if start >= until or begin >= end:
         raise UsageError("each of the two times must begin before it ends, and the earlier before the later")
     return Window(start, until), Window(begin, end)

@@ -1,0 +1,55 @@
+"""``jq discard``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from solidjq_cli import options, session
+from solidjq_cli.ids import OptionalIdsArgument
+from solidjq_cli.render import Output
+from solidjq_cli.requests import MoveOptions, Request
+from solidjq_cli.selection import FilterOptions
+from solidjq_cli.times import duration_option
+
+if TYPE_CHECKING:
+    import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("discard")(discard)
+
+
+@options.grouped
+def discard(
+    ids: OptionalIdsArgument = None,
+    *,
+    reason: options.ReasonOption = None,
+    filters: FilterOptions,
+    max_age: options.MaxAgeOption = None,
+    limit: options.LimitOption = None,
+    batch: options.BatchOption = 1000,
+    move: MoveOptions,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Delete failed jobs: these, or those that a filter takes.
+
+    The failure and the job are archived first, so that jq undo can bring them back. With a filter: on a terminal it
+    shows the plan and asks once; elsewhere it needs --yes.
+
+    \b
+    Examples:
+      jq discard 42 --reason 'customer is gone'
+      jq discard --class OldReport --until 30d --dry-run
+      jq discard --error 'undefined method' --queue imports --yes
+    """
+    from solidjq.recovery.verdicts import RetryTerms
+    from solidjq.settings.policy import BUILT_IN
+
+    terms = RetryTerms(discard=True, max_age=duration_option(max_age, "--max-age"))
+    command = session.current(database)
+    opened = command.open()
+    request = Request(command, opened, "discard", terms, BUILT_IN, reason)
+    request.choose(ids, filters.to_filter(opened.now()), limit=limit, batch=batch, need_filter=True)
+    request.run(output, move)

@@ -1,0 +1,170 @@
+"""The options that several commands share, each declared once, and groups of options that arrive as one object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, Field, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from solidjq_cli.render import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+MOST_SECONDS = 10 * 365 * 86400.0
+MOST_ID = 2**63 - 1  # of a bigint column
+MOST_INTEGER = 2**31 - 1  # of an integer column
+MOST_CHARACTERS = 255  # of a queue's name
+QUARANTINE = "quarantine"
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number of seconds")
+    return value
+
+
+def seconds(*names: str, least: float, text: str, envvar: str | None = None) -> Any:
+    """Describe an option that takes a number of seconds."""
+    return typer.Option(
+        *names,
+        metavar="SECONDS",
+        min=least,
+        max=MOST_SECONDS,
+        callback=_finite,
+        help=text,
+        envvar=envvar,
+        show_envvar=False,
+    )
+
+
+# -- where, how, why --------------------------------------------------------------------------------------------------
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        "-d",
+        metavar="URL",
+        help="The queue's database: postgres://, mysql2://, sqlite3: or a path.  [env: JQ_DATABASE_URL]",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="The file of policy and profiles.  [default: jq.toml, see jq policy]"
+    ),
+]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", "-i", metavar="MODULE", help="A module with @job functions; may be repeated."),
+]
+ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
+OutputOption = Annotated[
+    Output,
+    typer.Option("--output", "-o", help="How to print: for people (table), or for scripts."),
+]
+AliveThresholdOption = Annotated[
+    float | None,
+    seconds(
+        "--alive-threshold",
+        least=0,
+        text="A process whose last heartbeat is this old is dead. Must fit the workers' own setting.  "
+        "[env: JQ_ALIVE_THRESHOLD; default: the profile's, with --rails the application's, else 300]",
+        envvar="JQ_ALIVE_THRESHOLD",
+    ),
+]
+
+# -- what moves, and whether to ask -----------------------------------------------------------------------------------
+
+PruneForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Prune whoever is silent, even if they may be alive.  [env: JQ_PRUNE_FORCE=1]",
+        show_default=False,
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, max=MOST_ID, help="Move at most N, the oldest failures first."),
+]
+BatchOption = Annotated[
+    int, typer.Option("--batch", metavar="N", min=1, max=1000, help="Jobs a transaction.", show_default=True)
+]
+RateOption = Annotated[
+    str | None, typer.Option("--rate", metavar="N/UNIT", help="Spread them out: 100/m, 5/s, 2000/h.")
+]
+MaxAgeOption = Annotated[
+    str | None, typer.Option("--max-age", metavar="AGE", help="Only jobs that failed no longer ago: 12h, 3d.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be done.")]
+PlanOutOption = Annotated[
+    Path | None, typer.Option("--plan-out", metavar="FILE", help="Write the exact set for jq apply; change nothing.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+QuarantineOption = Annotated[
+    str, typer.Option("--quarantine", metavar="NAME", help="The queue for suspects.", show_default=True)
+]
+
+
+def queue_name(name: str) -> str:
+    """Return the name of a queue. Raises UsageError if it is empty or too long."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    if not 0 < len(name) <= MOST_CHARACTERS:
+        raise UsageError("a queue's name has 1 to 255 characters")
+    return name
+
+
+# -- groups -----------------------------------------------------------------------------------------------------------
+
+
+class OptionGroup:
+    """Base of a keyword-only dataclass whose fields are options. A field may itself be a group."""
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take option groups: Typer gets an option a field, the command gets one object a group."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters = list(_expanded(signature(command).parameters.values(), hints))
+
+    @wraps(command)
+    def parsed(**values: Any) -> None:
+        command(**{name: _collected(name, hints[name], values) for name in signature(command).parameters})
+
+    del parsed.__wrapped__  # Typer must not see the groups
+    parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    parsed.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return parsed
+
+
+def _is_group(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, OptionGroup)
+
+
+def _expanded(parameters: Any, hints: Mapping[str, Any]) -> Iterator[Parameter]:
+    for parameter in parameters:
+        hint = hints[parameter.name]
+        if not _is_group(hint):
+            yield parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY)
+            continue
+        inner = [Parameter(field.name, Parameter.KEYWORD_ONLY, default=_default(field)) for field in fields(hint)]
+        yield from _expanded(inner, get_type_hints(hint, include_extras=True))
+
+
+def _default(field: Field[Any]) -> Any:
+    return Parameter.empty if field.default is MISSING else field.default
+
+
+def _collected(name: str, hint: Any, values: Mapping[str, Any]) -> Any:
+    if not _is_group(hint):
+        return values[name]
+    inner = get_type_hints(hint, include_extras=True)
+    return hint(**{field.name: _collected(field.name, inner[field.name], values) for field in fields(hint)})

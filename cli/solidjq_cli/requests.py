@@ -1,0 +1,210 @@
+"""What retry and discard share: one request, from the choice of jobs to its exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from solidjq_cli import moving, options
+from solidjq_cli.exits import Exit
+from solidjq_cli.ids import read_ids, tell_missing
+from solidjq_cli.render import Output, note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from solidjq import Database
+    from solidjq.ledger.operations import Operation
+    from solidjq.queue.failed import Filter
+    from solidjq.queue.jobs import JobView
+    from solidjq.recovery.retry import Selection
+    from solidjq.recovery.verdicts import Decision, RetryTerms
+    from solidjq.settings.policy import Policy
+    from solidjq_cli.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveOptions(options.OptionGroup):
+    """Whether to move the jobs, only to show the plan, or to write it; and whether to ask before."""
+
+    dry_run: options.DryRunOption = False
+    plan_out: options.PlanOutOption = None
+    yes: options.YesOption = False
+
+
+class Request:
+    """One command line, from the choice of jobs to its exit code."""
+
+    def __init__(
+        self,
+        command: Session,
+        database: Database,
+        verb: str,
+        terms: RetryTerms,
+        policy: Policy,
+        reason: str | None,
+    ) -> None:
+        self.command = command
+        self.database = database
+        self.verb = verb
+        self.terms = terms
+        self.policy = policy
+        self.reason = reason
+        self.tally = moving.Tally()
+        self.served: set[int] = set()
+        self.found: Mapping[str, Sequence[JobView]] | None = None
+
+    def choose(
+        self, ids: list[str] | None, chosen: Filter, *, limit: int | None, batch: int, need_filter: bool
+    ) -> None:
+        """Find out which jobs are meant. Raises UsageError if that could be every failed job there is."""
+        from solidjq.errors import UsageError
+        from solidjq.queue.failed import Filter
+        from solidjq.queue.jobs import find_jobs
+        from solidjq.recovery.retry import Selection, filter_for
+
+        if ids:
+            wanted = read_ids(ids)
+            with self.database.read() as connection:
+                self.found = find_jobs(connection, wanted)
+            job_ids = [view.job_id for views in self.found.values() for view in views]
+            self.selection = Selection(chosen=chosen, job_ids=job_ids, limit=limit, batch=batch)
+            return
+        if need_filter and chosen == Filter():
+            raise UsageError(f"which jobs? Name ids, or a filter such as --died or --class; see: jq {self.verb} --help")
+        self.selection = Selection(chosen=filter_for(self.terms, chosen), limit=limit, batch=batch)
+
+    def run(self, output: Output, move: MoveOptions, *, canary: int | None = None, patience: float = 0) -> None:
+        """Show, ask, do, and exit with the code for it."""
+        from solidjq.errors import UsageError
+        from solidjq.recovery import plans
+
+        if move.plan_out is not None:
+            planned = moving.with_progress(self._plan(by_job=True), self._total())
+            count = plans.write(
+                move.plan_out, self.terms, self.tally.add(decision for batch in planned for decision in batch)
+            )
+            note(
+                f"wrote a plan of {count} jobs, {self.tally.held} held back; to carry it out: jq apply {move.plan_out}"
+            )
+            return
+        by_job = moving.lists_jobs(output, by_job=self.found is not None)
+        if move.dry_run:
+            self._show(self._plan(by_job=by_job), output, done="would move")
+            return
+        if self.found is None and not move.yes:
+            if not moving.on_a_terminal():
+                raise UsageError("without a terminal to ask on, a filter needs --yes; --dry-run shows what it would do")
+            self._ask()
+        operation = self.command.operation(self.verb, self.reason, chosen=self._record())
+        with moving.interruptible(self.tally.words):
+            if canary is not None:
+                self._canary(operation, canary, patience)
+            run = self._retry(self.selection, self.terms, operation, by_job=by_job)
+            self._show(run, output, done="moved")
+        if operation.id is not None:
+            note(f"{self.tally.words()}; to take it back: jq undo {operation.id}")
+        self._exit()
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _plan(self, *, by_job: bool) -> Iterator[list[Decision]]:
+        from solidjq.recovery import retry as recovery_retry
+
+        return recovery_retry.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
+
+    def _retry(
+        self, selected: Selection, terms: RetryTerms, operation: Operation, *, by_job: bool
+    ) -> Iterator[list[Decision]]:
+        from solidjq.recovery import retry as recovery_retry
+
+        run = recovery_retry.retry(
+            self.database,
+            selected,
+            operation,
+            terms,
+            policy=self.policy,
+            moved_before=self.tally.moved,
+            by_job=by_job,
+        )
+        for batch in run:
+            if self.found is not None:
+                self.served.update(decision.job_id for decision in batch)
+            yield batch
+
+    def _show(self, batches: Iterator[list[Decision]], output: Output, *, done: str) -> None:
+        moving.show(
+            batches,
+            output,
+            self.tally,
+            by_job=self.found is not None,
+            total=self._total(),
+            empty="" if self.tally.groups else f"no failed jobs to {self.verb}",
+        )
+        if done == "would move" and self.tally.groups:
+            note(f"would {self.verb} {self.tally.moved} jobs and hold back {self.tally.held}; nothing was changed")
+
+    def _total(self) -> int | None:
+        from solidjq.queue.failed import count_failures
+
+        if self.found is not None or not moving.on_a_terminal():
+            return None
+        with self.database.read() as connection:
+            count = count_failures(connection, self.selection.chosen)
+        return count if self.selection.limit is None else min(count, self.selection.limit)
+
+    def _ask(self) -> None:
+        planned = moving.Tally()
+        planned.count(moving.with_progress(self._plan(by_job=False), self._total()))
+        if planned.moved == 0:
+            moving.groups(planned, Output.TABLE, empty=f"no failed jobs to {self.verb}")
+            raise typer.Exit(Exit.PARTLY if planned.held else Exit.DONE)
+        moving.groups(planned, Output.TABLE)
+        held = f", hold back {planned.held}" if planned.held else ""
+        moving.confirm(f"{self.verb} {planned.moved} jobs{held}?")
+
+    def _canary(self, operation: Operation, size: int, patience: float) -> None:
+        from solidjq.recovery import canary
+
+        def retry(selected: Selection, terms: RetryTerms) -> Iterator[list[Decision]]:
+            for batch in self._retry(selected, terms, operation, by_job=True):
+                yield list(self.tally.add(decision for decision in batch if decision.verdict.moves))
+
+        outcome = canary.run(
+            self.database,
+            self.selection,
+            self.terms,
+            size,
+            retry,
+            patience=patience,
+            began=lambda jobs: note(f"canary: retried {jobs} jobs; waiting until they have ended"),
+        )
+        if not outcome.safe:
+            why = (
+                f"{outcome.died} of {outcome.jobs} died again"
+                if outcome.died
+                else f"{outcome.waiting} of {outcome.jobs} have not ended yet"
+            )
+            note(f"canary: {why}; nothing else was retried. To take back what still waits: jq undo {operation.id}")
+            raise typer.Exit(Exit.PARTLY)
+        if outcome.jobs:
+            errors = f", {outcome.failed} with an error of their own" if outcome.failed else ""
+            note(f"canary: all {outcome.jobs} have ended{errors}, and none died; going on")
+
+    def _record(self) -> Mapping[str, object]:
+        given: dict[str, object] = {**self.selection.chosen.given(), **self.terms.to_record()}
+        if self.selection.job_ids is not None:
+            given["ids"] = len(self.selection.job_ids)
+        if self.selection.limit is not None:
+            given["limit"] = self.selection.limit
+        return given
+
+    def _exit(self) -> None:
+        if self.tally.held:
+            note(f"held back {self.tally.held} jobs")
+        if self.found is not None:
+            tell_missing(self.found, self.served, held=self.tally.held)
+        elif self.tally.held:
+            raise typer.Exit(Exit.PARTLY)

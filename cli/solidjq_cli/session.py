@@ -1,0 +1,251 @@
+"""The session of one command: how it connects, what it has opened, its settings, and the operation it records."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextvars import ContextVar
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from solidjq_cli.render import note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL
+
+    from solidjq import Database
+    from solidjq.ledger.operations import Operation
+    from solidjq.rails.settings import RailsConfig
+    from solidjq.settings.file import SettingsFile
+    from solidjq.settings.policy import Policy
+
+ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.database.opening, which --help must not load
+
+
+class Connecting(NamedTuple):
+    """How to connect: the options before the command, as in ``jq --database URL --read-only failed list``.
+
+    An option takes precedence over the profile. A profile that is read-only stays read-only.
+    """
+
+    profile: str | None = None
+    database: str | None = None
+    rails: Path | None = None
+    environment: str | None = None
+    schema: str | None = None
+    table_prefix: str | None = None
+    read_only: bool = False
+    alive_threshold: float | None = None  # the profile's
+    file: Path | None = None  # with the profiles and the policy
+
+    def names_a_database(self) -> bool:
+        """Whether a database is named, or a Rails application."""
+        return self.database is not None or self.rails is not None
+
+
+class Session:
+    """One command line, from its options to the databases that it opened."""
+
+    def __init__(self, options: Connecting) -> None:
+        self._options = options
+        self._opened: list[Database] = []
+
+    def add_options(self, database: str | None, config_file: Path | None) -> None:
+        """Add the options after the command; they take precedence over those before it."""
+        self._options = self._options._replace(
+            database=self._options.database if database is None else database,
+            file=self._options.file if config_file is None else config_file,
+        )
+
+    @cached_property
+    def file(self) -> SettingsFile | None:
+        """The file with the profiles and the policy, read once, so that both are of the same moment."""
+        from solidjq.settings.file import read_file  # noqa: PLC0415
+
+        return read_file(self._options.file)
+
+    @cached_property
+    def connecting(self) -> Connecting:
+        """How to connect: the options, completed by the profile.
+
+        Raises UsageError if the options contradict each other.
+        """
+        options = self._checked()
+        if options.profile is not None or not (options.names_a_database() or ENVIRONMENT in os.environ):
+            options = self._with_profile(options)
+        return _with_its_application(options)
+
+    def _checked(self) -> Connecting:
+        from solidjq.errors import UsageError  # noqa: PLC0415
+
+        if self._options.database is not None and self._options.rails is not None:
+            raise UsageError("--database and --rails both name a database; leave one out")
+        return self._options
+
+    def _with_profile(self, options: Connecting) -> Connecting:
+        """Complete the options by the profile that they name, or the default profile."""
+        from solidjq.settings import profiles  # noqa: PLC0415
+
+        profile = profiles.choose_profile(self.file, options.profile)
+        if profile is None:
+            return options
+        named = options.names_a_database()
+        return options._replace(
+            database=options.database if named else profile.database,
+            rails=options.rails if named else profile.rails,
+            environment=options.environment or (None if named else profile.env),
+            schema=options.schema if named or options.schema else profile.schema,
+            table_prefix=options.table_prefix if named or options.table_prefix else profile.table_prefix,
+            read_only=options.read_only or profile.read_only,
+            alive_threshold=None if named else profile.alive_threshold,
+        )
+
+    @cached_property
+    def named(self) -> Connecting:
+        """How to connect, as the command line says: neither the environment's database nor the default profile."""
+        options = self._checked()
+        return _with_its_application(options if options.profile is None else self._with_profile(options))
+
+    def named_url(self) -> str | URL | None:
+        """Return the URL of the database that the command line names; None if it names none."""
+        return _url(self.named)
+
+    # -- the database -------------------------------------------------------------------------------------------------
+
+    def open(self, *, create: bool = True) -> Database:
+        """Open the database that the command line, the environment or the default names.
+
+        The embedded database is created if it does not exist, unless ``create`` is False.
+        """
+        from solidjq.database.opening import open_database  # noqa: PLC0415
+
+        database = open_database(
+            _url(self.connecting),
+            create=create,
+            namespace=self.connecting.schema,
+            table_prefix=self.connecting.table_prefix,
+            read_only=self.connecting.read_only,
+        )
+        self._opened.append(database)
+        return database
+
+    def close(self) -> None:
+        """Close the databases: a server is told, and SQLite removes its log."""
+        while self._opened:
+            self._opened.pop().close()
+
+    # -- the settings -------------------------------------------------------------------------------------------------
+
+    def alive_threshold(self, option: float | None, *, acts: bool = False) -> float:
+        """Return the age of a heartbeat, in seconds, from which on a process is dead.
+
+        The option or its environment variable, else the profile's, else the Rails application's, else Solid Queue's
+        300. Where only Ruby can read the application's setting, a command that ``acts`` on it ends with UsageError;
+        one that only reads says that it takes 300.
+        """
+        from solidjq.processes.heartbeat import ALIVE_THRESHOLD  # noqa: PLC0415
+
+        connecting = self.connecting
+        threshold = connecting.alive_threshold if option is None else option
+        if threshold is not None or connecting.rails is None:
+            return ALIVE_THRESHOLD if threshold is None else threshold
+        from solidjq.errors import UsageError  # noqa: PLC0415
+        from solidjq.rails.settings import THRESHOLD, read_settings  # noqa: PLC0415
+
+        setting = read_settings(connecting.rails, connecting.environment).get(THRESHOLD)
+        if setting is None:
+            return ALIVE_THRESHOLD
+        if setting.value is None:
+            unread = f"{setting.place} sets {THRESHOLD} in a way that only Ruby can read: {setting.code}"
+            if acts:
+                raise UsageError(f"{unread}; give --alive-threshold")
+            note(f"{unread}; {ALIVE_THRESHOLD:g} s is taken instead: give --alive-threshold")
+            return ALIVE_THRESHOLD
+        return float(setting.value)
+
+    def rails_config(self) -> RailsConfig | None:
+        """Read which processes and recurring tasks the Rails application configures; None if none is named."""
+        if self.connecting.rails is None:
+            return None
+        from solidjq.rails.settings import read_config  # noqa: PLC0415
+
+        return read_config(self.connecting.rails, self.connecting.environment)
+
+    def policy(self, modules: list[str] | None) -> Policy:
+        """Load the retry policy: jq.toml, and the settings of the jobs in these modules."""
+        from solidjq.settings.policy import Policy, load_policy  # noqa: PLC0415
+
+        file = self.file
+        if modules:
+            from solidjq import registry  # noqa: PLC0415
+
+            registry.import_modules(modules)
+        registered = registry.policies() if modules else None
+        return Policy(registered=registered) if file is None else load_policy(file, registered=registered)
+
+    # -- the record ---------------------------------------------------------------------------------------------------
+
+    def operation(
+        self,
+        verb: str,
+        reason: str | None = None,
+        *,
+        chosen: Mapping[str, object] | None = None,
+        plan: str | None = None,
+    ) -> Operation:
+        """Describe this command for the ledger. Raises RefusedError if the database is opened read-only."""
+        if self.connecting.read_only:
+            from solidjq.errors import RefusedError  # noqa: PLC0415
+
+            raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")
+        from solidjq.ledger.operations import Operation  # noqa: PLC0415
+        from solidjq.text import mask_argument  # noqa: PLC0415
+
+        command = shlex.join(["jq", *map(mask_argument, sys.argv[1:])])
+        return Operation(verb, command=command, reason=reason, chosen=chosen, plan=plan)
+
+
+def _with_its_application(connecting: Connecting) -> Connecting:
+    """Return it unchanged. Raises UsageError for an environment without a Rails application."""
+    if connecting.environment is not None and connecting.rails is None:
+        from solidjq.errors import UsageError  # noqa: PLC0415
+
+        raise UsageError(
+            "--env chooses an environment of a Rails application; name the application with --rails or a profile"
+        )
+    return connecting
+
+
+def _url(connecting: Connecting) -> str | URL | None:
+    if connecting.rails is None:
+        return connecting.database
+    from solidjq.rails.settings import queue_url  # noqa: PLC0415
+
+    return queue_url(connecting.rails, connecting.environment)
+
+
+# -- the current session ----------------------------------------------------------------------------------------------
+
+_current: ContextVar[Session] = ContextVar("session")
+
+
+def begin(options: Connecting) -> None:
+    """Begin the session of a command line; the root of the command tree calls it before the command."""
+    _current.set(Session(options))
+
+
+def current(database: str | None = None, config_file: Path | None = None) -> Session:
+    """Return the session of the command that runs, completed by the command's own options."""
+    session = _current.get()
+    session.add_options(database, config_file)
+    return session
+
+
+def close() -> None:
+    """Close the current session, if there is one: ``--help`` begins none."""
+    if (session := _current.get(None)) is not None:
+        session.close()
