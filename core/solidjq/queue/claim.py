@@ -1,6 +1,6 @@
-"""Claim: ready jobs become a worker's, by queue order, then priority, then age. How a claim ends is in endings.py.
+"""Claim: a worker gets ready jobs, by queue order, then priority, then age. How a claim ends is in endings.py.
 
-The hot statements of a claim stand below the functions, with a table of which database executes which.
+The hot statements are below the functions, with a table of which database executes which.
 """
 
 from collections.abc import Collection, Sequence
@@ -54,8 +54,8 @@ class Claim(NamedTuple):
 def claim(connection: Connection, process_id: int, queues: Sequence[str], limit: int) -> list[Claim]:
     """Claim up to ``limit`` ready jobs for a process, by queue order, then priority, then age.
 
-    ``queues`` are names and prefixes (``mail*``), polled in the order given; ``*`` is every queue. Paused queues are
-    left out. Raises ProcessGoneError if the process was pruned: it must not claim any more.
+    ``queues`` are names and prefixes (``mail*``), polled in this order; ``*`` is every queue. Paused queues are
+    skipped. Raises ProcessGoneError if the process was pruned: it must not claim any more.
     """
     if writes_in_with(connection):
         claims = _claim_at_once(within(connection), process_id, queues, limit)
@@ -69,9 +69,9 @@ def exchange(
 ) -> list[Claim] | None:
     """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in one round trip.
 
-    With queues named, one round trip for each; with prefixes, one more. Returns None, and may have finished nothing,
-    where the database has no such statement or no job waits in a queue that fits a prefix: then call ``finish_claims``
-    and ``claim``. Raises ProcessGoneError if the process was pruned.
+    Queues by name take one round trip a queue; prefixes take one more. Returns None if the database has no such
+    statement, or no queue that fits a prefix has a ready job: then call ``finish_claims``, which passes over those
+    that this finished already, and ``claim``. Raises ProcessGoneError if the process was pruned.
     """
     if not database.writes_in_with:
         return None
@@ -110,7 +110,7 @@ def _claim_at_once(
 
 
 def _claims_in(rows: Sequence[Row[Any]], process_id: int) -> list[Claim] | None:
-    """Return the claims in the rows of such a statement; None where a queue is paused."""
+    """Return the claims in the rows of a statement that claims at once; None if it found a queue paused."""
     if not rows:
         raise ProcessGoneError(f"process {process_id} was pruned")
     if rows[0].paused:
@@ -137,7 +137,7 @@ def _claim_in_steps(connection: Connection, process_id: int, queues: Sequence[st
 
 
 def _queues_to_poll(connection: Connection, queues: Sequence[str], *, paused: bool) -> Sequence[str | None]:
-    """Return the queues to poll, in order; only None, which stands for all at once, where none is paused."""
+    """Return the queues to poll, in order; a None is all queues in one statement, if none is paused."""
     without = set(connection.scalars(select(pauses.c.queue_name))) if paused else set()
     if "*" in queues:
         if not without:
@@ -149,7 +149,7 @@ def _queues_to_poll(connection: Connection, queues: Sequence[str], *, paused: bo
 
 
 def _claim_first(connection: Connection, process_id: int, most: int, queue_name: str | None) -> list[int]:
-    """Make claims of the first ready rows of one queue, or of all queues for None; return their jobs' ids."""
+    """Claim the first ready jobs of one queue, or of all queues for None; return the jobs' ids."""
     style = write_style(connection)
     take, insert_claims_of = _TAKE_FIRST[style], _INSERT_CLAIMS.get(style)
     values = {"most": most} if insert_claims_of else {"most": most, "process_id": process_id}

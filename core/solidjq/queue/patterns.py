@@ -10,7 +10,7 @@ ALL_QUEUES = ("*",)
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Tell whether a name fits a pattern."""
+    """Whether a name fits a pattern."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
