@@ -173,7 +173,7 @@ def _find_paused(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorF
             yield DoctorFinding(
                 f"queue {queue!r} is paused, and {count_of(ids, 'job has', 'jobs have')} waited in it for longer than "
                 f"{terms.long:g} s",
-                f"jq queues resume {shlex.quote(queue)}, unless it must stay paused (who paused it: jq operations)",
+                f"jq queues resume {shlex.quote(queue)}, unless it must stay paused (see jq operations list)",
                 Severity.WARNING,
                 tuple(ids[:MOST_NAMED]),
                 frozenset([queue]),

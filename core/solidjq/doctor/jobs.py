@@ -146,7 +146,7 @@ def _fail_orphans(database: Database, terms: DoctorTerms, operation: Operation) 
 
 def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     alive = {p.id: p for p in list_processes(connection) if p.is_alive(terms.threshold)}
-    held = connection.execute(
+    claims = connection.execute(
         select(claimed.c.job_id, claimed.c.process_id, claimed.c.created_at)
         .where(claimed.c.created_at <= ago(terms.long), claimed.c.process_id.is_not(None))
         .order_by(claimed.c.job_id)
@@ -154,7 +154,7 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
     ).all()
     running: list[int] = []
     lost: list[int] = []
-    for row in held:
+    for row in claims:
         if process := alive.get(row.process_id):
             sample = sample_of(process.metadata)
             at, runs = instant(sample.get("at")), sample.get("jobs", [])

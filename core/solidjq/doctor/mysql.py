@@ -31,8 +31,8 @@ def find_engine(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorF
 
 def find_isolation(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find an isolation level other than READ COMMITTED."""
-    found = _variables(connection, "transaction_isolation", "tx_isolation")
-    level = next(iter(found.values()), "READ-COMMITTED")
+    levels = _variables(connection, "transaction_isolation", "tx_isolation")  # old servers have the second name
+    level = next(iter(levels.values()), "READ-COMMITTED")
     if level != "READ-COMMITTED":
         yield DoctorFinding(
             f"the isolation level is {level}: polls lock the gaps between rows, and workers deadlock with enqueuers "
@@ -61,9 +61,9 @@ def find_durability(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
 
 def find_timeouts(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Find time limits so short that they cancel healthy statements or connections."""
-    found = _variables(connection, "innodb_lock_wait_timeout", "wait_timeout")
+    timeouts = _variables(connection, "innodb_lock_wait_timeout", "wait_timeout")
     for name, least in (("innodb_lock_wait_timeout", 5), ("wait_timeout", 60)):
-        value = found.get(name, "")
+        value = timeouts.get(name, "")
         if value.isdigit() and int(value) < least:
             yield DoctorFinding(
                 f"{name} is {value} s: under load it cancels healthy transactions or closes connections",

@@ -44,14 +44,14 @@ def _leaked() -> Select[tuple[int, str]]:
 
 
 def _find_leaked(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    found = connection.execute(_leaked().limit(MOST_NAMED + 1)).all()
-    if found:
+    leaked = connection.execute(_leaked().limit(MOST_NAMED + 1)).all()
+    if leaked:
         yield DoctorFinding(
-            f"{count_of(found, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
-            f"one: {found[0].key}{' and others' if len(found) > 1 else ''}",
+            f"{count_of(leaked, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
+            f"one: {leaked[0].key}{' and others' if len(leaked) > 1 else ''}",
             "jq doctor leaked-slots --fix frees one slot of each; otherwise they are free once their semaphores expire",
             Severity.WARNING,
-            subjects=frozenset(row.id for row in found),
+            subjects=frozenset(row.id for row in leaked),
         )
 
 

@@ -148,7 +148,7 @@ class Supervisor:
         except DatabaseError as error:
             log.warning("maintenance failed: %s", error)
             return
-        # A child without its row is frozen: when it woke it would run on, beside whoever has its jobs by then.
+        # A running child without a row is frozen. If it woke, it would go on with jobs that others may run by then.
         for slot in self._slots:
             if slot.process is None:
                 continue
