@@ -39,6 +39,11 @@ class Column(Generic[T]):
     value: Callable[[T], Any]
     title: str | None = None
     wide: bool = False  # may be cut short on a terminal
+    table_value: Callable[[T], Any] | None = None  # if a table shows another text than the other outputs
+
+    def shown(self, item: T) -> Any:
+        """Return the value for a table."""
+        return self.value(item) if self.table_value is None else self.table_value(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,13 @@ def failures() -> Fields[Failure]:
             Column("death", lambda f: f.error.death.value if f.error.death else None, "DEATH"),
             Column("failed_at", lambda f: f.failed_at, "FAILED"),
             Column("error_class", lambda f: f.error.exception_class, None),
-            Column("error", lambda f: _error_line(f.error), "ERROR", wide=True),
+            Column(
+                "error",
+                lambda f: _error_line(f.error),
+                "ERROR",
+                wide=True,
+                table_value=lambda f: _named_error_line(f.error),
+            ),
             Column("message", lambda f: f.error.message),
             Column("pid", lambda f: f.error.pid),
             Column("exit_status", lambda f: f.error.exit_status),
@@ -92,6 +103,16 @@ def failure_details() -> Fields[Failure]:
     )
 
 
+def _named_error_line(error: ErrorInfo) -> str:
+    """Return the error's line with its class in front, by which operators search: ``ProcessPrunedError: ...``."""
+    line, name = _error_line(error), _short_name(error)
+    return f"{name}: {line}" if error.death is not None and name and not line.startswith(name) else line
+
+
+def _short_name(error: ErrorInfo) -> str | None:
+    return error.exception_class and error.exception_class.rsplit("::", 1)[-1]
+
+
 def _error_line(error: ErrorInfo) -> str:
     """Say in a few words what a table has room for; ``message`` has it in full."""
     if error.signal is not None:
@@ -103,8 +124,7 @@ def _error_line(error: ErrorInfo) -> str:
     name, message = error.exception_class, error.message
     if name is None and message is None:
         return "(no error was recorded)"
-    short = name and name.rsplit("::", 1)[-1]
-    return ": ".join(part for part in (short, message) if part)
+    return ": ".join(part for part in (_short_name(error), message) if part)
 
 
 def jobs() -> Fields[JobView]:

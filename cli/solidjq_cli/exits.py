@@ -8,16 +8,16 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Every exit code of ``jq``; the comments are its documentation."""
+    """Every exit code of ``jq``; ``MEANINGS`` says what each means, in ``--help``, the README and the docs."""
 
-    DONE = 0  # done, or nothing to do
-    UNEXPECTED = 1  # an error that nobody foresaw
-    USAGE = 2  # the command line is wrong
-    DATABASE = 3  # the database cannot be reached, is no queue, or refuses
-    NO_SUCH_JOB = 4  # no such job
-    REFUSED = 5  # refused for safety, or a stale plan
-    PARTLY = 6  # done in part: some jobs were held back, or left as they were; doctor found something
-    INTERRUPTED = 130  # Ctrl-C
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    DATABASE = 3
+    NO_SUCH_JOB = 4
+    REFUSED = 5
+    PARTLY = 6
+    INTERRUPTED = 130
 
 
 MEANINGS = {
@@ -33,7 +33,7 @@ MEANINGS = {
 
 
 def report(error: Exception) -> Exit:
-    """Tell the operator in one line what went wrong; return the exit code for it."""
+    """Print in one line what went wrong; return the exit code for it."""
     from solidjq import errors  # noqa: PLC0415  (not before something went wrong: --help stays fast)
 
     if os.environ.get("JQ_DEBUG"):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from solidjq.diff.windows import Window
     from solidjq.queue.failed import Filter
 
-_NAME = re.compile(r"\w[\w-]{0,254}")
+_NAME = re.compile(r"\w[\w-]*")
 
 DIFFERENT = 1  # the exit code of a comparison that found a difference, as diff has it
 TABLE_LIMIT = 20

@@ -1,4 +1,4 @@
-"""Job ids on the command line, and what to say of those that could not be served."""
+"""Ids on the command line, and what to say of those that no job or operation has."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ def read_ids(given: list[str]) -> list[str]:
         if not text or not all(c.isalnum() or c in "-_" for c in text):
             raise UsageError(f"{text!r} is not a job id")
     return list(dict.fromkeys(ids))
+
+
+def read_operation_id(text: str) -> int | None:
+    """Return the operation id; None for a number that no operation can have. Raises UsageError for other text."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.text import parse_id  # noqa: PLC0415
+
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{text!r} is not an operation id; to see them: jq operations list")
+    return parse_id(text)
 
 
 def tell_missing(found: Mapping[str, Sequence[JobView]], served: Collection[int], *, held: int = 0) -> None:

@@ -119,11 +119,35 @@ def test_init_says_that_no_file_can_be_made_there(tmp_path: Path, url: str) -> N
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize("command", ["history", "jobs show", "failed show", "incidents show", "bisect"])
-@pytest.mark.parametrize("prefix", ["", "d"])
-def test_an_id_of_thousands_of_digits_is_not_there(shell: Shell, command: str, prefix: str) -> None:
-    done = shell.run(*command.split(), prefix + "9" * 5000)
-    assert_refused(done, 4, "no incident" if command in {"bisect", "incidents show"} else "no job")
+@pytest.mark.parametrize("digits", [19, 20, 5000])
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("history", "no job"),
+        ("jobs show", "no job"),
+        ("failed show", "no job"),
+        ("failed diff", "no job"),
+        ("retry", "no job"),
+        ("discard", "no job"),
+        ("operations show", "no operation"),
+        ("undo", "no operation"),
+        ("history d", "no job"),
+        ("incidents show d", "no incident"),
+        ("bisect --yes d", "no incident"),
+    ],
+)
+def test_an_id_that_no_row_can_have_is_not_there(shell: Shell, command: str, message: str, digits: int) -> None:
+    *words, prefix = [*command.split(), ""] if not command.endswith(" d") else command.split()
+    done = shell.run(*words, prefix + "9" * digits)
+    assert (done.returncode, message in done.stderr, "unexpected" in done.stderr) == (4, True, False), done.stderr
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    "command", ["history", "jobs show", "failed show", "failed diff", "retry", "discard", "operations show", "undo"]
+)
+def test_what_is_no_id_is_wrong_usage(shell: Shell, command: str) -> None:
+    assert_refused(shell.run(*command.split(), "4.2;"), 2, "'4.2;'")
 
 
 # -- a server that does not answer, or not this user

@@ -9,6 +9,7 @@ import typer
 
 from solidjq_cli import columns, moving, options, session
 from solidjq_cli.exits import Exit
+from solidjq_cli.ids import read_operation_id
 from solidjq_cli.render import Output, details, note, records
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_operations(
 
 @group.command("show")
 def show_operations(
-    ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=options.MOST_ID, help="Operation ids.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Operation ids.")],
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -65,20 +66,20 @@ def show_operations(
     """
     from solidjq.ledger import operations
 
+    wanted = {text: read_operation_id(text) for text in ids}
     with session.current(database).open().read() as connection:
-        found = operations.list_operations(connection, ids=ids)
+        found = operations.list_operations(connection, ids=[number for number in wanted.values() if number is not None])
     details(found, columns.operations(), output)
-    missing = [each for each in dict.fromkeys(ids) if each not in {operation.id for operation in found}]
-    for each in missing:
-        note(f"no operation {each}")
+    existing = {operation.id for operation in found}
+    missing = [text for text, number in wanted.items() if number not in existing]
+    for text in missing:
+        note(f"no operation {text}")
     if missing:
         raise typer.Exit(Exit.PARTLY if found else Exit.NO_SUCH_JOB)
 
 
 def undo(
-    operation_id: Annotated[
-        int, typer.Argument(metavar="OPERATION", min=1, max=options.MOST_ID, help="Its id, from jq operations list.")
-    ],
+    operation: Annotated[str, typer.Argument(metavar="OPERATION", help="Its id, from jq operations list.")],
     reason: options.ReasonOption = None,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
@@ -93,15 +94,19 @@ def undo(
       jq undo 7
       jq undo 7 --reason 'wrong queue' -o json
     """
+    from solidjq.errors import NoSuchJobError
     from solidjq.recovery import undo as recovery_undo
 
+    operation_id = read_operation_id(operation)
     command = session.current(database)
     opened = command.open()
-    operation = command.operation("undo", reason, chosen={"operation": operation_id})
+    if operation_id is None:
+        raise NoSuchJobError(f"no operation {operation}; to see them: jq operations list")
+    undoing = command.operation("undo", reason, chosen={"operation": operation_id})
     reasons: Counter[str | None] = Counter()
 
     def counted() -> Iterator[Undone]:
-        for batch in recovery_undo.undo(opened, operation_id, operation):
+        for batch in recovery_undo.undo(opened, operation_id, undoing):
             for undone in batch:
                 reasons[undone.reason] += 1
                 yield undone
