@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from solidjq.database.tables import failures, jobs, operations, pauses
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, url_text
 from solidjq.queue.states import State
-from solidjq.rails.error_text import error_json, missing_error
+from solidjq.rails.error_text import error_json, missing_error, pruned_error
 from solidjq.text import one_line
 from support.processes import add_process, silence
 from support.program import Bare, Shell
@@ -245,6 +246,16 @@ def test_a_note_stands_on_stderr_only(database: Database, shell: Shell) -> None:
     done = shell.run("failed", "list", "-o", "json", "--limit", "2")
     assert [record["job_id"] for record in json.loads(done.stdout)] == [3, 2]
     assert done.stderr == "jq: 1 more; the next page: --after 2\n"
+
+
+@pytest.mark.sqlite_only
+def test_a_table_names_a_death_by_its_error_class(database: Database, shell: Shell) -> None:
+    fail(database, *plain_jobs(1), error=pruned_error(datetime(2026, 11, 23, 4, 40, 22, tzinfo=UTC)))
+    heading, row = (line.split("\t") for line in shell.run("failed", "list").stdout.splitlines())
+    words = "last heartbeat at 2026-11-23 04:40:22 UTC"
+    assert row[heading.index("error")] == f"ProcessPrunedError: {words}"
+    (record,) = json.loads(shell.run("failed", "list", "-o", "json").stdout)
+    assert (record["death"], record["error"]) == ("pruned", words)
 
 
 def test_all_pages_together_are_every_failure_once(database: Database, shell: Shell) -> None:

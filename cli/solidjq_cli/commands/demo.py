@@ -10,20 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from solidjq_cli import options, session
+from solidjq_cli.demo_queue import demo_queue
 from solidjq_cli.exits import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from sqlalchemy import Connection
-    from sqlalchemy.engine import URL
+    from collections.abc import Callable, Sequence
 
     from solidjq import Database
     from solidjq.processes.heartbeat import Process
@@ -58,7 +56,7 @@ def demo(database: options.DatabaseOption = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.INTERRUPTED))  # so that it cleans up
     folder = Path(tempfile.mkdtemp(prefix="jq-demo-"))
     try:
-        with _queue(command.named_url(), command.named.table_prefix, folder) as opened:
+        with demo_queue(command.named_url(), command.named.table_prefix, folder) as opened:
             code = _Demo(opened, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -278,66 +276,3 @@ def _head(text: str) -> None:
 def _tell(text: str) -> None:
     typer.echo(text)
     sys.stdout.flush()
-
-
-# -- the queue --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _queue(given: str | URL | None, table_prefix: str | None, folder: Path) -> Iterator[Database]:
-    """Give a queue for the demo; take everything that the demo put into it away afterwards."""
-    from solidjq.database import tables
-    from solidjq.database.opening import open_database
-    from solidjq.database.setup import initialize
-
-    database = open_database(f"sqlite:{folder}/queue.sqlite3" if given is None else given, table_prefix=table_prefix)
-    created = set(initialize(database).created)
-    _refuse_if_in_use(database)
-    with database.read() as connection:
-        before = _last_ids(connection)
-    try:
-        yield database
-    finally:
-        if given is not None:
-            database.transact(_remove_since, before)
-            for metadata in (tables.jq, tables.solid_queue):
-                mine = [table for table in metadata.sorted_tables if table.name in created]
-                database.transact(metadata.drop_all, tables=mine)
-        database.close()
-
-
-def _refuse_if_in_use(database: Database) -> None:
-    from solidjq.errors import RefusedError
-    from solidjq.processes.heartbeat import list_processes
-    from solidjq.processes.pruning import find_orphans
-
-    with database.read() as connection:
-        if list_processes(connection) or find_orphans(connection):
-            raise RefusedError(f"{database} is in use; the demo would prune its workers. Name a scratch database")
-
-
-def _last_ids(connection: Connection) -> dict[str, int]:
-    """Return the highest id of each table that the demo adds rows to and does not clear itself."""
-    from sqlalchemy import func, select
-
-    from solidjq.database import tables
-
-    return {
-        table.name: connection.scalar(select(func.max(*table.primary_key))) or 0
-        for table in (tables.jobs, *tables.LEDGER)
-    }
-
-
-def _remove_since(connection: Connection, last_ids: dict[str, int]) -> None:
-    from sqlalchemy import delete
-
-    from solidjq.database import tables
-    from solidjq_cli.demo_jobs import QUEUE
-
-    # The execution rows go with their jobs.
-    mine = tables.jobs.c.queue_name == QUEUE
-    connection.execute(delete(tables.jobs).where(mine, tables.jobs.c.id > last_ids[tables.jobs.name]))
-    for table in tables.LEDGER:
-        (key,) = table.primary_key
-        connection.execute(delete(table).where(key > last_ids[table.name]))
-    connection.execute(delete(tables.processes))
