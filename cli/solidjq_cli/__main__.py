@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def program() -> int:
-    """Be the program ``jq``: run the command line, then leave without taking everything apart."""
+    """Run the command line, then end the process without freeing every module; the entry point of ``jq``."""
     status: int | None = None
 
     def leave() -> None:

@@ -202,7 +202,7 @@ def _print_ids(opened: Database, chosen: Filter, names: Iterable[str]) -> None:
 
 
 def _tell(sentences: Iterable[str]) -> None:
-    """Say more than a table: below it on a terminal, on stderr where a script reads the table."""
+    """Print sentences: below the table on a terminal, on stderr where a script reads the table."""
     found = list(sentences)
     if not found:
         return

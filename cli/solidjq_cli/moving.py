@@ -47,7 +47,7 @@ class Tally:
             yield decision
 
     def count(self, batches: Iterable[list[Decision]]) -> None:
-        """Count all of them."""
+        """Count every decision of these batches."""
         for batch in batches:
             for _ in self.add(batch):
                 pass
@@ -57,7 +57,7 @@ class Tally:
         return sum(count for (verdict, _, _), count in self.groups.items() if verdict in verdicts)
 
     def words(self) -> str:
-        """Say in one line what was done."""
+        """Return one line that says what was done."""
         from solidjq.recovery.verdicts import Verdict  # noqa: PLC0415
 
         if discarded := self.with_verdict(Verdict.DISCARD):
@@ -94,7 +94,7 @@ def show(
 
 
 def lists_jobs(output: Output, *, by_job: bool) -> bool:
-    """Tell whether ``show`` prints a line for each job."""
+    """Whether ``show`` prints a line for each job."""
     return by_job or output is not Output.TABLE
 
 
@@ -109,7 +109,7 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
 
 @contextmanager
 def interruptible(words: Callable[[], str]) -> Iterator[None]:
-    """Say on Ctrl-C what was done until then, and how to go on."""
+    """On Ctrl-C, print what was done until then and how to go on; end with exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -131,7 +131,7 @@ def confirm(question: str) -> None:
 
 
 def on_a_terminal() -> bool:
-    """Tell whether there is somebody to ask."""
+    """Whether a person can be asked: standard input and standard error are terminals."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
