@@ -97,5 +97,5 @@ def test_a_column_that_only_its_owner_can_fill_is_found(own: Database) -> None:
     default = " DEFAULT ''" if own.url.get_backend_name() == "sqlite" else ""
     execute(own.url, f"ALTER TABLE solid_queue_jobs ADD COLUMN tenant varchar(20) NOT NULL{default}")
     found = tables(own)
-    words = "solid_queue_jobs has a column tenant of its own that must be filled: jq cannot insert there"
+    words = "solid_queue_jobs has an added column tenant that must be filled: jq cannot insert rows"
     assert found == ([] if default else [words])
