@@ -92,7 +92,7 @@ def failures() -> Fields[Failure]:
 
 
 def failure_details() -> Fields[Failure]:
-    """Fields of a failed job, with what is too long for a list."""
+    """Fields of a failed job, with its arguments and backtrace, which are too long for a list."""
     return Fields(
         (
             *(column for column in failures().columns if column.name != "error"),
@@ -114,7 +114,7 @@ def _short_name(error: ErrorInfo) -> str | None:
 
 
 def _error_line(error: ErrorInfo) -> str:
-    """Say in a few words what a table has room for; ``message`` has it in full."""
+    """Return the error in one short line for a table; the field ``message`` contains the full text."""
     if error.signal is not None:
         return f"pid {error.pid} was killed by signal {error.signal}"
     if error.exit_status is not None:
@@ -201,7 +201,7 @@ def queues() -> Fields[Queue]:
 
 
 def pruned() -> Fields[Pruned]:
-    """Fields of what a prune removed, or would."""
+    """Fields of a process that a prune removed, or would remove."""
     return Fields(
         (
             Column("process_id", lambda p: p.process_id, "ID"),
@@ -257,7 +257,7 @@ class Group(NamedTuple):
 
 
 def groups() -> Fields[Group]:
-    """Fields of such a group."""
+    """Fields of a group of jobs: one class and queue, one verdict."""
     return Fields(
         (
             Column("verdict", lambda g: g.verdict.value, "VERDICT"),
@@ -295,7 +295,7 @@ def _json(text: str | None) -> Any:
 
 
 def undone() -> Fields[Undone]:
-    """Fields of what an undo did with a job."""
+    """Fields of a job that an undo took back or left."""
     return Fields(
         (
             Column("job_id", lambda u: u.job_id, "JOB"),
@@ -418,7 +418,7 @@ def suspects() -> Fields[Suspect]:
 
 
 def bisections() -> Fields[TrialStanding]:
-    """Fields of how a bisect stands."""
+    """Fields of a bisect's progress."""
     return Fields(
         (
             Column("stage", lambda b: b.stage.value, "STAGE"),
@@ -462,7 +462,7 @@ def profiles() -> Fields[Profile]:
 
 
 def policies() -> Fields[Setting]:
-    """Fields of such a key."""
+    """Fields of one key of a class's retry policy."""
     return Fields(
         (
             Column("class_name", lambda s: s.class_name, "CLASS", wide=True),
@@ -475,14 +475,14 @@ def policies() -> Fields[Setting]:
 
 
 class Examined(NamedTuple):
-    """A check, and one of its findings; None where it found nothing, or could not be asked."""
+    """A check and one of its findings; None if the check found nothing or was skipped."""
 
     result: CheckResult
     finding: DoctorFinding | None
 
     @property
     def status(self) -> str:
-        """Say it in a word."""
+        """The check's status in one word."""
         if self.finding is not None:
             return self.finding.severity.value
         return "skipped" if self.result.skipped is not None else "healthy"

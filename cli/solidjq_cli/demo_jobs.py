@@ -14,13 +14,13 @@ QUEUE = "jq_demo"
 
 @job(queue=QUEUE, priority=1)
 def build_report(number: int) -> None:
-    """Work long enough to be caught in the act."""
+    """Work long enough for the demo to kill the worker while this job runs."""
     _run("build_report", number, 1.5)
 
 
 @job(queue=QUEUE)
 def resize_image(number: int) -> None:
-    """Work a little."""
+    """Work for a short time."""
     _run("resize_image", number, 0.2)
 
 

@@ -28,7 +28,7 @@ MOST_ROWS = 6  # of one value on a terminal; the other outputs have all of it
 
 
 def _sentences(contrast: Contrast, failed: str) -> Iterator[str]:
-    """Say what sets failed jobs apart."""
+    """Yield sentences that name the traits which set failed jobs apart."""
     if not contrast.failed:
         return
     if not contrast.possible:
@@ -100,7 +100,7 @@ def _short(group: FailureGroup) -> str:
 
 
 def _more(names: Sequence[object]) -> str:
-    """Say how many there are besides the first."""
+    """Return a count of the items after the first."""
     return f" +{len(names) - 1}" if len(names) > 1 else ""
 
 

@@ -97,7 +97,7 @@ def compare(
 
 
 def _check(left: str | None, right: str | None, times: TimeOptions, chosen: Filter) -> None:
-    """Raise UsageError for what cannot be meant together."""
+    """Raise UsageError for options that exclude each other."""
     from solidjq.errors import UsageError
 
     for text in (left, right):
@@ -111,7 +111,7 @@ def _check(left: str | None, right: str | None, times: TimeOptions, chosen: Filt
     if times.against is not None and (chosen.since is None or times.after is not None):
         raise UsageError("--against goes with --since, as in --since 1h --against 24h; --after stands for both")
     if times.after is not None and chosen.since is not None:
-        raise UsageError("--after says itself when the later time begins; leave --since out")
+        raise UsageError("--after sets the start of the later time; leave --since out")
     if times.before is not None and times.after is None:
         raise UsageError("--before goes with --after, as in --after 04:40 --before 04:30 of one day")
 

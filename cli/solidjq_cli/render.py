@@ -83,7 +83,7 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
 
 
 def lines(text: Iterable[str]) -> None:
-    """Print lines of text for a person, whatever hides in them."""
+    """Print lines of text for a person; control characters in them are escaped."""
     from solidjq.text import mask_secrets, printable  # noqa: PLC0415
 
     sys.stdout.writelines(f"{mask_secrets(printable(line))}\n" for line in text)
@@ -91,7 +91,7 @@ def lines(text: Iterable[str]) -> None:
 
 
 def note(text: str) -> None:
-    """Say something to the person at the terminal: on stderr, out of a script's way."""
+    """Print a message for a person on stderr, so that a script's stdout contains only data."""
     from solidjq_cli.exits import say  # noqa: PLC0415
 
     say(text)

@@ -59,7 +59,7 @@ class Request:
     def choose(
         self, ids: list[str] | None, chosen: Filter, *, limit: int | None, batch: int, need_filter: bool
     ) -> None:
-        """Find out which jobs are meant. Raises UsageError if that could be every failed job there is."""
+        """Choose the jobs by ids or by filter. Raises UsageError if neither limits the choice."""
         from solidjq.errors import UsageError
         from solidjq.queue.failed import Filter
         from solidjq.queue.jobs import find_jobs
@@ -77,7 +77,7 @@ class Request:
         self.selection = Selection(chosen=filter_for(self.terms, chosen), limit=limit, batch=batch)
 
     def run(self, output: Output, move: MoveOptions, *, canary: int | None = None, patience: float = 0) -> None:
-        """Show, ask, do, and exit with the code for it."""
+        """Show the plan, ask for confirmation, move the jobs, and exit with the matching code."""
         from solidjq.errors import UsageError
         from solidjq.recovery import plans
 

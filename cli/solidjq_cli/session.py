@@ -106,7 +106,7 @@ class Session:
 
     @cached_property
     def named(self) -> Connecting:
-        """How to connect, as the command line says: neither the environment's database nor the default profile."""
+        """How to connect by the command line alone, without the environment's database and the default profile."""
         options = self._checked()
         return _with_its_application(options if options.profile is None else self._with_profile(options))
 
@@ -134,7 +134,7 @@ class Session:
         return database
 
     def close(self) -> None:
-        """Close the databases: a server is told, and SQLite removes its log."""
+        """Close the databases, so that a server ends its sessions and SQLite removes its write-ahead log."""
         while self._opened:
             self._opened.pop().close()
 
@@ -145,7 +145,7 @@ class Session:
 
         The option or its environment variable, else the profile's, else the Rails application's, else Solid Queue's
         300. Where only Ruby can read the application's setting, a command that ``acts`` on it ends with UsageError;
-        one that only reads says that it takes 300.
+        one that only reads prints a note and uses 300.
         """
         from solidjq.processes.heartbeat import ALIVE_THRESHOLD  # noqa: PLC0415
 

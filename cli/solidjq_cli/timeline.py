@@ -52,7 +52,7 @@ def _job(job: ClaimedJob) -> str:
 
 
 def _span(incident: Incident) -> tuple[datetime, datetime]:
-    """Choose the time to show: the silence takes half of the width at least, what led to it the rest."""
+    """Choose the time span to draw: the silence takes at least half of the width, the time before it the rest."""
     end = incident.noticed_at
     shown = max(end - incident.at, timedelta(seconds=10))
     starts = [job.started_at for job in incident.jobs if job.started_at is not None]

@@ -47,7 +47,7 @@ def fleet(**silent: float) -> list[SeenProcess]:
         ([], 0.1, None),
         # the database came up
         (fleet(a1=6, a2=0), 4, "the database came up 240 s ago, and 1 of 2 processes may only have been unable"),
-        (fleet(a1=6, a2=0), 4.99, "in 1 s those that live have told so"),
+        (fleet(a1=6, a2=0), 4.99, "in 1 s the live ones have beaten"),
         (fleet(a1=6, a2=0), 5.01, None),
         (fleet(a1=6), None, None),
         # one host died, with all that it had

@@ -84,8 +84,8 @@ def bisect(
         limit = max_deaths or recovery_bisect.most_deaths(len(job_ids))
         moving.confirm(f"run halves of {len(job_ids)} jobs in queue {quarantine}, at the cost of up to {limit} deaths?")
 
-    def new_operation(told: Mapping[str, object]) -> Operation:
-        return command.operation(recovery_bisect.VERB, reason, chosen=told, plan=found.name)
+    def new_operation(selection: Mapping[str, object]) -> Operation:
+        return command.operation(recovery_bisect.VERB, reason, chosen=selection, plan=found.name)
 
     run = recovery_bisect.bisect(
         opened,

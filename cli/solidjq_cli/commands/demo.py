@@ -111,7 +111,7 @@ class _Demo:
         victim = self._wait(lambda: self._busy(started), "a worker with a running report")
         self._kill([victim])
         self._wait(self._count_failed, "its supervisor to fail its jobs")
-        _tell("Its supervisor saw it die, failed the jobs it held, and started another worker.")
+        _tell("Its supervisor failed the jobs it held with ProcessExitError, and started another worker.")
         self._show(*self._died)
 
         _head("Then, with more to do, the whole tree dies: supervisor, workers, dispatcher. Nobody is left to notice")
@@ -129,6 +129,7 @@ class _Demo:
         self._show("prune", "--alive-threshold", str(THRESHOLD))
         self._show(*self._died)
         self._show("incidents", "list", "--since", "10m")
+        _tell("The prune failed their jobs with ProcessPrunedError.")
         _tell("Nothing retries them by itself: one of them may be what killed its process.")
 
         _head("A person looked at them, and puts the safe ones back to work: all, as each died but once")

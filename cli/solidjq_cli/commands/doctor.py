@@ -53,7 +53,7 @@ def doctor(
     """Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database's settings.
 
     Each finding comes with what to do about it. Nothing is changed without --fix, which fixes only what Solid Queue
-    itself would, or what lets nothing run: jq doctor --list -o json says for each check what it fixes.
+    itself would, or what lets no job run: jq doctor --list -o json prints what --fix does for each check.
 
     Exit code 0: healthy (notes do not count); 6: errors or warnings were found, with --fix: are left. A check that this
     user may not ask, or that takes too long, is skipped, with a word why. --import makes the limits of Python jobs
@@ -138,7 +138,7 @@ def _show(results: Sequence[CheckResult], output: Output) -> None:
     if output is not Output.TABLE or not sys.stdout.isatty():
         records(rows, columns.examined(), output)
     else:
-        lines(line for row in sorted(rows, key=_rank) if row.status != "healthy" for line in _told(row))
+        lines(line for row in sorted(rows, key=_rank) if row.status != "healthy" for line in _described(row))
     note(_summary(rows))
 
 
@@ -146,7 +146,7 @@ def _rank(row: Examined) -> int:
     return ["error", "warning", "note", "skipped", "healthy"].index(row.status)
 
 
-def _told(row: Examined) -> Iterator[str]:
+def _described(row: Examined) -> Iterator[str]:
     width = max(40, shutil.get_terminal_size().columns - 1)
 
     def wrapped(first: str, text: str) -> list[str]:

@@ -26,7 +26,7 @@ def init(
         bool | None,
         typer.Option(
             "--notify/--no-notify",
-            help="PostgreSQL: make (or remove) a trigger that tells waiting workers of every new job.",
+            help="PostgreSQL: make (or remove) a trigger that notifies waiting workers of every new job.",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +71,7 @@ def _set_notify(database: Database, *, wanted: bool) -> None:
 
     if wanted:
         notices.install(database)
-        note("new jobs are told of to waiting workers")
+        note("a trigger now notifies waiting workers of every new job")
     else:
         notices.remove(database)
         note("waiting workers poll")

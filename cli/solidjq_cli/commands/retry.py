@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryOptions(OptionGroup):
-    """What ``jq retry`` was asked for."""
+    """The options of ``jq retry`` that choose the jobs and set the terms of the retry."""
 
     safe: Annotated[
         bool, typer.Option("--safe", help="Only jobs that died with their process and pass every check.")
@@ -79,7 +79,7 @@ class RetryOptions(OptionGroup):
         if self.force and (self.safe or not self.reason):
             raise UsageError("--force needs --reason, and goes without --safe")
         if self.isolate and not self.safe:
-            raise UsageError("--isolate goes with --safe, which tells suspects from the rest")
+            raise UsageError("--isolate needs --safe: only --safe finds suspects")
         if self.canary is not None and (self.move.dry_run or self.move.plan_out):
             raise UsageError("--canary retries; it goes without --dry-run and --plan-out")
 

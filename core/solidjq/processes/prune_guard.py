@@ -1,9 +1,9 @@
-"""Whether processes that look dead are dead: what a prune asks before it fails their jobs.
+"""Check before a prune that processes which look dead are dead.
 
 A process is dead when its heartbeat is older than the threshold. That is right unless nobody could beat: the database
-or the network was away. Whoever prunes first after that would fail the jobs of a whole fleet that is well. What tells
-one from the other is time: a process that lives beats again soon, a dead one never. So what is doubtful is only put
-off: a little later the same command goes ahead by itself, and a line in cron needs no person.
+or the network was away. The first prune after such an outage would fail the jobs of a whole healthy fleet. Time
+separates the two cases: a live process beats again soon, a dead one never does. So a doubtful prune is only postponed:
+a little later the same command goes ahead by itself, and a line in cron needs no person.
 
 - The database came up less than a threshold ago. Nobody had the time to be silent for a threshold since then.
 - Several hosts fell silent together, and most of the fleet with them, less than two thresholds ago. One host may die
@@ -34,7 +34,7 @@ FORCE = "JQ_PRUNE_FORCE"
 
 
 class SeenProcess(NamedTuple):
-    """A registered process, as the database knows it."""
+    """A registered process, as its row in the database describes it."""
 
     id: int
     name: str
@@ -48,7 +48,7 @@ Beats = Mapping[int, datetime | None]  # the last of each process, by its id
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """What one look at the processes finds: who may be pruned, and what speaks against the others. By their ids."""
+    """The result of one check, by process id: the processes that may be pruned, and why the others may not."""
 
     dead: frozenset[int] = frozenset()
     unsure: frozenset[int] = frozenset()  # look again, PAUSE thresholds later
@@ -69,11 +69,11 @@ def find_doubts(
     runs: Callable[[int, datetime], bool] = ran_before,
     force: bool = False,
 ) -> Doubts:
-    """Ask the database who is dead by this threshold, in seconds, and what speaks against it.
+    """Find the processes that are dead by this threshold, in seconds, and the reasons to doubt it.
 
-    ``before`` is what an earlier look found. ``hostname`` is this host's, if its processes are to be looked for;
-    ``runs`` tells by pid and last heartbeat whether one runs still. ``force``, or JQ_PRUNE_FORCE=1, silences every
-    doubt.
+    ``before`` is the result of an earlier check. ``hostname`` is this host's, if its processes are to be looked for;
+    ``runs`` returns whether the process with a pid and last heartbeat still runs. ``force``, or JQ_PRUNE_FORCE=1,
+    skips every doubt.
     """
     now, span = clock(connection), timedelta(seconds=threshold)
     columns = (processes.c[name] for name in SeenProcess._fields)
@@ -91,12 +91,12 @@ def find_doubts(
         and process.last_heartbeat_at is not None
         and runs(process.pid, process.last_heartbeat_at)
     }
-    found = compare(before.silent, _beats(process for process in silent if process.id not in alive), _beats(seen))
-    return replace(found, alive=alive)
+    doubts = compare(before.silent, _beats(process for process in silent if process.id not in alive), _beats(seen))
+    return replace(doubts, alive=alive)
 
 
 def judge(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:
-    """Say what speaks against a prune of all processes that look dead, at a single look; None if nothing does.
+    """Return why not to prune any process that looks dead, judged by a single check; None if there is no reason.
 
     ``up`` is when the database came up, None if it is always there.
     """
@@ -104,7 +104,7 @@ def judge(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, up: 
     if silent and up is not None and now - up < threshold:
         return (
             f"the database came up {_seconds(now - up)} ago, and {len(silent)} of {len(seen)} processes may only have "
-            f"been unable to reach it; in {_seconds(threshold - (now - up))} those that live have told so"
+            f"been unable to reach it; in {_seconds(threshold - (now - up))} the live ones have beaten"
         )
     recent = [process for process in seen if _silence(process, now) < 2 * threshold]
     fresh = [process for process in silent if _silence(process, now) < 2 * threshold]

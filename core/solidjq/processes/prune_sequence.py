@@ -62,7 +62,7 @@ def prune_checked(
 
 
 def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[Pruned]:
-    """Return what ``prune_checked`` would, if every silent process were settled as dead. Changes nothing."""
+    """Return what ``prune_checked`` would yield if every silent process were dead. Changes nothing."""
     silent = pruning.find_dead(connection, threshold)
     dead = [process for process in silent if process.process_id not in doubts.alive]
     return [*dead, *_orphaned(pruning.find_orphans(connection))]

@@ -21,7 +21,7 @@ from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import fail, held_by, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 
-Record = Callable[[Connection, int], None]  # is told in each transaction how many jobs it moved
+Record = Callable[[Connection, int], None]  # is called in each transaction with the number of jobs that it moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ def prune(
     """Prune every process whose last heartbeat is ``threshold`` seconds old or older by the database's clock.
 
     One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
-    prune at once; each process is pruned by one of them, and none that has beaten meanwhile: its row is asked again
-    under its lock. It does not doubt otherwise that the silent are dead: ask ``prune_guard`` before, and name those
-    that it finds dead in ``only``. ``witness`` is what the pruning program adds to the evidence of each death (see
-    deaths.py).
+    prune at once; only one of them prunes a process, and none prunes a process that has beaten meanwhile, because the
+    heartbeat is checked again under the row's lock. There is no other check that a silent process is dead: call
+    ``prune_guard`` first, and pass the processes that it finds dead as ``only``. ``witness`` is what
+    the pruning program adds to the evidence of each death (see deaths.py).
     """
     while pruned := database.transact(_prune_one, threshold, only, limits, record, witness or {}):
         yield pruned
@@ -114,9 +114,9 @@ def fail_exited(
     witness: Mapping[str, object] | None = None,
     not_begun: Collection[int] = (),
 ) -> list[int]:
-    """Fail what a dead child still held, with ProcessExitError, and remove its row.
+    """Fail the jobs that a dead child still held, with ProcessExitError, and remove its row.
 
-    Solid Queue leaves the row until it is pruned; here its death is certain, and nothing more is to be learnt from it.
+    Solid Queue leaves the row until it is pruned; here its death is certain, so the row is not needed any more.
     ``witness`` is what the supervisor adds to the evidence (see deaths.py). The claims ``not_begun`` are innocent, and
     their jobs go back to their queues. Returns the ids of the jobs that failed.
     """
