@@ -39,11 +39,6 @@ class Column(Generic[T]):
     value: Callable[[T], Any]
     title: str | None = None
     wide: bool = False  # may be cut short on a terminal
-    table_value: Callable[[T], Any] | None = None  # if a table shows another text than the other outputs
-
-    def shown(self, item: T) -> Any:
-        """Return the value for a table."""
-        return self.value(item) if self.table_value is None else self.table_value(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +65,7 @@ def failures() -> Fields[Failure]:
             Column("death", lambda f: f.error.death.value if f.error.death else None, "DEATH"),
             Column("failed_at", lambda f: f.failed_at, "FAILED"),
             Column("error_class", lambda f: f.error.exception_class, None),
-            Column(
-                "error",
-                lambda f: _error_line(f.error),
-                "ERROR",
-                wide=True,
-                table_value=lambda f: _named_error_line(f.error),
-            ),
+            Column("error", lambda f: _named_error_line(f.error), "ERROR", wide=True),
             Column("message", lambda f: f.error.message),
             Column("pid", lambda f: f.error.pid),
             Column("exit_status", lambda f: f.error.exit_status),

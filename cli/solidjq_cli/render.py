@@ -129,7 +129,7 @@ def _json(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None
 def _tab_separated(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
     shown = [column for column in columns if column.title is not None]
     out.write("\t".join(column.name for column in shown) + "\n")
-    out.writelines("\t".join(_flat(column.shown(item)) for column in shown) + "\n" for item in items)
+    out.writelines("\t".join(_flat(column.value(item)) for column in shown) + "\n" for item in items)
 
 
 def _table(items: Iterable[T], columns: Sequence[Column[T]]) -> None:
@@ -142,7 +142,7 @@ def _table(items: Iterable[T], columns: Sequence[Column[T]]) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     shown = [column for column in columns if column.title is not None]
-    cells = [[Text(_cell(column.shown(row))) for row in rows] for column in shown]
+    cells = [[Text(_cell(column.value(row))) for row in rows] for column in shown]
     widths = [
         max(len(column.title or ""), *(cell.cell_len for cell in each))
         for column, each in zip(shown, cells, strict=True)

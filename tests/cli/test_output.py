@@ -249,11 +249,11 @@ def test_a_note_stands_on_stderr_only(database: Database, shell: Shell) -> None:
 
 
 @pytest.mark.sqlite_only
-def test_a_table_names_a_death_by_its_error_class(database: Database, shell: Shell) -> None:
+def test_a_death_is_named_by_its_error_class_in_every_output(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(1), error=pruned_error(datetime(2026, 11, 23, 4, 40, 22, tzinfo=UTC)))
     heading, row = (line.split("\t") for line in shell.run("failed", "list").stdout.splitlines())
-    words = "last heartbeat at 2026-11-23 04:40:22 UTC"
-    assert row[heading.index("error")] == f"ProcessPrunedError: {words}"
+    words = "ProcessPrunedError: last heartbeat at 2026-11-23 04:40:22 UTC"
+    assert row[heading.index("error")] == words
     (record,) = json.loads(shell.run("failed", "list", "-o", "json").stdout)
     assert (record["death"], record["error"]) == ("pruned", words)
 

@@ -74,7 +74,7 @@ def test_with_the_trigger_every_program_does(database: Database) -> None:
 def test_it_is_made_and_removed_on_the_command_line(database: Database, shell: Shell) -> None:
     made = shell.run("init", "--notify")
     assert (made.returncode, triggers(database)) == (0, 1)
-    assert "told of" in made.stderr
+    assert "now notifies waiting workers" in made.stderr
     removed = shell.run("init", "--no-notify")
     assert (removed.returncode, triggers(database)) == (0, 0)
 
