@@ -65,7 +65,7 @@ def failures() -> Fields[Failure]:
             Column("death", lambda f: f.error.death.value if f.error.death else None, "DEATH"),
             Column("failed_at", lambda f: f.failed_at, "FAILED"),
             Column("error_class", lambda f: f.error.exception_class, None),
-            Column("error", lambda f: _named_error_line(f.error), "ERROR", wide=True),
+            Column("error", lambda f: _error_line(f.error), "ERROR", wide=True),
             Column("message", lambda f: f.error.message),
             Column("pid", lambda f: f.error.pid),
             Column("exit_status", lambda f: f.error.exit_status),
@@ -92,28 +92,26 @@ def failure_details() -> Fields[Failure]:
     )
 
 
-def _named_error_line(error: ErrorInfo) -> str:
-    """Return the error's line with its class in front, by which operators search: ``ProcessPrunedError: ...``."""
-    line, name = _error_line(error), _short_name(error)
-    return f"{name}: {line}" if error.death is not None and name and not line.startswith(name) else line
-
-
-def _short_name(error: ErrorInfo) -> str | None:
-    return error.exception_class and error.exception_class.rsplit("::", 1)[-1]
-
-
 def _error_line(error: ErrorInfo) -> str:
-    """Return the error in one short line for a table; the field ``message`` contains the full text."""
+    """Return the error in one short line, its class first: ``ProcessPrunedError: last heartbeat at ...``.
+
+    Operators search for the class. The field ``message`` contains the full text.
+    """
+    if error.exception_class is None and error.message is None:
+        return "(no error was recorded)"
+    name = error.exception_class and error.exception_class.rsplit("::", 1)[-1]
+    return ": ".join(part for part in (name, _what_happened(error)) if part)
+
+
+def _what_happened(error: ErrorInfo) -> str | None:
+    """Return how the process ended if the error says it, else the error's message."""
     if error.signal is not None:
         return f"pid {error.pid} was killed by signal {error.signal}"
     if error.exit_status is not None:
         return f"pid {error.pid} exited with status {error.exit_status}"
     if error.last_heartbeat_at is not None:
         return f"last heartbeat at {error.last_heartbeat_at:%Y-%m-%d %H:%M:%S} UTC"
-    name, message = error.exception_class, error.message
-    if name is None and message is None:
-        return "(no error was recorded)"
-    return ": ".join(part for part in (_short_name(error), message) if part)
+    return error.message
 
 
 def jobs() -> Fields[JobView]:
