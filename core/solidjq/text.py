@@ -1,4 +1,4 @@
-"""Text from a database or a person is hostile: escaping, masking, and the one parser of row ids."""
+"""Text: escaping and masking what a database or a person wrote, the one parser of row ids, numbers before nouns."""
 
 import json
 import re
@@ -24,6 +24,20 @@ def parse_id(text: str) -> int | None:
         return None
     number = int(text)
     return number if number < _BIGINT else None
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return ``1 death``, ``2 deaths``, ``3 classes``; of a noun of several words the last one changes."""
+    return f"{count} {noun if count == 1 else plural_of(noun)}"
+
+
+def plural_of(noun: str) -> str:
+    """Return the plural of a regular English noun: ``jobs``, ``classes``, ``crashes``, ``retries``."""
+    if noun.endswith(("s", "sh", "ch", "x")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
 
 
 def mask_secrets(text: str) -> str:

@@ -13,8 +13,8 @@ from solidjq.doctor.checks import (
     DoctorFinding,
     DoctorTerms,
     Severity,
-    count_of,
     everywhere,
+    how_many,
     living,
 )
 from solidjq.doctor.fleet import is_polled
@@ -51,7 +51,7 @@ def _find_untaken(connection: Connection, terms: DoctorTerms, application: Rails
             # A worker that polls one name with a comma registers `a,b`, which reads as if it polled two queues.
             elsewhere = is_polled(workers, queue) and not any("," in pattern for pattern in patterns)
             yield DoctorFinding(
-                f"{count_of(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and no worker of {application.path} "
+                f"{how_many(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and no worker of {application.path} "
                 f"takes it{'; another live worker does' if elsewhere else ''}",
                 f"add it to the queues of a worker in {application.path}, and restart bin/jobs",
                 Severity.NOTE if elsewhere else Severity.ERROR,

@@ -90,7 +90,7 @@ class CheckResult:
         return not any(finding.severity is not Severity.NOTE for finding in self.findings)
 
 
-def count_of(items: Collection[object], one: str, more: str) -> str:
+def how_many(items: Collection[object], one: str, more: str) -> str:
     """Return ``1 job is``, ``7 jobs are`` or, for more than MOST_NAMED items, ``more than 1000 jobs are``."""
     if len(items) > MOST_NAMED:
         return f"more than {MOST_NAMED} {more}"

@@ -17,8 +17,8 @@ from solidjq.doctor.checks import (
     DoctorFinding,
     DoctorTerms,
     Severity,
-    count_of,
     everywhere,
+    how_many,
     living,
 )
 from solidjq.processes.heartbeat import Process, list_processes
@@ -57,7 +57,7 @@ def _find_undispatched(connection: Connection, terms: DoctorTerms) -> Iterator[D
     )
     if not ids:
         return
-    due = count_of(ids, "scheduled job is", "scheduled jobs are")
+    due = how_many(ids, "scheduled job is", "scheduled jobs are")
     if alive:
         limited = connection.scalar(
             select(func.count()).where(jobs.c.id.in_(ids[:MOST_NAMED]), jobs.c.concurrency_key.is_not(None))
@@ -92,7 +92,7 @@ def _find_unattended(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
         if ids:
             whom = "no live worker polls it" if workers else "no worker lives"
             yield DoctorFinding(
-                f"{count_of(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and {whom}",
+                f"{how_many(ids, 'job waits', 'jobs wait')} in queue {queue!r}, and {whom}",
                 f"start a worker for it: bin/jobs, or jq work --queues {shlex.quote(queue)}",
                 job_ids=tuple(ids[:MOST_NAMED]),
                 subjects=frozenset([queue]),
@@ -117,7 +117,7 @@ def _find_unscheduled(connection: Connection, terms: DoctorTerms) -> Iterator[Do
     keys = list(connection.scalars(select(recurring_tasks.c.key).order_by(recurring_tasks.c.key).limit(MOST_NAMED + 1)))
     if keys:
         yield DoctorFinding(
-            f"{count_of(keys, 'recurring task is', 'recurring tasks are')} set up, and no scheduler lives to enqueue "
+            f"{how_many(keys, 'recurring task is', 'recurring tasks are')} set up, and no scheduler lives to enqueue "
             f"them: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}",  # noqa: PLR2004
             "start a supervisor with recurring tasks: bin/jobs (SOLID_QUEUE_SKIP_RECURRING must not be set)",
             subjects=frozenset(["scheduler"]),
@@ -171,7 +171,7 @@ def _find_paused(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorF
         ids = list(connection.scalars(old.limit(MOST_NAMED + 1)))
         if ids:
             yield DoctorFinding(
-                f"queue {queue!r} is paused, and {count_of(ids, 'job has', 'jobs have')} waited in it for longer than "
+                f"queue {queue!r} is paused, and {how_many(ids, 'job has', 'jobs have')} waited in it for longer than "
                 f"{terms.long:g} s",
                 f"jq queues resume {shlex.quote(queue)}, unless it must stay paused (see jq operations list)",
                 Severity.WARNING,

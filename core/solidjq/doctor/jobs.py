@@ -10,7 +10,15 @@ from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, count_of, everywhere
+from solidjq.doctor.checks import (
+    MOST_NAMED,
+    DoctorCheck,
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    everywhere,
+    how_many,
+)
 from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -36,7 +44,7 @@ def _find_stateless(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
     ids = tuple(connection.scalars(select(jobs.c.id).where(_stateless()).limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{count_of(ids, 'job is', 'jobs are')} neither finished nor waiting, running or failed",
+            f"{how_many(ids, 'job is', 'jobs are')} neither finished nor waiting, running or failed",
             "jq doctor no-state --fix makes them failed jobs; then jq failed show and jq retry",
             job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
@@ -86,7 +94,7 @@ def _find_two(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFin
         ids_of.setdefault(states, []).append(job_id)
     for states, ids in sorted(ids_of.items()):
         yield DoctorFinding(
-            f"{count_of(ids, 'job is', 'jobs are')} {states} at once",
+            f"{how_many(ids, 'job is', 'jobs are')} {states} at once",
             f"find out which state is right: jq jobs show {_some(ids)}; then delete the row of the wrong one",
             job_ids=tuple(ids[:MOST_NAMED]),
             subjects=frozenset((states, job_id) for job_id in ids),
@@ -98,7 +106,7 @@ def _find_finished_failed(connection: Connection, _terms: DoctorTerms) -> Iterat
     ids = tuple(row.job_id for row in connection.execute(query.limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{count_of(ids, 'job has', 'jobs have')} finished and failed; a retry would repeat work that is done",
+            f"{how_many(ids, 'job has', 'jobs have')} finished and failed; a retry would repeat work that is done",
             "jq doctor finished-and-failed --fix moves the failures into jq's record (jq history)",
             job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),
@@ -163,7 +171,7 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
             (running if listed else lost).append(row.job_id)
     if lost:
         yield DoctorFinding(
-            f"{count_of(lost, 'job is', 'jobs are')} claimed by live workers that, by their own samples, do not run "
+            f"{how_many(lost, 'job is', 'jobs are')} claimed by live workers that, by their own samples, do not run "
             "them",
             "restart these workers (jq processes list): a worker that stops releases its claims",
             job_ids=tuple(lost[:MOST_NAMED]),
@@ -171,7 +179,7 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
         )
     if running:
         yield DoctorFinding(
-            f"{count_of(running, 'job is', 'jobs are')} held by a live worker for longer than {terms.long:g} s",
+            f"{how_many(running, 'job is', 'jobs are')} held by a live worker for longer than {terms.long:g} s",
             f"check whether they still make progress: jq jobs show {_some(running)}; if such jobs are usual: --long 1d",
             Severity.WARNING,
             tuple(running[:MOST_NAMED]),

@@ -9,7 +9,15 @@ from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, jobs, processes, ready, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, count_of, everywhere
+from solidjq.doctor.checks import (
+    MOST_NAMED,
+    DoctorCheck,
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    everywhere,
+    how_many,
+)
 from solidjq.ledger.operations import Operation
 from solidjq.processes.samples import number, read_metadata
 from solidjq.queue import concurrency
@@ -47,7 +55,7 @@ def _find_leaked(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
     leaked = connection.execute(_leaked().limit(MOST_NAMED + 1)).all()
     if leaked:
         yield DoctorFinding(
-            f"{count_of(leaked, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
+            f"{how_many(leaked, 'concurrency key has', 'concurrency keys have')} no free slot, and no job that holds "
             f"one: {leaked[0].key}{' and others' if len(leaked) > 1 else ''}",
             "jq doctor leaked-slots --fix frees one slot of each; otherwise they are free once their semaphores expire",
             Severity.WARNING,
@@ -83,7 +91,7 @@ def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
     below = list(connection.scalars(select(semaphores.c.key).where(semaphores.c.value < 0).limit(MOST_NAMED + 1)))
     if below:
         yield DoctorFinding(
-            f"{count_of(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
+            f"{how_many(below, 'semaphore is', 'semaphores are')} below 0: {below[0]}",
             f"when no job of the key runs, delete its row from {semaphores.name}: the next enqueue inserts it",
             subjects=frozenset(below),
         )
@@ -97,7 +105,7 @@ def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
         )
         if above:
             yield DoctorFinding(
-                f"{count_of(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
+                f"{how_many(above, 'semaphore has', 'semaphores have')} more free slots than {class_name}'s limit of "
                 f"{limit.to}: {above[0]}",
                 f"when no job of the key runs, delete its row from {semaphores.name}; was the limit lowered?",
                 subjects=frozenset(above),
@@ -109,7 +117,7 @@ def _find_expired(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
     ids = list(connection.scalars(select(semaphores.c.id).where(semaphores.c.expires_at < late).limit(MOST_NAMED + 1)))
     if ids:
         yield DoctorFinding(
-            f"{count_of(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does "
+            f"{how_many(ids, 'semaphore', 'semaphores')} expired long ago and not cleared: no dispatcher does "
             "concurrency maintenance",
             "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor expired-semaphores "
             "--fix",
@@ -140,7 +148,7 @@ def _find_blocked(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
     )
     if ids:
         yield DoctorFinding(
-            f"{count_of(ids, 'blocked job waits', 'blocked jobs wait')} past their expiry while a slot is free",
+            f"{how_many(ids, 'blocked job waits', 'blocked jobs wait')} past their expiry while a slot is free",
             "run a dispatcher (jq work, bin/jobs) with concurrency maintenance on, or jq doctor blocked-jobs --fix",
             job_ids=ids[:MOST_NAMED],
             subjects=frozenset(ids),

@@ -13,9 +13,9 @@ from solidjq.incidents.death_cases import (
     DeathCase,
     Exposure,
     JobStanding,
-    count_of,
     manner_reasons,
 )
+from solidjq.text import count_of
 
 FEWEST_DEATHS = 3  # with fewer deaths a class is never a suspect
 FALSE_ALARMS = 0.01  # the chance of even one false positive among all classes of a ranking

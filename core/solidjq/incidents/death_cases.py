@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from solidjq.text import count_of
+
 SUSPECT_AT = 2  # different deaths: a job in flight at so many of them is a suspect
 CLEARED = "in flight only at deaths with a cause outside"
 
@@ -78,8 +80,3 @@ def manner_reasons(deaths: Iterable[DeathCase]) -> Iterator[str]:
         yield f"alone at {count_of(alone, 'death')}"
     if fatal := sum(case.fatal for case in cases):
         yield f"a fatal signal, or memory ran out, at {count_of(fatal, 'death')}"
-
-
-def count_of(count: int, noun: str) -> str:
-    """Return ``1 death``, ``2 deaths``, ``3 classes``."""
-    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"

@@ -6,7 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from solidjq.incidents.class_scores import ClassScore
-from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, DeathCase, JobStanding, count_of, manner_reasons
+from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, DeathCase, JobStanding, manner_reasons
+from solidjq.text import count_of
 
 _MB = 1_000_000
 _GB = 1_000_000_000
