@@ -38,6 +38,19 @@ def read_ids(given: list[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def read_incident_name(text: str) -> str:
+    """Return the name of an incident. Raises UsageError for text that cannot be one."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.incidents.incidents import INCIDENT_NAME  # noqa: PLC0415
+
+    if not INCIDENT_NAME.fullmatch(text):
+        raise UsageError(
+            f"{text[:80]!r} is not an incident's name, which is d or f and a number, such as d17; "
+            "to see them: jq incidents list"
+        )
+    return text
+
+
 def read_operation_id(text: str) -> int | None:
     """Return the operation id; None for a number that no operation can have. Raises UsageError for other text."""
     from solidjq.errors import UsageError  # noqa: PLC0415

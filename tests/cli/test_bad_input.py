@@ -119,6 +119,14 @@ def test_init_says_that_no_file_can_be_made_there(tmp_path: Path, url: str) -> N
 
 
 @pytest.mark.sqlite_only
+@pytest.mark.parametrize("command", ["incidents show", "bisect --yes"])
+@pytest.mark.parametrize("text", ["17", "x1", "d", "D17", "d-1", "d1.5", "d\N{ARABIC-INDIC DIGIT ONE}", "worker-1", ""])
+def test_text_that_is_no_incident_name_is_wrong_usage(shell: Shell, command: str, text: str) -> None:
+    done = shell.run(*command.split(), text)
+    assert (done.returncode, "such as d17" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("digits", [19, 20, 5000])
 @pytest.mark.parametrize(
     ("command", "message"),

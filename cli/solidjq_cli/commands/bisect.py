@@ -8,6 +8,7 @@ import typer
 
 from solidjq_cli import columns, moving, options, session
 from solidjq_cli.exits import Exit
+from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import duration_option
 
@@ -66,14 +67,15 @@ def bisect(
     from solidjq.recovery import bisect as recovery_bisect
     from solidjq.recovery.bisect import Stage
 
+    name = read_incident_name(incident)
     patience = duration_option(wait, "--wait") or 0
     command = session.current(database, config_file)
     policy = command.policy(import_modules)
     opened = command.open()
     with opened.read() as connection:
-        found = find_incident(connection, incident)
+        found = find_incident(connection, name)
     if found is None:
-        raise NoSuchJobError(f"no incident {incident}; to see them: jq incidents list")
+        raise NoSuchJobError(f"no incident {name}; to see them: jq incidents list")
     job_ids = sorted(set(found.job_ids))
     if not job_ids:
         note(f"no job was in flight at {found.name}: there is nothing to find")

@@ -9,6 +9,7 @@ import typer
 
 from solidjq_cli import columns, options, selection, session
 from solidjq_cli.exits import Exit
+from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, details, lines, note, records
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def show_incidents(
     """
     from solidjq.incidents.incidents import find_incident
 
+    asked = list(dict.fromkeys(map(read_incident_name, names)))
     opened = session.current(database).open()
     with opened.read() as connection:
-        found = {name: find_incident(connection, name) for name in dict.fromkeys(names)}
+        found = {name: find_incident(connection, name) for name in asked}
     known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
     if output is Output.TABLE:
         for number, incident in enumerate(known):

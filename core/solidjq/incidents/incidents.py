@@ -16,7 +16,7 @@ from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.rails.error_text import Death
 
 SAME_INCIDENT_WITHIN = timedelta(seconds=HEARTBEAT_INTERVAL)  # between two deaths of one incident, at most
-INCIDENT_NAME = re.compile(r"[df]\d{1,19}", re.ASCII)
+INCIDENT_NAME = re.compile(r"[df]\d+", re.ASCII)
 SEARCH_AROUND = timedelta(days=1)  # how far around one death the others of its incident are searched for
 
 
