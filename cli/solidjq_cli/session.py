@@ -53,6 +53,8 @@ class Session:
     def __init__(self, options: Connecting) -> None:
         self._options = options
         self._opened: list[Database] = []
+        self._creates = False  # whether the command may create the embedded queue
+        self._announced = False  # whether it has said that it uses the embedded queue
 
     def add_options(self, database: str | None, config_file: Path | None) -> None:
         """Add the options after the command; they take precedence over those before it."""
@@ -116,21 +118,32 @@ class Session:
 
     # -- the database -------------------------------------------------------------------------------------------------
 
-    def open(self, *, create: bool = True) -> Database:
-        """Open the database that the command line, the environment or the default names.
+    @property
+    def embedded(self) -> bool:
+        """Whether nothing names a database, so that the embedded queue is used."""
+        return not self.connecting.names_a_database() and ENVIRONMENT not in os.environ
 
-        The embedded database is created if it does not exist, unless ``create`` is False.
+    def open(self, *, create: bool = False, fill: bool = True) -> Database:
+        """Open the database that the command line, the environment or the default profile names.
+
+        If none names one, it is the embedded queue, and a line on stderr says so: a command that reads another queue
+        than its user thinks must not look like success. Only with ``create`` is a missing one created, without ``fill``
+        by the caller; else that is a UsageError which says how to name a database.
         """
-        from solidjq.database.opening import open_database  # noqa: PLC0415
+        from solidjq.database.opening import embedded_url, open_database  # noqa: PLC0415
 
+        self._creates = create
         database = open_database(
-            _url(self.connecting),
+            embedded_url() if self.embedded and not fill else _url(self.connecting),
             create=create,
             namespace=self.connecting.schema,
             table_prefix=self.connecting.table_prefix,
             read_only=self.connecting.read_only,
         )
         self._opened.append(database)
+        if self.embedded and not self._announced:
+            note(f"using the embedded queue {_below_home(database.url.database)}")
+            self._announced = True
         return database
 
     def close(self) -> None:
@@ -187,6 +200,28 @@ class Session:
         registered = registry.policies() if modules else None
         return Policy(registered=registered) if file is None else load_policy(file, registered=registered)
 
+    # -- what it may change -------------------------------------------------------------------------------------------
+
+    def require_changeable(self, verb: str) -> None:
+        """Raise an error if this command may not change the database; ``verb`` is its name.
+
+        RefusedError if it is opened read-only. UsageError if it is the embedded queue because nothing names another,
+        and stderr is no terminal, on which a person would read so: a line in cron that lost its variable would succeed
+        for ever. A command that may create the embedded queue may change it too.
+        """
+        if self.connecting.read_only:
+            from solidjq.errors import RefusedError  # noqa: PLC0415
+
+            raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")
+        if self.embedded and not self._creates and not sys.stderr.isatty():
+            from solidjq.database.opening import WAYS_TO_NAME  # noqa: PLC0415
+            from solidjq.errors import UsageError  # noqa: PLC0415
+
+            raise UsageError(
+                f"jq {verb} changes a queue, and no database is named; off a terminal it must be, even the embedded "
+                f"queue; name it with {WAYS_TO_NAME}; nothing was changed"
+            )
+
     # -- the record ---------------------------------------------------------------------------------------------------
 
     def operation(
@@ -197,11 +232,8 @@ class Session:
         chosen: Mapping[str, object] | None = None,
         plan: str | None = None,
     ) -> Operation:
-        """Describe this command for the ledger. Raises RefusedError if the database is opened read-only."""
-        if self.connecting.read_only:
-            from solidjq.errors import RefusedError  # noqa: PLC0415
-
-            raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")
+        """Describe this command for the ledger. Raises as ``require_changeable`` does."""
+        self.require_changeable(verb)
         from solidjq.ledger.operations import Operation  # noqa: PLC0415
         from solidjq.text import mask_argument  # noqa: PLC0415
 
@@ -226,6 +258,12 @@ def _url(connecting: Connecting) -> str | URL | None:
     from solidjq.rails.settings import queue_url  # noqa: PLC0415
 
     return queue_url(connecting.rails, connecting.environment)
+
+
+def _below_home(path: str | None) -> str:
+    """Return a path as a shell takes it, short."""
+    home, text = os.path.expanduser("~"), path or ""  # noqa: PTH111  (which leaves a ~ that has no home)
+    return f"~{text.removeprefix(home)}" if home != "~" and text.startswith(f"{home.rstrip('/')}/") else text
 
 
 # -- the current session ----------------------------------------------------------------------------------------------

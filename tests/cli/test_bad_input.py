@@ -322,7 +322,8 @@ def test_an_empty_url_is_not_taken_for_the_embedded_queue(tmp_path: Path) -> Non
     state = {"XDG_STATE_HOME": str(tmp_path)}
     assert_refused(Bare("", tmp_path, state).run("prune", "--database", ""), 2, "the database URL is empty")
     assert_refused(Bare("", tmp_path, state).run("--database", "", "prune"), 2, "the database URL is empty")
-    assert_refused(Shell("", tmp_path, state).run("prune"), 2, "the database URL is empty")
+    for command in ("prune", "enqueue A", "queues list"):
+        assert_refused(Shell("", tmp_path, state).run(*command.split()), 2, "JQ_DATABASE_URL is empty")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -692,12 +692,11 @@ def test_the_command_line_beats_the_environment_and_the_later_option_the_earlier
 def test_the_embedded_queue_is_made_when_first_used_and_is_the_users_own(tmp_path: Path, variable: str) -> None:
     shell = Bare("", tmp_path, {"HOME": str(tmp_path / "home"), "XDG_STATE_HOME": ""})
     shell.environment[variable] = str(tmp_path / "there")
-    first = shell.run("queues", "list", "-o", "json")
-    assert (first.returncode, first.stdout, first.stderr) == (0, "[]\n", "")
+    first = shell.run("enqueue", "A", "-o", "ids")
+    assert (first.returncode, first.stdout) == (0, "1\n"), first.stderr
     (file,) = (tmp_path / "there").rglob("*.sqlite3")
     assert (file.name, file.parent.name) == ("queue.sqlite3", "solidjq")
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    assert shell.run("enqueue", "A", "-o", "ids").stdout == "1\n"
     assert [job["class_name"] for job in read_json(shell, "jobs", "show", "1")] == ["A"]
 
 

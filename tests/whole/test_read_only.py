@@ -21,50 +21,10 @@ from solidjq_cli import session
 from solidjq_cli.command_tree import tree
 from solidjq_cli.exits import Exit
 from support.commands import ELSEWHERE, leaves, run
+from support.every_command import COMMANDS, PLAN
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows
 from support.scenes import something_for_every_command
-
-PLAN = "plan.json"
-# Each command, so that it would do something, and what it ends with.
-REFUSED, FOUND = Exit.REFUSED, Exit.DONE
-COMMANDS: dict[str, Exit] = {
-    "init": REFUSED,
-    "init --indexes": REFUSED,
-    "grants somebody": FOUND,
-    "failed list": FOUND,
-    "failed show {failed}": FOUND,
-    "failed diff": FOUND,
-    "prune --force": REFUSED,
-    "prune --dry-run --force": FOUND,
-    "retry {failed}": REFUSED,
-    "retry --safe --yes": REFUSED,
-    "retry --safe --dry-run": FOUND,
-    "discard {failed}": REFUSED,
-    f"apply {PLAN}": REFUSED,
-    "recover --force": REFUSED,
-    "recover --dry-run": FOUND,
-    "operations list": FOUND,
-    "operations show {operation}": FOUND,
-    "undo {operation}": REFUSED,
-    "history {retried}": FOUND,
-    "incidents list": FOUND,
-    "incidents show {death}": FOUND,
-    "suspects": FOUND,
-    "bisect {death} --yes": REFUSED,
-    "policy show": FOUND,
-    "profiles list": FOUND,
-    "jobs show {retried} {held}": FOUND,
-    "queues list": FOUND,
-    "queues pause default": REFUSED,
-    "queues resume default": REFUSED,
-    "processes list": FOUND,
-    "doctor --patience 30": Exit.PARTLY,
-    "doctor orphans --fix --yes": REFUSED,
-    "enqueue PlainJob": REFUSED,
-    "work --import sample_jobs": REFUSED,
-    "completions bash": FOUND,
-}
 
 
 def test_no_command_is_forgotten() -> None:
@@ -132,8 +92,8 @@ def test_no_file_is_made(shell: Shell, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == Exit.DATABASE
-    assert "there is no SQLite file" in done.stderr
+    assert done.returncode == Exit.USAGE
+    assert "no database is named" in done.stderr
     assert not home.exists()
 
 

@@ -72,6 +72,7 @@ def bisect(
     command = session.current(database, config_file)
     policy = command.policy(import_modules)
     opened = command.open()
+    command.require_changeable("bisect")
     with opened.read() as connection:
         found = find_incident(connection, name)
     if found is None:

@@ -83,6 +83,8 @@ def doctor(
         limits=_limits(modules),
     )
     opened = command.open()
+    if fix:
+        command.require_changeable("doctor --fix")
     results = core.examine(opened, chosen, terms)
     if fix:
         results = _fix(opened, results, terms, reason, yes=yes)

@@ -78,7 +78,7 @@ def enqueue(
     if read and arguments:
         raise UsageError("with --stdin the arguments come from standard input")
     command = session.current(database)
-    opened = command.open()
+    opened = command.open(create=True)
     job = _job(class_name, modules)
     job = job.set(queue=queue, priority=priority)
     if at is not None:

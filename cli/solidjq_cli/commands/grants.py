@@ -45,7 +45,7 @@ def grants(
     from solidjq.database import grants as core
 
     wanted = core.Purpose if purpose is None else [core.Purpose(purpose.value)]
-    script = core.script(session.current(database).open(create=False).url, role, wanted)
+    script = core.script(session.current(database).open().url, role, wanted)
     if script:
         typer.echo(script, nl=False)
     else:

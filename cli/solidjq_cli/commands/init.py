@@ -53,7 +53,7 @@ def init(
     """
     from solidjq.database.setup import initialize
 
-    opened = session.current(database).open(create=False)
+    opened = session.current(database).open(create=True, fill=False)
     done = initialize(opened)
     for table in done.created:
         note(f"created table {table}")

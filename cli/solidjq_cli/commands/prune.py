@@ -57,8 +57,8 @@ def prune(
         with opened.read() as connection:
             pruned = prune_sequence.preview(connection, threshold, doubts)
     else:
-        doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")
         record = command.operation("prune", reason).record_if_kept
+        doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")
         pruned = list(prune_sequence.prune_checked(opened, threshold, doubts, record=record))
     if not quiet:
         records(pruned, columns.pruned(), output, empty="no dead processes, no orphaned jobs")

@@ -60,8 +60,8 @@ def recover(
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         return
     threshold = command.alive_threshold(alive_threshold, acts=True)
-    doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
     record = command.operation("prune", reason).record_if_kept
+    doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
     pruned = list(prune_sequence.prune_checked(opened, threshold, doubts, record=record))
     if pruned and not quiet:
         processes, jobs = pruning.counts(pruned)

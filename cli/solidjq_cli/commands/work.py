@@ -79,7 +79,7 @@ def work(
             f"a heartbeat every {heartbeat:g} s does not fit an alive threshold of {threshold:g} s: "
             "one late beat and a healthy process would be pruned; make the threshold at least twice the heartbeat"
         )
-    opened = command.open()
+    opened = command.open(create=True)
     opened.require_writable()
     if queues is None:
         _refuse_beside_rails(opened)

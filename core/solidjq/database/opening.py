@@ -7,9 +7,13 @@ from sqlalchemy.engine import URL
 from solidjq.database import tables, urls
 from solidjq.database.setup import initialize
 from solidjq.database.transactions import Database
+from solidjq.errors import UsageError
 
 URL_ENVIRONMENT = "JQ_DATABASE_URL"
 PREFIX_ENVIRONMENT = "JQ_TABLE_PREFIX"
+WAYS_TO_NAME = (
+    f"--database URL, {URL_ENVIRONMENT}, --rails FOLDER, or a profile of jq.toml (--profile NAME, default_profile)"
+)
 
 
 def open_database(
@@ -23,18 +27,18 @@ def open_database(
 ) -> Database:
     """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
 
-    The embedded queue is created if it is missing, unless ``create`` is False. ``namespace`` is the tables'
-    PostgreSQL schema. ``table_prefix``, else JQ_TABLE_PREFIX, is the prefix of Solid Queue's tables, for the whole
-    process. Raises UsageError for a malformed URL or prefix.
+    The embedded queue is created if it is missing; with ``create`` False, a missing one is a UsageError that says how
+    to name a database. ``namespace`` is the tables' PostgreSQL schema. ``table_prefix``, else JQ_TABLE_PREFIX, is the
+    prefix of Solid Queue's tables, for the whole process. Raises UsageError for a malformed URL or prefix.
     """
     tables.use_prefix(
         os.environ.get(PREFIX_ENVIRONMENT, tables.DEFAULT_PREFIX) if table_prefix is None else table_prefix
     )
-    # An empty variable is an error: one that was not filled must not open another queue.
-    source = url if url is not None else os.environ.get(URL_ENVIRONMENT)
+    source = url if url is not None else _url_of_environment()
     if source is None:
-        path = urls.default_path()
-        target = URL.create("sqlite", database=str(path))
+        target, path = embedded_url(), urls.default_path()
+        if not create and not path.exists():
+            raise UsageError(f"no database is named, and there is no embedded queue; name one with {WAYS_TO_NAME}")
         missing = create and not read_only and not path.exists()
     else:
         target = urls.parse_url(source) if isinstance(source, str) else source
@@ -45,3 +49,16 @@ def open_database(
     if missing:
         initialize(database)
     return database
+
+
+def embedded_url() -> URL:
+    """Return the URL of the embedded queue, whether it exists or not."""
+    return URL.create("sqlite", database=str(urls.default_path()))
+
+
+def _url_of_environment() -> str | None:
+    """Return what JQ_DATABASE_URL names. An empty one is an error: it was meant to name some queue."""
+    url = os.environ.get(URL_ENVIRONMENT)
+    if url is not None and not url.strip():
+        raise UsageError(f"{URL_ENVIRONMENT} is empty; set it to a database's URL or unset it; write {urls.EXAMPLES}")
+    return url
