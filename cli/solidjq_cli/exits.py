@@ -57,6 +57,6 @@ def report(error: Exception) -> Exit:
 
 def say(text: str) -> None:
     """Print one line on stderr, whatever hides in the text."""
-    from solidjq.text import mask_secrets, one_line  # noqa: PLC0415
+    from solidjq.text import cut_words, mask_secrets, one_line  # noqa: PLC0415
 
-    print(f"jq: {mask_secrets(one_line(text))}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)
+    print(f"jq: {cut_words(mask_secrets(one_line(text)))}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)

@@ -25,16 +25,15 @@ OptionalIdsArgument = Annotated[
 
 
 def read_ids(given: list[str]) -> list[str]:
-    """Return the ids given, those on standard input in the place of ``-``, each once.
+    """Return the names given, those on standard input in the place of ``-``, each once.
 
-    Raises UsageError for what cannot be an id.
+    Raises UsageError for what cannot be a name.
     """
-    from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.names import kind_of  # noqa: PLC0415
 
     ids = [part for text in given for part in (sys.stdin.read().split() if text == "-" else [text])]
     for text in ids:
-        if not text or not all(c.isalnum() or c in "-_" for c in text):
-            raise UsageError(f"{text!r} is not a job id")
+        kind_of(text)
     return list(dict.fromkeys(ids))
 
 

@@ -89,10 +89,12 @@ class Request:
             note(
                 f"wrote a plan of {count} jobs, {self.tally.held} held back; to carry it out: jq apply {move.plan_out}"
             )
+            self._exit_if_missing()
             return
         by_job = moving.lists_jobs(output, by_job=self.found is not None)
         if move.dry_run:
             self._show(self._plan(by_job=by_job), output, done="would move")
+            self._exit_if_missing()
             return
         if self.found is None and not move.yes:
             if not moving.on_a_terminal():
@@ -113,7 +115,8 @@ class Request:
     def _plan(self, *, by_job: bool) -> Iterator[list[Decision]]:
         from solidjq.recovery import retry as recovery_retry
 
-        return recovery_retry.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
+        plan = recovery_retry.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
+        return self._noting_served(plan)
 
     def _retry(
         self, selected: Selection, terms: RetryTerms, operation: Operation, *, by_job: bool
@@ -129,7 +132,11 @@ class Request:
             moved_before=self.tally.moved,
             by_job=by_job,
         )
-        for batch in run:
+        return self._noting_served(run)
+
+    def _noting_served(self, batches: Iterator[list[Decision]]) -> Iterator[list[Decision]]:
+        """Remember on which of the jobs that were named by id a decision was made."""
+        for batch in batches:
             if self.found is not None:
                 self.served.update(decision.job_id for decision in batch)
             yield batch
@@ -200,6 +207,11 @@ class Request:
         if self.selection.limit is not None:
             given["limit"] = self.selection.limit
         return given
+
+    def _exit_if_missing(self) -> None:
+        """End a command that only shows or writes a plan as the retry itself would if it found no job of some id."""
+        if self.found is not None:
+            tell_missing(self.found, self.served)
 
     def _exit(self) -> None:
         if self.tally.held:

@@ -10,6 +10,8 @@ _USER = re.compile(r"://[^:/?#@]*:")
 # password=... as libpq, ODBC, query strings and environments write it, PGPASSWORD=... too.
 _KEYWORD = re.compile(r"(?i)(?P<before>(?:password|passwd|pwd|secret|token|api_?key)=)(?P<secret>[^\s&\"';]+)")
 MASK = "***"
+# A word of more characters than any id, name or hash has.
+_LONG_WORD = re.compile(r"([\w-]{40})[\w-]{90,}")
 
 _BIGINT = 2**63
 _MOST_DIGITS = 100  # of an id, leading zeros included; Python raises ValueError for text of thousands of digits
@@ -75,6 +77,11 @@ def printable(text: str, *, keep: str = "") -> str:
 def one_line(text: str) -> str:
     """Collapse white space into single spaces and escape control characters, so that a message fits one row."""
     return printable(" ".join(text.split()))
+
+
+def cut_words(message: str) -> str:
+    """Return a message with its absurdly long words cut: an id of thousands of digits fills no terminal."""
+    return _LONG_WORD.sub(lambda word: f"{word[1]}... ({len(word[0]):,} characters)", message)
 
 
 def escape_json(document: str) -> str:

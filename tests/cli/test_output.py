@@ -290,7 +290,7 @@ def test_pages_keep_to_the_filter_and_the_last_full_one_has_no_note(database: Da
 def test_what_was_typed_is_not_printed_raw(shell: Shell) -> None:
     for command in (
         ["jobs", "show", f"1{NASTY}"],
-        ["queues", "pause", f"q{NASTY}"],
+        ["queues", "pause", "--create", f"q{NASTY}"],
         ["failed", "list", "--since", NASTY],
     ):
         done = shell.run(*command)
@@ -301,14 +301,14 @@ def test_what_was_typed_is_not_printed_raw(shell: Shell) -> None:
 def test_a_password_that_was_typed_is_not_repeated(database: Database, shell: Shell) -> None:
     done = [
         shell.run("jobs", "show", LEAKY),
-        shell.run("queues", "pause", LEAKY),
+        shell.run("queues", "pause", "--create", LEAKY),
         shell.run("enqueue", LEAKY),
         shell.run("failed", "list", "--since", LEAKY),
     ]
     assert [each.returncode for each in done] == [2, 0, 0, 2]
     assert [each.args for each in done if "hunter2" in each.stdout + each.stderr] == []
     commands = [row["command"] for row in rows(database, operations)]
-    assert shlex.split(commands[0]) == ["jq", "queues", "pause", "postgres://app:***@db/app"]
+    assert shlex.split(commands[0]) == ["jq", "queues", "pause", "--create", "postgres://app:***@db/app"]
     assert [command for command in commands if "hunter2" in command] == []
 
 
@@ -565,7 +565,7 @@ def test_a_registered_jobs_own_settings_are_taken(database: Database, shell: She
 
 def test_queues_are_paused_and_resumed_and_each_is_named(database: Database, shell: Shell) -> None:
     add_jobs(database, NewJob(class_name="A", queue_name="mailers"))
-    done = shell.run("queues", "pause", "mailers", "other", "mailers")
+    done = shell.run("queues", "pause", "--create", "mailers", "other", "mailers")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "jq: queue mailers paused\njq: queue other paused\n"
     assert shell.run("queues", "pause", "mailers").stderr == "jq: queue mailers was paused already\n"

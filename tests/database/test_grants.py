@@ -123,7 +123,7 @@ def test_a_reader_sees_everything_and_changes_nothing(database: Database, make_s
     for command in commands:
         done = someone.shell.run(*command.split())
         assert done.returncode == 0, (command, done.stderr)
-    for command in (f"retry {failed}", "prune", "queues pause mailers", "enqueue A"):
+    for command in (f"retry {failed}", "prune", "queues pause --create mailers", "enqueue A"):
         assert_refused(someone.shell.run(*command.split()), 3, "refused", "denied")
     assert snapshot(database.url) == before
 
@@ -138,7 +138,8 @@ def test_whoever_recovers_can_do_that_and_nothing_else(database: Database, make_
     try:
         others = f"{failed + 1} {failed + 2}"
         commands = ["prune", f"retry {failed} {others}", "undo LAST", f"discard {failed} --yes", "undo LAST"]
-        commands += [f"retry {failed} --queue-as big", "queues pause mailers", "queues resume mailers", "failed list"]
+        commands += [f"retry {failed} --queue-as big", "queues pause --create mailers", "queues resume mailers"]
+        commands.append("failed list")
         for command in commands:
             last = str(max([row["id"] for row in rows(database, database_tables.operations)], default=0))
             done = someone.shell.run(*command.replace("LAST", last).split())

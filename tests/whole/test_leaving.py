@@ -47,7 +47,7 @@ def test_with_jobs_loaded_everything_is_taken_apart(shell: Shell) -> None:
 def test_sqlite_puts_its_log_away(shell: Shell, database: Database) -> None:
     database.close()
     file = Path(database.url.database or "")
-    done = Shell(shell.url, shell.folder, fresh=True).run("queues", "pause", "mails")
+    done = Shell(shell.url, shell.folder, fresh=True).run("queues", "pause", "--create", "mails")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in file.parent.glob(f"{file.name}*")] == [file.name]
 

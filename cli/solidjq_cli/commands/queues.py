@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from solidjq_cli import columns, options, session
+from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from solidjq import Database
+    from solidjq_cli.session import Session
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Queues: how full they are; pause and resume.")
 
@@ -39,16 +43,33 @@ def list_queues(output: options.OutputOption = Output.TABLE, database: options.D
 
 
 @group.command("pause")
-def pause(names: NamesArgument, database: options.DatabaseOption = None) -> None:
+def pause(
+    names: NamesArgument,
+    create: Annotated[
+        bool, typer.Option("--create", help="Also a queue that nothing names yet: jobs may arrive later.")
+    ] = False,
+    database: options.DatabaseOption = None,
+) -> None:
     """Stop workers from claiming jobs of these queues; jobs still arrive.
 
+    A name that no job, worker, pause or recurring task names is refused, for it may be a typing error; with --create
+    it is paused.
+
     \b
-    Example:
+    Examples:
       jq queues pause mailers
+      jq queues pause --create imports_of_tomorrow
     """
+    from solidjq.errors import RefusedError
     from solidjq.queue import pauses
 
-    _each(names, database, "pause", pauses.pause, "paused", "was paused already")
+    moves = _Moves(session.current(database), "pause")
+    if not create and (unknown := _unknown(moves.opened, names)):
+        raise RefusedError(
+            f"{'; '.join(unknown.values())}; nothing was paused. "
+            "To pause a queue before its first job: jq queues pause --create"
+        )
+    moves.carry_out(names, pauses.pause, "paused", "was paused already")
 
 
 @group.command("resume")
@@ -61,21 +82,42 @@ def resume(names: NamesArgument, database: options.DatabaseOption = None) -> Non
     """
     from solidjq.queue import pauses
 
-    _each(names, database, "resume", pauses.resume, "resumed", "was not paused")
+    moves = _Moves(session.current(database), "resume")
+    unknown = _unknown(moves.opened, names)
+    moves.carry_out([name for name in names if name not in unknown], pauses.resume, "resumed", "was not paused")
+    for sentence in unknown.values():
+        note(sentence)
+    if unknown:
+        raise typer.Exit(Exit.PARTLY if len(unknown) < len(set(names)) else Exit.NO_SUCH_JOB)
 
 
-def _each(
-    names: list[str], database: str | None, verb: str, move: Callable[[Any, str], bool], done: str, nothing: str
-) -> None:
-    command = session.current(database)
-    opened = command.open()
-    operation = command.operation(verb)
+def _unknown(opened: Database, names: Iterable[str]) -> dict[str, str]:
+    """Return a sentence on each of these names that no queue has, with the name that may have been meant."""
+    from solidjq.names import suggestion
+    from solidjq.processes import queue_names
 
-    def recorded(connection: Any, name: str) -> bool:
-        changed = move(connection, name)
-        if changed:
-            operation.record_if_kept(connection, 0)
-        return changed
+    with opened.read() as connection:
+        if not (unknown := queue_names.unknown_queues(connection, dict.fromkeys(names))):
+            return {}
+        existing = queue_names.queue_names(connection)
+    return {name: f"no queue {name}{suggestion(name, existing)}" for name in unknown}
 
-    for name in dict.fromkeys(names):
-        note(f"queue {name} {done if opened.transact(recorded, name) else nothing}")
+
+class _Moves:
+    """Pauses or resumes of one command line, one transaction a queue, recorded as one operation."""
+
+    def __init__(self, command: Session, verb: str) -> None:
+        self.operation = command.operation(verb)
+        self.opened = command.open()
+
+    def carry_out(self, names: Iterable[str], move: Callable[[Any, str], bool], done: str, nothing: str) -> None:
+        """Move each queue, and say what became of it."""
+
+        def recorded(connection: Any, name: str) -> bool:
+            changed = move(connection, name)
+            if changed:
+                self.operation.record_if_kept(connection, 0)
+            return changed
+
+        for name in dict.fromkeys(names):
+            note(f"queue {name} {done if self.opened.transact(recorded, name) else nothing}")

@@ -1,0 +1,38 @@
+"""The queues that exist: Solid Queue has no table of them, so a queue is what a job, worker, pause or task names."""
+
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import Connection, select
+
+from solidjq.database.statements import distinct_values
+from solidjq.database.tables import jobs, pauses, processes, recurring_tasks
+from solidjq.processes.samples import read_metadata
+
+
+def unknown_queues(connection: Connection, names: Iterable[str]) -> list[str]:
+    """Return those of these names that no job, worker, pause or recurring task names, in the given order.
+
+    A worker that polls ``mail*`` names no queue. Reads one index entry a name, however many jobs there are.
+    """
+    known = set(_named_beside_jobs(connection))
+    return [
+        name
+        for name in names
+        if name not in known and connection.scalar(select(jobs.c.id).where(jobs.c.queue_name == name).limit(1)) is None
+    ]
+
+
+def queue_names(connection: Connection) -> list[str]:
+    """Return the name of every queue that a job, worker, pause or recurring task names, sorted."""
+    return sorted({*_named_beside_jobs(connection), *distinct_values(connection, jobs.c.queue_name)})
+
+
+def _named_beside_jobs(connection: Connection) -> Iterator[str]:
+    yield from connection.scalars(select(pauses.c.queue_name))
+    tasks = select(recurring_tasks.c.queue_name).where(recurring_tasks.c.queue_name.is_not(None)).distinct()
+    yield from connection.scalars(tasks)
+    workers = select(processes.c.metadata).where(processes.c.kind == "Worker", processes.c.metadata.is_not(None))
+    for metadata in connection.scalars(workers):
+        queues = read_metadata(metadata).get("queues")
+        names = queues.split(",") if isinstance(queues, str) else queues if isinstance(queues, list) else []
+        yield from (name for entry in names if (name := str(entry).strip()) and "*" not in name)
