@@ -221,7 +221,7 @@ _jq_takes() {
             esac
             ;;
         'jq queues pause')
-            options='-d --database -h --help'
+            options='--create -d --database -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;

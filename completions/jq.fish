@@ -385,6 +385,7 @@ complete -c jq -n '__jq_at jq queues list' -s o -l output -r -f -k -a 'table jso
 complete -c jq -n '__jq_at jq queues list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq queues list' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq queues pause' -l create -d 'Also a queue that nothing names yet: jobs may arrive later.'
 complete -c jq -n '__jq_at jq queues pause' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq queues pause' -s h -l help -d 'Show this message and exit.'
 

@@ -385,6 +385,7 @@ complete -c solidjq -n '__solidjq_at solidjq queues list' -s o -l output -r -f -
 complete -c solidjq -n '__solidjq_at solidjq queues list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq queues list' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq queues pause' -l create -d 'Also a queue that nothing names yet: jobs may arrive later.'
 complete -c solidjq -n '__solidjq_at solidjq queues pause' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq queues pause' -s h -l help -d 'Show this message and exit.'
 

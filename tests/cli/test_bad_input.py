@@ -139,7 +139,7 @@ def test_text_that_is_no_incident_name_is_wrong_usage(shell: Shell, command: str
         ("discard", "no job"),
         ("operations show", "no operation"),
         ("undo", "no operation"),
-        ("history d", "no incident"),
+        ("history d", "no job"),
         ("incidents show d", "no incident"),
         ("bisect --yes d", "no incident"),
     ],

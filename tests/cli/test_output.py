@@ -453,6 +453,31 @@ def test_a_retry_says_of_each_id_what_became_of_it(database: Database, shell: Sh
     assert state_of_each(database) == {1: State.READY, 2: State.READY, 3: State.FAILED, 4: State.READY}
 
 
+@pytest.mark.parametrize("verb", ["retry", "discard"])
+def test_a_plan_says_of_missing_ids_what_the_act_would_say(
+    database: Database, shell: Shell, verb: str, tmp_path: Path
+) -> None:
+    fail(database, *plain_jobs(2), error=missing_error())
+    add_jobs(database, NewJob(class_name="A"))
+    for ways in (["--dry-run"], ["--plan-out", str(tmp_path / "plan.json")]):
+        for ids, code in ((["999"], 4), (["1", "999"], 6), (["3"], 6), (["999", "3"], 6), (["1", "2"], 0)):
+            done = shell.run(verb, *ids, *ways)
+            assert done.returncode == code, (ids, ways, done.stderr)
+            assert ("no job 999" in done.stderr) is ("999" in ids)
+            assert ("job 3 is ready, not failed" in done.stderr) is ("3" in ids)
+    assert state_of_each(database) == {1: State.FAILED, 2: State.FAILED, 3: State.READY}
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("command", ["retry", "jobs show", "history", "failed diff", "operations show", "retry d", "x"])
+def test_an_absurd_id_fills_no_terminal(shell: Shell, command: str) -> None:
+    *words, prefix = [*command.split(), ""] if not command.endswith(" d") else command.split()
+    done = shell.run(*words, prefix + "1" * 5000) if command != "x" else shell.run("retry", "1" * 5000 + ";")
+    assert done.returncode == (2 if command == "x" else 4)
+    assert "1" * 30 + "..." in done.stderr
+    assert len(done.stderr) < 250
+
+
 def test_an_id_given_twice_counts_once(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(1), error=missing_error())
     with database.read() as connection:
