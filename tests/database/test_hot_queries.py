@@ -162,6 +162,9 @@ HOT: dict[str, Callable[[Database, int], object]] = {
     "claim": lambda database, process: claim_some(database, process, "*"),
     "claim of a queue": lambda database, process: claim_some(database, process, "queue3"),
     "claim of queues": lambda database, process: claim_some(database, process, "queue1*", "queue2"),
+    "claim of all queues but some": lambda database, process: database.transact(
+        queue_claim.claim, process, ("*",), 10, ("queue3", "queue5*")
+    ),
     "finish": finish_some,
     "turn of a worker": take_turns,
     "dispatch": lambda database, _: database.transact(dispatch.dispatch, 10),

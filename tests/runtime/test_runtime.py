@@ -19,6 +19,7 @@ from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
 from solidjq.runtime.hands import Hands, not_begun
 from support.processes import add_process, silence
+from support.program import Shell
 from support.queue import add_jobs, claim_all, rows, state_of_each
 from support.runtime import Runtime, freeze, held, is_running, kill
 from support.waiting import until
@@ -48,6 +49,36 @@ def test_a_supervisor_registers_its_shutdown_timeout(runtime: Runtime) -> None:
         "the supervisor has sent a heartbeat",
     )
     assert [read_metadata(row.metadata)["shutdown_timeout"] for row in (first, later)] == [7, 7]
+
+
+def test_a_worker_leaves_excepted_queues_alone_and_registers_them_beside_its_queues(runtime: Runtime) -> None:
+    apart, other, slow, later = add_jobs(
+        runtime.database,
+        *(NewJob(class_name="note", queue_name=name) for name in ("quarantine", "default", "slow_imports", "z")),
+    )
+    runtime.start("--queues", "*", "--except", "quarantine", "--except", "slow*,nothing")
+    runtime.wait_for(other, State.FINISHED)
+    runtime.wait_for(later, State.FINISHED)
+    found = state_of_each(runtime.database)
+    assert (found[apart], found[slow]) == (State.READY, State.READY)
+    (worker,) = runtime.processes("Worker")
+    metadata = read_metadata(worker.metadata)
+    assert (metadata["queues"], metadata["except"]) == ("*", "quarantine,slow*,nothing")
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("--queues", "a,b", "--except", "a,b"), "leaves no queue of --queues a,b to poll"),
+        (("--except", "*"), "leaves no queue"),
+        (("--except", "q*z"), "a star can only end"),
+        (("--except", " ,"), "names no queue"),
+    ],
+)
+def test_an_exception_that_leaves_nothing_is_refused(shell: Shell, given: tuple[str, ...], why: str) -> None:
+    done = shell.run("work", *given)
+    assert (done.returncode, why in done.stderr) == (2, True)
 
 
 def test_a_failing_job_leaves_an_error_that_rails_can_show(runtime: Runtime) -> None:

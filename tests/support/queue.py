@@ -55,15 +55,20 @@ def claim_all(database: Database, process_id: int, limit: int = 1000) -> list[Cl
 
 
 def take_turn(
-    database: Database, process_id: int, claim_ids: Sequence[int], queues: Sequence[str], limit: int
+    database: Database,
+    process_id: int,
+    claim_ids: Sequence[int],
+    queues: Sequence[str],
+    limit: int,
+    excepted: Sequence[str] = (),
 ) -> list[Claim]:
     """Finish claims and claim others, as a worker does: in one statement where there is one."""
 
     def exchange(connection: Connection) -> list[Claim]:
         endings.finish_claims(connection, claim_ids)
-        return claim.claim(connection, process_id, queues, limit)
+        return claim.claim(connection, process_id, queues, limit, excepted)
 
-    claims = claim.exchange(database, process_id, claim_ids, queues, limit)
+    claims = claim.exchange(database, process_id, claim_ids, queues, limit, excepted)
     return database.transact(exchange) if claims is None else claims
 
 

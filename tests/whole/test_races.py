@@ -21,6 +21,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import discard as queue_discard
 from solidjq.queue import dispatch as queue_dispatch
 from solidjq.queue import endings
+from solidjq.queue.patterns import Polled
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery import plans
@@ -82,15 +83,19 @@ def test_each_job_is_claimed_by_one_worker(database: Database) -> None:
     assert set(state_of_each(database).values()) == {State.FINISHED}
 
 
-@pytest.mark.parametrize("queues", [("*",), ("default", "low"), ("def*",)], ids=",".join)
-def test_each_job_runs_once_where_workers_take_turns(database: Database, queues: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "polled",
+    [Polled(("*",)), Polled(("default", "low")), Polled(("def*",)), Polled(("*",), ("low",))],
+    ids=Polled.describe,
+)
+def test_each_job_runs_once_where_workers_take_turns(database: Database, polled: Polled) -> None:
     ids = add_jobs(database, *plain_jobs(JOBS))
     workers = [add_process(database, f"worker-{number}") for number in range(PROGRAMS)]
 
     def run(own: Database, process: int) -> list[int]:
         done: list[int] = []
         claims: list[queue_claim.Claim] = []
-        while claims := take_turn(own, process, [claim.id for claim in claims], queues, 5):
+        while claims := take_turn(own, process, [claim.id for claim in claims], polled.patterns, 5, polled.excepted):
             done += [claim.job_id for claim in claims]
         return done
 

@@ -26,6 +26,10 @@ def work(
         str | None,
         typer.Option("--queues", metavar="LIST", help="Polled in this order: mailers,report*  [default: *]"),
     ] = None,
+    excepted: Annotated[
+        list[str] | None,
+        typer.Option("--except", metavar="LIST", help="Leave out these queues: quarantine,slow*; may be repeated."),
+    ] = None,
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", min=1, max=1000, help="Jobs at once in each process.")
     ] = 3,
@@ -63,11 +67,12 @@ def work(
     Examples:
       jq work --import myapp.jobs
       jq work --import myapp.jobs --queues mailers,report* --processes 4 --threads 5 --shutdown-timeout 25
+      jq work --import myapp.jobs --queues '*' --except quarantine
     """
     from solidjq.database import tables
     from solidjq.database.urls import url_text
     from solidjq.errors import UsageError
-    from solidjq.queue.patterns import ALL_QUEUES, parse_queues
+    from solidjq.queue.patterns import ALL_QUEUES, fits_any, parse_patterns, parse_queues
     from solidjq.runtime import logs
     from solidjq.runtime.config import Config
     from solidjq.runtime.supervisor import Supervisor
@@ -79,6 +84,12 @@ def work(
             f"a heartbeat every {heartbeat:g} s does not fit an alive threshold of {threshold:g} s: "
             "one late beat and a healthy process would be pruned; make the threshold at least twice the heartbeat"
         )
+    polled = ALL_QUEUES if queues is None else parse_queues(queues)
+    without = parse_patterns(",".join(excepted or ()))
+    if excepted and not without:
+        raise UsageError("--except names no queue; write --except quarantine")
+    if all(fits_any(without, pattern) for pattern in polled):
+        raise UsageError(f"--except {','.join(without)} leaves no queue of --queues {','.join(polled)} to poll")
     opened = command.open(create=True)
     opened.require_writable()
     if queues is None:
@@ -89,7 +100,8 @@ def work(
             database_url=url_text(opened.url),
             table_prefix=tables.prefix(),
             imports=tuple(modules or ()),
-            queues=ALL_QUEUES if queues is None else parse_queues(queues),
+            queues=polled,
+            excepted_queues=without,
             threads=threads,
             prefetch=prefetch,
             processes=processes,

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     Connection,
     Delete,
     Exists,
     FromClause,
     Insert,
     Row,
+    ScalarSelect,
     Select,
     String,
     Text,
@@ -35,7 +37,7 @@ from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError
 from solidjq.queue.endings import finish_ctes
-from solidjq.queue.patterns import ALL_QUEUES, select_queues
+from solidjq.queue.patterns import ALL_QUEUES, Polled, select_queues
 
 
 class Claim(NamedTuple):
@@ -51,45 +53,60 @@ class Claim(NamedTuple):
     concurrency_key: str | None
 
 
-def claim(connection: Connection, process_id: int, queues: Sequence[str], limit: int) -> list[Claim]:
+def claim(
+    connection: Connection, process_id: int, queues: Sequence[str], limit: int, excepted: Sequence[str] = ()
+) -> list[Claim]:
     """Claim up to ``limit`` ready jobs for a process, by queue order, then priority, then age.
 
-    ``queues`` are names and prefixes (``mail*``), polled in this order; ``*`` is every queue. Paused queues are
-    skipped. Raises ProcessGoneError if the process was pruned: it must not claim any more.
+    ``queues`` are names and prefixes (``mail*``), polled in this order; ``*`` is every queue. Queues that fit an
+    ``excepted`` name or prefix and paused queues are skipped. With an exception, the queues that fit one pattern
+    are polled in the order of their first jobs. Raises ProcessGoneError if the process was pruned: it must not claim any more.
     """
+    polled = Polled(queues, excepted)
     if writes_in_with(connection):
-        claims = _claim_at_once(within(connection), process_id, queues, limit)
+        claims = _claim_at_once(within(connection), process_id, polled, limit)
         if claims is not None:
             return claims
-    return _claim_in_steps(connection, process_id, queues, limit)
+    return _claim_in_steps(connection, process_id, polled, limit)
 
 
 def exchange(
-    database: Database, process_id: int, claim_ids: Collection[int], queues: Sequence[str], limit: int
+    database: Database,
+    process_id: int,
+    claim_ids: Collection[int],
+    queues: Sequence[str],
+    limit: int,
+    excepted: Sequence[str] = (),
 ) -> list[Claim] | None:
     """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in one round trip.
 
-    Queues by name take one round trip a queue; prefixes take one more. Returns None if the database has no such
-    statement, or no queue that fits a prefix has a ready job: then call ``finish_claims``, which passes over those
-    that this finished already, and ``claim``. Raises ProcessGoneError if the process was pruned.
+    Queues by name take one round trip a queue; prefixes and exceptions take one more. Returns None if the database has
+    no such statement, or no queue that fits has a ready job: then call ``finish_claims``, which passes over those that
+    this finished already, and ``claim``. Raises ProcessGoneError if the process was pruned.
     """
     if not database.writes_in_with:
         return None
-    return _claim_at_once(database.execute, process_id, queues, limit, claim_ids=list(claim_ids))
+    polled = Polled(queues, excepted)
+    return _claim_at_once(database.execute, process_id, polled, limit, claim_ids=list(claim_ids))
 
 
 def _claim_at_once(
-    execute: Execute, process_id: int, queues: Sequence[str], limit: int, **finish: list[int]
+    execute: Execute, process_id: int, polled: Polled, limit: int, **finish: list[int]
 ) -> list[Claim] | None:
     """Claim in one statement, or in one a queue; the first also finishes the claims in ``finish``."""
-    if "*" in queues:
+    queues, excepted = polled
+    if "*" in queues and excepted:
+        queues = ALL_QUEUES
+    elif "*" in queues:
         statement = (_FINISH_AND_CLAIM if finish else _CLAIM).from_all
         claims = _claims_in(execute(statement, process_id=process_id, most=limit, **finish), process_id)
         if claims is not None:
             return claims
         queues, finish = ALL_QUEUES, {}  # one is paused: its jobs must not hide the others
-    if any(name.endswith("*") for name in queues):
-        queues = select_queues(queues, [row.value for row in execute(queues_with_ready_jobs)])
+    wild = any(name.endswith("*") for name in queues)
+    if wild or excepted:
+        existing = execute(queues_by_first_job if excepted else queues_with_ready_jobs) if wild else []
+        queues = select_queues(queues, [row.value for row in existing], excepted)
         if not queues:
             return None
     claims = []
@@ -119,11 +136,11 @@ def _claims_in(rows: Sequence[Row[Any]], process_id: int) -> list[Claim] | None:
     return sorted(claims, key=lambda claim: (claim.priority, claim.job_id))
 
 
-def _claim_in_steps(connection: Connection, process_id: int, queues: Sequence[str], limit: int) -> list[Claim]:
+def _claim_in_steps(connection: Connection, process_id: int, polled: Polled, limit: int) -> list[Claim]:
     process = lock_process_and_see_pauses(connection, process_id=process_id)
     if not process:
         raise ProcessGoneError(f"process {process_id} was pruned")
-    names = _queues_to_poll(connection, queues, paused=bool(process[0].paused))
+    names = _queues_to_poll(connection, polled, paused=bool(process[0].paused))
     job_ids: list[int] = []
     for name in names:
         job_ids += _claim_first(connection, process_id, limit - len(job_ids), name)
@@ -136,16 +153,23 @@ def _claim_in_steps(connection: Connection, process_id: int, queues: Sequence[st
     return sorted(claims, key=lambda claim: (turn.get(claim.queue_name, 0), claim.priority, claim.job_id))
 
 
-def _queues_to_poll(connection: Connection, queues: Sequence[str], *, paused: bool) -> Sequence[str | None]:
-    """Return the queues to poll, in order; a None is all queues in one statement, if none is paused."""
+def _queues_to_poll(connection: Connection, polled: Polled, *, paused: bool) -> Sequence[str | None]:
+    """Return the queues to poll, in order; a None is all queues in one statement, if none is paused or excepted."""
     without = set(connection.scalars(select(pauses.c.queue_name))) if paused else set()
+    queues, excepted = polled
     if "*" in queues:
-        if not without:
+        if not without and not excepted:
             return [None]
         queues = ALL_QUEUES
-    wild = any(name.endswith("*") for name in queues)
-    names = select_queues(queues, distinct_values(connection, ready.c.queue_name) if wild else [])
-    return [name for name in names if name not in without]
+    existing: Sequence[str] = []
+    if any(name.endswith("*") for name in queues):
+        existing = _queues_in_turn(connection) if excepted else distinct_values(connection, ready.c.queue_name)
+    return [name for name in select_queues(queues, existing, excepted) if name not in without]
+
+
+def _queues_in_turn(connection: Connection) -> Sequence[str]:
+    statement = _QUEUES_BY_FIRST_JOB.get(write_style(connection), queues_by_first_job)
+    return [row.value for row in statement(connection)]
 
 
 def _claim_first(connection: Connection, process_id: int, most: int, queue_name: str | None) -> list[int]:
@@ -214,6 +238,33 @@ def queues_with_ready_jobs() -> Select[Any]:
     No guard: a queue that gets its first job a moment later is polled next time.
     """
     return distinct_by_index(ready.c.queue_name)
+
+
+@hot(WriteStyle.CHAINED, WriteStyle.RETURNING)
+def queues_by_first_job() -> Select[Any]:
+    """Read the names of the queues that have ready jobs, that of the first job first, a few index entries a queue.
+
+    For a worker that polls all queues but some: one statement over all rows would read the skipped queue's rows again
+    and again. No guard: a queue that gets its first job a moment later is polled next time.
+    """
+    return _by_first_job(distinct_by_index(ready.c.queue_name).subquery("queues"))
+
+
+@hot(WriteStyle.SILENT)
+def distinct_queues_by_first_job() -> Select[Any]:
+    """Read the same as queues_by_first_job; DISTINCT reads a few index entries a queue here.
+
+    No guard: a queue that gets its first job a moment later is polled next time.
+    """
+    return _by_first_job(select(ready.c.queue_name.label("value")).distinct().subquery("queues"))
+
+
+def _by_first_job(queues: FromClause) -> Select[Any]:
+    def first(column: Column[Any]) -> ScalarSelect[Any]:
+        rows = select(column).where(ready.c.queue_name == queues.c.value)
+        return rows.order_by(ready.c.priority, ready.c.job_id).limit(1).scalar_subquery()
+
+    return select(queues.c.value).order_by(first(ready.c.priority), first(ready.c.job_id))
 
 
 def _whole_claim(candidates: Select[Any], paused: Exists) -> Select[Any]:
@@ -329,6 +380,7 @@ _TAKE_FIRST = {
     WriteStyle.SILENT: _FromQueues(lock_first_ready, lock_first_ready_of_queue),
 }
 _INSERT_CLAIMS = {WriteStyle.SILENT: insert_claims}
+_QUEUES_BY_FIRST_JOB = {WriteStyle.SILENT: distinct_queues_by_first_job}
 
 
 # -- parts of these statements ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Patterns of names: ``mail*`` is every name that begins with ``mail``; without a star, a name fits only itself."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement
 
@@ -19,16 +20,38 @@ def fits_in_sql(pattern: str, column: ColumnElement[str]) -> ColumnElement[bool]
     return column.startswith(pattern[:-1], autoescape=True) if pattern.endswith("*") else column == pattern
 
 
-def select_queues(patterns: Sequence[str], existing: Iterable[str]) -> list[str]:
+class Polled(NamedTuple):
+    """The queues that a worker polls: those that fit a pattern, without those that fit an excepted one."""
+
+    patterns: Sequence[str] = ALL_QUEUES
+    excepted: Sequence[str] = ()
+
+    def takes(self, queue: str) -> bool:
+        """Whether the worker claims jobs of this queue."""
+        return fits_any(self.patterns, queue) and not fits_any(self.excepted, queue)
+
+    def describe(self) -> str:
+        """Return the queues in words: ``mail*,low except mailers``."""
+        polled = ",".join(self.patterns)
+        return f"{polled} except {','.join(self.excepted)}" if self.excepted else polled
+
+
+def fits_any(patterns: Iterable[str], name: str) -> bool:
+    """Whether a name fits one of the patterns."""
+    return any(fits(pattern, name) for pattern in patterns)
+
+
+def select_queues(patterns: Sequence[str], existing: Collection[str], excepted: Sequence[str] = ()) -> list[str]:
     """Return queue names in the order of the patterns; a name that fits two patterns stands where the first does.
 
-    A pattern without a star is a name, whether or not it is among those that exist.
+    A pattern without a star is a name, whether or not it is among those that exist. Names that fit an ``excepted``
+    pattern are left out.
     """
     names: dict[str, None] = {}
     for pattern in patterns:
         wild = pattern.endswith("*")
         names.update(dict.fromkeys([name for name in existing if fits(pattern, name)] if wild else [pattern]))
-    return list(names)
+    return [name for name in names if not fits_any(excepted, name)]
 
 
 def parse_queues(text: str) -> tuple[str, ...]:
@@ -36,8 +59,16 @@ def parse_queues(text: str) -> tuple[str, ...]:
 
     Raises UsageError for a star that is not at the end.
     """
+    return parse_patterns(text) or ALL_QUEUES
+
+
+def parse_patterns(text: str) -> tuple[str, ...]:
+    """Read ``mailers,report*`` as an operator writes it; nothing is no pattern.
+
+    Raises UsageError for a star that is not at the end.
+    """
     patterns = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for pattern in patterns:
         if "*" in pattern[:-1]:
             raise UsageError(f"a star can only end a queue's name, as in 'mail*'; got {pattern!r}")
-    return patterns or ALL_QUEUES
+    return patterns

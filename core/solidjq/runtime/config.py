@@ -16,6 +16,7 @@ class Config:
     table_prefix: str = DEFAULT_PREFIX
     imports: tuple[str, ...] = ()
     queues: tuple[str, ...] = ("*",)
+    excepted_queues: tuple[str, ...] = ()
     threads: int = 3
     prefetch: int = 0  # jobs that a worker claims beyond one a thread
     processes: int = 1

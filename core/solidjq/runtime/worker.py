@@ -21,6 +21,7 @@ from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
 from solidjq.rails.error_text import error_json
 from solidjq.runtime.child import Child, Stop
+from solidjq.runtime.config import Config
 from solidjq.runtime.hands import Hands
 from solidjq.runtime.performing import perform
 
@@ -45,13 +46,17 @@ class Worker(Child):
 
     @property
     def metadata(self) -> dict[str, object]:
-        """The settings that Solid Queue's own worker registers, and ``prefetch`` if there is one."""
+        """The settings that Solid Queue's own worker registers, and those of ours that are not their default.
+
+        ``except`` names the queues that ``queues`` would take and this worker leaves out.
+        """
         settings: dict[str, object] = {
             "polling_interval": self.config.worker_polling_interval,
             "queues": ",".join(self.config.queues),
             "thread_pool_size": self.config.threads,
         }
-        return {**settings, "prefetch": self.config.prefetch} if self.config.prefetch else settings
+        own = {"except": ",".join(self.config.excepted_queues), "prefetch": self.config.prefetch}
+        return settings | {name: value for name, value in own.items() if value}
 
     def start(self) -> None:
         """Start the threads, all of them daemons: a job that never returns must not keep the process alive."""
@@ -175,11 +180,12 @@ class Worker(Child):
         try:
             if wanted and not released and all(_is_simple(claim, error) for claim, error in batch):
                 finished = [claim.id for claim, _ in batch]
-                claims = queue_claim.exchange(self.database, self.registration.id, finished, self.config.queues, wanted)
+                queues, excepted = self.config.queues, self.config.excepted_queues
+                claims = queue_claim.exchange(self.database, self.registration.id, finished, queues, wanted, excepted)
                 if claims is not None:
                     return claims
             return self.database.transact(
-                _exchange, self.registration.id, batch, released, self._limits, self.config.queues, wanted
+                _exchange, self.registration.id, batch, released, self._limits, self.config, wanted
             )
         except ProcessGoneError:
             self.leave_pruned()
@@ -215,7 +221,7 @@ def _exchange(
     batch: Sequence[Ending],
     released: Sequence[Claim],
     limits: Limits,
-    queues: Sequence[str],
+    config: Config,
     wanted: int,
 ) -> list[Claim]:
     finished = [claim.id for claim, error in batch if error is None]
@@ -227,4 +233,6 @@ def _exchange(
     if released:
         endings.release(connection, endings.held_by(process_id, [claim.id for claim in released]))
     # Last: a job that an ending unblocked may be claimed at once.
-    return queue_claim.claim(connection, process_id, queues, wanted) if wanted else []
+    if not wanted:
+        return []
+    return queue_claim.claim(connection, process_id, config.queues, wanted, config.excepted_queues)
