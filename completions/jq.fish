@@ -65,7 +65,7 @@ function __jq_takes
         case 'jq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
         case 'jq work'
-            contains -- $argv[2] -i --import --queues --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database
+            contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database
         case 'jq demo'
             contains -- $argv[2] -d --database
         case '*'
@@ -425,6 +425,7 @@ complete -c jq -n '__jq_at jq enqueue' -s h -l help -d 'Show this message and ex
 
 complete -c jq -n '__jq_at jq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq work' -l queues -r -f -d 'Polled in this order: mailers,report* [default: *]'
+complete -c jq -n '__jq_at jq work' -l except -r -f -d 'Leave out these queues: quarantine,slow*; may be repeated.'
 complete -c jq -n '__jq_at jq work' -l threads -r -f -d 'Jobs at once in each process.'
 complete -c jq -n '__jq_at jq work' -l processes -r -f -d 'Worker processes.'
 complete -c jq -n '__jq_at jq work' -l prefetch -r -f -d 'Claim so many more than there are threads: for short jobs.'

@@ -266,9 +266,9 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq work')
-            options='-i --import --queues --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database -h --help'
+            options='-i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database -h --help'
             case ${2-} in
-                -i | --import | --queues | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout) takes=text ;;
+                -i | --import | --queues | --except | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout) takes=text ;;
                 -d | --database) takes=file ;;
             esac
             ;;

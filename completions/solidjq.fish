@@ -65,7 +65,7 @@ function __solidjq_takes
         case 'solidjq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
         case 'solidjq work'
-            contains -- $argv[2] -i --import --queues --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database
+            contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database
         case 'solidjq demo'
             contains -- $argv[2] -d --database
         case '*'
@@ -425,6 +425,7 @@ complete -c solidjq -n '__solidjq_at solidjq enqueue' -s h -l help -d 'Show this
 
 complete -c solidjq -n '__solidjq_at solidjq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l queues -r -f -d 'Polled in this order: mailers,report* [default: *]'
+complete -c solidjq -n '__solidjq_at solidjq work' -l except -r -f -d 'Leave out these queues: quarantine,slow*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l threads -r -f -d 'Jobs at once in each process.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l processes -r -f -d 'Worker processes.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l prefetch -r -f -d 'Claim so many more than there are threads: for short jobs.'

@@ -60,7 +60,8 @@ def claim(
 
     ``queues`` are names and prefixes (``mail*``), polled in this order; ``*`` is every queue. Queues that fit an
     ``excepted`` name or prefix and paused queues are skipped. With an exception, the queues that fit one pattern
-    are polled in the order of their first jobs. Raises ProcessGoneError if the process was pruned: it must not claim any more.
+    are polled in the order of their first jobs. Raises ProcessGoneError if the process was pruned: it must not claim
+    any more.
     """
     polled = Polled(queues, excepted)
     if writes_in_with(connection):
