@@ -133,7 +133,7 @@ def prune(url: str) -> float:
 
 def retry(url: str) -> float:
     """Retry all that failed, with the archive, in transactions of 1,000."""
-    return _retry(url, recovery_retry.Selection(), recovery_retry.PLAIN)
+    return _retry(url, recovery_retry.Selection(), recovery_retry.DEFAULT_TERMS)
 
 
 def retry_safely(url: str) -> float:
