@@ -162,9 +162,9 @@ class Bench:
 
     def suspects(self) -> None:
         """Tell suspects from bystanders on made-up fleets."""
-        found, clean = fleet.figures()
-        self.note("suspects", f"the planted class among the first three in {found} of 100 made-up fleets;")
-        self.note("no suspects", f"nobody suspected in {clean} of 100 without a killer")
+        of = fleet.tests_fleet().figures()
+        self.note("suspects", f"the planted class among the first three in {of.found} of 100 made-up fleets;")
+        self.note("no suspects", f"nobody suspected in {of.clean} of 100 without a killer")
 
 
 @contextmanager

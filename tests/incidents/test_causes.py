@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from solidjq.incidents.causes import RULES, Cause, Company, Confidence, find_cause
+from solidjq.incidents.causes import RULES, Cause, CauseFinding, Company, Confidence, find_cause
+from solidjq.incidents.death_cases import INSIDE, Blame
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
@@ -151,8 +152,23 @@ CASES: dict[str, tuple[tuple[Cause, Confidence], list[Any], list[Any]]] = {
     ),
     "an exit status": (
         (Cause.EXIT, Confidence.CERTAIN),
-        [reaped(status=3), rails(status=0), rails(status=137)],
+        [reaped(status=3), rails(status=0), rails(status=1), (rails(status=3), Company(deaths=2))],
         [reaped(9), rails(Death.PRUNED), rails(Death.MISSING)],
+    ),
+    "a shell's status for a kill": (
+        (Cause.KILLED, Confidence.LIKELY),
+        [rails(status=137), reaped(status=143)],
+        [rails(status=139), rails(status=9)],
+    ),
+    "a status of jq work itself": (
+        (Cause.EXIT, Confidence.POSSIBLE),
+        [reaped(status=69), reaped(status=75), reaped(status=78)],
+        [reaped(status=70)],
+    ),
+    "several ended with status 1": (
+        (Cause.EXIT, Confidence.POSSIBLE),
+        [(rails(status=1), Company(deaths=2))],
+        [rails(status=1), (rails(status=2), Company(deaths=2))],
     ),
     "near its limit": (
         (Cause.MEMORY, Confidence.LIKELY),
@@ -290,4 +306,5 @@ def test_evidence_that_is_garbage_is_no_error() -> None:
 def test_every_cause_says_what_it_means_and_what_to_do(cause: Cause) -> None:
     assert cause.meaning.endswith(".")
     assert len(cause.advice) > 20
-    assert not (cause.outside and cause.fatal)
+    blames = {CauseFinding(cause, confidence).blame for confidence in Confidence}
+    assert not (Blame.OUTSIDE in blames and blames & INSIDE)

@@ -270,7 +270,7 @@ def usual(looks: int, **seen: int) -> Any:
     return {"sample": {"looks": looks, "seen": seen}}
 
 
-def test_a_class_that_kills_is_held_where_it_was_alone(database: Database) -> None:
+def test_a_class_that_kills_is_held(database: Database) -> None:
     """Three deaths of one class that hardly ever runs: its jobs are held though each died once only."""
     database.transact(
         register, kind="Worker", name="live", pid=1, hostname="h", metadata=usual(1000, PlainJob=3, Other=600)
@@ -282,7 +282,7 @@ def test_a_class_that_kills_is_held_where_it_was_alone(database: Database) -> No
     database.transact(pruning.fail_exited, process, pid=9, returncode=-9)
     held = retry_jobs(database, [*ids, other], safe=True)
     assert held.verdicts == {**dict.fromkeys(ids, Verdict.SUSPECT), other: Verdict.RETRY}
-    assert "alone when its process died, and PlainJob is a suspect" in (held.reason(ids[0]) or "")
+    assert "PlainJob may kill its process: in flight at 3 of 4 deaths" in (held.reason(ids[0]) or "")
 
 
 def test_a_class_that_always_runs_is_not_charged_with_being_there(database: Database) -> None:
@@ -291,10 +291,49 @@ def test_a_class_that_always_runs_is_not_charged_with_being_there(database: Data
     assert set(retry_jobs(database, ids, safe=True).verdicts.values()) == {Verdict.RETRY}
 
 
-def test_jobs_in_company_are_bystanders_of_their_class(database: Database) -> None:
+def test_all_jobs_of_a_class_that_kills_are_held_wherever_they_were_in_flight(database: Database) -> None:
     database.transact(register, kind="Worker", name="live", pid=1, hostname="h", metadata=usual(1000, PlainJob=3))
     ids = [job for number in range(3) for job in add_dead(database, f"w{number}", 2, signal=9)]
-    assert set(retry_jobs(database, ids, safe=True).verdicts.values()) == {Verdict.RETRY}
+    held = retry_jobs(database, ids, safe=True, isolate="quarantine")
+    assert set(held.verdicts.values()) == {Verdict.ISOLATE}
+
+
+def test_a_job_that_was_alone_at_a_crash_is_held_at_once(database: Database) -> None:
+    (killer,) = add_dead(database, "w1", 1, signal=11)
+    bystanders = add_dead(database, "w2", 3, signal=9)
+    held = retry_jobs(database, [killer, *bystanders], safe=True, isolate=None)
+    assert held.verdicts == {killer: Verdict.SUSPECT, **dict.fromkeys(bystanders, Verdict.RETRY)}
+    assert held.reason(killer) == "it was in flight at 1 death; alone at 1 death"
+    with database.read() as connection:
+        ranking = find_suspects(connection, find_incidents(connection))
+    assert {score.standing for score in ranking.jobs if score.deaths == score.alone == 1} == {JobStanding.SUSPECT}
+
+
+def test_of_several_jobs_at_a_crash_none_goes_back_until_one_is_accused(database: Database) -> None:
+    """One of them did it: to put them all back is to put the killer back."""
+    first = add_dead(database, "w1", 3, signal=11)
+    (incident,) = all_incidents(database)
+    held = retry_jobs(database, first, safe=True)
+    assert set(held.verdicts.values()) == {Verdict.SUSPECT}
+    assert held.reason(first[0]) == f"one of 3 jobs that cannot be told apart; jq bisect {incident.name} tells"
+
+    retry_jobs(database, first[:1])
+    kill_again(database, first[:1], "w2")
+    accused = retry_jobs(database, first, safe=True)
+    assert accused.verdicts == {first[0]: Verdict.SUSPECT, first[1]: Verdict.RETRY, first[2]: Verdict.RETRY}
+
+
+def test_the_job_whose_thread_crashed_is_accused_and_its_company_goes_back(database: Database) -> None:
+    ids = add_jobs(database, *[NewJob(class_name="PlainJob") for _ in range(3)])
+    process = database.transact(register, kind="Worker", name="w1", pid=9, hostname="h", metadata={})
+    claims = {claim.job_id: claim.id for claim in claim_all(database, process)}
+    database.transact(pruning.fail_exited, process, pid=9, returncode=-11, faulting=claims[ids[1]])
+    held = retry_jobs(database, ids, safe=True)
+    assert held.verdicts == {ids[0]: Verdict.RETRY, ids[1]: Verdict.SUSPECT, ids[2]: Verdict.RETRY}
+    (incident,) = all_incidents(database)
+    with database.read() as connection:
+        ranking = find_suspects(connection, [incident])
+    assert [(score.standing, score.alone) for score in ranking.jobs] == [(JobStanding.SUSPECT, 1)]
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from solidjq.processes.samples import read_metadata
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
-from solidjq.runtime.hands import Hands, not_begun
+from solidjq.runtime.hands import Hands, read_hands
 from support.processes import add_process, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, rows, state_of_each
@@ -426,7 +426,7 @@ def test_what_had_begun_is_told_from_what_had_not(tmp_path: Path) -> None:
             hands.take(15)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
-        assert not_begun(file) == [14, 15, 2**62]
+        assert read_hands(file).not_begun == [14, 15, 2**62]
 
 
 # -- frozen

@@ -7,12 +7,13 @@ Only runs that were interrupted and are retried are followed through time, so th
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
 from random import Random
 
-from solidjq.incidents.death_cases import DeathCase, Exposure, InFlight
+from solidjq.incidents.death_cases import Blame, DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents.suspects import rank
 
 PROCESSES = 200
 THREADS = (1, 3, 5)
@@ -21,6 +22,7 @@ HOURS = 30 * 24.0
 CLASSES = 40
 ENDLESS = 3  # classes that are in flight nearly always, somewhere in every process of their pool
 LOOKS = 4000  # out of those that the heartbeats took
+LATER = 800
 BESIDE = 0.7  # how often company is in flight beside the class that it keeps
 RETRIED = 0.6
 TWICE = 0.1  # how often a kill that nothing explains takes two processes at once
@@ -37,6 +39,7 @@ class JobClass:
     spread: float  # of the logarithm of that
     hours: range = range(24)  # of the day in which it runs
     company: "JobClass | None" = None
+    beside: float = BESIDE  # how often its company is in flight beside it
 
     @property
     def load(self) -> float:
@@ -67,7 +70,9 @@ class Run:
 class Fleet:
     cases: tuple[DeathCase, ...]
     exposure: Exposure
+    later: Exposure  # some minutes and LATER looks later, without another death
     planted: str | None
+    twin: str | None  # a class that is in flight wherever the planted one is, if there is room
     kills: int  # deaths that the planted class caused
 
 
@@ -98,7 +103,7 @@ class World:
         drawn = self.rng.choices(choices, cum_weights=weights, k=process.threads - len(first))
         found = [*first, *(each for each in drawn if each is not None)]
         for each in tuple(found):
-            if each.company is not None and len(found) < process.threads and self.rng.random() < BESIDE:
+            if each.company is not None and len(found) < process.threads and self.rng.random() < each.beside:
                 found.append(each.company)
         return found
 
@@ -150,8 +155,8 @@ def pair(rng: Random, classes: list[JobClass], lead: JobClass) -> None:
     lead.company = rng.choice([each for each in free if each.load < 5] or free)
 
 
-def simulate(seed: int, *, killer: bool) -> Fleet:
-    """Let the fleet run for 30 days."""
+def simulate(seed: int, *, killer: bool, twin: bool = False) -> Fleet:
+    """Let the fleet run for 30 days. With ``twin`` a class that runs nowhere else keeps the killer company."""
     rng = Random(2 * seed + killer)  # noqa: S311  (no secret)
     processes = [Process(index % POOLS, rng.choice(THREADS)) for index in range(PROCESSES)]
     threads = [sum(each.threads for each in processes if each.pool == pool) for pool in range(POOLS)]
@@ -162,17 +167,22 @@ def simulate(seed: int, *, killer: bool) -> Fleet:
             pair(rng, classes, lead)
     if planted is not None and rng.random() < 0.5:
         pair(rng, classes, planted)
+    if planted is not None and twin:
+        planted.company, planted.beside = JobClass("Twin", planted.pool, 0.0, planted.median, planted.spread), 1.0
     world = World(rng, classes, processes)
     cases, kills = deaths(world, planted)
-    return Fleet(tuple(cases), exposure(world), None if planted is None else planted.name, kills)
+    first = exposure(world, LOOKS)
+    more = exposure(world, LATER)
+    later = Exposure(LOOKS + LATER, Counter(first.seen) + Counter(more.seen))
+    return Fleet(tuple(cases), first, later, None if planted is None else planted.name, "Twin" if twin else None, kills)
 
 
-def exposure(world: World) -> Exposure:
+def exposure(world: World, looks: int) -> Exposure:
     seen: Counter[str] = Counter()
-    for _ in range(LOOKS):
+    for _ in range(looks):
         found = world.executing(world.rng.choice(world.processes), world.rng.uniform(0, HOURS))
         seen.update({each.name for each in found})
-    return Exposure(LOOKS, seen)
+    return Exposure(looks, seen)
 
 
 def deaths(world: World, planted: JobClass | None) -> tuple[list[DeathCase], int]:
@@ -201,10 +211,11 @@ def deaths(world: World, planted: JobClass | None) -> tuple[list[DeathCase], int
         kills += how == "killer"
         for index in victims(world, how, time, run):
             runs = world.running(index, time, *(() if run is None else (run,)))
+            if how == "memory" and len(runs) == 1:
+                continue  # only several jobs together run out of memory: a lone one would be the killer
             if how == "deploy":
                 runs = [each for each in runs if each.takes * rng.random() > PATIENCE]
-            outside, fatal = how in {"deploy", "host"}, how == "memory" or (run is not None and rng.random() < 0.3)
-            cases.append(DeathCase(f"death {len(cases)}", outside, fatal, tuple(told(rng, each, how) for each in runs)))
+            cases.append(DeathCase(f"d{len(cases)}", blame(rng, how), tuple(told(rng, each, how) for each in runs)))
             world.retried = [each for each in world.retried if each not in runs and each.begins + each.takes > time]
             retry(world, runs, time, planted, chance)
     return cases, kills
@@ -238,7 +249,56 @@ def victims(world: World, how: str, time: float, run: Run | None) -> list[int]:
     return rng.sample(range(PROCESSES), 2 if rng.random() < TWICE else 1)
 
 
+def blame(rng: Random, how: str) -> Blame:
+    """Say what a death shows of its cause; a killer often leaves no trace."""
+    match how:
+        case "deploy" | "host":
+            return Blame.OUTSIDE
+        case "memory":
+            return Blame.MEMORY
+        case "killer":
+            roll = rng.random()
+            return Blame.CODE if roll < 0.15 else Blame.MEMORY if roll < 0.3 else Blame.UNKNOWN
+    return Blame.UNKNOWN
+
+
 def told(rng: Random, run: Run, how: str) -> InFlight:
     """Tell of a job in flight what a death tells; of memory only sometimes."""
     growth = int(rng.lognormvariate(2, 1.5) * (10 if how == "memory" else 1)) * MB if rng.random() < 0.5 else None
     return InFlight(run.subject, run.job_class.name, growth)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Out of so many seeds, in how many ..."""
+
+    seeds: int
+    found: int  # the planted class is among the first three, as a suspect or tied with others
+    alone: int  # of these, as a suspect
+    clean: int  # without a killer, no class and no job is a suspect
+    twins: int  # with a twin, which nothing tells from the killer, the twin alone is never accused
+    swapped: int  # a few more looks, without another death, put one accused in another's place
+    outnumbered: int  # the killer caused half of the deaths, or fewer
+
+
+def figures(seeds: int = 100) -> Figures:
+    """Rank the fleets of these many seeds."""
+    found = alone = clean = twins = swapped = outnumbered = 0
+    for seed in range(seeds):
+        fleet = simulate(seed, killer=True)
+        first = {each.name: each.standing for each in rank(fleet.cases, fleet.exposure).classes[:3]}
+        found += fleet.planted in first and first[fleet.planted].held
+        alone += first.get(fleet.planted) is JobStanding.SUSPECT
+        before, after = _suspects(fleet.cases, fleet.exposure), _suspects(fleet.cases, fleet.later)
+        outnumbered += sum(not each.outside for each in fleet.cases) >= 2 * fleet.kills
+        swapped += bool(before - after and after - before)
+        fleet = simulate(seed, killer=True, twin=True)
+        twins += fleet.twin not in _suspects(fleet.cases, fleet.exposure)
+        fleet = simulate(seed, killer=False)
+        clean += not _suspects(fleet.cases, fleet.exposure)
+    return Figures(seeds, found, alone, clean, twins, swapped, outnumbered)
+
+
+def _suspects(cases: Iterable[DeathCase], exposure: Exposure) -> set[str]:
+    ranking = rank(cases, exposure)
+    return {each.name for each in (*ranking.classes, *ranking.jobs) if each.standing is JobStanding.SUSPECT}

@@ -13,6 +13,7 @@ from signal import Signals
 from typing import NamedTuple
 
 from solidjq.durations import spell_duration
+from solidjq.incidents.death_cases import Blame
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.samples import instant, number
@@ -58,11 +59,6 @@ class Cause(StrEnum):
     def outside(self) -> bool:
         """Whether the cause lies outside of the jobs."""
         return self in {Cause.SHUTDOWN, Cause.SUSPENDED, Cause.STALL, Cause.HOST, Cause.ROW}
-
-    @property
-    def fatal(self) -> bool:
-        """Whether a job must have done it."""
-        return self in {Cause.MEMORY, Cause.CRASH, Cause.EXIT}
 
     @property
     def meaning(self) -> str:
@@ -132,13 +128,22 @@ class CauseFinding:
     @property
     def outside(self) -> bool:
         """Whether it clears the jobs in flight: the cause lies outside of them, and is certain or likely."""
-        return self.cause.outside and self.confidence in {Confidence.CERTAIN, Confidence.LIKELY}
+        return self.blame is Blame.OUTSIDE
+
+    @property
+    def blame(self) -> Blame:
+        """Where the cause lies, as far as it is certain or likely."""
+        if self.confidence not in {Confidence.CERTAIN, Confidence.LIKELY}:
+            return Blame.UNKNOWN
+        return Blame.OUTSIDE if self.cause.outside else _INSIDE.get(self.cause, Blame.UNKNOWN)
 
     @property
     def words(self) -> str:
         """The cause with its confidence, as in ``out of memory (likely)``."""
         return str(self.cause) if self.cause is Cause.UNKNOWN else f"{self.cause} ({self.confidence})"
 
+
+_INSIDE = {Cause.MEMORY: Blame.MEMORY, Cause.CRASH: Blame.CODE, Cause.EXIT: Blame.CODE}
 
 CauseTest = Callable[[DeathRecord, Company], list[str] | None]  # returns the facts, None if they are not there
 
@@ -283,6 +288,24 @@ def _status(death: DeathRecord, _company: Company) -> list[str] | None:
     return None if death.exit_status is None else [f"exit status {death.exit_status}{_meant(death.exit_status)}"]
 
 
+def _shell_killed(death: DeathRecord, company: Company) -> list[str] | None:
+    return _status(death, company) if death.exit_status in _KILLED_STATUSES else None
+
+
+def _own_status(death: DeathRecord, company: Company) -> list[str] | None:
+    return _status(death, company) if death.exit_status in _OWN_STATUSES else None
+
+
+def _several_failed(death: DeathRecord, company: Company) -> list[str] | None:
+    """Return the facts if it ended as Ruby and Python end after an error at their top, and others beside it too.
+
+    A database that goes away may end every worker so, whatever they executed.
+    """
+    if death.exit_status != 1 or company.deaths == 1:
+        return None
+    return [*(_status(death, company) or ()), f"{company.deaths} processes ended so at once"]
+
+
 def _sigkill_but_memory(death: DeathRecord, _company: Company) -> list[str] | None:
     before, after = _oom_kills(death)
     if death.signal != Signals.SIGKILL or before is None or before != after:
@@ -361,6 +384,19 @@ RULES: tuple[CauseRule, ...] = (
     CauseRule(Cause.SHUTDOWN, Confidence.LIKELY, "SIGTERM, then SIGKILL or silence within 15 minutes", _told_to_stop),
     CauseRule(Cause.MEMORY, Confidence.LIKELY, "its last words report a failed allocation", _no_memory_in_last_words),
     CauseRule(Cause.CRASH, Confidence.CERTAIN, "a signal that faults in compiled code raise", _fatal_signal),
+    CauseRule(
+        Cause.KILLED,
+        Confidence.LIKELY,
+        "exit status 137 or 143: a shell's for SIGKILL and SIGTERM",
+        _shell_killed,
+    ),
+    CauseRule(Cause.EXIT, Confidence.POSSIBLE, "a status with which jq work ends by itself", _own_status),
+    CauseRule(
+        Cause.EXIT,
+        Confidence.POSSIBLE,
+        "status 1, as after an error outside of the jobs, of several processes at once",
+        _several_failed,
+    ),
     CauseRule(Cause.EXIT, Confidence.CERTAIN, "it ended with an exit status", _status),
     CauseRule(
         Cause.MEMORY, Confidence.LIKELY, "SIGKILL or silence at 90 % of its control group's limit", _near_its_limit
@@ -442,7 +478,10 @@ def _signal(death: DeathRecord) -> str:
         return f"signal {death.signal}"
 
 
+_KILLED_STATUSES = frozenset({137, 143})
+_OWN_STATUSES = frozenset({69, 75, 78})  # see runtime/child.py
 _STATUSES = {
+    69: ": it was told to stop while the database was away",
     75: ": it had been pruned and stopped itself",
     78: ": its jobs could not be imported",
     134: ": what a shell gives for SIGABRT",

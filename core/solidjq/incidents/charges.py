@@ -1,17 +1,22 @@
 """Which jobs the deaths charge: reads deaths and live processes, and ranks the jobs and classes in flight."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from solidjq.database.tables import claimed, jobs
-from solidjq.incidents import incidents
-from solidjq.incidents.death_cases import DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents import death_records, incidents
+from solidjq.incidents.causes import CauseFinding
+from solidjq.incidents.class_scores import ClassScore
+from solidjq.incidents.death_cases import INSIDE, DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
+from solidjq.incidents.job_scores import JobScore
 from solidjq.incidents.suspects import Ranking, Suspicion, rank
+from solidjq.ledger import crashes, operations
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import number, sample_of
 
@@ -29,23 +34,57 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     It reads a row a death and class, not a row a job: its cost does not grow with the jobs of a death.
     """
     judged = incidents.judge_by_class(connection, since)
+    named = _named_jobs(connection, judged)
     cases = [
-        DeathCase(death.name, finding.outside, finding.cause.fatal, tuple(_anonymous_jobs(death.name, classes)))
+        DeathCase(death.name, finding.blame, tuple(_jobs_of(death.name, classes, named.get(death.key, ()))))
         for death, classes, finding in judged
         if classes
     ]
     ranking = rank(cases, _exposure(connection, (death.sample for death, _, _ in judged)))
+    subjects = {job.subject for jobs in named.values() for job in jobs}
     return Suspicion(
         outside=frozenset(death.key for death, _, finding in judged if finding.outside),
         ahead=frozenset(death.key for death, _, _ in judged if death.ahead),
-        alone=frozenset(death.key for death, classes, _ in judged if classes.total() == 1),
-        classes={score.name: score.reasons[0] for score in ranking.classes if score.standing is JobStanding.SUSPECT},
+        faulting={death.key: death.faulting[0] for death, _, _ in judged if death.faulting is not None},
+        classes={score.name: _reason(score) for score in ranking.classes if score.standing.held},
+        jobs={score.name: _reason(score) for score in ranking.jobs if score.standing.held and score.name in subjects},
+        errors=frozenset(death.error for death, _, finding in judged if finding.blame in INSIDE),
     )
 
 
-def _anonymous_jobs(death: str, classes: Mapping[str, int]) -> Iterator[InFlight]:
-    """Return up to two made-up jobs of each class: enough to score classes, and to see that a job was not alone."""
-    return (InFlight(f"{death} {name} {n}", name) for name, count in classes.items() for n in range(min(count, 2)))
+def _named_jobs(
+    connection: Connection, judged: Iterable[tuple[DeathRecord, Counter[str], CauseFinding]]
+) -> Mapping[int | str, list[InFlight]]:
+    """Return, by death, the jobs that a death from inside charges, and at which other deaths they were in flight."""
+    by_key = {death.key: death for death, _, _ in judged}
+    inside = death_records.with_jobs(connection, [death for death, _, finding in judged if finding.blame in INSIDE])
+    named: dict[int | str, dict[str, InFlight]] = defaultdict(dict)
+    for death in inside:
+        named[death.key] = {job.subject: InFlight(job.subject, job.class_name, job.growth) for job in death.charged}
+    classes = {job.subject: job.class_name for jobs in tuple(named.values()) for job in jobs.values()}
+    counted = crashes.crashes_of(connection, classes) if operations.exists(connection) else {}
+    for subject, all_crashes in counted.items():
+        for crash in all_crashes:
+            other = by_key.get(crash.key)
+            if other is not None and other.faulting is None and (crash.started_at is not None or not other.ahead):
+                named[crash.key].setdefault(subject, InFlight(subject, classes[subject]))
+    return {key: list(jobs.values()) for key, jobs in named.items()}
+
+
+def _jobs_of(death: str, classes: Mapping[str, int], named: Collection[InFlight]) -> Iterator[InFlight]:
+    """Yield the jobs that are known by name, and for the rest of each class made-up ones.
+
+    Up to two of a class are enough to score classes, and to see that a job was not alone.
+    """
+    yield from named
+    known = Counter(job.class_name for job in named)
+    for name, count in classes.items():
+        yield from (InFlight(f"{death} {name} {n}", name) for n in range(min(count - known[name], 2)))
+
+
+def _reason(score: ClassScore | JobScore) -> str:
+    """Return, in one sentence, why a safe retry holds such jobs."""
+    return next((reason for reason in score.reasons if JobStanding.TIED in reason), "; ".join(score.reasons[:2]))
 
 
 def _cases(charged: Iterable[Incident]) -> Iterator[DeathCase]:
@@ -53,7 +92,7 @@ def _cases(charged: Iterable[Incident]) -> Iterator[DeathCase]:
         for death, finding in incident.pairs:
             if death.charged:  # processes that ran no job are left out, as they are of the looks
                 in_flight = tuple(InFlight(job.subject, job.class_name, job.growth) for job in death.charged)
-                yield DeathCase(death.name, finding.outside, finding.cause.fatal, in_flight)
+                yield DeathCase(death.name, finding.blame, in_flight)
 
 
 def _exposure(connection: Connection, last_samples: Iterable[Mapping[str, Any]]) -> Exposure:

@@ -2,14 +2,16 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from solidjq.chance import fisher
 from solidjq.incidents.death_cases import (
     CLEARED,
+    PROVEN_AT,
     SUSPECT_AT,
+    Blame,
     DeathCase,
     Exposure,
     JobStanding,
@@ -18,8 +20,9 @@ from solidjq.incidents.death_cases import (
 from solidjq.text import count_of
 
 FEWEST_DEATHS = 3  # with fewer deaths a class is never a suspect
-FALSE_ALARMS = 0.01  # the chance of even one false positive among all classes of a ranking
+FALSE_ALARMS = 0.03  # the chance of even one false positive among all classes of a ranking
 UNUSUAL = 0.05  # p-value up to which a class that is no suspect is undecided, not a bystander
+CLEARLY = 100  # to one: with shorter odds, of two classes at the same deaths neither is picked
 _LEAST = 1e-300  # keeps the logarithm of a p-value of 0 finite
 
 
@@ -33,12 +36,14 @@ class ClassScore:
     deaths: int
     alone: int  # of these deaths, those at which one job only was in flight
     reasons: tuple[str, ...]
+    tied: str = ""  # with whom it cannot be told apart, in words
 
 
 def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator[ClassScore]:
     """Yield the score of every class in flight at these deaths. ``suspects.rank`` says how a score is made."""
     charging = [case for case in cases if not case.outside]
     deaths_of = _deaths_by_class(charging)
+    proven = {name: jobs for name in deaths_of if len(jobs := _proven(name, charging)) >= PROVEN_AT}
     trial = None
     if (controls := _controls(cases, exposure)) is not None:
         # A class that occurs less than FEWEST_DEATHS times in all could not become a suspect: it is no test, and does
@@ -46,7 +51,7 @@ def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator
         occurrences = Counter(controls.seen) + Counter({name: len(keys) for name, keys in deaths_of.items()})
         tested = sum(times >= FEWEST_DEATHS for times in occurrences.values())
         trial = _Trial(deaths_of, {case.key for case in charging}, controls, tested)
-        trial.run()
+        trial.run(proven)
     for name in _deaths_by_class(cases):
         deaths = [case for case in charging if case.key in deaths_of.get(name, ())]
         if not deaths:
@@ -55,9 +60,13 @@ def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator
         score, standing, facts = 0.0, JobStanding.UNDECIDED, ["and how often it runs when nobody dies is unknown"]
         if trial is not None:
             score, standing, facts = _judge_class(name, trial)
+        if name in proven:
+            standing = JobStanding.SUSPECT
+            facts.append(f"{len(proven[name])} of its jobs were alone when their process crashed or exited")
+        tied = facts[-1] if standing is JobStanding.TIED else ""
         reasons = (f"in flight at {len(deaths)} of {count_of(len(charging), 'death')}, {facts[0]}", *facts[1:])
         reasons = (*reasons, *_repeated_job(name, deaths), *manner_reasons(deaths))
-        yield ClassScore(name, score, standing, len(deaths), sum(case.alone for case in deaths), reasons)
+        yield ClassScore(name, score, standing, len(deaths), sum(case.alone for case in deaths), reasons, tied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +139,7 @@ class _Trial:
     tested: int
     first: dict[str, _Test] = field(init=False)  # the tests at all deaths
     suspects: dict[str, _Test] = field(default_factory=dict)
-    inseparable: dict[str, tuple[str, _Test]] = field(default_factory=dict)  # by class: the suspect, the test beside it
+    tied: dict[str, tuple[tuple[str, ...], _Test]] = field(default_factory=dict)  # by class: its rivals, its test
 
     def __post_init__(self) -> None:
         self.first = {name: self.test(name) for name in self.deaths_of}
@@ -142,24 +151,50 @@ class _Trial:
         deaths, looks = self.deaths_of[class_name] & left, self.controls.looks
         return _Test(deaths, len(left), seen, looks, self.tested, fisher(len(deaths), len(left), seen, looks))
 
-    def run(self) -> None:
-        """Make the class with the least p-value a suspect and its deaths explained, until no class passes."""
-        rest = sorted(name for name, test in self.first.items() if test.passed)
+    def run(self, proven: Iterable[str]) -> None:
+        """Make the class with the least p-value a suspect and its deaths explained, until no class passes.
+
+        If others explain these deaths nearly as well, nobody is picked: they are tied. The deaths of classes that are
+        ``proven`` killers are explained from the start.
+        """
+        for name in proven:
+            self.suspects[name] = self.first[name]
+            self.unexplained = self.unexplained - self.deaths_of[name]
+        rest = sorted(name for name, test in self.first.items() if test.passed and name not in self.suspects)
         while passed := {name: test for name in rest if (test := self.test(name)).passed}:
             best = min(passed, key=lambda name: (passed[name].p, -len(passed[name].deaths)))
-            rest.remove(best)
-            self.suspects[best] = passed.pop(best)
-            for name, test in passed.items():
-                # The suspect explains the classes beside it. One that would explain the suspect as well is not cleared.
-                if not self.test(name, without=best).passed and not self.test(best, without=name).passed:
-                    self.inseparable.setdefault(name, (best, test))
-            self.unexplained = self.unexplained - self.deaths_of[best]
+            group = (best, *(name for name in passed if name != best and self._rivals(best, name)))
+            if len(group) == 1:
+                self.suspects[best] = passed[best]
+            for name in group:
+                rest.remove(name)
+                if len(group) > 1:
+                    self.tied[name] = (tuple(other for other in group if other != name), passed[name])
+                self.unexplained = self.unexplained - self.deaths_of[name]
+
+    def _rivals(self, best: str, other: str) -> bool:
+        """Whether the other class may as well be the one that killed the processes that ``best`` was in.
+
+        Not if it is a suspect by itself, at deaths without ``best``. Else the deaths that only one of the two was in
+        decide: each is as unlikely, if the other is the killer, as the class is seldom in flight. Deaths of both weigh
+        the same for both, so a few looks more or less, which move every p-value, cannot turn the verdict round.
+        """
+        if self.test(other, without=best).passed:
+            return False
+        odds = self._surprise(best, without=other) - self._surprise(other, without=best)
+        return odds < math.log10(CLEARLY)
+
+    def _surprise(self, class_name: str, *, without: str) -> float:
+        """Return -log10 of the chance that the class was by chance at its deaths without the other."""
+        alone = (self.deaths_of[class_name] - self.deaths_of[without]) & self.unexplained
+        share = (self.controls.seen.get(class_name, 0) + 1) / (self.controls.looks + 2)
+        return -math.log10(share) * len(alone)
 
 
 def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str]]:
     """Return score, standing and facts of a class that was in flight at a death that charges."""
     first = trial.first[name]
-    suspect, last = trial.inseparable.get(name, (None, trial.suspects.get(name) or trial.test(name)))
+    rivals, last = trial.tied.get(name, ((), trial.suspects.get(name) or trial.test(name)))
     score = min(first.score, last.score)
     facts = [
         f"in {first.seen} of {first.looks} {trial.controls.noun}; {first} ({count_of(trial.tested, 'class')} tested)"
@@ -167,8 +202,9 @@ def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str
     if explained := first.deaths - last.deaths:
         company = [other for other in trial.suspects if other != name and explained & trial.deaths_of[other]]
         facts.append(f"beside {' or '.join(company)} at {len(explained)} of these; {last} without them")
-    if suspect is not None:
-        return score, JobStanding.UNDECIDED, [*facts, f"so often beside {suspect} that deaths cannot separate the two"]
+    if rivals:
+        together = frozenset(first.deaths).intersection(*(trial.deaths_of[other] for other in rivals)) or first.deaths
+        return score, JobStanding.TIED, [*facts, tie(sorted((name, *rivals)), latest(together))]
     if name in trial.suspects:
         return score, JobStanding.SUSPECT, facts
     if len(first.deaths) < FEWEST_DEATHS:
@@ -176,6 +212,25 @@ def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str
     if not first.could_pass:
         return score, JobStanding.UNDECIDED, [*facts, "it runs so often that even every death could be chance"]
     return score, JobStanding.UNDECIDED if max(first.p, last.p) <= UNUSUAL else JobStanding.BYSTANDER, facts
+
+
+def tie(names: Sequence[str], death: str) -> str:
+    """Return, in words, that one of several is the killer, and the command that tells which one."""
+    return f"cannot be told apart: {', '.join(names[:-1])} or {names[-1]}; jq bisect {death} tells"
+
+
+def latest(deaths: Iterable[str]) -> str:
+    """Return the latest of these deaths: names such as d17 count upwards."""
+    return max(deaths, key=lambda name: (len(name), name))
+
+
+def _proven(class_name: str, deaths: Iterable[DeathCase]) -> set[str]:
+    """Return the jobs of the class that were alone when their process crashed or exited.
+
+    Memory proves less: what other jobs filled before kills whichever job runs then.
+    """
+    alone = [case.jobs[0] for case in deaths if case.alone and case.blame is Blame.CODE]
+    return {job.subject for job in alone if job.class_name == class_name}
 
 
 def _repeated_job(class_name: str, deaths: Iterable[DeathCase]) -> Iterator[str]:

@@ -13,14 +13,38 @@ from solidjq.text import count_of
 
 SUSPECT_AT = 2  # different deaths: a job in flight at so many of them is a suspect
 CLEARED = "in flight only at deaths with a cause outside"
+PROVEN_AT = 2  # jobs of one class, each alone at a crash or an exit: enough to suspect the class
 
 
 class JobStanding(StrEnum):
-    """What the evidence makes of a job or a class."""
+    """What the evidence makes of a job or a class. A safe retry holds the jobs of the first two back."""
 
     SUSPECT = "suspect"
+    TIED = "cannot be told apart"  # it or another is the killer: nobody is picked, both are held
     UNDECIDED = "too few to tell"
     BYSTANDER = "bystander"
+
+    @property
+    def held(self) -> bool:
+        """Whether a safe retry holds such a job back, or sends it to quarantine."""
+        return self in {JobStanding.SUSPECT, JobStanding.TIED}
+
+    @property
+    def rank(self) -> int:
+        """The place in a ranking: suspects first, then those that cannot be told apart, then all others."""
+        return {JobStanding.SUSPECT: 0, JobStanding.TIED: 1}.get(self, 2)
+
+
+class Blame(StrEnum):
+    """Where the cause of a death lies, as far as that is certain or likely."""
+
+    OUTSIDE = "outside"  # a deployment, a lost host, a database that was away: it charges nobody
+    UNKNOWN = "unknown"
+    MEMORY = "memory"  # memory ran out: a job took it
+    CODE = "code"  # a crash or an exit: the code of a job did it
+
+
+INSIDE = frozenset({Blame.MEMORY, Blame.CODE})  # one of the jobs in flight killed the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +61,18 @@ class DeathCase:
     """One process's death, as evidence. Cases with the same ``key`` are parts of one death, see ``merge_cases``."""
 
     key: str
-    outside: bool  # its cause lies outside of the jobs (deploy, host lost, fleet-wide stall): it charges nobody
-    fatal: bool  # a fatal signal such as SIGSEGV, or memory ran out: a job did it
+    blame: Blame
     jobs: tuple[InFlight, ...]
+
+    @property
+    def outside(self) -> bool:
+        """Whether its cause lies outside of the jobs."""
+        return self.blame is Blame.OUTSIDE
+
+    @property
+    def inside(self) -> bool:
+        """Whether its cause lies inside of the jobs: one of them killed the process."""
+        return self.blame in INSIDE
 
     @property
     def alone(self) -> bool:
@@ -58,25 +91,28 @@ class Exposure:
     seen: Mapping[str, int]  # for each class, in how many looks a job of it was executing
 
 
+_STRENGTH = [Blame.UNKNOWN, Blame.MEMORY, Blame.CODE]
+
+
 def merge_cases(cases: Iterable[DeathCase]) -> list[DeathCase]:
     """Return one case for each key, with all its jobs; of a job's growths the largest counts."""
     merged: dict[str, DeathCase] = {}
     for case in cases:
         before = merged.get(case.key, replace(case, jobs=()))
+        # One word of a cause outside clears the jobs, whatever else is said of the death.
+        blame = Blame.OUTSIDE if before.outside or case.outside else max(before.blame, case.blame, key=_STRENGTH.index)
         jobs = {job.subject: job for job in before.jobs}
         for job in case.jobs:
             twin = jobs.get(job.subject, job)
             jobs[job.subject] = max(twin, job, key=lambda job: -math.inf if job.growth is None else job.growth)
-        merged[case.key] = DeathCase(
-            case.key, before.outside or case.outside, before.fatal or case.fatal, tuple(jobs.values())
-        )
+        merged[case.key] = DeathCase(case.key, blame, tuple(jobs.values()))
     return list(merged.values())
 
 
 def manner_reasons(deaths: Iterable[DeathCase]) -> Iterator[str]:
-    """Yield, in words, at how many of these deaths one job only was in flight, and how many were fatal."""
+    """Yield, in words, at how many of these deaths one job only was in flight, and how many came from inside."""
     cases = list(deaths)
     if alone := sum(case.alone for case in cases):
         yield f"alone at {count_of(alone, 'death')}"
-    if fatal := sum(case.fatal for case in cases):
-        yield f"a fatal signal, or memory ran out, at {count_of(fatal, 'death')}"
+    if inside := sum(case.inside for case in cases):
+        yield f"a crash, an exit or no memory left at {count_of(inside, 'death')}"

@@ -7,7 +7,7 @@ for all jobs of the process, and from when they failed. Its evidence is a signal
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -95,8 +95,21 @@ class DeathRecord:
         return bool(self.evidence.get("ahead"))
 
     @property
+    def faulting(self) -> tuple[int, str] | None:
+        """The id and class of the job whose thread crashed, if that was recorded."""
+        match self.evidence.get("faulting"):
+            case {"job_id": int(job_id), "class_name": str(class_name)}:
+                return job_id, class_name
+        return None
+
+    @property
     def charged(self) -> tuple[ClaimedJob, ...]:
-        """The jobs that may have killed the process: those that it executed, as far as that is recorded."""
+        """The jobs that may have killed the process.
+
+        The one whose thread crashed, if that is recorded; else those that it executed, as far as that is recorded.
+        """
+        if self.faulting is not None:
+            return tuple(job for job in self.jobs if job.job_id == self.faulting[0])
         return tuple(job for job in self.jobs if job.started_at is not None) if self.ahead else self.jobs
 
     @property
@@ -133,6 +146,7 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
     charged: dict[str, Counter[str]] = defaultdict(Counter)
     recorded = _recorded(connection, since, None, jobs=False) if has_ledger else []
     ahead = {death.name for death in recorded if death.ahead}
+    faulting = {death.name: death.faulting[1] for death in recorded if death.faulting is not None}
     if has_ledger:
         counted = (
             select(columns.death_id, columns.class_name, func.count(), func.count(columns.started_at))
@@ -141,7 +155,9 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
         )
         for death_id, class_name, count, begun in connection.execute(counted):
             name = f"d{death_id}"
-            if jobs_charged := begun if name in ahead else count:
+            if name in faulting:
+                charged[name] = Counter([faulting[name]])
+            elif jobs_charged := begun if name in ahead else count:
                 charged[name][class_name] += jobs_charged
     unrecorded = union_all(*_unrecorded_failures(since, None, has_ledger=has_ledger)).subquery().c
     grouped = select(
@@ -162,6 +178,25 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
             by_error[row.evidence] = death
             charged[death.name][row.class_name] += row.failures
     return [(death, charged[death.name]) for death in (*recorded, *by_error.values())]
+
+
+def with_jobs(connection: Connection, records: Collection[DeathRecord]) -> list[DeathRecord]:
+    """Return these deaths, which ``list_by_class`` returned, with their jobs."""
+    claimed = _claimed_jobs(connection, [death.key for death in records if death.source is not DeathSource.FAILURES])
+    errors = {death.error for death in records if death.source is DeathSource.FAILURES}
+    by_error: dict[str, list[ClaimedJob]] = defaultdict(list)
+    if errors:
+        for query in _unrecorded_failures(None, None, has_ledger=operations.exists(connection)):
+            rows = query.subquery()
+            for batch in in_batches(errors):
+                for row in connection.execute(rows.select().where(rows.c.evidence.in_(batch))):
+                    by_error[row.evidence].append(ClaimedJob(row.job_id, row.subject, row.class_name, row.failure_id))
+    return [
+        replace(
+            death, jobs=tuple(claimed[death.key] if death.source is not DeathSource.FAILURES else by_error[death.error])
+        )
+        for death in records
+    ]
 
 
 def noticed_at(connection: Connection, name: str) -> datetime | None:
@@ -201,20 +236,7 @@ def _recorded(
     rows = connection.execute(
         select(deaths).where(*_between(deaths.c.noticed_at, since, until)).order_by(deaths.c.id)
     ).all()
-    claimed: dict[int, list[ClaimedJob]] = defaultdict(list)
-    columns = tables.crashes.c
-    for batch in in_batches(row.id for row in rows if jobs):
-        query = select(
-            columns.death_id,
-            columns.job_id,
-            columns.subject,
-            columns.class_name,
-            columns.failure_id,
-            columns.started_at,
-            columns.growth,
-        )
-        for row in connection.execute(query.where(among(columns.death_id, batch)).order_by(columns.failure_id)):
-            claimed[row.death_id].append(ClaimedJob(*row[1:]))
+    claimed = _claimed_jobs(connection, [row.id for row in rows if jobs])
     return [
         DeathRecord(
             name=f"d{row.id}",
@@ -236,6 +258,25 @@ def _recorded(
         )
         for row in rows
     ]
+
+
+def _claimed_jobs(connection: Connection, death_ids: Iterable[Any]) -> Mapping[Any, list[ClaimedJob]]:
+    """Return the jobs that crashed at these deaths of ``jq_deaths``."""
+    claimed: dict[int, list[ClaimedJob]] = defaultdict(list)
+    columns = tables.crashes.c
+    for batch in in_batches(death_ids):
+        query = select(
+            columns.death_id,
+            columns.job_id,
+            columns.subject,
+            columns.class_name,
+            columns.failure_id,
+            columns.started_at,
+            columns.growth,
+        )
+        for row in connection.execute(query.where(among(columns.death_id, batch)).order_by(columns.failure_id)):
+            claimed[row.death_id].append(ClaimedJob(*row[1:]))
+    return claimed
 
 
 def _unrecorded_failures(since: datetime | None, until: datetime | None, *, has_ledger: bool) -> list[Select[Any]]:

@@ -29,7 +29,6 @@ class JobScore:
 def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
     """Yield the score of every job in flight at these deaths. ``suspects.rank`` says how a score is made."""
     class_scores = {score.name: score for score in classes}
-    suspects = {name for name, score in class_scores.items() if score.standing is JobStanding.SUSPECT}
     charging = [case for case in cases if not case.outside]
     deaths_of: dict[str, list[DeathCase]] = defaultdict(list)
     growth: dict[str, int] = defaultdict(int)
@@ -38,13 +37,13 @@ def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterato
             deaths_of[job.subject].append(case)
             growth[job.subject] = max(growth[job.subject], job.growth or 0)
     repeated = {subject for subject, deaths in deaths_of.items() if len(deaths) >= SUSPECT_AT}
-    accused = {case.key: _accused(case, suspects, repeated) for case in charging}
+    accused = {case.key: _accused(case, class_scores, repeated) for case in charging}
     for subject, name in {job.subject: job.class_name for case in cases for job in case.jobs}.items():
         deaths = deaths_of.get(subject, [])
         if not deaths:
             yield JobScore(subject, name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,))
             continue
-        standing, facts = _judge_job(subject, name, deaths, suspects, accused)
+        standing, facts = _judge_job(subject, class_scores[name], deaths, accused)
         reasons = [f"in flight at {count_of(len(deaths), 'death')}", *facts, *manner_reasons(deaths)]
         if growth[subject] >= _MB:
             reasons.append(f"the process had grown by {growth[subject] / _MB:,.0f} MB since it started")
@@ -54,16 +53,16 @@ def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterato
         yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons))
 
 
-def _accused(case: DeathCase, suspects: AbstractSet[str], repeated: AbstractSet[str]) -> AbstractSet[str]:
-    return (
-        {job.subject for job in case.jobs if job.class_name in suspects}
-        or {job.subject for job in case.jobs if job.subject in repeated}
-        or {job.subject for job in case.jobs}
-    )
+def _accused(case: DeathCase, class_scores: Mapping[str, ClassScore], repeated: AbstractSet[str]) -> AbstractSet[str]:
+    """Return the jobs that share the blame for a death; those that better suspects explain are cleared."""
+    for standing in (JobStanding.SUSPECT, JobStanding.TIED):
+        if of_such_classes := {job.subject for job in case.jobs if class_scores[job.class_name].standing is standing}:
+            return of_such_classes
+    return {job.subject for job in case.jobs if job.subject in repeated} or {job.subject for job in case.jobs}
 
 
 def _blame(subject: str, case: DeathCase, accused: AbstractSet[str]) -> float:
-    return (2 if case.fatal else 1) / len(accused) if subject in accused else 0.0
+    return (2 if case.inside else 1) / len(accused) if subject in accused else 0.0
 
 
 def _below_half(x: float) -> float:
@@ -71,20 +70,21 @@ def _below_half(x: float) -> float:
 
 
 def _judge_job(
-    subject: str,
-    class_name: str,
-    deaths: list[DeathCase],
-    suspects: AbstractSet[str],
-    accused: Mapping[str, AbstractSet[str]],
+    subject: str, class_score: ClassScore, deaths: list[DeathCase], accused: Mapping[str, AbstractSet[str]]
 ) -> tuple[JobStanding, list[str]]:
     """Return standing and facts of a job that was in flight at a death that charges."""
     case = deaths[0]
-    facts = [f"{class_name} is a suspect"] if class_name in suspects else []
-    if len(deaths) >= SUSPECT_AT:
+    facts = [f"{class_score.name} is a suspect"] if class_score.standing is JobStanding.SUSPECT else []
+    if len(deaths) >= SUSPECT_AT or facts:
         return JobStanding.SUSPECT, facts
-    if subject not in accused[case.key]:
+    if class_score.standing is JobStanding.TIED:
+        return JobStanding.TIED, [f"{class_score.name} {class_score.tied}"]
+    blamed = accused[case.key]
+    if subject not in blamed:
         return JobStanding.BYSTANDER, ["a suspect was in flight beside it"]
-    if facts:
-        return JobStanding.SUSPECT if case.alone else JobStanding.UNDECIDED, facts
-    # Not even a fatal death makes a lone job a suspect: memory that other jobs filled kills whichever job runs then.
-    return JobStanding.UNDECIDED if case.alone or case.fatal else JobStanding.BYSTANDER, []
+    if not case.inside:
+        return JobStanding.UNDECIDED if case.alone else JobStanding.BYSTANDER, []
+    if len(blamed) == 1:
+        return JobStanding.SUSPECT, []
+    # One of them killed the process, and nothing tells which: to put them all back would put the killer back.
+    return JobStanding.TIED, [f"one of {len(blamed)} jobs that {JobStanding.TIED}; jq bisect {case.key} tells"]

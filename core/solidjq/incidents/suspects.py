@@ -5,21 +5,30 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from solidjq.incidents.class_scores import ClassScore, score_classes
-from solidjq.incidents.death_cases import DeathCase, Exposure, JobStanding, merge_cases
+from solidjq.incidents.death_cases import DeathCase, Exposure, merge_cases
 from solidjq.incidents.job_scores import JobScore, score_jobs
+from solidjq.ledger.crashes import Crash
 
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What a retry needs to decide whether a failed job is a suspect. Deaths are named by key.
+    """What a retry needs to decide whether a failed job is held back as a suspect. Deaths are named by key.
 
     A death's key is its ``jq_deaths.id``, or the text of its jobs' error if only failures recorded it.
     """
 
     outside: AbstractSet[int | str] = frozenset()  # deaths that charge nobody
     ahead: AbstractSet[int | str] = frozenset()  # deaths that charge only jobs that had begun
-    alone: AbstractSet[int | str] = frozenset()  # deaths at which one job only was in flight
-    classes: Mapping[str, str] = field(default_factory=dict)  # the suspect classes, and the first reason of each
+    faulting: Mapping[int | str, int] = field(default_factory=dict)  # deaths that charge one job, whose thread crashed
+    classes: Mapping[str, str] = field(default_factory=dict)  # classes that are held, each with the reason
+    jobs: Mapping[str, str] = field(default_factory=dict)  # by subject: jobs held for a death from inside, with reasons
+    errors: AbstractSet[str] = frozenset()  # of the deaths from inside, as stored: their jobs are judged one by one
+
+    def charges(self, crash: Crash) -> bool:
+        """Whether a crash charges its job: not at a death from outside, nor if it cannot have been this job."""
+        if crash.key in self.outside or self.faulting.get(crash.key, crash.job_id) != crash.job_id:
+            return False
+        return crash.started_at is not None or crash.key not in self.ahead
 
 
 NO_SUSPICION = Suspicion()
@@ -39,11 +48,14 @@ def rank(cases: Iterable[DeathCase], exposure: Exposure | None) -> Ranking:
     A class scores -log10(p). p is the one-sided p-value of Fisher's exact test: the chance that the class is in flight
     at so many deaths, if it is in flight at deaths as often as in the controls. It is taken at all deaths, and at those
     that no better suspect explains; the larger counts. Without controls it is 1. A class is a suspect if p times the
-    number of classes tested is at most ``class_scores.FALSE_ALARMS``.
+    number of classes tested is at most ``class_scores.FALSE_ALARMS``, or if several of its jobs were alone at a crash
+    or an exit. Of classes that explain the same deaths about as well nobody is picked: they are tied.
 
-    A job scores 1 for each death, and its share of the blame: 1 / the number of accused, twice that if the death was
-    fatal. The accused are the jobs of suspect classes; if there are none, those in flight at several deaths; if none,
-    all. Two more terms x / (2 + 2x) add less than 1/2 each: x is its class's score, and the GB that its process grew.
+    A job scores 1 for each death, and its share of the blame: 1 / the number of accused, twice that if the death came
+    from inside. The accused are the jobs of suspect classes; if there are none, those of tied ones; if none, those in
+    flight at several deaths; if none, all. Two more terms x / (2 + 2x) add less than 1/2 each: x is its class's score,
+    and the GB that its process grew. A job is a suspect at two deaths, if its class is one, or if it alone is accused
+    of a death from inside; several that are accused of one are tied.
     """
     merged = merge_cases(cases)
     classes = tuple(sorted(score_classes(merged, exposure), key=_class_order))
@@ -51,9 +63,9 @@ def rank(cases: Iterable[DeathCase], exposure: Exposure | None) -> Ranking:
     return Ranking(jobs, classes)
 
 
-def _class_order(score: ClassScore) -> tuple[bool, float, int, int, str]:
-    return score.standing is not JobStanding.SUSPECT, -score.score, -score.deaths, -score.alone, score.name
+def _class_order(score: ClassScore) -> tuple[int, float, int, int, str]:
+    return score.standing.rank, -score.score, -score.deaths, -score.alone, score.name
 
 
-def _job_order(score: JobScore) -> tuple[bool, float, str]:
-    return score.standing is not JobStanding.SUSPECT, -score.score, score.name
+def _job_order(score: JobScore) -> tuple[int, float, str]:
+    return score.standing.rank, -score.score, score.name

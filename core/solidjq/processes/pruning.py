@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exi
 
 from solidjq.batching import BATCH
 from solidjq.database.statements import among
-from solidjq.database.tables import claimed, processes
+from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.times import ago, boundary
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
@@ -113,19 +113,31 @@ def fail_exited(
     limits: Limits = NO_LIMITS,
     witness: Mapping[str, object] | None = None,
     not_begun: Collection[int] = (),
+    faulting: int | None = None,
 ) -> list[int]:
     """Fail the jobs that a dead child still held, with ProcessExitError, and remove its row.
 
     Solid Queue leaves the row until it is pruned; here its death is certain, so the row is not needed any more.
     ``witness`` is what the supervisor adds to the evidence (see deaths.py). The claims ``not_begun`` are innocent, and
-    their jobs go back to their queues. Returns the ids of the jobs that failed.
+    their jobs go back to their queues. ``faulting`` is the claim of the job whose thread crashed: the death charges it
+    alone. Returns the ids of the jobs that failed.
     """
     if not_begun:
         release(connection, held_by(process_id, not_begun))
+    witness = {**(witness or {}), **_accused(connection, process_id, faulting)}
     failed = fail(connection, held_by(process_id), exit_error(pid, returncode), limits)
     record_exit(connection, process_id, failed, returncode=returncode, witness=witness)
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return failed
+
+
+def _accused(connection: Connection, process_id: int, faulting: int | None) -> dict[str, object]:
+    """Return, as evidence, the job of the claim that the crashed thread was executing."""
+    if faulting is None:
+        return {}
+    query = select(jobs.c.id, jobs.c.class_name).join(claimed, claimed.c.job_id == jobs.c.id)
+    job = connection.execute(query.where(held_by(process_id, [faulting]))).one_or_none()
+    return {} if job is None else {"faulting": {"job_id": job.id, "class_name": job.class_name}}
 
 
 def record_exit(

@@ -210,7 +210,7 @@ def _begin(
     connection: Connection, terms: RetryTerms, policy: Policy, limit: int | None = None, *, by_job: bool = True
 ) -> "_Run":
     now = clock(connection)
-    suspicion = find_suspicion(connection, now - window_of(terms, policy.rule(""))) if terms.safe else NO_SUSPICION
+    suspicion = NO_SUSPICION if terms.discard else find_suspicion(connection, now - window_of(terms, policy.rule("")))
     # These terms change each job on its own, so grouping the jobs first would save nothing.
     by_job = by_job or terms.discard or terms.paced or terms.queue_as is not None
     return _Run(terms, policy, now, limit, suspicion, operations.exists(connection), by_job)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from solidjq.durations import spell_duration
 from solidjq.incidents.death_cases import SUSPECT_AT
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
-from solidjq.ledger.crashes import Crash, recent_crashes
+from solidjq.ledger.crashes import Crash, recent_crashes, subject_of
 from solidjq.rails.error_text import Death
 from solidjq.settings.policy import ClassPolicy, Consent
 
@@ -53,7 +53,7 @@ _MEANINGS = {
     Verdict.OVER_LIMIT: "crashed too often within the window",
     Verdict.NEVER: "policy says never",
     Verdict.ASK: 'policy does not say "auto"',
-    Verdict.SUSPECT: "was in flight when different processes died, or alone and of a class that kills",
+    Verdict.SUSPECT: "may have killed its process",
     Verdict.ALIVE: "its old process may still be running it",
     Verdict.DUPLICATE: "another job of the same Active Job id waits, runs, failed later or finished since",
     Verdict.TOO_OLD: "failed too long ago",
@@ -122,6 +122,11 @@ class Candidate(NamedTuple):
     twin: str | None = None  # another job of the same Active Job id that makes this one needless, in words
 
     @property
+    def subject(self) -> str:
+        """The key that its crashes are counted by."""
+        return subject_of(self.job_id, self.active_job_id)
+
+    @property
     def crashes(self) -> tuple[Crash, ...]:
         """The job's crashes: those in ``jq_crashes`` if they were read, else the one that this failure reports."""
         if self.counted_crashes or self.death is None:
@@ -163,13 +168,14 @@ def decide(
 ) -> Decision:
     """Return the verdict on a failed job: that of the first check that refuses it, else RETRY, ISOLATE or DISCARD.
 
+    A retry that is not safe moves suspects too, for a person chose them; the reason then says what speaks against it.
     ``rule`` is the policy of the candidate's class, ``now`` the database's time.
     """
     if candidate.finished:
         return Decision(candidate, Verdict.FINISHED, "it is both finished and failed; to look at it: jq jobs show")
     if terms.discard:
         return _too_old(candidate, terms, rule, now) or Decision(candidate, Verdict.DISCARD)
-    suspected = _suspected(candidate, terms, rule, now, suspicion) if terms.safe else None
+    suspected = _suspected(candidate, terms, rule, now, suspicion)
 
     def suspect(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
         return None if suspected is None or terms.isolate else Decision(candidate, Verdict.SUSPECT, suspected)
@@ -179,11 +185,12 @@ def decide(
     for check in (*checks, _too_old):
         if (refusal := check(candidate, terms, rule, now)) is not None:
             return refusal
-    queue_as = (terms.isolate if suspected is not None else None) or terms.queue_as or rule.queue_as
+    isolated = terms.safe and suspected is not None
+    queue_as = (terms.isolate if isolated else None) or terms.queue_as or rule.queue_as
     return Decision(
         candidate,
-        Verdict.RETRY if suspected is None else Verdict.ISOLATE,
-        suspected,
+        Verdict.ISOLATE if isolated else Verdict.RETRY,
+        suspected or _crashed_again(candidate, terms, rule, now),
         queue_as=None if queue_as == candidate.queue_name else queue_as,
         scheduled=terms.paced or candidate.limited or candidate.early,
     )
@@ -194,10 +201,13 @@ def verdict_key(
 ) -> tuple[object, ...] | None:
     """Return a cache key: candidates with equal keys get the same verdict, so it is computed once.
 
-    None if this candidate must be judged by itself: it died before, its process may live, another job does the same
-    work, or its class is a suspect. Most jobs have a key, and thousands of an outage have the same one.
+    None if this candidate must be judged by itself: it died before or by a cause from inside, its process may live,
+    another job does the same work, or its class is a suspect. Most jobs have a key, and thousands of an outage have the
+    same one.
     """
     if candidate.counted_crashes or candidate.alive or candidate.twin or candidate.class_name in suspicion.classes:
+        return None
+    if candidate.evidence in suspicion.errors or candidate.subject in suspicion.jobs:
         return None
     at, oldest = candidate.failed_at, _oldest(terms, rule, now)
     return (
@@ -230,6 +240,14 @@ def _over_limit(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now:
     return Decision(candidate, Verdict.OVER_LIMIT, reason)
 
 
+def _crashed_again(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> str | None:
+    """Return a warning for a job that goes back to work after more than one crash."""
+    window = window_of(terms, rule)
+    if candidate.death is None or (counted := len(recent_crashes(candidate.crashes, window, now))) < SUSPECT_AT:
+        return None
+    return f"{counted} crashes within {spell_duration(window)}"
+
+
 def window_of(terms: RetryTerms, rule: ClassPolicy) -> timedelta:
     """Return how far back crashes count towards the limit of crashes."""
     return rule.window if terms.window is None else timedelta(seconds=terms.window)
@@ -256,18 +274,17 @@ def _suspected(
     """
     if candidate.death is None:
         return None
-    counted = recent_crashes(candidate.crashes, window_of(terms, rule), now)
+    if (held := suspicion.jobs.get(candidate.subject)) is not None:
+        return f"it was {held}" if held.startswith("in flight") else held
     charging = [
-        crash
-        for crash in counted
-        if crash.key not in suspicion.outside and (crash.started_at is not None or crash.key not in suspicion.ahead)
+        crash for crash in recent_crashes(candidate.crashes, window_of(terms, rule), now) if suspicion.charges(crash)
     ]
     processes = {crash.process for crash in charging} - {None}
     if len(processes) >= SUSPECT_AT:
         return f"it was in flight when {len(processes)} different processes died"
     class_name = candidate.class_name
-    if class_name in suspicion.classes and any(crash.key in suspicion.alone for crash in charging):
-        return f"it was alone when its process died, and {class_name} is a suspect: {suspicion.classes[class_name]}"
+    if charging and class_name in suspicion.classes:
+        return f"{class_name} may kill its process: {suspicion.classes[class_name]}"
     return None
 
 

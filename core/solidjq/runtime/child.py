@@ -19,6 +19,7 @@ from solidjq.runtime.wakeup import Wakeup
 log = logging.getLogger("solidjq")
 
 # Exit statuses, from sysexits.h.
+EXIT_UNAVAILABLE = 69  # told to stop while the database was away: whoever prunes it ends its claims
 EXIT_PRUNED = 75  # another process pruned this one; a replacement may start
 EXIT_CANNOT_IMPORT = 78  # a module named with --import is broken: starting again at once would not help
 DEREGISTER_TIMEOUT = 2.0  # seconds
@@ -100,7 +101,7 @@ class Child:
         self.drain()
         released = self.registration.deregister(within=DEREGISTER_TIMEOUT)
         if released is None:
-            leave(1)
+            leave(EXIT_UNAVAILABLE)
         log.info("%s: stopped; released %d unfinished jobs", self.name, len(released))
         leave(0)
 

@@ -19,6 +19,7 @@ class ChildDeath:
     killed: bool  # by its supervisor, because it did not stop: its jobs are innocent
     witness: Mapping[str, object] = field(default_factory=dict)  # the supervisor's evidence
     not_begun: Sequence[int] = ()  # claims whose jobs had not begun, so they cannot have killed it
+    faulting: int | None = None  # the claim that the thread which crashed was executing
 
     def describe(self) -> str:
         """Return the death in words, with pid and status or signal."""
@@ -50,4 +51,5 @@ def report(connection: Connection, death: ChildDeath, supervisor_id: int) -> lis
         returncode=death.returncode,
         witness=death.witness,
         not_begun=death.not_begun,
+        faulting=death.faulting,
     )

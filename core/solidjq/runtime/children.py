@@ -1,6 +1,7 @@
 """One child as its parent sees it: start it, reap it, and collect the evidence that is lost once it is reaped."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from solidjq.processes.samples import write_instant
 from solidjq.runtime.backoff import backoff
 from solidjq.runtime.child_deaths import ChildDeath
 from solidjq.runtime.config import ChildConfig, Config
-from solidjq.runtime.hands import not_begun
+from solidjq.runtime.hands import LastHands, read_hands
 from solidjq.runtime.registration import process_name
 from solidjq.runtime.sampler import PEAK_UNIT, Sampler
 
@@ -23,6 +24,7 @@ QUICK_DEATH = 5.0  # seconds: the replacement of a child that lived shorter is d
 FIRST_DELAY = 0.5  # seconds
 LONGEST_DELAY = 30.0
 MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
+_CRASHED_THREAD = re.compile(r"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -95,9 +97,19 @@ class ChildSlot:
             witness["killed_by_supervisor"] = True
         if sampler.stopping_since is not None:
             witness["term_at"] = write_instant(sampler.stopping_since)
-        if text := self._read_last_words():
-            witness["last_words"] = text
-        return ChildDeath(self.name, process.pid, process.returncode, self.killed, witness, self._read_not_begun())
+        words = self._read_last_words()
+        if words:
+            witness["last_words"] = words
+        held = self._read_hands()
+        return ChildDeath(
+            self.name,
+            process.pid,
+            process.returncode,
+            self.killed,
+            witness,
+            held.not_begun,
+            None if (thread := crashed_thread(words)) is None else held.by_thread.get(thread),
+        )
 
     def _read_last_words(self) -> str:
         if self.last_words is None:
@@ -107,12 +119,18 @@ class ChildSlot:
             words.seek(0)
             return words.read(MOST_LAST_WORDS).decode("utf-8", "replace")
 
-    def _read_not_begun(self) -> list[int]:
+    def _read_hands(self) -> LastHands:
         if self.hands is None:
-            return []
-        with self.hands as hands:
+            return LastHands()
+        with self.hands as file:
             self.hands = None
-            return not_begun(hands)
+            return read_hands(file)
+
+
+def crashed_thread(last_words: str) -> int | None:
+    """Return the identifier of the thread that crashed, as faulthandler names it; None if it does not."""
+    found = _CRASHED_THREAD.search(last_words)
+    return None if found is None else int(found[1], 16)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:

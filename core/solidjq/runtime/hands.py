@@ -1,20 +1,23 @@
-"""Which claims a worker holds, and which of their jobs have begun: a few bytes in a file that outlives the process.
+"""Which claims a worker holds, and which thread executes which: a few bytes in a file that outlives the process.
 
 A job that had not begun cannot have killed its worker, so the supervisor, which has the same file open, reads those
-claims here and releases them. A claim that is not in the file had not reached the worker's memory when it died: reading
-its row may have killed the worker.
+claims here and releases them. After a crash it finds here the job that the crashed thread was executing. A claim that
+is not in the file had not reached the worker's memory when it died: reading its row may have killed the worker.
 """
 
 import mmap
 import os
-from collections.abc import Collection
-from typing import IO
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import IO, NamedTuple
 
-_SIZE = 8  # bytes: a claim's id; negative until its job begins, 0 where there is none
+_NUMBERS = 2  # a place: a claim's id, negative until its job begins; and the thread that executes it. 0 is none.
+_SIZE = 8 * _NUMBERS  # bytes
 
 
 class Hands:
-    """A fixed number of places for claims. Any thread may call ``begin``, one thread alone the other methods."""
+    """A fixed number of places for claims. Job threads call ``begin`` and ``end``, one thread alone the rest."""
 
     def __init__(self, places: int, descriptor: int | None = None) -> None:
         if descriptor is not None:
@@ -35,22 +38,39 @@ class Hands:
     def take(self, claim_id: int) -> None:
         """Note that the worker holds a claim."""
         place = self._places[claim_id] = self._free.pop()
-        self._memory[place] = -claim_id
+        self._memory[_NUMBERS * place] = -claim_id
 
     def begin(self, claim_id: int) -> None:
-        """Note that the job of a claim begins."""
-        self._memory[self._places[claim_id]] = claim_id
+        """Note that this thread begins the job of a claim."""
+        place = self._places[claim_id]
+        self._memory[_NUMBERS * place + 1] = threading.get_ident()
+        self._memory[_NUMBERS * place] = claim_id
+
+    def end(self, claim_id: int) -> None:
+        """Note that the job of a claim is done; the claim is held until that is committed."""
+        self._memory[_NUMBERS * self._places[claim_id] + 1] = 0
 
     def let_go(self, claim_id: int) -> None:
         """Note that a claim has ended."""
         place = self._places.pop(claim_id)
-        self._memory[place] = 0
+        self._memory[_NUMBERS * place] = self._memory[_NUMBERS * place + 1] = 0
         self._free.append(place)
 
 
-def not_begun(file: IO[bytes]) -> list[int]:
-    """Return the claims that a dead worker held without having begun their jobs."""
+class LastHands(NamedTuple):
+    """What a dead worker's hands held."""
+
+    not_begun: Sequence[int] = ()  # claims whose jobs had not begun
+    by_thread: Mapping[int, int] = MappingProxyType({})  # the claim that each thread was executing
+
+
+def read_hands(file: IO[bytes]) -> LastHands:
+    """Read what a dead worker left in its file."""
     file.seek(0)
     data = file.read()
     numbers = memoryview(data[: len(data) // _SIZE * _SIZE]).cast("q")
-    return sorted(-number for number in numbers if number < 0)
+    places = list(zip(numbers[::_NUMBERS], numbers[1::_NUMBERS], strict=True))
+    return LastHands(
+        sorted(-claim for claim, _ in places if claim < 0),
+        {thread: claim for claim, thread in places if claim > 0 and thread},
+    )

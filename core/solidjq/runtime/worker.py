@@ -130,6 +130,7 @@ class Worker(Child):
             self.sampler.begin(claim.job_id, claim.class_name)
             error = perform(claim)
             self.sampler.end(claim.job_id)
+            self._hands.end(claim.id)
             self._ended.append((claim, error))
             if self._sleeping:
                 self._sleeping = False
