@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -207,6 +208,13 @@ def control_group() -> Iterator[Path]:
     folder.rmdir()
 
 
+def kernel_log(control_group: Path) -> str:
+    """Return what the kernel logged of this control group's OOM kills: each task's size and score, and whom it took."""
+    lines = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout.splitlines()
+    named = [number for number, line in enumerate(lines) if control_group.name in line]
+    return "\n".join(lines[named[0] : named[-1] + 2]) if named else "the kernel's log has no line of it"
+
+
 @pytest.mark.only_on("sqlite", "postgresql")
 @pytest.mark.parametrize("how", ["grow", "fill"])
 def test_out_of_memory(runtime: Runtime, control_group: Path, how: str) -> None:
@@ -217,7 +225,10 @@ def test_out_of_memory(runtime: Runtime, control_group: Path, how: str) -> None:
         *("--import", "sample_jobs", "--heartbeat", "0.1"),
         program=[str(PROGRAMS / "in_cgroup.py"), "work"],
     )
-    runtime.wait_for(job_id, State.FAILED)
+    try:
+        runtime.wait_for(job_id, State.FAILED)
+    finally:
+        print(kernel_log(control_group))  # noqa: T201  (pytest shows it where a test failed)
     incident = the_incident(runtime.database)
     assert (incident.finding.cause, incident.finding.confidence) == (Cause.MEMORY, Confidence.CERTAIN)
     assert incident.charged

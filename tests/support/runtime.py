@@ -72,7 +72,24 @@ class Runtime:
         return state_of_each(self.database)[job_id]
 
     def wait_for(self, job_id: int, state: State) -> None:
-        until(lambda: self.state(job_id) is state, f"job {job_id} is {state.value}")
+        until(
+            lambda: self.state(job_id) is state,
+            f"job {job_id} is {state.value}",
+            instead=lambda: f"; it is {self.state(job_id).value}, {self.describe()}",
+        )
+
+    def describe(self) -> str:
+        """Say which processes live, and which are registered."""
+        status = None if self.supervisor is None else self.supervisor.poll()
+        supervisor = "the supervisor runs" if status is None else f"the supervisor ended with {status}"
+        with self.database.read() as connection:
+            registered = processes_heartbeat.list_processes(connection)
+        each = [
+            f"{process.kind} {process.pid} {'runs' if is_running(process.pid) else 'is gone'}, "
+            f"holds {process.claimed} jobs, beat {process.heartbeat_age} s ago"
+            for process in registered
+        ]
+        return "; ".join([supervisor, *each])
 
     def error(self, job_id: int) -> ErrorInfo:
         (row,) = [row for row in rows(self.database, failed) if row["job_id"] == job_id]

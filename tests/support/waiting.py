@@ -7,11 +7,11 @@ from typing import Any
 PATIENCE = 60.0  # seconds before a test gives up waiting for something that must come
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Ask again and again until the condition holds; the test fails if it never does."""
+def until(condition: Callable[[], Any], what: str, instead: Callable[[], str] = str) -> Any:
+    """Ask again and again until the condition holds; the test fails if it never does, and says what is so instead."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if found := condition():
             return found
         time.sleep(0.02)
-    raise AssertionError(f"never happened: {what}")
+    raise AssertionError(f"never happened: {what}{instead()}")
