@@ -4,8 +4,6 @@ import faulthandler
 import logging
 import os
 import signal
-from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from solidjq.errors import JobImportError, SolidJQError
@@ -19,12 +17,10 @@ from solidjq.runtime.worker import Worker
 log = logging.getLogger("solidjq")
 
 KINDS: dict[str, type[Child]] = {"Worker": Worker, "Dispatcher": Dispatcher}
-OOM_SCORE_ADDED = 20  # thousandths of the available memory: the kernel counts them on top of what a child uses
 
 
 def main() -> NoReturn:
     """Run as the child that the first line of standard input describes; end of file there means no supervisor."""
-    _spare_the_supervisor()
     lifeline = os.dup(0)  # a descriptor that the programs which jobs start do not inherit
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     wakeup = Wakeup(lifeline)
@@ -43,17 +39,6 @@ def main() -> NoReturn:
     except SolidJQError as error:
         log.error("%s: %s", child_config.name, error)  # noqa: TRY400
         leave(1)
-
-
-def _spare_the_supervisor() -> None:
-    """Make the kernel, when memory runs out, kill this process rather than its supervisor.
-
-    Both have about the same size where files in /dev/shm, say, and no process took the memory; and only a living
-    supervisor can record which child died and why. See proc(5), oom_score_adj; raising it needs no privileges.
-    """
-    setting = Path("/proc/self/oom_score_adj")
-    with suppress(OSError, ValueError):  # not Linux, or the highest score already
-        setting.write_text(str(min(1000, int(setting.read_text()) + OOM_SCORE_ADDED)))
 
 
 def _read_line(descriptor: int) -> str:

@@ -1,5 +1,6 @@
 """One child as its parent sees it: start it, reap it, and collect the evidence that is lost once it is reaped."""
 
+import math
 import os
 import re
 import resource
@@ -9,6 +10,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from solidjq.database.opening import URL_ENVIRONMENT
@@ -18,11 +20,13 @@ from solidjq.runtime.child_deaths import ChildDeath
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.hands import LastHands, read_hands
 from solidjq.runtime.registration import process_name
-from solidjq.runtime.sampler import PEAK_UNIT, Sampler
+from solidjq.runtime.sampler import PEAK_UNIT, Cgroup, Sampler, resident
 
 QUICK_DEATH = 5.0  # seconds: the replacement of a child that lived shorter is delayed, twice as long each time
 FIRST_DELAY = 0.5  # seconds
 LONGEST_DELAY = 30.0
+LEAST_OOM_SCORE = 20  # thousandths of the memory
+MOST_OOM_SCORE = 1000
 MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
 _CRASHED_THREAD = re.compile(r"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
 
@@ -65,6 +69,7 @@ class ChildSlot:
             pass_fds=[self.last_words.fileno(), self.hands.fileno()],
             env={**os.environ, URL_ENVIRONMENT: config.database_url},
         )
+        _blame(self.process.pid)
         self.generation += 1
         line = ChildConfig(
             kind=self.kind,
@@ -131,6 +136,29 @@ def crashed_thread(last_words: str) -> int | None:
     """Return the identifier of the thread that crashed, as faulthandler names it; None if it does not."""
     found = _CRASHED_THREAD.search(last_words)
     return None if found is None else int(found[1], 16)
+
+
+def _blame(pid: int) -> None:
+    """Make the kernel, when memory runs out, kill this child rather than its supervisor, which is this process.
+
+    All have about the same size where files in /dev/shm, say, and no process took the memory; and only a living
+    supervisor can record which child died and why. See proc(5), oom_score_adj; raising it needs no privileges.
+    """
+    size = resident()
+    memory = Cgroup().limit() or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # not Linux, or the child has ended already
+        score = int(Path("/proc/self/oom_score_adj").read_text()) + oom_score(size or 0, memory)
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(score, MOST_OOM_SCORE)))
+
+
+def oom_score(size: int, memory: int) -> int:
+    """Return how much higher a child's OOM score must be than that of its supervisor, which has this size in bytes.
+
+    The kernel counts a score in thousandths of the ``memory`` that ran out, the limit of a control group or all of it,
+    and adds it to what a process uses. It must be worth more than the supervisor's own size, because a child that has
+    just begun uses next to nothing. Twice the size leaves room for growth.
+    """
+    return min(max(math.ceil(2 * size * 1000 / memory), LEAST_OOM_SCORE), MOST_OOM_SCORE)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:

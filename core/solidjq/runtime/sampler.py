@@ -26,6 +26,7 @@ MOST_JOBS = 25
 MOST_CLASSES = 25
 LONGEST_RELEASE = 80
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss, in bytes
+UNLIMITED = 2**60  # version 1 of control groups writes "no limit" as a number above
 _PAGE = resource.getpagesize()
 
 
@@ -54,12 +55,20 @@ class Cgroup:
                 return int(count)
         return None
 
+    def limit(self) -> int | None:
+        """Return the lowest memory limit of the group and of the groups around it, in bytes; None without any."""
+        if self._most is None:
+            return None
+        around = (folder / self._most.name for folder in self._most.parents)
+        limits = (_number(_read(path)) for path in around)
+        return min((limit for limit in limits if limit is not None and limit < UNLIMITED), default=None)
+
     def sample(self) -> dict[str, Any]:
         """Return ``current`` and ``max`` in bytes and the count ``oom_kill``; without a limit there is no ``max``."""
         most = _number(_read(self._most))
         values = {
             "current": _number(_read(self._current)),
-            "max": None if most is None or most >= 2**60 else most,  # version 1 writes "no limit" as a huge number
+            "max": None if most is None or most >= UNLIMITED else most,
             "oom_kill": self.oom_kills(),
         }
         return {key: value for key, value in values.items() if value is not None}
