@@ -56,6 +56,18 @@ class Tally:
         """Return how many jobs got one of these verdicts."""
         return sum(count for (verdict, _, _), count in self.groups.items() if verdict in verdicts)
 
+    def unrecovered(self) -> int:
+        """Return how many jobs that policy marks "auto" were held back all the same."""
+        return sum(count for (verdict, _, _), count in self.groups.items() if verdict.unrecovered)
+
+    def held_words(self, *, unrecovered: bool) -> str:
+        """Return the counts of the verdicts that held jobs back, such as ``3 over-limit, 1 suspect``."""
+        counts: Counter[Verdict] = Counter()
+        for (verdict, _, _), count in self.groups.items():
+            if not verdict.moves and verdict.unrecovered == unrecovered:
+                counts[verdict] += count
+        return ", ".join(f"{count} {verdict.value}" for verdict, count in counts.most_common())
+
     def words(self) -> str:
         """Return one line that says what was done."""
         from solidjq.recovery.verdicts import Verdict  # noqa: PLC0415

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+import typer
+
+from solidjq_cli import moving
+from solidjq_cli.exits import Exit
 from solidjq_cli.render import note
 
 if TYPE_CHECKING:
@@ -11,7 +16,7 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.processes.prune_guard import Doubts
-    from solidjq.processes.pruning import Pruned
+    from solidjq.processes.pruning import Pruned, Record
 
 
 def hostname() -> str:
@@ -24,26 +29,54 @@ def hostname() -> str:
 def settle(database: Database, threshold: float, *, force: bool, quiet: bool, nothing: str) -> Doubts:
     """Check who is dead; where several processes look dead, wait and check again.
 
-    Raises RefusedError if the silent processes may be alive. ``nothing`` says what was not done then.
+    Raises RefusedError if the silent processes may be alive. ``nothing`` says what was not done then. A notice comes
+    before the deed if the deaths will not be recorded.
     """
-    import time  # noqa: PLC0415
-
     from solidjq.errors import RefusedError  # noqa: PLC0415
     from solidjq.processes import prune_sequence  # noqa: PLC0415
+    from solidjq.text import count_of  # noqa: PLC0415
+
+    if not quiet:
+        tell_unrecorded(database, threshold)
+    counting = sys.stderr.isatty() and not quiet
 
     def wait(doubts: Doubts, pause: float) -> None:
         if not quiet:
-            note(
-                f"{len(doubts.unsure)} processes look dead; looking again in {pause:g} s, whether any of "
-                "them lives (--force prunes at once)"
-            )
+            hint = "" if counting else " (--force prunes at once)"
+            looks = f"{count_of(len(doubts.unsure), 'process')} look dead"
+            note(f"{looks}; waiting {pause:g} s to see whether they beat again{hint}")
         database.close()  # no connection is kept from others meanwhile
-        time.sleep(pause)
+        _sleep(pause, counting=counting)
 
-    doubts = prune_sequence.settle(database, threshold, wait, hostname=hostname(), force=force)
+    try:
+        doubts = prune_sequence.settle(database, threshold, wait, hostname=hostname(), force=force)
+    except KeyboardInterrupt:
+        note("interrupted; nothing was changed")
+        raise typer.Exit(Exit.INTERRUPTED) from None
     if doubts.refusal is not None:
         raise RefusedError(f"{nothing}: {doubts.refusal}; --force prunes at once")
     return doubts
+
+
+def _sleep(seconds: float, *, counting: bool) -> None:
+    """Sleep; ``counting`` shows the seconds left, in a line that is wiped at the end, however it ends."""
+    import time  # noqa: PLC0415
+
+    if not counting:
+        time.sleep(seconds)
+        return
+    deadline = time.monotonic() + seconds
+    shown = ""
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            text = f"{left:.0f} s left; Ctrl-C changes nothing, --force would prune at once"
+            sys.stderr.write(f"\r{text:<{len(shown)}}")
+            sys.stderr.flush()
+            shown = text
+            time.sleep(min(1.0, left))
+    finally:
+        sys.stderr.write(f"\r{'':<{len(shown) + len('^C')}}\r")
+        sys.stderr.flush()
 
 
 def refuse_alive(doubts: Doubts) -> None:
@@ -57,6 +90,37 @@ def refuse_alive(doubts: Doubts) -> None:
         raise RefusedError(f"spared: {last}; stop it, or prune it with --force")
 
 
-def counts(pruned: Sequence[Pruned]) -> tuple[int, int]:
-    """Return how many processes were pruned and how many jobs failed."""
-    return sum(each.process_id is not None for each in pruned), sum(len(each.job_ids) for each in pruned)
+def tell_unrecorded(database: Database, threshold: float) -> None:
+    """Say that a prune loses host and pid of the dead, if some process looks dead and there is no ledger."""
+    from solidjq.ledger import operations  # noqa: PLC0415
+    from solidjq.processes.pruning import find_dead  # noqa: PLC0415
+
+    with database.read() as connection:
+        lost = not operations.exists(connection) and bool(find_dead(connection, threshold))
+    if lost:
+        note(
+            "without the jq_ tables a prune records neither host nor pid of the dead, so nobody can tell later where "
+            "their jobs ran; to keep that, first run: jq init"
+        )
+
+
+def prune(database: Database, threshold: float, doubts: Doubts, record: Record) -> list[Pruned]:
+    """Prune whom the check found dead, all of them before anything is printed; return them.
+
+    A broken pipe or a full disk must not stop a prune half-way. Ctrl-C may: then say what was done until then.
+    """
+    from solidjq.processes import prune_sequence  # noqa: PLC0415
+
+    pruned: list[Pruned] = []
+    with moving.interruptible(lambda: words(pruned)):
+        pruned.extend(prune_sequence.prune_checked(database, threshold, doubts, record=record))
+    return pruned
+
+
+def words(pruned: Sequence[Pruned], *, would: bool = False) -> str:
+    """Return in words how many processes were pruned and how many jobs failed, or would be."""
+    from solidjq.text import count_of  # noqa: PLC0415
+
+    processes = count_of(sum(each.process_id is not None for each in pruned), "process")
+    jobs = count_of(sum(len(each.job_ids) for each in pruned), "job")
+    return f"would prune {processes} and fail {jobs}" if would else f"pruned {processes} and failed {jobs}"

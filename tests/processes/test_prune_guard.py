@@ -1,6 +1,7 @@
 """What is doubtful is not pruned: a fleet that was cut off is not killed by the first cron job afterwards."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,13 +19,14 @@ from solidjq.database import tables, times
 from solidjq.database.urls import url_text
 from solidjq.processes import heartbeat, prune_guard, pruning
 from solidjq.processes.heartbeat import list_processes
-from solidjq.processes.prune_guard import NOBODY, Doubts, SeenProcess, compare, judge
+from solidjq.processes.prune_guard import NOBODY, Doubts, SeenProcess, compare, find_long_dead, judge
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from support.processes import add_process, all_silent, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.runtime import Runtime, freeze, held, kill
+from support.terminal import raw_terminal
 from support.waiting import PATIENCE, until
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -116,6 +118,31 @@ def test_several_that_look_dead_are_looked_at_twice(
         assert (found.refusal, sorted(found.dead), sorted(found.unsure)) == (None, dead, unsure)
 
 
+@pytest.mark.parametrize(
+    ("seen", "active", "long_dead"),
+    [
+        # a threshold is five minutes; somebody worked three minutes ago, while the dead were silent
+        (fleet(a1=21, a2=99, b1=0), 3, ["a1", "a2"]),
+        (fleet(a1=20, a2=19, b1=0), 3, []),
+        (fleet(a1=21, a2=19, b1=0), 3, ["a1"]),
+        # nobody lives, or it is not known that anybody worked meanwhile
+        (fleet(a1=21, a2=99), 3, []),
+        (fleet(a1=21, a2=99, b1=0), None, []),
+        # what was done within a threshold of the last heartbeat says nothing: the outage may have begun after that
+        (fleet(a1=21, a2=99, b1=0), 17, ["a2"]),
+        (fleet(a1=21, a2=99, b1=0), 95, []),
+    ],
+)
+def test_who_is_silent_for_long_while_others_work_needs_no_second_look(
+    seen: list[SeenProcess], active: float | None, long_dead: list[str]
+) -> None:
+    last = None if active is None else NOW - timedelta(minutes=active)
+    found = find_long_dead(seen, THRESHOLD, NOW, lambda: last)
+    assert [process.name for process in seen if process.id in found] == long_dead
+    beat = {process.id: process.last_heartbeat_at for process in seen if NOW - (process.last_heartbeat_at or NOW)}
+    assert compare({}, beat, beat, found).dead >= found
+
+
 def test_a_process_without_a_heartbeat_is_no_reason(database: Database) -> None:
     assert judge([SeenProcess(1, "a", "a", 1, None), SeenProcess(2, "b", "b", 1, None)], THRESHOLD, NOW, None) is None
 
@@ -177,6 +204,42 @@ def test_a_fleet_that_was_away_for_long_is_not_pruned_at_the_first_look(
     assert (fourth.refusal, set(fourth.dead)) == (None, {ids[0], ids[2]})
     monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
     assert set(doubts(database).dead) == {ids[0], ids[2]}
+
+
+def date_back(database: Database, process: int, seconds: float) -> None:
+    """Let a process have registered that long ago."""
+    with database.write() as connection:
+        row = update(tables.processes).where(tables.processes.c.id == process)
+        connection.execute(row.values(created_at=times.ago(seconds)))
+
+
+def test_a_fleet_that_comes_back_is_not_pruned_for_the_first_that_beats(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were all away for long: that one is back says nothing of the others. Work meanwhile would."""
+    monkeypatch.setattr(prune_guard, "up_since", lambda _: None)
+    first, *others = (add_process(database, name) for name in ("first", "second", "third"))
+    for process in (first, *others):
+        date_back(database, process, 9000)
+    for process in others:
+        silence(database, process, 5000)
+    assert set(doubts(database).unsure) == set(others)
+
+    date_back(database, first, 400)  # less than half a threshold: it may have registered as the database came back
+    assert set(doubts(database).unsure) == set(others)
+    date_back(database, first, 600)
+    assert (doubts(database).unsure, set(doubts(database).dead)) == (frozenset(), set(others))
+    date_back(database, first, 9000)
+
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    for seconds, known in ((400, False), (600, True), (4500, False)):
+        with database.write() as connection:
+            job = update(tables.jobs).where(tables.jobs.c.id == job_id)
+            connection.execute(job.values(finished_at=times.ago(seconds)))
+        assert bool(doubts(database).dead) == known
+    silence(database, first, 1200)  # nobody lives
+    date_back(database, first, 600)
+    assert not doubts(database).dead
 
 
 def test_a_process_of_this_host_that_runs_is_spared(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +352,7 @@ def looking_again(shell: Shell, *arguments: str) -> Iterator[subprocess.Popen[st
     shell.environment["JQ_PRUNE_FORCE"] = "0"
     with shell.start(*arguments) as command:
         assert command.stderr is not None
-        assert "processes look dead; looking again in" in command.stderr.readline()
+        assert "processes look dead; waiting" in command.stderr.readline()
         yield command
 
 
@@ -326,6 +389,65 @@ def test_who_stays_silent_is_pruned_at_the_second_look(database: Database, shell
     cron = shell.run("prune", "--alive-threshold", "1", "--quiet")
     assert (cron.returncode, cron.stdout, cron.stderr) == (0, "", "")
     assert state_of_each(database) == {job_id: State.FAILED}
+    assert rows(database, tables.processes) == []
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("command", ["prune", "recover"])
+def test_ctrl_c_while_it_waits_changes_nothing(database: Database, shell: Shell, command: str) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    for process in (add_process(database, "one"), add_process(database, "two")):
+        claim_all(database, process)
+        silence(database, process, 100_000)
+    with looking_again(shell, command, "--alive-threshold", "300") as started:
+        started.send_signal(signal.SIGINT)
+        _, log = started.communicate(timeout=PATIENCE)
+    assert (started.returncode, log) == (130, "jq: interrupted; nothing was changed\n")
+    assert state_of_each(database) == {job_id: State.CLAIMED}
+    assert len(rows(database, tables.processes)) == 2
+
+
+@pytest.mark.sqlite_only
+def test_on_a_terminal_the_wait_counts_down(database: Database, shell: Shell) -> None:
+    for process in (add_process(database, "one"), add_process(database, "two")):
+        silence(database, process, 1000)
+    shell.environment["JQ_PRUNE_FORCE"] = "0"
+    shown = raw_terminal(shell, "prune", "--alive-threshold", "3")
+    first, countdown, *_ = shown.split("\n")
+    assert first == "jq: 2 processes look dead; waiting 1.5 s to see whether they beat again"
+    assert re.match(r"\r[12] s left; Ctrl-C changes nothing, --force would prune at once\r", countdown)
+    assert "pruned 2 processes and failed 0 jobs" in shown
+
+
+@pytest.mark.sqlite_only
+def test_who_is_dead_for_long_beside_living_processes_is_pruned_without_a_wait(
+    database: Database, shell: Shell
+) -> None:
+    one, two, living = (add_process(database, name) for name in ("one", "two", "living"))
+    for process in (one, two):
+        silence(database, process, 100_000)
+    date_back(database, living, 90_000)
+    shell.environment["JQ_PRUNE_FORCE"] = "0"
+    trial, done = (shell.run("prune", "--alive-threshold", "3600", *dry) for dry in (["--dry-run"], []))
+    assert (done.returncode, "look" in trial.stderr + done.stderr) == (0, False)
+    assert [row["id"] for row in rows(database, tables.processes)] == [living]
+
+
+def test_without_a_ledger_it_says_first_that_the_places_of_the_dead_are_lost(database: Database, shell: Shell) -> None:
+    lost = "neither host nor pid of the dead"
+    with database.write() as connection:
+        for table in tables.LEDGER:
+            table.drop(connection)
+    assert lost not in shell.run("prune").stderr
+    silence(database, add_process(database), 1000)
+    refused = shell.run("recover")
+    assert (refused.returncode, "run: jq init" in refused.stderr) == (3, True)
+    assert len(rows(database, tables.processes)) == 1
+    assert lost in shell.run("prune", "--dry-run").stderr
+    first, *others = shell.run("prune").stderr.splitlines()
+    assert lost in first
+    assert first.endswith("run: jq init")
+    assert [line for line in others if lost in line] == []
     assert rows(database, tables.processes) == []
 
 
@@ -396,7 +518,7 @@ def test_a_tree_that_was_killed_is_pruned_though_nobody_is_left(runtime: Runtime
     until(lambda: all_silent(runtime.database, 2), "all are silent")
     cron = runtime.shell.run("prune", "--alive-threshold", "2", "-o", "ids")
     assert (cron.returncode, cron.stdout.split()) == (0, [str(job_id)]), cron.stderr
-    assert "3 processes look dead; looking again in 1 s" in cron.stderr
+    assert "3 processes look dead; waiting 1 s to see whether they beat again" in cron.stderr
     assert runtime.error(job_id).death is Death.PRUNED
     assert rows(runtime.database, tables.processes) == []
 

@@ -211,7 +211,7 @@ def test_jq_prune_for_cron(database: Database, shell: Shell) -> None:
 
     done = shell.run("prune", "--alive-threshold", "60", "-o", "ids")
     assert (done.returncode, done.stdout) == (0, trial.stdout)
-    assert re.search(r"pruned 1 processes and failed 2 jobs", done.stderr)
+    assert re.search(r"pruned 1 process and failed 2 jobs", done.stderr)
     assert set(state_of_each(database).values()) == {State.FAILED}
     (operation,) = rows(database, operations)
     assert (operation["verb"], operation["jobs"]) == ("prune", 2)

@@ -125,8 +125,9 @@ def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell
     done = shell.run("recover", "--reason", "cron")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "jq: pruned 1 processes and failed 2 jobs",
+        "jq: pruned 1 process and failed 2 jobs",
         "jq: retried 1 jobs: 1 ready, 0 scheduled; to take it back: jq undo 2",
+        "jq: left to a person, or done: 1 ask; to see them: jq failed list --died",
     ]
     assert state_of_each(database) == {mail: State.READY, report: State.FAILED}
     assert shell.run("recover", "--quiet").stderr == ""
@@ -134,6 +135,39 @@ def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell
     held = shell.run("recover", "--quiet")
     assert (held.returncode, held.stdout, held.stderr) == (6, "", "")  # in flight at two deaths
     assert state_of_each(database) == {mail: State.FAILED, report: State.FAILED}
+
+
+@pytest.mark.sqlite_only
+def test_recover_is_red_only_for_what_it_is_for(database: Database, shell: Shell) -> None:
+    """Every job died twice: over the limit of one crash. Only those of "auto" classes are recover's business."""
+    names = ("Auto", "Ask", "Never", "Aged")
+    ids = add_jobs(database, *(NewJob(class_name=name) for name in names))
+    die(database)
+    assert shell.run("retry", *map(str, ids)).returncode == 0
+    die(database)
+    with database.write() as connection:
+        connection.execute(
+            update(tables.failed).where(tables.failed.c.job_id == ids[3]).values(created_at=ago(2 * 86400))
+        )
+    policy = shell.folder / "jq.toml"
+    left = "jq: left to a person, or done: {}; to see them: jq failed list --died"
+    policy.write_text('[default]\nmax_crashes = 1\n[classes.Never]\nretry = "never"\n')
+    done = shell.run("recover")
+    assert (done.returncode, done.stderr) == (0, left.format("3 ask, 1 never") + "\n")
+
+    policy.write_text(policy.read_text() + '[classes.Aged]\nretry = "auto"\nmax_crashes = 9\nmax_age = "1d"\n')
+    terms = ("--dry-run", "-o", "json")
+    verdicts = {row["class_name"]: row["verdict"] for row in json.loads(shell.run("recover", *terms).stdout)}
+    assert verdicts == {"Auto": "ask", "Ask": "ask", "Never": "never", "Aged": "too-old"}
+
+    policy.write_text(policy.read_text() + '[classes.Auto]\nretry = "auto"\n')
+    red = shell.run("recover")
+    assert red.returncode == 6
+    assert red.stderr.splitlines() == [
+        left.format("1 ask, 1 never, 1 too-old"),
+        'jq: held back although policy says "auto": 1 over-limit; why: jq recover --dry-run -o json',
+    ]
+    assert (shell.run("recover", "--quiet").returncode, shell.run("recover", "--quiet").stderr) == (6, "")
 
 
 def test_a_plan_is_carried_out_or_refused(database: Database, shell: Shell, night: list[int]) -> None:

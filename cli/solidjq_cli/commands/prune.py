@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from solidjq_cli import columns, options, pruning, session
 from solidjq_cli.render import Output, note, records
-
-if TYPE_CHECKING:
-    from solidjq.processes.pruning import Pruned
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,8 +32,9 @@ def prune(
 
     Nothing is pruned, with exit code 5, while the silent may be alive: the database came up less than a threshold ago,
     or several hosts fell silent together. A little later the same command goes ahead. Where several processes look
-    dead, it waits for half a threshold and looks again: those that live have beaten by then. A process of this host
-    that still runs is spared.
+    dead, it waits for half a threshold and looks again: those that live have beaten by then. Ctrl-C while it waits
+    changes nothing. It does not wait for processes that have been silent for more than four thresholds while others
+    went on working. A process of this host that still runs is spared.
 
     -o ids prints the ids of the jobs that failed.
 
@@ -56,25 +54,19 @@ def prune(
         doubts = prune_sequence.check(opened, threshold, hostname=pruning.hostname(), force=force)
         with opened.read() as connection:
             pruned = prune_sequence.preview(connection, threshold, doubts)
+        if not quiet:
+            pruning.tell_unrecorded(opened, threshold)
     else:
         record = command.operation("prune", reason).record_if_kept
         doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")
-        pruned = list(prune_sequence.prune_checked(opened, threshold, doubts, record=record))
+        pruned = pruning.prune(opened, threshold, doubts, record)
     if not quiet:
         records(pruned, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
-        _note_counts(pruned, dry_run=dry_run)
+        if pruned:
+            done = pruning.words(pruned, would=dry_run)
+            note(done if dry_run else f"{done}; to see them: jq failed list --died")
     if doubts.refusal is not None:
         note(f"would be refused: {doubts.refusal}")
     if dry_run and doubts.unsure:
         note(f"would wait {prune_sequence.pause_of(threshold):g} s and look again, whether any of them lives")
     pruning.refuse_alive(doubts)
-
-
-def _note_counts(pruned: list[Pruned], *, dry_run: bool) -> None:
-    if not pruned:
-        return
-    processes, jobs = pruning.counts(pruned)
-    if dry_run:
-        note(f"would prune {processes} processes and fail {jobs} jobs")
-    else:
-        note(f"pruned {processes} processes and failed {jobs} jobs; to see them: jq failed list --died")

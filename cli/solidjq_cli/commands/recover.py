@@ -35,17 +35,20 @@ def recover(
     """Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.
 
     It never asks: a class is only retried if jq.toml, or its @job, says retry = "auto", and within its crash limit.
-    Everything else waits for a person. Exit code 6 if a job of an "auto" class was held back; 5 if the silent may be
-    alive, as with jq prune.
+    Everything else waits for a person.
+
+    Exit code 6 if a job of an "auto" class was held back as over-limit, suspect or alive. What policy leaves to a
+    person (ask, never, too-old) and what needs no retry (duplicate, finished) is counted on stderr, with exit code 0.
+    Exit code 5 if the silent may be alive, as with jq prune.
 
     \b
     Examples:
       jq recover --dry-run
       * * * * *  jq recover --quiet      (a line for cron)
     """
-    from solidjq.processes import prune_sequence
+    from solidjq.ledger import operations
     from solidjq.recovery import retry
-    from solidjq.recovery.verdicts import RetryTerms, Verdict
+    from solidjq.recovery.verdicts import RetryTerms
 
     command = session.current(database, config_file)
     policy = command.policy(import_modules)
@@ -58,15 +61,17 @@ def recover(
     if dry_run:
         batches = retry.plan(opened, selected, terms, policy=policy, by_job=by_job)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
+        _note_held(tally)
         return
+    with opened.read() as connection:
+        operations.require(connection)  # before the prune: what it fails could not be retried
     threshold = command.alive_threshold(alive_threshold, acts=True)
     record = command.operation("prune", reason).record_if_kept
-    doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
-    pruned = list(prune_sequence.prune_checked(opened, threshold, doubts, record=record))
-    if pruned and not quiet:
-        processes, jobs = pruning.counts(pruned)
-        note(f"pruned {processes} processes and failed {jobs} jobs")
     operation = command.operation("recover", reason, chosen={**chosen.given(), **terms.to_record()})
+    doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
+    pruned = pruning.prune(opened, threshold, doubts, record)
+    if pruned and not quiet:
+        note(pruning.words(pruned))
     with moving.interruptible(tally.words):
         batches = retry.retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
         if quiet:
@@ -75,9 +80,15 @@ def recover(
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
     if operation.id is not None and not quiet:
         note(f"{tally.words()}; to take it back: jq undo {operation.id}")
+    if not quiet:
+        _note_held(tally)
     pruning.refuse_alive(doubts)
-    held = tally.held - tally.with_verdict(Verdict.ASK, Verdict.NEVER)
-    if held:
-        if not quiet:
-            note(f"held back {held} jobs that policy would retry; why: jq recover --dry-run -o json")
+    if tally.unrecovered():
         raise typer.Exit(Exit.PARTLY)
+
+
+def _note_held(tally: moving.Tally) -> None:
+    if left := tally.held_words(unrecovered=False):
+        note(f"left to a person, or done: {left}; to see them: jq failed list --died")
+    if held := tally.held_words(unrecovered=True):
+        note(f'held back although policy says "auto": {held}; why: jq recover --dry-run -o json')

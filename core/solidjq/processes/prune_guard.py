@@ -10,26 +10,30 @@ a little later the same command goes ahead by itself, and a line in cron needs n
   with all its processes; several at once are rather cut off. After two thresholds they are taken for dead.
 - Several processes look dead that did not at an earlier look. However long they have been silent: if this is the first
   look after the network came back, they have not had the time to say so. They are looked at again, half a threshold
-  later. If any of them has beaten by then, they were cut off, and for the others it begins anew.
+  later. If any of them has beaten by then, they were cut off, and for the others it begins anew. The second look is
+  needless where the database itself shows that others worked in the meantime: for a process that has been silent for
+  more than four thresholds, while others live, if half a threshold ago or earlier, but a threshold after its last
+  heartbeat, another process registered or finished a job. The database was reachable then, and is now.
 - A process of this host has its pid still, and had it before its last heartbeat. It is stopped, or hangs, or cannot
   reach the database; in any case it may be running its jobs. Only this process is spared.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from solidjq.database.tables import processes
-from solidjq.database.times import clock, up_since
+from solidjq.database.tables import jobs, processes
+from solidjq.database.times import ago, clock, up_since
 from solidjq.processes.heartbeat import ran_before
 
 FLEET = 2  # hosts at least
 MASS = 2  # processes at least; one alone may die at any time
 PAUSE = 0.5  # thresholds between two looks: a threshold is at least two heartbeats
+LONG = 4  # thresholds; who has been silent for longer may be dead without a second look
 FORCE = "JQ_PRUNE_FORCE"
 
 
@@ -41,6 +45,7 @@ class SeenProcess(NamedTuple):
     hostname: str | None
     pid: int
     last_heartbeat_at: datetime | None
+    created_at: datetime | None = None
 
 
 Beats = Mapping[int, datetime | None]  # the last of each process, by its id
@@ -91,8 +96,43 @@ def find_doubts(
         and process.last_heartbeat_at is not None
         and runs(process.pid, process.last_heartbeat_at)
     }
-    doubts = compare(before.silent, _beats(process for process in silent if process.id not in alive), _beats(seen))
-    return replace(doubts, alive=alive)
+    gone = [process for process in silent if process.id not in alive]
+    long_dead = find_long_dead(seen, span, now, lambda: _last_activity(connection, seen, span, now))
+    return replace(compare(before.silent, _beats(gone), _beats(seen), long_dead), alive=alive)
+
+
+def _last_activity(
+    connection: Connection, seen: Sequence[SeenProcess], threshold: timedelta, now: datetime
+) -> datetime | None:
+    """Return when a process last registered or finished a job, half a threshold ago or earlier; None if unknown."""
+    before = now - PAUSE * threshold
+    finished = connection.scalar(
+        select(jobs.c.finished_at)
+        .where(jobs.c.finished_at <= ago(PAUSE * threshold.total_seconds()))
+        .order_by(jobs.c.finished_at.desc())
+        .limit(1)
+    )
+    registered = [process.created_at for process in seen if process.created_at and process.created_at <= before]
+    return max([*registered, *([finished] if finished else [])], default=None)
+
+
+def find_long_dead(
+    seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, last_activity: Callable[[], datetime | None]
+) -> frozenset[int]:
+    """Return who needs no second look: silent for more than ``LONG`` thresholds, while others live and worked.
+
+    ``last_activity`` returns when some process last did something in the database, ``PAUSE`` thresholds ago or earlier.
+    It counts for a silent process if it came a threshold or more after its last heartbeat: alive, the process would
+    have beaten by then, and it has had the time of a second look since.
+    """
+    long = {
+        process.id: process.last_heartbeat_at
+        for process in seen
+        if process.last_heartbeat_at and _silence(process, now) > LONG * threshold
+    }
+    others_live = any(process.last_heartbeat_at and _silence(process, now) < threshold for process in seen)
+    active = last_activity() if long and others_live else None
+    return frozenset(number for number, beat in long.items() if active is not None and active - beat >= threshold)
 
 
 def judge(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:
@@ -118,10 +158,10 @@ def judge(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, up: 
     return None
 
 
-def compare(before: Beats, silent: Beats, beats: Beats) -> Doubts:
+def compare(before: Beats, silent: Beats, beats: Beats, long_dead: Collection[int] = ()) -> Doubts:
     """Compare who looks dead with who looked dead at an earlier look; ``beats`` are those of all processes now.
 
-    Dead is who has been silent since before that look, and who fell silent after it alone.
+    Dead is who has been silent since before that look, who fell silent after it alone, and who is ``long_dead``.
     """
     back = sum(process in beats and beats[process] != beat for process, beat in before.items())
     if back and silent:
@@ -130,7 +170,7 @@ def compare(before: Beats, silent: Beats, beats: Beats) -> Doubts:
             f"the database, and {len(silent)} others may still be"
         )
         return Doubts(refusal=refusal, silent=silent)
-    new = frozenset(process for process, beat in silent.items() if before.get(process) != beat)
+    new = frozenset(process for process, beat in silent.items() if before.get(process) != beat) - set(long_dead)
     unsure = new if len(new) >= MASS else frozenset()
     return Doubts(dead=frozenset(silent) - unsure, unsure=unsure, silent=silent)
 

@@ -22,9 +22,9 @@ class Verdict(StrEnum):
     ISOLATE = "isolate"
     FINISHED = "finished"
     OWN_ERROR = "own-error"
+    ASK = "ask"
     OVER_LIMIT = "over-limit"
     NEVER = "never"
-    ASK = "ask"
     SUSPECT = "suspect"
     ALIVE = "alive"
     DUPLICATE = "duplicate"
@@ -38,12 +38,22 @@ class Verdict(StrEnum):
         return self in _MOVES
 
     @property
+    def unrecovered(self) -> bool:
+        """Whether ``jq recover`` leaves a job undone that it is for, and so ends with exit code 6.
+
+        Policy marks such a job "auto", and nothing else does its work. The others are not recover's business: policy
+        leaves them to a person (ask, never, too-old), or they need no recovery (own-error, duplicate, finished).
+        """
+        return self in _UNRECOVERED
+
+    @property
     def meaning(self) -> str:
         """The verdict in a few words, to follow "the job"."""
         return _MEANINGS[self]
 
 
 _MOVES = frozenset({Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE})
+_UNRECOVERED = frozenset({Verdict.OVER_LIMIT, Verdict.SUSPECT, Verdict.ALIVE})
 _MEANINGS = {
     Verdict.RETRY: "goes back to work",
     Verdict.DISCARD: "is deleted",
@@ -181,7 +191,8 @@ def decide(
         return None if suspected is None or terms.isolate else Decision(candidate, Verdict.SUSPECT, suspected)
 
     protected: tuple[VerdictRule, ...] = () if terms.force else (_over_limit, _never)
-    checks = (_own_error, *protected, _ask, suspect, _alive, _duplicate) if terms.safe else protected
+    # Where only "auto" classes may move, their policy decides first: of other classes no other verdict matters.
+    checks = (_own_error, _ask, *protected, suspect, _alive, _duplicate) if terms.safe else protected
     for check in (*checks, _too_old):
         if (refusal := check(candidate, terms, rule, now)) is not None:
             return refusal
@@ -259,9 +270,11 @@ def _never(candidate: Candidate, _terms: RetryTerms, rule: ClassPolicy, _now: da
     return Decision(candidate, Verdict.NEVER, f"policy says never, in {rule.sources.get('retry', 'built in')}")
 
 
-def _ask(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, _now: datetime) -> Decision | None:
+def _ask(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> Decision | None:
     if not terms.auto_only or rule.retry is Consent.AUTO:
         return None
+    if rule.retry is Consent.NEVER:
+        return _never(candidate, terms, rule, now)
     return Decision(candidate, Verdict.ASK, f'policy says "{rule.retry}", in {rule.sources.get("retry", "built in")}')
 
 

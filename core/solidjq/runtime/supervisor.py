@@ -141,7 +141,9 @@ class Supervisor:
                 if pruned.process_id is None:
                     log.error("jobs claimed by no process, failed: %s", _first_of(pruned.job_ids))
                     continue
-                log.error("%s: pruned; failed jobs %s", pruned.name, _first_of(pruned.job_ids))
+                # The place too: without the ledger, this line alone keeps it.
+                place = f"pid {pruned.pid} on {pruned.hostname}"
+                log.error("%s: pruned, %s; failed jobs %s", pruned.name, place, _first_of(pruned.job_ids))
                 gone.add(pruned.name)
             with self.database.read() as connection:
                 registered = heartbeat.names_of_children(connection, self._registration.id)
