@@ -14,7 +14,7 @@ _jq_takes() {
             esac
             ;;
         'jq init')
-            options='--indexes --notify --no-notify -d --database -h --help'
+            options='--indexes --notify --no-notify -y --yes -d --database -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
             esac

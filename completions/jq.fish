@@ -167,6 +167,7 @@ complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c jq -n '__jq_at jq init' -l notify -l no-notify -d 'PostgreSQL: make (or remove) a trigger that notifies waiting workers of every new job.'
+complete -c jq -n '__jq_at jq init' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq init' -s h -l help -d 'Show this message and exit.'
 

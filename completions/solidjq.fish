@@ -167,6 +167,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message
 
 complete -c solidjq -n '__solidjq_at solidjq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c solidjq -n '__solidjq_at solidjq init' -l notify -l no-notify -d 'PostgreSQL: make (or remove) a trigger that notifies waiting workers of every new job.'
+complete -c solidjq -n '__solidjq_at solidjq init' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq init' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq init' -s h -l help -d 'Show this message and exit.'
 

@@ -54,7 +54,7 @@ def run_each(shell: Shell, commands: list[str]) -> dict[str, Done]:
 def test_a_database_without_tables_is_no_queue(kind: str, empty_url: URL, tmp_path: Path) -> None:
     shell = Shell(url_text(empty_url), tmp_path)
     for done in run_each(shell, [*READING, *WRITING] if kind == "sqlite" else SOME).values():
-        assert_refused(done, 3, "is not a Solid Queue database", "jq init")
+        assert_refused(done, 3, "no Solid Queue tables here", "jq init")
     assert snapshot(empty_url) == {}
 
 
@@ -62,7 +62,7 @@ def test_a_database_without_tables_is_no_queue(kind: str, empty_url: URL, tmp_pa
 @pytest.mark.parametrize("output", ["table", "csv"])
 def test_no_heading_is_printed_before_the_database_has_answered(empty_url: URL, tmp_path: Path, output: str) -> None:
     done = Shell(url_text(empty_url), tmp_path).run("failed", "list", "-o", output)
-    assert_refused(done, 3, "is not a Solid Queue database")
+    assert_refused(done, 3, "no Solid Queue tables here")
 
 
 def test_another_programs_table_of_that_name_is_no_queue(empty_url: URL, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import options, session
+from solidjq_cli import moving, options, session
 from solidjq_cli.render import note
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ def init(
             show_default=False,
         ),
     ] = None,
+    yes: options.YesOption = False,
     database: options.DatabaseOption = None,
 ) -> None:
     """Create the tables that are missing; touch nothing that is there.
 
     In a Rails application's queue database this adds only jq's own tables, all named jq_*. Running it twice is
     harmless. An SQLite file that does not exist is made.
+
+    A database that has other tables, but not Solid Queue's, is rather an application's own: init names what is there
+    and asks first; without a terminal it needs --yes.
 
     Only when asked jq changes anything about Solid Queue's own tables. --indexes makes the indexes of its
     schema that jq doctor misses, and one on failed_executions for jq's lists of a time. Workers go on meanwhile
@@ -54,6 +58,9 @@ def init(
     from solidjq.database.setup import initialize
 
     opened = session.current(database).open(create=True, fill=False)
+    opened.require_writable()
+    if not yes:
+        _ask_beside_others(opened)
     done = initialize(opened)
     for table in done.created:
         note(f"created table {table}")
@@ -64,6 +71,23 @@ def init(
         _set_notify(opened, wanted=notify)
     changed = done.created or done.migrated or made or notify is not None
     note(f"{opened} is ready" if changed else f"{opened} was ready; nothing to do")
+
+
+def _ask_beside_others(database: Database) -> None:
+    """Ask before a queue is made among the tables of an application, whose queue may be in another database."""
+    from solidjq.database.elsewhere import names_of
+    from solidjq.errors import UsageError
+
+    around = database.look_around()
+    if around.has_queue or not around.tables:
+        return
+    what = f"{around.here} has no Solid Queue tables, but {around.others}"
+    if around.queues:
+        what += f"; Solid Queue's tables are in {names_of(around.queues)}"
+    if not moving.on_a_terminal():
+        raise UsageError(f"{what}; to make a queue beside the other tables all the same, add --yes")
+    note(what)
+    moving.confirm("make a queue beside the other tables?")
 
 
 def _set_notify(database: Database, *, wanted: bool) -> None:

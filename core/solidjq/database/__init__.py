@@ -6,6 +6,9 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``urls``: parses what an operator or Rails writes into a URL.
 - ``opening``: opens the database that an argument or the environment names.
 - ``transactions``: ``Database``, the only place where a transaction begins and drivers' errors become ours.
+- ``place``: where a connection leads, for a person: the database, its server, whether it may write.
+- ``standby``: whether the server is a standby, and how far behind.
+- ``elsewhere``: the queues on the same server or beside the same file, for an error about a database without one.
 - ``engines``: connections, isolation, read-only, time limits.
 - ``faults``: what a driver's error code means.
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.

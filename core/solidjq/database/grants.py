@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import tables, urls
 from solidjq.errors import UsageError
-from solidjq.text import mask_secrets, printable
+from solidjq.text import printable
 
 OF_FILES = (
     "SQLite knows no roles; file permissions decide: to read, read the file; to recover, and for jq init, write to "
@@ -124,7 +124,7 @@ def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
     database = url.database or _last(url.query.get("dbname")) or url.username  # as libpq chooses
     if not database:
         raise UsageError(f"the URL names no database; write {urls.EXAMPLES}")
-    name = _schema(url)
+    name = schema_of(url)
     _require_printable("the database", database)
     _require_printable("the schema", name)
     within = _identifier(name, '"')
@@ -148,7 +148,7 @@ def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
         yield f"GRANT {', '.join(rights)} ON {kind}\n  {listed}\n  TO {grantee};"
 
 
-def _schema(url: URL) -> str:
+def schema_of(url: URL) -> str:
     """Return the first schema of the search path in a URL, as in ``options=-csearch_path=queue``; else ``public``."""
     paths = re.findall(r"search_path=((?:\\.|\S)+)", _last(url.query.get("options")) or "")
     path = re.sub(r"\\(.)", r"\1", paths[-1]) if paths else ""
@@ -212,8 +212,8 @@ def how_to_be_allowed(url: URL, role: str) -> str:
     """Return one line of text: what to ask an administrator for, so that ``role`` may run ``jq init``."""
     needed = [grant.removesuffix(";") for grant in statements(url, role, Purpose.INIT) if "CREATE" in grant]
     others, them = (f" and {len(needed) - 1} more", "them") if len(needed) > 1 else ("", "it")
-    place = shlex.quote(mask_secrets(urls.url_text(url._replace(username=None, password=None))))
-    command = f"jq grants {shlex.quote(role)} --for init --database {place}"
+    anybody = url._replace(username=None, password=None)
+    command = urls.command_for(f"grants {shlex.quote(role)} --for init", anybody)
     return f"ask for: {needed[0]}{others} ({command} prints {them}), or let an administrator run: jq init"
 
 

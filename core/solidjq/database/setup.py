@@ -96,8 +96,23 @@ def _refusal(database: Database, error: DatabaseError) -> str | None:
         advice = grants.how_to_be_allowed(database.url, role)
     except UsageError:  # the name cannot be written into a GRANT
         return None
+    if schema := _missing_schema(database):
+        return (
+            f'there is no schema "{schema}" in {database.place().name}; name another with --schema, or create it: '
+            f'CREATE SCHEMA "{schema}"'
+        )
     words = mask_secrets(one_line(str(cause.orig).partition("\n")[0]))  # below, PostgreSQL repeats the statement
     return f"{role} may not create tables in {database}: {words}; {advice}"
+
+
+def _missing_schema(database: Database) -> str | None:
+    """Return the PostgreSQL schema of the URL if the database has no such schema."""
+    if database.url.get_backend_name() != "postgresql":
+        return None
+    schema = grants.schema_of(database.url)
+    with database.read() as connection:
+        there = connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
+    return None if there else schema
 
 
 def _current_user(database: Database) -> str:

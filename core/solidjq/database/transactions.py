@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row
@@ -12,9 +13,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import engines, faults, statements, tables, urls
+from solidjq.database import elsewhere, engines, faults, statements, tables, urls
+from solidjq.database.elsewhere import Surroundings
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
+from solidjq.database.place import Place, find_place
 from solidjq.database.times import clock
 from solidjq.errors import (
     AccessDeniedError,
@@ -143,6 +146,25 @@ class Database:
         with self.read() as connection:
             return clock(connection)
 
+    def place(self) -> Place:
+        """Return where this leads: the database, its server, whether it may write, whether it is a standby."""
+        with self.read() as connection:
+            return find_place(connection, self.url, read_only=self.read_only)
+
+    def look_around(self) -> Surroundings:
+        """Return which tables are in this database, and where else on its server, or beside its file, a queue is."""
+        return elsewhere.look_around(self._reader, self.url)
+
+    def not_a_queue(self, words: str) -> NotAQueueError:
+        """Return the error for a missing table, which ``words`` name: what is here, and which queues are elsewhere."""
+        around = self.look_around()
+        if around.has_queue:
+            return NotAQueueError(
+                f"{around.here} is not a Solid Queue database of version 1.x ({words}); "
+                "to see what it lacks: jq doctor tables"
+            )
+        return NotAQueueError(around.words(self.init_command))
+
     def close(self) -> None:
         """Close every connection."""
         self._reader.dispose()
@@ -157,9 +179,17 @@ class Database:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
 
     def _translated(self, error: DBAPIError) -> DatabaseError:
-        kind, message = _TRANSLATIONS[faults.fault_of(error)]
+        fault = faults.fault_of(error)
         words = mask_secrets(one_line(str(error.orig)))
+        if fault is Fault.NO_TABLE:  # below, PostgreSQL repeats the statement
+            return self.not_a_queue(mask_secrets(one_line(str(error.orig).partition("\n")[0])))
+        if fault is Fault.NO_FILE and (files := [*elsewhere.files_beside(Path(self.url.database or ""))]):
+            there = elsewhere.names_of(files)
+            return NotAQueueError(
+                f"there is no SQLite file at {self.url.database}; Solid Queue's tables are in {there}"
+            )
         what = "" if self._prefix == tables.DEFAULT_PREFIX else f" with tables {self._prefix}*"
+        kind, message = _TRANSLATIONS[fault]
         return kind(
             message.format(database=self, path=self.url.database, words=words, what=what, init=self.init_command)
         )
@@ -175,10 +205,6 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
             "{database} is not a Solid Queue database of version 1.x{what} ({words}); "
             "to see what it lacks: jq doctor tables"
         ),
-    ),
-    Fault.NO_TABLE: (
-        NotAQueueError,
-        "{database} is not a Solid Queue database{what} ({words}); to make it one, run: {init}",
     ),
     Fault.DENIED: (AccessDeniedError, "{database} refused: {words}"),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),

@@ -122,6 +122,8 @@ CONNECTING = _LIBPQ | frozenset(
         *_MYSQL_OPTIONS,
     )
 )
+_MYSQL_CHARSET = "utf8mb4"
+_SCHEMA_OPTION = re.compile(r'(?:^| )-csearch_path="(?P<schema>[^"]+)"$')  # as with_schema writes it
 # Our own option, removed before the driver gets the URL.
 NO_PREPARE = "solidjq_no_prepare"
 EXAMPLES = "postgresql://user@host/name, mysql://user@host/name or sqlite:path/to/file.sqlite3"
@@ -236,8 +238,32 @@ def url_text(url: URL) -> str:
 
 def init_command(url: URL, prefix: str | None = None) -> str:
     """Return the command that creates a queue at this URL; its password, if any, is masked."""
+    return command_for("init", url, prefix)
+
+
+def command_for(command: str, url: URL, prefix: str | None = None) -> str:
+    """Return a command line of ``jq`` on the database at this URL; its password, if any, is masked."""
+    bare, schema = _without_schema(_as_typed(url))
     before = "" if prefix is None else f" --table-prefix {prefix}"
-    return f"jq{before} init --database {shlex.quote(mask_argument(url_text(url)))}"
+    before += "" if schema is None else f" --schema {shlex.quote(schema)}"
+    return f"jq{before} {command} --database {shlex.quote(mask_argument(url_text(bare)))}"
+
+
+def _as_typed(url: URL) -> URL:
+    """Return a URL without what ``parse_url`` added: the driver, and MySQL's usual character set."""
+    usual = url.get_backend_name() == "mysql" and url.query.get("charset") == _MYSQL_CHARSET
+    bare = url.difference_update_query(["charset"]) if usual else url
+    return bare.set(drivername=url.get_backend_name())
+
+
+def _without_schema(url: URL) -> tuple[URL, str | None]:
+    """Take out of a URL the schema that ``with_schema`` put in; None if there is none."""
+    options = _one(url.query, "options") or ""
+    match = _SCHEMA_OPTION.search(options)
+    if match is None:
+        return url, None
+    rest, bare = options[: match.start()], url.difference_update_query(["options"])
+    return bare.update_query_dict({"options": rest}) if rest else bare, match["schema"].replace(r"\ ", " ")
 
 
 def masked_url(url: URL) -> str:
@@ -270,7 +296,7 @@ def _postgresql(url: URL) -> URL:
 
 def _mysql(url: URL) -> URL:
     query = {new: value for old, new in _MYSQL_OPTIONS.items() if (value := _one(url.query, old)) is not None}
-    return url.set(drivername="mysql+pymysql", query={"charset": "utf8mb4", **query})
+    return url.set(drivername="mysql+pymysql", query={"charset": _MYSQL_CHARSET, **query})
 
 
 def _one(query: Mapping[str, str | tuple[str, ...]], key: str) -> str | None:

@@ -16,7 +16,7 @@ from solidjq.database.tables import jobs as job_table
 from solidjq.database.transactions import Database
 from solidjq.doctor import application, fleet, jobs, shutdown, slots, storage
 from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorTerms
-from solidjq.errors import DatabaseError, DatabaseUnreachableError, NotAQueueError, TookTooLongError, UsageError
+from solidjq.errors import DatabaseError, DatabaseUnreachableError, TookTooLongError, UsageError
 from solidjq.ledger.operations import Operation
 
 CHECKS = (*jobs.CHECKS, *slots.CHECKS, *fleet.CHECKS, *shutdown.CHECKS, *application.CHECKS, *storage.CHECKS)
@@ -52,10 +52,7 @@ def examine(
     """
     with database.read() as connection:  # a database without a queue is an error, not a finding
         if not inspect(connection).has_table(job_table.name):
-            raise NotAQueueError(
-                f"{database} is not a Solid Queue database (there is no table {job_table.name}); "
-                f"to make it one, run: {database.init_command}"
-            )
+            raise database.not_a_queue(f"there is no table {job_table.name}")
     backend = database.url.get_backend_name()
     results = [_make(database, check, terms) for check in checks if backend in check.finds]
     doubtful = {result.check.name for result in results if result.check.again and result.findings}

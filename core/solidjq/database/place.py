@@ -1,0 +1,82 @@
+"""The place of a connection: which database it leads to, whether it may write there, and whether it is a standby."""
+
+import os
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import URL
+
+from solidjq.database import grants, tables
+from solidjq.database.standby import Standby, find_standby
+from solidjq.text import mask_secrets, printable
+
+_PORTS = {"postgresql": 5432, "mysql": 3306}
+_USUAL_SCHEMA = "public"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a connection leads. ``str()`` names it for a person, without user and password."""
+
+    database: str  # its name; of SQLite the file's path
+    host: str | None = None  # with the port unless it is the usual one; None for a local socket, and for SQLite
+    schema: str | None = None  # PostgreSQL's, where the tables are looked for
+    prefix: str = tables.DEFAULT_PREFIX
+    writable: bool = True
+    standby: Standby | None = None
+
+    @property
+    def name(self) -> str:
+        """The database and its server: ``shop_queue on db1``."""
+        schema = f", schema {self.schema}" if self.schema not in {None, _USUAL_SCHEMA} else ""
+        prefix = f", tables {self.prefix}*" if self.prefix != tables.DEFAULT_PREFIX else ""
+        host = f" on {self.host}" if self.host else ""
+        return printable(f"{self.database}{host}{schema}{prefix}")
+
+    @property
+    def access(self) -> str:
+        """Whether this connection may write: ``read-write``, ``read-only``; of a standby also how far behind it is."""
+        access = "read-write" if self.writable else "read-only"
+        return f"standby, {self.standby.words}, {access}" if self.standby else access
+
+    def __str__(self) -> str:
+        """Return ``shop_queue on db1 (read-only)``."""
+        return f"{self.name} ({self.access})"
+
+
+def find_place(connection: Connection, url: URL, *, read_only: bool) -> Place:
+    """Return where a connection to ``url`` leads; ``read_only``: whether it was opened so."""
+    host, prefix, standby = host_of(url), tables.prefix(), find_standby(connection)
+    match connection.dialect.name:
+        case "postgresql":
+            # A role that may only read is common on call, and worth seeing before a retry is typed.
+            row = connection.execute(
+                text(
+                    "SELECT current_database() AS database, current_schema() AS schema, "
+                    "current_setting('transaction_read_only') = 'off' AND coalesce("
+                    "has_table_privilege(to_regclass(:failed), 'DELETE'), true) AS writable"
+                ),
+                {"failed": tables.failed.name},
+            ).one()
+            return Place(row.database, host, row.schema, prefix, row.writable and not read_only, standby)
+        case "mysql":
+            name = str(connection.scalar(text("SELECT DATABASE()")))
+            return Place(name, host, None, prefix, not (read_only or standby), standby)
+        case _:
+            return Place(below_home(url), prefix=prefix, writable=not read_only and grants.unwritable(url) is None)
+
+
+def host_of(url: URL) -> str | None:
+    """Return the host of a URL, with its port unless that is the usual one; None for a local socket and for SQLite."""
+    query = url.query.get("host", "")
+    host = url.host or (query if isinstance(query, str) else ",".join(query))
+    if not host or host.startswith("/"):
+        return None
+    port = f":{url.port}" if url.port not in {None, _PORTS.get(url.get_backend_name())} else ""
+    return mask_secrets(f"{host}{port}")
+
+
+def below_home(url: URL) -> str:
+    """Return the path of an SQLite file as a shell takes it, ``~`` for the home folder."""
+    home, path = os.path.expanduser("~"), url.database or ""  # noqa: PTH111  (it leaves a ~ that has no home)
+    return f"~{path.removeprefix(home)}" if home != "~" and path.startswith(f"{home.rstrip('/')}/") else path

@@ -1,0 +1,108 @@
+"""Standbys: whether this database replays another server's changes, and how far behind it is.
+
+Heartbeats on a standby are as old as its lag: whether a silent process is dead, only the primary can tell.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+LAGGING = 10.0  # seconds behind; a MySQL replica that takes writes, as in a ring, counts as a standby from here on
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A server that replays another's changes. ``lag`` is the most that it may be behind, in seconds; None if unknown.
+
+    On PostgreSQL that is the age of the last transaction replayed: while the primary is idle, it grows too.
+    """
+
+    lag: float | None
+
+    def __str__(self) -> str:
+        """Return ``a standby, up to 42 s behind its primary``."""
+        return f"a standby, {self.words} its primary"
+
+    @property
+    def words(self) -> str:
+        """How far it is behind: ``up to 42 s behind``."""
+        return "an unknown time behind" if self.lag is None else f"up to {self.lag:.0f} s behind"
+
+    @property
+    def doubt(self) -> str:
+        """Why no process may be called dead here."""
+        return (
+            f"this is {self}; heartbeats here are as old as its lag, so whether a silent process is dead, only the "
+            "primary can tell"
+        )
+
+
+def find_standby(connection: Connection) -> Standby | None:
+    """Return the standby that this server is; None for a primary, and for SQLite."""
+    match connection.dialect.name:
+        case "postgresql":
+            return _postgresql(connection)
+        case "mysql":
+            return _mysql(connection)
+        case _:
+            return None
+
+
+def _postgresql(connection: Connection) -> Standby | None:
+    if not connection.scalar(text("SELECT pg_is_in_recovery()")):
+        return None
+    # Only a role that may see the receiver's status can tell an idle primary from one that is cut off.
+    query = text(
+        "SELECT pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() "
+        "AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS follows, "
+        "CAST(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) AS double precision) AS age"
+    )
+    try:
+        with connection.begin_nested():
+            row = connection.execute(query).one()
+    except DBAPIError as error:  # a cloud's own replicas lack these functions
+        if error.connection_invalidated:
+            raise
+        return Standby(None)
+    return Standby(0.0 if row.follows else None if row.age is None else max(0.0, row.age))
+
+
+def _mysql(connection: Connection) -> Standby | None:
+    values = connection.execute(text("SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only")).one()
+    read_only = any(str(value).upper() not in {"0", "OFF", "NONE"} for value in values)
+    return judge_replica(_replica_status(connection), read_only=read_only)
+
+
+def _replica_status(connection: Connection) -> Mapping[str, Any] | None:
+    """Return the first row of the replica's status; None if it is no replica, or this user may not see it."""
+    for statement in ("SHOW REPLICA STATUS", "SHOW SLAVE STATUS"):  # an old server knows only the second
+        try:
+            row = connection.execute(text(statement)).mappings().first()
+            return None if row is None else {str(key): value for key, value in row.items()}
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+    return None
+
+
+def judge_replica(status: Mapping[str, Any] | None, *, read_only: bool) -> Standby | None:
+    """Return the standby that a MySQL server is, by its replica status and whether it refuses writes.
+
+    A server that takes writes is a primary, though it may replicate from another: with both threads stopped it was
+    promoted, and in a ring it follows closely. If it lags, the heartbeats that come from the other side are old.
+    """
+    values = {_new_name(key): value for key, value in (status or {}).items()}
+    behind = values.get("seconds_behind_source")
+    lag = None if behind is None else float(behind)
+    runs = "Yes" in {values.get("replica_io_running"), values.get("replica_sql_running")}
+    if read_only or (runs and (lag is None or lag >= LAGGING)):
+        return Standby(lag)
+    return None
+
+
+def _new_name(key: str) -> str:
+    """Return a column of the replica's status as new servers call it."""
+    return key.lower().replace("slave", "replica").replace("master", "source")
