@@ -39,6 +39,7 @@ class Column(Generic[T]):
     value: Callable[[T], Any]
     title: str | None = None
     wide: bool = False  # may be cut short on a terminal
+    words: Callable[[T], str] | None = None  # what a table shows instead of the value
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,15 +319,28 @@ def incidents() -> Fields[Incident]:
             Column("at", lambda i: i.at, "LAST SIGN"),
             Column("cause", lambda i: i.finding.cause.value, "CAUSE"),
             Column("confidence", lambda i: i.finding.confidence.value, "SURE"),
-            Column("processes", lambda i: len(i.deaths), "PROCESSES"),
+            Column("processes", lambda i: len(i.deaths), "PROCESSES", words=_process_count),
             Column("jobs", lambda i: len(i.jobs), "JOBS"),
             Column("hosts", lambda i: i.hosts, "HOSTS", wide=True),
             Column("classes", lambda i: i.classes, "CLASSES", wide=True),
             Column("noticed_at", lambda i: i.noticed_at),
             Column("charged", lambda i: i.charged),
+            Column("processes_exact", lambda i: not i.several),
+            Column("beside", lambda i: [neighbour.name for neighbour in i.beside]),
         ),
         lambda i: i.job_ids,
     )
+
+
+def _process_count(incident: Incident) -> str:
+    return f"{len(incident.deaths)}{' or more' if incident.several else ''}"
+
+
+def incident_heading() -> Fields[Incident]:
+    """Fields of an incident that stand above its picture; the picture and the facts below it show the rest."""
+    shown = incidents()
+    below = {"processes_exact", "beside"}
+    return Fields(tuple(column for column in shown.columns if column.name not in below), shown.ids)
 
 
 def incident_details() -> Fields[Incident]:
@@ -336,7 +350,7 @@ def incident_details() -> Fields[Incident]:
             *incidents().columns,
             Column("facts", lambda i: list(i.finding.used)),
             Column("missing", lambda i: list(i.finding.missing)),
-            Column("next", lambda i: i.finding.cause.advice),
+            Column("next", lambda i: i.finding.advice),
             Column("job_ids", lambda i: i.job_ids),
             Column("deaths", lambda i: list(map(_death, i.deaths, i.findings))),
         ),
@@ -353,6 +367,8 @@ def _death(death: DeathRecord, finding: CauseFinding) -> dict[str, Any]:
         "confidence": finding.confidence.value,
         "facts": list(finding.used),
         "missing": list(finding.missing),
+        "charged": not finding.outside,
+        "next": finding.advice,
         "kind": death.kind,
         "name": death.process_name,
         "hostname": death.hostname,

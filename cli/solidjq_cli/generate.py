@@ -208,7 +208,10 @@ def _causes() -> Iterator[str]:
         yield from ("", f"### {cause.value}", "", _markdown(cause.meaning), "")
         yield f"**What next:** {_markdown(cause.advice)}"
         if cause.outside:
-            yield from ("", "It comes from outside: no job is charged with it.")
+            yield from (
+                "",
+                "It comes from outside: where it is certain or likely, the jobs are bystanders, not charged.",
+            )
     yield from ("", "## The rules", "", "The first that finds its facts decides.", "")
     yield from ("| cause | sure | when |", "|---|---|---|")
     yield from (f"| {rule.cause.value} | {rule.confidence.value} | {_cell(rule.when)} |" for rule in RULES)

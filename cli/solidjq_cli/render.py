@@ -69,7 +69,7 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
             sys.stdout.write("\n")
         count += 1
         for column in fields.columns:
-            value = column.value(item)
+            value = column.value(item) if column.words is None else column.words(item)
             if value is None or value in ([], ""):
                 continue
             if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name == "backtrace":
@@ -142,7 +142,10 @@ def _table(items: Iterable[T], columns: Sequence[Column[T]]) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     shown = [column for column in columns if column.title is not None]
-    cells = [[Text(_cell(column.value(row))) for row in rows] for column in shown]
+    cells = [
+        [Text(_cell(column.value(row)) if column.words is None else column.words(row)) for row in rows]
+        for column in shown
+    ]
     widths = [
         max(len(column.title or ""), *(cell.cell_len for cell in each))
         for column, each in zip(shown, cells, strict=True)

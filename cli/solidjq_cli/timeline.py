@@ -44,7 +44,8 @@ def _rows(incident: Incident) -> Iterator[tuple[str, datetime | None, datetime, 
 def _process(death: DeathRecord) -> str:
     kind = (death.kind or "process").lower()
     pid = "" if death.pid is None else f" pid {death.pid}"
-    return f"{kind}{pid}{f' at {death.hostname}' if death.hostname else ''}"
+    name = f"{kind}{pid}{f' at {death.hostname}' if death.hostname else ''}"
+    return f"{name}, or several" if death.several else name
 
 
 def _job(job: ClaimedJob) -> str:

@@ -1,6 +1,7 @@
 """Incidents and suspects as the database tells them: what Rails left, what we wrote, and what a retry makes of it."""
 
 import json
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.death_cases import JobStanding
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
-from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group
+from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group, split
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -25,6 +26,7 @@ from solidjq.rails.error_text import Death
 from solidjq.recovery.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import rails
+from support.processes import add_process, stopped_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows
 from support.recovery import retry_jobs
@@ -103,14 +105,63 @@ def names(*found: DeathRecord) -> list[list[str]]:
     return [[each.name for each in together] for together in group(found)]
 
 
+def beating(seconds: float) -> dict[str, Any]:
+    """Give a death the evidence of a process that sent a heartbeat every so many seconds."""
+    return {"evidence": {"threshold": 300.0, "sample": {"interval": seconds}}}
+
+
 def test_silent_together() -> None:
-    assert names(death(1), death(2, 30), death(3, 89)) == [["d1", "d2", "d3"]]
-    assert names(death(1), death(2, 61)) == [["d1"], ["d2"]]
+    """The last heartbeats of processes that died at one instant are up to one heartbeat apart, and may be late."""
+    assert names(death(1), death(2, 30), death(3, 59)) == [["d1", "d2", "d3"]]
+    assert names(death(1), death(2, 66)) == [["d1"], ["d2"]]
     assert names(death(1), death(2, hostname="b"), death(3, hostname=None)) == [["d1", "d2", "d3"]]
+
+
+def test_a_moment_is_one_heartbeat_long_however_dense_the_deaths_follow() -> None:
+    chain = [death(number, 50 * number) for number in range(1, 7)]
+    assert names(*chain) == [["d1", "d2"], ["d3", "d4"], ["d5", "d6"]]
+    reaped = [exited(number, 50 * number) for number in range(1, 5)]
+    assert names(*reaped) == [["d1", "d2"], ["d3", "d4"]]
+
+
+@pytest.mark.parametrize(
+    ("interval", "together", "apart"),
+    [
+        (1, 5, 7),
+        (10, 14, 16),
+        (60, 64, 66),
+        (300, 304, 306),
+        *((garbage, 64, 66) for garbage in (-1, 0, "x", None, 1e300, float("nan"), True)),
+    ],
+)
+def test_a_moment_is_as_long_as_the_heartbeats_are_apart(interval: Any, together: float, apart: float) -> None:
+    assert names(death(1, **beating(interval)), death(2, together, **beating(interval))) == [["d1", "d2"]]
+    assert names(death(1, **beating(interval)), death(2, apart, **beating(interval))) == [["d1"], ["d2"]]
+
+
+def test_the_process_that_beats_most_often_says_how_long_a_moment_is() -> None:
+    often, rarely = beating(2), beating(60)
+    assert names(death(1, **rarely), death(2, 55, **often)) == [["d1", "d2"]]
+    assert names(death(1, **often), death(2, 55, **rarely)) == [["d1"], ["d2"]]
+    assert names(death(1, **rarely), death(2, 40, **often), death(3, 55, **rarely)) == [["d1", "d2"], ["d3"]]
+
+
+def test_a_threshold_says_how_far_apart_heartbeats_are_at_most() -> None:
+    """Rails' processes record no interval, but a threshold is at least two heartbeats."""
+    short = {"evidence": {"threshold": 20.0}}
+    assert names(death(1, **short), death(2, 14, **short)) == [["d1", "d2"]]
+    assert names(death(1, **short), death(2, 16, **short)) == [["d1"], ["d2"]]
+    noticed = {"source": DeathSource.FAILURES}
+    one = death(1, noticed_at=NOON + timedelta(seconds=20), **noticed)
+    assert names(one, death(2, 14, noticed_at=NOON + timedelta(seconds=40), **noticed)) == [["d1", "d2"]]
+    assert names(one, death(2, 16, noticed_at=NOON + timedelta(seconds=40), **noticed)) == [["d1"], ["d2"]]
+    before = death(3, noticed_at=NOON - timedelta(seconds=9))  # two clocks that differ
+    assert before.interval == timedelta()
 
 
 def test_ended_together() -> None:
     assert names(exited(1), exited(2, 10)) == [["d1", "d2"]]
+    assert names(exited(1), exited(2, 66)) == [["d1"], ["d2"]]
     assert names(exited(1), exited(2, hostname="b")) == [["d1"], ["d2"]]
     assert names(exited(1), exited(2, signal=11)) == [["d1"], ["d2"]]
     assert names(exited(1), exited(2, signal=None, exit_status=9)) == [["d1"], ["d2"]]
@@ -118,11 +169,47 @@ def test_ended_together() -> None:
     assert names(exited(1), exited(2, signal=11, seconds=5), exited(3, 20)) == [["d1", "d3"], ["d2"]]
 
 
+UNKNOWN = CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN)
+
+
 def test_an_incident_is_named_after_its_first_death() -> None:
-    unknown = CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN)
-    likely = CauseFinding(Cause.HOST, LIKELY)
-    found = Incident((death(12), death(9, 5), death(100, 7)), (unknown, likely, unknown))
-    assert (found.name, found.finding, found.charged) == ("d9", likely, False)
+    found = Incident((death(12), death(9, 5), death(100, 7)), (UNKNOWN,) * 3)
+    assert (found.name, found.finding, found.charged) == ("d9", UNKNOWN, True)
+
+
+def test_each_cause_of_a_moment_is_an_incident_of_its_own() -> None:
+    """One frozen process does not make those hung whose host was lost at the same moment."""
+    hung, lost = CauseFinding(Cause.HUNG, CERTAIN, ("stopped",)), CauseFinding(Cause.HOST, LIKELY, ("silent",))
+    first, second = split((death(1), death(2, 50), death(3, 50), death(4, 51)), (hung, lost, lost, lost))
+    assert (first.name, first.finding, first.charged, len(first.deaths)) == ("d1", hung, True, 1)
+    assert (second.name, second.finding, second.charged, len(second.deaths)) == ("d2", lost, False, 3)
+    assert first.beside == (("d2", "host lost (likely)", 3),)
+    assert second.beside == (("d1", "hung (certain)", 1),)
+    assert split((death(1),), (hung,))[0].beside == ()
+
+
+def test_an_incident_is_as_sure_as_the_least_sure_of_its_deaths() -> None:
+    certain = CauseFinding(Cause.HOST, CERTAIN, ("another boot",))
+    likely = CauseFinding(Cause.HOST, LIKELY, ("silent",), ("a sample",))
+    (found,) = split((death(1), death(2)), (certain, likely))
+    assert found.finding == CauseFinding(Cause.HOST, LIKELY, ("another boot", "silent"), ("a sample",))
+
+
+def test_an_incident_charges_all_its_jobs_or_none() -> None:
+    """A lost host that is only possible clears nobody, beside one that is likely."""
+    likely, possible = CauseFinding(Cause.HOST, LIKELY), CauseFinding(Cause.HOST, POSSIBLE)
+    cleared, charged = split((death(1), death(2), death(3)), (likely, possible, likely))
+    assert ([each.name for each in cleared.deaths], cleared.charged) == (["d1", "d3"], False)
+    assert ([each.name for each in charged.deaths], charged.charged) == (["d2"], True)
+
+
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("confidence", Confidence)
+def test_advice_calls_jobs_bystanders_only_if_they_are_not_charged(cause: Cause, confidence: Confidence) -> None:
+    (found,) = split((death(1),), (CauseFinding(cause, confidence),))
+    assert ("bystanders" in found.finding.advice) == (not found.charged)
+    assert "bystanders" not in cause.advice
+    assert ("stay charged" in found.finding.advice) == (cause.outside and found.charged)
 
 
 # -- what we wrote ----------------------------------------------------------------------------------------------------
@@ -213,6 +300,160 @@ def test_an_incident_by_its_name(database: Database) -> None:
         assert find_incident(connection, incident.name) == incident
         for name in ("d999", "f999", "x1", "d", "", "d-1", "d99999999999999999999"):
             assert find_incident(connection, name) is None
+
+
+def add_silent(database: Database, name: str, host: str, pid: int, beat: datetime, jobs: int = 1) -> list[int]:
+    """Register a process that began an hour before its last heartbeat, with jobs in its hands."""
+    ids = add_jobs(database, *plain_jobs(jobs))
+    process = database.transact(register, kind="Worker", name=name, pid=pid, hostname=host, metadata={})
+    if jobs:
+        claim_all(database, process)
+    with database.write() as connection:
+        mine = update(tables.processes).where(tables.processes.c.id == process)
+        connection.execute(mine.values(last_heartbeat_at=beat, created_at=beat - timedelta(hours=1)))
+    return ids
+
+
+def test_a_frozen_process_is_not_the_cause_of_its_neighbours_deaths(database: Database, shell: Shell) -> None:
+    """One is frozen on this host; three die with another host within the same minute."""
+    now = database.now()
+    with stopped_process() as frozen:
+        (hung,) = add_silent(database, "frozen", socket.gethostname(), frozen.pid, now - timedelta(seconds=400))
+        add_silent(database, "beside", "third", 5, now, jobs=0)
+        lost = [
+            job
+            for number in (1, 2, 3)
+            for job in add_silent(database, f"lost-{number}", "lost", number, now - timedelta(seconds=345))
+        ]
+        assert len(list(pruning.prune(database, 300))) == 4
+    listed = json.loads(shell.run("incidents", "list", "-o", "json").stdout)
+    names = {row["name"]: f"d{row['id']}" for row in rows(database, tables.deaths)}
+    told = ("incident", "cause", "processes", "jobs", "charged", "beside", "processes_exact")
+    assert [[each[key] for key in told] for each in listed] == [
+        [names["lost-1"], "host lost", 3, 3, False, [names["frozen"]], True],
+        [names["frozen"], "hung", 1, 1, True, [names["lost-1"]], True],
+    ]
+    for name in ("lost-1", "lost-2", "lost-3"):  # the name of any death finds the incident
+        (shown,) = json.loads(shell.run("incidents", "show", names[name], "-o", "json").stdout)
+        assert (shown["incident"], shown["job_ids"], shown["charged"]) == (names["lost-1"], lost, False)
+        assert "bystanders" in shown["next"]
+        assert [each["charged"] for each in shown["deaths"]] == [False] * 3
+    text = shell.run("incidents", "show", names["frozen"]).stdout
+    assert f"beside   {names['lost-1']}: host lost (likely), 3 processes at the same moment" in text
+    assert "bystanders" not in text
+    assert shell.run("incidents", "show", names["frozen"], "-o", "ids").stdout.split() == [str(hung)]
+
+
+def test_a_host_is_lost_for_all_its_processes_however_young_their_last_heartbeats_look(database: Database) -> None:
+    """The first of a host is pruned while the last heartbeat of the second is younger than the threshold."""
+    now = database.now()
+    add_silent(database, "beside", "other", 5, now, jobs=0)
+    add_silent(database, "first", "lost", 1, now - timedelta(seconds=320))
+    add_silent(database, "second", "lost", 2, now - timedelta(seconds=280))
+    assert [pruned.name for pruned in pruning.prune(database, 300)] == ["first"]
+    (incident,) = all_incidents(database)
+    assert incident.finding.cause is Cause.UNKNOWN
+    with database.write() as connection:
+        second = update(tables.processes).where(tables.processes.c.name == "second")
+        connection.execute(second.values(last_heartbeat_at=now - timedelta(seconds=300)))
+    assert [pruned.name for pruned in pruning.prune(database, 300)] == ["second"]
+    (incident,) = all_incidents(database)
+    assert ([finding.words for finding in incident.findings], incident.charged) == (["host lost (likely)"] * 2, False)
+
+
+def test_an_incident_keeps_its_name_at_the_edge_of_the_times_asked_for(database: Database) -> None:
+    add_dead(database, "w1", 1)
+    add_dead(database, "w2", 1)
+    now = database.now()
+    with database.write() as connection:
+        first = update(tables.deaths).where(tables.deaths.c.name == "w1")
+        connection.execute(first.values(noticed_at=now - timedelta(minutes=30)))
+    (whole,) = all_incidents(database)
+    with database.read() as connection:
+        for given in ({"since": now - timedelta(minutes=10)}, {"until": now - timedelta(minutes=10)}):
+            assert find_incidents(connection, **given) == [whole]
+        assert find_incidents(connection, since=now + timedelta(minutes=10)) == []
+        assert find_incidents(connection, until=now - timedelta(minutes=31)) == []
+
+
+# -- deaths that only failures record ---------------------------------------------------------------------------------
+
+
+def forget(database: Database) -> None:
+    """Leave of all deaths only the failures, as without the jq_ tables."""
+    with database.write() as connection:
+        connection.execute(delete(tables.crashes))
+        connection.execute(delete(tables.deaths))
+
+
+def failed_at(database: Database, times: dict[int, float]) -> None:
+    """Set when jobs failed, in seconds after a moment of yesterday."""
+    start = database.now() - timedelta(days=1)
+    with database.write() as connection:
+        for job_id, seconds in times.items():
+            one = update(tables.failed).where(tables.failed.c.job_id == job_id)
+            connection.execute(one.values(created_at=start + timedelta(seconds=seconds)))
+
+
+def two_of_one_second(database: Database, *, jobs: int = 2) -> tuple[list[int], list[int]]:
+    """Let two processes die whose last heartbeats fell into the same second."""
+    beat = database.now().replace(microsecond=0) - timedelta(seconds=400)
+    one = add_silent(database, "one", "a", 1, beat, jobs)
+    other = add_silent(database, "other", "b", 2, beat + timedelta(milliseconds=400), jobs)
+    assert len(list(pruning.prune(database, 300))) == 2
+    forget(database)
+    (error,) = {row["error"] for row in rows(database, tables.failed)}
+    assert "last heartbeat at" in error
+    return one, other
+
+
+def test_processes_of_one_heartbeat_second_are_told_apart_by_the_instant_that_a_prune_wrote(database: Database) -> None:
+    one, other = two_of_one_second(database)
+    failed_at(database, {**dict.fromkeys(one, 1.0), **dict.fromkeys(other, 1.25)})
+    (incident,) = all_incidents(database)
+    assert [[job.job_id for job in death.jobs] for death in incident.deaths] == [one, other]
+    assert not incident.several
+
+
+def test_processes_of_one_heartbeat_second_that_rails_pruned_may_be_several(database: Database, shell: Shell) -> None:
+    """Rails writes each failure by itself: nothing tells of which process it was."""
+    one, other = two_of_one_second(database)
+    failed_at(database, {job: number / 100 for number, job in enumerate((*one, *other))})
+    (incident,) = all_incidents(database)
+    assert ([job.job_id for job in incident.jobs], len(incident.deaths), incident.several) == ([*one, *other], 1, True)
+    (listed,) = json.loads(shell.run("incidents", "list", "-o", "json").stdout)
+    assert (listed["processes"], listed["processes_exact"]) == (1, False)
+    shown = shell.run("incidents", "show", listed["incident"]).stdout
+    assert "process, or several" in shown
+    assert f"{'processes:':<20}1 or more" in shown
+    assert "unknown  how many processes died" in shown
+    assert "1 or more" in terminal(shell, "incidents", "list", width=200)
+    for failure in (job.failure_id for job in incident.jobs):
+        (found,) = json.loads(shell.run("incidents", "show", f"f{failure}", "-o", "json").stdout)
+        assert found["incident"] == incident.name
+
+
+def test_one_job_died_with_one_process(database: Database) -> None:
+    ((job,), (other,)) = two_of_one_second(database, jobs=1)
+    failed_at(database, {job: 0, other: 3600})
+    assert [incident.several for incident in all_incidents(database)] == [False]
+    assert [len(death.jobs) for incident in all_incidents(database) for death in incident.deaths] == [1, 1]
+
+
+@pytest.mark.parametrize(("times", "deaths"), [([0, 9, 18], 1), ([0, 11, 22], 3), ([9.0 * n for n in range(12)], 2)])
+def test_failures_without_end_are_not_one_death(database: Database, times: list[float], deaths: int) -> None:
+    """A supervisor that starts again and again fails what it finds orphaned, always with the same error."""
+    ids = add_jobs(database, *plain_jobs(len(times)))
+    gone = add_process(database)
+    claim_all(database, gone)
+    with database.write() as connection:
+        connection.execute(delete(tables.processes))
+    assert pruning.fail_orphans(database) == ids
+    forget(database)
+    failed_at(database, dict(zip(ids, times, strict=True)))
+    found = [death for incident in all_incidents(database) for death in incident.deaths]
+    assert len(found) == deaths
+    assert all(death.several == (len(death.jobs) > 1) for death in found)
 
 
 # -- suspects ---------------------------------------------------------------------------------------------------------

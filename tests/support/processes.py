@@ -1,5 +1,13 @@
-"""Processes that exist only as rows: register them, and move their heartbeats into the past."""
+"""Processes that exist only as rows: register them, move their heartbeats into the past. And real ones that idle."""
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
 from sqlalchemy import update
 
 from solidjq import Database
@@ -7,6 +15,7 @@ from solidjq.database.tables import processes as process_table
 from solidjq.database.times import ago
 from solidjq.processes import heartbeat, pruning
 from solidjq.processes.heartbeat import list_processes
+from support.waiting import until
 
 
 def add_process(database: Database, name: str = "worker-1", *, kind: str = "Worker", pid: int = 4242) -> int:
@@ -24,3 +33,22 @@ def silence(database: Database, process: int, seconds: float) -> None:
 def all_silent(database: Database, threshold: float) -> bool:
     with database.read() as connection:
         return len(pruning.find_dead(connection, threshold)) == len(list_processes(connection))
+
+
+@contextmanager
+def idle_process() -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real process that does nothing until it is killed."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def stopped_process() -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real process that is frozen by SIGSTOP."""
+    with idle_process() as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "the process is stopped")
+        yield process

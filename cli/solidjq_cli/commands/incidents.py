@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,9 +42,10 @@ def list_incidents(
 ) -> None:
     """List when processes died and why, the latest first.
 
-    Deaths of one moment are one incident, named after its first death: d17 was seen by jq, f123 is put together from
-    the failures that Rails wrote (123 is the first failure_id). The cause comes with how sure it is: certain, likely,
-    possible; jq incidents show tells the facts.
+    Deaths of one moment and one cause are one incident, named after its first death: d17 was seen by jq, f123 is put
+    together from the failures that Rails wrote (123 is the first failure_id). The cause comes with how sure it is:
+    certain, likely, possible; jq incidents show tells the facts. "1 or more" processes: Rails' failures of several may
+    look the same.
 
     \b
     Examples:
@@ -80,7 +82,7 @@ def show_incidents(
         for number, incident in enumerate(known):
             if number:
                 lines([""])
-            details([incident], columns.incidents(), output)
+            details([incident], columns.incident_heading(), output)
             lines(_picture(incident))
     else:
         records(known, columns.incident_details(), output)
@@ -92,6 +94,7 @@ def show_incidents(
 
 
 def _picture(incident: Incident) -> Iterator[str]:
+    from solidjq.text import count_of
     from solidjq_cli.timeline import draw
 
     yield ""
@@ -99,10 +102,13 @@ def _picture(incident: Incident) -> Iterator[str]:
     yield ""
     finding = incident.finding
     yield f"{finding.words}: {finding.cause.meaning}"
-    yield from (f"  because  {fact}" for fact in dict.fromkeys(f for each in incident.findings for f in each.used))
+    yield from (f"  because  {fact}" for fact in finding.used)
+    sure = Counter(each.confidence.value for each in incident.findings)
+    if len(sure) > 1:
+        yield f"  sure     of {', '.join(f'{count} {word}' for word, count in sure.most_common())}"
     yield from (f"  unknown  {fact}" for fact in finding.missing)
-    others = {each.words for each in incident.findings} - {finding.words}
-    yield from (f"  also     {words}" for words in sorted(others))
+    for other in incident.beside:
+        yield f"  beside   {other.name}: {other.words}, {count_of(other.processes, 'process')} at the same moment"
     for death in incident.deaths:
         if words := death.evidence.get("last_words"):
             # The thread that crashed: the others only waited.
@@ -110,4 +116,4 @@ def _picture(incident: Incident) -> Iterator[str]:
             stack = (current + rest).split("\n\n")[0] or str(words)
             yield f"  the last words of pid {death.pid} (all threads: -o json):"
             yield from (f"    {line}" for line in stack.splitlines()[:MOST_LINES])
-    yield f"next: {finding.cause.advice}"
+    yield f"next: {finding.advice}"

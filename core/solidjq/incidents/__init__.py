@@ -4,7 +4,7 @@ Read the files in this order:
 
 - ``death_records``: every death as one kind of record, from ``jq_deaths`` or reconstructed from failures.
 - ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.
-- ``incidents``: groups deaths of one moment and one manner, and judges each.
+- ``incidents``: groups deaths of one moment and one manner, judges each, and splits them by cause.
 - ``death_cases``: deaths and what usually runs, as the evidence that the next three files work on.
 - ``class_scores``: job classes that are in flight at more deaths than chance allows.
 - ``job_scores``: jobs that were in flight at several deaths.

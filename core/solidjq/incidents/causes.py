@@ -67,7 +67,7 @@ class Cause(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What an operator should do next."""
+        """What an operator should do about the process; ``CauseFinding.advice`` adds what becomes of its jobs."""
         return _ADVICE[self]
 
 
@@ -88,32 +88,32 @@ _ADVICE = {
     Cause.MEMORY: "See which job grew (jq suspects); give its queue a worker with more memory and fewer threads (jq "
     "retry --queue-as), or make the job read in smaller parts. Raise the memory limit only when you know the need.",
     Cause.SHUTDOWN: "Give workers longer between SIGTERM and SIGKILL: terminationGracePeriodSeconds, the supervisor's "
-    "shutdown timeout below it; split jobs that run longer, or let them save checkpoints. The jobs are bystanders.",
-    Cause.SUSPENDED: "Nothing is wrong with the jobs. Check that they do not still run before you retry them.",
+    "shutdown timeout below it; split jobs that run longer, or let them save checkpoints.",
+    Cause.SUSPENDED: "Check that the jobs do not still run before you retry them.",
     Cause.STALL: "Look at the database's own log for that time. Check that the processes do not still run the jobs (jq "
-    "processes list), then retry; the jobs are bystanders.",
-    Cause.HUNG: "Look at the process before you kill it (py-spy, rbspy, gdb). Kill it before you retry its jobs: if it "
-    "wakes up, they run twice.",
-    Cause.HOST: "The jobs are bystanders: retry them. Ask the orchestrator why the machine went (evictions, spot "
-    "instances, node memory).",
+    "processes list) before you retry them.",
+    Cause.HUNG: "See that the pid is still this process (ps -o lstart,args -p PID): a pid is given out again. Look at "
+    "it before you kill it (py-spy, rbspy, gdb). Kill it before you retry its jobs: if it wakes up, they run twice.",
+    Cause.HOST: "Ask the orchestrator why the machine went (evictions, spot instances, node memory).",
     Cause.CRASH: "Read the stack in the evidence (jq incidents show); suspect the native library at the top. Hold the "
     "job until that library is updated.",
     Cause.EXIT: "Find the exit call in the job's code or in what it runs; raise an error instead, which fails one job "
     "and not all beside it.",
     Cause.KILLED: "Ask the host: dmesg -T | grep -i -E 'oom|killed', the orchestrator's events, who was logged in.",
-    Cause.ROW: "Never delete rows of solid_queue_processes: prune (jq prune). The jobs are bystanders.",
+    Cause.ROW: "Never delete rows of solid_queue_processes: prune (jq prune).",
     Cause.UNKNOWN: "Ask the host and the orchestrator for that time; jq work leaves more evidence than Rails' workers.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """The evidence beyond one death: the other deaths of its incident, and the processes that live now."""
+    """The evidence beyond one death: the other deaths of its moment, and the processes that live now."""
 
-    hosts: frozenset[str] = frozenset()  # of all deaths of the incident
-    deaths: int = 1  # in the incident
+    hosts: frozenset[str] = frozenset()  # of all deaths of the moment
+    deaths: int = 1  # at that moment
     survivors: int | None = None  # processes that ran when it fell silent and still beat later; None if unknown
     outages: Sequence[tuple[datetime, datetime | None]] = ()  # when other processes could not send heartbeats
+    moment: Sequence[DeathRecord] = ()  # all deaths of its moment, itself included
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,17 @@ class CauseFinding:
         if self.confidence not in {Confidence.CERTAIN, Confidence.LIKELY}:
             return Blame.UNKNOWN
         return Blame.OUTSIDE if self.cause.outside else _INSIDE.get(self.cause, Blame.UNKNOWN)
+
+    @property
+    def advice(self) -> str:
+        """What an operator should do next; for a cause from outside also whether it clears the jobs."""
+        if self.outside:
+            return f"{self.cause.advice} The jobs are bystanders: jq retry --safe retries them."
+        if self.cause.outside:
+            return (
+                f"{self.cause.advice} This is only {self.confidence}, so the jobs in flight stay charged (jq suspects)."
+            )
+        return self.cause.advice
 
     @property
     def words(self) -> str:
@@ -332,11 +343,11 @@ def _every_host(death: DeathRecord, company: Company) -> list[str] | None:
     return [f"all processes fell silent at once, on {hosts} hosts"]
 
 
-def _one_host(death: DeathRecord, _company: Company) -> list[str] | None:
-    fleet = death.evidence.get("fleet", {})
-    if death.how is not Death.PRUNED or not number(fleet, "alive") or number(fleet, "alive_here") != 0:
+def _one_host(death: DeathRecord, company: Company) -> list[str] | None:
+    alive, here = _least_alive(death, company, "alive"), _least_alive(death, company, "alive_here")
+    if death.how is not Death.PRUNED or not alive or here != 0:
         return None
-    return [f"no process of host {death.hostname} sends heartbeats any more; {fleet['alive']} on other hosts do"]
+    return [f"no process of host {death.hostname} sends heartbeats any more; {alive:g} on other hosts do"]
 
 
 def _nobody_left(death: DeathRecord, company: Company) -> list[str] | None:
@@ -426,6 +437,8 @@ def _missing(death: DeathRecord, rule: CauseRule | None) -> list[str]:
     missing: list[str] = []
     if death.source is DeathSource.FAILURES:
         missing.append("samples and the exit of the process: only jq work records them")
+        if death.several:
+            missing.append("how many processes died: the failures of several may look the same")
     elif not death.sample:
         missing.append("a sample from the process")
     elif number(death.sample, "cgroup", "max") is None and _may_be_memory(death):
@@ -451,8 +464,22 @@ def _oom_kills(death: DeathRecord) -> tuple[int | None, int | None]:
 
 def _alive_beside(death: DeathRecord, company: Company) -> float | None:
     """Return how many processes that ran when it fell silent went on; None if unknown."""
-    fleet = death.evidence.get("fleet")
-    return number(fleet, "alive") if fleet else company.survivors
+    return _least_alive(death, company, "alive") if death.evidence.get("fleet") else company.survivors
+
+
+def _least_alive(death: DeathRecord, company: Company, count: str) -> float | None:
+    """Return the least that a prune counted of the processes that went on: all of them, or those of its host.
+
+    Each process is pruned when its own silence is long enough, the first of a lost host while the last heartbeats of
+    the others still look young. So the deaths of its moment that were pruned soon after count for it too.
+    """
+    soon = timedelta(seconds=number(death.evidence, "threshold") or 0.0)
+    counts = [number(death.evidence, "fleet", count)]
+    for other in company.moment:
+        if count == "alive" or other.hostname == death.hostname:
+            later = other.noticed_at - death.noticed_at
+            counts += [number(other.evidence, "fleet", count)] if timedelta() <= later <= soon else []
+    return min((counted for counted in counts if counted is not None), default=None)
 
 
 def _may_be_memory(death: DeathRecord) -> bool:

@@ -7,7 +7,7 @@ for all jobs of the process, and from when they failed. Its evidence is a signal
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,13 +21,17 @@ from solidjq.database.tables import deaths, failed, jobs, processes
 from solidjq.database.times import boundary
 from solidjq.ledger import crashes, operations
 from solidjq.ledger.deaths import DeathSource
-from solidjq.processes.samples import instant, sample_of
+from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
+from solidjq.processes.samples import instant, number, sample_of
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 from solidjq.text import parse_id
 
-# Failures with the same error, each this close to the one before, are of one death: Rails writes them one by one.
-SAME_DEATH_WITHIN = timedelta(seconds=60)
+# Failures with the same error are of one death, as far as they tell: each this close to the one before, for Rails
+# writes them one by one, and the last of them this close to the first.
+SAME_DEATH_WITHIN = timedelta(seconds=10)
+LONGEST_FAILING = timedelta(seconds=60)
+LONGEST_INTERVAL = 3600.0  # seconds: a sample that claims rarer heartbeats is not believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class DeathRecord:
     signal: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     jobs: tuple[ClaimedJob, ...] = ()
+    several: bool = False  # its failures may be of several processes, which nothing tells apart
 
     @property
     def key(self) -> int | str:
@@ -118,6 +123,23 @@ class DeathRecord:
         if self.how is Death.PRUNED and self.last_heartbeat_at is not None:
             return self.last_heartbeat_at
         return self.noticed_at
+
+    @property
+    def interval(self) -> timedelta:
+        """The time between two of its heartbeats: it died at most so long after it was last known to live.
+
+        Recorded by its last sample; else Solid Queue's default, but at most half of the silence that it was pruned for,
+        since an alive threshold is at least two heartbeats.
+        """
+        recorded = number(self.sample, "interval")
+        if recorded is not None and 0 < recorded <= LONGEST_INTERVAL:
+            return timedelta(seconds=recorded)
+        default = timedelta(seconds=HEARTBEAT_INTERVAL)
+        if self.how is not Death.PRUNED:
+            return default
+        threshold = number(self.evidence, "threshold")
+        silence = self.noticed_at - self.silent_at if threshold is None else timedelta(seconds=threshold)
+        return max(timedelta(), min(default, silence / 2))
 
 
 def list_deaths(
@@ -318,21 +340,51 @@ def _between(time: ColumnElement[Any], since: datetime | None, until: datetime |
         yield time < boundary(until)
 
 
-def _reconstructed(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
-    """Return the deaths that failures, sorted by time, report: the same error, each within a minute of the last."""
-    latest: dict[str, datetime] = {}
-    growing: dict[str, tuple[DeathRecord, list[ClaimedJob]]] = {}  # by error, the death that may get more jobs
-    records: list[tuple[DeathRecord, list[ClaimedJob]]] = []
+def _reconstructed(rows: Sequence[Row[Any]]) -> list[DeathRecord]:
+    """Return the deaths that failures, sorted by time, report: the same error, written one soon after the other.
+
+    Two processes whose last heartbeats fell into one second have the same error, as have two of one pid in different
+    containers, and jobs whose process has no row always do. What tells them apart is the time: a prune by ``jq`` writes
+    the failures of one process at one instant, which those of no other process share. Where all instants differ, as
+    Rails leaves them, nothing does, and the record says that it may stand for several processes.
+    """
+    written = Counter((row.evidence, row.crashed_at) for row in rows)
+    deaths: dict[tuple[str, datetime | None], _GrowingDeath] = {}
+    records: list[_GrowingDeath] = []
     for row in rows:
-        record = growing.get(row.evidence)
-        if record is None or row.crashed_at - latest[row.evidence] > SAME_DEATH_WITHIN:
+        at_once = written[row.evidence, row.crashed_at] > 1
+        key = (row.evidence, row.crashed_at if at_once else None)
+        growing = deaths.get(key)
+        if growing is None or not growing.includes(row.crashed_at):
             if (death := _death_of(row)) is None:
                 continue
-            record = growing[row.evidence] = (death, [])
-            records.append(record)
-        record[1].append(ClaimedJob(row.job_id, row.subject, row.class_name, row.failure_id))
-        latest[row.evidence] = row.crashed_at
-    return [replace(death, jobs=tuple(claimed)) for death, claimed in records]
+            growing = deaths[key] = _GrowingDeath(death, at_once, row.crashed_at)
+            records.append(growing)
+        growing.add(row)
+    return [growing.record for growing in records]
+
+
+@dataclass(slots=True)
+class _GrowingDeath:
+    """A death that is put together from failures, one after the other."""
+
+    death: DeathRecord
+    at_once: bool  # all its failures were written at one instant
+    last_at: datetime
+    jobs: list[ClaimedJob] = field(default_factory=list)
+
+    def includes(self, at: datetime) -> bool:
+        """Whether a failure with its error that was written at this time is of this death."""
+        return at - self.last_at <= SAME_DEATH_WITHIN and at - self.death.noticed_at <= LONGEST_FAILING
+
+    def add(self, row: Row[Any]) -> None:
+        self.jobs.append(ClaimedJob(row.job_id, row.subject, row.class_name, row.failure_id))
+        self.last_at = row.crashed_at
+
+    @property
+    def record(self) -> DeathRecord:
+        told_apart = self.at_once and self.death.how is not Death.MISSING
+        return replace(self.death, jobs=tuple(self.jobs), several=len(self.jobs) > 1 and not told_apart)
 
 
 def _death_of(row: Row[Any]) -> DeathRecord | None:

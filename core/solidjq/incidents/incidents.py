@@ -1,31 +1,44 @@
-"""Incidents: deaths of one moment and one manner, each with its cause."""
+"""Incidents: deaths of one moment, one manner and one cause."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
 from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_records
-from solidjq.incidents.causes import CauseFinding, Company, find_cause
+from solidjq.incidents.causes import Cause, CauseFinding, Company, find_cause
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
-from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.rails.error_text import Death
 
-SAME_INCIDENT_WITHIN = timedelta(seconds=HEARTBEAT_INTERVAL)  # between two deaths of one incident, at most
+LATE = timedelta(seconds=5)  # a heartbeat may be late by that; Rails writes it in whole seconds into an error
 INCIDENT_NAME = re.compile(r"[df]\d+", re.ASCII)
 SEARCH_AROUND = timedelta(days=1)  # how far around one death the others of its incident are searched for
+LISTED_AROUND = timedelta(hours=1)  # as far beyond the times asked for: an incident keeps its name at their edge
+
+
+class Neighbour(NamedTuple):
+    """Another incident of the same moment and manner, whose processes died of another cause."""
+
+    name: str
+    words: str  # its cause and confidence
+    processes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Deaths of one moment and one manner. ``findings`` has the cause of each death, in the order of ``deaths``."""
+    """Deaths of one moment, manner and cause. ``findings`` has the finding of each death, in the order of ``deaths``.
+
+    The findings have one cause, and all or none of them clear their jobs; they may differ in facts and confidence.
+    """
 
     deaths: tuple[DeathRecord, ...]
     findings: tuple[CauseFinding, ...]
+    beside: tuple[Neighbour, ...] = ()
 
     @property
     def name(self) -> str:
@@ -44,9 +57,18 @@ class Incident:
 
     @property
     def finding(self) -> CauseFinding:
-        """The most confident of its deaths' findings; among equally confident ones, the most frequent cause."""
-        counts = Counter(finding.cause for finding in self.findings)
-        return min(self.findings, key=lambda finding: (finding.confidence.rank, -counts[finding.cause]))
+        """The finding of all its deaths: their cause, the confidence of the least sure of them, the facts of all."""
+        return CauseFinding(
+            self.findings[0].cause,
+            max((finding.confidence for finding in self.findings), key=lambda confidence: confidence.rank),
+            tuple(dict.fromkeys(fact for finding in self.findings for fact in finding.used)),
+            tuple(dict.fromkeys(fact for finding in self.findings for fact in finding.missing)),
+        )
+
+    @property
+    def several(self) -> bool:
+        """Whether more processes than ``deaths`` may have died: failures of some cannot be told apart."""
+        return any(death.several for death in self.deaths)
 
     @property
     def hosts(self) -> list[str]:
@@ -82,30 +104,52 @@ class Incident:
 def find_incidents(
     connection: Connection, *, since: datetime | None = None, until: datetime | None = None
 ) -> list[Incident]:
-    """Return the incidents noticed from ``since`` on and before ``until``, the oldest first."""
-    return judge_all(connection, death_records.list_deaths(connection, since=since, until=until))
+    """Return the incidents noticed from ``since`` on and before ``until``, the oldest first, each with all deaths."""
+    deaths = death_records.list_deaths(
+        connection,
+        since=None if since is None else since - LISTED_AROUND,
+        until=None if until is None else until + LISTED_AROUND,
+    )
+    return [
+        incident
+        for incident in judge_all(connection, deaths)
+        if (since is None or incident.noticed_at >= since)
+        and (until is None or min(death.noticed_at for death in incident.deaths) < until)
+    ]
 
 
 def judge_all(connection: Connection, deaths: Iterable[DeathRecord]) -> list[Incident]:
-    """Group deaths into incidents and find their causes; the processes that live now are part of the evidence."""
+    """Return the incidents of these deaths, the oldest first; the processes that live now are part of the evidence."""
     outages = death_records.outages(connection)
     columns = process_table.c
     lives = connection.execute(select(columns.created_at, columns.last_heartbeat_at)).all()
 
-    def company(together: Sequence[DeathRecord]) -> Company:
-        hosts = frozenset(death.hostname for death in together if death.hostname is not None)
-        at = max(death.silent_at for death in together)
-        # Processes that ran when these fell silent, and were still beating a minute later.
-        survivors = sum(
-            1 for began, beat in lives if began and beat and began <= at and beat >= at + SAME_INCIDENT_WITHIN
-        )
-        return Company(hosts, len(together), survivors, outages)
+    def company(moment: Sequence[DeathRecord]) -> Company:
+        hosts = frozenset(death.hostname for death in moment if death.hostname is not None)
+        at = max(death.silent_at for death in moment)
+        later = at + max(death.interval for death in moment) + LATE
+        # Processes that ran when these fell silent, and have beaten since.
+        survivors = sum(1 for began, beat in lives if began and beat and began <= at and beat >= later)
+        return Company(hosts, len(moment), survivors, outages, tuple(moment))
 
     judged = []
-    for together in group(deaths):
-        beside = company(together)
-        judged.append(Incident(together, tuple(find_cause(death, beside) for death in together)))
-    return judged
+    for moment in group(deaths):
+        beside = company(moment)
+        judged += split(moment, [find_cause(death, beside) for death in moment])
+    return sorted(judged, key=lambda incident: incident.at)
+
+
+def split(moment: Sequence[DeathRecord], findings: Sequence[CauseFinding]) -> list[Incident]:
+    """Split the deaths of one moment into incidents of one cause each: then advice and charges fit all its deaths."""
+    causes: dict[tuple[Cause, bool], list[tuple[DeathRecord, CauseFinding]]] = defaultdict(list)
+    for death, finding in zip(moment, findings, strict=True):
+        causes[finding.cause, finding.outside].append((death, finding))
+    apart = [
+        Incident(tuple(death for death, _ in pairs), tuple(finding for _, finding in pairs))
+        for pairs in causes.values()
+    ]
+    neighbours = [Neighbour(one.name, one.finding.words, len(one.deaths)) for one in apart]
+    return [replace(one, beside=tuple(other for other in neighbours if other.name != one.name)) for one in apart]
 
 
 def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str], CauseFinding]]:
@@ -132,26 +176,31 @@ def find_incident(connection: Connection, name: str) -> Incident | None:
 
 
 def group(deaths: Iterable[DeathRecord]) -> list[tuple[DeathRecord, ...]]:
-    """Group deaths of one manner, each at most a minute after the one before.
+    """Group deaths of one manner that may have happened at one moment.
 
-    Pruned processes that fell silent together are one incident wherever they ran: a supervisor with its children, or
-    all hosts at once. Reaped processes are one only if they ran on one host and ended with the same signal or status.
+    A process died at most one heartbeat after it was last known to live, so deaths of one moment are at most one
+    heartbeat apart. A group ends there, however dense the next deaths follow.
+
+    Pruned processes are grouped wherever they ran: a supervisor with its children, or all hosts at once. Reaped
+    processes are grouped only if they ran on one host and ended with the same signal or status.
     """
     groups: list[list[DeathRecord]] = []
-    recent: list[list[DeathRecord]] = []
+    recent: list[tuple[datetime, list[DeathRecord]]] = []  # until when each of them must have died
     for death in sorted(deaths, key=lambda death: death.silent_at):
-        recent = [other for other in recent if death.silent_at - other[-1].silent_at <= SAME_INCIDENT_WITHIN]
-        for together in recent:
-            if _belong_together(death, together[-1]):
-                together.append(death)
+        dead_by = death.silent_at + death.interval + LATE
+        recent = [(until, moment) for until, moment in recent if death.silent_at <= until]
+        for at, (until, moment) in enumerate(recent):
+            if _same_manner(death, moment[0]):
+                moment.append(death)
+                recent[at] = (min(until, dead_by), moment)
                 break
         else:
-            recent.append([death])
-            groups.append(recent[-1])
-    return [tuple(together) for together in groups]
+            groups.append([death])
+            recent.append((dead_by, groups[-1]))
+    return [tuple(moment) for moment in groups]
 
 
-def _belong_together(one: DeathRecord, other: DeathRecord) -> bool:
+def _same_manner(one: DeathRecord, other: DeathRecord) -> bool:
     if one.how is not other.how:
         return False
     if one.how is Death.PRUNED:
