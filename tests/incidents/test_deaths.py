@@ -90,6 +90,8 @@ def test_an_end_that_the_supervisor_sees(
     assert death.evidence["rusage"]["peak"] > 2**20
     if cause is Cause.CRASH:
         assert "die" in death.evidence["last_words"]
+        assert death.faulting == (killer, "die")
+        assert [job.job_id for job in death.charged] == [killer], "what ran in another thread is cleared"
 
 
 @pytest.mark.only_on("sqlite", "postgresql")

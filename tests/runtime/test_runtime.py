@@ -419,14 +419,14 @@ def test_what_had_begun_is_told_from_what_had_not(tmp_path: Path) -> None:
             hands = Hands(4, file.fileno())
             for claim_id in (11, 12, 2**62):
                 hands.take(claim_id)
-            hands.begin(12)
-            hands.begin(11)
+            hands.begin(12, 3)
+            hands.begin(11, 0)
             hands.let_go(11)
             hands.take(14)
             hands.take(15)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
-        assert read_hands(file).not_begun == [14, 15, 2**62]
+        assert read_hands(file) == ([14, 15, 2**62], {3: 12})
 
 
 # -- frozen

@@ -10,6 +10,7 @@ In reading order:
 - ``child``: what every child does: register, work in steps, stop, deregister;
 - ``worker``, ``dispatcher``: the two kinds of child;
 - ``performing``, ``eventloop``: run one job, an ``async def`` job on the event loop;
+- ``last_words``: the stack that a crash leaves, and which job thread's it is;
 - ``hands``: which claims a worker holds and which jobs it has begun, in a file that outlives it;
 - ``registration``, ``sampler``: a process's row, its heartbeat, and the sample that each heartbeat leaves there;
 - ``wakeup``, ``backoff``, ``logs``: sleep that ends early, delays between attempts, log lines on stderr.

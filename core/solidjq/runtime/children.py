@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from solidjq.runtime.backoff import backoff
 from solidjq.runtime.child_deaths import ChildDeath
 from solidjq.runtime.config import ChildConfig, Config
 from solidjq.runtime.hands import LastHands, read_hands
+from solidjq.runtime.last_words import crashed_thread
 from solidjq.runtime.registration import process_name
 from solidjq.runtime.sampler import PEAK_UNIT, Cgroup, Sampler, resident
 
@@ -28,7 +28,6 @@ LONGEST_DELAY = 30.0
 LEAST_OOM_SCORE = 20  # thousandths of the memory
 MOST_OOM_SCORE = 1000
 MOST_LAST_WORDS = 16_384  # bytes of a crash's stack that are kept
-_CRASHED_THREAD = re.compile(r"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -130,12 +129,6 @@ class ChildSlot:
         with self.hands as file:
             self.hands = None
             return read_hands(file)
-
-
-def crashed_thread(last_words: str) -> int | None:
-    """Return the identifier of the thread that crashed, as faulthandler names it; None if it does not."""
-    found = _CRASHED_THREAD.search(last_words)
-    return None if found is None else int(found[1], 16)
 
 
 def _blame(pid: int) -> None:

@@ -3,16 +3,17 @@
 A job that had not begun cannot have killed its worker, so the supervisor, which has the same file open, reads those
 claims here and releases them. After a crash it finds here the job that the crashed thread was executing. A claim that
 is not in the file had not reached the worker's memory when it died: reading its row may have killed the worker.
+
+Threads are numbered, from 0.
 """
 
 import mmap
 import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import IO, NamedTuple
 
-_NUMBERS = 2  # a place: a claim's id, negative until its job begins; and the thread that executes it. 0 is none.
+_NUMBERS = 2  # a place: a claim's id, negative until its job begins; and the thread that executes it, plus 1. 0: none
 _SIZE = 8 * _NUMBERS  # bytes
 
 
@@ -40,10 +41,10 @@ class Hands:
         place = self._places[claim_id] = self._free.pop()
         self._memory[_NUMBERS * place] = -claim_id
 
-    def begin(self, claim_id: int) -> None:
-        """Note that this thread begins the job of a claim."""
+    def begin(self, claim_id: int, thread: int) -> None:
+        """Note that a thread begins the job of a claim."""
         place = self._places[claim_id]
-        self._memory[_NUMBERS * place + 1] = threading.get_ident()
+        self._memory[_NUMBERS * place + 1] = thread + 1
         self._memory[_NUMBERS * place] = claim_id
 
     def end(self, claim_id: int) -> None:
@@ -72,5 +73,5 @@ def read_hands(file: IO[bytes]) -> LastHands:
     places = list(zip(numbers[::_NUMBERS], numbers[1::_NUMBERS], strict=True))
     return LastHands(
         sorted(-claim for claim, _ in places if claim < 0),
-        {thread: claim for claim, thread in places if claim > 0 and thread},
+        {thread - 1: claim for claim, thread in places if claim > 0 and thread},
     )

@@ -23,6 +23,7 @@ from solidjq.rails.error_text import error_json
 from solidjq.runtime.child import Child, Stop
 from solidjq.runtime.config import Config
 from solidjq.runtime.hands import Hands
+from solidjq.runtime.last_words import shown_as, thread_name
 from solidjq.runtime.performing import perform
 
 log = logging.getLogger("solidjq")
@@ -70,7 +71,8 @@ class Worker(Child):
         self._notified = False  # that jobs are ready
         self._notified_claim_at = -math.inf  # when the last claim because of a notification was
         for number in range(self.config.threads):
-            threading.Thread(target=self._work, name=f"job-{number}", daemon=True).start()
+            name = thread_name(number)
+            threading.Thread(target=shown_as(name, self._work), args=[number], name=name, daemon=True).start()
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
 
     def step(self) -> float:
@@ -123,10 +125,10 @@ class Worker(Child):
         self._sleeping = True
         return 0.0 if self._ended else seconds
 
-    def _work(self) -> NoReturn:
+    def _work(self, number: int) -> NoReturn:
         while True:
             claim = self._inbox.get()
-            self._hands.begin(claim.id)
+            self._hands.begin(claim.id, number)
             self.sampler.begin(claim.job_id, claim.class_name)
             error = perform(claim)
             self.sampler.end(claim.job_id)
