@@ -139,16 +139,15 @@ def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell
 
 @pytest.mark.sqlite_only
 def test_recover_is_red_only_for_what_it_is_for(database: Database, shell: Shell) -> None:
-    """Every job died twice: over the limit of one crash. Only those of "auto" classes are recover's business."""
-    names = ("Auto", "Ask", "Never", "Aged")
-    ids = add_jobs(database, *(NewJob(class_name=name) for name in names))
+    """Three jobs are over their limit of crashes. Only those of "auto" classes are recover's business."""
+    ids = add_jobs(database, *(NewJob(class_name=name) for name in ("Auto", "Ask", "Never")))
     die(database)
     assert shell.run("retry", *map(str, ids)).returncode == 0
+    (aged,) = add_jobs(database, NewJob(class_name="Aged"))
     die(database)
     with database.write() as connection:
-        connection.execute(
-            update(tables.failed).where(tables.failed.c.job_id == ids[3]).values(created_at=ago(2 * 86400))
-        )
+        old = update(tables.failed).where(tables.failed.c.job_id == aged)
+        connection.execute(old.values(created_at=ago(2 * 86400)))
     policy = shell.folder / "jq.toml"
     left = "jq: left to a person, or done: {}; to see them: jq failed list --died"
     policy.write_text('[default]\nmax_crashes = 1\n[classes.Never]\nretry = "never"\n')
