@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from solidjq.recovery.verdicts import Decision, Verdict
 
+MOST_REASONS = 10  # in warnings
+MOST_NAMED = 10  # jobs with one reason
 Groups = Counter[tuple["Verdict", str, str]]
 
 
@@ -28,6 +30,8 @@ class Tally:
 
     groups: Groups = field(default_factory=Counter)
     scheduled: int = 0
+    warned: Counter[str] = field(default_factory=Counter)  # by what speaks against it: jobs that go nevertheless
+    examples: dict[str, list[int]] = field(default_factory=dict)  # the first of them
 
     @property
     def moved(self) -> int:
@@ -44,6 +48,10 @@ class Tally:
         for decision in decisions:
             self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += decision.jobs
             self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
+            if decision.warning is not None and len(self.warned) < MOST_REASONS:
+                self.warned[decision.warning] += decision.jobs
+                if self.warned[decision.warning] <= MOST_NAMED:
+                    self.examples.setdefault(decision.warning, []).append(decision.job_id)
             yield decision
 
     def count(self, batches: Iterable[list[Decision]]) -> None:
@@ -98,11 +106,21 @@ def show(
     if not lists_jobs(output, by_job=by_job):
         tally.count(batches)
         groups(tally, output, empty=empty)
+        warn(tally)
         return
     decisions = tally.add(decision for batch in batches for decision in batch)
     if output is Output.IDS:
         decisions = (decision for decision in decisions if decision.verdict.moves)
     records(decisions, columns.decisions(), output, empty=empty)
+    warn(tally)
+
+
+def warn(tally: Tally) -> None:
+    """Name jobs that go back to work because a person chose them, though a safe retry would hold them back."""
+    for reason, count in tally.warned.items():
+        named = ", ".join(map(str, tally.examples[reason]))
+        more = f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
+        note(f"may kill a process again: job {named}{more}: {reason}")
 
 
 def lists_jobs(output: Output, *, by_job: bool) -> bool:

@@ -169,6 +169,7 @@ class Request:
             moving.groups(planned, Output.TABLE, empty=f"no failed jobs to {self.verb}")
             raise typer.Exit(Exit.PARTLY if planned.held else Exit.DONE)
         moving.groups(planned, Output.TABLE)
+        moving.warn(planned)
         held = f", hold back {planned.held}" if planned.held else ""
         moving.confirm(f"{self.verb} {planned.moved} jobs{held}?")
 

@@ -12,6 +12,7 @@ from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.tables import claimed, failures, jobs, operations, processes, scheduled
 from solidjq.database.times import ago
+from solidjq.processes import pruning
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
@@ -278,6 +279,24 @@ def test_ids_that_were_named_need_no_question(database: Database, shell: Shell, 
 
 
 @pytest.mark.sqlite_only
+def test_a_suspect_that_a_person_chose_goes_and_is_named(database: Database, shell: Shell) -> None:
+    killer, *others = add_jobs(database, *plain_jobs(3))
+    for pid, count in ((1, 1), (2, 2)):
+        process = add_process(database, f"w{pid}", pid=pid)
+        claim_all(database, process, count)
+        database.transact(pruning.fail_exited, process, pid=pid, returncode=-11)
+    again, tied = "jq: may kill a process again: job", "one of 2 jobs that cannot be told apart; jq bisect d2 tells"
+    said = {
+        f"{again} {killer}: it was in flight at 1 death; alone at 1 death",
+        f"{again} {others[0]}, {others[1]}: {tied}",
+    }
+    for options in (["--dry-run"], ["--class", "*", "--dry-run"], []):
+        chosen = [] if "--class" in options else [str(job) for job in (killer, *others)]
+        ran = shell.run("retry", *options, *chosen)
+        assert ran.returncode == 0
+        assert said <= set(ran.stderr.splitlines())
+
+
 def test_ids_that_a_filter_or_limit_leaves_out_are_named(database: Database, shell: Shell, night: list[int]) -> None:
     done = shell.run("retry", *map(str, night[:3]), "--class", "Mail", "--limit", "2", "-o", "ids")
     assert (done.returncode, done.stdout.split()) == (6, [str(job_id) for job_id in night[:2]])

@@ -123,6 +123,8 @@ def retry(
     waits, runs or finished since, and it is not older than --max-age. The others are named with the first reason.
     --isolate sends suspects to a queue of their own: let a worker of one thread work on it, where nobody else is hurt.
 
+    Without --safe every job goes that you choose, suspects too: those are named.
+
     With a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes. An id is a job's id or its
     Active Job id; - reads ids from standard input. Exit code 6 if some were held back.
 

@@ -34,9 +34,11 @@ def suspects(
     """Rank the jobs and classes that may have killed their process, and say why.
 
     Only jobs that were executing are charged, and a death from outside (a deployment, a lost host, a database that was
-    away) charges nobody. A job is a suspect after two deaths of different processes. A class is one if it was in flight
-    at more deaths than chance allows, measured against what usually runs; with few deaths it says "too few to tell".
-    jq retry --safe holds suspects back, --isolate sends them to quarantine, jq bisect finds the one among many.
+    away) charges nobody. A job is a suspect if it was alone when its process crashed, exited or ran out of memory; or
+    after two deaths of different processes; or if its class is one. A class is one if it was in flight at more deaths
+    than chance allows, measured against what usually runs; with few deaths it says "too few to tell". Where one of
+    several is the killer and nothing tells which, they "cannot be told apart". jq retry --safe holds both kinds back,
+    --isolate sends them to quarantine, jq bisect finds the one among many.
 
     \b
     Examples:
@@ -62,7 +64,7 @@ def suspects(
     ]
     shown = [each for each in everything if everybody or each.score.standing is not JobStanding.BYSTANDER]
     if output is Output.IDS:
-        shown = [each for each in shown if each.score.standing is JobStanding.SUSPECT]
+        shown = [each for each in shown if each.score.standing.held]
     records(shown, columns.suspects(), output, empty=f"nobody is suspected of a death since {since}")
     if output is Output.TABLE and sys.stdout.isatty():
         lines(_why(shown))
@@ -72,7 +74,7 @@ def suspects(
 
 def _why(shown: Iterable[columns.Suspect]) -> Iterator[str]:
     """Give a suspect's reasons in full, for which a table has no room."""
-    suspected = [each for each in shown if each.score.standing.value == "suspect"]
+    suspected = [each for each in shown if each.score.standing.held]
     for each in suspected[:MOST_EXPLAINED]:
         yield f"why {each.kind} {each.score.name}:"
         yield from (f"  {reason}" for reason in each.score.reasons)

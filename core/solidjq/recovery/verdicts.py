@@ -155,6 +155,11 @@ class Decision(NamedTuple):
     group: Sequence[int] = ()  # the failure ids of the group, the candidate's included; empty for one job
 
     @property
+    def warning(self) -> str | None:
+        """What speaks against a retry that is made nevertheless, because it is not a safe one."""
+        return self.reason if self.verdict is Verdict.RETRY else None
+
+    @property
     def failure_ids(self) -> Sequence[int]:
         """The failures that the decision is on."""
         return self.group or (self.candidate.failure_id,)
