@@ -46,7 +46,7 @@ def main() -> int:
         return exits.Exit.INTERRUPTED
     except Exception as error:  # noqa: BLE001  (the ladder ends here)
         # What could not be written is lost; Python must not try again at exit, and say so on three more lines.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        exits.drop_output()
         return exits.report(error)
     return exits.Exit.DONE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from enum import IntEnum
 
 
@@ -55,8 +56,14 @@ def report(error: Exception) -> Exit:
     return next((code for kind, code in ladder if isinstance(error, kind)), Exit.UNEXPECTED)
 
 
+def drop_output() -> None:
+    """Send what is still written to standard output nowhere: nobody reads it any more, or it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def say(text: str) -> None:
     """Print one line on stderr, whatever hides in the text."""
     from solidjq.text import cut_words, mask_secrets, one_line  # noqa: PLC0415
 
-    print(f"jq: {cut_words(mask_secrets(one_line(text)))}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)
+    with suppress(BrokenPipeError):  # nobody reads it any more
+        print(f"jq: {cut_words(mask_secrets(one_line(text)))}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)

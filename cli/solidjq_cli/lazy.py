@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from solidjq_cli.command_list import COMMANDS
+from solidjq_cli.exits import Exit, drop_output
 
 
 def load(module: str) -> dict[str, Any]:
@@ -52,6 +53,14 @@ class LazyGroup(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = Commands()
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a reader of its output that has read enough, such as ``head``, is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            drop_output()
+            raise typer.Exit(Exit.DONE) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the commands with their summaries, a line each."""

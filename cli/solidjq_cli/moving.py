@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,12 @@ from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
+    from solidjq import Database
+    from solidjq.ledger.operations import Operation
     from solidjq.recovery.verdicts import Decision, Verdict
+    from solidjq_cli.stopping import Account
 
 MOST_REASONS = 10  # in warnings
 MOST_NAMED = 10  # jobs with one reason
@@ -79,13 +81,29 @@ class Tally:
     def words(self) -> str:
         """Return one line that says what was done."""
         from solidjq.recovery.verdicts import Verdict  # noqa: PLC0415
+        from solidjq.text import count_of  # noqa: PLC0415
 
         if discarded := self.with_verdict(Verdict.DISCARD):
-            return f"discarded {discarded} jobs"
+            return f"discarded {count_of(discarded, 'job')}"
         isolated = self.with_verdict(Verdict.ISOLATE)
         apart = f"; {isolated} of them in quarantine" if isolated else ""
         ready = self.moved - self.scheduled
-        return f"retried {self.moved} jobs: {ready} ready, {self.scheduled} scheduled{apart}"
+        return f"retried {count_of(self.moved, 'job')}: {ready} ready, {self.scheduled} scheduled{apart}"
+
+    def account(self, database: Database, operation: Operation) -> Account:
+        """Return what a retry or a discard says of itself if it ends half-way."""
+        from solidjq.text import count_of  # noqa: PLC0415
+        from solidjq_cli.stopping import Account  # noqa: PLC0415
+
+        verb = "discarded" if operation.verb == "discard" else "retried"
+        return Account(database, operation, lambda jobs: f"{verb} {count_of(jobs, 'job')}", lambda: self.moved)
+
+    def conclude(self, operation: Operation) -> None:
+        """Say what was done, and which commands show what became of it and take it back."""
+        if operation.id is None:
+            return
+        look = "" if operation.verb == "discard" else f"to see what became of them: jq operations show {operation.id}; "
+        note(f"{self.words()}; {look}to take it back: jq undo {operation.id}")
 
 
 def show(
@@ -135,16 +153,6 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
     order = list(Verdict)
     ordered = sorted(tally.groups.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1:]))
     records((columns.Group(*key, count) for key, count in ordered), columns.groups(), output, empty=empty)
-
-
-@contextmanager
-def interruptible(words: Callable[[], str]) -> Iterator[None]:
-    """On Ctrl-C, print what was done until then and how to go on; end with exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        note(f"interrupted; {words()}; to go on with the rest, run the same command again")
-        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def confirm(question: str) -> None:

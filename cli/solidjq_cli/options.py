@@ -109,6 +109,9 @@ PlanOutOption = Annotated[
     Path | None, typer.Option("--plan-out", metavar="FILE", help="Write the exact set for jq apply; change nothing.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Follow the jobs until all have ended; exit code 6 if some died again.")
+]
 QuarantineOption = Annotated[
     str, typer.Option("--quarantine", metavar="NAME", help="The queue for suspects.", show_default=True)
 ]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import moving
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import note
 
@@ -15,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from solidjq import Database
+    from solidjq.ledger.operations import Operation
     from solidjq.processes.prune_guard import Doubts
-    from solidjq.processes.pruning import Pruned, Record
+    from solidjq.processes.pruning import Pruned
 
 
 def hostname() -> str:
@@ -104,16 +104,22 @@ def tell_unrecorded(database: Database, threshold: float) -> None:
         )
 
 
-def prune(database: Database, threshold: float, doubts: Doubts, record: Record) -> list[Pruned]:
+def prune(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[Pruned]:
     """Prune whom the check found dead, all of them before anything is printed; return them.
 
-    A broken pipe or a full disk must not stop a prune half-way. Ctrl-C may: then say what was done until then.
+    A broken pipe or a full disk must not stop a prune half-way. Ctrl-C or a lost connection may: then say what was done
+    until then.
     """
     from solidjq.processes import prune_sequence  # noqa: PLC0415
+    from solidjq_cli.stopping import Account, accounted  # noqa: PLC0415
 
     pruned: list[Pruned] = []
-    with moving.interruptible(lambda: words(pruned)):
-        pruned.extend(prune_sequence.prune_checked(database, threshold, doubts, record=record))
+
+    def done(_count: int) -> str:
+        return words(pruned) + ("" if operation.id is None else f" under operation {operation.id}")
+
+    with accounted(Account(database, None, done, lambda: len(pruned))):
+        pruned.extend(prune_sequence.prune_checked(database, threshold, doubts, record=operation.record_if_kept))
     return pruned
 
 

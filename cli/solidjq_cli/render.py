@@ -90,6 +90,11 @@ def lines(text: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
+def as_json(value: Any) -> str:
+    """Return a value as one line of JSON, as ``records`` writes it."""
+    return _dumps(_plain(value))
+
+
 def note(text: str) -> None:
     """Print a message for a person on stderr, so that a script's stdout contains only data."""
     from solidjq_cli.exits import say  # noqa: PLC0415

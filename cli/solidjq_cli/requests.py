@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import moving, options
+from solidjq_cli import moving, options, outcomes
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_ids, tell_missing
 from solidjq_cli.render import Output, note
+from solidjq_cli.stopping import accounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,10 +77,13 @@ class Request:
             raise UsageError(f"which jobs? Name ids, or a filter such as --died or --class; see: jq {self.verb} --help")
         self.selection = Selection(chosen=filter_for(self.terms, chosen), limit=limit, batch=batch)
 
-    def run(self, output: Output, move: MoveOptions, *, canary: int | None = None, patience: float = 0) -> None:
-        """Show the plan, ask for confirmation, move the jobs, and exit with the matching code."""
+    def run(
+        self, output: Output, move: MoveOptions, *, canary: int | None = None, patience: float = 0, watch: bool = False
+    ) -> None:
+        """Show the plan, ask for confirmation, move the jobs, follow them, and exit with the matching code."""
         from solidjq.errors import UsageError
         from solidjq.recovery import plans
+        from solidjq.text import count_of
 
         if move.plan_out is not None:
             planned = moving.with_progress(self._plan(by_job=True), self._total())
@@ -87,7 +91,8 @@ class Request:
                 move.plan_out, self.terms, self.tally.add(decision for batch in planned for decision in batch)
             )
             note(
-                f"wrote a plan of {count} jobs, {self.tally.held} held back; to carry it out: jq apply {move.plan_out}"
+                f"wrote a plan of {count_of(count, 'job')}, {self.tally.held} held back; "
+                f"to carry it out: jq apply {move.plan_out}"
             )
             self._exit_if_missing()
             return
@@ -101,14 +106,16 @@ class Request:
                 raise UsageError("without a terminal to ask on, a filter needs --yes; --dry-run shows what it would do")
             self._ask()
         operation = self.command.operation(self.verb, self.reason, chosen=self._record())
-        with moving.interruptible(self.tally.words):
+        with accounted(self.tally.account(self.database, operation)):
             if canary is not None:
                 self._canary(operation, canary, patience)
             run = self._retry(self.selection, self.terms, operation, by_job=by_job)
             self._show(run, output, done="moved")
-        if operation.id is not None:
-            note(f"{self.tally.words()}; to take it back: jq undo {operation.id}")
-        self._exit()
+        self.tally.conclude(operation)
+        if self.tally.held:
+            note(f"held back {count_of(self.tally.held, 'job')}")
+        died = watch and operation.id is not None and outcomes.watch(self.database, operation.id, output)
+        self._exit(died=died)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -151,7 +158,12 @@ class Request:
             empty="" if self.tally.groups else f"no failed jobs to {self.verb}",
         )
         if done == "would move" and self.tally.groups:
-            note(f"would {self.verb} {self.tally.moved} jobs and hold back {self.tally.held}; nothing was changed")
+            from solidjq.text import count_of
+
+            note(
+                f"would {self.verb} {count_of(self.tally.moved, 'job')} and hold back {self.tally.held}; "
+                "nothing was changed"
+            )
 
     def _total(self) -> int | None:
         from solidjq.queue.failed import count_failures
@@ -171,7 +183,9 @@ class Request:
         moving.groups(planned, Output.TABLE)
         moving.warn(planned)
         held = f", hold back {planned.held}" if planned.held else ""
-        moving.confirm(f"{self.verb} {planned.moved} jobs{held}?")
+        from solidjq.text import count_of
+
+        moving.confirm(f"{self.verb} {count_of(planned.moved, 'job')}{held}?")
 
     def _canary(self, operation: Operation, size: int, patience: float) -> None:
         from solidjq.recovery import canary
@@ -214,10 +228,8 @@ class Request:
         if self.found is not None:
             tell_missing(self.found, self.served)
 
-    def _exit(self) -> None:
-        if self.tally.held:
-            note(f"held back {self.tally.held} jobs")
+    def _exit(self, *, died: bool) -> None:
         if self.found is not None:
             tell_missing(self.found, self.served, held=self.tally.held)
-        elif self.tally.held:
+        if self.tally.held or died:
             raise typer.Exit(Exit.PARTLY)

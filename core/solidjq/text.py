@@ -42,6 +42,11 @@ def plural_of(noun: str) -> str:
     return f"{noun}s"
 
 
+def with_article(noun: str) -> str:
+    """Return ``a retry``, ``an undo``."""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
 def mask_secrets(text: str) -> str:
     """Replace passwords in URLs and in ``password=`` pairs with ``***``, in linear time."""
     masked = _WORD.sub(lambda word: _mask_url(word[0]), text) if "://" in text else text

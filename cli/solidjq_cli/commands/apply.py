@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import moving, options, session
-from solidjq_cli.render import Output, note
+from solidjq_cli import moving, options, outcomes, session
+from solidjq_cli.exits import Exit
+from solidjq_cli.render import Output
+from solidjq_cli.stopping import accounted
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
 def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
     reason: options.ReasonOption = None,
+    watch: options.WatchOption = False,
     config_file: options.ConfigOption = None,
     import_modules: options.ImportOption = None,
     output: options.OutputOption = Output.TABLE,
@@ -44,9 +47,10 @@ def apply(
     )
     tally = moving.Tally()
     policy = command.policy(import_modules)
-    with moving.interruptible(tally.words):
+    with accounted(tally.account(opened, operation)):
         batches = plans.apply(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"
         moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty)
-    if operation.id is not None:
-        note(f"{tally.words()}; to take it back: jq undo {operation.id}")
+    tally.conclude(operation)
+    if watch and operation.id is not None and outcomes.watch(opened, operation.id, output):
+        raise typer.Exit(Exit.PARTLY)

@@ -10,6 +10,7 @@ from solidjq_cli import columns, moving, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, note, records
+from solidjq_cli.stopping import Account, accounted
 from solidjq_cli.times import duration_option
 
 if TYPE_CHECKING:
@@ -100,12 +101,23 @@ def bisect(
         limit=max_deaths,
         patience=patience,
     )
-    with moving.interruptible(lambda: "the jobs on trial stay in quarantine"):
+    tried: list[TrialStanding] = []
+    with accounted(Account(opened, None, lambda _: _on_trial(tried[-1], quarantine), lambda: len(tried))):
         for now in run:
+            tried[:] = [now]
             _tell(now, quarantine)
     records([now], columns.bisections(), output)
     if now.stage not in {Stage.FOUND, Stage.CLEARED}:
         raise typer.Exit(Exit.PARTLY)
+
+
+def _on_trial(now: TrialStanding, quarantine: str) -> str:
+    from solidjq.text import count_of
+
+    return (
+        f"put {count_of(len(now.on_trial), 'job')} on trial in queue {quarantine} under operation {now.operation_id}; "
+        "those that wait stay there"
+    )
 
 
 def _tell(now: TrialStanding, quarantine: str) -> None:

@@ -111,6 +111,8 @@ def _fix(
     """Ask, fix, and repeat the checks whose findings were fixed."""
     from solidjq.doctor import examine as core
     from solidjq.errors import UsageError
+    from solidjq.text import count_of
+    from solidjq_cli.stopping import Account, accounted
 
     fixable = [result for result in results if result.findings and result.check.fix]
     if not fixable:
@@ -125,8 +127,10 @@ def _fix(
     operation = session.current().operation(
         "doctor", reason, chosen={"checks": [result.check.name for result in fixable]}
     )
-    for done in core.fix(database, fixable, terms, operation):
-        note(done)
+    account = Account(database, operation, lambda jobs: f"changed {count_of(jobs, 'job')}", lambda: 0)
+    with accounted(account):
+        for done in core.fix(database, fixable, terms, operation):
+            note(done)
     again = {result.check.name: result for result in core.examine(database, [r.check for r in fixable], terms)}
     return [again.get(result.check.name, result) for result in results]
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, moving, options, session
+from solidjq_cli import columns, options, outcomes, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_operation_id
 from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.stopping import Account, accounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,27 +56,53 @@ def list_operations(
 @group.command("show")
 def show_operations(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Operation ids.")],
+    watch: options.WatchOption = False,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Show operations in full: the command line, the selection, the verdicts.
+    """Show operations in full: the command line, the selection, the verdicts, and what became of the jobs.
+
+    Of a retry, recover, apply or bisect it counts how many jobs have finished, died again (in which incident), failed
+    with an error, run, wait, or were moved by a later operation: they count there. A job that is no longer there has
+    finished and was cleared (Solid Queue does that after a day, or at once), or was deleted.
+
+    --watch follows one operation until all its jobs have ended: on a terminal a small table that is drawn again, in a
+    pipe a line a change, with -o ndjson a record a change. Exit code 6 if some died again. Ctrl-C ends the watch, not
+    the jobs.
 
     \b
     Examples:
       jq operations show 7
+      jq operations show 7 --watch
+      jq operations show 7 -o json
     """
+    from solidjq.errors import UsageError
     from solidjq.ledger import operations
+    from solidjq.recovery.outcome import PUT_BACK, outcomes_of
+    from solidjq.text import with_article
 
     wanted = {text: read_operation_id(text) for text in ids}
-    with session.current(database).open().read() as connection:
-        found = operations.list_operations(connection, ids=[number for number in wanted.values() if number is not None])
-    details(found, columns.operations(), output)
-    existing = {operation.id for operation in found}
+    if watch:
+        outcomes.check_watchable(output)
+        if len(wanted) > 1:
+            raise UsageError("--watch follows one operation; name one id")
+    opened = session.current(database).open()
+    with opened.read() as connection:
+        views = operations.list_operations(connection, ids=[number for number in wanted.values() if number is not None])
+        found = [] if watch else outcomes_of(connection, views)
+    if watch and views:
+        if views[0].verb not in PUT_BACK:
+            raise UsageError(f"operation {views[0].id} put no jobs back to work: it was {with_article(views[0].verb)}")
+        if outcomes.watch(opened, views[0].id, output):
+            raise typer.Exit(Exit.PARTLY)
+        return
+    details(found, outcomes.fields(output), output)
+    existing = {operation.id for operation in views}
     missing = [text for text, number in wanted.items() if number not in existing]
     for text in missing:
         note(f"no operation {text}")
     if missing:
-        raise typer.Exit(Exit.PARTLY if found else Exit.NO_SUCH_JOB)
+        raise typer.Exit(Exit.PARTLY if views else Exit.NO_SUCH_JOB)
 
 
 def undo(
@@ -96,6 +123,7 @@ def undo(
     """
     from solidjq.errors import NoSuchJobError
     from solidjq.recovery import undo as recovery_undo
+    from solidjq.text import count_of
 
     operation_id = read_operation_id(operation)
     command = session.current(database)
@@ -111,7 +139,8 @@ def undo(
                 reasons[undone.reason] += 1
                 yield undone
 
-    with moving.interruptible(lambda: f"took back {reasons[None]} jobs"):
+    account = Account(opened, undoing, lambda jobs: f"took back {count_of(jobs, 'job')}", lambda: reasons[None])
+    with accounted(account):
         if output is Output.TABLE:
             for _ in counted():
                 pass
@@ -120,8 +149,8 @@ def undo(
     if not reasons:
         note(f"nothing is left to take back of operation {operation_id}")
         return
-    note(f"took back {reasons.pop(None, 0)} jobs of operation {operation_id}")
+    note(f"took back {count_of(reasons.pop(None, 0), 'job')} of operation {operation_id}")
     for why, count in reasons.most_common():
-        note(f"left {count} jobs alone: {why}")
+        note(f"left {count_of(count, 'job')} alone: {why}")
     if reasons:
         raise typer.Exit(Exit.PARTLY)

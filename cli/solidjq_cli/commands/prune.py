@@ -8,6 +8,7 @@ import typer
 
 from solidjq_cli import columns, options, pruning, session
 from solidjq_cli.render import Output, note, records
+from solidjq_cli.stopping import reader_may_leave
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,11 +58,12 @@ def prune(
         if not quiet:
             pruning.tell_unrecorded(opened, threshold)
     else:
-        record = command.operation("prune", reason).record_if_kept
+        operation = command.operation("prune", reason)
         doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")
-        pruned = pruning.prune(opened, threshold, doubts, record)
+        pruned = pruning.prune(opened, threshold, doubts, operation)
     if not quiet:
-        records(pruned, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
+        with reader_may_leave():
+            records(pruned, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
         if pruned:
             done = pruning.words(pruned, would=dry_run)
             note(done if dry_run else f"{done}; to see them: jq failed list --died")

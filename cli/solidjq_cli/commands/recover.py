@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import moving, options, pruning, session
+from solidjq_cli import moving, options, outcomes, pruning, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
+from solidjq_cli.stopping import accounted
 from solidjq_cli.times import rate_option
 
 
@@ -27,6 +28,7 @@ def recover(
         bool, typer.Option("--dry-run", "-n", help="Only show what would be retried; prune nothing.")
     ] = False,
     quiet: options.QuietOption = False,
+    watch: options.WatchOption = False,
     config_file: options.ConfigOption = None,
     import_modules: options.ImportOption = None,
     output: options.OutputOption = Output.TABLE,
@@ -46,10 +48,13 @@ def recover(
       jq recover --dry-run
       * * * * *  jq recover --quiet      (a line for cron)
     """
+    from solidjq.errors import UsageError
     from solidjq.ledger import operations
     from solidjq.recovery import retry
     from solidjq.recovery.verdicts import RetryTerms
 
+    if watch and (quiet or dry_run):
+        raise UsageError("--watch follows jobs that were retried, and prints; it goes without --quiet and --dry-run")
     command = session.current(database, config_file)
     policy = command.policy(import_modules)
     opened = command.open()
@@ -66,24 +71,24 @@ def recover(
     with opened.read() as connection:
         operations.require(connection)  # before the prune: what it fails could not be retried
     threshold = command.alive_threshold(alive_threshold, acts=True)
-    record = command.operation("prune", reason).record_if_kept
+    pruning_operation = command.operation("prune", reason)
     operation = command.operation("recover", reason, chosen={**chosen.given(), **terms.to_record()})
     doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
-    pruned = pruning.prune(opened, threshold, doubts, record)
+    pruned = pruning.prune(opened, threshold, doubts, pruning_operation)
     if pruned and not quiet:
         note(pruning.words(pruned))
-    with moving.interruptible(tally.words):
+    with accounted(tally.account(opened, operation)):
         batches = retry.retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
         if quiet:
             tally.count(batches)
         else:
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
-    if operation.id is not None and not quiet:
-        note(f"{tally.words()}; to take it back: jq undo {operation.id}")
     if not quiet:
+        tally.conclude(operation)
         _note_held(tally)
+    died = watch and operation.id is not None and outcomes.watch(opened, operation.id, output)
     pruning.refuse_alive(doubts)
-    if tally.unrecovered():
+    if tally.unrecovered() or died:
         raise typer.Exit(Exit.PARTLY)
 
 

@@ -70,6 +70,7 @@ class RetryOptions(OptionGroup):
     wait: Annotated[
         str, typer.Option("--wait", metavar="AGE", help="How long the canary may take to end.", show_default=True)
     ] = "60s"
+    watch: options.WatchOption = False
     move: MoveOptions
 
     def check(self) -> None:
@@ -82,6 +83,8 @@ class RetryOptions(OptionGroup):
             raise UsageError("--isolate needs --safe: only --safe finds suspects")
         if self.canary is not None and (self.move.dry_run or self.move.plan_out):
             raise UsageError("--canary retries; it goes without --dry-run and --plan-out")
+        if self.watch and (self.move.dry_run or self.move.plan_out):
+            raise UsageError("--watch follows jobs that were retried; it goes without --dry-run and --plan-out")
 
     def to_terms(self) -> RetryTerms:
         """Return the terms of the retry. Raises UsageError for a malformed duration, rate or queue."""
@@ -126,7 +129,7 @@ def retry(
     Without --safe every job goes that you choose, suspects too: those are named.
 
     With a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes. An id is a job's id or its
-    Active Job id; - reads ids from standard input. Exit code 6 if some were held back.
+    Active Job id; - reads ids from standard input. Exit code 6 if some were held back, or with --watch died again.
 
     \b
     Examples:
@@ -135,6 +138,7 @@ def retry(
       jq retry --safe --since 2h --yes --reason 'INC-7: host rebooted'
       jq retry --safe --class 'Report*' --queue-as big_memory --rate 100/m
       jq retry --safe --canary 5 --wait 2m --yes
+      jq retry --safe --watch
       jq retry --safe --isolate && jq work --queues quarantine --threads 1 --import jobs
       jq retry --safe --plan-out plan.json && jq apply plan.json
       jq failed list --pruned -o ids | jq retry --safe -
@@ -147,4 +151,4 @@ def retry(
     chosen = asked.filters.to_filter(opened.now())
     request = Request(command, opened, "retry", terms, command.policy(import_modules), asked.reason)
     request.choose(ids, chosen, limit=asked.limit, batch=asked.batch, need_filter=not asked.safe)
-    request.run(output, asked.move, canary=asked.canary, patience=patience)
+    request.run(output, asked.move, canary=asked.canary, patience=patience, watch=asked.watch)

@@ -99,6 +99,11 @@ def require(connection: Connection) -> None:
         raise LedgerMissingError("the jq_ tables, which record every change, are missing or out of date; run: jq init")
 
 
+def jobs_moved(connection: Connection, operation_id: int) -> int:
+    """Return how many jobs an operation has moved so far; 0 if its first transaction was rolled back."""
+    return connection.scalar(select(operations.c.jobs).where(operations.c.id == operation_id)) or 0
+
+
 @dataclass(frozen=True, slots=True)
 class OperationView:
     """One operation: who did what, when, why. ``restored`` is how many of its jobs an undo took back."""

@@ -10,6 +10,7 @@ Read the files in this order:
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.
 - ``bisect``: finds the job that kills its process by retrying halves of the suspects in quarantine.
 - ``undo``: takes a retry or a discard back.
+- ``outcome``: what became of the jobs that an operation put back to work.
 
 Only the command line imports this room. It imports ``incidents``, ``ledger``, ``queue``, ``rails``, ``processes``,
 ``settings``, ``database`` and the ground, and neither ``doctor`` nor ``diff``.

@@ -32,7 +32,7 @@ from solidjq.database.unknown_columns import unpacked
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
-from solidjq.text import mask_secrets, one_line
+from solidjq.text import mask_secrets, one_line, with_article
 
 DISCARD = "discard"
 UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD})
@@ -68,7 +68,9 @@ def undo(database: Database, operation_id: int, operation: operations.Operation)
         raise NoSuchJobError(f"no operation {operation_id}; to see them: jq operations list")
     verb = rows[0].verb
     if verb not in UNDOABLE:
-        raise UsageError(f"operation {operation_id} was a {verb}; only a retry, recover or discard can be undone")
+        raise UsageError(
+            f"operation {operation_id} was {with_article(verb)}; only a retry, recover, bisect or discard can be undone"
+        )
     above = 0
     while batch := database.transact(_undo, operation_id, above, operation, discarded=verb == DISCARD):
         above = batch[-1][0]

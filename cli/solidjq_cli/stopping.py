@@ -1,0 +1,116 @@
+"""A bulk command that ends half-way: by Ctrl-C, SIGTERM, a closed pipe, a lost connection or a full disk."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Never
+
+import typer
+
+from solidjq_cli.exits import Exit, drop_output
+from solidjq_cli.render import note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from solidjq import Database
+    from solidjq.ledger.operations import Operation
+
+AGAIN = "to go on with the rest, run the same command again"
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM arrived. Like Ctrl-C, it ends a statement that is under way."""
+
+
+class Account(NamedTuple):
+    """How many jobs a command has moved. ``done`` writes a number of jobs in words: ``retried 7 jobs``.
+
+    If the command records an operation, its row is read: each batch was committed with it. Else, or if the database
+    cannot be reached any more, ``counted`` returns how many the command itself has counted.
+    """
+
+    database: Database
+    operation: Operation | None
+    done: Callable[[int], str]
+    counted: Callable[[], int]
+
+    def words(self) -> str | None:
+        """Return what was done until now, in words; None if nothing was."""
+        from solidjq.errors import DatabaseError  # noqa: PLC0415
+        from solidjq.ledger import operations  # noqa: PLC0415
+
+        number = None if self.operation is None else self.operation.id
+        if number is None:
+            return self.done(self.counted()) if self.counted() else None
+        self.database.close()  # its connection may be broken
+        try:
+            with self.database.read() as connection:
+                moved = operations.jobs_moved(connection, number)
+        except DatabaseError:
+            return f"{self.done(self.counted())} or more under operation {number}"
+        return f"{self.done(moved)} under operation {number}" if moved else None
+
+
+@contextmanager
+def accounted(account: Account) -> Iterator[None]:
+    """If the block ends early, say how many jobs were moved, under which operation, and how to go on.
+
+    Ctrl-C and SIGTERM end with INTERRUPTED, a closed standard output with PARTLY; an error stays what it is, and its
+    message says it. A command that ends early may simply be run again: each batch was committed or rolled back.
+    """
+    from solidjq.errors import DatabaseError, SolidJQError  # noqa: PLC0415
+
+    try:
+        with _sigterm_raises():
+            yield
+    except Stopped:
+        _leave("stopped by SIGTERM", account, Exit.INTERRUPTED)
+    except KeyboardInterrupt:
+        _leave("interrupted", account, Exit.INTERRUPTED)
+    except BrokenPipeError:
+        drop_output()
+        _leave("standard output was closed", account, Exit.PARTLY)
+    except SolidJQError as error:
+        if (words := account.words()) is None:
+            raise
+        again = f"; {AGAIN}" if isinstance(error, DatabaseError) else ""
+        raise type(error)(f"{error}; before that, it {words}{again}") from error
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception:
+        if (words := account.words()) is not None:
+            note(f"it {words}; {AGAIN}")
+        raise
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """If the reader of standard output has read enough, go on without printing: for what is printed after the act."""
+    try:
+        yield
+    except BrokenPipeError:
+        drop_output()
+
+
+def _leave(why: str, account: Account, code: Exit) -> Never:
+    words = account.words()
+    note(f"{why}; nothing was changed" if words is None else f"{why}; {words}; {AGAIN}")
+    raise typer.Exit(code) from None
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(_signal: int, _frame: object) -> None:
+        raise Stopped
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
