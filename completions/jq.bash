@@ -66,7 +66,7 @@ _jq_takes() {
             esac
             ;;
         'jq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
             case ${2-} in
                 --reason | --error | --queue | --class | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import) takes=text ;;
                 --plan-out | --config | -d | --database) takes=file ;;
@@ -84,7 +84,7 @@ _jq_takes() {
             esac
             ;;
         'jq apply')
-            options='--reason --config -i --import -o --output -d --database -h --help'
+            options='--reason --watch --config -i --import -o --output -d --database -h --help'
             case ${2-} in
                 --reason | -i | --import) takes=text ;;
                 --config | -d | --database) takes=file ;;
@@ -93,7 +93,7 @@ _jq_takes() {
             esac
             ;;
         'jq recover')
-            options='--alive-threshold --force --reason --limit --rate -n --dry-run -q --quiet --config -i --import -o --output -d --database -h --help'
+            options='--alive-threshold --force --reason --limit --rate -n --dry-run -q --quiet --watch --config -i --import -o --output -d --database -h --help'
             case ${2-} in
                 --alive-threshold | --reason | --limit | --rate | -i | --import) takes=text ;;
                 --config | -d | --database) takes=file ;;
@@ -122,7 +122,7 @@ _jq_takes() {
             esac
             ;;
         'jq operations show')
-            options='-o --output -d --database -h --help'
+            options='--watch -o --output -d --database -h --help'
             case ${2-} in
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;

@@ -251,6 +251,7 @@ complete -c jq -n '__jq_at jq retry' -l quarantine -r -f -d 'The queue for suspe
 complete -c jq -n '__jq_at jq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
 complete -c jq -n '__jq_at jq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may take to end.'
+complete -c jq -n '__jq_at jq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq retry' -s n -l dry-run -d 'Only show what would be done.'
 complete -c jq -n '__jq_at jq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c jq -n '__jq_at jq retry' -s y -l yes -d 'Do not ask.'
@@ -282,6 +283,7 @@ complete -c jq -n '__jq_at jq discard' -s h -l help -d 'Show this message and ex
 
 complete -c jq -n '__jq_argument 1 1 jq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c jq -n '__jq_at jq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
@@ -295,6 +297,7 @@ complete -c jq -n '__jq_at jq recover' -l limit -r -f -d 'Move at most N, the ol
 complete -c jq -n '__jq_at jq recover' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
 complete -c jq -n '__jq_at jq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
 complete -c jq -n '__jq_at jq recover' -s q -l quiet -d 'Print nothing but errors.'
+complete -c jq -n '__jq_at jq recover' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq recover' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
@@ -307,7 +310,7 @@ complete -c jq -n '__jq_at jq undo' -s d -l database -r -F -d 'The queue\'s data
 complete -c jq -n '__jq_at jq undo' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq operations' -a list -d 'List what was done with jq, the newest first.'
-complete -c jq -n '__jq_argument 1 1 jq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
+complete -c jq -n '__jq_argument 1 1 jq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts, and what became of the jobs.'
 complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq operations list' -l limit -r -f -d 'At most N.'
@@ -316,6 +319,7 @@ complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table
 complete -c jq -n '__jq_at jq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations list' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq operations show' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'

@@ -251,6 +251,7 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l quarantine -r -f -d 'The 
 complete -c solidjq -n '__solidjq_at solidjq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l wait -r -f -d 'How long the canary may take to end.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s n -l dry-run -d 'Only show what would be done.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s y -l yes -d 'Do not ask.'
@@ -282,6 +283,7 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -s h -l help -d 'Show this
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
@@ -295,6 +297,7 @@ complete -c solidjq -n '__solidjq_at solidjq recover' -l limit -r -f -d 'Move at
 complete -c solidjq -n '__solidjq_at solidjq recover' -l rate -r -f -d 'Spread them out: 100/m, 5/s, 2000/h.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s q -l quiet -d 'Print nothing but errors.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
@@ -307,7 +310,7 @@ complete -c solidjq -n '__solidjq_at solidjq undo' -s d -l database -r -F -d 'Th
 complete -c solidjq -n '__solidjq_at solidjq undo' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a list -d 'List what was done with jq, the newest first.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts, and what became of the jobs.'
 complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l limit -r -f -d 'At most N.'
@@ -316,6 +319,7 @@ complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r 
 complete -c solidjq -n '__solidjq_at solidjq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq operations show' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'

@@ -98,12 +98,19 @@ class Tally:
         verb = "discarded" if operation.verb == "discard" else "retried"
         return Account(database, operation, lambda jobs: f"{verb} {count_of(jobs, 'job')}", lambda: self.moved)
 
-    def conclude(self, operation: Operation) -> None:
-        """Say what was done, and which commands show what became of it and take it back."""
-        if operation.id is None:
-            return
-        look = "" if operation.verb == "discard" else f"to see what became of them: jq operations show {operation.id}; "
-        note(f"{self.words()}; {look}to take it back: jq undo {operation.id}")
+    def conclude(self, operation: Operation, *held: str) -> None:
+        """Say what was done, what was ``held`` back, and which commands show what became of it and take it back."""
+        if operation.id is not None:
+            note(self.words())
+        for line in held:
+            note(line)
+        if operation.id is not None:
+            look = (
+                ""
+                if operation.verb == "discard"
+                else f"to see what became of them: jq operations show {operation.id}; "
+            )
+            note(f"{look}to take it back: jq undo {operation.id}")
 
 
 def show(

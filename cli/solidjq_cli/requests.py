@@ -111,9 +111,8 @@ class Request:
                 self._canary(operation, canary, patience)
             run = self._retry(self.selection, self.terms, operation, by_job=by_job)
             self._show(run, output, done="moved")
-        self.tally.conclude(operation)
-        if self.tally.held:
-            note(f"held back {count_of(self.tally.held, 'job')}")
+        held = [f"held back {count_of(self.tally.held, 'job')}"] if self.tally.held else []
+        self.tally.conclude(operation, *held)
         died = watch and operation.id is not None and outcomes.watch(self.database, operation.id, output)
         self._exit(died=died)
 

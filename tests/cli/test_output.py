@@ -31,6 +31,7 @@ from support.processes import add_process, silence
 from support.program import Bare, Shell
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
+from support.recovery import last_line
 from support.scenes import LEAKY, NASTY, hostile_rows
 from support.terminal import raw_terminal, terminal, unprintable
 
@@ -434,12 +435,13 @@ def test_a_retry_says_of_each_id_what_became_of_it(database: Database, shell: Sh
 
     done = shell.run("retry", "1", "-o", "ids")
     assert (done.returncode, done.stdout) == (0, "1\n")
-    assert done.stderr == "jq: retried 1 jobs: 1 ready, 0 scheduled; to take it back: jq undo 1\n"
+    assert done.stderr == f"jq: retried 1 job: 1 ready, 0 scheduled\n{last_line(1)}\n"
 
     part = shell.run("retry", "1", str(by_uuid), "4", "999", "-o", "ids")
     assert (part.returncode, part.stdout) == (6, "2\n")
     assert part.stderr.splitlines() == [
-        "jq: retried 1 jobs: 1 ready, 0 scheduled; to take it back: jq undo 2",
+        "jq: retried 1 job: 1 ready, 0 scheduled",
+        last_line(2),
         "jq: job 1 is ready, not failed",
         "jq: job 4 is ready, not failed",
         "jq: no job 999",
@@ -484,7 +486,7 @@ def test_an_id_given_twice_counts_once(database: Database, shell: Shell) -> None
         by_uuid = connection.scalar(select(jobs.c.active_job_id))
     done = shell.run("retry", "1", "01", "1", str(by_uuid), "-o", "ids")
     assert (done.returncode, done.stdout) == (0, "1\n")
-    assert done.stderr == "jq: retried 1 jobs: 1 ready, 0 scheduled; to take it back: jq undo 1\n"
+    assert done.stderr == f"jq: retried 1 job: 1 ready, 0 scheduled\n{last_line(1)}\n"
 
 
 def test_a_retry_keeps_who_and_why(database: Database, shell: Shell) -> None:
@@ -637,7 +639,7 @@ def test_a_list_of_ids_can_be_piped_into_a_retry(database: Database, shell: Shel
     fail(database, *plain_jobs(4, queue_name="mailers"), *plain_jobs(2), error=missing_error())
     done = pipe(shell, "jq failed list --missing --queue mailers -o ids | jq retry - --reason reboot -o ids")
     assert (done.returncode, done.stdout) == (0, "1\n2\n3\n4\n")
-    assert done.stderr == "jq: retried 4 jobs: 4 ready, 0 scheduled; to take it back: jq undo 1\n"
+    assert done.stderr == f"jq: retried 4 jobs: 4 ready, 0 scheduled\n{last_line(1)}\n"
     assert list(state_of_each(database).values()) == [*[State.READY] * 4, *[State.FAILED] * 2]
 
 

@@ -20,6 +20,7 @@ from support.deaths import die, raise_all
 from support.processes import add_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.recovery import last_line
 from support.terminal import terminal
 from support.waiting import until
 
@@ -44,7 +45,7 @@ def test_a_night(database: Database, shell: Shell, night: list[int]) -> None:
     done = shell.run("retry", "--safe", "--class", "Mail", "--yes", "--reason", "INC-7")
     assert done.returncode == 0
     assert done.stdout.splitlines()[1].split("\t")[:4] == ["retry", "3", "Mail", "mail"]
-    assert done.stderr == "jq: retried 3 jobs: 3 ready, 0 scheduled; to take it back: jq undo 1\n"
+    assert done.stderr == f"jq: retried 3 jobs: 3 ready, 0 scheduled\n{last_line(1)}\n"
 
     listed = json.loads(shell.run("operations", "list", "-o", "json").stdout)
     assert [(row["operation_id"], row["verb"], row["jobs"], row["reason"]) for row in listed] == [
@@ -66,14 +67,14 @@ def test_a_night(database: Database, shell: Shell, night: list[int]) -> None:
     ]
     assert back.stderr.splitlines() == [
         "jq: took back 2 jobs of operation 1",
-        "jq: left 1 jobs alone: it runs now",
+        "jq: left 1 job alone: it runs now",
     ]
     again = shell.run("undo", "1")
     assert (again.returncode, again.stdout) == (6, "")
     assert shell.run("undo", "77").returncode == 4
 
     gone = shell.run("discard", "--queue", "imports", "--yes")
-    assert (gone.returncode, gone.stderr) == (0, "jq: discarded 2 jobs; to take it back: jq undo 3\n")
+    assert (gone.returncode, gone.stderr) == (0, "jq: discarded 2 jobs\njq: to take it back: jq undo 3\n")
     assert shell.run("undo", "3").returncode == 0
     assert list(state_of_each(database).values()).count(State.FAILED) == 7
 
@@ -100,7 +101,8 @@ def test_a_canary_that_ends_well_lets_the_rest_follow(database: Database, shell:
     assert told.splitlines() == [
         "jq: canary: retried 2 jobs; waiting until they have ended",
         "jq: canary: all 2 have ended, and none died; going on",
-        "jq: retried 5 jobs: 5 ready, 0 scheduled; to take it back: jq undo 1",
+        "jq: retried 5 jobs: 5 ready, 0 scheduled",
+        last_line(1),
     ]
     states = list(state_of_each(database).values())
     assert (states.count(State.FINISHED), states.count(State.READY)) == (2, 3)
@@ -127,8 +129,9 @@ def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "jq: pruned 1 process and failed 2 jobs",
-        "jq: retried 1 jobs: 1 ready, 0 scheduled; to take it back: jq undo 2",
+        "jq: retried 1 job: 1 ready, 0 scheduled",
         "jq: left to a person, or done: 1 ask; to see them: jq failed list --died",
+        last_line(2),
     ]
     assert state_of_each(database) == {mail: State.READY, report: State.FAILED}
     assert shell.run("recover", "--quiet").stderr == ""
@@ -196,7 +199,7 @@ def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(database: Dat
     run.send_signal(signal.SIGINT)
     _, told = run.communicate()
     assert run.returncode == 130, told
-    assert re.match(r"jq: interrupted; retried \d+ jobs: .* run the same command again\n$", told)
+    assert re.match(r"jq: interrupted; retried \d+ jobs under operation 1; .* run the same command again\n$", told)
     moved = list(state_of_each(database).values()).count(State.READY)
     assert 0 < moved < 3000
     assert moved % 5 == 0
@@ -319,7 +322,7 @@ def test_force_goes_past_the_limit_with_a_reason(database: Database, shell: Shel
         "3 crashes within 72h; the limit is 3",
         3,
     )
-    assert done.stderr == "jq: held back 1 jobs\n"
+    assert done.stderr == "jq: held back 1 job\n"
     assert shell.run("retry", str(job_id), "--force", "--reason", "memory was added").returncode == 0
     assert state_of_each(database) == {job_id: State.READY}
 

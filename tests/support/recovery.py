@@ -71,3 +71,8 @@ def undo(database: Database, operation: Operation) -> dict[int, str | None]:
 
 def safe(database: Database, **terms: object) -> dict[int, Verdict]:
     return retry_jobs(database, selection=ALL, safe=True, **terms).verdicts
+
+
+def last_line(operation_id: int) -> str:
+    """Return the line that a retry ends with."""
+    return f"jq: to see what became of them: jq operations show {operation_id}; to take it back: jq undo {operation_id}"

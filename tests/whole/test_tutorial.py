@@ -181,7 +181,7 @@ SAME = [
 ]
 DIFFERENT = [
     ("worker-59d1be2018578c38073d laptop 11708 0s ago 2", "worker-0123456789abcdef0123  vm  7  14s ago  1"),
-    ("jq: retried 2 jobs: 2 ready", "jq: retried 1 jobs: 1 ready"),
+    ("jq: retried 2 jobs: 2 ready", "jq: retried 1 job: 1 ready"),
     ("Worker  2", "3  Worker  2"),
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 from solidjq_cli.stopping import accounted
 from solidjq_cli.times import rate_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,7 +69,8 @@ def recover(
     if dry_run:
         batches = retry.plan(opened, selected, terms, policy=policy, by_job=by_job)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
-        _note_held(tally)
+        for line in _held(tally):
+            note(line)
         return
     with opened.read() as connection:
         operations.require(connection)  # before the prune: what it fails could not be retried
@@ -84,16 +88,15 @@ def recover(
         else:
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
     if not quiet:
-        tally.conclude(operation)
-        _note_held(tally)
+        tally.conclude(operation, *_held(tally))
     died = watch and operation.id is not None and outcomes.watch(opened, operation.id, output)
     pruning.refuse_alive(doubts)
     if tally.unrecovered() or died:
         raise typer.Exit(Exit.PARTLY)
 
 
-def _note_held(tally: moving.Tally) -> None:
+def _held(tally: moving.Tally) -> Iterator[str]:
     if left := tally.held_words(unrecovered=False):
-        note(f"left to a person, or done: {left}; to see them: jq failed list --died")
+        yield f"left to a person, or done: {left}; to see them: jq failed list --died"
     if held := tally.held_words(unrecovered=True):
-        note(f'held back although policy says "auto": {held}; why: jq recover --dry-run -o json')
+        yield f'held back although policy says "auto": {held}; why: jq recover --dry-run -o json'
