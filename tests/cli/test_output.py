@@ -400,7 +400,7 @@ def test_prune_tells_what_it_did_and_a_dry_run_does_nothing(database: Database, 
 
     dry = shell.run("prune", "--dry-run", "-o", "ids")
     assert (dry.returncode, dry.stdout) == (0, "1\n2\n")
-    assert dry.stderr == "jq: would prune 1 processes and fail 2 jobs\n"
+    assert dry.stderr == "jq: would prune 1 process and fail 2 jobs\n"
     assert set(state_of_each(database).values()) == {State.CLAIMED}
     assert len(rows(database, process_table)) == 1
     assert rows(database, operations) == []
