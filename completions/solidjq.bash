@@ -256,9 +256,9 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq enqueue')
-            options='-k --keyword --queue --priority --at --stdin --import -o --output -d --database -h --help'
+            options='-k --keyword --queue --priority --at --concurrency-key --no-limit --stdin --import -o --output -d --database -h --help'
             case ${2-} in
-                -k | --keyword | --queue | --priority | --at | --import) takes=text ;;
+                -k | --keyword | --queue | --priority | --at | --concurrency-key | --import) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 1) takes=text ;;

@@ -63,7 +63,7 @@ function __solidjq_takes
         case 'solidjq doctor'
             contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output -d --database
         case 'solidjq enqueue'
-            contains -- $argv[2] -k --keyword --queue --priority --at --import -o --output -d --database
+            contains -- $argv[2] -k --keyword --queue --priority --at --concurrency-key --import -o --output -d --database
         case 'solidjq work'
             contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database
         case 'solidjq demo'
@@ -422,6 +422,8 @@ complete -c solidjq -n '__solidjq_at solidjq enqueue' -s k -l keyword -r -f -d '
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l queue -r -f -d 'Default: the job\'s own, else default.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l priority -r -f -d 'Smaller is sooner.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l at -r -f -d 'Not before then: a time; or 15m, 2h, 3d from now.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l concurrency-key -r -f -d 'As Rails stores it: ImportJob/42. The application\'s dispatcher then applies the limit.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l no-limit -d 'Run it beside any others, although its class has a concurrency limit.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l stdin -d 'One job a line of standard input: a JSON list of arguments.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l import -r -f -d 'Take queue, priority and limit from @job there.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'

@@ -21,14 +21,15 @@ from sqlalchemy import select, update
 
 from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
-from solidjq.database.tables import failures, jobs, operations, pauses
+from solidjq.database.tables import failures, jobs, operations, pauses, scheduled
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, url_text
+from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, missing_error, pruned_error
 from solidjq.text import one_line
 from support.processes import add_process, silence
-from support.program import Bare, Shell
+from support.program import Bare, Shell, assert_refused
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
 from support.recovery import last_line
@@ -585,6 +586,46 @@ def test_a_registered_jobs_own_settings_are_taken(database: Database, shell: She
     unknown = shell.run("enqueue", "bill", "4711", "--import", "shop_jobs")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "Shop::Bill" in unknown.stderr
+
+
+def test_a_limit_of_ruby_is_lost_only_where_that_is_said(database: Database, shell: Shell) -> None:
+    by_rails = NewJob(class_name="ImportJob", concurrency_key="ImportJob/7", limit=Limit(1))
+    add_jobs(database, by_rails, *plain_jobs(1), NewJob(class_name="ImportJob"))
+    for refused in (("enqueue", "ImportJob", "42"), ("enqueue", "ImportJob", "42", "--at", "15m")):
+        assert_refused(shell.run(*refused), 5, "ImportJob/7", "--concurrency-key KEY", "--no-limit")
+    assert_refused(shell.run("enqueue", "ImportJob", "--stdin", stdin="[1]\n[2]\n"), 5, "ImportJob/7")
+    assert len(rows(database, jobs)) == 3
+
+    began = database.now()
+    keyed = ("--concurrency-key", "ImportJob/42")
+    (now,) = read_json(shell, "enqueue", "ImportJob", "42", *keyed)
+    (later,) = read_json(shell, "enqueue", "ImportJob", "42", *keyed, "--at", "15m")
+    (beside,) = read_json(shell, "enqueue", "ImportJob", "42", "--no-limit")
+    assert [(job["state"], job["concurrency_key"]) for job in (now, later, beside)] == [
+        ("scheduled", "ImportJob/42"),
+        ("scheduled", "ImportJob/42"),
+        ("ready", None),
+    ]
+    due = [row["scheduled_at"] for row in rows(database, scheduled)]
+    assert began <= due[0] <= database.now()
+    assert (due[1] - due[0]).total_seconds() > 800
+    assert shell.run("enqueue", "PlainJob").returncode == 0
+
+    unlike = shell.run("enqueue", "ImportJob", "42", "--concurrency-key", "42")
+    assert (unlike.returncode, "their keys begin otherwise: ImportJob/42, ImportJob/7" in unlike.stderr) == (0, True)
+    assert_refused(shell.run("enqueue", "ImportJob", "--concurrency-key", ""), 2, "is empty")
+    assert_refused(shell.run("enqueue", "ImportJob", *keyed, "--no-limit"), 2, "leave one out")
+
+
+def test_a_limit_of_python_comes_from_its_module(database: Database, shell: Shell) -> None:
+    (shell.folder / "shop_jobs.py").write_text("from solidjq import job\n@job(limit=1)\ndef bill():\n    pass\n")
+    known = ("enqueue", "bill", "--import", "shop_jobs")
+    assert [read_json(shell, *known)[0]["state"] for _ in range(2)] == ["ready", "blocked"]
+    assert_refused(shell.run("enqueue", "bill"), 5, "--import MODULE", "bill/")
+    (beside,) = read_json(shell, *known, "--no-limit")
+    assert (beside["state"], beside["concurrency_key"]) == ("ready", None)
+    assert_refused(shell.run(*known, "--concurrency-key", "bill/"), 2, "--import")
+    assert len(rows(database, jobs)) == 3
 
 
 # -- queues, init

@@ -10,8 +10,9 @@ from sqlalchemy import delete, event
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed, jobs, semaphores
 from solidjq.database.times import clock
-from solidjq.queue import claim, discard, endings
+from solidjq.queue import claim, concurrency, discard, dispatch, endings
 from solidjq.queue.concurrency import Limit
+from solidjq.queue.enqueue import enqueue_alone
 from solidjq.queue.states import State
 from support.processes import add_process
 from support.queue import add_jobs, rows, state_of_each
@@ -174,3 +175,31 @@ def test_many_keys_take_no_more_statements_than_few(database: Database) -> None:
 
     through(3)
     assert through(60) == through(6)
+
+
+def test_the_keys_of_a_class_are_read_from_its_newest_jobs(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys(class_name: str, most: int = 9) -> list[str]:
+        with database.read() as connection:
+            return concurrency.recent_keys(connection, class_name, most)
+
+    def keyed(class_name: str, *names: str) -> list[NewJob]:
+        return [NewJob(class_name=class_name, concurrency_key=name, limit=Limit(1)) for name in names]
+
+    assert keys("A") == []
+    add_jobs(database, *keyed("A", "A/1", "A/2", "A/1", "A/3"), *keyed("B", "B/1"), NewJob(class_name="C"))
+    assert (keys("A"), keys("A", 2), keys("B"), keys("C")) == (["A/3", "A/1", "A/2"], ["A/3", "A/1"], ["B/1"], [])
+    monkeypatch.setattr(concurrency, "MOST_ROWS", 2)
+    assert keys("A") == ["A/3", "A/1"]
+    monkeypatch.setattr(concurrency, "NEWEST", 1)  # C alone is among these; the others are found by their class
+    assert sorted(keys("A")) in (["A/1", "A/2"], ["A/1", "A/3"], ["A/2", "A/3"], ["A/1"])
+    assert keys("B") == ["B/1"]
+
+
+def test_a_job_whose_limit_only_another_dispatcher_knows_is_left_to_it(database: Database) -> None:
+    """It must not become ready without a slot: its end would give one back."""
+    new = [NewJob(class_name="RubyJob", concurrency_key="RubyJob/1", delay=delay) for delay in (None, 60)]
+    ids = [enqueue_alone(database, new[0]), *add_jobs(database, *new)]
+    assert set(state_of_each(database).values()) == {State.SCHEDULED}
+    assert database.transact(dispatch.dispatch, 10) == []
+    assert database.transact(dispatch.dispatch, 10, {"RubyJob": Limit(1)}) == ids[:2]
+    assert list(state_of_each(database).values()) == [State.READY, State.BLOCKED, State.SCHEDULED]

@@ -11,7 +11,7 @@ from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import Death
 from solidjq.text import count_of
 from support import rails
-from support.program import Shell
+from support.program import Shell, assert_refused
 from support.queue import rows
 from support.rails_rows import FAR_AHEAD, JQ_TABLES, failed_jobs, retry, shown
 from support.recovery import last_line
@@ -210,3 +210,13 @@ def test_a_job_whose_time_has_not_come_waits_for_it(left: Database, kind: str) -
         (1, "2099-01-01T00:00:00.000001"),
         (11, "2099-01-01T00:00:00.000001"),
     ]
+
+
+def test_a_job_of_a_limited_ruby_class_is_refused_without_a_key(left: Database, jq: Shell, kind: str) -> None:
+    rails.load(left.url, rails.read(kind, "5c"))
+    before = rails.snapshot(left.url)
+    assert_refused(jq.run("enqueue", "LimitedJob", "k1"), 5, "LimitedJob/k1", "--concurrency-key KEY")
+    assert rails.snapshot(left.url) == before
+    done = jq.run("enqueue", "LimitedJob", "k1", "--concurrency-key", "LimitedJob/k1", "-o", "json")
+    assert (done.returncode, json.loads(done.stdout)[0]["state"]) == (0, "scheduled")
+    assert jq.run("enqueue", "HelloJob").returncode == 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from solidjq.durations import parse_duration
 from solidjq_cli import columns, options, session
-from solidjq_cli.render import Output, records
+from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
@@ -51,6 +52,17 @@ def enqueue(
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="Not before then: a time; or 15m, 2h, 3d from now.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--concurrency-key",
+            metavar="KEY",
+            help="As Rails stores it: ImportJob/42. The application's dispatcher then applies the limit.",
+        ),
+    ] = None,
+    no_limit: Annotated[
+        bool, typer.Option("--no-limit", help="Run it beside any others, although its class has a concurrency limit.")
+    ] = False,
     read: Annotated[
         bool, typer.Option("--stdin", help="One job a line of standard input: a JSON list of arguments.")
     ] = False,
@@ -63,15 +75,21 @@ def enqueue(
 ) -> None:
     """Enqueue a job, Ruby's or Python's.
 
+    The concurrency limit of a Ruby class is in its code, and Rails computes a job's key when it enqueues it. So a job
+    without a key is refused, with exit code 5, if recent jobs of its class have keys; a few of these are named. With
+    --concurrency-key the job is scheduled, due now or at --at.
+
     \b
     Examples:
       jq enqueue ReportJob 42 --queue mailers
       jq enqueue send_report '{"year": 2026}' -k format=pdf --at 15m
       jq enqueue ResizeJob --stdin < lines-of-json-lists
+      jq enqueue ImportJob 42 --concurrency-key ImportJob/42
       jq enqueue WelcomeJob '{"_aj_globalid": "gid://shop/User/7"}'
     """
     from solidjq.batching import in_batches
     from solidjq.errors import UsageError
+    from solidjq.queue import concurrency
     from solidjq.queue import enqueue as queues
     from solidjq.queue.jobs import find_jobs
 
@@ -79,7 +97,7 @@ def enqueue(
         raise UsageError("with --stdin the arguments come from standard input")
     command = session.current(database)
     opened = command.open(create=True)
-    job = _job(class_name, modules)
+    job = _job(class_name, modules, key=key, no_limit=no_limit)
     job = job.set(queue=queue, priority=priority)
     if at is not None:
         duration = parse_duration(at)
@@ -91,9 +109,17 @@ def enqueue(
     calls = _lines() if read else iter([[_value(text) for text in arguments or []]])
     # All of them or none, in one transaction: half a file of jobs would be hard to complete.
     new_jobs = [job.new(*args, **kwargs) for args in calls]
+    if key is not None:
+        new_jobs = [replace(new, concurrency_key=key) for new in new_jobs]
     operation = command.operation("enqueue")
 
+    unlike: list[str] = []
+
     def recorded(connection: Connection) -> list[dict[str, list[JobView]]]:
+        if key is not None:
+            unlike.extend(concurrency.find_unlike(connection, class_name, key))
+        elif not (modules or no_limit):
+            concurrency.require_key(connection, class_name)
         ids = queues.enqueue(connection, new_jobs)
         if ids:
             operation.record_if_kept(connection, len(ids))
@@ -103,15 +129,27 @@ def enqueue(
     found = opened.transact(recorded)
     views = (view for batch in found for group in batch.values() for view in group)
     records(views, columns.jobs(), output, empty="nothing to enqueue")
+    if unlike:
+        note(
+            f"with this key the job shares no limit with recent jobs of {class_name}; their keys begin otherwise: "
+            f"{', '.join(unlike)}"
+        )
 
 
-def _job(class_name: str, modules: list[str] | None) -> Job[..., Any]:
+def _job(class_name: str, modules: list[str] | None, *, key: str | None, no_limit: bool) -> Job[..., Any]:
     """Return the registered job if modules were named, else one of which only the name is known: a Ruby class, say."""
     from solidjq import registry
+    from solidjq.errors import UsageError
 
+    if key is not None and (modules or no_limit):
+        other = "--no-limit" if no_limit else "--import, which takes limit and key from @job"
+        raise UsageError(f"--concurrency-key cannot be given with {other}; leave one out")
+    if key == "":
+        raise UsageError("--concurrency-key is empty; give the key as Rails stores it: ImportJob/42")
     if modules:
         registry.import_modules(modules)
-        return registry.find(class_name)
+        job = registry.find(class_name)
+        return replace(job, limit=None) if no_limit else job
     return registry.Job(_elsewhere, class_name)
 
 

@@ -17,10 +17,14 @@ from solidjq.database.hot import hot, ids_in
 from solidjq.database.statements import among, insert_if_absent, tells_apart
 from solidjq.database.tables import blocked, jobs, ready, semaphores
 from solidjq.database.times import ago, utcnow
+from solidjq.errors import RefusedError
 from solidjq.queue.executions import block, make_ready
 
 T = TypeVar("T")
 
+NEWEST = 100_000  # of the rows in jobs: a class's keys are looked for in these first
+KEYS_NAMED = 3  # in a message
+MOST_ROWS = 1_000  # of one class
 DEFAULT_DURATION = 180.0  # seconds; Solid Queue's default_concurrency_control_period
 
 
@@ -177,6 +181,37 @@ def _duration(waiting: Any) -> float:
     """Return a class's duration in seconds, from a blocked row: it has both times, for a Ruby class too."""
     duration = waiting.expires_at - waiting.created_at if waiting.expires_at and waiting.created_at else timedelta()
     return duration.total_seconds() if duration > timedelta() else DEFAULT_DURATION
+
+
+def recent_keys(connection: Connection, class_name: str, limit: int) -> list[str]:
+    """Return up to ``limit`` concurrency keys of a class's recent jobs; empty if they have none.
+
+    Only these keys show that a Ruby class has a concurrency limit. Both statements are bounded on a table of any size:
+    the first by the ids of the newest rows, the second, for a class that has none among them, by the class's index.
+    """
+    of_class = select(jobs.c.concurrency_key).where(jobs.c.class_name == class_name).limit(MOST_ROWS)
+    newest = connection.scalar(select(func.max(jobs.c.id))) or 0
+    recent = of_class.where(jobs.c.id > newest - NEWEST).order_by(jobs.c.id.desc())
+    keys = connection.scalars(recent).all() or connection.scalars(of_class).all()
+    return list(dict.fromkeys(filter(None, keys)))[:limit]
+
+
+def find_unlike(connection: Connection, class_name: str, key: str) -> list[str]:
+    """Return recent keys of a class if all of them begin otherwise than ``key``, which is then probably mistyped.
+
+    A key is a group, the class's name if Ruby's code gives none, and perhaps a slash and the job's own part.
+    """
+    keys = recent_keys(connection, class_name, MOST_ROWS)
+    return [] if key.partition("/")[0] in {other.partition("/")[0] for other in keys} else keys[:KEYS_NAMED]
+
+
+def require_key(connection: Connection, class_name: str) -> None:
+    """Raise RefusedError if recent jobs of this class have concurrency keys: a job without one escapes their limit."""
+    if keys := recent_keys(connection, class_name, KEYS_NAMED):
+        raise RefusedError(
+            f"{class_name} has a concurrency limit, which would not hold for this job: recent jobs have the keys "
+            f"{', '.join(keys)}; give --concurrency-key KEY, --import MODULE if Python has the class, or --no-limit"
+        )
 
 
 def expire_semaphores(connection: Connection) -> int:

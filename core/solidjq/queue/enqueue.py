@@ -33,12 +33,12 @@ class NewJob:
     delay: float | None = None
     at: datetime | None = None
     concurrency_key: str | None = None
-    limit: Limit | None = None  # required with a concurrency_key
+    limit: Limit | None = None  # of the key; None if only the dispatcher of the application knows it
 
     @property
     def at_once(self) -> bool:
-        """Whether the job is ready as soon as it is inserted: it has no due time and no concurrency limit."""
-        return self.at is None and not self.delay and (self.concurrency_key is None or self.limit is None)
+        """Whether the job is ready as soon as it is inserted: it has no due time and no concurrency key."""
+        return self.at is None and not self.delay and self.concurrency_key is None
 
     def due_at(self, now: datetime) -> datetime:
         """Return when the job is due, ``now`` at the earliest."""
@@ -48,6 +48,9 @@ class NewJob:
 
 def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     """Insert jobs, ready, scheduled or blocked. Returns their ids, in the order of ``new_jobs``.
+
+    A job with a concurrency key and no limit, one of a Ruby class, is scheduled, due now: the dispatcher that knows the
+    class applies its limit.
 
     Raises ArgumentsError, before anything is inserted, if Active Job cannot serialize an argument.
     """
@@ -63,7 +66,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
         active_job_id = str(uuid.uuid4())
         due_at = new.due_at(now)
         rows.append(_row(new, active_job_id, now, due_at))
-        if due_at > now:
+        if due_at > now or (new.concurrency_key is not None and new.limit is None):
             later.append(active_job_id)
         elif new.concurrency_key is not None and new.limit is not None:
             limited[new.concurrency_key, new.limit].append(active_job_id)
