@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench clean
+.PHONY: help demo test lint format docs night bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ format: .venv/.ready ## Format the code
 docs: .venv/.ready ## Write the generated docs and shell completions anew
 	$(BIN)/python -m solidjq_cli.generate
 	$(BIN)/python tests/programs/compatibility.py > docs/compatibility.md
+
+night: .venv/.ready ## Leave a made-up night of 5,000 failures in a new database, URL=sqlite:night.sqlite3
+	@$(BIN)/python tests/programs/night.py $(URL)
 
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)
