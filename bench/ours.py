@@ -23,6 +23,7 @@ from solidjq.queue import claim, endings
 from solidjq.queue import enqueue as queue_enqueue
 from solidjq.queue import failed as queue_failed
 from solidjq.queue.failed import Filter
+from solidjq.queue.patterns import ALL_QUEUES
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
 from solidjq.recovery.verdicts import RetryTerms
@@ -85,7 +86,7 @@ def _with(url: str, prepare: object) -> None:
 
 def _claim_all(database: Database) -> None:
     process = database.transact(heartbeat.register, kind="Worker", name="w", pid=1, hostname="bench", metadata={})
-    while database.transact(claim.claim, process, claim.ALL_QUEUES, 1000):
+    while database.transact(claim.claim, process, ALL_QUEUES, 1000):
         pass
     with database.write() as connection:
         connection.execute(tables.processes.update().values(last_heartbeat_at=ago(1000)))

@@ -109,10 +109,10 @@ def retry(url: str, batch: int) -> float:
     """Archive failures, remove them and make their jobs ready, a batch a transaction, the oldest first."""
     with psycopg.connect(url) as connection:
         start = time.perf_counter()
-        (operation,) = connection.execute(
+        ((operation,),) = connection.execute(
             "INSERT INTO jq_operations (verb, actor, jobs, created_at) VALUES ('retry', 'bench', 0, "
             "timezone('UTC', now())) RETURNING id"
-        ).fetchone()
+        ).fetchall()
         above = 0
         while True:
             page = connection.execute(

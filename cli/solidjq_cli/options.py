@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MOST_SECONDS = 10 * 365 * 86400.0
 MOST_ID = 2**63 - 1  # of a bigint column
 MOST_INTEGER = 2**31 - 1  # of an integer column
-MOST_CHARACTERS = 255  # of a queue's name
 QUARANTINE = "quarantine"
 
 
@@ -120,9 +119,10 @@ QuarantineOption = Annotated[
 def queue_name(name: str) -> str:
     """Return the name of a queue. Raises UsageError if it is empty or too long."""
     from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.settings.policy import MOST_CHARACTERS  # noqa: PLC0415
 
     if not 0 < len(name) <= MOST_CHARACTERS:
-        raise UsageError("a queue's name has 1 to 255 characters")
+        raise UsageError(f"a queue's name has 1 to {MOST_CHARACTERS} characters")
     return name
 
 

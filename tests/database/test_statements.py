@@ -1,4 +1,4 @@
-"""What dialects.py writes, as each database plans it."""
+"""What database/statements.py writes, as each database plans it."""
 
 import subprocess
 import sys
