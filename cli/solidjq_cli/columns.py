@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
     from solidjq.incidents.causes import CauseFinding
@@ -343,8 +343,8 @@ def incident_heading() -> Fields[Incident]:
     return Fields(tuple(column for column in shown.columns if column.name not in below), shown.ids)
 
 
-def incident_details() -> Fields[Incident]:
-    """Fields of an incident, with all evidence."""
+def incident_details(verdicts: Mapping[str, Sequence[Decision]]) -> Fields[Incident]:
+    """Fields of an incident, with all evidence, and what a safe retry would do with the jobs of each incident."""
     return Fields(
         (
             *incidents().columns,
@@ -352,10 +352,15 @@ def incident_details() -> Fields[Incident]:
             Column("missing", lambda i: list(i.finding.missing)),
             Column("next", lambda i: i.finding.advice),
             Column("job_ids", lambda i: i.job_ids),
+            Column("retry_safe", lambda i: list(map(_verdict, verdicts[i.name]))),
             Column("deaths", lambda i: list(map(_death, i.deaths, i.findings))),
         ),
         lambda i: i.job_ids,
     )
+
+
+def _verdict(decision: Decision) -> dict[str, Any]:
+    return {"job_id": decision.job_id, "verdict": decision.verdict.value, "reason": decision.reason}
 
 
 def _death(death: DeathRecord, finding: CauseFinding) -> dict[str, Any]:

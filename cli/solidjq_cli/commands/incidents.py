@@ -14,9 +14,12 @@ from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, details, lines, note, records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from solidjq import Database
     from solidjq.incidents.incidents import Incident
+    from solidjq.recovery.verdicts import Decision
+    from solidjq_cli.session import Session
 
 DEFAULT_SINCE = "7d"
 MOST_LINES = 20  # lines of a crash's stack
@@ -64,6 +67,8 @@ def show_incidents(
 ) -> None:
     """Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.
 
+    At the end stands what jq retry --safe would do with those of its jobs that are still failed.
+
     -o ids gives the jobs, for jq retry; -o json all evidence.
 
     \b
@@ -74,23 +79,51 @@ def show_incidents(
     from solidjq.incidents.incidents import find_incident
 
     asked = list(dict.fromkeys(map(read_incident_name, names)))
-    opened = session.current(database).open()
+    command = session.current(database)
+    opened = command.open()
     with opened.read() as connection:
         found = {name: find_incident(connection, name) for name in asked}
     known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
+    verdicts = {incident.name: _retry_safe(command, opened, incident) for incident in known}
     if output is Output.TABLE:
         for number, incident in enumerate(known):
             if number:
                 lines([""])
             details([incident], columns.incident_heading(), output)
             lines(_picture(incident))
+            lines(_verdicts(verdicts[incident.name]))
     else:
-        records(known, columns.incident_details(), output)
+        records(known, columns.incident_details(verdicts), output)
     missing = [name for name, incident in found.items() if incident is None]
     for name in missing:
         note(f"no incident {name}; see: jq incidents list")
     if missing:
         raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
+
+
+def _retry_safe(command: Session, database: Database, incident: Incident) -> list[Decision]:
+    """Return what a safe retry would do now with those of the jobs that are failed."""
+    from solidjq.recovery.retry import Selection, plan
+    from solidjq.recovery.verdicts import RetryTerms
+
+    selection = Selection(job_ids=incident.job_ids)
+    batches = plan(database, selection, RetryTerms(safe=True), policy=command.policy(None))
+    return [decision for batch in batches for decision in batch]
+
+
+def _verdicts(decisions: Sequence[Decision]) -> Iterator[str]:
+    from solidjq.text import count_of
+
+    if not decisions:
+        yield "its jobs: none is failed any more"
+        return
+    held = [decision for decision in decisions if not decision.verdict.moves]
+    going = count_of(len(decisions) - len(held), "job")
+    yield f"jq retry --safe: {going} would go back, {len(held)} would be held back"
+    for decision in held[:MOST_LINES]:
+        yield f"  job {decision.job_id} {decision.candidate.class_name}: {decision.verdict}: {decision.reason}"
+    if len(held) > MOST_LINES:
+        yield f"  and {len(held) - MOST_LINES} more (-o json)"
 
 
 def _picture(incident: Incident) -> Iterator[str]:

@@ -95,8 +95,8 @@ _ADVICE = {
     Cause.HUNG: "See that the pid is still this process (ps -o lstart,args -p PID): a pid is given out again. Look at "
     "it before you kill it (py-spy, rbspy, gdb). Kill it before you retry its jobs: if it wakes up, they run twice.",
     Cause.HOST: "Ask the orchestrator why the machine went (evictions, spot instances, node memory).",
-    Cause.CRASH: "Read the stack in the evidence (jq incidents show); suspect the native library at the top. Hold the "
-    "job until that library is updated.",
+    Cause.CRASH: "Read the stack in the evidence (jq incidents show) and suspect the native library at the top. Hold "
+    "the suspects (jq suspects) until that library is updated.",
     Cause.EXIT: "Find the exit call in the job's code or in what it runs; raise an error instead, which fails one job "
     "and not all beside it.",
     Cause.KILLED: "Ask the host: dmesg -T | grep -i -E 'oom|killed', the orchestrator's events, who was logged in.",
