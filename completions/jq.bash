@@ -84,7 +84,7 @@ _jq_takes() {
             esac
             ;;
         'jq apply')
-            options='--reason --watch --config -i --import -o --output -d --database -h --help'
+            options='--reason -y --yes --watch --config -i --import -o --output -d --database -h --help'
             case ${2-} in
                 --reason | -i | --import) takes=text ;;
                 --config | -d | --database) takes=file ;;

@@ -283,6 +283,7 @@ complete -c jq -n '__jq_at jq discard' -s h -l help -d 'Show this message and ex
 
 complete -c jq -n '__jq_argument 1 1 jq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c jq -n '__jq_at jq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq apply' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'

@@ -283,6 +283,7 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -s h -l help -d 'Show this
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'

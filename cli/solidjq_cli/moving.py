@@ -31,6 +31,7 @@ class Tally:
     """Counts of what was decided, in constant memory."""
 
     groups: Groups = field(default_factory=Counter)
+    destinations: Counter[str] = field(default_factory=Counter)  # the queues that jobs go to
     scheduled: int = 0
     warned: Counter[str] = field(default_factory=Counter)  # by what speaks against it: jobs that go nevertheless
     examples: dict[str, list[int]] = field(default_factory=dict)  # the first of them
@@ -49,6 +50,8 @@ class Tally:
         """Count decisions on their way."""
         for decision in decisions:
             self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += decision.jobs
+            if (queue := decision.destination) is not None:
+                self.destinations[queue] += decision.jobs
             self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
             if decision.warning is not None and len(self.warned) < MOST_REASONS:
                 self.warned[decision.warning] += decision.jobs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import moving, options, outcomes
+from solidjq_cli import attendance, moving, options, outcomes
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_ids, tell_missing
 from solidjq_cli.render import Output, note
@@ -94,6 +94,7 @@ class Request:
                 f"wrote a plan of {count_of(count, 'job')}, {self.tally.held} held back; "
                 f"to carry it out: jq apply {move.plan_out}"
             )
+            self._note_attendance(self.tally)
             self._exit_if_missing()
             return
         by_job = moving.lists_jobs(output, by_job=self.found is not None)
@@ -105,6 +106,10 @@ class Request:
             if not moving.on_a_terminal():
                 raise UsageError("without a terminal to ask on, a filter needs --yes; --dry-run shows what it would do")
             self._ask()
+        else:
+            attendance.settle(self._warning(), yes=move.yes, question=f"{self.verb} them all the same?")
+        if canary is not None:
+            self._refuse_vain_canary(canary)
         operation = self.command.operation(self.verb, self.reason, chosen=self._record())
         with accounted(self.tally.account(self.database, operation)):
             if canary is not None:
@@ -112,7 +117,7 @@ class Request:
             run = self._retry(self.selection, self.terms, operation, by_job=by_job)
             self._show(run, output, done="moved")
         held = [f"held back {count_of(self.tally.held, 'job')}"] if self.tally.held else []
-        self.tally.conclude(operation, *held)
+        self.tally.conclude(operation, *held, *self._obstacles(self.tally))
         died = watch and operation.id is not None and outcomes.watch(self.database, operation.id, output)
         self._exit(died=died)
 
@@ -159,6 +164,7 @@ class Request:
         if done == "would move" and self.tally.groups:
             from solidjq.text import count_of
 
+            self._note_attendance(self.tally)
             note(
                 f"would {self.verb} {count_of(self.tally.moved, 'job')} and hold back {self.tally.held}; "
                 "nothing was changed"
@@ -181,10 +187,45 @@ class Request:
             raise typer.Exit(Exit.PARTLY if planned.held else Exit.DONE)
         moving.groups(planned, Output.TABLE)
         moving.warn(planned)
+        self._note_attendance(planned)
         held = f", hold back {planned.held}" if planned.held else ""
         from solidjq.text import count_of
 
         moving.confirm(f"{self.verb} {count_of(planned.moved, 'job')}{held}?")
+
+    def _obstacles(self, tally: moving.Tally) -> list[str]:
+        return attendance.obstacles(self.command, self.database, tally.destinations, tally.scheduled)
+
+    def _note_attendance(self, planned: moving.Tally) -> None:
+        """Say before the act which jobs will wait, and which workers may die."""
+        warning = self._warning(planned)
+        for line in (*self._obstacles(planned), *([] if warning is None else [warning])):
+            note(line)
+
+    def _warning(self, planned: moving.Tally | None = None) -> str | None:
+        """Return which workers of other queues may die by this retry; None if none does."""
+        queue = self.terms.isolate or self.terms.queue_as
+        if queue is None or self.terms.discard:
+            return None
+        there = attendance.read(self.command, self.database)
+        if not there.endangered(queue):
+            return None
+        from solidjq.recovery import retry as recovery_retry
+
+        if queue in {self.terms.isolate, options.QUARANTINE}:
+            if planned is None:
+                planned = moving.Tally()
+                planned.count(self._plan(by_job=False))
+            return there.warning(queue, planned.destinations[queue])
+        return there.warning(
+            queue, recovery_retry.count_suspects(self.database, self.selection, self.terms, policy=self.policy)
+        )
+
+    def _refuse_vain_canary(self, size: int) -> None:
+        from solidjq.recovery import canary
+
+        there = attendance.read(self.command, self.database)
+        canary.refuse_if_vain(self.database, self.selection, self.terms, size, there, policy=self.policy)
 
     def _canary(self, operation: Operation, size: int, patience: float) -> None:
         from solidjq.recovery import canary

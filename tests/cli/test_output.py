@@ -28,7 +28,7 @@ from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, missing_error, pruned_error
 from solidjq.text import one_line
-from support.processes import add_process, silence
+from support.processes import add_attendants, add_process, silence
 from support.program import Bare, Shell, assert_refused
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
@@ -429,6 +429,7 @@ def test_a_quiet_prune_says_nothing_and_does_the_same(database: Database, shell:
 
 
 def test_a_retry_says_of_each_id_what_became_of_it(database: Database, shell: Shell) -> None:
+    add_attendants(database)
     fail(database, *plain_jobs(3), error=missing_error())
     add_jobs(database, NewJob(class_name="A"))
     with database.read() as connection:
@@ -482,6 +483,7 @@ def test_an_absurd_id_fills_no_terminal(shell: Shell, command: str) -> None:
 
 
 def test_an_id_given_twice_counts_once(database: Database, shell: Shell) -> None:
+    add_attendants(database)
     fail(database, *plain_jobs(1), error=missing_error())
     with database.read() as connection:
         by_uuid = connection.scalar(select(jobs.c.active_job_id))
@@ -514,6 +516,7 @@ def arguments_of(database: Database) -> list[Any]:
 
 
 def test_an_argument_is_json_where_it_is_json_and_else_text(database: Database, shell: Shell) -> None:
+    add_attendants(database)
     given = ["42", "-1.5", "true", "null", '"42"', "[1, 2]", '{"a": 1}', "text", "1 2", "NaN", "Infinity", "{a: 1}", ""]
     done = shell.run("enqueue", "-o", "ids", "--", "ReportJob", *given)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
@@ -553,6 +556,7 @@ def test_a_job_can_be_given_a_time(database: Database, shell: Shell) -> None:
 
 
 def test_many_jobs_from_standard_input_are_all_or_none(database: Database, shell: Shell) -> None:
+    add_attendants(database)
     lines = "".join(f'[{number}, "ž"]\n' for number in range(1200))
     done = shell.run("enqueue", "A", "--stdin", "-o", "ids", stdin=f"\n{lines}\n[]")
     assert (done.returncode, done.stderr) == (0, "")
@@ -677,6 +681,7 @@ def pipe(shell: Shell, line: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_list_of_ids_can_be_piped_into_a_retry(database: Database, shell: Shell) -> None:
+    add_attendants(database)
     fail(database, *plain_jobs(4, queue_name="mailers"), *plain_jobs(2), error=missing_error())
     done = pipe(shell, "jq failed list --missing --queue mailers -o ids | jq retry - --reason reboot -o ids")
     assert (done.returncode, done.stdout) == (0, "1\n2\n3\n4\n")

@@ -17,7 +17,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from support.deaths import die, raise_all
-from support.processes import add_process
+from support.processes import add_attendants, add_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import last_line
@@ -124,6 +124,7 @@ def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell
     claim_all(database, add_process(database))
     with database.write() as connection:
         connection.execute(update(processes).values(last_heartbeat_at=ago(1000)))
+    add_attendants(database)
     (shell.folder / "jq.toml").write_text('[classes.Mail]\nretry = "auto"\n')
     done = shell.run("recover", "--reason", "cron")
     assert done.returncode == 0, done.stderr
@@ -174,6 +175,7 @@ def test_recover_is_red_only_for_what_it_is_for(database: Database, shell: Shell
 
 
 def test_a_plan_is_carried_out_or_refused(database: Database, shell: Shell, night: list[int]) -> None:
+    add_attendants(database)
     planned = shell.run("retry", "--safe", "--rate", "60/m", "--plan-out", "plan.json")
     assert (planned.returncode, planned.stdout) == (0, "")
     assert planned.stderr == "jq: wrote a plan of 6 jobs, 0 held back; to carry it out: jq apply plan.json\n"

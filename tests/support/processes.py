@@ -23,6 +23,18 @@ def add_process(database: Database, name: str = "worker-1", *, kind: str = "Work
     return database.transact(heartbeat.register, kind=kind, name=name, pid=pid, hostname="testhost", metadata={})
 
 
+def add_attendants(database: Database) -> None:
+    """Register a worker of all queues and a dispatcher: with them no job that is put back waits for want of one."""
+    add_process(database, "worker-that-lives", pid=4300)
+    add_process(database, "dispatcher-that-lives", kind="Dispatcher", pid=4301)
+
+
+def add_worker_of(database: Database, queues: str, name: str = "worker-1", *, pid: int = 4242, **more: str) -> int:
+    """Register a worker that polls these queues, as Solid Queue writes them into its metadata."""
+    metadata = {"queues": queues, **more}
+    return database.transact(heartbeat.register, kind="Worker", name=name, pid=pid, hostname="h", metadata=metadata)
+
+
 def silence(database: Database, process: int, seconds: float) -> None:
     """Move a process's last heartbeat into the past."""
     with database.write() as connection:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import moving, options, outcomes, session
+from solidjq_cli import attendance, moving, options, outcomes, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output
 from solidjq_cli.stopping import accounted
+
+if TYPE_CHECKING:
+    from solidjq import Database
+    from solidjq.recovery.plans import Plan
+    from solidjq_cli.session import Session
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
 def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
     reason: options.ReasonOption = None,
+    yes: options.YesOption = False,
     watch: options.WatchOption = False,
     config_file: options.ConfigOption = None,
     import_modules: options.ImportOption = None,
@@ -45,12 +51,21 @@ def apply(
     operation = command.operation(
         "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.to_record(), plan=plan.id
     )
+    attendance.settle(_warning(command, opened, plan), yes=yes, question="apply the plan all the same?")
     tally = moving.Tally()
     policy = command.policy(import_modules)
     with accounted(tally.account(opened, operation)):
         batches = plans.apply(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"
         moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty)
-    tally.conclude(operation)
+    tally.conclude(operation, *attendance.obstacles(command, opened, tally.destinations, tally.scheduled))
     if watch and operation.id is not None and outcomes.watch(opened, operation.id, output):
         raise typer.Exit(Exit.PARTLY)
+
+
+def _warning(command: Session, database: Database, plan: Plan) -> str | None:
+    """Return which workers of other queues may die by this plan; None if none does."""
+    queue = plan.terms.isolate or (options.QUARANTINE if plan.terms.queue_as == options.QUARANTINE else None)
+    if queue is None or plan.terms.discard:
+        return None
+    return attendance.read(command, database).warning(queue, plan.destinations.get(queue, 0))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from solidjq.durations import parse_duration
-from solidjq_cli import columns, options, session
+from solidjq_cli import attendance, columns, options, session
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import parse_time
 
@@ -92,6 +93,7 @@ def enqueue(
     from solidjq.queue import concurrency
     from solidjq.queue import enqueue as queues
     from solidjq.queue.jobs import find_jobs
+    from solidjq.queue.states import State
 
     if read and arguments:
         raise UsageError("with --stdin the arguments come from standard input")
@@ -127,13 +129,16 @@ def enqueue(
         return [find_jobs(connection, [str(job_id) for job_id in batch]) for batch in in_batches(ids)]
 
     found = opened.transact(recorded)
-    views = (view for batch in found for group in batch.values() for view in group)
+    views = [view for batch in found for group in batch.values() for view in group]
     records(views, columns.jobs(), output, empty="nothing to enqueue")
     if unlike:
         note(
             f"with this key the job shares no limit with recent jobs of {class_name}; their keys begin otherwise: "
             f"{', '.join(unlike)}"
         )
+    scheduled = sum(State.SCHEDULED in view.states for view in views)
+    for line in attendance.obstacles(command, opened, Counter(view.queue_name for view in views), scheduled):
+        note(line)
 
 
 def _job(class_name: str, modules: list[str] | None, *, key: str | None, no_limit: bool) -> Job[..., Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import moving, options, outcomes, pruning, session
+from solidjq_cli import attendance, moving, options, outcomes, pruning, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 from solidjq_cli.stopping import accounted
@@ -69,7 +69,9 @@ def recover(
     if dry_run:
         batches = retry.plan(opened, selected, terms, policy=policy, by_job=by_job)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
-        for line in _held(tally):
+        threshold = command.alive_threshold(alive_threshold)
+        obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
+        for line in (*_held(tally), *obstacles):
             note(line)
         return
     with opened.read() as connection:
@@ -88,7 +90,8 @@ def recover(
         else:
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
     if not quiet:
-        tally.conclude(operation, *_held(tally))
+        obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
+        tally.conclude(operation, *_held(tally), *obstacles)
     died = watch and operation.id is not None and outcomes.watch(opened, operation.id, output)
     pruning.refuse_alive(doubts)
     if tally.unrecovered() or died:

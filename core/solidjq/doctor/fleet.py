@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -21,9 +20,9 @@ from solidjq.doctor.checks import (
     how_many,
     living,
 )
+from solidjq.processes.attendance import polled_by
 from solidjq.processes.heartbeat import Process, list_processes
-from solidjq.processes.samples import instant, number, read_metadata, sample_of
-from solidjq.queue.patterns import fits
+from solidjq.processes.samples import instant, number, sample_of
 
 LATE = 60.0  # seconds that due or ready jobs may wait for a process to take them
 BEHIND = 300.0  # seconds that due jobs may wait for a live dispatcher
@@ -101,14 +100,7 @@ def _find_unattended(connection: Connection, terms: DoctorTerms) -> Iterator[Doc
 
 def is_polled(workers: Iterable[Process], queue: str) -> bool:
     """Whether one of these workers polls the queue."""
-    return any(fits(pattern, queue) for worker in workers for pattern in _patterns(worker))
-
-
-def _patterns(worker: Process) -> list[str]:
-    """Return the queue patterns of a worker; ``*`` if it registered none."""
-    queues: Any = read_metadata(worker.metadata).get("queues", "*")
-    names = queues.split(",") if isinstance(queues, str) else queues if isinstance(queues, list) else ["*"]
-    return [str(name).strip() for name in names]
+    return any(polled_by(worker).takes(queue) for worker in workers)
 
 
 def _find_unscheduled(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:

@@ -4,6 +4,8 @@ Read the files in this order:
 
 - ``heartbeat``: register, heartbeat, deregister; the registered processes and how old their heartbeats are.
 - ``samples``: the last sample that a process wrote into its row, and what this host says of the process now.
+- ``attendance``: the living workers and their queues, a living dispatcher, paused queues: whether a job would wait, and
+  whose workers a killer in a queue would kill.
 - ``queue_names``: the queues that exist: those that jobs, workers, pauses or recurring tasks name.
 - ``prune_guard``: whether processes that look dead are dead, or only cut off from the database.
 - ``pruning``: fail the jobs of dead processes and orphaned claims, write the deaths, remove the rows.

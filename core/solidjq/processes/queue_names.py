@@ -6,7 +6,7 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, processes, recurring_tasks
-from solidjq.processes.samples import read_metadata
+from solidjq.processes.attendance import polled_in
 
 
 def unknown_queues(connection: Connection, names: Iterable[str]) -> list[str]:
@@ -33,6 +33,5 @@ def _named_beside_jobs(connection: Connection) -> Iterator[str]:
     yield from connection.scalars(tasks)
     workers = select(processes.c.metadata).where(processes.c.kind == "Worker", processes.c.metadata.is_not(None))
     for metadata in connection.scalars(workers):
-        queues = read_metadata(metadata).get("queues")
-        names = queues.split(",") if isinstance(queues, str) else queues if isinstance(queues, list) else []
-        yield from (name for entry in names if (name := str(entry).strip()) and "*" not in name)
+        polled = polled_in(metadata)
+        yield from (name for name in (*polled.patterns, *polled.excepted) if "*" not in name)

@@ -1,6 +1,7 @@
 """A canary: retry a few jobs first, wait until they have ended, and let the rest follow only if none died again."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
@@ -10,9 +11,12 @@ from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import failed, jobs
 from solidjq.database.transactions import Database
+from solidjq.errors import RefusedError
+from solidjq.processes.attendance import Attendance
 from solidjq.queue.failed import is_death
-from solidjq.recovery.retry import Selection
+from solidjq.recovery.retry import Selection, plan
 from solidjq.recovery.verdicts import Decision, RetryTerms
+from solidjq.settings.policy import BUILT_IN, Policy
 
 POLL = 0.5  # seconds between two checks
 
@@ -55,13 +59,38 @@ def run(
     ``retry`` carries the retry out. ``began`` is called with the number of jobs that were retried; not if there are
     none. Waits at most ``patience`` seconds.
     """
-    limit = size if selection.limit is None else min(size, selection.limit)
-    batches = retry(replace(selection, limit=limit), replace(terms, delay=None, interval=None))
+    batches = retry(*_of_canary(selection, terms, size))
     job_ids = [decision.job_id for batch in batches for decision in batch if decision.verdict.moves]
     if not job_ids:
         return Outcome()
     began(len(job_ids))
     return watch(database, job_ids, patience, sleep=sleep)
+
+
+def refuse_if_vain(
+    database: Database,
+    selection: Selection,
+    terms: RetryTerms,
+    size: int,
+    attendance: Attendance,
+    *,
+    policy: Policy = BUILT_IN,
+) -> None:
+    """Raise RefusedError if a job of the canary would not run: no worker polls its queue, it is paused, and so on."""
+    destinations: Counter[str] = Counter()
+    scheduled = 0
+    for batch in plan(database, *_of_canary(selection, terms, size), policy=policy):
+        for decision in batch:
+            if (queue := decision.destination) is not None:
+                destinations[queue] += decision.jobs
+                scheduled += decision.jobs if decision.scheduled else 0
+    if obstacles := attendance.obstacles(destinations, scheduled):
+        raise RefusedError(f"the canary would not end: {'; '.join(obstacles)}; nothing was retried")
+
+
+def _of_canary(selection: Selection, terms: RetryTerms, size: int) -> tuple[Selection, RetryTerms]:
+    limit = size if selection.limit is None else min(size, selection.limit)
+    return replace(selection, limit=limit), replace(terms, delay=None, interval=None)
 
 
 def watch(

@@ -7,8 +7,9 @@ import json
 import os
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,12 +32,13 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan file that was checked. ``size``: how many jobs it moves."""
+    """A plan file that was checked. ``size``: how many jobs it moves, and ``destinations``: how many to which queue."""
 
     id: str
     path: Path
     terms: RetryTerms
     size: int
+    destinations: Mapping[str, int] = field(default_factory=dict)
 
     def jobs(self) -> Iterator[Expected]:
         """Yield the failures to move, read line by line: memory does not grow with the plan.
@@ -71,6 +73,7 @@ def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
                         "active_job_id": candidate.active_job_id,
                         "class_name": candidate.class_name,
                         "queue_name": candidate.queue_name,
+                        "queue_as": decision.queue_as,
                     }
                     _write_line(file, line)
                     count += 1
@@ -92,16 +95,19 @@ def read(path: Path) -> Plan:
     head: dict[str, Any] | None = None
     end: object = None
     size = 0
+    destinations: Counter[str] = Counter()
     for line in _lines(path):
         head = line if head is None else head
-        size += "failure_id" in line
+        if "failure_id" in line:
+            size += 1
+            destinations[line.get("queue_as") or line.get("queue_name") or ""] += 1
         end = line.get("end")
     if head is None or head.get("jq_plan") != FORMAT:
         raise UsageError(f"{path} is not a plan that this version of jq wrote")
     if end != size:
         raise UsageError(f"{path} was cut off or changed: make the plan again")
     try:
-        return Plan(str(head["id"]), path, RetryTerms.from_record(head["terms"]), size)
+        return Plan(str(head["id"]), path, RetryTerms.from_record(head["terms"]), size, destinations)
     except (KeyError, TypeError):
         raise UsageError(f"{path} is not a plan that this version of jq wrote") from None
 

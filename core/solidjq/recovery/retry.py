@@ -89,6 +89,23 @@ def plan(
     yield from _page_by_page(database, selection, run, judge)
 
 
+def count_suspects(database: Database, selection: Selection, terms: RetryTerms, *, policy: Policy = BUILT_IN) -> int:
+    """Return how many suspects such a retry would send to the queue ``terms.queue_as``; 0 for a safe retry.
+
+    Only jobs that died with their process are read: others are no suspects.
+    """
+    if terms.safe or terms.queue_as is None:
+        return 0
+    safe = replace(terms, safe=True, queue_as=None, isolate=terms.queue_as)
+    deaths = replace(selection, chosen=filter_for(safe, selection.chosen), batch=BATCH)
+    return sum(
+        decision.jobs
+        for batch in plan(database, deaths, safe, policy=policy, by_job=False)
+        for decision in batch
+        if decision.verdict is Verdict.ISOLATE
+    )
+
+
 def retry(
     database: Database,
     selection: Selection,

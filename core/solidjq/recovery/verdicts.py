@@ -170,6 +170,13 @@ class Decision(NamedTuple):
         return len(self.group) or 1
 
     @property
+    def destination(self) -> str | None:
+        """The queue that the job goes to; None if it stays failed or is deleted."""
+        if not self.verdict.moves or self.verdict is Verdict.DISCARD:
+            return None
+        return self.queue_as or self.candidate.queue_name
+
+    @property
     def job_id(self) -> int:
         """The candidate's job: an example, if the decision is on a group."""
         return self.candidate.job_id

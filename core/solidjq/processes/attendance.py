@@ -1,0 +1,153 @@
+"""Who is there to run jobs: the living workers and the queues they poll, a living dispatcher, the paused queues."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from solidjq.database.tables import pauses
+from solidjq.processes.heartbeat import Process, list_processes
+from solidjq.processes.samples import read_metadata
+from solidjq.queue.patterns import ALL_QUEUES, Polled
+from solidjq.text import count_of
+
+MOST_NAMED = 5  # workers or queues in a sentence
+START = "bin/jobs, or jq work"
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """The living workers, whether a dispatcher lives, and the paused queues."""
+
+    workers: Sequence[Process] = ()
+    dispatches: bool = False
+    paused: frozenset[str] = frozenset()
+
+    def takers(self, queue: str) -> list[Process]:
+        """Return the workers that poll the queue, whether it is paused or not."""
+        return [worker for worker in self.workers if polled_by(worker).takes(queue)]
+
+    def endangered(self, queue: str) -> list[Process]:
+        """Return the workers of other queues that die if a job of this queue kills its process.
+
+        These are the workers that poll the queue beside others, and those that run in the process of a worker that
+        polls it: in Solid Queue's async mode all workers of a host are threads of one process.
+        """
+        killed = {_address(worker) for worker in self.takers(queue)}
+        return [worker for worker in self.workers if not is_dedicated(worker, queue) and _address(worker) in killed]
+
+    def warning(self, queue: str, jobs: int) -> str | None:
+        """Return why it is dangerous to send so many suspected jobs to a queue; None if only its own workers die."""
+        if not jobs or not (endangered := self.endangered(queue)):
+            return None
+        go = f"{count_of(jobs, 'job')} that may kill a process {'goes' if jobs == 1 else 'go'} to queue {queue}"
+        of_others = f"{count_of(len(endangered), 'worker')} of other queues would die with it"
+        return f"{go}, and {of_others}: {describe(endangered)}; {how_to_spare(queue)}"
+
+    def obstacles(self, destinations: Mapping[str, int], scheduled: int) -> list[str]:
+        """Return why jobs that go to these queues (their number by queue) will wait, a sentence a reason.
+
+        ``scheduled``: how many of them need a dispatcher first.
+        """
+        unpolled = {queue: jobs for queue, jobs in destinations.items() if jobs and not self.takers(queue)}
+        return [
+            *_unpolled(unpolled, any_worker=bool(self.workers)),
+            *_paused({queue: jobs for queue, jobs in destinations.items() if jobs and queue in self.paused}),
+            *([] if self.dispatches or not scheduled else [_undispatched(scheduled)]),
+        ]
+
+
+def read_attendance(connection: Connection, threshold: float) -> Attendance:
+    """Read who is there; a process whose heartbeat is ``threshold`` seconds old is dead."""
+    living = [process for process in list_processes(connection) if process.is_alive(threshold)]
+    return Attendance(
+        workers=tuple(process for process in living if process.kind == "Worker"),
+        dispatches=any(process.kind == "Dispatcher" for process in living),
+        paused=frozenset(connection.scalars(select(pauses.c.queue_name))),
+    )
+
+
+def polled_by(worker: Process) -> Polled:
+    """Return the queues that a worker registered; all queues if it registered none."""
+    return polled_in(worker.metadata)
+
+
+def polled_in(metadata: str | None) -> Polled:
+    """Return the queues that a worker's metadata name; all queues if they name none.
+
+    Solid Queue writes ``"queues": "mail*,low"``. ``jq work --except`` adds ``"except": "mailers"``.
+    """
+    settings = read_metadata(metadata)
+    return Polled(_names(settings.get("queues")) or ALL_QUEUES, _names(settings.get("except")))
+
+
+def is_dedicated(worker: Process, queue: str) -> bool:
+    """Whether the worker polls this queue and no other."""
+    polled = polled_by(worker)
+    return set(polled.patterns) == {queue} and polled.takes(queue)
+
+
+def describe(workers: Sequence[Process]) -> str:
+    """Name workers, each with its host, pid and queues: ``worker-1 (host a, pid 7, polls *)``."""
+    named = [
+        f"{worker.name} (host {worker.hostname}, pid {worker.pid}, polls {polled_by(worker).describe()})"
+        for worker in workers[:MOST_NAMED]
+    ]
+    return ", ".join(named) + (f" and {len(workers) - MOST_NAMED} more" if len(workers) > MOST_NAMED else "")
+
+
+def how_to_spare(queue: str) -> str:
+    """Return what keeps the workers of other queues away from this one."""
+    return (
+        f"keep them off that queue: jq work --except {shlex.quote(queue)}, and in config/queue.yml a list of queues "
+        f"instead of *"
+    )
+
+
+def _address(worker: Process) -> tuple[str | None, int]:
+    return worker.hostname, worker.pid
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
+
+
+def _unpolled(queues: Mapping[str, int], *, any_worker: bool) -> Iterator[str]:
+    if not queues:
+        return
+    jobs = sum(queues.values())
+    if not any_worker:
+        yield f"no worker lives: {_wait(jobs)} until one starts ({START})"
+        return
+    start = f"{START} --queues {shlex.quote(','.join(sorted(queues)))}" if len(queues) <= MOST_NAMED else START
+    yield f"no living worker polls {_queues(queues)}: {_wait(jobs)} until one starts ({start})"
+
+
+def _paused(queues: Mapping[str, int]) -> Iterator[str]:
+    if queues:
+        is_ = "is" if len(queues) == 1 else "are"
+        resume = " ".join(["jq queues resume", *map(shlex.quote, sorted(queues))])
+        yield f"{_queues(queues)} {is_} paused: {_wait(sum(queues.values()))} until you resume it ({resume})"
+
+
+def _undispatched(jobs: int) -> str:
+    return f"no dispatcher lives: {_wait(jobs, 'scheduled job')} until one starts ({START})"
+
+
+def _wait(jobs: int, noun: str = "job") -> str:
+    return f"{count_of(jobs, noun)} {'waits' if jobs == 1 else 'wait'}"
+
+
+def _queues(queues: Mapping[str, int]) -> str:
+    if len(queues) == 1:
+        return f"queue {next(iter(queues))}"
+    named = [f"{name} ({count_of(jobs, 'job')})" for name, jobs in _most_first(queues)[:MOST_NAMED]]
+    more = f" and {len(queues) - MOST_NAMED} more" if len(queues) > MOST_NAMED else ""
+    return f"queues {', '.join(named)}{more}"
+
+
+def _most_first(queues: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(queues.items(), key=lambda item: (-item[1], item[0]))
