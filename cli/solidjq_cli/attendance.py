@@ -23,19 +23,21 @@ def read(command: Session, database: Database, threshold: float | None = None) -
     from solidjq.processes.attendance import read_attendance  # noqa: PLC0415
 
     if threshold is None:
-        threshold = command.alive_threshold(_environment_threshold())
+        threshold = alive_threshold(command)
     with database.read() as connection:
         return read_attendance(connection, threshold)
 
 
-def _environment_threshold() -> float | None:
+def alive_threshold(command: Session) -> float:
+    """Return the age of a heartbeat from which on a process is dead, for a command without an option for it."""
     from solidjq.errors import UsageError  # noqa: PLC0415
 
     text = os.environ.get(THRESHOLD, "")
     try:
-        return float(text) if text else None
+        option = float(text) if text else None
     except ValueError:
         raise UsageError(f"{THRESHOLD}={text!r} is not a number of seconds") from None
+    return command.alive_threshold(option)
 
 
 def obstacles(

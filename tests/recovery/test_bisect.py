@@ -12,19 +12,21 @@ from sqlalchemy import delete
 from solidjq import Database
 from solidjq.database import tables
 from solidjq.errors import LedgerMissingError, RefusedError
+from solidjq.incidents.causes import Cause
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
-from solidjq.processes.heartbeat import register
 from solidjq.queue import claim as queue_claim
-from solidjq.queue import endings
+from solidjq.queue import endings, pauses
 from solidjq.queue.states import State
 from solidjq.recovery import bisect as recovery_bisect
 from solidjq.recovery.bisect import Fate, Round, Stage, TrialStanding, bisect, judge_round, most_deaths
+from solidjq.recovery.manners import Manner, unlike
 from solidjq.recovery.undo import undo
 from solidjq.settings.policy import Consent, Policy
-from support.processes import add_process
+from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.terminal import terminal
 
 # -- pure -------------------------------------------------------------------------------------------------------------
 
@@ -97,9 +99,7 @@ class Quarantine:
 
     def __call__(self, _seconds: float) -> None:
         name = f"worker-{len(self.ran)}"
-        process = self.database.transact(
-            register, kind="Worker", name=name, pid=9000 + len(self.ran), hostname="elsewhere", metadata={}
-        )
+        process = add_worker_of(self.database, "quarantine", name, pid=9000 + len(self.ran))
         claims = self.database.transact(queue_claim.claim, process, ("quarantine",), self.threads)
         self.ran.append({claim.job_id for claim in claims})
         if self.killers & self.ran[-1]:
@@ -209,7 +209,89 @@ def test_the_command(database: Database, shell: Shell) -> None:
     assert (done.returncode, done.stdout.split()) == (0, [str(ids[0])])
     assert "found: job" in done.stderr
     assert shell.run("bisect", "d999", "--yes").returncode == 4
-    assert shell.run("bisect", "x", "--yes").returncode == 4
+    assert shell.run("bisect", "x", "--yes").returncode == 2
+
+
+@pytest.mark.sqlite_only
+def test_the_command_says_at_once_that_nobody_works_on_the_quarantine(database: Database, shell: Shell) -> None:
+    die_together(database, 8)
+    started = shell.run("bisect", "d1", "--yes", "--wait", "0s", "--quarantine", "my own")
+    assert started.returncode == 6
+    first = started.stderr.splitlines()[0]
+    assert "no living worker polls queue my own: start one" in first
+    assert "jq work --queues 'my own' --threads 1; at most 3 deaths of it will follow" in first
+
+
+@pytest.mark.sqlite_only
+def test_the_prompt_names_who_will_die(database: Database, shell: Shell) -> None:
+    die_together(database, 8)
+    add_worker_of(database, "quarantine", "worker-of-its-own", pid=7)
+    database.transact(pauses.pause, "quarantine")
+    shown = " ".join(terminal(shell, "bisect", "d1", typed="n\n", width=400).split())
+    assert "at most 3 deaths will follow: of worker-of-its-own (host h, pid 7, polls quarantine)" in shown
+    assert "queue quarantine is paused" in shown
+    assert "run halves of 8 jobs in queue quarantine? [y/N]" in shown
+    assert len(rows(database, tables.failed)) == 8
+
+
+def test_a_worker_of_other_queues_is_not_killed(database: Database, shell: Shell) -> None:
+    ids = die_together(database, 4)
+    shared = add_worker_of(database, "*", "worker-all", pid=7)
+    refused = shell.run("bisect", "d1", "--yes")
+    assert (refused.returncode, rows(database, tables.operations)) == (5, [])
+    assert "worker-all (host h, pid 7, polls *)" in refused.stderr
+    assert "jq work --except quarantine" in refused.stderr
+    with pytest.raises(RefusedError, match="worker-all"):
+        run(database, ids, lambda _: None)
+    silence(database, shared, 301)
+    worker = Quarantine(database, {ids[3]})
+
+    def work(seconds: float) -> None:
+        """Let a worker of all queues start after the first round."""
+        worker(seconds)
+        add_worker_of(database, "quar*", "worker-late", pid=8)
+
+    with pytest.raises(RefusedError, match=r"worker-late.*nothing was put on trial"):
+        run(database, ids, work)
+    assert list(state_of_each(database).values()).count(State.FAILED) == 2
+    assert len(rows(database, tables.operations)) == 1
+
+
+@pytest.mark.sqlite_only
+def test_a_round_under_way_that_others_would_run_can_be_taken_back(database: Database, shell: Shell) -> None:
+    die_together(database, 4)
+    assert shell.run("bisect", "d1", "--yes", "--wait", "0s").returncode == 6
+    add_worker_of(database, "*", "worker-all", pid=7)
+    refused = shell.run("bisect", "d1", "--yes", "--wait", "0s")
+    assert (refused.returncode, "jq undo 1" in refused.stderr) == (5, True)
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(("status", "told"), [(-9, False), (-11, True), (3, True)])
+def test_a_death_of_another_manner_is_said(database: Database, shell: Shell, status: int, *, told: bool) -> None:
+    (job,) = die_together(database, 1)
+    assert shell.run("bisect", "d1", "--yes", "--wait", "0s").returncode == 6
+    worker = add_worker_of(database, "quarantine", pid=9000)
+    database.transact(queue_claim.claim, worker, ("quarantine",), 1)
+    database.transact(pruning.fail_exited, worker, pid=9000, returncode=status)
+    done = shell.run("bisect", "d1", "--yes", "-o", "ids")
+    assert (done.returncode, done.stdout.split()) == (0, [str(job)])
+    assert ("died in another manner than at d1" in done.stderr) is told
+    assert ("then: killed by SIGKILL" in done.stderr) is told
+
+
+def test_what_is_not_known_may_be_the_same_manner() -> None:
+    killed, memory = Manner(Cause.KILLED, 9), Manner(Cause.MEMORY, 9)
+    crashed, left = Manner(Cause.CRASH, 11), Manner(Cause.EXIT, None, 3)
+    assert unlike([killed], [memory, killed]) == []
+    assert unlike([crashed], [memory, crashed, left, left]) == [memory, left]
+    assert unlike([Manner(Cause.HUNG)], [Manner(Cause.UNKNOWN)]) == []
+    assert [str(each) for each in (memory, left, Manner(Cause.HUNG), Manner(Cause.KILLED, 99))] == [
+        "out of memory by SIGKILL",
+        "exited with status 3",
+        "hung",
+        "killed by signal 99",
+    ]
 
 
 def _json(text: str) -> Any:

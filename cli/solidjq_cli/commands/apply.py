@@ -36,7 +36,8 @@ def apply(
     """Carry out a plan, exactly as it was written, or refuse.
 
     If any job of the plan has changed meanwhile (retried, failed anew, over its limit by now), nothing is moved: exit
-    code 5. An apply that was killed half-way can be run again: what this plan has moved counts as done.
+    code 5. If suspects would go to a queue that workers of other queues poll, it asks, and without a terminal it needs
+    --yes. An apply that was killed half-way can be run again: what this plan has moved counts as done.
 
     \b
     Examples:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, moving, options, session
+from solidjq_cli import attendance, columns, moving, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, note, records
@@ -16,7 +17,10 @@ from solidjq_cli.times import duration_option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from solidjq import Database
+    from solidjq.incidents.incidents import Incident
     from solidjq.ledger.operations import Operation
+    from solidjq.processes.attendance import Attendance
     from solidjq.recovery.bisect import TrialStanding
 
 MOST_NAMED = 10  # suspects in a message
@@ -53,7 +57,8 @@ def bisect(
     """Find the killer among jobs that died together, by running halves of them in quarantine.
 
     It kills processes on purpose: those of the quarantine queue, and no other. Give that queue a worker of its own, on
-    a host where nothing else suffers; with one thread the first death tells the killer. A round in which no process
+    a host where nothing else suffers; with one thread the first death tells the killer. While a worker that polls other
+    queues too, such as *, would take these jobs, it refuses (exit code 5): jq work --except quarantine leaves them. A round in which no process
     dies clears its jobs: they have run. Ctrl-C or a round that takes too long (exit code 6) loses nothing: the same
     command goes on. What was never tried stays failed; jq retry --safe takes it, and holds the killer back.
 
@@ -63,10 +68,11 @@ def bisect(
       jq bisect d17
       jq bisect d17 --max-deaths 2 --yes --reason 'INC-7'
     """
-    from solidjq.errors import NoSuchJobError, UsageError
+    from solidjq.errors import NoSuchJobError
     from solidjq.incidents.incidents import find_incident
     from solidjq.recovery import bisect as recovery_bisect
     from solidjq.recovery.bisect import Stage
+    from solidjq.text import count_of
 
     name = read_incident_name(incident)
     patience = duration_option(wait, "--wait") or 0
@@ -82,11 +88,15 @@ def bisect(
     if not job_ids:
         note(f"no job was in flight at {found.name}: there is nothing to find")
         return
-    if not yes:
-        if not moving.on_a_terminal():
-            raise UsageError("without a terminal to ask on, bisect needs --yes: it kills workers on purpose")
-        limit = max_deaths or recovery_bisect.most_deaths(len(job_ids))
-        moving.confirm(f"run halves of {len(job_ids)} jobs in queue {quarantine}, at the cost of up to {limit} deaths?")
+    queue = options.queue_name(quarantine)
+    limit = max_deaths or recovery_bisect.most_deaths(len(job_ids))
+    before = recovery_bisect.read_standing(opened, found.name, job_ids, limit=limit)
+    threshold = attendance.alive_threshold(command)
+    if before.stage in {Stage.READY, Stage.TRYING}:
+        there = attendance.read(command, opened, threshold)
+        recovery_bisect.refuse_shared_workers(there, queue, before)
+        _tell_who_dies(there, queue, max(1, limit - before.deaths))
+        _ask(f"run halves of {count_of(len(before.suspects), 'job')} in queue {queue}?", yes=yes)
 
     def new_operation(selection: Mapping[str, object]) -> Operation:
         return command.operation(recovery_bisect.VERB, reason, chosen=selection, plan=found.name)
@@ -95,17 +105,20 @@ def bisect(
         opened,
         found.name,
         job_ids,
-        quarantine=options.queue_name(quarantine),
+        quarantine=queue,
         new_operation=new_operation,
         policy=policy,
-        limit=max_deaths,
+        limit=limit,
+        threshold=threshold,
         patience=patience,
     )
     tried: list[TrialStanding] = []
-    with accounted(Account(opened, None, lambda _: _on_trial(tried[-1], quarantine), lambda: len(tried))):
+    with accounted(Account(opened, None, lambda _: _on_trial(tried[-1], queue), lambda: len(tried))):
         for now in run:
             tried[:] = [now]
-            _tell(now, quarantine)
+            _tell(now, queue)
+            if now.died and now.stage is not Stage.TRYING:
+                _tell_other_manners(opened, found, now)
     records([now], columns.bisections(), output)
     if now.stage not in {Stage.FOUND, Stage.CLEARED}:
         raise typer.Exit(Exit.PARTLY)
@@ -118,6 +131,41 @@ def _on_trial(now: TrialStanding, quarantine: str) -> str:
         f"put {count_of(len(now.on_trial), 'job')} on trial in queue {quarantine} under operation {now.operation_id}; "
         "those that wait stay there"
     )
+
+
+def _tell_who_dies(there: Attendance, queue: str, deaths: int) -> None:
+    from solidjq.processes.attendance import describe
+    from solidjq.text import count_of
+
+    if workers := there.takers(queue):
+        note(f"at most {count_of(deaths, 'death')} will follow: of {describe(workers)}, or of what replaces it")
+    else:
+        note(
+            f"no living worker polls queue {queue}: start one on a host where its death hurts nobody, with jq work "
+            f"--queues {shlex.quote(queue)} --threads 1; at most {count_of(deaths, 'death')} of it will follow"
+        )
+    if queue in there.paused:
+        note(f"queue {queue} is paused: no job on trial runs until jq queues resume {shlex.quote(queue)}")
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    from solidjq.errors import UsageError
+
+    if yes:
+        return
+    if not moving.on_a_terminal():
+        raise UsageError("without a terminal to ask on, bisect needs --yes: it kills workers on purpose")
+    moving.confirm(question)
+
+
+def _tell_other_manners(database: Database, incident: Incident, now: TrialStanding) -> None:
+    from solidjq.recovery import manners
+
+    with database.read() as connection:
+        others = manners.other_manners(connection, incident, now)
+    if others:
+        then, here = (", ".join(map(str, each)) for each in (manners.manners_of(incident), others))
+        note(f"died in another manner than at {incident.name}: {here}, and then: {then}; it may be another killer")
 
 
 def _tell(now: TrialStanding, quarantine: str) -> None:

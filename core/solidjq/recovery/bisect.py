@@ -19,10 +19,13 @@ from solidjq.database.tables import failed, failures, jobs, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.ledger import operations as ledger_operations
+from solidjq.processes.attendance import Attendance, describe, how_to_spare, read_attendance
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD
 from solidjq.queue.failed import is_death
 from solidjq.recovery.retry import Selection, retry
 from solidjq.recovery.verdicts import RetryTerms
 from solidjq.settings.policy import BUILT_IN, Policy
+from solidjq.text import count_of
 
 VERB = "bisect"
 POLL = 0.5  # seconds between two queries
@@ -111,45 +114,75 @@ def bisect(
     new_operation: Callable[[Mapping[str, object]], ledger_operations.Operation],
     policy: Policy = BUILT_IN,
     limit: int | None = None,
+    threshold: float = ALIVE_THRESHOLD,
     patience: float = 600.0,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[TrialStanding]:
     """Run round after round; yield the standing when a round has started and when it has ended, the outcome last.
 
     The jobs go to the queue ``quarantine`` only. A worker of that queue must run them, and its supervisor or a prune
-    must notice its death. ``limit`` is the most deaths to cause, by default ``most_deaths``. If a round has not ended
-    after ``patience`` seconds, the last standing yielded is at stage TRYING; the next run continues that round.
+    must notice its death. No round starts while a worker of other queues takes jobs of that queue too: it would die. A
+    worker lives while its heartbeat is younger than ``threshold`` seconds. ``limit`` is the most deaths to cause, by
+    default ``most_deaths``. If a round has not ended after ``patience`` seconds, the last standing yielded is at stage
+    TRYING; the next run continues that round.
 
-    Raises RefusedError if there are more than ``MOST_ON_TRIAL`` jobs or none of a round may run, and LedgerMissingError
-    without ``jq_`` tables.
+    Raises RefusedError if there are more than ``MOST_ON_TRIAL`` jobs, none of a round may run, or a worker of other
+    queues would die, and LedgerMissingError without ``jq_`` tables.
     """
-    if len(job_ids) > MOST_ON_TRIAL:
-        raise RefusedError(f"{len(job_ids)} jobs are too many to bisect at once; the most is {MOST_ON_TRIAL}")
-    with database.read() as connection:
-        ledger_operations.require(connection)
-    allowed = most_deaths(len(job_ids)) if limit is None else limit
 
-    def read_standing() -> TrialStanding:
-        with database.read() as connection:
-            last = _last_round(connection, incident)
-            return _before_round_one(connection, job_ids) if last is None else judge_round(last, allowed)
+    def read_now() -> TrialStanding:
+        return read_standing(database, incident, job_ids, limit=limit)
 
     while True:
-        now = read_standing()
+        now = read_now()
         if now.stage is Stage.READY:
+            with database.read() as connection:
+                refuse_shared_workers(read_attendance(connection, threshold), quarantine, now)
             _put_on_trial(database, incident, now, quarantine, new_operation, policy)
-            now = read_standing()
+            now = read_now()
         yield now
         if now.stage is not Stage.TRYING:
             return
         deadline = time.monotonic() + patience
-        while (now := read_standing()).waiting and time.monotonic() < deadline:
+        while (now := read_now()).waiting and time.monotonic() < deadline:
             sleep(POLL)
         if now.waiting:
             yield now
             return
         if now.stage is Stage.READY:
             yield now
+
+
+def read_standing(
+    database: Database, incident: str, job_ids: Collection[int], *, limit: int | None = None
+) -> TrialStanding:
+    """Return the state of a bisect of this incident's jobs, begun or not; ``limit`` as in ``bisect``.
+
+    Raises RefusedError if there are more than ``MOST_ON_TRIAL`` jobs, and LedgerMissingError without ``jq_`` tables.
+    """
+    if len(job_ids) > MOST_ON_TRIAL:
+        raise RefusedError(f"{len(job_ids)} jobs are too many to bisect at once; the most is {MOST_ON_TRIAL}")
+    with database.read() as connection:
+        ledger_operations.require(connection)
+        last = _last_round(connection, incident)
+        if last is None:
+            return _before_round_one(connection, job_ids)
+        return judge_round(last, most_deaths(len(job_ids)) if limit is None else limit)
+
+
+def refuse_shared_workers(attendance: Attendance, quarantine: str, now: TrialStanding) -> None:
+    """Raise RefusedError, naming them, if workers of other queues would die by a killer in this queue."""
+    if not (endangered := attendance.endangered(quarantine)):
+        return
+    done = (
+        f"to take the round under way back: jq undo {now.operation_id}"
+        if now.stage is Stage.TRYING
+        else "nothing was put on trial"
+    )
+    raise RefusedError(
+        f"{count_of(len(endangered), 'worker')} of other queues would die by a killer in queue {quarantine}: "
+        f"{describe(endangered)}; {how_to_spare(quarantine)}; {done}"
+    )
 
 
 def _put_on_trial(
