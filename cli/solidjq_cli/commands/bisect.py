@@ -57,10 +57,12 @@ def bisect(
     """Find the killer among jobs that died together, by running halves of them in quarantine.
 
     It kills processes on purpose: those of the quarantine queue, and no other. Give that queue a worker of its own, on
-    a host where nothing else suffers; with one thread the first death tells the killer. While a worker that polls other
-    queues too, such as *, would take these jobs, it refuses (exit code 5): jq work --except quarantine leaves them. A round in which no process
-    dies clears its jobs: they have run. Ctrl-C or a round that takes too long (exit code 6) loses nothing: the same
-    command goes on. What was never tried stays failed; jq retry --safe takes it, and holds the killer back.
+    a host where nothing else suffers; with one thread the first death tells the killer. While a worker of other queues,
+    or of *, would take these jobs, it refuses (exit code 5): jq work --except quarantine leaves them alone.
+
+    A round in which no process dies clears its jobs: they have run. Ctrl-C or a round that takes too long (exit code 6)
+    loses nothing: the same command goes on. What was never tried stays failed; jq retry --safe takes it, and holds the
+    killer back.
 
     \b
     Examples:

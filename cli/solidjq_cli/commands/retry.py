@@ -124,8 +124,8 @@ def retry(
     --safe retries a job only if its process died (not on its own error), its crashes are under the limit, policy does
     not say never, it is no suspect (jq suspects), its old process is gone, no other job of the same Active Job id
     waits, runs or finished since, and it is not older than --max-age. The others are named with the first reason.
-    --isolate sends suspects to a queue of their own: let a worker of one thread work on it, where nobody else is hurt. If
-    workers of other queues would take them from there, it asks, and without a terminal it needs --yes.
+    --isolate sends suspects to a queue of their own: let a worker of one thread work on it, where nobody else is hurt.
+    If workers of other queues would take them from there, it asks, and without a terminal it needs --yes.
 
     It says which jobs will wait: no living worker polls their queue, it is paused, or no dispatcher lives. --canary
     refuses then.
