@@ -16,12 +16,13 @@ from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
-    from solidjq import Job
+    from solidjq import Database, Job
     from solidjq.queue.jobs import JobView
+    from solidjq_cli.session import Session
 
 
 def add_to(app: typer.Typer) -> None:
@@ -93,7 +94,6 @@ def enqueue(
     from solidjq.queue import concurrency
     from solidjq.queue import enqueue as queues
     from solidjq.queue.jobs import find_jobs
-    from solidjq.queue.states import State
 
     if read and arguments:
         raise UsageError("with --stdin the arguments come from standard input")
@@ -136,8 +136,14 @@ def enqueue(
             f"with this key the job shares no limit with recent jobs of {class_name}; their keys begin otherwise: "
             f"{', '.join(unlike)}"
         )
+    _note_obstacles(command, opened, views)
+
+
+def _note_obstacles(command: Session, database: Database, views: Sequence[JobView]) -> None:
+    from solidjq.queue.states import State
+
     scheduled = sum(State.SCHEDULED in view.states for view in views)
-    for line in attendance.obstacles(command, opened, Counter(view.queue_name for view in views), scheduled):
+    for line in attendance.obstacles(command, database, Counter(view.queue_name for view in views), scheduled):
         note(line)
 
 
