@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from solidjq.database.standby import Standby
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
     from solidjq.incidents.causes import CauseFinding
     from solidjq.incidents.class_scores import ClassScore
@@ -150,8 +151,8 @@ def _parsed(job: JobView) -> Any:
     return parse_error(job.error)
 
 
-def processes(threshold: float) -> Fields[Process]:
-    """Fields of a process."""
+def processes(threshold: float, standby: Standby | None) -> Fields[Process]:
+    """Fields of a process; on a standby it is not known of a silent one whether it is alive."""
     return Fields(
         (
             Column("process_id", lambda p: p.id, "ID"),
@@ -160,7 +161,7 @@ def processes(threshold: float) -> Fields[Process]:
             Column("hostname", lambda p: p.hostname, "HOST", wide=True),
             Column("pid", lambda p: p.pid, "PID"),
             Column("supervisor_id", lambda p: p.supervisor_id, "PARENT"),
-            Column("alive", lambda p: p.is_alive(threshold), "ALIVE"),
+            Column("alive", lambda p: p.life(threshold, standby), "ALIVE"),
             Column("last_heartbeat_at", lambda p: p.last_heartbeat_at, "BEAT"),
             Column("heartbeat_age", lambda p: p.heartbeat_age),
             Column("claimed", lambda p: p.claimed, "JOBS"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import columns
+from solidjq_cli import columns, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note, records
 
@@ -166,9 +166,10 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
 
 
 def confirm(question: str) -> None:
-    """Ask once on a terminal; exit if the answer is not yes, or is Ctrl-C or Ctrl-D."""
+    """Ask once on a terminal, naming the database; exit if the answer is not yes, or is Ctrl-C or Ctrl-D."""
+    place = session.current().place()
     try:
-        if typer.confirm(f"jq: {question}", err=True):
+        if typer.confirm(f"jq: {place}: {question}" if place else f"jq: {question}", err=True):
             return
         code = Exit.DONE
     except typer.Abort:

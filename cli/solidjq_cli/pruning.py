@@ -54,7 +54,7 @@ def settle(database: Database, threshold: float, *, force: bool, quiet: bool, no
         note("interrupted; nothing was changed")
         raise typer.Exit(Exit.INTERRUPTED) from None
     if doubts.refusal is not None:
-        raise RefusedError(f"{nothing}: {doubts.refusal}; --force prunes at once")
+        raise RefusedError(f"{nothing}: {doubts.refusal}{'' if doubts.standby else '; --force prunes at once'}")
     return doubts
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -50,6 +52,7 @@ def records(items: Iterable[T], fields: Fields[T], output: Output, *, empty: str
             writer.writerow(column.name for column in fields.columns)
             writer.writerows([_flat(column.value(item)) for column in fields.columns] for item in counted)
         case Output.TABLE if out.isatty():
+            heading()
             _table(counted, fields.columns)
         case Output.TABLE:
             _tab_separated(counted, fields.columns, out)
@@ -64,9 +67,11 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
     if output is not Output.TABLE:
         return records(items, fields, output)
     count = 0
-    for item in items:
+    for item in _started(items):
         if count:
             sys.stdout.write("\n")
+        else:
+            heading()
         count += 1
         for column in fields.columns:
             value = column.value(item) if column.words is None else column.words(item)
@@ -86,6 +91,7 @@ def lines(text: Iterable[str]) -> None:
     """Print lines of text for a person; control characters in them are escaped."""
     from solidjq.text import mask_secrets, printable  # noqa: PLC0415
 
+    heading()
     sys.stdout.writelines(f"{mask_secrets(printable(line))}\n" for line in text)
     sys.stdout.flush()
 
@@ -93,6 +99,24 @@ def lines(text: Iterable[str]) -> None:
 def as_json(value: Any) -> str:
     """Return a value as one line of JSON, as ``records`` writes it."""
     return _dumps(_plain(value))
+
+
+def heading() -> None:
+    """On a terminal print, once a run, which database the lines below are from: people have several terminals open."""
+    from solidjq.text import one_line  # noqa: PLC0415
+    from solidjq_cli import session  # noqa: PLC0415  (which is not needed off a terminal)
+
+    if sys.stdout.isatty() and (place := session.heading()):
+        sys.stdout.writelines(f"{line}\n" for line in _fitted(one_line(place), shutil.get_terminal_size().columns))
+
+
+def _fitted(place: str, width: int) -> list[str]:
+    """Break the name of a place between words; of a file's path that is too long, keep the end."""
+    name, bracket, access = place.rpartition(" (")
+    room = width - len(bracket + access)
+    if " " not in name and len(name) > room:
+        name = f"…{name[1 - room :]}"
+    return textwrap.wrap(name + bracket + access, width, break_long_words=False, break_on_hyphens=False)
 
 
 def note(text: str) -> None:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from solidjq_cli.render import note
+from solidjq_cli.exits import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,7 @@ class Session:
         self._opened: list[Database] = []
         self._creates = False  # whether the command may create the embedded queue
         self._announced = False  # whether it has said that it uses the embedded queue
+        self._headed = False  # whether the database was named above what was printed
 
     def add_options(self, database: str | None, config_file: Path | None) -> None:
         """Add the options after the command; they take precedence over those before it."""
@@ -131,6 +132,7 @@ class Session:
         by the caller; else that is a UsageError which says how to name a database.
         """
         from solidjq.database.opening import embedded_url, open_database  # noqa: PLC0415
+        from solidjq.database.place import below_home  # noqa: PLC0415
 
         self._creates = create
         database = open_database(
@@ -142,9 +144,29 @@ class Session:
         )
         self._opened.append(database)
         if self.embedded and not self._announced:
-            note(f"using the embedded queue {_below_home(database.url.database)}")
+            say(f"using the embedded queue {below_home(database.url)}")
             self._announced = True
         return database
+
+    def place(self) -> str | None:
+        """Name the database, its server, and whether it may be written to; None before one was opened."""
+        from solidjq.errors import DatabaseError  # noqa: PLC0415
+
+        if not self._opened:
+            return None
+        database = self._opened[-1]
+        try:
+            return str(database.place())
+        except DatabaseError:  # what was asked for has been read; its heading must not fail it
+            return str(database)
+
+    def heading(self) -> str | None:
+        """Return what ``place`` does, the first time; then None."""
+        if self._headed:
+            return None
+        place = self.place()
+        self._headed = place is not None
+        return place
 
     def close(self) -> None:
         """Close the databases, so that a server ends its sessions and SQLite removes its write-ahead log."""
@@ -176,7 +198,7 @@ class Session:
             unread = f"{setting.place} sets {THRESHOLD} in a way that only Ruby can read: {setting.code}"
             if acts:
                 raise UsageError(f"{unread}; give --alive-threshold")
-            note(f"{unread}; {ALIVE_THRESHOLD:g} s is taken instead: give --alive-threshold")
+            say(f"{unread}; {ALIVE_THRESHOLD:g} s is taken instead: give --alive-threshold")
             return ALIVE_THRESHOLD
         return float(setting.value)
 
@@ -260,12 +282,6 @@ def _url(connecting: Connecting) -> str | URL | None:
     return queue_url(connecting.rails, connecting.environment)
 
 
-def _below_home(path: str | None) -> str:
-    """Return a path as a shell takes it, short."""
-    home, text = os.path.expanduser("~"), path or ""  # noqa: PTH111  (which leaves a ~ that has no home)
-    return f"~{text.removeprefix(home)}" if home != "~" and text.startswith(f"{home.rstrip('/')}/") else text
-
-
 # -- the current session ----------------------------------------------------------------------------------------------
 
 _current: ContextVar[Session] = ContextVar("session")
@@ -281,6 +297,12 @@ def current(database: str | None = None, config_file: Path | None = None) -> Ses
     session = _current.get()
     session.add_options(database, config_file)
     return session
+
+
+def heading() -> str | None:
+    """Return the name of the current session's database for a heading; None if there is none, or it was named."""
+    session = _current.get(None)
+    return None if session is None else session.heading()
 
 
 def close() -> None:

@@ -34,7 +34,7 @@ from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_
 from support.rails import snapshot
 from support.recovery import last_line
 from support.scenes import LEAKY, NASTY, hostile_rows
-from support.terminal import raw_terminal, terminal, unprintable
+from support.terminal import below_heading, raw_terminal, terminal, unprintable
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 AGE = re.compile(r"\d+[smhd] ago")
@@ -349,7 +349,9 @@ def test_a_table_fits_the_terminal_and_keeps_every_number_whole(
     database: Database, shell: Shell, name: str, width: int
 ) -> None:
     fill_wide(database)
-    lines = terminal(shell, *READING[name], width=width).splitlines()
+    shown = terminal(shell, *READING[name], width=width)
+    assert cell_len(shown.partition("\n")[0]) <= width
+    lines = below_heading(shown).splitlines()
     assert [line for line in lines if cell_len(line) > width] == []
     words = {word for line in lines[1:] for word in re.split(r"\s{2,}", line.strip())}
     assert [number for number in WHOLE[name] if number not in words] == []
@@ -359,7 +361,7 @@ def test_a_table_fits_the_terminal_and_keeps_every_number_whole(
 def test_a_person_sees_ages_titles_and_cut_messages(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(3), error=error_json("E", "long " * 100))
     shown = terminal(shell, "failed", "list")
-    head, *lines = shown.splitlines()
+    head, *lines = below_heading(shown).splitlines()
     assert head.split() == ["JOB", "CLASS", "QUEUE", "DEATH", "FAILED", "ERROR"]
     assert [line.split()[0] for line in lines] == ["3", "2", "1"]
     assert all(AGE.search(line) and line.endswith("…") for line in lines)
@@ -368,7 +370,7 @@ def test_a_person_sees_ages_titles_and_cut_messages(database: Database, shell: S
 
 def test_on_a_terminal_a_list_ends_after_a_hundred(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(102), error=missing_error())
-    *lines, note = terminal(shell, "failed", "list").splitlines()
+    *lines, note = below_heading(terminal(shell, "failed", "list")).splitlines()
     assert len(lines) == 101
     assert note == "jq: 2 more; the next page: --after 3"
     assert len(shell.run("failed", "list").stdout.splitlines()) == 103
@@ -384,10 +386,10 @@ def test_no_colour_where_none_is_wanted(database: Database, shell: Shell, enviro
 
 
 def test_a_person_is_told_when_there_is_nothing(shell: Shell) -> None:
-    assert terminal(shell, "failed", "list") == "jq: no failed jobs\n"
-    assert terminal(shell, "processes", "list") == "jq: no processes are registered\n"
-    assert terminal(shell, "queues", "list") == "jq: no queues\n"
-    assert terminal(shell, "prune") == "jq: no dead processes, no orphaned jobs\n"
+    assert below_heading(terminal(shell, "failed", "list")) == "jq: no failed jobs\n"
+    assert below_heading(terminal(shell, "processes", "list")) == "jq: no processes are registered\n"
+    assert below_heading(terminal(shell, "queues", "list")) == "jq: no queues\n"
+    assert below_heading(terminal(shell, "prune")) == "jq: no dead processes, no orphaned jobs\n"
 
 
 # -- prune

@@ -26,7 +26,7 @@ from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import error_json, exit_error, missing_error
 from support.program import Shell
 from support.recovery import retry_jobs
-from support.terminal import terminal, unprintable
+from support.terminal import below_heading, terminal, unprintable
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 NASTY = "\x1b[31m\x07\x9b31m\u202e\u2028end"
@@ -378,7 +378,7 @@ def test_on_a_terminal_everything_fits(database: Database, shell: Shell, width: 
     one, other = add(database, not_found(1), not_found(2), class_name=long, queue_name="reports_for_large_customers")
     add(database, error_json("E" * 100, "m " * 300, FRAMES))
     add(database, *(None for _ in range(30)), finished=True)
-    told = terminal(shell, "failed", "diff", width=width)
+    told = below_heading(terminal(shell, "failed", "diff", width=width))
     head, first = told.splitlines()[:2]
     assert head.split() == ["GROUP", "JOBS", "ERROR", "CLASSES", *(["FIRST"] if width > 100 else []), "LAST"]
     assert "RecordNotFound: Couldn't find" in first

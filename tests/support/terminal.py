@@ -52,3 +52,10 @@ def raw_terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = ""
     os.close(ours)
     process.wait()
     return shown.decode().replace("\r\n", "\n")
+
+
+def below_heading(shown: str) -> str:
+    """Return what a terminal shows below the line that names the database."""
+    heading, _, rest = shown.partition("\n")
+    assert heading.endswith("(read-write)"), shown
+    return rest

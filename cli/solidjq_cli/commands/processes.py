@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from solidjq_cli import columns, options, session
-from solidjq_cli.render import Output, records
+from solidjq_cli.render import Output, note, records
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Supervisors, workers, dispatchers, schedulers.")
 
@@ -28,15 +28,20 @@ def list_processes(
 ) -> None:
     """List the registered processes, each supervisor with its children, and whether they are alive.
 
+    On a standby nobody is called dead: heartbeats there are as old as its lag.
+
     \b
     Examples:
       jq processes list
       jq processes list -o json --alive-threshold 120
     """
+    from solidjq.database.standby import find_standby
     from solidjq.processes import heartbeat
 
     command = session.current(database)
     threshold = command.alive_threshold(alive_threshold)
     with command.open().read() as connection:
-        found = heartbeat.list_processes(connection)
-    records(found, columns.processes(threshold), output, empty="no processes are registered")
+        found, standby = heartbeat.list_processes(connection), find_standby(connection)
+    records(found, columns.processes(threshold, standby), output, empty="no processes are registered")
+    if standby is not None:
+        note(standby.doubt)

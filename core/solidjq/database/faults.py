@@ -15,6 +15,7 @@ class Fault(Enum):
     NO_DATABASE = auto()
     NOT_A_DATABASE = auto()
     DENIED = auto()
+    READ_ONLY = auto()  # the server, or this transaction, takes no writes
     CONFLICT = auto()
     TOO_LONG = auto()
     OTHER = auto()
@@ -26,7 +27,7 @@ _POSTGRESQL_FAULTS = {
     "3D000": Fault.NO_DATABASE,
     "3F000": Fault.NO_TABLE,
     "42501": Fault.DENIED,
-    "25006": Fault.DENIED,  # read-only transaction: a replica
+    "25006": Fault.READ_ONLY,
     "28P01": Fault.DENIED,
     "28000": Fault.DENIED,
     "40001": Fault.CONFLICT,
@@ -45,10 +46,10 @@ _MYSQL_FAULTS = {
     1146: Fault.NO_TABLE,
     1205: Fault.CONFLICT,
     1213: Fault.CONFLICT,
-    1290: Fault.DENIED,  # --read-only
+    1290: Fault.READ_ONLY,  # --read-only
     1305: Fault.CONFLICT,  # the savepoint to roll back to was lost in a deadlock
-    1792: Fault.DENIED,  # read-only transaction
-    1836: Fault.DENIED,
+    1792: Fault.READ_ONLY,
+    1836: Fault.READ_ONLY,
     1969: Fault.TOO_LONG,  # MariaDB
     3024: Fault.TOO_LONG,  # MySQL
     1698: Fault.DENIED,

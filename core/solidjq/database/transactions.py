@@ -207,6 +207,10 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
         ),
     ),
     Fault.DENIED: (AccessDeniedError, "{database} refused: {words}"),
+    Fault.READ_ONLY: (
+        AccessDeniedError,
+        "{database} takes no writes: {words}; if it is a standby, name its primary instead",
+    ),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
     Fault.TOO_LONG: (TookTooLongError, "{database} stopped a statement that took too long: {words}"),
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),

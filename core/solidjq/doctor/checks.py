@@ -66,6 +66,7 @@ class DoctorCheck:
     advice: str  # what to do about it, in general
     finds: Mapping[str, Find]  # by SQLAlchemy's name of the database
     again: bool = False  # a finding may be a moment between two transactions, so only a repeated finding counts
+    by_clock: bool = False  # it compares times with the clock, heartbeats above all: on a standby these are old
     of_application: bool = False  # it compares the queue with a Rails application
     fix: Fix | None = None
     fixes: str = ""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from sqlalchemy import inspect
 
 from solidjq.database.engines import time_limit
+from solidjq.database.standby import find_standby
 from solidjq.database.tables import jobs as job_table
 from solidjq.database.transactions import Database
 from solidjq.doctor import application, fleet, jobs, shutdown, slots, storage
@@ -48,13 +49,21 @@ def examine(
 ) -> list[CheckResult]:
     """Make every check that exists for this kind of database; repeat those whose findings may be momentary.
 
-    Raises DatabaseUnreachableError and NotAQueueError; any other database error only skips its check.
+    On a standby, checks that compare times with the clock are skipped. Raises DatabaseUnreachableError and
+    NotAQueueError; any other database error only skips its check.
     """
     with database.read() as connection:  # a database without a queue is an error, not a finding
+        standby = find_standby(connection)
         if not inspect(connection).has_table(job_table.name):
             raise database.not_a_queue(f"there is no table {job_table.name}")
     backend = database.url.get_backend_name()
-    results = [_make(database, check, terms) for check in checks if backend in check.finds]
+    results = [
+        CheckResult(check, skipped=f"not judged on {standby}; ask the primary")
+        if standby and check.by_clock
+        else _make(database, check, terms)
+        for check in checks
+        if backend in check.finds
+    ]
     doubtful = {result.check.name for result in results if result.check.again and result.findings}
     if doubtful:
         wait(CONFIRM_AFTER)

@@ -186,6 +186,7 @@ def _find_kept(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFi
 CHECKS = (
     DoctorCheck(
         name="dead-processes",
+        by_clock=True,
         asks="Processes whose last heartbeat is older than --alive-threshold.",
         why="Their jobs stay claimed until a supervisor or jq prune prunes them; a running supervisor does so within "
         "another threshold.",
@@ -194,6 +195,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="dispatcher",
+        by_clock=True,
         asks="Scheduled jobs that are due while no dispatcher lives, or overdue by 5 minutes although one does.",
         why="Only a dispatcher makes scheduled jobs ready, retries of jobs with a concurrency limit included.",
         advice="Start a dispatcher: bin/jobs, or jq work. Only the one of Rails knows the limits of Ruby classes.",
@@ -202,6 +204,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="workers",
+        by_clock=True,
         asks="Queues with jobs that have waited a minute while no live worker polls them.",
         why="A queue that was renamed, or left out of config/queue.yml, fills up and nothing reports it.",
         advice="Start a worker that polls the queue, or add the queue to a worker's list.",
@@ -210,6 +213,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="scheduler",
+        by_clock=True,
         asks="Recurring tasks while no scheduler lives.",
         why="Their jobs are not enqueued, and no failure shows it.",
         advice="Start a supervisor with recurring tasks.",
@@ -228,6 +232,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="heartbeats",
+        by_clock=True,
         asks="Heartbeat intervals that do not fit the alive threshold, and live processes whose heartbeat is late.",
         why="A healthy process would be pruned, and its jobs would fail while it runs them.",
         advice="Make the threshold at least twice the interval, the same for every program of the queue.",

@@ -223,6 +223,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="orphans",
+        by_clock=True,
         asks="Jobs claimed by processes that are not registered, or no longer.",
         why="Nobody will end these claims: Solid Queue looks for them only when a supervisor boots.",
         advice="jq prune fails them with ProcessMissingError, as Solid Queue would; then jq retry --safe.",
@@ -233,6 +234,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="long-claims",
+        by_clock=True,
         asks="Jobs that a live worker has held for longer than --long, running or not.",
         why="The job hangs, or its ending was lost, which a busy SQLite database can cause: then the claim lasts as "
         "long as the worker.",

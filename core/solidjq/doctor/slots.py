@@ -191,6 +191,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="expired-semaphores",
+        by_clock=True,
         asks="Semaphores that expired more than two maintenance intervals ago and are still there.",
         why="No dispatcher does concurrency maintenance, so blocked jobs whose slot leaked wait for ever.",
         advice="Run a dispatcher, with concurrency_maintenance on.",
@@ -200,6 +201,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="blocked-jobs",
+        by_clock=True,
         asks="Blocked jobs more than two maintenance intervals past their expiry, with a slot free.",
         why="A dispatcher would have made them ready long ago.",
         advice="Run a dispatcher, with concurrency_maintenance on.",

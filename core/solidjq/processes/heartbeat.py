@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from solidjq.database.standby import Standby
 from solidjq.database.statements import inserted_id
 from solidjq.database.tables import claimed, processes
 from solidjq.database.times import utcnow
@@ -36,6 +37,10 @@ class Process:
     def is_alive(self, threshold: float) -> bool:
         """Whether its heartbeat is younger than ``threshold`` seconds."""
         return self.heartbeat_age is not None and self.heartbeat_age < threshold
+
+    def life(self, threshold: float, standby: Standby | None) -> bool | None:
+        """Whether it is alive; None on a standby that shows no young heartbeat, since it may only be behind."""
+        return self.is_alive(threshold) or (None if standby else False)
 
 
 def register(

@@ -5,6 +5,7 @@ or the network was away. The first prune after such an outage would fail the job
 separates the two cases: a live process beats again soon, a dead one never does. So a doubtful prune is only postponed:
 a little later the same command goes ahead by itself, and a line in cron needs no person.
 
+- The database is a standby. Its heartbeats are as old as its lag; only the primary's show who is dead.
 - The database came up less than a threshold ago. Nobody had the time to be silent for a threshold since then.
 - Several hosts fell silent together, and most of the fleet with them, less than two thresholds ago. One host may die
   with all its processes; several at once are rather cut off. After two thresholds they are taken for dead.
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
+from solidjq.database.standby import Standby, find_standby
 from solidjq.database.tables import jobs, processes
 from solidjq.database.times import ago, clock, up_since
 from solidjq.processes.heartbeat import ran_before
@@ -60,6 +62,7 @@ class Doubts:
     refusal: str | None = None  # against all; then nobody is in ``dead``
     alive: Mapping[int, str] = field(default_factory=dict)  # spared, and why
     silent: Beats = field(default_factory=dict)  # who looked dead, and their last heartbeats
+    standby: Standby | None = None  # the reason of a refusal that ``force`` does not overcome
 
 
 NOBODY = Doubts()
@@ -78,8 +81,10 @@ def find_doubts(
 
     ``before`` is the result of an earlier check. ``hostname`` is this host's, if its processes are to be looked for;
     ``runs`` returns whether the process with a pid and last heartbeat still runs. ``force``, or JQ_PRUNE_FORCE=1,
-    skips every doubt.
+    skips every doubt but one: on a standby, heartbeats are as old as its lag, and nobody is dead.
     """
+    if (standby := find_standby(connection)) is not None:
+        return Doubts(refusal=standby.doubt, standby=standby)
     now, span = clock(connection), timedelta(seconds=threshold)
     columns = (processes.c[name] for name in SeenProcess._fields)
     seen = [SeenProcess(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]

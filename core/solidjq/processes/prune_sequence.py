@@ -62,7 +62,9 @@ def prune_checked(
 
 
 def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[Pruned]:
-    """Return what ``prune_checked`` would yield if every silent process were dead. Changes nothing."""
+    """Return what ``prune_checked`` would yield if every silent process were dead; on a standby, nobody is."""
+    if doubts.standby is not None:
+        return []
     silent = pruning.find_dead(connection, threshold)
     dead = [process for process in silent if process.process_id not in doubts.alive]
     return [*dead, *_orphaned(pruning.find_orphans(connection))]

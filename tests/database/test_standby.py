@@ -1,0 +1,273 @@
+"""A standby: it says that it is one, and calls nobody dead, since its heartbeats are as old as its lag."""
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import URL
+
+from solidjq import Database
+from solidjq.database.place import Place, find_place, host_of
+from solidjq.database.setup import initialize
+from solidjq.database.standby import LAGGING, Standby, find_standby, judge_replica
+from solidjq.database.tables import processes as process_table
+from solidjq.database.urls import parse_url, url_text
+from solidjq_cli.exits import Exit
+from support.databases import execute
+from support.every_command import COMMANDS
+from support.processes import add_process, silence
+from support.program import Done, Shell, assert_refused
+from support.queue import add_jobs, claim_all, plain_jobs, rows
+from support.scenes import something_for_every_command
+from support.standbys import ask, follow
+from support.terminal import terminal
+from support.waiting import until
+
+READ = sorted(command for command, code in COMMANDS.items() if code is not Exit.REFUSED)
+CHANGE = sorted(COMMANDS.keys() - set(READ))
+DOUBT = "only the primary can tell"
+
+
+def standby_of(url: URL) -> Standby | None:
+    database = Database(url)
+    with database.read() as connection:
+        found = find_standby(connection)
+    database.close()
+    return found
+
+
+def silent_worker(database: Database) -> int:
+    """A worker that holds a job and has been silent for long."""
+    add_jobs(database, *plain_jobs(1))
+    worker = add_process(database)
+    claim_all(database, worker)
+    silence(database, worker, 1000)
+    return worker
+
+
+# -- PostgreSQL, with a real standby
+
+
+@pytest.fixture
+def scene(kind: str, database: Database) -> dict[str, object]:
+    """Something for every command; made before the standby has followed."""
+    assert kind == "postgresql"
+    return something_for_every_command(database)
+
+
+@pytest.mark.only_on("postgresql")
+def test_nobody_is_called_dead_on_a_standby(database: Database, queue_url: URL, standby_url: URL, shell: Shell) -> None:
+    worker = silent_worker(database)
+    follow(queue_url, standby_url)
+    standby = Shell(url_text(standby_url), shell.folder)
+
+    def alive(done: Done) -> object:
+        (process,) = json.loads(done.stdout)
+        return process["alive"]
+
+    assert alive(shell.run("processes", "list", "-o", "json")) is False
+    listed = standby.run("processes", "list", "-o", "json")
+    assert alive(listed) is None
+    assert DOUBT in listed.stderr
+    assert json.loads(shell.run("prune", "--dry-run", "-o", "json").stdout)[0]["process_id"] == worker
+    for force in ([], ["--force"]):
+        done = standby.run("prune", "--dry-run", "-o", "json", *force)
+        assert (done.returncode, done.stdout) == (0, "[]\n")
+        assert "would be refused: this is a standby, up to " in done.stderr
+        refused = standby.run("prune", *force)
+        assert_refused(refused, Exit.REFUSED, "nothing was pruned: this is a standby", DOUBT)
+        assert "--force" not in refused.stderr
+    found = {row["check"]: row["status"] for row in json.loads(shell.run("doctor", "-o", "json").stdout)}
+    assert (found["dead-processes"], found["workers"]) == ("error", "healthy")
+    examined = standby.run("doctor", "-o", "json")
+    there = {row["check"]: row["status"] for row in json.loads(examined.stdout)}
+    assert {there[name] for name in ("dead-processes", "workers", "dispatcher", "heartbeats", "orphans")} == {"skipped"}
+    assert there["tables"] == "healthy"
+    findings = [row for row in json.loads(examined.stdout) if row["status"] not in {"skipped", "healthy"}]
+    assert "jq prune" not in json.dumps(findings)
+    assert [row["id"] for row in rows(database, process_table)] == [worker]
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_live_process_is_alive_on_a_standby_too(database: Database, queue_url: URL, standby_url: URL) -> None:
+    add_process(database)
+    follow(queue_url, standby_url)
+    done = Shell(url_text(standby_url), ".").run("processes", "list", "-o", "json")  # type: ignore[arg-type]
+    assert [process["alive"] for process in json.loads(done.stdout)] == [True]
+
+
+@pytest.mark.only_on("postgresql")
+def test_how_far_behind_it_is(database: Database, queue_url: URL, standby_url: URL, shell: Shell) -> None:
+    assert standby_of(queue_url) is None
+    until(lambda: standby_of(standby_url) == Standby(0.0), "the standby has all of it")
+    execute(standby_url, "SELECT pg_wal_replay_pause()")
+    until(lambda: ask(standby_url, "SELECT pg_get_wal_replay_pause_state() = 'paused'"), "the replay stops")
+    add_process(database)
+    until(
+        lambda: ask(standby_url, "SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()"), "something is received"
+    )
+    first = standby_of(standby_url)
+    second = standby_of(standby_url)
+    assert first is not None
+    assert second is not None
+    assert 0 < (first.lag or 0) < (second.lag or 0)
+    shown = terminal(Shell(url_text(standby_url), shell.folder), "processes", "list", width=120)
+    assert f"{queue_url.database} (standby, up to " in shown
+    assert " s behind, read-only)" in shown
+    assert Shell(url_text(standby_url), shell.folder).run("processes", "list", "-o", "ids").stdout == ""
+
+
+@pytest.mark.only_on("postgresql")
+def test_every_command_on_a_standby(
+    database: Database, scene: dict[str, object], queue_url: URL, standby_url: URL, shell: Shell
+) -> None:
+    """What reads works; what would change something is refused, and says why."""
+    (shell.folder / "plan.json").write_text("{}")
+    follow(queue_url, standby_url)
+    standby = Shell(url_text(standby_url), shell.folder)
+    ended = {command: standby.run(*command.format(**scene).split()) for command in READ}
+    failed = {command: done.stderr for command, done in ended.items() if done.returncode not in {0, Exit.PARTLY}}
+    assert failed == {}
+    refused = {command: standby.run(*command.format(**scene).split()) for command in CHANGE}
+    accepted = {command for command, done in refused.items() if done.returncode not in {2, 3, 5}}
+    assert accepted <= {"init", "init --indexes"}  # nothing is missing: nothing is changed
+    assert [done.stderr for done in refused.values() if "unexpected" in done.stderr] == []
+    assert "takes no writes" in refused["retry {failed}"].stderr
+    assert "name its primary" in refused["retry {failed}"].stderr
+
+
+# -- MariaDB and MySQL
+
+
+def test_a_mariadb_that_takes_no_writes_is_a_standby(mariadb_standby: URL, mariadb_server: URL, tmp_path: Any) -> None:
+    execute(mariadb_standby, "DROP DATABASE IF EXISTS queue", "CREATE DATABASE queue")
+    url = mariadb_standby.set(database="queue")
+    database = Database(url)
+    initialize(database)  # as its administrator, who may
+    silent_worker(database)
+    assert standby_of(url) == Standby(None)
+    assert standby_of(mariadb_server) is None
+    assert str(database.place()) == f"queue on 127.0.0.1:{url.port} (standby, an unknown time behind, read-only)"
+    shell = Shell(url_text(url), tmp_path)
+    (process,) = json.loads(shell.run("processes", "list", "-o", "json").stdout)
+    assert process["alive"] is None
+    assert_refused(shell.run("prune"), Exit.REFUSED, "nothing was pruned: this is a standby, an unknown time behind")
+    assert shell.run("prune", "--dry-run", "-o", "ids").stdout == ""
+    execute(url, "SET GLOBAL read_only = 0")
+    try:
+        (process,) = json.loads(shell.run("processes", "list", "-o", "json").stdout)
+        assert process["alive"] is False
+        # A replica that was promoted still has its status, with both threads stopped.
+        execute(url, "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = 1")
+        assert standby_of(url) is None
+    finally:
+        execute(url, "SET GLOBAL read_only = 1")
+    assert standby_of(url) == Standby(None)
+    database.close()
+
+
+RUNS = {"Slave_IO_Running": "Yes", "Slave_SQL_Running": "Yes"}
+STOPPED = {"Slave_IO_Running": "No", "Slave_SQL_Running": "No", "Seconds_Behind_Master": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "read_only", "standby"),
+    [
+        (None, False, None),
+        (None, True, Standby(None)),
+        ({**RUNS, "Seconds_Behind_Master": 42}, True, Standby(42)),
+        ({**RUNS, "Seconds_Behind_Master": 0}, True, Standby(0)),
+        ({**RUNS, "Seconds_Behind_Master": 0}, False, None),  # one of a ring, which follows closely
+        ({**RUNS, "Seconds_Behind_Master": LAGGING}, False, Standby(LAGGING)),
+        (
+            {"Replica_IO_Running": "Yes", "Replica_SQL_Running": "No", "Seconds_Behind_Source": None},
+            False,
+            Standby(None),
+        ),
+        (STOPPED, False, None),  # it was promoted
+        (STOPPED, True, Standby(None)),
+    ],
+    ids=str,
+)
+def test_what_a_replicas_status_means(
+    status: dict[str, Any] | None, read_only: object, standby: Standby | None
+) -> None:
+    assert judge_replica(status, read_only=bool(read_only)) == standby
+
+
+# -- the name of a place
+
+
+def test_a_place_names_the_database_and_whether_it_may_be_written_to(database: Database, queue_url: URL) -> None:
+    name = queue_url.database if queue_url.get_backend_name() == "sqlite" else f"{queue_url.database}"
+    assert str(database.place()).startswith(str(name))
+    assert str(database.place()).endswith(" (read-write)")
+    looking = Database(queue_url, read_only=True)
+    assert str(looking.place()).endswith(" (read-only)")
+    looking.close()
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_role_that_may_only_read_is_read_only(database: Database, queue_url: URL) -> None:
+    execute(queue_url, "DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN")
+    granted = "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"
+    execute(queue_url, granted)
+    reader = Database(queue_url.set(username="reader", password="hunter2"))  # noqa: S106
+    try:
+        assert str(reader.place()) == f"{queue_url.database} (read-only)"
+        assert str(database.place()) == f"{queue_url.database} (read-write)"
+    finally:
+        reader.close()
+        execute(queue_url, "DROP OWNED BY reader", "DROP ROLE reader")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("postgres://u:hunter2@db1/q", "db1"),
+        ("postgres://u@db1:5432/q", "db1"),
+        ("postgres://u@db1:6432/q", "db1:6432"),
+        ("postgres:///q?host=/run/postgresql", None),
+        ("postgres:///q?host=db2", "db2"),
+        ("mysql2://u@db3:3306/q", "db3"),
+        ("sqlite:queue.sqlite3", None),
+    ],
+)
+def test_the_host_of_a_url(url: str, host: str | None) -> None:
+    assert host_of(parse_url(url)) == host
+
+
+def test_a_place_says_what_is_unusual_only() -> None:
+    assert str(Place("q", "db1", "public")) == "q on db1 (read-write)"
+    assert str(Place("q", "db1", "jobs", "my_", writable=False)) == "q on db1, schema jobs, tables my_* (read-only)"
+    lagging = Place("q", "db1", "public", writable=False, standby=Standby(42.4))
+    assert str(lagging) == "q on db1 (standby, up to 42 s behind, read-only)"
+
+
+def test_the_place_is_read_in_one_transaction(database: Database, queue_url: URL) -> None:
+    with database.read() as connection:
+        assert find_place(connection, queue_url, read_only=True).writable is False
+
+
+# -- headings and prompts
+
+
+def test_off_a_terminal_no_heading_is_printed(database: Database, shell: Shell) -> None:
+    add_process(database)
+    done = shell.run("processes", "list")
+    assert done.stdout.startswith("process_id\t")
+    assert done.stderr == ""
+
+
+@pytest.mark.sqlite_only
+def test_a_prompt_names_the_database(database: Database, shell: Shell) -> None:
+    something_for_every_command(database)
+    database.close()
+    name = str(database.url.database).rpartition("/")[2]
+    shown = terminal(shell, "discard", "--died", typed="n\n", width=200)
+    assert f"{name} (read-write): discard 1 job? [y/N]" in shown
+    assert shown.count("(read-write)\n") == 1  # the heading, once
+    looking = terminal(shell, "--read-only", "operations", "list", width=200)
+    assert f"{name} (read-only)\n" in looking
+    shown = terminal(shell, "operations", "show", "1", width=200)
+    assert f"{name} (read-write)\n" in shown

@@ -1,0 +1,118 @@
+"""Servers of the tests' own that are standbys: a PostgreSQL that follows the tests' one, and a read-only MariaDB."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+
+from support.databases import execute
+from support.waiting import PATIENCE, until
+
+POSTGRESQL_USER = "pgserver"  # the wheel's own, where the tests run as root: a server never does
+
+
+def ask(url: URL, query: str) -> Any:
+    """Return the one value of a query."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        value = connection.scalar(text(query))
+    engine.dispose()
+    return value
+
+
+def _answers(url: URL) -> bool:
+    try:
+        return bool(ask(url, "SELECT 1"))
+    except Exception:  # noqa: BLE001  (it is still starting)
+        return False
+
+
+@pytest.fixture(scope="session")
+def postgresql_standby(postgresql_server: URL) -> Iterator[URL]:
+    """A standby of the tests' PostgreSQL, by streaming replication; it has the same databases."""
+    programs = Path(ask(postgresql_server, "SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
+    user = POSTGRESQL_USER if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="solidjq-standby-", ignore_cleanup_errors=True) as folder:
+        if user is not None:
+            os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+        data = f"{folder}/data"
+
+        def run(program: str, *arguments: str) -> None:
+            # To a file: a server that is started keeps what it inherits open.
+            with open(f"{folder}/{program}.log", "w+") as log:  # noqa: PTH123
+                done = subprocess.run(
+                    [programs / program, *arguments],
+                    user=user,
+                    cwd=folder,
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=PATIENCE,
+                )
+                log.seek(0)
+                assert done.returncode == 0, log.read()
+
+        primary = str(postgresql_server.query["host"])
+        run("pg_basebackup", "-h", primary, "-U", "postgres", "-D", data, "-R", "-X", "stream", "-c", "fast")
+        run("pg_ctl", "-D", data, "-l", f"{folder}/log", "-o", f'-h "" -k {folder}', "-w", "start")
+        yield postgresql_server.update_query_dict({"host": folder})
+        run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture
+def standby_url(kind: str, queue_url: URL, request: pytest.FixtureRequest) -> Iterator[URL]:
+    """The queue of this test as its standby has it; ``follow`` waits until it has all of it."""
+    assert kind == "postgresql"
+    server: URL = request.getfixturevalue("postgresql_standby")
+    standby = server.set(database=queue_url.database)
+    follow(queue_url, server)
+    yield standby
+    execute(server, "SELECT pg_wal_replay_resume()")
+
+
+def follow(primary: URL, standby: URL) -> None:
+    """Wait until the standby has replayed all that is committed on the primary."""
+    position = ask(primary, "SELECT pg_current_wal_lsn()")
+    until(lambda: ask(standby, f"SELECT pg_last_wal_replay_lsn() >= '{position}'"), "the standby follows")
+
+
+@pytest.fixture(scope="session")
+def mariadb_standby() -> Iterator[URL]:
+    """A MariaDB of the tests' own that takes no writes but of its administrators."""
+    install, server = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
+    if install is None or server is None:
+        if os.environ.get("JQ_TEST_REQUIRE_MARIADB"):
+            pytest.fail("MariaDB is required, and mariadbd or mariadb-install-db is not on the PATH")
+        pytest.skip("no MariaDB or MySQL server is found (mariadbd is not on the PATH)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="solidjq-mariadb-", ignore_cleanup_errors=True) as folder:
+        user = ["--user=root"] if os.geteuid() == 0 else []
+        common = ["--no-defaults", f"--datadir={folder}/data", *user]
+        quiet: dict[str, Any] = {
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+            "stdin": subprocess.DEVNULL,
+        }
+        making = [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run(making, check=True, timeout=PATIENCE, **quiet)
+        listening = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket", "--read-only=1"]
+        process = subprocess.Popen([server, *common, *listening, "--server-id=2"], **quiet)
+        url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=port)
+        try:
+            until(lambda: _answers(url), "the second MariaDB answers")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
