@@ -137,6 +137,8 @@ def freeze(database: Database, *pids: int) -> None:
     while True:
         for pid in pids:
             kill(pid, signal.SIGSTOP)
+        # A thread that is within a system call ends it first, and may take a lock by it.
+        until(lambda: all(is_stopped(pid) for pid in pids), "every thread of them has stopped")
         try:
             with database.write() as connection:
                 connection.execute(select(process_table.c.id).with_for_update(nowait=True)).all()
@@ -152,6 +154,15 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether every thread of a process is stopped, or there is no such process."""
+    try:
+        states = [stat.read_text().rsplit(")", 1)[1].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread that has just ended, perhaps the last one
+        return not is_running(pid)
+    return set(states) <= {"T", "t", "Z", "X"}
 
 
 def held(name: str, **settings: Any) -> NewJob:
