@@ -144,8 +144,10 @@ class Session:
         )
         self._opened.append(database)
         if self.embedded and not self._announced:
-            say(f"using the embedded queue {below_home(database.url)}")
+            access = " (read-only)" if database.read_only else ""
+            say(f"using the embedded queue {below_home(database.url)}{access}")
             self._announced = True
+            self._headed = sys.stderr.isatty()  # a heading would say the same again
         return database
 
     def place(self) -> str | None:

@@ -126,6 +126,9 @@ def test_every_command_on_a_standby(
     follow(queue_url, standby_url)
     standby = Shell(url_text(standby_url), shell.folder)
     ended = {command: standby.run(*command.format(**scene).split()) for command in READ}
+    planned = ["retry", "--died", "--dry-run"]
+    assert "no worker lives" in shell.run(*planned).stderr
+    assert "lives" not in standby.run(*planned).stderr
     failed = {command: done.stderr for command, done in ended.items() if done.returncode not in {0, Exit.PARTLY}}
     assert failed == {}
     refused = {command: standby.run(*command.format(**scene).split()) for command in CHANGE}

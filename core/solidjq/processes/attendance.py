@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from solidjq.database.standby import find_standby
 from solidjq.database.tables import pauses
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import read_metadata
@@ -59,8 +60,9 @@ class Attendance:
 
 
 def read_attendance(connection: Connection, threshold: float) -> Attendance:
-    """Read who is there; a process whose heartbeat is ``threshold`` seconds old is dead."""
-    living = [process for process in list_processes(connection) if process.is_alive(threshold)]
+    """Read who is there; a process whose heartbeat is ``threshold`` seconds old is dead, but not on a standby."""
+    standby = find_standby(connection)
+    living = [process for process in list_processes(connection) if process.life(threshold, standby) is not False]
     return Attendance(
         workers=tuple(process for process in living if process.kind == "Worker"),
         dispatches=any(process.kind == "Dispatcher" for process in living),
