@@ -5,8 +5,9 @@ from it. A death that only Rails recorded has no samples: its evidence can show 
 a stalled fleet, never memory.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from signal import Signals
@@ -22,6 +23,7 @@ from solidjq.rails.error_text import Death
 FULL = 0.9  # of the limit: memory so near to it may have reached it before the next sample
 PRESSED = 10.0  # percent of 10 seconds in which every task waited for memory (PSI "full")
 LONGEST_GRACE = timedelta(minutes=15)  # from SIGTERM to SIGKILL: few deployments wait longer
+LONGEST_THRESHOLD = 86400.0  # seconds: a longer alive threshold in the evidence is not believed
 FATAL = frozenset({Signals.SIGSEGV, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGILL, Signals.SIGSYS})
 OUT_OF_MEMORY = ("MemoryError", "NoMemoryError", "out of memory", "bad_alloc", "failed to allocate memory")
 
@@ -106,6 +108,28 @@ _ADVICE = {
 
 
 @dataclass(frozen=True, slots=True)
+class FleetCounts:
+    """How many processes still beat, each time that a prune removed a process; in the order of time."""
+
+    times: Sequence[datetime] = ()
+    counts: Sequence[float] = ()
+
+    @classmethod
+    def of(cls, deaths: Iterable[DeathRecord], count: str) -> "FleetCounts":
+        """Collect what the prunes of these deaths counted under this name."""
+        counted = [(death.noticed_at, number(death.evidence, "fleet", count)) for death in deaths]
+        pairs = sorted((at, found) for at, found in counted if found is not None)
+        return cls([at for at, _ in pairs], [found for _, found in pairs])
+
+    def least(self, start: datetime, end: datetime) -> float | None:
+        """Return the least count between two times, both included; None if there is none."""
+        return min(self.counts[bisect_left(self.times, start) : bisect_right(self.times, end)], default=None)
+
+
+NO_COUNTS = FleetCounts()
+
+
+@dataclass(frozen=True, slots=True)
 class Company:
     """The evidence beyond one death: the other deaths of its moment, and the processes that live now."""
 
@@ -113,7 +137,8 @@ class Company:
     deaths: int = 1  # at that moment
     survivors: int | None = None  # processes that ran when it fell silent and still beat later; None if unknown
     outages: Sequence[tuple[datetime, datetime | None]] = ()  # when other processes could not send heartbeats
-    moment: Sequence[DeathRecord] = ()  # all deaths of its moment, itself included
+    alive: FleetCounts = NO_COUNTS  # by the prunes of its moment: of all processes
+    alive_here: Mapping[str | None, FleetCounts] = field(default_factory=dict)  # by host: of those of the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,13 +498,11 @@ def _least_alive(death: DeathRecord, company: Company, count: str) -> float | No
     Each process is pruned when its own silence is long enough, the first of a lost host while the last heartbeats of
     the others still look young. So the deaths of its moment that were pruned soon after count for it too.
     """
-    soon = timedelta(seconds=number(death.evidence, "threshold") or 0.0)
-    counts = [number(death.evidence, "fleet", count)]
-    for other in company.moment:
-        if count == "alive" or other.hostname == death.hostname:
-            later = other.noticed_at - death.noticed_at
-            counts += [number(other.evidence, "fleet", count)] if timedelta() <= later <= soon else []
-    return min((counted for counted in counts if counted is not None), default=None)
+    own = number(death.evidence, "fleet", count)
+    counts = company.alive if count == "alive" else company.alive_here.get(death.hostname, NO_COUNTS)
+    soon = timedelta(seconds=min(max(0.0, number(death.evidence, "threshold") or 0.0), LONGEST_THRESHOLD))
+    others = counts.least(death.noticed_at, death.noticed_at + soon)
+    return min((counted for counted in (own, others) if counted is not None), default=None)
 
 
 def _may_be_memory(death: DeathRecord) -> bool:

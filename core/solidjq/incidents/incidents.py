@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_records
-from solidjq.incidents.causes import Cause, CauseFinding, Company, find_cause
+from solidjq.incidents.causes import Cause, CauseFinding, Company, FleetCounts, find_cause
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.rails.error_text import Death
 
@@ -130,7 +130,11 @@ def judge_all(connection: Connection, deaths: Iterable[DeathRecord]) -> list[Inc
         later = at + max(death.interval for death in moment) + LATE
         # Processes that ran when these fell silent, and have beaten since.
         survivors = sum(1 for began, beat in lives if began and beat and began <= at and beat >= later)
-        return Company(hosts, len(moment), survivors, outages, tuple(moment))
+        here: dict[str | None, list[DeathRecord]] = defaultdict(list)
+        for death in moment:
+            here[death.hostname].append(death)
+        alive_here = {host: FleetCounts.of(deaths_there, "alive_here") for host, deaths_there in here.items()}
+        return Company(hosts, len(moment), survivors, outages, FleetCounts.of(moment, "alive"), alive_here)
 
     judged = []
     for moment in group(deaths):

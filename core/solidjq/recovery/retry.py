@@ -21,7 +21,7 @@ from solidjq.errors import RefusedError
 from solidjq.incidents.charges import find_suspicion
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, operations
-from solidjq.queue.failed import Filter, ids_of, newest, page_of_ids
+from solidjq.queue.failed import Filter, ids_of, is_death, newest, page_of_ids
 from solidjq.rails.error_text import Death
 from solidjq.recovery.candidates import find_candidates, find_groups
 from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
@@ -44,6 +44,9 @@ class Selection:
     job_ids: Sequence[int] | None = None
     limit: int | None = None
     batch: int = BATCH
+
+
+EVERYTHING = Selection()
 
 
 def filter_for(terms: RetryTerms, chosen: Filter = NO_FILTER) -> Filter:
@@ -79,7 +82,7 @@ def plan(
     key, which halves the time.
     """
     with database.read() as connection:
-        run = _begin(connection, terms, policy, selection.limit, by_job=by_job)
+        run = _begin(connection, terms, policy, selection, by_job=by_job)
 
     def judge(page: Select[int]) -> _Batch:
         with database.read() as connection:
@@ -129,7 +132,7 @@ def retry(
     """
     with database.read() as connection:
         operations.require(connection)
-        run = _begin(connection, terms, policy, selection.limit, by_job=by_job)
+        run = _begin(connection, terms, policy, selection, by_job=by_job)
     run.verdicts[Verdict.RETRY] = moved_before
     yield from _page_by_page(database, selection, run, lambda page: database.transact(run.move, page, operation))
     if operation.id is not None:
@@ -224,13 +227,23 @@ def _page_by_page(
 
 
 def _begin(
-    connection: Connection, terms: RetryTerms, policy: Policy, limit: int | None = None, *, by_job: bool = True
+    connection: Connection, terms: RetryTerms, policy: Policy, selection: Selection = EVERYTHING, *, by_job: bool = True
 ) -> "_Run":
     now = clock(connection)
-    suspicion = NO_SUSPICION if terms.discard else find_suspicion(connection, now - window_of(terms, policy.rule("")))
+    suspicion = NO_SUSPICION
+    if terms.safe or not (terms.discard or _none_died(connection, selection.job_ids)):
+        suspicion = find_suspicion(connection, now - window_of(terms, policy.rule("")))
     # These terms change each job on its own, so grouping the jobs first would save nothing.
     by_job = by_job or terms.discard or terms.paced or terms.queue_as is not None
-    return _Run(terms, policy, now, limit, suspicion, operations.exists(connection), by_job)
+    return _Run(terms, policy, now, selection.limit, suspicion, operations.exists(connection), by_job)
+
+
+def _none_died(connection: Connection, job_ids: Sequence[int] | None) -> bool:
+    """Whether these jobs were named, and none failed by a death: then all deaths need not be read."""
+    return job_ids is not None and not any(
+        connection.scalar(select(failed.c.id).where(among(failed.c.job_id, batch), is_death()).limit(1))
+        for batch in in_batches(job_ids)
+    )
 
 
 @dataclass(slots=True)
