@@ -116,8 +116,27 @@ CASES: dict[str, tuple[tuple[Cause, Confidence], list[Any], list[Any]]] = {
     ),
     "still there": (
         (Cause.HUNG, Confidence.CERTAIN),
-        [pruned(here={"process": "stopped"}), (pruned(here={"process": "running"}), LONG_AGO)],
-        [pruned(here={"process": "gone"}), pruned(here={"process": "unknown"}), pruned(here={}), pruned()],
+        [
+            pruned(here={"process": "stopped", "certain": True}),
+            (pruned(here={"process": "running", "certain": True}), LONG_AGO),
+            pruned(here={"process": "stopped"}, sample={"pid_started": at(-9)}),  # as jq recorded it before
+        ],
+        [
+            pruned(here={"process": "gone", "certain": True}),
+            pruned(here={"process": "stopped", "certain": False}, sample={"pid_started": at(-9)}),
+            pruned(here={"process": "stopped"}),
+        ],
+    ),
+    "its pid is still there": (
+        (Cause.HUNG, Confidence.LIKELY),
+        [pruned(here={"process": "stopped"}), (pruned(here={"process": "running", "certain": False}), LONG_AGO)],
+        [
+            pruned(here={"process": "gone"}),
+            pruned(here={"process": "unknown"}),
+            pruned(here={"elsewhere": True}),
+            pruned(here={}),
+            pruned(),
+        ],
     ),
     "others could not reach the database": (
         (Cause.STALL, Confidence.LIKELY),
@@ -126,8 +145,16 @@ CASES: dict[str, tuple[tuple[Cause, Confidence], list[Any], list[Any]]] = {
     ),
     "started anew": (
         (Cause.HOST, Confidence.CERTAIN),
-        [pruned(sample={"boot_id": "a"}, here={"boot_id": "b"})],
-        [pruned(sample={"boot_id": "a"}, here={"boot_id": "a"}), pruned(sample={"boot_id": "a"}), pruned()],
+        [
+            pruned(sample={"boot_id": "a"}, here={"boot_id": "b"}),
+            pruned(sample={"boot_id": "a"}, here={"boot_id": "b", "boottime": 359.0}),
+        ],
+        [
+            pruned(sample={"boot_id": "a"}, here={"boot_id": "b", "boottime": 361.0}),  # another machine of that name
+            pruned(sample={"boot_id": "a"}, here={"boot_id": "a"}),
+            pruned(sample={"boot_id": "a"}),
+            pruned(),
+        ],
     ),
     "told to stop": (
         (Cause.SHUTDOWN, Confidence.LIKELY),
@@ -291,6 +318,14 @@ def test_facts_that_were_used_and_that_are_missing_are_named() -> None:
     assert (unknown.cause, unknown.confidence) == (Cause.UNKNOWN, Confidence.UNKNOWN)
     assert unknown.used == ("its last heartbeat was at 2026-11-23 12:00:00 UTC",)
     assert "a check on its host: web-1" in unknown.missing
+    (elsewhere,) = set(find_cause(pruned(here={"elsewhere": True}), NOBODY).missing) - set(unknown.missing)
+    assert elsewhere == "a check on its host: it ran in another boot or container named web-1"
+    started = {"process": "stopped", "started_at": at(-60)}
+    likely = find_cause(pruned(here={**started, "certain": False}), NOBODY)
+    words = "pid 4242, which started at 2026-11-23 11:00:00 UTC, was still there when it was pruned: stopped"
+    assert likely.used == (words,)
+    assert "whether pid 4242 was still its own: its row does not record when it started" in likely.missing
+    assert find_cause(pruned(here={**started, "certain": True}), NOBODY).missing == ()
 
 
 def test_evidence_that_is_garbage_is_no_error() -> None:

@@ -26,7 +26,7 @@ from solidjq.rails.error_text import Death
 from solidjq.recovery.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import rails
-from support.processes import add_process, stopped_process
+from support.processes import add_process, start_of, stopped_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows
 from support.recovery import retry_jobs
@@ -302,10 +302,13 @@ def test_an_incident_by_its_name(database: Database) -> None:
             assert find_incident(connection, name) is None
 
 
-def add_silent(database: Database, name: str, host: str, pid: int, beat: datetime, jobs: int = 1) -> list[int]:
+def add_silent(
+    database: Database, name: str, host: str, pid: int, beat: datetime, jobs: int = 1, **sample: Any
+) -> list[int]:
     """Register a process that began an hour before its last heartbeat, with jobs in its hands."""
     ids = add_jobs(database, *plain_jobs(jobs))
-    process = database.transact(register, kind="Worker", name=name, pid=pid, hostname=host, metadata={})
+    metadata = {"sample": sample} if sample else {}
+    process = database.transact(register, kind="Worker", name=name, pid=pid, hostname=host, metadata=metadata)
     if jobs:
         claim_all(database, process)
     with database.write() as connection:
@@ -318,7 +321,9 @@ def test_a_frozen_process_is_not_the_cause_of_its_neighbours_deaths(database: Da
     """One is frozen on this host; three die with another host within the same minute."""
     now = database.now()
     with stopped_process() as frozen:
-        (hung,) = add_silent(database, "frozen", socket.gethostname(), frozen.pid, now - timedelta(seconds=400))
+        host, started = socket.gethostname(), start_of(frozen.pid).isoformat()
+        beat = now - timedelta(seconds=400)  # the process is younger, but its sample says that it is this one
+        (hung,) = add_silent(database, "frozen", host, frozen.pid, beat, pid_started=started)
         add_silent(database, "beside", "third", 5, now, jobs=0)
         lost = [
             job

@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from solidjq import Database
 from solidjq.database.tables import crashes as crash_table
-from solidjq.database.tables import jobs, ready
+from solidjq.database.tables import deaths, jobs, ready
 from solidjq.database.times import ago, utcnow
 from solidjq.ledger import crashes
 from solidjq.processes import pruning
@@ -108,3 +108,19 @@ def test_attempts_of_one_job_that_rails_pruned_count_together_in_one_batch(datab
     done = retry_jobs(database, ids, by_job=by_job, max_crashes=2)
     assert [done.verdicts[job_id] for job_id in ids] == [Verdict.OVER_LIMIT, Verdict.OVER_LIMIT, Verdict.RETRY]
     assert len(rows(database, crash_table)) == len(ids)
+
+
+def test_a_crash_keeps_the_address_and_the_last_heartbeat_of_its_process(database: Database) -> None:
+    """A retry asks whether that process lives; one that was reaped has none of the three."""
+    add_jobs(database, *plain_jobs(1))
+    die(database, silent=1000, hostname="pod-0", pid=7)
+    (death,) = rows(database, deaths)
+    (crash,) = rows(database, crash_table)
+    assert (crash["hostname"], crash["pid"], crash["last_heartbeat_at"]) == ("pod-0", 7, death["last_heartbeat_at"])
+    assert crash["last_heartbeat_at"] is not None
+    add_jobs(database, *plain_jobs(1))
+    process = add_process(database)
+    claim_all(database, process)
+    database.transact(pruning.fail_exited, process, pid=4242, returncode=-9)
+    crash = rows(database, crash_table)[-1]
+    assert (crash["hostname"], crash["pid"], crash["last_heartbeat_at"]) == (None, None, None)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -19,6 +20,7 @@ from solidjq.database import tables, times
 from solidjq.database.urls import url_text
 from solidjq.processes import heartbeat, prune_guard, pruning
 from solidjq.processes.heartbeat import list_processes
+from solidjq.processes.pids import LocalProcess, find_local
 from solidjq.processes.prune_guard import NOBODY, Doubts, SeenProcess, compare, find_long_dead, judge
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
@@ -251,18 +253,19 @@ def test_a_process_of_this_host_that_runs_is_spared(database: Database, monkeypa
     for process, seconds in ((alive, 2000), (gone, 2000), (younger, 10 * 365 * 86400)):
         at_host(database, process, host)
         silence(database, process, seconds)
-    runs: list[int] = []
+    looked_for: list[int] = []
 
-    def ran(pid: int, beat: datetime) -> bool:
-        runs.append(pid)
-        return heartbeat.ran_before(pid, beat) if pid != 1 else True  # in a container pid 1 may be young
+    def find(row: Any) -> LocalProcess:
+        looked_for.append(row.pid)
+        return find_local(row) if row.pid != 1 else LocalProcess("sleeping")  # in a container pid 1 may be young
 
     with database.read() as connection:
-        found = prune_guard.find_doubts(connection, 1000, hostname=host, runs=ran)
+        found = prune_guard.find_doubts(connection, 1000, hostname=host, find=find)
     assert set(found.alive) == {alive}
     assert set(found.unsure) == {gone, younger}
     assert "pid 1 of this host, alive, still runs" in found.alive[alive]
-    assert runs == [1, 2**22 + 7, os.getpid()]
+    assert "another program has its pid by now: ps -o lstart,args -p 1" in found.alive[alive]
+    assert looked_for == [1, 2**22 + 7, os.getpid()]
     assert not doubts(database, hostname="elsewhere").alive
 
 
@@ -664,6 +667,7 @@ def test_a_network_that_was_away_for_long_kills_no_fleet(
     tree = {row["id"] for row in rows(database, tables.processes)}
     for process in tree:
         silence(database, process, 1000)
+        at_host(database, process, "elsewhere")  # on its own host, cron would see that it runs
     with looking_again(Shell(shell.url, shell.folder), "prune", "--alive-threshold", str(threshold)) as cron:
         network.cut = False
         _, log = cron.communicate(timeout=PATIENCE)

@@ -1,5 +1,6 @@
 """``retry --safe`` on real databases: each reason to hold a job back is found."""
 
+import json
 import os
 import socket
 from datetime import timedelta
@@ -10,7 +11,7 @@ from sqlalchemy import update
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import crashes as crash_table
-from solidjq.database.tables import failed, jobs, operations, ready, scheduled
+from solidjq.database.tables import deaths, failed, jobs, operations, processes, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.incidents import find_incidents
@@ -19,8 +20,10 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
+from solidjq.recovery.candidates import find_candidates
 from solidjq.recovery.retry import Selection
 from solidjq.recovery.verdicts import Verdict
+from solidjq.runtime.sampler import Sampler
 from solidjq.settings.file import SettingsFile, parse_toml
 from solidjq.settings.policy import Policy, load_policy
 from support.deaths import ALL, DIED, crash_count, crash_subject, die, raise_all
@@ -129,17 +132,50 @@ def test_a_job_whose_old_process_runs_on_this_host_stays(database: Database) -> 
     assert safe(database) == {job_id: Verdict.RETRY}
 
 
-def test_a_job_whose_old_process_registered_again_stays(database: Database) -> None:
+def test_a_job_whose_old_process_still_beats_under_another_row_stays(database: Database) -> None:
+    """Solid Queue's async mode: all rows of a process have one pid, and that of a worker was pruned."""
     (job_id,) = add_jobs(database, *plain_jobs(1))
-    die(database, hostname="elsewhere", pid=77)
-    back = database.transact(
-        heartbeat.register, kind="Worker", name="back-again", pid=77, hostname="elsewhere", metadata={}
+    other = database.transact(
+        heartbeat.register, kind="Supervisor(async)", name="same-pid", pid=77, hostname="elsewhere", metadata={}
     )
+    with database.write() as connection:
+        connection.execute(update(processes).where(processes.c.id == other).values(created_at=ago(9000)))
+    die(database, hostname="elsewhere", pid=77)
     done = retry_jobs(database, [job_id], safe=True)
     assert done.verdicts == {job_id: Verdict.ALIVE}
-    assert "back-again" in str(done.reason(job_id))
-    database.transact(heartbeat.deregister, back)
+    assert "same-pid" in str(done.reason(job_id))
+    silence(database, other, 1001)  # it has not beaten since, either
     assert safe(database) == {job_id: Verdict.RETRY}
+
+
+@pytest.mark.parametrize(("started", "verdict"), [(None, Verdict.RETRY), (500, Verdict.RETRY), (2000, Verdict.ALIVE)])
+def test_a_process_that_got_the_pid_later_is_another(database: Database, started: int | None, verdict: Verdict) -> None:
+    """A container that is restarted in place keeps its host's name, and its processes get the same pids again."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, silent=1000, hostname="pod-0", pid=7)
+    metadata = {}
+    if started is not None:
+        metadata = {"sample": {"pid_started": (database.now() - timedelta(seconds=started)).isoformat()}}
+    database.transact(heartbeat.register, kind="Worker", name="new", pid=7, hostname="pod-0", metadata=metadata)
+    assert safe(database) == {job_id: verdict}
+
+
+def test_a_sample_tells_whether_a_pid_of_this_host_is_still_the_old_process(database: Database) -> None:
+    """The pid of a jq worker is known by its start: a young process with it is not taken for the old one."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database, hostname=socket.gethostname(), pid=os.getpid())
+    with database.write() as connection:
+        connection.execute(update(crash_table).values(last_heartbeat_at=utcnow()))
+        sample = {**Sampler().take({}), "pid_started": "2026-01-01T00:00:00Z"}
+        connection.execute(update(deaths).values(evidence=json.dumps({"sample": sample})))
+    with database.read() as connection:
+        (candidate,) = find_candidates(connection, [rows(database, failed)[0]["id"]], has_ledger=True)
+    assert (candidate.job_id, candidate.alive) == (job_id, None)
+    with database.write() as connection:
+        connection.execute(update(deaths).values(evidence=json.dumps({"sample": Sampler().take({})})))
+    with database.read() as connection:
+        (candidate,) = find_candidates(connection, [rows(database, failed)[0]["id"]], has_ledger=True)
+    assert candidate.alive == f"its old process, pid {os.getpid()}, still runs on this host"
 
 
 def policy_of(text: str) -> Policy:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import psutil
 from sqlalchemy import update
@@ -48,9 +49,9 @@ def all_silent(database: Database, threshold: float) -> bool:
 
 
 @contextmanager
-def idle_process() -> Iterator[subprocess.Popen[bytes]]:
-    """Run a real process that does nothing until it is killed."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+def idle_process(title: str = sys.executable) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real process that does nothing until it is killed; ``title`` begins its command line."""
+    with subprocess.Popen([title, "-c", "input()"], executable=sys.executable, stdin=subprocess.PIPE) as process:
         try:
             yield process
         finally:
@@ -58,9 +59,13 @@ def idle_process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def stopped_process() -> Iterator[subprocess.Popen[bytes]]:
+def stopped_process(title: str = sys.executable) -> Iterator[subprocess.Popen[bytes]]:
     """Run a real process that is frozen by SIGSTOP."""
-    with idle_process() as process:
+    with idle_process(title) as process:
         os.kill(process.pid, signal.SIGSTOP)
         until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "the process is stopped")
         yield process
+
+
+def start_of(pid: int) -> datetime:
+    return datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)

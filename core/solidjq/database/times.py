@@ -105,6 +105,23 @@ def boundary(value: datetime) -> BindParameter[datetime]:
     return expression.bindparam(None, value, type_=_UtcBoundary(), unique=True)
 
 
+class time_value(expression.Cast[datetime]):  # noqa: N801  (used like an SQL function)
+    """A time or NULL for the SELECT of an INSERT, where PostgreSQL must be told the type of a parameter.
+
+    In SQLite a time is text, of which CAST AS DATETIME would leave the year, a number.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, value: datetime | None) -> None:
+        super().__init__(expression.bindparam(None, value, type_=UtcDateTime(), unique=True), UtcDateTime())
+
+
+@compiles(time_value, "sqlite")
+def _time_value_sqlite(element: time_value, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clause, **kw)
+
+
 class utcnow(expression.FunctionElement[datetime]):  # noqa: N801  (used like an SQL function)
     """The database's clock. It is constant within a statement, so an index can serve a comparison with it."""
 

@@ -14,7 +14,8 @@ from solidjq.durations import parse_duration
 from solidjq.incidents.causes import Cause
 from solidjq.incidents.incidents import find_incidents
 from solidjq.processes.heartbeat import Process
-from solidjq.processes.samples import host_evidence, number, read_metadata, sample_of
+from solidjq.processes.pids import find_local
+from solidjq.processes.samples import number, read_metadata
 from solidjq.rails.settings import RailsConfig
 
 STOP_MARGIN = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
@@ -58,8 +59,7 @@ def judge_grace(name: str, timeout: float, unit: str | None, grace: float | None
 
 def runs_here(process: Process) -> bool:
     """Whether this very machine runs the process that registered the row, and its pid was not given out again."""
-    status = host_evidence(process.hostname, process.pid, sample_of(process.metadata)).get("process")
-    return status not in {None, "gone", "unknown"}
+    return find_local(process).runs
 
 
 def shutdown_timeout(process: Process, application: RailsConfig | None) -> float | None:

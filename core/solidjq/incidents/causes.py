@@ -243,10 +243,18 @@ def _all_silent_and_running(death: DeathRecord, company: Company) -> list[str] |
 
 
 def _still_there(death: DeathRecord, _company: Company) -> list[str] | None:
-    state = death.evidence.get("here", {}).get("process")
+    here = death.evidence.get("here", {})
+    state, started = here.get("process"), instant(here.get("started_at"))
     if death.how is not Death.PRUNED or state in {None, "gone", "unknown"}:
         return None
-    return [f"pid {death.pid} was still there when it was pruned: {state}"]
+    since = "" if started is None else f", which started at {started:%Y-%m-%d %H:%M:%S} UTC,"
+    return [f"pid {death.pid}{since} was still there when it was pruned: {state}"]
+
+
+def _surely_still_there(death: DeathRecord, company: Company) -> list[str] | None:
+    """Return the facts if the pid surely was still its own: by its recorded start, or by Solid Queue's title."""
+    certain = death.evidence.get("here", {}).get("certain", "pid_started" in death.sample)
+    return _still_there(death, company) if certain else None
 
 
 def _outage(death: DeathRecord, company: Company) -> list[str] | None:
@@ -269,6 +277,9 @@ def _restarted(death: DeathRecord, _company: Company) -> list[str] | None:
     here = death.evidence.get("here", {})
     if "boot_id" not in death.sample or "boot_id" not in here or death.sample["boot_id"] == here["boot_id"]:
         return None
+    silence = (death.noticed_at - death.silent_at).total_seconds()
+    if (number(here, "boottime") or 0.0) > silence:
+        return None  # this machine was up at the last heartbeat: it is another one of the same name
     return ["the machine was restarted after the last sample: its boot id has changed"]
 
 
@@ -410,7 +421,13 @@ RULES: tuple[CauseRule, ...] = (
     CauseRule(
         Cause.HUNG,
         Confidence.CERTAIN,
-        "a prune on its own host found it running or stopped",
+        "a prune on its own host found it running or stopped, and surely the same process",
+        _surely_still_there,
+    ),
+    CauseRule(
+        Cause.HUNG,
+        Confidence.LIKELY,
+        "a prune on its own host found its pid, of a process that is old enough",
         _still_there,
     ),
     CauseRule(
@@ -468,8 +485,13 @@ def _missing(death: DeathRecord, rule: CauseRule | None) -> list[str]:
         missing.append("a sample from the process")
     elif number(death.sample, "cgroup", "max") is None and _may_be_memory(death):
         missing.append("a memory limit of its control group")
-    if death.how is Death.PRUNED and not death.evidence.get("here"):
+    here = death.evidence.get("here", {})
+    if death.how is Death.PRUNED and not here:
         missing.append("a check on its host: " + (death.hostname or "not recorded"))
+    elif here.get("elsewhere"):
+        missing.append(f"a check on its host: it ran in another boot or container named {death.hostname}")
+    if rule is not None and rule.cause is Cause.HUNG:
+        missing.append(f"whether pid {death.pid} was still its own: its row does not record when it started")
     return missing
 
 

@@ -8,7 +8,7 @@ another program wrote into ``failed_executions`` is counted when ``jq`` first re
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, s
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, insert_new
 from solidjq.database.tables import crashes, failed, jobs
-from solidjq.database.times import utcnow
+from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
 from solidjq.ledger import operations
 from solidjq.queue.failed import is_death
@@ -91,7 +91,10 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
         crashes.c.job_id: failed.c.job_id,
         crashes.c.class_name: jobs.c.class_name,
         crashes.c.evidence: func.substr(failed.c.error, 1, EVIDENCE),
-        **{crashes.c[key]: cast(value, crashes.c[key].type) for key, value in asdict(origin).items()},
+        crashes.c.death_id: cast(origin.death_id, crashes.c.death_id.type),
+        crashes.c.hostname: cast(origin.hostname, crashes.c.hostname.type),
+        crashes.c.pid: cast(origin.pid, crashes.c.pid.type),
+        crashes.c.last_heartbeat_at: time_value(origin.last_heartbeat_at),
         crashes.c.crashed_at: func.coalesce(failed.c.created_at, utcnow()),
     }
     rows = (

@@ -3,7 +3,8 @@
 Read the files in this order:
 
 - ``heartbeat``: register, heartbeat, deregister; the registered processes and how old their heartbeats are.
-- ``samples``: the last sample that a process wrote into its row, and what this host says of the process now.
+- ``samples``: the last sample that a process wrote into its row.
+- ``pids``: whether the process of a row still runs on this host, or another has its pid.
 - ``attendance``: the living workers and their queues, a living dispatcher, paused queues: whether a job would wait, and
   whose workers a killer in a queue would kill.
 - ``queue_names``: the queues that exist: those that jobs, workers, pauses or recurring tasks name.

@@ -1,11 +1,13 @@
 """Registered processes: register, heartbeat, deregister, list. Alive means a heartbeat younger than the threshold."""
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from solidjq.database.standby import Standby
 from solidjq.database.statements import inserted_id
@@ -121,27 +123,14 @@ def names_of_children(connection: Connection, supervisor_id: int) -> set[str]:
     return set(connection.scalars(select(processes.c.name).where(processes.c.supervisor_id == supervisor_id)))
 
 
-def registered_names(
+def processes_at(
     connection: Connection, addresses: Collection[tuple[str | None, int | None]]
-) -> dict[tuple[str, int], str]:
-    """Return the name of each process that is registered now under one of these addresses, a host and a pid each."""
+) -> dict[tuple[str, int], list[Row[Any]]]:
+    """Return the rows of the processes that are registered now under these addresses, a host and a pid each."""
     if not addresses:
         return {}
-    rows = connection.execute(
-        select(processes.c.hostname, processes.c.pid, processes.c.name).where(
-            processes.c.pid.in_({pid for _, pid in addresses})
-        )
-    )
-    return {(row.hostname, row.pid): row.name for row in rows if (row.hostname, row.pid) in addresses}
-
-
-def ran_before(pid: int, time: datetime) -> bool:
-    """Whether a process of this host has this pid and started before ``time``; a later one only reuses the pid."""
-    import psutil  # noqa: PLC0415  (only needed if a process of this very host looks dead)
-
-    try:
-        process = psutil.Process(pid)
-        started = datetime.fromtimestamp(process.create_time(), UTC)
-        return started <= time and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    at: dict[tuple[str, int], list[Row[Any]]] = defaultdict(list)
+    for row in connection.execute(select(processes).where(processes.c.pid.in_({pid for _, pid in addresses}))):
+        if (row.hostname, row.pid) in addresses:
+            at[row.hostname, row.pid].append(row)
+    return at

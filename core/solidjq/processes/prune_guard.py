@@ -15,22 +15,24 @@ a little later the same command goes ahead by itself, and a line in cron needs n
   needless where the database itself shows that others worked in the meantime: for a process that has been silent for
   more than four thresholds, while others live, if half a threshold ago or earlier, but a threshold after its last
   heartbeat, another process registered or finished a job. The database was reachable then, and is now.
-- A process of this host has its pid still, and had it before its last heartbeat. It is stopped, or hangs, or cannot
-  reach the database; in any case it may be running its jobs. Only this process is spared.
+- A process of this host has its pid still, and had it before its last heartbeat (see ``pids``). It is stopped, or
+  hangs, or cannot reach the database; in any case it may be running its jobs. Only this process is spared.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
+from solidjq.batching import in_batches
 from solidjq.database.standby import Standby, find_standby
+from solidjq.database.statements import among
 from solidjq.database.tables import jobs, processes
 from solidjq.database.times import ago, clock, up_since
-from solidjq.processes.heartbeat import ran_before
+from solidjq.processes.pids import LocalProcess, find_local
 
 FLEET = 2  # hosts at least
 MASS = 2  # processes at least; one alone may die at any time
@@ -74,14 +76,14 @@ def find_doubts(
     *,
     before: Doubts = NOBODY,
     hostname: str | None = None,
-    runs: Callable[[int, datetime], bool] = ran_before,
+    find: Callable[[Row[Any]], LocalProcess] = find_local,
     force: bool = False,
 ) -> Doubts:
     """Find the processes that are dead by this threshold, in seconds, and the reasons to doubt it.
 
     ``before`` is the result of an earlier check. ``hostname`` is this host's, if its processes are to be looked for;
-    ``runs`` returns whether the process with a pid and last heartbeat still runs. ``force``, or JQ_PRUNE_FORCE=1,
-    skips every doubt but one: on a standby, heartbeats are as old as its lag, and nobody is dead.
+    ``find`` looks for the process of a row on this host. ``force``, or JQ_PRUNE_FORCE=1, skips every doubt but one: on
+    a standby, heartbeats are as old as its lag, and nobody is dead.
     """
     if (standby := find_standby(connection)) is not None:
         return Doubts(refusal=standby.doubt, standby=standby)
@@ -94,16 +96,25 @@ def find_doubts(
     refusal = judge(seen, span, now, up_since(connection))
     if refusal is not None:
         return Doubts(refusal=refusal, silent=_beats(silent))
-    alive = {
-        process.id: f"pid {process.pid} of this host, {process.name}, still runs, though its heartbeat stopped"
-        for process in silent
-        if process.hostname == hostname
-        and process.last_heartbeat_at is not None
-        and runs(process.pid, process.last_heartbeat_at)
-    }
+    here = [process.id for process in silent if hostname is not None and process.hostname == hostname]
+    alive = dict(_running(connection, here, find))
     gone = [process for process in silent if process.id not in alive]
     long_dead = find_long_dead(seen, span, now, lambda: _last_activity(connection, seen, span, now))
     return replace(compare(before.silent, _beats(gone), _beats(seen), long_dead), alive=alive)
+
+
+def _running(
+    connection: Connection, ids: Collection[int], find: Callable[[Row[Any]], LocalProcess]
+) -> Iterator[tuple[int, str]]:
+    """Yield those processes of this host that still run, each with the fact in words."""
+    for batch in in_batches(ids):
+        rows = select(processes).where(among(processes.c.id, batch)).order_by(processes.c.id)
+        for row in connection.execute(rows).all():
+            found = find(row)
+            if found.runs:
+                words = f"pid {row.pid} of this host, {row.name}, still runs, though its heartbeat stopped"
+                other = f" (or another program has its pid by now: ps -o lstart,args -p {row.pid})"
+                yield row.id, words if found.certain else words + other
 
 
 def _last_activity(

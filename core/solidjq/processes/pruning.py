@@ -16,7 +16,8 @@ from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.times import ago, boundary
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
-from solidjq.processes.samples import host_evidence, read_metadata, runs_of, sample_of
+from solidjq.processes.pids import host_evidence
+from solidjq.processes.samples import read_metadata, runs_of, sample_of
 from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import fail, held_by, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
@@ -93,7 +94,7 @@ def _prune_one(
         evidence = {
             **witness,
             "threshold": threshold,
-            "here": host_evidence(process.hostname, process.pid, sample_of(process.metadata)),
+            "here": host_evidence(process),
             "fleet": survivors(connection, process, threshold),
             **({"ahead": True} if read_metadata(process.metadata).get("prefetch") else {}),
         }

@@ -1,7 +1,6 @@
-"""Evidence of a process: the last sample it wrote into its row, and what this host says of it now."""
+"""Evidence of a process: the last sample that it wrote into its row, and the clocks that samples record."""
 
 import json
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +10,6 @@ from typing import Any
 
 from solidjq.ledger.crashes import Run
 
-SAME_START = 2.0  # seconds by which two readings of one process's start time may differ
 _CLOCK_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -81,31 +79,8 @@ def boot_id() -> str | None:
     return None
 
 
-def host_evidence(hostname: str | None, pid: int | None, sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what this host reports of a process that looks dead; empty if the process ran on another host.
-
-    ``process`` is ``gone``, or the state that the operating system reports: ``running``, ``sleeping``, ``stopped`` ...
-    A process with the same pid that started at another time counts as gone: the pid was reused.
-    """
-    if hostname is None or hostname != socket.gethostname():
-        return {}
-    evidence: dict[str, Any] = {"boot_id": boot_id(), **clocks()}
-    # Two containers may have the same host name; only the same boot id proves that it is this host.
-    if pid is not None and (sample.get("boot_id") is None or sample["boot_id"] == evidence["boot_id"]):
-        evidence["process"] = _status(pid, instant(sample.get("pid_started")))
-    return {key: value for key, value in evidence.items() if value is not None}
-
-
-def _status(pid: int, started: datetime | None) -> str:
-    import psutil  # noqa: PLC0415  (only needed if a process of this very host is pruned)
-
-    try:
-        process = psutil.Process(pid)
-        if started is not None and abs(process.create_time() - started.timestamp()) > SAME_START:
-            return "gone"
-        status = str(process.status())
-    except psutil.NoSuchProcess:
-        return "gone"
-    except psutil.Error:
-        return "unknown"
-    return "gone" if status in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD} else status
+def pid_namespace() -> str | None:
+    """Return the namespace that this process's pids are of, one for each container; None if the kernel has none."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return None

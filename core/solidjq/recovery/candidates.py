@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     Select,
     Table,
     and_,
@@ -27,14 +28,17 @@ from sqlalchemy import (
     tuple_,
 )
 
+from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.hot import ids_in
 from solidjq.database.statements import among, array_literal, first, gathers, holds
-from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
+from solidjq.database.tables import blocked, claimed, deaths, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat
+from solidjq.processes.pids import look_up, ran_then
+from solidjq.processes.samples import sample_of
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
 from solidjq.rails.error_text import DEATH_PREFIX
 from solidjq.recovery.verdicts import Candidate
@@ -233,30 +237,54 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crash
     subjects = [crashes.subject_of(one.job_id, one.active_job_id) for one in candidates if one.failure_id in crashed]
     counted = crashes.crashes_of(connection, subjects)
     old = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
-    beating = heartbeat.registered_names(connection, old)
+    registered = heartbeat.processes_at(connection, old)
+    samples = _samples_here(connection, (crash for group in counted.values() for crash in group))
     completed: list[Candidate] = []
     for candidate in candidates:
         subject = crashes.subject_of(candidate.job_id, candidate.active_job_id)
         before = counted.get(subject, []) if candidate.death else []
         by_failure = {crash.failure_id: crash for crash in (*candidate.crashes, *before)}
-        alive = next((words for crash in before if (words := _alive(crash, beating))), None)
+        alive = next((words for crash in before if (words := _alive(crash, registered, samples))), None)
         completed.append(candidate._replace(counted_crashes=tuple(by_failure.values()), alive=alive))
     return completed
 
 
-def _alive(crash: crashes.Crash, beating: Mapping[tuple[str, int], str]) -> str | None:
+def _samples_here(connection: Connection, counted: Iterable[crashes.Crash]) -> dict[int, tuple[datetime | None, Any]]:
+    """Return, for the deaths of processes of this host, when each was registered, and its last sample."""
+    host = socket.gethostname()
+    death_ids = {crash.death_id for crash in counted if crash.hostname == host and crash.death_id is not None}
+    samples: dict[int, tuple[datetime | None, Any]] = {}
+    for batch in in_batches(death_ids):
+        columns = (deaths.c.id, deaths.c.started_at, deaths.c.evidence)
+        for death_id, registered_at, evidence in connection.execute(select(*columns).where(among(deaths.c.id, batch))):
+            samples[death_id] = registered_at, sample_of(evidence)
+    return samples
+
+
+def _alive(
+    crash: crashes.Crash,
+    registered: Mapping[tuple[str, int], Iterable[Row[Any]]],
+    samples: Mapping[int, tuple[datetime | None, Any]],
+) -> str | None:
     """Return, in words, why the process of a crash may still run the job; None if it does not seem to live.
 
-    ``beating``: the names of processes that beat, by host and pid.
+    ``registered``: the processes registered now, by host and pid. Only one that ran before the crash and has beaten
+    since is the old one; any other got its pid later, as in a container that was restarted in place.
     """
-    if crash.hostname is None or crash.pid is None:
+    beat = crash.last_heartbeat_at or crashes.parse_evidence(crash.evidence).last_heartbeat_at
+    if crash.hostname is None or crash.pid is None or beat is None:
         return None
-    if name := beating.get((crash.hostname, crash.pid)):
-        return f"its old process, pid {crash.pid} at {crash.hostname}, sends heartbeats again, as {name}"
-    beat = crash.last_heartbeat_at
-    if crash.hostname == socket.gethostname() and beat is not None and heartbeat.ran_before(crash.pid, beat):
-        return f"its old process, pid {crash.pid}, still runs on this host"
-    return None
+    for row in registered.get((crash.hostname, crash.pid), ()):
+        if row.last_heartbeat_at is not None and row.last_heartbeat_at > beat and ran_then(row, beat):
+            return f"its old process, pid {crash.pid} at {crash.hostname}, still sends heartbeats, as {row.name}"
+    if crash.hostname != socket.gethostname():
+        return None
+    registered_at, sample = samples.get(crash.death_id or 0, (None, {}))
+    found = look_up(crash.pid, sample, registered_at=registered_at, last_heartbeat_at=beat)
+    if not found.runs:
+        return None
+    other = "" if found.certain else f", or another program has its pid (ps -o lstart,args -p {crash.pid})"
+    return f"its old process, pid {crash.pid}, still runs on this host{other}"
 
 
 def _with_twins(connection: Connection, candidates: Sequence[Candidate], shared: Collection[str]) -> list[Candidate]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solidjq.processes.samples import boot_id, clocks, write_instant
+from solidjq.processes.samples import boot_id, clocks, pid_namespace, write_instant
 
 # The variables that may name the deployed release; the first that is set counts.
 RELEASE = ("JQ_RELEASE", "KAMAL_VERSION", "HEROKU_SLUG_COMMIT", "GIT_SHA", "RELEASE")
@@ -192,6 +192,8 @@ def _shortened(sample: dict[str, Any]) -> dict[str, Any]:
 def _constants() -> Iterable[tuple[str, Any]]:
     if boot := boot_id():
         yield "boot_id", boot
+    if namespace := pid_namespace():
+        yield "pid_ns", namespace
     if started := _pid_started():
         yield "pid_started", started
     if release := next((os.environ[name] for name in RELEASE if os.environ.get(name)), None):

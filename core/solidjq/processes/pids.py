@@ -1,0 +1,157 @@
+"""Whether the process that a row names by its pid still runs on this host.
+
+A pid is given out again, and a container that is restarted in place gives its new processes the old ones' pids. Nor
+does the host's name say where a pid can be looked up: containers of one name each have pids of their own. So a pid that
+exists proves nothing by itself:
+
+- A process that started after the last heartbeat of the row is another one: the row's own is gone.
+- A sample records the boot, the pid namespace and the start of its process. In another boot or namespace this host
+  cannot see the process, whoever has its pid here.
+- Solid Queue's rows record none of these. The process that has the pid may be theirs if it is old enough, and surely is
+  a worker's if it carries Solid Queue's title.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row
+
+from solidjq.processes.heartbeat import Process
+from solidjq.processes.samples import boot_id, clocks, instant, pid_namespace, sample_of, write_instant
+
+SAME_START = timedelta(seconds=2)  # by which two readings of one start may differ: the kernel's is in whole seconds
+TITLE = re.compile(r"solid-queue-[a-z-]+\b")  # how Solid Queue titles its processes
+GONE = "gone"
+UNKNOWN = "unknown"
+ELSEWHERE = "elsewhere"
+
+
+class LocalProcess(NamedTuple):
+    """What this host says of the pid in a row."""
+
+    state: str  # GONE, UNKNOWN, ELSEWHERE, or what the operating system reports: running, sleeping, stopped ...
+    started_at: datetime | None = None
+    certain: bool = False  # it is the row's own process; else another program may have its pid by now
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process exists, as far as that can be told."""
+        return self.state not in {GONE, UNKNOWN, ELSEWHERE}
+
+
+def find_local(process: Row[Any] | Process) -> LocalProcess:
+    """Look for the process of a row of ``solid_queue_processes``; ELSEWHERE if its host has another name."""
+    if process.hostname is None or process.hostname != socket.gethostname() or process.pid is None:
+        return LocalProcess(ELSEWHERE)
+    return look_up(
+        process.pid,
+        sample_of(process.metadata),
+        registered_at=process.created_at,
+        last_heartbeat_at=process.last_heartbeat_at,
+    )
+
+
+def look_up(
+    pid: int, sample: Mapping[str, Any], *, registered_at: datetime | None, last_heartbeat_at: datetime | None
+) -> LocalProcess:
+    """Look for a process that ran under this host's name. ``sample`` is its last one, empty if it took none."""
+    if _differs(sample.get("boot_id"), boot_id()) or _differs(sample.get("pid_ns"), pid_namespace()):
+        return LocalProcess(ELSEWHERE)
+    state, started, command = _observe(pid)
+    if started is None:
+        return LocalProcess(state)
+    recorded = instant(sample.get("pid_started"))
+    if recorded is not None:
+        same = abs(started - recorded) <= SAME_START
+    else:
+        # A process without a command line is a thread of the kernel.
+        same = command != [] and started <= _latest_start(registered_at, last_heartbeat_at)
+    titled = TITLE.match("".join((command or [])[:1])) is not None
+    return LocalProcess(state, started, certain=recorded is not None or titled) if same else LocalProcess(GONE)
+
+
+def _observe(pid: int) -> tuple[str, datetime | None, list[str] | None]:
+    """Return the state of the process that has this pid now, its start, and its command line if it may be read.
+
+    Without a start there is no such process, or this user may not see it.
+    """
+    import psutil  # noqa: PLC0415  (only needed if a process of this very host looks dead)
+
+    try:
+        process = psutil.Process(pid)
+        state, started = str(process.status()), datetime.fromtimestamp(process.create_time(), UTC)
+        if state in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+            return GONE, None, None
+        return state, started, _command(process)
+    except psutil.ZombieProcess:
+        return GONE, None, None
+    except psutil.NoSuchProcess:
+        return UNKNOWN if _is_hidden(pid) else GONE, None, None
+    except psutil.Error:
+        return UNKNOWN, None, None
+
+
+def ran_then(row: Row[Any], then: datetime) -> bool:
+    """Whether the process of a row, on whatever host, already ran ``then``: it registered or started before."""
+    started = instant(sample_of(row.metadata).get("pid_started"))
+    registered = row.created_at is not None and row.created_at <= then
+    return registered or (started is not None and started <= then)
+
+
+def host_evidence(process: Row[Any] | Process) -> dict[str, Any]:
+    """Return what this host reports of a process that looks dead; empty if the process ran on another host.
+
+    ``process`` is ``gone``, or the state that the operating system reports: ``running``, ``sleeping``, ``stopped`` ...
+    ``certain`` says that the pid is still its own. ``elsewhere``: this host has its name, but cannot see its pids.
+    """
+    if process.hostname is None or process.hostname != socket.gethostname():
+        return {}
+    found = find_local(process)
+    evidence: dict[str, Any] = {"boot_id": boot_id(), **clocks()}
+    if found.state == ELSEWHERE:
+        evidence["elsewhere"] = True
+    else:
+        evidence["process"] = found.state
+    if found.started_at is not None:
+        evidence |= {"started_at": write_instant(found.started_at.timestamp()), "certain": found.certain}
+    return {key: value for key, value in evidence.items() if value is not None}
+
+
+def _differs(recorded: object, ours: str | None) -> bool:
+    return recorded is not None and ours is not None and recorded != ours
+
+
+def _latest_start(registered_at: datetime | None, last_heartbeat_at: datetime | None) -> datetime:
+    """Return until when the process of a row must have started, as far as the clocks are exact.
+
+    Halfway, if there is room: a process of its own started before it registered, any other after the last heartbeat.
+    """
+    beat = last_heartbeat_at or registered_at
+    if beat is None:
+        return datetime.max.replace(tzinfo=UTC)
+    return max(min(registered_at or beat, beat) + SAME_START, beat - SAME_START)
+
+
+def _command(process: Any) -> list[str] | None:
+    """Return the command line of a process; None if this user may not read it."""
+    import psutil  # noqa: PLC0415
+
+    try:
+        return list(process.cmdline())
+    except psutil.AccessDenied:
+        return None
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether a process has this pid although /proc does not show it, as with the mount option ``hidepid``."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
