@@ -32,11 +32,12 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq failed list')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --limit --after -o --output -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit --after -o --output -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --limit | --after) takes=text ;;
+                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --after) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
+                [1-9]*) takes=text ;;
             esac
             ;;
         'jq failed show')
@@ -48,9 +49,9 @@ _jq_takes() {
             esac
             ;;
         'jq failed diff')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --against --after --before --limit -o --output -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --against | --after | --before | --limit) takes=text ;;
+                --error | --queue | --class | --since | --until | --host | --incident | --group | --against | --after | --before | --limit) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 1) takes=text ;;
@@ -66,18 +67,18 @@ _jq_takes() {
             esac
             ;;
         'jq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import) takes=text ;;
+                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import) takes=text ;;
                 --plan-out | --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'jq discard')
-            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --max-age --limit --batch -n --dry-run --plan-out -y --yes -o --output -d --database -h --help'
+            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out -y --yes -o --output -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --since | --until | --max-age | --limit | --batch) takes=text ;;
+                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --limit | --batch) takes=text ;;
                 --plan-out | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
@@ -130,11 +131,12 @@ _jq_takes() {
             esac
             ;;
         'jq history')
-            options='-o --output -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit -o --output -d --database -h --help'
             case ${2-} in
+                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                1) takes=text ;;
+                [1-9]*) takes=text ;;
             esac
             ;;
         'jq incidents')

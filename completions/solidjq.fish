@@ -15,17 +15,17 @@ function __solidjq_takes
         case 'solidjq grants'
             contains -- $argv[2] --for -d --database
         case 'solidjq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --limit --after -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output -d --database
         case 'solidjq failed show'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq failed diff'
-            contains -- $argv[2] --error --queue --class --since --until --against --after --before --limit -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output -d --database
         case 'solidjq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output -d --database
         case 'solidjq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --config -i --import -o --output -d --database
         case 'solidjq discard'
-            contains -- $argv[2] --reason --error --queue --class --since --until --max-age --limit --batch --plan-out -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out -o --output -d --database
         case 'solidjq apply'
             contains -- $argv[2] --reason --config -i --import -o --output -d --database
         case 'solidjq recover'
@@ -37,7 +37,7 @@ function __solidjq_takes
         case 'solidjq operations show'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq history'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output -d --database
         case 'solidjq incidents list'
             contains -- $argv[2] --since --until -o --output -d --database
         case 'solidjq incidents show'
@@ -175,7 +175,7 @@ complete -c solidjq -n '__solidjq_at solidjq grants' -l for -r -f -k -a 'reading
 complete -c solidjq -n '__solidjq_at solidjq grants' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq grants' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a list -d 'List failed jobs, the newest first.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a list -d 'List failed jobs, the newest first: all, those of an incident (d13) or a group (g2569e0c), those a filter takes.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
 complete -c solidjq -n '__solidjq_at solidjq failed' -s h -l help -d 'Show this message and exit.'
@@ -189,6 +189,9 @@ complete -c solidjq -n '__solidjq_at solidjq failed list' -l queue -r -f -d 'Onl
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l class -r -f -d 'Only this job class; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
@@ -208,6 +211,9 @@ complete -c solidjq -n '__solidjq_at solidjq failed diff' -l queue -r -f -d 'Onl
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l against -r -f -d 'Compare --since .. now with the time before it: 24h long, or from a time on.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
@@ -238,6 +244,9 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l queue -r -f -d 'Only this
 complete -c solidjq -n '__solidjq_at solidjq retry' -l class -r -f -d 'Only this job class; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l max-age -r -f -d 'Only jobs that failed no longer ago: 12h, 3d.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l max-crashes -r -f -d 'Instead of policy\'s limit.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l window -r -f -d 'Crashes within it count: 72h, 7d.'
@@ -271,6 +280,9 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -l queue -r -f -d 'Only th
 complete -c solidjq -n '__solidjq_at solidjq discard' -l class -r -f -d 'Only this job class; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l max-age -r -f -d 'Only jobs that failed no longer ago: 12h, 3d.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l limit -r -f -d 'Move at most N, the oldest failures first.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l batch -r -f -d 'Jobs a transaction.'
@@ -325,6 +337,19 @@ complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r 
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq history' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l died -d 'All three: jobs that died with their process.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l limit -r -f -d 'Of at most N jobs.'
 complete -c solidjq -n '__solidjq_at solidjq history' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq history' -s h -l help -d 'Show this message and exit.'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from solidjq_cli.diff_view import (
 )
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import Output, details, lines, note, records
+from solidjq_cli.selection import explain, tell_unknown_names
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from solidjq.diff.sides import DiffSide
     from solidjq.diff.windows import Window
     from solidjq.queue.failed import Filter
-
-_NAME = re.compile(r"\w[\w-]*")
 
 DIFFERENT = 1  # the exit code of a comparison that found a difference, as diff has it
 TABLE_LIMIT = 20
@@ -70,6 +68,11 @@ class TimeOptions(OptionGroup):
         ),
     ] = None
 
+    @property
+    def names_any(self) -> bool:
+        """Whether times are compared."""
+        return self.against is not None or self.after is not None
+
 
 def compare(
     opened: Database,
@@ -90,7 +93,7 @@ def compare(
         _beside(opened, left, right, output)
     elif left is not None:
         _one_group(opened, left, chosen, output)
-    elif times.against is not None or times.after is not None:
+    elif times.names_any:
         _times(opened, chosen, _windows(now, chosen, times), output, limit)
     else:
         _groups(opened, chosen, output, limit)
@@ -100,9 +103,6 @@ def _check(left: str | None, right: str | None, times: TimeOptions, chosen: Filt
     """Raise UsageError for options that exclude each other."""
     from solidjq.errors import UsageError
 
-    for text in (left, right):
-        if text is not None and not _NAME.fullmatch(text):
-            raise UsageError(f"{text[:80]!r} is neither a group nor a job id")
     timed = [name for name in ("against", "after", "before") if getattr(times, name) is not None]
     if left is not None and timed:
         raise UsageError(f"A and B are compared as they are; leave --{timed[0]} out")
@@ -156,7 +156,7 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         from solidjq.queue.failed import list_failures
 
         jobs = (failure.job_id for failure in list_failures(opened, chosen, limit=None))
-        records(jobs, _JOB_IDS, output)
+        _tell_of_choice(opened, chosen, records(jobs, _JOB_IDS, output))
         return
     found = diff_groups.group_failures(opened, chosen)
     shown = found[:limit]
@@ -164,6 +164,7 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         _print_ids(opened, chosen, (group.name for group in shown))
         return
     records(shown, _group_fields(), output, empty="no failed jobs")
+    _tell_of_choice(opened, chosen, len(found))
     if len(found) > len(shown):
         note(f"{len(found) - len(shown)} more groups, {sum(g.count for g in found[len(shown) :])} jobs; see --limit")
     if output is Output.TABLE and found:
@@ -172,16 +173,23 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         _tell(_sentences(diff_contrast.contrast(opened, ids), "the failed jobs"))
 
 
+def _tell_of_choice(opened: Database, chosen: Filter, count: int) -> None:
+    """Say why the filter selects nothing, or which of several names is none."""
+    if count:
+        tell_unknown_names(opened, chosen)
+    else:
+        explain(opened, chosen)
+
+
 def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> None:
     from solidjq.diff import contrast as diff_contrast
     from solidjq.diff import groups as diff_groups
     from solidjq.diff import sides as diff_sides
-    from solidjq.errors import NoSuchJobError, UsageError
-    from solidjq.incidents import incidents
+    from solidjq.errors import NoSuchJobError
+    from solidjq.names import NameKind, kind_of
 
-    if incidents.INCIDENT_NAME.fullmatch(asked):
-        raise UsageError(f"compare it with what? To look at one incident: jq incidents show {asked}")
-    name = asked if diff_groups.GROUP_NAME.fullmatch(asked) else diff_sides.find_side(opened, asked).group or asked
+    is_group = kind_of(asked) is NameKind.GROUP
+    name = asked if is_group else diff_sides.find_side(opened, asked).group or asked
     group = diff_groups.find_group(opened, name, chosen)
     if group is None:
         raise NoSuchJobError(f"no failure of group {name}, or the filter leaves it out; jq failed diff lists them")

@@ -1,4 +1,4 @@
-"""Ids on the command line, and what to say of those that no job or operation has."""
+"""Names of jobs on the command line, and what to say of those that no job or operation has."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from solidjq.queue.jobs import JobView
 
 IdsArgument = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Job ids or Active Job ids; - reads them from standard input.")
+    list[str],
+    typer.Argument(
+        metavar="JOB...",
+        help="Job ids, Active Job ids, incidents (d13) or groups (g2569e0c); - reads them from standard input.",
+    ),
 ]
 OptionalIdsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID...]", help="Job ids or Active Job ids; - reads them from standard input."),
+    typer.Argument(
+        metavar="[JOB...]",
+        help="Job ids, Active Job ids, incidents (d13) or groups (g2569e0c); - reads them from standard input.",
+    ),
 ]
 
 
@@ -40,7 +47,7 @@ def read_ids(given: list[str]) -> list[str]:
 def read_incident_name(text: str) -> str:
     """Return the name of an incident. Raises UsageError for text that cannot be one."""
     from solidjq.errors import UsageError  # noqa: PLC0415
-    from solidjq.incidents.incidents import INCIDENT_NAME  # noqa: PLC0415
+    from solidjq.names import INCIDENT_NAME  # noqa: PLC0415
 
     if not INCIDENT_NAME.fullmatch(text):
         raise UsageError(

@@ -9,8 +9,9 @@ import typer
 
 from solidjq_cli import attendance, moving, options, outcomes
 from solidjq_cli.exits import Exit
-from solidjq_cli.ids import read_ids, tell_missing
+from solidjq_cli.ids import tell_missing
 from solidjq_cli.render import Output, note
+from solidjq_cli.selection import FilterOptions, explain, tell_unknown_names
 from solidjq_cli.stopping import accounted
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.ledger.operations import Operation
-    from solidjq.queue.failed import Filter
     from solidjq.queue.jobs import JobView
     from solidjq.recovery.retry import Selection
     from solidjq.recovery.verdicts import Decision, RetryTerms
@@ -55,27 +55,30 @@ class Request:
         self.reason = reason
         self.tally = moving.Tally()
         self.served: set[int] = set()
-        self.found: Mapping[str, Sequence[JobView]] | None = None
+        self.found: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
+        self.asks = True  # before it moves jobs: not for jobs that were named one by one
+        self.implied_deaths = False
 
     def choose(
-        self, ids: list[str] | None, chosen: Filter, *, limit: int | None, batch: int, need_filter: bool
+        self, names: list[str] | None, filters: FilterOptions, *, limit: int | None, batch: int, need_filter: bool
     ) -> None:
-        """Choose the jobs by ids or by filter. Raises UsageError if neither limits the choice."""
+        """Choose the jobs by names or by filter. Raises UsageError if neither limits the choice."""
         from solidjq.errors import UsageError
         from solidjq.queue.failed import Filter
-        from solidjq.queue.jobs import find_jobs
         from solidjq.recovery.retry import Selection, filter_for
 
-        if ids:
-            wanted = read_ids(ids)
-            with self.database.read() as connection:
-                self.found = find_jobs(connection, wanted)
-            job_ids = [view.job_id for views in self.found.values() for view in views]
-            self.selection = Selection(chosen=chosen, job_ids=job_ids, limit=limit, batch=batch)
+        resolved = filters.resolve(self.database, names)
+        if resolved.jobs or resolved.by_id:
+            self.found = resolved.jobs
+        if resolved.by_id:
+            self.asks = False
+            self.selection = Selection(chosen=resolved.chosen, job_ids=resolved.job_ids, limit=limit, batch=batch)
             return
-        if need_filter and chosen == Filter():
+        if need_filter and resolved.chosen == Filter():
             raise UsageError(f"which jobs? Name ids, or a filter such as --died or --class; see: jq {self.verb} --help")
-        self.selection = Selection(chosen=filter_for(self.terms, chosen), limit=limit, batch=batch)
+        chosen = filter_for(self.terms, resolved.chosen)
+        self.implied_deaths = chosen.deaths != resolved.chosen.deaths
+        self.selection = Selection(chosen=chosen, limit=limit, batch=batch)
 
     def run(
         self, output: Output, move: MoveOptions, *, canary: int | None = None, patience: float = 0, watch: bool = False
@@ -94,6 +97,7 @@ class Request:
                 f"wrote a plan of {count_of(count, 'job')}, {self.tally.held} held back; "
                 f"to carry it out: jq apply {move.plan_out}"
             )
+            self._explain()
             self._note_attendance(self.tally)
             self._exit_if_missing()
             return
@@ -102,7 +106,7 @@ class Request:
             self._show(self._plan(by_job=by_job), output, done="would move")
             self._exit_if_missing()
             return
-        if self.found is None and not move.yes:
+        if self.asks and not move.yes:
             if not moving.on_a_terminal():
                 raise UsageError("without a terminal to ask on, a filter needs --yes; --dry-run shows what it would do")
             self._ask()
@@ -161,6 +165,7 @@ class Request:
             total=self._total(),
             empty="" if self.tally.groups else f"no failed jobs to {self.verb}",
         )
+        self._explain()
         if done == "would move" and self.tally.groups:
             from solidjq.text import count_of
 
@@ -169,6 +174,15 @@ class Request:
                 f"would {self.verb} {count_of(self.tally.moved, 'job')} and hold back {self.tally.held}; "
                 "nothing was changed"
             )
+
+    def _explain(self, tally: moving.Tally | None = None) -> None:
+        """Say why there is nothing to move, or which of several names is none."""
+        if not self.asks:
+            return
+        if (tally or self.tally).groups:
+            tell_unknown_names(self.database, self.selection.chosen)
+        else:
+            explain(self.database, self.selection.chosen, implied_deaths=self.implied_deaths)
 
     def _total(self) -> int | None:
         from solidjq.queue.failed import count_failures
@@ -184,6 +198,7 @@ class Request:
         planned.count(moving.with_progress(self._plan(by_job=False), self._total()))
         if planned.moved == 0:
             moving.groups(planned, Output.TABLE, empty=f"no failed jobs to {self.verb}")
+            self._explain(planned)
             raise typer.Exit(Exit.PARTLY if planned.held else Exit.DONE)
         moving.groups(planned, Output.TABLE)
         moving.warn(planned)

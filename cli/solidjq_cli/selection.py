@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from solidjq_cli.ids import read_ids
 from solidjq_cli.options import OptionGroup
+from solidjq_cli.render import note
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from solidjq import Database
     from solidjq.incidents.incidents import Incident
     from solidjq.queue.failed import Filter
+    from solidjq.selection.asked import Resolved
 
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Failed before then.")]
 
@@ -41,14 +43,20 @@ class FilterOptions(OptionGroup):
         str | None, typer.Option("--since", metavar="TIME", help="Failed then or later: 15m, 2h, 3d, or a time.")
     ] = None
     until: UntilOption = None
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="NAME", help="Died with a process on this host, or web*; may be repeated."),
+    ] = None
+    incident: Annotated[
+        list[str] | None,
+        typer.Option("--incident", metavar="NAME", help="In flight at this incident: d13, f123; may be repeated."),
+    ] = None
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", metavar="NAME", help="Of this group of jq failed diff: g2569e0c; may be repeated."),
+    ] = None
 
-    @property
-    def names_a_time(self) -> bool:
-        """Whether the filter depends on the time of the failure."""
-        return self.since is not None or self.until is not None
-
-    def to_filter(self, now: datetime) -> Filter:
-        """Make the filter. Raises UsageError for a malformed time."""
+    def _filter(self, now: datetime) -> Filter:
         from solidjq.queue.failed import Filter  # noqa: PLC0415
         from solidjq.rails.error_text import Death  # noqa: PLC0415
 
@@ -60,7 +68,51 @@ class FilterOptions(OptionGroup):
             classes=tuple(self.class_name or ()),
             since=parse_time(self.since, now, "--since") if self.since is not None else None,
             until=parse_time(self.until, now, "--until") if self.until is not None else None,
+            hosts=tuple(self.host or ()),
         )
+
+    def resolve(
+        self,
+        database: Database,
+        names: list[str] | None = None,
+        *,
+        include_jobs: bool = False,
+        archived: bool = False,
+    ) -> Resolved:
+        """Look up the jobs, incidents and groups that are named, with - read from standard input.
+
+        ``include_jobs`` and ``archived`` are those of ``solidjq.selection.asked.resolve``, as is what is raised.
+        """
+        from solidjq.selection.asked import Asked, resolve  # noqa: PLC0415
+
+        # Only a filter by time needs the database's clock, which takes a transaction.
+        names_a_time = self.since is not None or self.until is not None
+        asked = Asked(
+            names=read_ids(names) if names else None,
+            incidents=self.incident or (),
+            groups=self.group or (),
+            chosen=self._filter(database.now() if names_a_time else datetime.now(UTC)),
+        )
+        return resolve(database, asked, include_jobs=include_jobs, archived=archived)
+
+
+def explain(database: Database, chosen: Filter, *, implied_deaths: bool = False) -> None:
+    """Say why a filter selects no failed job; nothing if no job has failed at all."""
+    from solidjq.selection.explanations import explain_nothing  # noqa: PLC0415
+
+    for sentence in explain_nothing(database, chosen, implied_deaths=implied_deaths):
+        note(sentence)
+
+
+def tell_unknown_names(database: Database, chosen: Filter) -> None:
+    """Say which of several classes or queues no job has: they were given as alternatives, and one may be misspelled."""
+    if len(chosen.classes) > 1 or len(chosen.queues) > 1:
+        from solidjq.selection.explanations import unknown_names  # noqa: PLC0415
+
+        with database.read() as connection:
+            sentences = unknown_names(connection, chosen)
+        for sentence in sentences:
+            note(sentence)
 
 
 def find_incidents(database: Database, since: str, until: str | None) -> list[Incident]:

@@ -51,5 +51,5 @@ def discard(
     command = session.current(database)
     opened = command.open()
     request = Request(command, opened, "discard", terms, BUILT_IN, reason)
-    request.choose(ids, filters.to_filter(opened.now()), limit=limit, batch=batch, need_filter=True)
+    request.choose(ids, filters, limit=limit, batch=batch, need_filter=True)
     request.run(output, move)

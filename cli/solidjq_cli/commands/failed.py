@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, failed_diff, options, session
+from solidjq_cli import columns, failed_diff, options, selection, session
 from solidjq_cli.failed_diff import TimeOptions
-from solidjq_cli.ids import IdsArgument, read_ids, tell_missing
+from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, tell_missing
 from solidjq_cli.render import Output, details, note, records
 from solidjq_cli.selection import FilterOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from solidjq.queue.failed import Failure
 
@@ -32,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
 @group.command("list")
 @options.grouped
 def list_failed(
+    names: OptionalIdsArgument = None,
     *,
     filters: FilterOptions,
     limit: Annotated[
@@ -53,20 +54,24 @@ def list_failed(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """List failed jobs, the newest first.
+    """List failed jobs, the newest first: all, those of an incident (d13) or a group (g2569e0c), those a filter takes.
+
+    An empty list says on stderr which term of the filter leaves nothing, and which name does not exist.
 
     \b
     Examples:
       jq failed list --died --since 1h
       jq failed list --class 'Report*' --error timeout
+      jq failed list --host worker-4 --since 1h
+      jq failed list d13
       jq failed list --pruned -o ids | jq retry -
       jq failed list -o json --limit 500 --after 81200
     """
     from solidjq.queue.failed import count_failures, list_failures
 
     opened = session.current(database).open()
-    # Only a filter by time needs the database's clock, which takes a transaction.
-    chosen = filters.to_filter(opened.now() if filters.names_a_time else datetime.now(UTC))
+    resolved = filters.resolve(opened, names, include_jobs=True)
+    chosen = resolved.chosen
     if limit is None and output is Output.TABLE and sys.stdout.isatty():
         limit = TABLE_LIMIT
     last: list[Failure] = []
@@ -76,12 +81,18 @@ def list_failed(
             last[:] = [failure]
             yield failure
 
-    shown = records(remembering(), columns.failures(), output, empty="no failed jobs")
+    missing = {name: views for name, views in resolved.jobs.items() if not views}
+    shown = records(remembering(), columns.failures(), output, empty="" if missing else "no failed jobs")
     if shown == limit:
         with opened.read() as connection:
             left = count_failures(connection, chosen, after=last[0].failure_id)
         if left:
             note(f"{left} more; the next page: --after {last[0].failure_id}")
+    if shown:
+        selection.tell_unknown_names(opened, chosen)
+    elif after is None and not missing:
+        selection.explain(opened, chosen)
+    tell_missing(missing, range(shown))
 
 
 @group.command("show")
@@ -92,25 +103,37 @@ def show_failed(
 ) -> None:
     """Show failed jobs in full: error, backtrace, arguments.
 
-    An id is a job's id or its Active Job id, as it stands in a log; - reads ids from standard input.
+    A job is named by its id, or its Active Job id as it stands in a log; an incident or a group names all of its jobs
+    that are still failed.
 
     \b
     Examples:
       jq failed show 42
+      jq failed show d13
       jq failed show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
     """
-    from solidjq.queue.failed import failures_of
-    from solidjq.queue.jobs import find_jobs
+    from solidjq.queue.failed import failures_of, list_failures
 
-    wanted = read_ids(ids)
     opened = session.current(database).open()
-    with opened.read() as connection:
-        found = find_jobs(connection, wanted)
-        asked = list(dict.fromkeys(view.job_id for views in found.values() for view in views))
-        by_job = {failure.job_id: failure for failure in failures_of(connection, asked)}
-    failures = [by_job[job_id] for job_id in asked if job_id in by_job]
-    details(failures, columns.failure_details(), output)
-    tell_missing(found, by_job.keys())
+    resolved = FilterOptions().resolve(opened, ids)
+    if resolved.by_id:
+        asked = list(dict.fromkeys(resolved.job_ids))
+        with opened.read() as connection:
+            by_job = {failure.job_id: failure for failure in failures_of(connection, asked)}
+        failures: Iterable[Failure] = [by_job[job_id] for job_id in asked if job_id in by_job]
+    else:
+        failures = list_failures(opened, resolved.chosen, limit=None)
+    shown: set[int] = set()
+
+    def remembering() -> Iterator[Failure]:
+        for failure in failures:
+            if resolved.jobs:
+                shown.add(failure.job_id)
+            yield failure
+
+    if not details(remembering(), columns.failure_details(), output) and not resolved.by_id:
+        selection.explain(opened, resolved.chosen)
+    tell_missing(resolved.jobs, shown)
 
 
 @group.command("diff")
@@ -139,7 +162,8 @@ def diff(
     """Tell failures apart: which kinds there are, what is new, how two of them differ.
 
     Failures of one exception, message and place in the code are a group, whatever ids and times the message holds.
-    Alone: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this one group.
+    Alone: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this one group,
+    or the groups of this incident.
     With A and B: side by side. With --against or --after: what is new (+), grown (>), shrunk (<) or gone (-).
 
     A comparison ends with 1 if it finds a difference, with 0 if not. -o ids prints the jobs of the groups, of a
@@ -153,6 +177,11 @@ def diff(
       jq failed diff --since 1h --against 24h
       jq failed diff --after 2026-11-23T04:40Z --before 2026-11-23T04:30Z
     """
+    from solidjq.names import NameKind, kind_of
+
     opened = session.current(database).open()
-    now = opened.now()
-    failed_diff.compare(opened, left, right, filters.to_filter(now), times, now=now, limit=limit, output=output)
+    if left is not None and right is None and kind_of(left) is NameKind.INCIDENT:
+        filters = replace(filters, incident=[*(filters.incident or ()), left])
+        left = None
+    chosen = filters.resolve(opened, archived=times.names_any).chosen
+    failed_diff.compare(opened, left, right, chosen, times, now=opened.now(), limit=limit, output=output)

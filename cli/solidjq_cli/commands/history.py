@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, session
+from solidjq_cli import columns, options, selection, session
 from solidjq_cli.exits import Exit
-from solidjq_cli.ids import read_ids
+from solidjq_cli.ids import OptionalIdsArgument, read_ids
 from solidjq_cli.render import Output, note, records
+from solidjq_cli.selection import FilterOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from solidjq import Database
+    from solidjq.ledger.history import Event
+
+MOST_JOBS = 100
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,29 +29,95 @@ def add_to(app: typer.Typer) -> None:
     app.command("history")(history)
 
 
+@options.grouped
 def history(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job id or an Active Job id.")],
+    names: OptionalIdsArgument = None,
+    *,
+    filters: FilterOptions,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", metavar="N", min=1, max=options.MOST_ID, help="Of at most N jobs.", show_default=True),
+    ] = MOST_JOBS,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
     """Tell a job's whole life: enqueued, failed, retried and by whom, finished.
 
-    It spans every attempt under one Active Job id, failures that a retry took away, and jobs that are gone by now.
+    It spans every attempt under one Active Job id, failures that a retry took away, and jobs that are gone by now. An
+    incident names the jobs that were in flight at it, whatever became of them; a filter takes failed jobs.
 
     \b
     Examples:
       jq history 42
       jq history 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
+      jq history d13
+      jq history --class ReportJob --host worker-4
     """
-    from solidjq.ledger import history as lives
+    from solidjq.errors import UsageError
+    from solidjq.text import count_of
 
-    (wanted,) = read_ids([job])
-    with session.current(database).open().read() as connection:
-        events = lives.history(connection, wanted)
-    if not events:
-        note(f"no job {wanted}")
-        raise typer.Exit(Exit.NO_SUCH_JOB)
-    records(events, columns.events(), output)
-    crashes = sum(event.crash for event in events)
-    if output is Output.TABLE:
-        note(f"{crashes} crashes, {sum(event.event == 'retried' for event in events)} retries")
+    if names and filters != FilterOptions():
+        raise UsageError("jobs that are named are shown in any state, and a filter takes failed jobs: leave one out")
+    if not names and filters == FilterOptions():
+        raise UsageError("which jobs? Name them, or a filter such as --class or --host; see: jq history --help")
+    opened = session.current(database).open()
+    wanted = _named(opened, read_ids(names)) if names else _failed(opened, filters)
+    lives = _Lives(opened)
+    events = lives.of(islice(wanted, limit))
+    first = list(islice(events, 1))
+    if first or not names:
+        records(chain(first, events), columns.events(), output)
+    if next(wanted, None) is not None:
+        note(f"of the first {count_of(limit, 'job')} only; see --limit")
+    for name in lives.missing:
+        note(f"no job {name}")
+    if lives.missing:
+        raise typer.Exit(Exit.PARTLY if first else Exit.NO_SUCH_JOB)
+    if output is Output.TABLE and first:
+        note(f"{count_of(lives.kinds['crash'], 'crash')}, {count_of(lives.kinds['retried'], 'retry')}")
+
+
+def _named(opened: Database, names: list[str]) -> Iterator[str]:
+    from solidjq.selection.asked import name_jobs
+
+    return iter(name_jobs(opened, names))
+
+
+def _failed(opened: Database, filters: FilterOptions) -> Iterator[str]:
+    """Yield the ids of the failed jobs that the filter takes, the newest first; say why if there are none."""
+    from solidjq.queue.failed import list_failures
+
+    chosen = filters.resolve(opened).chosen
+    count = 0
+    for failure in list_failures(opened, chosen, limit=None):
+        count += 1
+        yield str(failure.job_id)
+    if not count:
+        note("no failed jobs")
+        selection.explain(opened, chosen)
+
+
+@dataclass(slots=True)
+class _Lives:
+    """The events of several jobs, one life after the other; jobs of one Active Job id are one life."""
+
+    opened: Database
+    missing: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def of(self, names: Iterable[str]) -> Iterator[Event]:
+        from solidjq.ledger import history as lives
+
+        told: set[str] = set()
+        for name in names:
+            if name in told:
+                continue
+            with self.opened.read() as connection:
+                events = lives.history(connection, name)
+            told.update(str(event.job_id) for event in events)
+            if not events:
+                self.missing.append(name)
+            for event in events:
+                self.kinds[event.event] += 1
+                self.kinds["crash"] += event.crash
+                yield event

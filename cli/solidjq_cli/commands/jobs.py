@@ -30,18 +30,21 @@ def show(
 ) -> None:
     """Show jobs in any state: where each is, who holds it, its arguments and its error.
 
-    An id is a job's id or its Active Job id, which may name several jobs, one an attempt.
+    An Active Job id may name several jobs, one an attempt; an incident names the jobs that were in flight at it.
 
     \b
     Examples:
       jq jobs show 42
+      jq jobs show d13
       jq jobs show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
     """
     from solidjq.queue.jobs import find_jobs
+    from solidjq.selection.asked import name_jobs
 
     opened = session.current(database).open()
+    wanted = name_jobs(opened, read_ids(ids))
     with opened.read() as connection:
-        found = find_jobs(connection, read_ids(ids))
+        found = find_jobs(connection, wanted)
     views = list({view.job_id: view for group in found.values() for view in group}.values())
     details(views, columns.jobs(), output)
     missing = [text for text, group in found.items() if not group]

@@ -152,7 +152,6 @@ def retry(
     terms = asked.to_terms()
     command = session.current(database, config_file)
     opened = command.open()
-    chosen = asked.filters.to_filter(opened.now())
     request = Request(command, opened, "retry", terms, command.policy(import_modules), asked.reason)
-    request.choose(ids, chosen, limit=asked.limit, batch=asked.batch, need_filter=not asked.safe)
+    request.choose(ids, asked.filters, limit=asked.limit, batch=asked.batch, need_filter=not asked.safe)
     request.run(output, asked.move, canary=asked.canary, patience=patience, watch=asked.watch)

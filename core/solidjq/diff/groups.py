@@ -3,7 +3,7 @@
 The database counts equal errors first, by their first ``HEAD`` characters; of each kind only one is read to its end.
 """
 
-import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +21,8 @@ from solidjq.database.transactions import Database
 from solidjq.diff.signatures import READ, Signature, outline, signature_of
 from solidjq.incidents import incidents
 from solidjq.ledger import operations
-from solidjq.queue.failed import Filter, conditions
+from solidjq.queue.failed import Filter, conditions, parts
 
-GROUP_NAME = re.compile(r"g[0-9a-f]{7}")
 HEAD = 500  # characters of the error that are read of every failure
 DEATHS_AROUND = timedelta(hours=1)  # how long after its first job failed a death may be noticed
 PAGE = 20_000  # failures that one statement reads
@@ -35,6 +34,7 @@ class _Source:
     """A table of failures, ``failed_executions`` or ``jq_failures``, with its columns under one set of names."""
 
     id: ColumnElement[int]
+    failure_id: ColumnElement[int]  # in both tables that of failed_executions
     job_id: ColumnElement[int]
     error: ColumnElement[Any]
     failed_at: ColumnElement[Any]
@@ -43,18 +43,30 @@ class _Source:
     conditions: Callable[[Filter], Iterable[ColumnElement[bool]]]
     joined: bool = False
 
-    def page(self, chosen: Filter, after: int) -> Select[Any]:
+    def heads(self, chosen: Filter, after: int) -> Select[Any]:
         """Return the statement for the next page of failures that the filter matches, with the head of each error."""
-        query = select(
-            self.id.label("id"),
-            self.job_id.label("job_id"),
-            func.substr(self.error, 1, HEAD, type_=AnyText).label("head"),
-            octets(self.error).label("size"),
+        # Every failure has a job: the join is needed only for a filter on the job's columns.
+        return self._heads(chosen, after, joins=self.joined and bool(chosen.queues or chosen.classes))
+
+    def page(self, chosen: Filter, after: int) -> Select[Any]:
+        """Return the statement for such a page with each failure's class, queue and time besides."""
+        query = self._heads(chosen, after, joins=self.joined)
+        return query.add_columns(
             self.class_name.label("class_name"),
             self.queue_name.label("queue_name"),
             self.failed_at.label("failed_at"),
         )
-        if self.joined:
+
+    def _heads(self, chosen: Filter, after: int, *, joins: bool) -> Select[Any]:
+        columns: tuple[ColumnElement[Any], ...] = (
+            self.id.label("id"),
+            self.failure_id.label("failure_id"),
+            self.job_id.label("job_id"),
+            func.substr(self.error, 1, HEAD, type_=AnyText).label("head"),
+            octets(self.error).label("size"),
+        )
+        query = select(*columns)
+        if joins:
             query = query.join_from(failed, jobs, jobs.c.id == failed.c.job_id)
         return query.where(self.id > after, *self.conditions(chosen)).order_by(self.id).limit(PAGE)
 
@@ -77,6 +89,7 @@ def _archived_conditions(chosen: Filter) -> Iterator[ColumnElement[bool]]:
 
 _FAILED = _Source(
     failed.c.id,
+    failed.c.id,
     failed.c.job_id,
     failed.c.error,
     failed.c.created_at,
@@ -87,6 +100,7 @@ _FAILED = _Source(
 )
 _ARCHIVE = _Source(
     failures.c.id,
+    failures.c.failure_id,
     failures.c.job_id,
     failures.c.error,
     failures.c.failed_at,
@@ -144,7 +158,7 @@ def group_failures(database: Database, chosen: Filter, *, archived: bool = False
     groups: dict[Signature, FailureGroup] = {}
     with database.read() as connection:
         for source in _sources(connection, archived=archived):
-            for page in _kinds(connection, source, chosen):
+            for page in (page for part in parts(chosen) for page in _kinds(connection, source, part)):
                 for row, signature in _with_signatures(connection, source, page, cache):
                     if (group := groups.get(signature)) is None:
                         group = groups[signature] = FailureGroup(signature)
@@ -178,24 +192,57 @@ def find_group(database: Database, name: str, chosen: Filter | None = None) -> F
 
 def job_ids(database: Database, chosen: Filter, names: Collection[str]) -> Iterator[int]:
     """Yield the ids of the jobs failed now in the groups of these names, in the order of their failures."""
+    for row, signature in _signed(database, _FAILED, chosen):
+        if signature.name in names:
+            yield row.job_id
+
+
+def find_members(
+    database: Database, names: Collection[str], *, archived: bool = False
+) -> "tuple[dict[str, array[int]], set[str]]":
+    """Return the failure_ids of each of these groups, ascending, and the names of all groups.
+
+    With ``archived``, failures that ``jq`` retried or discarded since are members too. Eight bytes a failure.
+    """
+    members = {name: array("q") for name in names}
+    groups: set[str] = set()
+    with database.read() as connection:
+        sources = _sources(connection, archived=archived)
+    for source in sources:
+        for row, signature in _signed(database, source, Filter()):
+            groups.add(name := signature.name)
+            if name in members:
+                members[name].append(row.failure_id)
+    if len(sources) > 1:
+        members = {name: array("q", sorted(ids)) for name, ids in members.items()}
+    return members, groups
+
+
+def _signed(database: Database, source: _Source, chosen: Filter) -> Iterator[tuple[Row[Any], Signature]]:
+    """Yield each failure that the filter matches with its signature, page by page, in the order of their ids."""
     cache: _SignatureCache = {}
-    after = 0
-    while True:
-        with database.read() as connection:
-            rows = connection.execute(_FAILED.page(chosen, after)).all()
-            signed = _with_signatures(connection, _FAILED, rows, cache)
-            members = [row.job_id for row, signature in signed if signature.name in names]
-        yield from members
-        if len(rows) < PAGE:
-            return
-        after = rows[-1].id
+    for part in parts(chosen):
+        after = 0
+        while True:
+            with database.read() as connection:
+                rows = connection.execute(source.heads(part, after)).all()
+                signed = list(_with_signatures(connection, source, rows, cache))
+            yield from signed
+            if len(rows) < PAGE:
+                break
+            after = rows[-1].id
 
 
 def newest_job_ids(connection: Connection, chosen: Filter, limit: int) -> list[int]:
     """Return the ids of the ``limit`` jobs that failed last, among those that the filter matches."""
     query = select(failed.c.job_id).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-    newest = query.where(*conditions(chosen)).order_by(failed.c.id.desc()).limit(limit)
-    return list(connection.scalars(newest))
+    newest: list[int] = []
+    for part in parts(chosen, newest_first=True):
+        page = query.where(*conditions(part)).order_by(failed.c.id.desc()).limit(limit - len(newest))
+        newest += connection.scalars(page)
+        if len(newest) >= limit:
+            break
+    return newest
 
 
 _SignatureCache = dict[tuple[object, ...], Signature]  # by the outline of an error

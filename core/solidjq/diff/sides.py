@@ -10,11 +10,12 @@ from sqlalchemy import Connection, or_, select
 
 from solidjq.database.tables import failures
 from solidjq.database.transactions import Database
-from solidjq.diff.groups import GROUP_NAME, FailureGroup, find_group
+from solidjq.diff.groups import FailureGroup, find_group
 from solidjq.diff.signatures import Signature, signature_of
 from solidjq.errors import NoSuchJobError
 from solidjq.incidents import incidents
 from solidjq.ledger import archive, operations
+from solidjq.names import NameKind, kind_of
 from solidjq.processes.samples import number
 from solidjq.queue.failed import Failure, failures_of
 from solidjq.queue.jobs import find_jobs
@@ -50,15 +51,17 @@ class Difference(NamedTuple):
 def find_side(database: Database, text: str) -> DiffSide:
     """Return the side that an operator names: a group, an incident, or a failed job by its id or Active Job id.
 
-    A job's failure may be archived: retried or discarded. Raises NoSuchJobError if there is none of this name.
+    A job's failure may be archived: retried or discarded. Raises NoSuchJobError if there is none of this name,
+    UsageError for a text that cannot be a name.
     """
-    if GROUP_NAME.fullmatch(text):
+    kind = kind_of(text)
+    if kind is NameKind.GROUP:
         group = find_group(database, text)
         if group is None:
             raise NoSuchJobError(f"no group {text}; jq failed diff lists them")
         return DiffSide("group", text, group.name, _group_fields(group))
     with database.read() as connection:
-        if incidents.INCIDENT_NAME.fullmatch(text):
+        if kind is NameKind.INCIDENT:
             incident = incidents.find_incident(connection, text)
             if incident is None:
                 raise NoSuchJobError(f"no incident {text}; jq incidents list shows them")

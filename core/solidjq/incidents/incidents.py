@@ -1,6 +1,5 @@
 """Incidents: deaths of one moment, one manner and one cause."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.rails.error_text import Death
 
 LATE = timedelta(seconds=5)  # a heartbeat may be late by that; Rails writes it in whole seconds into an error
-INCIDENT_NAME = re.compile(r"[df]\d+", re.ASCII)
 SEARCH_AROUND = timedelta(days=1)  # how far around one death the others of its incident are searched for
 LISTED_AROUND = timedelta(hours=1)  # as far beyond the times asked for: an incident keeps its name at their edge
 

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Collection, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, or_, select
 
-from solidjq.batching import in_batches
+from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among
-from solidjq.database.tables import failed, jobs
+from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
 from solidjq.queue.patterns import fits_in_sql
@@ -35,9 +35,21 @@ class Failure:
     arguments: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class NamedFailures:
+    """The failures that names stand for: incidents, groups of failures or jobs. Their ids were looked up before."""
+
+    kind: str  # what the names name: "incidents", "groups", or "names" for a mixture
+    names: tuple[str, ...]
+    failure_ids: Sequence[int]  # ascending
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Selects failures: every field that is set must match; several values in one field are alternatives."""
+    """Selects failures: every field that is set must match; several values in one field are alternatives.
+
+    ``hosts`` needs the ``jq_`` tables: no other table stores where a job died.
+    """
 
     deaths: frozenset[Death] = frozenset()
     error: str | None = None  # anywhere in the error: class, message or backtrace; case is ignored
@@ -45,6 +57,15 @@ class Filter:
     classes: tuple[str, ...] = ()
     since: datetime | None = None  # failed then or later
     until: datetime | None = None  # failed before
+    hosts: tuple[str, ...] = ()  # of the process that the job died with
+    named: tuple[NamedFailures, ...] = ()  # a failure must be in each
+
+    def failure_ids(self) -> Sequence[int] | None:
+        """Return the ids of the failures that are in each of ``named``, ascending; None if nothing is named."""
+        if not self.named:
+            return None
+        first, *others = (each.failure_ids for each in self.named)
+        return sorted(set(first).intersection(*others)) if others else first
 
     def given(self) -> dict[str, object]:
         """Return the fields that are set, for the record of operations."""
@@ -55,6 +76,8 @@ class Filter:
             "classes": list(self.classes),
             "since": self.since and self.since.isoformat(),
             "until": self.until and self.until.isoformat(),
+            "hosts": list(self.hosts),
+            **{each.kind: list(each.names) for each in self.named},
         }
         return {key: value for key, value in fields.items() if value}
 
@@ -63,15 +86,32 @@ def list_failures(
     database: Database, chosen: Filter, *, limit: int | None, after: int | None = None
 ) -> Iterator[Failure]:
     """Yield failures, newest first, from below the failure_id ``after``. Reads page by page: memory is constant."""
-    while limit is None or limit > 0:
-        wanted = PAGE if limit is None else min(PAGE, limit)
-        with database.read() as connection:
-            rows = _page(connection, chosen, after, wanted)
-        yield from map(_failure, rows)
-        if len(rows) < wanted:
-            return
-        after = rows[-1].failure_id
-        limit = None if limit is None else limit - wanted
+    for part in parts(chosen, newest_first=True):
+        below = after
+        while limit is None or limit > 0:
+            wanted = PAGE if limit is None else min(PAGE, limit)
+            with database.read() as connection:
+                rows = _page(connection, part, below, wanted)
+            yield from map(_failure, rows)
+            limit = None if limit is None else limit - len(rows)
+            if len(rows) < wanted:
+                break
+            below = rows[-1].failure_id
+
+
+def parts(chosen: Filter, *, newest_first: bool = False) -> Iterator[Filter]:
+    """Yield filters that together select what this one does, none of which names more than ``BATCH`` failures.
+
+    A filter that names no failures is its only part. The parts are in the order of their failures, the oldest first.
+    """
+    failure_ids = chosen.failure_ids()
+    if failure_ids is None:
+        yield chosen
+        return
+    starts = range(0, len(failure_ids), BATCH)
+    for start in reversed(starts) if newest_first else starts:
+        batch = failure_ids[start : start + BATCH]
+        yield replace(chosen, named=(NamedFailures("names", (), batch),))
 
 
 def failures_of(connection: Connection, job_ids: Sequence[int]) -> list[Failure]:
@@ -108,10 +148,27 @@ def _ids(chosen: Filter) -> Select[int]:
 
 def count_failures(connection: Connection, chosen: Filter, *, after: int | None = None) -> int:
     """Count the failures that match a filter, below the failure_id ``after``."""
+    return sum(
+        connection.scalar(select(func.count()).select_from(_source(part)).where(*conditions(part, after))) or 0
+        for part in parts(chosen)
+    )
+
+
+def count_up_to(connection: Connection, chosen: Filter, most: int) -> int:
+    """Count the failures that match a filter, but no more than ``most``: the database stops there."""
+    count = 0
+    for part in parts(chosen):
+        if count >= most:
+            break
+        found = select(failed.c.id).select_from(_source(part)).where(*conditions(part)).limit(most - count)
+        count += connection.scalar(select(func.count()).select_from(found.subquery())) or 0
+    return count
+
+
+def _source(chosen: Filter) -> FromClause:
     # Every failure has a job: the join is needed only for a filter on the job's columns.
     needs_jobs = chosen.queues or chosen.classes
-    source = failed.join(jobs, jobs.c.id == failed.c.job_id) if needs_jobs else failed
-    return connection.scalar(select(func.count()).select_from(source).where(*conditions(chosen, after))) or 0
+    return failed.join(jobs, jobs.c.id == failed.c.job_id) if needs_jobs else failed
 
 
 _COLUMNS = select(
@@ -154,6 +211,20 @@ def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnEleme
         yield failed.c.created_at >= boundary(chosen.since)
     if chosen.until:
         yield failed.c.created_at < boundary(chosen.until)
+    if chosen.hosts:
+        yield failed.c.id.in_(_died_on(chosen.hosts))
+    if (failure_ids := chosen.failure_ids()) is not None:
+        yield among(failed.c.id, failure_ids)
+
+
+def _died_on(hosts: Sequence[str]) -> Select[int]:
+    """Select the ids of the failures whose process ran on one of these hosts."""
+    there = select(deaths.c.id).where(or_(*(fits_in_sql(pattern, deaths.c.hostname) for pattern in hosts)))
+    # Crashes that were counted before deaths were recorded have only the host of their own.
+    alone = or_(*(fits_in_sql(pattern, crashes.c.hostname) for pattern in hosts))
+    return select(crashes.c.failure_id).where(
+        or_(crashes.c.death_id.in_(there), and_(crashes.c.death_id.is_(None), alone))
+    )
 
 
 def is_death() -> ColumnElement[bool]:

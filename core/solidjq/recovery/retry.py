@@ -21,7 +21,7 @@ from solidjq.errors import RefusedError
 from solidjq.incidents.charges import find_suspicion
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, operations
-from solidjq.queue.failed import Filter, ids_of, is_death, newest, page_of_ids
+from solidjq.queue.failed import Filter, ids_of, is_death, newest, page_of_ids, parts
 from solidjq.rails.error_text import Death
 from solidjq.recovery.candidates import find_candidates, find_groups
 from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
@@ -217,13 +217,14 @@ def _page_by_page(
     with database.read() as connection:
         top = newest(connection)
     above = 0
-    while run.left != 0:
-        page = process(page_of_ids(selection.chosen, above=above, top=top, limit=selection.batch))
-        if not page.failure_ids:
-            return
-        run.done(page.decisions)
-        yield page.decisions
-        above = page.failure_ids[-1]
+    for part in parts(selection.chosen):
+        while run.left != 0:
+            page = process(page_of_ids(part, above=above, top=top, limit=selection.batch))
+            if not page.failure_ids:
+                break
+            run.done(page.decisions)
+            yield page.decisions
+            above = page.failure_ids[-1]
 
 
 def _begin(

@@ -1,0 +1,10 @@
+"""Selection: from what an operator names to the failed jobs that are meant, and why there may be none.
+
+Read the files in this order:
+
+- ``asked``: jobs, incidents and groups that were named become the failures of one ``Filter``.
+- ``explanations``: why a filter selects nothing: a name that does not exist, or the term that leaves nothing.
+
+Only the command line imports this room. It imports ``diff``, ``incidents``, ``ledger``, ``queue``, ``rails``,
+``database`` and the ground, and neither ``doctor`` nor ``recovery``.
+"""

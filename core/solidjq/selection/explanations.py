@@ -1,0 +1,219 @@
+"""Why a filter selects no failed job: a name that does not exist, or the term that leaves nothing.
+
+Every look is bounded: existence is one row, a count stops at ``MOST_COUNTED``, and all of them together take no longer
+than ``PATIENCE``. What was not found out in time is left out.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from solidjq.database.engines import time_limit
+from solidjq.database.statements import distinct_values
+from solidjq.database.tables import deaths, jobs
+from solidjq.database.transactions import Database
+from solidjq.errors import TookTooLongError
+from solidjq.names import closest, suggestion
+from solidjq.queue.failed import Filter, NamedFailures, count_up_to
+from solidjq.rails.error_text import Death
+
+MOST_COUNTED = 10_000
+PATIENCE = 2.0  # seconds
+_LIKELY = 3  # similar names that are checked for failed jobs
+_NO_FILTER = Filter()
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool = False) -> list[str]:
+    """Return, in sentences, why a filter selects no failed job; none if no job has failed at all.
+
+    ``implied_deaths``: that the job died with its process is no term of the operator's, but a safe retry's own.
+    """
+    looks = _Looks(database, time.monotonic() + PATIENCE)
+    sentences: list[str] = []
+    try:
+        for sentence in _explain(looks, chosen, implied_deaths=implied_deaths):
+            sentences.append(sentence)  # noqa: PERF402  (what was found before the time is over stays)
+    except TookTooLongError:
+        return sentences or ["no failed job matches the filter"]
+    return sentences
+
+
+def unknown_names(connection: Connection, chosen: Filter) -> list[str]:
+    """Return a sentence on each class or queue of no job at all, of several that a filter gives as alternatives.
+
+    One index entry is read for each; patterns are left out. Use it for a filter that selects something.
+    """
+    several = [(what, names) for what, names in (("class", chosen.classes), ("queue", chosen.queues)) if len(names) > 1]
+    return [
+        f"no job of {what} {name}{suggestion(name, distinct_values(connection, _COLUMNS[what]))}"
+        for what, names in several
+        for name in names
+        if not name.endswith("*") and not _has_job(connection, _COLUMNS[what], name)
+    ]
+
+
+_COLUMNS: dict[str, ColumnElement[str]] = {"class": jobs.c.class_name, "queue": jobs.c.queue_name}
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """Looks at the database that end together at a deadline; one that would end later raises TookTooLongError."""
+
+    database: Database
+    deadline: float
+
+    def look(self, at: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TookTooLongError("the time for an explanation is over")
+        with self.database.read() as connection, time_limit(connection, left):
+            return at(connection, *args, **kwargs)
+
+    def count(self, chosen: Filter, most: int = MOST_COUNTED) -> int:
+        return self.look(count_up_to, chosen, most)
+
+
+def _explain(looks: _Looks, chosen: Filter, *, implied_deaths: bool) -> Iterator[str]:
+    if not looks.count(_NO_FILTER, 1):
+        return
+    missing = list(_missing_names(looks, chosen))
+    yield from missing
+    if missing:
+        return
+    if implied_deaths:
+        errors = looks.count(replace(chosen, deaths=frozenset()))
+        if errors:
+            own = f"{_number(errors)} failed with an error of their own"
+            yield f"0 died with their process; {own} (--include-errors takes them)"
+            return
+    terms = [term for term in _terms(chosen) if not (implied_deaths and term.words == _DIED)]
+    for term in terms:
+        # Texts are searched for last: that reads the errors.
+        if not (term.alone.error or looks.count(term.alone, 1)):
+            yield f"{term.words} matches none of {_failed_jobs(looks.count(_NO_FILTER))}"
+            return
+    if len(terms) == 1:
+        yield f"{terms[0].words} matches none of {_failed_jobs(looks.count(_NO_FILTER))}"
+        return
+    helps = [f"without {term.words} {_number(count)} would" for term, count in _counts(looks, terms) if count]
+    none = "no failed job matches all of these terms"
+    yield f"{none}; {', '.join(helps)}" if helps else f"{none}, and more than one of them leaves nothing"
+
+
+def _counts(looks: _Looks, terms: Iterable["_Term"]) -> Iterator[tuple["_Term", int]]:
+    """Yield each term with the count of the failures without it, as long as there is time."""
+    with suppress(TookTooLongError):
+        for term in terms:
+            yield term, looks.count(term.without)
+
+
+# -- names that no failed job has -------------------------------------------------------------------------------------
+
+
+def _missing_names(looks: _Looks, chosen: Filter) -> Iterator[str]:
+    """Yield a sentence on each name that no failed job has: of a class, queue, host, incident or group."""
+    for name in chosen.classes:
+        yield from _of_jobs(looks, "class", name, lambda other: Filter(classes=(other,)))
+    for name in chosen.queues:
+        yield from _of_jobs(looks, "queue", name, lambda other: Filter(queues=(other,)))
+    for name in chosen.hosts:
+        if not looks.count(Filter(hosts=(name,)), 1):
+            hosts = looks.look(_hosts)
+            if name in hosts:
+                yield f"no job that died on host {name} is still failed"
+            else:
+                yield f"no job is known to have died on host {name}{suggestion(name, hosts)}"
+    for each in chosen.named:
+        if not looks.count(Filter(named=(each,)), 1):
+            yield f"no job of {' or '.join(each.names)} is failed any more"
+
+
+def _of_jobs(looks: _Looks, what: str, name: str, by_name: Callable[[str], Filter]) -> Iterator[str]:
+    if looks.count(by_name(name), 1):
+        return
+    if name.endswith("*"):
+        yield f"no {what} among the failed jobs begins with {name[:-1]}"
+    elif looks.look(_has_job, _COLUMNS[what], name):
+        yield f"no job of {what} {name} has failed"
+    else:
+        likely = closest(name, looks.look(distinct_values, _COLUMNS[what]), _LIKELY)
+        failed = [other for other in likely if looks.count(by_name(other), 1)]
+        yield f"no {what} {name} among the failed jobs{suggestion(name, failed)}"
+
+
+def _has_job(connection: Connection, column: ColumnElement[str], name: str) -> bool:
+    return connection.scalar(select(jobs.c.id).where(column == name).limit(1)) is not None
+
+
+def _hosts(connection: Connection) -> list[str]:
+    return list(connection.scalars(select(deaths.c.hostname).where(deaths.c.hostname.is_not(None)).distinct()))
+
+
+# -- the terms of a filter --------------------------------------------------------------------------------------------
+
+_DIED = "--died"
+
+
+class _Term(NamedTuple):
+    """One term of a filter, as its option is written; the filter with no other term, and the filter without it."""
+
+    words: str
+    alone: Filter
+    without: Filter
+
+
+def _terms(chosen: Filter) -> Iterator[_Term]:
+    fields: list[tuple[str, dict[str, Any]]] = []
+    if chosen.deaths:
+        every = chosen.deaths == frozenset(Death)
+        words = _DIED if every else " ".join(f"--{death.value}" for death in Death if death in chosen.deaths)
+        fields.append((words, {"deaths": chosen.deaths}))
+    if chosen.error:
+        fields.append((f"--error {chosen.error!r}", {"error": chosen.error}))
+    if chosen.queues:
+        fields.append((_repeated("--queue", chosen.queues), {"queues": chosen.queues}))
+    if chosen.classes:
+        fields.append((_repeated("--class", chosen.classes), {"classes": chosen.classes}))
+    if chosen.hosts:
+        fields.append((_repeated("--host", chosen.hosts), {"hosts": chosen.hosts}))
+    if chosen.since:
+        fields.append((f"--since {_utc(chosen.since)}", {"since": chosen.since}))
+    if chosen.until:
+        fields.append((f"--until {_utc(chosen.until)}", {"until": chosen.until}))
+    for words, field in fields:
+        (name,) = field
+        yield _Term(words, Filter(**field), replace(chosen, **{name: getattr(_NO_FILTER, name)}))
+    for each in chosen.named:
+        others = tuple(other for other in chosen.named if other is not each)
+        yield _Term(_named(each), Filter(named=(each,)), replace(chosen, named=others))
+
+
+def _repeated(option: str, names: tuple[str, ...]) -> str:
+    return " ".join(f"{option} {name}" for name in names)
+
+
+def _named(named: NamedFailures) -> str:
+    option = {"incidents": "--incident", "groups": "--group"}.get(named.kind)
+    return " ".join(named.names) if option is None else _repeated(option, named.names)
+
+
+def _utc(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _number(count: int) -> str:
+    return f"{count:,} or more" if count >= MOST_COUNTED else f"{count:,}"
+
+
+def _failed_jobs(count: int) -> str:
+    if count >= MOST_COUNTED:
+        return f"the failed jobs, {_number(count)}"
+    return f"the {count:,} failed jobs" if count != 1 else "the 1 failed job"
