@@ -151,8 +151,11 @@ def _parsed(job: JobView) -> Any:
     return parse_error(job.error)
 
 
-def processes(threshold: float, standby: Standby | None) -> Fields[Process]:
-    """Fields of a process; on a standby it is not known of a silent one whether it is alive."""
+def processes(threshold: float, standby: Standby | None, *, narrow: bool = False) -> Fields[Process]:
+    """Fields of a process; on a standby it is not known of a silent one whether it is alive.
+
+    A ``narrow`` table has no room for the queues.
+    """
     return Fields(
         (
             Column("process_id", lambda p: p.id, "ID"),
@@ -165,11 +168,18 @@ def processes(threshold: float, standby: Standby | None) -> Fields[Process]:
             Column("last_heartbeat_at", lambda p: p.last_heartbeat_at, "BEAT"),
             Column("heartbeat_age", lambda p: p.heartbeat_age),
             Column("claimed", lambda p: p.claimed, "JOBS"),
+            Column("queues", _polled, None if narrow else "QUEUES", wide=True),
             Column("created_at", lambda p: p.created_at),
             Column("metadata", lambda p: p.metadata),
         ),
         lambda p: [p.id],
     )
+
+
+def _polled(process: Process) -> str | None:
+    from solidjq.processes.attendance import polled_by  # noqa: PLC0415
+
+    return polled_by(process).describe() if process.kind == "Worker" else None
 
 
 def queues() -> Fields[Queue]:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 import pytest
 
 from solidjq import Database
+from solidjq.database.standby import Standby
+from solidjq.processes import attendance
 from solidjq.processes.attendance import Attendance, is_dedicated, polled_by, read_attendance
 from solidjq.processes.heartbeat import Process
 from solidjq.queue import pauses
 from support.processes import add_process, add_worker_of, silence
+from support.program import Shell
 
 
 def worker(name: str = "w1", *, metadata: str | None = None, pid: int = 1, hostname: str | None = "a") -> Process:
@@ -115,3 +118,19 @@ def test_only_the_living_are_there(database: Database) -> None:
         assert [process.name for process in there.workers] == ["worker-alive"]
         assert (there.dispatches, there.paused) == (False, {"low"})
         assert read_attendance(connection, 1000).dispatches
+
+
+def test_on_a_standby_nobody_is_called_dead(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    silence(database, add_worker_of(database, "*", "worker-silent"), 1000)
+    monkeypatch.setattr(attendance, "find_standby", lambda _: Standby(1000.0))
+    with database.read() as connection:
+        assert read_attendance(connection, 300).obstacles({"default": 1}, 0) == []
+
+
+@pytest.mark.sqlite_only
+def test_the_list_of_processes_names_their_queues(database: Database, shell: Shell) -> None:
+    add_worker_of(database, "mail*,low", "worker-1")
+    add_worker_of(database, "*", "worker-2", **{"except": "quarantine"})
+    add_process(database, "dispatcher-1", kind="Dispatcher")
+    listed = json.loads(shell.run("processes", "list", "-o", "json").stdout)
+    assert [row["queues"] for row in listed] == ["mail*,low", "* except quarantine", None]

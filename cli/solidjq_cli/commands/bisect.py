@@ -95,10 +95,12 @@ def bisect(
     before = recovery_bisect.read_standing(opened, found.name, job_ids, limit=limit)
     threshold = attendance.alive_threshold(command)
     if before.stage in {Stage.READY, Stage.TRYING}:
+        _require_consent(yes=yes)
         there = attendance.read(command, opened, threshold)
         recovery_bisect.refuse_shared_workers(there, queue, before)
         _tell_who_dies(there, queue, max(1, limit - before.deaths))
-        _ask(f"run halves of {count_of(len(before.suspects), 'job')} in queue {queue}?", yes=yes)
+        if not yes:
+            moving.confirm(f"run halves of {count_of(len(before.suspects), 'job')} in queue {queue}?")
 
     def new_operation(selection: Mapping[str, object]) -> Operation:
         return command.operation(recovery_bisect.VERB, reason, chosen=selection, plan=found.name)
@@ -150,14 +152,11 @@ def _tell_who_dies(there: Attendance, queue: str, deaths: int) -> None:
         note(f"queue {queue} is paused: no job on trial runs until jq queues resume {shlex.quote(queue)}")
 
 
-def _ask(question: str, *, yes: bool) -> None:
+def _require_consent(*, yes: bool) -> None:
     from solidjq.errors import UsageError
 
-    if yes:
-        return
-    if not moving.on_a_terminal():
+    if not yes and not moving.on_a_terminal():
         raise UsageError("without a terminal to ask on, bisect needs --yes: it kills workers on purpose")
-    moving.confirm(question)
 
 
 def _tell_other_manners(database: Database, incident: Incident, now: TrialStanding) -> None:
@@ -172,20 +171,24 @@ def _tell_other_manners(database: Database, incident: Incident, now: TrialStandi
 
 def _tell(now: TrialStanding, quarantine: str) -> None:
     from solidjq.recovery.bisect import Stage
+    from solidjq.text import count_of
 
     suspects = ", ".join(map(str, now.suspects[:MOST_NAMED])) + (" ..." if len(now.suspects) > MOST_NAMED else "")
-    died = f"{len(now.died)} of {len(now.on_trial)} jobs died with their process" if now.died else "no process died"
+    deaths = count_of(now.deaths, "death")
+    on_trial = count_of(len(now.on_trial), "job")
+    died = f"{len(now.died)} of {on_trial} died with their process" if now.died else "no process died"
     match now.stage:
         case Stage.TRYING:
             note(
-                f"{len(now.waiting)} of {len(now.on_trial)} jobs on trial in queue {quarantine} have not ended "
-                f"(operation {now.operation_id}); {len(now.suspects)} suspects"
+                f"{len(now.waiting)} of {on_trial} on trial in queue {quarantine} not ended yet "
+                f"(operation {now.operation_id}); {count_of(len(now.suspects), 'suspect')}"
             )
         case Stage.READY:
-            note(f"{died}; {len(now.suspects)} suspects are left: {suspects}")
+            left = "is" if len(now.suspects) == 1 else "are"
+            note(f"{died}; {count_of(len(now.suspects), 'suspect')} {left} left: {suspects}")
         case Stage.FOUND:
-            note(f"found: job {suspects}; its process died again when it ran, after {now.deaths} deaths in all")
+            note(f"found: job {suspects}; its process died again when it ran, after {deaths} in all")
         case Stage.CLEARED:
             note("every job ran, and no process died: what killed the process was none of them, or not alone")
         case Stage.CAPPED:
-            note(f"{died}; stopping after {now.deaths} deaths; suspects: {suspects}; --max-deaths allows more")
+            note(f"{died}; stopping after {deaths}; suspects: {suspects}; --max-deaths allows more")

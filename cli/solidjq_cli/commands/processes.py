@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from shutil import get_terminal_size
+
 import typer
 
 from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, note, records
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Supervisors, workers, dispatchers, schedulers.")
+
+WIDE = 120  # columns of a terminal, from which on the queues have room
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,6 +47,7 @@ def list_processes(
     threshold = command.alive_threshold(alive_threshold)
     with command.open().read() as connection:
         found, standby = heartbeat.list_processes(connection), find_standby(connection)
-    records(found, columns.processes(threshold, standby), output, empty="no processes are registered")
+    narrow = sys.stdout.isatty() and get_terminal_size().columns < WIDE
+    records(found, columns.processes(threshold, standby, narrow=narrow), output, empty="no processes are registered")
     if standby is not None:
         note(standby.doubt)
