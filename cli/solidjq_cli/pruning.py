@@ -123,6 +123,15 @@ def prune(database: Database, threshold: float, doubts: Doubts, operation: Opera
     return pruned
 
 
+def preview(database: Database, threshold: float, *, force: bool) -> list[Pruned]:
+    """Return whom a prune would remove now, once all doubts are settled. Changes nothing."""
+    from solidjq.processes import prune_sequence  # noqa: PLC0415
+
+    doubts = prune_sequence.check(database, threshold, hostname=hostname(), force=force)
+    with database.read() as connection:
+        return prune_sequence.preview(connection, threshold, doubts)
+
+
 def words(pruned: Sequence[Pruned], *, would: bool = False) -> str:
     """Return in words how many processes were pruned and how many jobs failed, or would be."""
     from solidjq.text import count_of  # noqa: PLC0415

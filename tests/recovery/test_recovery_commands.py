@@ -126,6 +126,9 @@ def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell
         connection.execute(update(processes).values(last_heartbeat_at=ago(1000)))
     add_attendants(database)
     (shell.folder / "jq.toml").write_text('[classes.Mail]\nretry = "auto"\n')
+    trial = shell.run("recover", "--dry-run")
+    assert (trial.returncode, set(state_of_each(database).values())) == (0, {State.CLAIMED})
+    assert trial.stderr.splitlines()[-1].startswith("jq: before that, it would prune 1 process and fail 2 jobs")
     done = shell.run("recover", "--reason", "cron")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [

@@ -73,6 +73,9 @@ def recover(
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
         for line in (*_held(tally), *obstacles):
             note(line)
+        if dead := pruning.preview(opened, threshold, force=force):
+            would = pruning.words(dead, would=True)
+            note(f"before that, it {would}, which are not counted here; see: jq prune --dry-run")
         return
     with opened.read() as connection:
         operations.require(connection)  # before the prune: what it fails could not be retried
