@@ -1,0 +1,253 @@
+"""A bulk command that ends half-way says how many jobs it moved, under which operation, and may be run again."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Connection, text
+
+from solidjq import Database
+from solidjq.database.tables import failed, failures, operations
+from solidjq.ledger.operations import Operation
+from solidjq.queue.states import State
+from support.deaths import ALL, die
+from support.processes import add_process, silence
+from support.program import Shell
+from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.recovery import retry_jobs
+from support.waiting import until
+
+AGAIN = "to go on with the rest, run the same command again"
+COUNT = 40
+
+
+@pytest.fixture
+def died(database: Database) -> list[int]:
+    ids = add_jobs(database, *plain_jobs(COUNT))
+    die(database)
+    return ids
+
+
+def moved(database: Database) -> int:
+    return len(rows(database, failures))
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stuck(database: Database, statement: str) -> Iterator[None]:
+    """Keep a row locked: a command that comes to it waits."""
+    with database.write() as connection:
+        connection.execute(text(statement))
+        yield
+
+
+def lock_of(table: str, column: str, value: int) -> str:
+    return f"SELECT {column} FROM {table} WHERE {column} = {value} FOR UPDATE"  # noqa: S608
+
+
+def waiting_sessions(connection: Connection) -> list[int]:
+    """Return the sessions of this server's database that wait for a lock."""
+    if connection.dialect.name == "postgresql":
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    else:
+        query = (
+            "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx t "
+            "JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
+            "WHERE trx_state = 'LOCK WAIT' AND p.db = database()"
+        )
+    return list(connection.scalars(text(query)))
+
+
+def sessions(database: Database) -> list[int]:
+    if database.url.get_backend_name() == "mysql":
+        time.sleep(0.2)  # the server renews that table every 0.1 s, and not while it is read more often
+    with database.outside_transactions() as connection:
+        return waiting_sessions(connection)
+
+
+def cut(database: Database, session: int) -> None:
+    """End a session of the server, as an administrator or a failing network does."""
+    postgresql = database.url.get_backend_name() == "postgresql"
+    with database.outside_transactions() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend({session})" if postgresql else f"KILL {session}"))
+
+
+COMMANDS = {
+    "retry": (("retry", "--safe", "--yes", "--batch", "10"), "retried 10 jobs under operation 1"),
+    "discard": (("discard", "--died", "--yes", "--batch", "10"), "discarded 10 jobs under operation 1"),
+}
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_connection_that_is_cut_in_the_second_batch(
+    database: Database, shell: Shell, kind: str, died: list[int], name: str
+) -> None:
+    if (kind, name) == ("mariadb", "discard"):
+        pytest.skip("of a small table, MariaDB locks every row that a DELETE reads: the first batch waits already")
+    command, words = COMMANDS[name]
+    with stuck(database, lock_of("solid_queue_jobs", "id", died[15])):
+        run = shell.start(*command)
+        (session,) = until(lambda: sessions(database), "the second batch waits for the lock")
+        cut(database, session)
+        _, told = run.communicate()
+    assert run.returncode == 3, told
+    assert re.fullmatch(rf"jq: cannot reach .*; before that, it {words}; {AGAIN}\n", told), told
+    assert moved(database) == 10
+    again = shell.run(*command)
+    assert again.returncode == 0, again.stderr
+    assert [row["jobs"] for row in rows(database, operations)] == [10, 30]
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_second_batch_waits_for_a_lock(
+    database: Database, shell: Shell, died: list[int], sent: signal.Signals
+) -> None:
+    with stuck(database, lock_of("solid_queue_jobs", "id", died[15])):
+        run = shell.start("retry", "--safe", "--yes", "--batch", "10")
+        until(lambda: sessions(database), "the second batch waits for the lock")
+        run.send_signal(sent)
+        _, told = run.communicate()
+    assert run.returncode == 130, told
+    why = "interrupted" if sent == signal.SIGINT else "stopped by SIGTERM"
+    assert told == f"jq: {why}; retried 10 jobs under operation 1; {AGAIN}\n"
+    assert moved(database) == 10
+    assert shell.run("retry", "--safe", "--yes").returncode == 0
+    assert set(state_of_each(database).values()) == {State.READY}
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_statement_that_takes_too_long(database: Database, shell: Shell, died: list[int]) -> None:
+    limited = f"{shell.url}{'&' if '?' in shell.url else '?'}options=-c%20statement_timeout%3D2000"
+    with stuck(database, lock_of("solid_queue_jobs", "id", died[15])):
+        done = shell.run("retry", "--safe", "--yes", "--batch", "10", url=limited)
+    assert done.returncode == 3, done.stderr
+    assert "took too long: canceling statement due to statement timeout" in done.stderr
+    assert done.stderr.endswith(f"; before that, it retried 10 jobs under operation 1; {AGAIN}\n")
+    assert moved(database) == 10
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_an_undo_that_is_cut_off_names_its_own_operation(database: Database, shell: Shell) -> None:
+    ids = add_jobs(database, *plain_jobs(1200))
+    die(database)
+    retry_jobs(database, selection=ALL, operation=Operation("retry"))
+    with stuck(database, lock_of("solid_queue_jobs", "id", ids[1100])):
+        run = shell.start("undo", "1")
+        (session,) = until(lambda: sessions(database), "the second batch waits for the lock")
+        cut(database, session)
+        _, told = run.communicate()
+    assert run.returncode == 3, told
+    assert told.endswith(f"; before that, it took back 1000 jobs under operation 2; {AGAIN}\n"), told
+    assert len(rows(database, failed)) == 1000
+    again = shell.run("undo", "1")
+    assert (again.returncode, again.stderr) == (0, "jq: took back 200 jobs of operation 1\n")
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_prune_that_is_cut_off_says_whom_it_pruned(database: Database, shell: Shell) -> None:
+    first, second = (add_process(database, name) for name in ("first", "second"))
+    ids = add_jobs(database, *plain_jobs(4))
+    claim_all(database, first, 2)
+    claim_all(database, second, 2)
+    for process in (first, second):
+        silence(database, process, 1000)
+    with stuck(database, lock_of("solid_queue_claimed_executions", "job_id", ids[3])):
+        run = shell.start("prune")
+        (session,) = until(lambda: sessions(database), "the second process's claims are locked")
+        cut(database, session)
+        _, told = run.communicate()
+    assert run.returncode == 3, told
+    assert told.endswith(f"; before that, it pruned 1 process and failed 2 jobs under operation 1; {AGAIN}\n"), told
+    assert shell.run("prune").returncode == 0
+    assert set(state_of_each(database).values()) == {State.FAILED}
+
+
+# -- what the database refuses half-way -------------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite_only
+def test_a_full_disk_half_way(database: Database, shell: Shell, died: list[int]) -> None:
+    with database.write() as connection:
+        connection.execute(
+            text(
+                "CREATE TRIGGER full BEFORE INSERT ON jq_failures WHEN (SELECT COUNT(*) FROM jq_failures) >= 10 "
+                "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+            )
+        )
+    done = shell.run("retry", "--safe", "--yes", "--batch", "10")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.endswith(
+        f"database or disk is full; before that, it retried 10 jobs under operation 1; {AGAIN}\n"
+    )
+    assert moved(database) == 10
+    assert len(died) == COUNT
+
+
+@pytest.mark.sqlite_only
+def test_an_error_before_the_first_batch_stays_as_it_is(database: Database, shell: Shell, died: list[int]) -> None:
+    with database.write() as connection:
+        connection.execute(text("DROP TABLE jq_deaths"))
+    done = shell.run("retry", "--safe", "--yes")
+    assert done.returncode == 3
+    assert "before that" not in done.stderr
+    assert len(died) == COUNT
+
+
+# -- a pipe whose reader leaves ---------------------------------------------------------------------------------------
+
+
+def piped(shell: Shell, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a pipeline in bash; its status is that of its first command that failed, jq's own if that did."""
+    program = f'jq() {{ {sys.executable} -m solidjq_cli "$@"; }}; set -o pipefail; {command}'
+    return subprocess.run(
+        ["bash", "-c", program],
+        capture_output=True,
+        text=True,
+        env={**shell.env(), "PYTHONUNBUFFERED": ""},
+        cwd=shell.folder,
+        check=False,
+    )
+
+
+@pytest.mark.sqlite_only
+def test_a_retry_whose_reader_leaves_says_how_far_it_came(database: Database, shell: Shell) -> None:
+    add_jobs(database, *plain_jobs(5000))
+    die(database)
+    done = piped(shell, "jq retry --safe --yes --batch 500 -o json | head -n 2")
+    assert done.returncode == 6, done.stderr
+    line = re.fullmatch(
+        rf"jq: standard output was closed; retried (\d+) jobs under operation 1; {AGAIN}\n", done.stderr
+    )
+    assert line, done.stderr
+    assert int(line[1]) == moved(database) < 5000
+    assert shell.run("retry", "--safe", "--yes").returncode == 0
+    assert moved(database) == 5000
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("command", ["failed list -o ids", "failed list", "failed list -o json", "jobs show {all}"])
+def test_a_reader_that_has_enough_is_no_error(database: Database, shell: Shell, command: str) -> None:
+    ids = add_jobs(database, *plain_jobs(4000))
+    die(database)
+    command = command.format(all=" ".join(map(str, ids)))
+    done = piped(shell, f"jq {command} | head -n 1")
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+@pytest.mark.sqlite_only
+def test_a_prune_whose_reader_leaves_has_pruned_all_and_says_so(database: Database, shell: Shell) -> None:
+    for number in range(300):
+        process = add_process(database, f"worker-{number}", pid=number + 100_000)
+        silence(database, process, 1000)
+    done = piped(shell, "jq prune -o json | true")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "jq: pruned 300 processes and failed 0 jobs" in done.stderr
