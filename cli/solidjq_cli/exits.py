@@ -28,8 +28,8 @@ MEANINGS = {
     Exit.DATABASE: "the database cannot be reached, is not a queue, or refuses",
     Exit.NO_SUCH_JOB: "no such job",
     Exit.REFUSED: "refused for safety, or a stale plan",
-    Exit.PARTLY: "done in part: some jobs were held back, or left as they were; doctor: something was found",
-    Exit.INTERRUPTED: "interrupted",
+    Exit.PARTLY: "done in part: some jobs were held back, left alone, or died again; doctor: something was found",
+    Exit.INTERRUPTED: "interrupted, by Ctrl-C or SIGTERM",
 }
 
 
