@@ -118,7 +118,23 @@ def test_a_schema_that_is_not_there_is_named_by_init(empty_url: URL, tmp_path: P
 @pytest.mark.only_on("mariadb")
 def test_other_databases_of_the_server_are_named(application: URL, mariadb_database: URL, tmp_path: Path) -> None:
     done = Shell(url_text(application), tmp_path).run("failed", "list")
-    assert_refused(done, 3, f"database {mariadb_database.database}")
+    assert_refused(done, 3, "Solid Queue", "database ")
+    opened = Database(application)
+    assert f"database {mariadb_database.database}" in opened.look_around().queues
+    opened.close()
+
+
+def test_the_most_alike_come_first() -> None:
+    names = ["analytics", "crm_queue", "shop_staging", "shop_production_queue"]
+    assert elsewhere.most_alike(names, "shop_production")[0] == "shop_production_queue"
+    assert elsewhere.most_alike(names, "crm_qeue")[0] == "crm_queue"
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_mistyped_database_names_the_queues_of_the_server(database: Database, queue_url: URL, tmp_path: Path) -> None:
+    mistyped = queue_url.set(database=f"{queue_url.database}_qeue")
+    done = Shell(url_text(mistyped), tmp_path).run("failed", "list")
+    assert_refused(done, 3, f"{mistyped.database}", f"database {queue_url.database}")
 
 
 def test_files_as_rails_makes_them_are_named_and_nothing_is_made(tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ def test_a_reader_sees_everything_and_changes_nothing(database: Database, make_s
     for command in (f"retry {failed}", "prune", "queues pause --create mailers", "enqueue A"):
         assert_refused(someone.shell.run(*command.split()), 3, "refused", "denied")
     assert snapshot(database.url) == before
+    assert place_of(someone).endswith(" (read-only)")
+    assert str(database.place()).endswith(" (read-write)")
+
+
+def place_of(someone: Someone) -> str:
+    """Name the database and what this role may do there."""
+    opened = Database(someone.url)
+    place = str(opened.place())
+    opened.close()
+    return place
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

@@ -57,7 +57,7 @@ def doctor(
 
     Exit code 0: healthy (notes do not count); 6: errors or warnings were found, with --fix: are left. A check that this
     user may not ask, or that takes too long, is skipped, with a word why. --import makes the limits of Python jobs
-    known.
+    known. On a standby, checks that compare times with the clock are skipped: heartbeats there are as old as its lag.
 
     \b
     Examples:

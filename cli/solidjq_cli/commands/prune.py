@@ -35,7 +35,7 @@ def prune(
     or several hosts fell silent together. A little later the same command goes ahead. Where several processes look
     dead, it waits for half a threshold and looks again: those that live have beaten by then. Ctrl-C while it waits
     changes nothing. It does not wait for processes that have been silent for more than four thresholds while others
-    went on working. A process of this host that still runs is spared.
+    went on working. A process of this host that still runs is spared. On a standby nothing is ever pruned.
 
     -o ids prints the ids of the jobs that failed.
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
@@ -65,6 +66,11 @@ def names_of(names: Iterable[str]) -> str:
     return ", ".join(named[:MOST_NAMED]) + more
 
 
+def most_alike(names: Iterable[str], asked: str) -> list[str]:
+    """Return names sorted by how much they look like the one that was asked for, the most alike first."""
+    return sorted(names, key=lambda name: (-SequenceMatcher(None, asked, name).ratio(), name))
+
+
 def look_around(engine: Engine, url: URL) -> Surroundings:
     """Return what is at ``url``, and which queues are elsewhere. What may not be seen, or is slow, is left out."""
     here = f"database {url.database}"
@@ -78,11 +84,28 @@ def look_around(engine: Engine, url: URL) -> Surroundings:
             prefixes = [name.removesuffix(_SUFFIX) for name in present if name.endswith(_SUFFIX)]
             queues = (
                 *(f"tables {prefix}* of this database (--table-prefix {prefix})" for prefix in prefixes),
-                *_queues(connection, url),
+                *_queues(connection, url, url.database or ""),
             )
     except (SQLAlchemyError, SolidJQError, OSError):
         return Surroundings(here)
     return Surroundings(here, tables=present, queues=queues)
+
+
+def queues_of_server(url: URL) -> tuple[str, ...]:
+    """Return the queues on the server of a URL whose own database does not exist, as far as they may be seen."""
+    server = url._replace(database="postgres" if url.get_backend_name() == "postgresql" else None)
+    engine = engines.create(_impatient(server), name="jq", read_only=True)
+    try:
+        with engine.connect() as connection:
+            return tuple(_queues(connection, server, url.database or ""))
+    except (SQLAlchemyError, SolidJQError, OSError):
+        return ()
+    finally:
+        engine.dispose()
+
+
+def _impatient(url: URL) -> URL:
+    return url.difference_update_query(["dbname"]).update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT)})
 
 
 def _describe(connection: Connection, url: URL) -> str:
@@ -98,14 +121,15 @@ def _describe(connection: Connection, url: URL) -> str:
             return f"file {url.database}"
 
 
-def _queues(connection: Connection, url: URL) -> Iterator[str]:
+def _queues(connection: Connection, url: URL, asked: str) -> Iterator[str]:
     match connection.dialect.name:
         case "postgresql":
             yield from (f"schema {schema} of this database" for schema in _schemas(connection))
-            yield from _other_databases(connection, url)
+            yield from _other_databases(connection, url, asked)
         case "mysql":
-            query = text("SELECT table_schema FROM information_schema.tables WHERE table_name = :jobs ORDER BY 1")
-            yield from (f"database {name}" for name in connection.scalars(query, {"jobs": tables.jobs.name}))
+            query = text("SELECT table_schema FROM information_schema.tables WHERE table_name = :jobs")
+            names = connection.scalars(query, {"jobs": tables.jobs.name})
+            yield from (f"database {name}" for name in most_alike(names, asked))
         case _:
             yield from files_beside(Path(url.database or ""))
 
@@ -119,24 +143,21 @@ def _schemas(connection: Connection) -> list[str]:
     return list(connection.scalars(query, {"jobs": tables.jobs.name}))
 
 
-def _other_databases(connection: Connection, url: URL) -> Iterator[str]:
-    """Look into the other databases of a PostgreSQL server, read-only; those named like a queue come first."""
+def _other_databases(connection: Connection, url: URL, asked: str) -> Iterator[str]:
+    """Look into the other databases of a PostgreSQL server, read-only."""
     query = text(
         "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> current_database() "
-        "AND has_database_privilege(oid, 'CONNECT') "
-        "ORDER BY starts_with(datname, current_database()) DESC, datname LIKE '%queue%' DESC, datname LIMIT :most"
+        "AND has_database_privilege(oid, 'CONNECT')"
     )
     deadline = time.monotonic() + PATIENCE
-    for name in connection.scalars(query, {"most": MOST_DATABASES}).all():
+    for name in most_alike(connection.scalars(query), asked)[:MOST_DATABASES]:
         if time.monotonic() < deadline:
             for schema in _schemas_of(url, name):
                 yield f"database {name}" + ("" if schema == "public" else f" (schema {schema})")
 
 
 def _schemas_of(url: URL, name: str) -> list[str]:
-    target = url.difference_update_query(["dbname", "connect_timeout"]).set(database=name)
-    target = target.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT)})
-    engine = engines.create(target, name="jq", read_only=True)
+    engine = engines.create(_impatient(url.set(database=name)), name="jq", read_only=True)
     try:
         with engine.connect() as connection:
             connection.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT}"))

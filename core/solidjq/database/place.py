@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import grants, tables
 from solidjq.database.standby import Standby, find_standby
@@ -61,9 +62,30 @@ def find_place(connection: Connection, url: URL, *, read_only: bool) -> Place:
             return Place(row.database, host, row.schema, prefix, row.writable and not read_only, standby)
         case "mysql":
             name = str(connection.scalar(text("SELECT DATABASE()")))
-            return Place(name, host, None, prefix, not (read_only or standby), standby)
+            writable = not (read_only or standby) and _may_delete_on_mysql(connection)
+            return Place(name, host, None, prefix, writable, standby)
         case _:
             return Place(below_home(url), prefix=prefix, writable=not read_only and grants.unwritable(url) is None)
+
+
+def _may_delete_on_mysql(connection: Connection) -> bool:
+    """Whether this account may delete failures, as every recovery does; True where roles or an old server hide it."""
+    query = text(
+        "SELECT EXISTS (SELECT 1 FROM information_schema.user_privileges "
+        "WHERE grantee = :me AND privilege_type = 'DELETE') "
+        "OR EXISTS (SELECT 1 FROM information_schema.schema_privileges "
+        "WHERE grantee = :me AND privilege_type = 'DELETE' AND DATABASE() LIKE table_schema) "
+        "OR EXISTS (SELECT 1 FROM information_schema.table_privileges "
+        "WHERE grantee = :me AND privilege_type = 'DELETE' AND table_schema = DATABASE() AND table_name = :failed) "
+        "OR EXISTS (SELECT 1 FROM information_schema.applicable_roles)"
+    )
+    try:
+        user, _, host = str(connection.scalar(text("SELECT CURRENT_USER()"))).rpartition("@")
+        return bool(connection.scalar(query, {"me": f"'{user}'@'{host}'", "failed": tables.failed.name}))
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return True
 
 
 def host_of(url: URL) -> str | None:

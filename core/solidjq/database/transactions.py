@@ -183,6 +183,10 @@ class Database:
         words = mask_secrets(one_line(str(error.orig)))
         if fault is Fault.NO_TABLE:  # below, PostgreSQL repeats the statement
             return self.not_a_queue(mask_secrets(one_line(str(error.orig).partition("\n")[0])))
+        if fault is Fault.NO_DATABASE and (queues := elsewhere.queues_of_server(self.url)):
+            return NotAQueueError(
+                f"{words}; Solid Queue's tables are in {elsewhere.names_of(queues)}: name one of these"
+            )
         if fault is Fault.NO_FILE and (files := [*elsewhere.files_beside(Path(self.url.database or ""))]):
             there = elsewhere.names_of(files)
             return NotAQueueError(
