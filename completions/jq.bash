@@ -144,9 +144,9 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq incidents list')
-            options='--since --until -o --output -d --database -h --help'
+            options='--since --until --host -o --output -d --database -h --help'
             case ${2-} in
-                --since | --until) takes=text ;;
+                --since | --until | --host) takes=text ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac

@@ -39,7 +39,7 @@ function __jq_takes
         case 'jq history'
             contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output -d --database
         case 'jq incidents list'
-            contains -- $argv[2] --since --until -o --output -d --database
+            contains -- $argv[2] --since --until --host -o --output -d --database
         case 'jq incidents show'
             contains -- $argv[2] -o --output -d --database
         case 'jq suspects'
@@ -360,6 +360,7 @@ complete -c jq -n '__jq_at jq incidents' -s h -l help -d 'Show this message and 
 
 complete -c jq -n '__jq_at jq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
 complete -c jq -n '__jq_at jq incidents list' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq incidents list' -l host -r -f -d 'Only this host, or web*; may be repeated.'
 complete -c jq -n '__jq_at jq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq incidents list' -s h -l help -d 'Show this message and exit.'

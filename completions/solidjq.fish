@@ -39,7 +39,7 @@ function __solidjq_takes
         case 'solidjq history'
             contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output -d --database
         case 'solidjq incidents list'
-            contains -- $argv[2] --since --until -o --output -d --database
+            contains -- $argv[2] --since --until --host -o --output -d --database
         case 'solidjq incidents show'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq suspects'
@@ -360,6 +360,7 @@ complete -c solidjq -n '__solidjq_at solidjq incidents' -s h -l help -d 'Show th
 
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l host -r -f -d 'Only this host, or web*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -s h -l help -d 'Show this message and exit.'

@@ -75,7 +75,7 @@ class Request:
             self.selection = Selection(chosen=resolved.chosen, job_ids=resolved.job_ids, limit=limit, batch=batch)
             return
         if need_filter and resolved.chosen == Filter():
-            raise UsageError(f"which jobs? Name ids, or a filter such as --died or --class; see: jq {self.verb} --help")
+            raise UsageError(f"which jobs? Name them (42, d13), or a filter such as --died; see: jq {self.verb} --help")
         chosen = filter_for(self.terms, resolved.chosen)
         self.implied_deaths = chosen.deaths != resolved.chosen.deaths
         self.selection = Selection(chosen=chosen, limit=limit, batch=batch)
@@ -108,7 +108,9 @@ class Request:
             return
         if self.asks and not move.yes:
             if not moving.on_a_terminal():
-                raise UsageError("without a terminal to ask on, a filter needs --yes; --dry-run shows what it would do")
+                raise UsageError(
+                    "without a terminal to ask on, anything but job ids needs --yes; --dry-run shows what it would do"
+                )
             self._ask()
         else:
             attendance.settle(self._warning(), yes=move.yes, question=f"{self.verb} them all the same?")

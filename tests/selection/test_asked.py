@@ -1,5 +1,7 @@
 """One notion of selection: jobs, incidents, groups, hosts and filters mean the same failures in every command."""
 
+import json
+
 import pytest
 from sqlalchemy import update
 
@@ -210,3 +212,32 @@ def test_an_empty_standard_input_names_no_job(database: Database, shell: Shell, 
     assert set(state_of_each(database).values()) == {State.FAILED}
     done = shell.run("failed", "list", "-o", "ids", "-", stdin=f"{scene.incidents[0]}\n{scene.other}\n")
     assert sorted(map(int, done.stdout.split())) == [*scene.here, scene.other]
+
+
+def test_incidents_of_a_host(shell: Shell, scene: Scene) -> None:
+    one, _ = scene.incidents
+    here = json.loads(shell.run("incidents", "list", "--host", "worker-1*", "-o", "json").stdout)
+    assert [incident["incident"] for incident in here] == [one]
+    nobody = shell.run("incidents", "list", "--host", "worker-1.amsterdam", "-o", "ids")
+    assert (nobody.returncode, nobody.stdout) == (0, "")
+    assert nobody.stderr == (
+        "jq: no process is known to have died on host worker-1.amsterdam since 7d; did you mean worker-1.ams?\n"
+    )
+
+
+def test_groups_of_an_incident_have_its_hosts_alone(shell: Shell, scene: Scene) -> None:
+    one, other = scene.incidents
+    hosts = {}
+    for options in ([one], ["--incident", other], ["--host", "worker-2*"], []):
+        (died,) = (
+            group
+            for group in json.loads(shell.run("failed", "diff", *options, "-o", "json").stdout)
+            if group["death"] is not None
+        )
+        hosts[tuple(options)] = (died["jobs"], died["hosts"])
+    assert list(hosts.values()) == [
+        (3, {"worker-1.ams": 3}),
+        (2, {"worker-2.ams": 2}),
+        (2, {"worker-2.ams": 2}),
+        (5, {"worker-1.ams": 3, "worker-2.ams": 2}),
+    ]

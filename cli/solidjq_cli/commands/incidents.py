@@ -40,6 +40,9 @@ def list_incidents(
         str, typer.Option("--since", metavar="TIME", help="Noticed then or later: 15m, 2h, 3d, or a time.")
     ] = DEFAULT_SINCE,
     until: selection.UntilOption = None,
+    host: Annotated[
+        list[str] | None, typer.Option("--host", metavar="NAME", help="Only this host, or web*; may be repeated.")
+    ] = None,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -54,9 +57,18 @@ def list_incidents(
     Examples:
       jq incidents list
       jq incidents list --since 30d -o json
+      jq incidents list --host worker-4
     """
+    from solidjq.names import suggestion
+    from solidjq.queue.patterns import fits
+
     found = selection.find_incidents(session.current(database).open(), since, until)
-    records(reversed(found), columns.incidents(), output, empty=f"no process died since {since}")
+    here = [one for one in found if not host or any(fits(pattern, name) for pattern in host for name in one.hosts)]
+    records(reversed(here), columns.incidents(), output, empty=f"no process died since {since}" if not found else "")
+    if found and not here:
+        hosts = sorted({name for one in found for name in one.hosts})
+        for name in host or ():
+            note(f"no process is known to have died on host {name} since {since}{suggestion(name, hosts)}")
 
 
 @group.command("show")

@@ -15,7 +15,7 @@ from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among, octets
-from solidjq.database.tables import failed, failures, jobs
+from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.times import AnyText
 from solidjq.database.transactions import Database
 from solidjq.diff.signatures import READ, Signature, outline, signature_of
@@ -164,21 +164,36 @@ def group_failures(database: Database, chosen: Filter, *, archived: bool = False
                         group = groups[signature] = FailureGroup(signature)
                     _head, _size, *counts, _id = tuple(row)
                     group.add(*counts)
-        _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None])
+        _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None], chosen)
     return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
 
 
-def _add_deaths(connection: Connection, died: Collection[FailureGroup]) -> None:
+def _add_deaths(connection: Connection, died: Collection[FailureGroup], chosen: Filter) -> None:
     """Add the causes and hosts of the deaths to the groups of failures by death."""
     since = min((group.first_at for group in died if group.first_at is not None), default=None)
     if since is None:
         return
     by_name = {group.name: group for group in died}
+    of_chosen = _names_of_deaths(connection, chosen) if chosen.hosts or chosen.named else None
     for death, classes, finding in incidents.judge_by_class(connection, since - DEATHS_AROUND):
+        if of_chosen is not None and death.name not in of_chosen:
+            continue
         if (group := by_name.get(signature_of(death.error).name)) is not None and classes:
             group.causes[finding.words] += classes.total()
             if death.hostname is not None:
                 group.hosts[death.hostname] += classes.total()
+
+
+def _names_of_deaths(connection: Connection, chosen: Filter) -> set[str]:
+    """Return the names of the deaths that failures which the filter matches are of."""
+    names = set() if chosen.hosts else {f"f{number}" for number in chosen.failure_ids() or ()}
+    if operations.exists(connection):
+        columns = crashes.c
+        for part in parts(chosen):
+            matching = select(failed.c.id).join(jobs, jobs.c.id == failed.c.job_id).where(*conditions(part))
+            query = select(columns.death_id).where(columns.failure_id.in_(matching), columns.death_id.is_not(None))
+            names.update(f"d{number}" for number in connection.scalars(query.distinct()))
+    return names
 
 
 def find_group(database: Database, name: str, chosen: Filter | None = None) -> FailureGroup | None:
