@@ -35,11 +35,12 @@ def discard(
 ) -> None:
     """Delete failed jobs: these, or those that a filter takes.
 
-    The failure and the job are archived first, so that jq undo can bring them back. With a filter: on a terminal it
-    shows the plan and asks once; elsewhere it needs --yes.
+    The failure and the job are archived first, so that jq undo can bring them back. With an incident,
+    a group or a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes.
 
     \b
     Examples:
+      jq discard g2569e0c --dry-run
       jq discard 42 --reason 'customer is gone'
       jq discard --class OldReport --until 30d --dry-run
       jq discard --error 'undefined method' --queue imports --yes

@@ -172,7 +172,8 @@ def diff(
     \b
     Examples:
       jq failed diff
-      jq failed diff g1234abc -o ids | jq retry -
+      jq failed diff g1234abc
+      jq failed diff d17
       jq failed diff 4711 4712
       jq failed diff --since 1h --against 24h
       jq failed diff --after 2026-11-23T04:40Z --before 2026-11-23T04:30Z

@@ -86,7 +86,7 @@ def show_incidents(
     \b
     Examples:
       jq incidents show d17
-      jq incidents show d17 -o ids | jq retry --safe -
+      jq retry --safe d17
     """
     from solidjq.incidents.incidents import find_incident
 

@@ -132,12 +132,14 @@ def retry(
 
     Without --safe every job goes that you choose, suspects too: those are named.
 
-    With a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes. An id is a job's id or its
-    Active Job id; - reads ids from standard input. Exit code 6 if some were held back, or with --watch died again.
+    Jobs that are named by ids move at once. With an incident (d13), a group (g2569e0c) or a filter: on a terminal it
+    shows the plan and asks once; elsewhere it needs --yes. If nothing is taken, it says why. Exit code 6 if some were
+    held back, or with --watch died again.
 
     \b
     Examples:
       jq retry 42 43
+      jq retry --safe d13
       jq retry --safe --dry-run
       jq retry --safe --since 2h --yes --reason 'INC-7: host rebooted'
       jq retry --safe --class 'Report*' --queue-as big_memory --rate 100/m
