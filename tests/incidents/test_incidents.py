@@ -155,6 +155,8 @@ def test_a_threshold_says_how_far_apart_heartbeats_are_at_most() -> None:
     one = death(1, noticed_at=NOON + timedelta(seconds=20), **noticed)
     assert names(one, death(2, 14, noticed_at=NOON + timedelta(seconds=40), **noticed)) == [["d1", "d2"]]
     assert names(one, death(2, 16, noticed_at=NOON + timedelta(seconds=40), **noticed)) == [["d1"], ["d2"]]
+    for garbage in (-1, "x", 1e300, float("nan"), float("inf")):
+        assert death(4, evidence={"threshold": garbage}).interval == timedelta(seconds=60)
     before = death(3, noticed_at=NOON - timedelta(seconds=9))  # two clocks that differ
     assert before.interval == timedelta()
 

@@ -31,7 +31,7 @@ from solidjq.text import parse_id
 # writes them one by one, and the last of them this close to the first.
 SAME_DEATH_WITHIN = timedelta(seconds=10)
 LONGEST_FAILING = timedelta(seconds=60)
-LONGEST_INTERVAL = 3600.0  # seconds: a sample that claims rarer heartbeats is not believed
+LONGEST_INTERVAL = 3600.0  # seconds between heartbeats: evidence that claims more is not believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,9 @@ class DeathRecord:
         if self.how is not Death.PRUNED:
             return default
         threshold = number(self.evidence, "threshold")
-        silence = self.noticed_at - self.silent_at if threshold is None else timedelta(seconds=threshold)
+        silence = self.noticed_at - self.silent_at
+        if threshold is not None and 0 < threshold <= 2 * LONGEST_INTERVAL:
+            silence = timedelta(seconds=threshold)
         return max(timedelta(), min(default, silence / 2))
 
 
