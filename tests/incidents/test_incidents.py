@@ -703,6 +703,27 @@ def test_text_from_a_database_cannot_act_on_a_terminal(database: Database, shell
         assert "\x07" not in ran.stdout + ran.stderr
 
 
+@pytest.mark.sqlite_only
+def test_what_is_shown_of_many_deaths_fits_a_terminal(database: Database, shell: Shell) -> None:
+    """Each death has a fact of its own; lines are broken between words, and only on a terminal."""
+    now = database.now()
+    add_silent(database, "beside", "other", 99, now, jobs=0)
+    for number in range(9):
+        add_silent(database, f"w{number}", "lost", number + 1, now - timedelta(seconds=400 + 2 * number))
+    assert len(list(pruning.prune(database, 300))) == 9
+    forget(database)
+    (incident,) = all_incidents(database)
+    assert len(incident.finding.used) == 9
+    piped = shell.run("incidents", "show", incident.name).stdout
+    assert piped.count("  because  ") == 6
+    assert "  because  4 more facts (-o json)" in piped
+    drawn = terminal(shell, "incidents", "show", incident.name, width=60).splitlines()
+    assert any(line.startswith("next: ") for line in drawn)
+    advice = drawn[next(at for at, line in enumerate(drawn) if line.startswith("next: ")) :]
+    assert all(len(line) <= 60 for line in advice)
+    assert advice[1].startswith("      ")
+
+
 # -- the picture ------------------------------------------------------------------------------------------------------
 
 

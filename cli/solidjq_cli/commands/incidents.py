@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SINCE = "7d"
 MOST_LINES = 20  # lines of a crash's stack
+MOST_FACTS = 5
 
 group = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Deaths that belong together: when, where, why, with which jobs."
@@ -139,21 +142,13 @@ def _verdicts(decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 def _picture(incident: Incident) -> Iterator[str]:
-    from solidjq.text import count_of
     from solidjq_cli.timeline import draw
 
     yield ""
     yield from draw(incident, shutil.get_terminal_size((100, 24)).columns)
     yield ""
-    finding = incident.finding
-    yield f"{finding.words}: {finding.cause.meaning}"
-    yield from (f"  because  {fact}" for fact in finding.used)
-    sure = Counter(each.confidence.value for each in incident.findings)
-    if len(sure) > 1:
-        yield f"  sure     of {', '.join(f'{count} {word}' for word, count in sure.most_common())}"
-    yield from (f"  unknown  {fact}" for fact in finding.missing)
-    for other in incident.beside:
-        yield f"  beside   {other.name}: {other.words}, {count_of(other.processes, 'process')} at the same moment"
+    for first, text in _facts(incident):
+        yield from _wrapped(first, text)
     for death in incident.deaths:
         if words := death.evidence.get("last_words"):
             # The thread that crashed: the others only waited.
@@ -161,4 +156,33 @@ def _picture(incident: Incident) -> Iterator[str]:
             stack = (current + rest).split("\n\n")[0] or str(words)
             yield f"  the last words of pid {death.pid} (all threads: -o json):"
             yield from (f"    {line}" for line in stack.splitlines()[:MOST_LINES])
-    yield f"next: {finding.advice}"
+    yield from _wrapped("next: ", incident.finding.advice)
+
+
+def _facts(incident: Incident) -> Iterator[tuple[str, str]]:
+    """Yield what the finding rests on, each fact with the word that stands before it."""
+    from solidjq.text import count_of
+
+    finding = incident.finding
+    yield "", f"{finding.words}: {finding.cause.meaning}"
+    yield from (("  because  ", fact) for fact in finding.used[:MOST_FACTS])
+    if (left := len(finding.used) - MOST_FACTS) > 0:
+        yield "  because  ", f"{count_of(left, 'more fact')} (-o json)"
+    sure = Counter(each.confidence.value for each in incident.findings)
+    if len(sure) > 1:
+        yield "  sure     ", ", ".join(f"{count_of(count, 'process')} {word}" for word, count in sure.most_common())
+    yield from (("  unknown  ", fact) for fact in finding.missing[:MOST_FACTS])
+    for other in incident.beside:
+        processes = count_of(other.processes, "process")
+        yield "  beside   ", f"{other.name}: {other.words}, {processes} at the same moment"
+
+
+def _wrapped(first: str, text: str) -> list[str]:
+    """Break a line between words on a terminal; elsewhere leave it whole."""
+    from solidjq.text import one_line
+
+    if not sys.stdout.isatty():
+        return [first + text]
+    width = shutil.get_terminal_size().columns
+    indent = " " * len(first)
+    return textwrap.wrap(one_line(text), width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
