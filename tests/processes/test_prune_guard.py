@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -436,22 +437,23 @@ def test_who_is_dead_for_long_beside_living_processes_is_pruned_without_a_wait(
     assert [row["id"] for row in rows(database, tables.processes)] == [living]
 
 
-def test_without_a_ledger_it_says_first_that_the_places_of_the_dead_are_lost(database: Database, shell: Shell) -> None:
+def test_without_a_ledger_it_says_first_that_the_places_of_the_dead_are_lost(own: Database, tmp_path: Path) -> None:
+    shell = Shell(url_text(own.url), tmp_path)
     lost = "neither host nor pid of the dead"
-    with database.write() as connection:
+    with own.write() as connection:
         for table in tables.LEDGER:
             table.drop(connection)
     assert lost not in shell.run("prune").stderr
-    silence(database, add_process(database), 1000)
+    silence(own, add_process(own), 1000)
     refused = shell.run("recover")
     assert (refused.returncode, "run: jq init" in refused.stderr) == (3, True)
-    assert len(rows(database, tables.processes)) == 1
+    assert len(rows(own, tables.processes)) == 1
     assert lost in shell.run("prune", "--dry-run").stderr
     first, *others = shell.run("prune").stderr.splitlines()
     assert lost in first
     assert first.endswith("run: jq init")
     assert [line for line in others if lost in line] == []
-    assert rows(database, tables.processes) == []
+    assert rows(own, tables.processes) == []
 
 
 @pytest.mark.only_on("postgresql", "mariadb")
