@@ -29,15 +29,18 @@ MOST_ROWS = 6  # of one value on a terminal; the other outputs have all of it
 
 def _sentences(contrast: Contrast, failed: str) -> Iterator[str]:
     """Yield sentences that name the traits which set failed jobs apart."""
+    from solidjq.text import count_of
+
     if not contrast.failed:
         return
+    finished = count_of(contrast.finished, "job")
     if not contrast.possible:
-        yield f"what sets {failed} apart cannot be told: only {contrast.finished} jobs that finished meanwhile are kept"
+        yield f"what sets {failed} apart cannot be told: only {finished} that finished meanwhile to compare"
         return
     if not contrast.traits:
-        yield f"nothing sets {failed} apart from {contrast.finished} jobs that finished meanwhile"
+        yield f"nothing sets {failed} apart from {finished} that finished meanwhile"
         return
-    yield f"what sets {failed} apart from {contrast.finished} jobs that finished meanwhile:"
+    yield f"what sets {failed} apart from {finished} that finished meanwhile:"
     for trait in contrast.traits:
         here = f"{_percent(trait.failed_with, trait.failed)} ({trait.failed_with} of {trait.failed})"
         there = f"{_percent(trait.finished_with, trait.finished)} ({trait.finished_with} of {trait.finished})"

@@ -151,6 +151,7 @@ def _sooner(time: datetime, length: timedelta) -> datetime:
 def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None) -> None:
     from solidjq.diff import contrast as diff_contrast
     from solidjq.diff import groups as diff_groups
+    from solidjq.text import count_of
 
     if output is Output.IDS and limit is None:
         from solidjq.queue.failed import list_failures
@@ -166,7 +167,8 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
     records(shown, _group_fields(), output, empty="no failed jobs")
     _tell_of_choice(opened, chosen, len(found))
     if len(found) > len(shown):
-        note(f"{len(found) - len(shown)} more groups, {sum(g.count for g in found[len(shown) :])} jobs; see --limit")
+        more = count_of(len(found) - len(shown), "more group")
+        note(f"{more}, {count_of(sum(g.count for g in found[len(shown) :]), 'job')}; see --limit")
     if output is Output.TABLE and found:
         with opened.read() as connection:
             ids = diff_groups.newest_job_ids(connection, chosen, diff_contrast.SAMPLE)
@@ -225,6 +227,7 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
     from dataclasses import replace
 
     from solidjq.diff import windows as diff_windows
+    from solidjq.text import count_of
 
     now, before = windows
     found = diff_windows.compare_windows(opened, chosen, now, before)
@@ -243,7 +246,7 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
             ", ".join(f"{counts[kind]} {kind.value}" for kind in diff_windows.ChangeKind if counts[kind])
             or "no difference"
         )
-        note(f"{_spelled(now)} against {_spelled(before)}: {said}; {found.same} groups about the same")
+        note(f"{_spelled(now)} against {_spelled(before)}: {said}; {count_of(found.same, 'group')} about the same")
         if not found.archive:
             note("failures that were retried since are not counted, for want of a record; run: jq init")
     if found.changes:

@@ -246,6 +246,7 @@ class Request:
 
     def _canary(self, operation: Operation, size: int, patience: float) -> None:
         from solidjq.recovery import canary
+        from solidjq.text import count_of
 
         def retry(selected: Selection, terms: RetryTerms) -> Iterator[list[Decision]]:
             for batch in self._retry(selected, terms, operation, by_job=True):
@@ -258,7 +259,7 @@ class Request:
             size,
             retry,
             patience=patience,
-            began=lambda jobs: note(f"canary: retried {jobs} jobs; waiting until they have ended"),
+            began=lambda jobs: note(f"canary: retried {count_of(jobs, 'job')}; waiting until they have ended"),
         )
         if not outcome.safe:
             why = (

@@ -218,7 +218,7 @@ def test_two_times_are_compared_like_a_diff(database: Database, shell: Shell) ->
     assert (found[1]["now_per_hour"], found[1]["before_per_hour"]) == (12.0, 1.0)
     table = shell.run("failed", "diff", "--since", "1h", "--against", "24h")
     assert (table.returncode, [line[0] for line in table.stdout.splitlines()]) == (1, ["m", "+", ">", "-"])
-    assert "1 new, 1 grown, 1 gone; 1 groups about the same" in table.stderr
+    assert "1 new, 1 grown, 1 gone; 1 group about the same" in table.stderr
     ids = shell.run("failed", "diff", "--since", "1h", "--against", "24h", "-o", "ids")
     assert (ids.returncode, len(ids.stdout.split())) == (1, 15)
     assert read_json(shell, "--since", "1h", "--against", "24h", "--class", "Nobody") == []
@@ -259,7 +259,7 @@ def test_a_deploy_splits_the_time(database: Database, shell: Shell) -> None:
         ("-", 0, 20),
     ]
     about = shell.run("failed", "diff", *deploy).stderr
-    assert "1 new, 1 gone; 1 groups about the same" in about
+    assert "1 new, 1 gone; 1 group about the same" in about
     assert "0 groups" in shell.run("failed", "diff", *deploy, *begun).stderr
 
 
@@ -417,7 +417,9 @@ def test_what_sets_failed_jobs_apart(database: Database, shell: Shell) -> None:
 def test_where_nothing_differs_or_too_little_is_kept_it_says_so(database: Database, shell: Shell) -> None:
     add(database, timeout(), timeout())
     few = shell.run("failed", "diff").stderr
-    assert few == ("jq: what sets the failed jobs apart cannot be told: only 0 jobs that finished meanwhile are kept\n")
+    assert few == (
+        "jq: what sets the failed jobs apart cannot be told: only 0 jobs that finished meanwhile to compare\n"
+    )
     add(database, *[None] * 40, finished=True)
     assert shell.run("failed", "diff").stderr == (
         "jq: nothing sets the failed jobs apart from 40 jobs that finished meanwhile\n"

@@ -31,7 +31,7 @@ def test_processes_killed_at_shutdown(database: Database) -> None:
     }  # fmt: skip
     change(database, insert(tables.deaths).values(death))
     (found,) = findings(database, "shutdown")
-    assert "1 processes were killed while they shut down" in found.what
+    assert "1 process killed while shutting down" in found.what
     change(database, age_of(tables.deaths, 8 * DAY, "noticed_at"))
     assert findings(database, "shutdown") == []
 

@@ -64,7 +64,7 @@ def test_a_job_that_died_once_goes_back() -> None:
             Verdict.OVER_LIMIT,
             "3 crashes within 72h; the limit is 3",
         ),
-        (DIED, SAFE, ClassPolicy(max_crashes=1), Verdict.OVER_LIMIT, "1 crashes within 72h; the limit is 1"),
+        (DIED, SAFE, ClassPolicy(max_crashes=1), Verdict.OVER_LIMIT, "1 crash within 72h; the limit is 1"),
         (DIED, RetryTerms(safe=True, max_crashes=1), ClassPolicy(max_crashes=9), Verdict.OVER_LIMIT, "the limit is 1"),
         (DIED, SAFE, ClassPolicy(retry=Consent.NEVER), Verdict.NEVER, "policy says never, in built in"),
         (DIED, RetryTerms(safe=True, auto_only=True), ClassPolicy(), Verdict.ASK, 'policy says "ask"'),

@@ -193,11 +193,15 @@ class _Demo:
             raise _StuckError("the supervisor does not stop") from None
 
     def _kill(self, dead: Sequence[Process]) -> None:
+        from solidjq.text import count_of
+
         _tell(f"$ kill -9 {' '.join(str(process.pid) for process in dead)}")
         for process in dead:
             os.kill(process.pid, signal.SIGKILL)
         for process in dead:
-            _tell(f"  {process.name} held {process.claimed} jobs" if process.claimed else f"  {process.name}")
+            _tell(
+                f"  {process.name} held {count_of(process.claimed, 'job')}" if process.claimed else f"  {process.name}"
+            )
 
     def _kill_everything(self) -> None:
         """Leave no process behind, however the demo ends."""

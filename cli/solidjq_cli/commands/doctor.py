@@ -177,10 +177,11 @@ def _described(row: Examined) -> Iterator[str]:
 
 
 def _summary(rows: Sequence[Examined]) -> str:
+    from solidjq.text import count_of
+
     counts = {status: sum(1 for row in rows if row.status == status) for status in ("error", "warning", "note")}
-    found = ", ".join(f"{count} {status}{'' if count == 1 else 's'}" for status, count in counts.items() if count)
+    found = ", ".join(count_of(count, status) for status, count in counts.items() if count)
     healthy = sum(1 for row in rows if row.status == "healthy")
     skipped = [row.result.check.name for row in rows if row.status == "skipped"]
-    return (
-        f"{found or 'nothing found'}; {healthy} checks healthy{'; skipped: ' + ', '.join(skipped) if skipped else ''}"
-    )
+    left_out = f"; skipped: {', '.join(skipped)}" if skipped else ""
+    return f"{found or 'nothing found'}; {count_of(healthy, 'check')} healthy{left_out}"

@@ -119,11 +119,12 @@ def _refuse_beside_rails(database: Database) -> None:
     from solidjq.errors import RefusedError
     from solidjq.processes.heartbeat import list_processes
     from solidjq.runtime.registration import is_ours
+    from solidjq.text import count_of
 
     with database.read() as connection:
         foreign = [p for p in list_processes(connection) if p.kind == "Worker" and not is_ours(p)]
     if foreign:
         raise RefusedError(
-            f"{len(foreign)} workers of another runtime are registered here, {foreign[0].name} among them; this one "
+            f"{count_of(len(foreign), 'worker')} of another runtime here, such as {foreign[0].name}; this one "
             "would claim their jobs and fail each as unknown. Name the queues that are for Python: --queues NAME"
         )

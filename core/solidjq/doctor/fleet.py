@@ -23,6 +23,7 @@ from solidjq.doctor.checks import (
 from solidjq.processes.attendance import polled_by
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import instant, number, sample_of
+from solidjq.text import count_of
 
 LATE = 60.0  # seconds that due or ready jobs may wait for a process to take them
 BEHIND = 300.0  # seconds that due jobs may wait for a live dispatcher
@@ -36,7 +37,8 @@ def _find_dead(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
     held = sum(process.claimed for process in dead)
     if dead:
         yield DoctorFinding(
-            f"{len(dead)} processes have sent no heartbeat for {terms.threshold:g} s or more; they hold {held} jobs",
+            f"{count_of(len(dead), 'process')} without a heartbeat for {terms.threshold:g} s or more, with "
+            f"{count_of(held, 'job')}",
             "jq prune (jq prune --dry-run shows what it would do); then jq retry --safe",
             Severity.ERROR if held else Severity.WARNING,
             subjects=frozenset(process.id for process in dead),

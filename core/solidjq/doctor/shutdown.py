@@ -17,6 +17,7 @@ from solidjq.processes.heartbeat import Process
 from solidjq.processes.pids import find_local
 from solidjq.processes.samples import number, read_metadata
 from solidjq.rails.settings import RailsConfig
+from solidjq.text import count_of
 
 STOP_MARGIN = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
 SHUTDOWNS = timedelta(days=7)  # how far back the check looks for processes killed while they shut down
@@ -32,7 +33,7 @@ def _find_short_grace(connection: Connection, terms: DoctorTerms) -> Iterator[Do
     ]
     if killed:
         yield DoctorFinding(
-            f"{len(killed)} processes were killed while they shut down in the last 7 days (jq incidents list)",
+            f"{count_of(len(killed), 'process')} killed while shutting down in the last 7 days (jq incidents list)",
             "raise what stops them above the shutdown timeout: terminationGracePeriodSeconds (Kubernetes), "
             "TimeoutStopSec (systemd), stop_grace_period (Compose)",
             Severity.WARNING,

@@ -205,7 +205,7 @@ def _put_on_trial(
     ]
     if not any(decision.verdict.moves for decision in decisions):
         reason = decisions[0].reason if decisions else "none is failed any more"
-        raise RefusedError(f"none of the {len(half)} jobs to try may run: {reason}")
+        raise RefusedError(f"none of {count_of(len(half), 'job')} to try may run: {reason}")
 
 
 def _before_round_one(connection: Connection, job_ids: Collection[int]) -> TrialStanding:

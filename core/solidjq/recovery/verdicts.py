@@ -12,6 +12,7 @@ from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger.crashes import Crash, recent_crashes, subject_of
 from solidjq.rails.error_text import Death
 from solidjq.settings.policy import ClassPolicy, Consent
+from solidjq.text import count_of
 
 
 class Verdict(StrEnum):
@@ -259,7 +260,7 @@ def _over_limit(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now:
     counted = len(recent_crashes(candidate.crashes, window, now))
     if candidate.death is None or counted < most:
         return None
-    reason = f"{counted} crashes within {spell_duration(window)}; the limit is {most}"
+    reason = f"{count_of(counted, 'crash')} within {spell_duration(window)}; the limit is {most}"
     return Decision(candidate, Verdict.OVER_LIMIT, reason)
 
 
@@ -268,7 +269,7 @@ def _crashed_again(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, n
     window = window_of(terms, rule)
     if candidate.death is None or (counted := len(recent_crashes(candidate.crashes, window, now))) < SUSPECT_AT:
         return None
-    return f"{counted} crashes within {spell_duration(window)}"
+    return f"{count_of(counted, 'crash')} within {spell_duration(window)}"
 
 
 def window_of(terms: RetryTerms, rule: ClassPolicy) -> timedelta:
