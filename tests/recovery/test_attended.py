@@ -163,6 +163,15 @@ def test_a_plan_with_suspects_needs_a_yes_as_well(database: Database, shell: She
     assert suspects
 
 
+def test_a_plan_of_suspects_sent_by_hand_needs_one_too(database: Database, shell: Shell, suspects: list[int]) -> None:
+    add_worker_of(database, "*", "worker-all", pid=7)
+    ids = list(map(str, suspects))
+    assert "worker-all" in shell.run("retry", "--queue-as", "apart", "--plan-out", "plan.json", *ids).stderr
+    refused = shell.run("apply", "plan.json")
+    assert (refused.returncode, retried(database)) == (5, 0)
+    assert "2 jobs that may kill a process go to queue apart" in refused.stderr
+
+
 def test_a_plan_without_suspects_needs_none(database: Database, shell: Shell, died: list[int]) -> None:
     add_worker_of(database, "*", "worker-all", pid=9)
     assert shell.run("retry", "--safe", "--isolate", "--plan-out", "plan.json").returncode == 0

@@ -15,6 +15,7 @@ from solidjq_cli.stopping import accounted
 if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.recovery.plans import Plan
+    from solidjq.settings.policy import Policy
     from solidjq_cli.session import Session
 
 
@@ -52,9 +53,9 @@ def apply(
     operation = command.operation(
         "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.to_record(), plan=plan.id
     )
-    attendance.settle(_warning(command, opened, plan), yes=yes, question="apply the plan all the same?")
-    tally = moving.Tally()
     policy = command.policy(import_modules)
+    attendance.settle(_warning(command, opened, plan, policy), yes=yes, question="apply the plan all the same?")
+    tally = moving.Tally()
     with accounted(tally.account(opened, operation)):
         batches = plans.apply(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"
@@ -64,9 +65,16 @@ def apply(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _warning(command: Session, database: Database, plan: Plan) -> str | None:
+def _warning(command: Session, database: Database, plan: Plan, policy: Policy) -> str | None:
     """Return which workers of other queues may die by this plan; None if none does."""
-    queue = plan.terms.isolate or (options.QUARANTINE if plan.terms.queue_as == options.QUARANTINE else None)
+    from solidjq.recovery import plans
+
+    queue = plan.terms.isolate or plan.terms.queue_as
     if queue is None or plan.terms.discard:
         return None
-    return attendance.read(command, database).warning(queue, plan.destinations.get(queue, 0))
+    there = attendance.read(command, database)
+    if not there.endangered(queue):
+        return None
+    everything = queue in {plan.terms.isolate, options.QUARANTINE}
+    suspects = plan.destinations.get(queue, 0) if everything else plans.count_suspects(database, plan, policy=policy)
+    return there.warning(queue, suspects)

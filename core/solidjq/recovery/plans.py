@@ -22,7 +22,7 @@ from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.recovery import retry
-from solidjq.recovery.retry import Expected
+from solidjq.recovery.retry import Expected, Selection
 from solidjq.recovery.verdicts import Decision, RetryTerms
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import one_line
@@ -110,6 +110,18 @@ def read(path: Path) -> Plan:
         return Plan(str(head["id"]), path, RetryTerms.from_record(head["terms"]), size, destinations)
     except (KeyError, TypeError):
         raise UsageError(f"{path} is not a plan that this version of jq wrote") from None
+
+
+def count_suspects(database: Database, plan: Plan, *, policy: Policy = BUILT_IN) -> int:
+    """Return how many suspects a plan sends to the queue ``terms.queue_as``; 0 for a plan of a safe retry."""
+    if plan.terms.safe or plan.terms.queue_as is None:
+        return 0
+    return sum(
+        retry.count_suspects(
+            database, Selection(job_ids=[failure.job_id for failure in batch]), plan.terms, policy=policy
+        )
+        for batch in in_batches(plan.jobs())
+    )
 
 
 def apply(
