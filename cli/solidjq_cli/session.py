@@ -255,9 +255,13 @@ class Session:
         *,
         chosen: Mapping[str, object] | None = None,
         plan: str | None = None,
+        called: str | None = None,
     ) -> Operation:
-        """Describe this command for the ledger. Raises as ``require_changeable`` does."""
-        self.require_changeable(verb)
+        """Describe this command for the ledger. Raises as ``require_changeable`` does.
+
+        ``called`` is the name of the command where it is not the recorded verb: ``queues pause``.
+        """
+        self.require_changeable(called or verb)
         from solidjq.ledger.operations import Operation  # noqa: PLC0415
         from solidjq.text import mask_argument  # noqa: PLC0415
 

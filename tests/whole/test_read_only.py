@@ -51,6 +51,7 @@ def test_no_command_changes_anything(
     names: dict[str, object],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     way: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -64,6 +65,9 @@ def test_no_command_changes_anything(
     for command in COMMANDS:
         ended[command] = run([*way, *command.format(**names).split()])
         session.close()  # a program would have ended
+        told = capsys.readouterr().err
+        if "opened read-only; nothing" in told:
+            assert f"jq {next(leaf for leaf in leaves(tree()) if command.startswith(leaf))}" in told
     assert everything(database) == before
     assert ended == {command: int(code) for command, code in COMMANDS.items()}
 

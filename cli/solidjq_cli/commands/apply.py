@@ -51,7 +51,11 @@ def apply(
     command = session.current(database, config_file)
     opened = command.open()
     operation = command.operation(
-        "discard" if plan.terms.discard else "retry", reason, chosen=plan.terms.to_record(), plan=plan.id
+        "discard" if plan.terms.discard else "retry",
+        reason,
+        chosen=plan.terms.to_record(),
+        plan=plan.id,
+        called="apply",
     )
     policy = command.policy(import_modules)
     attendance.settle(_warning(command, opened, plan, policy), yes=yes, question="apply the plan all the same?")

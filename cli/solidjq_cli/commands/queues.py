@@ -107,7 +107,7 @@ class _Moves:
     """Pauses or resumes of one command line, one transaction a queue, recorded as one operation."""
 
     def __init__(self, command: Session, verb: str) -> None:
-        self.operation = command.operation(verb)
+        self.operation = command.operation(verb, called=f"queues {verb}")
         self.opened = command.open()
 
     def carry_out(self, names: Iterable[str], move: Callable[[Any, str], bool], done: str, nothing: str) -> None:

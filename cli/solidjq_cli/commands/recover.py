@@ -80,7 +80,7 @@ def recover(
     with opened.read() as connection:
         operations.require(connection)  # before the prune: what it fails could not be retried
     threshold = command.alive_threshold(alive_threshold, acts=True)
-    pruning_operation = command.operation("prune", reason)
+    pruning_operation = command.operation("prune", reason, called="recover")
     operation = command.operation("recover", reason, chosen={**chosen.given(), **terms.to_record()})
     doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
     pruned = pruning.prune(opened, threshold, doubts, pruning_operation)
