@@ -41,7 +41,7 @@ def test_a_queue_exists_where_a_job_a_worker_a_pause_or_a_task_names_it(database
 def test_a_misspelled_queue_is_not_paused_unless_it_is_meant(database: Database, shell: Shell) -> None:
     add_jobs(database, NewJob(class_name="A", queue_name="mailers"))
     assert_refused(shell.run("queues", "pause", "mailers", "mialers"), 5, "no queue mialers; did you mean mailers?")
-    assert_refused(shell.run("queues", "pause", "zzz"), 5, "no queue zzz; nothing was paused", "pause --create")
+    assert_refused(shell.run("queues", "pause", "zzz"), 5, "no queue zzz. Nothing was paused", "--create")
     assert rows(database, pauses) == []
     assert rows(database, operations) == []
     done = shell.run("queues", "pause", "--create", "mialers")

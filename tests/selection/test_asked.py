@@ -241,3 +241,12 @@ def test_groups_of_an_incident_have_its_hosts_alone(shell: Shell, scene: Scene) 
         (2, {"worker-2.ams": 2}),
         (5, {"worker-1.ams": 3, "worker-2.ams": 2}),
     ]
+
+
+def test_a_comparison_in_time_of_a_group_counts_what_was_retried_since(
+    database: Database, shell: Shell, scene: Scene
+) -> None:
+    retry_jobs(database, scene.timeouts[:1])
+    done = shell.run("failed", "diff", "--group", GROUP, "--since", "1h", "--against", "24h", "-o", "json")
+    assert [(change["group"], change["now"]) for change in json.loads(done.stdout)] == [(GROUP, 2)]
+    assert ids_of(shell, "failed", "list", "--group", GROUP) == scene.timeouts[1:]

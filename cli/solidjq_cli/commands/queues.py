@@ -65,10 +65,8 @@ def pause(
 
     moves = _Moves(session.current(database), "pause")
     if not create and (unknown := _unknown(moves.opened, names)):
-        raise RefusedError(
-            f"{'; '.join(unknown.values())}; nothing was paused. "
-            "To pause a queue before its first job: jq queues pause --create"
-        )
+        which = " ".join(text if text.endswith("?") else f"{text}." for text in unknown.values())
+        raise RefusedError(f"{which} Nothing was paused; to pause a queue before its first job: --create")
     moves.carry_out(names, pauses.pause, "paused", "was paused already")
 
 

@@ -103,9 +103,9 @@ def _explain(looks: _Looks, chosen: Filter, *, implied_deaths: bool) -> Iterator
     if len(terms) == 1:
         yield f"{terms[0].words} matches none of {_failed_jobs(looks.count(_NO_FILTER))}"
         return
-    helps = [f"without {term.words} {_number(count)} would" for term, count in _counts(looks, terms) if count]
-    none = "no failed job matches all of these terms"
-    yield f"{none}; {', '.join(helps)}" if helps else f"{none}, and more than one of them leaves nothing"
+    helps = [f"without {term.words}: {_number(count)}" for term, count in _counts(looks, terms) if count]
+    yield "no failed job matches all of these terms" + ("" if helps else ", and more than one of them leaves nothing")
+    yield from helps
 
 
 def _counts(looks: _Looks, terms: Iterable["_Term"]) -> Iterator[tuple["_Term", int]]:
