@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import ColumnElement, Connection, func
 from sqlalchemy.exc import DBAPIError
 
+from solidjq.database import owners
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.tables import ready
 from solidjq.database.transactions import Database
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 CHANNEL = "jq_ready"
-TRIGGER = "jq_notify"
+TRIGGER = owners.NOTIFY_FUNCTION
 
 
 def send(connection: Connection) -> None:
@@ -55,19 +56,23 @@ def listen(database: Database) -> Iterator[None]:
 def install(database: Database) -> None:
     """Create the trigger that sends a notice for every inserted ready row, whichever program inserts it. Idempotent.
 
-    Raises UsageError on a database without notices, ConflictError if the table was busy for too long.
+    Raises UsageError on a database without notices, ConflictError if the table was busy for too long, and RefusedError
+    if an untrusted role owns the function.
     """
     with database.write() as connection:
         if connection.dialect.name != "postgresql":
             raise UsageError(f"{database} cannot notify: only PostgreSQL can; its workers poll")
         body = f"BEGIN NOTIFY {CHANNEL}; RETURN NULL; END"
+        path = "SET search_path = pg_catalog, pg_temp"  # it runs as whoever inserts; else with that role's path
+        owners.require_own(connection)
         for statement in (
             f"SET LOCAL lock_timeout = {SCHEMA_LOCK_TIMEOUT * 100}",  # programs that enqueue wait behind this meanwhile
-            f"CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql AS '{body}'",
+            f"CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql {path} AS '{body}'",
             f"DROP TRIGGER IF EXISTS {TRIGGER} ON {ready.name}",
             f"CREATE TRIGGER {TRIGGER} AFTER INSERT ON {ready.name} FOR EACH STATEMENT EXECUTE FUNCTION {TRIGGER}()",
         ):
             connection.exec_driver_sql(statement)
+        owners.require_own(connection)  # to replace a function that was made meanwhile leaves it with its owner
 
 
 def remove(database: Database) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, func, inspect, selec
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 
-from solidjq.database import engines, grants, tables, times
+from solidjq.database import engines, grants, owners, tables, times
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, UsageError
@@ -68,7 +68,8 @@ def initialize(database: Database) -> Initialized:
 
     Existing Solid Queue tables are never altered. It is idempotent, and safe when two programs run it at once.
 
-    Raises AccessDeniedError, which names the right to ask for, if this user may not create tables.
+    Raises AccessDeniedError, which names the right to ask for, if this user may not create tables. Raises RefusedError
+    if an untrusted role owns an object under one of our names: it is not adopted.
     """
     database.require_writable()
     try:
@@ -126,6 +127,7 @@ def _current_user(database: Database) -> str:
 
 def _initialize(connection: Connection) -> Initialized:
     with schema_lock(connection):
+        owners.require_own(connection)
         return _bring_up_to_date(connection)
 
 

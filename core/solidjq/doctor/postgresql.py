@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
+from solidjq.database import owners
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
 from solidjq.doctor.checks import DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
 
@@ -127,3 +128,23 @@ def find_connections(connection: Connection, _terms: DoctorTerms) -> Iterator[Do
         "current_setting('max_connections')::int",
     )
     yield from judge_connections(used, most)
+
+
+def find_owners(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find tables of the queue and functions that they run which a role owns whom nobody has reason to trust."""
+    for foreign in owners.find_foreign(connection, trust_queue_owner=True):
+        yield DoctorFinding(str(foreign), owners.ADVICE)
+    theirs = [str(table.name) for table in solid_queue.sorted_tables]
+    for foreign in owners.find_foreign(connection, theirs, trust_queue_owner=True):
+        if foreign.of_table or foreign.kind != "function":  # jq_notify() was found above
+            yield DoctorFinding(
+                str(foreign),
+                "whoever owns it acts with the rights of everybody who writes to the queue: see that this is meant",
+                Severity.WARNING,
+            )
+    if owners.lacks_search_path(connection):
+        yield DoctorFinding(
+            f"the function {owners.NOTIFY_FUNCTION}() has no search_path of its own: an earlier jq made it",
+            "jq init --notify makes it again",
+            Severity.NOTE,
+        )

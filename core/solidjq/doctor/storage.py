@@ -80,6 +80,14 @@ CHECKS = (
         finds=everywhere(_find_missing_indexes),
     ),
     DoctorCheck(
+        name="owners",
+        asks="PostgreSQL: tables of the queue, and functions that they run, of other owners than this role, the owner "
+        "of the database or of Solid Queue's tables, and superusers.",
+        why="Whoever owns them can change what they do, with the rights of every role that writes to the queue.",
+        advice="Drop what nobody here made; give the rest to the owner of the queue's tables.",
+        finds={"postgresql": postgresql.find_owners},
+    ),
+    DoctorCheck(
         name="bloat",
         asks="More dead rows or free space than live data; an SQLite write-ahead log that only grows. The numbers are "
         "the database's own estimates: nothing is scanned.",

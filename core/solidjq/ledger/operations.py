@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, inspect, select, update
 
+from solidjq.database import owners
 from solidjq.database.statements import among, inserted_id
 from solidjq.database.tables import deaths, failures, operations
 from solidjq.database.times import utcnow
@@ -65,6 +66,7 @@ class Operation:
             if connection.execute(counted.values(values)).rowcount:
                 return self._id
         # This is the first change, or the transaction that wrote the row was rolled back.
+        owners.require_safe_for_superuser(connection)
         result = connection.execute(
             insert(operations).values(
                 verb=self.verb,
@@ -94,7 +96,15 @@ def exists(connection: Connection) -> bool:
 
 
 def require(connection: Connection) -> None:
-    """Raise LedgerMissingError unless the ``jq_`` tables are there, the newest included."""
+    """Raise LedgerMissingError unless the ``jq_`` tables are there, the newest included.
+
+    Raises RefusedError if a superuser would write to tables that an untrusted role owns.
+    """
+    _require_tables(connection)
+    owners.require_safe_for_superuser(connection)
+
+
+def _require_tables(connection: Connection) -> None:
     if not exists(connection):
         raise LedgerMissingError("the jq_ tables, which record every change, are missing or out of date; run: jq init")
 
@@ -128,7 +138,7 @@ def list_operations(
 
     Raises LedgerMissingError.
     """
-    require(connection)
+    _require_tables(connection)
     restored = (
         select(func.count())
         .where(failures.c.operation_id == operations.c.id, failures.c.restored_by.is_not(None))

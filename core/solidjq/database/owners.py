@@ -1,0 +1,134 @@
+"""Owners: who may change what our tables and functions do. On PostgreSQL, code on a table runs as whoever writes to it.
+
+A role that may create objects in the schema could make a table or a function under one of our names beforehand, and
+change later what it does: its code would then run with the rights of every role that writes to the queue.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from solidjq.database import tables
+from solidjq.errors import RefusedError
+from solidjq.text import printable
+
+NOTIFY_FUNCTION = "jq_notify"
+PREVIEW = 3  # objects that a message names
+
+_OURS = tuple(table.name for table in tables.jq.sorted_tables)
+_SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+
+# Code is found by its dependencies, so that triggers, rules, defaults, checks and index expressions all count.
+_FOREIGN = """
+WITH trusted AS (
+  SELECT r.oid FROM pg_catalog.pg_roles r
+  WHERE r.rolsuper OR r.rolname = current_user
+  OR r.oid = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  OR :trust_queue_owner AND r.oid = (SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(:jobs))
+), relation AS (
+  SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
+  WHERE c.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(current_schema()))
+  AND c.relname = ANY (:names)
+), part AS (
+  SELECT r.relname, d.classid, d.objid FROM relation r
+  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = r.oid
+  UNION
+  SELECT r.relname, 'pg_catalog.pg_class'::regclass, r.oid FROM relation r
+), object AS (
+  SELECT CASE r.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS kind,
+    r.relname::text AS name, NULL::text AS of_table, r.relowner AS owner
+  FROM relation r
+  UNION
+  SELECT 'function', pg_catalog.format('%s(%s)', p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)),
+    part.relname::text, p.proowner
+  FROM part
+  JOIN pg_catalog.pg_depend d
+    ON d.classid = part.classid AND d.objid = part.objid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+  UNION
+  SELECT 'function', pg_catalog.format('%s(%s)', p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)),
+    NULL, p.proowner
+  FROM pg_catalog.pg_proc p
+  WHERE p.pronamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(current_schema()))
+  AND p.proname = :notify AND p.pronargs = 0
+)
+SELECT o.kind, o.name, o.of_table, pg_catalog.pg_get_userbyid(o.owner) AS owner FROM object o
+WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY 1 DESC, 2, 3
+"""
+
+_SETTINGS = """
+SELECT pg_catalog.array_to_string(p.proconfig, ',') FROM pg_catalog.pg_proc p
+WHERE p.pronamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(current_schema()))
+AND p.proname = :notify AND p.pronargs = 0
+"""
+
+
+class ForeignObject(NamedTuple):
+    """A table, view or function that a role owns whom this connection has no reason to trust."""
+
+    kind: str
+    name: str
+    of_table: str | None  # the table that runs the function
+    owner: str
+
+    def __str__(self) -> str:
+        """Return ``the function jq_notify() belongs to the role "app"``."""
+        of_table = f", which {self.of_table} runs," if self.of_table else ""
+        return printable(f'the {self.kind} {self.name}{of_table} belongs to the role "{self.owner}"')
+
+
+def find_foreign(
+    connection: Connection, names: Collection[str] | None = None, *, trust_queue_owner: bool = False
+) -> list[ForeignObject]:
+    """Return which of these tables, our own by default, and the functions they run, an untrusted role owns.
+
+    Trusted are the current user, the database's owner and superusers; with ``trust_queue_owner`` also the owner of
+    Solid Queue's tables, who can put a trigger on them anyway. Empty on databases without owners.
+    """
+    if connection.dialect.name != "postgresql":
+        return []
+    values = {
+        "names": list(names or _OURS),
+        "trust_queue_owner": trust_queue_owner,
+        "jobs": str(tables.jobs.name),
+        "notify": NOTIFY_FUNCTION,
+    }
+    return [ForeignObject(*row) for row in connection.execute(text(_FOREIGN), values)]
+
+
+def require_own(connection: Connection) -> None:
+    """Raise RefusedError, which names them, if an untrusted role owns objects under our names."""
+    _refuse(find_foreign(connection), "then run jq init again")
+
+
+def require_safe_for_superuser(connection: Connection) -> None:
+    """Raise RefusedError if a superuser is about to write to tables of ours that an untrusted role owns.
+
+    Other roles may: whoever was granted ``jq init`` alone owns our tables, and the queue's are the application's.
+    """
+    if connection.dialect.name == "postgresql" and connection.scalar(text(_SUPERUSER)):
+        _refuse(find_foreign(connection, trust_queue_owner=True), "or go on as a role that is no superuser")
+
+
+def _refuse(foreign: Collection[ForeignObject], way_out: str) -> None:
+    if foreign:
+        raise RefusedError(f"{words_of(foreign)}; {ADVICE}, {way_out}; nothing was changed")
+
+
+ADVICE = (
+    "whoever owns it can change what it does with the rights of everybody who writes to the queue: look at it, then "
+    "drop it or let its owner run jq init"
+)
+
+
+def words_of(foreign: Collection[ForeignObject]) -> str:
+    """Return the first of these objects with their owners, and how many more there are."""
+    more = f"; and {len(foreign) - PREVIEW} more" if len(foreign) > PREVIEW else ""
+    return "; ".join(map(str, list(foreign)[:PREVIEW])) + more
+
+
+def lacks_search_path(connection: Connection) -> bool:
+    """Whether the function of ``jq init --notify`` exists without a search path of its own, as earlier versions had."""
+    rows = connection.execute(text(_SETTINGS), {"notify": NOTIFY_FUNCTION}).all()
+    return any("search_path=" not in (settings or "") for (settings,) in rows)

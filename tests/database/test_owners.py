@@ -1,0 +1,139 @@
+"""A role that may create objects in the schema cannot have its code run by whoever uses the queue."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+
+from solidjq import Database
+from solidjq.database import notices
+from solidjq.database.setup import initialize
+from solidjq.database.tables import operations, solid_queue
+from solidjq.database.urls import url_text
+from solidjq.doctor.checks import Severity
+from solidjq.errors import RefusedError
+from support.databases import execute
+from support.deaths import die
+from support.doctor import findings
+from support.program import Shell, assert_refused
+from support.queue import add_jobs, plain_jobs, rows
+from support.recovery import retry_jobs
+
+EVIL = "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {body} RETURN NULL; END'"
+
+
+@pytest.fixture
+def low(empty_url: URL, worker_name: str) -> Iterator[URL]:
+    """A role that may only log in and create objects in the schema."""
+    name = f"low_{worker_name}"
+    execute(empty_url, f"CREATE ROLE {name} LOGIN", f"GRANT CREATE, USAGE ON SCHEMA public TO {name}")
+    yield empty_url.set(username=name)
+    execute(empty_url, f"DROP OWNED BY {name} CASCADE", f"DROP ROLE {name}")
+
+
+def is_superuser(low: URL) -> bool:
+    database = Database(low)
+    with database.read() as connection:
+        found = connection.scalar(text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+    database.close()
+    return bool(found)
+
+
+@pytest.mark.only_on("postgresql")
+def test_init_does_not_adopt_a_table(empty_url: URL, low: URL, shell: Shell) -> None:
+    execute(low, "CREATE TABLE jq_operations (id bigserial PRIMARY KEY, verb text)")
+    administrator = Database(empty_url)
+    with pytest.raises(RefusedError, match=f'the table jq_operations belongs to the role "{low.username}"'):
+        initialize(administrator)
+    with administrator.read() as connection:
+        assert connection.scalar(text("SELECT to_regclass('solid_queue_jobs') IS NULL"))
+    done = shell.run("init", url=url_text(empty_url))
+    assert_refused(done, 5, "jq_operations", str(low.username), "drop it", "nothing was changed")
+    execute(empty_url, "DROP TABLE jq_operations")
+    assert "jq_operations" in initialize(administrator).created
+    administrator.close()
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON jq_operations FOR EACH ROW EXECUTE FUNCTION mine()",
+        "ALTER TABLE jq_operations ALTER reason SET DEFAULT words()",
+        "CREATE RULE r AS ON INSERT TO jq_operations DO ALSO SELECT words()",
+    ],
+)
+def test_a_table_that_was_given_away_with_its_code_is_not_adopted(empty_url: URL, low: URL, code: str) -> None:
+    administrator = Database(empty_url)
+    initialize(administrator)
+    execute(empty_url, f"ALTER TABLE jq_operations OWNER TO {low.username}")
+    execute(
+        low, EVIL.format(name="mine", body=""), "CREATE FUNCTION words() RETURNS text LANGUAGE sql AS $$SELECT 'a'$$"
+    )
+    execute(low, code)
+    execute(empty_url, "ALTER TABLE jq_operations OWNER TO CURRENT_USER")
+    with pytest.raises(RefusedError, match=r"the function (mine|words)\(\), which jq_operations runs, belongs to"):
+        initialize(administrator)
+    assert [finding.severity for finding in findings(administrator, "owners")] == [Severity.ERROR]
+    administrator.close()
+
+
+@pytest.mark.only_on("postgresql")
+def test_init_notify_does_not_replace_a_function_that_its_owner_could_replace_again(empty_url: URL, low: URL) -> None:
+    administrator = Database(empty_url)
+    administrator.transact(solid_queue.create_all)
+    execute(low, EVIL.format(name="jq_notify", body=""))
+    with pytest.raises(RefusedError, match=r"the function jq_notify\(\) belongs to the role"):
+        notices.install(administrator)
+    with pytest.raises(RefusedError, match=r"the function jq_notify\(\) belongs to the role"):
+        initialize(administrator)
+    add_jobs(administrator, *plain_jobs(1))
+    assert not is_superuser(low)
+    administrator.close()
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_superuser_does_not_write_to_a_record_that_somebody_else_made(empty_url: URL, low: URL) -> None:
+    administrator = Database(empty_url)
+    initialize(administrator)
+    (job_id,) = add_jobs(administrator, *plain_jobs(1))
+    die(administrator)
+    assert findings(administrator, "owners") == []
+    execute(empty_url, f"ALTER TABLE jq_operations OWNER TO {low.username}")
+    execute(low, EVIL.format(name="mine", body=f"ALTER ROLE {low.username} SUPERUSER;"))
+    execute(low, "CREATE TRIGGER t AFTER INSERT ON jq_operations FOR EACH ROW EXECUTE FUNCTION mine()")
+    with pytest.raises(RefusedError, match="jq_operations belongs to the role"):
+        retry_jobs(administrator, [job_id])
+    assert (is_superuser(low), rows(administrator, operations)) == (False, [])
+    assert [finding.severity for finding in findings(administrator, "owners")] == [Severity.ERROR] * 2
+    administrator.close()
+
+
+@pytest.mark.only_on("postgresql")
+def test_the_function_brings_its_search_path(own: Database) -> None:
+    notices.install(own)
+    with own.read() as connection:
+        settings = connection.scalar(text("SELECT proconfig FROM pg_proc WHERE proname = 'jq_notify'"))
+    assert settings == ["search_path=pg_catalog, pg_temp"]
+    assert findings(own, "owners") == []
+    execute(own.url, "ALTER FUNCTION jq_notify() RESET search_path")
+    assert [finding.severity for finding in findings(own, "owners")] == [Severity.NOTE]
+    notices.install(own)
+    assert findings(own, "owners") == []
+
+
+@pytest.mark.only_on("postgresql")
+def test_the_applications_role_owns_the_queue_and_another_may_use_it(empty_url: URL, low: URL) -> None:
+    """The usual rights: Solid Queue's tables belong to the application's role, which ran jq init."""
+    application = Database(low)
+    initialize(application)
+    administrator = Database(empty_url)
+    assert findings(administrator, "owners") == []
+    assert initialize(application).created == []
+    add_jobs(administrator, *plain_jobs(1))
+    (job_id,) = die(administrator)
+    retry_jobs(administrator, [job_id])
+    assert len(rows(administrator, operations)) == 1
+    administrator.close()
+    application.close()
