@@ -272,5 +272,7 @@ def test_a_prompt_names_the_database(database: Database, shell: Shell) -> None:
     assert shown.count("(read-write)\n") == 1  # the heading, once
     looking = terminal(shell, "--read-only", "operations", "list", width=200)
     assert f"{name} (read-only)\n" in looking
+    for command in ("queues pause default", "undo 2"):
+        assert f"{name} (read-write)\n" in terminal(shell, *command.split(), width=200)
     shown = terminal(shell, "operations", "show", "1", width=200)
     assert f"{name} (read-write)\n" in shown

@@ -10,7 +10,7 @@ import typer
 from solidjq_cli import columns, options, outcomes, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_operation_id
-from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.render import Output, details, heading, note, records
 from solidjq_cli.stopping import Account, accounted
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def undo(
     account = Account(opened, undoing, lambda jobs: f"took back {count_of(jobs, 'job')}", lambda: reasons[None])
     with accounted(account):
         if output is Output.TABLE:
+            heading()
             for _ in counted():
                 pass
         else:

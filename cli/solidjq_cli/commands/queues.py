@@ -8,7 +8,7 @@ import typer
 
 from solidjq_cli import columns, options, session
 from solidjq_cli.exits import Exit
-from solidjq_cli.render import Output, note, records
+from solidjq_cli.render import Output, heading, note, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -117,5 +117,6 @@ class _Moves:
                 self.operation.record_if_kept(connection, 0)
             return changed
 
+        heading()
         for name in dict.fromkeys(names):
             note(f"queue {name} {done if self.opened.transact(recorded, name) else nothing}")
