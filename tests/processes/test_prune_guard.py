@@ -585,6 +585,8 @@ def test_a_new_supervisor_looks_twice_before_it_prunes_several(runtime: Runtime)
     assert "nothing is pruned: 1 of 2 processes that looked dead have sent a heartbeat since" in next(log)
     runtime.wait_for(lost, State.FAILED)
     assert runtime.state(saved) is State.CLAIMED
+    done = next(line for line in log if "away: " in line)
+    assert f"away: pruned, pid 4242 on testhost; failed jobs {lost}" in done
 
 
 class Network:

@@ -128,7 +128,15 @@ def _last_activity(
         .order_by(jobs.c.finished_at.desc())
         .limit(1)
     )
-    registered = [process.created_at for process in seen if process.created_at and process.created_at <= before]
+    registered = [
+        process.created_at
+        for process in seen
+        if process.created_at
+        and process.created_at <= before
+        # A process beats as it registers. If a row says otherwise, its times were not both written then.
+        and process.last_heartbeat_at
+        and process.created_at <= process.last_heartbeat_at
+    ]
     return max([*registered, *([finished] if finished else [])], default=None)
 
 
