@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GAP = 2  # between the columns of a table
+IN_LINES = {"backtrace", "outcome"}  # fields whose parts get a line each among the details
 NARROWEST = 4  # a wide column is not cut shorter than that
 
 
@@ -77,7 +78,7 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
             value = column.value(item) if column.words is None else column.words(item)
             if value is None or value in ([], ""):
                 continue
-            if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name == "backtrace":
+            if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name in IN_LINES:
                 sys.stdout.write(f"{column.name}:\n")
                 sys.stdout.writelines(f"  {_flat(part)}\n" for part in value)
             else:

@@ -306,3 +306,17 @@ def test_an_older_ledger_loses_nothing_silently(own: Database) -> None:
     initialize(own)
     assert undo(own, discard(own)) == {job_id: None}
     assert whole(own) == before
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (recovery_undo.RUNS, "they run now"),
+        (recovery_undo.GONE, "they are gone: cleared after they finished, or discarded"),
+        ("operation 14 moved it again", "operation 14 moved them again"),
+        ("the database refuses the row: no", "the database refuses the row: no"),
+    ],
+)
+def test_a_reason_agrees_with_its_number(reason: str, words: str) -> None:
+    assert recovery_undo.reason_of(1, reason) == reason
+    assert recovery_undo.reason_of(2, reason) == words

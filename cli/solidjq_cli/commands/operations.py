@@ -152,6 +152,6 @@ def undo(
         return
     note(f"took back {count_of(reasons.pop(None, 0), 'job')} of operation {operation_id}")
     for why, count in reasons.most_common():
-        note(f"left {count_of(count, 'job')} alone: {why}")
+        note(f"left {count_of(count, 'job')} alone: {recovery_undo.reason_of(count, why or '')}")
     if reasons:
         raise typer.Exit(Exit.PARTLY)

@@ -35,6 +35,19 @@ from solidjq.queue.discard import withdraw
 from solidjq.text import mask_secrets, one_line, with_article
 
 DISCARD = "discard"
+# Why a job is left alone, of one job and of several.
+RUNS = "it runs now"
+FAILED = "it failed again"
+FINISHED = "it has finished"
+GONE = "it is gone: cleared after it finished, or discarded"
+TAKEN = "there is a job with that id already"
+OF_SEVERAL = {
+    RUNS: "they run now",
+    FAILED: "they failed again",
+    FINISHED: "they have finished",
+    GONE: "they are gone: cleared after they finished, or discarded",
+    TAKEN: "there are jobs with these ids already",
+}
 UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD})
 
 
@@ -51,6 +64,11 @@ class Undone:
     def restored(self) -> bool:
         """Whether the job is failed again."""
         return self.reason is None
+
+
+def reason_of(count: int, reason: str) -> str:
+    """Return the reason why so many jobs were left alone: ``it runs now`` of one, ``they run now`` of several."""
+    return reason if count == 1 else OF_SEVERAL.get(reason, reason.replace(" moved it again", " moved them again"))
 
 
 def undo(database: Database, operation_id: int, operation: operations.Operation) -> Iterator[list[Undone]]:
@@ -135,13 +153,13 @@ def _undo_retry(connection: Connection, archived: Sequence[Row[Any]]) -> dict[in
             before,
         )
     left = by_job.keys() - withdrawn
-    reasons = dict.fromkeys(left, "it is gone: cleared after it finished, or discarded")
+    reasons = dict.fromkeys(left, GONE)
     runs = exists().where(claimed.c.job_id == jobs.c.id)
     fails = exists().where(failed.c.job_id == jobs.c.id)
     for row in connection.execute(
         select(jobs.c.id, jobs.c.finished_at, runs.label("runs"), fails.label("fails")).where(among(jobs.c.id, left))
     ):
-        reasons[row.id] = "it runs now" if row.runs else "it failed again" if row.fails else "it has finished"
+        reasons[row.id] = RUNS if row.runs else FAILED if row.fails else FINISHED
     return reasons
 
 
@@ -149,7 +167,7 @@ def _undo_discard(connection: Connection, archived: Sequence[Row[Any]]) -> dict[
     """Insert the jobs again under their old ids; return those that could not be inserted, each with the reason."""
     ids = [row.job_id for row in archived]
     taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))
-    reasons = dict.fromkeys(taken, "there is a job with that id already")
+    reasons = dict.fromkeys(taken, TAKEN)
     job_ids = {row.id: row.job_id for row in archived if row.job_id not in taken}
     types = archive.more_columns(connection)
     for names, archive_ids in _by_columns(connection, list(job_ids), types).items():
