@@ -150,7 +150,12 @@ def test_the_program_retries_the_ids_it_reads(left: Database, jq: Shell, kind: s
         job_id: "scheduled" if job_id == 5 else "ready" for job_id in rails.reading(kind, "2b").states["failed"]
     }
     assert {job["job_id"]: job["state"] for job in json.loads(ran.stdout)} == expected
-    assert ran.stderr == f"jq: retried {len(expected)} jobs: {len(expected) - 1} ready, 1 scheduled\n{last_line(1)}\n"
+    assert ran.stderr.splitlines() == [
+        f"jq: retried {len(expected)} jobs: {len(expected) - 1} ready, 1 scheduled",
+        f"jq: no worker lives: {count_of(len(expected), 'job')} wait until one starts (bin/jobs, or jq work)",
+        "jq: no dispatcher lives: 1 scheduled job waits until one starts (bin/jobs, or jq work)",
+        last_line(1),
+    ]
     (operation,) = rows(left, operations)
     assert (operation["verb"], operation["reason"]) == ("retry", "host was rebooted")
 
