@@ -81,9 +81,9 @@ class FilterOptions(OptionGroup):
     ) -> Resolved:
         """Look up the jobs, incidents and groups that are named, with - read from standard input.
 
-        ``include_jobs`` and ``archived`` are those of ``solidjq.selection.asked.resolve``, as is what is raised.
+        ``include_jobs`` and ``archived`` are those of ``solidjq.selection.lookups.resolve``, as is what is raised.
         """
-        from solidjq.selection.asked import Asked, resolve  # noqa: PLC0415
+        from solidjq.selection.asked import Asked, Resolved  # noqa: PLC0415
 
         # Only a filter by time needs the database's clock, which takes a transaction.
         names_a_time = self.since is not None or self.until is not None
@@ -93,6 +93,10 @@ class FilterOptions(OptionGroup):
             groups=self.group or (),
             chosen=self._filter(database.now() if names_a_time else datetime.now(UTC)),
         )
+        if asked.plain:  # the rest loads far more
+            return Resolved(asked.chosen, {}, by_id=False)
+        from solidjq.selection.lookups import resolve  # noqa: PLC0415
+
         return resolve(database, asked, include_jobs=include_jobs, archived=archived)
 
 

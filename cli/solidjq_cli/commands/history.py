@@ -78,7 +78,7 @@ def history(
 
 
 def _named(opened: Database, names: list[str]) -> Iterator[str]:
-    from solidjq.selection.asked import name_jobs
+    from solidjq.selection.lookups import name_jobs
 
     return iter(name_jobs(opened, names))
 

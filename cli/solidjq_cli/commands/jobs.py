@@ -39,7 +39,7 @@ def show(
       jq jobs show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
     """
     from solidjq.queue.jobs import find_jobs
-    from solidjq.selection.asked import name_jobs
+    from solidjq.selection.lookups import name_jobs
 
     opened = session.current(database).open()
     wanted = name_jobs(opened, read_ids(ids))

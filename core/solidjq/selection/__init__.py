@@ -2,7 +2,8 @@
 
 Read the files in this order:
 
-- ``asked``: jobs, incidents and groups that were named become the failures of one ``Filter``.
+- ``asked``: what an operator asked for, and the one ``Filter`` that it becomes. Loads little: every list needs it.
+- ``lookups``: jobs, incidents and groups that were named become failures.
 - ``explanations``: why a filter selects nothing: a name that does not exist, or the term that leaves nothing.
 
 Only the command line imports this room. It imports ``diff``, ``incidents``, ``ledger``, ``queue``, ``rails``,

@@ -1,22 +1,10 @@
-"""What an operator asked for: job ids, incidents, groups and a filter, as one ``Filter`` that every command takes."""
+"""What an operator asked for, and the one ``Filter`` that it becomes, which every command takes."""
 
-from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
-
-from solidjq.batching import in_batches
-from solidjq.database.statements import among
-from solidjq.database.tables import failed
-from solidjq.database.transactions import Database
-from solidjq.diff.groups import find_members, job_ids
-from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
-from solidjq.incidents.incidents import Incident, find_incident
-from solidjq.ledger import operations
-from solidjq.names import NameKind, kind_of, suggestion
-from solidjq.queue.failed import Filter, NamedFailures
-from solidjq.queue.jobs import JobView, find_jobs
+from solidjq.queue.failed import Filter
+from solidjq.queue.jobs import JobView
 
 _NO_FILTER = Filter()
 
@@ -34,6 +22,11 @@ class Asked:
     groups: Sequence[str] = ()
     chosen: Filter = _NO_FILTER
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing has to be looked up: the filter is all that was asked for."""
+        return self.names is None and not (self.incidents or self.groups or self.chosen.hosts)
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
@@ -47,112 +40,3 @@ class Resolved:
     def job_ids(self) -> list[int]:
         """The ids of the jobs that were named by an id."""
         return [view.job_id for views in self.jobs.values() for view in views]
-
-
-def resolve(database: Database, asked: Asked, *, include_jobs: bool = False, archived: bool = False) -> Resolved:
-    """Look up what is named, and return it as a filter.
-
-    If jobs are named by their ids and nothing else is, the filter leaves these names out, unless ``include_jobs``.
-    With ``archived``, failures of a group that ``jq`` retried or discarded since are part of it.
-
-    Raises UsageError for a text that cannot be a name, NoSuchJobError for an incident or a group that does not exist,
-    LedgerMissingError for a host if the database has no ``jq_`` tables, which alone store where a job died.
-    """
-    by_kind = _by_kind(asked.names or ())
-    _require_kind(asked.incidents, NameKind.INCIDENT, "--incident", "d13 or f123; to see them: jq incidents list")
-    _require_kind(asked.groups, NameKind.GROUP, "--group", "g2569e0c; to see them: jq failed diff")
-    chosen = asked.chosen
-    if asked.names is None and not (asked.incidents or asked.groups or chosen.hosts):
-        return Resolved(chosen, {}, by_id=False)
-    with database.read() as connection:
-        if chosen.hosts and not operations.exists(connection):
-            raise LedgerMissingError("on which host a job died is stored in the jq_ tables only; run: jq init")
-        by_incident = {
-            name: _failures_of(_incident(connection, name))
-            for name in dict.fromkeys([*asked.incidents, *by_kind[NameKind.INCIDENT]])
-        }
-        jobs = find_jobs(connection, by_kind[NameKind.JOB])
-    by_group = _members(database, {*asked.groups, *by_kind[NameKind.GROUP]}, archived=archived)
-    named = list(chosen.named)
-    if asked.incidents:
-        named.append(_union("incidents", asked.incidents, [by_incident[name] for name in asked.incidents]))
-    if asked.groups:
-        named.append(_union("groups", asked.groups, [by_group[name] for name in asked.groups]))
-    sets = [*by_kind[NameKind.INCIDENT], *by_kind[NameKind.GROUP]]
-    if asked.names is not None and (sets or include_jobs):
-        with database.read() as connection:
-            of_jobs = _failure_ids(connection, [view.job_id for views in jobs.values() for view in views])
-        found = {**by_incident, **by_group}
-        named.append(_union("names", asked.names, [of_jobs, *(found[name] for name in sets)]))
-    return Resolved(replace(chosen, named=tuple(named)), jobs, by_id=asked.names is not None and not sets)
-
-
-def name_jobs(database: Database, names: Iterable[str]) -> list[str]:
-    """Replace incidents and groups among these names with the ids of their jobs; an incident's in whatever state.
-
-    Raises as ``resolve`` does.
-    """
-    ids: dict[str, None] = {}
-    for name in names:
-        match kind_of(name):
-            case NameKind.INCIDENT:
-                with database.read() as connection:
-                    ids |= dict.fromkeys(map(str, _incident(connection, name).job_ids))
-            case NameKind.GROUP:
-                members = dict.fromkeys(map(str, job_ids(database, Filter(), {name})))
-                if not members:
-                    _members(database, {name}, archived=True)  # raises if there is no such group
-                ids |= members
-            case NameKind.JOB:
-                ids[name] = None
-    return list(ids)
-
-
-def _by_kind(names: Iterable[str]) -> dict[NameKind, list[str]]:
-    by_kind: dict[NameKind, list[str]] = {kind: [] for kind in NameKind}
-    for name in dict.fromkeys(names):
-        by_kind[kind_of(name)].append(name)
-    return by_kind
-
-
-def _require_kind(names: Iterable[str], kind: NameKind, option: str, example: str) -> None:
-    for name in names:
-        if kind_of(name) is not kind:
-            raise UsageError(f"{option} {name!r}: write a name such as {example}")
-
-
-def _incident(connection: Connection, name: str) -> Incident:
-    incident = find_incident(connection, name)
-    if incident is None:
-        why = "to see them: jq incidents list"
-        if name.startswith("d") and not operations.exists(connection):
-            why = "the jq_ tables, which store the deaths that jq saw, are missing; run: jq init"
-        raise NoSuchJobError(f"no incident {name}; {why}")
-    return incident
-
-
-def _failures_of(incident: Incident) -> "array[int]":
-    return array("q", sorted(job.failure_id for job in incident.jobs if job.failure_id is not None))
-
-
-def _members(database: Database, names: Collection[str], *, archived: bool) -> "dict[str, array[int]]":
-    if not names:
-        return {}
-    members, groups = find_members(database, names, archived=archived)
-    for name in sorted(names):
-        if name not in groups:
-            likely = suggestion(name, groups) or "; to see them: jq failed diff"
-            raise NoSuchJobError(f"no group {name} among the failed jobs{likely}")
-    return members
-
-
-def _failure_ids(connection: Connection, ids: Sequence[int]) -> "array[int]":
-    found = array("q")
-    for batch in in_batches(ids):
-        found.extend(connection.scalars(select(failed.c.id).where(among(failed.c.job_id, batch))))
-    return array("q", sorted(found))
-
-
-def _union(kind: str, names: Sequence[str], sets: "Sequence[array[int]]") -> NamedFailures:
-    failure_ids = sets[0] if len(sets) == 1 else array("q", sorted({number for each in sets for number in each}))
-    return NamedFailures(kind, tuple(dict.fromkeys(names)), failure_ids)

@@ -15,7 +15,8 @@ from solidjq.queue.failed import BATCH, Filter, NamedFailures, count_failures, c
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, missing_error
 from solidjq.recovery.retry import Selection
-from solidjq.selection.asked import Asked, name_jobs, resolve
+from solidjq.selection.asked import Asked
+from solidjq.selection.lookups import name_jobs, resolve
 from support.databases import execute
 from support.deaths import die
 from support.program import Shell, assert_refused
