@@ -23,11 +23,11 @@ function __jq_takes
         case 'jq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output -d --database
         case 'jq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output -d --database
         case 'jq discard'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output -d --database
         case 'jq apply'
-            contains -- $argv[2] --reason --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --verify-with --config -i --import -o --output -d --database
         case 'jq recover'
             contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
         case 'jq undo'
@@ -263,6 +263,7 @@ complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may t
 complete -c jq -n '__jq_at jq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq retry' -s n -l dry-run -d 'Only show what would be done.'
 complete -c jq -n '__jq_at jq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq retry' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c jq -n '__jq_at jq retry' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq retry' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c jq -n '__jq_at jq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
@@ -288,6 +289,7 @@ complete -c jq -n '__jq_at jq discard' -l limit -r -f -d 'Move at most N, the ol
 complete -c jq -n '__jq_at jq discard' -l batch -r -f -d 'Jobs a transaction.'
 complete -c jq -n '__jq_at jq discard' -s n -l dry-run -d 'Only show what would be done.'
 complete -c jq -n '__jq_at jq discard' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq discard' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c jq -n '__jq_at jq discard' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq discard' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq discard' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -295,6 +297,7 @@ complete -c jq -n '__jq_at jq discard' -s h -l help -d 'Show this message and ex
 
 complete -c jq -n '__jq_argument 1 1 jq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c jq -n '__jq_at jq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq apply' -l verify-with -r -F -d 'Refuse a plan not signed with this key.'
 complete -c jq -n '__jq_at jq apply' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'

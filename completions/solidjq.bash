@@ -67,28 +67,28 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out -y --yes --config -i --import -o --output -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output -d --database -h --help'
             case ${2-} in
                 --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import) takes=text ;;
-                --plan-out | --config | -d | --database) takes=file ;;
+                --plan-out | --sign-with | --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq discard')
-            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out -y --yes -o --output -d --database -h --help'
+            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with -y --yes -o --output -d --database -h --help'
             case ${2-} in
                 --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --limit | --batch) takes=text ;;
-                --plan-out | -d | --database) takes=file ;;
+                --plan-out | --sign-with | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq apply')
-            options='--reason -y --yes --watch --config -i --import -o --output -d --database -h --help'
+            options='--reason --verify-with -y --yes --watch --config -i --import -o --output -d --database -h --help'
             case ${2-} in
                 --reason | -i | --import) takes=text ;;
-                --config | -d | --database) takes=file ;;
+                --verify-with | --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 1) takes=file ;;
             esac

@@ -23,11 +23,11 @@ function __solidjq_takes
         case 'solidjq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output -d --database
         case 'solidjq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output -d --database
         case 'solidjq discard'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output -d --database
         case 'solidjq apply'
-            contains -- $argv[2] --reason --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --verify-with --config -i --import -o --output -d --database
         case 'solidjq recover'
             contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
         case 'solidjq undo'
@@ -263,6 +263,7 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l wait -r -f -d 'How long t
 complete -c solidjq -n '__solidjq_at solidjq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s n -l dry-run -d 'Only show what would be done.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
@@ -288,6 +289,7 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -l limit -r -f -d 'Move at
 complete -c solidjq -n '__solidjq_at solidjq discard' -l batch -r -f -d 'Jobs a transaction.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -s n -l dry-run -d 'Only show what would be done.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c solidjq -n '__solidjq_at solidjq discard' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -295,6 +297,7 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -s h -l help -d 'Show this
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq apply' -F -d 'A plan that --plan-out wrote.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l verify-with -r -F -d 'Refuse a plan not signed with this key.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'

@@ -107,6 +107,12 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Only show w
 PlanOutOption = Annotated[
     Path | None, typer.Option("--plan-out", metavar="FILE", help="Write the exact set for jq apply; change nothing.")
 ]
+SignOption = Annotated[
+    Path | None, typer.Option("--sign-with", metavar="KEYFILE", help="With --plan-out: sign the plan (HMAC-SHA256).")
+]
+VerifyOption = Annotated[
+    Path | None, typer.Option("--verify-with", metavar="KEYFILE", help="Refuse a plan not signed with this key.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 WatchOption = Annotated[
     bool, typer.Option("--watch", help="Follow the jobs until all have ended; exit code 6 if some died again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class MoveOptions(options.OptionGroup):
 
     dry_run: options.DryRunOption = False
     plan_out: options.PlanOutOption = None
+    sign_with: options.SignOption = None
     yes: options.YesOption = False
 
 
@@ -88,14 +90,23 @@ class Request:
         from solidjq.recovery import plans
         from solidjq.text import count_of
 
+        if move.sign_with is not None and move.plan_out is None:
+            raise UsageError("--sign-with signs a plan; it goes with --plan-out")
         if move.plan_out is not None:
+            key = None if move.sign_with is None else plans.read_key(move.sign_with)
             planned = moving.with_progress(self._plan(by_job=True), self._total())
             count = plans.write(
-                move.plan_out, self.terms, self.tally.add(decision for batch in planned for decision in batch)
+                move.plan_out,
+                self.database.identity(),
+                self.terms,
+                self.tally.add(decision for batch in planned for decision in batch),
+                key=key,
             )
+            what = "a plan" if key is None else "a signed plan"
+            verify = "" if move.sign_with is None else f" --verify-with {shlex.quote(str(move.sign_with))}"
             note(
-                f"wrote a plan of {count_of(count, 'job')}, {self.tally.held} held back; "
-                f"to carry it out: jq apply {move.plan_out}"
+                f"wrote {what} of {count_of(count, 'job')}, {self.tally.held} held back; "
+                f"to carry it out: jq apply {shlex.quote(str(move.plan_out))}{verify}"
             )
             self._explain()
             self._note_attendance(self.tally)

@@ -1,12 +1,15 @@
 """A plan in a file moves exactly what it says, once, or refuses."""
 
+import hashlib
 import json
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from solidjq import Database
+from solidjq import Database, NewJob
 from solidjq.database.tables import failures, operations
 from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger.operations import Operation
@@ -15,13 +18,14 @@ from solidjq.recovery import plans
 from solidjq.recovery.retry import plan as planned
 from solidjq.recovery.verdicts import RetryTerms
 from support.deaths import ALL, die
+from support.program import Shell, assert_refused
 from support.queue import add_jobs, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
 
 
 def make(database: Database, path: Path, **terms: object) -> plans.Plan:
     chosen = RetryTerms(**terms)  # type: ignore[arg-type]
-    plans.write(path, chosen, chain.from_iterable(planned(database, ALL, chosen)))
+    plans.write(path, database.identity(), chosen, chain.from_iterable(planned(database, ALL, chosen)))
     return plans.read(path)
 
 
@@ -91,26 +95,231 @@ def test_a_discard_can_be_planned(database: Database, tmp_path: Path) -> None:
     assert state_of_each(database) == {}
 
 
+HEAD = {"jq_plan": 2, "id": "x", "by": "a", "database": {}, "terms": {}}
+PLACE = {"dialect": "sqlite", "host": None, "port": None, "database": "q", "schema": None, "prefix": "solid_queue_"}
+HEAD["database"] = PLACE
+JOB = {"failure_id": 1, "job_id": 1, "active_job_id": "a", "class_name": "A", "queue_name": "q", "queue_as": None}
+END = {"end": 0, "sha256": "?"}
+DEEP = "[" * 30_000 + "]" * 30_000
+
+
+def lines(*values: object) -> str:
+    return "".join(f"{value if isinstance(value, str) else json.dumps(value)}\n" for value in values)
+
+
+def with_terms(**terms: object) -> str:
+    return lines({**HEAD, "terms": terms}, END)
+
+
+def with_job(**values: object) -> str:
+    return lines(HEAD, {**JOB, **values}, {"end": 1, "sha256": "?"})
+
+
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "is not a plan"),
-        ("no json\n", "is not a plan"),
-        ("[1]\n", "line 1"),
-        ('{"jq_plan":99,"id":"x","terms":{}}\n{"end":0}\n', "is not a plan that this version"),
-        ('{"jq_plan":1,"id":"x","terms":{}}\n', "cut off"),
-        ('{"jq_plan":1,"id":"x","terms":{}}\n{"failure_id":1,"job_id":1,"active_job_id":"a"}\n', "cut off"),
-        ('{"jq_plan":1,"id":"x","terms":{}}\n{"failure_id":1,"job_id":1,"active_job_id":"a"}\n{"end":2}\n', "cut off"),
-        ('{"jq_plan":1,"id":"x","terms":{"unsafe":true}}\n{"end":0}\n', "is not a plan that this version"),
+        ("", "is empty"),
+        ("no json\n", "line 1: Expecting value"),
+        ("[1]\n", "line 1 is not a JSON object"),
+        ("{}\n", "does not begin with the head"),
+        (lines({"jq_plan": True}), "does not begin with the head"),
+        (lines({"jq_plan": 99, "id": "x", "terms": {}}, END), "a later version of jq; make the plan again"),
+        (lines({"jq_plan": 1, "id": "x", "terms": {}}, END), "an earlier version of jq; make the plan again"),
+        (lines(HEAD), "cut off"),
+        (lines(HEAD, JOB), "cut off"),
+        (lines(HEAD, JOB, {"end": 2}), "cut off"),
+        (lines(HEAD, END, JOB), "line 3 comes after the end"),
+        (lines({**HEAD, "database": {"dialect": "sqlite"}}, END), "not a plan that this version"),
+        (lines({**HEAD, "database": {**PLACE, "port": "1"}}, END), "the database is not named"),
+        (lines({**HEAD, "id": 1}, END), "not a plan that this version"),
+        (with_terms(unsafe=True), "unsafe"),
+        (with_terms(safe="yes"), "safe cannot be 'yes'"),
+        (with_terms(force=1), "force cannot be 1"),
+        (with_terms(max_crashes=10**30), "max_crashes cannot be 1000"),
+        (with_terms(max_crashes=True), "max_crashes cannot be True"),
+        (with_terms(delay=-1), "delay cannot be -1"),
+        (with_terms(delay=1e300), "delay cannot be"),
+        (with_terms(interval=[]), r"interval cannot be \[\]"),
+        (with_terms(queue_as=""), "queue_as cannot be ''"),
+        (lines({**HEAD, "terms": "?"}, END).replace('"?"}', '{"delay":NaN}}', 1), "delay cannot be nan"),
+        (with_job(failure_id=-1), "line 2: failure_id cannot be -1"),
+        (with_job(failure_id=True), "failure_id cannot be true"),
+        (with_job(job_id=2**63), "job_id cannot be"),
+        (with_job(job_id="1"), 'job_id cannot be "1"'),
+        (with_job(class_name=None), "class_name cannot be null"),
+        (with_job(queue_name="q" * 256), "queue_name cannot be"),
+        (with_job(sql="DROP"), "exactly these keys"),
+        (lines(HEAD, '{"failure_id":1,"failure_id":2}'), "a key stands twice"),
+        (lines(HEAD, f'{{"failure_id":{DEEP}}}'), "nested too deep"),
+        (lines(HEAD, f'{{"failure_id":{"9" * 5000}}}'), "line 2"),
+        (lines(HEAD, "x" * 70_000), "line 2 is longer than 65,536 bytes"),
+        ("\0" * 200_000, "line 1 is longer than 65,536 bytes"),
+        ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "line 1"),
     ],
 )
 def test_what_is_no_whole_plan_is_refused(database: Database, tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "plan"
     path.write_text(text)
-    with pytest.raises(UsageError, match=complaint):
+    with pytest.raises(UsageError, match=complaint) as refused:
         plans.read(path)
+    assert len(str(refused.value)) < 500
     assert database.now()
+
+
+@pytest.mark.sqlite_only
+def test_an_endless_device_is_no_plan(database: Database) -> None:
+    with pytest.raises(UsageError, match="longer than"):
+        plans.read(Path("/dev/zero"))
+    with pytest.raises(UsageError, match="is not a file"):
+        plans.read_key(Path("/dev/zero"))
+
+
+def edit(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change a plan as somebody would who knows how its checksum is made."""
+    values = [json.loads(line) for line in path.read_text().splitlines()]
+    change(values)
+    body = "".join(json.dumps(value, separators=(",", ":")) + "\n" for value in values[:-1])
+    end = {**values[-1], "end": len(values) - 2, "sha256": hashlib.sha256(body.encode()).hexdigest()}
+    path.write_text(body + json.dumps(end) + "\n")
+
+
+def test_an_edited_plan_is_found_by_its_checksum(database: Database, tmp_path: Path) -> None:
+    add_jobs(database, *plain_jobs(2))
+    die(database)
+    path = tmp_path / "plan"
+    make(database, path)
+    path.write_text(path.read_text().replace('"terms":{}', '"terms":{"discard":true}'))
+    with pytest.raises(RefusedError, match="checksum differs"):
+        plans.read(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("class_name", "Harmless", "is PlainJob in the database and Harmless in the plan"),
+        ("queue_name", "other", "in the database and of other in the plan"),
+        ("active_job_id", "forged", "is not failed any more"),
+        ("queue_as", "attacker", "would go to its own queue now, and to attacker by the plan"),
+    ],
+)
+def test_what_the_plan_says_of_a_job_must_be_true(
+    database: Database, tmp_path: Path, key: str, value: str, complaint: str
+) -> None:
+    add_jobs(database, *plain_jobs(2))
+    die(database)
+    path = tmp_path / "plan"
+    make(database, path)
+    edit(path, lambda values: values[1].update({key: value}))
+    with pytest.raises(RefusedError, match=complaint):
+        apply(database, plans.read(path))
+    assert rows(database, failures) == []
+
+
+def test_ids_that_were_exchanged_are_found(database: Database, tmp_path: Path) -> None:
+    add_jobs(database, NewJob(class_name="PlainJob"), NewJob(class_name="Payment"))
+    die(database)
+    path = tmp_path / "plan"
+    make(database, path)
+
+    def exchange(values: list[dict[str, Any]]) -> None:
+        for key in ("failure_id", "job_id", "active_job_id"):
+            values[1][key], values[2][key] = values[2][key], values[1][key]
+
+    edit(path, exchange)
+    with pytest.raises(RefusedError, match="is Payment in the database and PlainJob in the plan"):
+        apply(database, plans.read(path))
+    assert rows(database, failures) == []
+
+
+@pytest.mark.parametrize("key", ["host", "port", "database", "schema", "dialect", "prefix"])
+def test_a_plan_for_another_database_is_refused(database: Database, tmp_path: Path, key: str) -> None:
+    add_jobs(database, *plain_jobs(1))
+    die(database)
+    path = tmp_path / "plan"
+    make(database, path)
+    edit(path, lambda values: values[0]["database"].update({key: 1 if key == "port" else "another"}))
+    with pytest.raises(RefusedError, match=r"the plan was made for .*; this is .*; make the plan again"):
+        apply(database, plans.read(path))
+    assert rows(database, failures) == []
+    assert "hunter2" not in path.read_text()
+
+
+@pytest.mark.sqlite_only
+def test_what_was_checked_is_what_is_carried_out(database: Database, tmp_path: Path) -> None:
+    ids = add_jobs(database, *plain_jobs(2))
+    die(database)
+    path = tmp_path / "plan"
+    plan = make(database, path)
+    with path.open("r+") as file:  # the same file, after it was checked
+        file.truncate(10)
+    assert apply(database, plan) == ids
+
+
+@pytest.mark.sqlite_only
+def test_a_signature_finds_what_a_checksum_cannot(database: Database, tmp_path: Path) -> None:
+    ids = add_jobs(database, *plain_jobs(2))
+    die(database)
+    path = tmp_path / "plan"
+    decisions = list(chain.from_iterable(planned(database, ALL, RetryTerms())))
+    key = b"k" * 32
+    plans.write(path, database.identity(), RetryTerms(), decisions)
+    assert not plans.read(path).signed
+    with pytest.raises(RefusedError, match="is not signed"):
+        plans.read(path, key=key)
+    plans.write(path, database.identity(), RetryTerms(), decisions, key=key)
+    assert plans.read(path).signed
+    with pytest.raises(RefusedError, match="was not signed with this key"):
+        plans.read(path, key=b"l" * 32)
+    signed = path.read_text()
+    edit(path, lambda values: values.pop(1))
+    assert plans.read(path).size == 1  # the checksum was made again
+    with pytest.raises(RefusedError, match="was not signed with this key, or was changed"):
+        plans.read(path, key=key)
+    path.write_text(signed)
+    assert apply(database, plans.read(path, key=key)) == ids
+
+
+@pytest.mark.sqlite_only
+def test_a_key_is_read_only_if_it_is_secret(database: Database, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"k" * 32)
+    for mode in (0o640, 0o604, 0o660, 0o602):
+        path.chmod(mode)
+        with pytest.raises(UsageError, match=f"chmod 600 {path}"):
+            plans.read_key(path)
+    path.chmod(0o600)
+    assert plans.read_key(path) == b"k" * 32
+    path.write_bytes(b"short")
+    with pytest.raises(UsageError, match="a key has 16 to"):
+        plans.read_key(path)
+    with pytest.raises(UsageError, match="No such file"):
+        plans.read_key(tmp_path / "none")
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("discard", "the plan deletes 1 job"),
+        ("retry --force --reason x", "the plan retries 1 job past their crash limit"),
+    ],
+)
+def test_a_plan_that_deletes_or_forces_needs_a_yes(database: Database, shell: Shell, command: str, words: str) -> None:
+    add_jobs(database, *plain_jobs(1))
+    (job_id,) = die(database)
+    key = shell.folder / "key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    made = shell.run(*command.split(), str(job_id), "--plan-out", "plan.json", "--sign-with", "key")
+    assert "wrote a signed plan of 1 job" in made.stderr
+    assert "jq apply plan.json --verify-with key" in made.stderr
+    assert_refused(shell.run("apply", "plan.json", "--verify-with", "key"), 5, words, "--yes", "nothing was changed")
+    assert rows(database, failures) == []
+    done = shell.run("apply", "plan.json", "--yes")
+    assert (done.returncode, "nothing was verified" in done.stderr) == (0, True)
+    assert len(rows(database, failures)) == 1
+    assert_refused(shell.run("retry", str(job_id), "--sign-with", "key"), 2, "--plan-out")
 
 
 @pytest.mark.sqlite_only
@@ -129,5 +338,5 @@ def test_the_file_is_json_a_line(database: Database, tmp_path: Path) -> None:
     die(database)
     make(database, tmp_path / "plan")
     head, *lines, end = map(json.loads, (tmp_path / "plan").read_text().splitlines())
-    assert (head["jq_plan"], end) == (1, {"end": 2})
+    assert (head["jq_plan"], end["end"], head["database"]) == (2, 2, database.identity()._asdict())
     assert [line["class_name"] for line in lines] == ["PlainJob", "PlainJob"]

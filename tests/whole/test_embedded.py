@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from solidjq import Database
+from solidjq.database.place import DatabaseIdentity
 from solidjq.database.setup import initialize
 from solidjq.recovery import plans
 from solidjq.recovery.retry import Selection, plan
@@ -38,6 +39,9 @@ def embedded_path(bare: Bare) -> Path:
     return Path(bare.environment["HOME"], ".local/state/solidjq/queue.sqlite3")
 
 
+PLACE = DatabaseIdentity("sqlite", None, None, "nowhere", None, "solid_queue_")
+
+
 @pytest.fixture
 def embedded(bare: Bare) -> Database:
     embedded_path(bare).parent.mkdir(parents=True)
@@ -50,7 +54,7 @@ def embedded(bare: Bare) -> Database:
 @pytest.mark.parametrize("command", sorted(CHANGE | READ))
 def test_without_a_queue_a_command_says_how_to_name_one_and_makes_no_file(bare: Bare, command: str) -> None:
     decisions: list[object] = []
-    assert plans.write(bare.folder / PLAN, RetryTerms(), iter(decisions)) == 0  # type: ignore[arg-type]
+    assert plans.write(bare.folder / PLAN, PLACE, RetryTerms(), iter(decisions)) == 0  # type: ignore[arg-type]
     ways = ("no database is named", "--database URL", "JQ_DATABASE_URL", "--rails", "--profile NAME")
     assert_refused(bare.run(*command.format(**NAMES).split()), Exit.USAGE, *ways)
     assert not Path(bare.environment["HOME"]).exists()
@@ -79,7 +83,7 @@ def test_off_a_terminal_what_changes_something_needs_its_database_named(
     decisions = (
         decision for batch in plan(embedded, Selection(job_ids=[int(str(names["failed"]))])) for decision in batch
     )
-    assert plans.write(bare.folder / PLAN, RetryTerms(), decisions) == 1
+    assert plans.write(bare.folder / PLAN, embedded.identity(), RetryTerms(), decisions) == 1
     embedded.close()
     before = snapshot(embedded.url)
     done = bare.run(*command.format(**names).split())

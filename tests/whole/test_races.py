@@ -305,7 +305,8 @@ def test_an_undo_against_the_workers(database: Database) -> None:
 def test_a_plan_applied_twice_at_once_moves_each_job_once(database: Database, tmp_path: Path) -> None:
     ids = add_jobs(database, *plain_jobs(JOBS))
     die(database)
-    plans.write(tmp_path / "plan", RetryTerms(), (each for batch in planned(database, ALL) for each in batch))
+    decisions = (each for batch in planned(database, ALL) for each in batch)
+    plans.write(tmp_path / "plan", database.identity(), RetryTerms(), decisions)
     plan = plans.read(tmp_path / "plan")
 
     def apply(own: Database) -> list[int]:

@@ -59,7 +59,7 @@ def test_no_command_changes_anything(
     written = f"[profiles.looking]\ndatabase = {json.dumps(url_text(queue_url))}\nread_only = true\n"
     Path("jq.toml").write_text(written)
     decisions = chain.from_iterable(plan(database, Selection(job_ids=[int(str(names["failed"]))])))
-    assert plans.write(Path(PLAN), RetryTerms(), decisions) == 1
+    assert plans.write(Path(PLAN), database.identity(), RetryTerms(), decisions) == 1
     before = everything(database)
     ended = {}
     for command in COMMANDS:

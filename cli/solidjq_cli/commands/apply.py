@@ -9,7 +9,7 @@ import typer
 
 from solidjq_cli import attendance, moving, options, outcomes, session
 from solidjq_cli.exits import Exit
-from solidjq_cli.render import Output
+from solidjq_cli.render import Output, note
 from solidjq_cli.stopping import accounted
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
 def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
     reason: options.ReasonOption = None,
+    verify_with: options.VerifyOption = None,
     yes: options.YesOption = False,
     watch: options.WatchOption = False,
     config_file: options.ConfigOption = None,
@@ -36,18 +37,24 @@ def apply(
 ) -> None:
     """Carry out a plan, exactly as it was written, or refuse.
 
-    If any job of the plan has changed meanwhile (retried, failed anew, over its limit by now), nothing is moved: exit
-    code 5. If suspects would go to a queue that workers of other queues poll, it asks, and without a terminal it needs
-    --yes. An apply that was killed half-way can be run again: what this plan has moved counts as done.
+    If any job of the plan has changed meanwhile (retried, failed anew, over its limit by now) or is not what the plan
+    says, nothing is moved: exit code 5. So it is if the plan was changed, or made for another database. An apply that
+    was killed half-way can be run again: what this plan has moved counts as done.
+
+    If the plan deletes jobs or was made with --force, or suspects would go to a queue that workers of other queues
+    poll, it asks; without a terminal it needs --yes. The checksum in a plan finds accidents. Against a plan that
+    somebody wrote with intent, sign it: --sign-with KEYFILE, then --verify-with KEYFILE. The key is a file that only
+    its owner may read.
 
     \b
     Examples:
       jq retry --safe --since 2h --plan-out plan.json
       jq apply plan.json --reason 'INC-7'
+      jq apply plan.json --verify-with ~/.jq-key --yes
     """
     from solidjq.recovery import plans
 
-    plan = plans.read(file)
+    plan = plans.read(file, key=None if verify_with is None else plans.read_key(verify_with))
     command = session.current(database, config_file)
     opened = command.open()
     operation = command.operation(
@@ -58,7 +65,11 @@ def apply(
         called="apply",
     )
     policy = command.policy(import_modules)
-    attendance.settle(_warning(command, opened, plan, policy), yes=yes, question="apply the plan all the same?")
+    plans.require_own(opened, plan)
+    if plan.signed and verify_with is None:
+        note("the plan is signed, and nothing was verified: --verify-with KEYFILE does it")
+    warnings = filter(None, (plan.danger(), _warning(command, opened, plan, policy)))
+    attendance.settle("; ".join(warnings) or None, yes=yes, question="apply the plan all the same?")
     tally = moving.Tally()
     with accounted(tally.account(opened, operation)):
         batches = plans.apply(opened, plan, operation, policy=policy)

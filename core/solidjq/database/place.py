@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
@@ -86,6 +87,42 @@ def _may_delete_on_mysql(connection: Connection) -> bool:
         if error.connection_invalidated:
             raise
         return True
+
+
+class DatabaseIdentity(NamedTuple):
+    """Which database this is, for a file that belongs to it: no user, no password."""
+
+    dialect: str
+    host: str | None  # as the connection has it; a folder for a local socket, None for SQLite
+    port: int | None
+    database: str  # its name; of SQLite the file's absolute path, without symbolic links
+    schema: str | None  # PostgreSQL's, where the tables are looked for
+    prefix: str  # of Solid Queue's tables
+
+    def __str__(self) -> str:
+        """Return ``postgresql database shop_queue on db1:5432, schema public``."""
+        host = f" on {self.host}{'' if self.port is None else f':{self.port}'}" if self.host else ""
+        schema = f", schema {self.schema}" if self.schema else ""
+        prefix = f", tables {self.prefix}*" if self.prefix != tables.DEFAULT_PREFIX else ""
+        return printable(f"{self.dialect} database {self.database}{host}{schema}{prefix}")
+
+
+def identify(connection: Connection, url: URL) -> DatabaseIdentity:
+    """Return which database a connection to ``url`` leads to."""
+    driver: Any = connection.connection.driver_connection
+    match connection.dialect.name:
+        case "postgresql":
+            names = connection.execute(text("SELECT current_database(), current_schema()")).one()
+            host, port = driver.info.host.lower(), driver.info.port
+            return DatabaseIdentity("postgresql", host or None, port, names[0], names[1], tables.prefix())
+        case "mysql":
+            name = str(connection.scalar(text("SELECT DATABASE()")))
+            socket = driver.unix_socket or None
+            host, port = (socket, None) if socket else (driver.host.lower(), driver.port)
+            return DatabaseIdentity("mysql", host, port, name, None, tables.prefix())
+        case dialect:
+            path = os.path.realpath(url.database or "")
+            return DatabaseIdentity(dialect, None, None, path, None, tables.prefix())
 
 
 def host_of(url: URL) -> str | None:

@@ -17,7 +17,7 @@ from solidjq.database import elsewhere, engines, faults, statements, tables, url
 from solidjq.database.elsewhere import Surroundings
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
-from solidjq.database.place import Place, find_place
+from solidjq.database.place import DatabaseIdentity, Place, find_place, identify
 from solidjq.database.times import clock
 from solidjq.errors import (
     AccessDeniedError,
@@ -150,6 +150,11 @@ class Database:
         """Return where this leads: the database, its server, whether it may write, whether it is a standby."""
         with self.read() as connection:
             return find_place(connection, self.url, read_only=self.read_only)
+
+    def identity(self) -> DatabaseIdentity:
+        """Return which database this is, for a file that belongs to it."""
+        with self.read() as connection:
+            return identify(connection, self.url)
 
     def look_around(self) -> Surroundings:
         """Return which tables are in this database, and where else on its server, or beside its file, a queue is."""

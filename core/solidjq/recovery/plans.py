@@ -1,33 +1,69 @@
 """A plan in a file: the exact failures that a retry would move, to be reviewed and carried out as written.
 
-One JSON object a line: a head, a line a job, and an end with the number of jobs, which a file that was cut off lacks.
+One JSON object a line: a head, a line a job, and an end with the number of jobs, which a file that was cut off lacks,
+and the checksum of the lines before it. The head names the database. A plan may be signed with a key that its reviewer
+shares. A plan is never trusted: what it says of each job is compared with the database before anything moves.
 """
 
+import hashlib
+import hmac
 import json
 import os
+import stat
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from sqlalchemy import select
 
 from solidjq.batching import in_batches
+from solidjq.database.place import DatabaseIdentity
 from solidjq.database.statements import among
 from solidjq.database.tables import failures, operations
 from solidjq.database.transactions import Database
-from solidjq.errors import UsageError
+from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.recovery import retry
 from solidjq.recovery.retry import Expected, Selection
 from solidjq.recovery.verdicts import Decision, RetryTerms
 from solidjq.settings.policy import BUILT_IN, Policy
-from solidjq.text import one_line
+from solidjq.text import count_of, one_line
 
-FORMAT = 1
+FORMAT = 2
+LONGEST_LINE = 64 * 1024  # bytes; the longest that is written has a few thousand
+MOST_JOBS = 100_000_000  # so that an endless file ends
+LONGEST_NAME = 255  # characters of a class, a queue or an Active Job id, as Solid Queue's columns
+SHORTEST_KEY, LONGEST_KEY = 16, 64 * 1024  # bytes
+MAKE_ANEW = "make the plan again"
+
+_BIGINT = 2**63
+
+
+class _Copy:
+    """The lines of a plan that were checked, in a file that nobody else can reach; it goes with its last user."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
+
+    def __del__(self) -> None:
+        if file := getattr(self, "_file", None):
+            file.close()
+
+    def add(self, line: bytes) -> None:
+        self._file.write(line)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield each line's object, from the first; several threads may do so at once."""
+        self._file.flush()
+        rest, at = b"", 0
+        while chunk := os.pread(self._file.fileno(), LONGEST_LINE, at):
+            at += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from map(json.loads, lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +71,37 @@ class Plan:
     """A plan file that was checked. ``size``: how many jobs it moves, and ``destinations``: how many to which queue."""
 
     id: str
-    path: Path
+    place: DatabaseIdentity  # the database that it was made for
     terms: RetryTerms
     size: int
+    signed: bool
+    copy: _Copy  # what was checked; the file itself may be changed meanwhile
     destinations: Mapping[str, int] = field(default_factory=dict)
 
     def jobs(self) -> Iterator[Expected]:
-        """Yield the failures to move, read line by line: memory does not grow with the plan.
-
-        Raises UsageError if the file cannot be read.
-        """
-        for line in _lines(self.path):
+        """Yield the failures to move, read line by line: memory does not grow with the plan."""
+        for line in self.copy.lines():
             if "failure_id" in line:
-                yield Expected(line["failure_id"], line["job_id"], line["active_job_id"])
+                yield Expected(**line)
+
+    def danger(self) -> str | None:
+        """Return what makes this plan worth a question, in words; None if it retries as any retry does."""
+        if self.terms.discard:
+            return f"the plan deletes {count_of(self.size, 'job')}"
+        if self.terms.force:
+            return f"the plan retries {count_of(self.size, 'job')} past their crash limit and policy (--force)"
+        return None
 
 
-def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write(
+    path: Path, place: DatabaseIdentity, terms: RetryTerms, decisions: Iterable[Decision], *, key: bytes | None = None
+) -> int:
     """Write a plan of the decisions that move a job; return how many. The file is written whole or not at all.
 
-    Raises UsageError if it cannot be written.
+    With ``key`` it is signed. Raises UsageError if it cannot be written.
     """
     count = 0
     try:
@@ -61,9 +109,11 @@ def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
     except OSError as error:
         raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from None
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb") as file:
+            seal = _Seal(key)
             by = ledger_operations.actor()
-            _write_line(file, {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": by, "terms": terms.to_record()})
+            head = {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": by, "database": place._asdict()}
+            _write_line(file, {**head, "terms": terms.to_record()}, seal)
             for decision in decisions:
                 if decision.verdict.moves:
                     candidate = decision.candidate
@@ -75,9 +125,9 @@ def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
                         "queue_name": candidate.queue_name,
                         "queue_as": decision.queue_as,
                     }
-                    _write_line(file, line)
+                    _write_line(file, line, seal)
                     count += 1
-            _write_line(file, {"end": count})
+            _write_line(file, {"end": count, **seal.to_record()})
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -87,29 +137,208 @@ def write(path: Path, terms: RetryTerms, decisions: Iterable[Decision]) -> int:
     return count
 
 
-def read(path: Path) -> Plan:
-    """Read a plan's head, and check that the file is whole.
+class _Seal:
+    """The checksum of a plan's lines and, with a key, their signature."""
 
-    Raises UsageError if it cannot be read, was cut off or changed, or is not a plan that this version wrote.
+    def __init__(self, key: bytes | None) -> None:
+        self._sum = hashlib.sha256()
+        self._signature = None if key is None else hmac.new(key, digestmod=hashlib.sha256)
+
+    def add(self, line: bytes) -> None:
+        self._sum.update(line)
+        if self._signature is not None:
+            self._signature.update(line)
+
+    def to_record(self) -> dict[str, str]:
+        signature = {} if self._signature is None else {"hmac_sha256": self._signature.hexdigest()}
+        return {"sha256": self._sum.hexdigest(), **signature}
+
+
+def _write_line(file: IO[bytes], value: Mapping[str, object], seal: _Seal | None = None) -> None:
+    line = json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    file.write(line)
+    if seal is not None:
+        seal.add(line)
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key in a file. Raises UsageError if it cannot be read, or somebody else may read or write it."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe is not waited for
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"the key {path} is not a file")
+            if stat.S_IMODE(status.st_mode) & 0o077:
+                raise UsageError(f"the key {path} may be read or written by others than its owner: chmod 600 {path}")
+            key = file.read(LONGEST_KEY + 1)
+    except OSError as error:
+        raise UsageError(f"the key cannot be read: {path}: {error.strerror}") from None
+    if not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
+        raise UsageError(
+            f"a key has {SHORTEST_KEY} to {LONGEST_KEY} bytes; to make one: head -c 32 /dev/urandom > KEYFILE"
+        )
+    return key
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path, *, key: bytes | None = None) -> Plan:
+    """Read a plan and check that the file is whole and unchanged, with ``key`` also that it was signed with that key.
+
+    What was checked is copied to a file that nobody else can reach, and read from there again.
+
+    Raises UsageError if it cannot be read, was cut off, or is not a plan that this version wrote, and RefusedError if
+    its lines do not match its checksum or signature.
     """
-    head: dict[str, Any] | None = None
-    end: object = None
+    try:
+        return _checked(path, _Copy(), key)
+    except OSError as error:
+        raise UsageError(f"the plan cannot be read: {path}: {error.strerror}") from None
+
+
+def _checked(path: Path, copy: _Copy, key: bytes | None) -> Plan:
+    seal = _Seal(key)
+    head: tuple[str, DatabaseIdentity, RetryTerms] | None = None
+    end: dict[str, Any] | None = None
     size = 0
     destinations: Counter[str] = Counter()
-    for line in _lines(path):
-        head = line if head is None else head
-        if "failure_id" in line:
-            size += 1
-            destinations[line.get("queue_as") or line.get("queue_name") or ""] += 1
-        end = line.get("end")
-    if head is None or head.get("jq_plan") != FORMAT:
-        raise UsageError(f"{path} is not a plan that this version of jq wrote")
-    if end != size:
-        raise UsageError(f"{path} was cut off or changed: make the plan again")
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+            where = f"{path} is not a plan: line {number}"
+            value = _parse(line, where)
+            if end is not None:
+                raise UsageError(f"{where} comes after the end; {MAKE_ANEW}")
+            if head is None:
+                head = _head(path, value)
+            elif "end" in value:
+                end = value
+                continue
+            else:
+                job = _job(value, where)
+                size += 1
+                destinations[job.queue_as or job.queue_name] += 1
+                if size > MOST_JOBS:
+                    raise UsageError(f"{path} has more than {MOST_JOBS:,} jobs")
+            seal.add(line)
+            copy.add(line)
+    if head is None:
+        raise UsageError(f"{path} is not a plan: it is empty")
+    if end is None or end["end"] != size:
+        raise UsageError(f"{path} was cut off or changed; {MAKE_ANEW}")
+    _check_seal(path, seal.to_record(), end, verify=key is not None)
+    return Plan(*head, size, "hmac_sha256" in end, copy, destinations)
+
+
+def _check_seal(path: Path, seal: Mapping[str, str], end: Mapping[str, Any], *, verify: bool) -> None:
+    if not hmac.compare_digest(seal["sha256"], str(end.get("sha256")).encode("ascii", "replace").decode()):
+        raise RefusedError(f"{path} was changed after it was written: its checksum differs; {MAKE_ANEW}")
+    if not verify:
+        return
+    if "hmac_sha256" not in end:
+        raise RefusedError(f"{path} is not signed; make the plan with --sign-with KEYFILE")
+    if not hmac.compare_digest(seal["hmac_sha256"], str(end["hmac_sha256"]).encode("ascii", "replace").decode()):
+        raise RefusedError(f"{path} was not signed with this key, or was changed since")
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object in a line. Raises UsageError if it is none, is too long or too deep, or repeats a key."""
+    if len(line) > LONGEST_LINE:
+        raise UsageError(f"{where} is longer than {LONGEST_LINE:,} bytes")
     try:
-        return Plan(str(head["id"]), path, RetryTerms.from_record(head["terms"]), size, destinations)
-    except (KeyError, TypeError):
-        raise UsageError(f"{path} is not a plan that this version of jq wrote") from None
+        value = json.loads(line, object_pairs_hook=_unique)
+    except RecursionError:
+        raise UsageError(f"{where} is nested too deep") from None
+    except ValueError as error:
+        raise UsageError(f"{where}: {one_line(str(error))}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} is not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return value
+
+
+def _head(path: Path, value: Mapping[str, Any]) -> tuple[str, DatabaseIdentity, RetryTerms]:
+    version = value.get("jq_plan")
+    if type(version) is not int or version < 1:
+        raise UsageError(f"{path} is not a plan: it does not begin with the head of one")
+    if version != FORMAT:
+        which = "an earlier" if version < FORMAT else "a later"
+        raise UsageError(f"{path} was written by {which} version of jq; {MAKE_ANEW} with this one")
+    unreadable = f"{path} is not a plan that this version of jq wrote"
+    terms, place, plan_id = value.get("terms"), value.get("database"), value.get("id")
+    if not (isinstance(terms, dict) and isinstance(place, dict) and _is_name(plan_id)):
+        raise UsageError(unreadable)
+    try:
+        return str(plan_id), _identity(place), RetryTerms.from_record(terms)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{unreadable}: {one_line(str(error))}") from None
+
+
+def _identity(value: Mapping[str, Any]) -> DatabaseIdentity:
+    identity = DatabaseIdentity(**value)
+    names = [part for part in identity._replace(port=None) if part is not None]
+    port = identity.port
+    if not all(isinstance(part, str) for part in names) or not (port is None or type(port) is int):
+        raise ValueError("the database is not named as jq names one")
+    return identity
+
+
+def _job(value: Mapping[str, Any], where: str) -> Expected:
+    checks: dict[str, Callable[[object], bool]] = {
+        "failure_id": _is_id,
+        "job_id": _is_id,
+        "active_job_id": lambda name: name is None or _is_name(name, shortest=0),
+        "class_name": lambda name: _is_name(name, shortest=0),
+        "queue_name": lambda name: _is_name(name, shortest=0),
+        "queue_as": lambda name: name is None or _is_name(name),
+    }
+    if value.keys() != checks.keys():
+        raise UsageError(f"{where} does not have exactly these keys: {', '.join(checks)}")
+    for key, check in checks.items():
+        if not check(value[key]):
+            raise UsageError(f"{where}: {key} cannot be {one_line(json.dumps(value[key])[:100])}")
+    return Expected(**value)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 < value < _BIGINT
+
+
+def _is_name(value: object, *, shortest: int = 1) -> bool:
+    return isinstance(value, str) and shortest <= len(value) <= LONGEST_NAME
+
+
+# -- carrying out -----------------------------------------------------------------------------------------------------
+
+
+def require_own(database: Database, plan: Plan) -> None:
+    """Raise RefusedError if the plan was made for another database: ids there mean other jobs."""
+    here = database.identity()
+    if plan.place != here:
+        raise RefusedError(f"the plan was made for {plan.place}; this is {here}; {MAKE_ANEW} on this database")
+
+
+def apply(
+    database: Database, plan: Plan, operation: ledger_operations.Operation, *, policy: Policy = BUILT_IN
+) -> Iterator[list[Decision]]:
+    """Move exactly the failures of the plan; yield each committed batch's decisions.
+
+    Idempotent: failures that this plan moved before are skipped, so an apply that was killed can be run again. Raises
+    LedgerMissingError without ``jq_`` tables. Raises RefusedError before it moves anything if the plan was made for
+    another database, or a failure of it is gone, is not what the plan says, or may not move any more; and between two
+    batches if one changes meanwhile; committed batches stay.
+    """
+    require_own(database, plan)
+    with database.read() as connection:
+        ledger_operations.require(connection)
+    retry.check_plan(database, _left(database, plan), plan.terms, policy=policy)
+    yield from retry.retry_exactly(database, _left(database, plan), operation, plan.terms, policy=policy)
 
 
 def count_suspects(database: Database, plan: Plan, *, policy: Policy = BUILT_IN) -> int:
@@ -122,21 +351,6 @@ def count_suspects(database: Database, plan: Plan, *, policy: Policy = BUILT_IN)
         )
         for batch in in_batches(plan.jobs())
     )
-
-
-def apply(
-    database: Database, plan: Plan, operation: ledger_operations.Operation, *, policy: Policy = BUILT_IN
-) -> Iterator[list[Decision]]:
-    """Move exactly the failures of the plan; yield each committed batch's decisions.
-
-    Idempotent: failures that this plan moved before are skipped, so an apply that was killed can be run again. Raises
-    LedgerMissingError without ``jq_`` tables. Raises RefusedError before it moves anything if a failure of the plan is
-    gone or may not move any more, and between two batches if one changes meanwhile; committed batches stay.
-    """
-    with database.read() as connection:
-        ledger_operations.require(connection)
-    retry.check_plan(database, _left(database, plan), plan.terms, policy=policy)
-    yield from retry.retry_exactly(database, _left(database, plan), operation, plan.terms, policy=policy)
 
 
 def _left(database: Database, plan: Plan) -> Iterator[Expected]:
@@ -155,21 +369,3 @@ def _left(database: Database, plan: Plan) -> Iterator[Expected]:
                 )
             )
         yield from (failure for failure in batch if failure.failure_id not in moved)
-
-
-def _write_line(file: TextIO, value: Mapping[str, object]) -> None:
-    file.write(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise UsageError(f"{path} is not a plan: line {number} is not a JSON object")
-                yield value
-    except OSError as error:
-        raise UsageError(f"the plan cannot be read: {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is not a plan: {one_line(str(error))}") from None

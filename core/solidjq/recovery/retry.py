@@ -61,11 +61,18 @@ def filter_for(terms: RetryTerms, chosen: Filter = NO_FILTER) -> Filter:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A failure that a plan would move. If it is gone, or its job has another Active Job id, the plan is stale."""
+    """A failure that a plan would move, and what the plan says of its job and where that goes (``queue_as``).
+
+    If the failure is gone, its job has another Active Job id, or would go elsewhere by now, the plan is stale. If the
+    job has another class or queue, the plan is not about this job.
+    """
 
     failure_id: int
     job_id: int
     active_job_id: str | None
+    class_name: str
+    queue_name: str
+    queue_as: str | None = None
 
 
 def plan(
@@ -180,16 +187,27 @@ def _ids_of(expected: Iterable[Expected]) -> Select[int]:
 
 def _check_unchanged(expected: Sequence[Expected], decisions: Sequence[Decision]) -> None:
     by_id = {decision.candidate.failure_id: decision for decision in decisions}
-    changed: list[str] = []
-    for failure in expected:
-        now = by_id.get(failure.failure_id)
-        if now is None or (now.job_id, now.candidate.active_job_id) != (failure.job_id, failure.active_job_id):
-            changed.append(f"job {failure.job_id} is not failed any more, or failed anew")
-        elif not now.verdict.moves:
-            changed.append(f"job {failure.job_id}: {now.reason}")
+    changed = [words for failure in expected if (words := _difference(failure, by_id.get(failure.failure_id)))]
     if changed:
         more = f"; and {len(changed) - PREVIEW} more" if len(changed) > PREVIEW else ""
         raise RefusedError(f"the plan is stale: {'; '.join(changed[:PREVIEW])}{more}; make a new one")
+
+
+def _difference(planned: Expected, now: Decision | None) -> str | None:
+    """Return in words why a failure of a plan may not be moved as planned; None if it may."""
+    job = f"job {planned.job_id}"
+    if now is None or (now.job_id, now.candidate.active_job_id) != (planned.job_id, planned.active_job_id):
+        return f"{job} is not failed any more, or failed anew"
+    if now.candidate.class_name != planned.class_name:
+        return f"{job} is {now.candidate.class_name} in the database and {planned.class_name} in the plan"
+    if now.candidate.queue_name != planned.queue_name:
+        return f"{job} is of queue {now.candidate.queue_name} in the database and of {planned.queue_name} in the plan"
+    if not now.verdict.moves:
+        return f"{job}: {now.reason}"
+    if now.queue_as != planned.queue_as:
+        going, was = now.queue_as or "its own queue", planned.queue_as or "its own queue"
+        return f"{job} would go to {going} now, and to {was} by the plan"
+    return None
 
 
 class _Batch(NamedTuple):

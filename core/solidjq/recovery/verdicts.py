@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from solidjq.durations import spell_duration
+from solidjq.durations import MOST, spell_duration
 from solidjq.incidents.death_cases import SUSPECT_AT
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger.crashes import Crash, recent_crashes, subject_of
@@ -104,11 +104,34 @@ class RetryTerms:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "RetryTerms":
-        """Return the terms that ``to_record`` wrote. Raises TypeError for a term that this version does not have."""
+        """Return the terms that ``to_record`` wrote.
+
+        Raises TypeError for a term that this version does not have, and ValueError for a value that makes no sense.
+        """
+        for name, value in record.items():
+            if not _makes_sense(name, value):
+                raise ValueError(f"{name} cannot be {value!r}"[:MOST_WORDS])
         return cls(**record)
 
 
 _DEFAULTS = {term.name: term.default for term in fields(RetryTerms)}
+MOST_WORDS = 200  # characters of a message about a value
+MOST_NAME = 255  # characters of a queue's name
+MOST_SECONDS = MOST.total_seconds()
+MOST_CRASHES = 2**31 - 1
+
+
+def _makes_sense(name: str, value: object) -> bool:
+    """Whether a term can have this value. A term of another version passes; the constructor rejects it."""
+    match name:
+        case "window" | "max_age" | "delay" | "interval":
+            return type(value) in {int, float} and 0 <= cast("float", value) <= MOST_SECONDS
+        case "max_crashes":
+            return type(value) is int and 0 < value <= MOST_CRASHES
+        case "queue_as" | "isolate":
+            return isinstance(value, str) and 0 < len(value) <= MOST_NAME
+        case _:
+            return isinstance(value, bool)
 
 
 class Candidate(NamedTuple):
