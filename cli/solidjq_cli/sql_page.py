@@ -120,7 +120,7 @@ def _clause(text: str) -> list[str]:
     if text.startswith("WITH") and after.startswith(","):
         following = _clause(f"WITH {after[1:].strip()}")
         return [*before, *within, "),", following[0].removeprefix("WITH "), *following[1:]]
-    first, *others = _filled(after)
+    first, *others = _clause(after)
     return [*before, *within, f"){first}", *others]
 
 

@@ -245,8 +245,8 @@ def queues_with_ready_jobs() -> Select[Any]:
 def queues_by_first_job() -> Select[Any]:
     """Read the names of the queues that have ready jobs, that of the first job first, a few index entries a queue.
 
-    For a worker that polls all queues but some: one statement over all rows would read the skipped queue's rows again
-    and again. No guard: a queue that gets its first job a moment later is polled next time.
+    No guard: a queue that gets its first job a moment later is polled next time. For a worker that polls all queues
+    but some: one statement over all rows would read the rows of those, however many wait there, at every turn.
     """
     return _by_first_job(distinct_by_index(ready.c.queue_name).subquery("queues"))
 
@@ -261,6 +261,7 @@ def distinct_queues_by_first_job() -> Select[Any]:
 
 
 def _by_first_job(queues: FromClause) -> Select[Any]:
+    # Two subqueries, not a join with the first rows: for that, PostgreSQL may read the whole table.
     def first(column: Column[Any]) -> ScalarSelect[Any]:
         rows = select(column).where(ready.c.queue_name == queues.c.value)
         return rows.order_by(ready.c.priority, ready.c.job_id).limit(1).scalar_subquery()
