@@ -100,9 +100,13 @@ def compare(
 
 
 def _check(left: str | None, right: str | None, times: TimeOptions, chosen: Filter) -> None:
-    """Raise UsageError for options that exclude each other."""
+    """Raise UsageError for options that exclude each other, and for a text that names nothing."""
     from solidjq.errors import UsageError
+    from solidjq.names import kind_of
 
+    for text in (left, right):
+        if text is not None:
+            kind_of(text)
     timed = [name for name in ("against", "after", "before") if getattr(times, name) is not None]
     if left is not None and timed:
         raise UsageError(f"A and B are compared as they are; leave --{timed[0]} out")

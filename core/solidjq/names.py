@@ -33,7 +33,7 @@ def kind_of(name: str) -> NameKind:
         return NameKind.INCIDENT
     if GROUP_NAME.fullmatch(name):
         return NameKind.GROUP
-    if not name or not all(c.isalnum() or c in "-_" for c in name):
+    if not any(map(str.isalnum, name)) or not all(c.isalnum() or c in "-_" for c in name):
         raise UsageError(f"{name!r} is not a job id, an incident (d13) or a group of failures (g2569e0c)")
     return NameKind.JOB
 

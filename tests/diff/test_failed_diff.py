@@ -291,8 +291,8 @@ def test_without_the_ledger_it_compares_what_is_there(database: Database, shell:
         ("--after never", "--after 'never'"),
         ("1 --after 1h", "leave --after out"),
         ("1 2 --died", "leave the filter out"),
-        ("1 -", "'-' is neither a group nor a job id"),
-        ("x'y", "neither a group nor a job id"),
+        ("1 -", "'-' is not a job id"),
+        ("x'y", "is not a job id"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(database: Database, shell: Shell, command: str, words: str) -> None:
