@@ -354,7 +354,7 @@ def incident_heading() -> Fields[Incident]:
     return Fields(tuple(column for column in shown.columns if column.name not in below), shown.ids)
 
 
-def incident_details(verdicts: Mapping[str, Sequence[Decision]]) -> Fields[Incident]:
+def incident_details(verdicts: Mapping[str, Sequence[Decision] | None]) -> Fields[Incident]:
     """Fields of an incident, with all evidence, and what a safe retry would do with the jobs of each incident."""
     return Fields(
         (
@@ -363,11 +363,15 @@ def incident_details(verdicts: Mapping[str, Sequence[Decision]]) -> Fields[Incid
             Column("missing", lambda i: list(i.finding.missing)),
             Column("next", lambda i: i.finding.advice),
             Column("job_ids", lambda i: i.job_ids),
-            Column("retry_safe", lambda i: list(map(_verdict, verdicts[i.name]))),
+            Column("retry_safe", lambda i: _verdicts(verdicts[i.name])),
             Column("deaths", lambda i: list(map(_death, i.deaths, i.findings))),
         ),
         lambda i: i.job_ids,
     )
+
+
+def _verdicts(decisions: Sequence[Decision] | None) -> list[dict[str, Any]] | None:
+    return None if decisions is None else list(map(_verdict, decisions))
 
 
 def _verdict(decision: Decision) -> dict[str, Any]:

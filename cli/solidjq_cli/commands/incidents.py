@@ -116,19 +116,26 @@ def show_incidents(
         raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
 
 
-def _retry_safe(command: Session, database: Database, incident: Incident) -> list[Decision]:
-    """Return what a safe retry would do now with those of the jobs that are failed."""
+def _retry_safe(command: Session, database: Database, incident: Incident) -> list[Decision] | None:
+    """Return what a safe retry would do now with those of the jobs that are failed; None if it cannot work here."""
+    from solidjq.errors import AccessDeniedError, NotAQueueError
     from solidjq.recovery.retry import Selection, plan
     from solidjq.recovery.verdicts import RetryTerms
 
     selection = Selection(job_ids=incident.job_ids)
     batches = plan(database, selection, RetryTerms(safe=True), policy=command.policy(None))
-    return [decision for batch in batches for decision in batch]
+    try:
+        return [decision for batch in batches for decision in batch]
+    except (AccessDeniedError, NotAQueueError):  # a role that may read little, a schema of before 1.0
+        return None
 
 
-def _verdicts(decisions: Sequence[Decision]) -> Iterator[str]:
+def _verdicts(decisions: Sequence[Decision] | None) -> Iterator[str]:
     from solidjq.text import count_of
 
+    if decisions is None:
+        yield "jq retry --safe: cannot decide here; to see why: jq retry --safe --dry-run"
+        return
     if not decisions:
         yield "its jobs: none is failed any more"
         return
