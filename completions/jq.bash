@@ -6,7 +6,7 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles jobs queues processes doctor enqueue work demo completions'
+            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions'
             options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --version -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
@@ -197,6 +197,29 @@ _jq_takes() {
             options='-o --output -h --help'
             case ${2-} in
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
+            esac
+            ;;
+        'jq config')
+            commands='list trust untrust'
+            options='-h --help'
+            ;;
+        'jq config list')
+            options='--config -o --output -h --help'
+            case ${2-} in
+                --config) takes=file ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+            esac
+            ;;
+        'jq config trust')
+            options='-h --help'
+            case ${2-} in
+                1) takes=file ;;
+            esac
+            ;;
+        'jq config untrust')
+            options='-h --help'
+            case ${2-} in
+                1) takes=file ;;
             esac
             ;;
         'jq jobs')

@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __jq_group
-    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq incidents' 'jq policy' 'jq profiles' 'jq jobs' 'jq queues' 'jq processes'
+    contains -- $argv[1] 'jq' 'jq failed' 'jq operations' 'jq incidents' 'jq policy' 'jq profiles' 'jq config' 'jq jobs' 'jq queues' 'jq processes'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -50,6 +50,8 @@ function __jq_takes
             contains -- $argv[2] --config -i --import -o --output
         case 'jq profiles list'
             contains -- $argv[2] -o --output
+        case 'jq config list'
+            contains -- $argv[2] --config -o --output
         case 'jq jobs show'
             contains -- $argv[2] -o --output -d --database
         case 'jq queues list'
@@ -146,6 +148,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank the jobs and class
 complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them in quarantine.'
 complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c jq -n '__jq_argument 1 1 jq' -a profiles -d 'Databases that jq.toml names.'
+complete -c jq -n '__jq_argument 1 1 jq' -a config -d 'Which settings files count, and which are trusted.'
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
 complete -c jq -n '__jq_argument 1 1 jq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -158,7 +161,7 @@ complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database:
 complete -c jq -n '__jq_at jq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c jq -n '__jq_at jq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
 complete -c jq -n '__jq_at jq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
-complete -c jq -n '__jq_at jq' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
 complete -c jq -n '__jq_at jq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
@@ -265,7 +268,7 @@ complete -c jq -n '__jq_at jq retry' -s n -l dry-run -d 'Only show what would be
 complete -c jq -n '__jq_at jq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c jq -n '__jq_at jq retry' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c jq -n '__jq_at jq retry' -s y -l yes -d 'Do not ask.'
-complete -c jq -n '__jq_at jq retry' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq retry' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -300,7 +303,7 @@ complete -c jq -n '__jq_at jq apply' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq apply' -l verify-with -r -F -d 'Refuse a plan not signed with this key.'
 complete -c jq -n '__jq_at jq apply' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
-complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -314,7 +317,7 @@ complete -c jq -n '__jq_at jq recover' -l rate -r -f -d 'Spread them out: 100/m,
 complete -c jq -n '__jq_at jq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
 complete -c jq -n '__jq_at jq recover' -s q -l quiet -d 'Print nothing but errors.'
 complete -c jq -n '__jq_at jq recover' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
-complete -c jq -n '__jq_at jq recover' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq recover' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -384,7 +387,7 @@ complete -c jq -n '__jq_at jq bisect' -l max-deaths -r -f -d 'Stop after so many
 complete -c jq -n '__jq_at jq bisect' -l wait -r -f -d 'How long a round may take to end.'
 complete -c jq -n '__jq_at jq bisect' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq bisect' -s y -l yes -d 'Do not ask.'
-complete -c jq -n '__jq_at jq bisect' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq bisect' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -393,7 +396,7 @@ complete -c jq -n '__jq_at jq bisect' -s h -l help -d 'Show this message and exi
 complete -c jq -n '__jq_argument 1 1 jq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c jq -n '__jq_at jq policy' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq policy show' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c jq -n '__jq_at jq policy show' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq policy show' -s h -l help -d 'Show this message and exit.'
@@ -403,6 +406,21 @@ complete -c jq -n '__jq_at jq profiles' -s h -l help -d 'Show this message and e
 
 complete -c jq -n '__jq_at jq profiles list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq profiles list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq config' -a list -d 'List the settings files that count in this folder, and those that you trust, with what each may do.'
+complete -c jq -n '__jq_argument 1 1 jq config' -a trust -d 'Let a jq.toml count in full where it is found: its databases, and a policy that allows more.'
+complete -c jq -n '__jq_argument 1 1 jq config' -a untrust -d 'Trust a jq.toml no longer: where it is found, it may only make the retry policy stricter.'
+complete -c jq -n '__jq_at jq config' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq config list' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c jq -n '__jq_at jq config list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq config list' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq config trust' -F -d 'A jq.toml, or the folder that has it.'
+complete -c jq -n '__jq_at jq config trust' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq config untrust' -F -d 'A jq.toml, or the folder that has it.'
+complete -c jq -n '__jq_at jq config untrust' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c jq -n '__jq_at jq jobs' -s h -l help -d 'Show this message and exit.'

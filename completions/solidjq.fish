@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __solidjq_group
-    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq profiles' 'solidjq jobs' 'solidjq queues' 'solidjq processes'
+    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq profiles' 'solidjq config' 'solidjq jobs' 'solidjq queues' 'solidjq processes'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -50,6 +50,8 @@ function __solidjq_takes
             contains -- $argv[2] --config -i --import -o --output
         case 'solidjq profiles list'
             contains -- $argv[2] -o --output
+        case 'solidjq config list'
+            contains -- $argv[2] --config -o --output
         case 'solidjq jobs show'
             contains -- $argv[2] -o --output -d --database
         case 'solidjq queues list'
@@ -146,6 +148,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank the
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together, by running halves of them in quarantine.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a profiles -d 'Databases that jq.toml names.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a config -d 'Which settings files count, and which are trusted.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -158,7 +161,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The que
 complete -c solidjq -n '__solidjq_at solidjq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c solidjq -n '__solidjq_at solidjq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
 complete -c solidjq -n '__solidjq_at solidjq' -l env -r -f -d 'With --rails. [default: $RAILS_ENV, else production]'
-complete -c solidjq -n '__solidjq_at solidjq' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
 complete -c solidjq -n '__solidjq_at solidjq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
@@ -265,7 +268,7 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -s n -l dry-run -d 'Only sho
 complete -c solidjq -n '__solidjq_at solidjq retry' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s y -l yes -d 'Do not ask.'
-complete -c solidjq -n '__solidjq_at solidjq retry' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -300,7 +303,7 @@ complete -c solidjq -n '__solidjq_at solidjq apply' -l reason -r -f -d 'Why, for
 complete -c solidjq -n '__solidjq_at solidjq apply' -l verify-with -r -F -d 'Refuse a plan not signed with this key.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
-complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -314,7 +317,7 @@ complete -c solidjq -n '__solidjq_at solidjq recover' -l rate -r -f -d 'Spread t
 complete -c solidjq -n '__solidjq_at solidjq recover' -s n -l dry-run -d 'Only show what would be retried; prune nothing.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s q -l quiet -d 'Print nothing but errors.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
-complete -c solidjq -n '__solidjq_at solidjq recover' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -384,7 +387,7 @@ complete -c solidjq -n '__solidjq_at solidjq bisect' -l max-deaths -r -f -d 'Sto
 complete -c solidjq -n '__solidjq_at solidjq bisect' -l wait -r -f -d 'How long a round may take to end.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -l reason -r -f -d 'Why, for the record.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s y -l yes -d 'Do not ask.'
-complete -c solidjq -n '__solidjq_at solidjq bisect' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
@@ -393,7 +396,7 @@ complete -c solidjq -n '__solidjq_at solidjq bisect' -s h -l help -d 'Show this 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq policy' -a show -d 'Show the retry policy of job classes, and where each part of it comes from.'
 complete -c solidjq -n '__solidjq_at solidjq policy' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq policy show' -l config -r -F -d 'The file of policy and profiles. [default: jq.toml, see jq policy]'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s h -l help -d 'Show this message and exit.'
@@ -403,6 +406,21 @@ complete -c solidjq -n '__solidjq_at solidjq profiles' -s h -l help -d 'Show thi
 
 complete -c solidjq -n '__solidjq_at solidjq profiles list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq profiles list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a list -d 'List the settings files that count in this folder, and those that you trust, with what each may do.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a trust -d 'Let a jq.toml count in full where it is found: its databases, and a policy that allows more.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a untrust -d 'Trust a jq.toml no longer: where it is found, it may only make the retry policy stricter.'
+complete -c solidjq -n '__solidjq_at solidjq config' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq config list' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c solidjq -n '__solidjq_at solidjq config list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq config list' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq config trust' -F -d 'A jq.toml, or the folder that has it.'
+complete -c solidjq -n '__solidjq_at solidjq config trust' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq config untrust' -F -d 'A jq.toml, or the folder that has it.'
+complete -c solidjq -n '__solidjq_at solidjq config untrust' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c solidjq -n '__solidjq_at solidjq jobs' -s h -l help -d 'Show this message and exit.'

@@ -465,6 +465,24 @@ class Setting(NamedTuple):
     source: str
 
 
+class ConfigFile(NamedTuple):
+    """A settings file, and what it may do."""
+
+    path: str
+    standing: str
+
+
+def config_files() -> Fields[ConfigFile]:
+    """Fields of a settings file."""
+    return Fields(
+        (
+            Column("path", lambda f: f.path, "FILE", wide=True),
+            Column("standing", lambda f: f.standing, "STANDING", wide=True),
+        ),
+        lambda _: [],
+    )
+
+
 def profiles() -> Fields[Profile]:
     """Fields of a named database."""
     from solidjq.text import mask_secrets  # noqa: PLC0415

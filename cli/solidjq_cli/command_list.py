@@ -19,6 +19,7 @@ COMMANDS = {
     "bisect": ("bisect", "Find the killer among jobs that died together, by running halves of them in quarantine."),
     "policy": ("policy", "Which job classes may be retried, how often."),
     "profiles": ("profiles", "Databases that jq.toml names."),
+    "config": ("config", "Which settings files count, and which are trusted."),
     "jobs": ("jobs", "Jobs in any state."),
     "queues": ("queues", "Queues: how full they are; pause and resume."),
     "processes": ("processes", "Supervisors, workers, dispatchers, schedulers."),

@@ -56,7 +56,9 @@ DatabaseOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="The file of policy and profiles.  [default: jq.toml, see jq policy]"
+        "--config",
+        metavar="FILE",
+        help="The one file of policy and profiles.  [default: see jq policy show; env: JQ_CONFIG]",
     ),
 ]
 ImportOption = Annotated[

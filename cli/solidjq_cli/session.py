@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
     from solidjq.rails.settings import RailsConfig
-    from solidjq.settings.file import SettingsFile
     from solidjq.settings.policy import Policy
+    from solidjq.settings.sources import Settings
 
 ENVIRONMENT = "JQ_DATABASE_URL"  # as in solidjq.database.opening, which --help must not load
 
@@ -56,6 +56,8 @@ class Session:
         self._creates = False  # whether the command may create the embedded queue
         self._announced = False  # whether it has said that it uses the embedded queue
         self._headed = False  # whether the database was named above what was printed
+        self._ignored: set[str] = set()  # the keys of a found file that it has said are ignored
+        self._policy_words = ""  # the files of the policy that was loaded
 
     def add_options(self, database: str | None, config_file: Path | None) -> None:
         """Add the options after the command; they take precedence over those before it."""
@@ -65,11 +67,16 @@ class Session:
         )
 
     @cached_property
-    def file(self) -> SettingsFile | None:
-        """The file with the profiles and the policy, read once, so that both are of the same moment."""
-        from solidjq.settings.file import read_file  # noqa: PLC0415
+    def settings(self) -> Settings:
+        """The files with the profiles and the policy, read once, so that both are of the same moment."""
+        from solidjq.settings.sources import load_settings  # noqa: PLC0415
 
-        return read_file(self._options.file)
+        return load_settings(self._options.file)
+
+    @property
+    def config_file(self) -> Path | None:
+        """The settings file that the command line names."""
+        return self._options.file
 
     @cached_property
     def connecting(self) -> Connecting:
@@ -93,8 +100,11 @@ class Session:
         """Complete the options by the profile that they name, or the default profile."""
         from solidjq.settings import profiles  # noqa: PLC0415
 
-        profile = profiles.choose_profile(self.file, options.profile)
+        profile = profiles.choose_profile(self.settings, options.profile)
         if profile is None:
+            found = self.settings.found
+            if found is not None and profiles.DEFAULT in found.document:
+                self._say_ignored((profiles.DEFAULT,))
             return options
         named = options.names_a_database()
         return options._replace(
@@ -212,17 +222,44 @@ class Session:
 
         return read_config(self.connecting.rails, self.connecting.environment)
 
-    def policy(self, modules: list[str] | None) -> Policy:
-        """Load the retry policy: jq.toml, and the settings of the jobs in these modules."""
-        from solidjq.settings.policy import Policy, load_policy  # noqa: PLC0415
+    def policy(self, modules: list[str] | None, *, acts: bool = False, quiet: bool = False) -> Policy:
+        """Load the retry policy: the settings files, and the settings of the jobs in these modules.
 
-        file = self.file
+        A command that ``acts`` on it names the files, and is refused if rules of a found file are missing; both, and
+        what of a found file is ignored, are on stderr unless ``quiet``.
+        """
+        from solidjq.settings.policy import load_policy  # noqa: PLC0415
+
+        if acts:
+            self.settings.require_trust()
         if modules:
             from solidjq import registry  # noqa: PLC0415
 
             registry.import_modules(modules)
         registered = registry.policies() if modules else None
-        return Policy(registered=registered) if file is None else load_policy(file, registered=registered)
+        policy = load_policy(self.settings, registered=registered)
+        self._policy_words = policy.words()
+        if not quiet:
+            if self.settings.distrust is not None:
+                say(self.settings.distrust)
+            self._say_ignored((*self.settings.ignored_tables(), *policy.ignored()))
+            if acts and self._policy_words:
+                say(f"policy: {self._policy_words}")
+        return policy
+
+    def _say_ignored(self, keys: tuple[str, ...]) -> None:
+        """Say which keys of the found file count for nothing, once."""
+        found = self.settings.found
+        keys = tuple(key for key in keys if key not in self._ignored)
+        if found is None or not keys:
+            return
+        from solidjq.settings.sources import cure  # noqa: PLC0415
+
+        self._ignored.update(keys)
+        say(
+            f"{found.path} is ignored for {', '.join(keys)}: a file that is found where you stand may only make the "
+            f"retry policy stricter; {cure(found.path)}"
+        )
 
     # -- what it may change -------------------------------------------------------------------------------------------
 
@@ -266,6 +303,8 @@ class Session:
         from solidjq.text import mask_argument  # noqa: PLC0415
 
         command = shlex.join(["jq", *map(mask_argument, sys.argv[1:])])
+        if self._policy_words:
+            chosen = {**(chosen or {}), "policy": self._policy_words}
         return Operation(verb, command=command, reason=reason, chosen=chosen, plan=plan)
 
 

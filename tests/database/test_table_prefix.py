@@ -135,7 +135,8 @@ def test_a_prefix_without_tables(other: Database, jq: Shell) -> None:
         assert "no Solid Queue tables with prefix lost_ here" in refused.stderr
         assert f"tables {PREFIX}* of this database (--table-prefix {PREFIX})" in refused.stderr
     assert jq.run("--table-prefix", PREFIX, "failed", "list").returncode == 0
-    (jq.folder / "jq.toml").write_text(f'[profiles.a]\ndatabase = {json.dumps(jq.url)}\ntable_prefix = "{PREFIX}"\n')
+    jq.environment["JQ_CONFIG"] = str(jq.folder / "own.toml")
+    (jq.folder / "own.toml").write_text(f'[profiles.a]\ndatabase = {json.dumps(jq.url)}\ntable_prefix = "{PREFIX}"\n')
     del jq.environment["JQ_TABLE_PREFIX"]
     assert jq.run("--profile", "a", "queues", "list").returncode == 0
     granted = jq.run("--profile", "a", "grants", "oncall", "--for", "reading").stdout

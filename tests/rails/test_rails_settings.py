@@ -346,7 +346,8 @@ def test_the_threshold_of_the_commands(database: Database, shell: Shell, tmp_pat
     text = DATABASE.replace("DATABASE", str(database.url.database))
     folder = application(tmp_path / "shop", environments__production=PRODUCTION.replace("LINES", line), database=text)
     profiles = f'[profiles.a]\nrails = "{folder}"\nalive_threshold = "6m"\n[profiles.b]\nrails = "{folder}"\n'
-    (shell.folder / "jq.toml").write_text(profiles)
+    shell.environment["JQ_CONFIG"] = "own.toml"
+    (shell.folder / "own.toml").write_text(profiles)
 
     def alive(*before: str, options: tuple[str, ...] = ()) -> bool:
         listed = shell.run(*before, "processes", "list", "-o", "json", *options)

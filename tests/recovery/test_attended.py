@@ -87,7 +87,8 @@ def test_nothing_is_said_where_all_is_well_and_of_a_discard(database: Database, 
 
 
 def test_recover_and_enqueue_say_it_too(database: Database, shell: Shell, died: list[int]) -> None:
-    (shell.folder / "jq.toml").write_text('[default]\nretry = "auto"\n')
+    shell.environment["JQ_CONFIG"] = "own.toml"
+    (shell.folder / "own.toml").write_text('[default]\nretry = "auto"\n')
     assert NOBODY in shell.run("recover", "--dry-run").stderr
     assert NOBODY in shell.run("recover").stderr
     done = shell.run("enqueue", "A", "--queue", "reports", "-o", "ids")

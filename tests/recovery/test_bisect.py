@@ -22,7 +22,7 @@ from solidjq.recovery import bisect as recovery_bisect
 from solidjq.recovery.bisect import Fate, Round, Stage, TrialStanding, bisect, judge_round, most_deaths
 from solidjq.recovery.manners import Manner, unlike
 from solidjq.recovery.undo import undo
-from solidjq.settings.policy import Consent, Policy
+from solidjq.settings.policy import Consent, Policy, PolicyFile
 from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
@@ -176,7 +176,7 @@ def test_deaths_stop_at_the_cap(database: Database) -> None:
 
 def test_policy_holds_here_too(database: Database) -> None:
     ids = die_together(database, 2)
-    never = Policy(classes={"PlainJob": {"retry": Consent.NEVER}})
+    never = Policy([PolicyFile("jq.toml", {}, {"PlainJob": {"retry": Consent.NEVER}})])
     with pytest.raises(RefusedError, match="policy says never"):
         run(database, ids, lambda _: None, policy=never)
     assert rows(database, tables.operations) == []

@@ -125,13 +125,15 @@ def test_recover_retries_what_policy_marks_auto(database: Database, shell: Shell
     with database.write() as connection:
         connection.execute(update(processes).values(last_heartbeat_at=ago(1000)))
     add_attendants(database)
-    (shell.folder / "jq.toml").write_text('[classes.Mail]\nretry = "auto"\n')
+    shell.environment["JQ_CONFIG"] = "own.toml"
+    (shell.folder / "own.toml").write_text('[classes.Mail]\nretry = "auto"\n')
     trial = shell.run("recover", "--dry-run")
     assert (trial.returncode, set(state_of_each(database).values())) == (0, {State.CLAIMED})
     assert trial.stderr.splitlines()[-1].startswith("jq: before that, it would prune 1 process and fail 2 jobs")
     done = shell.run("recover", "--reason", "cron")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
+        "jq: policy: own.toml",
         "jq: pruned 1 process and failed 2 jobs",
         "jq: retried 1 job: 1 ready, 0 scheduled",
         "jq: left to a person, or done: 1 ask; to see them: jq failed list --died",
@@ -156,11 +158,12 @@ def test_recover_is_red_only_for_what_it_is_for(database: Database, shell: Shell
     with database.write() as connection:
         old = update(tables.failed).where(tables.failed.c.job_id == aged)
         connection.execute(old.values(created_at=ago(2 * 86400)))
-    policy = shell.folder / "jq.toml"
+    policy = shell.folder / "own.toml"
+    shell.environment["JQ_CONFIG"] = "own.toml"
     left = "jq: left to a person, or done: {}; to see them: jq failed list --died"
     policy.write_text('[default]\nmax_crashes = 1\n[classes.Never]\nretry = "never"\n')
     done = shell.run("recover")
-    assert (done.returncode, done.stderr) == (0, left.format("3 ask, 1 never") + "\n")
+    assert (done.returncode, done.stderr) == (0, "jq: policy: own.toml\n" + left.format("3 ask, 1 never") + "\n")
 
     policy.write_text(policy.read_text() + '[classes.Aged]\nretry = "auto"\nmax_crashes = 9\nmax_age = "1d"\n')
     terms = ("--dry-run", "-o", "json")

@@ -10,8 +10,9 @@ import pytest
 from solidjq.durations import parse_duration, spell_duration
 from solidjq.errors import UsageError
 from solidjq.registry import job
-from solidjq.settings.file import SettingsFile, find_file, parse_toml
+from solidjq.settings.file import SettingsFile, parse_toml, read_file
 from solidjq.settings.policy import BUILT_IN, Consent, Policy, load_policy
+from solidjq.settings.sources import load_settings
 from support.program import Shell
 
 KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")
@@ -120,33 +121,51 @@ def test_a_syntax_error_names_the_line() -> None:
 def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("JQ_CONFIG", raising=False)
+    monkeypatch.setattr("solidjq.settings.sources.SYSTEM_FILE", tmp_path / "etc" / "jq.toml")
     here = tmp_path / "a" / "b"
+
+    def paths() -> tuple[list[Path], Path | None]:
+        settings = load_settings(start=here)
+        assert settings.distrust is None
+        return [file.path for file in settings.files], settings.found and settings.found.path
+
+    def touched(*parts: str) -> Path:
+        path = tmp_path.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
+
     here.mkdir(parents=True)
-    assert find_file(here) is None
-    own = tmp_path / "config" / "solidjq" / "jq.toml"
-    own.parent.mkdir(parents=True)
-    own.touch()
-    assert find_file(here) == own
-    above = tmp_path / "jq.toml"
-    above.touch()
-    assert find_file(here) == above
-    (here / "jq.toml").touch()
-    assert find_file(here) == here / "jq.toml"
+    assert paths() == ([], None)
+    system = touched("etc", "jq.toml")
+    assert paths() == ([system], None)
+    own = touched("config", "solidjq", "jq.toml")
+    assert paths() == ([own, system], None)
+    above = touched("jq.toml")
+    assert paths() == ([own, system], above)
+    nearest = touched("a", "b", "jq.toml")
+    assert paths() == ([own, system], nearest)
+    here = own.parent  # a user who stands in the configuration folder
+    assert paths() == ([own, system], None)
+    monkeypatch.setenv("JQ_CONFIG", str(above))
+    assert paths() == ([above], None)
     monkeypatch.setenv("JQ_CONFIG", "/srv/other.toml")
-    assert find_file(here) == Path("/srv/other.toml")
     with pytest.raises(UsageError, match=r"cannot read the settings file /srv/other\.toml"):
-        load_policy()
+        load_settings()
     monkeypatch.setenv("JQ_CONFIG", "")
     with pytest.raises(UsageError, match="JQ_CONFIG is empty"):
-        load_policy()
+        load_settings()
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "jq.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8 text"):
-        load_policy(tmp_path / "jq.toml")
+        read_file(tmp_path / "jq.toml")
     with pytest.raises(UsageError, match="cannot read"):
-        load_policy(tmp_path)
+        read_file(tmp_path)
+    (tmp_path / "jq.toml").write_bytes(b"#" * 1_000_001)
+    with pytest.raises(UsageError, match="too big"):
+        read_file(tmp_path / "jq.toml")
 
 
 def test_a_job_says_it_of_itself() -> None:
@@ -167,10 +186,10 @@ def test_policy_show_says_where_each_key_is_from(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "from solidjq import job\n\n@job(retry='auto', max_crashes=1)\ndef send_receipt(): ...\n"
     )
-    shell = Shell("sqlite:nowhere", tmp_path)
+    shell = Shell("sqlite:nowhere", tmp_path, {"JQ_CONFIG": str(tmp_path / "jq.toml")})
     done = shell.run("policy", "show", "Report", "send_receipt", "--import", "shop", "-o", "json")
     told = {(row["class_name"], row["key"]): (row["value"], row["source"]) for row in json.loads(done.stdout)}
-    assert done.stderr == f"jq: policy file: {tmp_path / 'jq.toml'}\n"
+    assert done.stderr == f"jq: policy: {tmp_path / 'jq.toml'}\n"
     assert told["Report", "retry"] == ("never", f'{tmp_path / "jq.toml"} [classes."Rep*"]')
     assert told["Report", "window"][0] == "36h"
     assert told["Report", "max_crashes"] == (3, "built in")

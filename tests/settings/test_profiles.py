@@ -8,19 +8,23 @@ import pytest
 
 from solidjq import Database
 from solidjq.errors import UsageError
-from solidjq.settings.file import SettingsFile, read_file
+from solidjq.settings.file import read_file
 from solidjq.settings.profiles import Profile, choose_profile, load_profiles
+from solidjq.settings.sources import Settings
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs
 from support.waiting import PATIENCE
 
 
-def written(folder: Path, text: str, name: str = "jq.toml") -> SettingsFile:
+def written(folder: Path, text: str, name: str = "jq.toml") -> Settings:
     path = folder / name
     path.write_text(text)
-    found = read_file(path)
-    assert found is not None
-    return found
+    return Settings((read_file(path),))
+
+
+def named(shell: Shell, text: str) -> None:
+    """Write a settings file, and name it as a user would in a profile of his shell."""
+    shell.environment["JQ_CONFIG"] = str(written(shell.folder, text, "own.toml").files[0].path)
 
 
 def test_what_a_profile_may_say(tmp_path: Path) -> None:
@@ -36,10 +40,10 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
     assert choose_profile(file, "a") == load_profiles(file)["a"]
     with pytest.raises(UsageError, match='has no profile "d"; it has "a", "b c"'):
         choose_profile(file, "d")
-    with pytest.raises(UsageError, match=r"no jq.toml, so no profile"):
-        choose_profile(None, "d")
+    with pytest.raises(UsageError, match=r'no settings file names databases, so there is no profile "d"'):
+        choose_profile(Settings(), "d")
     assert choose_profile(file) is None
-    assert choose_profile(None) is None
+    assert choose_profile(Settings()) is None
     assert load_profiles(written(tmp_path, "")) == {}
 
 
@@ -87,8 +91,8 @@ def test_what_it_may_not(tmp_path: Path, text: str, words: str) -> None:
 @pytest.mark.sqlite_only
 def test_the_commands(database: Database, shell: Shell, tmp_path: Path) -> None:
     (job_id,) = add_jobs(database, *plain_jobs(1))
-    written(
-        shell.folder,
+    named(
+        shell,
         f'[profiles.here]\ndatabase = "sqlite:{database.url.database}"\nread_only = true\n'
         '[profiles.there]\ndatabase = "postgres://u:hunter2@h/q"\n',
     )
@@ -115,8 +119,8 @@ def test_the_default_profile_stands_back(database: Database, shell: Shell) -> No
     """It counts only where nothing else names a database; then all that it says counts."""
     (job_id,) = add_jobs(database, *plain_jobs(1))
     here = f"sqlite:{database.url.database}"
-    written(
-        shell.folder,
+    named(
+        shell,
         f'default_profile = "here"\n[profiles.here]\ndatabase = "{here}"\nread_only = true\n'
         f'[profiles.nowhere]\ndatabase = "sqlite:/nowhere"\n',
     )
@@ -148,7 +152,7 @@ def test_the_default_profile_stands_back(database: Database, shell: Shell) -> No
 def test_the_file_that_is_named_has_the_profiles(database: Database, shell: Shell) -> None:
     """Before the command and after it; the policy comes from the same file."""
     here = f"sqlite:{database.url.database}"
-    other = str(written(shell.folder, f'[profiles.here]\ndatabase = "{here}"\n', "other.toml").path)
+    other = str(written(shell.folder, f'[profiles.here]\ndatabase = "{here}"\n', "other.toml").files[0].path)
     assert shell.run("--profile", "here", "queues", "list").returncode == 2
     for arguments in (["--config", other, "queues", "list"], ["retry", "--safe", "--dry-run", "--config", other]):
         found = shell.run("--profile", "here", *arguments, url="sqlite:/nowhere")
@@ -156,12 +160,12 @@ def test_the_file_that_is_named_has_the_profiles(database: Database, shell: Shel
     listed = shell.run("--config", other, "profiles", "list", "-o", "csv")
     assert "here" in listed.stdout
     shown = shell.run("--config", other, "policy", "show")
-    assert f"policy file: {other}" in shown.stderr
+    assert "no policy file; all is built in" in shown.stderr
 
 
 @pytest.mark.sqlite_only
 def test_an_environment_needs_an_application(shell: Shell) -> None:
-    written(shell.folder, '[profiles.a]\ndatabase = "sqlite:x"\n')
+    named(shell, '[profiles.a]\ndatabase = "sqlite:x"\n')
     for before in ([], ["--profile", "a"]):
         refused = shell.run(*before, "--env", "staging", "queues", "list")
         assert (refused.returncode, "with --rails or a profile" in refused.stderr) == (2, True)

@@ -81,7 +81,8 @@ def test_every_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(empty_url))
     monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
-    Path("jq.toml").write_text('[default]\nretry = "auto"\n')
+    monkeypatch.setenv("JQ_CONFIG", "own.toml")
+    Path("own.toml").write_text('[default]\nretry = "auto"\n')
     own = Database(empty_url)
     before = contents(empty_url)
     ended, wanted = [], []

@@ -125,7 +125,8 @@ def test_a_default_profile_names_a_database(bare: Bare, tmp_path: Path) -> None:
     initialize(queue)
     add_jobs(queue, *plain_jobs(1))
     queue.close()
-    (bare.folder / "jq.toml").write_text(f'default_profile = "a"\n[profiles.a]\ndatabase = "{queue.url.database}"\n')
+    bare.environment["JQ_CONFIG"] = "own.toml"
+    (bare.folder / "own.toml").write_text(f'default_profile = "a"\n[profiles.a]\ndatabase = "{queue.url.database}"\n')
     done = bare.run("queues", "pause", "default")
     assert (done.returncode, "embedded" in done.stderr) == (0, False), done.stderr
 

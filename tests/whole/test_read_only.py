@@ -57,7 +57,8 @@ def test_no_command_changes_anything(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
     written = f"[profiles.looking]\ndatabase = {json.dumps(url_text(queue_url))}\nread_only = true\n"
-    Path("jq.toml").write_text(written)
+    monkeypatch.setenv("JQ_CONFIG", "own.toml")
+    Path("own.toml").write_text(written)
     decisions = chain.from_iterable(plan(database, Selection(job_ids=[int(str(names["failed"]))])))
     assert plans.write(Path(PLAN), database.identity(), RetryTerms(), decisions) == 1
     before = everything(database)
@@ -125,7 +126,8 @@ def test_a_queue_in_a_schema_of_its_own(database: Database, shell: Shell) -> Non
 def test_the_schema_of_a_profile(database: Database, shell: Shell) -> None:
     with database.write() as connection:
         connection.execute(text("CREATE SCHEMA jobs"))
-    (shell.folder / "jq.toml").write_text(f'[profiles.a]\ndatabase = {json.dumps(shell.url)}\nschema = "jobs"\n')
+    shell.environment["JQ_CONFIG"] = "own.toml"
+    (shell.folder / "own.toml").write_text(f'[profiles.a]\ndatabase = {json.dumps(shell.url)}\nschema = "jobs"\n')
     assert shell.run("--profile", "a", "init").returncode == 0
     with database.write() as connection:
         assert "solid_queue_jobs" in inspect(connection).get_table_names("jobs")

@@ -57,6 +57,7 @@ def apply(
     plan = plans.read(file, key=None if verify_with is None else plans.read_key(verify_with))
     command = session.current(database, config_file)
     opened = command.open()
+    policy = command.policy(import_modules, acts=True)
     operation = command.operation(
         "discard" if plan.terms.discard else "retry",
         reason,
@@ -64,7 +65,6 @@ def apply(
         plan=plan.id,
         called="apply",
     )
-    policy = command.policy(import_modules)
     plans.require_own(opened, plan)
     if plan.signed and verify_with is None:
         note("the plan is signed, and nothing was verified: --verify-with KEYFILE does it")

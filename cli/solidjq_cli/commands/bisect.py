@@ -79,7 +79,7 @@ def bisect(
     name = read_incident_name(incident)
     patience = duration_option(wait, "--wait") or 0
     command = session.current(database, config_file)
-    policy = command.policy(import_modules)
+    policy = command.policy(import_modules, acts=True)
     opened = command.open()
     command.require_changeable("bisect")
     with opened.read() as connection:

@@ -37,8 +37,9 @@ def show_policy(
 ) -> None:
     """Show the retry policy of job classes, and where each part of it comes from.
 
-    The file is $JQ_CONFIG, else jq.toml in this folder or the nearest one above, else in the user's configuration
-    folder. What it does not say is taken from the class's @job (with --import), else it is built in.
+    The file is $JQ_CONFIG; else jq.toml in the user's configuration folder, then /etc/solidjq/jq.toml. A jq.toml in
+    this folder or the nearest one above may only make this stricter, unless it is trusted (jq config trust). What no
+    file says is taken from the class's @job (with --import), else it is built in.
 
     \b
     Examples:
@@ -47,7 +48,7 @@ def show_policy(
       jq policy show send_receipt --import shop.jobs -o json
     """
     policy = session.current(config_file=config_file).policy(import_modules)
-    note(f"policy file: {policy.path}" if policy.path else "no policy file; all is built in")
+    note(f"policy: {policy.words()}" if policy.words() else "no policy file; all is built in")
     names = class_names or [DEFAULT, *policy.classes]
     records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)
 

@@ -30,8 +30,14 @@ def list_profiles(output: options.OutputOption = Output.TABLE) -> None:
       jq --profile production failed list
     """
     from solidjq.settings import profiles
+    from solidjq.settings.sources import cure
 
-    file = session.current().file
-    note(f"file: {file.path}" if file else "no jq.toml")
-    found = [] if file is None else list(profiles.load_profiles(file).values())
-    records(found, columns.profiles(), output, empty="no profiles")
+    settings = session.current().settings
+    note("; ".join(f"file: {file.path}" for file in settings.files) or "no settings file may name databases here")
+    if settings.found is not None and "profiles" in settings.found.document:
+        note(
+            f"{settings.found.path} names databases, and is only found: it counts for none; {cure(settings.found.path)}"
+        )
+    if settings.distrust is not None:
+        note(settings.distrust)
+    records(list(profiles.load_profiles(settings).values()), columns.profiles(), output, empty="no profiles")

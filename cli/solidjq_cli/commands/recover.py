@@ -59,7 +59,7 @@ def recover(
     if watch and (quiet or dry_run):
         raise UsageError("--watch follows jobs that were retried, and prints; it goes without --quiet and --dry-run")
     command = session.current(database, config_file)
-    policy = command.policy(import_modules)
+    policy = command.policy(import_modules, acts=not dry_run, quiet=quiet)
     opened = command.open()
     terms = RetryTerms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = retry.filter_for(terms)

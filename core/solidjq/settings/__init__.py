@@ -2,7 +2,9 @@
 
 Read the files in this order:
 
-- ``file``: where ``jq.toml`` is searched for, how it is read, and the error messages for what is wrong in it.
+- ``file``: how ``jq.toml`` is read, and the error messages for what is wrong in it.
+- ``trust``: the files that the user trusts, by path and content.
+- ``sources``: which files count, and for what: a file that is merely found never loosens and names no database.
 - ``policy``: ``[default]`` and ``[classes]``, merged with ``@job``: which jobs may be retried, how often, where to.
 - ``profiles``: ``[profiles]``, databases by name.
 

@@ -1,34 +1,16 @@
-"""The file ``jq.toml``: where it is searched for, how it is read, and the error messages for what is wrong in it."""
+"""The file ``jq.toml``: how it is read, and the error messages for what is wrong in it."""
 
-import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from platformdirs import user_config_path
-
 from solidjq.errors import UsageError
 from solidjq.text import one_line, printable
 
-FILE_ENVIRONMENT = "JQ_CONFIG"
 FILE_NAME = "jq.toml"
-
-
-def find_file(start: Path | None = None) -> Path | None:
-    """Return the path of the settings file, None if there is none.
-
-    JQ_CONFIG names it; else it is ``jq.toml`` in ``start`` (the current folder), in the nearest folder above, or in the
-    user's configuration folder. Raises UsageError if JQ_CONFIG is empty; a file that it names need not exist.
-    """
-    if (named := os.environ.get(FILE_ENVIRONMENT)) is not None:
-        if not named:
-            raise UsageError(f"{FILE_ENVIRONMENT} is empty; set it to a file's path or unset it")
-        return Path(named)
-    here = (start or Path.cwd()).absolute()
-    places = [folder / FILE_NAME for folder in (here, *here.parents)] + [user_config_path("solidjq") / FILE_NAME]
-    return next((place for place in places if place.is_file()), None)
+MOST_BYTES = 1_000_000
 
 
 class SettingsFile(NamedTuple):
@@ -38,23 +20,30 @@ class SettingsFile(NamedTuple):
     document: Mapping[str, Any]
 
 
-def read_file(path: Path | None = None) -> SettingsFile | None:
-    """Read the file at ``path``, by default the one of ``find_file``; None if there is none.
-
-    Raises UsageError for a file that cannot be read or is not TOML.
-    """
-    chosen = find_file() if path is None else path
-    return None if chosen is None else SettingsFile(chosen, parse_toml(read_text(chosen), str(chosen)))
+def read_file(path: Path) -> SettingsFile:
+    """Read the file at ``path``. Raises UsageError for a file that cannot be read or is not TOML."""
+    return parse_file(path, read_bytes(path))
 
 
-def read_text(path: Path) -> str:
-    """Read a file as UTF-8 text. Raises UsageError if it cannot be read or is not UTF-8."""
+def parse_file(path: Path, content: bytes) -> SettingsFile:
+    """Parse what was read of the file at ``path``. Raises UsageError if it is not UTF-8 text or not TOML."""
     try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise UsageError(f"cannot read the settings file {path}: {error.strerror}") from None
+        text = content.decode()
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    return SettingsFile(path, parse_toml(text, str(path)))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a settings file. Raises UsageError if it cannot be read, or is bigger than any settings file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the settings file {path}: {error.strerror}") from None
+    if len(content) > MOST_BYTES:
+        raise UsageError(f"{path} is too big for a settings file: more than {MOST_BYTES} bytes")
+    return content
 
 
 def parse_toml(text: str, place: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Retry policy: which job classes may be retried, how often, and into which queue; from ``jq.toml`` and ``@job``."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from solidjq.durations import parse_duration
-from solidjq.settings.file import SettingsFile, check_keys, quoted, read_file, table, wrong_value
+from solidjq.settings.file import SettingsFile, check_keys, quoted, table, wrong_value
+from solidjq.settings.sources import Settings
 
 PROFILE_KEYS = ("profiles", "default_profile")  # top-level keys of the file that profiles.py reads
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
@@ -43,67 +44,161 @@ class _Layer(NamedTuple):
     settings: Mapping[str, Any]
 
 
+class PolicyFile(NamedTuple):
+    """The policy of one settings file, checked."""
+
+    path: Path | str
+    default: Mapping[str, Any]
+    classes: Mapping[str, Mapping[str, Any]]
+
+    def class_layers(self, class_name: str) -> Iterator[_Layer]:
+        """Yield the tables of the file that name the class or match it, the most specific first."""
+        patterns = sorted((name for name in self.classes if "*" in name), key=lambda name: -len(name.replace("*", "")))
+        named = [class_name] if class_name in self.classes else []
+        named += [name for name in patterns if name != class_name and _pattern(name).fullmatch(class_name)]
+        for name in named:
+            yield _Layer(f'{self.path} [classes."{name}"]', self.classes[name])
+
+    def default_layer(self) -> _Layer:
+        """Return the settings of ``[default]``."""
+        return _Layer(f"{self.path} [default]", self.default)
+
+
 class Policy:
     """The policy of every class. A key comes from the most specific source that has it.
 
-    The sources, most specific first: the class's own table in the file, the file's patterns that match it (those with
-    more letters first), its ``@job``, ``[default]`` in the file, and the built-in values.
+    The sources, most specific first: the class's own table in a file, the file's patterns that match it (those with
+    more letters first), its ``@job``, ``[default]`` in a file, and the built-in values. ``files`` has the strongest
+    first. ``found`` is a file that may only tighten what these give.
     """
 
     def __init__(
         self,
-        path: Path | None = None,
-        default: Mapping[str, Any] | None = None,
-        classes: Mapping[str, Mapping[str, Any]] | None = None,
+        files: Sequence[PolicyFile] = (),
+        *,
+        found: PolicyFile | None = None,
         registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
     ) -> None:
-        self.path = path
-        self.classes = tuple(classes or ())  # names and patterns, as written in the file
-        self._default = default or {}
-        self._by_name = classes or {}
-        self._patterns = sorted(
-            ((name, _pattern(name)) for name in self._by_name if "*" in name),
-            key=lambda pattern: -len(pattern[0].replace("*", "")),
-        )
+        self.files = tuple(files)
+        self.found = found
         self._registered = registered or {}
         self._rules: dict[str, ClassPolicy] = {}
+
+    def words(self) -> str:
+        """Name the files that give this policy, and the found file that makes it stricter; empty if it is built in."""
+        given = " and ".join(str(file.path) for file in self.files if file.default or file.classes)
+        if self.found is None or not (self.found.default or self.found.classes):
+            return given
+        return f"{given or 'built in'}, made stricter by {self.found.path}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names and patterns, as written in the files."""
+        files = self.files if self.found is None else (*self.files, self.found)
+        return tuple(dict.fromkeys(name for file in files for name in file.classes))
 
     def rule(self, class_name: str) -> ClassPolicy:
         """Return the policy of a class; ``""`` for that of a class without rules of its own."""
         if class_name not in self._rules:
-            rule = ClassPolicy()
-            for source, settings in reversed([*self._layers(class_name)]):
-                rule = replace(rule, **settings, sources={**rule.sources, **dict.fromkeys(settings, source)})
+            rule = self._given(class_name)
+            if self.found is not None:
+                rule = tightened(rule, [*self.found.class_layers(class_name), self.found.default_layer()])
             self._rules[class_name] = rule
         return self._rules[class_name]
 
+    def ignored(self) -> tuple[str, ...]:
+        """Return the keys of the found file that count for nothing, because they would loosen what the others give."""
+        if self.found is None:
+            return ()
+        tables = {"default": ("", self.found.default)} | {
+            f"classes.{quoted(name)}": (name, settings) for name, settings in self.found.classes.items()
+        }
+        return tuple(
+            f"{place}.{key}"
+            for place, (name, settings) in tables.items()
+            for key, value in settings.items()
+            if not is_at_least_as_strict(key, value, getattr(self._given(name), key))
+        )
+
+    def _given(self, class_name: str) -> ClassPolicy:
+        """Return the policy of a class without the found file."""
+        rule = ClassPolicy()
+        for source, settings in reversed([*self._layers(class_name)]):
+            rule = replace(rule, **settings, sources={**rule.sources, **dict.fromkeys(settings, source)})
+        return rule
+
     def _layers(self, class_name: str) -> Iterator[_Layer]:
         """Yield the sources that have settings for the class, the most specific first."""
-        named = [class_name] if class_name in self._by_name else []
-        named += [name for name, matches in self._patterns if name != class_name and matches.fullmatch(class_name)]
-        for name in named:
-            yield _Layer(f'{self.path} [classes."{name}"]', self._by_name[name])
+        for file in self.files:
+            yield from file.class_layers(class_name)
         if class_name in self._registered:
             place, settings = self._registered[class_name]
             yield _Layer(f"@job of {place}", settings)
-        yield _Layer(f"{self.path} [default]", self._default)
+        for file in self.files:
+            yield file.default_layer()
 
 
 BUILT_IN = Policy()
 
 
+def tightened(rule: ClassPolicy, layers: Sequence[_Layer]) -> ClassPolicy:
+    """Return the policy with each key that the layers, the most specific first, make stricter; no key gets looser."""
+    settings: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, given in reversed(layers):
+        settings |= given
+        sources |= dict.fromkeys(given, source)
+    stricter = {
+        key: value
+        for key, value in settings.items()
+        if value != getattr(rule, key) and is_at_least_as_strict(key, value, getattr(rule, key))
+    }
+    return replace(rule, **stricter, sources={**rule.sources, **{key: sources[key] for key in stricter}})
+
+
+def is_at_least_as_strict(key: str, value: Any, than: Any) -> bool:
+    """Whether a key's value lets no job move that ``than`` holds back. A queue's name never is, unless it is the same.
+
+    A longer window counts more crashes, so it is stricter.
+    """
+    if value == than:
+        return True
+    match key:
+        case "retry":
+            order = list(Consent)
+            return order.index(value) > order.index(than)
+        case "max_crashes":
+            return bool(value < than)
+        case "window":
+            return bool(value > than)
+        case "max_age":
+            return than is None or bool(value < than)
+        case _:
+            return False
+
+
 def load_policy(
-    file: SettingsFile | Path | None = None, *, registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
+    settings: Settings | SettingsFile | None = None,
+    *,
+    registered: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> Policy:
-    """Return the policy of a settings file that was read, or of the one at a path, by default of ``find_file``.
+    """Return the policy of settings files that were read; without any it is built in.
 
     ``registered`` has, for each class that ``@job`` registered, the place in the code and the settings. Raises
-    UsageError, with file, key and allowed values, for a file that cannot be read or has a setting that is not allowed.
+    UsageError, with file, key and allowed values, for a setting that is not allowed.
     """
-    settings_file = file if isinstance(file, SettingsFile) else read_file(file)
-    if settings_file is None:
-        return Policy(registered=registered)
-    return Policy(settings_file.path, *_check_document(settings_file.document, str(settings_file.path)), registered)
+    if isinstance(settings, SettingsFile):
+        settings = Settings((settings,))
+    settings = settings or Settings()
+    return Policy(
+        [_policy_file(file) for file in settings.files],
+        found=None if settings.found is None else _policy_file(settings.found),
+        registered=registered,
+    )
+
+
+def _policy_file(file: SettingsFile) -> PolicyFile:
+    return PolicyFile(file.path, *_check_document(file.document, str(file.path)))
 
 
 def _check_document(document: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from solidjq.durations import parse_duration
 from solidjq.errors import UsageError
-from solidjq.settings.file import SettingsFile, check_keys, quoted, table, wrong_value
+from solidjq.settings.file import FILE_NAME, check_keys, quoted, table, wrong_value
+from solidjq.settings.sources import Settings, cure, user_folder
 
 DEFAULT = "default_profile"  # the key that names the profile in use
 _KINDS: dict[str, tuple[type, str]] = {
@@ -30,38 +31,48 @@ class Profile:
     read_only: bool = False
 
 
-def load_profiles(file: SettingsFile) -> dict[str, Profile]:
-    """Return the profiles of a file by name.
+def load_profiles(settings: Settings) -> dict[str, Profile]:
+    """Return the profiles of the files that may name databases, by name; of two of one name the stronger file's.
 
     Raises UsageError, with file, key and allowed values, for a setting that is not allowed.
     """
-    tables = table(file.document.get("profiles", {}), f"{file.path}: profiles")
-    return {name: _profile(name, settings, file.path) for name, settings in tables.items()}
+    return {
+        name: _profile(name, table_of_profile, file.path)
+        for file in reversed(settings.files)
+        for name, table_of_profile in table(file.document.get("profiles", {}), f"{file.path}: profiles").items()
+    }
 
 
-def choose_profile(file: SettingsFile | None, name: str | None = None) -> Profile | None:
-    """Return the profile called ``name``, else the file's ``default_profile``, else None.
+def choose_profile(settings: Settings, name: str | None = None) -> Profile | None:
+    """Return the profile called ``name``, else the ``default_profile``, else None.
 
     Raises UsageError if there is no profile of that name.
     """
-    if file is None:
-        if name is None:
-            return None
-        raise UsageError(
-            f"there is no jq.toml, so no profile {quoted(name)}; put one here, or name the file with --config"
-        )
-    place = str(file.path)
+    file = next((file for file in settings.files if DEFAULT in file.document), None)
+    place = " and ".join(str(file.path) for file in settings.files)
     if name is None:
-        if DEFAULT not in file.document:
+        if file is None:
             return None
         name, place = file.document[DEFAULT], f"{file.path}: {DEFAULT} is {quoted(file.document[DEFAULT])}, and it"
         if not isinstance(name, str):
             raise wrong_value(f"{file.path}: {DEFAULT}", name, "the name of a profile")
-    profiles = load_profiles(file)
-    if name not in profiles:
-        names = ", ".join(map(quoted, profiles)) or "none"
-        raise UsageError(f"{place} has no profile {quoted(name)}; it has {names}")
-    return profiles[name]
+    profiles = load_profiles(settings)
+    if name in profiles:
+        return profiles[name]
+    found = settings.found
+    if found is not None and name in table(found.document.get("profiles", {}), f"{found.path}: profiles"):
+        raise UsageError(
+            f"profile {quoted(name)} is in {found.path} only, and a file that is found where you stand names no "
+            f"databases; {cure(found.path)}"
+        )
+    hint = "" if settings.distrust is None else f"; {settings.distrust}"
+    if not settings.files:
+        raise UsageError(
+            f"no settings file names databases, so there is no profile {quoted(name)}; write "
+            f"{user_folder() / FILE_NAME}, or name a file with --config{hint}"
+        )
+    names = ", ".join(map(quoted, profiles)) or "none"
+    raise UsageError(f"{place} has no profile {quoted(name)}; it has {names}{hint}")
 
 
 def _profile(name: str, document: object, path: Path) -> Profile:

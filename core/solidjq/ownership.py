@@ -1,0 +1,90 @@
+"""Who else may change a file: its owner, its folders and the links that lead to it, as ssh and git look at them."""
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+MOST_LINKS = 40  # as Linux follows at most
+_ROOT = 0
+
+
+def weakness(path: Path, *, user: int | None = None) -> str | None:
+    """Return who besides ``user`` and root may change this file, in words; None if nobody may.
+
+    ``user`` is by default the process's effective user: under sudo that is root, and a file of the user who called sudo
+    is another's. Looked at are the file, each folder above it, and each link on the way with its folders: they belong
+    to this user or root, and no group and no others may write them. A group of one user alone is that user. A folder in
+    which everybody may write, but nobody may replace the files of others (/tmp), may stand above the file's own folder.
+    A file that cannot be examined is as weak.
+    """
+    user = os.geteuid() if user is None else user
+    try:
+        for place, direct in _places(path):
+            if problem := _problem(place, direct=direct, user=user):
+                return problem
+    except OSError as error:
+        return f"it cannot be examined: {error.strerror}"
+    return None
+
+
+def _places(path: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield what has to be passed to reach a file, and whether it is the file, a link, or a folder of one of these."""
+    pending = [*reversed(path.absolute().parts)]
+    here, links = Path(pending[-1]), 0
+    while pending:
+        part = pending.pop()
+        here = here.parent if part == ".." else here / part
+        if here.is_symlink():
+            links += 1
+            if links > MOST_LINKS:
+                raise OSError(0, "too many links")
+            yield here.parent, True
+            yield here, True
+            target = here.readlink()
+            pending += reversed(target.parts)
+            here = here.parent
+        else:
+            yield here, len(pending) <= 1
+
+
+def _problem(place: Path, *, direct: bool, user: int) -> str | None:
+    found = place.lstat()
+    kind = "the folder" if stat.S_ISDIR(found.st_mode) else "the link" if stat.S_ISLNK(found.st_mode) else "the file"
+    if found.st_uid not in {user, _ROOT}:
+        return f"{kind} {place} belongs to {_user_name(found.st_uid)}"
+    if stat.S_ISLNK(found.st_mode) or (found.st_mode & stat.S_ISVTX and not direct):
+        return None
+    if found.st_mode & stat.S_IWOTH:
+        return f"everybody may write {kind} {place}"
+    if found.st_mode & stat.S_IWGRP and not _is_private(found.st_gid, found.st_uid):
+        return f"group {_group_name(found.st_gid)} may write {kind} {place}"
+    return None
+
+
+@cache
+def _is_private(group: int, owner: int) -> bool:
+    """Whether only the owner is in a group: many systems give each user a group, and make files that it may write."""
+    try:
+        named = grp.getgrgid(group).gr_mem
+    except KeyError:
+        return False
+    members = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == group or user.pw_name in named}
+    return members == {owner}
+
+
+def _user_name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
+
+
+def _group_name(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
