@@ -174,6 +174,7 @@ def test_recover_is_red_only_for_what_it_is_for(database: Database, shell: Shell
     red = shell.run("recover")
     assert red.returncode == 6
     assert red.stderr.splitlines() == [
+        "jq: policy: own.toml",
         left.format("1 ask, 1 never, 1 too-old"),
         'jq: held back although policy says "auto": 1 over-limit; why: jq recover --dry-run -o json',
     ]
