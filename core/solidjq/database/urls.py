@@ -108,6 +108,16 @@ _LIBPQ = frozenset(
         "tcp_user_timeout",
     )
 )
+# Of these, the options by which the driver opens a file, loads a library or reads more options: code, in the end.
+OPENING_FILES = frozenset(
+    (
+        *("gsslib", "krbsrvname", "passfile", "service", "servicefile", "sslcert", "sslcrl", "sslcrldir", "sslkey"),
+        *("sslkeylogfile", "sslpassword", "sslrootcert", "sslca", "ssl_ca", "ssl_cert", "ssl_key"),
+    )
+)
+_FURTHER_LIBPQ = frozenset(
+    ("user", "password", "port", "max_protocol_version", "min_protocol_version", "servicefile", "sslkeylogfile")
+)
 # The settings of a database.yml entry that a connection needs; all others concern Rails only.
 CONNECTING = _LIBPQ | frozenset(
     (
@@ -287,6 +297,10 @@ def _sqlite_path(scheme: str, rest: str) -> str:
 
 def _postgresql(url: URL) -> URL:
     query = {k: v for k, v in url.query.items() if k not in _RAILS_ONLY}
+    if unknown := sorted(query.keys() - _LIBPQ - _FURTHER_LIBPQ - {NO_PREPARE}):
+        raise UsageError(
+            f"the database URL has the option {unknown[0]!r}, which is none of libpq's or Rails'; remove it"
+        )
     if path := _one(url.query, "schema_search_path"):
         query["options"] = f"-csearch_path={path.replace(' ', '')}"
     if _one(url.query, "prepared_statements") == "false":  # as Rails is configured behind a connection pooler

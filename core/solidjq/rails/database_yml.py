@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 
 from solidjq.database import urls
 from solidjq.errors import UsageError
+from solidjq.ownership import weakness
 from solidjq.text import MASK
 
 MOST_BYTES = 1_000_000  # of one file
@@ -35,6 +36,7 @@ _NAMED = re.compile(rf"ENV\[\s*{_STRING.format('name')}\s*\]")
 _PLAIN = re.compile(_STRING.format("plain"))
 _JOINED = re.compile(r"Rails\.root(?:\.join\(\s*(?P<parts>[^()]*)\))?")
 _CONVERTED = re.compile(r"\.to_[is]$|\.presence$")
+_OF_A_DATABASE = re.compile(r"(?i)DATABASE|POSTGRES|MYSQL|MARIADB|SQL|QUEUE|RAILS|(?:^|_)(?:DB|PG|RDS)")
 _SECRET = re.compile(
     r"(?i)\.(?:[^.]*(?:pass|secret|key|token)[^.]*|url)$"
 )  # a setting whose Ruby may contain a secret: production.queue.password
@@ -228,9 +230,9 @@ class Template:
         if term == "nil":
             return None
         if match := _NAMED.fullmatch(term):
-            return self._variables.get(_read(match, "name") or "")
+            return self._variables.get(self._variable(_read(match, "name") or ""))
         if match := _FETCHED.fullmatch(term):
-            name = _read(match, "name") or ""
+            name = self._variable(_read(match, "name") or "")
             value = self._variables.get(name, _read(match, "default") or _read(match, "block"))
             if value is None:
                 raise UsageError(
@@ -246,6 +248,12 @@ class Template:
         shown = MASK if _SECRET.search(key) and not _NO_LITERAL.fullmatch(term) else term
         raise self._ruby(f"<%= {shown} %>", key)
 
+    def _variable(self, name: str) -> str:
+        """Return a variable's name. A database.yml of another gets no secret of the user's but a database's."""
+        if self.path.name == "database.yml" and name in self._variables and not _OF_A_DATABASE.search(name):
+            _require_own(self.path, f"asks for the variable {name}, whose name is none of a database's")
+        return name
+
     def _ruby(self, code: str, where: str) -> UsageError:
         return UsageError(
             f"{self.path}: {where} is Ruby that jq does not evaluate: {code}; name the database with --database"
@@ -257,9 +265,17 @@ def _read(match: re.Match[str], group: str) -> str | None:
     return next((text for text in texts if text is not None), None)
 
 
+def _require_own(path: Path, deed: str) -> None:
+    """Raise UsageError for what a file may do only if none but this user and root may write it."""
+    if path.exists() and (problem := weakness(path)):
+        raise UsageError(f"{path} {deed}, and others may write it: {problem}; name the database with --database")
+
+
 def _url(entry: _Entry) -> URL:
     keys = urls.CONNECTING & (entry.settings.keys() | entry.parts.keys())
     settings = {key: value for key in sorted(keys) if (value := entry.text(key))}
+    if opening := sorted(urls.OPENING_FILES & settings.keys()):
+        _require_own(entry.path, f"sets {opening[0]}, by which the database's driver opens a file")
     adapter = settings.pop("adapter", "")
     database = settings.pop("database", "")
     if adapter in {"sqlite3", "sqlite"}:

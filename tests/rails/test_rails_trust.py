@@ -1,0 +1,46 @@
+"""A Rails application of another: it opens no file of the driver's, and gets no secret that is not a database's."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from solidjq.database.urls import parse_url
+from solidjq.errors import UsageError
+from solidjq.rails.database_yml import database_url
+
+NOBODY = 65_534
+VARIABLES = {"AWS_SECRET_ACCESS_KEY": "hunter2", "SHOP_DATABASE_PASSWORD": "own"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("sslkey: /tmp/evil.so:x", "sslkey"),
+        ("service: evil", "service"),
+        ("url: postgres://h/q?passfile=/etc/shadow", "passfile"),
+        ("password: <%= ENV['AWS_SECRET_ACCESS_KEY'] %>", "AWS_SECRET_ACCESS_KEY"),
+        ("url: postgres://u:<%= ENV.fetch('AWS_SECRET_ACCESS_KEY') %>@h/q", "AWS_SECRET_ACCESS_KEY"),
+        ("password: <%= ENV['SHOP_DATABASE_PASSWORD'] %>", None),
+        ("sslmode: require", None),
+    ],
+)
+def test_an_application_of_another(tmp_path: Path, line: str, word: str | None) -> None:
+    path = tmp_path / "config" / "database.yml"
+    path.parent.mkdir()
+    path.write_text(f"production:\n  adapter: postgresql\n  database: q\n  host: h\n  {line}\n")
+    database_url(tmp_path, variables=VARIABLES)  # the user's own
+    os.chown(path, NOBODY, -1)
+    if word is None:
+        database_url(tmp_path, variables=VARIABLES)
+        return
+    with pytest.raises(UsageError, match=rf"{word}.*others may write it: the file .* belongs to") as refused:
+        database_url(tmp_path, variables=VARIABLES)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["conninfo", "dbname", "autocommit", "context", "vfs"])
+def test_an_unknown_option_of_a_url_is_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=f"the option '{option}'"):
+        parse_url(f"postgres://h/q?{option}=x")
