@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from solidjq_cli.exits import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import psutil
 
     from solidjq import Database
     from solidjq.processes.heartbeat import Process
@@ -118,8 +121,7 @@ class _Demo:
         started = self._started()
         self._enqueue("build_report", range(5, 9))
         self._wait(lambda: self._busy(started), "another running report")
-        dead = self._processes()
-        self._kill(dead)
+        self._kill(self._own())
         _tell(
             f"{sum(process.claimed for process in self._processes())} jobs are claimed by processes that are no more."
         )
@@ -191,13 +193,18 @@ class _Demo:
             self._work.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             raise _StuckError("the supervisor does not stop") from None
+        self._work = None  # its pid may be another's from now on
 
     def _kill(self, dead: Sequence[Process]) -> None:
+        import psutil
+
         from solidjq.text import count_of
 
         _tell(f"$ kill -9 {' '.join(str(process.pid) for process in dead)}")
+        running = self._running()
         for process in dead:
-            os.kill(process.pid, signal.SIGKILL)
+            with suppress(KeyError, psutil.NoSuchProcess):  # it ended meanwhile
+                running[process.pid].kill()
         for process in dead:
             _tell(
                 f"  {process.name} held {count_of(process.claimed, 'job')}" if process.claimed else f"  {process.name}"
@@ -205,13 +212,15 @@ class _Demo:
 
     def _kill_everything(self) -> None:
         """Leave no process behind, however the demo ends."""
+        import psutil
+
         if self._work is None:
             return
-        self._work.kill()
+        self._work.kill()  # first, so that it starts no others
+        for process in self._running().values():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._work.wait()
-        for process in self._processes():
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
 
     # -- what it looks at ---------------------------------------------------------------------------------------------
 
@@ -223,6 +232,26 @@ class _Demo:
             time.sleep(0.05)
         raise _StuckError(f"waited {PATIENCE:g} seconds for {what}")
 
+    def _running(self) -> dict[int, psutil.Process]:
+        """Return, by pid, the processes that this demo started: those of its supervisor's session.
+
+        Whom it kills is looked up here. A row is written by whoever may write to the database, and may name any pid.
+        """
+        import psutil
+
+        session = None if self._work is None else self._work.pid
+        found = {}
+        for pid in psutil.pids() if session else ():
+            with suppress(OSError, psutil.NoSuchProcess):  # it ended meanwhile, or is another user's
+                if os.getsid(pid) == session:
+                    found[pid] = psutil.Process(pid)
+        return found
+
+    def _own(self) -> list[Process]:
+        """Return the registered processes that this demo started."""
+        running = self._running()
+        return [each for each in self._processes() if each.hostname == socket.gethostname() and each.pid in running]
+
     def _processes(self) -> list[Process]:
         from solidjq.processes.heartbeat import list_processes
 
@@ -233,7 +262,7 @@ class _Demo:
         """Return the worker that holds the most, once a report was started after the first ``started``."""
         if self._started() <= started:
             return None
-        return max((p for p in self._processes() if p.claimed), key=lambda p: p.claimed, default=None)
+        return max((p for p in self._own() if p.claimed), key=lambda p: p.claimed, default=None)
 
     def _started(self) -> int:
         return sum(line.startswith("started build_report") for line in self._lines())
