@@ -117,15 +117,6 @@ def grow(megabytes: int) -> None:
 
 
 @job
-def fill(megabytes: int) -> None:
-    """Take memory as a file in it, which is counted as no process's own."""
-    file = os.memfd_create("fill")
-    block = b"x" * 2**20
-    for _ in range(megabytes):
-        os.write(file, block)
-
-
-@job
 def exceed() -> None:
     """Ask for more address space than the process may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -93,20 +93,21 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Collect the children that died, and report their deaths to the database."""
-        died = False
+        killed = 0
         for slot in self._slots:
             death = slot.reap(self._sampler, self._oom_kills)
             if death is None:
                 continue
-            died = True
+            killed += death.returncode == -signal.SIGKILL
             self._unreported.append(death)
             if death.returncode == EXIT_CANNOT_IMPORT and slot.generation == 1:
                 self._cannot_import = True
             delay = slot.put_off(time.monotonic() - slot.started_at)
             if not self._stop_requested():
                 log.warning("%s: %s; replacing it%s", death.name, death.describe(), f" in {delay:g} s" if delay else "")
-        if died:
-            self._oom_kills = self._sampler.cgroup.oom_kills()
+        if killed and (count := self._sampler.cgroup.oom_kills()) is not None:
+            # A child uses up one kill: of two that the kernel killed, the one that frees more memory is reaped later.
+            self._oom_kills = min(count, (self._oom_kills or 0) + killed)
         self._report()
 
     def _report(self) -> None:
