@@ -165,6 +165,7 @@ complete -c jq -n '__jq_at jq' -l config -r -F -d 'The one file of policy and pr
 complete -c jq -n '__jq_at jq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
 complete -c jq -n '__jq_at jq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
+complete -c jq -n '__jq_at jq' -l csv-raw -d 'With -o csv: no apostrophe before cells that a spreadsheet would run. [env: JQ_CSV_RAW]'
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 

@@ -7,7 +7,7 @@ _solidjq_takes() {
     case $1 in
         solidjq)
             commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions'
-            options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --version -h --help'
+            options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --version -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
                 --profile | --env | --schema | --table-prefix) takes=text ;;

@@ -165,6 +165,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -l config -r -F -d 'The one file o
 complete -c solidjq -n '__solidjq_at solidjq' -l schema -r -f -d 'The PostgreSQL schema with the tables. [env: JQ_SCHEMA]'
 complete -c solidjq -n '__solidjq_at solidjq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
+complete -c solidjq -n '__solidjq_at solidjq' -l csv-raw -d 'With -o csv: no apostrophe before cells that a spreadsheet would run. [env: JQ_CSV_RAW]'
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import options, session
+from solidjq_cli import options, render, session
 from solidjq_cli.exits import MEANINGS
 from solidjq_cli.lazy import LazyGroup
 
@@ -86,6 +86,15 @@ def root(
             help="Change nothing, whatever the command.  [env: JQ_READ_ONLY]",
         ),
     ] = False,
+    csv_raw: Annotated[
+        bool,
+        typer.Option(
+            "--csv-raw",
+            envvar="JQ_CSV_RAW",
+            show_envvar=False,
+            help="With -o csv: no apostrophe before cells that a spreadsheet would run.  [env: JQ_CSV_RAW]",
+        ),
+    ] = False,
     version: Annotated[  # noqa: ARG001  (its callback does the work)
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
@@ -108,6 +117,7 @@ def root(
 
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
+    render.csv_raw.set(csv_raw)
     session.begin(
         session.Connecting(
             profile, database, rails, environment, schema, table_prefix, read_only=read_only, file=config_file

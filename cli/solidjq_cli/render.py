@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import chain, islice
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+csv_raw: ContextVar[bool] = ContextVar("csv_raw", default=False)
+"""Whether cells of CSV are written as they are, also those that a spreadsheet would run as a formula."""
+
 GAP = 2  # between the columns of a table
+# What makes a spreadsheet run a cell as a formula, full-width forms included; a signed number runs nothing.
+FORMULA = re.compile(r"[=+\-@\t\r＝＋－＠](?!\d+(?:\.\d+)?\Z)")  # noqa: RUF001
 IN_LINES = {"backtrace", "outcome"}  # fields whose parts get a line each among the details
 NARROWEST = 4  # a wide column is not cut shorter than that
 
@@ -51,7 +58,7 @@ def records(items: Iterable[T], fields: Fields[T], output: Output, *, empty: str
         case Output.CSV:
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(column.name for column in fields.columns)
-            writer.writerows([_flat(column.value(item)) for column in fields.columns] for item in counted)
+            writer.writerows([_csv_cell(column.value(item)) for column in fields.columns] for item in counted)
         case Output.TABLE if out.isatty():
             heading()
             _table(counted, fields.columns)
@@ -207,7 +214,7 @@ def _record(item: T, columns: Sequence[Column[T]]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Make a value JSON, without secrets."""
-    from solidjq.text import mask_secrets  # noqa: PLC0415
+    from solidjq.text import MASK, mask_secrets, names_a_secret  # noqa: PLC0415
 
     match value:
         case datetime():
@@ -215,7 +222,10 @@ def _plain(value: Any) -> Any:
         case str():
             return mask_secrets(value)
         case dict():
-            return {mask_secrets(key): _plain(item) for key, item in value.items()}
+            return {
+                mask_secrets(key): MASK if isinstance(item, str) and names_a_secret(key) else _plain(item)
+                for key, item in value.items()
+            }
         case list():
             return [_plain(item) for item in value]
         case _:
@@ -227,6 +237,12 @@ def _dumps(value: Any) -> str:
     from solidjq.text import escape_json  # noqa: PLC0415
 
     return escape_json(json.dumps(value, ensure_ascii=False))
+
+
+def _csv_cell(value: Any) -> str:
+    """Write a value for CSV; before what a spreadsheet would run stands an apostrophe, unless ``csv_raw``."""
+    cell = _flat(value)
+    return f"'{cell}" if isinstance(value, str) and not csv_raw.get() and FORMULA.match(cell) else cell
 
 
 def _flat(value: Any) -> str:

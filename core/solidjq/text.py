@@ -3,12 +3,21 @@
 import json
 import re
 import unicodedata
+from urllib.parse import unquote
 
 # A URL with credentials: scheme://user:password@host. The password may contain '@': the word's last '@' ends it.
 _WORD = re.compile(r"[^\s\"]+")
 _USER = re.compile(r"://[^:/?#@]*:")
-# password=... as libpq, ODBC, query strings and environments write it, PGPASSWORD=... too.
-_KEYWORD = re.compile(r"(?i)(?P<before>(?:password|passwd|pwd|secret|token|api_?key)=)(?P<secret>[^\s&\"';]+)")
+# key=value as libpq, ODBC, query strings and environments write it: key = 'two words', key="two words" too. The key is
+# percent-decoded before it is compared. A key begins at a boundary and is never taken back: linear time.
+_KEY = re.compile(r"(?<![\w%-])([\w%-]++)[ \t]{0,3}=[ \t]{0,3}")
+_VALUE = re.compile(
+    r"""'(?:[^'\\]|\\.)*+'?|"(?:[^"\\]|\\.)*+"?|\\"(?:[^"\\]|\\[^"])*+(?:\\")?|(?:\\.|[^\s&"';\\]|\\)++""",
+    re.DOTALL,
+)
+_SECRET = re.compile(
+    r"(?i)(?:password|passwd|pwd|passphrase|secret|token|(?:api|access|secret|private)[-_]?key(?:[-_]base)?)\Z"
+)
 MASK = "***"
 # A word of more characters than any id, name or hash has.
 _LONG_WORD = re.compile(r"([\w-]{40})[\w-]{90,}")
@@ -48,9 +57,23 @@ def with_article(noun: str) -> str:
 
 
 def mask_secrets(text: str) -> str:
-    """Replace passwords in URLs and in ``password=`` pairs with ``***``, in linear time."""
+    """Replace passwords in URLs and in pairs (``password=x``, ``token = 'x y'``) with ``***``, in linear time."""
     masked = _WORD.sub(lambda word: _mask_url(word[0]), text) if "://" in text else text
-    return _KEYWORD.sub(rf"\g<before>{MASK}", masked) if "=" in masked else masked
+    return _mask_pairs(masked) if "=" in masked else masked
+
+
+def names_a_secret(key: str) -> bool:
+    """Whether a key, percent-encoded or not, is that of a password, token or the like: ``sslpassword``, ``api_key``."""
+    return _SECRET.search(unquote(key)) is not None
+
+
+def _mask_pairs(text: str) -> str:
+    parts, end = [], 0
+    for key in _KEY.finditer(text):  # not of whole pairs: the value of url= or command= may contain a pair
+        if key.start() >= end and names_a_secret(key[1]) and (value := _VALUE.match(text, key.end())):
+            parts += [text[end : key.end()], MASK]
+            end = value.end()
+    return "".join([*parts, text[end:]])
 
 
 def mask_argument(argument: str) -> str:

@@ -7,6 +7,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from solidjq import Database
+from solidjq.database.setup import initialize
+from solidjq.database.urls import parse_url
 from solidjq.doctor import checks as doctor_checks
 from solidjq.doctor import examine as doctor
 from solidjq.doctor import sqlite, storage
@@ -126,6 +128,25 @@ def test_a_damaged_file(database: Database) -> None:
         file.write(b"\xff" * 60)
     result = doctor.examine(database, doctor.choose(["integrity"]), DoctorTerms(), wait=lambda _: None)[0]
     assert "damaged" in result.findings[0].what
+
+
+def test_a_file_that_everybody_may_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "queue.sqlite3"
+    database = Database(parse_url(f"sqlite:{path}"))
+    initialize(database)
+    assert findings(database, "file-access") == []
+    path.chmod(0o644)
+    assert findings(database, "file-access") == []  # nobody else may enter the folder of the tests
+    modes = sqlite._mode
+    monkeypatch.setattr(sqlite, "_mode", lambda place: modes(place) | (0o111 if place.is_dir() else 0))
+    (read,) = findings(database, "file-access")
+    assert (read.severity, read.advice) == (Severity.WARNING, f"chmod o-rwx {path}")
+    path.chmod(0o666)
+    (written,) = findings(database, "file-access")
+    assert (written.severity, "may write" in written.what) == (Severity.ERROR, True)
+    path.chmod(0o660)
+    assert findings(database, "file-access") == []
+    database.close()
 
 
 def test_file_systems() -> None:

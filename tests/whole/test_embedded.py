@@ -1,5 +1,8 @@
 """No database named: every command that there is, without the embedded queue and with it."""
 
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -135,3 +138,33 @@ def test_a_default_profile_names_a_database(bare: Bare, tmp_path: Path) -> None:
 def test_a_mistyped_path_makes_no_file(bare: Bare, command: str) -> None:
     assert_refused(bare.run(*command.split(), "-d", "sqlite:typo.sqlite3"), Exit.DATABASE, "no SQLite file at typo")
     assert list(bare.folder.iterdir()) == []
+
+
+def test_nobody_else_may_read_a_queue_that_init_makes(bare: Bare) -> None:
+    open_to_all = os.umask(0)
+    try:
+        assert bare.run("init").returncode == 0
+        path = embedded_path(bare)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE another_one (id)")
+            files = [path, *path.parent.glob(f"{path.name}-*")]
+            assert [oct(file.stat().st_mode & 0o777) for file in files] == ["0o600"] * 3
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(open_to_all)
+
+
+def test_a_file_that_exists_keeps_its_mode(bare: Bare) -> None:
+    path = bare.folder / "shared.sqlite3"
+    path.touch()
+    path.chmod(0o660)
+    assert bare.run("init", "-d", str(path)).returncode == 0
+    assert oct(path.stat().st_mode & 0o777) == "0o660"
+
+
+def test_a_link_to_a_missing_file_is_not_followed_by_init(bare: Bare) -> None:
+    target = bare.folder / "target.sqlite3"
+    link = bare.folder / "queue.sqlite3"
+    link.symlink_to(target)
+    assert bare.run("init", "-d", str(link)).returncode != 0
+    assert not target.exists()

@@ -1,8 +1,8 @@
-"""Numbers before nouns, as every message writes them."""
+"""Numbers before nouns, as every message writes them, and what is masked in them."""
 
 import pytest
 
-from solidjq.text import count_of
+from solidjq.text import count_of, mask_secrets
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,25 @@ from solidjq.text import count_of
 )
 def test_a_number_before_a_noun(count: int, noun: str, words: str) -> None:
     assert count_of(count, noun) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("password='two words' host=x", "password=*** host=x"),
+        ('password="two words" host=x', "password=*** host=x"),
+        (r"password = 'it\'s two' host=x", "password = *** host=x"),
+        (r"password=two\ words host=x", "password=*** host=x"),
+        ("password='never closed", "password=***"),
+        ("postgres://h/d?p%61ssword=abc&x=1", "postgres://h/d?p%61ssword=***&x=1"),
+        ("postgres://h/d?x=1&%73slpassword=abc", "postgres://h/d?x=1&%73slpassword=***"),
+        ("--database=postgres://h/d?password=abc", "--database=postgres://h/d?password=***"),
+        ("options='password=abc'", "options='password=***'"),
+        (r'{"a": "password=\"two words\" x"}', '{"a": "password=*** x"}'),
+        ("PGPASSWORD=abc psql", "PGPASSWORD=*** psql"),
+        ("x-api-key=abc", "x-api-key=***"),
+        ("passfile=/home/x/.pgpass user=a", "passfile=/home/x/.pgpass user=a"),
+    ],
+)
+def test_the_value_of_a_secret_key_is_masked_however_it_is_quoted(text: str, masked: str) -> None:
+    assert mask_secrets(text) == masked

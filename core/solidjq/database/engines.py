@@ -5,9 +5,10 @@ a tenth of a second.
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -124,6 +125,7 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
 def create_sqlite_file(url: URL) -> None:
     """Create the file of an SQLite queue, in WAL mode, and its folder, unless the file exists.
 
+    Nobody but its owner may read or write a new file, or enter a new folder; what exists keeps its mode.
     Raises AccessDeniedError if the file cannot be created.
     """
     import sqlite3  # noqa: PLC0415
@@ -133,12 +135,20 @@ def create_sqlite_file(url: URL) -> None:
         if path.is_file() and path.stat().st_size:
             return
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+        _create_private_file(path)
+        # mode=rw: a link to a missing file is not followed, which would make a file that others may read.
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_TIMEOUT)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
     except (OSError, sqlite3.Error) as error:
         if "locked" in str(error):  # another jq init is creating it; this pragma does not wait for the busy timeout
             return
         raise AccessDeniedError(f"cannot make {path}: {one_line(str(error))}") from error
+
+
+def _create_private_file(path: Path) -> None:
+    """Create an empty file of mode 0600 unless the path exists; SQLite gives its -wal and -shm the same mode."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 @contextmanager

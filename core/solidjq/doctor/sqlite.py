@@ -1,5 +1,7 @@
 """Checks of an SQLite file."""
 
+import shlex
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,31 @@ def find_file_system(connection: Connection, _terms: DoctorTerms) -> Iterator[Do
             f"{path} is on a network file system ({kind}): its locks do not work, and the database gets damaged",
             "move it to a local disk, or use a database server",
         )
+
+
+def find_access(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find a file that every user of this host may read or write."""
+    path = _file(connection).resolve()
+    if not all(_mode(folder) & stat.S_IXOTH for folder in path.parents):  # others cannot get to it
+        return
+    files = [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
+    for rights, verb, why, severity in (
+        (stat.S_IWOTH, "write", "they can enqueue jobs that your workers run", Severity.ERROR),
+        (stat.S_IROTH, "read", "the arguments of jobs are in it", Severity.WARNING),
+    ):
+        if open_files := [file for file in files if _mode(file) & rights]:
+            names = " ".join(map(shlex.quote, map(str, open_files)))
+            yield DoctorFinding(
+                f"every user of this host may {verb} {open_files[0]}: {why}", f"chmod o-rwx {names}", severity
+            )
+            return
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def file_system(path: Path, mounts: list[str]) -> str | None:

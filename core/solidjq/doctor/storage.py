@@ -153,6 +153,13 @@ CHECKS = (
         finds={"sqlite": sqlite.find_file_system},
     ),
     DoctorCheck(
+        name="file-access",
+        asks="SQLite: a file that every user of this host may read or write.",
+        why="Who may write it decides what your workers run; who may read it sees the arguments of every job.",
+        advice="chmod o-rwx FILE FILE-wal FILE-shm; for a group, give the file and its folder to the group.",
+        finds={"sqlite": sqlite.find_access},
+    ),
+    DoctorCheck(
         name="integrity",
         asks="SQLite: a damaged file (PRAGMA quick_check, within --patience).",
         why="Each write into a damaged file can damage more.",
