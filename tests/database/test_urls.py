@@ -123,6 +123,8 @@ def test_files(text: str, path: str) -> None:
         ("postgres://[::1/app", "not a database URL"),
         ("mysql2://app@db:3306:3306/app", "not a database URL"),
         ("jdbc:postgresql://db/app", "not a database URL"),
+        ("mysql2://root@127.0.0.1/", "the database URL names no database"),
+        ("mysql://root@127.0.0.1", "the database URL names no database"),
         ("redis://db/0", "databases of kind 'redis' are not supported"),
         ("https://db/app", "databases of kind 'https' are not supported"),
         ("oracle://db/app", "databases of kind 'oracle' are not supported"),

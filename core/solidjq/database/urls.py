@@ -162,7 +162,10 @@ def parse_url(text: str) -> URL:
         if _LOST_SCHEME.match(path) and not Path(path).exists():
             raise _not_a_url(text)
         return URL.create("sqlite", database=path)
-    return with_rails_options(_made(text))
+    url = with_rails_options(_made(text))
+    if url.get_backend_name() == "mysql" and not url.database:  # PostgreSQL takes the user's name for it
+        raise UsageError(f"the database URL names no database; write {EXAMPLES}")
+    return url
 
 
 def _made(text: str) -> URL:
