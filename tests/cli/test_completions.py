@@ -238,7 +238,7 @@ class Zsh(Terminal):
 class Fish:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        installed = folder / "config/fish/completions"
+        installed = folder / ".config/fish/completions"
         installed.mkdir(parents=True, exist_ok=True)
         for program in PROGRAMS:
             shutil.copy(COMPLETIONS / f"{program}.fish", installed)
@@ -254,7 +254,7 @@ class Fish:
 
 
 SHELLS = {"bash": Bash, "zsh": Zsh, "fish": Fish}
-MADE_UP = {"bash": "made-up.bash", "zsh": "functions/_made_up", "fish": "config/fish/completions/made-up.fish"}
+MADE_UP = {"bash": "made-up.bash", "zsh": "functions/_made_up", "fish": ".config/fish/completions/made-up.fish"}
 
 
 def plain(typed: str, words: list[str]) -> set[str]:
@@ -265,7 +265,7 @@ def plain(typed: str, words: list[str]) -> set[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    home = {"HOME": str(folder), "ZDOTDIR": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
+    home = {"HOME": str(folder), "ZDOTDIR": str(folder), "XDG_CONFIG_HOME": str(folder / ".config")}
     return {"PATH": f"{folder}/bin:{os.environ['PATH']}", "TERM": "dumb", "LC_ALL": "C.UTF-8", **home}
 
 

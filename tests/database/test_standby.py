@@ -99,6 +99,9 @@ def test_a_live_process_is_alive_on_a_standby_too(database: Database, queue_url:
 @pytest.mark.only_on("postgresql")
 def test_how_far_behind_it_is(database: Database, queue_url: URL, standby_url: URL, shell: Shell) -> None:
     assert standby_of(queue_url) is None
+    # A standby that has replayed nothing knows no time to measure from.
+    execute(queue_url, "CREATE TABLE replayed ()", "DROP TABLE replayed")
+    until(lambda: ask(standby_url, "SELECT pg_last_xact_replay_timestamp() IS NOT NULL"), "something is replayed")
     until(lambda: standby_of(standby_url) == Standby(0.0), "the standby has all of it")
     execute(standby_url, "SELECT pg_wal_replay_pause()")
     until(lambda: ask(standby_url, "SELECT pg_get_wal_replay_pause_state() = 'paused'"), "the replay stops")

@@ -612,7 +612,7 @@ def test_incidents_list_and_show(database: Database, shell: Shell) -> None:
     assert f"job {ids[0]} PlainJob" in text
     assert "next: " in text
     assert "jq retry --safe: 0 jobs would go back, 3 would be held back" in text
-    assert f"job {ids[0]} PlainJob: suspect: one of 3 jobs that cannot be told apart; jq bisect d1 tells" in text
+    assert f"job {ids[0]} PlainJob: suspect: one of 3 jobs that cannot be told apart; jq bisect" in text
     assert [each["verdict"] for each in detail["retry_safe"]] == ["suspect"] * 3
     missing = shell.run("incidents", "show", "d999")
     assert (missing.returncode, missing.stdout) == (4, "")

@@ -1,5 +1,6 @@
 """jq bisect: the halving as pure decisions, and with jobs whose worker a test plays."""
 
+import json
 import random
 from collections.abc import Collection
 from typing import Any
@@ -237,7 +238,8 @@ def test_the_prompt_names_who_will_die(database: Database, shell: Shell) -> None
 def test_a_worker_of_other_queues_is_not_killed(database: Database, shell: Shell) -> None:
     ids = die_together(database, 4)
     shared = add_worker_of(database, "*", "worker-all", pid=7)
-    refused = shell.run("bisect", "d1", "--yes")
+    (incident,) = json.loads(shell.run("incidents", "list", "-o", "json").stdout)
+    refused = shell.run("bisect", incident["incident"], "--yes")
     assert (refused.returncode, rows(database, tables.operations)) == (5, [])
     assert "worker-all (host h, pid 7, polls *)" in refused.stderr
     assert "jq work --except quarantine" in refused.stderr
