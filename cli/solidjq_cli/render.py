@@ -221,6 +221,8 @@ def _plain(value: Any) -> Any:
             return rfc3339(value)
         case str():
             return mask_secrets(value)
+        case bytes():  # SQLite stores them in any column
+            return mask_secrets(value.decode("utf-8", "backslashreplace"))
         case dict():
             return {
                 mask_secrets(key): MASK if isinstance(item, str) and names_a_secret(key) else _plain(item)

@@ -10,10 +10,11 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from solidjq import Database
 from solidjq.database import tables
+from solidjq.database.times import ago
 from solidjq.incidents.incidents import Incident, find_incidents
 from solidjq.processes import pids
 from solidjq.processes.heartbeat import register
@@ -96,6 +97,36 @@ def test_a_process_of_another_pid_namespace_has_another_id() -> None:
         pytest.skip("no pid namespace can be made here")
     assert inside.startswith("pid:[")
     assert inside != pid_namespace()
+
+
+@pytest.mark.parametrize("pid", [-1, 0, -(2**63), 2**31, 2**63, True, "1", b"\x01", 1.5, None])
+def test_what_can_be_no_pid_does_not_run(pid: Any) -> None:
+    assert look(pid).state == "gone"
+
+
+def test_times_at_the_ends_of_the_calendar_stop_nobody() -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for registered, beat in ((first, first), (last, last), (first, last), (last, first), (None, first)):
+        look_up(
+            os.getpid(), {"pid_started": "0001-01-01T00:00:00+14:00"}, registered_at=registered, last_heartbeat_at=beat
+        )
+        look_up(os.getpid(), {}, registered_at=registered, last_heartbeat_at=beat)
+
+
+def test_a_row_whose_pid_makes_no_sense_stops_no_prune(database: Database, shell: Shell, kind: str) -> None:
+    odd: list[Any] = [-1, 0, *(["text", b"\xff"] if kind == "sqlite" else [])]
+    for number, pid in enumerate([*odd, 4242]):
+        process = database.transact(
+            register, kind="Worker", name=f"w{number}", pid=1, hostname=socket.gethostname(), metadata={}
+        )
+        with database.write() as connection:
+            mine = tables.processes.c.id == process
+            connection.execute(update(tables.processes).where(mine).values(last_heartbeat_at=ago(5000)))
+            connection.execute(
+                text("UPDATE solid_queue_processes SET pid = :pid WHERE id = :id"), {"pid": pid, "id": process}
+            )
+    done = shell.run("prune", "--force", "-o", "json")
+    assert (done.returncode, rows(database, tables.processes)) == (0, []), done.stderr
 
 
 def test_a_zombie_is_gone() -> None:

@@ -61,6 +61,8 @@ def look_up(
     """Look for a process that ran under this host's name. ``sample`` is its last one, empty if it took none."""
     if _differs(sample.get("boot_id"), boot_id()) or _differs(sample.get("pid_ns"), pid_namespace()):
         return LocalProcess(ELSEWHERE)
+    if not is_pid(pid):
+        return LocalProcess(GONE)
     state, started, command = _observe(pid)
     if started is None:
         return LocalProcess(state)
@@ -72,6 +74,11 @@ def look_up(
         same = command != [] and started <= _latest_start(registered_at, last_heartbeat_at)
     titled = TITLE.match("".join((command or [])[:1])) is not None
     return LocalProcess(state, started, certain=recorded is not None or titled) if same else LocalProcess(GONE)
+
+
+def is_pid(value: object) -> bool:
+    """Whether a row's pid can be one at all: SQLite stores text and blobs in any column, and 0 and less are no pids."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
 def _observe(pid: int) -> tuple[str, datetime | None, list[str] | None]:
@@ -133,7 +140,10 @@ def _latest_start(registered_at: datetime | None, last_heartbeat_at: datetime | 
     beat = last_heartbeat_at or registered_at
     if beat is None:
         return datetime.max.replace(tzinfo=UTC)
-    return max(min(registered_at or beat, beat) + SAME_START, beat - SAME_START)
+    try:
+        return max(min(registered_at or beat, beat) + SAME_START, beat - SAME_START)
+    except OverflowError:  # a time at the end of the calendar, which some program wrote
+        return beat
 
 
 def _command(process: Any) -> list[str] | None:
