@@ -99,7 +99,7 @@ def show_incidents(
     with opened.read() as connection:
         found = {name: find_incident(connection, name) for name in asked}
     known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
-    verdicts = {incident.name: _retry_safe(command, opened, incident) for incident in known}
+    verdicts = {} if output is Output.IDS else _retry_safe(command, opened, known)
     if output is Output.TABLE:
         for number, incident in enumerate(known):
             if number:
@@ -116,18 +116,23 @@ def show_incidents(
         raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
 
 
-def _retry_safe(command: Session, database: Database, incident: Incident) -> list[Decision] | None:
-    """Return what a safe retry would do now with those of the jobs that are failed; None if it cannot work here."""
+def _retry_safe(command: Session, database: Database, known: Sequence[Incident]) -> dict[str, list[Decision] | None]:
+    """Return, by incident, what a safe retry would do now with those of its jobs that are failed.
+
+    None if it cannot work here. One plan serves all incidents: it reads all deaths.
+    """
     from solidjq.errors import AccessDeniedError, NotAQueueError
     from solidjq.recovery.retry import Selection, plan
     from solidjq.recovery.verdicts import RetryTerms
 
-    selection = Selection(job_ids=incident.job_ids)
-    batches = plan(database, selection, RetryTerms(safe=True), policy=command.policy(None))
+    chosen = Selection(job_ids=[job_id for incident in known for job_id in incident.job_ids])
+    batches = plan(database, chosen, RetryTerms(safe=True), policy=command.policy(None))
     try:
-        return [decision for batch in batches for decision in batch]
+        by_job = {decision.job_id: decision for batch in batches for decision in batch}
     except (AccessDeniedError, NotAQueueError):  # a role that may read little, a schema of before 1.0
-        return None
+        return {incident.name: None for incident in known}
+    ids = {incident.name: frozenset(incident.job_ids) for incident in known}
+    return {name: [one for job_id, one in by_job.items() if job_id in of_it] for name, of_it in ids.items()}
 
 
 def _verdicts(decisions: Sequence[Decision] | None) -> Iterator[str]:

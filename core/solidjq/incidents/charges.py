@@ -9,7 +9,6 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.tables import claimed, jobs
 from solidjq.incidents import death_records, incidents
-from solidjq.incidents.causes import CauseFinding
 from solidjq.incidents.class_scores import ClassScore
 from solidjq.incidents.death_cases import INSIDE, DeathCase, Exposure, InFlight, JobStanding
 from solidjq.incidents.death_records import DeathRecord
@@ -34,7 +33,9 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     It reads a row a death and class, not a row a job: its cost does not grow with the jobs of a death.
     """
     judged = incidents.judge_by_class(connection, since)
-    named = _named_jobs(connection, judged)
+    deaths = {death.key: death for death, _, _ in judged}
+    inside = [death for death, _, finding in judged if finding.blame in INSIDE]
+    named = _named_jobs(connection, deaths, inside)
     cases = [
         DeathCase(death.name, finding.blame, tuple(_jobs_of(death.name, classes, named.get(death.key, ()))))
         for death, classes, finding in judged
@@ -44,29 +45,26 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     subjects = {job.subject for jobs in named.values() for job in jobs}
     return Suspicion(
         outside=frozenset(death.key for death, _, finding in judged if finding.outside),
-        ahead=frozenset(death.key for death, _, _ in judged if death.ahead),
-        faulting={death.key: death.faulting[0] for death, _, _ in judged if death.faulting is not None},
+        partial={key: death for key, death in deaths.items() if death.ahead or death.faulting is not None},
         classes={score.name: _reason(score) for score in ranking.classes if score.standing.held},
         jobs={score.name: _reason(score) for score in ranking.jobs if score.standing.held and score.name in subjects},
-        errors=frozenset(death.error for death, _, finding in judged if finding.blame in INSIDE),
+        errors=frozenset(death.error for death in inside),
     )
 
 
 def _named_jobs(
-    connection: Connection, judged: Iterable[tuple[DeathRecord, Counter[str], CauseFinding]]
+    connection: Connection, deaths: Mapping[int | str, DeathRecord], inside: Collection[DeathRecord]
 ) -> Mapping[int | str, list[InFlight]]:
-    """Return, by death, the jobs that a death from inside charges, and at which other deaths they were in flight."""
-    by_key = {death.key: death for death, _, _ in judged}
-    inside = death_records.with_jobs(connection, [death for death, _, finding in judged if finding.blame in INSIDE])
+    """Return, by death, the jobs that a death from inside charges, and which other deaths charge them."""
     named: dict[int | str, dict[str, InFlight]] = defaultdict(dict)
-    for death in inside:
+    for death in death_records.with_jobs(connection, inside):
         named[death.key] = {job.subject: InFlight(job.subject, job.class_name, job.growth) for job in death.charged}
     classes = {job.subject: job.class_name for jobs in tuple(named.values()) for job in jobs.values()}
     counted = crashes.crashes_of(connection, classes) if operations.exists(connection) else {}
     for subject, all_crashes in counted.items():
         for crash in all_crashes:
-            other = by_key.get(crash.key)
-            if other is not None and other.faulting is None and (crash.started_at is not None or not other.ahead):
+            other = deaths.get(crash.key)
+            if other is not None and other.charges(crash.job_id, crash.started_at):
                 named[crash.key].setdefault(subject, InFlight(subject, classes[subject]))
     return {key: list(jobs.values()) for key, jobs in named.items()}
 

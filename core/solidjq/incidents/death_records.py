@@ -109,13 +109,17 @@ class DeathRecord:
 
     @property
     def charged(self) -> tuple[ClaimedJob, ...]:
-        """The jobs that may have killed the process.
+        """The jobs that may have killed the process."""
+        return tuple(job for job in self.jobs if self.charges(job.job_id, job.started_at))
 
-        The one whose thread crashed, if that is recorded; else those that it executed, as far as that is recorded.
+    def charges(self, job_id: int, started_at: datetime | None) -> bool:
+        """Whether a job that it had claimed may have killed the process; ``started_at`` is None if that is unknown.
+
+        Only the one whose thread crashed, if that is recorded; else those that it executed, as far as that is recorded.
         """
         if self.faulting is not None:
-            return tuple(job for job in self.jobs if job.job_id == self.faulting[0])
-        return tuple(job for job in self.jobs if job.started_at is not None) if self.ahead else self.jobs
+            return job_id == self.faulting[0]
+        return started_at is not None or not self.ahead
 
     @property
     def silent_at(self) -> datetime:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from solidjq.incidents.class_scores import ClassScore, score_classes
 from solidjq.incidents.death_cases import DeathCase, Exposure, merge_cases
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.job_scores import JobScore, score_jobs
 from solidjq.ledger.crashes import Crash
 
@@ -18,17 +19,17 @@ class Suspicion:
     """
 
     outside: AbstractSet[int | str] = frozenset()  # deaths that charge nobody
-    ahead: AbstractSet[int | str] = frozenset()  # deaths that charge only jobs that had begun
-    faulting: Mapping[int | str, int] = field(default_factory=dict)  # deaths that charge one job, whose thread crashed
+    partial: Mapping[int | str, DeathRecord] = field(default_factory=dict)  # deaths that charge some of their jobs only
     classes: Mapping[str, str] = field(default_factory=dict)  # classes that are held, each with the reason
     jobs: Mapping[str, str] = field(default_factory=dict)  # by subject: jobs held for a death from inside, with reasons
     errors: AbstractSet[str] = frozenset()  # of the deaths from inside, as stored: their jobs are judged one by one
 
     def charges(self, crash: Crash) -> bool:
         """Whether a crash charges its job: not at a death from outside, nor if it cannot have been this job."""
-        if crash.key in self.outside or self.faulting.get(crash.key, crash.job_id) != crash.job_id:
+        if crash.key in self.outside:
             return False
-        return crash.started_at is not None or crash.key not in self.ahead
+        death = self.partial.get(crash.key)
+        return death is None or death.charges(crash.job_id, crash.started_at)
 
 
 NO_SUSPICION = Suspicion()
