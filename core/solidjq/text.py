@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 # A URL with credentials: scheme://user:password@host. The password may contain '@': the word's last '@' ends it.
@@ -54,6 +55,14 @@ def plural_of(noun: str) -> str:
 def with_article(noun: str) -> str:
     """Return ``a retry``, ``an undo``."""
     return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
+def first_of(items: Sequence[object], most: int, *, separator: str = ", ") -> str:
+    """Return the first items in words, and how many more there are: ``users, orders and 55 more``."""
+    shown = separator.join(map(str, items[:most]))
+    if len(items) <= most:
+        return shown
+    return f"{shown}{separator.strip(', ')} and {len(items) - most} more"
 
 
 def mask_secrets(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from solidjq.text import count_of, mask_secrets
+from solidjq.text import count_of, first_of, mask_secrets
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,17 @@ def test_a_number_before_a_noun(count: int, noun: str, words: str) -> None:
 )
 def test_the_value_of_a_secret_key_is_masked_however_it_is_quoted(text: str, masked: str) -> None:
     assert mask_secrets(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("items", "separator", "words"),
+    [
+        ([], ", ", ""),
+        ([1, 2], ", ", "1, 2"),
+        (["a", "b", "c"], ", ", "a, b and 1 more"),
+        (["a", "b"], "; ", "a; b"),
+        (["a", "b", "c", "d"], "; ", "a; b; and 2 more"),
+    ],
+)
+def test_the_first_of_many_are_named_and_the_rest_counted(items: list[object], separator: str, words: str) -> None:
+    assert first_of(items, 2, separator=separator) == words

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from solidjq.database import engines, tables
 from solidjq.database.place import host_of
 from solidjq.errors import SolidJQError
-from solidjq.text import count_of, printable
+from solidjq.text import count_of, first_of, printable
 
 PATIENCE = 3.0  # seconds for all other databases of a server
 CONNECT_TIMEOUT = 2  # seconds for one of them, the least that libpq takes
@@ -61,9 +61,7 @@ class Surroundings:
 
 def names_of(names: Iterable[str]) -> str:
     """Return the first names, and how many more there are: ``users, orders and 55 more``."""
-    named = [printable(name) for name in names]
-    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-    return ", ".join(named[:MOST_NAMED]) + more
+    return first_of([printable(name) for name in names], MOST_NAMED)
 
 
 def most_alike(names: Iterable[str], asked: str) -> list[str]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from solidjq.database import tables
 from solidjq.errors import RefusedError
-from solidjq.text import printable
+from solidjq.text import first_of, printable
 
 NOTIFY_FUNCTION = "jq_notify"
 PREVIEW = 3  # objects that a message names
@@ -124,8 +124,7 @@ ADVICE = (
 
 def words_of(foreign: Collection[ForeignObject]) -> str:
     """Return the first of these objects with their owners, and how many more there are."""
-    more = f"; and {len(foreign) - PREVIEW} more" if len(foreign) > PREVIEW else ""
-    return "; ".join(map(str, list(foreign)[:PREVIEW])) + more
+    return first_of(list(foreign), PREVIEW, separator="; ")
 
 
 def lacks_search_path(connection: Connection) -> bool:

@@ -11,7 +11,7 @@ from solidjq.database.tables import pauses
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import read_metadata
 from solidjq.queue.patterns import ALL_QUEUES, Polled
-from solidjq.text import count_of
+from solidjq.text import count_of, first_of
 
 MOST_NAMED = 5  # workers or queues in a sentence
 START = "bin/jobs, or jq work"
@@ -94,9 +94,9 @@ def describe(workers: Sequence[Process]) -> str:
     """Name workers, each with its host, pid and queues: ``worker-1 (host a, pid 7, polls *)``."""
     named = [
         f"{worker.name} (host {worker.hostname}, pid {worker.pid}, polls {polled_by(worker).describe()})"
-        for worker in workers[:MOST_NAMED]
+        for worker in workers
     ]
-    return ", ".join(named) + (f" and {len(workers) - MOST_NAMED} more" if len(workers) > MOST_NAMED else "")
+    return first_of(named, MOST_NAMED)
 
 
 def how_to_spare(queue: str) -> str:
@@ -146,9 +146,8 @@ def _wait(jobs: int, noun: str = "job") -> str:
 def _queues(queues: Mapping[str, int]) -> str:
     if len(queues) == 1:
         return f"queue {next(iter(queues))}"
-    named = [f"{name} ({count_of(jobs, 'job')})" for name, jobs in _most_first(queues)[:MOST_NAMED]]
-    more = f" and {len(queues) - MOST_NAMED} more" if len(queues) > MOST_NAMED else ""
-    return f"queues {', '.join(named)}{more}"
+    named = [f"{name} ({count_of(jobs, 'job')})" for name, jobs in _most_first(queues)]
+    return f"queues {first_of(named, MOST_NAMED)}"
 
 
 def _most_first(queues: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -27,6 +27,7 @@ from solidjq.recovery.candidates import find_candidates, find_groups
 from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
 from solidjq.recovery.verdicts import Candidate, Decision, RetryTerms, Verdict, decide, verdict_key, window_of
 from solidjq.settings.policy import BUILT_IN, Policy
+from solidjq.text import first_of
 
 DEFAULT_TERMS = RetryTerms()
 NO_FILTER = Filter()
@@ -189,8 +190,7 @@ def _check_unchanged(expected: Sequence[Expected], decisions: Sequence[Decision]
     by_id = {decision.candidate.failure_id: decision for decision in decisions}
     changed = [words for failure in expected if (words := _difference(failure, by_id.get(failure.failure_id)))]
     if changed:
-        more = f"; and {len(changed) - PREVIEW} more" if len(changed) > PREVIEW else ""
-        raise RefusedError(f"the plan is stale: {'; '.join(changed[:PREVIEW])}{more}; make a new one")
+        raise RefusedError(f"the plan is stale: {first_of(changed, PREVIEW, separator='; ')}; make a new one")
 
 
 def _difference(planned: Expected, now: Decision | None) -> str | None:

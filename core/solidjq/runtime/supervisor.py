@@ -17,6 +17,7 @@ from solidjq.runtime.config import Config
 from solidjq.runtime.registration import Registration, process_name
 from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
+from solidjq.text import first_of
 
 log = logging.getLogger("solidjq")
 
@@ -121,7 +122,7 @@ class Supervisor:
             del self._unreported[0]
             if jobs:
                 end = "released" if death.killed else "failed with ProcessExitError"
-                log.error("%s: %s; %s jobs %s", death.name, death.describe(), end, _first_of(jobs))
+                log.error("%s: %s; %s jobs %s", death.name, death.describe(), end, _named(jobs))
 
     # -- maintenance --------------------------------------------------------------------------------------------------
 
@@ -140,11 +141,11 @@ class Supervisor:
                 witness={} if outage is None else {"outage": outage},
             ):
                 if pruned.process_id is None:
-                    log.error("jobs claimed by no process, failed: %s", _first_of(pruned.job_ids))
+                    log.error("jobs claimed by no process, failed: %s", _named(pruned.job_ids))
                     continue
                 # The place too: without the ledger, this line alone keeps it.
                 place = f"pid {pruned.pid} on {pruned.hostname}"
-                log.error("%s: pruned, %s; failed jobs %s", pruned.name, place, _first_of(pruned.job_ids))
+                log.error("%s: pruned, %s; failed jobs %s", pruned.name, place, _named(pruned.job_ids))
                 gone.add(pruned.name)
             with self.database.read() as connection:
                 registered = heartbeat.names_of_children(connection, self._registration.id)
@@ -236,7 +237,5 @@ class Supervisor:
         self._wakeup.wake()
 
 
-def _first_of(job_ids: list[int]) -> str:
-    shown = ", ".join(str(job_id) for job_id in job_ids[:MOST_NAMED])
-    more = len(job_ids) - MOST_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown or "none"
+def _named(job_ids: list[int]) -> str:
+    return first_of(job_ids, MOST_NAMED) or "none"
