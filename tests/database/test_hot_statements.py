@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from solidjq import Database
 from solidjq.database.hot import HotStatement, hot
 from solidjq.database.statements import WriteStyle
-from solidjq.queue import claim, concurrency
+from solidjq.queue import claim_statements, concurrency
 from solidjq_cli.sql_page import URLS, hot_statements, layout
 
 STATEMENTS = hot_statements()
@@ -40,7 +40,7 @@ def test_a_value_that_is_missing_or_unknown_is_refused(database: Database) -> No
         with pytest.raises(TypeError, match=r"count_slots takes \['job_ids'\], not \['jobs'\]"):
             concurrency.count_slots(connection, jobs=[1])
         with pytest.raises(TypeError, match="read_claims takes"):
-            claim.read_claims(connection)
+            claim_statements.read_claims(connection)
 
 
 def test_no_two_have_one_name() -> None:

@@ -9,6 +9,7 @@ those, and returns them. Read the files in this order:
 - ``dispatch``: makes scheduled jobs ready when they are due.
 - ``concurrency``: the limits: semaphores, and blocked jobs that wait for a slot.
 - ``claim``: gives ready jobs to a worker.
+- ``claim_statements``: the statements of a claim, and which database executes which.
 - ``endings``: how a claim ends: finish, fail, release, all through one door.
 - ``discard``: deletes waiting jobs, or withdraws them from their queues.
 - ``pauses``: pauses and resumes a queue.
