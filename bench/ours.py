@@ -26,7 +26,7 @@ from solidjq.queue.failed import Filter
 from solidjq.queue.patterns import ALL_QUEUES
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
-from solidjq.recovery.verdicts import RetryTerms
+from solidjq.recovery.terms import RetryTerms
 from stage import Stage
 
 DONE = (

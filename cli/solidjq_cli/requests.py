@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from solidjq.ledger.operations import Operation
     from solidjq.queue.jobs import JobView
     from solidjq.recovery.retry import Selection
-    from solidjq.recovery.verdicts import Decision, RetryTerms
+    from solidjq.recovery.terms import RetryTerms
+    from solidjq.recovery.verdicts import Decision
     from solidjq.settings.policy import Policy
     from solidjq_cli.session import Session
 

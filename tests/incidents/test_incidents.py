@@ -242,7 +242,7 @@ def test_deaths_survive_all_that_is_done_with_their_jobs(database: Database) -> 
     before = all_incidents(database)
     retry_jobs(database, [retried])
     from solidjq.recovery.retry import Selection, retry
-    from solidjq.recovery.verdicts import RetryTerms
+    from solidjq.recovery.terms import RetryTerms
 
     list(retry(database, Selection(job_ids=[discarded]), Operation("discard"), RetryTerms(discard=True)))
     assert rows(database, tables.failed) == []

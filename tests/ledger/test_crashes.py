@@ -13,7 +13,8 @@ from solidjq.ledger import crashes
 from solidjq.processes import pruning
 from solidjq.queue import discard
 from solidjq.recovery.retry import plan
-from solidjq.recovery.verdicts import RetryTerms, Verdict
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Verdict
 from support.deaths import ALL, crash_count, die
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, plain_jobs, rows

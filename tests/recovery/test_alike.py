@@ -13,7 +13,8 @@ from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import Decision, RetryTerms, Verdict
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Decision, Verdict
 from solidjq.settings.file import SettingsFile, parse_toml
 from solidjq.settings.policy import load_policy
 from support.deaths import die

@@ -16,7 +16,7 @@ from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
 from solidjq.recovery import plans
 from solidjq.recovery.retry import plan as planned
-from solidjq.recovery.verdicts import RetryTerms
+from solidjq.recovery.terms import RetryTerms
 from support.deaths import ALL, die
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, plain_jobs, rows, state_of_each

@@ -9,7 +9,8 @@ import pytest
 from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger.crashes import Crash
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
-from solidjq.recovery.verdicts import Candidate, RetryTerms, Verdict, decide, verdict_key
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Candidate, Verdict, decide, verdict_key
 from solidjq.settings.policy import ClassPolicy, Consent
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -8,7 +8,8 @@ from solidjq import Database
 from solidjq.ledger.operations import Operation
 from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.retry import Selection, retry
-from solidjq.recovery.verdicts import Decision, RetryTerms, Verdict
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Decision, Verdict
 from solidjq.settings.policy import BUILT_IN, Policy
 from support.deaths import ALL
 

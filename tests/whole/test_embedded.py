@@ -13,7 +13,7 @@ from solidjq.database.place import DatabaseIdentity
 from solidjq.database.setup import initialize
 from solidjq.recovery import plans
 from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import RetryTerms
+from solidjq.recovery.terms import RetryTerms
 from solidjq_cli.exits import Exit
 from support.every_command import COMMANDS, PLAN
 from support.program import Bare, Shell, assert_refused

@@ -27,7 +27,7 @@ from solidjq.rails.error_text import error_json
 from solidjq.recovery import plans
 from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.retry import plan as planned
-from solidjq.recovery.verdicts import RetryTerms
+from solidjq.recovery.terms import RetryTerms
 from support.deaths import ALL, die
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each, take_turn

@@ -16,7 +16,7 @@ from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseError, RefusedError
 from solidjq.recovery import plans
 from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import RetryTerms
+from solidjq.recovery.terms import RetryTerms
 from solidjq_cli import session
 from solidjq_cli.command_tree import tree
 from solidjq_cli.exits import Exit

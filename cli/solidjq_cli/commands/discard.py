@@ -45,7 +45,7 @@ def discard(
       jq discard --class OldReport --until 30d --dry-run
       jq discard --error 'undefined method' --queue imports --yes
     """
-    from solidjq.recovery.verdicts import RetryTerms
+    from solidjq.recovery.terms import RetryTerms
     from solidjq.settings.policy import BUILT_IN
 
     terms = RetryTerms(discard=True, max_age=duration_option(max_age, "--max-age"))

@@ -123,7 +123,7 @@ def _retry_safe(command: Session, database: Database, known: Sequence[Incident])
     """
     from solidjq.errors import AccessDeniedError, NotAQueueError
     from solidjq.recovery.retry import Selection, plan
-    from solidjq.recovery.verdicts import RetryTerms
+    from solidjq.recovery.terms import RetryTerms
 
     chosen = Selection(job_ids=[job_id for incident in known for job_id in incident.job_ids])
     batches = plan(database, chosen, RetryTerms(safe=True), policy=command.policy(None))

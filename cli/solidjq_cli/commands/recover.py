@@ -54,7 +54,7 @@ def recover(
     from solidjq.errors import UsageError
     from solidjq.ledger import operations
     from solidjq.recovery import retry
-    from solidjq.recovery.verdicts import RetryTerms
+    from solidjq.recovery.terms import RetryTerms
 
     if watch and (quiet or dry_run):
         raise UsageError("--watch follows jobs that were retried, and prints; it goes without --quiet and --dry-run")

@@ -16,7 +16,7 @@ from solidjq_cli.selection import FilterOptions
 from solidjq_cli.times import duration_option, rate_option
 
 if TYPE_CHECKING:
-    from solidjq.recovery.verdicts import RetryTerms
+    from solidjq.recovery.terms import RetryTerms
 
 
 def add_to(app: typer.Typer) -> None:
@@ -88,7 +88,7 @@ class RetryOptions(OptionGroup):
 
     def to_terms(self) -> RetryTerms:
         """Return the terms of the retry. Raises UsageError for a malformed duration, rate or queue."""
-        from solidjq.recovery.verdicts import RetryTerms
+        from solidjq.recovery.terms import RetryTerms
 
         return RetryTerms(
             safe=self.safe,

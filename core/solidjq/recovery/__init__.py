@@ -2,6 +2,7 @@
 
 Read the files in this order:
 
+- ``terms``: what one retry may move, and where to.
 - ``verdicts``: may this failed job move, and if not, why. Pure functions over a ``Candidate`` and the ``RetryTerms``.
 - ``candidates``: reads the facts that a verdict rests on; groups failures that get the same verdict.
 - ``put_back``: carries decisions out: archives the failures, and puts their jobs back to work or deletes them.

@@ -23,7 +23,7 @@ from solidjq.processes.attendance import Attendance, describe, how_to_spare, rea
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD
 from solidjq.queue.failed import is_death
 from solidjq.recovery.retry import Selection, retry
-from solidjq.recovery.verdicts import RetryTerms
+from solidjq.recovery.terms import RetryTerms
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import count_of
 

@@ -15,7 +15,8 @@ from solidjq.errors import RefusedError
 from solidjq.processes.attendance import Attendance
 from solidjq.queue.failed import is_death
 from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.verdicts import Decision, RetryTerms
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Decision
 from solidjq.settings.policy import BUILT_IN, Policy
 
 POLL = 0.5  # seconds between two checks

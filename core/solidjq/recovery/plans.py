@@ -29,7 +29,8 @@ from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.recovery import retry
 from solidjq.recovery.retry import Expected, Selection
-from solidjq.recovery.verdicts import Decision, RetryTerms
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Decision
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import count_of, one_line
 

@@ -14,7 +14,8 @@ from solidjq.database.times import utcnow
 from solidjq.ledger import archive
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.rails.active_job import reset_counters
-from solidjq.recovery.verdicts import Decision, RetryTerms
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Decision
 
 
 class Pace(NamedTuple):

@@ -25,7 +25,8 @@ from solidjq.queue.failed import Filter, ids_of, is_death, newest, page_of_ids, 
 from solidjq.rails.error_text import Death
 from solidjq.recovery.candidates import find_candidates, find_groups
 from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
-from solidjq.recovery.verdicts import Candidate, Decision, RetryTerms, Verdict, decide, verdict_key, window_of
+from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.verdicts import Candidate, Decision, Verdict, decide, verdict_key, window_of
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import first_of
 

@@ -1,16 +1,16 @@
 """Whether a failed job may go back to work, and if not, why. Pure functions: they read a candidate, no database."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-from solidjq.durations import MOST, spell_duration
+from solidjq.durations import spell_duration
 from solidjq.incidents.death_cases import SUSPECT_AT
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger.crashes import Crash, recent_crashes, subject_of
 from solidjq.rails.error_text import Death
+from solidjq.recovery.terms import RetryTerms
 from solidjq.settings.policy import ClassPolicy, Consent
 from solidjq.text import count_of
 
@@ -69,69 +69,6 @@ _MEANINGS = {
     Verdict.DUPLICATE: "another job of the same Active Job id waits, runs, failed later or finished since",
     Verdict.TOO_OLD: "failed too long ago",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryTerms:
-    """The terms of one retry: what it may move and where to. Times are in seconds.
-
-    With ``safe`` every check is made. Without it only those that protect the queue from a crash loop are made, and with
-    ``force`` not even those. ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` override any policy.
-    """
-
-    safe: bool = False
-    include_errors: bool = False
-    force: bool = False
-    auto_only: bool = False  # only classes whose policy is "auto"
-    max_crashes: int | None = None
-    window: float | None = None
-    max_age: float | None = None
-    queue_as: str | None = None
-    isolate: str | None = None  # a quarantine queue: suspects go there, instead of staying failed
-    keep_counters: bool = False
-    delay: float | None = None  # before the first job is due
-    interval: float | None = None  # from one job to the next
-    discard: bool = False  # delete the jobs instead
-
-    @property
-    def paced(self) -> bool:
-        """Whether each job is scheduled for a time of its own."""
-        return self.delay is not None or self.interval is not None
-
-    def to_record(self) -> dict[str, object]:
-        """Return the terms that differ from their default, as plan files and ``jq_operations`` store them."""
-        return {key: value for key, value in asdict(self).items() if value != _DEFAULTS[key]}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "RetryTerms":
-        """Return the terms that ``to_record`` wrote.
-
-        Raises TypeError for a term that this version does not have, and ValueError for a value that makes no sense.
-        """
-        for name, value in record.items():
-            if not _makes_sense(name, value):
-                raise ValueError(f"{name} cannot be {value!r}"[:MOST_WORDS])
-        return cls(**record)
-
-
-_DEFAULTS = {term.name: term.default for term in fields(RetryTerms)}
-MOST_WORDS = 200  # characters of a message about a value
-MOST_NAME = 255  # characters of a queue's name
-MOST_SECONDS = MOST.total_seconds()
-MOST_CRASHES = 2**31 - 1
-
-
-def _makes_sense(name: str, value: object) -> bool:
-    """Whether a term can have this value. A term of another version passes; the constructor rejects it."""
-    match name:
-        case "window" | "max_age" | "delay" | "interval":
-            return type(value) in {int, float} and 0 <= cast("float", value) <= MOST_SECONDS
-        case "max_crashes":
-            return type(value) is int and 0 < value <= MOST_CRASHES
-        case "queue_as" | "isolate":
-            return isinstance(value, str) and 0 < len(value) <= MOST_NAME
-        case _:
-            return isinstance(value, bool)
 
 
 class Candidate(NamedTuple):
