@@ -2,7 +2,9 @@
 
 Read the files in this order:
 
-- ``death_records``: every death as one kind of record, from ``jq_deaths`` or reconstructed from failures.
+- ``death_records``: how a process ended, with the evidence, as one kind of record whoever noticed it.
+- ``reconstruction``: deaths that nobody recorded, put together from the failures that they left.
+- ``death_queries``: reads deaths from ``jq_deaths``, and those that have to be reconstructed.
 - ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.
 - ``incidents``: groups deaths of one moment and one manner, judges each, and splits them by cause.
 - ``death_cases``: deaths and what usually runs, as the evidence that the next three files work on.

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from solidjq.database.tables import claimed, jobs
-from solidjq.incidents import death_records, incidents
+from solidjq.incidents import death_queries, incidents
 from solidjq.incidents.class_scores import ClassScore
 from solidjq.incidents.death_cases import INSIDE, DeathCase, Exposure, InFlight, JobStanding
 from solidjq.incidents.death_records import DeathRecord
@@ -57,7 +57,7 @@ def _named_jobs(
 ) -> Mapping[int | str, list[InFlight]]:
     """Return, by death, the jobs that a death from inside charges, and which other deaths charge them."""
     named: dict[int | str, dict[str, InFlight]] = defaultdict(dict)
-    for death in death_records.with_jobs(connection, inside):
+    for death in death_queries.with_jobs(connection, inside):
         named[death.key] = {job.subject: InFlight(job.subject, job.class_name, job.growth) for job in death.charged}
     classes = {job.subject: job.class_name for jobs in tuple(named.values()) for job in jobs.values()}
     counted = crashes.crashes_of(connection, classes) if operations.exists(connection) else {}

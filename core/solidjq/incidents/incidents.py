@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from solidjq.database.tables import processes as process_table
-from solidjq.incidents import death_records
+from solidjq.incidents import death_queries
 from solidjq.incidents.causes import Cause, CauseFinding, Company, FleetCounts, find_cause
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.rails.error_text import Death
@@ -103,7 +103,7 @@ def find_incidents(
     connection: Connection, *, since: datetime | None = None, until: datetime | None = None
 ) -> list[Incident]:
     """Return the incidents noticed from ``since`` on and before ``until``, the oldest first, each with all deaths."""
-    deaths = death_records.list_deaths(
+    deaths = death_queries.list_deaths(
         connection,
         since=None if since is None else since - LISTED_AROUND,
         until=None if until is None else until + LISTED_AROUND,
@@ -118,7 +118,7 @@ def find_incidents(
 
 def judge_all(connection: Connection, deaths: Iterable[DeathRecord]) -> list[Incident]:
     """Return the incidents of these deaths, the oldest first; the processes that live now are part of the evidence."""
-    outages = death_records.outages(connection)
+    outages = death_queries.outages(connection)
     columns = process_table.c
     lives = connection.execute(select(columns.created_at, columns.last_heartbeat_at)).all()
 
@@ -159,7 +159,7 @@ def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathR
 
     The deaths are without their jobs: it reads a row a class and death.
     """
-    by_class = death_records.list_by_class(connection, since)
+    by_class = death_queries.list_by_class(connection, since)
     judged = judge_all(connection, [death for death, _ in by_class])
     findings = {death.name: finding for incident in judged for death, finding in incident.pairs}
     return [(death, classes, findings[death.name]) for death, classes in by_class]
@@ -167,7 +167,7 @@ def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathR
 
 def find_incident(connection: Connection, name: str) -> Incident | None:
     """Return the incident with the death of this name, or with a job of the failure ``f123``; None if there is none."""
-    at = death_records.noticed_at(connection, name)
+    at = death_queries.noticed_at(connection, name)
     if at is None:
         return None
     nearby = find_incidents(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND)

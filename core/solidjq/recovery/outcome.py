@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, literal_column, or_, select
 
@@ -25,11 +25,14 @@ from solidjq.database.tables import (
     ready,
     scheduled,
 )
-from solidjq.incidents.death_records import DeathRecord, list_by_class
+from solidjq.incidents.death_queries import list_by_class
 from solidjq.incidents.incidents import judge_all
 from solidjq.ledger.crashes import EVIDENCE
 from solidjq.ledger.operations import OperationView
 from solidjq.queue.failed import is_death
+
+if TYPE_CHECKING:
+    from solidjq.incidents.death_records import DeathRecord
 
 PUT_BACK = frozenset({"retry", "recover", "bisect"})  # the verbs of operations whose jobs go back to work
 SAME_INCIDENT = timedelta(hours=1)  # how far before the operation an incident may begin that one of its jobs died in
