@@ -47,7 +47,9 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001  (the ladder ends here)
         # What could not be written is lost; Python must not try again at exit, and say so on three more lines.
         exits.drop_output()
-        return exits.report(error)
+        from solidjq_cli import session  # noqa: PLC0415  (app has loaded it by now)
+
+        return exits.report(error, session.source())
     return exits.Exit.DONE
 
 

@@ -33,8 +33,11 @@ MEANINGS = {
 }
 
 
-def report(error: Exception) -> Exit:
-    """Print in one line what went wrong; return the exit code for it."""
+def report(error: Exception, url_source: str | None = None) -> Exit:
+    """Print in one line what went wrong; return the exit code for it.
+
+    ``url_source`` is where the database's URL was written, for an error about the URL.
+    """
     from solidjq import errors  # noqa: PLC0415  (not before something went wrong: --help stays fast)
 
     if os.environ.get("JQ_DEBUG"):
@@ -42,7 +45,8 @@ def report(error: Exception) -> Exit:
     if not isinstance(error, errors.SolidJQError):
         say(f"unexpected error: {type(error).__name__}: {error}; set JQ_DEBUG=1 to see where")
         return Exit.UNEXPECTED
-    say(str(error))
+    place = f"{url_source}: " if url_source and isinstance(error, errors.DatabaseURLError) else ""
+    say(f"{place}{error}")
     ladder: tuple[tuple[type[errors.SolidJQError], Exit], ...] = (
         (errors.DatabaseError, Exit.DATABASE),
         (errors.NoSuchJobError, Exit.NO_SUCH_JOB),

@@ -41,6 +41,7 @@ class Connecting(NamedTuple):
     read_only: bool = False
     alive_threshold: float | None = None  # the profile's
     file: Path | None = None  # with the profiles and the policy
+    profile_place: str | None = None  # the profile's file and table, if the database is the profile's
 
     def names_a_database(self) -> bool:
         """Whether a database is named, or a Rails application."""
@@ -115,6 +116,7 @@ class Session:
             table_prefix=options.table_prefix if named or options.table_prefix else profile.table_prefix,
             read_only=options.read_only or profile.read_only,
             alive_threshold=None if named else profile.alive_threshold,
+            profile_place=None if named else profile.place,
         )
 
     @cached_property
@@ -126,6 +128,15 @@ class Session:
     def named_url(self) -> str | URL | None:
         """Return the URL of the database that the command line names; None if it names none."""
         return _url(self.named)
+
+    def source(self) -> str:
+        """Return where the database's URL was written, in words."""
+        connecting = self.__dict__.get("connecting", self._options)  # without reading a profile now
+        if connecting.rails is not None:
+            return f"{connecting.rails}/config/database.yml"
+        if connecting.profile_place is not None:
+            return f"{connecting.profile_place}.database"
+        return "--database" if connecting.database is not None else ENVIRONMENT
 
     # -- the database -------------------------------------------------------------------------------------------------
 
@@ -342,6 +353,12 @@ def current(database: str | None = None, config_file: Path | None = None) -> Ses
     session = _current.get()
     session.add_options(database, config_file)
     return session
+
+
+def source() -> str | None:
+    """Return where the URL of the current session's database was written; None if there is no session."""
+    session = _current.get(None)
+    return None if session is None else session.source()
 
 
 def heading() -> str | None:

@@ -12,6 +12,10 @@ class UsageError(SolidJQError):
     """The request makes no sense: a malformed URL, time, filter or settings file."""
 
 
+class DatabaseURLError(UsageError):
+    """A database's URL makes no sense. Who knows where it was written adds that to the message."""
+
+
 class DatabaseError(SolidJQError):
     """The database cannot be used; the root of all errors that come from it."""
 

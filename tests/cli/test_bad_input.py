@@ -317,6 +317,25 @@ def test_a_misspelled_url_is_refused_and_its_password_not_repeated(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["mysql2://h/q?x=1", "mysql2://u@127.0.0.1:1/q?read_timeout=0"], ids=["read", "used"])
+def test_an_error_about_a_url_names_where_it_was_written(tmp_path: Path, url: str) -> None:
+    """Whether the option is refused by us at once, or by the driver when it connects."""
+    file, config = tmp_path / "own.toml", tmp_path / "config"
+    file.write_text(f'default_profile = "a"\n[profiles.a]\ndatabase = "{url}"\n')
+    config.mkdir()
+    (config / "database.yml").write_text(f"production: {{url: '{url}'}}\n")
+    bare = Bare("", tmp_path)
+    sources = {
+        f'jq: {file}: profiles."a".database: ': bare.run("--config", str(file), "queues", "list"),
+        f"jq: {config}/database.yml: ": bare.run("--rails", str(tmp_path), "queues", "list"),
+        "jq: --database: ": bare.run("queues", "list", "--database", url),
+        "jq: JQ_DATABASE_URL: ": Shell(url, tmp_path).run("queues", "list"),
+    }
+    for source, done in sources.items():
+        assert_refused(done, 2, "option")
+        assert done.stderr.startswith(source)
+
+
 def test_an_empty_url_is_not_taken_for_the_embedded_queue(tmp_path: Path) -> None:
     """A script whose variable is empty must not prune some other queue and report success."""
     state = {"XDG_STATE_HOME": str(tmp_path)}

@@ -1,17 +1,24 @@
 """Database URLs: every spelling that Rails and SQLAlchemy use, and no password in what is printed."""
 
+import re
+from inspect import signature
 from urllib.parse import quote
 
+import psycopg
+import pymysql
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
-from solidjq.database.urls import EXAMPLES, NO_PREPARE, init_command, masked_url, parse_url, url_text
+from solidjq.database.url_options import NO_PREPARE
+from solidjq.database.urls import EXAMPLES, init_command, masked_url, parse_url, url_text
 from solidjq.errors import UsageError
+from support.paths import ROOT
 
 PG = "postgresql+psycopg"
 MYSQL = "mysql+pymysql"
+DOCUMENTED = (ROOT / "docs" / "connecting.md").read_text()
 UTF8 = {"charset": "utf8mb4"}
 SECRETS = st.text(min_size=1).map(lambda text: f"Hunter{text}Two")  # no other part of a URL holds these two words
 
@@ -137,6 +144,43 @@ def test_what_is_no_database_of_ours_is_refused_with_examples(text: str, complai
         parse_url(text)
     assert str(raised.value).startswith(complaint)
     assert str(raised.value).endswith(f"write {EXAMPLES}")
+
+
+# -- no option is dropped
+
+
+def options_of_drivers() -> list[tuple[str, str]]:
+    """Return each option that libpq, PyMySQL, SQLite and the adapters of Rails have."""
+    libpq = [each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()]
+    pymysql_ = [*signature(pymysql.Connection.__init__).parameters][1:]
+    mysql2 = [
+        "ssl_mode",
+        "sslverify",
+        "sslcapath",
+        "sslcipher",
+        "tls_versions",
+        "default_auth",
+        "init_command",
+        "flags",
+    ]
+    sqlite = ["mode", "vfs", "cache", "immutable", "nolock", "psow", "uri", "check_same_thread", "readonly", "flags"]
+    made_up = ["sslmoed", "conninfo", "x"]
+    return [
+        *(("postgres", key) for key in [*libpq, *made_up]),
+        *(("mysql2", key) for key in [*pymysql_, *mysql2, *made_up]),
+        *(("sqlite3", key) for key in [*sqlite, *made_up]),
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "key"), options_of_drivers())
+def test_every_option_of_a_url_is_honoured_ignored_as_documented_or_refused(scheme: str, key: str) -> None:
+    text = "sqlite3:q.sqlite3" if scheme == "sqlite3" else f"{scheme}://h/q"
+    ignored = set(re.findall("`(.*?)`", DOCUMENTED.split("| ignored |")[1].partition("\n\n")[0]))
+    try:
+        outcome = " ".join(map(str, parse_url(f"{text}?{key}=SSL").query.values()))
+    except UsageError as refused:
+        outcome = str(refused)
+    assert key in ignored or "SSL" in outcome.split() or f"the option {key!r}, which jq cannot honour" in outcome
 
 
 # -- what may be printed

@@ -269,3 +269,39 @@ def test_the_command(database: Database, shell: Shell, tmp_path: Path) -> None:
     assert "no environment 'production'; it has test; choose with --env" in wrong.stderr
     twice = shell.run("--rails", str(folder), "queues", "list", "-d", "sqlite:x")
     assert (twice.returncode, "leave one out" in twice.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ("adapter: mysql2\ndatabase: q\nsslverify: true", "sslverify"),
+        ("adapter: trilogy\ndatabase: q\ntls_min_version: 3", "tls_min_version"),
+        ("adapter: mysql2\ndatabase: q\nflags: [SSL]", "flags"),
+        ("adapter: mysql2\ndatabase: q\ninit_command: SELECT 1", "init_command"),
+        ("adapter: mysql2\ndatabase: q\nurl: mysql2://h/q?x=1", "x"),
+        ("adapter: postgresql\ndatabase: q\nsslmoed: verify-full", "sslmoed"),
+        ("adapter: postgresql\ndatabase: q\nurl: postgres://h?conninfo=x", "conninfo"),
+        ("adapter: sqlite3\ndatabase: q\nreadonly: true", "readonly"),
+        ("adapter: sqlite3\ndatabase: file:q?vfs=x", "vfs"),
+        ("adapter: sqlite3\nurl: sqlite3:q?vfs=x", "vfs"),
+    ],
+)
+def test_an_option_that_cannot_be_honoured_is_refused_with_its_place(tmp_path: Path, entry: str, key: str) -> None:
+    with pytest.raises(UsageError, match=rf"/config/database\.yml: production\.primary(\.url)?: .* option '{key}'"):
+        url(tmp_path, production(entry))
+
+
+def test_keys_of_gems_are_ignored_as_rails_does(tmp_path: Path) -> None:
+    text = production("adapter: postgresql\ndatabase: q\nmakara: {sticky: true}\nowner: team-jobs\n7: x\nsslmode: [a]")
+    with pytest.raises(UsageError, match="sslmode is not one text"):
+        url(tmp_path, text)
+    (tmp_path / "config" / "database.yml").write_text(text.replace("[a]", "require"))
+    assert url_text(database_url(tmp_path, variables={})) == "postgresql+psycopg:///q?sslmode=require"
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "PRIMARY_DATABASE_URL"])
+def test_an_error_of_a_variables_url_names_the_variable(tmp_path: Path, variable: str) -> None:
+    folder = application(tmp_path, production("adapter: postgresql\ndatabase: q"))
+    for text in ("postgres://h/q?conninfo=x", "oracle://h/q", "postgres:x"):
+        with pytest.raises(UsageError, match=f"^{variable}: "):
+            database_url(folder, variables={variable: text})

@@ -33,9 +33,10 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
         '[default]\nretry = "ask"\n[profiles.a]\ndatabase = "postgres://h/q"\nschema = "s"\nread_only = true\n'
         '[profiles."b c"]\nrails = "shop"\nenv = "staging"\n',
     )
+    place = f"{file.files[0].path}: profiles"
     assert load_profiles(file) == {
-        "a": Profile("a", database="postgres://h/q", schema="s", read_only=True),
-        "b c": Profile("b c", rails=tmp_path / "shop", env="staging"),
+        "a": Profile("a", f'{place}."a"', database="postgres://h/q", schema="s", read_only=True),
+        "b c": Profile("b c", f'{place}."b c"', rails=tmp_path / "shop", env="staging"),
     }
     assert choose_profile(file, "a") == load_profiles(file)["a"]
     with pytest.raises(UsageError, match='has no profile "d"; it has "a", "b c"'):

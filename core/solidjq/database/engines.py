@@ -17,8 +17,8 @@ from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, ev
 from sqlalchemy.engine import URL
 
 from solidjq.database.unknown_columns import decode, unquote
-from solidjq.database.urls import NO_PREPARE
-from solidjq.errors import AccessDeniedError, UsageError
+from solidjq.database.url_options import NO_PREPARE
+from solidjq.errors import AccessDeniedError, DatabaseURLError
 from solidjq.text import one_line
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
         try:
             return dialect.connect(*positional, **named)
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
-            raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
+            raise DatabaseURLError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
 
     return engine
 

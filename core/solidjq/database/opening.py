@@ -1,6 +1,7 @@
 """Opening: the database that an argument or the environment names, else the embedded queue."""
 
 import os
+from contextlib import nullcontext
 
 from sqlalchemy.engine import URL
 
@@ -41,7 +42,7 @@ def open_database(
             raise UsageError(f"no database is named, and there is no embedded queue; name one with {WAYS_TO_NAME}")
         missing = create and not read_only and not path.exists()
     else:
-        target = urls.parse_url(source) if isinstance(source, str) else source
+        target = _parsed(source, URL_ENVIRONMENT if url is None else None)
         missing = False
     if namespace is not None:
         target = urls.with_schema(target, namespace)
@@ -49,6 +50,13 @@ def open_database(
     if missing:
         initialize(database)
     return database
+
+
+def _parsed(source: str | URL, place: str | None) -> URL:
+    if not isinstance(source, str):
+        return source
+    with nullcontext() if place is None else urls.written_in(place):
+        return urls.parse_url(source)
 
 
 def embedded_url() -> URL:

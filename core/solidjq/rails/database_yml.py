@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from sqlalchemy.engine import URL
 
-from solidjq.database import urls
+from solidjq.database import url_options, urls
 from solidjq.errors import UsageError
 from solidjq.ownership import weakness
 from solidjq.text import MASK
@@ -40,6 +40,7 @@ _OF_A_DATABASE = re.compile(r"(?i)DATABASE|POSTGRES|MYSQL|MARIADB|SQL|QUEUE|RAIL
 _SECRET = re.compile(
     r"(?i)\.(?:[^.]*(?:pass|secret|key|token)[^.]*|url)$"
 )  # a setting whose Ruby may contain a secret: production.queue.password
+_SECRET_VARIABLE = re.compile(r"(?i)pass|pwd|secret|key|token|url|cred|auth")
 _NO_LITERAL = re.compile(r"[A-Za-z_.:(),&?\s]*")  # Rails.application.credentials.dig(:db, :password)
 
 
@@ -123,7 +124,8 @@ def _entry(application: Path, environment: str | None, wanted: str | None, varia
     place = f"{environment}.{name}"
     parts: dict[str, str] = {}
     if text := template.text(settings.get("url"), f"{place}.url"):
-        parts = urls.taken_apart(text)
+        with urls.written_in(f"{path}: {place}.url"):
+            parts = urls.taken_apart(text)
     elif variable := _variable(name, variables):
         parts = _url_parts(variables[variable], variable)
     return _Entry(path, root, parts, place, settings, template)
@@ -138,7 +140,8 @@ def _variable(name: str, variables: Mapping[str, str]) -> str | None:
 def _url_parts(text: str, variable: str) -> dict[str, str]:
     if not text.strip():
         raise UsageError(f"{variable} is empty; set it to a database's URL or unset it")
-    return urls.taken_apart(text)
+    with urls.written_in(variable):
+        return urls.taken_apart(text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -230,9 +233,9 @@ class Template:
         if term == "nil":
             return None
         if match := _NAMED.fullmatch(term):
-            return self._variables.get(self._variable(_read(match, "name") or ""))
+            return self._variables.get(self._variable(_read(match, "name") or "", key))
         if match := _FETCHED.fullmatch(term):
-            name = self._variable(_read(match, "name") or "")
+            name = self._variable(_read(match, "name") or "", key)
             value = self._variables.get(name, _read(match, "default") or _read(match, "block"))
             if value is None:
                 raise UsageError(
@@ -248,10 +251,17 @@ class Template:
         shown = MASK if _SECRET.search(key) and not _NO_LITERAL.fullmatch(term) else term
         raise self._ruby(f"<%= {shown} %>", key)
 
-    def _variable(self, name: str) -> str:
-        """Return a variable's name. A database.yml of another gets no secret of the user's but a database's."""
-        if self.path.name == "database.yml" and name in self._variables and not _OF_A_DATABASE.search(name):
+    def _variable(self, name: str, key: str) -> str:
+        """Return a variable's name. Another's database.yml gets no secret but a database's, and as a password only.
+
+        Anywhere else a secret would be sent unencrypted: as a host it is looked up by name.
+        """
+        if self.path.name != "database.yml" or name not in self._variables:
+            return name
+        if not _OF_A_DATABASE.search(name):
             _require_own(self.path, f"asks for the variable {name}, whose name is none of a database's")
+        elif _SECRET_VARIABLE.search(name) and not _SECRET.search(key):
+            _require_own(self.path, f"asks for the variable {name} in {key}, where no secret belongs")
         return name
 
     def _ruby(self, code: str, where: str) -> UsageError:
@@ -272,16 +282,32 @@ def _require_own(path: Path, deed: str) -> None:
 
 
 def _url(entry: _Entry) -> URL:
-    keys = urls.CONNECTING & (entry.settings.keys() | entry.parts.keys())
+    with urls.written_in(f"{entry.path}: {entry.place}" if entry.place else str(entry.path)):
+        return _url_of(entry)
+
+
+def _path_of(database: str) -> str:
+    """Return the path of an SQLite file, which Rails may name as SQLite's ``file:`` URI with options."""
+    if not database.startswith("file:"):
+        return database
+    path, options = urls.sqlite_parts("sqlite3", database.removeprefix("file:"))
+    url_options.check_url_options("sqlite", options)
+    return path
+
+
+def _url_of(entry: _Entry) -> URL:
+    backend = urls.backend_of(entry.text("adapter") or "none")
+    keys = url_options.PARTS | url_options.entry_options(backend, entry.settings) | entry.parts.keys()
     settings = {key: value for key in sorted(keys) if (value := entry.text(key))}
-    if opening := sorted(urls.OPENING_FILES & settings.keys()):
+    if opening := sorted(url_options.OPENING_FILES & settings.keys()):
         _require_own(entry.path, f"sets {opening[0]}, by which the database's driver opens a file")
     adapter = settings.pop("adapter", "")
     database = settings.pop("database", "")
-    if adapter in {"sqlite3", "sqlite"}:
-        if not database:
+    if backend == "sqlite":
+        path = _path_of(database)
+        if not path:
             raise UsageError(f"{entry.path} names no SQLite file; name the database with --database")
-        return URL.create("sqlite", database=str(entry.root / database.removeprefix("file:").partition("?")[0]))
+        return URL.create("sqlite", database=str(entry.root / path))
     port = settings.pop("port", "")
     if port and not port.isdecimal():
         raise UsageError(f"{entry.path}: {port!r} is not a port number")
@@ -290,7 +316,7 @@ def _url(entry: _Entry) -> URL:
         settings["host"], host = host, None
     user, username = settings.pop("user", None), settings.pop("username", None)
     plain = URL.create(
-        adapter or "none",
+        adapter,
         username=username or user,
         password=settings.pop("password", None),
         host=host,

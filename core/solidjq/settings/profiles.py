@@ -22,6 +22,7 @@ class Profile:
     """A named queue: a database's URL or a Rails application's folder, and whether it may be changed."""
 
     name: str
+    place: str  # the file and the table, for messages
     database: str | None = None
     rails: Path | None = None
     env: str | None = None
@@ -96,7 +97,7 @@ def _profile(name: str, document: object, path: Path) -> Profile:
         if not duration:
             raise wrong_value(f"{place}.alive_threshold", settings["alive_threshold"], _KINDS["alive_threshold"][1])
         values["alive_threshold"] = duration.total_seconds()
-    return Profile(name, **values)
+    return Profile(name, place, **values)
 
 
 def _home(text: str, place: str) -> Path:
