@@ -151,6 +151,33 @@ def test_files_as_rails_makes_them_are_named_and_nothing_is_made(tmp_path: Path)
     assert sorted(file.name for file in storage.iterdir()) == before
 
 
+def test_a_folder_is_called_one_and_the_queue_in_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "shop" / "config").mkdir(parents=True)
+    (tmp_path / "shop" / "config" / "database.yml").touch()
+    (tmp_path / "storage").mkdir()
+    make_queue(URL.create("sqlite", database=str(tmp_path / "storage" / "queue.sqlite3")))
+    for folder, advice in (
+        ("empty", "name the file in it"),
+        ("storage", "Solid Queue's tables are in storage/queue.sqlite3"),
+        ("shop", "a Rails application, not a database; name it with --rails shop"),
+    ):
+        shell = Shell(folder, tmp_path)
+        assert_refused(shell.run("failed", "list"), 3, f"{folder} is ", " folder", advice)
+        assert_refused(shell.run("init"), 3, f"{folder}: it is a folder; name a file in it")
+
+
+@pytest.mark.sqlite_only
+def test_init_of_an_empty_database_says_that_queues_are_elsewhere(database: Database, tmp_path: Path) -> None:
+    other = Path(str(database.url.database)).with_name("another.sqlite3")
+    done = Shell(str(other), tmp_path).run("init")
+    assert done.returncode == 0, done.stderr
+    words = f"Solid Queue's tables are in {database.url.database}; this makes another queue, in file {other}"
+    assert words in done.stderr.splitlines()[0]
+    again = Shell(str(other), tmp_path).run("init")
+    assert "another queue" not in again.stderr
+
+
 def test_a_table_that_is_missing_beside_the_others_makes_no_other_database(database: Database, shell: Shell) -> None:
     execute(database.url, "ALTER TABLE solid_queue_pauses RENAME TO away")
     try:

@@ -161,7 +161,7 @@ def test_the_file_that_is_named_has_the_profiles(database: Database, shell: Shel
     listed = shell.run("--config", other, "profiles", "list", "-o", "csv")
     assert "here" in listed.stdout
     shown = shell.run("--config", other, "policy", "show")
-    assert "no policy file; all is built in" in shown.stderr
+    assert "policy: built in" in shown.stderr
 
 
 @pytest.mark.sqlite_only

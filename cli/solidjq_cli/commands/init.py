@@ -39,7 +39,7 @@ def init(
     harmless. An SQLite file that does not exist is made.
 
     A database that has other tables, but not Solid Queue's, is rather an application's own: init names what is there
-    and asks first; without a terminal it needs --yes.
+    and asks first; without a terminal it needs --yes. In an empty database it says which queues are elsewhere.
 
     Only when asked jq changes anything about Solid Queue's own tables. --indexes makes the indexes of its
     schema that jq doctor misses, and one on failed_executions for jq's lists of a time. Workers go on meanwhile
@@ -74,16 +74,21 @@ def init(
 
 
 def _ask_beside_others(database: Database) -> None:
-    """Ask before a queue is made among the tables of an application, whose queue may be in another database."""
+    """Say which queues are elsewhere. Ask before one is made among the tables of an application."""
     from solidjq.database.elsewhere import names_of
     from solidjq.errors import UsageError
 
     around = database.look_around()
-    if around.has_queue or not around.tables:
+    if around.has_queue:
+        return
+    elsewhere = f"Solid Queue's tables are in {names_of(around.queues)}" if around.queues else ""
+    if not around.tables:
+        if elsewhere:
+            note(f"{elsewhere}; this makes another queue, in {around.here}")
         return
     what = f"{around.here} has no Solid Queue tables, but {around.others}"
-    if around.queues:
-        what += f"; Solid Queue's tables are in {names_of(around.queues)}"
+    if elsewhere:
+        what += f"; {elsewhere}"
     if not moving.on_a_terminal():
         raise UsageError(f"{what}; to make a queue beside the other tables all the same, add --yes")
     note(what)

@@ -48,7 +48,7 @@ def show_policy(
       jq policy show send_receipt --import shop.jobs -o json
     """
     policy = session.current(config_file=config_file).policy(import_modules)
-    note(f"policy: {policy.words()}" if policy.words() else "no policy file; all is built in")
+    note(f"policy: {policy.words() or 'built in'}")
     names = class_names or [DEFAULT, *policy.classes]
     records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)
 

@@ -1,5 +1,6 @@
 """Elsewhere: the queues on the same server, or beside the same file, for an error about a database without one."""
 
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -71,6 +72,8 @@ def most_alike(names: Iterable[str], asked: str) -> list[str]:
 
 def look_around(engine: Engine, url: URL) -> Surroundings:
     """Return what is at ``url``, and which queues are elsewhere. What may not be seen, or is slow, is left out."""
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return Surroundings(f"file {url.database}", queues=tuple(files_beside(Path(url.database or ""))))
     here = f"database {url.database}"
     try:
         with engine.connect() as connection:
@@ -164,6 +167,31 @@ def _schemas_of(url: URL, name: str) -> list[str]:
         return []
     finally:
         engine.dispose()
+
+
+def no_file(path: Path, init: str) -> str:
+    """Return why there is no SQLite file to open at ``path``, and what to do; ``init`` is the command that makes it.
+
+    SQLite gives one error for a file that is missing, a folder, and a file that this user may not open.
+    """
+    if path.is_dir():
+        if (path / "config" / "database.yml").is_file():
+            named = shlex.quote(str(path))
+            return f"{path} is the folder of a Rails application, not a database; name it with --rails {named}"
+        return _beside(f"{path} is a folder, not an SQLite file", path / "queue", "name the file in it")
+    try:
+        exists = path.exists()
+    except OSError as error:  # a folder on the way that this user may not enter
+        return f"cannot open {path}: {error.strerror}"
+    if exists:
+        return f"cannot open {path}: this user may not read it, or may not write in its folder"
+    return _beside(f"there is no SQLite file at {path}", path, f"to make a queue there, run: {init}")
+
+
+def _beside(what: str, path: Path, otherwise: str) -> str:
+    files = list(files_beside(path))
+    there = f"Solid Queue's tables are in {names_of(files)}" if files else otherwise
+    return f"{what}; {there}"
 
 
 def files_beside(path: Path) -> Iterator[str]:

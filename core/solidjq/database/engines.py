@@ -134,6 +134,8 @@ def create_sqlite_file(url: URL) -> None:
     try:
         if path.is_file() and path.stat().st_size:
             return
+        if path.is_dir():
+            raise AccessDeniedError(f"cannot make {path}: it is a folder; name a file in it")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _create_private_file(path)
         # mode=rw: a link to a missing file is not followed, which would make a file that others may read.

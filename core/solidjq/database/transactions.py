@@ -192,20 +192,14 @@ class Database:
             return NotAQueueError(
                 f"{words}; Solid Queue's tables are in {elsewhere.names_of(queues)}: name one of these"
             )
-        if fault is Fault.NO_FILE and (files := [*elsewhere.files_beside(Path(self.url.database or ""))]):
-            there = elsewhere.names_of(files)
-            return NotAQueueError(
-                f"there is no SQLite file at {self.url.database}; Solid Queue's tables are in {there}"
-            )
+        if fault is Fault.NO_FILE:
+            return NotAQueueError(elsewhere.no_file(Path(self.url.database or ""), self.init_command))
         what = "" if self._prefix == tables.DEFAULT_PREFIX else f" with tables {self._prefix}*"
         kind, message = _TRANSLATIONS[fault]
-        return kind(
-            message.format(database=self, path=self.url.database, words=words, what=what, init=self.init_command)
-        )
+        return kind(message.format(database=self, words=words, what=what))
 
 
 _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
-    Fault.NO_FILE: (NotAQueueError, "there is no SQLite file at {path}; to make a queue there, run: {init}"),
     Fault.NOT_A_DATABASE: (NotAQueueError, "{database} is not an SQLite database: {words}"),
     Fault.NO_DATABASE: (NotAQueueError, "{words}; name another database, or create this one first"),
     Fault.NO_COLUMN: (

@@ -87,7 +87,7 @@ class Policy:
     def words(self) -> str:
         """Name the files that give this policy, and the found file that makes it stricter; empty if it is built in."""
         given = " and ".join(str(file.path) for file in self.files if file.default or file.classes)
-        if self.found is None or not (self.found.default or self.found.classes):
+        if self.found is None or not self._tightens(self.found):
             return given
         return f"{given or 'built in'}, made stricter by {self.found.path}"
 
@@ -120,6 +120,17 @@ class Policy:
             if not is_at_least_as_strict(key, value, getattr(self._given(name), key))
         )
 
+    def _tightens(self, found: PolicyFile) -> bool:
+        """Whether a key of the found file is stricter than what the others give to a class that it may apply to."""
+        names = ("", *self.classes, *self._registered)
+        return any(
+            is_stricter(key, value, getattr(self._given(name), key))
+            for pattern, settings in [("*", found.default), *found.classes.items()]
+            for name in names
+            if _may_match(pattern, name)
+            for key, value in settings.items()
+        )
+
     def _given(self, class_name: str) -> ClassPolicy:
         """Return the policy of a class without the found file."""
         rule = ClassPolicy()
@@ -148,11 +159,7 @@ def tightened(rule: ClassPolicy, layers: Sequence[_Layer]) -> ClassPolicy:
     for source, given in reversed(layers):
         settings |= given
         sources |= dict.fromkeys(given, source)
-    stricter = {
-        key: value
-        for key, value in settings.items()
-        if value != getattr(rule, key) and is_at_least_as_strict(key, value, getattr(rule, key))
-    }
+    stricter = {key: value for key, value in settings.items() if is_stricter(key, value, getattr(rule, key))}
     return replace(rule, **stricter, sources={**rule.sources, **{key: sources[key] for key in stricter}})
 
 
@@ -175,6 +182,11 @@ def is_at_least_as_strict(key: str, value: Any, than: Any) -> bool:
             return than is None or bool(value < than)
         case _:
             return False
+
+
+def is_stricter(key: str, value: Any, than: Any) -> bool:
+    """Whether a key's value holds back jobs that ``than`` lets move, and none the other way round."""
+    return bool(value != than) and is_at_least_as_strict(key, value, than)
 
 
 def load_policy(
@@ -262,3 +274,12 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 def _pattern(name: str) -> re.Pattern[str]:
     """Compile a pattern of the file, in which only ``*`` is special."""
     return re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    """Whether a class may have this name and match the pattern; ``name`` may be a pattern too, or "" for any class."""
+    return (
+        not name
+        or ("*" in name and "*" in pattern)
+        or any(_pattern(one).fullmatch(other) for one, other in ((pattern, name), (name, pattern)))
+    )
