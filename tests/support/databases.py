@@ -6,13 +6,15 @@ JQ_TEST_MYSQL_URL; without it a server of this machine is tried. JQ_TEST_REQUIRE
 
 import itertools
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, delete, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -24,13 +26,20 @@ _numbers = itertools.count(1)
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
 
+@contextmanager
+def connected(url: URL, **options: str) -> Iterator[Connection]:
+    """Open the one connection of an engine."""
+    engine = create_engine(url, **options)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
 def execute(url: URL, *statements: str) -> None:
     """Run statements as they stand, each a transaction of its own."""
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with connected(url, isolation_level="AUTOCOMMIT") as connection:
         for statement in statements:
             connection.execute(text(statement))
-    engine.dispose()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,17 +91,26 @@ def postgresql_template(postgresql_server: URL) -> str:
     return "queue_template"
 
 
+@pytest.fixture(scope="session")
+def postgresql_administrator(postgresql_server: URL) -> Iterator[Connection]:
+    """The connection that makes and drops the tests' databases; to open one each time costs more than they do."""
+    with connected(postgresql_server, isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
 @pytest.fixture
-def make_postgresql(postgresql_server: URL) -> Iterator[Callable[[str], URL]]:
+def make_postgresql(postgresql_server: URL, postgresql_administrator: Connection) -> Iterator[Callable[[str], URL]]:
     made: list[str] = []
 
     def make(template: str = "template1") -> URL:
         made.append(f"test_{next(_numbers)}")
-        execute(postgresql_server, f"CREATE DATABASE {made[-1]} TEMPLATE {template}")
+        # By copying files, not through the write-ahead log: half the work where nothing is synced to the disk.
+        postgresql_administrator.execute(text(f"CREATE DATABASE {made[-1]} TEMPLATE {template} STRATEGY file_copy"))
         return postgresql_server.set(database=made[-1])
 
     yield make
-    execute(postgresql_server, *(f"DROP DATABASE {name} WITH (FORCE)" for name in made))
+    for name in made:
+        postgresql_administrator.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +139,23 @@ def mariadb_database(mariadb_server: URL, worker_name: str) -> Iterator[URL]:
     execute(mariadb_server, f"DROP DATABASE {name}")
 
 
+@pytest.fixture(scope="session")
+def mariadb_cleaner(mariadb_database: URL) -> Iterator[Connection]:
+    """The connection that empties the shared database before a test."""
+    with connected(mariadb_database) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables: to copy it takes a tenth of the time that making them does."""
+    path = tmp_path_factory.mktemp("template") / "queue.sqlite3"
+    template = Database(URL.create("sqlite", database=str(path)))
+    initialize(template)
+    template.close()
+    return path
+
+
 @pytest.fixture(params=DATABASES)
 def kind(request: pytest.FixtureRequest) -> str:
     """Each database in turn."""
@@ -147,20 +182,27 @@ def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path, worker_
 def queue_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     """A database with all tables, and no row in any but the migrations'."""
     if kind == "sqlite":
-        url = URL.create("sqlite", database=str(tmp_path / "queue.sqlite3"))
-        database = Database(url)
-        initialize(database)
-        database.close()
-        return url
+        path = shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "queue.sqlite3")
+        return URL.create("sqlite", database=str(path))
     if kind == "postgresql":
         template: str = request.getfixturevalue("postgresql_template")
         made: URL = request.getfixturevalue("make_postgresql")(template)
         return made
     shared: URL = request.getfixturevalue("mariadb_database")
-    tables = [*reversed(database_tables.solid_queue.sorted_tables), *database_tables.LEDGER]
-    cleared = [f"DELETE FROM {table.name}" for table in tables]  # noqa: S608  (our own names)
-    execute(shared, *cleared, f"ALTER TABLE {database_tables.operations.name} AUTO_INCREMENT = 1")
+    _clear(request.getfixturevalue("mariadb_cleaner"))
     return shared
+
+
+def _clear(connection: Connection) -> None:
+    """Delete all rows; operations count from 1 again."""
+    operations = database_tables.operations
+    with connection.begin():
+        numbered = connection.scalar(select(operations.c.id).limit(1))
+        for table in (*reversed(database_tables.solid_queue.sorted_tables), *database_tables.LEDGER):
+            connection.execute(delete(table))
+    if numbered is not None:  # it takes longer than all the rest
+        with connection.begin():
+            connection.execute(text(f"ALTER TABLE {operations.name} AUTO_INCREMENT = 1"))
 
 
 @pytest.fixture
