@@ -26,7 +26,7 @@ from solidjq.queue.failed import Filter
 from solidjq.queue.patterns import ALL_QUEUES
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection
 from stage import Stage
 
 DONE = (
@@ -134,15 +134,15 @@ def prune(url: str) -> float:
 
 def retry(url: str) -> float:
     """Retry all that failed, with the archive, in transactions of 1,000."""
-    return _retry(url, recovery_retry.Selection(), recovery_retry.DEFAULT_TERMS)
+    return _retry(url, Selection(), DEFAULT_TERMS)
 
 
 def retry_safely(url: str) -> float:
     """Retry all that died, asking every question."""
-    return _retry(url, recovery_retry.Selection(chosen=Filter(deaths=frozenset(Death))), RetryTerms(safe=True))
+    return _retry(url, Selection(chosen=Filter(deaths=frozenset(Death))), RetryTerms(safe=True))
 
 
-def _retry(url: str, selection: recovery_retry.Selection, terms: RetryTerms) -> float:
+def _retry(url: str, selection: Selection, terms: RetryTerms) -> float:
     with _ready(url) as database:
         start = time.perf_counter()
         moved = 0

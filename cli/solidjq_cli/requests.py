@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
     from solidjq.queue.jobs import JobView
-    from solidjq.recovery.retry import Selection
-    from solidjq.recovery.terms import RetryTerms
+    from solidjq.recovery.terms import RetryTerms, Selection
     from solidjq.recovery.verdicts import Decision
     from solidjq.settings.policy import Policy
     from solidjq_cli.session import Session
@@ -68,7 +67,7 @@ class Request:
         """Choose the jobs by names or by filter. Raises UsageError if neither limits the choice."""
         from solidjq.errors import UsageError
         from solidjq.queue.failed import Filter
-        from solidjq.recovery.retry import Selection, filter_for
+        from solidjq.recovery.terms import Selection, filter_for
 
         resolved = filters.resolve(self.database, names)
         if resolved.jobs or resolved.by_id:

@@ -241,8 +241,8 @@ def test_deaths_survive_all_that_is_done_with_their_jobs(database: Database) -> 
     retried, discarded = add_dead(database, "w1", 2, signal=11)
     before = all_incidents(database)
     retry_jobs(database, [retried])
-    from solidjq.recovery.retry import Selection, retry
-    from solidjq.recovery.terms import RetryTerms
+    from solidjq.recovery.retry import retry
+    from solidjq.recovery.terms import RetryTerms, Selection
 
     list(retry(database, Selection(job_ids=[discarded]), Operation("discard"), RetryTerms(discard=True)))
     assert rows(database, tables.failed) == []

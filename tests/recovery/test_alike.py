@@ -12,8 +12,8 @@ from solidjq.database.times import ago, utcnow
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
-from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.retry import plan
+from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.recovery.verdicts import Decision, Verdict
 from solidjq.settings.file import SettingsFile, parse_toml
 from solidjq.settings.policy import load_policy

@@ -15,6 +15,7 @@ from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
 from solidjq.recovery import plans
+from solidjq.recovery.apply import apply_plan
 from solidjq.recovery.retry import plan as planned
 from solidjq.recovery.terms import RetryTerms
 from support.deaths import ALL, die
@@ -31,7 +32,7 @@ def make(database: Database, path: Path, **terms: object) -> plans.Plan:
 
 def apply(database: Database, plan: plans.Plan) -> list[int]:
     operation = Operation("retry", plan=plan.id)
-    return [decision.job_id for batch in plans.apply(database, plan, operation) for decision in batch]
+    return [decision.job_id for batch in apply_plan(database, plan, operation) for decision in batch]
 
 
 def test_it_moves_the_set_under_its_terms_and_only_once(database: Database, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_killed_apply_goes_on_where_it_stopped(database: Database, tmp_path: P
     ids = add_jobs(database, *plain_jobs(2100))
     die(database)
     plan = make(database, tmp_path / "plan")
-    run = plans.apply(database, plan, Operation("retry", plan=plan.id))
+    run = apply_plan(database, plan, Operation("retry", plan=plan.id))
     assert len(next(run)) == 1000
     run.close()
     assert apply(database, plan) == ids[1000:]

@@ -21,7 +21,7 @@ from solidjq.queue import claim, endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery.candidates import find_candidates
-from solidjq.recovery.retry import Selection
+from solidjq.recovery.terms import Selection
 from solidjq.recovery.verdicts import Verdict
 from solidjq.runtime.sampler import Sampler
 from solidjq.settings.file import SettingsFile, parse_toml

@@ -9,8 +9,7 @@ from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.queue.failed import Filter, NamedFailures
 from solidjq.rails.error_text import Death, error_json
-from solidjq.recovery.retry import filter_for
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.terms import RetryTerms, filter_for
 from solidjq.selection import explanations
 from solidjq.selection.explanations import explain_nothing, unknown_names
 from support.deaths import die

@@ -14,7 +14,7 @@ from solidjq.ledger.operations import Operation
 from solidjq.queue.failed import BATCH, Filter, NamedFailures, count_failures, count_up_to, list_failures, parts
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, missing_error
-from solidjq.recovery.retry import Selection
+from solidjq.recovery.terms import Selection
 from solidjq.selection.asked import Asked
 from solidjq.selection.lookups import name_jobs, resolve
 from support.databases import execute

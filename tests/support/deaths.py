@@ -11,7 +11,7 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import endings
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import Death, error_json
-from solidjq.recovery.retry import Selection
+from solidjq.recovery.terms import Selection
 from support.processes import add_process, silence
 from support.queue import claim_all
 

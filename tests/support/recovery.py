@@ -7,8 +7,8 @@ from typing import Any
 from solidjq import Database
 from solidjq.ledger.operations import Operation
 from solidjq.recovery import undo as recovery_undo
-from solidjq.recovery.retry import Selection, retry
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.retry import retry
+from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.recovery.verdicts import Decision, Verdict
 from solidjq.settings.policy import BUILT_IN, Policy
 from support.deaths import ALL

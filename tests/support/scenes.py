@@ -17,7 +17,7 @@ from solidjq.queue.concurrency import Limit
 from solidjq.queue.failed import Filter
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death, error_json, exit_error, missing_error
-from solidjq.recovery.retry import Selection
+from solidjq.recovery.terms import Selection
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs

@@ -12,8 +12,8 @@ from solidjq import Database
 from solidjq.database.place import DatabaseIdentity
 from solidjq.database.setup import initialize
 from solidjq.recovery import plans
-from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.retry import plan
+from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq_cli.exits import Exit
 from support.every_command import COMMANDS, PLAN
 from support.program import Bare, Shell, assert_refused

@@ -21,7 +21,7 @@ from solidjq.queue.failed import Filter
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from solidjq.recovery import undo
-from solidjq.recovery.retry import Selection
+from solidjq.recovery.terms import Selection
 from support.killer import KILLED, killer
 from support.program import Shell
 from support.queue import add_jobs, claim_all, clear, plain_jobs, rows, state_of_each

@@ -21,7 +21,7 @@ from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import MOVES, State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery import undo
-from solidjq.recovery.retry import Selection
+from solidjq.recovery.terms import Selection
 from support.queue import clear, rows, state_of_each
 from support.recovery import retry_jobs
 

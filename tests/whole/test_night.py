@@ -4,8 +4,8 @@ import json
 
 from solidjq import Database
 from solidjq.queue.failed import Filter
-from solidjq.recovery.retry import Selection, filter_for, plan
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.retry import plan
+from solidjq.recovery.terms import RetryTerms, Selection, filter_for
 from solidjq.recovery.verdicts import Verdict
 from support.night import CRASHES, FILLS, VANISHES, make_night
 from support.program import Shell

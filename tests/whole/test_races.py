@@ -26,6 +26,7 @@ from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery import plans
 from solidjq.recovery import undo as recovery_undo
+from solidjq.recovery.apply import apply_plan
 from solidjq.recovery.retry import plan as planned
 from solidjq.recovery.terms import RetryTerms
 from support.deaths import ALL, die
@@ -311,7 +312,7 @@ def test_a_plan_applied_twice_at_once_moves_each_job_once(database: Database, tm
 
     def apply(own: Database) -> list[int]:
         try:
-            return [d.job_id for batch in plans.apply(own, plan, Operation("retry", plan=plan.id)) for d in batch]
+            return [d.job_id for batch in apply_plan(own, plan, Operation("retry", plan=plan.id)) for d in batch]
         except RefusedError:  # the other one was first
             return []
 

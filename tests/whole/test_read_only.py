@@ -15,8 +15,8 @@ from solidjq.database import tables as database_tables
 from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseError, RefusedError
 from solidjq.recovery import plans
-from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.retry import plan
+from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq_cli import session
 from solidjq_cli.command_tree import tree
 from solidjq_cli.exits import Exit

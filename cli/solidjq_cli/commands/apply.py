@@ -53,6 +53,7 @@ def apply(
       jq apply plan.json --verify-with ~/.jq-key --yes
     """
     from solidjq.recovery import plans
+    from solidjq.recovery.apply import apply_plan, require_own
 
     plan = plans.read(file, key=None if verify_with is None else plans.read_key(verify_with))
     command = session.current(database, config_file)
@@ -65,14 +66,14 @@ def apply(
         plan=plan.id,
         called="apply",
     )
-    plans.require_own(opened, plan)
+    require_own(opened, plan)
     if plan.signed and verify_with is None:
         note("the plan is signed, and nothing was verified: --verify-with KEYFILE does it")
     warnings = filter(None, (plan.danger(), _warning(command, opened, plan, policy)))
     attendance.settle("; ".join(warnings) or None, yes=yes, question="apply the plan all the same?")
     tally = moving.Tally()
     with accounted(tally.account(opened, operation)):
-        batches = plans.apply(opened, plan, operation, policy=policy)
+        batches = apply_plan(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"
         moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty)
     tally.conclude(operation, *attendance.obstacles(command, opened, tally.destinations, tally.scheduled))
@@ -82,7 +83,7 @@ def apply(
 
 def _warning(command: Session, database: Database, plan: Plan, policy: Policy) -> str | None:
     """Return which workers of other queues may die by this plan; None if none does."""
-    from solidjq.recovery import plans
+    from solidjq.recovery.apply import count_suspects_in
 
     queue = plan.terms.isolate or plan.terms.queue_as
     if queue is None or plan.terms.discard:
@@ -91,5 +92,5 @@ def _warning(command: Session, database: Database, plan: Plan, policy: Policy) -
     if not there.endangered(queue):
         return None
     everything = queue in {plan.terms.isolate, options.QUARANTINE}
-    suspects = plan.destinations.get(queue, 0) if everything else plans.count_suspects(database, plan, policy=policy)
+    suspects = plan.destinations.get(queue, 0) if everything else count_suspects_in(database, plan, policy=policy)
     return there.warning(queue, suspects)

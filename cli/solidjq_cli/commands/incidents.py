@@ -122,8 +122,8 @@ def _retry_safe(command: Session, database: Database, known: Sequence[Incident])
     None if it cannot work here. One plan serves all incidents: it reads all deaths.
     """
     from solidjq.errors import AccessDeniedError, NotAQueueError
-    from solidjq.recovery.retry import Selection, plan
-    from solidjq.recovery.terms import RetryTerms
+    from solidjq.recovery.retry import plan
+    from solidjq.recovery.terms import RetryTerms, Selection
 
     chosen = Selection(job_ids=[job_id for incident in known for job_id in incident.job_ids])
     batches = plan(database, chosen, RetryTerms(safe=True), policy=command.policy(None))

@@ -53,8 +53,8 @@ def recover(
     """
     from solidjq.errors import UsageError
     from solidjq.ledger import operations
-    from solidjq.recovery import retry
-    from solidjq.recovery.terms import RetryTerms
+    from solidjq.recovery.retry import plan, retry
+    from solidjq.recovery.terms import RetryTerms, Selection, filter_for
 
     if watch and (quiet or dry_run):
         raise UsageError("--watch follows jobs that were retried, and prints; it goes without --quiet and --dry-run")
@@ -62,12 +62,12 @@ def recover(
     policy = command.policy(import_modules, acts=not dry_run, quiet=quiet)
     opened = command.open()
     terms = RetryTerms(safe=True, auto_only=True, interval=rate_option(rate))
-    chosen = retry.filter_for(terms)
-    selected = retry.Selection(chosen=chosen, limit=limit)
+    chosen = filter_for(terms)
+    selected = Selection(chosen=chosen, limit=limit)
     by_job = moving.lists_jobs(output, by_job=False)
     tally = moving.Tally()
     if dry_run:
-        batches = retry.plan(opened, selected, terms, policy=policy, by_job=by_job)
+        batches = plan(opened, selected, terms, policy=policy, by_job=by_job)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         threshold = command.alive_threshold(alive_threshold)
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
@@ -87,7 +87,7 @@ def recover(
     if pruned and not quiet:
         note(pruning.words(pruned))
     with accounted(tally.account(opened, operation)):
-        batches = retry.retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
+        batches = retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
         if quiet:
             tally.count(batches)
         else:

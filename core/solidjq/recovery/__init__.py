@@ -2,12 +2,15 @@
 
 Read the files in this order:
 
-- ``terms``: what one retry may move, and where to.
+- ``terms``: which failures a retry takes, what it may move, and where to.
 - ``verdicts``: may this failed job move, and if not, why. Pure functions over a ``Candidate`` and the ``RetryTerms``.
 - ``candidates``: reads the facts that a verdict rests on; groups failures that get the same verdict.
 - ``put_back``: carries decisions out: archives the failures, and puts their jobs back to work or deletes them.
+- ``planned``: the failures of a plan, and whether each may still move as planned.
+- ``run``: one batch of a retry: locks its failures, decides, and moves what may move.
 - ``retry``: a retry, from a selection to its last batch; a dry run makes the same decisions and moves nothing.
-- ``plans``: a dry run written to a file, and carried out later exactly as written.
+- ``plans``: the file of a plan, written by a dry run: its format, checksum and signature.
+- ``apply``: carries a plan out exactly as written.
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.
 - ``bisect``: finds the job that kills its process by retrying halves of the suspects in quarantine.
 - ``undo``: takes a retry or a discard back.

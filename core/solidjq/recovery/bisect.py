@@ -22,8 +22,8 @@ from solidjq.ledger import operations as ledger_operations
 from solidjq.processes.attendance import Attendance, describe, how_to_spare, read_attendance
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD
 from solidjq.queue.failed import is_death
-from solidjq.recovery.retry import Selection, retry
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.retry import retry
+from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import count_of
 

@@ -14,8 +14,8 @@ from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.processes.attendance import Attendance
 from solidjq.queue.failed import is_death
-from solidjq.recovery.retry import Selection, plan
-from solidjq.recovery.terms import RetryTerms
+from solidjq.recovery.retry import plan
+from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.recovery.verdicts import Decision
 from solidjq.settings.policy import BUILT_IN, Policy
 

@@ -1,4 +1,4 @@
-"""A plan in a file: the exact failures that a retry would move, to be reviewed and carried out as written.
+"""A plan in a file: the exact failures that a retry would move, to be reviewed. apply.py carries it out as written.
 
 One JSON object a line: a head, a line a job, and an end with the number of jobs, which a file that was cut off lacks,
 and the checksum of the lines before it. The head names the database. A plan may be signed with a key that its reviewer
@@ -18,20 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import select
-
-from solidjq.batching import in_batches
 from solidjq.database.place import DatabaseIdentity
-from solidjq.database.statements import among
-from solidjq.database.tables import failures, operations
-from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger import operations as ledger_operations
-from solidjq.recovery import retry
-from solidjq.recovery.retry import Expected, Selection
+from solidjq.recovery.planned import PlannedFailure
 from solidjq.recovery.terms import RetryTerms
 from solidjq.recovery.verdicts import Decision
-from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import count_of, one_line
 
 FORMAT = 2
@@ -79,11 +71,11 @@ class Plan:
     copy: _Copy  # what was checked; the file itself may be changed meanwhile
     destinations: Mapping[str, int] = field(default_factory=dict)
 
-    def jobs(self) -> Iterator[Expected]:
+    def jobs(self) -> Iterator[PlannedFailure]:
         """Yield the failures to move, read line by line: memory does not grow with the plan."""
         for line in self.copy.lines():
             if "failure_id" in line:
-                yield Expected(**line)
+                yield PlannedFailure(**line)
 
     def danger(self) -> str | None:
         """Return what makes this plan worth a question, in words; None if it retries as any retry does."""
@@ -290,7 +282,7 @@ def _identity(value: Mapping[str, Any]) -> DatabaseIdentity:
     return identity
 
 
-def _job(value: Mapping[str, Any], where: str) -> Expected:
+def _job(value: Mapping[str, Any], where: str) -> PlannedFailure:
     checks: dict[str, Callable[[object], bool]] = {
         "failure_id": _is_id,
         "job_id": _is_id,
@@ -304,7 +296,7 @@ def _job(value: Mapping[str, Any], where: str) -> Expected:
     for key, check in checks.items():
         if not check(value[key]):
             raise UsageError(f"{where}: {key} cannot be {one_line(json.dumps(value[key])[:100])}")
-    return Expected(**value)
+    return PlannedFailure(**value)
 
 
 def _is_id(value: object) -> bool:
@@ -313,60 +305,3 @@ def _is_id(value: object) -> bool:
 
 def _is_name(value: object, *, shortest: int = 1) -> bool:
     return isinstance(value, str) and shortest <= len(value) <= LONGEST_NAME
-
-
-# -- carrying out -----------------------------------------------------------------------------------------------------
-
-
-def require_own(database: Database, plan: Plan) -> None:
-    """Raise RefusedError if the plan was made for another database: ids there mean other jobs."""
-    here = database.identity()
-    if plan.place != here:
-        raise RefusedError(f"the plan was made for {plan.place}; this is {here}; {MAKE_ANEW} on this database")
-
-
-def apply(
-    database: Database, plan: Plan, operation: ledger_operations.Operation, *, policy: Policy = BUILT_IN
-) -> Iterator[list[Decision]]:
-    """Move exactly the failures of the plan; yield each committed batch's decisions.
-
-    Idempotent: failures that this plan moved before are skipped, so an apply that was killed can be run again. Raises
-    LedgerMissingError without ``jq_`` tables. Raises RefusedError before it moves anything if the plan was made for
-    another database, or a failure of it is gone, is not what the plan says, or may not move any more; and between two
-    batches if one changes meanwhile; committed batches stay.
-    """
-    require_own(database, plan)
-    with database.read() as connection:
-        ledger_operations.require(connection)
-    retry.check_plan(database, _left(database, plan), plan.terms, policy=policy)
-    yield from retry.retry_exactly(database, _left(database, plan), operation, plan.terms, policy=policy)
-
-
-def count_suspects(database: Database, plan: Plan, *, policy: Policy = BUILT_IN) -> int:
-    """Return how many suspects a plan sends to the queue ``terms.queue_as``; 0 for a plan of a safe retry."""
-    if plan.terms.safe or plan.terms.queue_as is None:
-        return 0
-    return sum(
-        retry.count_suspects(
-            database, Selection(job_ids=[failure.job_id for failure in batch]), plan.terms, policy=policy
-        )
-        for batch in in_batches(plan.jobs())
-    )
-
-
-def _left(database: Database, plan: Plan) -> Iterator[Expected]:
-    """Yield the failures that the plan has not moved yet."""
-    for batch in in_batches(plan.jobs()):
-        with database.read() as connection:
-            moved = set(
-                connection.scalars(
-                    select(failures.c.failure_id)
-                    .join(operations, operations.c.id == failures.c.operation_id)
-                    .where(
-                        operations.c.plan == plan.id,
-                        among(failures.c.failure_id, [failure.failure_id for failure in batch]),
-                        failures.c.restored_by.is_(None),
-                    )
-                )
-            )
-        yield from (failure for failure in batch if failure.failure_id not in moved)

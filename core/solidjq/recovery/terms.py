@@ -1,10 +1,31 @@
-"""The terms of one retry: what it may move, and where to."""
+"""The terms of one retry: which failures it takes, what it may move, and where to."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
 
+from solidjq.batching import BATCH
 from solidjq.durations import MOST
+from solidjq.queue.failed import Filter
+from solidjq.rails.error_text import Death
+
+NO_FILTER = Filter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which failed jobs to retry: those that match the filter and, if ``job_ids`` is not None, are among these.
+
+    ``limit``: the most jobs to move, the oldest failures first. ``batch``: failures a transaction.
+    """
+
+    chosen: Filter = NO_FILTER
+    job_ids: Sequence[int] | None = None
+    limit: int | None = None
+    batch: int = BATCH
+
+
+EVERYTHING = Selection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +89,16 @@ def _makes_sense(name: str, value: object) -> bool:
             return isinstance(value, str) and 0 < len(value) <= MOST_NAME
         case _:
             return isinstance(value, bool)
+
+
+DEFAULT_TERMS = RetryTerms()
+
+
+def filter_for(terms: RetryTerms, chosen: Filter = NO_FILTER) -> Filter:
+    """Return the filter of a retry that names no ids: a safe retry takes only jobs that died with their process.
+
+    Unless the terms include jobs that failed with their own error, or the filter chooses among deaths itself.
+    """
+    if terms.safe and not terms.include_errors and not chosen.deaths:
+        return replace(chosen, deaths=frozenset(Death))
+    return chosen
