@@ -581,7 +581,11 @@ def test_the_job_whose_thread_crashed_is_accused_and_its_company_goes_back(datab
     (incident,) = all_incidents(database)
     with database.read() as connection:
         ranking = find_suspects(connection, [incident])
-    assert [(score.standing, score.alone) for score in ranking.jobs] == [(JobStanding.SUSPECT, 1)]
+    assert [(score.standing, score.alone) for score in ranking.jobs] == [(JobStanding.SUSPECT, 0)]
+    by_the_stack = "named by the stack of the thread that crashed at 1 death"
+    assert by_the_stack in ranking.jobs[0].reasons
+    assert held.reason(ids[1]) == f"it was in flight at 1 death; {by_the_stack}"
+    assert incident.deaths[0].why_cleared == f"the stack of the thread that crashed names job {ids[1]}"
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------

@@ -131,6 +131,15 @@ def test_one_death_more_than_its_company_is_not_enough_to_be_picked() -> None:
     assert class_of(found, "Mail", common).standing is JobStanding.BYSTANDER
 
 
+def test_a_job_that_the_stack_names_was_not_alone() -> None:
+    found = [replace(case(name, blame=CODE), named=True) for name in ("Import#1", "Import#2")]
+    imports, first = class_of(found, "Import"), job_of(found, "1")
+    assert (imports.standing, imports.alone, first.alone) == (JobStanding.SUSPECT, 0, 0)
+    assert "2 of its jobs were alone, or named by the stack, when their process crashed or exited" in imports.reasons
+    assert "named by the stack of the thread that crashed at 1 death" in first.reasons
+    assert not any("alone at" in reason for reason in (*imports.reasons, *first.reasons))
+
+
 @pytest.mark.parametrize("looks", [None, USUAL, Exposure(1, {"Import": 1})])
 def test_two_jobs_of_a_class_that_were_alone_at_a_crash_make_it_a_suspect(looks: Exposure | None) -> None:
     """Nothing else was there, so nothing need be compared."""

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -202,6 +203,7 @@ def test_the_command(database: Database, shell: Shell) -> None:
     (incident,) = _json(shell.run("incidents", "list", "-o", "json").stdout)
     refused = shell.run("bisect", incident["incident"])
     assert (refused.returncode, "needs --yes" in refused.stderr) == (2, True)
+    add_worker_of(database, "quarantine", "worker-of-its-own", pid=7)
     started = shell.run("bisect", incident["incident"], "--yes", "--wait", "0s", "-o", "json")
     assert (started.returncode, _json(started.stdout)[0]["stage"]) == (6, "trying")
     assert _json(started.stdout)[0]["on_trial"] == ids
@@ -214,23 +216,62 @@ def test_the_command(database: Database, shell: Shell) -> None:
 
 
 @pytest.mark.sqlite_only
-def test_the_command_says_at_once_that_nobody_works_on_the_quarantine(database: Database, shell: Shell) -> None:
+def test_without_a_worker_of_the_quarantine_it_refuses(database: Database, shell: Shell) -> None:
     die_together(database, 8)
-    started = shell.run("bisect", "d1", "--yes", "--wait", "0s", "--quarantine", "my own")
-    assert started.returncode == 6
-    first = started.stderr.splitlines()[0]
-    assert "no living worker polls queue my own: start one" in first
-    assert "jq work --queues 'my own' --threads 1; at most 3 deaths of it will follow" in first
+    command = ("bisect", "d1", "--yes", "--wait", "0s", "--quarantine", "my own")
+    nobody = shell.run(*command)
+    assert (nobody.returncode, rows(database, tables.operations)) == (5, [])
+    assert "no living worker polls queue my own, so no job on trial would run; start one" in nobody.stderr
+    assert "jq work --queues 'my own' --threads 1; nothing was put on trial" in nobody.stderr
+    worker = add_worker_of(database, "my own", "worker-of-its-own", pid=7)
+    database.transact(pauses.pause, "my own")
+    paused = shell.run(*command)
+    assert (paused.returncode, rows(database, tables.operations)) == (5, [])
+    assert "first: jq queues resume 'my own'; nothing was put on trial" in paused.stderr
+    database.transact(pauses.resume, "my own")
+    assert shell.run(*command).returncode == 6
+    silence(database, worker, 301)
+    gone = shell.run(*command)
+    assert (gone.returncode, "to take the round under way back: jq undo 1" in gone.stderr) == (5, True)
+
+
+@pytest.mark.sqlite_only
+def test_a_worker_that_may_be_dead_is_called_so(database: Database, shell: Shell) -> None:
+    die_together(database, 1)
+    ours, other = (add_worker_of(database, queues, name) for queues, name in (("quarantine", "w-ours"), ("*", "w-all")))
+    silence(database, other, 200)
+    refused = shell.run("bisect", "d1", "--yes", "--wait", "0s")
+    assert (refused.returncode, rows(database, tables.operations)) == (5, [])
+    assert "w-all (host h, pid 4242, polls *, silent for 3m)" in refused.stderr
+    (beat,) = [row["last_heartbeat_at"] for row in rows(database, tables.processes) if row["id"] == other]
+    until = beat + timedelta(seconds=300)
+    doubt = f"may be dead: it missed a heartbeat, and counts as living until {until:%H:%M:%S} UTC (5m of silence)"
+    assert f"w-all {doubt}" in refused.stderr
+    silence(database, other, 400)
+    silence(database, ours, 200)
+    started = shell.run("bisect", "d1", "--yes", "--wait", "0s")
+    assert (started.returncode, "w-ours may be dead" in started.stderr) == (6, True)
+
+
+@pytest.mark.sqlite_only
+def test_jobs_that_the_evidence_clears_are_left_out(database: Database, shell: Shell) -> None:
+    ids = add_jobs(database, *plain_jobs(3))
+    process = add_process(database)
+    claims = {claim.job_id: claim.id for claim in claim_all(database, process)}
+    database.transact(pruning.fail_exited, process, pid=4242, returncode=-11, faulting=claims[ids[1]])
+    add_worker_of(database, "quarantine", "worker-of-its-own", pid=7)
+    started = shell.run("bisect", "d1", "--yes", "--wait", "0s", "-o", "json")
+    assert _json(started.stdout)[0]["on_trial"] == [ids[1]]
+    why = f"the stack of the thread that crashed names job {ids[1]}"
+    assert f"leaving out 2 of 3 jobs in flight at d1: {why}" in started.stderr
 
 
 @pytest.mark.sqlite_only
 def test_the_prompt_names_who_will_die(database: Database, shell: Shell) -> None:
     die_together(database, 8)
     add_worker_of(database, "quarantine", "worker-of-its-own", pid=7)
-    database.transact(pauses.pause, "quarantine")
     shown = " ".join(terminal(shell, "bisect", "d1", typed="n\n", width=400).split())
     assert "at most 3 deaths will follow: of worker-of-its-own (host h, pid 7, polls quarantine)" in shown
-    assert "queue quarantine is paused" in shown
     assert "run halves of 8 jobs in queue quarantine? [y/N]" in shown
     assert len(rows(database, tables.failed)) == 8
 
@@ -262,6 +303,7 @@ def test_a_worker_of_other_queues_is_not_killed(database: Database, shell: Shell
 @pytest.mark.sqlite_only
 def test_a_round_under_way_that_others_would_run_can_be_taken_back(database: Database, shell: Shell) -> None:
     die_together(database, 4)
+    add_worker_of(database, "quarantine", "worker-of-its-own", pid=9)
     assert shell.run("bisect", "d1", "--yes", "--wait", "0s").returncode == 6
     add_worker_of(database, "*", "worker-all", pid=7)
     refused = shell.run("bisect", "d1", "--yes", "--wait", "0s")
@@ -272,8 +314,8 @@ def test_a_round_under_way_that_others_would_run_can_be_taken_back(database: Dat
 @pytest.mark.parametrize(("status", "told"), [(-9, False), (-11, True), (3, True)])
 def test_a_death_of_another_manner_is_said(database: Database, shell: Shell, status: int, *, told: bool) -> None:
     (job,) = die_together(database, 1)
-    assert shell.run("bisect", "d1", "--yes", "--wait", "0s").returncode == 6
     worker = add_worker_of(database, "quarantine", pid=9000)
+    assert shell.run("bisect", "d1", "--yes", "--wait", "0s").returncode == 6
     database.transact(queue_claim.claim, worker, ("quarantine",), 1)
     database.transact(pruning.fail_exited, worker, pid=9000, returncode=status)
     done = shell.run("bisect", "d1", "--yes", "-o", "ids")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,7 +57,11 @@ def bisect(
 
     It kills processes on purpose: those of the quarantine queue, and no other. Give that queue a worker of its own, on
     a host where nothing else suffers; with one thread the first death tells the killer. While a worker of other queues,
-    or of *, would take these jobs, it refuses (exit code 5): jq work --except quarantine leaves them alone.
+    or of *, would take these jobs, it refuses (exit code 5): jq work --except quarantine leaves them alone. It refuses
+    too while no worker polls the quarantine queue, or that queue is paused.
+
+    Jobs that the evidence clears are left out: the stack of the thread that crashed names another, or they had not
+    begun.
 
     A round in which no process dies clears its jobs: they have run. Ctrl-C or a round that takes too long (exit code 6)
     loses nothing: the same command goes on. What was never tried stays failed; jq retry --safe takes it, and holds the
@@ -86,7 +89,8 @@ def bisect(
         found = find_incident(connection, name)
     if found is None:
         raise NoSuchJobError(f"no incident {name}; to see them: jq incidents list")
-    job_ids = sorted(set(found.job_ids))
+    job_ids = sorted({job.job_id for job in found.charged_jobs})
+    _tell_cleared(found, len(job_ids))
     if not job_ids:
         note(f"no job was in flight at {found.name}: there is nothing to find")
         return
@@ -98,9 +102,11 @@ def bisect(
         _require_consent(yes=yes)
         there = attendance.read(command, opened, threshold)
         recovery_bisect.refuse_shared_workers(there, queue, before)
+        recovery_bisect.refuse_if_vain(there, queue, before)
         _tell_who_dies(there, queue, max(1, limit - before.deaths))
         if not yes:
-            moving.confirm(f"run halves of {count_of(len(before.suspects), 'job')} in queue {queue}?")
+            halves = "run" if len(before.suspects) == 1 else "run halves of"
+            moving.confirm(f"{halves} {count_of(len(before.suspects), 'job')} in queue {queue}?")
 
     def new_operation(selection: Mapping[str, object]) -> Operation:
         return command.operation(recovery_bisect.VERB, reason, chosen=selection, plan=found.name)
@@ -137,19 +143,28 @@ def _on_trial(now: TrialStanding, quarantine: str) -> str:
     )
 
 
+def _tell_cleared(incident: Incident, charged: int) -> None:
+    """Say which jobs of the incident are not tried, and why; and if it charges none, since its cause is outside."""
+    from solidjq.text import count_of
+
+    all_jobs = len(set(incident.job_ids))
+    if charged < all_jobs:
+        why = " or ".join(dict.fromkeys(why for death in incident.deaths if (why := death.why_cleared)))
+        note(f"leaving out {all_jobs - charged} of {count_of(all_jobs, 'job')} in flight at {incident.name}: {why}")
+    if not incident.charged:
+        note(
+            f"{incident.name} is put down to {incident.finding.words}, which charges no job: jq retry --safe "
+            f"{incident.name} puts them back to work"
+        )
+
+
 def _tell_who_dies(there: Attendance, queue: str, deaths: int) -> None:
     from solidjq.processes.attendance import describe
     from solidjq.text import count_of
 
-    if workers := there.takers(queue):
-        note(f"at most {count_of(deaths, 'death')} will follow: of {describe(workers)}, or of what replaces it")
-    else:
-        note(
-            f"no living worker polls queue {queue}: start one on a host where its death hurts nobody, with jq work "
-            f"--queues {shlex.quote(queue)} --threads 1; at most {count_of(deaths, 'death')} of it will follow"
-        )
-    if queue in there.paused:
-        note(f"queue {queue} is paused: no job on trial runs until jq queues resume {shlex.quote(queue)}")
+    workers = there.takers(queue)
+    who = f"of {describe(workers)}, or of what replaces it"
+    note(f"at most {count_of(deaths, 'death')} will follow: {there.with_doubt(workers, who)}")
 
 
 def _require_consent(*, yes: bool) -> None:

@@ -34,10 +34,16 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     """
     judged = incidents.judge_by_class(connection, since)
     deaths = {death.key: death for death, _, _ in judged}
-    inside = [death for death, _, finding in judged if finding.blame in INSIDE]
+    inside = death_queries.with_jobs(connection, [death for death, _, finding in judged if finding.blame in INSIDE])
+    by_stack = {death.key for death in inside if death.named_by_stack}
     named = _named_jobs(connection, deaths, inside)
     cases = [
-        DeathCase(death.name, finding.blame, tuple(_jobs_of(death.name, classes, named.get(death.key, ()))))
+        DeathCase(
+            death.name,
+            finding.blame,
+            tuple(_jobs_of(death.name, classes, named.get(death.key, ()))),
+            named=death.key in by_stack,
+        )
         for death, classes, finding in judged
         if classes
     ]
@@ -57,7 +63,7 @@ def _named_jobs(
 ) -> Mapping[int | str, list[InFlight]]:
     """Return, by death, the jobs that a death from inside charges, and which other deaths charge them."""
     named: dict[int | str, dict[str, InFlight]] = defaultdict(dict)
-    for death in death_queries.with_jobs(connection, inside):
+    for death in inside:
         named[death.key] = {job.subject: InFlight(job.subject, job.class_name, job.growth) for job in death.charged}
     classes = {job.subject: job.class_name for jobs in tuple(named.values()) for job in jobs.values()}
     counted = crashes.crashes_of(connection, classes) if operations.exists(connection) else {}
@@ -90,7 +96,7 @@ def _cases(charged: Iterable[Incident]) -> Iterator[DeathCase]:
         for death, finding in incident.pairs:
             if death.charged:  # processes that ran no job are left out, as they are of the looks
                 in_flight = tuple(InFlight(job.subject, job.class_name, job.growth) for job in death.charged)
-                yield DeathCase(death.name, finding.blame, in_flight)
+                yield DeathCase(death.name, finding.blame, in_flight, named=death.named_by_stack)
 
 
 def _exposure(connection: Connection, last_samples: Iterable[Mapping[str, Any]]) -> Exposure:

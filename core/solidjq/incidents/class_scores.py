@@ -62,7 +62,8 @@ def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator
             score, standing, facts = _judge_class(name, trial)
         if name in proven:
             standing = JobStanding.SUSPECT
-            facts.append(f"{len(proven[name])} of its jobs were alone when their process crashed or exited")
+            how = "alone, or named by the stack," if any(case.named for case in deaths) else "alone"
+            facts.append(f"{len(proven[name])} of its jobs were {how} when their process crashed or exited")
         tied = facts[-1] if standing is JobStanding.TIED else ""
         reasons = (f"in flight at {len(deaths)} of {count_of(len(charging), 'death')}, {facts[0]}", *facts[1:])
         reasons = (*reasons, *_repeated_job(name, deaths), *manner_reasons(deaths))
@@ -225,12 +226,12 @@ def latest(deaths: Iterable[str]) -> str:
 
 
 def _proven(class_name: str, deaths: Iterable[DeathCase]) -> set[str]:
-    """Return the jobs of the class that were alone when their process crashed or exited.
+    """Return the jobs of the class that were alone, or named by the stack, when their process crashed or exited.
 
     Memory proves less: what other jobs filled before kills whichever job runs then.
     """
-    alone = [case.jobs[0] for case in deaths if case.alone and case.blame is Blame.CODE]
-    return {job.subject for job in alone if job.class_name == class_name}
+    single = [case.jobs[0] for case in deaths if case.single and case.blame is Blame.CODE]
+    return {job.subject for job in single if job.class_name == class_name}
 
 
 def _repeated_job(class_name: str, deaths: Iterable[DeathCase]) -> Iterator[str]:

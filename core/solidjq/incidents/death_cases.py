@@ -62,7 +62,8 @@ class DeathCase:
 
     key: str
     blame: Blame
-    jobs: tuple[InFlight, ...]
+    jobs: tuple[InFlight, ...]  # that it charges
+    named: bool = False  # the stack of the thread that crashed cleared the others, so ``jobs`` is one
 
     @property
     def outside(self) -> bool:
@@ -77,6 +78,11 @@ class DeathCase:
     @property
     def alone(self) -> bool:
         """Whether one job only was in flight."""
+        return self.single and not self.named
+
+    @property
+    def single(self) -> bool:
+        """Whether it charges one job only."""
         return len(self.jobs) == 1
 
 
@@ -105,13 +111,15 @@ def merge_cases(cases: Iterable[DeathCase]) -> list[DeathCase]:
         for job in case.jobs:
             twin = jobs.get(job.subject, job)
             jobs[job.subject] = max(twin, job, key=lambda job: -math.inf if job.growth is None else job.growth)
-        merged[case.key] = DeathCase(case.key, blame, tuple(jobs.values()))
+        merged[case.key] = DeathCase(case.key, blame, tuple(jobs.values()), before.named or case.named)
     return list(merged.values())
 
 
 def manner_reasons(deaths: Iterable[DeathCase]) -> Iterator[str]:
-    """Yield, in words, at how many of these deaths one job only was in flight, and how many came from inside."""
+    """Yield, in words, at how many of these deaths a stack names the job, at how many it was alone, and from inside."""
     cases = list(deaths)
+    if named := sum(case.named for case in cases):
+        yield f"named by the stack of the thread that crashed at {count_of(named, 'death')}"
     if alone := sum(case.alone for case in cases):
         yield f"alone at {count_of(alone, 'death')}"
     if inside := sum(case.inside for case in cases):

@@ -101,6 +101,18 @@ class DeathRecord:
         return started_at is not None or not self.ahead
 
     @property
+    def named_by_stack(self) -> bool:
+        """Whether it charges one of several jobs, because the stack of the thread that crashed names that one."""
+        return self.faulting is not None and len(self.jobs) > 1
+
+    @property
+    def why_cleared(self) -> str | None:
+        """Why it does not charge all jobs that the process had claimed, in words; None if it does."""
+        if self.faulting is not None and self.named_by_stack:
+            return f"the stack of the thread that crashed names job {self.faulting[0]}"
+        return "they had not begun" if len(self.charged) < len(self.jobs) else None
+
+    @property
     def silent_at(self) -> datetime:
         """When the process was last known to live: its last heartbeat if it was pruned, else when it was reaped."""
         if self.how is Death.PRUNED and self.last_heartbeat_at is not None:

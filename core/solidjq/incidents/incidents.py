@@ -84,6 +84,11 @@ class Incident:
         return [job.job_id for job in self.jobs]
 
     @property
+    def charged_jobs(self) -> list[ClaimedJob]:
+        """The jobs that may have killed one of its processes, whatever its cause."""
+        return [job for death in self.deaths for job in death.charged]
+
+    @property
     def classes(self) -> list[str]:
         """The classes of its jobs, sorted."""
         return sorted({job.class_name for job in self.jobs})

@@ -83,7 +83,7 @@ def _judge_job(
     if subject not in blamed:
         return JobStanding.BYSTANDER, ["a suspect was in flight beside it"]
     if not case.inside:
-        return JobStanding.UNDECIDED if case.alone else JobStanding.BYSTANDER, []
+        return JobStanding.UNDECIDED if case.single else JobStanding.BYSTANDER, []
     if len(blamed) == 1:
         return JobStanding.SUSPECT, []
     # One of them killed the process, and nothing tells which: to put them all back would put the killer back.

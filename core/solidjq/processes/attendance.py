@@ -3,17 +3,20 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import Connection, select
 
 from solidjq.database.standby import find_standby
 from solidjq.database.tables import pauses
-from solidjq.processes.heartbeat import Process, list_processes
-from solidjq.processes.samples import read_metadata
+from solidjq.durations import spell_duration
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL, Process, list_processes
+from solidjq.processes.samples import number, read_metadata, sample_of
 from solidjq.queue.patterns import ALL_QUEUES, Polled
 from solidjq.text import count_of, first_of
 
 MOST_NAMED = 5  # workers or queues in a sentence
+LATE = 5.0  # seconds: a heartbeat may be late by that
 START = "bin/jobs, or jq work"
 
 
@@ -24,6 +27,7 @@ class Attendance:
     workers: Sequence[Process] = ()
     dispatches: bool = False
     paused: frozenset[str] = frozenset()
+    threshold: float = ALIVE_THRESHOLD  # seconds: the age of a heartbeat from which on a worker is dead
 
     def takers(self, queue: str) -> list[Process]:
         """Return the workers that poll the queue, whether it is paused or not."""
@@ -44,7 +48,24 @@ class Attendance:
             return None
         go = f"{count_of(jobs, 'job')} that may kill a process {'goes' if jobs == 1 else 'go'} to queue {queue}"
         of_others = f"{count_of(len(endangered), 'worker')} of other queues would die with it"
-        return f"{go}, and {of_others}: {describe(endangered)}; {how_to_spare(queue)}"
+        return f"{go}, and {of_others}: {describe(endangered)}; {self.with_doubt(endangered, how_to_spare(queue))}"
+
+    def with_doubt(self, workers: Sequence[Process], words: str) -> str:
+        """Add, after ``words``, until when those of the workers count as living that may be dead; nothing if none may.
+
+        A worker that was killed with its supervisor has a row until it is pruned, and nothing else tells that it died.
+        """
+        silent = [worker for worker in workers if is_overdue(worker)]
+        beats = [worker.last_heartbeat_at for worker in silent if worker.last_heartbeat_at is not None]
+        if not beats:
+            return words
+        threshold = timedelta(seconds=self.threshold)
+        who = (
+            f"{silent[0].name} may be dead: it missed a heartbeat, and counts as living"
+            if len(silent) == 1
+            else f"{len(silent)} of them may be dead: they missed a heartbeat, and count as living"
+        )
+        return f"{words}; {who} until {max(beats) + threshold:%H:%M:%S} UTC ({spell_duration(threshold)} of silence)"
 
     def obstacles(self, destinations: Mapping[str, int], scheduled: int) -> list[str]:
         """Return why jobs that go to these queues (their number by queue) will wait, a sentence a reason.
@@ -67,6 +88,7 @@ def read_attendance(connection: Connection, threshold: float) -> Attendance:
         workers=tuple(process for process in living if process.kind == "Worker"),
         dispatches=any(process.kind == "Dispatcher" for process in living),
         paused=frozenset(connection.scalars(select(pauses.c.queue_name))),
+        threshold=threshold,
     )
 
 
@@ -90,13 +112,22 @@ def is_dedicated(worker: Process, queue: str) -> bool:
     return set(polled.patterns) == {queue} and polled.takes(queue)
 
 
+def is_overdue(worker: Process) -> bool:
+    """Whether a heartbeat of the worker is missing: it may be dead, though it counts as living."""
+    recorded = number(sample_of(worker.metadata), "interval")
+    interval = HEARTBEAT_INTERVAL if recorded is None else recorded
+    return worker.heartbeat_age is not None and worker.heartbeat_age > interval + LATE
+
+
 def describe(workers: Sequence[Process]) -> str:
     """Name workers, each with its host, pid and queues: ``worker-1 (host a, pid 7, polls *)``."""
-    named = [
-        f"{worker.name} (host {worker.hostname}, pid {worker.pid}, polls {polled_by(worker).describe()})"
-        for worker in workers
-    ]
-    return first_of(named, MOST_NAMED)
+    return first_of([f"{worker.name} ({', '.join(_facts(worker))})" for worker in workers], MOST_NAMED)
+
+
+def _facts(worker: Process) -> Iterator[str]:
+    yield from (f"host {worker.hostname}", f"pid {worker.pid}", f"polls {polled_by(worker).describe()}")
+    if is_overdue(worker):
+        yield f"silent for {spell_duration(timedelta(seconds=worker.heartbeat_age or 0.0))}"
 
 
 def how_to_spare(queue: str) -> str:

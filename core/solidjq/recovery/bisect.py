@@ -5,6 +5,7 @@ and the jobs on trial. A bisect that was interrupted continues from there, in wh
 """
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,17 +173,31 @@ def read_standing(
 
 def refuse_shared_workers(attendance: Attendance, quarantine: str, now: TrialStanding) -> None:
     """Raise RefusedError, naming them, if workers of other queues would die by a killer in this queue."""
-    if not (endangered := attendance.endangered(quarantine)):
-        return
-    done = (
-        f"to take the round under way back: jq undo {now.operation_id}"
-        if now.stage is Stage.TRYING
-        else "nothing was put on trial"
-    )
-    raise RefusedError(
-        f"{count_of(len(endangered), 'worker')} of other queues would die by a killer in queue {quarantine}: "
-        f"{describe(endangered)}; {how_to_spare(quarantine)}; {done}"
-    )
+    if endangered := attendance.endangered(quarantine):
+        raise RefusedError(
+            f"{count_of(len(endangered), 'worker')} of other queues would die by a killer in queue {quarantine}: "
+            f"{describe(endangered)}; {attendance.with_doubt(endangered, how_to_spare(quarantine))}; {_done(now)}"
+        )
+
+
+def refuse_if_vain(attendance: Attendance, quarantine: str, now: TrialStanding) -> None:
+    """Raise RefusedError if no job on trial would run: no living worker polls this queue, or it is paused."""
+    queue = shlex.quote(quarantine)
+    if not attendance.takers(quarantine):
+        raise RefusedError(
+            f"no living worker polls queue {quarantine}, so no job on trial would run; start one on a host where its "
+            f"death hurts nobody: jq work --queues {queue} --threads 1; {_done(now)}"
+        )
+    if quarantine in attendance.paused:
+        raise RefusedError(
+            f"queue {quarantine} is paused, so no job on trial would run; first: jq queues resume {queue}; {_done(now)}"
+        )
+
+
+def _done(now: TrialStanding) -> str:
+    if now.stage is Stage.TRYING:
+        return f"to take the round under way back: jq undo {now.operation_id}"
+    return "nothing was put on trial"
 
 
 def _put_on_trial(
