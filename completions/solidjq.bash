@@ -291,9 +291,9 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq work')
-            options='-i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database -h --help'
+            options='-i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout --leave-children --require-database -d --database -h --help'
             case ${2-} in
-                -i | --import | --queues | --except | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout) takes=text ;;
+                -i | --import | --queues | --except | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout | --lost-timeout) takes=text ;;
                 -d | --database) takes=file ;;
             esac
             ;;

@@ -67,7 +67,7 @@ function __solidjq_takes
         case 'solidjq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --concurrency-key --import -o --output -d --database
         case 'solidjq work'
-            contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout -d --database
+            contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout -d --database
         case 'solidjq demo'
             contains -- $argv[2] -d --database
         case '*'
@@ -488,6 +488,9 @@ complete -c solidjq -n '__solidjq_at solidjq work' -l prefetch -r -f -d 'Claim s
 complete -c solidjq -n '__solidjq_at solidjq work' -l heartbeat -r -f -d 'How often each process says it is alive.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c solidjq -n '__solidjq_at solidjq work' -l shutdown-timeout -r -f -d 'How long running jobs may take to end.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l lost-timeout -r -f -d 'How long running jobs may go on once heartbeats have failed for the alive threshold; then the worker ends itself with status 74. [default: the shutdown timeout]'
+complete -c solidjq -n '__solidjq_at solidjq work' -l leave-children -d 'When a worker has died, do not kill the programs that its jobs had started.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l require-database -d 'Exit with 3 if the database is away at the start; else wait for it.'
 complete -c solidjq -n '__solidjq_at solidjq work' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq work' -s h -l help -d 'Show this message and exit.'
 

@@ -6,7 +6,14 @@ import signal
 import pytest
 
 pytest.register_assert_rewrite("support")
-pytest_plugins = ["support.databases", "support.standbys", "support.program", "support.runtime", "support.skips"]
+pytest_plugins = [
+    "support.databases",
+    "support.standbys",
+    "support.program",
+    "support.runtime",
+    "support.worker",
+    "support.skips",
+]
 
 # The tests start the program thousands of times; where this is set, each start would compile it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

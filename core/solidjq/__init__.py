@@ -13,11 +13,26 @@ from solidjq.version import VERSION as __version__  # noqa: N811  (the name that
 if TYPE_CHECKING:
     from solidjq.database.opening import open_database
     from solidjq.database.transactions import Database
+    from solidjq.errors import Stopping
     from solidjq.queue.enqueue import NewJob, enqueue
     from solidjq.rails.ruby_values import GlobalID, Symbol
     from solidjq.registry import Job, job
+    from solidjq.running import CurrentJob, current_job
 
-__all__ = ["Database", "GlobalID", "Job", "NewJob", "Symbol", "__version__", "enqueue", "job", "open_database"]
+__all__ = [
+    "CurrentJob",
+    "Database",
+    "GlobalID",
+    "Job",
+    "NewJob",
+    "Stopping",
+    "Symbol",
+    "__version__",
+    "current_job",
+    "enqueue",
+    "job",
+    "open_database",
+]
 
 _HOMES = {
     "Database": "solidjq.database.transactions",
@@ -28,6 +43,9 @@ _HOMES = {
     "Symbol": "solidjq.rails.ruby_values",
     "Job": "solidjq.registry",
     "job": "solidjq.registry",
+    "CurrentJob": "solidjq.running",
+    "current_job": "solidjq.running",
+    "Stopping": "solidjq.errors",
 }
 
 

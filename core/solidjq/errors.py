@@ -48,6 +48,10 @@ class TookTooLongError(DatabaseError):
     """A statement reached its time limit and was cancelled."""
 
 
+class ValueRefusedError(DatabaseError):
+    """The database cannot store a value of the statement. Trying the same again cannot help."""
+
+
 class NoSuchJobError(SolidJQError):
     """No job, group of failures, incident or operation has this id."""
 
@@ -58,6 +62,10 @@ class RefusedError(SolidJQError):
 
 class ProcessGoneError(SolidJQError):
     """This process's own row is gone: it was pruned, and its claims no longer belong to it."""
+
+
+class Stopping(SolidJQError):  # noqa: N818  (not a failure)
+    """A job raises it when it stops early because ``current_job().should_stop()``: the job goes back to its queue."""
 
 
 class ArgumentsError(SolidJQError):

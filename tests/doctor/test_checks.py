@@ -53,6 +53,7 @@ from support.scenes import (
     overdue_with_dispatcher,
     recurring,
     recurring_with_scheduler,
+    refused_endings,
     sample,
     semaphore_to_be_cleared,
     slot_in_use,
@@ -97,6 +98,7 @@ CASES: list[tuple[str, Callable[[Database], None], Severity, int, Callable[[Data
     ("clock-skew", clock_behind, Severity.WARNING, 0, clock_right),
     ("heartbeats", beats_too_slowly, Severity.ERROR, 0, clock_right),
     ("heartbeats", late_beat, Severity.WARNING, 0, between_beats),
+    ("endings", refused_endings, Severity.ERROR, 0, between_beats),
     ("paused-queues", forgotten_pause, Severity.WARNING, 2, fresh_pause),
 ]
 

@@ -2,13 +2,12 @@
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any, NoReturn
 
 import pytest
-import sample_jobs
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed
@@ -18,40 +17,15 @@ from solidjq.queue.states import State
 from solidjq.runtime import child
 from solidjq.runtime.child import Child
 from solidjq.runtime.config import ChildConfig, Config
-from solidjq.runtime.registration import Registration
 from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
 from support.processes import add_process
 from support.queue import add_jobs, rows, state_of_each
 from support.waiting import PATIENCE, until
+from support.worker import finish_all, notes_to_write
 
 BROKEN = DatabaseUnreachableError("the connection broke")
-
-
-@pytest.fixture
-def worker(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    assert sample_jobs
-    monkeypatch.chdir(tmp_path)  # where the jobs write
-    monkeypatch.setattr(Worker, "_listen", lambda _: None)
-    config = Config(database_url=url_text(database.url), threads=2)
-    supervisor = add_process(database, "supervisor", kind="Supervisor")
-    made = Worker(ChildConfig(kind="Worker", name="worker", supervisor_id=supervisor, config=config), Wakeup())
-    made.registration = Registration(
-        made.database,
-        kind="Worker",
-        name="worker",
-        metadata=made.metadata,
-        interval=60,
-        on_gone=lambda: None,
-        sampler=made.sampler,
-        supervisor_id=supervisor,
-    )
-    made.start()
-    yield made
-    made.registration.deregister(within=5)
-    made.registration._thread.join(PATIENCE)  # its last beat may be under way
-    made.database.close()
 
 
 def lose_an_answer(worker: Worker) -> None:
@@ -64,18 +38,6 @@ def lose_an_answer(worker: Worker) -> None:
         raise BROKEN
 
     worker._transact = lose  # type: ignore[method-assign]
-
-
-def finish_all(worker: Worker, database: Database, job_ids: list[int]) -> None:
-    def finished() -> bool:
-        worker.step()
-        return state_of_each(database) == dict.fromkeys(job_ids, State.FINISHED)
-
-    until(finished, "all jobs have finished")
-
-
-def notes_to_write(count: int) -> list[NewJob]:
-    return [NewJob(class_name="note", args=[number]) for number in range(count)]
 
 
 def notes(folder: Path) -> list[str]:
@@ -98,7 +60,7 @@ def test_a_claim_whose_answer_was_lost_is_put_back_and_runs_once(
 def test_an_end_whose_answer_was_lost_is_no_second_end(worker: Worker, database: Database, tmp_path: Path) -> None:
     ids = add_jobs(database, *notes_to_write(2))
     worker.step()
-    until(lambda: len(worker._ended) == 2, "both are over")
+    until(lambda: worker._unrecorded.new == 2, "both are over")
     lose_an_answer(worker)
     with pytest.raises(DatabaseUnreachableError):
         worker.step()
@@ -114,7 +76,7 @@ def test_what_was_in_hand_is_not_put_back(worker: Worker, database: Database, tm
     ids = add_jobs(database, NewJob(class_name="hold", args=["a"]), *notes_to_write(2))
     worker.step()
     until((tmp_path / "journal").exists, "the job runs")
-    until(lambda: worker._ended, "the other one is over")
+    until(lambda: worker._unrecorded.new, "the other one is over")
     lose_an_answer(worker)
     with pytest.raises(DatabaseUnreachableError):
         worker.step()
@@ -176,5 +138,5 @@ def test_a_database_that_is_away_for_days_is_waited_for(database: Database, monk
     away.registration._thread.join(PATIENCE)
     away.database.close()
     assert left.value.code == 0
-    assert pauses[:5] == [1, 2, 4, 8, 8]
-    assert pauses[-1] == 8
+    assert all(most / 2 <= pause <= most for pause, most in zip(pauses, [1, 2, 4, 8, 8], strict=False))
+    assert 4 <= pauses[-1] <= 8

@@ -255,6 +255,11 @@ def late_beat(database: Database) -> None:
     silence(database, add_worker(database, "*", **sample()), 140)
 
 
+def refused_endings(database: Database) -> None:
+    said = {"jobs": 3, "since": datetime.now(UTC).isoformat(), "error": "disk full"}
+    add_worker(database, "*", **sample(unrecorded=said))
+
+
 def between_beats(database: Database) -> None:
     silence(database, add_worker(database, "*", **sample()), 59)
 

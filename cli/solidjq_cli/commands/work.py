@@ -52,6 +52,25 @@ def work(
         float,
         options.seconds("--shutdown-timeout", least=0, text="How long running jobs may take to end."),
     ] = 5,
+    lost_timeout: Annotated[
+        float | None,
+        options.seconds(
+            "--lost-timeout",
+            least=0,
+            text="How long running jobs may go on once heartbeats have failed for the alive threshold; then the worker "
+            "ends itself with status 74.  [default: the shutdown timeout]",
+        ),
+    ] = None,
+    leave_children: Annotated[
+        bool,
+        typer.Option(
+            "--leave-children", help="When a worker has died, do not kill the programs that its jobs had started."
+        ),
+    ] = False,
+    require_database: Annotated[
+        bool,
+        typer.Option("--require-database", help="Exit with 3 if the database is away at the start; else wait for it."),
+    ] = False,
     database: options.DatabaseOption = None,
 ) -> None:
     """Run jobs: a supervisor, worker processes and a dispatcher, until a signal.
@@ -92,8 +111,6 @@ def work(
         raise UsageError(f"--except {','.join(without)} leaves no queue of --queues {','.join(polled)} to poll")
     opened = command.open(create=True)
     opened.require_writable()
-    if queues is None:
-        _refuse_beside_rails(opened)
     logs.set_up()
     supervisor = Supervisor(
         Config(
@@ -108,8 +125,12 @@ def work(
             heartbeat_interval=heartbeat,
             alive_threshold=threshold,
             shutdown_timeout=shutdown_timeout,
+            lost_timeout=shutdown_timeout if lost_timeout is None else lost_timeout,
+            leave_children=leave_children,
         ),
         opened,
+        waits=not require_database,
+        check=_refuse_beside_rails if queues is None else None,
     )
     raise typer.Exit(supervisor.run())
 

@@ -169,7 +169,8 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
             try:
                 yield
             finally:
-                connection.execute(text(f"SET SESSION {name} = DEFAULT"))
+                if not connection.invalidated:  # a new session has no limit
+                    connection.execute(text(f"SET SESSION {name} = DEFAULT"))
         case _:
             deadline = time.monotonic() + seconds
             driver = cast("sqlite3.Connection", connection.connection.driver_connection)

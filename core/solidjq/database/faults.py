@@ -2,7 +2,7 @@
 
 from enum import Enum, auto
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 
 class Fault(Enum):
@@ -18,6 +18,7 @@ class Fault(Enum):
     READ_ONLY = auto()  # the server, or this transaction, takes no writes
     CONFLICT = auto()
     TOO_LONG = auto()
+    VALUE = auto()  # a value of the statement cannot be stored, however often it is tried
     OTHER = auto()
 
 
@@ -48,10 +49,13 @@ _MYSQL_FAULTS = {
     1213: Fault.CONFLICT,
     1290: Fault.READ_ONLY,  # --read-only
     1305: Fault.CONFLICT,  # the savepoint to roll back to was lost in a deadlock
+    1690: Fault.VALUE,  # a number out of range
     1792: Fault.READ_ONLY,
     1836: Fault.READ_ONLY,
     1969: Fault.TOO_LONG,  # MariaDB
     3024: Fault.TOO_LONG,  # MySQL
+    3819: Fault.VALUE,  # a CHECK of MySQL
+    4025: Fault.VALUE,  # a CHECK of MariaDB
     1698: Fault.DENIED,
     2003: Fault.UNREACHABLE,
     2005: Fault.UNREACHABLE,
@@ -70,11 +74,18 @@ _SQLITE_FAULTS = (
     ("database table is locked", Fault.CONFLICT),
     ("disk i/o error", Fault.UNREACHABLE),
     ("interrupted", Fault.TOO_LONG),
+    ("string or blob too big", Fault.VALUE),
 )
 
 
 def fault_of(error: DBAPIError) -> Fault:
-    """Return what an error means, by the server's error code if it has one, else by its text."""
+    """Return what an error means, by the server's error code if it has one, else by its kind or its text."""
+    fault = _fault_by_code(error)
+    # SQLSTATE classes 22 and 23, by each driver's own table; what a driver cannot even send has no code.
+    return Fault.VALUE if fault is Fault.OTHER and isinstance(error, DataError | IntegrityError) else fault
+
+
+def _fault_by_code(error: DBAPIError) -> Fault:
     import sqlite3  # noqa: PLC0415
 
     origin = error.orig

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from solidjq.database import elsewhere, engines, faults, statements, tables, urls
@@ -29,6 +29,7 @@ from solidjq.errors import (
     RefusedError,
     TookTooLongError,
     UsageError,
+    ValueRefusedError,
 )
 from solidjq.text import mask_secrets, one_line
 
@@ -180,6 +181,8 @@ class Database:
             yield
         except DBAPIError as error:
             raise self._translated(error) from error
+        except PendingRollbackError as error:  # a statement after the one at which the connection broke
+            raise DatabaseUnreachableError(f"the connection to {self} broke") from error
         except PoolTimeoutError as error:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
 
@@ -216,6 +219,7 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     ),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
     Fault.TOO_LONG: (TookTooLongError, "{database} stopped a statement that took too long: {words}"),
+    Fault.VALUE: (ValueRefusedError, "{database} refused a value: {words}"),
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),
     Fault.OTHER: (DatabaseError, "{database} reported: {words}"),
 }

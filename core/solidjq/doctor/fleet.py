@@ -22,7 +22,7 @@ from solidjq.doctor.checks import (
 )
 from solidjq.processes.attendance import polled_by
 from solidjq.processes.heartbeat import Process, list_processes
-from solidjq.processes.samples import instant, number, sample_of
+from solidjq.processes.samples import instant, number, read_unrecorded, sample_of
 from solidjq.text import count_of
 
 LATE = 60.0  # seconds that due or ready jobs may wait for a process to take them
@@ -159,6 +159,19 @@ def _find_misfits(connection: Connection, terms: DoctorTerms) -> Iterator[Doctor
             )
 
 
+def _find_unrecorded(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    for process in living(connection, terms, "Worker"):
+        unrecorded = read_unrecorded(process.metadata)
+        if unrecorded is not None:
+            since = f" since {unrecorded.since:%Y-%m-%d %H:%M:%S} UTC" if unrecorded.since else ""
+            yield DoctorFinding(
+                f"{process.name} cannot record how {count_of(unrecorded.jobs, 'job')} ended{since}: {unrecorded.error}",
+                f"mend what the error says; the worker tries again by itself. Until then leave it alone (pid "
+                f"{process.pid} on {process.hostname}): if its host goes down, jobs that succeeded count as failed",
+                subjects=frozenset([process.id]),
+            )
+
+
 def _find_paused(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     for queue in connection.scalars(select(pauses.c.queue_name).order_by(pauses.c.queue_name).limit(MOST_QUEUES)).all():
         old = select(ready.c.job_id).where(ready.c.queue_name == queue, ready.c.created_at <= ago(terms.long))
@@ -239,6 +252,17 @@ CHECKS = (
         why="A healthy process would be pruned, and its jobs would fail while it runs them.",
         advice="Make the threshold at least twice the interval, the same for every program of the queue.",
         finds=everywhere(_find_misfits),
+        again=True,
+    ),
+    DoctorCheck(
+        name="endings",
+        by_clock=True,
+        asks="Workers of jq work that cannot record how jobs ended, because the database refuses it: a full disk, a "
+        "read-only database, time-outs, a trigger.",
+        why="The jobs are done, but stay claimed, and with them their places in the worker and the slots of their "
+        "concurrency limits. Blocked jobs wait behind them.",
+        advice="Mend what the error says. The worker tries again for as long as it lives; do not kill it.",
+        finds=everywhere(_find_unrecorded),
         again=True,
     ),
     DoctorCheck(

@@ -551,9 +551,10 @@ def _signal(death: DeathRecord) -> str:
 
 
 _KILLED_STATUSES = frozenset({137, 143})
-_OWN_STATUSES = frozenset({69, 75, 78})  # see runtime/child.py
+_OWN_STATUSES = frozenset({69, 74, 75, 78})  # see runtime/child.py
 _STATUSES = {
     69: ": it was told to stop while the database was away",
+    74: ": it had lost the database for longer than the alive threshold and stopped itself",
     75: ": it had been pruned and stopped itself",
     78: ": its jobs could not be imported",
     134: ": what a shell gives for SIGABRT",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from solidjq.ledger.crashes import Run
 
@@ -62,6 +62,22 @@ def runs_of(sample: Mapping[str, Any]) -> list[Run]:
             growth = None if rss is None or before is None else int(rss - before)
             runs.append(Run(job["id"], instant(job.get("since")), growth))
     return runs
+
+
+class UnrecordedEndings(NamedTuple):
+    """How many jobs have ended whose endings the database does not take, since when, and its error."""
+
+    jobs: int
+    since: datetime | None
+    error: str
+
+
+def read_unrecorded(metadata: str | None) -> UnrecordedEndings | None:
+    """Return what the last sample says about endings that the database does not take; None if it takes them."""
+    entry = sample_of(metadata).get("unrecorded")
+    if not isinstance(entry, dict) or not (jobs := number(entry, "jobs")):
+        return None
+    return UnrecordedEndings(int(jobs), instant(entry.get("since")), str(entry.get("error")))
 
 
 def clocks() -> dict[str, float]:

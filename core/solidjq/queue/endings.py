@@ -26,9 +26,11 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
+from solidjq.database.faults import Fault, fault_of
 from solidjq.database.hot import array_of, hot, ids_in
 from solidjq.database.statements import WriteStyle, among, write_style, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs
@@ -112,6 +114,28 @@ def _insert_failed(connection: Connection, job_ids: Collection[int], error: str)
             .order_by(jobs.c.id),
         )
     )
+
+
+def end_plainly(
+    connection: Connection, process_id: int, claim_id: int, error: str | None, limits: Limits = NO_LIMITS
+) -> None:
+    """End one claim whose ending was refused because of a value: finish its job, or fail it with ``error``.
+
+    If the value is one of the concurrency limit's, the job's slot is left to expire.
+    """
+    locked = _lock(connection, held_by(process_id, [claim_id]))
+    job_ids = list(locked.values())
+    if error is None:
+        connection.execute(_job_finish(among(jobs.c.id, job_ids)))
+    else:
+        _insert_failed(connection, job_ids, error)
+    _delete(connection, locked)
+    try:
+        with connection.begin_nested():
+            give_back(connection, job_ids, limits)
+    except DBAPIError as refusal:
+        if fault_of(refusal) is not Fault.VALUE:
+            raise
 
 
 def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:

@@ -8,7 +8,10 @@ In reading order:
 - ``child_deaths``: writes a child's death to the database;
 - ``__main__``: the program of a child, ``python -m solidjq.runtime``;
 - ``child``: what every child does: register, work in steps, stop, deregister;
+- ``reachable``: waits for a database that is away when a process starts;
 - ``worker``, ``dispatcher``: the two kinds of child;
+- ``unrecorded``: the endings that a worker has not committed yet, and those that the database refuses;
+- ``contact``: how long the last heartbeat is ago, and what a worker may still do;
 - ``performing``, ``eventloop``: run one job, an ``async def`` job on the event loop;
 - ``last_words``: the stack that a crash leaves, and which job thread's it is;
 - ``hands``: which claims a worker holds and which jobs it has begun, in a file that outlives it;

@@ -4,14 +4,16 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Collection
 from enum import IntEnum
 from typing import NoReturn
 
 from solidjq import registry
 from solidjq.database.opening import open_database
 from solidjq.errors import SolidJQError
-from solidjq.runtime.backoff import backoff
+from solidjq.runtime.backoff import jittered
 from solidjq.runtime.config import ChildConfig
+from solidjq.runtime.reachable import when_reachable
 from solidjq.runtime.registration import Registration
 from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
@@ -20,6 +22,7 @@ log = logging.getLogger("solidjq")
 
 # Exit statuses, from sysexits.h.
 EXIT_UNAVAILABLE = 69  # told to stop while the database was away: whoever prunes it ends its claims
+EXIT_LOST = 74  # a job still ran long after the last heartbeat, when others may have taken this process for dead
 EXIT_PRUNED = 75  # another process pruned this one; a replacement may start
 EXIT_CANNOT_IMPORT = 78  # a module named with --import is broken: starting again at once would not help
 DEREGISTER_TIMEOUT = 2.0  # seconds
@@ -65,6 +68,10 @@ class Child:
     def drain(self) -> None:
         """Wait for the running jobs, as long as ``stop_requested`` and the shutdown timeout allow."""
 
+    def unrecorded_claims(self) -> Collection[int]:
+        """Return the claims that must not be released when this child stops, since their jobs are done."""
+        return ()
+
     def stop_requested(self) -> Stop:
         """Return how urgently to stop. Without its supervisor a child drains, as after SIGTERM."""
         signals = [number for number in self.wakeup.signals if number != signal.SIGINT]  # the supervisor answers Ctrl-C
@@ -75,16 +82,10 @@ class Child:
     def run(self) -> NoReturn:
         """Work until told to stop, then end the process without waiting for its threads."""
         registry.import_modules(self.config.imports)
-        self.registration = Registration(
-            self.database,
-            kind=self._child_config.kind,
-            name=self.name,
-            metadata=self.metadata,
-            interval=self.config.heartbeat_interval,
-            on_gone=self.leave_pruned,
-            sampler=self.sampler,
-            supervisor_id=self._child_config.supervisor_id,
-        )
+        registration = when_reachable(self._register, name=self.name, wakeup=self.wakeup, stop=self.stop_requested)
+        if registration is None:
+            leave(0)
+        self.registration = registration
         log.info("%s: started", self.name)
         self.start()
         failures = 0
@@ -94,16 +95,40 @@ class Child:
                 failures = 0
             except SolidJQError as error:
                 failures += 1
-                pause = backoff(FIRST_DELAY, failures, LONGEST_DELAY)
-                log.warning("%s: %s; trying again in %g s", self.name, error, pause)
+                pause = jittered(FIRST_DELAY, failures, LONGEST_DELAY)
+                log.warning("%s: %s; trying again in %.1f s", self.name, error, pause)
+            except Exception:
+                # A job that is done would run again if this process ended; so whatever it is must not end it.
+                failures += 1
+                pause = jittered(FIRST_DELAY, failures, LONGEST_DELAY)
+                log.exception("%s: unexpected error; trying again in %.1f s", self.name, pause)
             self.wakeup.wait(pause)
         self.registration.stopping()
         self.drain()
-        released = self.registration.deregister(within=DEREGISTER_TIMEOUT)
-        if released is None:
-            leave(EXIT_UNAVAILABLE)
+        done = self.unrecorded_claims()
+        released = self.registration.deregister(within=DEREGISTER_TIMEOUT, keeping=done)
+        if released is None or done:
+            self._end(EXIT_UNAVAILABLE)
         log.info("%s: stopped; released %d unfinished jobs", self.name, len(released))
-        leave(0)
+        self._end(0)
+
+    def _end(self, status: int) -> NoReturn:
+        """End the process; without a supervisor, which else does it, end the programs that its jobs started too."""
+        if self.wakeup.orphaned and not self.config.leave_children and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        leave(status)
+
+    def _register(self) -> Registration:
+        return Registration(
+            self.database,
+            kind=self._child_config.kind,
+            name=self.name,
+            metadata=self.metadata,
+            interval=self.config.heartbeat_interval,
+            on_gone=self.leave_pruned,
+            sampler=self.sampler,
+            supervisor_id=self._child_config.supervisor_id,
+        )
 
     def leave_pruned(self) -> NoReturn:
         """End at once: whoever pruned this process failed the jobs it holds, and they may run elsewhere by now."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from solidjq.processes import heartbeat, pruning
+from solidjq.queue import endings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class ChildDeath:
     killed: bool  # by its supervisor, because it did not stop: its jobs are innocent
     witness: Mapping[str, object] = field(default_factory=dict)  # the supervisor's evidence
     not_begun: Sequence[int] = ()  # claims whose jobs had not begun, so they cannot have killed it
+    succeeded: Sequence[int] = ()  # claims whose jobs had ended well, which was not committed
     faulting: int | None = None  # the claim that the thread which crashed was executing
 
     def describe(self) -> str:
@@ -35,12 +37,15 @@ class ChildDeath:
 def report(connection: Connection, death: ChildDeath, supervisor_id: int) -> list[int]:
     """Record a death and end the dead child's claims; return the ids of their jobs.
 
-    Its jobs fail with ProcessExitError; if its own supervisor killed it, they are released. A child without a row had
-    deregistered or was pruned: then there is nothing to do.
+    Jobs that had ended well are finished, if their claims are still there. Jobs that had not begun
+    are released, and all others too if its own supervisor killed the child; else these fail with ProcessExitError. A
+    child without a row had deregistered or was pruned: then there is nothing to do.
     """
     process_id = heartbeat.find_child(connection, name=death.name, supervisor_id=supervisor_id)
     if process_id is None:
         return []
+    if death.succeeded:
+        endings.finish(connection, endings.held_by(process_id, death.succeeded))
     if death.killed:
         pruning.record_exit(connection, process_id, returncode=death.returncode, witness=death.witness)
         return heartbeat.deregister(connection, process_id)

@@ -3,6 +3,7 @@
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ class ChildSlot:
     generation: int = 0  # how many children this slot has had
     quick_deaths: int = 0  # in a row
     seen: bool = False  # its row was in the database at the last maintenance
+    leave_children: bool = False  # whether programs that its jobs started may outlive the child
     killed: bool = False  # by its supervisor, because it did not stop
     last_words: IO[bytes] | None = None  # the child's faulthandler writes here
     hands: IO[bytes] | None = None  # the claims that the child holds (see hands.py)
@@ -56,6 +58,7 @@ class ChildSlot:
     def start(self, config: Config, supervisor_id: int) -> None:
         """Start a child as a program of its own. Raises OSError if there is no memory, process or file left."""
         self.name = process_name(self.kind)
+        self.leave_children = config.leave_children
         self.seen = self.killed = False
         self.started_at = time.monotonic()
         # Both files are closed when the child is reaped.
@@ -65,6 +68,7 @@ class ChildSlot:
             [sys.executable, "-P", "-m", "solidjq.runtime", self.name],
             stdin=subprocess.PIPE,
             bufsize=0,
+            process_group=0,  # its own, with all that its jobs start: when it dies, these end too
             pass_fds=[self.last_words.fileno(), self.hands.fileno()],
             env={**os.environ, URL_ENVIRONMENT: config.database_url},
         )
@@ -89,6 +93,8 @@ class ChildSlot:
         process = self.process
         if process is None:
             return None
+        if not self.leave_children:
+            _end_group_of_dead(process)
         usage = _wait(process)
         if process.returncode is None:
             return None
@@ -112,6 +118,7 @@ class ChildSlot:
             self.killed,
             witness,
             held.not_begun,
+            held.succeeded,
             None if (thread := crashed_thread(words)) is None else held.by_thread.get(thread),
         )
 
@@ -152,6 +159,16 @@ def oom_score(size: int, memory: int) -> int:
     just begun uses next to nothing. Twice the size leaves room for growth.
     """
     return min(max(math.ceil(2 * size * 1000 / memory), LEAST_OOM_SCORE), MOST_OOM_SCORE)
+
+
+def _end_group_of_dead(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a dead child's process group: its jobs may run again at once, beside what they started.
+
+    Before the child is reaped, for only until then no other group can have its number.
+    """
+    if process.returncode is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        with suppress(ProcessLookupError, PermissionError):  # macOS: nobody is left; a program of another user
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:

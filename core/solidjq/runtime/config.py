@@ -27,6 +27,8 @@ class Config:
     heartbeat_interval: float = HEARTBEAT_INTERVAL
     alive_threshold: float = ALIVE_THRESHOLD
     shutdown_timeout: float = 5.0
+    lost_timeout: float = 5.0
+    leave_children: bool = False  # programs that jobs started outlive a worker that died
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,18 +4,22 @@ import traceback
 from types import CoroutineType
 
 from solidjq import registry
-from solidjq.queue.claim import Claim
+from solidjq.errors import Stopping
 from solidjq.rails import active_job
 from solidjq.rails.error_text import error_json
+from solidjq.running import ClaimedBy, set_current_job
 from solidjq.runtime import eventloop
 from solidjq.runtime.eventloop import EventLoop
+from solidjq.runtime.unrecorded import Ending
 
 _OURS = {__file__, eventloop.__file__}
 _loop = EventLoop()
 
 
-def perform(claim: Claim) -> str | None:
-    """Run the job of a claim; return its error as Solid Queue's JSON, None if it raised none."""
+def perform(claimed_by: ClaimedBy) -> Ending:
+    """Run the job of a claim; return how it ended, an error as Solid Queue's JSON."""
+    claim = claimed_by.claim
+    set_current_job(claimed_by)
     try:
         job = registry.find(claim.class_name)
         call = active_job.call_of(claim.arguments)
@@ -23,8 +27,13 @@ def perform(claim: Claim) -> str | None:
         if isinstance(result, CoroutineType):
             _loop.run(result)
     except BaseException as error:  # noqa: BLE001  (SystemExit in a job ends the job, not the worker)
-        return _describe(error)
-    return None
+        # Raised without a request, it would bring the job back at once, for ever.
+        if isinstance(error, Stopping) and claimed_by.stop_requested():
+            return Ending(claim, stopped=True)
+        return Ending(claim, _describe(error))
+    finally:
+        set_current_job(None)
+    return Ending(claim)
 
 
 def _describe(error: BaseException) -> str:

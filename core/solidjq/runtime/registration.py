@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from solidjq.database.transactions import Database
@@ -15,6 +15,8 @@ from solidjq.errors import DatabaseError
 from solidjq.processes import heartbeat
 from solidjq.processes.heartbeat import Process
 from solidjq.processes.samples import read_metadata, write_instant
+from solidjq.queue import endings
+from solidjq.runtime import contact
 from solidjq.runtime.sampler import Sampler
 from solidjq.version import VERSION
 
@@ -65,6 +67,7 @@ class Registration:
         self._metadata = {"runtime": f"{RUNTIME} {VERSION}", **metadata}
         self._beats: dict[str, Any] = {"interval": interval}
         self._last_beat_at = time.time()
+        self._heard_at = contact.now()  # when the last heartbeat that succeeded was begun
         self._steady_since = -math.inf  # on the monotonic clock: no beat has failed since then
         self._due = threading.Event()
         self._ended = False
@@ -82,16 +85,20 @@ class Registration:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
-    def deregister(self, *, within: float) -> list[int] | None:
+    def deregister(self, *, within: float, keeping: Collection[int] = ()) -> list[int] | None:
         """Release the claims that the process still holds and remove its row; heartbeats go on until the commit.
 
-        Returns the ids of the released jobs; None if the database was away for ``within`` seconds.
+        With claims to be ``keeping``, release the others and leave the row. Returns the ids of the released jobs; None
+        if the database was away for ``within`` seconds.
         """
         self._leaving = True
         deadline = time.monotonic() + within
         while True:
             try:
-                released = self._database.transact(heartbeat.deregister, self.id)
+                if keeping:
+                    released = self._database.transact(endings.release_others, self.id, keeping)
+                else:
+                    released = self._database.transact(heartbeat.deregister, self.id)
             except DatabaseError as error:
                 if time.monotonic() > deadline:
                     log.error("%s: cannot deregister: %s", self.name, error)  # noqa: TRY400
@@ -116,11 +123,20 @@ class Registration:
         overdue = time.time() - self._last_beat_at > self._patience
         return 0.0 if overdue else time.monotonic() - self._steady_since
 
+    @property
+    def silence(self) -> float:
+        """How many seconds ago the last heartbeat that succeeded was begun, those of a suspended machine included."""
+        return contact.now() - self._heard_at
+
+    def beat_soon(self) -> None:
+        """Send a heartbeat at once instead of at its time."""
+        self._due.set()
+
     def stopping(self) -> None:
         """Send a heartbeat with the time of the stop signal at once: the next regular one may come too late."""
         if self._sampler.stopping_since is None:
             self._sampler.stopping_since = time.time()
-            self._due.set()
+            self.beat_soon()
 
     def _row_metadata(self) -> dict[str, Any]:
         return {**self._metadata, "sample": self._sampler.take(self._beats)}
@@ -132,7 +148,7 @@ class Registration:
             self._due.clear()
             if self._ended:
                 return
-            start = time.time()
+            start, heard_at = time.time(), contact.now()
             try:
                 alive = self._database.transact(heartbeat.heartbeat, self.id, self._row_metadata())
             except Exception as error:  # noqa: BLE001  (MemoryError too: without this thread a living process looks dead)
@@ -144,6 +160,8 @@ class Registration:
             if start - self._last_beat_at > self._patience:
                 self._steady_since = time.monotonic()
             self._last_beat_at = start
+            if alive:
+                self._heard_at = heard_at
             if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)
                 self._beats["outage"] = {**self.outage, "to": write_instant(time.time())}

@@ -136,6 +136,7 @@ class Sampler:
     _seen: Counter[str] = field(default_factory=Counter)
     _constant: dict[str, Any] = field(default_factory=lambda: dict(_constants()))
     stopping_since: float | None = None  # when the process was told to stop
+    unrecorded: Mapping[str, Any] | None = None  # the endings that the database does not take: jobs, since, error
 
     def begin(self, job_id: int, class_name: str) -> None:
         """Note that a job begins."""
@@ -147,6 +148,11 @@ class Sampler:
     def end(self, job_id: int) -> None:
         """Note that a job has ended."""
         self._running.pop(job_id, None)
+
+    @property
+    def running(self) -> list[int]:
+        """The ids of the running jobs."""
+        return list(self._running)
 
     def take(self, beats: Mapping[str, Any]) -> dict[str, Any]:
         """Return a sample, at most 4 KB as JSON. ``beats`` is added: interval, latency, outage of the heartbeats."""
@@ -168,6 +174,7 @@ class Sampler:
             "psi": self.cgroup.pressure(),
             **clocks(),
             "term_at": None if self.stopping_since is None else write_instant(self.stopping_since),
+            "unrecorded": self.unrecorded,
             **self._constant,
             **beats,
             "jobs": jobs[:MOST_JOBS],

@@ -3,7 +3,9 @@
 import logging
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
@@ -14,6 +16,7 @@ from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.child_deaths import ChildDeath
 from solidjq.runtime.children import ChildSlot
 from solidjq.runtime.config import Config
+from solidjq.runtime.reachable import when_reachable
 from solidjq.runtime.registration import Registration, process_name
 from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
@@ -34,10 +37,15 @@ class Supervisor:
     Children are started as programs of their own, not forked: this process has threads, and forking a process with
     threads can hang. Each child's standard input stays open as long as this process lives, so a child notices the end
     of its supervisor, however it came, and stops by itself.
+
+    ``check`` is called before the supervisor registers, and may raise. With ``waits``, a database that is away at the
+    start is waited for.
     """
 
     config: Config
     database: Database
+    check: Callable[[Database], None] | None = None
+    waits: bool = True
     _wakeup: Wakeup = field(default_factory=Wakeup)
     _slots: list[ChildSlot] = field(default_factory=list)
     _unreported: list[ChildDeath] = field(default_factory=list)
@@ -50,21 +58,21 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until stopped; return the exit status: 1 if this supervisor was pruned or could not deregister.
 
-        Raises DatabaseError if it cannot even register, JobImportError if the jobs' modules cannot be imported.
+        Raises DatabaseError if it cannot register, unless it waits for a database that is away, and JobImportError if
+        the jobs' modules cannot be imported.
         """
         self._wakeup.listen([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], waking=[signal.SIGCHLD])
         self._sampler = Sampler()
         self._oom_kills = self._sampler.cgroup.oom_kills()
-        self._registration = Registration(
-            self.database,
-            sampler=self._sampler,
-            kind=KIND,
-            name=process_name("supervisor(spawn)"),
-            metadata={"shutdown_timeout": self.config.shutdown_timeout},
-            interval=self.config.heartbeat_interval,
-            on_gone=self._on_gone,
-            patience=self.config.alive_threshold,
-        )
+        name = process_name("supervisor(spawn)")
+        register = partial(self._register, name)
+        if self.waits:
+            registration = when_reachable(register, name=name, wakeup=self._wakeup, stop=self._stop_requested)
+            if registration is None:
+                return 0
+        else:
+            registration = register()
+        self._registration = registration
         log.info("%s: started on %s", self._registration.name, self.database)
         self._slots = [ChildSlot("Worker") for _ in range(self.config.processes)] + [ChildSlot("Dispatcher")]
         try:
@@ -80,6 +88,20 @@ class Supervisor:
         if self._cannot_import:
             raise JobImportError("the jobs cannot be imported (see the log above); check --import")
         return 1 if self._pruned or self._failed else 0
+
+    def _register(self, name: str) -> Registration:
+        if self.check is not None:
+            self.check(self.database)
+        return Registration(
+            self.database,
+            sampler=self._sampler,
+            kind=KIND,
+            name=name,
+            metadata={"shutdown_timeout": self.config.shutdown_timeout},
+            interval=self.config.heartbeat_interval,
+            on_gone=self._on_gone,
+            patience=self.config.alive_threshold,
+        )
 
     # -- children -----------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 
 class Wakeup:
@@ -24,12 +25,17 @@ class Wakeup:
         self.orphaned = False  # the lifeline reached end of file
 
     def listen(self, collected: Iterable[signal.Signals], *, waking: Iterable[signal.Signals] = ()) -> None:
-        """Append the ``collected`` signals to ``signals``; the ``waking`` ones only end a ``wait``."""
+        """Append the ``collected`` signals to ``signals``; the ``waking`` ones only end a ``wait``.
+
+        A process that a job forks gets the handlers of before: it ends at a SIGTERM that is its own.
+        """
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        before: dict[signal.Signals, Any] = {}
         for number in collected:
-            signal.signal(number, lambda number, _frame: self.signals.append(number))
+            before[number] = signal.signal(number, lambda number, _frame: self.signals.append(number))
         for number in waking:
-            signal.signal(number, lambda _number, _frame: None)
+            before[number] = signal.signal(number, lambda _number, _frame: None)
+        os.register_at_fork(after_in_child=lambda: _reset(before))
 
     def wake(self) -> None:
         """End the current ``wait``, or else the next one. Any thread may call it."""
@@ -54,3 +60,10 @@ class Wakeup:
     def wait_until(self, deadline: float) -> None:
         """Sleep until ``deadline`` on the monotonic clock, unless something ends the sleep early."""
         self.wait(deadline - time.monotonic())
+
+
+def _reset(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Make a forked process handle signals itself, instead of writing them into this process's pipe."""
+    signal.set_wakeup_fd(-1)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -4,7 +4,6 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -14,27 +13,36 @@ from sqlalchemy import Connection
 
 from solidjq import registry
 from solidjq.database import notices
-from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, ProcessGoneError, SolidJQError
+from solidjq.errors import ConflictError, DatabaseError, ProcessGoneError, ValueRefusedError
+from solidjq.processes.samples import write_instant
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
-from solidjq.rails.error_text import error_json
-from solidjq.runtime.child import Child, Stop
+from solidjq.rails.error_text import error_json, parse_error
+from solidjq.running import ClaimedBy
+from solidjq.runtime import contact
+from solidjq.runtime.child import EXIT_LOST, Child, Stop, leave
 from solidjq.runtime.config import Config
+from solidjq.runtime.contact import Contact
 from solidjq.runtime.hands import Hands
 from solidjq.runtime.last_words import shown_as, thread_name
 from solidjq.runtime.performing import perform
+from solidjq.runtime.unrecorded import Ending, Unrecorded, concerns_all
+from solidjq.text import first_of, mask_secrets, one_line
 
 log = logging.getLogger("solidjq")
 
 MOST_ENDINGS = 500  # in one transaction
 FLUSH_TIMEOUT = 2.0  # seconds that a stopping worker takes to commit the endings of jobs that are done
 LEAST_INTERVAL = 0.01  # seconds between two claims because of notifications, however many arrive
+WATCH_INTERVAL = 0.25  # seconds between two looks at the age of the last heartbeat
+DOUBT_INTERVAL = 0.1  # seconds until a job that may not begin is looked at again
+LEAST_LOST = 1.0  # seconds for a heartbeat after the process was frozen, whatever the lost timeout is
+MOST_NAMED = 20  # job ids that one log line names
+LONGEST_ERROR = 200  # characters of an error in a heartbeat
 LISTEN_AGAIN = 5.0  # seconds from a broken connection to the next attempt to listen
 RETRY_INTERVAL = 0.2  # seconds between attempts to commit endings while it stops
-
-Ending = tuple[Claim, str | None]  # a claim whose job is done, and the job's error
 
 
 class Worker(Child):
@@ -65,7 +73,7 @@ class Worker(Child):
         self._places = self.config.threads + self.config.prefetch
         self._hands = Hands(self._places, self._child_config.hands)
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
-        self._ended: deque[Ending] = deque()
+        self._unrecorded = Unrecorded()
         self._sleeping = False
         self._in_doubt = False  # a claim may have been committed although its answer was lost
         self._notified = False  # that jobs are ready
@@ -74,16 +82,21 @@ class Worker(Child):
             name = thread_name(number)
             threading.Thread(target=shown_as(name, self._work), args=[number], name=name, daemon=True).start()
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def step(self) -> float:
         """End the claims of jobs that are done, and claim a job for each free place."""
         self._sleeping = False
-        while self._ended and not self.config.prefetch and not self._inbox.empty():
+        while self._unrecorded.new and not self.config.prefetch and not self._inbox.empty():
             time.sleep(0)  # let the job threads run: short jobs then end together, in one transaction
-        done = min(len(self._ended), MOST_ENDINGS)
+        if error := self._unrecorded.retry_refused(self._record):
+            log.warning("%s: the ending of a job was refused again: %s", self.name, error)
+        done = min(self._unrecorded.new, MOST_ENDINGS)
         free = self._places - len(self._hands) + done
         # Prefetched claims are refilled by the half: one by one would be a transaction for each job.
         wanted = free if free > self.config.prefetch // 2 or self._inbox.empty() else 0
+        if self._contact() is not Contact.SURE:
+            wanted = 0
         if not done and self._notified and (early := self._notified_claim_at + LEAST_INTERVAL - time.monotonic()) > 0:
             return self._pause(early)
         if self._notified:
@@ -93,7 +106,10 @@ class Worker(Child):
         return self._pause(self.config.worker_polling_interval)
 
     def drain(self) -> None:
-        """Release claims whose jobs have not begun; wait for running jobs until the shutdown timeout or Stop.NOW."""
+        """Release claims whose jobs have not begun; wait for running jobs until the shutdown timeout or Stop.NOW.
+
+        Endings that the database does not take are tried until then, and for two seconds after it at least.
+        """
         waiting: list[Claim] = []
         with suppress(Empty):
             while True:
@@ -103,40 +119,102 @@ class Worker(Child):
             waiting = self._end_or_wait(waiting, deadline)
         # A job that is done must not run again only because its ending was not committed.
         deadline = time.monotonic() + FLUSH_TIMEOUT
-        while self._ended and time.monotonic() < deadline:
+        while len(self._unrecorded) and time.monotonic() < deadline:
             waiting = self._end_or_wait(waiting, deadline)
+        if self._unrecorded:
+            ids = first_of([ending.claim.job_id for ending in self._unrecorded.all], MOST_NAMED)
+            log.error("%s: jobs %s are done, but the database has not recorded it; they stay claimed", self.name, ids)
+
+    def unrecorded_claims(self) -> list[int]:
+        """Return the claims of jobs that are done, which the database has not recorded."""
+        return [ending.claim.id for ending in self._unrecorded.all]
 
     def _end_or_wait(self, waiting: list[Claim], deadline: float) -> list[Claim]:
         """End the jobs that are done and release ``waiting``, or sleep until one is done; return what is still held."""
         self._sleeping = False
-        if not self._ended and not waiting:
-            self.wakeup.wait(self._pause(deadline - time.monotonic()))
-            return []
         try:
-            self._exchange(min(len(self._ended), MOST_ENDINGS), released=waiting)
-        except SolidJQError as error:
-            log.warning("%s: %s", self.name, error)
+            if self._unrecorded.new:
+                self._exchange(min(self._unrecorded.new, MOST_ENDINGS))
+            if waiting:
+                self._release(waiting)
+                waiting = []
+            refusal = self._unrecorded.retry_refused(self._record, at_once=True)
+        except Exception as error:  # noqa: BLE001  (what is done must not run again, whatever this is)
+            refusal = error
+        if refusal is not None:
+            log.warning("%s: %s", self.name, refusal)
             self.wakeup.wait(RETRY_INTERVAL)
-            return waiting
-        return []
+        elif not self._unrecorded and len(self._hands):
+            self.wakeup.wait(self._pause(deadline - time.monotonic()))
+        return waiting
+
+    def _release(self, waiting: Sequence[Claim]) -> None:
+        ids = [claim.id for claim in waiting]
+        self.database.transact(_release, self.registration.id, ids)
+        for claim_id in ids:
+            self._hands.let_go(claim_id)
 
     def _pause(self, seconds: float) -> float:
         """Return how long to sleep; from this call on, the end of a job interrupts the sleep."""
         self._sleeping = True
-        return 0.0 if self._ended else seconds
+        return self._unrecorded.pause(seconds)
 
     def _work(self, number: int) -> NoReturn:
         while True:
             claim = self._inbox.get()
+            if self._contact() is not Contact.SURE:  # until a heartbeat shows that the claim is still this worker's
+                self._inbox.put(claim)
+                time.sleep(DOUBT_INTERVAL)
+                continue
             self._hands.begin(claim.id, number)
             self.sampler.begin(claim.job_id, claim.class_name)
-            error = perform(claim)
+            ending = perform(ClaimedBy(claim, self.registration.id, self.database, self._should_stop))
             self.sampler.end(claim.job_id)
-            self._hands.end(claim.id)
-            self._ended.append((claim, error))
+            if ending.stopped:
+                self._hands.stop(claim.id)
+            else:
+                self._hands.end(claim.id, succeeded=ending.error is None)
+            self._unrecorded.add(ending)
             if self._sleeping:
                 self._sleeping = False
                 self.wakeup.wake()
+
+    # -- contact with the database ------------------------------------------------------------------------------------
+
+    def _contact(self) -> Contact:
+        silence = self.registration.silence
+        return contact.judge(silence, interval=self.config.heartbeat_interval, threshold=self.config.alive_threshold)
+
+    def _should_stop(self) -> bool:
+        return self.stop_requested() > Stop.NO or self._contact() is Contact.LOST
+
+    def _watch(self) -> NoReturn:
+        """End this process if a job still runs ``lost_timeout`` seconds after contact with the database was lost.
+
+        A thread of its own: the main thread and the one of the heartbeats may both wait for the database.
+        """
+        lost_at: float | None = None
+        while True:
+            if self._contact() is not Contact.LOST:
+                if lost_at is not None:
+                    log.info("%s: a heartbeat succeeded again; its jobs are still its own", self.name)
+                lost_at = None
+            elif lost_at is None:
+                # A machine that was suspended, or a process that was frozen, may beat again at once.
+                lost_at = contact.now()
+                self.registration.beat_soon()
+                log.error(
+                    "%s: no heartbeat for %g s: others may take it for dead; begins no job, and ends itself if one "
+                    "still runs in %g s",
+                    self.name,
+                    self.config.alive_threshold,
+                    self.config.lost_timeout,
+                )
+            elif self.sampler.running and contact.now() - lost_at >= max(self.config.lost_timeout, LEAST_LOST):
+                ids = first_of(self.sampler.running, MOST_NAMED)
+                log.error("%s: jobs %s still run without contact with the database; stopping at once", self.name, ids)
+                leave(EXIT_LOST)
+            time.sleep(WATCH_INTERVAL)
 
     def _listen(self) -> None:
         """Wake the main thread whenever the database notifies that jobs are ready."""
@@ -151,26 +229,50 @@ class Worker(Child):
                 return
             time.sleep(LISTEN_AGAIN)
 
-    def _exchange(self, done: int, wanted: int = 0, released: Sequence[Claim] = ()) -> None:
-        """In one transaction: end ``done`` jobs, release the claims ``released``, and claim ``wanted`` jobs."""
-        if self._in_doubt:
+    def _exchange(self, done: int, wanted: int = 0) -> None:
+        """In one transaction: end ``done`` jobs and claim ``wanted`` others.
+
+        Where the database refuses the endings of some jobs, the others end, and those are tried again later.
+        """
+        if self._in_doubt and wanted:
             self._settle()
-        batch = [self._ended.popleft() for _ in range(done)]
+        batch = self._unrecorded.take(done)
         try:
-            claims = self._transact(batch, wanted, released)
-        except DatabaseError as error:
-            self._in_doubt = wanted > 0 and isinstance(error, DatabaseUnreachableError)
-            if not batch or isinstance(error, DatabaseUnreachableError | ConflictError):
-                self._ended.extendleft(reversed(batch))
+            claims = self._transact(batch, wanted)
+        except Exception as error:
+            self._unrecorded.put_back(batch)
+            self._in_doubt = wanted > 0 and not isinstance(error, ConflictError)
+            self._report_unrecorded(error)
+            if not batch or concerns_all(error):
                 raise
-            self._end_one_by_one(batch, error)
+            log.warning("%s: the endings of %d jobs were refused together: %s", self.name, done, error)
+            self._unrecorded.record_in_parts(self._unrecorded.take(done), self._record)
             return
-        for claim in (*(claim for claim, _ in batch), *released):
-            self._hands.let_go(claim.id)
+        self._let_go(batch)
         for claim in claims:
             self._hands.take(claim.id)
         for claim in claims:
             self._inbox.put(claim)
+
+    def _let_go(self, batch: Sequence[Ending]) -> None:
+        for ending in batch:
+            self._hands.let_go(ending.claim.id)
+        if batch and not self._unrecorded and self.sampler.unrecorded is not None:
+            self.sampler.unrecorded = None
+            self.registration.beat_soon()
+
+    def _report_unrecorded(self, error: Exception) -> None:
+        """Let the next heartbeat say that endings cannot be recorded; the first time, send it at once."""
+        if not self._unrecorded:
+            return
+        before = self.sampler.unrecorded
+        self.sampler.unrecorded = {
+            "jobs": len(self._unrecorded),
+            "since": write_instant(time.time()) if before is None else before["since"],
+            "error": one_line(mask_secrets(str(error) or type(error).__name__))[:LONGEST_ERROR],
+        }
+        if before is None:
+            self.registration.beat_soon()
 
     def _settle(self) -> None:
         """Release claims whose commit succeeded but whose answer was lost: no thread has them, so none would end."""
@@ -179,63 +281,69 @@ class Worker(Child):
         if lost:
             log.warning("%s: released %d jobs that were claimed just before the connection broke", self.name, len(lost))
 
-    def _transact(self, batch: Sequence[Ending], wanted: int = 0, released: Sequence[Claim] = ()) -> list[Claim]:
+    def _transact(self, batch: Sequence[Ending], wanted: int = 0) -> list[Claim]:
         try:
-            if wanted and not released and all(_is_simple(claim, error) for claim, error in batch):
-                finished = [claim.id for claim, _ in batch]
+            if wanted and all(_is_simple(ending) for ending in batch):
+                finished = [ending.claim.id for ending in batch]
                 queues, excepted = self.config.queues, self.config.excepted_queues
                 claims = queue_claim.exchange(self.database, self.registration.id, finished, queues, wanted, excepted)
                 if claims is not None:
                     return claims
-            return self.database.transact(
-                _exchange, self.registration.id, batch, released, self._limits, self.config, wanted
-            )
+            return self.database.transact(_exchange, self.registration.id, batch, self._limits, self.config, wanted)
         except ProcessGoneError:
             self.leave_pruned()
 
-    def _end_one_by_one(self, batch: Sequence[Ending], reason: DatabaseError) -> None:
-        """Commit each ending alone; where the database refuses one, fail that job with a plain error instead."""
-        for number, (claim, error) in enumerate(batch):
-            try:
-                try:
-                    self._transact([(claim, error)])
-                except (DatabaseUnreachableError, ConflictError):
-                    raise
-                except DatabaseError:
-                    log.error("%s: the database refused the ending of job %d: %s", self.name, claim.job_id, reason)  # noqa: TRY400
-                    plain = "the job ended, but the database refused to record how"
-                    self._transact([(claim, error_json("solidjq.errors.DatabaseError", plain))])
-            except (DatabaseUnreachableError, ConflictError):
-                self._ended.extendleft(reversed(batch[number:]))
+    def _record(self, batch: Sequence[Ending]) -> None:
+        """Commit endings. The database may refuse a value of a single one: then it is written without that value."""
+        try:
+            self._transact(batch)
+        except ValueRefusedError as error:
+            if len(batch) > 1:
                 raise
-            except DatabaseError as failure:
-                log.error("%s: job %d stays claimed: %s", self.name, claim.job_id, failure)  # noqa: TRY400
-            self._hands.let_go(claim.id)
+            claim, failure, _ = batch[0]
+            log.error("%s: the database refused a detail of the ending of job %d: %s", self.name, claim.job_id, error)  # noqa: TRY400
+            plain = None if failure is None else _without_details(failure)
+            self.database.transact(endings.end_plainly, self.registration.id, claim.id, plain, self._limits)
+        except Exception as error:
+            self._report_unrecorded(error)
+            raise
+        self._let_go(batch)
 
 
-def _is_simple(claim: Claim, error: str | None) -> bool:
+def _is_simple(ending: Ending) -> bool:
     """Whether an ending only deletes a claim: no error to store, no slot of a concurrency limit to free."""
-    return error is None and claim.concurrency_key is None
+    return ending.error is None and not ending.stopped and ending.claim.concurrency_key is None
+
+
+def _without_details(error: str) -> str:
+    """Return an error without its message and backtrace, and its class only if every database can store that."""
+    kind = parse_error(error).exception_class or ""
+    plain = "the job failed; the database refused to store its error"
+    return error_json(kind if kind.isascii() and kind.isprintable() else "solidjq.errors.ValueRefusedError", plain)
 
 
 def _exchange(
     connection: Connection,
     process_id: int,
     batch: Sequence[Ending],
-    released: Sequence[Claim],
     limits: Limits,
     config: Config,
     wanted: int,
 ) -> list[Claim]:
-    finished = [claim.id for claim, error in batch if error is None]
-    failed = {claim.id: error for claim, error in batch if error is not None}
+    finished = [ending.claim.id for ending in batch if ending.error is None and not ending.stopped]
+    failed = {ending.claim.id: ending.error for ending in batch if ending.error is not None}
+    stopped = [ending.claim.id for ending in batch if ending.stopped]
     if finished:
         endings.finish_claims(connection, finished, limits)
     if failed:
         endings.fail(connection, endings.held_by(process_id, failed), failed, limits)
-    if released:
-        endings.release(connection, endings.held_by(process_id, [claim.id for claim in released]))
+    if stopped:
+        _release(connection, process_id, stopped)
     # Last: a job that an ending unblocked may be claimed at once.
     if not wanted:
         return []
     return queue_claim.claim(connection, process_id, config.queues, wanted, config.excepted_queues)
+
+
+def _release(connection: Connection, process_id: int, claim_ids: Sequence[int]) -> None:
+    endings.release(connection, endings.held_by(process_id, claim_ids))

@@ -1,0 +1,136 @@
+"""Endings that are not committed yet. None is ever given up: each stays here until the database has recorded it."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from solidjq.errors import (
+    AccessDeniedError,
+    ConflictError,
+    DatabaseUnreachableError,
+    LedgerMissingError,
+    MissingDriverError,
+    NotAQueueError,
+)
+from solidjq.queue.claim import Claim
+from solidjq.runtime.backoff import jittered
+
+FIRST_DELAY = 0.5  # seconds until an ending that was refused alone is tried again
+LONGEST_DELAY = 30.0
+MOST_REFUSED = 2  # endings refused alone in one attempt; then the database refuses them all
+
+# These concern every ending alike: there is no use in trying the endings of a batch one by one.
+_OF_ALL = (
+    AccessDeniedError,
+    ConflictError,
+    DatabaseUnreachableError,
+    LedgerMissingError,
+    MissingDriverError,
+    NotAQueueError,
+)
+
+
+class Ending(NamedTuple):
+    """A claim whose job is done, and how it went."""
+
+    claim: Claim
+    error: str | None = None  # Solid Queue's JSON; None if the job raised no error
+    stopped: bool = False  # the job was told to stop and did, so it goes back to its queue
+
+
+Record = Callable[[Sequence[Ending]], None]  # commits endings in one transaction
+
+
+class Unrecorded:
+    """Job threads ``add`` endings, one thread alone does the rest."""
+
+    def __init__(self) -> None:
+        self._new: deque[Ending] = deque()
+        self._refused: deque[Ending] = deque()  # each of them was refused alone
+        self._refusals = 0  # in a row
+        self._due = 0.0  # by the monotonic clock: when the refused ones are tried again
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._refused)
+
+    @property
+    def new(self) -> int:
+        """How many endings wait for their first attempt, or for another one together."""
+        return len(self._new)
+
+    @property
+    def all(self) -> list[Ending]:
+        """Every ending that is not recorded."""
+        return [*self._new, *self._refused]
+
+    def add(self, ending: Ending) -> None:
+        """Add an ending. Any thread may call it."""
+        self._new.append(ending)
+
+    def take(self, count: int) -> list[Ending]:
+        """Remove the oldest of the new endings; ``put_back`` what could not be recorded."""
+        return [self._new.popleft() for _ in range(count)]
+
+    def put_back(self, endings: Iterable[Ending]) -> None:
+        """Put endings back where they were taken."""
+        self._new.extendleft(reversed(list(endings)))
+
+    def record_in_parts(self, batch: Sequence[Ending], record: Record) -> None:
+        """Record the endings of a refused batch in halves of halves; set aside those that are refused alone.
+
+        Raises the database's error if it concerns every ending; those that are not recorded have been put back.
+        """
+        middle = (len(batch) + 1) // 2
+        parts = [part for part in (batch[middle:], batch[:middle]) if part]
+        refused = 0
+        while parts:
+            part = parts.pop()
+            try:
+                record(part)
+            except Exception as error:
+                alone = len(part) == 1
+                if concerns_all(error) or (alone and refused >= MOST_REFUSED):
+                    self.put_back([ending for rest in (part, *reversed(parts)) for ending in rest])
+                    raise
+                if alone:
+                    self._set_aside(part[0])
+                    refused += 1
+                else:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+
+    def retry_refused(self, record: Record, *, at_once: bool = False) -> Exception | None:
+        """Try the endings that were refused alone, if their time has come, until one is refused again; return why.
+
+        Raises the database's error if it concerns every ending.
+        """
+        if not at_once and time.monotonic() < self._due:
+            return None
+        for _ in range(len(self._refused)):
+            ending = self._refused.popleft()
+            try:
+                record([ending])
+            except Exception as error:
+                self._set_aside(ending)  # behind the others: next time it is another one's turn
+                if concerns_all(error):
+                    raise
+                return error
+            self._refusals = 0
+        return None
+
+    def pause(self, longest: float) -> float:
+        """Return how many seconds may pass until an ending must be tried again, at most ``longest``."""
+        if self._new:
+            return 0.0
+        return min(longest, max(0.0, self._due - time.monotonic())) if self._refused else longest
+
+    def _set_aside(self, ending: Ending) -> None:
+        self._refused.append(ending)
+        self._refusals += 1
+        self._due = time.monotonic() + jittered(FIRST_DELAY, self._refusals, LONGEST_DELAY)
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether an error would meet any other ending as well, so that trying each alone is of no use."""
+    return isinstance(error, _OF_ALL)

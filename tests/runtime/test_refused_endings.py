@@ -1,0 +1,102 @@
+"""A job that is done is never forgotten, whatever the database refuses; and what it can store it stores."""
+
+from pathlib import Path
+
+import pytest
+
+from solidjq import Database, NewJob
+from solidjq.database.tables import blocked, claimed, failed, jobs, ready
+from solidjq.processes.heartbeat import list_processes
+from solidjq.processes.samples import sample_of
+from solidjq.queue.states import State
+from solidjq.rails.error_text import parse_error
+from solidjq.runtime.worker import Worker
+from support.queue import add_jobs, rows, state_of_each
+from support.refusals import UNKNOWN, VALUE, refusing
+from support.waiting import until
+from support.worker import finish_all, finish_despite, notes_to_write, take_turn
+
+
+def lines(folder: Path) -> list[str]:
+    return sorted((folder / "journal").read_text().splitlines())
+
+
+def test_an_ending_that_is_refused_for_an_unknown_reason_stays_and_keeps_no_other(
+    worker: Worker, database: Database, kind: str, tmp_path: Path
+) -> None:
+    ids = add_jobs(database, *notes_to_write(6))
+    with refusing(database, kind, "UPDATE", jobs.name, f"NEW.id = {ids[1]}", UNKNOWN):
+        finish_despite(worker, database, [*ids[:1], *ids[2:]])
+        assert state_of_each(database)[ids[1]] is State.CLAIMED
+        assert [ending.claim.job_id for ending in worker._unrecorded.all] == [ids[1]]
+    finish_all(worker, database, ids)
+    assert len(lines(tmp_path)) == 6  # each ran once
+
+
+def test_the_heartbeat_says_that_endings_are_refused_and_takes_it_back(
+    worker: Worker, database: Database, kind: str
+) -> None:
+    def reported() -> dict[str, object] | None:
+        take_turn(worker)
+        with database.read() as connection:
+            (row,) = [process for process in list_processes(connection) if process.kind == "Worker"]
+        said: dict[str, object] | None = sample_of(row.metadata).get("unrecorded")
+        return said
+
+    (job_id,) = add_jobs(database, *notes_to_write(1))
+    with refusing(database, kind, "UPDATE", jobs.name, f"NEW.id = {job_id}", UNKNOWN):
+        said = until(reported, "a heartbeat says it")
+        assert said["jobs"] == 1
+        assert "refused by the test" in str(said["error"])
+    finish_all(worker, database, [job_id])
+    until(lambda: reported() is None, "a heartbeat takes it back")
+
+
+def test_of_an_error_that_cannot_be_stored_its_class_is_stored(worker: Worker, database: Database, kind: str) -> None:
+    bad, good = add_jobs(
+        database, NewJob(class_name="fail", args=["a bad one"]), NewJob(class_name="fail", args=["a good one"])
+    )
+    with refusing(database, kind, "INSERT", failed.name, "NEW.error LIKE '%a bad one%'", VALUE):
+        until(
+            lambda: (take_turn(worker), set(state_of_each(database).values()) == {State.FAILED})[1], "both jobs failed"
+        )
+    errors = {row["job_id"]: parse_error(row["error"]) for row in rows(database, failed)}
+    assert (errors[good].exception_class, errors[good].message) == ("ValueError", "a good one")
+    assert errors[bad].exception_class == "ValueError"
+    assert errors[bad].message == "the job failed; the database refused to store its error"
+
+
+def test_a_success_is_recorded_although_its_slot_cannot_be_given_back(
+    worker: Worker, database: Database, kind: str
+) -> None:
+    from sample_jobs import alone
+
+    first, second = add_jobs(database, alone.new("a"), alone.new("b"))
+    with refusing(database, kind, "INSERT", ready.name, f"NEW.job_id = {second}", VALUE):
+        finish_despite(worker, database, [first])
+    assert [row["job_id"] for row in rows(database, blocked)] == [second]
+    assert rows(database, claimed) == []
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_endings_that_wait_for_a_lock_longer_than_a_statement_may_take_are_recorded_later(
+    worker: Worker, database: Database, kind: str, tmp_path: Path
+) -> None:
+    from sqlalchemy import event, select, text
+
+    limit = "SET statement_timeout = 200" if kind == "postgresql" else "SET SESSION max_statement_time = 0.2"
+
+    @event.listens_for(worker.database._writer, "begin")
+    @event.listens_for(worker.database._reader, "begin")
+    def _limit(connection: object) -> None:
+        connection.exec_driver_sql(limit)  # type: ignore[attr-defined]
+
+    ids = add_jobs(database, *notes_to_write(2))
+    worker.step()
+    until(lambda: worker._unrecorded.new == 2, "both jobs are done")
+    with database.write() as connection:
+        connection.execute(select(jobs.c.id).where(jobs.c.id == ids[0]).with_for_update())
+        connection.execute(text("SELECT 1"))
+        until(lambda: (take_turn(worker), len(worker._unrecorded))[1] == 1, "the other ending is recorded")
+    finish_all(worker, database, ids)
+    assert len(lines(tmp_path)) == 2

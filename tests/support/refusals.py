@@ -1,0 +1,54 @@
+"""A database that refuses a write, by a trigger of the test's own, with an error of the test's choice."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import text
+
+from solidjq import Database
+
+VALUE, UNKNOWN = "22001", "45000"  # a value that is too long; an error of the application's own
+_ERRNO = {VALUE: 1406, UNKNOWN: 1644}
+
+
+@contextmanager
+def refusing(database: Database, kind: str, event: str, table: str, condition: str, state: str) -> Iterator[None]:
+    """Refuse an event (``INSERT``, ``UPDATE``) of rows of a table for which the condition holds; ``NEW`` is the row."""
+    if kind == "sqlite":  # any error of a trigger is a violated constraint there
+        made = [
+            (
+                f"CREATE TRIGGER refusal BEFORE {event} ON {table} WHEN {condition} "
+                "BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+            )
+        ]
+        dropped = ["DROP TRIGGER refusal"]
+    elif kind == "postgresql":
+        made = [
+            (
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                f"IF {condition} THEN RAISE EXCEPTION 'refused by the test' USING ERRCODE = '{state}'; END IF; "
+                "RETURN NEW; END $$"
+            ),
+            f"CREATE TRIGGER refusal BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()",
+        ]
+        dropped = [f"DROP TRIGGER refusal ON {table}", "DROP FUNCTION refuse()"]
+    else:
+        made = [
+            (
+                f"CREATE TRIGGER refusal BEFORE {event} ON {table} FOR EACH ROW BEGIN IF {condition} THEN "
+                f"SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {_ERRNO[state]}, MESSAGE_TEXT = 'refused by the test'; "
+                "END IF; END"
+            )
+        ]
+        dropped = ["DROP TRIGGER refusal"]
+    _execute(database, made)
+    try:
+        yield
+    finally:
+        _execute(database, dropped)
+
+
+def _execute(database: Database, statements: list[str]) -> None:
+    with database.write() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
