@@ -24,7 +24,7 @@ from solidjq.incidents.suspects import NO_SUSPICION
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
-from solidjq.queue import concurrency, dispatch, endings, enqueue
+from solidjq.queue import dispatch, endings, enqueue, slot_maintenance
 from solidjq.queue import jobs as queue_jobs
 from solidjq.queue.failed import Filter, list_failures, page_of_ids
 from solidjq.rails.error_text import Death, error_json, pruned_error
@@ -168,7 +168,7 @@ HOT: dict[str, Callable[[Database, int], object]] = {
     "finish": finish_some,
     "turn of a worker": take_turns,
     "dispatch": lambda database, _: database.transact(dispatch.dispatch, 10),
-    "unblock": lambda database, _: database.transact(concurrency.expired_keys, 10),
+    "unblock": lambda database, _: database.transact(slot_maintenance.expired_keys, 10),
     "heartbeat": lambda database, process: database.transact(heartbeat.heartbeat, process),
     "prune": prune_one,
     "orphans": lambda database, _: pruning.fail_orphans(database),

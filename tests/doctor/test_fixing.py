@@ -18,6 +18,7 @@ from support.scenes import (
     expired_semaphore,
     finished_and_failed,
     leak_slot,
+    lose_slot,
     lose_state,
     orphan,
 )
@@ -64,6 +65,13 @@ def test_a_leaked_slot_goes_to_the_next(database: Database) -> None:
     fix(database, "leaked-slots")
     assert list(state_of_each(database).values()) == [State.READY]
     assert [row["value"] for row in rows(database, semaphores)] == [0]
+
+
+def test_lost_slots_come_back(database: Database) -> None:
+    lose_slot(database)
+    fix(database, "short-slots")
+    assert list(state_of_each(database).values()) == [State.CLAIMED, State.READY]
+    assert [row["value"] for row in rows(database, semaphores)] == [1]
 
 
 def test_expired_semaphores_go(database: Database) -> None:

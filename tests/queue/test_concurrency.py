@@ -3,19 +3,21 @@
 import random
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import delete, event
+from sqlalchemy import delete, event, update
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed, jobs, semaphores
 from solidjq.database.times import clock
-from solidjq.queue import claim, concurrency, discard, dispatch, endings
+from solidjq.queue import claim, concurrency, discard, dispatch, endings, slot_maintenance
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.enqueue import enqueue_alone
 from solidjq.queue.states import State
 from support.processes import add_process
-from support.queue import add_jobs, rows, state_of_each
+from support.queue import add_jobs, claim_all, rows, state_of_each
+from support.scenes import age_of, change
 
 LIMITS = {"Narrow": Limit(1, 60), "Wide": Limit(3, 600)}
 KEYS = ["Job/1", "a,b", '{"x"}', "o'c", "back\\slash", "%s :key", "ü", "NULL"]
@@ -27,6 +29,7 @@ class Job:
     key: str
     priority: int
     state: State = State.BLOCKED
+    enqueued_under: bool = True  # the semaphore that is there now
 
 
 @dataclass
@@ -77,10 +80,20 @@ class Model:
             for job in promoted:
                 job.state = State.READY
                 self.slots[key].duration = LIMITS[job.class_name].duration
-            top = self.known.get(min(given), Limit(1)).to
-            free = self.slots[key].free
-            if free < top:
-                self.slots[key].free = min(free + len(given) - len(promoted), top)
+            slots, left = self.slots[key], len(given) - len(promoted)
+            if min(given) in self.known:
+                slots.free = max(slots.free, min(slots.free + left, self.known[min(given)].to))
+            elif left:
+                certain = sum(job.enqueued_under for job in ended if job.key == key)
+                slots.free += max(min(left, certain), 0 if slots.free else 1)
+                if certain < left and not self.in_order(State.READY, key) + self.in_order(State.CLAIMED, key):
+                    del self.slots[key]
+
+    def expire(self, key: str) -> None:
+        """Let a semaphore expire long after its jobs were enqueued."""
+        del self.slots[key]
+        for job in self.jobs:
+            job.enqueued_under &= job.key != key
 
 
 def check(database: Database, model: Model) -> None:
@@ -140,9 +153,113 @@ def test_slots_are_taken_and_given_back(database: Database, seed: int, known: di
                 database.transact(discard.discard, chosen, known)
             check(database, model)
         for key in chance.sample(sorted(model.slots), len(model.slots) // 8):  # as one that expired
-            del model.slots[key]
-            with database.write() as connection:
-                connection.execute(delete(semaphores).where(semaphores.c.key == key))
+            model.expire(key)
+            of_key = jobs.c.concurrency_key == key
+            change(
+                database,
+                delete(semaphores).where(semaphores.c.key == key),
+                age_of(jobs, 3600, "created_at").where(of_key),
+                age_of(jobs, 3600, "scheduled_at").where(of_key),
+            )
+
+
+TWO = Limit(2, 60)
+
+
+def end_all(database: Database, process: int) -> None:
+    """End jobs as a program does that does not know their limit: a prune by ``jq``, say."""
+    claim_all(database, process)
+    database.transact(endings.fail, endings.held_by(process), "{}")
+
+
+def free_slots(database: Database) -> dict[str, int]:
+    return {row["key"]: row["value"] for row in rows(database, semaphores)}
+
+
+def of_key(number: int, *, key: str = "Job/1") -> list[NewJob]:
+    return [NewJob(class_name="Job", concurrency_key=key, limit=TWO) for _ in range(number)]
+
+
+def test_all_slots_of_a_dead_process_come_back_though_the_limit_is_unknown(database: Database) -> None:
+    """Under steady traffic a semaphore that is too low never expires, so it would stay too low for ever."""
+    add_jobs(database, *of_key(2))
+    process = add_process(database)
+    end_all(database, process)
+    assert free_slots(database) == {"Job/1": 2}
+    add_jobs(database, *of_key(3))  # traffic that never ends: somebody always holds a slot
+    claim_all(database, process)
+    first, _ = [row["id"] for row in rows(database, claimed)]
+    database.transact(endings.fail, endings.held_by(process, [first]), "{}")
+    assert free_slots(database) == {"Job/1": 0}  # passed to the job that was blocked
+    end_all(database, process)
+    assert free_slots(database) == {"Job/1": 2}
+
+
+def test_a_slot_of_an_expired_semaphore_does_not_come_back(database: Database) -> None:
+    add_jobs(database, *of_key(2))
+    old = add_process(database, "old")
+    claim_all(database, old)
+    change(database, delete(semaphores), age_of(jobs, 3600, "created_at"), age_of(jobs, 3600, "scheduled_at"))
+    add_jobs(database, *of_key(1))  # makes the semaphore anew
+    assert free_slots(database) == {"Job/1": 1}
+    database.transact(endings.fail, endings.held_by(old), "{}")
+    assert free_slots(database) == {"Job/1": 1}
+    end_all(database, add_process(database, "new"))
+    assert free_slots(database) == {"Job/1": 2}
+
+
+def test_a_semaphore_that_nobody_holds_is_made_anew_where_its_slots_are_in_doubt(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that was retried got its slot long after it was enqueued: which semaphore it was is not to be seen."""
+    process = add_process(database)
+    for most_ready, left in ((concurrency.MOST_READY, {"Job/2": 1}), (0, {"Job/1": 1, "Job/2": 1})):
+        monkeypatch.setattr(concurrency, "MOST_READY", most_ready)
+        add_jobs(database, *of_key(2))
+        claim_all(database, process)
+        add_jobs(database, *of_key(1, key="Job/2"))
+        change(database, age_of(jobs, 3600, "created_at"), age_of(jobs, 3600, "scheduled_at"))
+        database.transact(endings.fail, endings.held_by(process), "{}")
+        assert free_slots(database) == left
+        change(database, delete(jobs), delete(semaphores))
+
+
+def test_maintenance_gives_lost_slots_back(database: Database) -> None:
+    """Whatever lost them: each key's free slots and its jobs make the limit again."""
+    limits = {"Job": Limit(3)}
+    add_jobs(database, *(job for key in ("Job/1", "Job/2", "Jobs/1") for job in of_key(4, key=key)))
+    claim_all(database, add_process(database))
+    change(database, update(semaphores).values(value=0))
+    lost = {"Job/1": 1, "Job/2": 1}
+    with database.read() as connection:
+        assert slot_maintenance.find_short(connection, limits, 9) == list(lost)
+        assert slot_maintenance.find_short(connection, {}, 9) == []
+    assert len(database.transact(slot_maintenance.refill, list(lost), limits)) == len(lost)  # blocked jobs take them
+    assert free_slots(database) == {"Job/1": 0, "Job/2": 0, "Jobs/1": 0}
+    assert database.transact(slot_maintenance.refill, list(lost), limits) == []
+    change(database, delete(jobs))
+    assert database.transact(slot_maintenance.refill, list(lost), limits) == []
+    assert free_slots(database) == {"Job/1": 3, "Job/2": 3, "Jobs/1": 0}
+
+
+@pytest.mark.only_on("postgresql")  # MariaDB locks the row in the first statement
+def test_a_semaphore_that_vanishes_between_two_statements_is_made_again(database: Database) -> None:
+    """A prune may delete it while an enqueue waits for its lock; the job would be blocked with nobody before it."""
+    add_jobs(database, *of_key(2))
+    end_all(database, add_process(database))
+    deletions = [delete(semaphores)]
+
+    def delete_before_the_lock(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "solid_queue_semaphores" in statement and "FOR UPDATE" in statement and deletions:
+            other = Database(database.url)
+            change(other, deletions.pop())
+            other.close()
+
+    event.listen(database._reader, "before_cursor_execute", delete_before_the_lock)
+    add_jobs(database, *of_key(1))
+    assert deletions == []
+    assert free_slots(database) == {"Job/1": 1}
+    assert State.BLOCKED not in state_of_each(database).values()
 
 
 @pytest.mark.only_on("sqlite", "postgresql")

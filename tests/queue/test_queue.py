@@ -382,15 +382,6 @@ def test_the_slot_is_free_again_when_nobody_waits(database: Database) -> None:
     assert [row["value"] for row in rows(database, semaphores)] == [2]
 
 
-def test_an_unknown_limit_is_never_exceeded(database: Database) -> None:
-    add_jobs(database, limited(1, Limit(2)), limited(2, Limit(2)))
-    process = add_process(database)
-    first, second = claim_all(database, process)
-    database.transact(endings.finish, endings.held_by(process, [first.id]))
-    database.transact(endings.finish, endings.held_by(process, [second.id]))
-    assert [row["value"] for row in rows(database, semaphores)] == [1]
-
-
 def test_a_released_limited_job_keeps_its_slot(database: Database) -> None:
     first, second = add_jobs(database, limited(1), limited(2))
     process = add_process(database)

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -19,9 +19,18 @@ from solidjq.processes.heartbeat import list_processes
 from support.waiting import until
 
 
-def add_process(database: Database, name: str = "worker-1", *, kind: str = "Worker", pid: int = 4242) -> int:
+def add_process(
+    database: Database,
+    name: str = "worker-1",
+    *,
+    kind: str = "Worker",
+    pid: int = 4242,
+    metadata: Mapping[str, object] | None = None,
+) -> int:
     """Register a process that does not exist."""
-    return database.transact(heartbeat.register, kind=kind, name=name, pid=pid, hostname="testhost", metadata={})
+    return database.transact(
+        heartbeat.register, kind=kind, name=name, pid=pid, hostname="testhost", metadata=metadata or {}
+    )
 
 
 def add_attendants(database: Database) -> None:

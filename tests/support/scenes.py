@@ -139,6 +139,15 @@ def leak_slot(database: Database) -> None:
     change(database, delete(ready).where(ready.c.job_id == first), delete(jobs).where(jobs.c.id == first))
 
 
+def lose_slot(database: Database) -> None:
+    """Let one of three slots be gone: a job holds one, and another waits for the third."""
+    metadata = {"concurrency_maintenance_interval": 600, "limits": {"Limited": 3, "Other": 1, "Odd": "many"}}
+    add_process(database, "dispatcher", kind="Dispatcher", metadata=metadata)
+    add_jobs(database, *limited(2))
+    change(database, update(blocked).values(expires_at=ago(-600)))
+    claim_all(database, add_process(database))
+
+
 def slot_in_use(database: Database) -> None:
     add_jobs(database, *limited(3))
     claim_all(database, add_process(database))

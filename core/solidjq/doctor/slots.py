@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, Select, or_, select, union, update
+from sqlalchemy import Connection, Select, or_, select, update
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
-from solidjq.database.tables import blocked, claimed, jobs, processes, ready, semaphores
+from solidjq.database.tables import blocked, processes, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import (
@@ -20,8 +20,11 @@ from solidjq.doctor.checks import (
 )
 from solidjq.ledger.operations import Operation
 from solidjq.processes.samples import number, read_metadata
-from solidjq.queue import concurrency
+from solidjq.queue import slot_maintenance
+from solidjq.queue.concurrency import Limit, Limits, holders
 
+MOST_SLOTS = 1_000_000  # a limit above this is none
+MOST_REFILLED = 100_000  # keys of one run
 MAINTENANCE = 600.0  # seconds between the maintenances of a dispatcher that registered no interval
 
 
@@ -37,16 +40,11 @@ def _leaked() -> Select[tuple[int, str]]:
 
     No enqueue can take a slot of them, and a worker that frees one does so within moments.
     """
-    holders = union(
-        *(
-            select(jobs.c.concurrency_key).join(table, table.c.job_id == jobs.c.id).where(jobs.c.concurrency_key != "")
-            for table in (claimed, ready)
-        )
-    ).subquery("holders")
+    held = holders()
     return (
         select(semaphores.c.id, semaphores.c.key)
-        .outerjoin(holders, holders.c.concurrency_key == semaphores.c.key)
-        .where(semaphores.c.value <= 0, semaphores.c.expires_at >= utcnow(), holders.c.concurrency_key.is_(None))
+        .outerjoin(held, held.c.concurrency_key == semaphores.c.key)
+        .where(semaphores.c.value <= 0, semaphores.c.expires_at >= utcnow(), held.c.concurrency_key.is_(None))
         .order_by(semaphores.c.id)
     )
 
@@ -82,9 +80,48 @@ def _free_some(connection: Connection, ids: list[int], terms: DoctorTerms, opera
     if not leaked:
         return 0
     connection.execute(update(semaphores).where(among(semaphores.c.id, leaked)).values(value=1, updated_at=utcnow()))
-    unblocked = sum(len(concurrency.unblock_one(connection, row.key, terms.limits)) for row in rows)
+    unblocked = sum(len(slot_maintenance.unblock_one(connection, row.key, terms.limits)) for row in rows)
     operation.record_if_kept(connection, unblocked)
     return len(leaked)
+
+
+def known_limits(connection: Connection, terms: DoctorTerms) -> Limits:
+    """Return the limits of the classes that were imported, and of those that Python's dispatchers registered."""
+    dispatchers = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
+    registered = [read_metadata(metadata).get("limits") for metadata in dispatchers]
+    limits = {
+        name: Limit(int(slots))
+        for known in registered
+        if isinstance(known, dict)
+        for name in known
+        if (slots := number(known, name)) is not None and 1 <= slots < MOST_SLOTS
+    }
+    return {**limits, **terms.limits}
+
+
+def _find_short(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    short = slot_maintenance.find_short(connection, known_limits(connection, terms), MOST_NAMED + 1)
+    if short:
+        yield DoctorFinding(
+            f"{how_many(short, 'concurrency key has', 'concurrency keys have')} fewer free slots than the limit and "
+            f"the jobs that hold slots leave: {short[0]}{' and others' if len(short) > 1 else ''}",
+            "jq doctor short-slots --fix gives them back; a dispatcher does so with each concurrency maintenance",
+            Severity.WARNING,
+            subjects=frozenset(short),
+        )
+
+
+def _refill(database: Database, terms: DoctorTerms, operation: Operation) -> int:
+    """Give short keys their free slots back, in batches, and let blocked jobs run in them."""
+
+    def refill(connection: Connection, keys: list[str]) -> int:
+        operation.record_if_kept(connection, len(slot_maintenance.refill(connection, keys, limits)))
+        return len(keys)
+
+    with database.read() as connection:
+        limits = known_limits(connection, terms)
+        keys = slot_maintenance.find_short(connection, limits, MOST_REFILLED)
+    return sum(database.transact(refill, batch) for batch in in_batches(keys))
 
 
 def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -128,7 +165,7 @@ def _find_expired(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
 
 def _clear_expired(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
     def clear(connection: Connection) -> int:
-        count = concurrency.expire_semaphores(connection)
+        count = slot_maintenance.expire_semaphores(connection)
         if count:
             operation.record_if_kept(connection, 0)
         return count
@@ -159,13 +196,13 @@ def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> in
     """Unblock the next job of each key whose slot is free, as a dispatcher's maintenance does."""
 
     def unblock(connection: Connection, key: str) -> int:
-        moved = len(concurrency.unblock_one(connection, key, terms.limits))
+        moved = len(slot_maintenance.unblock_one(connection, key, terms.limits))
         if moved:
             operation.record_if_kept(connection, moved)
         return moved
 
     with database.read() as connection:
-        keys = concurrency.expired_keys(connection, MOST_NAMED)
+        keys = slot_maintenance.expired_keys(connection, MOST_NAMED)
     return sum(database.transact(unblock, key) for key in keys)
 
 
@@ -179,6 +216,16 @@ CHECKS = (
         again=True,
         fix=_free_leaked,
         fixes="frees one slot of each key, which no limit forbids, and lets the next blocked job run",
+    ),
+    DoctorCheck(
+        name="short-slots",
+        asks="Concurrency keys of Python classes with fewer free slots than their limit and their jobs leave.",
+        why="Fewer jobs of the key run at once than the limit allows; under steady traffic that never heals.",
+        advice="Give the slots back, or run a dispatcher of the application: jq work --import MODULE.",
+        finds=everywhere(_find_short),
+        again=True,
+        fix=_refill,
+        fixes="gives each key the free slots that its jobs leave, and lets blocked jobs run in them",
     ),
     DoctorCheck(
         name="impossible-slots",

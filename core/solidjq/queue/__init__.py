@@ -8,6 +8,7 @@ those, and returns them. Read the files in this order:
 - ``enqueue``: inserts new jobs.
 - ``dispatch``: makes scheduled jobs ready when they are due.
 - ``concurrency``: the limits: semaphores, and blocked jobs that wait for a slot.
+- ``slot_maintenance``: expired semaphores, and slots that were lost.
 - ``claim``: gives ready jobs to a worker.
 - ``claim_statements``: the statements of a claim, and which database executes which.
 - ``endings``: how a claim ends: finish, fail, release, all through one door.

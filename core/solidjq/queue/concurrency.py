@@ -1,21 +1,35 @@
 """Concurrency limits: semaphores, and the blocked jobs that wait for a slot.
 
-A class's limit is in its code, never in the database. For a Python class the limit is known. For a Ruby class it is
-not, and two moves are right without it: passing a slot that was just given back to the next blocked job, and raising a
-semaphore from 0 to 1. A semaphore that is left too low by that is right again once it expires.
+A class's limit is in its code, never in the database. For a Python class the limit is known to the programs that
+import it. Where it is not known, as for every Ruby class, a slot goes back to the semaphore that it was taken from:
+its free slots and the jobs that hold one are together the limit. A semaphore that was made after a job took its slot
+is another one, because the job's own had expired; it gets nothing back beyond the first slot, which no limit forbids.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, Select, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Subquery,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    union_all,
+    update,
+)
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.hot import hot, ids_in
 from solidjq.database.statements import among, insert_if_absent, tells_apart
-from solidjq.database.tables import blocked, jobs, ready, semaphores
+from solidjq.database.tables import blocked, claimed, jobs, ready, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.errors import RefusedError
 from solidjq.queue.executions import block, make_ready
@@ -26,6 +40,9 @@ NEWEST = 100_000  # of the rows in jobs: a class's keys are looked for in these 
 KEYS_NAMED = 3  # in a message
 MOST_ROWS = 1_000  # of one class
 DEFAULT_DURATION = 180.0  # seconds; Solid Queue's default_concurrency_control_period
+SAME_MOVE = timedelta(seconds=5)  # at most, between the row of a due job and the semaphore that is made for it
+MOST_READY = 10_000  # ready jobs, up to which the holders of a key are looked for in the transaction that ends jobs
+ATTEMPTS = 3  # at a semaphore that other programs delete as soon as it is there
 
 
 class Limit(NamedTuple):
@@ -43,36 +60,50 @@ NO_LIMITS: Limits = {}
 def acquire(connection: Connection, wanted: Mapping[KeyAndLimit, int]) -> dict[KeyAndLimit, int]:
     """Take up to the wanted number of slots of each key; return how many were taken."""
     granted: dict[KeyAndLimit, int] = {}
-    for keys in map(set, _together(connection, {key for key, _ in wanted})):
+    for keys in map(set, in_safe_batches(connection, {key for key, _ in wanted})):
         granted |= _acquire(connection, {limited: slots for limited, slots in wanted.items() if limited[0] in keys})
     return granted
 
 
 def _acquire(connection: Connection, wanted: Mapping[KeyAndLimit, int]) -> dict[KeyAndLimit, int]:
-    for limit, keys in _grouped((limit, key) for key, limit in wanted):
-        now, expires_at = utcnow(), ago(-limit.duration)
-        insert_if_absent(
-            connection,
-            semaphores,
-            [{"key": key} for key in keys],
-            value=limit.to,
-            expires_at=expires_at,
-            created_at=now,
-            updated_at=now,
-        )
-    free = _lock(connection, {key for key, _ in wanted})
+    free = _make_and_lock(connection, wanted)
     granted: dict[KeyAndLimit, int] = {}
     for (key, limit), slots in wanted.items():
         left = free.get(key, 0)
         granted[key, limit] = max(0, min(left, slots))
         free[key] = left - granted[key, limit]
-    for (limit, slots), keys in _grouped(((limit, slots), key) for (key, limit), slots in granted.items() if slots):
+    for (limit, slots), keys in group_keys(((limit, slots), key) for (key, limit), slots in granted.items() if slots):
         connection.execute(
             update(semaphores)
             .where(among(semaphores.c.key, keys))
             .values(value=semaphores.c.value - slots, expires_at=ago(-limit.duration))
         )
     return granted
+
+
+def _make_and_lock(connection: Connection, wanted: Collection[KeyAndLimit]) -> dict[str, int]:
+    """Lock the semaphores of these keys, and make those that are missing; return each key's free slots.
+
+    A semaphore may be deleted between the statement that finds it there and the one that locks it: then once more.
+    """
+    free: dict[str, int] = {}
+    for _ in range(ATTEMPTS):
+        missing = [(limit, key) for key, limit in wanted if key not in free]
+        if not missing:
+            break
+        for limit, keys in group_keys(missing):
+            now, expires_at = utcnow(), ago(-limit.duration)
+            insert_if_absent(
+                connection,
+                semaphores,
+                [{"key": key} for key in keys],
+                value=limit.to,
+                expires_at=expires_at,
+                created_at=now,
+                updated_at=now,
+            )
+        free |= {key: row.value for key, row in lock_semaphores(connection, {key for _, key in missing}).items()}
+    return free
 
 
 def give_back(connection: Connection, job_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
@@ -82,8 +113,8 @@ def give_back(connection: Connection, job_ids: Collection[int], limits: Limits =
     """
     slots = {row.concurrency_key: row for row in count_slots(connection, job_ids=list(job_ids))}
     unblocked: list[int] = []
-    for keys in _together(connection, slots):
-        unblocked += _give_back(connection, {key: slots[key] for key in keys}, limits)
+    for keys in in_safe_batches(connection, slots):
+        unblocked += _give_back(connection, {key: slots[key] for key in keys}, job_ids, limits)
     return unblocked
 
 
@@ -100,21 +131,83 @@ def count_slots() -> Select[Any]:
     )
 
 
-def _give_back(connection: Connection, returned: Mapping[str, Row[Any]], limits: Limits) -> list[int]:
-    free = _lock(connection, returned)  # no semaphore of a key that expired: expired_keys finds its blocked jobs
-    promoted = _promote(connection, {key: returned[key].slots for key in free})
+def _give_back(
+    connection: Connection, returned: Mapping[str, Row[Any]], job_ids: Collection[int], limits: Limits
+) -> list[int]:
+    # A key whose semaphore expired is not among these; maintenance finds its blocked jobs.
+    locked = lock_semaphores(connection, returned)
+    promoted = promote(connection, {key: returned[key].slots for key in locked})
+    left = {key: returned[key].slots - len(promoted.get(key, ())) for key in locked}
+    unknown = {key: row for key, row in locked.items() if left[key] and returned[key].class_name not in limits}
+    certain = _count_certain(connection, unknown, job_ids) if unknown else Counter()
     raised = []
-    for key, value in free.items():
+    for key, row in locked.items():
         limit = limits.get(returned[key].class_name)
-        top, left = limit.to if limit else 1, returned[key].slots - len(promoted.get(key, ()))
-        if left and value < top:
-            raised.append((min(value + left, top), key))
-    for value, keys in _grouped(raised):
+        value = _raise_to(row.value, left[key], limit.to if limit else None, certain[key])
+        if value > row.value:
+            raised.append((value, key))
+    for value, keys in group_keys(raised):
         connection.execute(update(semaphores).where(among(semaphores.c.key, keys)).values(value=value))
-    return [job_id for job_ids in promoted.values() for job_id in job_ids]
+    _delete_unheld(connection, [key for key in unknown if certain[key] < left[key]])
+    return [job_id for ids in promoted.values() for job_id in ids]
 
 
-def _together(connection: Connection, keys: Collection[str]) -> Iterable[list[str]]:
+def _raise_to(value: int, left: int, limit: int | None, certain: int) -> int:
+    """Return the free slots of a semaphore to which ``left`` slots go back; never fewer than it has.
+
+    Of an unknown limit, ``certain`` slots were taken from this very semaphore.
+    """
+    if limit is not None:
+        return max(value, min(value + left, limit))
+    return max(value, value + min(left, certain), min(value + left, 1))
+
+
+def _count_certain(connection: Connection, locked: Mapping[str, Row[Any]], job_ids: Collection[int]) -> Counter[str]:
+    """Count, by key, those of these jobs whose slot was certainly taken from the semaphore that is there now."""
+    ended = connection.execute(
+        select(jobs.c.concurrency_key, jobs.c.created_at, jobs.c.scheduled_at).where(
+            among(jobs.c.id, job_ids), among(jobs.c.concurrency_key, locked)
+        )
+    )
+    counts: Counter[str] = Counter()
+    for key, created, due in ended:
+        spelled = next(iter(locked)) if len(locked) == 1 else key  # the row may spell the key differently
+        counts[spelled] += _is_older(locked[spelled].created_at, than=max(filter(None, (created, due)), default=None))
+    return counts
+
+
+def _is_older(semaphore: datetime | None, *, than: datetime | None) -> bool:
+    """Tell whether a semaphore was there, or was made in the same move, when a job became due."""
+    return semaphore is not None and than is not None and semaphore <= than + SAME_MOVE
+
+
+def _delete_unheld(connection: Connection, keys: Collection[str]) -> None:
+    """Delete the semaphores of those locked keys of which no job holds a slot: the next enqueue makes them anew.
+
+    Not where so many jobs are ready that this would keep the locks for long: those semaphores are right once they
+    expire.
+    """
+    if not keys or connection.scalar(select(ready.c.id).offset(MOST_READY).limit(1)) is not None:
+        return
+    held = holders()
+    connection.execute(
+        delete(semaphores).where(among(semaphores.c.key, keys), semaphores.c.key.not_in(select(held.c.concurrency_key)))
+    )
+
+
+def holders() -> Subquery:
+    """Select the concurrency keys of which jobs hold slots, and how many ``slots``: those of ready and claimed jobs."""
+    each = union_all(
+        *(
+            select(jobs.c.concurrency_key).join(table, table.c.job_id == jobs.c.id).where(jobs.c.concurrency_key != "")
+            for table in (claimed, ready)
+        )
+    ).subquery()
+    counted = select(each.c.concurrency_key, func.count().label("slots")).group_by(each.c.concurrency_key)
+    return counted.subquery("holders")
+
+
+def in_safe_batches(connection: Connection, keys: Collection[str]) -> Iterable[list[str]]:
     """Yield batches of keys for one statement each, sorted: every program takes the locks in this order.
 
     On a database that may treat two different keys as equal, a batch is one key, so that its row is certain.
@@ -122,27 +215,25 @@ def _together(connection: Connection, keys: Collection[str]) -> Iterable[list[st
     return in_batches(sorted(keys), BATCH if tells_apart(connection) else 1)
 
 
-def _grouped(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
+def group_keys(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
+    """Group keys by what they have in common, so that one statement serves each group; all of it sorted."""
     groups: dict[T, list[str]] = defaultdict(list)
     for common, key in sorted(pairs):
         groups[common].append(key)
     return list(groups.items())
 
 
-def _lock(connection: Connection, keys: Collection[str]) -> dict[str, int]:
-    """Lock the semaphores of these keys; return the free slots of each key that has a semaphore."""
-    rows = connection.execute(
-        select(semaphores.c.key, semaphores.c.value)
-        .where(among(semaphores.c.key, keys))
-        .order_by(semaphores.c.key)
-        .with_for_update()
-    )
+def lock_semaphores(connection: Connection, keys: Collection[str]) -> dict[str, Row[Any]]:
+    """Lock the semaphores of these keys; return the free slots of each that there is, and when it was made."""
+    query: Select[Any] = select(semaphores.c.key, semaphores.c.value, semaphores.c.created_at)
+    in_order = query.where(among(semaphores.c.key, keys)).order_by(semaphores.c.key)
+    rows = connection.execute(in_order.with_for_update()).all()
     if len(keys) == 1:  # the row may spell the key differently
-        return {key: row.value for row in rows for key in keys}
-    return {row.key: row.value for row in rows}
+        return {key: row for row in rows for key in keys}
+    return {row.key: row for row in rows}
 
 
-def _promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list[int]]:
+def promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list[int]]:
     """Make up to this many blocked jobs of each key ready, in slots that the caller has taken; return jobs by key."""
     keys: Collection[str] = slots
     if len(slots) > 1:  # a CASE: planned as a join, EXISTS may read all blocked jobs
@@ -170,7 +261,7 @@ def _promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list
         )
     )
     connection.execute(delete(blocked).where(among(blocked.c.id, ids)))
-    for seconds, promoted_keys in _grouped((_duration(rows[-1]), key) for key, rows in waiting.items() if rows):
+    for seconds, promoted_keys in group_keys((_duration(rows[-1]), key) for key, rows in waiting.items() if rows):
         connection.execute(
             update(semaphores).where(among(semaphores.c.key, promoted_keys)).values(expires_at=ago(-seconds))
         )
@@ -212,44 +303,6 @@ def require_key(connection: Connection, class_name: str) -> None:
             f"{class_name} has a concurrency limit, which would not hold for this job: recent jobs have the keys "
             f"{', '.join(keys)}; give --concurrency-key KEY, --import MODULE if Python has the class, or --no-limit"
         )
-
-
-def expire_semaphores(connection: Connection) -> int:
-    """Delete the semaphores that have expired; return how many."""
-    return connection.execute(delete(semaphores).where(semaphores.c.expires_at < utcnow())).rowcount
-
-
-def expired_keys(connection: Connection, limit: int) -> list[str]:
-    """Return up to ``limit`` keys that have a free slot and blocked jobs whose wait has expired."""
-    return list(
-        connection.scalars(
-            select(blocked.c.concurrency_key)
-            .distinct()
-            .outerjoin(semaphores, semaphores.c.key == blocked.c.concurrency_key)
-            .where(blocked.c.expires_at < utcnow(), or_(semaphores.c.id.is_(None), semaphores.c.value > 0))
-            .order_by(blocked.c.concurrency_key)
-            .limit(limit)
-        )
-    )
-
-
-def unblock_one(connection: Connection, key: str, limits: Limits = NO_LIMITS) -> list[int]:
-    """Make the next blocked job of ``key`` ready if a slot is free; a missing semaphore counts as one free slot."""
-    class_name = connection.scalar(
-        select(jobs.c.class_name)
-        .join(blocked, blocked.c.job_id == jobs.c.id)
-        .where(blocked.c.concurrency_key == key)
-        .limit(1)
-    )
-    if class_name is None:
-        return []
-    limited = (key, limits.get(class_name, Limit(1)))
-    if not acquire(connection, {limited: 1})[limited]:
-        return []
-    promoted = _promote(connection, {key: 1}).get(key, [])
-    if not promoted:  # another program took it between the two statements
-        connection.execute(update(semaphores).where(semaphores.c.key == key).values(value=semaphores.c.value + 1))
-    return promoted
 
 
 def admit(connection: Connection, limited: Mapping[KeyAndLimit, Sequence[int]]) -> None:

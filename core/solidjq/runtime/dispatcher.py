@@ -5,7 +5,8 @@ import time
 from sqlalchemy import Connection
 
 from solidjq import registry
-from solidjq.queue import concurrency, dispatch
+from solidjq.batching import in_batches
+from solidjq.queue import dispatch, slot_maintenance
 from solidjq.runtime.child import Child
 
 
@@ -16,11 +17,12 @@ class Dispatcher(Child):
 
     @property
     def metadata(self) -> dict[str, object]:
-        """The settings that Solid Queue's own dispatcher registers."""
+        """The settings that Solid Queue's own dispatcher registers, and the limits of the classes that it knows."""
         return {
             "polling_interval": self.config.dispatcher_polling_interval,
             "batch_size": self.config.dispatcher_batch_size,
             "concurrency_maintenance_interval": self.config.concurrency_maintenance_interval,
+            "limits": {name: limit.to for name, limit in registry.limits().items()},  # for doctor: see slots.py
         }
 
     def step(self) -> float:
@@ -33,11 +35,13 @@ class Dispatcher(Child):
         return 0.0 if len(moved) == size else self.config.dispatcher_polling_interval
 
     def _maintain_concurrency(self, size: int) -> None:
-        self.database.transact(concurrency.expire_semaphores)
-        keys = self.database.transact(concurrency.expired_keys, size)
-        for key in keys:
+        self.database.transact(slot_maintenance.expire_semaphores)
+        for key in self.database.transact(slot_maintenance.expired_keys, size):
             self.database.transact(_unblock, key)
+        limits = registry.limits()
+        for keys in in_batches(self.database.transact(slot_maintenance.find_short, limits, size)):
+            self.database.transact(slot_maintenance.refill, keys, limits)
 
 
 def _unblock(connection: Connection, key: str) -> list[int]:
-    return concurrency.unblock_one(connection, key, registry.limits())
+    return slot_maintenance.unblock_one(connection, key, registry.limits())
