@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import typer.main
@@ -75,6 +76,7 @@ def first_paragraph(text: str) -> str:
     return _one_line(text.partition("\n\n")[0])
 
 
+@cache
 def tree(program: str = "jq") -> Command:
     """Return the command tree, without what is hidden."""
     return _tree(typer.main.get_command(app), program)

@@ -5,7 +5,7 @@ from pathlib import Path
 import compatibility
 import pytest
 from compatibility import BATCHES, COMMANDS, GENERATIONS, WORK, Generation
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.engine import URL
 
 from solidjq import Database
@@ -18,10 +18,10 @@ from solidjq.queue.states import State
 from solidjq_cli import session
 from solidjq_cli.command_tree import tree
 from support.commands import ELSEWHERE, leaves, run
-from support.databases import execute
+from support.databases import connected, execute
 from support.paths import PROGRAMS, ROOT
 from support.program import Shell
-from support.queue import add_jobs, rows, state_of_each
+from support.queue import add_jobs, state_of_each
 from support.recovery import retry_jobs, undo
 from support.scenes import something_for_every_command
 from support.waiting import PATIENCE, until
@@ -56,17 +56,12 @@ def make(url: URL, generation: Generation) -> dict[str, object]:
     return names
 
 
-def contents(url: URL) -> dict[str, list[tuple[object, ...]]]:
+def contents(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
     """Return every row of every table, as the database has it."""
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        names = inspect(connection).get_table_names()
-        found = {
-            name: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))), key=str)  # noqa: S608
-            for name in names
-        }
-    engine.dispose()
-    return found
+    return {
+        name: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))), key=str)  # noqa: S608
+        for name in inspect(connection).get_table_names()
+    }
 
 
 @pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)
@@ -83,23 +78,22 @@ def test_every_command(
     monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
     monkeypatch.setenv("JQ_CONFIG", "own.toml")
     Path("own.toml").write_text('[default]\nretry = "auto"\n')
-    own = Database(empty_url)
-    before = contents(empty_url)
     ended, wanted = [], []
-    for tried in COMMANDS:
-        if tried.after and tried.is_refused(generation):
-            continue
-        last = rows(own, tables.operations)[-1]["id"]
-        code = run(tried.command.format(**names, last=last).split())
-        told = capsys.readouterr().err
-        session.close()  # a program would have ended
-        after = contents(empty_url)
-        exit_code, changes = tried.outcome(generation)
-        refused = tried.is_refused(generation)
-        ended.append((tried.command, code, after != before, NAMED in told, told if code != exit_code else ""))
-        wanted.append((tried.command, int(exit_code), changes, refused, ""))
-        before = after
-    own.close()
+    with connected(empty_url, isolation_level="AUTOCOMMIT") as own:
+        before = contents(own)
+        for tried in COMMANDS:
+            if tried.after and tried.is_refused(generation):
+                continue
+            last = own.scalar(select(func.max(tables.operations.c.id)))
+            code = run(tried.command.format(**names, last=last).split())
+            told = capsys.readouterr().err
+            session.close()  # a program would have ended
+            after = contents(own)
+            exit_code, changes = tried.outcome(generation)
+            refused = tried.is_refused(generation)
+            ended.append((tried.command, code, after != before, NAMED in told, told if code != exit_code else ""))
+            wanted.append((tried.command, int(exit_code), changes, refused, ""))
+            before = after
     assert ended == wanted
 
 
