@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from solidjq_cli import standard_input
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import note
 
@@ -38,7 +38,7 @@ def read_ids(given: list[str]) -> list[str]:
     """
     from solidjq.names import kind_of  # noqa: PLC0415
 
-    ids = [part for text in given for part in (sys.stdin.read().split() if text == "-" else [text])]
+    ids = [part for text in given for part in (standard_input.words() if text == "-" else [text])]
     for text in ids:
         kind_of(text)
     return list(dict.fromkeys(ids))

@@ -38,6 +38,23 @@ def kind_of(name: str) -> NameKind:
     return NameKind.JOB
 
 
+def fits(pattern: str, name: str) -> bool:
+    """Whether a name fits a pattern in which each ``*`` stands for any text; in linear time for each piece between."""
+    first, *pieces = pattern.split("*")
+    if not pieces:
+        return name == pattern
+    *middle, last = pieces
+    if not (name.startswith(first) and name.endswith(last)):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for piece in middle:
+        at = name.find(piece, at, end)  # the first place leaves the most to the pieces that follow
+        if at < 0:
+            return False
+        at += len(piece)
+    return at <= end
+
+
 def closest(name: str, names: Iterable[str], count: int = 1) -> list[str]:
     """Return up to ``count`` of the names that are most like this one, the most alike first."""
     by_lower: dict[str, str] = {}

@@ -1,8 +1,11 @@
 """Whatever an operator gets wrong: the documented exit code, one line that helps, nothing done, no password told."""
 
+import io
 import os
 import shlex
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,13 +20,16 @@ from solidjq.database.setup import initialize
 from solidjq.database.tables import operations
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import EXAMPLES, url_text
+from solidjq.errors import UsageError
 from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
+from solidjq_cli import standard_input
 from support.databases import execute
 from support.processes import add_process, silence
 from support.program import PASSWORD, Bare, Done, Shell, assert_refused
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
+from support.waiting import PATIENCE
 
 READING = ["failed list -o json", "failed show 1", "jobs show 1", "processes list", "queues list", "prune -n"]
 WRITING = ["enqueue A", "prune", "retry 1", "queues pause --create mailers", "work --queues python"]
@@ -571,3 +577,49 @@ def test_a_worker_for_all_queues_is_refused_beside_a_rails_worker_only(database:
     with database.write() as connection:
         connection.execute(update(process_table).values(metadata='{"runtime":"solidjq 0.1.0"}'))
     assert shell.run("work", "--import", "no_such_module").returncode == 2
+
+
+# -- standard input without an end
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    ("command", "source", "words"),
+    [
+        ("retry -", "/dev/zero", "a word of more than 1,000 characters"),
+        ("jobs show -", "yes 1", "more than 1,000,000 words"),
+        ("enqueue A --stdin", "/dev/zero", "line 1 of standard input has more than"),
+        ("retry -", "printf '\\377'", "not UTF-8"),
+        ("enqueue A --stdin", "printf '\\377'", "not UTF-8"),
+        ("retry -", "closed", "standard input is closed"),
+    ],
+)
+def test_standard_input_without_an_end_is_refused(
+    database: Database, shell: Shell, command: str, source: str, words: str
+) -> None:
+    redirected = "<&-" if source == "closed" else f"< {source}" if source.startswith("/") else f"< <({source})"
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m solidjq_cli {command} {redirected}"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=shell.env(),
+        cwd=shell.folder,
+        check=False,
+    )
+    assert_refused(done, 2, words)
+    assert state_of_each(database) == {}
+
+
+def test_words_are_whole_wherever_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standard_input, "_CHUNK", 3)
+    for text in ("ab cd|  efghi\n\n j", " a\tbcd ", "", "a|", "abc|d e"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        assert list(standard_input.words()) == text.split()
+
+
+def test_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standard_input, "MOST_LINES", 2)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\n\nb"))
+    with pytest.raises(UsageError, match="more than 2 lines"):
+        list(standard_input.lines())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from solidjq.durations import parse_duration
-from solidjq_cli import attendance, columns, options, session
+from solidjq_cli import attendance, columns, options, session, standard_input
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import parse_time
 
@@ -200,7 +199,7 @@ def _lines() -> Iterator[list[Any]]:
     from solidjq.errors import UsageError
     from solidjq.rails.active_job import value_of
 
-    for number, line in enumerate(sys.stdin, 1):
+    for number, line in standard_input.lines():
         if not line.strip():
             continue
         try:

@@ -16,17 +16,21 @@ from sqlalchemy.engine import URL
 
 from solidjq.database import url_options, urls
 from solidjq.errors import UsageError
+from solidjq.files import read_file
 from solidjq.ownership import weakness
-from solidjq.text import MASK
+from solidjq.text import MASK, first_of, parse_id
 
-MOST_BYTES = 1_000_000  # of one file
-MOST_KEYS = 1000  # aliases and anchors in one file: aliases of aliases grow exponentially
+MOST_BYTES = 64_000  # of a YAML file
+MOST_CHARACTERS = 10_000  # of a setting
+MOST_KEYS = 300  # aliases and anchors in one file: aliases of aliases grow exponentially
 DEFAULT_ENVIRONMENT = "production"
+_MOST_DIGITS = 50
+MOST_NAMES = 10  # environments in a message
+MOST_SHOWN = 200  # characters of Ruby in a message
 QUEUE, PRIMARY = "queue", "primary"
 
-_TAG = re.compile(r"<%(?P<mark>[=#-]?)(?P<code>.*?)-?%>", re.DOTALL)
 _OPEN, _CLOSE = "jq-tag-", "-gat"  # plain text in YAML, quoted or not
-_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+_MARK = re.compile(f"{_OPEN}(\\d{{1,6}}){_CLOSE}")
 _STRING = r"""(?:"(?P<{0}_double>[^"\\#]*)"|'(?P<{0}_single>[^'\\]*)'|(?P<{0}_number>\d+))"""
 _FETCHED = re.compile(
     rf"ENV\.fetch\(\s*{_STRING.format('name')}\s*(?:,\s*{_STRING.format('default')}\s*)?\)"
@@ -77,7 +81,7 @@ def pool_size(
     """
     entry = _entry(application, environment, name, os.environ if variables is None else variables)
     text = entry.text("max_connections") or entry.text("pool")
-    return int(text) if text and text.isdecimal() else None
+    return None if text is None else parse_id(text)
 
 
 def chosen_environment(environment: str | None, variables: Mapping[str, str]) -> str:
@@ -166,6 +170,25 @@ class _Loader(yaml.SafeLoader):
         node.value = list({(key.tag, str(key.value)): (key, value) for key, value in node.value}.values())
         super().flatten_mapping(node)
 
+    def construct_text(self, node: yaml.ScalarNode) -> object:
+        """Return the text of a node as it is written."""
+        return self.construct_scalar(node)
+
+    def construct_number(self, node: yaml.ScalarNode) -> object:
+        """Return a number; the text as it is written if Python cannot read it, or only in a very long time."""
+        text = self.construct_scalar(node)
+        if len(text) > _MOST_DIGITS:
+            return text
+        try:
+            return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+        except ValueError:  # 0b_
+            return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_text)
+
 
 class Template:
     """A YAML file of Rails. Its ERB tags are replaced before it is parsed, and evaluated when a setting is read."""
@@ -176,20 +199,23 @@ class Template:
         self._variables = variables
         self._tags: list[str] = []
         try:
-            source = path.read_bytes()[: MOST_BYTES + 1]
+            source = read_file(path, MOST_BYTES)
         except OSError as error:
             raise UsageError(
                 f"cannot read {path}: {error.strerror}; --rails takes the folder of a Rails application"
             ) from None
-        if len(source) > MOST_BYTES or max(source.count(b"&"), source.count(b"*")) > MOST_KEYS:
-            raise UsageError(f"{path} is too big for a {path.name}; name the database with --database")
+        if max(source.count(b"&"), source.count(b"*")) > MOST_KEYS:
+            raise UsageError(
+                f"{path} is too big: more than {MOST_KEYS} anchors or aliases; name the database with --database"
+            )
         try:
-            text = _TAG.sub(self._take, source.decode("utf-8", "replace"))
+            text = self._without_tags(source.decode("utf-8", "replace"))
             self.data = yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError) as error:
             where = getattr(error, "problem_mark", None)
             line = "" if where is None else f", line {where.line + 1}"
-            problem = getattr(error, "problem", None) or "nested too deep"
+            deep = "nested too deep" if isinstance(error, RecursionError) else "a value is not of the type of its tag"
+            problem = getattr(error, "problem", None) or deep
             # The part that the message quotes may be a password: one that begins with * is an alias, with ! a tag.
             problem = re.sub("'.*'", MASK, problem, flags=re.DOTALL)
             raise UsageError(f"{path}{line} is not YAML: {problem}") from None
@@ -199,7 +225,7 @@ class Template:
         data = self.data if isinstance(self.data, Mapping) else {}
         settings = default if data.get(name) is None else data[name]
         if not isinstance(settings, Mapping | str):
-            names = ", ".join(str(key) for key, value in data.items() if isinstance(value, Mapping))
+            names = first_of([key for key, value in data.items() if isinstance(value, Mapping)], MOST_NAMES)
             raise UsageError(f"{self.path} has no environment {name!r}; it has {names or 'none'}; choose with --env")
         return settings
 
@@ -208,18 +234,28 @@ class Template:
         if value is None or isinstance(value, Mapping | list):
             return None
         written = str(value).lower() if isinstance(value, bool) else str(value)
+        if len(written) > MOST_CHARACTERS:
+            raise UsageError(f"{self.path}: {key} is too long: more than {MOST_CHARACTERS:,} characters")
         return _MARK.sub(
             lambda mark: self._value(self._tags[int(mark[1])], key) if int(mark[1]) < len(self._tags) else mark[0],
             written,
         )
 
-    def _take(self, tag: re.Match[str]) -> str:
-        if tag["mark"] == "#":
-            return ""
-        self._tags.append(tag["code"].strip() if tag["mark"] == "=" else "")
-        if tag["mark"] != "=":
-            raise self._ruby("<%" + tag["code"] + "%>", f"line {tag.string[: tag.start()].count(chr(10)) + 1}")
-        return f"{_OPEN}{len(self._tags) - 1}{_CLOSE}"
+    def _without_tags(self, source: str) -> str:
+        """Return the text with a mark in the place of each ERB tag."""
+        parts: list[str] = []
+        at = 0
+        while (start := source.find("<%", at)) >= 0 and (end := source.find("%>", start + 2)) >= 0:
+            code = source[start + 2 : end]
+            if not code.startswith(("#", "=")) or len(code) > MOST_CHARACTERS:
+                number = source.count("\n", 0, start) + 1
+                raise self._ruby(f"<%{code}%>", f"line {number}")
+            parts.append(source[at:start])
+            if code.startswith("="):
+                parts.append(f"{_OPEN}{len(self._tags)}{_CLOSE}")
+                self._tags.append(code[1:].removesuffix("-").strip())
+            at = end + 2
+        return "".join([*parts, source[at:]])
 
     def _value(self, code: str, key: str) -> str:
         for term in code.split("||"):
@@ -266,7 +302,8 @@ class Template:
 
     def _ruby(self, code: str, where: str) -> UsageError:
         return UsageError(
-            f"{self.path}: {where} is Ruby that jq does not evaluate: {code}; name the database with --database"
+            f"{self.path}: {where} is Ruby that jq does not evaluate: {code[:MOST_SHOWN]}; name the database with "
+            f"--database"
         )
 
 
@@ -309,8 +346,8 @@ def _url_of(entry: _Entry) -> URL:
             raise UsageError(f"{entry.path} names no SQLite file; name the database with --database")
         return URL.create("sqlite", database=str(entry.root / path))
     port = settings.pop("port", "")
-    if port and not port.isdecimal():
-        raise UsageError(f"{entry.path}: {port!r} is not a port number")
+    if port and parse_id(port) is None:
+        raise UsageError(f"{entry.path}: {port[:MOST_SHOWN]!r} is not a port number")
     host = settings.pop("host", None)
     if host is not None and host.startswith("/"):  # the folder of a Unix socket, which a URL cannot have as its host
         settings["host"], host = host, None

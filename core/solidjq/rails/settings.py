@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import URL
 
 from solidjq.errors import UsageError
-from solidjq.rails.database_yml import MOST_BYTES, Template, chosen_environment, database_url, pool_size
-from solidjq.text import one_line
+from solidjq.files import read_file
+from solidjq.rails.database_yml import Template, chosen_environment, database_url, pool_size
+from solidjq.text import one_line, parse_id
 
 THRESHOLD, HEARTBEAT = "process_alive_threshold", "process_heartbeat_interval"
 SKIP_LOCKED, CONNECTS_TO, SHUTDOWN = "use_skip_locked", "connects_to", "shutdown_timeout"
 DEFAULT_THREADS, DEFAULT_POOL = 3, 5  # Solid Queue's, Rails'
 DEFAULT_SHUTDOWN = 5.0  # seconds; Solid Queue's
+MOST_BYTES = 1_000_000  # of a Ruby file
+MOST_SECONDS = 10 * 365 * 86400.0  # as of the options
 BESIDE_THREADS = 2  # connections that a worker needs beyond one a thread: for polling and for its heartbeat
 
 _NAMES = f"{THRESHOLD}|{HEARTBEAT}|{SKIP_LOCKED}|{CONNECTS_TO}|{SHUTDOWN}"
@@ -36,6 +39,7 @@ _STATEMENT = re.compile(
 _NUMBER = re.compile(r"(?P<number>\d[\d_]*(?:\.\d+)?)(?:\.(?P<unit>second|minute|hour|day)s?)?")
 _WRITING = re.compile(r"\{\s*database:\s*\{\s*writing:\s*:(\w+)\s*(?:,[^{}]*)?\}\s*\}")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_BLOCK_BEGINS, _BLOCK_ENDS = re.compile(r"=begin\b"), re.compile(r"=end\b")
 _COMMENT = re.compile(r"#(?!\{).*")
 # The blocks around a statement in which it is still executed once, unconditionally.
 _CARRIED_OUT = re.compile(
@@ -96,45 +100,64 @@ class _How(Enum):
 def _statements(path: Path, relative: Path) -> Iterator[tuple[str, _How, RailsSetting]]:
     """Yield the name, form and value of the setting in each line that mentions one."""
     lines = _code(path)
+    carried_out, goes_on = _carried_out(lines), _goes_on(lines)
     for number, line in enumerate(lines):
         for name in dict.fromkeys(_MENTIONED.findall(line)):
             match = _ASSIGNED.fullmatch(line.strip())
             how, value = _How.OTHER, None
-            if match and _STATEMENT.fullmatch(match["value"]) and _is_carried_out(lines, number):
+            if match and _STATEMENT.fullmatch(match["value"]) and carried_out[number]:
                 how = _How.CONFIG if match["configured"] else _How.MODULE
-                value = None if _goes_on(lines, number) else _literal(name, match["value"].strip())
+                value = None if goes_on[number] else _literal(name, match["value"].strip())
             yield name, how, RailsSetting(value, f"{relative}:{number + 1}", line.strip())
 
 
 def _code(path: Path) -> list[str]:
     """Return a Ruby file's lines without comments, tabs as spaces; empty if it cannot be read."""
     try:
-        text = path.read_bytes()[:MOST_BYTES].decode("utf-8", "replace")
+        text = read_file(path, MOST_BYTES).decode("utf-8", "replace")
     except OSError:
         return []
-    text = re.sub(r"(?ms)^=begin\b.*?^=end\b[^\n]*", lambda block: "\n" * block[0].count("\n"), text)
-    text = re.split(r"(?m)^__END__$", text)[0]
-    return [_COMMENT.sub("", line).expandtabs().rstrip() for line in text.split("\n")]
+    return [_COMMENT.sub("", line).expandtabs().rstrip() for line in _without_blocks(text.split("\n"))]
 
 
-def _is_carried_out(lines: Sequence[str], number: int) -> bool:
-    """Whether only modules, classes and configure blocks are around a line, judged by indentation."""
-    depth = _depth(lines[number])
-    for line in reversed(lines[:number]):
-        if line and _depth(line) < depth:
-            if not _CARRIED_OUT.fullmatch(line.strip()):
-                return False
-            depth = _depth(line)
-    return True
+def _without_blocks(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines before ``__END__``, those of comments from ``=begin`` to ``=end`` as empty ones."""
+    inside = False
+    for line in lines:
+        if line == "__END__" and not inside:
+            return
+        opens, closes = _BLOCK_BEGINS.match(line), inside and _BLOCK_ENDS.match(line)
+        yield "" if inside or opens else line
+        inside = (inside or bool(opens)) and not closes
+
+
+def _carried_out(lines: Sequence[str]) -> list[bool]:
+    """Return for each line whether only modules, classes and configure blocks are around it, by indentation."""
+    carried_out: list[bool] = []
+    around: list[tuple[int, bool]] = []  # of each line that may have opened a block: its depth, what is in it
+    for line in lines:
+        if not line:
+            carried_out.append(True)
+            continue
+        while around and around[-1][0] >= _depth(line):
+            around.pop()
+        carried_out.append(not around or around[-1][1])
+        around.append((_depth(line), carried_out[-1] and _CARRIED_OUT.fullmatch(line.strip()) is not None))
+    return carried_out
 
 
 def _depth(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _goes_on(lines: Sequence[str], number: int) -> bool:
-    after = next((line.strip() for line in lines[number + 1 :] if line), "")
-    return after.startswith(_GOES_ON)
+def _goes_on(lines: Sequence[str]) -> list[bool]:
+    """Return for each line whether the next one that is not empty belongs to it."""
+    goes_on: list[bool] = []
+    after = ""
+    for line in reversed(lines):
+        goes_on.append(after.startswith(_GOES_ON))
+        after = line.strip() or after
+    return goes_on[::-1]
 
 
 def _literal(name: str, text: str) -> float | bool | str | None:
@@ -146,6 +169,8 @@ def _literal(name: str, text: str) -> float | bool | str | None:
     if match is None:
         return None
     seconds = float(match["number"].replace("_", "")) * _SECONDS[match["unit"] or "second"]
+    if seconds > MOST_SECONDS:
+        return None
     return seconds if seconds or name == SHUTDOWN else None  # only a shutdown timeout may be 0
 
 
@@ -222,6 +247,4 @@ def _worker(template: Template, entry: Mapping[str, Any], place: str) -> RailsWo
         threads = template.text(entry.get("threads"), f"{place}.threads")
     except UsageError:  # Etc.nprocessors and the like
         return RailsWorker(queues, None)
-    return RailsWorker(
-        queues, int(threads) if threads and threads.isdecimal() else None if threads else DEFAULT_THREADS
-    )
+    return RailsWorker(queues, parse_id(threads) if threads else DEFAULT_THREADS)

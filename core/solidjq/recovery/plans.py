@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from solidjq.database.place import DatabaseIdentity
 from solidjq.errors import RefusedError, UsageError
+from solidjq.files import open_file
 from solidjq.ledger import operations as ledger_operations
 from solidjq.recovery.planned import PlannedFailure
 from solidjq.recovery.terms import RetryTerms
@@ -157,10 +158,8 @@ def _write_line(file: IO[bytes], value: Mapping[str, object], seal: _Seal | None
 def read_key(path: Path) -> bytes:
     """Return the key in a file. Raises UsageError if it cannot be read, or somebody else may read or write it."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe is not waited for
+        with open_file(path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"the key {path} is not a file")
             if stat.S_IMODE(status.st_mode) & 0o077:
                 raise UsageError(f"the key {path} may be read or written by others than its owner: chmod 600 {path}")
             key = file.read(LONGEST_KEY + 1)
@@ -196,7 +195,7 @@ def _checked(path: Path, copy: _Copy, key: bytes | None) -> Plan:
     end: dict[str, Any] | None = None
     size = 0
     destinations: Counter[str] = Counter()
-    with path.open("rb") as file:
+    with open_file(path, pipes=True) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
             where = f"{path} is not a plan: line {number}"
             value = _parse(line, where)

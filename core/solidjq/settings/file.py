@@ -6,11 +6,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from solidjq import files
 from solidjq.errors import UsageError
 from solidjq.text import one_line, printable
 
 FILE_NAME = "jq.toml"
-MOST_BYTES = 1_000_000
+MOST_BYTES = 128_000
+MOST_DOTS = 64  # in a line: the parser takes quadratic time for a dotted key
 
 
 class SettingsFile(NamedTuple):
@@ -21,8 +23,8 @@ class SettingsFile(NamedTuple):
 
 
 def read_file(path: Path) -> SettingsFile:
-    """Read the file at ``path``. Raises UsageError for a file that cannot be read or is not TOML."""
-    return parse_file(path, read_bytes(path))
+    """Read the file at ``path``, which may be a pipe. Raises UsageError if it cannot be read or is not TOML."""
+    return parse_file(path, read_bytes(path, pipes=True))
 
 
 def parse_file(path: Path, content: bytes) -> SettingsFile:
@@ -34,24 +36,25 @@ def parse_file(path: Path, content: bytes) -> SettingsFile:
     return SettingsFile(path, parse_toml(text, str(path)))
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, pipes: bool = False) -> bytes:
     """Read a settings file. Raises UsageError if it cannot be read, or is bigger than any settings file."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        return files.read_file(path, MOST_BYTES, pipes=pipes)
     except OSError as error:
         raise UsageError(f"cannot read the settings file {path}: {error.strerror}") from None
-    if len(content) > MOST_BYTES:
-        raise UsageError(f"{path} is too big for a settings file: more than {MOST_BYTES} bytes")
-    return content
 
 
 def parse_toml(text: str, place: str) -> dict[str, Any]:
     """Parse a TOML document; ``place`` is its name in the message. Raises UsageError with the line."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
+            raise UsageError(f"{place} is no settings file: line {number} has more than {MOST_DOTS} dots")
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a number of thousands of digits, too
         raise UsageError(f"{place} is not TOML: {one_line(str(error))}") from None
+    except RecursionError:
+        raise UsageError(f"{place} is not TOML: nested too deep") from None
 
 
 def check_keys(keys: Iterable[str], allowed: tuple[str, ...], place: str, what: str) -> None:
@@ -82,4 +85,7 @@ def wrong_value(place: str, value: Any, allowed: str) -> UsageError:
 
 def quoted(value: Any) -> str:
     """Format a value of the file for a message, with control characters escaped."""
-    return f'"{printable(value)}"' if isinstance(value, str) else one_line(repr(value))
+    try:
+        return f'"{printable(value)}"' if isinstance(value, str) else one_line(repr(value))
+    except ValueError:  # a hexadecimal number that has thousands of digits in decimal
+        return "a number of thousands of digits"

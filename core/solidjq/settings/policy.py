@@ -1,6 +1,5 @@
 """Retry policy: which job classes may be retried, how often, and into which queue; from ``jq.toml`` and ``@job``."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from solidjq.durations import parse_duration
+from solidjq.names import fits
 from solidjq.settings.file import SettingsFile, check_keys, quoted, table, wrong_value
 from solidjq.settings.sources import Settings
 
@@ -55,7 +55,7 @@ class PolicyFile(NamedTuple):
         """Yield the tables of the file that name the class or match it, the most specific first."""
         patterns = sorted((name for name in self.classes if "*" in name), key=lambda name: -len(name.replace("*", "")))
         named = [class_name] if class_name in self.classes else []
-        named += [name for name in patterns if name != class_name and _pattern(name).fullmatch(class_name)]
+        named += [name for name in patterns if name != class_name and fits(name, class_name)]
         for name in named:
             yield _Layer(f'{self.path} [classes."{name}"]', self.classes[name])
 
@@ -271,15 +271,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _pattern(name: str) -> re.Pattern[str]:
-    """Compile a pattern of the file, in which only ``*`` is special."""
-    return re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
-
-
 def _may_match(pattern: str, name: str) -> bool:
     """Whether a class may have this name and match the pattern; ``name`` may be a pattern too, or "" for any class."""
-    return (
-        not name
-        or ("*" in name and "*" in pattern)
-        or any(_pattern(one).fullmatch(other) for one, other in ((pattern, name), (name, pattern)))
-    )
+    return not name or ("*" in name and "*" in pattern) or fits(pattern, name) or fits(name, pattern)

@@ -57,11 +57,16 @@ def load_settings(named: Path | None = None, start: Path | None = None) -> Setti
     found = find_file(start)
     if found is None or any(found.samefile(path) for path in own):
         return Settings(files)
-    content = read_bytes(found)
+    problem = weakness(found)
+    try:
+        content = read_bytes(found)
+    except UsageError as error:  # what others left in a folder that all may write must not end every command
+        if problem is None:
+            raise
+        return Settings(files, distrust=f"{error}, and {problem}; {cure(found)}")
     standing = trust.standing(found, content)
     if standing is trust.Standing.TRUSTED:
         return Settings((parse_file(found, content), *files))
-    problem = weakness(found)
     if standing is trust.Standing.CHANGED:
         problem = problem or "it was changed since you trusted it"
     if problem is None:
@@ -118,7 +123,10 @@ def describe(named: Path | None = None, start: Path | None = None) -> Iterator[t
 
 
 def _standing_words(path: Path) -> str:
-    standing = trust.standing(path, read_bytes(path))
+    try:
+        standing = trust.standing(path, read_bytes(path))
+    except UsageError as error:
+        return str(error)
     if standing is trust.Standing.TRUSTED:
         return "trusted, counts"
     if standing is trust.Standing.CHANGED:

@@ -10,9 +10,11 @@ from tempfile import NamedTemporaryFile
 from platformdirs import user_config_path
 
 from solidjq.errors import RefusedError, UsageError
+from solidjq.files import read_file
 from solidjq.ownership import weakness
 
 RECORD_NAME = "trusted.json"
+MOST_BYTES = 1_000_000  # a path and a hash for each trusted file
 
 
 class Standing(StrEnum):
@@ -75,7 +77,7 @@ def _read() -> dict[str, str]:
     if not path.is_file() or weakness(path) is not None:
         return {}
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_file(path, MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(record, dict):
