@@ -172,7 +172,7 @@ def test_what_is_no_whole_plan_is_refused(database: Database, tmp_path: Path, te
 def test_an_endless_device_is_no_plan(database: Database) -> None:
     with pytest.raises(UsageError, match="not a regular file"):
         plans.read(Path("/dev/zero"))
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         plans.read_key(Path("/dev/zero"))
 
 
