@@ -95,7 +95,7 @@ def _claim_all(database: Database) -> None:
 def _fail_all(database: Database) -> None:
     with database.write() as connection:
         process = connection.scalars(sqlalchemy.select(tables.processes.c.id)).one()
-    database.transact(endings.fail, endings.held_by(process), error_json("ValueError", "boom"))
+    database.transact(endings.fail, endings.claims_of(process), error_json("ValueError", "boom"))
 
 
 def _tell_apart(database: Database) -> None:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def demo_queue(given: str | URL | None, table_prefix: str | None, folder: Path) -> Iterator[Database]:
+def demo_queue(url: str | URL | None, table_prefix: str | None, folder: Path) -> Iterator[Database]:
     """Yield a queue for the demo; afterwards remove everything that the demo put into it."""
     from solidjq.database import tables
     from solidjq.database.opening import open_database
     from solidjq.database.setup import initialize
 
-    database = open_database(f"sqlite:{folder}/queue.sqlite3" if given is None else given, table_prefix=table_prefix)
+    database = open_database(f"sqlite:{folder}/queue.sqlite3" if url is None else url, table_prefix=table_prefix)
     created = set(initialize(database).created)
     _refuse_if_in_use(database)
     with database.read() as connection:
@@ -30,7 +30,7 @@ def demo_queue(given: str | URL | None, table_prefix: str | None, folder: Path) 
     try:
         yield database
     finally:
-        if given is not None:
+        if url is not None:
             database.transact(_remove_since, before)
             for metadata in (tables.jq, tables.solid_queue):
                 mine = [table for table in metadata.sorted_tables if table.name in created]

@@ -24,7 +24,7 @@ from solidjq_cli.diff_view import (
 )
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import Output, details, lines, note, records
-from solidjq_cli.selection import explain, tell_unknown_names
+from solidjq_cli.selection import explain, note_unknown_names
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _check(left: str | None, right: str | None, times: TimeOptions, chosen: Filt
     timed = [name for name in ("against", "after", "before") if getattr(times, name) is not None]
     if left is not None and timed:
         raise UsageError(f"A and B are compared as they are; leave --{timed[0]} out")
-    if right is not None and chosen.given():
+    if right is not None and chosen.to_record():
         raise UsageError("A and B are compared as they are; leave the filter out")
     if times.against is not None and (chosen.since is None or times.after is not None):
         raise UsageError("--against goes with --since, as in --since 1h --against 24h; --after stands for both")
@@ -161,7 +161,7 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         from solidjq.queue.failed import list_failures
 
         jobs = (failure.job_id for failure in list_failures(opened, chosen, limit=None))
-        _tell_of_choice(opened, chosen, records(jobs, _JOB_IDS, output))
+        _note_choice(opened, chosen, records(jobs, _JOB_IDS, output))
         return
     found = diff_groups.group_failures(opened, chosen)
     shown = found[:limit]
@@ -169,20 +169,20 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         _print_ids(opened, chosen, (group.name for group in shown))
         return
     records(shown, _group_fields(), output, empty="no failed jobs")
-    _tell_of_choice(opened, chosen, len(found))
+    _note_choice(opened, chosen, len(found))
     if len(found) > len(shown):
         more = count_of(len(found) - len(shown), "more group")
         note(f"{more}, {count_of(sum(g.count for g in found[len(shown) :]), 'job')}; see --limit")
     if output is Output.TABLE and found:
         with opened.read() as connection:
             ids = diff_groups.newest_job_ids(connection, chosen, diff_contrast.SAMPLE)
-        _tell(_sentences(diff_contrast.contrast(opened, ids), "the failed jobs"))
+        _note_all(_sentences(diff_contrast.contrast(opened, ids), "the failed jobs"))
 
 
-def _tell_of_choice(opened: Database, chosen: Filter, count: int) -> None:
+def _note_choice(opened: Database, chosen: Filter, count: int) -> None:
     """Say why the filter selects nothing, or which of several names is none."""
     if count:
-        tell_unknown_names(opened, chosen)
+        note_unknown_names(opened, chosen)
     else:
         explain(opened, chosen)
 
@@ -205,7 +205,7 @@ def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> 
     details([group], _group_fields(whole=True), output)
     if output is Output.TABLE:
         ids = islice(diff_groups.job_ids(opened, chosen, [name]), diff_contrast.SAMPLE)
-        _tell(_sentences(diff_contrast.contrast(opened, ids), "this group"))
+        _note_all(_sentences(diff_contrast.contrast(opened, ids), "this group"))
 
 
 def _print_ids(opened: Database, chosen: Filter, names: Iterable[str]) -> None:
@@ -215,7 +215,7 @@ def _print_ids(opened: Database, chosen: Filter, names: Iterable[str]) -> None:
     records(found, _JOB_IDS, Output.IDS)
 
 
-def _tell(sentences: Iterable[str]) -> None:
+def _note_all(sentences: Iterable[str]) -> None:
     """Print sentences: below the table on a terminal, on stderr where a script reads the table."""
     found = list(sentences)
     if not found:

@@ -31,14 +31,14 @@ OptionalIdsArgument = Annotated[
 ]
 
 
-def read_ids(given: list[str]) -> list[str]:
-    """Return the names given, those on standard input in the place of ``-``, each once.
+def read_ids(names: list[str]) -> list[str]:
+    """Return the names, those on standard input in the place of ``-``, each once.
 
     Raises UsageError for what cannot be a name.
     """
     from solidjq.names import kind_of  # noqa: PLC0415
 
-    ids = [part for text in given for part in (standard_input.words() if text == "-" else [text])]
+    ids = [part for text in names for part in (standard_input.words() if text == "-" else [text])]
     for text in ids:
         kind_of(text)
     return list(dict.fromkeys(ids))
@@ -67,14 +67,14 @@ def read_operation_id(text: str) -> int | None:
     return parse_id(text)
 
 
-def tell_missing(found: Mapping[str, Sequence[JobView]], served: Collection[int], *, held: int = 0) -> None:
+def report_missing(jobs: Mapping[str, Sequence[JobView]], served: Collection[int], *, held_back: int = 0) -> None:
     """Say which ids were not served and why, and exit: 4 if no job has such an id, 6 if only some were served.
 
-    ``held`` jobs were served, but held back.
+    ``jobs``: by the id that names them. ``held_back``: how many were served, and not moved.
     """
     missing = False
     unserved = False
-    for text, views in found.items():
+    for text, views in jobs.items():
         if not views:
             missing = True
             note(f"no job {text}")
@@ -86,7 +86,7 @@ def tell_missing(found: Mapping[str, Sequence[JobView]], served: Collection[int]
                 note(f"job {view.job_id} was not taken: the filter or --limit leaves it out, or somebody was faster")
             else:
                 note(f"job {view.job_id} is {states}, not failed")
-    if unserved or held or (missing and served):
+    if unserved or held_back or (missing and served):
         raise typer.Exit(Exit.PARTLY)
     if missing:
         raise typer.Exit(Exit.NO_SUCH_JOB)

@@ -42,7 +42,7 @@ class Tally:
         return sum(count for (verdict, _, _), count in self.groups.items() if verdict.moves)
 
     @property
-    def held(self) -> int:
+    def held_back(self) -> int:
         """How many jobs were left as they were."""
         return sum(self.groups.values()) - self.moved
 
@@ -73,7 +73,7 @@ class Tally:
         """Return how many jobs that policy marks "auto" were held back all the same."""
         return sum(count for (verdict, _, _), count in self.groups.items() if verdict.unrecovered)
 
-    def held_words(self, *, unrecovered: bool) -> str:
+    def held_back_words(self, *, unrecovered: bool) -> str:
         """Return the counts of the verdicts that held jobs back, such as ``3 over-limit, 1 suspect``."""
         counts: Counter[Verdict] = Counter()
         for (verdict, _, _), count in self.groups.items():

@@ -37,7 +37,7 @@ def settle(database: Database, threshold: float, *, force: bool, quiet: bool, no
     from solidjq.text import count_of  # noqa: PLC0415
 
     if not quiet:
-        tell_unrecorded(database, threshold)
+        note_unrecorded(database, threshold)
     counting = sys.stderr.isatty() and not quiet
 
     def wait(doubts: Doubts, pause: float) -> None:
@@ -90,7 +90,7 @@ def refuse_alive(doubts: Doubts) -> None:
         raise RefusedError(f"spared: {last}; stop it, or prune it with --force")
 
 
-def tell_unrecorded(database: Database, threshold: float) -> None:
+def note_unrecorded(database: Database, threshold: float) -> None:
     """Say that a prune loses host and pid of the dead, if some process looks dead and there is no ledger."""
     from solidjq.ledger import operations  # noqa: PLC0415
     from solidjq.processes.pruning import find_dead  # noqa: PLC0415
@@ -119,7 +119,7 @@ def prune(database: Database, threshold: float, doubts: Doubts, operation: Opera
         return words(pruned) + ("" if operation.id is None else f" under operation {operation.id}")
 
     with accounted(Account(database, None, done, lambda: len(pruned))):
-        pruned.extend(prune_sequence.prune_checked(database, threshold, doubts, record=operation.record_if_kept))
+        pruned.extend(prune_sequence.prune_checked(database, threshold, doubts, record=operation.record_if_possible))
     return pruned
 
 

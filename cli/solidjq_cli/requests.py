@@ -10,9 +10,9 @@ import typer
 
 from solidjq_cli import attendance, moving, options, outcomes
 from solidjq_cli.exits import Exit
-from solidjq_cli.ids import tell_missing
+from solidjq_cli.ids import report_missing
 from solidjq_cli.render import Output, note
-from solidjq_cli.selection import FilterOptions, explain, tell_unknown_names
+from solidjq_cli.selection import FilterOptions, explain, note_unknown_names
 from solidjq_cli.stopping import accounted
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Request:
         self.reason = reason
         self.tally = moving.Tally()
         self.served: set[int] = set()
-        self.found: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
+        self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
         self.asks = True  # before it moves jobs: not for jobs that were named one by one
         self.implied_deaths = False
 
@@ -71,7 +71,7 @@ class Request:
 
         resolved = filters.resolve(self.database, names)
         if resolved.jobs or resolved.by_id:
-            self.found = resolved.jobs
+            self.jobs = resolved.jobs
         if resolved.by_id:
             self.asks = False
             self.selection = Selection(chosen=resolved.chosen, job_ids=resolved.job_ids, limit=limit, batch=batch)
@@ -105,14 +105,14 @@ class Request:
             what = "a plan" if key is None else "a signed plan"
             verify = "" if move.sign_with is None else f" --verify-with {shlex.quote(str(move.sign_with))}"
             note(
-                f"wrote {what} of {count_of(count, 'job')}, {self.tally.held} held back; "
+                f"wrote {what} of {count_of(count, 'job')}, {self.tally.held_back} held back; "
                 f"to carry it out: jq apply {shlex.quote(str(move.plan_out))}{verify}"
             )
             self._explain()
             self._note_attendance(self.tally)
             self._exit_if_missing()
             return
-        by_job = moving.lists_jobs(output, by_job=self.found is not None)
+        by_job = moving.lists_jobs(output, by_job=self.jobs is not None)
         if move.dry_run:
             self._show(self._plan(by_job=by_job), output, done="would move")
             self._exit_if_missing()
@@ -133,7 +133,7 @@ class Request:
                 self._canary(operation, canary, patience)
             run = self._retry(self.selection, self.terms, operation, by_job=by_job)
             self._show(run, output, done="moved")
-        held = [f"held back {count_of(self.tally.held, 'job')}"] if self.tally.held else []
+        held = [f"held back {count_of(self.tally.held_back, 'job')}"] if self.tally.held_back else []
         self.tally.conclude(operation, *held, *self._obstacles(self.tally))
         died = watch and operation.id is not None and outcomes.watch(self.database, operation.id, output)
         self._exit(died=died)
@@ -165,7 +165,7 @@ class Request:
     def _noting_served(self, batches: Iterator[list[Decision]]) -> Iterator[list[Decision]]:
         """Remember on which of the jobs that were named by id a decision was made."""
         for batch in batches:
-            if self.found is not None:
+            if self.jobs is not None:
                 self.served.update(decision.job_id for decision in batch)
             yield batch
 
@@ -174,7 +174,7 @@ class Request:
             batches,
             output,
             self.tally,
-            by_job=self.found is not None,
+            by_job=self.jobs is not None,
             total=self._total(),
             empty="" if self.tally.groups else f"no failed jobs to {self.verb}",
         )
@@ -184,7 +184,7 @@ class Request:
 
             self._note_attendance(self.tally)
             note(
-                f"would {self.verb} {count_of(self.tally.moved, 'job')} and hold back {self.tally.held}; "
+                f"would {self.verb} {count_of(self.tally.moved, 'job')} and hold back {self.tally.held_back}; "
                 "nothing was changed"
             )
 
@@ -193,14 +193,14 @@ class Request:
         if not self.asks:
             return
         if (tally or self.tally).groups:
-            tell_unknown_names(self.database, self.selection.chosen)
+            note_unknown_names(self.database, self.selection.chosen)
         else:
             explain(self.database, self.selection.chosen, implied_deaths=self.implied_deaths)
 
     def _total(self) -> int | None:
         from solidjq.queue.failed import count_failures
 
-        if self.found is not None or not moving.on_a_terminal():
+        if self.jobs is not None or not moving.on_a_terminal():
             return None
         with self.database.read() as connection:
             count = count_failures(connection, self.selection.chosen)
@@ -212,11 +212,11 @@ class Request:
         if planned.moved == 0:
             moving.groups(planned, Output.TABLE, empty=f"no failed jobs to {self.verb}")
             self._explain(planned)
-            raise typer.Exit(Exit.PARTLY if planned.held else Exit.DONE)
+            raise typer.Exit(Exit.PARTLY if planned.held_back else Exit.DONE)
         moving.groups(planned, Output.TABLE)
         moving.warn(planned)
         self._note_attendance(planned)
-        held = f", hold back {planned.held}" if planned.held else ""
+        held = f", hold back {planned.held_back}" if planned.held_back else ""
         from solidjq.text import count_of
 
         moving.confirm(f"{self.verb} {count_of(planned.moved, 'job')}{held}?")
@@ -285,20 +285,20 @@ class Request:
             note(f"canary: all {outcome.jobs} have ended{errors}, and none died; going on")
 
     def _record(self) -> Mapping[str, object]:
-        given: dict[str, object] = {**self.selection.chosen.given(), **self.terms.to_record()}
+        record: dict[str, object] = {**self.selection.chosen.to_record(), **self.terms.to_record()}
         if self.selection.job_ids is not None:
-            given["ids"] = len(self.selection.job_ids)
+            record["ids"] = len(self.selection.job_ids)
         if self.selection.limit is not None:
-            given["limit"] = self.selection.limit
-        return given
+            record["limit"] = self.selection.limit
+        return record
 
     def _exit_if_missing(self) -> None:
         """End a command that only shows or writes a plan as the retry itself would if it found no job of some id."""
-        if self.found is not None:
-            tell_missing(self.found, self.served)
+        if self.jobs is not None:
+            report_missing(self.jobs, self.served)
 
     def _exit(self, *, died: bool) -> None:
-        if self.found is not None:
-            tell_missing(self.found, self.served, held=self.tally.held)
-        if self.tally.held or died:
+        if self.jobs is not None:
+            report_missing(self.jobs, self.served, held_back=self.tally.held_back)
+        if self.tally.held_back or died:
             raise typer.Exit(Exit.PARTLY)

@@ -108,7 +108,7 @@ def explain(database: Database, chosen: Filter, *, implied_deaths: bool = False)
         note(sentence)
 
 
-def tell_unknown_names(database: Database, chosen: Filter) -> None:
+def note_unknown_names(database: Database, chosen: Filter) -> None:
     """Say which of several classes or queues no job has: they were given as alternatives, and one may be misspelled."""
     if len(chosen.classes) > 1 or len(chosen.queues) > 1:
         from solidjq.selection.explanations import unknown_names  # noqa: PLC0415

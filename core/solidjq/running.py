@@ -12,7 +12,7 @@ from sqlalchemy import select
 from solidjq.database.tables import claimed
 from solidjq.database.transactions import Database
 from solidjq.queue.claim import Claim
-from solidjq.queue.endings import held_by
+from solidjq.queue.endings import claims_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class CurrentJob:
         """
         if self._claimed_by is None:
             return True
-        mine = held_by(self._claimed_by.process_id, [self._claimed_by.claim.id])
+        mine = claims_of(self._claimed_by.process_id, [self._claimed_by.claim.id])
         with self._claimed_by.database.read() as connection:
             return connection.scalar(select(claimed.c.id).where(mine)) is not None
 

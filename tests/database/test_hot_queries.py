@@ -216,7 +216,7 @@ def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) 
     with recorded() as sent:
         finish_some(database, process)
         take_turns(database, process)
-        database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
+        database.transact(endings.fail, endings.claims_of(process), error_json("E", "boom"))
     plans = []
     with database.read() as connection:
         for statement, parameters in sent:

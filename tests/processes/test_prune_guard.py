@@ -22,7 +22,7 @@ from solidjq.database.urls import url_text
 from solidjq.processes import heartbeat, prune_guard, pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.pids import LocalProcess, find_local
-from solidjq.processes.prune_guard import NOBODY, Doubts, SeenProcess, compare, find_long_dead, judge
+from solidjq.processes.prune_guard import NOBODY, Doubts, ProcessRow, compare, find_long_dead, judge
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from support.processes import add_process, all_silent, silence
@@ -36,10 +36,10 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 THRESHOLD = timedelta(minutes=5)
 
 
-def fleet(**silent: float) -> list[SeenProcess]:
+def fleet(**silent: float) -> list[ProcessRow]:
     """Make processes, each named after its host and a number, silent for so many minutes."""
     return [
-        SeenProcess(number, name, name.rstrip("0123456789"), 1000 + number, NOW - timedelta(minutes=minutes))
+        ProcessRow(number, name, name.rstrip("0123456789"), 1000 + number, NOW - timedelta(minutes=minutes))
         for number, (name, minutes) in enumerate(silent.items())
     ]
 
@@ -72,7 +72,7 @@ def fleet(**silent: float) -> list[SeenProcess]:
         (fleet(a1=10, b1=9.9), 60, None),
     ],
 )
-def test_who_looks_dead_may_be_cut_off(seen: list[SeenProcess], up: float | None, words: str | None) -> None:
+def test_who_looks_dead_may_be_cut_off(seen: list[ProcessRow], up: float | None, words: str | None) -> None:
     came_up = None if up is None else NOW - timedelta(minutes=up)
     refusal = judge(seen, THRESHOLD, NOW, came_up)
     assert (refusal is None) == (words is None)
@@ -137,7 +137,7 @@ def test_several_that_look_dead_are_looked_at_twice(
     ],
 )
 def test_who_is_silent_for_long_while_others_work_needs_no_second_look(
-    seen: list[SeenProcess], active: float | None, long_dead: list[str]
+    seen: list[ProcessRow], active: float | None, long_dead: list[str]
 ) -> None:
     last = None if active is None else NOW - timedelta(minutes=active)
     found = find_long_dead(seen, THRESHOLD, NOW, lambda: last)
@@ -147,7 +147,7 @@ def test_who_is_silent_for_long_while_others_work_needs_no_second_look(
 
 
 def test_a_process_without_a_heartbeat_is_no_reason(database: Database) -> None:
-    assert judge([SeenProcess(1, "a", "a", 1, None), SeenProcess(2, "b", "b", 1, None)], THRESHOLD, NOW, None) is None
+    assert judge([ProcessRow(1, "a", "a", 1, None), ProcessRow(2, "b", "b", 1, None)], THRESHOLD, NOW, None) is None
 
 
 def test_a_server_tells_since_when_it_is_up(database: Database, kind: str) -> None:

@@ -37,8 +37,8 @@ def _process(connection: Any) -> int:
 
 MOVES = {
     "claim": lambda c: claim.claim(c, _process(c), claim.ALL_QUEUES, 10),
-    "finish": lambda c: endings.finish(c, endings.held_by(_process(c))),
-    "fail": lambda c: endings.fail(c, endings.held_by(_process(c)), error_json("E", "boom")),
+    "finish": lambda c: endings.finish(c, endings.claims_of(_process(c))),
+    "fail": lambda c: endings.fail(c, endings.claims_of(_process(c)), error_json("E", "boom")),
     "deregister": lambda c: heartbeat.deregister(c, _process(c)),
     "dispatch": lambda c: dispatch.dispatch(c, 10),
     "exited": lambda c: pruning.fail_exited(c, _process(c), pid=1, returncode=-9),

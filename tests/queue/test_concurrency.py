@@ -148,7 +148,7 @@ def test_slots_are_taken_and_given_back(database: Database, seed: int, known: di
             if after is State.FINISHED:
                 database.transact(endings.finish_claims, claims, known)
             elif after is State.FAILED:
-                database.transact(endings.fail, endings.held_by(process, claims), "{}", known)
+                database.transact(endings.fail, endings.claims_of(process, claims), "{}", known)
             else:
                 database.transact(discard.discard, chosen, known)
             check(database, model)
@@ -169,7 +169,7 @@ TWO = Limit(2, 60)
 def end_all(database: Database, process: int) -> None:
     """End jobs as a program does that does not know their limit: a prune by ``jq``, say."""
     claim_all(database, process)
-    database.transact(endings.fail, endings.held_by(process), "{}")
+    database.transact(endings.fail, endings.claims_of(process), "{}")
 
 
 def free_slots(database: Database) -> dict[str, int]:
@@ -189,7 +189,7 @@ def test_all_slots_of_a_dead_process_come_back_though_the_limit_is_unknown(datab
     add_jobs(database, *of_key(3))  # traffic that never ends: somebody always holds a slot
     claim_all(database, process)
     first, _ = [row["id"] for row in rows(database, claimed)]
-    database.transact(endings.fail, endings.held_by(process, [first]), "{}")
+    database.transact(endings.fail, endings.claims_of(process, [first]), "{}")
     assert free_slots(database) == {"Job/1": 0}  # passed to the job that was blocked
     end_all(database, process)
     assert free_slots(database) == {"Job/1": 2}
@@ -202,7 +202,7 @@ def test_a_slot_of_an_expired_semaphore_does_not_come_back(database: Database) -
     change(database, delete(semaphores), age_of(jobs, 3600, "created_at"), age_of(jobs, 3600, "scheduled_at"))
     add_jobs(database, *of_key(1))  # makes the semaphore anew
     assert free_slots(database) == {"Job/1": 1}
-    database.transact(endings.fail, endings.held_by(old), "{}")
+    database.transact(endings.fail, endings.claims_of(old), "{}")
     assert free_slots(database) == {"Job/1": 1}
     end_all(database, add_process(database, "new"))
     assert free_slots(database) == {"Job/1": 2}
@@ -219,7 +219,7 @@ def test_a_semaphore_that_nobody_holds_is_made_anew_where_its_slots_are_in_doubt
         claim_all(database, process)
         add_jobs(database, *of_key(1, key="Job/2"))
         change(database, age_of(jobs, 3600, "created_at"), age_of(jobs, 3600, "scheduled_at"))
-        database.transact(endings.fail, endings.held_by(process), "{}")
+        database.transact(endings.fail, endings.claims_of(process), "{}")
         assert free_slots(database) == left
         change(database, delete(jobs), delete(semaphores))
 
@@ -279,7 +279,7 @@ def test_many_keys_take_no_more_statements_than_few(database: Database) -> None:
                 *(NewJob(class_name="N", concurrency_key=f"{keys} {name}", limit=limit) for name in names),
             ),
             lambda: database.transact(claim.claim, process, claim.ALL_QUEUES, 100),
-            lambda: database.transact(endings.fail, endings.held_by(process), "{}"),
+            lambda: database.transact(endings.fail, endings.claims_of(process), "{}"),
         ):
             statements.clear()
             step()

@@ -19,15 +19,15 @@ ERROR = error_json("ValueError", "boom", ["app.py:1:in `work'"])
 
 
 def finish(database: Database, process: int, claim_ids: list[int]) -> list[int]:
-    return database.transact(endings.finish, endings.held_by(process, claim_ids))
+    return database.transact(endings.finish, endings.claims_of(process, claim_ids))
 
 
 def fail(database: Database, process: int, claim_ids: list[int]) -> list[int]:
-    return database.transact(endings.fail, endings.held_by(process, claim_ids), ERROR)
+    return database.transact(endings.fail, endings.claims_of(process, claim_ids), ERROR)
 
 
 def release(database: Database, process: int, claim_ids: list[int]) -> list[int]:
-    return database.transact(endings.release, endings.held_by(process, claim_ids))
+    return database.transact(endings.release, endings.claims_of(process, claim_ids))
 
 
 Ending = Callable[[Database, int, list[int]], list[int]]
@@ -90,7 +90,7 @@ def test_each_failure_gets_its_own_error(database: Database) -> None:
     process = add_process(database)
     claims = claim_all(database, process)
     errors = {claim.id: error_json("E", f"job {claim.job_id}") for claim in claims}
-    assert database.transact(endings.fail, endings.held_by(process), errors) == [one, two]
+    assert database.transact(endings.fail, endings.claims_of(process), errors) == [one, two]
     messages = {row["job_id"]: parse_error(row["error"]).message for row in rows(database, failed)}
     assert messages == {one: f"job {one}", two: f"job {two}"}
 
@@ -108,7 +108,7 @@ def test_many_claims_end_together(database: Database) -> None:
     ids = add_jobs(database, *plain_jobs(2300))
     process = add_process(database)
     assert len(claim_all(database, process, 5000)) == 2300
-    assert sorted(database.transact(endings.fail, endings.held_by(process), ERROR)) == ids
+    assert sorted(database.transact(endings.fail, endings.claims_of(process), ERROR)) == ids
     assert set(state_of_each(database).values()) == {State.FAILED}
 
 
@@ -123,7 +123,7 @@ def test_a_job_that_ended_already_does_not_fail_a_second_time(database: Database
             connection.execute(update(jobs).values(finished_at=utcnow()))
         else:
             connection.execute(insert(failed).values(job_id=job_id, error="first", created_at=utcnow()))
-    database.transact(endings.fail, endings.held_by(process), ERROR)
+    database.transact(endings.fail, endings.claims_of(process), ERROR)
     assert rows(database, claimed) == []
     expected: dict[str, Any] = {"finished": (State.FINISHED, []), "failed": (State.FAILED, ["first"])}
     state, errors = expected[damage]

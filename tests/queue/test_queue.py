@@ -361,7 +361,7 @@ def test_a_limited_job_waits_for_the_one_before_it(database: Database) -> None:
     assert state_of_each(database) == {first: State.READY, second: State.BLOCKED, third: State.BLOCKED}
     process = add_process(database)
     (claim,) = claim_all(database, process)
-    database.transact(endings.finish, endings.held_by(process, [claim.id]))
+    database.transact(endings.finish, endings.claims_of(process, [claim.id]))
     assert state_of_each(database) == {first: State.FINISHED, second: State.READY, third: State.BLOCKED}
     assert [row["value"] for row in rows(database, semaphores)] == [0]
 
@@ -374,11 +374,11 @@ def test_the_slot_is_free_again_when_nobody_waits(database: Database) -> None:
     claims = claim_all(database, process)
     assert len(claims) == 2
     known = {"LimitedJob": two}
-    database.transact(endings.finish, endings.held_by(process), known)
+    database.transact(endings.finish, endings.claims_of(process), known)
     assert len(rows(database, blocked)) == 0
     assert [row["value"] for row in rows(database, semaphores)] == [1]
     claim_all(database, process)
-    database.transact(endings.finish, endings.held_by(process), known)
+    database.transact(endings.finish, endings.claims_of(process), known)
     assert [row["value"] for row in rows(database, semaphores)] == [2]
 
 
@@ -386,7 +386,7 @@ def test_a_released_limited_job_keeps_its_slot(database: Database) -> None:
     first, second = add_jobs(database, limited(1), limited(2))
     process = add_process(database)
     claim_all(database, process)
-    database.transact(endings.release, endings.held_by(process))
+    database.transact(endings.release, endings.claims_of(process))
     assert state_of_each(database) == {first: State.READY, second: State.BLOCKED}
     assert [row["value"] for row in rows(database, semaphores)] == [0]
 
@@ -404,7 +404,7 @@ def test_discard_deletes_what_waits_and_leaves_the_rest(database: Database) -> N
     )
     process = add_process(database)
     done_claim, _ = claim_all(database, process, 2)
-    database.transact(endings.finish, endings.held_by(process, [done_claim.id]))
+    database.transact(endings.finish, endings.claims_of(process, [done_claim.id]))
     assert sorted(database.transact(discard.discard, [ready_id, later, held, done, 10**12])) == [ready_id, later]
     assert state_of_each(database) == {held: State.CLAIMED, done: State.FINISHED}
 

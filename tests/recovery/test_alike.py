@@ -46,7 +46,7 @@ def mixed(database: Database) -> Database:
     raised = add_jobs(database, *plain_jobs(12), *plain_jobs(3, queue_name="slow"))
     worker = add_process(database)
     claim_all(database, worker)
-    database.transact(endings.fail, endings.held_by(worker), error_json("ArgumentError", "boom"))
+    database.transact(endings.fail, endings.claims_of(worker), error_json("ArgumentError", "boom"))
     (waiting,) = add_jobs(database, *plain_jobs(1))
     with database.write() as connection:
         connection.execute(delete(crashes).where(crashes.c.job_id.in_(uncounted)))

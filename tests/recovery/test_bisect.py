@@ -107,7 +107,7 @@ class Quarantine:
         if self.killers & self.ran[-1]:
             self.database.transact(pruning.fail_exited, process, pid=9000 + len(self.ran), returncode=-9)
         else:
-            self.database.transact(endings.finish, endings.held_by(process))
+            self.database.transact(endings.finish, endings.claims_of(process))
 
 
 def die_together(database: Database, count: int) -> list[int]:

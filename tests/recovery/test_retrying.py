@@ -24,7 +24,7 @@ ERROR = error_json("ValueError", "boom")
 def fail_all(database: Database) -> None:
     process = add_process(database)
     claim_all(database, process, 5000)
-    database.transact(endings.fail, endings.held_by(process), ERROR)
+    database.transact(endings.fail, endings.claims_of(process), ERROR)
 
 
 def retry(database: Database, *job_ids: int) -> Retried:

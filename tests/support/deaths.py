@@ -32,7 +32,7 @@ def die(database: Database, *, silent: float = 1000, hostname: str = "elsewhere"
 def raise_all(database: Database) -> None:
     worker = add_process(database, f"worker-{uuid.uuid4()}")
     claim_all(database, worker)
-    database.transact(endings.fail, endings.held_by(worker), error_json("ArgumentError", "boom"))
+    database.transact(endings.fail, endings.claims_of(worker), error_json("ArgumentError", "boom"))
 
 
 def crash_count(database: Database, job_id: int) -> int:

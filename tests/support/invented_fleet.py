@@ -287,7 +287,7 @@ def figures(seeds: int = 100) -> Figures:
     for seed in range(seeds):
         fleet = simulate(seed, killer=True)
         first = {each.name: each.standing for each in rank(fleet.cases, fleet.exposure).classes[:3]}
-        found += fleet.planted in first and first[fleet.planted].held
+        found += fleet.planted in first and first[fleet.planted].held_back
         alone += first.get(fleet.planted) is JobStanding.SUSPECT
         before, after = _suspects(fleet.cases, fleet.exposure), _suspects(fleet.cases, fleet.later)
         outnumbered += sum(not each.outside for each in fleet.cases) >= 2 * fleet.kills

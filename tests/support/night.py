@@ -91,7 +91,7 @@ class Night:
         assert claimed == {*job_ids, *([] if again is None else [again])}
         if rails:
             error = pruned_error(self.now) if how is None else exit_error(self.pids, how["returncode"])
-            self.database.transact(endings.fail, endings.held_by(worker), error)
+            self.database.transact(endings.fail, endings.claims_of(worker), error)
             with self.database.write() as connection:
                 connection.execute(delete(tables.processes).where(tables.processes.c.id == worker))
         elif how is None:
@@ -130,7 +130,7 @@ class Night:
         for name, share in (("ImportJob", 0.7), ("WebhookJob", 0.2), ("BillingJob", 0.1)):
             add_jobs(self.database, *(NewJob(class_name=name, args=[n]) for n in range(int(count * share))))
             claim_all(self.database, worker, count)
-            self.database.transact(endings.fail, endings.held_by(worker), error_json("ArgumentError", f"bad {name}"))
+            self.database.transact(endings.fail, endings.claims_of(worker), error_json("ArgumentError", f"bad {name}"))
         self.errors += count
         with self.database.write() as connection:
             connection.execute(delete(tables.processes).where(tables.processes.c.id == worker))

@@ -84,7 +84,7 @@ def fail(database: Database, *new_jobs: NewJob, error: str | list[str]) -> list[
     process = add_process(database, "worker-that-failed")
     claims = claim_all(database, process, 10_000)
     errors = error if isinstance(error, str) else dict(zip([claim.id for claim in claims], error, strict=True))
-    database.transact(endings.fail, endings.held_by(process), errors)
+    database.transact(endings.fail, endings.claims_of(process), errors)
     with database.write() as connection:
         connection.execute(process_table.delete().where(process_table.c.id == process))
     return ids

@@ -86,7 +86,7 @@ def every_state(database: Database) -> None:
         claim_all(database, worker, 1)
         database.transact(end, claimed.c.job_id == job_id)
     claim_all(database, worker, 1)
-    database.transact(endings.fail, endings.held_by(worker), missing_error())
+    database.transact(endings.fail, endings.claims_of(worker), missing_error())
     claim_all(database, worker, 1)
     add_jobs(database, *limited(2), NewJob(class_name="Later", delay=3600))
     assert set(state_of_each(database).values()) == set(State)
@@ -114,7 +114,7 @@ def fail_all(database: Database) -> None:
     add_jobs(database, *plain_jobs(2))
     worker = add_process(database)
     claim_all(database, worker)
-    database.transact(endings.fail, endings.held_by(worker), missing_error())
+    database.transact(endings.fail, endings.claims_of(worker), missing_error())
 
 
 def orphan(database: Database) -> None:

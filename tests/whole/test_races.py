@@ -70,7 +70,7 @@ def drain(process: int) -> Callable[[Database], list[int]]:
     def run(database: Database) -> list[int]:
         done: list[int] = []
         while claims := database.transact(queue_claim.claim, process, queue_claim.ALL_QUEUES, 5):
-            done += database.transact(endings.finish, endings.held_by(process, [claim.id for claim in claims]))
+            done += database.transact(endings.finish, endings.claims_of(process, [claim.id for claim in claims]))
         return done
 
     return run
@@ -170,7 +170,7 @@ def test_a_prune_against_the_worker_it_prunes(database: Database, round_: int) -
     def wake(own: Database) -> int:
         ended = 0
         for claim in held:
-            ended += len(own.transact(endings.finish, endings.held_by(frozen, [claim.id])))
+            ended += len(own.transact(endings.finish, endings.claims_of(frozen, [claim.id])))
         try:
             own.transact(queue_claim.claim, frozen, queue_claim.ALL_QUEUES, 10)
         except Exception:  # noqa: BLE001  (pruned: that it may not claim is asserted through the states)
@@ -190,7 +190,7 @@ def test_each_failed_job_is_retried_once(database: Database) -> None:
     ids = add_jobs(database, *plain_jobs(JOBS))
     process = add_process(database)
     claim_all(database, process)
-    database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
+    database.transact(endings.fail, endings.claims_of(process), error_json("E", "boom"))
     retried = at_once(database, *[lambda own: retry_jobs(own, ids).job_ids] * PROGRAMS)
     assert Counter(job_id for each in retried for job_id in each) == Counter(ids)
     assert len(rows(database, failures)) == JOBS
@@ -201,7 +201,7 @@ def test_retry_against_discard(database: Database) -> None:
     ids = add_jobs(database, *plain_jobs(JOBS))
     process = add_process(database)
     claim_all(database, process)
-    database.transact(endings.fail, endings.held_by(process), error_json("E", "boom"))
+    database.transact(endings.fail, endings.claims_of(process), error_json("E", "boom"))
 
     def discard(own: Database) -> list[int]:
         return [job_id for each in ids for job_id in own.transact(queue_discard.discard, [each])]
@@ -252,7 +252,7 @@ def test_limited_jobs_never_run_beyond_their_limit(database: Database) -> None:
                     most = max(most, len(running))
                 with lock:
                     running.difference_update(claim.id for claim in claims)
-                own.transact(endings.finish, endings.held_by(process, [claim.id for claim in claims]), known)
+                own.transact(endings.finish, endings.claims_of(process, [claim.id for claim in claims]), known)
                 done += len(claims)
             return done
 

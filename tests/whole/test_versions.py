@@ -45,7 +45,7 @@ def test_a_later_version_may_have_more(own: Database) -> None:
     ids = add_jobs(own, *plain_jobs(3))
     worker = add_process(own)
     (done, *_) = claim_all(own, worker, 2)
-    own.transact(endings.finish, endings.held_by(worker, [done.id]))
+    own.transact(endings.finish, endings.claims_of(worker, [done.id]))
     silence(own, worker, 1000)
     (pruned,) = pruning.prune(own, 300)
     assert pruned.job_ids == ids[1:2]
@@ -71,7 +71,7 @@ def test_an_older_version_is_named_and_its_failures_can_be_read(own: Database) -
     (job_id,) = add_jobs(own, *plain_jobs(1))
     worker = add_process(own)
     claim_all(own, worker)
-    own.transact(endings.fail, endings.held_by(worker), error_json("ValueError", "boom"))
+    own.transact(endings.fail, endings.claims_of(worker), error_json("ValueError", "boom"))
     where = " ON solid_queue_processes" if own.url.get_backend_name() == "mysql" else ""
     execute(
         own.url,

@@ -90,7 +90,7 @@ def bisect(
     if found is None:
         raise NoSuchJobError(f"no incident {name}; to see them: jq incidents list")
     job_ids = sorted({job.job_id for job in found.charged_jobs})
-    _tell_cleared(found, len(job_ids))
+    _note_cleared(found, len(job_ids))
     if not job_ids:
         note(f"no job was in flight at {found.name}: there is nothing to find")
         return
@@ -103,7 +103,7 @@ def bisect(
         there = attendance.read(command, opened, threshold)
         recovery_bisect.refuse_shared_workers(there, queue, before)
         recovery_bisect.refuse_if_vain(there, queue, before)
-        _tell_who_dies(there, queue, max(1, limit - before.deaths))
+        _note_who_dies(there, queue, max(1, limit - before.deaths))
         if not yes:
             halves = "run" if len(before.suspects) == 1 else "run halves of"
             moving.confirm(f"{halves} {count_of(len(before.suspects), 'job')} in queue {queue}?")
@@ -126,9 +126,9 @@ def bisect(
     with accounted(Account(opened, None, lambda _: _on_trial(tried[-1], queue), lambda: len(tried))):
         for now in run:
             tried[:] = [now]
-            _tell(now, queue)
+            _note_progress(now, queue)
             if now.died and now.stage is not Stage.TRYING:
-                _tell_other_manners(opened, found, now)
+                _note_other_manners(opened, found, now)
     records([now], columns.bisections(), output)
     if now.stage not in {Stage.FOUND, Stage.CLEARED}:
         raise typer.Exit(Exit.PARTLY)
@@ -143,7 +143,7 @@ def _on_trial(now: TrialStanding, quarantine: str) -> str:
     )
 
 
-def _tell_cleared(incident: Incident, charged: int) -> None:
+def _note_cleared(incident: Incident, charged: int) -> None:
     """Say which jobs of the incident are not tried, and why; and if it charges none, since its cause is outside."""
     from solidjq.text import count_of
 
@@ -158,7 +158,7 @@ def _tell_cleared(incident: Incident, charged: int) -> None:
         )
 
 
-def _tell_who_dies(there: Attendance, queue: str, deaths: int) -> None:
+def _note_who_dies(there: Attendance, queue: str, deaths: int) -> None:
     from solidjq.processes.attendance import describe
     from solidjq.text import count_of
 
@@ -174,7 +174,7 @@ def _require_consent(*, yes: bool) -> None:
         raise UsageError("without a terminal to ask on, bisect needs --yes: it kills workers on purpose")
 
 
-def _tell_other_manners(database: Database, incident: Incident, now: TrialStanding) -> None:
+def _note_other_manners(database: Database, incident: Incident, now: TrialStanding) -> None:
     from solidjq.recovery import manners
 
     with database.read() as connection:
@@ -184,7 +184,7 @@ def _tell_other_manners(database: Database, incident: Incident, now: TrialStandi
         note(f"died in another manner than at {incident.name}: {here}, and then: {then}; it may be another killer")
 
 
-def _tell(now: TrialStanding, quarantine: str) -> None:
+def _note_progress(now: TrialStanding, quarantine: str) -> None:
     from solidjq.recovery.bisect import Stage
     from solidjq.text import count_of
 

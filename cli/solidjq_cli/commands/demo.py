@@ -96,15 +96,15 @@ class _Demo:
         try:
             self._story()
         except _StuckError as error:
-            _tell(f"The demo is stuck: {error}. What the workers said:")
-            _tell(self._log.read_text() if self._log.exists() else "nothing")
+            _say(f"The demo is stuck: {error}. What the workers said:")
+            _say(self._log.read_text() if self._log.exists() else "nothing")
             return Exit.UNEXPECTED
         finally:
             self._kill_everything()
         return self._verdict()
 
     def _story(self) -> None:
-        _tell(f"Each $ is a command that really runs, on the queue {self._database}")
+        _say(f"Each $ is a command that really runs, on the queue {self._database}")
         _head("Jobs of three classes")
         for name in JOBS:
             self._enqueue(name, range(1, 5))
@@ -114,7 +114,7 @@ class _Demo:
         victim = self._wait(lambda: self._busy(started), "a worker with a running report")
         self._kill([victim])
         self._wait(self._count_failed, "its supervisor to fail its jobs")
-        _tell("Its supervisor failed the jobs it held with ProcessExitError, and started another worker.")
+        _say("Its supervisor failed the jobs it held with ProcessExitError, and started another worker.")
         self._show(*self._died)
 
         _head("Then, with more to do, the whole tree dies: supervisor, workers, dispatcher. Nobody is left to notice")
@@ -122,17 +122,15 @@ class _Demo:
         self._enqueue("build_report", range(5, 9))
         self._wait(lambda: self._busy(started), "another running report")
         self._kill(self._own())
-        _tell(
-            f"{sum(process.claimed for process in self._processes())} jobs are claimed by processes that are no more."
-        )
+        _say(f"{sum(process.claimed for process in self._processes())} jobs are claimed by processes that are no more.")
 
         _head(f"A line for cron: prune what was silent for {THRESHOLD} seconds (on a real queue: 300)")
         self._wait(self._all_silent, f"their heartbeats to be {THRESHOLD} seconds old")
         self._show("prune", "--alive-threshold", str(THRESHOLD))
         self._show(*self._died)
         self._show("incidents", "list", "--since", "10m")
-        _tell("The prune failed their jobs with ProcessPrunedError.")
-        _tell("Nothing retries them by itself: one of them may be what killed its process.")
+        _say("The prune failed their jobs with ProcessPrunedError.")
+        _say("Nothing retries them by itself: one of them may be what killed its process.")
 
         _head("A person looked at them, and puts the safe ones back to work: all, as each died but once")
         self._show("retry", "--safe", "--queue", self._queue_name, "--yes", "--reason", "killed by the demo")
@@ -145,15 +143,15 @@ class _Demo:
 
     def _enqueue(self, name: str, numbers: range) -> None:
         lines = "".join(f"[{number}]\\n" for number in numbers)
-        _tell(f"$ printf '{lines}' | jq enqueue {name} --stdin --import {MODULE} -o ids")
+        _say(f"$ printf '{lines}' | jq enqueue {name} --stdin --import {MODULE} -o ids")
         enqueued = self._jq(
             "enqueue", name, "--stdin", "--import", MODULE, "-o", "ids", stdin=lines.replace("\\n", "\n")
         )
-        _tell(" ".join(enqueued.split()))
+        _say(" ".join(enqueued.split()))
         self.job_ids += enqueued.split()
 
     def _show(self, *arguments: str) -> None:
-        _tell(f"$ jq {shlex.join(arguments)}")
+        _say(f"$ jq {shlex.join(arguments)}")
         self._jq(*arguments, shown=True)
 
     def _jq(self, *arguments: str, stdin: str = "", shown: bool = False) -> str:
@@ -175,7 +173,7 @@ class _Demo:
             *("work", "--import", MODULE, "--queues", self._queue_name, "--processes", "2", "--threads", "2"),
             *("--heartbeat", "0.5", "--alive-threshold", str(THRESHOLD)),
         )
-        _tell(f"$ jq {shlex.join(arguments)} &")
+        _say(f"$ jq {shlex.join(arguments)} &")
         started = self._started()
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for the demo, which then ends the workers itself.
@@ -187,7 +185,7 @@ class _Demo:
     def _stop_work(self) -> None:
         if self._work is None:
             return
-        _tell(f"$ kill -TERM {self._work.pid}")
+        _say(f"$ kill -TERM {self._work.pid}")
         self._work.terminate()
         try:
             self._work.wait(PATIENCE)
@@ -200,13 +198,13 @@ class _Demo:
 
         from solidjq.text import count_of
 
-        _tell(f"$ kill -9 {' '.join(str(process.pid) for process in dead)}")
+        _say(f"$ kill -9 {' '.join(str(process.pid) for process in dead)}")
         running = self._running()
         for process in dead:
             with suppress(KeyError, psutil.NoSuchProcess):  # it ended meanwhile
                 running[process.pid].kill()
         for process in dead:
-            _tell(
+            _say(
                 f"  {process.name} held {count_of(process.claimed, 'job')}" if process.claimed else f"  {process.name}"
             )
 
@@ -291,11 +289,11 @@ class _Demo:
         expected = {f"{name} {number}" for name, count in JOBS.items() for number in range(1, count + 1)}
         finished = self._count("finished")
         if lost := sorted(expected - ended):
-            _tell(f"\nLOST: never ended: {', '.join(lost)}")
+            _say(f"\nLOST: never ended: {', '.join(lost)}")
         if lost or finished != len(expected):
-            _tell(f"\nOnly {finished} of {len(expected)} jobs are finished.")
+            _say(f"\nOnly {finished} of {len(expected)} jobs are finished.")
             return Exit.UNEXPECTED
-        _tell(f"\nAll {len(expected)} jobs are finished; none was lost. Now your own queue: jq --help")
+        _say(f"\nAll {len(expected)} jobs are finished; none was lost. Now your own queue: jq --help")
         return Exit.DONE
 
 
@@ -304,9 +302,9 @@ def _program(arguments: Sequence[str]) -> list[str]:
 
 
 def _head(text: str) -> None:
-    _tell(f"\n# {text}")
+    _say(f"\n# {text}")
 
 
-def _tell(text: str) -> None:
+def _say(text: str) -> None:
     typer.echo(text)
     sys.stdout.flush()

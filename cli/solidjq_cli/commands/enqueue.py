@@ -123,7 +123,7 @@ def enqueue(
             concurrency.require_key(connection, class_name)
         ids = queues.enqueue(connection, new_jobs)
         if ids:
-            operation.record_if_kept(connection, len(ids))
+            operation.record_if_possible(connection, len(ids))
         # Read here: where they cannot be shown, they must not be there either.
         return [find_jobs(connection, [str(job_id) for job_id in batch]) for batch in in_batches(ids)]
 
@@ -175,10 +175,10 @@ def _value(text: str) -> Any:
     from solidjq.rails.active_job import value_of
 
     try:
-        given = json.loads(text, parse_constant=_no_json)
+        value = json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError):
         return text
-    return value_of(given)
+    return value_of(value)
 
 
 def _no_json(constant: str) -> None:

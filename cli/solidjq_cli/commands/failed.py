@@ -10,7 +10,7 @@ import typer
 
 from solidjq_cli import columns, failed_diff, options, selection, session
 from solidjq_cli.failed_diff import TimeOptions
-from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, tell_missing
+from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, report_missing
 from solidjq_cli.render import Output, details, note, records
 from solidjq_cli.selection import FilterOptions
 
@@ -89,10 +89,10 @@ def list_failed(
         if left:
             note(f"{left} more; the next page: --after {last[0].failure_id}")
     if shown:
-        selection.tell_unknown_names(opened, chosen)
+        selection.note_unknown_names(opened, chosen)
     elif after is None and not missing:
         selection.explain(opened, chosen)
-    tell_missing(missing, range(shown))
+    report_missing(missing, range(shown))
 
 
 @group.command("show")
@@ -133,7 +133,7 @@ def show_failed(
 
     if not details(remembering(), columns.failure_details(), output) and not resolved.by_id:
         selection.explain(opened, resolved.chosen)
-    tell_missing(resolved.jobs, shown)
+    report_missing(resolved.jobs, shown)
 
 
 @group.command("diff")

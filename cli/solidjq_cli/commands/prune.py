@@ -56,7 +56,7 @@ def prune(
         with opened.read() as connection:
             pruned = prune_sequence.preview(connection, threshold, doubts)
         if not quiet:
-            pruning.tell_unrecorded(opened, threshold)
+            pruning.note_unrecorded(opened, threshold)
     else:
         operation = command.operation("prune", reason)
         doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")

@@ -114,7 +114,7 @@ class _Moves:
         def recorded(connection: Any, name: str) -> bool:
             changed = move(connection, name)
             if changed:
-                self.operation.record_if_kept(connection, 0)
+                self.operation.record_if_possible(connection, 0)
             return changed
 
         heading()

@@ -81,7 +81,7 @@ def recover(
         operations.require(connection)  # before the prune: what it fails could not be retried
     threshold = command.alive_threshold(alive_threshold, acts=True)
     pruning_operation = command.operation("prune", reason, called="recover")
-    operation = command.operation("recover", reason, chosen={**chosen.given(), **terms.to_record()})
+    operation = command.operation("recover", reason, chosen={**chosen.to_record(), **terms.to_record()})
     doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
     pruned = pruning.prune(opened, threshold, doubts, pruning_operation)
     if pruned and not quiet:
@@ -102,7 +102,7 @@ def recover(
 
 
 def _held(tally: moving.Tally) -> Iterator[str]:
-    if left := tally.held_words(unrecovered=False):
+    if left := tally.held_back_words(unrecovered=False):
         yield f"left to a person, or done: {left}; to see them: jq failed list --died"
-    if held := tally.held_words(unrecovered=True):
+    if held := tally.held_back_words(unrecovered=True):
         yield f'held back although policy says "auto": {held}; why: jq recover --dry-run -o json'

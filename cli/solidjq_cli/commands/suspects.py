@@ -64,7 +64,7 @@ def suspects(
     ]
     shown = [each for each in everything if everybody or each.score.standing is not JobStanding.BYSTANDER]
     if output is Output.IDS:
-        shown = [each for each in shown if each.score.standing.held]
+        shown = [each for each in shown if each.score.standing.held_back]
     records(shown, columns.suspects(), output, empty=f"nobody is suspected of a death since {since}")
     if output is Output.TABLE and sys.stdout.isatty():
         lines(_why(shown))
@@ -74,7 +74,7 @@ def suspects(
 
 def _why(shown: Iterable[columns.Suspect]) -> Iterator[str]:
     """Give a suspect's reasons in full, for which a table has no room."""
-    suspected = [each for each in shown if each.score.standing.held]
+    suspected = [each for each in shown if each.score.standing.held_back]
     for each in suspected[:MOST_EXPLAINED]:
         yield f"why {each.kind} {each.score.name}:"
         yield from (f"  {reason}" for reason in each.score.reasons)

@@ -173,7 +173,7 @@ def insert_if_absent(
     connection.execute(statement, rows or None)
 
 
-def tells_apart(connection: Connection) -> bool:
+def compares_exactly(connection: Connection) -> bool:
     """Whether texts are equal only if identical; MySQL's usual collations ignore case and accents."""
     return connection.dialect.name != "mysql"
 

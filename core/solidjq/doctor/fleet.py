@@ -29,7 +29,7 @@ LATE = 60.0  # seconds that due or ready jobs may wait for a process to take the
 BEHIND = 300.0  # seconds that due jobs may wait for a live dispatcher
 SKEW = 10.0  # seconds between two clocks; a smaller difference may be a slow commit
 LATE_BEAT = 5.0  # seconds that a heartbeat may be late
-KEPT = 30 * 86400.0  # seconds; older finished jobs are usually left over, not kept on purpose
+FINISHED_AGE = 30 * 86400.0  # seconds; older finished jobs are usually left over, not kept on purpose
 
 
 def _find_dead(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -187,8 +187,8 @@ def _find_paused(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorF
             )
 
 
-def _find_kept(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    old = select(jobs.c.id).where(jobs.c.finished_at <= ago(KEPT)).limit(MOST_NAMED + 1)
+def _find_old_finished(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    old = select(jobs.c.id).where(jobs.c.finished_at <= ago(FINISHED_AGE)).limit(MOST_NAMED + 1)
     ids = list(connection.scalars(old))
     if len(ids) > MOST_NAMED:
         yield DoctorFinding(
@@ -277,6 +277,6 @@ CHECKS = (
         asks="More than 1000 finished jobs that are older than 30 days.",
         why="They make every index of the jobs table larger than it needs to be.",
         advice="Let Rails clear them: SolidQueue::Job.clear_finished_in_batches as a recurring task.",
-        finds=everywhere(_find_kept),
+        finds=everywhere(_find_old_finished),
     ),
 )

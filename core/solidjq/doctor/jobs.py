@@ -67,7 +67,7 @@ def _fail_some_stateless(connection: Connection, operation: Operation) -> int:
     if ids:
         rows = select(jobs.c.id, literal(NO_STATE), utcnow()).where(among(jobs.c.id, ids)).order_by(jobs.c.id)
         connection.execute(insert(failed).from_select(["job_id", "error", "created_at"], rows))
-        operation.record_if_kept(connection, len(ids))
+        operation.record_if_possible(connection, len(ids))
     return len(ids)
 
 
@@ -149,7 +149,7 @@ def _find_orphans(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
 
 
 def _fail_orphans(database: Database, terms: DoctorTerms, operation: Operation) -> int:
-    return len(pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_kept))
+    return len(pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_possible))
 
 
 def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:

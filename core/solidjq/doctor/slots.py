@@ -81,7 +81,7 @@ def _free_some(connection: Connection, ids: list[int], terms: DoctorTerms, opera
         return 0
     connection.execute(update(semaphores).where(among(semaphores.c.id, leaked)).values(value=1, updated_at=utcnow()))
     unblocked = sum(len(slot_maintenance.unblock_one(connection, row.key, terms.limits)) for row in rows)
-    operation.record_if_kept(connection, unblocked)
+    operation.record_if_possible(connection, unblocked)
     return len(leaked)
 
 
@@ -115,7 +115,7 @@ def _refill(database: Database, terms: DoctorTerms, operation: Operation) -> int
     """Give short keys their free slots back, in batches, and let blocked jobs run in them."""
 
     def refill(connection: Connection, keys: list[str]) -> int:
-        operation.record_if_kept(connection, len(slot_maintenance.refill(connection, keys, limits)))
+        operation.record_if_possible(connection, len(slot_maintenance.refill(connection, keys, limits)))
         return len(keys)
 
     with database.read() as connection:
@@ -167,7 +167,7 @@ def _clear_expired(database: Database, _terms: DoctorTerms, operation: Operation
     def clear(connection: Connection) -> int:
         count = slot_maintenance.expire_semaphores(connection)
         if count:
-            operation.record_if_kept(connection, 0)
+            operation.record_if_possible(connection, 0)
         return count
 
     return database.transact(clear)
@@ -198,7 +198,7 @@ def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> in
     def unblock(connection: Connection, key: str) -> int:
         moved = len(slot_maintenance.unblock_one(connection, key, terms.limits))
         if moved:
-            operation.record_if_kept(connection, moved)
+            operation.record_if_possible(connection, moved)
         return moved
 
     with database.read() as connection:

@@ -52,8 +52,10 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     return Suspicion(
         outside=frozenset(death.key for death, _, finding in judged if finding.outside),
         partial={key: death for key, death in deaths.items() if death.ahead or death.faulting is not None},
-        classes={score.name: _reason(score) for score in ranking.classes if score.standing.held},
-        jobs={score.name: _reason(score) for score in ranking.jobs if score.standing.held and score.name in subjects},
+        classes={score.name: _reason(score) for score in ranking.classes if score.standing.held_back},
+        jobs={
+            score.name: _reason(score) for score in ranking.jobs if score.standing.held_back and score.name in subjects
+        },
         errors=frozenset(death.error for death in inside),
     )
 

@@ -20,12 +20,12 @@ class JobStanding(StrEnum):
     """What the evidence makes of a job or a class. A safe retry holds the jobs of the first two back."""
 
     SUSPECT = "suspect"
-    TIED = "cannot be told apart"  # it or another is the killer: nobody is picked, both are held
+    TIED = "cannot be told apart"  # it or another is the killer: neither is picked, both are held back
     UNDECIDED = "too few to tell"
     BYSTANDER = "bystander"
 
     @property
-    def held(self) -> bool:
+    def held_back(self) -> bool:
         """Whether a safe retry holds such a job back, or sends it to quarantine."""
         return self in {JobStanding.SUSPECT, JobStanding.TIED}
 

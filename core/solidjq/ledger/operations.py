@@ -84,7 +84,7 @@ class Operation:
         self._id = operation_id
         return operation_id
 
-    def record_if_kept(self, connection: Connection, jobs_moved: int) -> None:
+    def record_if_possible(self, connection: Connection, jobs_moved: int) -> None:
         """Count ``jobs_moved`` more jobs if the database has a ledger; do nothing if it has none."""
         if exists(connection):
             self.record(connection, jobs_moved)

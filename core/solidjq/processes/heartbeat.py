@@ -13,7 +13,7 @@ from solidjq.database.standby import Standby
 from solidjq.database.statements import inserted_id
 from solidjq.database.tables import claimed, processes
 from solidjq.database.times import utcnow
-from solidjq.queue.endings import held_by, release
+from solidjq.queue.endings import claims_of, release
 
 # Solid Queue's own defaults, in seconds.
 HEARTBEAT_INTERVAL = 60.0
@@ -85,7 +85,7 @@ def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, ob
 
 def deregister(connection: Connection, process_id: int) -> list[int]:
     """Release the jobs that the process still has claimed and remove its row; return the ids of those jobs."""
-    released = release(connection, held_by(process_id))
+    released = release(connection, claims_of(process_id))
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return released
 

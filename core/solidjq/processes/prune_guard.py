@@ -41,7 +41,7 @@ LONG = 4  # thresholds; who has been silent for longer may be dead without a sec
 FORCE = "JQ_PRUNE_FORCE"
 
 
-class SeenProcess(NamedTuple):
+class ProcessRow(NamedTuple):
     """A registered process, as its row in the database describes it."""
 
     id: int
@@ -88,19 +88,19 @@ def find_doubts(
     if (standby := find_standby(connection)) is not None:
         return Doubts(refusal=standby.doubt, standby=standby)
     now, span = clock(connection), timedelta(seconds=threshold)
-    columns = (processes.c[name] for name in SeenProcess._fields)
-    seen = [SeenProcess(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
-    silent = _silent(seen, span, now)
+    columns = (processes.c[name] for name in ProcessRow._fields)
+    fleet = [ProcessRow(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
+    silent = _silent(fleet, span, now)
     if force or os.environ.get(FORCE, "0") not in {"", "0"}:
         return Doubts(dead=frozenset(process.id for process in silent))
-    refusal = judge(seen, span, now, up_since(connection))
+    refusal = judge(fleet, span, now, up_since(connection))
     if refusal is not None:
         return Doubts(refusal=refusal, silent=_beats(silent))
     here = [process.id for process in silent if hostname is not None and process.hostname == hostname]
     alive = dict(_running(connection, here, find))
     gone = [process for process in silent if process.id not in alive]
-    long_dead = find_long_dead(seen, span, now, lambda: _last_activity(connection, seen, span, now))
-    return replace(compare(before.silent, _beats(gone), _beats(seen), long_dead), alive=alive)
+    long_dead = find_long_dead(fleet, span, now, lambda: _last_activity(connection, fleet, span, now))
+    return replace(compare(before.silent, _beats(gone), _beats(fleet), long_dead), alive=alive)
 
 
 def _running(
@@ -110,15 +110,15 @@ def _running(
     for batch in in_batches(ids):
         rows = select(processes).where(among(processes.c.id, batch)).order_by(processes.c.id)
         for row in connection.execute(rows).all():
-            found = find(row)
-            if found.runs:
+            local = find(row)
+            if local.runs:
                 words = f"pid {row.pid} of this host, {row.name}, still runs, though its heartbeat stopped"
                 other = f" (or another program has its pid by now: ps -o lstart,args -p {row.pid})"
-                yield row.id, words if found.certain else words + other
+                yield row.id, words if local.certain else words + other
 
 
 def _last_activity(
-    connection: Connection, seen: Sequence[SeenProcess], threshold: timedelta, now: datetime
+    connection: Connection, fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime
 ) -> datetime | None:
     """Return when a process last registered or finished a job, half a threshold ago or earlier; None if unknown."""
     before = now - PAUSE * threshold
@@ -130,7 +130,7 @@ def _last_activity(
     )
     registered = [
         process.created_at
-        for process in seen
+        for process in fleet
         if process.created_at
         and process.created_at <= before
         # A process beats as it registers. If a row says otherwise, its times were not both written then.
@@ -141,7 +141,7 @@ def _last_activity(
 
 
 def find_long_dead(
-    seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, last_activity: Callable[[], datetime | None]
+    fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, last_activity: Callable[[], datetime | None]
 ) -> frozenset[int]:
     """Return who needs no second look: silent for more than ``LONG`` thresholds, while others live and worked.
 
@@ -151,26 +151,26 @@ def find_long_dead(
     """
     long = {
         process.id: process.last_heartbeat_at
-        for process in seen
+        for process in fleet
         if process.last_heartbeat_at and _silence(process, now) > LONG * threshold
     }
-    others_live = any(process.last_heartbeat_at and _silence(process, now) < threshold for process in seen)
+    others_live = any(process.last_heartbeat_at and _silence(process, now) < threshold for process in fleet)
     active = last_activity() if long and others_live else None
     return frozenset(number for number, beat in long.items() if active is not None and active - beat >= threshold)
 
 
-def judge(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:
+def judge(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:
     """Return why not to prune any process that looks dead, judged by a single check; None if there is no reason.
 
     ``up`` is when the database came up, None if it is always there.
     """
-    silent = _silent(seen, threshold, now)
+    silent = _silent(fleet, threshold, now)
     if silent and up is not None and now - up < threshold:
         return (
-            f"the database came up {_seconds(now - up)} ago, and {len(silent)} of {len(seen)} processes may only have "
+            f"the database came up {_seconds(now - up)} ago, and {len(silent)} of {len(fleet)} processes may only have "
             f"been unable to reach it; in {_seconds(threshold - (now - up))} the live ones have beaten"
         )
-    recent = [process for process in seen if _silence(process, now) < 2 * threshold]
+    recent = [process for process in fleet if _silence(process, now) < 2 * threshold]
     fresh = [process for process in silent if _silence(process, now) < 2 * threshold]
     hosts = {process.hostname for process in fresh}
     if len(hosts) >= FLEET and 2 * len(fresh) > len(recent):
@@ -199,15 +199,15 @@ def compare(before: Beats, silent: Beats, beats: Beats, long_dead: Collection[in
     return Doubts(dead=frozenset(silent) - unsure, unsure=unsure, silent=silent)
 
 
-def _silent(seen: Sequence[SeenProcess], threshold: timedelta, now: datetime) -> list[SeenProcess]:
-    return [process for process in seen if process.last_heartbeat_at and _silence(process, now) >= threshold]
+def _silent(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime) -> list[ProcessRow]:
+    return [process for process in fleet if process.last_heartbeat_at and _silence(process, now) >= threshold]
 
 
-def _beats(seen: Iterable[SeenProcess]) -> Beats:
-    return {process.id: process.last_heartbeat_at for process in seen}
+def _beats(fleet: Iterable[ProcessRow]) -> Beats:
+    return {process.id: process.last_heartbeat_at for process in fleet}
 
 
-def _silence(process: SeenProcess, now: datetime) -> timedelta:
+def _silence(process: ProcessRow, now: datetime) -> timedelta:
     return timedelta() if process.last_heartbeat_at is None else now - process.last_heartbeat_at
 
 

@@ -19,7 +19,7 @@ from solidjq.ledger import crashes, deaths, operations
 from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import read_metadata, runs_of, sample_of
 from solidjq.queue.concurrency import NO_LIMITS, Limits
-from solidjq.queue.endings import fail, held_by, release
+from solidjq.queue.endings import claims_of, fail, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 
 Record = Callable[[Connection, int], None]  # is called in each transaction with the number of jobs that it moved
@@ -88,7 +88,7 @@ def _prune_one(
     pruned = Pruned(*row)
     beat = pruned.last_heartbeat_at
     error = missing_error() if beat is None else pruned_error(beat)
-    pruned.job_ids.extend(fail(connection, held_by(row.id), error, limits))
+    pruned.job_ids.extend(fail(connection, claims_of(row.id), error, limits))
     if operations.exists(connection):
         process = _row_of(connection, row.id)
         evidence = {
@@ -124,9 +124,9 @@ def fail_exited(
     alone. Returns the ids of the jobs that failed.
     """
     if not_begun:
-        release(connection, held_by(process_id, not_begun))
+        release(connection, claims_of(process_id, not_begun))
     witness = {**(witness or {}), **_accused(connection, process_id, faulting)}
-    failed = fail(connection, held_by(process_id), exit_error(pid, returncode), limits)
+    failed = fail(connection, claims_of(process_id), exit_error(pid, returncode), limits)
     record_exit(connection, process_id, failed, returncode=returncode, witness=witness)
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return failed
@@ -137,7 +137,7 @@ def _accused(connection: Connection, process_id: int, faulting: int | None) -> d
     if faulting is None:
         return {}
     query = select(jobs.c.id, jobs.c.class_name).join(claimed, claimed.c.job_id == jobs.c.id)
-    job = connection.execute(query.where(held_by(process_id, [faulting]))).one_or_none()
+    job = connection.execute(query.where(claims_of(process_id, [faulting]))).one_or_none()
     return {} if job is None else {"faulting": {"job_id": job.id, "class_name": job.class_name}}
 
 

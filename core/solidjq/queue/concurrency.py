@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.hot import hot, ids_in
-from solidjq.database.statements import among, insert_if_absent, tells_apart
+from solidjq.database.statements import among, compares_exactly, insert_if_absent
 from solidjq.database.tables import blocked, claimed, jobs, ready, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.errors import RefusedError
@@ -212,7 +212,7 @@ def in_safe_batches(connection: Connection, keys: Collection[str]) -> Iterable[l
 
     On a database that may treat two different keys as equal, a batch is one key, so that its row is certain.
     """
-    return in_batches(sorted(keys), BATCH if tells_apart(connection) else 1)
+    return in_batches(sorted(keys), BATCH if compares_exactly(connection) else 1)
 
 
 def group_keys(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:

@@ -39,7 +39,7 @@ from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
 from solidjq.queue.executions import make_ready
 
 
-def held_by(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
+def claims_of(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
     """Return the condition that a claim is this process's and, with ``claim_ids``, one of these."""
     condition = claimed.c.process_id == process_id
     return condition if claim_ids is None else condition & among(claimed.c.id, claim_ids)
@@ -123,7 +123,7 @@ def end_plainly(
 
     If the value is one of the concurrency limit's, the job's slot is left to expire.
     """
-    locked = _lock(connection, held_by(process_id, [claim_id]))
+    locked = _lock(connection, claims_of(process_id, [claim_id]))
     job_ids = list(locked.values())
     if error is None:
         connection.execute(_job_finish(among(jobs.c.id, job_ids)))
@@ -152,7 +152,7 @@ def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
 
 def release_others(connection: Connection, process_id: int, known: Collection[int]) -> list[int]:
     """Release a process's claims except those whose ids are ``known`` to it; return the ids of the released jobs."""
-    claims = connection.scalars(select(claimed.c.id).where(held_by(process_id)))
+    claims = connection.scalars(select(claimed.c.id).where(claims_of(process_id)))
     return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(known)) else []
 
 

@@ -67,7 +67,7 @@ class Filter:
         first, *others = (each.failure_ids for each in self.named)
         return sorted(set(first).intersection(*others)) if others else first
 
-    def given(self) -> dict[str, object]:
+    def to_record(self) -> dict[str, object]:
         """Return the fields that are set, for the record of operations."""
         fields = {
             "deaths": sorted(death.value for death in self.deaths),

@@ -45,7 +45,7 @@ def report(connection: Connection, death: ChildDeath, supervisor_id: int) -> lis
     if process_id is None:
         return []
     if death.succeeded:
-        endings.finish(connection, endings.held_by(process_id, death.succeeded))
+        endings.finish(connection, endings.claims_of(process_id, death.succeeded))
     if death.killed:
         pruning.record_exit(connection, process_id, returncode=death.returncode, witness=death.witness)
         return heartbeat.deregister(connection, process_id)

@@ -336,7 +336,7 @@ def _exchange(
     if finished:
         endings.finish_claims(connection, finished, limits)
     if failed:
-        endings.fail(connection, endings.held_by(process_id, failed), failed, limits)
+        endings.fail(connection, endings.claims_of(process_id, failed), failed, limits)
     if stopped:
         _release(connection, process_id, stopped)
     # Last: a job that an ending unblocked may be claimed at once.
@@ -346,4 +346,4 @@ def _exchange(
 
 
 def _release(connection: Connection, process_id: int, claim_ids: Sequence[int]) -> None:
-    endings.release(connection, endings.held_by(process_id, claim_ids))
+    endings.release(connection, endings.claims_of(process_id, claim_ids))
