@@ -145,7 +145,7 @@ class Session:
         """Whether nothing names a database, so that the embedded queue is used."""
         return not self.connecting.names_a_database() and ENVIRONMENT not in os.environ
 
-    def open(self, *, create: bool = False, fill: bool = True) -> Database:
+    def open(self, *, create: bool = False, fill: bool = True, answer_timeout: float | None = None) -> Database:
         """Open the database that the command line, the environment or the default profile names.
 
         If none names one, it is the embedded queue, and a line on stderr says so: a command that reads another queue
@@ -162,6 +162,7 @@ class Session:
             namespace=self.connecting.schema,
             table_prefix=self.connecting.table_prefix,
             read_only=self.connecting.read_only,
+            answer_timeout=answer_timeout,
         )
         self._opened.append(database)
         if self.embedded and not self._announced:

@@ -89,6 +89,7 @@ def work(
       jq work --import myapp.jobs --queues '*' --except quarantine
     """
     from solidjq.database import tables
+    from solidjq.database.answers import RUNTIME_TIMEOUT
     from solidjq.database.urls import url_text
     from solidjq.errors import UsageError
     from solidjq.queue.patterns import ALL_QUEUES, fits_any, parse_patterns, parse_queues
@@ -109,7 +110,7 @@ def work(
         raise UsageError("--except names no queue; write --except quarantine")
     if all(fits_any(without, pattern) for pattern in polled):
         raise UsageError(f"--except {','.join(without)} leaves no queue of --queues {','.join(polled)} to poll")
-    opened = command.open(create=True)
+    opened = command.open(create=True, answer_timeout=RUNTIME_TIMEOUT)
     opened.require_writable()
     logs.set_up()
     supervisor = Supervisor(

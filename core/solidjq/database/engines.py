@@ -16,6 +16,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, event, text
 from sqlalchemy.engine import URL
 
+from solidjq.database import answers
 from solidjq.database.unknown_columns import decode, unquote
 from solidjq.database.url_options import NO_PREPARE
 from solidjq.errors import AccessDeniedError, DatabaseURLError
@@ -35,10 +36,11 @@ WRITES = "solidjq_writes"  # execution option of a connection that will write
 NO_TRANSACTION = "solidjq_no_transaction"  # execution option on SQLite: each statement commits by itself
 
 
-def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
+def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: float = answers.COMMAND_TIMEOUT) -> Engine:
     """Return an engine that has not connected yet. The server lists its connections under ``name``.
 
-    With ``read_only``, the database itself refuses every write on its connections.
+    With ``read_only``, the database itself refuses every write on its connections. ``answer_timeout`` is how many
+    seconds a server may take to answer; the connection is closed then.
 
     Raises ImportError when the driver is missing.
     """
@@ -53,11 +55,6 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
         arguments: dict[str, Any] = {
             "application_name": name,
             "connect_timeout": CONNECT_TIMEOUT,
-            # A server that vanished is noticed within half a minute, not a quarter of an hour.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 4,
-            "tcp_user_timeout": 30_000,
         }
         if NO_PREPARE in url.query:
             url = url.difference_update_query([NO_PREPARE])
@@ -66,6 +63,7 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
         arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name}
         if read_only:
             arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
+    arguments |= answers.arguments(backend, answer_timeout)
     arguments = {k: v for k, v in arguments.items() if k not in url.query}
     engine = create_engine(url, connect_args=arguments, **options)
     if read_only and backend == "postgresql":
@@ -74,7 +72,7 @@ def create(url: URL, *, name: str, read_only: bool = False) -> Engine:
     @event.listens_for(engine, "do_connect")
     def _connect(dialect: Dialect, _record: object, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
         try:
-            return dialect.connect(*positional, **named)
+            return answers.connect(dialect, answer_timeout, positional, named)
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
             raise DatabaseURLError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
 

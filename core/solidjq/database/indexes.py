@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Table, inspect, text
 from sqlalchemy.engine import Inspector
 
+from solidjq.database import answers
 from solidjq.database import tables as database_tables
 from solidjq.database.transactions import Database
 from solidjq.errors import ConflictError
@@ -85,7 +86,7 @@ def create_missing(database: Database) -> Iterator[Wanted]:
     PostgreSQL creates them CONCURRENTLY and MySQL online: workers go on meanwhile. What an interrupted attempt left is
     dropped and created again. Raises ConflictError while another program creates indexes.
     """
-    with database.outside_transactions() as connection, index_lock(connection):
+    with database.outside_transactions() as connection, index_lock(connection), answers.without_limit(connection):
         taken = _names(connection)
         for wanted in missing(connection, (*contract(), *ours())):
             name = wanted.name if wanted.name not in taken else f"jq_{wanted.name}"[: database_tables.LONGEST_NAME]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import ColumnElement, Connection, func
 from sqlalchemy.exc import DBAPIError
 
-from solidjq.database import owners
+from solidjq.database import answers, owners
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.tables import ready
 from solidjq.database.transactions import Database
@@ -46,6 +46,7 @@ def listen(database: Database) -> Iterator[None]:
         connection.exec_driver_sql(f"LISTEN {CHANNEL}")
         yield
         driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        answers.wait_without_limit(driver)
         try:
             for _ in driver.notifies():
                 yield

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from sqlalchemy.engine import URL
 
 from solidjq.database import tables, urls
+from solidjq.database.answers import COMMAND_TIMEOUT
 from solidjq.database.setup import initialize
 from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
@@ -25,12 +26,14 @@ def open_database(
     namespace: str | None = None,
     table_prefix: str | None = None,
     read_only: bool = False,
+    answer_timeout: float | None = None,
 ) -> Database:
     """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
 
     The embedded queue is created if it is missing; with ``create`` False, a missing one is a UsageError that says how
     to name a database. ``namespace`` is the tables' PostgreSQL schema. ``table_prefix``, else JQ_TABLE_PREFIX, is the
-    prefix of Solid Queue's tables, for the whole process. Raises UsageError for a malformed URL or prefix.
+    prefix of Solid Queue's tables, for the whole process. A server that takes longer than ``answer_timeout`` seconds,
+    by default 600, to answer a statement counts as unreachable. Raises UsageError for a malformed URL or prefix.
     """
     tables.use_prefix(
         os.environ.get(PREFIX_ENVIRONMENT, tables.DEFAULT_PREFIX) if table_prefix is None else table_prefix
@@ -46,7 +49,7 @@ def open_database(
         missing = False
     if namespace is not None:
         target = urls.with_schema(target, namespace)
-    database = Database(target, name=name, read_only=read_only)
+    database = Database(target, name=name, read_only=read_only, answer_timeout=answer_timeout or COMMAND_TIMEOUT)
     if missing:
         initialize(database)
     return database

@@ -8,7 +8,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, func, inspect, selec
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 
-from solidjq.database import engines, grants, owners, tables, times
+from solidjq.database import answers, engines, grants, owners, tables, times
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, UsageError
@@ -126,7 +126,7 @@ def _current_user(database: Database) -> str:
 
 
 def _initialize(connection: Connection) -> Initialized:
-    with schema_lock(connection):
+    with schema_lock(connection), answers.without_limit(connection):
         owners.require_own(connection)
         return _bring_up_to_date(connection)
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import elsewhere, engines, faults, statements, tables, urls
+from solidjq.database import answers, elsewhere, engines, faults, statements, tables, urls
 from solidjq.database.elsewhere import Surroundings
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
@@ -42,17 +42,25 @@ T = TypeVar("T")
 class Database:
     """A queue's database. Cheap to make: it connects at the first transaction.
 
-    With ``read_only``, the database itself refuses every write.
+    With ``read_only``, the database itself refuses every write. ``answer_timeout`` is how many seconds a server may
+    take to answer a statement before it counts as unreachable.
 
     Raises MissingDriverError if the driver's package is not installed, UsageError for an option that cannot be used.
     """
 
-    def __init__(self, url: URL, *, name: str = "jq", read_only: bool = False) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        name: str = "jq",
+        read_only: bool = False,
+        answer_timeout: float = answers.COMMAND_TIMEOUT,
+    ) -> None:
         self.url = url
         self._prefix = tables.prefix()
         self.read_only = read_only
         try:
-            engine = engines.create(url, name=name, read_only=read_only)
+            engine = engines.create(url, name=name, read_only=read_only, answer_timeout=answer_timeout)
         except (ImportError, NoSuchModuleError) as error:
             raise MissingDriverError(
                 f"the driver for {url.get_backend_name()} is not usable: {one_line(str(error))}; "

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import NoReturn
 
 from solidjq import registry
+from solidjq.database.answers import RUNTIME_TIMEOUT
 from solidjq.database.opening import open_database
 from solidjq.errors import SolidJQError
 from solidjq.runtime.backoff import jittered
@@ -49,6 +50,7 @@ class Child:
             self.config.database_url,
             name=f"solidjq {child_config.kind.lower()}",
             table_prefix=self.config.table_prefix,
+            answer_timeout=RUNTIME_TIMEOUT,
         )
         self.sampler = Sampler()
         self._child_config = child_config

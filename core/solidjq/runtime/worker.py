@@ -41,6 +41,7 @@ DOUBT_INTERVAL = 0.1  # seconds until a job that may not begin is looked at agai
 LEAST_LOST = 1.0  # seconds for a heartbeat after the process was frozen, whatever the lost timeout is
 MOST_NAMED = 20  # job ids that one log line names
 LONGEST_ERROR = 200  # characters of an error in a heartbeat
+SETTLE_INTERVAL = 60.0  # seconds between two looks for claims that this worker does not hold
 LISTEN_AGAIN = 5.0  # seconds from a broken connection to the next attempt to listen
 RETRY_INTERVAL = 0.2  # seconds between attempts to commit endings while it stops
 
@@ -75,7 +76,7 @@ class Worker(Child):
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._unrecorded = Unrecorded()
         self._sleeping = False
-        self._in_doubt = False  # a claim may have been committed although its answer was lost
+        self._settle_at = time.monotonic() + SETTLE_INTERVAL
         self._notified = False  # that jobs are ready
         self._notified_claim_at = -math.inf  # when the last claim because of a notification was
         for number in range(self.config.threads):
@@ -234,14 +235,15 @@ class Worker(Child):
 
         Where the database refuses the endings of some jobs, the others end, and those are tried again later.
         """
-        if self._in_doubt and wanted:
+        if wanted and time.monotonic() >= self._settle_at:
             self._settle()
         batch = self._unrecorded.take(done)
         try:
             claims = self._transact(batch, wanted)
         except Exception as error:
             self._unrecorded.put_back(batch)
-            self._in_doubt = wanted > 0 and not isinstance(error, ConflictError)
+            if wanted and not isinstance(error, ConflictError):  # its claims may have been committed all the same
+                self._settle_at = -math.inf
             self._report_unrecorded(error)
             if not batch or concerns_all(error):
                 raise
@@ -275,9 +277,12 @@ class Worker(Child):
             self.registration.beat_soon()
 
     def _settle(self) -> None:
-        """Release claims whose commit succeeded but whose answer was lost: no thread has them, so none would end."""
+        """Release claims whose commit succeeded but whose answer was lost: no thread has them, so none would end.
+
+        Not only after an error: a statement on a connection that went silent may be executed much later.
+        """
         lost = self.database.transact(endings.release_others, self.registration.id, self._hands.claims)
-        self._in_doubt = False
+        self._settle_at = time.monotonic() + SETTLE_INTERVAL
         if lost:
             log.warning("%s: released %d jobs that were claimed just before the connection broke", self.name, len(lost))
 

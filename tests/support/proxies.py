@@ -1,0 +1,101 @@
+"""A TCP proxy before a database server, which a test lets break: cut, or silent without a word."""
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+POLL = 0.02  # seconds
+
+
+class Proxy:
+    """Forwards bytes between its clients and a server; ``silent`` keeps every connection open and forwards nothing."""
+
+    def __init__(self, target: tuple[str, int] | str) -> None:
+        self._target = target
+        self._silent = threading.Event()
+        self._ended = threading.Event()
+        self._refusing = threading.Event()
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        """From now on, forward nothing; new connections are accepted and get no answer."""
+        self._silent.set()
+
+    def cut(self) -> None:
+        """Close every connection, and each new one at once."""
+        self._refusing.set()
+        self._close_all()
+
+    def heal(self, *, closing: bool = False) -> None:
+        """Forward again; with ``closing``, only on new connections."""
+        if closing:
+            self._close_all()
+        self._silent.clear()
+        self._refusing.clear()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._listener.close()
+        self._close_all()
+
+    def _close_all(self) -> None:
+        for pair in list(self._pairs):
+            for side in pair:
+                with suppress(OSError):
+                    side.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._refusing.is_set():
+                client.close()
+            else:
+                threading.Thread(target=self._serve, args=[client], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if isinstance(self._target, str):
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+        else:
+            server = socket.create_connection(self._target)
+        self._pairs.add((client, server))
+        try:
+            while not self._ended.is_set():
+                for source in select.select([] if self._silent.is_set() else [client, server], [], [], POLL)[0]:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    (server if source is client else client).sendall(data)
+        except OSError:
+            return
+        finally:
+            self._pairs.discard((client, server))
+            client.close()
+            server.close()
+
+
+@contextmanager
+def proxied(url: URL) -> Iterator[tuple[Proxy, URL]]:
+    """Give a proxy before a database's server, and the URL of the database behind it."""
+    folder = url.query.get("host")
+    if isinstance(folder, str):  # the tests' PostgreSQL listens on a socket alone
+        proxy = Proxy(str(next(path for path in Path(folder).glob(".s.PGSQL.*") if path.suffix != ".lock")))
+        behind = url.difference_update_query(["host"])
+    else:
+        proxy = Proxy((url.host or "127.0.0.1", url.port or 3306))
+        behind = url
+    try:
+        yield proxy, behind.set(host="127.0.0.1", port=proxy.port)
+    finally:
+        proxy.end()
