@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
     from solidjq.processes.heartbeat import Process
-    from solidjq.processes.pruning import Pruned
+    from solidjq.processes.pruning import PrunedProcess
     from solidjq.queue.failed import Failure
     from solidjq.queue.jobs import JobView
     from solidjq.queue.overview import Queue
     from solidjq.rails.error_text import ErrorInfo
     from solidjq.recovery.bisect import TrialStanding
-    from solidjq.recovery.undo import Undone
+    from solidjq.recovery.undo import UndoneJob
     from solidjq.recovery.verdicts import Decision, Verdict
     from solidjq.settings.profiles import Profile
 
@@ -199,7 +199,7 @@ def queues() -> Fields[Queue]:
     )
 
 
-def pruned() -> Fields[Pruned]:
+def pruned() -> Fields[PrunedProcess]:
     """Fields of a process that a prune removed, or would remove."""
     return Fields(
         (
@@ -246,7 +246,7 @@ def _next_state(decision: Decision) -> str:
     return "scheduled" if decision.scheduled else "ready"
 
 
-class Group(NamedTuple):
+class VerdictGroup(NamedTuple):
     """Jobs of one class and queue with the same verdict."""
 
     verdict: Verdict
@@ -255,7 +255,7 @@ class Group(NamedTuple):
     jobs: int
 
 
-def groups() -> Fields[Group]:
+def groups() -> Fields[VerdictGroup]:
     """Fields of a group of jobs: one class and queue, one verdict."""
     return Fields(
         (
@@ -293,7 +293,7 @@ def _json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def undone() -> Fields[Undone]:
+def undone() -> Fields[UndoneJob]:
     """Fields of a job that an undo took back or left."""
     return Fields(
         (
@@ -456,7 +456,7 @@ def bisections() -> Fields[TrialStanding]:
     )
 
 
-class Setting(NamedTuple):
+class PolicySetting(NamedTuple):
     """One key of a class's retry policy."""
 
     class_name: str
@@ -502,7 +502,7 @@ def profiles() -> Fields[Profile]:
     )
 
 
-def policies() -> Fields[Setting]:
+def policies() -> Fields[PolicySetting]:
     """Fields of one key of a class's retry policy."""
     return Fields(
         (
@@ -515,7 +515,7 @@ def policies() -> Fields[Setting]:
     )
 
 
-class Examined(NamedTuple):
+class CheckRow(NamedTuple):
     """A check and one of its findings; None if the check found nothing or was skipped."""
 
     result: CheckResult
@@ -529,7 +529,7 @@ class Examined(NamedTuple):
         return "skipped" if self.result.skipped is not None else "healthy"
 
 
-def examined() -> Fields[Examined]:
+def examined() -> Fields[CheckRow]:
     """Fields of what ``jq doctor`` found, or of a check that found nothing."""
     return Fields(
         (

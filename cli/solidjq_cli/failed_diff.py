@@ -187,15 +187,15 @@ def _note_choice(opened: Database, chosen: Filter, count: int) -> None:
         explain(opened, chosen)
 
 
-def _one_group(opened: Database, asked: str, chosen: Filter, output: Output) -> None:
+def _one_group(opened: Database, text: str, chosen: Filter, output: Output) -> None:
     from solidjq.diff import contrast as diff_contrast
     from solidjq.diff import groups as diff_groups
     from solidjq.diff import sides as diff_sides
     from solidjq.errors import NoSuchJobError
     from solidjq.names import NameKind, kind_of
 
-    is_group = kind_of(asked) is NameKind.GROUP
-    name = asked if is_group else diff_sides.find_side(opened, asked).group or asked
+    is_group = kind_of(text) is NameKind.GROUP
+    name = text if is_group else diff_sides.find_side(opened, text).group or text
     group = diff_groups.find_group(opened, name, chosen)
     if group is None:
         raise NoSuchJobError(f"no failure of group {name}, or the filter leaves it out; jq failed diff lists them")

@@ -162,7 +162,7 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
 
     order = list(Verdict)
     ordered = sorted(tally.groups.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1:]))
-    records((columns.Group(*key, count) for key, count in ordered), columns.groups(), output, empty=empty)
+    records((columns.VerdictGroup(*key, count) for key, count in ordered), columns.groups(), output, empty=empty)
 
 
 def confirm(question: str) -> None:

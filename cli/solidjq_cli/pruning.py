@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
     from solidjq.processes.prune_guard import Doubts
-    from solidjq.processes.pruning import Pruned
+    from solidjq.processes.pruning import PrunedProcess
 
 
 def hostname() -> str:
@@ -104,7 +104,7 @@ def note_unrecorded(database: Database, threshold: float) -> None:
         )
 
 
-def prune(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[Pruned]:
+def prune(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[PrunedProcess]:
     """Prune whom the check found dead, all of them before anything is printed; return them.
 
     A broken pipe or a full disk must not stop a prune half-way. Ctrl-C or a lost connection may: then say what was done
@@ -113,7 +113,7 @@ def prune(database: Database, threshold: float, doubts: Doubts, operation: Opera
     from solidjq.processes import prune_sequence  # noqa: PLC0415
     from solidjq_cli.stopping import Account, accounted  # noqa: PLC0415
 
-    pruned: list[Pruned] = []
+    pruned: list[PrunedProcess] = []
 
     def done(_count: int) -> str:
         return words(pruned) + ("" if operation.id is None else f" under operation {operation.id}")
@@ -123,7 +123,7 @@ def prune(database: Database, threshold: float, doubts: Doubts, operation: Opera
     return pruned
 
 
-def preview(database: Database, threshold: float, *, force: bool) -> list[Pruned]:
+def preview(database: Database, threshold: float, *, force: bool) -> list[PrunedProcess]:
     """Return whom a prune would remove now, once all doubts are settled. Changes nothing."""
     from solidjq.processes import prune_sequence  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ def preview(database: Database, threshold: float, *, force: bool) -> list[Pruned
         return prune_sequence.preview(connection, threshold, doubts)
 
 
-def words(pruned: Sequence[Pruned], *, would: bool = False) -> str:
+def words(pruned: Sequence[PrunedProcess], *, would: bool = False) -> str:
     """Return in words how many processes were pruned and how many jobs failed, or would be."""
     from solidjq.text import count_of  # noqa: PLC0415
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.incidents.incidents import Incident
     from solidjq.queue.failed import Filter
-    from solidjq.selection.asked import Resolved
+    from solidjq.selection.request import RequestedFailures
 
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Failed before then.")]
 
@@ -78,26 +78,26 @@ class FilterOptions(OptionGroup):
         *,
         include_jobs: bool = False,
         archived: bool = False,
-    ) -> Resolved:
+    ) -> RequestedFailures:
         """Look up the jobs, incidents and groups that are named, with - read from standard input.
 
         ``include_jobs`` and ``archived`` are those of ``solidjq.selection.lookups.resolve``, as is what is raised.
         """
-        from solidjq.selection.asked import Asked, Resolved  # noqa: PLC0415
+        from solidjq.selection.request import FailureRequest, RequestedFailures  # noqa: PLC0415
 
         # Only a filter by time needs the database's clock, which takes a transaction.
         names_a_time = self.since is not None or self.until is not None
-        asked = Asked(
+        request = FailureRequest(
             names=read_ids(names) if names else None,
             incidents=self.incident or (),
             groups=self.group or (),
             chosen=self._filter(database.now() if names_a_time else datetime.now(UTC)),
         )
-        if asked.plain:  # the rest loads far more
-            return Resolved(asked.chosen, {}, by_id=False)
+        if request.plain:  # the rest loads far more
+            return RequestedFailures(request.chosen, {}, by_id=False)
         from solidjq.selection.lookups import resolve  # noqa: PLC0415
 
-        return resolve(database, asked, include_jobs=include_jobs, archived=archived)
+        return resolve(database, request, include_jobs=include_jobs, archived=archived)
 
 
 def explain(database: Database, chosen: Filter, *, implied_deaths: bool = False) -> None:

@@ -290,7 +290,7 @@ def test_a_process_whose_beat_is_not_yet_committed_is_not_pruned(database: Datab
     process = add_process(database)
     silence(database, process, 2000)
     own = Database(database.url)
-    pruned: list[pruning.Pruned] = []
+    pruned: list[pruning.PrunedProcess] = []
     prune = threading.Thread(target=lambda: pruned.extend(pruning.prune(database, 1000)))
     with own.write() as connection:
         assert heartbeat.heartbeat(connection, process)

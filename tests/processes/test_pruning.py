@@ -21,7 +21,7 @@ from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 THRESHOLD = 300.0
 
 
-def prune(database: Database, **settings: Sequence[int]) -> list[pruning.Pruned]:
+def prune(database: Database, **settings: Sequence[int]) -> list[pruning.PrunedProcess]:
     return list(pruning.prune(database, THRESHOLD, **settings))
 
 

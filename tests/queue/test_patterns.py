@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import literal, select
 
 from solidjq import Database
-from solidjq.queue.patterns import Polled, fits, fits_in_sql
+from solidjq.queue.patterns import PolledQueues, fits, fits_in_sql
 
 
 @pytest.mark.parametrize("pattern", ["mail", "mail*", "*", "ma_l*", "ma%*", "mail**"])
@@ -21,8 +21,8 @@ def test_a_star_fits_every_beginning() -> None:
 
 
 def test_an_exception_is_stronger_than_a_pattern() -> None:
-    polled = Polled(("mail*", "low"), ("mailers", "l*"))
+    polled = PolledQueues(("mail*", "low"), ("mailers", "l*"))
     assert [polled.takes(name) for name in ("mail", "mailers", "low", "other")] == [True, False, False, False]
     assert polled.describe() == "mail*,low except mailers,l*"
-    assert Polled().takes("anything")
-    assert Polled().describe() == "*"
+    assert PolledQueues().takes("anything")
+    assert PolledQueues().describe() == "*"

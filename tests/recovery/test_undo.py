@@ -17,7 +17,7 @@ from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery import undo as recovery_undo
-from solidjq.recovery.undo import Undone
+from solidjq.recovery.undo import UndoneJob
 from support.databases import execute
 from support.deaths import ALL, die
 from support.processes import add_process
@@ -115,7 +115,7 @@ def test_thousands_in_batches(database: Database) -> None:
     retry(database, operation)
     undone = list(recovery_undo.undo(database, operation.id or 0, Operation("undo")))
     assert [len(batch) for batch in undone] == [1000, 1000, 300]
-    assert all(isinstance(each, Undone) and each.restored for batch in undone for each in batch)
+    assert all(isinstance(each, UndoneJob) and each.restored for batch in undone for each in batch)
     assert set(state_of_each(database).values()) == {State.FAILED}
     assert len(ids) == 2300
 

@@ -15,8 +15,8 @@ from solidjq.queue.failed import BATCH, Filter, NamedFailures, count_failures, c
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, missing_error
 from solidjq.recovery.terms import Selection
-from solidjq.selection.asked import Asked
 from solidjq.selection.lookups import name_jobs, resolve
+from solidjq.selection.request import FailureRequest
 from support.databases import execute
 from support.deaths import die
 from support.program import Shell, assert_refused
@@ -47,7 +47,7 @@ def scene(database: Database) -> Scene:
     return Scene(database)
 
 
-def selected(database: Database, asked: Asked) -> list[int]:
+def selected(database: Database, asked: FailureRequest) -> list[int]:
     resolved = resolve(database, asked, include_jobs=True)
     return sorted(failure.job_id for failure in list_failures(database, resolved.chosen, limit=None))
 
@@ -55,20 +55,20 @@ def selected(database: Database, asked: Asked) -> list[int]:
 def test_every_name_means_its_failures_and_every_term_must_match(database: Database, scene: Scene) -> None:
     one, other = scene.incidents
     of_class_a = Filter(classes=("A",))
-    expected: list[tuple[Asked, list[int]]] = [
-        (Asked(), scene.everything),
-        (Asked(names=[]), []),
-        (Asked(names=[one]), scene.here),
-        (Asked(names=[one, GROUP, str(scene.other)]), [*scene.here, *scene.timeouts, scene.other]),
-        (Asked(names=[str(scene.other), "4711"]), [scene.other]),
-        (Asked(incidents=[one, other]), [*scene.here, *scene.there]),
-        (Asked(incidents=[one], groups=[GROUP]), []),
-        (Asked(groups=[GROUP], chosen=of_class_a), scene.timeouts[:1]),
-        (Asked(names=[one, GROUP], chosen=of_class_a), [*scene.here[:2], scene.timeouts[0]]),
-        (Asked(chosen=Filter(hosts=("worker-1.ams",))), scene.here),
-        (Asked(chosen=Filter(hosts=("worker-*",), classes=("A",))), [*scene.here[:2], scene.there[0]]),
-        (Asked(chosen=Filter(hosts=("worker",))), []),
-        (Asked(incidents=[other], chosen=Filter(hosts=("worker-1.ams",))), []),
+    expected: list[tuple[FailureRequest, list[int]]] = [
+        (FailureRequest(), scene.everything),
+        (FailureRequest(names=[]), []),
+        (FailureRequest(names=[one]), scene.here),
+        (FailureRequest(names=[one, GROUP, str(scene.other)]), [*scene.here, *scene.timeouts, scene.other]),
+        (FailureRequest(names=[str(scene.other), "4711"]), [scene.other]),
+        (FailureRequest(incidents=[one, other]), [*scene.here, *scene.there]),
+        (FailureRequest(incidents=[one], groups=[GROUP]), []),
+        (FailureRequest(groups=[GROUP], chosen=of_class_a), scene.timeouts[:1]),
+        (FailureRequest(names=[one, GROUP], chosen=of_class_a), [*scene.here[:2], scene.timeouts[0]]),
+        (FailureRequest(chosen=Filter(hosts=("worker-1.ams",))), scene.here),
+        (FailureRequest(chosen=Filter(hosts=("worker-*",), classes=("A",))), [*scene.here[:2], scene.there[0]]),
+        (FailureRequest(chosen=Filter(hosts=("worker",))), []),
+        (FailureRequest(incidents=[other], chosen=Filter(hosts=("worker-1.ams",))), []),
     ]
     for asked, job_ids in expected:
         assert selected(database, asked) == sorted(job_ids), asked
@@ -80,8 +80,8 @@ def test_a_host_that_only_a_crash_names(database: Database, scene: Scene) -> Non
     crash = update(tables.crashes).where(tables.crashes.c.job_id == first)
     with database.write() as connection:
         connection.execute(crash.values(death_id=None, hostname="old-host"))
-    assert selected(database, Asked(chosen=Filter(hosts=("old*",)))) == [first]
-    assert selected(database, Asked(chosen=Filter(hosts=("worker-1.ams",)))) == scene.here[1:]
+    assert selected(database, FailureRequest(chosen=Filter(hosts=("old*",)))) == [first]
+    assert selected(database, FailureRequest(chosen=Filter(hosts=("worker-1.ams",)))) == scene.here[1:]
 
 
 def test_a_failure_that_an_undo_restored_is_of_its_incident_and_a_new_one_is_not(
@@ -90,25 +90,30 @@ def test_a_failure_that_an_undo_restored_is_of_its_incident_and_a_new_one_is_not
     one, _ = scene.incidents
     operation = Operation("retry")
     retry_jobs(database, scene.here[:2], operation)
-    assert selected(database, Asked(names=[one])) == scene.here[2:]
+    assert selected(database, FailureRequest(names=[one])) == scene.here[2:]
     assert set(undo(database, operation).values()) == {None}
-    assert selected(database, Asked(names=[one])) == scene.here
+    assert selected(database, FailureRequest(names=[one])) == scene.here
     retry_jobs(database, scene.here[:1])
     die(database, hostname="worker-3.ams")
-    assert selected(database, Asked(names=[one])) == scene.here[1:]
+    assert selected(database, FailureRequest(names=[one])) == scene.here[1:]
 
 
 def test_what_does_not_exist_is_named(database: Database, scene: Scene) -> None:
     misspelled = GROUP[:-1] + ("0" if GROUP[-1] != "0" else "1")
     for asked, message in (
-        (Asked(names=["d999"]), "no incident d999; to see them: jq incidents list"),
-        (Asked(incidents=["f999"]), "no incident f999; to see them: jq incidents list"),
-        (Asked(names=[misspelled]), f"no group {misspelled} among the failed jobs; did you mean {GROUP}?"),
-        (Asked(groups=["g0000000"]), "no group g0000000 among the failed jobs"),
+        (FailureRequest(names=["d999"]), "no incident d999; to see them: jq incidents list"),
+        (FailureRequest(incidents=["f999"]), "no incident f999; to see them: jq incidents list"),
+        (FailureRequest(names=[misspelled]), f"no group {misspelled} among the failed jobs; did you mean {GROUP}?"),
+        (FailureRequest(groups=["g0000000"]), "no group g0000000 among the failed jobs"),
     ):
         with pytest.raises(NoSuchJobError, match=message.replace("?", r"\?")):
             resolve(database, asked)
-    for wrong in (Asked(incidents=["42"]), Asked(groups=["d1"]), Asked(names=["4.2"]), Asked(incidents=[""])):
+    for wrong in (
+        FailureRequest(incidents=["42"]),
+        FailureRequest(groups=["d1"]),
+        FailureRequest(names=["4.2"]),
+        FailureRequest(incidents=[""]),
+    ):
         with pytest.raises(UsageError):
             resolve(database, wrong)
 
@@ -120,10 +125,10 @@ def test_without_the_ledger_no_host_is_known_and_incidents_are_those_of_failures
     execute(database.url, "DROP TABLE jq_deaths", "DROP TABLE jq_crashes")
     try:
         with pytest.raises(LedgerMissingError, match="run: jq init"):
-            resolve(database, Asked(chosen=Filter(hosts=("elsewhere",))))
+            resolve(database, FailureRequest(chosen=Filter(hosts=("elsewhere",))))
         with pytest.raises(NoSuchJobError, match=r"no incident d1; the jq_ tables.*run: jq init"):
-            resolve(database, Asked(names=["d1"]))
-        assert selected(database, Asked(names=[f"f{failure}"])) == job_ids
+            resolve(database, FailureRequest(names=["d1"]))
+        assert selected(database, FailureRequest(names=[f"f{failure}"])) == job_ids
     finally:
         initialize(database)
 

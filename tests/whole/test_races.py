@@ -21,7 +21,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import discard as queue_discard
 from solidjq.queue import dispatch as queue_dispatch
 from solidjq.queue import endings
-from solidjq.queue.patterns import Polled
+from solidjq.queue.patterns import PolledQueues
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery import plans
@@ -86,10 +86,10 @@ def test_each_job_is_claimed_by_one_worker(database: Database) -> None:
 
 @pytest.mark.parametrize(
     "polled",
-    [Polled(("*",)), Polled(("default", "low")), Polled(("def*",)), Polled(("*",), ("low",))],
-    ids=Polled.describe,
+    [PolledQueues(("*",)), PolledQueues(("default", "low")), PolledQueues(("def*",)), PolledQueues(("*",), ("low",))],
+    ids=PolledQueues.describe,
 )
-def test_each_job_runs_once_where_workers_take_turns(database: Database, polled: Polled) -> None:
+def test_each_job_runs_once_where_workers_take_turns(database: Database, polled: PolledQueues) -> None:
     ids = add_jobs(database, *plain_jobs(JOBS))
     workers = [add_process(database, f"worker-{number}") for number in range(PROGRAMS)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from solidjq_cli import columns, moving, options, session
-from solidjq_cli.columns import Examined
+from solidjq_cli.columns import CheckRow
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, lines, note, records
 from solidjq_cli.times import duration_option
@@ -140,7 +140,7 @@ def _fix(
 
 def _show(results: Sequence[CheckResult], output: Output) -> None:
     nothing: list[DoctorFinding | None] = [None]
-    rows = [Examined(result, finding) for result in results for finding in (result.findings or nothing)]
+    rows = [CheckRow(result, finding) for result in results for finding in (result.findings or nothing)]
     if output is not Output.TABLE or not sys.stdout.isatty():
         records(rows, columns.examined(), output)
     else:
@@ -148,11 +148,11 @@ def _show(results: Sequence[CheckResult], output: Output) -> None:
     note(_summary(rows))
 
 
-def _rank(row: Examined) -> int:
+def _rank(row: CheckRow) -> int:
     return ["error", "warning", "note", "skipped", "healthy"].index(row.status)
 
 
-def _described(row: Examined) -> Iterator[str]:
+def _described(row: CheckRow) -> Iterator[str]:
     width = max(40, shutil.get_terminal_size().columns - 1)
 
     def wrapped(first: str, text: str) -> list[str]:
@@ -176,7 +176,7 @@ def _described(row: Examined) -> Iterator[str]:
     yield from wrapped(f"{INDENT}fix: ", row.finding.advice)
 
 
-def _summary(rows: Sequence[Examined]) -> str:
+def _summary(rows: Sequence[CheckRow]) -> str:
     from solidjq.text import count_of
 
     counts = {status: sum(1 for row in rows if row.status == status) for status in ("error", "warning", "note")}

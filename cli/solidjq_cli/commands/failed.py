@@ -117,10 +117,10 @@ def show_failed(
     opened = session.current(database).open()
     resolved = FilterOptions().resolve(opened, ids)
     if resolved.by_id:
-        asked = list(dict.fromkeys(resolved.job_ids))
+        job_ids = list(dict.fromkeys(resolved.job_ids))
         with opened.read() as connection:
-            by_job = {failure.job_id: failure for failure in failures_of(connection, asked)}
-        failures: Iterable[Failure] = [by_job[job_id] for job_id in asked if job_id in by_job]
+            by_job = {failure.job_id: failure for failure in failures_of(connection, job_ids)}
+        failures: Iterable[Failure] = [by_job[job_id] for job_id in job_ids if job_id in by_job]
     else:
         failures = list_failures(opened, resolved.chosen, limit=None)
     shown: set[int] = set()

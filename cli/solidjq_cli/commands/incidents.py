@@ -93,11 +93,11 @@ def show_incidents(
     """
     from solidjq.incidents.incidents import find_incident
 
-    asked = list(dict.fromkeys(map(read_incident_name, names)))
+    unique = list(dict.fromkeys(map(read_incident_name, names)))
     command = session.current(database)
     opened = command.open()
     with opened.read() as connection:
-        found = {name: find_incident(connection, name) for name in asked}
+        found = {name: find_incident(connection, name) for name in unique}
     known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
     verdicts = {} if output is Output.IDS else _retry_safe(command, opened, known)
     if output is Output.TABLE:

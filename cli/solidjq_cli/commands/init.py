@@ -75,7 +75,7 @@ def init(
 
 def _ask_beside_others(database: Database) -> None:
     """Say which queues are elsewhere. Ask before one is made among the tables of an application."""
-    from solidjq.database.elsewhere import names_of
+    from solidjq.database.other_queues import names_of
     from solidjq.errors import UsageError
 
     around = database.look_around()

@@ -16,7 +16,7 @@ from solidjq_cli.stopping import Account, accounted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from solidjq.recovery.undo import Undone
+    from solidjq.recovery.undo import UndoneJob
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The record: who changed what, when and why.")
 
@@ -133,7 +133,7 @@ def undo(
     undoing = command.operation("undo", reason, chosen={"operation": operation_id})
     reasons: Counter[str | None] = Counter()
 
-    def counted() -> Iterator[Undone]:
+    def counted() -> Iterator[UndoneJob]:
         for batch in recovery_undo.undo(opened, operation_id, undoing):
             for undone in batch:
                 reasons[undone.reason] += 1

@@ -53,11 +53,11 @@ def show_policy(
     records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)
 
 
-def _settings(policy: Policy, class_name: str) -> Iterator[columns.Setting]:
+def _settings(policy: Policy, class_name: str) -> Iterator[columns.PolicySetting]:
     rule = policy.rule("" if class_name == DEFAULT else class_name)
     for key in KEYS:
         source = rule.sources.get(key, "built in")
-        yield columns.Setting(class_name, key, _shown(getattr(rule, key)), source)
+        yield columns.PolicySetting(class_name, key, _shown(getattr(rule, key)), source)
 
 
 def _shown(value: Any) -> Any:

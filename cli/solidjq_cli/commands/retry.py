@@ -109,7 +109,7 @@ class RetryOptions(OptionGroup):
 def retry(
     ids: OptionalIdsArgument = None,
     *,
-    asked: RetryOptions,
+    choices: RetryOptions,
     config_file: options.ConfigOption = None,
     import_modules: options.ImportOption = None,
     output: options.OutputOption = Output.TABLE,
@@ -149,13 +149,13 @@ def retry(
       jq retry --safe --plan-out plan.json && jq apply plan.json
       jq failed list --pruned -o ids | jq retry --safe -
     """
-    asked.check()
-    patience = duration_option(asked.wait, "--wait") or 0
-    terms = asked.to_terms()
+    choices.check()
+    patience = duration_option(choices.wait, "--wait") or 0
+    terms = choices.to_terms()
     command = session.current(database, config_file)
     opened = command.open()
-    acts = not (asked.move.dry_run or asked.move.plan_out)
+    acts = not (choices.move.dry_run or choices.move.plan_out)
     policy = command.policy(import_modules, acts=acts)
-    request = Request(command, opened, "retry", terms, policy, asked.reason)
-    request.choose(ids, asked.filters, limit=asked.limit, batch=asked.batch, need_filter=not asked.safe)
-    request.run(output, asked.move, canary=asked.canary, patience=patience, watch=asked.watch)
+    request = Request(command, opened, "retry", terms, policy, choices.reason)
+    request.choose(ids, choices.filters, limit=choices.limit, batch=choices.batch, need_filter=not choices.safe)
+    request.run(output, choices.move, canary=choices.canary, patience=patience, watch=choices.watch)

@@ -17,7 +17,7 @@ from solidjq.database.transactions import Database
 from solidjq.errors import ConflictError
 
 
-class Wanted(NamedTuple):
+class RequiredIndex(NamedTuple):
     """An index that a table should have, under this name unless another index has it."""
 
     name: str
@@ -29,23 +29,25 @@ class Wanted(NamedTuple):
         return f"{self.table} ({', '.join(self.columns)})"
 
 
-def _declared(table: Table) -> Iterator[Wanted]:
+def _declared(table: Table) -> Iterator[RequiredIndex]:
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
-        yield Wanted(str(index.name), table.name, tuple(column.name for column in index.columns), bool(index.unique))
+        yield RequiredIndex(
+            str(index.name), table.name, tuple(column.name for column in index.columns), bool(index.unique)
+        )
 
 
-def contract() -> tuple[Wanted, ...]:
+def contract() -> tuple[RequiredIndex, ...]:
     """Return the indexes of Solid Queue's own schema, which its workers and dispatcher and this program rely on."""
     return tuple(wanted for table in database_tables.solid_queue.sorted_tables for wanted in _declared(table))
 
 
-def ours() -> tuple[Wanted, ...]:
+def ours() -> tuple[RequiredIndex, ...]:
     """Return the indexes that only this program uses: failures by time, for incidents, failed diff and --since."""
     failed = database_tables.failed
-    return (Wanted("jq_failed_executions_on_created_at", failed.name, (failed.c.created_at.name,)),)
+    return (RequiredIndex("jq_failed_executions_on_created_at", failed.name, (failed.c.created_at.name,)),)
 
 
-def missing(connection: Connection, wanted: Sequence[Wanted] | None = None) -> list[Wanted]:
+def missing(connection: Connection, wanted: Sequence[RequiredIndex] | None = None) -> list[RequiredIndex]:
     """Return the wanted indexes, of tables that exist, that no index of the database serves, whatever its name.
 
     A longer index serves for a shorter one with the same first columns; a unique index needs one of the same columns.
@@ -73,14 +75,14 @@ def _present(inspector: Inspector, table: str, invalid: set[str]) -> Iterator[tu
             yield index["column_names"], bool(index["unique"])
 
 
-def _serves(present: tuple[list[Any], bool], wanted: Wanted) -> bool:
+def _serves(present: tuple[list[Any], bool], wanted: RequiredIndex) -> bool:
     columns, unique = present
     if wanted.unique:
         return unique and set(columns) == set(wanted.columns)
     return tuple(columns[: len(wanted.columns)]) == wanted.columns
 
 
-def create_missing(database: Database) -> Iterator[Wanted]:
+def create_missing(database: Database) -> Iterator[RequiredIndex]:
     """Create every missing index, one after the other; yield each when it exists.
 
     PostgreSQL creates them CONCURRENTLY and MySQL online: workers go on meanwhile. What an interrupted attempt left is

@@ -56,14 +56,14 @@ MIGRATIONS = (
 )
 
 
-class Initialized(NamedTuple):
+class InitReport(NamedTuple):
     """What ``jq init`` did."""
 
     created: list[str]  # tables
     migrated: list[str]  # migrations, as 'version name'
 
 
-def initialize(database: Database) -> Initialized:
+def initialize(database: Database) -> InitReport:
     """Create every table that is missing, with its indexes, and migrate the ``jq_`` tables.
 
     Existing Solid Queue tables are never altered. It is idempotent, and safe when two programs run it at once.
@@ -125,13 +125,13 @@ def _current_user(database: Database) -> str:
         return database.url.username or ""
 
 
-def _initialize(connection: Connection) -> Initialized:
+def _initialize(connection: Connection) -> InitReport:
     with schema_lock(connection), answers.without_limit(connection):
         owners.require_own(connection)
         return _bring_up_to_date(connection)
 
 
-def _bring_up_to_date(connection: Connection) -> Initialized:
+def _bring_up_to_date(connection: Connection) -> InitReport:
     existing = set(inspect(connection).get_table_names())
     created = _create_missing(connection, tables.solid_queue, existing)
     fresh = tables.schema_migrations.name not in existing
@@ -151,7 +151,7 @@ def _bring_up_to_date(connection: Connection) -> Initialized:
         # Last: a program that finds the youngest table assumes that the columns that belong to it exist.
         created += _create_missing(connection, tables.jq, existing)
     _create_missing_indexes(connection, existing)
-    return Initialized(created, [] if fresh else [f"{m.version} {m.name}" for m in pending])
+    return InitReport(created, [] if fresh else [f"{m.version} {m.name}" for m in pending])
 
 
 def _create_missing(connection: Connection, metadata: MetaData, existing: set[str]) -> list[str]:

@@ -13,10 +13,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import answers, elsewhere, engines, faults, statements, tables, urls
-from solidjq.database.elsewhere import Surroundings
+from solidjq.database import answers, engines, faults, other_queues, statements, tables, urls
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
+from solidjq.database.other_queues import Surroundings
 from solidjq.database.place import DatabaseIdentity, Place, find_place, identify
 from solidjq.database.times import clock
 from solidjq.errors import (
@@ -167,7 +167,7 @@ class Database:
 
     def look_around(self) -> Surroundings:
         """Return which tables are in this database, and where else on its server, or beside its file, a queue is."""
-        return elsewhere.look_around(self._reader, self.url)
+        return other_queues.look_around(self._reader, self.url)
 
     def not_a_queue(self, words: str) -> NotAQueueError:
         """Return the error for a missing table, which ``words`` name: what is here, and which queues are elsewhere."""
@@ -199,12 +199,12 @@ class Database:
         words = mask_secrets(one_line(str(error.orig)))
         if fault is Fault.NO_TABLE:  # below, PostgreSQL repeats the statement
             return self.not_a_queue(mask_secrets(one_line(str(error.orig).partition("\n")[0])))
-        if fault is Fault.NO_DATABASE and (queues := elsewhere.queues_of_server(self.url)):
+        if fault is Fault.NO_DATABASE and (queues := other_queues.queues_of_server(self.url)):
             return NotAQueueError(
-                f"{words}; Solid Queue's tables are in {elsewhere.names_of(queues)}: name one of these"
+                f"{words}; Solid Queue's tables are in {other_queues.names_of(queues)}: name one of these"
             )
         if fault is Fault.NO_FILE:
-            return NotAQueueError(elsewhere.no_file(Path(self.url.database or ""), self.init_command))
+            return NotAQueueError(other_queues.no_file(Path(self.url.database or ""), self.init_command))
         what = "" if self._prefix == tables.DEFAULT_PREFIX else f" with tables {self._prefix}*"
         kind, message = _TRANSLATIONS[fault]
         return kind(message.format(database=self, words=words, what=what))

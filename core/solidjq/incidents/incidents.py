@@ -188,7 +188,7 @@ def group(deaths: Iterable[DeathRecord]) -> list[tuple[DeathRecord, ...]]:
     A process died at most one heartbeat after it was last known to live, so deaths of one moment are at most one
     heartbeat apart. A group ends there, however dense the next deaths follow.
 
-    Pruned processes are grouped wherever they ran: a supervisor with its children, or all hosts at once. Reaped
+    PrunedProcess processes are grouped wherever they ran: a supervisor with its children, or all hosts at once. Reaped
     processes are grouped only if they ran on one host and ended with the same signal or status.
     """
     groups: list[list[DeathRecord]] = []

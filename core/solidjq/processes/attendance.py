@@ -12,7 +12,7 @@ from solidjq.database.tables import pauses
 from solidjq.durations import spell_duration
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL, Process, list_processes
 from solidjq.processes.samples import number, read_metadata, sample_of
-from solidjq.queue.patterns import ALL_QUEUES, Polled
+from solidjq.queue.patterns import ALL_QUEUES, PolledQueues
 from solidjq.text import count_of, first_of
 
 MOST_NAMED = 5  # workers or queues in a sentence
@@ -92,18 +92,18 @@ def read_attendance(connection: Connection, threshold: float) -> Attendance:
     )
 
 
-def polled_by(worker: Process) -> Polled:
+def polled_by(worker: Process) -> PolledQueues:
     """Return the queues that a worker registered; all queues if it registered none."""
     return polled_in(worker.metadata)
 
 
-def polled_in(metadata: str | None) -> Polled:
+def polled_in(metadata: str | None) -> PolledQueues:
     """Return the queues that a worker's metadata name; all queues if they name none.
 
     Solid Queue writes ``"queues": "mail*,low"``. ``jq work --except`` adds ``"except": "mailers"``.
     """
     settings = read_metadata(metadata)
-    return Polled(_names(settings.get("queues")) or ALL_QUEUES, _names(settings.get("except")))
+    return PolledQueues(_names(settings.get("queues")) or ALL_QUEUES, _names(settings.get("except")))
 
 
 def is_dedicated(worker: Process, queue: str) -> bool:

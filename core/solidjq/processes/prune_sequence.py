@@ -12,7 +12,7 @@ from solidjq.database.transactions import Database
 from solidjq.ledger import crashes
 from solidjq.processes import pruning
 from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
-from solidjq.processes.pruning import Pruned, Record
+from solidjq.processes.pruning import PrunedProcess, Record
 
 Wait = Callable[[Doubts, float], object]  # is called with the unsettled doubts and the seconds until the next check
 
@@ -51,17 +51,17 @@ def prune_checked(
     *,
     record: Record | None = None,
     witness: Mapping[str, object] | None = None,
-) -> Iterator[Pruned]:
+) -> Iterator[PrunedProcess]:
     """Prune the processes that a check found dead, fail orphaned claims, count every crash that is not counted yet.
 
-    Orphaned claims come last, as a ``Pruned`` without a process. ``record`` and ``witness``: as for ``pruning.prune``.
+    Orphaned claims come last, as a ``PrunedProcess`` without an id. ``record``, ``witness``: as for ``pruning.prune``.
     """
     yield from pruning.prune(database, threshold, only=doubts.dead, record=record, witness=witness)
     yield from _orphaned(pruning.fail_orphans(database, record=record))
     crashes.count_all(database)
 
 
-def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[Pruned]:
+def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[PrunedProcess]:
     """Return what ``prune_checked`` would yield if every silent process were dead; on a standby, nobody is."""
     if doubts.standby is not None:
         return []
@@ -70,5 +70,5 @@ def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[Pr
     return [*dead, *_orphaned(pruning.find_orphans(connection))]
 
 
-def _orphaned(job_ids: list[int]) -> list[Pruned]:
-    return [Pruned(None, None, "(missing)", None, None, None, job_ids)] if job_ids else []
+def _orphaned(job_ids: list[int]) -> list[PrunedProcess]:
+    return [PrunedProcess(None, None, "(missing)", None, None, None, job_ids)] if job_ids else []

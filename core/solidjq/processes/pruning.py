@@ -26,7 +26,7 @@ Record = Callable[[Connection, int], None]  # is called in each transaction with
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PrunedProcess:
     """A process that was removed, or would be, and the jobs that failed with it.
 
     ``process_id``, ``kind`` and ``pid`` are None where the claims outlived their process's row.
@@ -41,9 +41,9 @@ class Pruned:
     job_ids: list[int] = field(default_factory=list)
 
 
-def find_dead(connection: Connection, threshold: float) -> list[Pruned]:
+def find_dead(connection: Connection, threshold: float) -> list[PrunedProcess]:
     """Return the processes that a prune would remove now, with the jobs they hold. Changes nothing."""
-    dead = [Pruned(*row) for row in connection.execute(_dead(threshold))]
+    dead = [PrunedProcess(*row) for row in connection.execute(_dead(threshold))]
     for process in dead:
         held = select(claimed.c.job_id).where(claimed.c.process_id == process.process_id).order_by(claimed.c.id)
         process.job_ids.extend(connection.scalars(held))
@@ -58,7 +58,7 @@ def prune(
     limits: Limits = NO_LIMITS,
     record: Record | None = None,
     witness: Mapping[str, object] | None = None,
-) -> Iterator[Pruned]:
+) -> Iterator[PrunedProcess]:
     """Prune every process whose last heartbeat is ``threshold`` seconds old or older by the database's clock.
 
     One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
@@ -78,14 +78,14 @@ def _prune_one(
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
-) -> Pruned | None:
+) -> PrunedProcess | None:
     query = _dead(threshold).limit(1).with_for_update(skip_locked=True)
     if only is not None:
         query = query.where(among(processes.c.id, only))
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    pruned = Pruned(*row)
+    pruned = PrunedProcess(*row)
     beat = pruned.last_heartbeat_at
     error = missing_error() if beat is None else pruned_error(beat)
     pruned.job_ids.extend(fail(connection, claims_of(row.id), error, limits))

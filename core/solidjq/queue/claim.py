@@ -14,7 +14,7 @@ from solidjq.database.tables import pauses, ready
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError
 from solidjq.queue import claim_statements as statements
-from solidjq.queue.patterns import ALL_QUEUES, Polled, select_queues
+from solidjq.queue.patterns import ALL_QUEUES, PolledQueues, select_queues
 
 
 class Claim(NamedTuple):
@@ -40,7 +40,7 @@ def claim(
     are polled in the order of their first jobs. Raises ProcessGoneError if the process was pruned: it must not claim
     any more.
     """
-    polled = Polled(queues, excepted)
+    polled = PolledQueues(queues, excepted)
     if writes_in_with(connection):
         claims = _claim_at_once(within(connection), process_id, polled, limit)
         if claims is not None:
@@ -64,12 +64,12 @@ def exchange(
     """
     if not database.writes_in_with:
         return None
-    polled = Polled(queues, excepted)
+    polled = PolledQueues(queues, excepted)
     return _claim_at_once(database.execute, process_id, polled, limit, claim_ids=list(claim_ids))
 
 
 def _claim_at_once(
-    execute: Execute, process_id: int, polled: Polled, limit: int, **finish: list[int]
+    execute: Execute, process_id: int, polled: PolledQueues, limit: int, **finish: list[int]
 ) -> list[Claim] | None:
     """Claim in one statement, or in one a queue; the first also finishes the claims in ``finish``."""
     queues, excepted = polled
@@ -115,7 +115,7 @@ def _claims_in(rows: Sequence[Row[Any]], process_id: int) -> list[Claim] | None:
     return sorted(claims, key=lambda claim: (claim.priority, claim.job_id))
 
 
-def _claim_in_steps(connection: Connection, process_id: int, polled: Polled, limit: int) -> list[Claim]:
+def _claim_in_steps(connection: Connection, process_id: int, polled: PolledQueues, limit: int) -> list[Claim]:
     process = statements.lock_process_and_see_pauses(connection, process_id=process_id)
     if not process:
         raise ProcessGoneError(f"process {process_id} was pruned")
@@ -132,7 +132,7 @@ def _claim_in_steps(connection: Connection, process_id: int, polled: Polled, lim
     return sorted(claims, key=lambda claim: (turn.get(claim.queue_name, 0), claim.priority, claim.job_id))
 
 
-def _queues_to_poll(connection: Connection, polled: Polled, *, paused: bool) -> Sequence[str | None]:
+def _queues_to_poll(connection: Connection, polled: PolledQueues, *, paused: bool) -> Sequence[str | None]:
     """Return the queues to poll, in order; a None is all queues in one statement, if none is paused or excepted."""
     without = set(connection.scalars(select(pauses.c.queue_name))) if paused else set()
     queues, excepted = polled

@@ -20,7 +20,7 @@ def fits_in_sql(pattern: str, column: ColumnElement[str]) -> ColumnElement[bool]
     return column.startswith(pattern[:-1], autoescape=True) if pattern.endswith("*") else column == pattern
 
 
-class Polled(NamedTuple):
+class PolledQueues(NamedTuple):
     """The queues that a worker polls: those that fit a pattern, without those that fit an excepted one."""
 
     patterns: Sequence[str] = ALL_QUEUES

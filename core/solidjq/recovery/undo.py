@@ -52,7 +52,7 @@ UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD})
 
 
 @dataclass(frozen=True, slots=True)
-class Undone:
+class UndoneJob:
     """What an undo did with one job. ``reason``: why the job is not failed again, None if it is."""
 
     job_id: int
@@ -71,7 +71,7 @@ def reason_of(count: int, reason: str) -> str:
     return reason if count == 1 else OF_SEVERAL.get(reason, reason.replace(" moved it again", " moved them again"))
 
 
-def undo(database: Database, operation_id: int, operation: operations.Operation) -> Iterator[list[Undone]]:
+def undo(database: Database, operation_id: int, operation: operations.Operation) -> Iterator[list[UndoneJob]]:
     """Undo an operation; yield what happened to each of its jobs, batch by batch, each batch committed.
 
     A job that still waits leaves its queue and gets its old queue name and arguments back; its failure is inserted into
@@ -97,7 +97,7 @@ def undo(database: Database, operation_id: int, operation: operations.Operation)
 
 def _undo(
     connection: Connection, operation_id: int, above: int, operation: operations.Operation, *, discarded: bool
-) -> list[tuple[int, Undone]]:
+) -> list[tuple[int, UndoneJob]]:
     archived = connection.execute(
         select(*archive.ARCHIVED)
         .where(failures.c.operation_id == operation_id, failures.c.restored_by.is_(None), failures.c.id > above)
@@ -115,7 +115,9 @@ def _undo(
         _fail_again(connection, restored)
         undo_id = operation.record(connection, len(restored))
         connection.execute(update(failures).where(among(failures.c.id, restored)).values(restored_by=undo_id))
-    return [(row.id, Undone(row.job_id, row.class_name, row.queue_name, reasons.get(row.job_id))) for row in archived]
+    return [
+        (row.id, UndoneJob(row.job_id, row.class_name, row.queue_name, reasons.get(row.job_id))) for row in archived
+    ]
 
 
 def _moved_again(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:

@@ -2,7 +2,7 @@
 
 Read the files in this order:
 
-- ``asked``: what an operator asked for, and the one ``Filter`` that it becomes. Loads little: every list needs it.
+- ``request``: what an operator asks for, and the one ``Filter`` that it becomes. Loads little: every list needs it.
 - ``lookups``: jobs, incidents and groups that were named become failures.
 - ``explanations``: why a filter selects nothing: a name that does not exist, or the term that leaves nothing.
 

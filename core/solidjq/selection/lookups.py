@@ -17,10 +17,12 @@ from solidjq.ledger import operations
 from solidjq.names import NameKind, kind_of, suggestion
 from solidjq.queue.failed import Filter, NamedFailures
 from solidjq.queue.jobs import find_jobs
-from solidjq.selection.asked import Asked, Resolved
+from solidjq.selection.request import FailureRequest, RequestedFailures
 
 
-def resolve(database: Database, asked: Asked, *, include_jobs: bool = False, archived: bool = False) -> Resolved:
+def resolve(
+    database: Database, request: FailureRequest, *, include_jobs: bool = False, archived: bool = False
+) -> RequestedFailures:
     """Look up what is named, and return it as a filter.
 
     If jobs are named by their ids and nothing else is, the filter leaves these names out, unless ``include_jobs``.
@@ -29,33 +31,33 @@ def resolve(database: Database, asked: Asked, *, include_jobs: bool = False, arc
     Raises UsageError for a text that cannot be a name, NoSuchJobError for an incident or a group that does not exist,
     LedgerMissingError for a host if the database has no ``jq_`` tables, which alone store where a job died.
     """
-    by_kind = _by_kind(asked.names or ())
-    _require_kind(asked.incidents, NameKind.INCIDENT, "--incident", "d13 or f123; to see them: jq incidents list")
-    _require_kind(asked.groups, NameKind.GROUP, "--group", "g2569e0c; to see them: jq failed diff")
-    chosen = asked.chosen
-    if asked.plain:
-        return Resolved(chosen, {}, by_id=False)
+    by_kind = _by_kind(request.names or ())
+    _require_kind(request.incidents, NameKind.INCIDENT, "--incident", "d13 or f123; to see them: jq incidents list")
+    _require_kind(request.groups, NameKind.GROUP, "--group", "g2569e0c; to see them: jq failed diff")
+    chosen = request.chosen
+    if request.plain:
+        return RequestedFailures(chosen, {}, by_id=False)
     with database.read() as connection:
         if chosen.hosts and not operations.exists(connection):
             raise LedgerMissingError("on which host a job died is stored in the jq_ tables only; run: jq init")
         by_incident = {
             name: _failures_of(_incident(connection, name))
-            for name in dict.fromkeys([*asked.incidents, *by_kind[NameKind.INCIDENT]])
+            for name in dict.fromkeys([*request.incidents, *by_kind[NameKind.INCIDENT]])
         }
         jobs = find_jobs(connection, by_kind[NameKind.JOB])
-    by_group = _members(database, {*asked.groups, *by_kind[NameKind.GROUP]}, archived=archived)
+    by_group = _members(database, {*request.groups, *by_kind[NameKind.GROUP]}, archived=archived)
     named = list(chosen.named)
-    if asked.incidents:
-        named.append(_union("incidents", asked.incidents, [by_incident[name] for name in asked.incidents]))
-    if asked.groups:
-        named.append(_union("groups", asked.groups, [by_group[name] for name in asked.groups]))
+    if request.incidents:
+        named.append(_union("incidents", request.incidents, [by_incident[name] for name in request.incidents]))
+    if request.groups:
+        named.append(_union("groups", request.groups, [by_group[name] for name in request.groups]))
     sets = [*by_kind[NameKind.INCIDENT], *by_kind[NameKind.GROUP]]
-    if asked.names is not None and (sets or include_jobs):
+    if request.names is not None and (sets or include_jobs):
         with database.read() as connection:
             of_jobs = _failure_ids(connection, [view.job_id for views in jobs.values() for view in views])
         found = {**by_incident, **by_group}
-        named.append(_union("names", asked.names, [of_jobs, *(found[name] for name in sets)]))
-    return Resolved(replace(chosen, named=tuple(named)), jobs, by_id=asked.names is not None and not sets)
+        named.append(_union("names", request.names, [of_jobs, *(found[name] for name in sets)]))
+    return RequestedFailures(replace(chosen, named=tuple(named)), jobs, by_id=request.names is not None and not sets)
 
 
 def name_jobs(database: Database, names: Iterable[str]) -> list[str]:

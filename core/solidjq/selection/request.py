@@ -1,4 +1,4 @@
-"""What an operator asked for, and the one ``Filter`` that it becomes, which every command takes."""
+"""What an operator asks for, and the failed jobs that are meant. Every command takes the ``Filter`` that it becomes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ _NO_FILTER = Filter()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What an operator asked for. ``names`` are alternatives; the failures must match every other field too.
+class FailureRequest:
+    """What an operator asks for. ``names`` are alternatives; the failures must match every other field too.
 
-    ``names``: jobs, incidents or groups. None if the command line names nothing, which is all failed jobs; no names,
-    say from an empty standard input, are no job.
+    ``names``: jobs, incidents or groups. None, if the command line has no names, means all failed jobs. An empty
+    sequence, as from an empty standard input, means no job.
     """
 
     names: Sequence[str] | None = None
@@ -29,8 +29,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """The failures that are meant."""
+class RequestedFailures:
+    """The failures that a request means: those that match ``chosen``."""
 
     chosen: Filter
     jobs: Mapping[str, Sequence[JobView]]  # by the id that names them; empty if there is no such job

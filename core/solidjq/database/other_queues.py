@@ -1,4 +1,4 @@
-"""Elsewhere: the queues on the same server, or beside the same file, for an error about a database without one."""
+"""The other queues on the same server, or beside the same file, for an error about a database without one."""
 
 import shlex
 import time
@@ -31,12 +31,12 @@ _SUFFIX = "claimed_executions"  # of a table that no other program has; what sta
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is at a database without the table that was asked for, and which queues are elsewhere."""
+    """What is at a database without the table that was asked for, and which other queues there are."""
 
     here: str  # database shop on db1, schema public
     has_queue: bool = False  # Solid Queue's jobs are here, so that only some other table is missing
     tables: tuple[str, ...] = ()  # that are here, without jq's own
-    queues: tuple[str, ...] = ()  # elsewhere: database shop_queue, schema jobs of this database
+    queues: tuple[str, ...] = ()  # the other queues: database shop_queue, schema jobs of this database
 
     def advice(self, init: str) -> str:
         """Return what to do; ``init`` is the command that makes a queue here, named only where nothing else is."""
@@ -65,13 +65,13 @@ def names_of(names: Iterable[str]) -> str:
     return first_of([printable(name) for name in names], MOST_NAMED)
 
 
-def most_alike(names: Iterable[str], asked: str) -> list[str]:
+def most_alike(names: Iterable[str], wanted: str) -> list[str]:
     """Return names sorted by how much they look like the one that was asked for, the most alike first."""
-    return sorted(names, key=lambda name: (-SequenceMatcher(None, asked, name).ratio(), name))
+    return sorted(names, key=lambda name: (-SequenceMatcher(None, wanted, name).ratio(), name))
 
 
 def look_around(engine: Engine, url: URL) -> Surroundings:
-    """Return what is at ``url``, and which queues are elsewhere. What may not be seen, or is slow, is left out."""
+    """Return what is at ``url``, and which other queues there are. What may not be seen, or is slow, is left out."""
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         return Surroundings(f"file {url.database}", queues=tuple(files_beside(Path(url.database or ""))))
     here = f"database {url.database}"
@@ -122,15 +122,15 @@ def _describe(connection: Connection, url: URL) -> str:
             return f"file {url.database}"
 
 
-def _queues(connection: Connection, url: URL, asked: str) -> Iterator[str]:
+def _queues(connection: Connection, url: URL, wanted: str) -> Iterator[str]:
     match connection.dialect.name:
         case "postgresql":
             yield from (f"schema {schema} of this database" for schema in _schemas(connection))
-            yield from _other_databases(connection, url, asked)
+            yield from _other_databases(connection, url, wanted)
         case "mysql":
             query = text("SELECT table_schema FROM information_schema.tables WHERE table_name = :jobs")
             names = connection.scalars(query, {"jobs": tables.jobs.name})
-            yield from (f"database {name}" for name in most_alike(names, asked))
+            yield from (f"database {name}" for name in most_alike(names, wanted))
         case _:
             yield from files_beside(Path(url.database or ""))
 
@@ -144,14 +144,14 @@ def _schemas(connection: Connection) -> list[str]:
     return list(connection.scalars(query, {"jobs": tables.jobs.name}))
 
 
-def _other_databases(connection: Connection, url: URL, asked: str) -> Iterator[str]:
+def _other_databases(connection: Connection, url: URL, wanted: str) -> Iterator[str]:
     """Look into the other databases of a PostgreSQL server, read-only."""
     query = text(
         "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate AND datname <> current_database() "
         "AND has_database_privilege(oid, 'CONNECT')"
     )
     deadline = time.monotonic() + PATIENCE
-    for name in most_alike(connection.scalars(query), asked)[:MOST_DATABASES]:
+    for name in most_alike(connection.scalars(query), wanted)[:MOST_DATABASES]:
         if time.monotonic() < deadline:
             for schema in _schemas_of(url, name):
                 yield f"database {name}" + ("" if schema == "public" else f" (schema {schema})")

@@ -8,7 +8,7 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 
 from solidjq import Database
-from solidjq.database import elsewhere
+from solidjq.database import other_queues
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, url_text, with_schema
 from support.databases import execute
@@ -126,8 +126,8 @@ def test_other_databases_of_the_server_are_named(application: URL, mariadb_datab
 
 def test_the_most_alike_come_first() -> None:
     names = ["analytics", "crm_queue", "shop_staging", "shop_production_queue"]
-    assert elsewhere.most_alike(names, "shop_production")[0] == "shop_production_queue"
-    assert elsewhere.most_alike(names, "crm_qeue")[0] == "crm_queue"
+    assert other_queues.most_alike(names, "shop_production")[0] == "shop_production_queue"
+    assert other_queues.most_alike(names, "crm_qeue")[0] == "crm_queue"
 
 
 @pytest.mark.only_on("postgresql", "mariadb")
@@ -188,8 +188,8 @@ def test_a_table_that_is_missing_beside_the_others_makes_no_other_database(datab
 
 
 def test_names_of_many_tables_are_counted() -> None:
-    assert elsewhere.names_of(["a", "b"]) == "a, b"
-    assert elsewhere.names_of(map(str, range(9))) == "0, 1, 2, 3, 4 and 4 more"
+    assert other_queues.names_of(["a", "b"]) == "a, b"
+    assert other_queues.names_of(map(str, range(9))) == "0, 1, 2, 3, 4 and 4 more"
 
 
 @pytest.mark.parametrize(
