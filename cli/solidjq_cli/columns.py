@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -290,7 +289,11 @@ def operations() -> Fields[OperationView]:
 
 
 def _json(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+    """Return stored JSON as data; text that is none as it is."""
+    from solidjq.untrusted import read_json  # noqa: PLC0415
+
+    value = read_json(text)
+    return text if value is None else value
 
 
 def undone() -> Fields[UndoneJob]:

@@ -25,6 +25,7 @@ def worker(name: str = "w1", *, metadata: str | None = None, pid: int = 1, hostn
         supervisor_id=None,
         last_heartbeat_at=None,
         heartbeat_age=1.0,
+        silence=1.0,
         created_at=None,
         claimed=0,
         metadata=metadata,

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -104,15 +105,6 @@ def test_what_can_be_no_pid_does_not_run(pid: Any) -> None:
     assert look(pid).state == "gone"
 
 
-def test_times_at_the_ends_of_the_calendar_stop_nobody() -> None:
-    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    for registered, beat in ((first, first), (last, last), (first, last), (last, first), (None, first)):
-        look_up(
-            os.getpid(), {"pid_started": "0001-01-01T00:00:00+14:00"}, registered_at=registered, last_heartbeat_at=beat
-        )
-        look_up(os.getpid(), {}, registered_at=registered, last_heartbeat_at=beat)
-
-
 def test_a_row_whose_pid_makes_no_sense_stops_no_prune(database: Database, shell: Shell, kind: str) -> None:
     odd: list[Any] = [-1, 0, *(["text", b"\xff"] if kind == "sqlite" else [])]
     for number, pid in enumerate([*odd, 4242]):
@@ -137,10 +129,44 @@ def test_a_zombie_is_gone() -> None:
 
 def test_a_thread_of_the_kernel_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host's own processes, seen from a row that a container of the host's name wrote."""
-    monkeypatch.setattr(pids, "_command", lambda _: [])
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda _: [])
     assert look(os.getpid(), registered=60, beat=60).state == "gone"
-    monkeypatch.setattr(pids, "_command", lambda _: None)  # this user may not read it
-    assert look(os.getpid(), registered=60, beat=60).runs
+
+
+def test_an_older_program_that_executes_no_jobs_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row names pid 1, or one that a program of the machine has: it is not spared for ever."""
+    with subprocess.Popen(["sleep", "600"]) as program:
+        until(lambda: Path(psutil.Process(program.pid).exe()).name != Path(sys.executable).name, "it is executed")
+        assert look(program.pid, registered=60, beat=60).state == "gone"
+        exact = write(start_of(program.pid))
+        assert look(program.pid, registered=60, beat=60, pid_started=exact).runs  # its row records its start
+
+        def refuse(_: psutil.Process) -> None:
+            raise psutil.AccessDenied
+
+        monkeypatch.setattr(psutil.Process, "cmdline", refuse)
+        monkeypatch.setattr(psutil.Process, "exe", refuse)
+        assert look(program.pid, registered=60, beat=60).runs  # this user may not see what it is
+        program.kill()
+
+
+@pytest.mark.parametrize(
+    ("command", "program", "may"),
+    [
+        ([RUBY], None, True),
+        (["solid-queue-worker(1.7.0): waiting for jobs in a/b"], "/usr/bin/x", True),
+        (["puma 6.4.0 (tcp://0.0.0.0:3000) [app]"], None, True),
+        (["sidekiq"], "/opt/rubies/ruby-3.3/bin/ruby", True),
+        (["/app/.venv/bin/python3.11", "-m", "app"], None, True),
+        (["/sbin/init"], "/usr/lib/systemd/systemd", False),
+        (["/sbin/init"], None, False),
+        (["postgres: writer"], "/usr/lib/postgresql/16/bin/postgres", False),
+        ([], None, False),
+        (None, None, True),
+    ],
+)
+def test_which_programs_may_execute_jobs(command: list[str] | None, program: str | None, may: bool) -> None:  # noqa: FBT001
+    assert pids.may_execute_jobs(command, program) == may
 
 
 def test_a_process_that_is_hidden_from_this_user_is_not_known_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:

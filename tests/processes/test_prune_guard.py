@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.engine import URL
 
 from solidjq import Database
@@ -148,6 +148,35 @@ def test_who_is_silent_for_long_while_others_work_needs_no_second_look(
 
 def test_a_process_without_a_heartbeat_is_no_reason(database: Database) -> None:
     assert judge([ProcessRow(1, "a", "a", 1, None), ProcessRow(2, "b", "b", 1, None)], THRESHOLD, NOW, None) is None
+
+
+def test_a_heartbeat_that_is_no_time_is_looked_at_twice(
+    database: Database, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A living process writes over it; a dead one is pruned, though its row can say nothing about when it died."""
+    monkeypatch.setattr(prune_guard, "up_since", lambda _: None)
+    odd = {"sqlite": "text", "postgresql": "infinity", "mariadb": "9999-12-31 00:00:00"}[kind]
+    process = add_process(database)
+    spoil = text("UPDATE solid_queue_processes SET last_heartbeat_at = :odd, created_at = :at")
+
+    def look(before: Doubts = NOBODY) -> Doubts:
+        with database.read() as connection:
+            return prune_guard.find_doubts(connection, 300, before=before)
+
+    with database.write() as connection:
+        connection.execute(spoil, {"odd": odd, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"})
+    assert look().silent == {}  # it has only just registered
+    with database.write() as connection:
+        connection.execute(spoil, {"odd": odd, "at": "2026-01-01 00:00:00"})
+    first = look()
+    assert (sorted(first.dead), sorted(first.unsure)) == ([], [process])
+    assert sorted(look(first).dead) == [process]
+    database.transact(heartbeat.heartbeat, process)
+    assert look(first) == Doubts()
+    with database.write() as connection:
+        connection.execute(spoil, {"odd": odd, "at": odd})
+    assert [pruned.process_id for pruned in pruning.prune(database, 300, only=look(first).dead)] == [process]
+    assert rows(database, tables.processes) == []
 
 
 def test_a_server_tells_since_when_it_is_up(database: Database, kind: str) -> None:

@@ -13,11 +13,11 @@ from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, crashes, ready, scheduled
 from solidjq.database.tables import processes as process_table
 from solidjq.processes import pruning
-from solidjq.processes.samples import read_metadata
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
 from solidjq.runtime.hands import Hands, read_hands
+from solidjq.untrusted import read_object
 from support.processes import add_process, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, rows, state_of_each
@@ -48,7 +48,7 @@ def test_a_supervisor_registers_its_shutdown_timeout(runtime: Runtime) -> None:
         lambda: [p for p in runtime.processes("Supervisor(spawn)") if p.last_heartbeat_at != first.last_heartbeat_at],
         "the supervisor has sent a heartbeat",
     )
-    assert [read_metadata(row.metadata)["shutdown_timeout"] for row in (first, later)] == [7, 7]
+    assert [read_object(row.metadata)["shutdown_timeout"] for row in (first, later)] == [7, 7]
 
 
 def test_a_worker_leaves_excepted_queues_alone_and_registers_them_beside_its_queues(runtime: Runtime) -> None:
@@ -62,7 +62,7 @@ def test_a_worker_leaves_excepted_queues_alone_and_registers_them_beside_its_que
     found = state_of_each(runtime.database)
     assert (found[apart], found[slow]) == (State.READY, State.READY)
     (worker,) = runtime.processes("Worker")
-    metadata = read_metadata(worker.metadata)
+    metadata = read_object(worker.metadata)
     assert (metadata["queues"], metadata["except"]) == ("*", "quarantine,slow*,nothing")
 
 

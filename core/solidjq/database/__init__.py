@@ -13,6 +13,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``answers``: how long a connection waits for its server, and how it notices that the server has vanished.
 - ``faults``: what a driver's error code means.
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.
+- ``any_types``: column types that read whatever SQLite stores in any column.
 - ``times``: column types of times, and the database's clock in SQL.
 - ``statements``: parts of statements that differ: ``among``, inserts of many rows or only of new ones.
 - ``hot``: ``@hot``, for statements that run every few milliseconds; they are listed in docs/sql.md.

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, ev
 from sqlalchemy.engine import URL
 
 from solidjq.database import answers
+from solidjq.database.times import read_every_timestamp
 from solidjq.database.unknown_columns import decode, unquote
 from solidjq.database.url_options import NO_PREPARE
 from solidjq.errors import AccessDeniedError, DatabaseURLError
@@ -66,6 +67,8 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
     arguments |= answers.arguments(backend, answer_timeout)
     arguments = {k: v for k, v in arguments.items() if k not in url.query}
     engine = create_engine(url, connect_args=arguments, **options)
+    if backend == "postgresql":
+        event.listen(engine, "connect", lambda driver, _record: read_every_timestamp(driver))
     if read_only and backend == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
 

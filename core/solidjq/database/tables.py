@@ -10,15 +10,12 @@ from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     Connection,
     ForeignKey,
     Index,
-    Integer,
     MetaData,
-    String,
     Table,
     Text,
     event,
@@ -27,7 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import quoted_name
 
-from solidjq.database.times import AnyText, UtcDateTime
+from solidjq.database.any_types import ANY_BIG_INTEGER, ANY_INTEGER, ANY_TEXT, ID, any_string
+from solidjq.database.times import PastDateTime, UtcDateTime
 from solidjq.errors import UsageError
 
 DEFAULT_PREFIX = "solid_queue_"
@@ -55,22 +53,26 @@ def never_reuse_ids(metadata: MetaData) -> None:
 never_reuse_ids(solid_queue)
 never_reuse_ids(jq)
 
-# An SQLite key aliases the rowid only if it is INTEGER.
-_Id = BigInteger().with_variant(Integer(), "sqlite")
-_String = String().with_variant(String(255), "mysql")
+_String = any_string()
 _Boolean = Boolean(create_constraint=False)
 
 
 def _id() -> Column[int]:
-    return Column("id", _Id, primary_key=True, autoincrement=True)
+    return Column("id", ID, primary_key=True, autoincrement=True)
 
 
 def _time(name: str, *, nullable: bool = False) -> Column[Any]:
+    """Return the column of when something happened."""
+    return Column(name, PastDateTime, nullable=nullable)
+
+
+def _due(name: str, *, nullable: bool = False) -> Column[Any]:
+    """Return the column of when something is to happen, which may be the end of the calendar, for never."""
     return Column(name, UtcDateTime, nullable=nullable)
 
 
 def _priority(*, nullable: bool = False) -> Column[int]:
-    return Column("priority", Integer, nullable=nullable, server_default=text("0"))
+    return Column("priority", ANY_INTEGER, nullable=nullable, server_default=text("0"))
 
 
 def _table(name: str, *columns: Any) -> Table:
@@ -82,7 +84,7 @@ def _execution(name: str, *columns: Any) -> Table:
     table = f"solid_queue_{name}_executions"
     return _table(
         f"{name}_executions",
-        Column("job_id", BigInteger, ForeignKey(jobs.c.id, ondelete="CASCADE"), nullable=False),
+        Column("job_id", ANY_BIG_INTEGER, ForeignKey(jobs.c.id, ondelete="CASCADE"), nullable=False),
         *columns,
         _time("created_at"),
         Index(f"index_{table}_on_job_id", "job_id", unique=True),
@@ -97,10 +99,10 @@ jobs = _table(
     "jobs",
     _queue_name(),
     Column("class_name", _String, nullable=False),
-    Column("arguments", AnyText),
+    Column("arguments", ANY_TEXT),
     _priority(),
     Column("active_job_id", _String),
-    _time("scheduled_at", nullable=True),
+    _due("scheduled_at", nullable=True),
     _time("finished_at", nullable=True),
     Column("concurrency_key", _String),
     _time("created_at"),
@@ -124,7 +126,7 @@ scheduled = _execution(
     "scheduled",
     _queue_name(),
     _priority(),
-    _time("scheduled_at"),
+    _due("scheduled_at"),
     Index("index_solid_queue_dispatch_all", "scheduled_at", "priority", "job_id"),
 )
 
@@ -133,27 +135,27 @@ blocked = _execution(
     _queue_name(),
     _priority(),
     Column("concurrency_key", _String, nullable=False),
-    _time("expires_at"),
+    _due("expires_at"),
     Index("index_solid_queue_blocked_executions_for_release", "concurrency_key", "priority", "job_id"),
     Index("index_solid_queue_blocked_executions_for_maintenance", "expires_at", "concurrency_key"),
 )
 
 claimed = _execution(
     "claimed",
-    Column("process_id", BigInteger),
+    Column("process_id", ANY_BIG_INTEGER),
     Index("index_solid_queue_claimed_executions_on_process_id_and_job_id", "process_id", "job_id"),
 )
 
-failed = _execution("failed", Column("error", AnyText))
+failed = _execution("failed", Column("error", ANY_TEXT))
 
 processes = _table(
     "processes",
     Column("kind", _String, nullable=False),
     _time("last_heartbeat_at"),
-    Column("supervisor_id", BigInteger),
-    Column("pid", Integer, nullable=False),
+    Column("supervisor_id", ANY_BIG_INTEGER),
+    Column("pid", ANY_INTEGER, nullable=False),
     Column("hostname", _String),
-    Column("metadata", AnyText),
+    Column("metadata", ANY_TEXT),
     _time("created_at"),
     Column("name", _String, nullable=False),
     Index("index_solid_queue_processes_on_last_heartbeat_at", "last_heartbeat_at"),
@@ -171,8 +173,8 @@ pauses = _table(
 semaphores = _table(
     "semaphores",
     Column("key", _String, nullable=False),
-    Column("value", Integer, nullable=False, server_default=text("1")),
-    _time("expires_at"),
+    Column("value", ANY_INTEGER, nullable=False, server_default=text("1")),
+    _due("expires_at"),
     _time("created_at"),
     _time("updated_at"),
     Index("index_solid_queue_semaphores_on_expires_at", "expires_at"),
@@ -184,13 +186,13 @@ recurring_tasks = _table(
     "recurring_tasks",
     Column("key", _String, nullable=False),
     Column("schedule", _String, nullable=False),
-    Column("command", String(2048)),
+    Column("command", any_string(2048)),
     Column("class_name", _String),
-    Column("arguments", AnyText),
+    Column("arguments", ANY_TEXT),
     Column("queue_name", _String),
     _priority(nullable=True),
     Column("static", _Boolean, nullable=False, server_default=true()),
-    Column("description", AnyText),
+    Column("description", ANY_TEXT),
     _time("created_at"),
     _time("updated_at"),
     Index("index_solid_queue_recurring_tasks_on_key", "key", unique=True),
@@ -200,7 +202,7 @@ recurring_tasks = _table(
 recurring_executions = _execution(
     "recurring",
     Column("task_key", _String, nullable=False),
-    _time("run_at"),
+    _due("run_at"),
     Index("index_solid_queue_recurring_executions_on_task_key_and_run_at", "task_key", "run_at", unique=True),
 )
 
@@ -210,7 +212,7 @@ recurring_executions = _execution(
 schema_migrations = Table(
     "jq_schema_migrations",
     jq,
-    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("version", ANY_INTEGER, primary_key=True, autoincrement=False),
     Column("name", _String, nullable=False),
     _time("applied_at"),
 )
@@ -222,12 +224,12 @@ operations = Table(
     _id(),
     Column("verb", _String, nullable=False),
     Column("actor", _String, nullable=False),  # OS user@host
-    Column("command", AnyText),  # the command line, secrets masked
-    Column("reason", AnyText),
-    Column("filter", AnyText),  # JSON: what was selected, and under which terms
+    Column("command", ANY_TEXT),  # the command line, secrets masked
+    Column("reason", ANY_TEXT),
+    Column("filter", ANY_TEXT),  # JSON: what was selected, and under which terms
     Column("plan", _String),  # the id of the plan that it applied
-    Column("jobs", Integer, nullable=False),  # how many jobs it moved
-    Column("verdicts", AnyText),  # JSON: how many jobs got which verdict
+    Column("jobs", ANY_INTEGER, nullable=False),  # how many jobs it moved
+    Column("verdicts", ANY_TEXT),  # JSON: how many jobs got which verdict
     _time("created_at"),
     Index("index_jq_operations_on_created_at", "created_at"),
     Index("index_jq_operations_on_plan", "plan"),
@@ -238,25 +240,25 @@ failures = Table(
     "jq_failures",
     jq,
     _id(),
-    Column("failure_id", BigInteger, nullable=False),  # solid_queue_failed_executions.id
-    Column("job_id", BigInteger, nullable=False),
+    Column("failure_id", ANY_BIG_INTEGER, nullable=False),  # solid_queue_failed_executions.id
+    Column("job_id", ANY_BIG_INTEGER, nullable=False),
     Column("active_job_id", _String),
     Column("queue_name", _String, nullable=False),
     Column("class_name", _String, nullable=False),
-    Column("error", AnyText),
+    Column("error", ANY_TEXT),
     _time("failed_at"),
     _time("archived_at"),
-    Column("operation_id", BigInteger, nullable=False),
-    Column("restored_by", BigInteger),  # the operation that undid the removal
+    Column("operation_id", ANY_BIG_INTEGER, nullable=False),
+    Column("restored_by", ANY_BIG_INTEGER),  # the operation that undid the removal
     # The rest of the jobs row, for an undo.
-    Column("arguments", AnyText),
-    Column("priority", Integer, nullable=False),
+    Column("arguments", ANY_TEXT),
+    Column("priority", ANY_INTEGER, nullable=False),
     Column("concurrency_key", _String),
-    _time("scheduled_at", nullable=True),
+    _due("scheduled_at", nullable=True),
     _time("enqueued_at", nullable=True),
     _time("updated_at", nullable=True),
     # Of a discarded job, JSON: all other columns, a later Solid Queue's or the application's own.
-    Column("more", AnyText().with_variant(Text(2**32 - 1), "mysql")),
+    Column("more", ANY_TEXT.with_variant(Text(2**32 - 1), "mysql")),
     Index("index_jq_failures_on_job_id", "job_id"),
     Index("index_jq_failures_on_active_job_id", "active_job_id"),
     Index("index_jq_failures_on_operation_id", "operation_id"),
@@ -266,16 +268,16 @@ failures = Table(
 crashes = Table(
     "jq_crashes",
     jq,
-    Column("failure_id", _Id, primary_key=True, autoincrement=False),
+    Column("failure_id", ID, primary_key=True, autoincrement=False),
     Column("subject", _String, nullable=False),  # active_job_id, which all attempts of a job share; else 'job 42'
-    Column("job_id", BigInteger, nullable=False),
+    Column("job_id", ANY_BIG_INTEGER, nullable=False),
     Column("class_name", _String, nullable=False),
     Column("evidence", _String),  # the beginning of the error, which may name the process
-    Column("death_id", BigInteger),  # jq_deaths.id, if jq saw the process end or pruned it
+    Column("death_id", ANY_BIG_INTEGER),  # jq_deaths.id, if jq saw the process end or pruned it
     _time("started_at", nullable=True),  # when the job began to run, if its process reported it
-    Column("growth", BigInteger),  # bytes by which the process had grown since then, at its last heartbeat
+    Column("growth", ANY_BIG_INTEGER),  # bytes by which the process had grown since then, at its last heartbeat
     Column("hostname", _String),  # of the process, if jq pruned it
-    Column("pid", Integer),
+    Column("pid", ANY_INTEGER),
     _time("last_heartbeat_at", nullable=True),
     _time("crashed_at"),
     Index("index_jq_crashes_on_subject", "subject"),
@@ -287,19 +289,19 @@ deaths = Table(
     "jq_deaths",
     jq,
     _id(),
-    Column("process_id", BigInteger),  # solid_queue_processes.id
+    Column("process_id", ANY_BIG_INTEGER),  # solid_queue_processes.id
     Column("kind", _String),
     Column("name", _String),
     Column("hostname", _String),
-    Column("pid", Integer),
-    Column("supervisor_id", BigInteger),
+    Column("pid", ANY_INTEGER),
+    Column("supervisor_id", ANY_BIG_INTEGER),
     _time("started_at", nullable=True),
     _time("last_heartbeat_at", nullable=True),
     _time("noticed_at"),
     Column("noticed_by", _String, nullable=False),  # 'supervisor' or 'prune'
-    Column("exit_status", Integer),
-    Column("signal", Integer),
-    Column("evidence", AnyText),  # JSON: see incidents/death_records.py
+    Column("exit_status", ANY_INTEGER),
+    Column("signal", ANY_INTEGER),
+    Column("evidence", ANY_TEXT),  # JSON: see incidents/death_records.py
     Index("index_jq_deaths_on_noticed_at", "noticed_at"),
 )
 

@@ -5,14 +5,20 @@ Rails stores UTC without a zone everywhere; on SQLite as text, with 6 fraction d
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import BigInteger, Connection, Dialect, Text, select, text
+from sqlalchemy import BigInteger, Connection, Dialect, select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
+
+from solidjq.untrusted import moment_of, parse_time, utc_of
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.abc import AdaptContext, Buffer
 
 
 class _SqliteDateTime(UserDefinedType[datetime]):
@@ -27,23 +33,15 @@ class _SqliteDateTime(UserDefinedType[datetime]):
         return lambda value: None if value is None else _write_sqlite_time(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[object], datetime | None]:  # noqa: ARG002
-        return _read_sqlite_time
+        return parse_time
 
 
 def _write_sqlite_time(value: datetime) -> str:
     return value.isoformat(sep=" ", timespec="microseconds")
 
 
-def _read_sqlite_time(value: object) -> datetime | None:
-    """Parse a time that Rails or another program stored; None for text that is not a time."""
-    try:
-        return datetime.fromisoformat(str(value)) if value is not None else None
-    except ValueError:
-        return None
-
-
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time with microseconds, stored as UTC without a zone; in Python an aware datetime."""
+    """A time with microseconds, stored as UTC without a zone; in Python an aware datetime, None for what is no time."""
 
     impl = _SqliteDateTime
     cache_ok = True
@@ -64,22 +62,42 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Convert to UTC and remove the zone."""
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Add the zone UTC."""
-        if value is None or value.tzinfo is not None:
-            return value
-        return value.replace(tzinfo=UTC)
+    def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Add the zone UTC. MySQL's driver returns text for 0000-00-00."""
+        return utc_of(value)
 
 
-class AnyText(TypeDecorator[str]):
-    """Long text. In SQLite, another program may have stored bytes in the column; they are read as UTF-8."""
+class PastDateTime(UtcDateTime):
+    """The time of something that happened; None for one at the ends of the calendar, with which nobody can reckon."""
 
-    impl = Text
     cache_ok = True
 
-    def process_result_value(self, value: object, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Decode bytes."""
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else cast("str | None", value)
+    def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Add the zone UTC."""
+        return moment_of(value)
+
+
+def read_every_timestamp(driver: "psycopg.Connection[Any]") -> None:
+    """Let PostgreSQL's driver read infinity, and years that Python lacks, as None instead of failing the whole read."""
+    from psycopg.adapt import Loader  # noqa: PLC0415
+    from psycopg.errors import DataError  # noqa: PLC0415
+    from psycopg.pq import Format  # noqa: PLC0415
+
+    exact = cast("type[Loader]", driver.adapters.get_loader(driver.adapters.types["timestamp"].oid, Format.TEXT))
+
+    class TimestampLoader(Loader):
+        def __init__(self, oid: int, context: "AdaptContext | None" = None) -> None:
+            super().__init__(oid, context)
+            self._load = exact(oid, context).load
+
+        def load(self, data: "Buffer") -> datetime | None:
+            try:
+                time: datetime = self._load(data)
+            except DataError:
+                return None
+            return time
+
+    driver.adapters.register_loader("timestamp", TimestampLoader)
 
 
 class _SqliteBoundary(_SqliteDateTime):

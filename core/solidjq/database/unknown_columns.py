@@ -6,6 +6,7 @@ A later Solid Queue, or the application, may have added columns of any type to t
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, Connection, FromClause, LargeBinary, Table, Text, func, text
@@ -81,12 +82,17 @@ class _Spelled(UserDefinedType[Any]):
 
 
 def unquote(quoted: bytes) -> str | bytes | float | None:
-    """Return the value that SQLite's function ``quote`` wrote as a literal; SQLite has no function for it."""
+    """Return the value that SQLite's function ``quote`` wrote as a literal; SQLite has no function for it.
+
+    Text that is no such literal is returned as it is.
+    """
     literal = decode(quoted)
     if literal.startswith("'"):
         return literal[1:-1].replace("''", "'")
-    if literal.startswith("X'"):
-        return bytes.fromhex(literal[2:-1])
     if literal == "NULL":
         return None
-    return int(literal) if literal.lstrip("-").isdigit() else float(literal)
+    with suppress(ValueError):
+        if literal.startswith("X'"):
+            return bytes.fromhex(literal[2:-1])
+        return int(literal) if literal.lstrip("-").isdigit() else float(literal)
+    return literal

@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
+from solidjq.database.any_types import ANY_TEXT
 from solidjq.database.statements import among, octets
 from solidjq.database.tables import crashes, failed, failures, jobs
-from solidjq.database.times import AnyText
 from solidjq.database.transactions import Database
 from solidjq.diff.signatures import READ, Signature, outline, signature_of
 from solidjq.incidents import incidents
@@ -62,7 +62,7 @@ class _Source:
             self.id.label("id"),
             self.failure_id.label("failure_id"),
             self.job_id.label("job_id"),
-            func.substr(self.error, 1, HEAD, type_=AnyText).label("head"),
+            func.substr(self.error, 1, HEAD, type_=ANY_TEXT).label("head"),
             octets(self.error).label("size"),
         )
         query = select(*columns)
@@ -296,7 +296,7 @@ def _with_signatures(
     wanted = {row.id: kind for row, kind in zip(rows, outlines, strict=True) if not _whole(kind) and kind not in cache}
     examples = {kind: row_id for row_id, kind in wanted.items()}
     for batch in in_batches(examples.values(), EXAMPLES):
-        text = func.substr(source.error, 1, READ, type_=AnyText)
+        text = func.substr(source.error, 1, READ, type_=ANY_TEXT)
         for row_id, error in connection.execute(select(source.id, text).where(among(source.id, batch))):
             cache[wanted[row_id]] = signature_of(error)
     for row, kind in zip(rows, outlines, strict=True):

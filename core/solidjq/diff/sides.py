@@ -16,12 +16,12 @@ from solidjq.errors import NoSuchJobError
 from solidjq.incidents import incidents
 from solidjq.ledger import archive, operations
 from solidjq.names import NameKind, kind_of
-from solidjq.processes.samples import number
 from solidjq.queue.failed import Failure, failures_of
 from solidjq.queue.jobs import find_jobs
 from solidjq.rails.active_job import shown_arguments
 from solidjq.rails.error_text import ErrorInfo, parse_error
 from solidjq.text import parse_id
+from solidjq.untrusted import number, read_object
 
 MOST_ARGUMENTS = 60  # fields for the arguments of one job
 # Fields that differ between any two jobs: shown, but never marked as a difference.
@@ -202,11 +202,7 @@ def _signature_fields(signature: Signature) -> dict[str, object]:
 
 def _executions(arguments: str | None) -> int | None:
     """Return Active Job's count of executions, which it keeps in the arguments across its own retries."""
-    try:
-        data = json.loads(arguments or "")
-    except (ValueError, RecursionError):
-        return None
-    count = data.get("executions") if isinstance(data, dict) else None
+    count = read_object(arguments).get("executions")
     return count if isinstance(count, int) else None
 
 

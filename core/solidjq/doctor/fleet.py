@@ -22,8 +22,9 @@ from solidjq.doctor.checks import (
 )
 from solidjq.processes.attendance import polled_by
 from solidjq.processes.heartbeat import Process, list_processes
-from solidjq.processes.samples import instant, number, read_unrecorded, sample_of
+from solidjq.processes.samples import instant, read_unrecorded, sample_of
 from solidjq.text import count_of
+from solidjq.untrusted import number
 
 LATE = 60.0  # seconds that due or ready jobs may wait for a process to take them
 BEHIND = 300.0  # seconds that due jobs may wait for a live dispatcher

@@ -15,9 +15,9 @@ from solidjq.incidents.causes import Cause
 from solidjq.incidents.incidents import find_incidents
 from solidjq.processes.heartbeat import Process
 from solidjq.processes.pids import find_local
-from solidjq.processes.samples import number, read_metadata
 from solidjq.rails.settings import RailsConfig
 from solidjq.text import count_of
+from solidjq.untrusted import number, read_object
 
 STOP_MARGIN = 10.0  # seconds that a supervisor needs beyond its shutdown timeout
 SHUTDOWNS = timedelta(days=7)  # how far back the check looks for processes killed while they shut down
@@ -70,7 +70,7 @@ def shutdown_timeout(process: Process, application: RailsConfig | None) -> float
     configures, provided the process carries Solid Queue's title; without that title the pid may belong to another
     program, because Solid Queue registers no boot id either.
     """
-    registered = number(read_metadata(process.metadata), "shutdown_timeout")
+    registered = number(read_object(process.metadata), "shutdown_timeout")
     if registered is not None or application is None:
         return registered
     return application.shutdown_timeout if has_ruby_title(_command_line(process.pid)) else None

@@ -19,9 +19,9 @@ from solidjq.doctor.checks import (
     how_many,
 )
 from solidjq.ledger.operations import Operation
-from solidjq.processes.samples import number, read_metadata
 from solidjq.queue import slot_maintenance
 from solidjq.queue.concurrency import Limit, Limits, holders
+from solidjq.untrusted import number, read_object
 
 MOST_SLOTS = 1_000_000  # a limit above this is none
 MOST_REFILLED = 100_000  # keys of one run
@@ -31,7 +31,7 @@ MAINTENANCE = 600.0  # seconds between the maintenances of a dispatcher that reg
 def maintenance_margin(connection: Connection) -> float:
     """Return after how many seconds a working dispatcher has certainly freed an expired slot."""
     dispatchers = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
-    intervals = [number(read_metadata(metadata), "concurrency_maintenance_interval") for metadata in dispatchers]
+    intervals = [number(read_object(metadata), "concurrency_maintenance_interval") for metadata in dispatchers]
     return 2 * max((seconds for seconds in intervals if seconds is not None), default=MAINTENANCE)
 
 
@@ -88,7 +88,7 @@ def _free_some(connection: Connection, ids: list[int], terms: DoctorTerms, opera
 def known_limits(connection: Connection, terms: DoctorTerms) -> Limits:
     """Return the limits of the classes that were imported, and of those that Python's dispatchers registered."""
     dispatchers = connection.scalars(select(processes.c.metadata).where(processes.c.kind == "Dispatcher"))
-    registered = [read_metadata(metadata).get("limits") for metadata in dispatchers]
+    registered = [read_object(metadata).get("limits") for metadata in dispatchers]
     limits = {
         name: Limit(int(slots))
         for known in registered

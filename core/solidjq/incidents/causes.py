@@ -17,8 +17,9 @@ from solidjq.durations import spell_duration
 from solidjq.incidents.death_cases import Blame
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger.deaths import DeathSource
-from solidjq.processes.samples import instant, number
+from solidjq.processes.samples import instant
 from solidjq.rails.error_text import Death
+from solidjq.untrusted import number, part
 
 FULL = 0.9  # of the limit: memory so near to it may have reached it before the next sample
 PRESSED = 10.0  # percent of 10 seconds in which every task waited for memory (PSI "full")
@@ -218,7 +219,7 @@ def _killed_by_supervisor(death: DeathRecord, _company: Company) -> list[str] | 
 
 
 def _slept(death: DeathRecord, _company: Company) -> list[str] | None:
-    here = death.evidence.get("here", {})
+    here = part(death.evidence, "here")
     same_boot = "boot_id" in death.sample and death.sample["boot_id"] == here.get("boot_id")
     before, now = (_suspended(clocks) for clocks in (death.sample, here))
     if death.how is not Death.PRUNED or not same_boot or before is None or now is None:
@@ -236,14 +237,14 @@ def _alive_after_an_outage(death: DeathRecord, company: Company) -> list[str] | 
 
 def _all_silent_and_running(death: DeathRecord, company: Company) -> list[str] | None:
     alive = _still_there(death, company)
-    stopped = death.evidence.get("here", {}).get("process") == "stopped"
+    stopped = part(death.evidence, "here").get("process") == "stopped"
     if alive is None or stopped or company.deaths < 2 or _alive_beside(death, company) != 0:  # noqa: PLR2004
         return None
     return [*alive, f"{company.deaths} processes fell silent at once, and no other went on"]
 
 
 def _still_there(death: DeathRecord, _company: Company) -> list[str] | None:
-    here = death.evidence.get("here", {})
+    here = part(death.evidence, "here")
     state, started = here.get("process"), instant(here.get("started_at"))
     if death.how is not Death.PRUNED or state in {None, "gone", "unknown"}:
         return None
@@ -253,7 +254,7 @@ def _still_there(death: DeathRecord, _company: Company) -> list[str] | None:
 
 def _surely_still_there(death: DeathRecord, company: Company) -> list[str] | None:
     """Return the facts if the pid surely was still its own: by its recorded start, or by Solid Queue's title."""
-    certain = death.evidence.get("here", {}).get("certain", "pid_started" in death.sample)
+    certain = part(death.evidence, "here").get("certain", "pid_started" in death.sample)
     return _still_there(death, company) if certain else None
 
 
@@ -261,7 +262,7 @@ def _outage(death: DeathRecord, company: Company) -> list[str] | None:
     """Return the fact if other processes had an outage that covers half of the time from last heartbeat to prune."""
     if death.how is not Death.PRUNED:
         return None
-    witness = death.evidence.get("outage", {})
+    witness = part(death.evidence, "outage")
     start = instant(witness.get("from"))
     outages = [*company.outages, *([] if start is None else [(start, instant(witness.get("to")))])]
     silence = death.noticed_at - death.silent_at
@@ -274,7 +275,7 @@ def _outage(death: DeathRecord, company: Company) -> list[str] | None:
 
 
 def _restarted(death: DeathRecord, _company: Company) -> list[str] | None:
-    here = death.evidence.get("here", {})
+    here = part(death.evidence, "here")
     if "boot_id" not in death.sample or "boot_id" not in here or death.sample["boot_id"] == here["boot_id"]:
         return None
     silence = (death.noticed_at - death.silent_at).total_seconds()
@@ -365,14 +366,14 @@ def _any_signal(death: DeathRecord, _company: Company) -> list[str] | None:
 
 
 def _gone_on_a_living_machine(death: DeathRecord, _company: Company) -> list[str] | None:
-    here = death.evidence.get("here", {})
+    here = part(death.evidence, "here")
     if death.how is not Death.PRUNED or here.get("process") != "gone" or "boot_id" not in death.sample:
         return None
     return ["the process is gone, its machine was not restarted, and no supervisor reaped it"]
 
 
 def _every_host(death: DeathRecord, company: Company) -> list[str] | None:
-    fleet = death.evidence.get("fleet", {})
+    fleet = part(death.evidence, "fleet")
     hosts = max(len(company.hosts), int(number(fleet, "hosts_silent") or 0))
     if death.how is not Death.PRUNED or _alive_beside(death, company) != 0 or hosts < 2:  # noqa: PLR2004
         return None
@@ -485,7 +486,7 @@ def _missing(death: DeathRecord, rule: CauseRule | None) -> list[str]:
         missing.append("a sample from the process")
     elif number(death.sample, "cgroup", "max") is None and _may_be_memory(death):
         missing.append("a memory limit of its control group")
-    here = death.evidence.get("here", {})
+    here = part(death.evidence, "here")
     if death.how is Death.PRUNED and not here:
         missing.append("a check on its host: " + (death.hostname or "not recorded"))
     elif here.get("elsewhere"):

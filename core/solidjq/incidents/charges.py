@@ -17,7 +17,8 @@ from solidjq.incidents.job_scores import JobScore
 from solidjq.incidents.suspects import Ranking, Suspicion, rank
 from solidjq.ledger import crashes, operations
 from solidjq.processes.heartbeat import list_processes
-from solidjq.processes.samples import number, sample_of
+from solidjq.processes.samples import sample_of
+from solidjq.untrusted import number
 
 
 def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Ranking:

@@ -4,14 +4,13 @@
 sample.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, cast, exists, func, null, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, cast, exists, func, null, select, union_all
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
@@ -21,11 +20,12 @@ from solidjq.database.times import boundary
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.incidents.reconstruction import death_of, reconstruct
 from solidjq.ledger import crashes, operations
-from solidjq.ledger.deaths import DeathSource
+from solidjq.ledger.deaths import DeathSource, source_of
 from solidjq.processes.samples import instant, sample_of
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death
 from solidjq.text import parse_id
+from solidjq.untrusted import part, read_object
 
 
 def list_deaths(
@@ -33,7 +33,8 @@ def list_deaths(
 ) -> list[DeathRecord]:
     """Return the deaths noticed from ``since`` on and before ``until``, the oldest first.
 
-    Works without the ``jq_`` tables: then every death is reconstructed from the failures that exist now.
+    Works without the ``jq_`` tables: then every death is reconstructed from the failures that exist now. A row without
+    any time that makes sense is left out.
     """
     has_ledger = operations.exists(connection)
     records = _recorded(connection, since, until) if has_ledger else []
@@ -132,8 +133,8 @@ def outages(connection: Connection) -> list[tuple[datetime, datetime | None]]:
     """
     spans = []
     for metadata in connection.scalars(select(processes.c.metadata).where(processes.c.metadata.is_not(None))):
-        outage = sample_of(metadata).get("outage")
-        if isinstance(outage, dict) and (start := instant(outage.get("from"))) is not None:
+        outage = part(sample_of(metadata), "outage")
+        if (start := instant(outage.get("from"))) is not None:
             spans.append((start, instant(outage.get("to"))))
     return spans
 
@@ -146,26 +147,32 @@ def _recorded(
     ).all()
     claimed = _claimed_jobs(connection, [row.id for row in rows if jobs])
     return [
-        DeathRecord(
-            name=f"d{row.id}",
-            source=DeathSource(row.noticed_by),
-            how=Death.PRUNED if row.noticed_by == DeathSource.PRUNE else Death.EXITED,
-            noticed_at=row.noticed_at,
-            process_id=row.process_id,
-            kind=row.kind,
-            process_name=row.name,
-            hostname=row.hostname,
-            pid=row.pid,
-            supervisor_id=row.supervisor_id,
-            started_at=row.started_at,
-            last_heartbeat_at=row.last_heartbeat_at,
-            exit_status=row.exit_status,
-            signal=row.signal,
-            evidence=json.loads(row.evidence or "{}"),
-            jobs=tuple(claimed[row.id]),
-        )
+        _record_of(row, noticed_at, claimed[row.id])
         for row in rows
+        if (noticed_at := row.noticed_at or row.last_heartbeat_at or row.started_at) is not None
     ]
+
+
+def _record_of(row: Row[Any], noticed_at: datetime, claimed: Iterable[ClaimedJob]) -> DeathRecord:
+    source = source_of(row)
+    return DeathRecord(
+        name=f"d{row.id}",
+        source=source,
+        how=Death.PRUNED if source is DeathSource.PRUNE else Death.EXITED,
+        noticed_at=noticed_at,
+        process_id=row.process_id,
+        kind=row.kind,
+        process_name=row.name,
+        hostname=row.hostname,
+        pid=row.pid,
+        supervisor_id=row.supervisor_id,
+        started_at=row.started_at,
+        last_heartbeat_at=row.last_heartbeat_at,
+        exit_status=row.exit_status,
+        signal=row.signal,
+        evidence=read_object(row.evidence),
+        jobs=tuple(claimed),
+    )
 
 
 def _claimed_jobs(connection: Connection, death_ids: Iterable[Any]) -> Mapping[Any, list[ClaimedJob]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
-from solidjq.processes.samples import number
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
+from solidjq.untrusted import number, part
 
 LONGEST_INTERVAL = 3600.0  # seconds between heartbeats: evidence that claims more is not believed
 
@@ -70,8 +70,7 @@ class DeathRecord:
     @property
     def sample(self) -> Mapping[str, Any]:
         """The last sample of the process, as ``processes.samples`` defines it; empty if there is none."""
-        sample = self.evidence.get("sample")
-        return sample if isinstance(sample, Mapping) else {}
+        return part(self.evidence, "sample")
 
     @property
     def ahead(self) -> bool:

@@ -21,6 +21,16 @@ class DeathSource(StrEnum):
     FAILURES = "failures"  # nobody: the death is put together from the failures that Rails wrote
 
 
+def source_of(row: Row[Any]) -> DeathSource:
+    """Return who noticed the death of a row of ``jq_deaths``; if the row does not say, its other columns do."""
+    reaped = row.exit_status is not None or row.signal is not None
+    match row.noticed_by:
+        case DeathSource.SUPERVISOR.value | DeathSource.PRUNE.value as name:
+            return DeathSource(name)
+        case _:
+            return DeathSource.SUPERVISOR if reaped else DeathSource.PRUNE
+
+
 def record(
     connection: Connection,
     process: Row[Any],

@@ -11,9 +11,10 @@ from solidjq.database.standby import find_standby
 from solidjq.database.tables import pauses
 from solidjq.durations import spell_duration
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL, Process, list_processes
-from solidjq.processes.samples import number, read_metadata, sample_of
+from solidjq.processes.samples import sample_of
 from solidjq.queue.patterns import ALL_QUEUES, PolledQueues
 from solidjq.text import count_of, first_of
+from solidjq.untrusted import number, read_object
 
 MOST_NAMED = 5  # workers or queues in a sentence
 LATE = 5.0  # seconds: a heartbeat may be late by that
@@ -102,7 +103,7 @@ def polled_in(metadata: str | None) -> PolledQueues:
 
     Solid Queue writes ``"queues": "mail*,low"``. ``jq work --except`` adds ``"except": "mailers"``.
     """
-    settings = read_metadata(metadata)
+    settings = read_object(metadata)
     return PolledQueues(_names(settings.get("queues")) or ALL_QUEUES, _names(settings.get("except")))
 
 

@@ -4,20 +4,42 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select, update
 
 from solidjq.database.standby import Standby
 from solidjq.database.statements import inserted_id
 from solidjq.database.tables import claimed, processes
-from solidjq.database.times import utcnow
+from solidjq.database.times import ago, utcnow
 from solidjq.queue.endings import claims_of, release
 
 # Solid Queue's own defaults, in seconds.
 HEARTBEAT_INTERVAL = 60.0
 ALIVE_THRESHOLD = 300.0
+
+AHEAD = timedelta(days=1)  # no clock is that fast: what a row says of a later time makes no sense
+
+
+def last_sign(last_heartbeat_at: datetime | None, created_at: datetime | None, now: datetime) -> datetime | None:
+    """Return when a process last gave a sign of life: its heartbeat, or else its registration; None if neither is one.
+
+    A heartbeat that is no time, or lies more than ``AHEAD`` of ``now``, was not written by the process. A living one
+    writes over it at its next heartbeat.
+    """
+    return next((time for time in (last_heartbeat_at, created_at) if time is not None and time <= now + AHEAD), None)
+
+
+def silent(threshold: float) -> ColumnElement[bool]:
+    """Return, as SQL, whether ``last_sign`` of a process is ``threshold`` seconds old or older, or there is none."""
+
+    def senseless(time: ColumnElement[Any]) -> ColumnElement[bool]:
+        return or_(time.is_(None), time > ago(-AHEAD.total_seconds()))
+
+    beat, registered = processes.c.last_heartbeat_at, processes.c.created_at
+    unregistered = or_(registered <= ago(threshold), senseless(registered))
+    return or_(beat <= ago(threshold), and_(senseless(beat), unregistered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +54,14 @@ class Process:
     supervisor_id: int | None
     last_heartbeat_at: datetime | None
     heartbeat_age: float | None  # seconds
+    silence: float | None  # seconds since its last sign of life; None if there never was one
     created_at: datetime | None
     claimed: int
     metadata: str | None
 
     def is_alive(self, threshold: float) -> bool:
-        """Whether its heartbeat is younger than ``threshold`` seconds."""
-        return self.heartbeat_age is not None and self.heartbeat_age < threshold
+        """Whether its last sign of life is younger than ``threshold`` seconds."""
+        return self.silence is not None and self.silence < threshold
 
     def life(self, threshold: float, standby: Standby | None) -> bool | None:
         """Whether it is alive; None on a standby that shows no young heartbeat, since it may only be behind."""
@@ -113,8 +136,9 @@ def list_processes(connection: Connection) -> list[Process]:
     for row in rows:
         values = row._asdict()
         now, beat = values.pop("now"), values["last_heartbeat_at"]
-        age = None if beat is None else (now - beat).total_seconds()
-        listed.append(Process(**values, heartbeat_age=age))
+        sign = last_sign(beat, values["created_at"], now)
+        age, silence = (None if time is None else (now - time).total_seconds() for time in (beat, sign))
+        listed.append(Process(**values, heartbeat_age=age, silence=silence))
     return listed
 
 

@@ -7,24 +7,32 @@ exists proves nothing by itself:
 - A process that started after the last heartbeat of the row is another one: the row's own is gone.
 - A sample records the boot, the pid namespace and the start of its process. In another boot or namespace this host
   cannot see the process, whoever has its pid here.
-- Solid Queue's rows record none of these. The process that has the pid may be theirs if it is old enough, and surely is
-  a worker's if it carries Solid Queue's title.
+- Solid Queue's rows record none of these. The process that has the pid may be theirs if it is old enough and its
+  program may execute workers, as far as this user may see that: an init with pid 1 is no worker. It surely is a
+  worker's if it carries Solid Queue's title.
 """
 
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Row
 
 from solidjq.processes.heartbeat import Process
 from solidjq.processes.samples import boot_id, clocks, instant, pid_namespace, sample_of, write_instant
 
+T = TypeVar("T")
+
 SAME_START = timedelta(seconds=2)  # by which two readings of one start may differ: the kernel's is in whole seconds
 TITLE = re.compile(r"solid-queue-[a-z-]+\b")  # how Solid Queue titles its processes
+# The programs that execute workers, by the names of their files and the titles that Ruby servers take.
+INTERPRETER = re.compile(
+    r"(?i)(?:j|truffle)?ruby|java|graal|rails|rake|bundle|puma|unicorn|passenger|falcon|python|pypy|(?:solid)?jq"
+)
 GONE = "gone"
 UNKNOWN = "unknown"
 ELSEWHERE = "elsewhere"
@@ -63,17 +71,28 @@ def look_up(
         return LocalProcess(ELSEWHERE)
     if not is_pid(pid):
         return LocalProcess(GONE)
-    state, started, command = _observe(pid)
+    state, started, command, program = _observe(pid)
     if started is None:
         return LocalProcess(state)
     recorded = instant(sample.get("pid_started"))
     if recorded is not None:
         same = abs(started - recorded) <= SAME_START
     else:
-        # A process without a command line is a thread of the kernel.
-        same = command != [] and started <= _latest_start(registered_at, last_heartbeat_at)
+        same = may_execute_jobs(command, program) and started <= _latest_start(registered_at, last_heartbeat_at)
     titled = TITLE.match("".join((command or [])[:1])) is not None
     return LocalProcess(state, started, certain=recorded is not None or titled) if same else LocalProcess(GONE)
+
+
+def may_execute_jobs(command: Sequence[str] | None, program: str | None) -> bool:
+    """Whether a process may be a worker, by its command line and the file of its program; None: this user may not see.
+
+    A process without a command line is a thread of the kernel.
+    """
+    if command == []:
+        return False
+    names = [name for name in (program, *(command or ())[:1]) if name]
+    short = [Path(name).name for name in names]  # of a file; a title may contain a / too
+    return not names or any(TITLE.match(name) or INTERPRETER.match(name) for name in (*names, *short))
 
 
 def is_pid(value: object) -> bool:
@@ -81,10 +100,11 @@ def is_pid(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
-def _observe(pid: int) -> tuple[str, datetime | None, list[str] | None]:
-    """Return the state of the process that has this pid now, its start, and its command line if it may be read.
+def _observe(pid: int) -> tuple[str, datetime | None, list[str] | None, str | None]:
+    """Return the state of the process that has this pid now, its start, its command line and its program's file.
 
-    Without a start there is no such process, or this user may not see it.
+    The last two are None if this user may not read them. Without a start there is no such process, or this user may
+    not see it.
     """
     import psutil  # noqa: PLC0415  (only needed if a process of this very host looks dead)
 
@@ -92,14 +112,14 @@ def _observe(pid: int) -> tuple[str, datetime | None, list[str] | None]:
         process = psutil.Process(pid)
         state, started = str(process.status()), datetime.fromtimestamp(process.create_time(), UTC)
         if state in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
-            return GONE, None, None
-        return state, started, _command(process)
+            return GONE, None, None, None
+        return state, started, _read(process.cmdline), _read(process.exe)
     except psutil.ZombieProcess:
-        return GONE, None, None
+        return GONE, None, None, None
     except psutil.NoSuchProcess:
-        return UNKNOWN if _is_hidden(pid) else GONE, None, None
+        return UNKNOWN if _is_hidden(pid) else GONE, None, None, None
     except psutil.Error:
-        return UNKNOWN, None, None
+        return UNKNOWN, None, None, None
 
 
 def ran_then(row: Row[Any], then: datetime) -> bool:
@@ -140,18 +160,15 @@ def _latest_start(registered_at: datetime | None, last_heartbeat_at: datetime | 
     beat = last_heartbeat_at or registered_at
     if beat is None:
         return datetime.max.replace(tzinfo=UTC)
-    try:
-        return max(min(registered_at or beat, beat) + SAME_START, beat - SAME_START)
-    except OverflowError:  # a time at the end of the calendar, which some program wrote
-        return beat
+    return max(min(registered_at or beat, beat) + SAME_START, beat - SAME_START)
 
 
-def _command(process: Any) -> list[str] | None:
-    """Return the command line of a process; None if this user may not read it."""
+def _read(attribute: Callable[[], T]) -> T | None:
+    """Return what the operating system says of a process; None if this user may not read it."""
     import psutil  # noqa: PLC0415
 
     try:
-        return list(process.cmdline())
+        return attribute()
     except psutil.AccessDenied:
         return None
 

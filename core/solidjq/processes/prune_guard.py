@@ -9,6 +9,8 @@ a little later the same command goes ahead by itself, and a line in cron needs n
 - The database came up less than a threshold ago. Nobody had the time to be silent for a threshold since then.
 - Several hosts fell silent together, and most of the fleet with them, less than two thresholds ago. One host may die
   with all its processes; several at once are rather cut off. After two thresholds they are taken for dead.
+- The heartbeat in a row is no time, or lies days ahead: a program that is not the process wrote it. Then the process is
+  as silent as its registration is old, and is looked at twice: if it lives, it writes over that value meanwhile.
 - Several processes look dead that did not at an earlier look. However long they have been silent: if this is the first
   look after the network came back, they have not had the time to say so. They are looked at again, half a threshold
   later. If any of them has beaten by then, they were cut off, and for the others it begins anew. The second look is
@@ -32,7 +34,9 @@ from solidjq.database.standby import Standby, find_standby
 from solidjq.database.statements import among
 from solidjq.database.tables import jobs, processes
 from solidjq.database.times import ago, clock, up_since
+from solidjq.processes.heartbeat import last_sign
 from solidjq.processes.pids import LocalProcess, find_local
+from solidjq.untrusted import EARLIEST
 
 FLEET = 2  # hosts at least
 MASS = 2  # processes at least; one alone may die at any time
@@ -50,6 +54,10 @@ class ProcessRow(NamedTuple):
     pid: int
     last_heartbeat_at: datetime | None
     created_at: datetime | None = None
+
+    def sign(self, now: datetime) -> datetime | None:
+        """Return when it last gave a sign of life; None if its row has no time that makes sense."""
+        return last_sign(self.last_heartbeat_at, self.created_at, now)
 
 
 Beats = Mapping[int, datetime | None]  # the last of each process, by its id
@@ -91,6 +99,7 @@ def find_doubts(
     columns = (processes.c[name] for name in ProcessRow._fields)
     fleet = [ProcessRow(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
     silent = _silent(fleet, span, now)
+    odd = frozenset(process.id for process in silent if process.sign(now) != process.last_heartbeat_at)
     if force or os.environ.get(FORCE, "0") not in {"", "0"}:
         return Doubts(dead=frozenset(process.id for process in silent))
     refusal = judge(fleet, span, now, up_since(connection))
@@ -100,7 +109,7 @@ def find_doubts(
     alive = dict(_running(connection, here, find))
     gone = [process for process in silent if process.id not in alive]
     long_dead = find_long_dead(fleet, span, now, lambda: _last_activity(connection, fleet, span, now))
-    return replace(compare(before.silent, _beats(gone), _beats(fleet), long_dead), alive=alive)
+    return replace(compare(before.silent, _beats(gone), _beats(fleet), long_dead, odd), alive=alive)
 
 
 def _running(
@@ -154,7 +163,7 @@ def find_long_dead(
         for process in fleet
         if process.last_heartbeat_at and _silence(process, now) > LONG * threshold
     }
-    others_live = any(process.last_heartbeat_at and _silence(process, now) < threshold for process in fleet)
+    others_live = any(_silence(process, now) < threshold for process in fleet)
     active = last_activity() if long and others_live else None
     return frozenset(number for number, beat in long.items() if active is not None and active - beat >= threshold)
 
@@ -182,10 +191,13 @@ def judge(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, up: 
     return None
 
 
-def compare(before: Beats, silent: Beats, beats: Beats, long_dead: Collection[int] = ()) -> Doubts:
+def compare(
+    before: Beats, silent: Beats, beats: Beats, long_dead: Collection[int] = (), odd: Collection[int] = ()
+) -> Doubts:
     """Compare who looks dead with who looked dead at an earlier look; ``beats`` are those of all processes now.
 
-    Dead is who has been silent since before that look, who fell silent after it alone, and who is ``long_dead``.
+    Dead is who has been silent since before that look, who fell silent after it alone, and who is ``long_dead``. Whose
+    heartbeat is no time is ``odd``, and looked at twice even alone: a living process writes over it meanwhile.
     """
     back = sum(process in beats and beats[process] != beat for process, beat in before.items())
     if back and silent:
@@ -194,13 +206,14 @@ def compare(before: Beats, silent: Beats, beats: Beats, long_dead: Collection[in
             f"the database, and {len(silent)} others may still be"
         )
         return Doubts(refusal=refusal, silent=silent)
-    new = frozenset(process for process, beat in silent.items() if before.get(process) != beat) - set(long_dead)
-    unsure = new if len(new) >= MASS else frozenset()
+    same = frozenset(process for process, beat in silent.items() if process in before and before[process] == beat)
+    new = frozenset(silent) - same - set(long_dead)
+    unsure = new if len(new) >= MASS else new & frozenset(odd)
     return Doubts(dead=frozenset(silent) - unsure, unsure=unsure, silent=silent)
 
 
 def _silent(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime) -> list[ProcessRow]:
-    return [process for process in fleet if process.last_heartbeat_at and _silence(process, now) >= threshold]
+    return [process for process in fleet if _silence(process, now) >= threshold]
 
 
 def _beats(fleet: Iterable[ProcessRow]) -> Beats:
@@ -208,7 +221,7 @@ def _beats(fleet: Iterable[ProcessRow]) -> Beats:
 
 
 def _silence(process: ProcessRow, now: datetime) -> timedelta:
-    return timedelta() if process.last_heartbeat_at is None else now - process.last_heartbeat_at
+    return now - (process.sign(now) or EARLIEST)
 
 
 def _seconds(span: timedelta) -> str:

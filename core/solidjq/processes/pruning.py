@@ -16,11 +16,13 @@ from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.times import ago, boundary
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
+from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
-from solidjq.processes.samples import read_metadata, runs_of, sample_of
+from solidjq.processes.samples import runs_of, sample_of
 from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import claims_of, fail, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
+from solidjq.untrusted import read_object
 
 Record = Callable[[Connection, int], None]  # is called in each transaction with the number of jobs that it moved
 
@@ -59,7 +61,7 @@ def prune(
     record: Record | None = None,
     witness: Mapping[str, object] | None = None,
 ) -> Iterator[PrunedProcess]:
-    """Prune every process whose last heartbeat is ``threshold`` seconds old or older by the database's clock.
+    """Prune every process whose last sign of life is ``threshold`` seconds old or older by the database's clock.
 
     One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
     prune at once; only one of them prunes a process, and none prunes a process that has beaten meanwhile, because the
@@ -96,7 +98,7 @@ def _prune_one(
             "threshold": threshold,
             "here": host_evidence(process),
             "fleet": survivors(connection, process, threshold),
-            **({"ahead": True} if read_metadata(process.metadata).get("prefetch") else {}),
+            **({"ahead": True} if read_object(process.metadata).get("prefetch") else {}),
         }
         _count(connection, pruned.job_ids, process, deaths.DeathSource.PRUNE, evidence)
     connection.execute(delete(processes).where(processes.c.id == row.id))
@@ -218,7 +220,7 @@ def _dead(threshold: float) -> Select[tuple[Any, ...]]:
             processes.c.pid,
             processes.c.last_heartbeat_at,
         )
-        .where(processes.c.last_heartbeat_at <= ago(threshold))
+        .where(silent(threshold))
         .order_by(processes.c.id)
     )
 

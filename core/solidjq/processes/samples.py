@@ -1,6 +1,5 @@
 """Evidence of a process: the last sample that it wrote into its row, and the clocks that samples record."""
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,34 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from solidjq.ledger.crashes import Run
+from solidjq.untrusted import in_range, moment_of, number, parse_time, part, read_object
 
 _CLOCK_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
-def read_metadata(metadata: str | None) -> dict[str, Any]:
-    """Parse a process's metadata; empty if it is not a JSON object."""
-    try:
-        data = json.loads(metadata or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def sample_of(metadata: str | None) -> dict[str, Any]:
+def sample_of(metadata: str | None) -> Mapping[str, Any]:
     """Return the sample in a process's metadata; empty if there is none."""
-    sample = read_metadata(metadata).get("sample")
-    return sample if isinstance(sample, dict) else {}
+    return part(read_object(metadata), "sample")
 
 
 def instant(value: object) -> datetime | None:
-    """Parse a time in a sample, UTC where it has no zone; None if ``value`` is no time."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # the latter at the ends of the calendar
-        return None
+    """Parse a time in a sample, UTC where it has no zone; None if ``value`` is not the time of something past."""
+    return moment_of(parse_time(value))
 
 
 def write_instant(seconds: float) -> str:
@@ -44,22 +28,14 @@ def write_instant(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def number(data: Mapping[str, Any], *keys: str) -> float | None:
-    """Return the number at a path of keys in nested mappings; None if there is none."""
-    value: Any = data
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 def runs_of(sample: Mapping[str, Any]) -> list[Run]:
     """Return the running jobs of a sample; malformed entries are left out."""
     jobs, rss = sample.get("jobs"), number(sample, "rss")
     runs = []
     for job in jobs if isinstance(jobs, list) else []:
-        if isinstance(job, dict) and isinstance(job.get("id"), int):
+        if isinstance(job, dict) and type(job.get("id")) is int:
             before = number(job, "rss")
-            growth = None if rss is None or before is None else int(rss - before)
+            growth = None if rss is None or before is None else in_range(int(rss) - int(before))
             runs.append(Run(job["id"], instant(job.get("since")), growth))
     return runs
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
 from solidjq.rails.ruby_values import GlobalID, Symbol
+from solidjq.untrusted import MOST_DEPTH, depth_of
 
 _SERIALIZED = "_aj_serialized"
 _SYMBOL_KEYS = "_aj_symbol_keys"
@@ -21,7 +22,6 @@ _GLOBALID = "_aj_globalid"
 _SERIALIZER = "ActiveJob::Serializers::"
 _DURATION = f"{_SERIALIZER}DurationSerializer"
 _RANGE = f"{_SERIALIZER}RangeSerializer"
-MOST_DEPTH = 100  # nesting up to which arguments are shown as data; deeper ones would break readers of our JSON
 
 
 class Call(NamedTuple):
@@ -99,20 +99,7 @@ def shown_arguments(arguments: str | None) -> Any:
         json.dumps(shown, allow_nan=False)
     except (ArgumentsError, ValueError, RecursionError):
         return arguments
-    return arguments if _depth(shown) > MOST_DEPTH else shown
-
-
-def _depth(value: Any) -> int:
-    """Return how deep lists and dictionaries are nested, without recursion."""
-    depth, level = 0, [value]
-    while level := [
-        item
-        for container in level
-        if isinstance(container, list | dict)
-        for item in (container.values() if isinstance(container, dict) else container)
-    ]:
-        depth += 1
-    return depth
+    return arguments if depth_of(shown) > MOST_DEPTH else shown
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from solidjq.untrusted import moment_of, parse_time
+
 # MySQL's TEXT holds 65,535 bytes; it refuses a longer error, and then the job could not be failed at all.
 MAX_ERROR_BYTES = 65_535
 MAX_MESSAGE_CHARACTERS = 10_000
@@ -146,9 +148,4 @@ def _number(pattern: re.Pattern[str], message: str) -> int | None:
 def _heartbeat(message: str) -> datetime | None:
     """Parse the time in a ProcessPrunedError, which Rails writes in the application's time zone; return it in UTC."""
     match = _HEARTBEAT.search(message)
-    if match is None:
-        return None
-    try:
-        return datetime.fromisoformat(f"{match[1]}{match[2].replace('UTC', '+00:00')}").astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    return None if match is None else moment_of(parse_time(f"{match[1]}{match[2].replace('UTC', '+00:00')}"))

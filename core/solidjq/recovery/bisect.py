@@ -4,7 +4,6 @@ Each round is an operation in ``jq_operations`` (verb ``bisect``, with the incid
 and the jobs on trial. A bisect that was interrupted continues from there, in whatever program.
 """
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from solidjq.recovery.retry import retry
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.settings.policy import BUILT_IN, Policy
 from solidjq.text import count_of
+from solidjq.untrusted import read_object
 
 VERB = "bisect"
 POLL = 0.5  # seconds between two queries
@@ -240,9 +240,20 @@ def _last_round(connection: Connection, incident: str) -> Round | None:
     for row in rows:
         moved = select(failures.c.job_id).where(failures.c.operation_id == row.id, failures.c.restored_by.is_(None))
         if on_trial := connection.scalars(moved.order_by(failures.c.job_id)).all():
-            recorded = json.loads(row.filter)
-            return Round(tuple(recorded["suspects"]), recorded["deaths"], _fates(connection, on_trial), row.id)
+            suspects, deaths = _recorded(row.id, row.filter)
+            return Round(suspects, deaths, _fates(connection, on_trial), row.id)
     return None
+
+
+def _recorded(operation_id: int, chosen: str | None) -> tuple[tuple[int, ...], int]:
+    """Return the suspects and the number of deaths that a round recorded. Raises RefusedError if they make no sense."""
+    match read_object(chosen):
+        case {"suspects": list(suspects), "deaths": int(deaths)} if all(type(job_id) is int for job_id in suspects):
+            return tuple(suspects), deaths
+    raise RefusedError(
+        f"operation {operation_id}, the last round of this bisect, does not record its suspects in a form that makes "
+        f"sense; to begin again, take it back: jq undo {operation_id}"
+    )
 
 
 def _fates(connection: Connection, job_ids: Sequence[int]) -> dict[int, Fate]:

@@ -1,6 +1,5 @@
 """Undo a retry or a discard: each job that no process has claimed since is failed again, exactly as it was."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from sqlalchemy import (
     table,
     update,
 )
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import BATCH
+from solidjq.database.faults import Fault, fault_of
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, failures, jobs
 from solidjq.database.times import utcnow
@@ -33,6 +33,7 @@ from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
 from solidjq.text import mask_secrets, one_line, with_article
+from solidjq.untrusted import read_object
 
 DISCARD = "discard"
 # Why a job is left alone, of one job and of several.
@@ -196,8 +197,8 @@ def _by_columns(
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     query = select(failures.c.id, failures.c.more).where(among(failures.c.id, archive_ids))
     for archive_id, more in connection.execute(query.order_by(failures.c.id)):
-        archived = json.loads(more or "{}")
-        groups[tuple(name for name in types if name in archived)].append(archive_id)
+        archived = read_object(more)
+        groups[tuple(name for name in types if isinstance(archived.get(name, 0), str | None))].append(archive_id)
     return groups
 
 
@@ -228,7 +229,9 @@ def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Ma
                     select(*values.values()).where(among(failures.c.id, archive_ids)).order_by(failures.c.job_id),
                 )
             )
-    except (IntegrityError, DataError) as error:
+    except DBAPIError as error:
+        if fault_of(error) not in {Fault.VALUE, Fault.OTHER}:
+            raise
         return mask_secrets(one_line(str(error.orig).partition("\n")[0]))
     return None
 

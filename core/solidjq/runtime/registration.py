@@ -14,10 +14,11 @@ from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError
 from solidjq.processes import heartbeat
 from solidjq.processes.heartbeat import Process
-from solidjq.processes.samples import read_metadata, write_instant
+from solidjq.processes.samples import write_instant
 from solidjq.queue import endings
 from solidjq.runtime import contact
 from solidjq.runtime.sampler import Sampler
+from solidjq.untrusted import read_object
 from solidjq.version import VERSION
 
 log = logging.getLogger("solidjq")
@@ -35,7 +36,7 @@ RUNTIME = "solidjq"
 
 def is_ours(process: Process) -> bool:
     """Whether this runtime registered the process, and not Solid Queue."""
-    return str(read_metadata(process.metadata).get("runtime")).startswith(RUNTIME)
+    return str(read_object(process.metadata).get("runtime")).startswith(RUNTIME)
 
 
 class Registration:
