@@ -1,14 +1,15 @@
 """jq init makes what is missing and touches nothing else."""
 
+import itertools
 import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.engine import URL
 
 from solidjq import Database
-from solidjq.database import tables
+from solidjq.database import indexes, tables
 from solidjq.database.setup import MIGRATIONS, initialize
 from solidjq.ledger import archive, operations
 from support.databases import execute
@@ -59,6 +60,48 @@ def test_an_interrupted_init_is_completed(bare: Database) -> None:
     initialize(bare)
     assert definitions(bare).keys() == OURS | THEIRS
     assert len(_versions(bare)) == len(MIGRATIONS)
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill: nothing after it runs."""
+
+
+@pytest.mark.only_on("mariadb")
+def test_wherever_init_is_killed_the_next_one_leaves_no_gap(bare: Database) -> None:
+    """On MySQL each CREATE is committed by itself: a table must not be there without its unique indexes."""
+    initialize(bare)
+    whole = definitions(bare)
+    for last in range(1, 1000, 5):
+        with bare.write() as connection:
+            tables.jq.drop_all(connection)
+            tables.solid_queue.drop_all(connection)
+        if not _killed_at(bare, last):
+            break
+        initialize(bare)
+        with bare.read() as connection:
+            assert indexes.missing(connection) == []
+        assert definitions(bare).keys() == whole.keys()
+    assert last > len(whole)
+    assert _unordered(definitions(bare)) == _unordered(whole)
+
+
+def _killed_at(bare: Database, last: int) -> bool:
+    """Run init up to its ``last`` CREATE, which is not executed any more; tell whether it has that many."""
+    own = Database(bare.url)
+    count = itertools.count(1)
+
+    def die(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.lstrip().startswith("CREATE") and next(count) == last:
+            raise Killed
+
+    event.listen(own._reader, "before_cursor_execute", die)
+    try:
+        initialize(own)
+    except Killed:
+        return True
+    finally:
+        own.close()
+    return False
 
 
 def test_two_at_once(bare: Database) -> None:

@@ -1,16 +1,21 @@
 """Indexes that are missing are found, and made one at a time beside running workers."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import create_engine, delete, event, insert, inspect
 
 from solidjq import Database
-from solidjq.database import indexes
-from solidjq.database.tables import semaphores
+from solidjq.database import duplicates, indexes
+from solidjq.database.tables import failed, operations, semaphores
 from solidjq.database.times import utcnow
+from solidjq.database.urls import url_text
 from solidjq.doctor.checks import Severity
-from solidjq.errors import ConflictError
+from solidjq.errors import ConflictError, RefusedError
 from support.databases import execute
 from support.doctor import findings
+from support.program import Shell
+from support.queue import add_jobs, plain_jobs, rows
 from support.scenes import change
 from support.schemas import drop_index
 
@@ -31,6 +36,47 @@ def test_missing_indexes_are_found_and_made(bare: Database) -> None:
     there = {index["name"]: index for index in inspect(engine).get_indexes("solid_queue_semaphores")}
     engine.dispose()
     assert there["index_solid_queue_semaphores_on_key"]["unique"]
+
+
+def row_of_semaphore(key: str, value: int) -> dict[str, object]:
+    return {"key": key, "value": value, "expires_at": utcnow(), "created_at": utcnow(), "updated_at": utcnow()}
+
+
+def test_rows_that_must_be_unique_and_are_not(bare: Database, tmp_path: Path) -> None:
+    """Of a half-made queue: init says what is there twice, asks, deletes the surplus, and makes the index."""
+    drop_index(bare, "index_solid_queue_semaphores_on_key", "solid_queue_semaphores")
+    twice = [row_of_semaphore(*row) for row in (("a", 2), ("a", 0), ("b", 1), ("a", 3))]
+    change(bare, *(insert(semaphores).values(row) for row in twice))
+    shell = Shell(url_text(bare.url), tmp_path)
+    assert shell.run("init").returncode == 6
+    assert "lacks indexes of Solid Queue's schema: solid_queue_semaphores (key); jq init --indexes" in (
+        shell.run("init").stderr
+    )
+    asked = shell.run("init", "--indexes")
+    assert (asked.returncode, asked.stderr.splitlines()) == (
+        2,
+        [
+            "jq: solid_queue_semaphores (key) must be unique, and 1 value occurs more than once, for example a",
+            "jq: to make the indexes, 2 surplus rows must be deleted first: add --yes",
+        ],
+    )
+    done = shell.run("init", "--indexes", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert [(row["key"], row["value"]) for row in rows(bare, semaphores)] == [("a", 0), ("b", 1)]
+    assert [row["verb"] for row in rows(bare, operations)] == ["init"]
+    assert findings(bare, "indexes") == []
+
+
+@pytest.mark.only_on("sqlite", "postgresql")  # MariaDB keeps the index of a foreign key
+def test_which_of_two_failures_is_right_is_for_the_operator(bare: Database) -> None:
+    drop_index(bare, "index_solid_queue_failed_executions_on_job_id", "solid_queue_failed_executions")
+    (job_id,) = add_jobs(bare, *plain_jobs(1))
+    change(bare, *(insert(failed).values(job_id=job_id, error=text, created_at=utcnow()) for text in ("{}", "[]")))
+    with (
+        bare.read() as connection,
+        pytest.raises(RefusedError, match=f"for example {job_id}; which of the rows is right"),
+    ):
+        duplicates.require_removable(duplicates.find(connection))
 
 
 def test_an_index_of_another_name_will_do(bare: Database) -> None:

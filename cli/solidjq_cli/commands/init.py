@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from solidjq_cli import moving, options, session
+from solidjq_cli.exits import Exit
 from solidjq_cli.render import note
 
+MOST_NAMED = 3  # indexes in a message
+
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from solidjq import Database
+    from solidjq.database.indexes import Wanted
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +49,8 @@ def init(
 
     Only when asked jq changes anything about Solid Queue's own tables. --indexes makes the indexes of its
     schema that jq doctor misses, and one on failed_executions for jq's lists of a time. Workers go on meanwhile
-    (PostgreSQL: CREATE INDEX CONCURRENTLY; MySQL: online). What an interrupted attempt left is made again.
+    (PostgreSQL: CREATE INDEX CONCURRENTLY; MySQL: online). What an interrupted attempt left is made again. Where rows
+    that must be unique are there twice, init says which, and asks before it deletes the surplus ones.
 
     --notify (PostgreSQL) makes workers of jq work start a new job within milliseconds, whoever enqueued it, Rails
     included; jobs enqueued from Python tell of themselves without it. Polling goes on all the same.
@@ -56,6 +63,7 @@ def init(
       jq init --database sqlite3:storage/queue.sqlite3
     """
     from solidjq.database.setup import initialize
+    from solidjq.text import first_of
 
     opened = session.current(database).open(create=True, fill=False)
     opened.require_writable()
@@ -66,9 +74,13 @@ def init(
         note(f"created table {table}")
     for migration in done.migrated:
         note(f"applied migration {migration}")
-    made = _make_indexes(opened) if indexes else 0
+    made = _make_indexes(opened, yes=yes) if indexes else 0
     if notify is not None:
         _set_notify(opened, wanted=notify)
+    if lacking := _missing_indexes(opened):
+        named = first_of(lacking, MOST_NAMED)
+        note(f"{opened} lacks indexes of Solid Queue's schema: {named}; jq init --indexes makes them")
+        raise typer.Exit(Exit.PARTLY if any(index.unique for index in lacking) else Exit.DONE)
     changed = done.created or done.migrated or made or notify is not None
     note(f"{opened} is ready" if changed else f"{opened} was ready; nothing to do")
 
@@ -106,9 +118,48 @@ def _set_notify(database: Database, *, wanted: bool) -> None:
         note("waiting workers poll")
 
 
-def _make_indexes(database: Database) -> int:
+def _missing_indexes(database: Database) -> list[Wanted]:
+    from solidjq.database.indexes import missing
+
+    with database.read() as connection:
+        return missing(connection)
+
+
+def _remove_duplicates(database: Database, *, yes: bool) -> None:
+    """Delete the rows that keep a unique index from being made, after asking."""
+    from solidjq.database import duplicates
+    from solidjq.errors import UsageError
+    from solidjq.text import count_of
+
+    with database.read() as connection:
+        twice = duplicates.find(connection)
+    if not twice:
+        return
+    duplicates.require_removable(twice)
+    for found in twice:
+        note(str(found))
+    surplus = count_of(sum(found.rows for found in twice), "surplus row")
+    if not yes:
+        if not moving.on_a_terminal():
+            raise UsageError(f"to make the indexes, {surplus} must be deleted first: add --yes")
+        moving.confirm(f"delete {surplus}? The oldest of each stays; of semaphores, the one with the fewest free slots")
+    operation = session.current().operation("init")
+
+    def remove(connection: Connection, index: Wanted) -> int:
+        removed = duplicates.remove_some(connection, index)
+        if removed:
+            operation.record_if_possible(connection, 0)
+        return removed
+
+    for found in twice:
+        while removed := database.transact(remove, found.wanted):
+            note(f"deleted {count_of(removed, 'surplus row')} of {found.wanted.table}")
+
+
+def _make_indexes(database: Database, *, yes: bool) -> int:
     from solidjq.database.indexes import create_missing
 
+    _remove_duplicates(database, yes=yes)
     made = 0
     for index in create_missing(database):
         note(f"created index {index.name} on {index}")

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, MetaData, Table, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateColumn, CreateTable
 
 from solidjq.database import answers, engines, grants, owners, tables, times
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
@@ -156,12 +157,34 @@ def _bring_up_to_date(connection: Connection) -> InitReport:
 
 def _create_missing(connection: Connection, metadata: MetaData, existing: set[str]) -> list[str]:
     missing: list[Table] = [table for table in metadata.sorted_tables if table.name not in existing]
-    metadata.create_all(connection, tables=missing, checkfirst=False)
+    if connection.dialect.name == "mysql":
+        for table in missing:
+            connection.execute(_CreateWhole(table))
+    else:  # in one transaction
+        metadata.create_all(connection, tables=missing, checkfirst=False)
     return [table.name for table in missing]
 
 
+class _CreateWhole(CreateTable):
+    """CREATE TABLE with the indexes inside: MySQL commits each statement, and no table is ever there without them."""
+
+    inherit_cache = False
+
+
+@compiles(_CreateWhole, "mysql")
+def _create_whole(element: _CreateWhole, compiler: Any, **_: Any) -> str:
+    quote_name = compiler.preparer.quote
+    keys = [
+        f"{'UNIQUE ' if index.unique else ''}KEY {quote_name(str(index.name))} "
+        f"({', '.join(quote_name(column.name) for column in index.columns)})"
+        for index in sorted(element.element.indexes, key=lambda index: str(index.name))
+    ]
+    columns, end, settings = compiler.visit_create_table(element).rpartition("\n)")
+    return str(",\n\t".join([columns, *keys]) + end + settings)
+
+
 def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:
-    """Create the indexes that our tables lack: MySQL commits each CREATE, so an interrupted init may have left gaps."""
+    """Create the indexes that our tables lack: on MySQL, earlier versions made them in statements of their own."""
     for table in tables.jq.sorted_tables:
         if table.name in existing:
             names = {index["name"] for index in inspect(connection).get_indexes(table.name)}
