@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from solidjq import Database
-    from solidjq.database.indexes import Wanted
+    from solidjq.database.indexes import RequiredIndex
 
 
 def add_to(app: typer.Typer) -> None:
@@ -118,7 +118,7 @@ def _set_notify(database: Database, *, wanted: bool) -> None:
         note("waiting workers poll")
 
 
-def _missing_indexes(database: Database) -> list[Wanted]:
+def _missing_indexes(database: Database) -> list[RequiredIndex]:
     from solidjq.database.indexes import missing
 
     with database.read() as connection:
@@ -145,15 +145,15 @@ def _remove_duplicates(database: Database, *, yes: bool) -> None:
         moving.confirm(f"delete {surplus}? The oldest of each stays; of semaphores, the one with the fewest free slots")
     operation = session.current().operation("init")
 
-    def remove(connection: Connection, index: Wanted) -> int:
+    def remove(connection: Connection, index: RequiredIndex) -> int:
         removed = duplicates.remove_some(connection, index)
         if removed:
             operation.record_if_possible(connection, 0)
         return removed
 
     for found in twice:
-        while removed := database.transact(remove, found.wanted):
-            note(f"deleted {count_of(removed, 'surplus row')} of {found.wanted.table}")
+        while removed := database.transact(remove, found.required):
+            note(f"deleted {count_of(removed, 'surplus row')} of {found.required.table}")
 
 
 def _make_indexes(database: Database, *, yes: bool) -> int:

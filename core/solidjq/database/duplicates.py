@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, f
 
 from solidjq.batching import BATCH
 from solidjq.database import indexes
-from solidjq.database.indexes import Wanted
+from solidjq.database.indexes import RequiredIndex
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, processes, semaphores, solid_queue
 from solidjq.errors import RefusedError
@@ -23,7 +23,7 @@ NEVER_SURPLUS = (claimed, failed, processes)  # what each of their rows says is 
 class Duplicates(NamedTuple):
     """Values of a unique index that occur more than once: how many, and the rows beyond the first of each."""
 
-    wanted: Wanted  # the unique index
+    required: RequiredIndex
     values: int
     rows: int
     example: tuple[Any, ...]
@@ -31,18 +31,18 @@ class Duplicates(NamedTuple):
     def __str__(self) -> str:
         example = ", ".join(map(str, self.example))
         times = "value occurs" if self.values == 1 else "values occur"
-        return f"{self.wanted} must be unique, and {self.values:,} {times} more than once, for example {example}"
+        return f"{self.required} must be unique, and {self.values:,} {times} more than once, for example {example}"
 
 
 def find(connection: Connection) -> list[Duplicates]:
     """Return the duplicates that keep missing unique indexes of Solid Queue's tables from being made."""
-    unique = [wanted for wanted in indexes.missing(connection) if wanted.unique]
-    return [duplicates for wanted in unique if (duplicates := _count(connection, wanted)) is not None]
+    unique = [required for required in indexes.missing(connection) if required.unique]
+    return [duplicates for required in unique if (duplicates := _count(connection, required)) is not None]
 
 
-def _count(connection: Connection, wanted: Wanted) -> Duplicates | None:
-    table = _table(wanted)
-    columns = [table.c[name] for name in wanted.columns]
+def _count(connection: Connection, required: RequiredIndex) -> Duplicates | None:
+    table = _table(required)
+    columns = [table.c[name] for name in required.columns]
     twice = (
         select(*columns, func.count().label("rows"))
         .where(*(column.is_not(None) for column in columns))
@@ -55,34 +55,34 @@ def _count(connection: Connection, wanted: Wanted) -> Duplicates | None:
     if not values:
         return None
     first = connection.execute(twice.order_by(*columns).limit(1)).one()
-    return Duplicates(wanted, int(values), int(rows) - int(values), tuple(first[: len(columns)]))
+    return Duplicates(required, int(values), int(rows) - int(values), tuple(first[: len(columns)]))
 
 
 def require_removable(duplicates: Sequence[Duplicates]) -> None:
     """Raise RefusedError if rows are among them of which it cannot be told from here which is the right one."""
     for found in duplicates:
-        if _table(found.wanted) in NEVER_SURPLUS:
+        if _table(found.required) in NEVER_SURPLUS:
             raise RefusedError(
                 f"{found}; which of the rows is right cannot be told from here: delete the others, then run "
                 "jq init --indexes again"
             )
 
 
-def remove_some(connection: Connection, wanted: Wanted) -> int:
+def remove_some(connection: Connection, required: RequiredIndex) -> int:
     """Delete up to a batch of surplus rows, under their locks; return how many. 0: there are none any more.
 
     The oldest row of each value stays; of semaphores the one with the fewest free slots, which exceeds no limit.
     """
-    ids = connection.scalars(_surplus(wanted).limit(BATCH).with_for_update()).all()
-    table = _table(wanted)
+    ids = connection.scalars(_surplus(required).limit(BATCH).with_for_update()).all()
+    table = _table(required)
     connection.execute(delete(table).where(among(table.c.id, ids)))
     return len(set(ids))
 
 
-def _surplus(wanted: Wanted) -> Select[Any]:
-    table = _table(wanted)
+def _surplus(required: RequiredIndex) -> Select[Any]:
+    table = _table(required)
     twin = table.alias("twin")
-    same = and_(*(twin.c[name] == table.c[name] for name in wanted.columns))
+    same = and_(*(twin.c[name] == table.c[name] for name in required.columns))
     return select(table.c.id).join(twin, same & _is_kept(table, twin)).order_by(table.c.id)
 
 
@@ -94,5 +94,5 @@ def _is_kept(table: Table, twin: Any) -> ColumnElement[bool]:
     return or_(twin.c.value < table.c.value, and_(twin.c.value == table.c.value, older))
 
 
-def _table(wanted: Wanted) -> Table:
-    return next(table for table in solid_queue.sorted_tables if table.name == wanted.table)
+def _table(required: RequiredIndex) -> Table:
+    return next(table for table in solid_queue.sorted_tables if table.name == required.table)
