@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from solidjq_cli import exits
+from solidjq_cli import arguments, exits
 
 
 def program_name() -> str:
@@ -28,6 +28,7 @@ def main() -> int:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # text that the terminal's encoding lacks must not end in a stack trace
             reconfigure(errors="backslashreplace")
+    arguments.hide_passwords()
     from solidjq_cli.app import app  # noqa: PLC0415  (after the streams are safe)
 
     try:

@@ -41,6 +41,7 @@ class Connecting(NamedTuple):
     read_only: bool = False
     alive_threshold: float | None = None  # the profile's
     file: Path | None = None  # with the profiles and the policy
+    password_command: tuple[str, ...] = ()  # the profile's
     profile_place: str | None = None  # the profile's file and table, if the database is the profile's
 
     def names_a_database(self) -> bool:
@@ -116,6 +117,7 @@ class Session:
             table_prefix=options.table_prefix if named or options.table_prefix else profile.table_prefix,
             read_only=options.read_only or profile.read_only,
             alive_threshold=None if named else profile.alive_threshold,
+            password_command=() if named else profile.password_command,
             profile_place=None if named else profile.place,
         )
 
@@ -165,6 +167,11 @@ class Session:
             answer_timeout=answer_timeout,
         )
         self._opened.append(database)
+        if self._options.database is not None and database.url.password and sys.stderr.isatty():
+            say(
+                "the password in --database is in the shell's history, and others could read it while jq started; use "
+                "JQ_DATABASE_URL, ~/.pgpass, or password_command in a profile"
+            )
         if self.embedded and not self._announced:
             access = " (read-only)" if database.read_only else ""
             say(f"using the embedded queue {below_home(database.url)}{access}")
@@ -332,11 +339,19 @@ def _with_its_application(connecting: Connecting) -> Connecting:
 
 
 def _url(connecting: Connecting) -> str | URL | None:
-    if connecting.rails is None:
-        return connecting.database
-    from solidjq.rails.settings import queue_url  # noqa: PLC0415
+    url: str | URL | None = connecting.database
+    if connecting.rails is not None:
+        from solidjq.rails.settings import queue_url  # noqa: PLC0415
 
-    return queue_url(connecting.rails, connecting.environment)
+        url = queue_url(connecting.rails, connecting.environment)
+    if url is None or not connecting.password_command:
+        return url
+    from solidjq.database.urls import parse_url, without_password  # noqa: PLC0415
+    from solidjq.settings.password_command import read_password  # noqa: PLC0415
+
+    place = f"{connecting.profile_place}.password_command"
+    bare = without_password(parse_url(url) if isinstance(url, str) else url, place)
+    return bare.set(password=read_password(connecting.password_command, place))
 
 
 # -- the current session ----------------------------------------------------------------------------------------------

@@ -384,6 +384,19 @@ def test_no_command_that_works_tells_the_password(database: Database, with_passw
     assert [("***@" in command, PASSWORD in command) for command in kept] == [(True, False)] * 2
 
 
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_command_gives_the_password(database: Database, with_password: URL, tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    bare = url_text(with_password._replace(password=None))
+    shell = Shell("sqlite:nowhere", tmp_path)
+    for password, code in ((PASSWORD, 0), *([("wrong", 3)] if database.url.get_backend_name() == "mysql" else [])):
+        file.write_text(f"[profiles.a]\ndatabase = '{bare}'\npassword_command = \"echo '{password}'\"\n")
+        done = shell.run("--config", str(file), "--profile", "a", "queues", "pause", "--create", f"queue{code}")
+        assert done.returncode == code, done.stderr
+        assert PASSWORD not in done.stderr
+    assert [row["command"] for row in rows(database, operations) if PASSWORD in str(row)] == []
+
+
 @pytest.mark.only_on("postgresql")
 def test_the_ledger_keeps_no_password_however_it_was_spelled(database: Database, tmp_path: Path) -> None:
     shell = Shell("sqlite:nowhere", tmp_path)

@@ -3,6 +3,7 @@
 No file outside this room asks which database it speaks to, except ``doctor``'s storage checks. The files are cut by
 topic: how three databases write a time is read in one place. Read them in this order:
 
+- ``url_options``: the options of a URL: which are passed on, ignored or refused on each database.
 - ``urls``: parses what an operator or Rails writes into a URL.
 - ``opening``: opens the database that an argument or the environment names.
 - ``transactions``: ``Database``, the only place where a transaction begins and drivers' errors become ours.

@@ -156,6 +156,15 @@ def _not_a_url(text: str) -> DatabaseURLError:
     return DatabaseURLError(f"not a database URL: {mask_secrets(hidden)}; write {EXAMPLES}")
 
 
+def without_password(url: URL, place: str) -> URL:
+    """Return a URL that a password may be added to. Raises UsageError if it has one, or is that of an SQLite file."""
+    if url.get_backend_name() == "sqlite":
+        raise UsageError(f"{place}: an SQLite file has no password")
+    if url.password is not None or "password" in url.query:
+        raise UsageError(f"{place}: the database's URL has a password already; leave one of them out")
+    return url
+
+
 def url_text(url: URL) -> str:
     """Return the text, with the password, that ``parse_url`` parses into this URL."""
     if url.get_backend_name() != "sqlite":

@@ -20,6 +20,7 @@ class SettingsFile(NamedTuple):
 
     path: Path
     document: Mapping[str, Any]
+    weakness: str | None = None  # who else may change it, where that has not been looked at before it was read
 
 
 def read_file(path: Path) -> SettingsFile:

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from solidjq.durations import parse_duration
-from solidjq.errors import UsageError
+from solidjq.errors import RefusedError, UsageError
 from solidjq.settings.file import FILE_NAME, check_keys, quoted, table, wrong_value
+from solidjq.settings.password_command import parse_command
 from solidjq.settings.sources import Settings, cure, user_folder
 
 DEFAULT = "default_profile"  # the key that names the profile in use
 _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("database", "rails", "env", "schema", "table_prefix"), (str, "a text")),
+    "password_command": (str, "a command line, with every quote closed"),
     "alive_threshold": (str, 'a text such as "90s", "5m"'),
     "read_only": (bool, "true or false"),
 }
@@ -28,6 +30,7 @@ class Profile:
     env: str | None = None
     schema: str | None = None
     table_prefix: str | None = None
+    password_command: tuple[str, ...] = ()  # its standard output is the password
     alive_threshold: float | None = None  # seconds
     read_only: bool = False
 
@@ -47,7 +50,7 @@ def load_profiles(settings: Settings) -> dict[str, Profile]:
 def choose_profile(settings: Settings, name: str | None = None) -> Profile | None:
     """Return the profile called ``name``, else the ``default_profile``, else None.
 
-    Raises UsageError if there is no profile of that name.
+    Raises UsageError if there is no profile of that name, RefusedError if it runs a command and others may write it.
     """
     file = next((file for file in settings.files if DEFAULT in file.document), None)
     place = " and ".join(str(file.path) for file in settings.files)
@@ -59,7 +62,7 @@ def choose_profile(settings: Settings, name: str | None = None) -> Profile | Non
             raise wrong_value(f"{file.path}: {DEFAULT}", name, "the name of a profile")
     profiles = load_profiles(settings)
     if name in profiles:
-        return profiles[name]
+        return _checked(settings, profiles[name])
     found = settings.found
     if found is not None and name in table(found.document.get("profiles", {}), f"{found.path}: profiles"):
         raise UsageError(
@@ -74,6 +77,17 @@ def choose_profile(settings: Settings, name: str | None = None) -> Profile | Non
         )
     names = ", ".join(map(quoted, profiles)) or "none"
     raise UsageError(f"{place} has no profile {quoted(name)}; it has {names}{hint}")
+
+
+def _checked(settings: Settings, profile: Profile) -> Profile:
+    """Return the profile. Raises RefusedError if its command could be another's, as in a file that is only named."""
+    weakness = next((file.weakness for file in settings.files if file.weakness), None)
+    if profile.password_command and weakness:
+        raise RefusedError(
+            f"{profile.place}.password_command is not run: {weakness}; give the file to this user or root, and take "
+            f"the right to write from all others"
+        )
+    return profile
 
 
 def _profile(name: str, document: object, path: Path) -> Profile:
@@ -92,6 +106,11 @@ def _profile(name: str, document: object, path: Path) -> Profile:
         values["rails"] = path.absolute().parent / _home(settings["rails"], f"{place}.rails")
     elif "env" in settings:
         raise UsageError(f"{place}.env chooses an environment of a Rails application; give rails, or leave it out")
+    if "password_command" in settings:
+        command = parse_command(settings["password_command"])
+        if command is None:
+            raise wrong_value(f"{place}.password_command", "***", _KINDS["password_command"][1])
+        values["password_command"] = tuple(command)
     if "alive_threshold" in settings:
         duration = parse_duration(settings["alive_threshold"])
         if not duration:

@@ -51,7 +51,7 @@ def load_settings(named: Path | None = None, start: Path | None = None) -> Setti
     RefusedError for a user's or system's file that others may write.
     """
     if (path := named_file() if named is None else named) is not None:
-        return Settings((read_file(path),))
+        return Settings((read_file(path)._replace(weakness=weakness(path)),))
     own = own_files()
     files = tuple(_read_own(path) for path in own)
     found = find_file(start)

@@ -1,0 +1,37 @@
+"""The process's own arguments, which every user of the host can read: passwords in them are overwritten."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+_ARGUMENTS_START = 45  # of the fields of /proc/self/stat after the program's name; the end is the next one
+
+
+def hide_passwords() -> None:
+    """Overwrite the passwords in what ``ps`` and ``/proc/PID/cmdline`` show; ``sys.argv`` stays as it is.
+
+    On Linux only, and nothing where the kernel does not allow it. Until then, others could read them.
+    """
+    if not any("://" in argument or "=" in argument for argument in sys.argv):
+        return
+    from solidjq.text import mask_argument  # noqa: PLC0415
+
+    secret = {argument: masked for argument in sys.argv if (masked := mask_argument(argument)) != argument}
+    if not secret:
+        return
+    with suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        start, end = map(int, fields[_ARGUMENTS_START : _ARGUMENTS_START + 2])
+        with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            before = after = memory.read(end - start)
+            for argument, masked in secret.items():
+                text = os.fsencode(argument)
+                shown = os.fsencode(masked)[: len(text)].ljust(len(text))
+                after = after.replace(b"\0" + text + b"\0", b"\0" + shown + b"\0")
+            if after != before:
+                memory.seek(start)
+                memory.write(after)
