@@ -19,7 +19,7 @@ def program_name() -> str:
 
 def main() -> int:
     """Run the command line; return its exit code."""
-    # Imports and big results make many objects and next to no garbage: a short command, of 70,000 objects, never looks.
+    # Imports and large results make many objects and no garbage: a short command, of 70,000 objects, never collects.
     gc.set_threshold(100_000, 20, 20)
     # Where one was closed (>&-), what is written goes nowhere, and no file that is opened takes its place.
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
@@ -46,7 +46,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return exits.Exit.INTERRUPTED
     except Exception as error:  # noqa: BLE001  (the ladder ends here)
-        # What could not be written is lost; Python must not try again at exit, and say so on three more lines.
+        # What could not be written is lost. Else Python would try again at exit, and print three more lines about it.
         exits.drop_output()
         from solidjq_cli import session  # noqa: PLC0415  (app has loaded it by now)
 
@@ -61,14 +61,14 @@ def program() -> int:
     def leave() -> None:
         """End at once: Python would free every module's objects one by one, a tenth of a short command's time.
 
-        Threads have ended, and all else that wants to run at exit has run: what is registered first comes last.
+        Registered first, so it runs last: threads have ended, and every other exit handler has run.
         """
         if status is None or "solidjq.registry" in sys.modules:  # with jobs loaded, whose files may still be open
             return
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        except (OSError, ValueError):  # Python will meet it, too, and say so
+        except (OSError, ValueError):  # Python will meet it too, and report it
             return
         os._exit(status)
 

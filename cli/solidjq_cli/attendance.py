@@ -1,4 +1,4 @@
-"""What moving commands say of the workers: that jobs will wait because nobody runs them, or that workers may die."""
+"""Warnings of commands that move jobs: jobs that no worker will take, and workers that may die."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(command: Session, database: Database, threshold: float | None = None) -
 
 
 def alive_threshold(command: Session) -> float:
-    """Return the age of a heartbeat from which on a process is dead, for a command without an option for it."""
+    """Return the alive threshold, in seconds, for a command that has no option for it."""
     from solidjq.errors import UsageError  # noqa: PLC0415
 
     text = os.environ.get(THRESHOLD, "")
@@ -54,7 +54,7 @@ def obstacles(
 
 
 def settle(warning: str | None, *, yes: bool, question: str) -> None:
-    """Let the operator decide on a danger: ask on a terminal; elsewhere go on only with ``--yes``.
+    """Ask on a terminal whether to go on despite a danger; without a terminal, go on only with ``--yes``.
 
     Raises RefusedError without a terminal and without ``--yes``.
     """

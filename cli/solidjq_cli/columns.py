@@ -151,7 +151,7 @@ def _parsed(job: JobView) -> Any:
 
 
 def processes(threshold: float, standby: Standby | None, *, narrow: bool = False) -> Fields[Process]:
-    """Fields of a process; on a standby it is not known of a silent one whether it is alive.
+    """Fields of a process. On a standby, it is unknown whether a silent process is alive.
 
     A ``narrow`` table has no room for the queues.
     """
@@ -533,7 +533,7 @@ class CheckRow(NamedTuple):
 
 
 def examined() -> Fields[CheckRow]:
-    """Fields of what ``jq doctor`` found, or of a check that found nothing."""
+    """Fields of a finding of ``jq doctor``, or of a check without findings."""
     return Fields(
         (
             Column("check", lambda e: e.result.check.name, "CHECK"),

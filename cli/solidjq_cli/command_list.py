@@ -3,7 +3,7 @@
 # fmt: off
 # ruff: noqa: E501
 COMMANDS = {
-    "init": ("init", "Create the tables that are missing; touch nothing that is there."),
+    "init": ("init", "Create the tables that are missing; change nothing that exists."),
     "grants": ("grants", "Print the least rights that a database role needs, as SQL for an administrator."),
     "failed": ("failed", "Failed jobs: list them, look at one."),
     "prune": ("prune", "Find dead processes, fail the jobs they held, and remove them."),
@@ -13,7 +13,7 @@ COMMANDS = {
     "recover": ("recover", 'Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.'),
     "undo": ("operations", "Take a retry or a discard back."),
     "operations": ("operations", "The record: who changed what, when and why."),
-    "history": ("history", "Tell a job's whole life: enqueued, failed, retried and by whom, finished."),
+    "history": ("history", "Show a job's whole life: enqueued, failed, retried and by whom, finished."),
     "incidents": ("incidents", "Deaths that belong together: when, where, why, with which jobs."),
     "suspects": ("suspects", "Rank the jobs and classes that may have killed their process, and say why."),
     "bisect": ("bisect", "Find the killer among jobs that died together, by running halves of them in quarantine."),

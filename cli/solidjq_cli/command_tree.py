@@ -65,7 +65,7 @@ class Command:
         return first_paragraph(self.help)
 
     def all(self) -> Iterator[Command]:
-        """Go through this command and those below it, in the order in which --help lists them."""
+        """Yield this command and those below it, in the order of --help."""
         yield self
         for command in self.commands:
             yield from command.all()

@@ -25,12 +25,12 @@ def script(shell: str, program: str = "jq") -> str:
 
 
 def _name(*path: str) -> str:
-    """Make a function's name of commands."""
+    """Return a shell function's name, made from the commands."""
     return "__".join(re.sub(r"\W", "_", word) for word in path)
 
 
 def _positions(arguments: tuple[Argument, ...]) -> Iterator[tuple[Argument, int, int | None]]:
-    """Give each argument the numbers of its first and last place; the last is None if it takes all the rest."""
+    """Return each argument with its first and last position; the last is None if it takes the rest."""
     first = 1
     for argument in arguments:
         if argument.count is None:

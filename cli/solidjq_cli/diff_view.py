@@ -35,7 +35,7 @@ def _sentences(contrast: Contrast, failed: str) -> Iterator[str]:
         return
     finished = count_of(contrast.finished, "job")
     if not contrast.possible:
-        yield f"what sets {failed} apart cannot be told: only {finished} that finished meanwhile to compare"
+        yield f"what sets {failed} apart is unknown: only {finished} finished meanwhile, too few to compare"
         return
     if not contrast.traits:
         yield f"nothing sets {failed} apart from {finished} that finished meanwhile"
@@ -91,7 +91,7 @@ def _width() -> int:
 
 
 def _short(group: FailureGroup) -> str:
-    """Say the error with the last part of its class only, and once: so the message has room; of a death why it was."""
+    """Return the error in short: the last part of its class, so that the message has room; of a death, its cause."""
     signature = group.signature
     message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]
     if signature.death is not None:
@@ -108,7 +108,7 @@ def _more(names: Sequence[object]) -> str:
 
 
 def _names(counted: Mapping[str, int], *, people: bool) -> Any:
-    """Name classes or queues with their counts; on a terminal the most frequent one, of a long name the end."""
+    """Return classes or queues with their counts; on a terminal only the most frequent, and of a long name the end."""
     ordered = Counter(counted).most_common()
     if not people or not ordered:
         return dict(ordered)
@@ -158,7 +158,7 @@ def _change_fields(now: Window, before: Window) -> Fields[Change]:
 
 
 def _factor(change: Change) -> str:
-    """Say how many times as often it happens."""
+    """Return how many times as often the failures happen."""
     if change.factor is None:
         return "new"
     if not change.factor:

@@ -61,12 +61,12 @@ def report(error: Exception, url_source: str | None = None) -> Exit:
 
 
 def drop_output() -> None:
-    """Send what is still written to standard output nowhere: nobody reads it any more, or it cannot be written."""
+    """Discard all further output to standard output: it has no reader any more, or cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def say(text: str) -> None:
-    """Print one line on stderr, whatever hides in the text."""
+    """Print one line on stderr, with secrets masked and control characters escaped."""
     from solidjq.text import cut_words, mask_secrets, one_line  # noqa: PLC0415
 
     with suppress(BrokenPipeError):  # nobody reads it any more

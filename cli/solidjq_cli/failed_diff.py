@@ -252,7 +252,7 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
         )
         note(f"{_spelled(now)} against {_spelled(before)}: {said}; {count_of(found.same, 'group')} about the same")
         if not found.archive:
-            note("failures that were retried since are not counted, for want of a record; run: jq init")
+            note("failures that were retried since are not counted: there is no record of them; run: jq init")
     if found.changes:
         raise typer.Exit(DIFFERENT)
 

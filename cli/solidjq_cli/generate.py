@@ -198,7 +198,7 @@ def _word(state: State | None) -> str:
 
 def _causes() -> Iterator[str]:
     yield from (_GENERATED, "", "# Why processes die", "")
-    yield "`jq incidents` puts each death down to a cause, with how sure that is and the facts it rests on."
+    yield "`jq incidents` puts each death down to a cause, with its confidence and the facts behind it."
     yield from ("", "| sure | means |", "|---|---|")
     yield "| certain | the facts leave nothing else |"
     yield "| likely | the facts fit, and hardly fit anything else |"
@@ -212,34 +212,35 @@ def _causes() -> Iterator[str]:
                 "",
                 "It comes from outside: where it is certain or likely, the jobs are bystanders, not charged.",
             )
-    yield from ("", "## The rules", "", "The first that finds its facts decides.", "")
+    yield from ("", "## The rules", "", "The first rule whose facts are there decides.", "")
     yield from ("| cause | sure | when |", "|---|---|---|")
     yield from (f"| {rule.cause.value} | {rule.confidence.value} | {_cell(rule.when)} |" for rule in RULES)
     yield from ("", "## What the evidence is", "")
     yield "`jq work` writes a sample into the process's row with each heartbeat: memory, the control group's use,"
     yield "limit and count of processes killed for memory, memory pressure, clocks, the jobs in flight. Its supervisor"
     yield "adds how a child ended and the stack that a crash left; a prune adds what it saw of the host and of the"
-    yield "other processes. All of it stays in `jq_deaths`. Of a death that Rails recorded only the failures remain:"
-    yield "their text, when they failed, and which processes went on. That can tell a signal, a status, a whole host or"
-    yield "fleet, never memory."
+    yield "other processes. All of it stays in `jq_deaths`. A death that Rails recorded leaves only failures:"
+    yield "their text, when they failed, and which processes went on. These show a signal, a status or the loss of a"
+    yield "host or the whole fleet, but never memory."
 
 
 # -- docs/doctor.md ---------------------------------------------------------------------------------------------------
 
 _DOCTOR = """
-# What ails a queue
+# Doctor: what is wrong with a queue
 
 `jq doctor` examines a queue and says for each finding what it is, why it matters, and the fix. It only reads, unless
 `--fix` is given. It ends with 0 if the queue is healthy and with 6 if there are errors or warnings; notes do not count.
 `jq doctor CHECK...` makes some checks, `--skip CHECK` leaves one out, and `-o json` is for a monitor: one record a
-finding, and one for each check that found nothing (`healthy`) or could not be asked (`skipped`).
+finding, and one for each check that found nothing (`healthy`) or could not be made (`skipped`).
 
-- Each check has a transaction and a time limit of its own (`--patience`, 10 seconds). One that this user may not ask,
-  or that takes longer, is skipped with a word why, and hides no other. If none can be made, the exit code is 3.
-- Each decision rests on one statement, which sees the queue at one moment. What may be a moment between two
-  transactions of a program at work is believed only if a second look, a second later, sees it too.
+- Each check has a transaction and a time limit of its own (`--patience`, 10 seconds). One that this user has no
+  right to make, or that takes longer, is skipped with the reason, and hides no other. If none can be made, the exit
+  code is 3.
+- Each decision rests on one statement, which sees the queue at one moment. A finding that may be only
+  a moment between two transactions counts if it is still there a second later.
 - `--fix` asks once on a terminal and needs `--yes` elsewhere. It fixes only what Solid Queue itself would, or what lets
-  nothing run that should not; it asks again under locks, and is recorded (`jq operations`) with `--reason`.
+  no job run; it checks again under locks, and is recorded (`jq operations`) with `--reason`.
 - `--import MODULE` makes the limits of Python jobs known. Those of Ruby classes are not in the database.
 
 ## Indexes

@@ -1,4 +1,4 @@
-"""Names of jobs on the command line, and what to say of those that no job or operation has."""
+"""Names of jobs, incidents and operations on the command line."""
 
 from __future__ import annotations
 
@@ -68,9 +68,10 @@ def read_operation_id(text: str) -> int | None:
 
 
 def report_missing(jobs: Mapping[str, Sequence[JobView]], served: Collection[int], *, held_back: int = 0) -> None:
-    """Say which ids were not served and why, and exit: 4 if no job has such an id, 6 if only some were served.
+    """Print which ids got no decision and why, and exit: 4 if no job has such an id, 6 if only some got one.
 
-    ``jobs``: by the id that names them. ``held_back``: how many were served, and not moved.
+    ``jobs``: by the id that names them. ``served``: the jobs that got one. ``held_back``: how many of them were not
+    moved.
     """
     missing = False
     unserved = False

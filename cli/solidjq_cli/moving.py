@@ -47,7 +47,7 @@ class Tally:
         return sum(self.groups.values()) - self.moved
 
     def add(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
-        """Count decisions on their way."""
+        """Count these decisions and yield them unchanged."""
         for decision in decisions:
             self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += decision.jobs
             if (queue := decision.destination) is not None:
@@ -94,7 +94,7 @@ class Tally:
         return f"retried {count_of(self.moved, 'job')}: {ready} ready, {self.scheduled} scheduled{apart}"
 
     def account(self, database: Database, operation: Operation) -> Account:
-        """Return what a retry or a discard says of itself if it ends half-way."""
+        """Return the account of a retry or discard: what a message says if it ends half-way."""
         from solidjq.text import count_of  # noqa: PLC0415
         from solidjq_cli.stopping import Account  # noqa: PLC0415
 
@@ -125,7 +125,7 @@ def show(
     total: int | None = None,
     empty: str = "",
 ) -> None:
-    """Carry the batches out by asking for them, and print decisions: for people one line a group, or one a job.
+    """Consume the batches, which carries them out, and print the decisions: for people a line a group, or a line a job.
 
     Where ``lists_jobs`` holds, each decision must be on one job.
     A broken pipe or Ctrl-C stops it between two batches.

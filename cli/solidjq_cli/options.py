@@ -87,7 +87,7 @@ PruneForceOption = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Prune whoever is silent, even if they may be alive.  [env: JQ_PRUNE_FORCE=1]",
+        help="Prune every silent process, even one that may be alive.  [env: JQ_PRUNE_FORCE=1]",
         show_default=False,
     ),
 ]
@@ -103,7 +103,7 @@ RateOption = Annotated[
     str | None, typer.Option("--rate", metavar="N/UNIT", help="Spread them out: 100/m, 5/s, 2000/h.")
 ]
 MaxAgeOption = Annotated[
-    str | None, typer.Option("--max-age", metavar="AGE", help="Only jobs that failed no longer ago: 12h, 3d.")
+    str | None, typer.Option("--max-age", metavar="AGE", help="Only jobs that failed at most this long ago: 12h, 3d.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be done.")]
 PlanOutOption = Annotated[

@@ -109,7 +109,7 @@ def watch(database: Database, operation_id: int, output: Output) -> bool:
     """Follow an operation until all its jobs have ended; return whether some died again.
 
     On a terminal a small table is drawn again and again; elsewhere a line is printed for each change, with -o ndjson a
-    record; with a format that has said all already, on stderr. Ctrl-C ends it, with INTERRUPTED: the jobs go on.
+    record; with a format whose output is complete already, on stderr. Ctrl-C ends it, with INTERRUPTED: the jobs go on.
     """
     drawn = output is Output.TABLE and sys.stdout.isatty()
     show: _Screen | _Lines = _Screen(operation_id) if drawn else _Lines(operation_id, output)

@@ -91,7 +91,7 @@ def refuse_alive(doubts: Doubts) -> None:
 
 
 def note_unrecorded(database: Database, threshold: float) -> None:
-    """Say that a prune loses host and pid of the dead, if some process looks dead and there is no ledger."""
+    """Warn that a prune loses host and pid of dead processes, if some process looks dead and there is no ledger."""
     from solidjq.ledger import operations  # noqa: PLC0415
     from solidjq.processes.pruning import find_dead  # noqa: PLC0415
 
@@ -105,7 +105,7 @@ def note_unrecorded(database: Database, threshold: float) -> None:
 
 
 def prune(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[PrunedProcess]:
-    """Prune whom the check found dead, all of them before anything is printed; return them.
+    """Prune the processes that the check found dead, all before anything is printed; return them.
 
     A broken pipe or a full disk must not stop a prune half-way. Ctrl-C or a lost connection may: then say what was done
     until then.
@@ -124,7 +124,7 @@ def prune(database: Database, threshold: float, doubts: Doubts, operation: Opera
 
 
 def preview(database: Database, threshold: float, *, force: bool) -> list[PrunedProcess]:
-    """Return whom a prune would remove now, once all doubts are settled. Changes nothing."""
+    """Return the processes that a prune would remove now if no doubt were left. Changes nothing."""
     from solidjq.processes import prune_sequence  # noqa: PLC0415
 
     doubts = prune_sequence.check(database, threshold, hostname=hostname(), force=force)

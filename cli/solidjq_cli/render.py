@@ -41,9 +41,9 @@ class Output(StrEnum):
 
 
 def records(items: Iterable[T], fields: Fields[T], output: Output, *, empty: str = "") -> int:
-    """Print things, each as soon as it is there unless columns must line up; return how many there were.
+    """Print items, each as soon as it arrives unless columns must line up; return how many there were.
 
-    ``empty`` is said on stderr where a person would otherwise see nothing at all.
+    ``empty`` is printed on stderr where a person would otherwise see nothing.
     """
     counted = _Counted(_started(items))
     out = sys.stdout
@@ -71,7 +71,7 @@ def records(items: Iterable[T], fields: Fields[T], output: Output, *, empty: str
 
 
 def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
-    """Print things one below the other, every field; for scripts as ``records`` does."""
+    """Print every field of each item, one below the other; for scripts as ``records`` does."""
     if output is not Output.TABLE:
         return records(items, fields, output)
     count = 0
@@ -110,7 +110,7 @@ def as_json(value: Any) -> str:
 
 
 def heading() -> None:
-    """On a terminal print, once a run, which database the lines below are from: people have several terminals open."""
+    """On a terminal, print once a run which database the lines below come from: operators use several terminals."""
     from solidjq.text import one_line  # noqa: PLC0415
     from solidjq_cli import session  # noqa: PLC0415  (which is not needed off a terminal)
 
@@ -138,7 +138,7 @@ def note(text: str) -> None:
 
 
 def _started(items: Iterable[T]) -> Iterator[T]:
-    """Fetch the first item now: if that fails, not even a heading is printed."""
+    """Fetch the first item before any output: if that fails, no heading is printed."""
     rest = iter(items)
     first = list(islice(rest, 1))
     return chain(first, rest)
@@ -213,7 +213,7 @@ def _record(item: T, columns: Sequence[Column[T]]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Make a value JSON, without secrets."""
+    """Return a value as JSON has it, with secrets masked."""
     from solidjq.text import MASK, mask_secrets, names_a_secret  # noqa: PLC0415
 
     match value:
@@ -242,7 +242,7 @@ def _dumps(value: Any) -> str:
 
 
 def _csv_cell(value: Any) -> str:
-    """Write a value for CSV; before what a spreadsheet would run stands an apostrophe, unless ``csv_raw``."""
+    """Return a value as a cell of CSV, with an apostrophe before a formula unless ``csv_raw``."""
     cell = _flat(value)
     return f"'{cell}" if isinstance(value, str) and not csv_raw.get() and FORMULA.match(cell) else cell
 

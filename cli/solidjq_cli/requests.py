@@ -163,7 +163,7 @@ class Request:
         return self._noting_served(run)
 
     def _noting_served(self, batches: Iterator[list[Decision]]) -> Iterator[list[Decision]]:
-        """Remember on which of the jobs that were named by id a decision was made."""
+        """Record which of the jobs that were named by id got a decision."""
         for batch in batches:
             if self.jobs is not None:
                 self.served.update(decision.job_id for decision in batch)
@@ -293,7 +293,7 @@ class Request:
         return record
 
     def _exit_if_missing(self) -> None:
-        """End a command that only shows or writes a plan as the retry itself would if it found no job of some id."""
+        """Exit as a retry would if no job has one of the ids; for a command that only shows or writes a plan."""
         if self.jobs is not None:
             report_missing(self.jobs, self.served)
 

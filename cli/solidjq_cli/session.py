@@ -151,8 +151,8 @@ class Session:
         """Open the database that the command line, the environment or the default profile names.
 
         If none names one, it is the embedded queue, and a line on stderr says so: a command that reads another queue
-        than its user thinks must not look like success. Only with ``create`` is a missing one created, without ``fill``
-        by the caller; else that is a UsageError which says how to name a database.
+        than its user thinks must not look like success. With ``create``, a missing one is created, and filled unless
+        the caller does it (``fill``). Without, UsageError says how to name a database.
         """
         from solidjq.database.opening import embedded_url, open_database  # noqa: PLC0415
         from solidjq.database.place import below_home  # noqa: PLC0415
@@ -298,8 +298,8 @@ class Session:
             from solidjq.errors import UsageError  # noqa: PLC0415
 
             raise UsageError(
-                f"jq {verb} changes a queue, and no database is named; off a terminal it must be, even the embedded "
-                f"queue; name it with {WAYS_TO_NAME}; nothing was changed"
+                f"jq {verb} changes a queue, and no database is named; without a terminal it must be, even the "
+                f"embedded queue; name it with {WAYS_TO_NAME}; nothing was changed"
             )
 
     # -- the record ---------------------------------------------------------------------------------------------------

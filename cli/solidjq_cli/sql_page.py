@@ -26,7 +26,7 @@ _INTRODUCTION = """
 
 These statements run every few milliseconds: workers claim and finish jobs with them, applications enqueue, and a retry
 of many failures puts them back. Each is written once, as a function marked `@hot` beside the move that executes it, and
-sent to every database in the form below. `:name` is a value that a call gives; a list of ids is one value.
+sent to every database in the form below. `:name` is a value that the call passes; a list of ids is one value.
 
 A move between two tables takes one statement on PostgreSQL, where a CTE can delete rows and the next insert what was
 deleted. On SQLite, a statement returns the rows that it changed to the program. On MySQL and MariaDB it does not, so

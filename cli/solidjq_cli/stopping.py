@@ -88,7 +88,7 @@ def accounted(account: Account) -> Iterator[None]:
 
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """If the reader of standard output has read enough, go on without printing: for what is printed after the act."""
+    """Go on without printing if standard output has no reader any more; for output that follows the act."""
     try:
         yield
     except BrokenPipeError:

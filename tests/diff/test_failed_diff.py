@@ -418,7 +418,7 @@ def test_where_nothing_differs_or_too_little_is_kept_it_says_so(database: Databa
     add(database, timeout(), timeout())
     few = shell.run("failed", "diff").stderr
     assert few == (
-        "jq: what sets the failed jobs apart cannot be told: only 0 jobs that finished meanwhile to compare\n"
+        "jq: what sets the failed jobs apart is unknown: only 0 jobs finished meanwhile, too few to compare\n"
     )
     add(database, *[None] * 40, finished=True)
     assert shell.run("failed", "diff").stderr == (

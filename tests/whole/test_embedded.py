@@ -91,7 +91,7 @@ def test_off_a_terminal_what_changes_something_needs_its_database_named(
     before = snapshot(embedded.url)
     done = bare.run(*command.format(**names).split())
     assert (done.returncode, done.stdout) == (Exit.USAGE, ""), done.stderr
-    assert "no database is named; off a terminal it must be" in done.stderr
+    assert "no database is named; without a terminal it must be" in done.stderr
     assert snapshot(embedded.url) == before
     embedded.close()
     named = Shell(f"sqlite:{embedded.url.database}", bare.folder, bare.environment)

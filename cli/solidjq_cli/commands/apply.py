@@ -37,14 +37,13 @@ def apply(
 ) -> None:
     """Carry out a plan, exactly as it was written, or refuse.
 
-    If any job of the plan has changed meanwhile (retried, failed anew, over its limit by now) or is not what the plan
-    says, nothing is moved: exit code 5. So it is if the plan was changed, or made for another database. An apply that
-    was killed half-way can be run again: what this plan has moved counts as done.
+    Nothing is moved, with exit code 5, if a job of the plan has changed meanwhile (retried, failed anew, over its limit
+    by now) or is not what the plan says, or if the plan was changed or made for another database. An apply that was
+    killed half-way can be run again: what this plan has moved counts as done.
 
     If the plan deletes jobs or was made with --force, or suspects would go to a queue that workers of other queues
-    poll, it asks; without a terminal it needs --yes. The checksum in a plan finds accidents. Against a plan that
-    somebody wrote with intent, sign it: --sign-with KEYFILE, then --verify-with KEYFILE. The key is a file that only
-    its owner may read.
+    poll, it asks; without a terminal it needs --yes. The checksum in a plan detects accidents. To detect a forged plan,
+    sign it: --sign-with KEYFILE, then --verify-with KEYFILE. The key is a file that only its owner may read.
 
     \b
     Examples:
@@ -68,7 +67,7 @@ def apply(
     )
     require_own(opened, plan)
     if plan.signed and verify_with is None:
-        note("the plan is signed, and nothing was verified: --verify-with KEYFILE does it")
+        note("the plan is signed, and its signature was not verified; to verify it: --verify-with KEYFILE")
     warnings = filter(None, (plan.danger(), _warning(command, opened, plan, policy)))
     attendance.settle("; ".join(warnings) or None, yes=yes, question="apply the plan all the same?")
     tally = moving.Tally()

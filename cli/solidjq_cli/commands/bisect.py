@@ -1,4 +1,4 @@
-"""``jq bisect``: which of the jobs that died together was it."""
+"""``jq bisect``: the killer among jobs that died together."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def bisect(
     """Find the killer among jobs that died together, by running halves of them in quarantine.
 
     It kills processes on purpose: those of the quarantine queue, and no other. Give that queue a worker of its own, on
-    a host where nothing else suffers; with one thread the first death tells the killer. While a worker of other queues,
-    or of *, would take these jobs, it refuses (exit code 5): jq work --except quarantine leaves them alone. It refuses
-    too while no worker polls the quarantine queue, or that queue is paused.
+    a host where nothing else suffers; with one thread, the first death shows the killer. While a worker of other
+    queues, or of *, would take these jobs, it refuses (exit code 5): jq work --except quarantine leaves them alone. It
+    refuses too while no worker polls the quarantine queue, or that queue is paused.
 
     Jobs that the evidence clears are left out: the stack of the thread that crashed names another, or they had not
     begun.

@@ -48,7 +48,7 @@ def demo(database: options.DatabaseOption = None) -> None:
     nothing behind, and exits with 1 if a job was lost.
 
     With --database it uses that database, if no process is registered and no job is claimed there: its alive threshold
-    of 2 seconds would prune healthy workers. JQ_DATABASE_URL is not looked at.
+    of 2 seconds would prune healthy workers. JQ_DATABASE_URL is ignored.
 
     \b
     Examples:
@@ -122,7 +122,7 @@ class _Demo:
         self._enqueue("build_report", range(5, 9))
         self._wait(lambda: self._busy(started), "another running report")
         self._kill(self._own())
-        _say(f"{sum(process.claimed for process in self._processes())} jobs are claimed by processes that are no more.")
+        _say(f"{sum(process.claimed for process in self._processes())} jobs are claimed by dead processes.")
 
         _head(f"A line for cron: prune what was silent for {THRESHOLD} seconds (on a real queue: 300)")
         self._wait(self._all_silent, f"their heartbeats to be {THRESHOLD} seconds old")
@@ -257,7 +257,7 @@ class _Demo:
             return list_processes(connection)
 
     def _busy(self, started: int) -> Process | None:
-        """Return the worker that holds the most, once a report was started after the first ``started``."""
+        """Return the worker with the most claims, once more than ``started`` reports have started."""
         if self._started() <= started:
             return None
         return max((p for p in self._own() if p.claimed), key=lambda p: p.claimed, default=None)

@@ -37,12 +37,17 @@ def doctor(
     skip: Annotated[
         list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave this check out; may be repeated.")
     ] = None,
-    list_checks: Annotated[bool, typer.Option("--list", help="Only list the checks, with what they ask.")] = False,
+    list_checks: Annotated[
+        bool, typer.Option("--list", help="Only list the checks, with what each looks for.")
+    ] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed safely; asks once.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     reason: options.ReasonOption = None,
     long: Annotated[
-        str, typer.Option("--long", metavar="DURATION", help="A claim, or a wait in a paused queue, is long: 90m, 1d.")
+        str,
+        typer.Option(
+            "--long", metavar="DURATION", help="How long a claim, or a wait in a paused queue, may take: 90m, 1d."
+        ),
     ] = "1h",
     patience: Annotated[float, options.seconds("--patience", least=0.1, text="How long one check may take.")] = 10,
     alive_threshold: options.AliveThresholdOption = None,
@@ -55,9 +60,10 @@ def doctor(
     Each finding comes with what to do about it. Nothing is changed without --fix, which fixes only what Solid Queue
     itself would, or what lets no job run: jq doctor --list -o json prints what --fix does for each check.
 
-    Exit code 0: healthy (notes do not count); 6: errors or warnings were found, with --fix: are left. A check that this
-    user may not ask, or that takes too long, is skipped, with a word why. --import makes the limits of Python jobs
-    known. On a standby, checks that compare times with the clock are skipped: heartbeats there are as old as its lag.
+    Exit code 0: healthy (notes do not count); 6: errors or warnings were found, or with --fix are left. A check that
+    this user has no right to make, or that takes too long, is skipped, with the reason. --import makes the limits of
+    Python jobs known. On a standby, checks that compare times with the clock are skipped: heartbeats there are as old
+    as its lag.
 
     \b
     Examples:

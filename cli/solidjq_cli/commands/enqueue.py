@@ -124,7 +124,7 @@ def enqueue(
         ids = queues.enqueue(connection, new_jobs)
         if ids:
             operation.record_if_possible(connection, len(ids))
-        # Read here: where they cannot be shown, they must not be there either.
+        # Read in the same transaction: jobs that cannot be shown must not be enqueued either.
         return [find_jobs(connection, [str(job_id) for job_id in batch]) for batch in in_batches(ids)]
 
     found = opened.transact(recorded)

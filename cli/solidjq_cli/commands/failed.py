@@ -162,12 +162,12 @@ def diff(
     """Tell failures apart: which kinds there are, what is new, how two of them differ.
 
     Failures of one exception, message and place in the code are a group, whatever ids and times the message holds.
-    Alone: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this one group,
-    or the groups of this incident.
-    With A and B: side by side. With --against or --after: what is new (+), grown (>), shrunk (<) or gone (-).
+    Without arguments: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this
+    one group, or the groups of this incident. With A and B: side by side. With --against or --after: what is new (+),
+    grown (>), shrunk (<) or gone (-).
 
-    A comparison ends with 1 if it finds a difference, with 0 if not. -o ids prints the jobs of the groups, of a
-    comparison in time those of the new and the grown.
+    A comparison ends with 1 if it finds a difference, with 0 if not. -o ids prints the jobs of the groups; in a
+    comparison of two times, those of new and grown groups.
 
     \b
     Examples:

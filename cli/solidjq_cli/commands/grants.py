@@ -33,8 +33,8 @@ def grants(
 ) -> None:
     """Print the least rights that a database role needs, as SQL for an administrator.
 
-    Nothing is connected or changed; what counts is which database the URL names. The rights for recovering include
-    those for reading. MySQL accounts without a host are for any: user@%.
+    It connects to nothing and changes nothing; it reads only the URL. The rights for recovering include those for
+    reading. A MySQL account without a host is user@%.
 
     \b
     Examples:

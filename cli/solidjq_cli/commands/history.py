@@ -41,7 +41,7 @@ def history(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Tell a job's whole life: enqueued, failed, retried and by whom, finished.
+    """Show a job's whole life: enqueued, failed, retried and by whom, finished.
 
     It spans every attempt under one Active Job id, failures that a retry took away, and jobs that are gone by now. An
     incident names the jobs that were in flight at it, whatever became of them; a filter takes failed jobs.

@@ -53,8 +53,8 @@ def list_incidents(
 
     Deaths of one moment and one cause are one incident, named after its first death: d17 was seen by jq, f123 is put
     together from the failures that Rails wrote (123 is the first failure_id). The cause comes with how sure it is:
-    certain, likely, possible; jq incidents show tells the facts. "1 or more" processes: Rails' failures of several may
-    look the same.
+    certain, likely, possible; jq incidents show lists the facts. "1 or more" processes: the failures that Rails wrote
+    for several may look the same.
 
     \b
     Examples:
@@ -82,7 +82,7 @@ def show_incidents(
 ) -> None:
     """Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.
 
-    At the end stands what jq retry --safe would do with those of its jobs that are still failed.
+    It ends with what jq retry --safe would do with those of its jobs that are still failed.
 
     -o ids gives the jobs, for jq retry; -o json all evidence.
 
@@ -117,7 +117,7 @@ def show_incidents(
 
 
 def _retry_safe(command: Session, database: Database, known: Sequence[Incident]) -> dict[str, list[Decision] | None]:
-    """Return, by incident, what a safe retry would do now with those of its jobs that are failed.
+    """Return, by incident, what a safe retry would do now with its jobs that are still failed.
 
     None if it cannot work here. One plan serves all incidents: it reads all deaths.
     """
@@ -172,7 +172,7 @@ def _picture(incident: Incident) -> Iterator[str]:
 
 
 def _facts(incident: Incident) -> Iterator[tuple[str, str]]:
-    """Yield what the finding rests on, each fact with the word that stands before it."""
+    """Yield the facts behind the finding, each with its label."""
     from solidjq.text import count_of
 
     finding = incident.finding

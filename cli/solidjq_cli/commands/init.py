@@ -39,21 +39,21 @@ def init(
     yes: options.YesOption = False,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Create the tables that are missing; touch nothing that is there.
+    """Create the tables that are missing; change nothing that exists.
 
     In a Rails application's queue database this adds only jq's own tables, all named jq_*. Running it twice is
     harmless. An SQLite file that does not exist is made.
 
-    A database that has other tables, but not Solid Queue's, is rather an application's own: init names what is there
-    and asks first; without a terminal it needs --yes. In an empty database it says which queues are elsewhere.
+    A database that has other tables, but not Solid Queue's, is probably an application's own: init names these and asks
+    first; without a terminal it needs --yes. For an empty database it names the other queues that it can see.
 
-    Only when asked jq changes anything about Solid Queue's own tables. --indexes makes the indexes of its
-    schema that jq doctor misses, and one on failed_executions for jq's lists of a time. Workers go on meanwhile
-    (PostgreSQL: CREATE INDEX CONCURRENTLY; MySQL: online). What an interrupted attempt left is made again. Where rows
-    that must be unique are there twice, init says which, and asks before it deletes the surplus ones.
+    jq changes Solid Queue's own tables only when asked. --indexes makes the indexes of its schema that jq doctor
+    misses, and one on failed_executions for lists by time. Workers go on meanwhile (PostgreSQL: CREATE INDEX
+    CONCURRENTLY; MySQL: online). What an interrupted attempt left is made again. Where rows that must be unique are
+    there twice, init says which, and asks before it deletes the surplus ones.
 
     --notify (PostgreSQL) makes workers of jq work start a new job within milliseconds, whoever enqueued it, Rails
-    included; jobs enqueued from Python tell of themselves without it. Polling goes on all the same.
+    included; jobs enqueued from Python notify without it. Polling goes on all the same.
 
     \b
     Examples:

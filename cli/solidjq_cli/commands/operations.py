@@ -62,7 +62,7 @@ def show_operations(
 ) -> None:
     """Show operations in full: the command line, the selection, the verdicts, and what became of the jobs.
 
-    Of a retry, recover, apply or bisect it counts how many jobs have finished, died again (in which incident), failed
+    For a retry, recover, apply or bisect it counts how many jobs have finished, died again (in which incident), failed
     with an error, run, wait, or were moved by a later operation: they count there. A job that is no longer there has
     finished and was cleared (Solid Queue does that after a day, or at once), or was deleted.
 

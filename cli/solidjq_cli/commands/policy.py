@@ -39,7 +39,7 @@ def show_policy(
 
     The file is $JQ_CONFIG; else jq.toml in the user's configuration folder, then /etc/solidjq/jq.toml. A jq.toml in
     this folder or the nearest one above may only make this stricter, unless it is trusted (jq config trust). What no
-    file says is taken from the class's @job (with --import), else it is built in.
+    file sets comes from the class's @job (with --import), else it is built in.
 
     \b
     Examples:

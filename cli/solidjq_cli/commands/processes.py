@@ -33,7 +33,7 @@ def list_processes(
 ) -> None:
     """List the registered processes, each supervisor with its children, and whether they are alive.
 
-    On a standby nobody is called dead: heartbeats there are as old as its lag.
+    On a standby no process is called dead: heartbeats there are as old as its lag.
 
     \b
     Examples:

@@ -31,11 +31,11 @@ def prune(
     ProcessPrunedError, as Solid Queue itself would fail them; they are not retried. Jobs that are claimed by no process
     at all fail with ProcessMissingError. Any number of prunes may run at once.
 
-    Nothing is pruned, with exit code 5, while the silent may be alive: the database came up less than a threshold ago,
-    or several hosts fell silent together. A little later the same command goes ahead. Where several processes look
-    dead, it waits for half a threshold and looks again: those that live have beaten by then. Ctrl-C while it waits
-    changes nothing. It does not wait for processes that have been silent for more than four thresholds while others
-    went on working. A process of this host that still runs is spared. On a standby nothing is ever pruned.
+    Nothing is pruned, with exit code 5, while silent processes may be alive: the database came up less than a threshold
+    ago, or several hosts fell silent together. A little later the same command goes ahead. Where several processes look
+    dead, it waits for half a threshold and looks again: processes that live have sent a heartbeat by then. Ctrl-C while
+    it waits changes nothing. It does not wait for processes that have been silent for more than four thresholds while
+    others went on working. A process of this host that still runs is spared. On a standby nothing is ever pruned.
 
     -o ids prints the ids of the jobs that failed.
 
@@ -70,5 +70,5 @@ def prune(
     if doubts.refusal is not None:
         note(f"would be refused: {doubts.refusal}")
     if dry_run and doubts.unsure:
-        note(f"would wait {prune_sequence.pause_of(threshold):g} s and look again, whether any of them lives")
+        note(f"would wait {prune_sequence.pause_of(threshold):g} s and check again whether any of them lives")
     pruning.refuse_alive(doubts)

@@ -1,4 +1,4 @@
-"""``jq recover``: the whole of it in one line for cron."""
+"""``jq recover``: prune and safe retry, in one line for cron."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def recover(
 
     Exit code 6 if a job of an "auto" class was held back as over-limit, suspect or alive. What policy leaves to a
     person (ask, never, too-old) and what needs no retry (duplicate, finished) is counted on stderr, with exit code 0.
-    Exit code 5 if the silent may be alive, as with jq prune.
+    Exit code 5 if silent processes may be alive, as with jq prune.
 
     \b
     Examples:

@@ -34,7 +34,7 @@ class RetryOptions(OptionGroup):
     include_errors: Annotated[
         bool, typer.Option("--include-errors", help="With --safe: jobs that failed with their own error too.")
     ] = False
-    force: Annotated[bool, typer.Option("--force", help="Past the crash limit and policy; needs --reason.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Ignore the crash limit and policy; needs --reason.")] = False
     reason: options.ReasonOption = None
     filters: FilterOptions
     max_age: options.MaxAgeOption = None
@@ -42,14 +42,14 @@ class RetryOptions(OptionGroup):
         int | None,
         typer.Option("--max-crashes", metavar="N", min=1, max=options.MOST_INTEGER, help="Instead of policy's limit."),
     ] = None
-    window: Annotated[str | None, typer.Option("--window", metavar="AGE", help="Crashes within it count: 72h, 7d.")] = (
-        None
-    )
+    window: Annotated[
+        str | None, typer.Option("--window", metavar="AGE", help="How far back crashes count: 72h, 7d.")
+    ] = None
     limit: options.LimitOption = None
     batch: options.BatchOption = 1000
     rate: options.RateOption = None
     delay: Annotated[
-        str | None, typer.Option("--delay", metavar="AGE", help="The first runs so much later: 30s, 10m.")
+        str | None, typer.Option("--delay", metavar="AGE", help="Start the first job this much later: 30s, 10m.")
     ] = None
     queue_as: Annotated[
         str | None, typer.Option("--queue-as", metavar="NAME", help="Send them to this queue instead of their own.")
@@ -118,8 +118,8 @@ def retry(
     """Put failed jobs back to work: these, or those that a filter takes.
 
     Every failure is archived first (jq history), crashes are counted, and a job over its crash limit is held back: 3
-    crashes within 72 hours unless policy says otherwise (jq policy show). Counters of attempts start again. A job of a
-    concurrency-limited class is scheduled, so that a dispatcher lets it run under the limit. jq undo takes it back.
+    crashes within 72 hours unless policy says otherwise (jq policy show). The counters of attempts are reset. A job of
+    a concurrency-limited class is scheduled, so that a dispatcher lets it run under the limit. jq undo takes it back.
 
     --safe retries a job only if its process died (not on its own error), its crashes are under the limit, policy does
     not say never, it is no suspect (jq suspects), its old process is gone, no other job of the same Active Job id
@@ -127,10 +127,10 @@ def retry(
     --isolate sends suspects to a queue of their own: let a worker of one thread work on it, where nobody else is hurt.
     If workers of other queues would take them from there, it asks, and without a terminal it needs --yes.
 
-    It says which jobs will wait: no living worker polls their queue, it is paused, or no dispatcher lives. --canary
-    refuses then.
+    It names the jobs that will wait because no living worker polls their queue, it is paused, or no dispatcher lives.
+    --canary refuses then.
 
-    Without --safe every job goes that you choose, suspects too: those are named.
+    Without --safe, every job that you choose is retried, suspects included; suspects are named.
 
     Jobs that are named by ids move at once. With an incident (d13), a group (g2569e0c) or a filter: on a terminal it
     shows the plan and asks once; elsewhere it needs --yes. If nothing is taken, it says why. Exit code 6 if some were

@@ -1,4 +1,4 @@
-"""``jq suspects``: who may have killed those processes."""
+"""``jq suspects``: which jobs may have killed their process."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def suspects(
 
     Only jobs that were executing are charged, and a death from outside (a deployment, a lost host, a database that was
     away) charges nobody. A job is a suspect if it was alone when its process crashed, exited or ran out of memory; or
-    after two deaths of different processes; or if its class is one. A class is one if it was in flight at more deaths
-    than chance allows, measured against what usually runs; with few deaths it says "too few to tell". Where one of
-    several is the killer and nothing tells which, they "cannot be told apart". jq retry --safe holds both kinds back,
-    --isolate sends them to quarantine, jq bisect finds the one among many.
+    after two deaths of different processes; or if its class is a suspect. A class is a suspect if it was in flight at
+    more deaths than chance allows, measured against what usually runs; with few deaths it says "too few to tell". Where
+    the evidence fits several equally, they "cannot be told apart". jq retry --safe holds both kinds back, --isolate
+    sends them to quarantine, jq bisect finds the killer among many.
 
     \b
     Examples:
