@@ -23,6 +23,11 @@ os.environ["SSL_CERT_FILE"] = os.devnull
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what takes longest and mostly waits: at the end the other processes would idle beside it."""
+    items.sort(key=lambda item: item.path.parent.name != "whole")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """``-n auto``: one more than there are cores, since tests mostly wait for other processes; from three to six."""

@@ -23,6 +23,7 @@ from support.standbys import ask, follow
 from support.terminal import terminal
 from support.waiting import until
 
+pytestmark = pytest.mark.xdist_group("standby")  # one process starts the standbys, not each
 READ = sorted(command for command, code in COMMANDS.items() if code is not Exit.REFUSED)
 CHANGE = sorted(COMMANDS.keys() - set(READ))
 DOUBT = "only the primary can tell"

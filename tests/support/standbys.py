@@ -37,9 +37,12 @@ def _answers(url: URL) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgresql_standby(postgresql_server: URL) -> Iterator[URL]:
-    """A standby of the tests' PostgreSQL, by streaming replication; it has the same databases."""
+    """A standby of the tests' PostgreSQL, by streaming replication.
+
+    It does again whatever is done there, so it goes when the tests of its module have ended.
+    """
     programs = Path(ask(postgresql_server, "SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
     user = POSTGRESQL_USER if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="solidjq-standby-", ignore_cleanup_errors=True) as folder:
@@ -87,7 +90,7 @@ def follow(primary: URL, standby: URL) -> None:
     until(lambda: ask(standby, f"SELECT pg_last_wal_replay_lsn() >= '{position}'"), "the standby follows")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mariadb_standby() -> Iterator[URL]:
     """A MariaDB of the tests' own that takes no writes but of its administrators."""
     install, server = shutil.which("mariadb-install-db"), shutil.which("mariadbd")

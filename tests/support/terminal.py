@@ -5,12 +5,11 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 import unicodedata
 
-from support.program import Shell
+from support.program import Shell, zygote
+from support.waiting import PATIENCE
 
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -31,14 +30,8 @@ def raw_terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = ""
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     deciding = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
     kept = {key: value for key, value in shell.env().items() if key not in deciding}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "solidjq_cli", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**kept, "TERM": "xterm-256color", **environment},
-        cwd=shell.folder,
-    )
+    env = {**kept, "TERM": "xterm-256color", **environment}
+    running = zygote().start(list(arguments), [theirs] * 3, env, shell.folder, PATIENCE)
     os.close(theirs)
     shown = b""
     while True:
@@ -50,7 +43,7 @@ def raw_terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = ""
             break
         shown += part
     os.close(ours)
-    process.wait()
+    running.close()
     return shown.decode().replace("\r\n", "\n")
 
 

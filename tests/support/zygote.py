@@ -31,20 +31,27 @@ class Zygote:
         self, arguments: list[str], stdin: str, env: dict[str, str], folder: Path, patience: float
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, as subprocess.run would."""
-        request = json.dumps({"arguments": arguments, "env": env, "folder": str(folder)}).encode()
         with contextlib.ExitStack() as stack:
             given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
             given.write(stdin.encode())
             given.seek(0)
-            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            connection.settimeout(patience)
-            connection.connect(self._path)
-            socket.send_fds(connection, [len(request).to_bytes(4, "big")], [f.fileno() for f in (given, out, err)])
-            connection.sendall(request)
-            status = connection.recv(16)
+            with self.start(arguments, [f.fileno() for f in (given, out, err)], env, folder, patience) as connection:
+                status = connection.recv(16)
             assert status, "the program ended without a status"
             for each in (out, err):
                 each.seek(0)
             return subprocess.CompletedProcess(
                 ["jq", *arguments], int(status), *(each.read().decode() for each in (out, err))
             )
+
+    def start(
+        self, arguments: list[str], streams: list[int], env: dict[str, str], folder: Path, patience: float
+    ) -> socket.socket:
+        """Start a command on three open files; its exit status comes through the socket when it has ended."""
+        request = json.dumps({"arguments": arguments, "env": env, "folder": str(folder)}).encode()
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(patience)
+        connection.connect(self._path)
+        socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
+        connection.sendall(request)
+        return connection
