@@ -73,6 +73,7 @@ def program() -> int:
         os._exit(status)
 
     atexit.register(leave)
+    exits.raise_when_stopped()
     code = main()
     from solidjq_cli import session  # noqa: PLC0415  (main has loaded it by now)
 

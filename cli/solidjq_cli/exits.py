@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from enum import IntEnum
@@ -29,8 +30,27 @@ MEANINGS = {
     Exit.NO_SUCH_JOB: "no such job, incident, group, operation or queue",
     Exit.REFUSED: "refused for safety, or a stale plan",
     Exit.PARTLY: "done in part: some jobs were held back, left alone, or died again; doctor: something was found",
-    Exit.INTERRUPTED: "interrupted, by Ctrl-C or SIGTERM",
+    Exit.INTERRUPTED: "interrupted: by Ctrl-C, SIGTERM, or a terminal that was closed",
 }
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived; the text names it. Like Ctrl-C, it ends a statement that is under way."""
+
+
+def raise_when_stopped() -> None:
+    """Let SIGTERM, and the end of the terminal, end this program as Ctrl-C does; a second SIGTERM ends it at once.
+
+    So files that are half written are removed, and a bulk command can say how far it came. What nohup started goes on.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+        raise Stopped(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def report(error: Exception, url_source: str | None = None) -> Exit:
@@ -69,5 +89,5 @@ def say(text: str) -> None:
     """Print one line on stderr, with secrets masked and control characters escaped."""
     from solidjq.text import cut_words, mask_secrets, one_line  # noqa: PLC0415
 
-    with suppress(BrokenPipeError):  # nobody reads it any more
+    with suppress(OSError):  # nobody reads it any more: a closed pipe or terminal
         print(f"jq: {cut_words(mask_secrets(one_line(text)))}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)

@@ -1,19 +1,19 @@
-"""A bulk command that ends half-way: by Ctrl-C, SIGTERM, a closed pipe, a lost connection or a full disk."""
+"""A bulk command that ends half-way: by a signal, a closed pipe, a lost connection or a full disk."""
 
 from __future__ import annotations
 
-import signal
-import threading
+from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Never
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Never
 
 import typer
 
-from solidjq_cli.exits import Exit, drop_output
+from solidjq_cli.exits import Exit, Stopped, drop_output
 from solidjq_cli.render import note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from solidjq import Database
     from solidjq.ledger.operations import Operation
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 AGAIN = "to go on with the rest, run the same command again"
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGTERM arrived. Like Ctrl-C, it ends a statement that is under way."""
+Words = Callable[[], "str | None"]  # what was done until now, in words; None if nothing was
 
 
-class Account(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Account:
     """How many jobs a command has moved. ``done`` writes a number of jobs in words: ``retried 7 jobs``.
 
     If the command records an operation, its row is read: each batch was committed with it. Else, or if the database
@@ -37,7 +37,7 @@ class Account(NamedTuple):
     done: Callable[[int], str]
     counted: Callable[[], int]
 
-    def words(self) -> str | None:
+    def __call__(self) -> str | None:
         """Return what was done until now, in words; None if nothing was."""
         from solidjq.errors import DatabaseError  # noqa: PLC0415
         from solidjq.ledger import operations  # noqa: PLC0415
@@ -55,34 +55,33 @@ class Account(NamedTuple):
 
 
 @contextmanager
-def accounted(account: Account) -> Iterator[None]:
-    """If the block ends early, say how many jobs were moved, under which operation, and how to go on.
+def accounted(words: Words) -> Iterator[None]:
+    """If the block ends early, say what was done, such as an ``Account`` does, and how to go on.
 
-    Ctrl-C and SIGTERM end with INTERRUPTED, a closed standard output with PARTLY; an error stays what it is, and its
-    message says it. A command that ends early may simply be run again: each batch was committed or rolled back.
+    Ctrl-C and other signals end with INTERRUPTED, a closed standard output with PARTLY; an error stays what it is, and
+    its message says it. A command that ends early may simply be run again: each batch was committed or rolled back.
     """
     from solidjq.errors import DatabaseError, SolidJQError  # noqa: PLC0415
 
     try:
-        with _sigterm_raises():
-            yield
-    except Stopped:
-        _leave("stopped by SIGTERM", account, Exit.INTERRUPTED)
+        yield
+    except Stopped as stopped:
+        _leave(f"stopped by {stopped}", words, Exit.INTERRUPTED)
     except KeyboardInterrupt:
-        _leave("interrupted", account, Exit.INTERRUPTED)
+        _leave("interrupted", words, Exit.INTERRUPTED)
     except BrokenPipeError:
         drop_output()
-        _leave("standard output was closed", account, Exit.PARTLY)
+        _leave("standard output was closed", words, Exit.PARTLY)
     except SolidJQError as error:
-        if (words := account.words()) is None:
+        if (done := words()) is None:
             raise
         again = f"; {AGAIN}" if isinstance(error, DatabaseError) else ""
-        raise type(error)(f"{error}; before that, it {words}{again}") from error
+        raise type(error)(f"{error}; before that, it {done}{again}") from error
     except (typer.Exit, typer.Abort):
         raise
     except Exception:
-        if (words := account.words()) is not None:
-            note(f"it {words}; {AGAIN}")
+        if (done := words()) is not None:
+            note(f"it {done}; {AGAIN}")
         raise
 
 
@@ -95,22 +94,7 @@ def reader_may_leave() -> Iterator[None]:
         drop_output()
 
 
-def _leave(why: str, account: Account, code: Exit) -> Never:
-    words = account.words()
-    note(f"{why}; nothing was changed" if words is None else f"{why}; {words}; {AGAIN}")
+def _leave(why: str, words: Words, code: Exit) -> Never:
+    done = words()
+    note(f"{why}; nothing was changed" if done is None else f"{why}; {done}; {AGAIN}")
     raise typer.Exit(code) from None
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def stop(_signal: int, _frame: object) -> None:
-        raise Stopped
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

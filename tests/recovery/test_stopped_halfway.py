@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, delete, text
 
 from solidjq import Database
-from solidjq.database.tables import failed, failures, operations
+from solidjq.database.tables import failed, failures, operations, processes, ready
 from solidjq.ledger.operations import Operation
+from solidjq.processes import pruning
 from solidjq.queue.states import State
 from support.deaths import ALL, die
-from support.processes import add_process, silence
+from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
@@ -79,49 +80,131 @@ def cut(database: Database, session: int) -> None:
         connection.execute(text(f"SELECT pg_terminate_backend({session})" if postgresql else f"KILL {session}"))
 
 
-COMMANDS = {
-    "retry": (("retry", "--safe", "--yes", "--batch", "10"), "retried 10 jobs under operation 1"),
-    "discard": (("discard", "--died", "--yes", "--batch", "10"), "discarded 10 jobs under operation 1"),
-}
-
-
 @pytest.mark.only_on("postgresql", "mariadb")
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_connection_that_is_cut_in_the_second_batch(
-    database: Database, shell: Shell, kind: str, died: list[int], name: str
-) -> None:
-    if kind == "mariadb":
-        name = "retry"  # of a small table, MariaDB locks every row that a DELETE reads: the first batch waits already
-    command, words = COMMANDS[name]
-    with stuck(database, lock_of("solid_queue_jobs", "id", died[15])):
+def test_a_connection_that_is_cut_in_the_second_batch(database: Database, shell: Shell, died: list[int]) -> None:
+    cut_in_the_second_batch(database, shell, died[15], "retry", "--safe", done="retried 10 jobs under operation 1")
+
+
+@pytest.mark.only_on("postgresql")  # of a small table, MariaDB locks every row that a DELETE reads: the first batch too
+def test_a_discard_that_is_cut_off(database: Database, shell: Shell, died: list[int]) -> None:
+    cut_in_the_second_batch(database, shell, died[15], "discard", "--died", done="discarded 10 jobs under operation 1")
+
+
+def cut_in_the_second_batch(database: Database, shell: Shell, job_id: int, *command: str, done: str) -> None:
+    command = (*command, "--yes", "--batch", "10")
+    with stuck(database, lock_of("solid_queue_jobs", "id", job_id)):
         run = shell.start(*command)
         (session,) = until(lambda: sessions(database), "the second batch waits for the lock")
         cut(database, session)
-        _, told = run.communicate()
-    assert run.returncode == 3, told
-    assert re.fullmatch(rf"jq: cannot reach .*; before that, it {words}; {AGAIN}\n", told), told
+        _, said = run.communicate()
+    assert run.returncode == 3, said
+    assert re.fullmatch(rf"jq: cannot reach .*; before that, it {done}; {AGAIN}\n", said), said
     assert moved(database) == 10
     again = shell.run(*command)
     assert again.returncode == 0, again.stderr
     assert [row["jobs"] for row in rows(database, operations)] == [10, 30]
 
 
-@pytest.mark.only_on("postgresql", "mariadb")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_second_batch_waits_for_a_lock(
-    database: Database, shell: Shell, died: list[int], sent: signal.Signals
-) -> None:
-    with stuck(database, lock_of("solid_queue_jobs", "id", died[15])):
-        run = shell.start("retry", "--safe", "--yes", "--batch", "10")
-        until(lambda: sessions(database), "the second batch waits for the lock")
+def stop_where_it_waits(
+    database: Database, shell: Shell, statement: str, *command: str, sent: signal.Signals = signal.SIGTERM
+) -> str:
+    """Start a command, send it a signal where it waits for the rows that a statement locks; return what it says."""
+    with stuck(database, statement):
+        run = shell.start(*command)
+        until(lambda: sessions(database), "it waits for the lock")
         run.send_signal(sent)
-        _, told = run.communicate()
-    assert run.returncode == 130, told
-    why = "interrupted" if sent == signal.SIGINT else "stopped by SIGTERM"
-    assert told == f"jq: {why}; retried 10 jobs under operation 1; {AGAIN}\n"
+        _, said = run.communicate()
+    assert run.returncode == 130, said
+    return said
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "stopped by SIGTERM"),
+        (signal.SIGHUP, "stopped by SIGHUP"),
+    ],
+)
+def test_a_signal_while_the_second_batch_waits_for_a_lock(
+    database: Database, shell: Shell, died: list[int], sent: signal.Signals, why: str
+) -> None:
+    lock, command = lock_of("solid_queue_jobs", "id", died[15]), ("retry", "--safe", "--yes", "--batch", "10")
+    said = stop_where_it_waits(database, shell, lock, *command, sent=sent)
+    assert said == f"jq: {why}; retried 10 jobs under operation 1; {AGAIN}\n"
     assert moved(database) == 10
-    assert shell.run("retry", "--safe", "--yes").returncode == 0
+    assert shell.run(*command).returncode == 0
     assert set(state_of_each(database).values()) == {State.READY}
+
+
+@pytest.mark.only_on("mariadb")
+def test_a_signal_on_mariadb(database: Database, shell: Shell, died: list[int]) -> None:
+    lock = lock_of("solid_queue_jobs", "id", died[15])
+    said = stop_where_it_waits(database, shell, lock, "retry", "--safe", "--yes", "--batch", "10")
+    number = rows(database, operations)[0]["id"]
+    assert said == f"jq: stopped by SIGTERM; retried 10 jobs under operation {number}; {AGAIN}\n"
+    assert moved(database) == 10
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_plan_whose_one_batch_is_stopped_has_changed_nothing(
+    database: Database, shell: Shell, died: list[int]
+) -> None:
+    assert shell.run("retry", "--safe", "--plan-out", "plan.json").returncode == 0
+    said = stop_where_it_waits(database, shell, lock_of("solid_queue_jobs", "id", died[15]), "apply", "plan.json")
+    assert said == "jq: stopped by SIGTERM; nothing was changed\n"
+    assert (moved(database), rows(database, operations)) == (0, [])
+    assert shell.run("apply", "plan.json").returncode == 0
+    assert moved(database) == COUNT
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_recover_that_is_stopped_in_its_retry_says_whom_it_pruned(
+    database: Database, shell: Shell, died: list[int]
+) -> None:
+    shell.environment["JQ_CONFIG"] = "own.toml"
+    (shell.folder / "own.toml").write_text('[default]\nretry = "auto"\n')
+    silence(database, add_process(database, "silent"), 1000)
+    said = stop_where_it_waits(database, shell, lock_of("solid_queue_jobs", "id", died[15]), "recover", "--quiet")
+    assert said == f"jq: stopped by SIGTERM; pruned 1 process and failed 0 jobs; {AGAIN}\n"
+    assert shell.run("recover", "--quiet").returncode == 0
+    assert moved(database) == COUNT
+
+
+@pytest.mark.only_on("postgresql")
+def test_fixes_that_are_stopped_say_what_was_changed(database: Database, shell: Shell) -> None:
+    orphan, stateless = add_jobs(database, *plain_jobs(2))
+    claim_all(database, add_process(database), 1)
+    with database.write() as connection:
+        connection.execute(delete(processes))
+        connection.execute(delete(ready))
+    lock = lock_of("solid_queue_claimed_executions", "job_id", orphan)
+    fix = ("doctor", "no-state", "orphans", "--fix", "--yes")
+    said = stop_where_it_waits(database, shell, lock, *fix)
+    assert said.endswith(f"jq: stopped by SIGTERM; changed 1 job under operation 1; {AGAIN}\n"), said
+    assert state_of_each(database) == {orphan: State.CLAIMED, stateless: State.FAILED}
+    assert shell.run(*fix).returncode == 0
+    assert set(state_of_each(database).values()) == {State.FAILED}
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_bisect_says_which_jobs_wait_in_quarantine(database: Database, shell: Shell) -> None:
+    ids = add_jobs(database, *plain_jobs(4))
+    claim_all(database, process := add_process(database))
+    database.transact(pruning.fail_exited, process, pid=4242, returncode=-9)
+    add_worker_of(database, "quarantine", "worker-of-its-own", pid=7)
+    command = ("bisect", "d1", "--yes")
+    said = stop_where_it_waits(database, shell, lock_of("solid_queue_jobs", "id", ids[1]), *command)
+    assert said.endswith("jq: stopped by SIGTERM; nothing was changed\n"), said
+    run = shell.start(*command)
+    until(lambda: moved(database), "the first round is on trial")
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate()
+    assert run.returncode == 130, said
+    (begun,) = rows(database, operations)
+    trial = f"put 2 jobs on trial in queue quarantine under operation {begun['id']}; 2 of them wait or run there"
+    assert said.endswith(f"jq: interrupted; {trial}; {AGAIN}\n"), said
 
 
 @pytest.mark.only_on("postgresql")
@@ -220,34 +303,34 @@ def piped(shell: Shell, command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.sqlite_only
 def test_a_retry_whose_reader_leaves_says_how_far_it_came(database: Database, shell: Shell) -> None:
-    add_jobs(database, *plain_jobs(5000))
+    add_jobs(database, *plain_jobs(1000))
     die(database)
-    done = piped(shell, "jq retry --safe --yes --batch 500 -o json | head -n 2")
+    done = piped(shell, "jq retry --safe --yes --batch 100 -o json | head -n 2")
     assert done.returncode == 6, done.stderr
     line = re.fullmatch(
         rf"jq: standard output was closed; retried (\d+) jobs under operation 1; {AGAIN}\n", done.stderr
     )
     assert line, done.stderr
-    assert int(line[1]) == moved(database) < 5000
+    assert int(line[1]) == moved(database) < 1000
     assert shell.run("retry", "--safe", "--yes").returncode == 0
-    assert moved(database) == 5000
+    assert moved(database) == 1000
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize("command", ["failed list -o ids", "failed list", "failed list -o json", "jobs show {all}"])
-def test_a_reader_that_has_enough_is_no_error(database: Database, shell: Shell, command: str) -> None:
+def test_a_reader_that_has_enough_is_no_error(database: Database, shell: Shell) -> None:
     ids = add_jobs(database, *plain_jobs(4000))
     die(database)
-    command = command.format(all=" ".join(map(str, ids)))
-    done = piped(shell, f"jq {command} | head -n 1")
-    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    everything = " ".join(map(str, ids))
+    for command in ("failed list -o ids", "failed list", "failed list -o json", f"jobs show {everything}"):
+        done = piped(shell, f"jq {command} | head -n 1")
+        assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1), command
 
 
 @pytest.mark.sqlite_only
 def test_a_prune_whose_reader_leaves_has_pruned_all_and_says_so(database: Database, shell: Shell) -> None:
-    for number in range(300):
+    for number in range(30):
         process = add_process(database, f"worker-{number}", pid=number + 100_000)
         silence(database, process, 1000)
     done = piped(shell, "jq prune -o json | true")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert "jq: pruned 300 processes and failed 0 jobs" in done.stderr
+    assert "jq: pruned 30 processes and failed 0 jobs" in done.stderr

@@ -192,12 +192,17 @@ def test_a_second_signal_or_sigquit_releases_at_once(runtime: Runtime, signals: 
 
 
 @pytest.mark.sqlite_only
-def test_ctrl_c_reaches_the_whole_group_and_still_drains(runtime: Runtime) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_sends_still_lets_running_jobs_end(runtime: Runtime, sent: signal.Signals) -> None:
     (job_id,) = add_jobs(runtime.database, held("short"))
     runtime.start("--shutdown-timeout", "3600")
     pid = runtime.running("short")
-    kill(pid, signal.SIGINT)  # a terminal sends it to the children too
-    runtime.signal(signal.SIGINT)
+    runtime.signal(sent)
+    runtime.wait_for_log("stopping")
+    if sent is signal.SIGINT:
+        kill(pid, sent)  # as a terminal of old, or kill -INT of the whole tree, sends it to the children too
+    else:
+        runtime.signal(sent)  # a shell passes on what the terminal sent already
     until(lambda: is_running(pid), "the worker goes on")
     runtime.let_end("short")
     code, _ = runtime.ended()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +11,11 @@ from solidjq_cli import attendance, columns, moving, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, note, records
-from solidjq_cli.stopping import Account, accounted
+from solidjq_cli.stopping import accounted
 from solidjq_cli.times import duration_option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from solidjq import Database
     from solidjq.incidents.incidents import Incident
@@ -96,7 +97,8 @@ def bisect(
         return
     queue = options.queue_name(quarantine)
     limit = max_deaths or recovery_bisect.most_deaths(len(job_ids))
-    before = recovery_bisect.read_standing(opened, found.name, job_ids, limit=limit)
+    read_standing = partial(recovery_bisect.read_standing, opened, found.name, job_ids, limit=limit)
+    before = read_standing()
     threshold = attendance.alive_threshold(command)
     if before.stage in {Stage.READY, Stage.TRYING}:
         _require_consent(yes=yes)
@@ -108,8 +110,11 @@ def bisect(
             halves = "run" if len(before.suspects) == 1 else "run halves of"
             moving.confirm(f"{halves} {count_of(len(before.suspects), 'job')} in queue {queue}?")
 
+    begun: list[Operation] = []
+
     def new_operation(selection: Mapping[str, object]) -> Operation:
-        return command.operation(recovery_bisect.VERB, reason, chosen=selection, plan=found.name)
+        begun.append(command.operation(recovery_bisect.VERB, reason, chosen=selection, plan=found.name))
+        return begun[-1]
 
     run = recovery_bisect.bisect(
         opened,
@@ -122,10 +127,8 @@ def bisect(
         threshold=threshold,
         patience=patience,
     )
-    tried: list[TrialStanding] = []
-    with accounted(Account(opened, None, lambda _: _on_trial(tried[-1], queue), lambda: len(tried))):
+    with accounted(_account(opened, read_standing, begun, queue)):
         for now in run:
-            tried[:] = [now]
             _note_progress(now, queue)
             if now.died and now.stage is not Stage.TRYING:
                 _note_other_manners(opened, found, now)
@@ -134,13 +137,35 @@ def bisect(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _on_trial(now: TrialStanding, quarantine: str) -> str:
+def _account(
+    database: Database, read_standing: Callable[[], TrialStanding], begun: Sequence[Operation], queue: str
+) -> Callable[[], str | None]:
+    """Return what says, if the bisect ends early, how far it has come; it is read from the database."""
+
+    def words() -> str | None:
+        from solidjq.errors import DatabaseError
+
+        database.close()  # its connection may be broken
+        try:
+            return _how_far(read_standing(), queue)
+        except DatabaseError:
+            return f"may have put jobs on trial in queue {queue}" if begun else None
+
+    return words
+
+
+def _how_far(now: TrialStanding, quarantine: str) -> str | None:
+    """Return in words how far a bisect has come; None if it has not begun."""
+    from solidjq.recovery.bisect import Stage
     from solidjq.text import count_of
 
-    return (
-        f"put {count_of(len(now.on_trial), 'job')} on trial in queue {quarantine} under operation {now.operation_id}; "
-        "those that wait stay there"
-    )
+    if now.operation_id is None:
+        return None
+    on_trial = count_of(len(now.on_trial), "job")
+    if now.stage is Stage.TRYING:
+        waiting = f"{len(now.waiting)} of them wait or run there"
+        return f"put {on_trial} on trial in queue {quarantine} under operation {now.operation_id}; {waiting}"
+    return f"tried {on_trial} under operation {now.operation_id}; {count_of(len(now.suspects), 'suspect')} left"
 
 
 def _note_cleared(incident: Incident, charged: int) -> None:

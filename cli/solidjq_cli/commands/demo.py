@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -56,7 +55,6 @@ def demo(database: options.DatabaseOption = None) -> None:
       jq demo --database postgres://user@host/scratch
     """
     command = session.current(database)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.INTERRUPTED))  # so that it cleans up
     folder = Path(tempfile.mkdtemp(prefix="jq-demo-"))
     try:
         with demo_queue(command.named_url(), command.named.table_prefix, folder) as opened:

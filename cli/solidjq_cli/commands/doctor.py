@@ -133,10 +133,16 @@ def _fix(
     operation = session.current().operation(
         "doctor", reason, chosen={"checks": [result.check.name for result in fixable]}
     )
+    fixed: list[str] = []
     account = Account(database, operation, lambda jobs: f"changed {count_of(jobs, 'job')}", lambda: 0)
-    with accounted(account):
-        for done in core.fix(database, fixable, terms, operation):
-            note(done)
+
+    def done() -> str | None:
+        return account() or (f"made {count_of(len(fixed), 'fix')}" if fixed else None)
+
+    with accounted(done):
+        for line in core.fix(database, fixable, terms, operation):
+            fixed.append(line)
+            note(line)
     again = {result.check.name: result for result in core.examine(database, [r.check for r in fixable], terms)}
     return [again.get(result.check.name, result) for result in results]
 

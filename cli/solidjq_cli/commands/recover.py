@@ -86,7 +86,12 @@ def recover(
     pruned = pruning.prune(opened, threshold, doubts, pruning_operation)
     if pruned and not quiet:
         note(pruning.words(pruned))
-    with accounted(tally.account(opened, operation)):
+
+    def done() -> str | None:
+        parts = [pruning.words(pruned) if pruned else None, tally.account(opened, operation)()]
+        return "; ".join(filter(None, parts)) or None
+
+    with accounted(done):
         batches = retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
         if quiet:
             tally.count(batches)

@@ -61,7 +61,8 @@ class Supervisor:
         Raises DatabaseError if it cannot register, unless it waits for a database that is away, and JobImportError if
         the jobs' modules cannot be imported.
         """
-        self._wakeup.listen([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], waking=[signal.SIGCHLD])
+        stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
+        self._wakeup.listen(stopping, waking=[signal.SIGCHLD])
         self._sampler = Sampler()
         self._oom_kills = self._sampler.cgroup.oom_kills()
         name = process_name("supervisor(spawn)")
@@ -206,7 +207,8 @@ class Supervisor:
 
     def _stop_requested(self) -> Stop:
         signals = self._wakeup.signals
-        if signal.SIGQUIT in signals or len(signals) > 1:
+        # A shell passes on the SIGHUP that the terminal sent already: two of them are one closed terminal.
+        if signal.SIGQUIT in signals or len(signals) - signals.count(signal.SIGHUP) > 1:
             return Stop.NOW
         return Stop.DRAIN if signals or self._pruned or self._cannot_import else Stop.NO
 

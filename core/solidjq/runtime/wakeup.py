@@ -27,11 +27,14 @@ class Wakeup:
     def listen(self, collected: Iterable[signal.Signals], *, waking: Iterable[signal.Signals] = ()) -> None:
         """Append the ``collected`` signals to ``signals``; the ``waking`` ones only end a ``wait``.
 
-        A process that a job forks gets the handlers of before: it ends at a SIGTERM that is its own.
+        SIGHUP stays ignored where it is: nohup started the program so that it outlives its terminal. A process that a
+        job forks gets the handlers of before: it ends at a SIGTERM that is its own.
         """
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         before: dict[signal.Signals, Any] = {}
         for number in collected:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             before[number] = signal.signal(number, lambda number, _frame: self.signals.append(number))
         for number in waking:
             before[number] = signal.signal(number, lambda _number, _frame: None)
