@@ -1,4 +1,4 @@
-"""Who else may change a file: its owner, its folders and the links that lead to it, as ssh and git look at them."""
+"""Who else may change a file, by its owner, its folders and the links to it; ssh and git make the same checks."""
 
 import grp
 import os
@@ -13,13 +13,13 @@ _ROOT = 0
 
 
 def weakness(path: Path, *, user: int | None = None) -> str | None:
-    """Return who besides ``user`` and root may change this file, in words; None if nobody may.
+    """Return in words who besides ``user`` and root may change this file; None if nobody may.
 
     ``user`` is by default the process's effective user: under sudo that is root, and a file of the user who called sudo
-    is another's. Looked at are the file, each folder above it, and each link on the way with its folders: they belong
-    to this user or root, and no group and no others may write them. A group of one user alone is that user. A folder in
-    which everybody may write, but nobody may replace the files of others (/tmp), may stand above the file's own folder.
-    A file that cannot be examined is as weak.
+    is another's. The file, each folder above it, and each link on the way with its folders must belong to this user or
+    root, and be writable by no group and no others. A group with one member counts as that user. A folder in which
+    everybody may write, but nobody may replace the files of others (/tmp), may stand above the file's own folder. A
+    file that cannot be examined counts as weak.
     """
     user = os.geteuid() if user is None else user
     try:
@@ -32,7 +32,7 @@ def weakness(path: Path, *, user: int | None = None) -> str | None:
 
 
 def _places(path: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield what has to be passed to reach a file, and whether it is the file, a link, or a folder of one of these."""
+    """Yield the file and every link and folder on the way to it, each with its kind."""
     pending = [*reversed(path.absolute().parts)]
     here, links = Path(pending[-1]), 0
     while pending:

@@ -83,7 +83,7 @@ def find_foreign(
 ) -> list[ForeignObject]:
     """Return which of these tables, our own by default, and the functions they run, an untrusted role owns.
 
-    Trusted are the current user, the database's owner and superusers; with ``trust_queue_owner`` also the owner of
+    The current user, the database's owner and superusers are trusted; with ``trust_queue_owner`` also the owner of
     Solid Queue's tables, who can put a trigger on them anyway. Empty on databases without owners.
     """
     if connection.dialect.name != "postgresql":

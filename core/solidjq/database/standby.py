@@ -1,6 +1,6 @@
 """Standbys: whether this database replays another server's changes, and how far behind it is.
 
-Heartbeats on a standby are as old as its lag: whether a silent process is dead, only the primary can tell.
+Heartbeats on a standby are as old as its lag: only the primary shows whether a silent process is dead.
 """
 
 from collections.abc import Mapping

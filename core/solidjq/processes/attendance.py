@@ -1,4 +1,4 @@
-"""Who is there to run jobs: the living workers and the queues they poll, a living dispatcher, the paused queues."""
+"""Attendance: which workers live and which queues they poll, whether a dispatcher lives, which queues are paused."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,9 +52,10 @@ class Attendance:
         return f"{go}, and {of_others}: {describe(endangered)}; {self.with_doubt(endangered, how_to_spare(queue))}"
 
     def with_doubt(self, workers: Sequence[Process], words: str) -> str:
-        """Add, after ``words``, until when those of the workers count as living that may be dead; nothing if none may.
+        """Return ``words``, and until when those of the workers that may be dead count as living, if there are any.
 
-        A worker that was killed with its supervisor has a row until it is pruned, and nothing else tells that it died.
+        A worker that was killed with its supervisor keeps its row until it is pruned; only its heartbeat shows its
+        death.
         """
         silent = [worker for worker in workers if is_overdue(worker)]
         beats = [worker.last_heartbeat_at for worker in silent if worker.last_heartbeat_at is not None]
@@ -69,9 +70,9 @@ class Attendance:
         return f"{words}; {who} until {max(beats) + threshold:%H:%M:%S} UTC ({spell_duration(threshold)} of silence)"
 
     def obstacles(self, destinations: Mapping[str, int], scheduled: int) -> list[str]:
-        """Return why jobs that go to these queues (their number by queue) will wait, a sentence a reason.
+        """Return why jobs that go to these queues will wait, a sentence for each reason.
 
-        ``scheduled``: how many of them need a dispatcher first.
+        ``destinations``: the number of jobs by queue. ``scheduled``: how many of them need a dispatcher first.
         """
         unpolled = {queue: jobs for queue, jobs in destinations.items() if jobs and not self.takers(queue)}
         return [
@@ -82,7 +83,7 @@ class Attendance:
 
 
 def read_attendance(connection: Connection, threshold: float) -> Attendance:
-    """Read who is there; a process whose heartbeat is ``threshold`` seconds old is dead, but not on a standby."""
+    """Read the attendance. A process whose heartbeat is ``threshold`` seconds old is dead, except on a standby."""
     standby = find_standby(connection)
     living = [process for process in list_processes(connection) if process.life(threshold, standby) is not False]
     return Attendance(
@@ -132,7 +133,7 @@ def _facts(worker: Process) -> Iterator[str]:
 
 
 def how_to_spare(queue: str) -> str:
-    """Return what keeps the workers of other queues away from this one."""
+    """Return what an operator can do to keep workers of other queues off this queue."""
     return (
         f"keep them off that queue: jq work --except {shlex.quote(queue)}, and in config/queue.yml a list of queues "
         f"instead of *"

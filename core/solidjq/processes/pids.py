@@ -1,15 +1,15 @@
 """Whether the process that a row names by its pid still runs on this host.
 
-A pid is given out again, and a container that is restarted in place gives its new processes the old ones' pids. Nor
-does the host's name say where a pid can be looked up: containers of one name each have pids of their own. So a pid that
-exists proves nothing by itself:
+The kernel reuses pids, and a container that restarts in place gives its new processes the pids of the old ones. A
+host's name does not identify a pid namespace either: containers of one name have pids of their own. So an existing pid
+proves nothing by itself:
 
-- A process that started after the last heartbeat of the row is another one: the row's own is gone.
+- A process that started after the last heartbeat of the row is another process: the row's own is gone.
 - A sample records the boot, the pid namespace and the start of its process. In another boot or namespace this host
   cannot see the process, whoever has its pid here.
-- Solid Queue's rows record none of these. The process that has the pid may be theirs if it is old enough and its
-  program may execute workers, as far as this user may see that: an init with pid 1 is no worker. It surely is a
-  worker's if it carries Solid Queue's title.
+- Solid Queue's rows record none of these. The process with the pid may be the row's own if it is old enough and, where
+  this user may see its program, that program may execute workers: an init with pid 1 is not a worker. It certainly is
+  a worker if it has Solid Queue's title.
 """
 
 import os
@@ -47,7 +47,7 @@ class LocalProcess(NamedTuple):
 
     @property
     def runs(self) -> bool:
-        """Whether the process exists, as far as that can be told."""
+        """Whether the process exists, as far as this host can see."""
         return self.state not in {GONE, UNKNOWN, ELSEWHERE}
 
 
@@ -133,7 +133,7 @@ def host_evidence(process: Row[Any] | Process) -> dict[str, Any]:
     """Return what this host reports of a process that looks dead; empty if the process ran on another host.
 
     ``process`` is ``gone``, or the state that the operating system reports: ``running``, ``sleeping``, ``stopped`` ...
-    ``certain`` says that the pid is still its own. ``elsewhere``: this host has its name, but cannot see its pids.
+    ``certain``: the pid is still its own. ``elsewhere``: this host has the row's host name, but cannot see its pids.
     """
     if process.hostname is None or process.hostname != socket.gethostname():
         return {}
@@ -153,7 +153,7 @@ def _differs(recorded: object, ours: str | None) -> bool:
 
 
 def _latest_start(registered_at: datetime | None, last_heartbeat_at: datetime | None) -> datetime:
-    """Return until when the process of a row must have started, as far as the clocks are exact.
+    """Return the latest time at which the process of a row can have started, allowing for inexact clocks.
 
     Halfway, if there is room: a process of its own started before it registered, any other after the last heartbeat.
     """

@@ -1,24 +1,24 @@
 """Check before a prune that processes which look dead are dead.
 
-A process is dead when its heartbeat is older than the threshold. That is right unless nobody could beat: the database
-or the network was away. The first prune after such an outage would fail the jobs of a whole healthy fleet. Time
-separates the two cases: a live process beats again soon, a dead one never does. So a doubtful prune is only postponed:
-a little later the same command goes ahead by itself, and a line in cron needs no person.
+A process is dead when its heartbeat is older than the threshold. That is wrong if no process could send one, because
+the database or the network was away: the first prune after such an outage would fail the jobs of a whole healthy fleet.
+Time separates the two cases: a live process soon sends a heartbeat again, a dead one never does. So a doubtful prune is
+only postponed: a little later the same command goes ahead, and a line in cron needs no person.
 
-- The database is a standby. Its heartbeats are as old as its lag; only the primary's show who is dead.
-- The database came up less than a threshold ago. Nobody had the time to be silent for a threshold since then.
+The checks:
+
+- The database is a standby. Its heartbeats are as old as its lag; only the primary's show which processes are dead.
+- The database came up less than a threshold ago. No process had the time to be silent for a threshold since then.
 - Several hosts fell silent together, and most of the fleet with them, less than two thresholds ago. One host may die
-  with all its processes; several at once are rather cut off. After two thresholds they are taken for dead.
-- The heartbeat in a row is no time, or lies days ahead: a program that is not the process wrote it. Then the process is
-  as silent as its registration is old, and is looked at twice: if it lives, it writes over that value meanwhile.
-- Several processes look dead that did not at an earlier look. However long they have been silent: if this is the first
-  look after the network came back, they have not had the time to say so. They are looked at again, half a threshold
-  later. If any of them has beaten by then, they were cut off, and for the others it begins anew. The second look is
-  needless where the database itself shows that others worked in the meantime: for a process that has been silent for
-  more than four thresholds, while others live, if half a threshold ago or earlier, but a threshold after its last
-  heartbeat, another process registered or finished a job. The database was reachable then, and is now.
-- A process of this host has its pid still, and had it before its last heartbeat (see ``pids``). It is stopped, or
-  hangs, or cannot reach the database; in any case it may be running its jobs. Only this process is spared.
+  with all its processes; several at once are more likely cut off. After two thresholds they count as dead.
+- Several processes look dead that did not at an earlier check. If this is the first check after the network came back,
+  they have not had the time to send a heartbeat, however long they were silent. They are checked again half a threshold
+  later. If one of them has sent a heartbeat by then, they were cut off, and the wait starts again for the others.
+- The second check is skipped for a process that the database shows to be dead: it has been silent for more than four
+  thresholds, others live, and between a threshold after its last heartbeat and half a threshold ago another process
+  registered or finished a job. So the database was reachable then, and is now.
+- A process of this host still has its pid, and had it before its last heartbeat (see ``pids``). It is stopped, hangs or
+  cannot reach the database; in any case it may be running its jobs. Only this process is spared.
 """
 
 import os
@@ -41,7 +41,7 @@ from solidjq.untrusted import EARLIEST
 FLEET = 2  # hosts at least
 MASS = 2  # processes at least; one alone may die at any time
 PAUSE = 0.5  # thresholds between two looks: a threshold is at least two heartbeats
-LONG = 4  # thresholds; who has been silent for longer may be dead without a second look
+LONG = 4  # thresholds; a process that has been silent for longer may count as dead without a second check
 FORCE = "JQ_PRUNE_FORCE"
 
 
@@ -69,9 +69,9 @@ class Doubts:
 
     dead: frozenset[int] = frozenset()
     unsure: frozenset[int] = frozenset()  # look again, PAUSE thresholds later
-    refusal: str | None = None  # against all; then nobody is in ``dead``
-    alive: Mapping[int, str] = field(default_factory=dict)  # spared, and why
-    silent: Beats = field(default_factory=dict)  # who looked dead, and their last heartbeats
+    refusal: str | None = None  # against all of them; then ``dead`` is empty
+    alive: Mapping[int, str] = field(default_factory=dict)  # the processes that are spared, and why
+    silent: Beats = field(default_factory=dict)  # the processes that looked dead, with their last heartbeats
     standby: Standby | None = None  # the reason of a refusal that ``force`` does not overcome
 
 
@@ -89,9 +89,9 @@ def find_doubts(
 ) -> Doubts:
     """Find the processes that are dead by this threshold, in seconds, and the reasons to doubt it.
 
-    ``before`` is the result of an earlier check. ``hostname`` is this host's, if its processes are to be looked for;
-    ``find`` looks for the process of a row on this host. ``force``, or JQ_PRUNE_FORCE=1, skips every doubt but one: on
-    a standby, heartbeats are as old as its lag, and nobody is dead.
+    ``before`` is the result of an earlier check. ``hostname``: this host's name, if its processes shall be looked up;
+    ``find`` looks up the process of a row on this host. ``force``, or JQ_PRUNE_FORCE=1, skips every doubt but one: on a
+    standby, heartbeats are as old as its lag, so no process counts as dead.
     """
     if (standby := find_standby(connection)) is not None:
         return Doubts(refusal=standby.doubt, standby=standby)
@@ -152,7 +152,7 @@ def _last_activity(
 def find_long_dead(
     fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, last_activity: Callable[[], datetime | None]
 ) -> frozenset[int]:
-    """Return who needs no second look: silent for more than ``LONG`` thresholds, while others live and worked.
+    """Return the processes that need no second check: silent for over ``LONG`` thresholds while others worked.
 
     ``last_activity`` returns when some process last did something in the database, ``PAUSE`` thresholds ago or earlier.
     It counts for a silent process if it came a threshold or more after its last heartbeat: alive, the process would
@@ -194,10 +194,11 @@ def judge(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, up: 
 def compare(
     before: Beats, silent: Beats, beats: Beats, long_dead: Collection[int] = (), odd: Collection[int] = ()
 ) -> Doubts:
-    """Compare who looks dead with who looked dead at an earlier look; ``beats`` are those of all processes now.
+    """Compare the processes that look dead with those of an earlier check; ``beats``: all last heartbeats now.
 
-    Dead is who has been silent since before that look, who fell silent after it alone, and who is ``long_dead``. Whose
-    heartbeat is no time is ``odd``, and looked at twice even alone: a living process writes over it meanwhile.
+    Dead are those that were silent at that check already, one that fell silent alone since, and the ``long_dead``.
+    ``odd``: processes whose heartbeat is not a time. They are checked twice even if alone, since a living process
+    overwrites it meanwhile.
     """
     back = sum(process in beats and beats[process] != beat for process, beat in before.items())
     if back and silent:

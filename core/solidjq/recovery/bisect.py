@@ -172,7 +172,7 @@ def read_standing(
 
 
 def refuse_shared_workers(attendance: Attendance, quarantine: str, now: TrialStanding) -> None:
-    """Raise RefusedError, naming them, if workers of other queues would die by a killer in this queue."""
+    """Raise RefusedError, which names them, if a killer in this queue would kill workers of other queues."""
     if endangered := attendance.endangered(quarantine):
         raise RefusedError(
             f"{count_of(len(endangered), 'worker')} of other queues would die by a killer in queue {quarantine}: "

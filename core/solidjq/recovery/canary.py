@@ -57,8 +57,8 @@ def run(
 ) -> Outcome:
     """Retry at most ``size`` jobs of the selection, at once, and watch them; the rest may follow if it is ``safe``.
 
-    ``retry`` carries the retry out. ``began`` is called with the number of jobs that were retried; not if there are
-    none. Waits at most ``patience`` seconds.
+    ``retry`` carries the retry out. ``began`` is called with the number of jobs that were retried, unless that is 0.
+    Waits at most ``patience`` seconds.
     """
     batches = retry(*_of_canary(selection, terms, size))
     job_ids = [decision.job_id for batch in batches for decision in batch if decision.verdict.moves]

@@ -1,4 +1,4 @@
-"""Whether the deaths of a bisect were of the incident's manner: another manner may mean another killer."""
+"""Manners of death: whether those of a bisect match the incident's. Another manner may mean another killer."""
 
 from collections.abc import Iterable
 from signal import Signals
@@ -14,7 +14,7 @@ from solidjq.recovery.bisect import TrialStanding
 
 
 class Manner(NamedTuple):
-    """How a process died, as far as that is known: its cause, and its signal or exit status."""
+    """How a process died: its cause, and its signal or exit status; None if unknown."""
 
     cause: Cause
     signal: int | None = None
@@ -27,19 +27,19 @@ class Manner(NamedTuple):
         return str(self.cause) if self.exit_status is None else f"{self.cause} with status {self.exit_status}"
 
     def may_be(self, other: "Manner") -> bool:
-        """Whether both may be the same manner. A cause that is unknown, or a mere signal, may be any that fits it."""
+        """Whether both may be the same manner. An unknown cause, or a signal alone, may be any that fits it."""
         ended_alike = (self.signal, self.exit_status) == (other.signal, other.exit_status)
         vague = {self.cause, other.cause} & {Cause.UNKNOWN, Cause.KILLED}
         return ended_alike and (self.cause is other.cause or bool(vague))
 
 
 def other_manners(connection: Connection, incident: Incident, standing: TrialStanding) -> list[Manner]:
-    """Return how the processes of the last round died, without manners that may be the incident's own."""
+    """Return the manners of death of the last round that cannot be the incident's own."""
     return unlike(manners_of(incident), trial_manners(connection, standing))
 
 
 def trial_manners(connection: Connection, standing: TrialStanding) -> list[Manner]:
-    """Return how the processes died whose jobs were on trial in the last round."""
+    """Return the manners in which processes of the last round's trial died."""
     began = connection.scalar(select(operations.c.created_at).where(operations.c.id == standing.operation_id))
     if began is None or not standing.died:
         return []
@@ -53,13 +53,13 @@ def trial_manners(connection: Connection, standing: TrialStanding) -> list[Manne
 
 
 def unlike(before: Iterable[Manner], manners: Iterable[Manner]) -> list[Manner]:
-    """Return those of the manners that may be none of the manners before, each once."""
+    """Return the manners that match none of those before, without duplicates."""
     known = list(before)
     return [manner for manner in dict.fromkeys(manners) if not any(manner.may_be(one) for one in known)]
 
 
 def manners_of(incident: Incident) -> list[Manner]:
-    """Return the manners of an incident's deaths, each once."""
+    """Return the manners of an incident's deaths, without duplicates."""
     return list(dict.fromkeys(_manner(death, finding) for death, finding in incident.pairs))
 
 

@@ -1,4 +1,4 @@
-"""What became of the jobs that an operation put back to work, counted by the database, however many they are.
+"""Outcomes: what became of the jobs that an operation put back to work. The database counts them.
 
 A job is followed by its own row, and by its Active Job id once that row has finished or is gone: ``retry_on`` writes
 a new row for each attempt.

@@ -38,7 +38,7 @@ _BIGINT = 2**63
 
 
 class _Copy:
-    """The lines of a plan that were checked, in a file that nobody else can reach; it goes with its last user."""
+    """The checked lines of a plan, in an anonymous file that nobody else can open; it is deleted with its last user."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
@@ -79,7 +79,7 @@ class Plan:
                 yield PlannedFailure(**line)
 
     def danger(self) -> str | None:
-        """Return what makes this plan worth a question, in words; None if it retries as any retry does."""
+        """Return in words why this plan needs a confirmation; None for an ordinary retry."""
         if self.terms.discard:
             return f"the plan deletes {count_of(self.size, 'job')}"
         if self.terms.force:

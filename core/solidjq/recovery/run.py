@@ -92,7 +92,7 @@ class Run:
         return decisions
 
     def _judge_groups(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
-        """Decide on groups of these failures; leave out a group whose oldest and newest may get different verdicts."""
+        """Decide on groups of these failures; leave out groups whose oldest and newest may get different verdicts."""
         decisions: list[Decision] = []
         groups = find_groups(connection, failure_ids, self.suspicion, has_ledger=self.has_ledger, twins=self.terms.safe)
         for group in groups:

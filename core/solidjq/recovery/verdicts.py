@@ -40,10 +40,10 @@ class Verdict(StrEnum):
 
     @property
     def unrecovered(self) -> bool:
-        """Whether ``jq recover`` leaves a job undone that it is for, and so ends with exit code 6.
+        """Whether ``jq recover`` failed to recover a job that it should have, so that it ends with exit code 6.
 
-        Policy marks such a job "auto", and nothing else does its work. The others are not recover's business: policy
-        leaves them to a person (ask, never, too-old), or they need no recovery (own-error, duplicate, finished).
+        Policy marks such a job "auto", and no other job does its work. Of the others, policy leaves some to a person
+        (ask, never, too-old), and some need no recovery (own-error, duplicate, finished).
         """
         return self in _UNRECOVERED
 
@@ -117,7 +117,7 @@ class Decision(NamedTuple):
 
     @property
     def warning(self) -> str | None:
-        """What speaks against a retry that is made nevertheless, because it is not a safe one."""
+        """The reason against a retry that is made all the same, because it is not a safe one."""
         return self.reason if self.verdict is Verdict.RETRY else None
 
     @property
@@ -151,8 +151,8 @@ def decide(
 ) -> Decision:
     """Return the verdict on a failed job: that of the first check that refuses it, else RETRY, ISOLATE or DISCARD.
 
-    A retry that is not safe moves suspects too, for a person chose them; the reason then says what speaks against it.
-    ``rule`` is the policy of the candidate's class, ``now`` the database's time.
+    A retry that is not safe moves suspects too, since a person chose them; the reason then is the suspicion. ``rule``
+    is the policy of the candidate's class, ``now`` the database's time.
     """
     if candidate.finished:
         return Decision(candidate, Verdict.FINISHED, "it is both finished and failed; to look at it: jq jobs show")
@@ -164,7 +164,7 @@ def decide(
         return None if suspected is None or terms.isolate else Decision(candidate, Verdict.SUSPECT, suspected)
 
     protected: tuple[VerdictRule, ...] = () if terms.force else (_over_limit, _never)
-    # Where only "auto" classes may move, their policy decides first: of other classes no other verdict matters.
+    # Where only "auto" classes may move, policy decides first: for other classes no other verdict matters.
     checks = (_own_error, _ask, *protected, suspect, _alive, _duplicate) if terms.safe else protected
     for check in (*checks, _too_old):
         if (refusal := check(candidate, terms, rule, now)) is not None:
@@ -185,9 +185,9 @@ def verdict_key(
 ) -> tuple[object, ...] | None:
     """Return a cache key: candidates with equal keys get the same verdict, so it is computed once.
 
-    None if this candidate must be judged by itself: it died before or by a cause from inside, its process may live,
-    another job does the same work, or its class is a suspect. Most jobs have a key, and thousands of an outage have the
-    same one.
+    None if this candidate must be judged by itself: it crashed before, its death has a cause from inside, its process
+    may live, another job does the same work, or its class is a suspect. Most jobs have a key, and thousands of an
+    outage share one.
     """
     if candidate.counted_crashes or candidate.alive or candidate.twin or candidate.class_name in suspicion.classes:
         return None

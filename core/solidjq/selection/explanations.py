@@ -1,7 +1,7 @@
 """Why a filter selects no failed job: a name that does not exist, or the term that leaves nothing.
 
-Every look is bounded: existence is one row, a count stops at ``MOST_COUNTED``, and all of them together take no longer
-than ``PATIENCE``. What was not found out in time is left out.
+Every query is bounded: existence reads one row, a count stops at ``MOST_COUNTED``, and all of them together take no
+longer than ``PATIENCE``. What is unknown by then is left out.
 """
 
 import time
@@ -34,7 +34,7 @@ T = TypeVar("T")
 def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool = False) -> list[str]:
     """Return, in sentences, why a filter selects no failed job; none if no job has failed at all.
 
-    ``implied_deaths``: that the job died with its process is no term of the operator's, but a safe retry's own.
+    ``implied_deaths``: a safe retry added the term that the job died with its process; the operator did not.
     """
     looks = _Looks(database, time.monotonic() + PATIENCE)
     sentences: list[str] = []
@@ -47,7 +47,7 @@ def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool 
 
 
 def unknown_names(connection: Connection, chosen: Filter) -> list[str]:
-    """Return a sentence on each class or queue of no job at all, of several that a filter gives as alternatives.
+    """Return a sentence on each class or queue that no job has, where a filter lists several as alternatives.
 
     One index entry is read for each; patterns are left out. Use it for a filter that selects something.
     """
@@ -65,7 +65,7 @@ _COLUMNS: dict[str, ColumnElement[str]] = {"class": jobs.c.class_name, "queue": 
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """Looks at the database that end together at a deadline; one that would end later raises TookTooLongError."""
+    """Queries that share one deadline; one that would end later raises TookTooLongError."""
 
     database: Database
     deadline: float
@@ -163,7 +163,7 @@ _DIED = "--died"
 
 
 class _Term(NamedTuple):
-    """One term of a filter, as its option is written; the filter with no other term, and the filter without it."""
+    """One term of a filter: its option in words, the filter with this term alone, and the filter without it."""
 
     words: str
     alone: Filter

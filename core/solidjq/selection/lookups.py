@@ -1,4 +1,4 @@
-"""Looks up what an operator named: job ids, incidents and groups become the failures of one filter."""
+"""Looks up job ids, incidents and groups that an operator named, and returns the failures as one filter."""
 
 from array import array
 from collections.abc import Collection, Iterable, Sequence
@@ -25,8 +25,8 @@ def resolve(
 ) -> RequestedFailures:
     """Look up what is named, and return it as a filter.
 
-    If jobs are named by their ids and nothing else is, the filter leaves these names out, unless ``include_jobs``.
-    With ``archived``, failures of a group that ``jq`` retried or discarded since are part of it.
+    Job ids without other names are not part of the filter, unless ``include_jobs``. With ``archived``, a group includes
+    the failures that ``jq`` has retried or discarded since.
 
     Raises UsageError for a text that cannot be a name, NoSuchJobError for an incident or a group that does not exist,
     LedgerMissingError for a host if the database has no ``jq_`` tables, which alone store where a job died.
@@ -61,7 +61,7 @@ def resolve(
 
 
 def name_jobs(database: Database, names: Iterable[str]) -> list[str]:
-    """Replace incidents and groups among these names with the ids of their jobs; an incident's in whatever state.
+    """Replace incidents and groups among these names with the ids of their jobs; those of an incident in any state.
 
     Raises as ``resolve`` does.
     """

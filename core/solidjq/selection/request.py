@@ -24,7 +24,7 @@ class FailureRequest:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing has to be looked up: the filter is all that was asked for."""
+        """Whether nothing has to be looked up, since the request is only a filter."""
         return self.names is None and not (self.incidents or self.groups or self.chosen.hosts)
 
 

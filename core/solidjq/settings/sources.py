@@ -24,8 +24,8 @@ POLICY_TABLES = ("default", "classes")  # all that a found file may give
 class Settings(NamedTuple):
     """The settings files of one command.
 
-    ``files`` count in full, the strongest first. ``found`` may only tighten the policy that these give. ``distrust``
-    says why a found file gives less than it did, or nothing at all: then the rules in it that forbid are missing.
+    ``files`` count in full, the strongest first. ``found`` may only tighten the policy that these give. ``distrust``:
+    why a found file counts for less than before, or for nothing, so that rules in it that forbid are missing.
     """
 
     files: tuple[SettingsFile, ...] = ()
@@ -33,12 +33,12 @@ class Settings(NamedTuple):
     distrust: str | None = None
 
     def require_trust(self) -> None:
-        """Raise RefusedError if the rules of a found file are missing: what it forbids would be done."""
+        """Raise RefusedError if the rules of a found file are missing: a command could do what they forbid."""
         if self.distrust is not None:
             raise RefusedError(f"{self.distrust}; nothing was changed")
 
     def ignored_tables(self) -> tuple[str, ...]:
-        """Return the tables and keys of the found file that it may not give."""
+        """Return the tables and keys of the found file that count for nothing there."""
         document: Any = {} if self.found is None else self.found.document
         return tuple(key for key in document if key not in POLICY_TABLES)
 

@@ -18,7 +18,7 @@ MOST_BYTES = 1_000_000  # a path and a hash for each trusted file
 
 
 class Standing(StrEnum):
-    """How a file stands to the user's trust."""
+    """Whether the user trusts a file with its present content."""
 
     TRUSTED = "trusted"
     CHANGED = "changed"  # trusted once, with another content
@@ -31,7 +31,7 @@ def record_path() -> Path:
 
 
 def standing(path: Path, content: bytes) -> Standing:
-    """Return how the file at this path, with this content, stands to the user's trust."""
+    """Return whether the user trusts the file at this path with this content."""
     digest = _read().get(_key(path))
     if digest is None:
         return Standing.UNKNOWN
