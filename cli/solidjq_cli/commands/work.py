@@ -75,10 +75,10 @@ def work(
 ) -> None:
     """Run jobs: a supervisor, worker processes and a dispatcher, until a signal.
 
-    SIGTERM, Ctrl-C or a closed terminal: stop claiming, let running jobs end within the shutdown timeout, put the others back into their
-    queues. A second one, or SIGQUIT: put them back at once. A worker that dies is replaced, and the jobs it held fail
-    with ProcessExitError, but for those that had not begun: these go back to their queues. Only functions registered
-    with @job ever run.
+    SIGTERM, Ctrl-C or a closed terminal: stop claiming, let running jobs end within the shutdown timeout, put the
+    others back into their queues. A second one, or SIGQUIT: put them back at once. A worker that dies is replaced, and
+    the jobs it held fail with ProcessExitError, except those that had not begun: these go back to their queues. Only
+    functions registered with @job ever run.
 
     Give whatever stops this program (systemd, Kubernetes) at least 10 seconds more than the shutdown timeout.
 
