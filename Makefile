@@ -7,16 +7,23 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs night bench clean
+.PHONY: help demo test lint format docs night bench audit lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.ready: pyproject.toml
+.venv/.ready: pyproject.toml release/requirements.lock
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@# The tests run on the versions of a release.
+	@sed -n 's/^\([a-z0-9.-]*==[^ ;]*\).*/\1/p' release/requirements.lock > .venv/constraints.txt
+	$(BIN)/python -m pip install --quiet --editable . --group dev --constraint .venv/constraints.txt
+	@touch $@
+
+release/.venv/.ready: .venv/.ready
+	$(BIN)/python -m venv release/.venv
+	$(BIN)/python -m pip --python release/.venv install --quiet --group audit
 	@touch $@
 
 demo: .venv/.ready ## Kill workers with real jobs in their hands, then get every job back
@@ -43,8 +50,18 @@ docs: .venv/.ready ## Write the generated docs and shell completions anew
 night: .venv/.ready ## Leave a made-up night of 5,000 failures in a new database, URL=sqlite:night.sqlite3
 	@$(BIN)/python tests/programs/night.py $(URL)
 
+audit: release/.venv/.ready ## Known vulnerabilities of the locked dependencies, dangerous code, a bill of materials
+	$(BIN)/ruff check --select S
+	release/.venv/bin/python release/audit.py
+
+lock: release/.venv/.ready ## Write release/requirements.lock anew, with the newest versions that pyproject.toml allows
+	@head -2 release/requirements.lock > release/requirements.new
+	release/.venv/bin/uv pip compile pyproject.toml --universal --upgrade --generate-hashes --quiet --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 >> release/requirements.new
+	@mv release/requirements.new release/requirements.lock
+
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## Remove all that make made
-	rm -rf .venv bench/.venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv bench/.venv release/.venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
