@@ -9,8 +9,8 @@ In reading order:
 - ``fleet``: processes that are dead or missing, clocks, heartbeats, paused queues;
 - ``shutdown``: whether processes get the time to stop that they need;
 - ``application``: whether the Rails application's configuration fits the queue;
-- ``storage``: tables and indexes, and the checks of one kind of database, whose code is in ``postgresql``, ``mysql``
-  and ``sqlite``.
+- ``storage``: tables and indexes, and the list of the checks in the next three files;
+- ``postgresql``, ``mysql``, ``sqlite``: what only one kind of database can be asked.
 
 Only the command line may import this room. A new check is a ``DoctorCheck`` in the ``CHECKS`` of its subject's file.
 """

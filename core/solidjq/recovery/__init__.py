@@ -13,6 +13,7 @@ Read the files in this order:
 - ``apply``: carries a plan out exactly as written.
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.
 - ``bisect``: finds the job that kills its process by retrying halves of the suspects in quarantine.
+- ``manners``: whether the deaths of a bisect match those of its incident.
 - ``undo``: takes a retry or a discard back.
 - ``outcome``: what became of the jobs that an operation put back to work.
 
