@@ -563,7 +563,9 @@ def test_of_several_jobs_at_a_crash_none_goes_back_until_one_is_accused(database
     (incident,) = all_incidents(database)
     held = retry_jobs(database, first, safe=True)
     assert set(held.verdicts.values()) == {Verdict.SUSPECT}
-    assert held.reason(first[0]) == f"one of 3 jobs that cannot be told apart; jq bisect {incident.name} tells"
+    assert (
+        held.reason(first[0]) == f"one of 3 jobs that cannot be told apart; jq bisect {incident.name} finds the killer"
+    )
 
     retry_jobs(database, first[:1])
     kill_again(database, first[:1], "w2")

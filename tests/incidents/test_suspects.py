@@ -109,7 +109,7 @@ def test_of_two_classes_at_the_same_deaths_nobody_is_picked(looks: Exposure) -> 
         first.reasons[1]
         == second.reasons[1]
         == first.tied
-        == "cannot be told apart: Import or Mail; jq bisect d9 tells"
+        == "cannot be told apart: Import or Mail; jq bisect d9 finds the killer"
     )
 
 
@@ -235,7 +235,7 @@ KILLINGS = cases("Import", times=5)  # they make Import a suspect
         (
             [case("Sync#1", "Sync", key="d7", blame=CODE)],
             JobStanding.TIED,
-            "one of 2 jobs that cannot be told apart; jq bisect d7 tells",
+            "one of 2 jobs that cannot be told apart; jq bisect d7 finds the killer",
         ),
         ([*KILLINGS, case("Import#1")], JobStanding.SUSPECT, "Import is a suspect"),
         ([*KILLINGS, case("Import#1", "Sync")], JobStanding.SUSPECT, "Import is a suspect"),

@@ -296,7 +296,10 @@ def test_a_suspect_that_a_person_chose_goes_and_is_named(database: Database, she
         process = add_process(database, f"w{pid}", pid=pid)
         claim_all(database, process, count)
         database.transact(pruning.fail_exited, process, pid=pid, returncode=-11)
-    again, tied = "jq: may kill a process again: job", "one of 2 jobs that cannot be told apart; jq bisect d tells"
+    again, tied = (
+        "jq: may kill a process again: job",
+        "one of 2 jobs that cannot be told apart; jq bisect d finds the killer",
+    )
     said = {
         f"{again} {killer}: it was in flight at 1 death; alone at 1 death",
         f"{again} {others[0]}, {others[1]}: {tied}",

@@ -108,13 +108,13 @@ class _Lives:
     def of(self, names: Iterable[str]) -> Iterator[Event]:
         from solidjq.ledger import history as lives
 
-        told: set[str] = set()
+        shown: set[str] = set()
         for name in names:
-            if name in told:
+            if name in shown:
                 continue
             with self.opened.read() as connection:
                 events = lives.history(connection, name)
-            told.update(str(event.job_id) for event in events)
+            shown.update(str(event.job_id) for event in events)
             if not events:
                 self.missing.append(name)
             for event in events:

@@ -116,7 +116,9 @@ def show_incidents(
         raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
 
 
-def _retry_safe(command: Session, database: Database, known: Sequence[Incident]) -> dict[str, list[Decision] | None]:
+def _retry_safe(
+    command: Session, database: Database, incidents: Sequence[Incident]
+) -> dict[str, list[Decision] | None]:
     """Return, by incident, what a safe retry would do now with its jobs that are still failed.
 
     None if it cannot work here. One plan serves all incidents: it reads all deaths.
@@ -125,13 +127,13 @@ def _retry_safe(command: Session, database: Database, known: Sequence[Incident])
     from solidjq.recovery.retry import plan
     from solidjq.recovery.terms import RetryTerms, Selection
 
-    chosen = Selection(job_ids=[job_id for incident in known for job_id in incident.job_ids])
+    chosen = Selection(job_ids=[job_id for incident in incidents for job_id in incident.job_ids])
     batches = plan(database, chosen, RetryTerms(safe=True), policy=command.policy(None))
     try:
         by_job = {decision.job_id: decision for batch in batches for decision in batch}
     except (AccessDeniedError, NotAQueueError):  # a role that may read little, a schema of before 1.0
-        return {incident.name: None for incident in known}
-    ids = {incident.name: frozenset(incident.job_ids) for incident in known}
+        return {incident.name: None for incident in incidents}
+    ids = {incident.name: frozenset(incident.job_ids) for incident in incidents}
     return {name: [one for job_id, one in by_job.items() if job_id in of_it] for name, of_it in ids.items()}
 
 

@@ -71,7 +71,7 @@ def recover(
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
         threshold = command.alive_threshold(alive_threshold)
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
-        for line in (*_held(tally), *obstacles):
+        for line in (*_held_back(tally), *obstacles):
             note(line)
         if dead := pruning.preview(opened, threshold, force=force):
             would = pruning.words(dead, would=True)
@@ -99,14 +99,14 @@ def recover(
             moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
     if not quiet:
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
-        tally.conclude(operation, *_held(tally), *obstacles)
+        tally.conclude(operation, *_held_back(tally), *obstacles)
     died = watch and operation.id is not None and outcomes.watch(opened, operation.id, output)
     pruning.refuse_alive(doubts)
     if tally.unrecovered() or died:
         raise typer.Exit(Exit.PARTLY)
 
 
-def _held(tally: moving.Tally) -> Iterator[str]:
+def _held_back(tally: moving.Tally) -> Iterator[str]:
     if left := tally.held_back_words(unrecovered=False):
         yield f"left to a person, or done: {left}; to see them: jq failed list --died"
     if held := tally.held_back_words(unrecovered=True):

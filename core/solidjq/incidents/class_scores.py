@@ -216,8 +216,8 @@ def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str
 
 
 def tie(names: Sequence[str], death: str) -> str:
-    """Return, in words, that one of several is the killer, and the command that tells which one."""
-    return f"cannot be told apart: {', '.join(names[:-1])} or {names[-1]}; jq bisect {death} tells"
+    """Return in words that one of several is the killer, and the command that finds out which."""
+    return f"cannot be told apart: {', '.join(names[:-1])} or {names[-1]}; jq bisect {death} finds the killer"
 
 
 def latest(deaths: Iterable[str]) -> str:

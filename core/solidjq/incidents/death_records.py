@@ -51,7 +51,7 @@ class DeathRecord:
     signal: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     jobs: tuple[ClaimedJob, ...] = ()
-    several: bool = False  # its failures may be of several processes, which nothing tells apart
+    several: bool = False  # its failures may be of several processes that cannot be distinguished
 
     @property
     def key(self) -> int | str:

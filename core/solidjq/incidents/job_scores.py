@@ -86,5 +86,7 @@ def _judge_job(
         return JobStanding.UNDECIDED if case.single else JobStanding.BYSTANDER, []
     if len(blamed) == 1:
         return JobStanding.SUSPECT, []
-    # One of them killed the process, and nothing tells which: to put them all back would put the killer back.
-    return JobStanding.TIED, [f"one of {len(blamed)} jobs that {JobStanding.TIED}; jq bisect {case.key} tells"]
+    # One of them killed the process, and the evidence fits all: to put them all back would put the killer back.
+    return JobStanding.TIED, [
+        f"one of {len(blamed)} jobs that {JobStanding.TIED}; jq bisect {case.key} finds the killer"
+    ]

@@ -27,7 +27,7 @@ def reconstruct(rows: Sequence[Row[Any]]) -> list[DeathRecord]:
     """Return the deaths that failures, sorted by time, report: the same error, written one soon after the other.
 
     Two processes whose last heartbeats fell into one second have the same error, as have two of one pid in different
-    containers, and jobs whose process has no row always do. What tells them apart is the time: a prune by ``jq`` writes
+    containers, and jobs whose process has no row always do. Only the time separates them: a prune by ``jq`` writes
     the failures of one process at one instant, which those of no other process share. Where all instants differ, as
     Rails leaves them, nothing does, and the record says that it may stand for several processes.
     """

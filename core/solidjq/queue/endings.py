@@ -150,10 +150,10 @@ def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
     return list(locked.values())
 
 
-def release_others(connection: Connection, process_id: int, known: Collection[int]) -> list[int]:
-    """Release a process's claims except those whose ids are ``known`` to it; return the ids of the released jobs."""
+def release_others(connection: Connection, process_id: int, claim_ids: Collection[int]) -> list[int]:
+    """Release all claims of a process but ``claim_ids``; return the ids of the released jobs."""
     claims = connection.scalars(select(claimed.c.id).where(claims_of(process_id)))
-    return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(known)) else []
+    return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(claim_ids)) else []
 
 
 def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int]:

@@ -100,7 +100,7 @@ class Policy:
     def rule(self, class_name: str) -> ClassPolicy:
         """Return the policy of a class; ``""`` for that of a class without rules of its own."""
         if class_name not in self._rules:
-            rule = self._given(class_name)
+            rule = self._base_rule(class_name)
             if self.found is not None:
                 rule = tightened(rule, [*self.found.class_layers(class_name), self.found.default_layer()])
             self._rules[class_name] = rule
@@ -117,21 +117,21 @@ class Policy:
             f"{place}.{key}"
             for place, (name, settings) in tables.items()
             for key, value in settings.items()
-            if not is_at_least_as_strict(key, value, getattr(self._given(name), key))
+            if not is_at_least_as_strict(key, value, getattr(self._base_rule(name), key))
         )
 
     def _tightens(self, found: PolicyFile) -> bool:
         """Whether a key of the found file is stricter than what the others give to a class that it may apply to."""
         names = ("", *self.classes, *self._registered)
         return any(
-            is_stricter(key, value, getattr(self._given(name), key))
+            is_stricter(key, value, getattr(self._base_rule(name), key))
             for pattern, settings in [("*", found.default), *found.classes.items()]
             for name in names
             if _may_match(pattern, name)
             for key, value in settings.items()
         )
 
-    def _given(self, class_name: str) -> ClassPolicy:
+    def _base_rule(self, class_name: str) -> ClassPolicy:
         """Return the policy of a class without the found file."""
         rule = ClassPolicy()
         for source, settings in reversed([*self._layers(class_name)]):
