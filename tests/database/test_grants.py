@@ -40,6 +40,7 @@ from support.scenes import (
     finished_and_failed,
     in_trouble,
     leak_slot,
+    lose_slot,
     lose_state,
     orphan,
 )
@@ -176,6 +177,7 @@ DAMAGES = {
     "finished-and-failed": finished_and_failed,
     "orphans": orphan,
     "leaked-slots": leak_slot,
+    "short-slots": lose_slot,
     "expired-semaphores": expired_semaphore,
     "blocked-jobs": blocked_too_long,
 }
