@@ -47,9 +47,13 @@ def find_dead(connection: Connection, threshold: float) -> list[PrunedProcess]:
     """Return the processes that a prune would remove now, with the jobs they hold. Changes nothing."""
     dead = [PrunedProcess(*row) for row in connection.execute(_dead(threshold))]
     for process in dead:
-        held = select(claimed.c.job_id).where(claimed.c.process_id == process.process_id).order_by(claimed.c.id)
-        process.job_ids.extend(connection.scalars(held))
+        process.job_ids.extend(_claimed_jobs(connection, claimed.c.process_id == process.process_id))
     return dead
+
+
+def _claimed_jobs(connection: Connection, claims: ColumnElement[bool]) -> Iterator[int]:
+    ids = connection.scalars(select(claimed.c.job_id).where(claims).order_by(claimed.c.id))
+    return (job_id for job_id in ids if job_id is not None)
 
 
 def prune(
@@ -180,7 +184,7 @@ def _count(
 
 def find_orphans(connection: Connection) -> list[int]:
     """Return the jobs claimed by no process that exists. Changes nothing."""
-    return list(connection.scalars(select(claimed.c.job_id).where(_orphaned()).order_by(claimed.c.id)))
+    return list(_claimed_jobs(connection, _orphaned()))
 
 
 def fail_orphans(database: Database, *, limits: Limits = NO_LIMITS, record: Record | None = None) -> list[int]:
@@ -189,15 +193,16 @@ def fail_orphans(database: Database, *, limits: Limits = NO_LIMITS, record: Reco
     Solid Queue looks for them only when a supervisor boots.
     """
     failed: list[int] = []
-    while batch := database.transact(_fail_orphans, limits, record):
+    while (batch := database.transact(_fail_orphans, limits, record)) is not None:
         failed += batch
     return failed
 
 
-def _fail_orphans(connection: Connection, limits: Limits, record: Record | None) -> list[int]:
+def _fail_orphans(connection: Connection, limits: Limits, record: Record | None) -> list[int] | None:
+    """Fail some orphaned claims, and return their jobs; None if there is no such claim."""
     ids = list(connection.scalars(select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id).limit(BATCH)))
     if not ids:
-        return []
+        return None
     failed = fail(connection, and_(among(claimed.c.id, ids), _orphaned()), missing_error(), limits)
     if operations.exists(connection):
         crashes.count_failed(connection, failed)

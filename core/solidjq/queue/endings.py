@@ -5,7 +5,7 @@ The door deletes the claim's row first, or locks it, and does nothing if the row
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -96,12 +96,13 @@ def fail(
     locked = _lock(connection, claims)
     by_error: dict[str, list[int]] = defaultdict(list)
     for claim_id, job_id in locked.items():
-        by_error[errors if isinstance(errors, str) else errors[claim_id]].append(job_id)
+        if job_id is not None:
+            by_error[errors if isinstance(errors, str) else errors[claim_id]].append(job_id)
     for error, job_ids in by_error.items():
         for batch in in_batches(job_ids):
             _insert_failed(connection, batch, error)
     _end(connection, locked, limits)
-    return list(locked.values())
+    return _jobs_of(locked)
 
 
 def _insert_failed(connection: Connection, job_ids: Collection[int], error: str) -> None:
@@ -124,7 +125,7 @@ def end_plainly(
     If the value is one of the concurrency limit's, the job's slot is left to expire.
     """
     locked = _lock(connection, claims_of(process_id, [claim_id]))
-    job_ids = list(locked.values())
+    job_ids = _jobs_of(locked)
     if error is None:
         connection.execute(_job_finish(among(jobs.c.id, job_ids)))
     else:
@@ -144,10 +145,10 @@ def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
     Returns the ids of the jobs that this call released.
     """
     locked = _lock(connection, claims)
-    for batch in in_batches(locked.values()):
+    for batch in in_batches(_jobs_of(locked)):
         make_ready(connection, batch)
     _delete(connection, locked)
-    return list(locked.values())
+    return _jobs_of(locked)
 
 
 def release_others(connection: Connection, process_id: int, claim_ids: Collection[int]) -> list[int]:
@@ -156,18 +157,25 @@ def release_others(connection: Connection, process_id: int, claim_ids: Collectio
     return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(claim_ids)) else []
 
 
-def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int]:
-    """Open the door: lock the claims that are still there, in id order; return their jobs' ids by claim id."""
+def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int | None]:
+    """Open the door: lock the claims that are still there, in id order; return their jobs' ids by claim id.
+
+    The id is None if a program wrote into the claim what is no id: SQLite takes it.
+    """
     return {row.id: row.job_id for row in connection.execute(_claim_lock(claims))}
 
 
-def _end(connection: Connection, locked: Mapping[int, int], limits: Limits) -> None:
+def _jobs_of(locked: Mapping[int, int | None]) -> list[int]:
+    return [job_id for job_id in locked.values() if job_id is not None]
+
+
+def _end(connection: Connection, locked: Mapping[int, int | None], limits: Limits) -> None:
     _delete(connection, locked)
-    for batch in in_batches(locked.values()):
+    for batch in in_batches(_jobs_of(locked)):
         give_back(connection, batch, limits)
 
 
-def _delete(connection: Connection, locked: Mapping[int, int]) -> None:
+def _delete(connection: Connection, locked: Iterable[int]) -> None:
     for batch in in_batches(locked):
         connection.execute(delete(claimed).where(among(claimed.c.id, batch)))
 

@@ -1,0 +1,88 @@
+"""Rows are not trusted: whatever a column contains, no command fails, and no row stops the prune of another process."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import URL
+
+from solidjq import Database
+from solidjq.database.tables import claimed, processes
+from solidjq.database.urls import url_text
+from solidjq.errors import SolidJQError
+from solidjq_cli import exits, session
+from solidjq_cli.app import app
+from solidjq_cli.exits import Exit
+from support.every_command import COMMANDS, FOUND
+from support.queue import rows
+from support.senseless import damage
+
+SEED = int(os.environ.get("JQ_TEST_SEED", "1"))
+# These wait for workers, make workers, or read files.
+LEFT_OUT = ("bisect", "work", "apply", "completions")
+LISTS = ("list", "show {", "failed diff", "suspects", "history", "--dry-run", "doctor --patience")
+ANY = Exit.DONE, Exit.PARTLY
+
+
+def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command; return its output. An error that is not one of ours is the test's failure."""
+    code = 0
+    try:
+        app(command.split(), prog_name="jq")
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except SolidJQError as error:
+        code = exits.report(error)
+    session.close()
+    told = capsys.readouterr()
+    assert code in ANY, (command[:200], told.err[-1000:])
+    return told.out
+
+
+def words(command: str, names: dict[str, str]) -> str:
+    """Name rows in a command; a class of its own is enqueued, as PlainJob seems to have a concurrency limit."""
+    return command.format(**names).replace("enqueue PlainJob", "enqueue OtherJob")
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_no_command_fails_on_senseless_rows(
+    database: Database,
+    queue_url: URL,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # How JSON is read does not depend on the database; what else a column takes does.
+    much = {"values": 6, "json_values": 1} if kind == "sqlite" else {"values": 4, "json_values": 0}
+    ids = damage(queue_url, seed=SEED, **much)
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
+    (tmp_path / "own.toml").touch()
+    monkeypatch.setenv("JQ_CONFIG", str(tmp_path / "own.toml"))
+
+    def some(table: str, prefix: str = "", most: int = 500) -> str:
+        found = [number for number in ids[table] if number > 0]
+        return " ".join(f"{prefix}{number}" for number in found[:: len(found) // most + 1])
+
+    names = {"failed": some("jobs"), "held": some("jobs", most=1), "operation": some("operations", most=1)}
+    names |= {"retried": some("jobs", most=1), "death": some("deaths", "d", most=3)}
+    commands = [command for command in COMMANDS if not command.startswith(LEFT_OUT)]
+    reading = [command for command in commands if COMMANDS[command] in {FOUND, Exit.PARTLY}]
+    for command in reading:
+        run(words(command, names), capsys)
+        if any(word in command for word in LISTS):
+            json.loads(run(f"{words(command, names)} -o json", capsys), parse_constant=refuse)
+    run(f"jobs show {names['failed']} -o json", capsys)
+    run(f"operations show {some('operations', most=60)}", capsys)
+    for command in commands:
+        if command not in reading:
+            run(words(command, names), capsys)
+            if command.startswith("prune"):
+                assert rows(database, processes) == []
+                assert rows(database, claimed) == []
+    for operation in some("operations", most=10).split():
+        run(f"undo {operation}", capsys)
