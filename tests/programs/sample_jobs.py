@@ -1,6 +1,7 @@
 """Jobs that the tests' workers run. Each tells the test what happens to it through files in the working directory."""
 
 import asyncio
+import multiprocessing
 import os
 import resource
 import signal
@@ -10,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from solidjq import job
+from solidjq import Stopping, current_job, job
+from solidjq.errors import DatabaseUnreachableError
 
 JOURNAL = Path("journal")
 
@@ -38,6 +40,41 @@ def hold(name: str) -> None:
     while not Path(f"{name}.may-end").exists():
         time.sleep(0.01)
     write(f"{name} ended in {os.getpid()}")
+
+
+@job
+def hold_until_told(name: str) -> None:
+    """Run until its worker wants it to stop, then say whether it is still this worker's."""
+    write(f"{name} runs in {os.getpid()}")
+    while not current_job().should_stop():
+        time.sleep(0.01)
+    try:
+        mine = str(current_job().still_mine())
+    except DatabaseUnreachableError:
+        mine = "unknown"
+    write(f"{name} was told to stop, still mine: {mine}")
+    raise Stopping
+
+
+@job
+def fork(name: str, how: str) -> None:
+    """Start a process that does nothing, and write its pid; ``terminate`` it, or let it outlive this job."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[3600])
+    child.start()
+    write(f"{name} runs in {child.pid}")
+    if how == "terminate":
+        child.terminate()
+        child.join()
+        write(f"{name} ended with {child.exitcode}")
+    else:
+        child.join()
+
+
+@job
+async def stop_async() -> None:
+    """Ask the current job on the event loop."""
+    write(f"job {current_job().id}")
+    raise Stopping
 
 
 @job

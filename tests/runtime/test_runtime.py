@@ -417,11 +417,11 @@ def test_it_does_not_fetch_more_than_it_was_told(runtime: Runtime) -> None:
         runtime.wait_for(job_id, State.FINISHED)
 
 
-def test_what_had_begun_is_told_from_what_had_not(tmp_path: Path) -> None:
+def test_what_had_begun_and_what_had_ended_well_outlives_the_worker(tmp_path: Path) -> None:
     with (tmp_path / "hands").open("w+b", buffering=0) as file:
         child = os.fork()
         if child == 0:
-            hands = Hands(4, file.fileno())
+            hands = Hands(7, file.fileno())
             for claim_id in (11, 12, 2**62):
                 hands.take(claim_id)
             hands.begin(12, 3)
@@ -429,9 +429,15 @@ def test_what_had_begun_is_told_from_what_had_not(tmp_path: Path) -> None:
             hands.let_go(11)
             hands.take(14)
             hands.take(15)
+            for claim_id, thread in ((16, 0), (17, 1), (18, 2)):
+                hands.take(claim_id)
+                hands.begin(claim_id, thread)
+            hands.end(16, succeeded=True)
+            hands.end(17, succeeded=False)
+            hands.stop(18)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
-        assert read_hands(file) == ([14, 15, 2**62], {3: 12})
+        assert read_hands(file) == ([14, 15, 18, 2**62], {3: 12}, [16])
 
 
 # -- frozen

@@ -10,7 +10,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``place``: where a connection leads, for a person: the database, its server, whether it may write.
 - ``standby``: whether the server is a standby, and how far behind.
 - ``other_queues``: the queues on the same server or beside the same file, for an error about a database without one.
-- ``engines``: connections, isolation, read-only, time limits;
+- ``engines``: connections, isolation, read-only, time limits.
 - ``answers``: how long a connection waits for its server, and how it notices that the server has vanished.
 - ``faults``: what a driver's error code means.
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -38,7 +39,7 @@ class Wakeup:
             before[number] = signal.signal(number, lambda number, _frame: self.signals.append(number))
         for number in waking:
             before[number] = signal.signal(number, lambda _number, _frame: None)
-        os.register_at_fork(after_in_child=lambda: _reset(before))
+        _reset_at_fork(before)
 
     def wake(self) -> None:
         """End the current ``wait``, or else the next one. Any thread may call it."""
@@ -65,8 +66,23 @@ class Wakeup:
         self.wait(deadline - time.monotonic())
 
 
-def _reset(handlers: Mapping[signal.Signals, Any]) -> None:
-    """Make a forked process handle signals itself, instead of writing them into this process's pipe."""
-    signal.set_wakeup_fd(-1)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def _reset_at_fork(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Make forked processes handle signals themselves, instead of writing them into this process's pipe.
+
+    The signals are blocked meanwhile: one that arrived before the handlers are reset would be lost.
+    """
+    masks = threading.local()
+
+    def block() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def reset() -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
