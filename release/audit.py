@@ -25,7 +25,15 @@ def main() -> int:
     )
     print(f"bill of materials: {bill.relative_to(ROOT)}")
     for source in ("pypi", "osv"):
-        command = [program / "pip-audit", "--requirement", LOCK, "--disable-pip", "--no-deps", "--format", "json"]
+        command: list[str | Path] = [
+            program / "pip-audit",
+            "--requirement",
+            LOCK,
+            "--disable-pip",
+            "--no-deps",
+            "--format",
+            "json",
+        ]
         done = subprocess.run(
             [*command, "--vulnerability-service", source, "--progress-spinner", "off"],
             capture_output=True,

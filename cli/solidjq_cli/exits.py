@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from enum import IntEnum
 
+MOST_CHARACTERS = 10_000  # of a line on stderr
+
 
 class Exit(IntEnum):
     """Every exit code of ``jq``; ``MEANINGS`` says what each means, in ``--help``, the README and the docs."""
@@ -89,5 +91,8 @@ def say(text: str) -> None:
     """Print one line on stderr, with secrets masked and control characters escaped."""
     from solidjq.text import cut_words, mask_secrets, one_line  # noqa: PLC0415
 
+    line = cut_words(mask_secrets(one_line(text)))
+    if len(line) > MOST_CHARACTERS:
+        line = f"{line[:MOST_CHARACTERS]}... ({len(line):,} characters)"
     with suppress(OSError):  # nobody reads it any more: a closed pipe or terminal
-        print(f"jq: {cut_words(mask_secrets(one_line(text)))}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)
+        print(f"jq: {line}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)

@@ -184,13 +184,15 @@ def policies() -> dict[str, tuple[str, Mapping[str, Any]]]:
 
 
 def import_modules(modules: Iterable[str]) -> None:
-    """Import modules, which registers their jobs; the working directory is searched first.
+    """Import modules, which registers their jobs; the working directory is searched last.
+
+    So a file that lies there replaces no installed module, such as the driver that is imported later.
 
     Raises JobImportError, which names the module and its error.
     """
     here = os.getcwd()  # noqa: PTH109  (sys.path holds strings)
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
     for module in modules:
         try:
             importlib.import_module(module)

@@ -446,3 +446,35 @@ def test_a_folder_that_was_removed(tmp_path: Path) -> None:
         [sys.executable, "-P", "-c", code], cwd=gone, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- modules and databases --------------------------------------------------------------------------------------------
+
+
+def test_a_module_that_lies_here_replaces_none_that_is_installed(here: Path) -> None:
+    """--import searches the folder where the user stands: after all others, or a psutil.py there would run as root."""
+    for name in ("psutil", "pymysql", "secrets"):
+        (here / f"{name}.py").write_text("raise SystemExit('replaced')")
+    (here / "shop_jobs.py").write_text("import psutil, pymysql, secrets, solidjq\n@solidjq.job\ndef a(): ...\n")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "jq", "enqueue", "a", "--import", "shop_jobs", "--database", "sqlite:gone"],
+        cwd=here,
+        env=bare_in(here).env(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, "no SQLite file" in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.sqlite_only
+def test_the_schema_of_an_sqlite_file_is_not_trusted(database: Database) -> None:
+    with database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA trusted_schema").scalar() == 0
+
+
+@pytest.mark.sqlite_only
+def test_a_path_that_begins_with_two_slashes_names_no_host(database: Database, shell: Shell) -> None:
+    path = str(database.url.database)
+    assert shell.run("queues", "list", "-d", f"/{path}").returncode == 0

@@ -97,13 +97,14 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     def connect() -> sqlite3.Connection:
         # mode=rw: opening must not create an empty file at a mistyped path. Autocommit: _begin sends BEGIN.
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=rw",
+            f"file://{quote(str(path))}?mode=rw",
             uri=True,
             timeout=BUSY_TIMEOUT,
             isolation_level=None,
             check_same_thread=False,
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")  # a trigger in another's file calls no function with effects
         if read_only:
             connection.execute("PRAGMA query_only = ON")
         connection.text_factory = decode
@@ -140,7 +141,9 @@ def create_sqlite_file(url: URL) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _create_private_file(path)
         # mode=rw: a link to a missing file is not followed, which would make a file that others may read.
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_TIMEOUT)) as connection:
+        with closing(
+            sqlite3.connect(f"file://{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_TIMEOUT)
+        ) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
     except (OSError, sqlite3.Error) as error:
         if "locked" in str(error):  # another jq init is creating it; this pragma does not wait for the busy timeout
