@@ -53,7 +53,7 @@ def test_a_class_at_more_deaths_than_looks_explain_is_a_suspect() -> None:
     found = class_of([*cases("Import", times=3), *cases("Sync", "Mail"), *cases("Sync")], "Import")
     assert (found.standing, found.deaths, found.alone) == (JobStanding.SUSPECT, 3, 3)
     assert found.reasons == (
-        "in flight at 3 of 5 deaths, in 10 of 1000 looks at live processes; p = 6.7e-05 (4 classes tested)",
+        "in flight at 3 of 5 deaths, in 10 of 1000 samples of live processes; p = 6.7e-05 (4 classes tested)",
         "alone at 3 deaths",
     )
 
@@ -75,10 +75,10 @@ def test_what_is_made_of_a_class(name: str, times: int, others: int, expected: J
 
 def test_the_more_classes_are_tested_the_more_it_takes() -> None:
     found = [*cases("Sync", times=9), *cases("Other")]
-    often = {**USUAL.seen, **{f"Class{number}": 3 for number in range(200)}}
-    seldom = {**USUAL.seen, **{f"Class{number}": 2 for number in range(200)}}  # could not become suspects
-    assert class_of(found, "Sync", replace(USUAL, seen=often)).standing is JobStanding.UNDECIDED
-    assert class_of(found, "Sync", replace(USUAL, seen=seldom)).standing is JobStanding.SUSPECT
+    often = {**USUAL.running, **{f"Class{number}": 3 for number in range(200)}}
+    seldom = {**USUAL.running, **{f"Class{number}": 2 for number in range(200)}}  # could not become suspects
+    assert class_of(found, "Sync", replace(USUAL, running=often)).standing is JobStanding.UNDECIDED
+    assert class_of(found, "Sync", replace(USUAL, running=seldom)).standing is JobStanding.SUSPECT
 
 
 def test_company_is_explained_by_the_suspect() -> None:

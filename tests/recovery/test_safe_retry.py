@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import crashes as crash_table
-from solidjq.database.tables import deaths, failed, jobs, operations, processes, ready, scheduled
+from solidjq.database.tables import claimed, deaths, failed, jobs, operations, processes, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.incidents import find_incidents
@@ -94,9 +94,9 @@ def test_one_job_of_an_active_job_id_at_a_time(database: Database, state: str) -
     if state != "ready":
         claim_all(database, add_process(database))
     if state == "finished since":
-        database.transact(endings.finish, claim.claimed.c.job_id == new)
+        database.transact(endings.finish, claimed.c.job_id == new)
     if state == "failed later":
-        database.transact(endings.fail, claim.claimed.c.job_id == new, error_json("E", "boom"))
+        database.transact(endings.fail, claimed.c.job_id == new, error_json("E", "boom"))
     done = retry_jobs(database, [old], safe=True)
     assert done.verdicts == {old: Verdict.DUPLICATE}
     assert f"job {new}" in str(done.reason(old))
@@ -107,7 +107,7 @@ def test_an_attempt_that_finished_before_does_not_hold_a_job_back(database: Data
     """What retry_on leaves behind: the earlier attempt is finished, the later one carries on."""
     (old,) = add_jobs(database, *plain_jobs(1))
     claim_all(database, add_process(database))
-    database.transact(endings.finish, claim.claimed.c.job_id == old)
+    database.transact(endings.finish, claimed.c.job_id == old)
     with database.write() as connection:
         connection.execute(update(jobs).values(finished_at=ago(3600)))
     (new,) = add_jobs(database, *plain_jobs(1))

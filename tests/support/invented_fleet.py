@@ -173,7 +173,7 @@ def simulate(seed: int, *, killer: bool, twin: bool = False) -> Fleet:
     cases, kills = deaths(world, planted)
     first = exposure(world, LOOKS)
     more = exposure(world, LATER)
-    later = Exposure(LOOKS + LATER, Counter(first.seen) + Counter(more.seen))
+    later = Exposure(LOOKS + LATER, Counter(first.running) + Counter(more.running))
     return Fleet(tuple(cases), first, later, None if planted is None else planted.name, "Twin" if twin else None, kills)
 
 

@@ -97,18 +97,18 @@ def _reason(score: ClassScore | JobScore) -> str:
 def _cases(charged: Iterable[Incident]) -> Iterator[DeathCase]:
     for incident in charged:
         for death, finding in incident.pairs:
-            if death.charged:  # processes that ran no job are left out, as they are of the looks
+            if death.charged:  # processes that ran no job are left out, as they are of the samples
                 in_flight = tuple(InFlight(job.subject, job.class_name, job.growth) for job in death.charged)
                 yield DeathCase(death.name, finding.blame, in_flight, named=death.named_by_stack)
 
 
 def _exposure(connection: Connection, last_samples: Iterable[Mapping[str, Any]]) -> Exposure:
-    """Return what runs while nobody dies.
+    """Return what runs while no process dies.
 
-    Processes of ``jq work`` count their looks in their samples; ``last_samples`` are those of the dead. Any other
-    process, such as Rails' own, gets one look: the jobs that it has claimed now.
+    Processes of ``jq work`` count their samples; ``last_samples`` are those of the dead. Any other process, such as
+    Rails' own, is sampled once: the jobs that it has claimed now.
     """
-    looks, seen = 0, Counter[str]()
+    count, by_class = 0, Counter[str]()
     running: dict[int, set[str]] = defaultdict(set)
     classes_now = select(claimed.c.process_id, jobs.c.class_name).join(jobs, jobs.c.id == claimed.c.job_id).distinct()
     for process_id, class_name in connection.execute(classes_now):
@@ -116,10 +116,10 @@ def _exposure(connection: Connection, last_samples: Iterable[Mapping[str, Any]])
     samples = {process.id: sample_of(process.metadata) for process in list_processes(connection)}
     for process_id, classes in running.items():
         if not samples.get(process_id):
-            looks += 1
-            seen.update(classes)
+            count += 1
+            by_class.update(classes)
     for sample in (*samples.values(), *last_samples):
-        looks += int(number(sample, "looks") or 0)
+        count += int(number(sample, "looks") or 0)
         counts = sample.get("seen")
-        seen.update({k: v for k, v in counts.items() if isinstance(v, int)} if isinstance(counts, dict) else {})
-    return Exposure(looks, seen)
+        by_class.update({k: v for k, v in counts.items() if isinstance(v, int)} if isinstance(counts, dict) else {})
+    return Exposure(count, by_class)

@@ -48,7 +48,7 @@ def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator
     if (controls := _controls(cases, exposure)) is not None:
         # A class that occurs less than FEWEST_DEATHS times in all could not become a suspect: it is no test, and does
         # not make the correction for many tests stricter.
-        occurrences = Counter(controls.seen) + Counter({name: len(keys) for name, keys in deaths_of.items()})
+        occurrences = Counter(controls.running) + Counter({name: len(keys) for name, keys in deaths_of.items()})
         tested = sum(times >= FEWEST_DEATHS for times in occurrences.values())
         trial = _Trial(deaths_of, {case.key for case in charging}, controls, tested)
         trial.run(proven)
@@ -72,22 +72,22 @@ def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class _Controls:
-    """The control group: what runs usually. ``noun`` is what one of ``looks`` is called in a reason."""
+    """The control group: what runs usually. ``noun`` is what one of ``samples`` is called in a reason."""
 
-    looks: int
-    seen: Mapping[str, int]
+    samples: int
+    running: Mapping[str, int]
     noun: str
 
 
 def _controls(cases: Iterable[DeathCase], exposure: Exposure | None) -> _Controls | None:
-    if exposure is not None and exposure.looks > 0:
-        seen = {name: min(count, exposure.looks) for name, count in exposure.seen.items()}
-        return _Controls(exposure.looks, seen, "looks at live processes")
+    if exposure is not None and exposure.samples > 0:
+        running = {name: min(count, exposure.samples) for name, count in exposure.running.items()}
+        return _Controls(exposure.samples, running, "samples of live processes")
     outside = [case for case in cases if case.outside]
     if not outside:
         return None
-    seen = {name: len(keys) for name, keys in _deaths_by_class(outside).items()}
-    return _Controls(len(outside), seen, "processes that were ended from outside")
+    running = {name: len(keys) for name, keys in _deaths_by_class(outside).items()}
+    return _Controls(len(outside), running, "processes that were ended from outside")
 
 
 def _deaths_by_class(cases: Iterable[DeathCase]) -> dict[str, set[str]]:
@@ -104,8 +104,8 @@ class _Test:
 
     deaths: AbstractSet[str]  # with a job of the class in flight
     all_deaths: int
-    seen: int
-    looks: int
+    running: int
+    samples: int
     tested: int  # classes tested, for the Bonferroni correction
     p: float
 
@@ -124,7 +124,7 @@ class _Test:
     @property
     def could_pass(self) -> bool:
         """Whether the class would be a suspect if it had been in flight at every death."""
-        return fisher(self.all_deaths, self.all_deaths, self.seen, self.looks) * self.tested <= FALSE_ALARMS
+        return fisher(self.all_deaths, self.all_deaths, self.running, self.samples) * self.tested <= FALSE_ALARMS
 
     def __str__(self) -> str:
         return f"p = {self.corrected:.2g}"
@@ -148,9 +148,9 @@ class _Trial:
     def test(self, class_name: str, *, without: str | None = None) -> _Test:
         """Test a class at the unexplained deaths, leaving out those of the class ``without``."""
         left = self.unexplained if without is None else self.unexplained - self.deaths_of[without]
-        seen = self.controls.seen.get(class_name, 0)
-        deaths, looks = self.deaths_of[class_name] & left, self.controls.looks
-        return _Test(deaths, len(left), seen, looks, self.tested, fisher(len(deaths), len(left), seen, looks))
+        running = self.controls.running.get(class_name, 0)
+        deaths, samples = self.deaths_of[class_name] & left, self.controls.samples
+        return _Test(deaths, len(left), running, samples, self.tested, fisher(len(deaths), len(left), running, samples))
 
     def run(self, proven: Iterable[str]) -> None:
         """Make the class with the least p-value a suspect and its deaths explained, until no class passes.
@@ -178,7 +178,7 @@ class _Trial:
 
         Not if it is a suspect by itself, at deaths without ``best``. Else the deaths that only one of the two was in
         decide: each is as unlikely, if the other is the killer, as the class is seldom in flight. Deaths of both weigh
-        the same for both, so a few looks more or less, which move every p-value, cannot turn the verdict round.
+        the same for both, so a few samples more or less, which move every p-value, cannot turn the verdict round.
         """
         if self.test(other, without=best).passed:
             return False
@@ -188,7 +188,7 @@ class _Trial:
     def _surprise(self, class_name: str, *, without: str) -> float:
         """Return -log10 of the chance that the class was by chance at its deaths without the other."""
         alone = (self.deaths_of[class_name] - self.deaths_of[without]) & self.unexplained
-        share = (self.controls.seen.get(class_name, 0) + 1) / (self.controls.looks + 2)
+        share = (self.controls.running.get(class_name, 0) + 1) / (self.controls.samples + 2)
         return -math.log10(share) * len(alone)
 
 
@@ -197,9 +197,8 @@ def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str
     first = trial.first[name]
     rivals, last = trial.tied.get(name, ((), trial.suspects.get(name) or trial.test(name)))
     score = min(first.score, last.score)
-    facts = [
-        f"in {first.seen} of {first.looks} {trial.controls.noun}; {first} ({count_of(trial.tested, 'class')} tested)"
-    ]
+    controls = f"in {first.running} of {first.samples} {trial.controls.noun}"
+    facts = [f"{controls}; {first} ({count_of(trial.tested, 'class')} tested)"]
     if explained := first.deaths - last.deaths:
         company = [other for other in trial.suspects if other != name and explained & trial.deaths_of[other]]
         facts.append(f"beside {' or '.join(company)} at {len(explained)} of these; {last} without them")

@@ -88,13 +88,13 @@ class DeathCase:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What runs while nobody dies. One look: the job classes that one process executes at one heartbeat.
+    """What runs while no process dies. One sample: the job classes that one process executes at one heartbeat.
 
-    Processes that execute no job are left out of both looks and cases, or counted in both: else p-values are wrong.
+    Processes that execute no job are left out of both samples and cases, or counted in both: else p-values are wrong.
     """
 
-    looks: int
-    seen: Mapping[str, int]  # for each class, in how many looks a job of it was executing
+    samples: int
+    running: Mapping[str, int]  # for each class, in how many samples a job of it was executing
 
 
 _STRENGTH = [Blame.UNKNOWN, Blame.MEMORY, Blame.CODE]

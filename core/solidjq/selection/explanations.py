@@ -36,10 +36,10 @@ def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool 
 
     ``implied_deaths``: a safe retry added the term that the job died with its process; the operator did not.
     """
-    looks = _Looks(database, time.monotonic() + PATIENCE)
+    queries = _Queries(database, time.monotonic() + PATIENCE)
     sentences: list[str] = []
     try:
-        for sentence in _explain(looks, chosen, implied_deaths=implied_deaths):
+        for sentence in _explain(queries, chosen, implied_deaths=implied_deaths):
             sentences.append(sentence)  # noqa: PERF402  (what was found before the time is over stays)
     except TookTooLongError:
         return sentences or ["no failed job matches the filter"]
@@ -64,13 +64,13 @@ _COLUMNS: dict[str, ColumnElement[str]] = {"class": jobs.c.class_name, "queue": 
 
 
 @dataclass(frozen=True, slots=True)
-class _Looks:
+class _Queries:
     """Queries that share one deadline; one that would end later raises TookTooLongError."""
 
     database: Database
     deadline: float
 
-    def look(self, at: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, at: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TookTooLongError("the time for an explanation is over")
@@ -78,18 +78,18 @@ class _Looks:
             return at(connection, *args, **kwargs)
 
     def count(self, chosen: Filter, most: int = MOST_COUNTED) -> int:
-        return self.look(count_up_to, chosen, most)
+        return self.run(count_up_to, chosen, most)
 
 
-def _explain(looks: _Looks, chosen: Filter, *, implied_deaths: bool) -> Iterator[str]:
-    if not looks.count(_NO_FILTER, 1):
+def _explain(queries: _Queries, chosen: Filter, *, implied_deaths: bool) -> Iterator[str]:
+    if not queries.count(_NO_FILTER, 1):
         return
-    missing = list(_missing_names(looks, chosen))
+    missing = list(_missing_names(queries, chosen))
     yield from missing
     if missing:
         return
     if implied_deaths:
-        errors = looks.count(replace(chosen, deaths=frozenset()))
+        errors = queries.count(replace(chosen, deaths=frozenset()))
         if errors:
             own = f"{_number(errors)} failed with an error of their own"
             yield f"0 died with their process; {own} (--include-errors takes them)"
@@ -97,55 +97,55 @@ def _explain(looks: _Looks, chosen: Filter, *, implied_deaths: bool) -> Iterator
     terms = [term for term in _terms(chosen) if not (implied_deaths and term.words == _DIED)]
     for term in terms:
         # Texts are searched for last: that reads the errors.
-        if not (term.alone.error or looks.count(term.alone, 1)):
-            yield f"{term.words} matches none of {_failed_jobs(looks.count(_NO_FILTER))}"
+        if not (term.alone.error or queries.count(term.alone, 1)):
+            yield f"{term.words} matches none of {_failed_jobs(queries.count(_NO_FILTER))}"
             return
     if len(terms) == 1:
-        yield f"{terms[0].words} matches none of {_failed_jobs(looks.count(_NO_FILTER))}"
+        yield f"{terms[0].words} matches none of {_failed_jobs(queries.count(_NO_FILTER))}"
         return
-    helps = [f"without {term.words}: {_number(count)}" for term, count in _counts(looks, terms) if count]
+    helps = [f"without {term.words}: {_number(count)}" for term, count in _counts(queries, terms) if count]
     yield "no failed job matches all of these terms" + ("" if helps else ", and more than one of them leaves nothing")
     yield from helps
 
 
-def _counts(looks: _Looks, terms: Iterable["_Term"]) -> Iterator[tuple["_Term", int]]:
+def _counts(queries: _Queries, terms: Iterable["_Term"]) -> Iterator[tuple["_Term", int]]:
     """Yield each term with the count of the failures without it, as long as there is time."""
     with suppress(TookTooLongError):
         for term in terms:
-            yield term, looks.count(term.without)
+            yield term, queries.count(term.without)
 
 
 # -- names that no failed job has -------------------------------------------------------------------------------------
 
 
-def _missing_names(looks: _Looks, chosen: Filter) -> Iterator[str]:
+def _missing_names(queries: _Queries, chosen: Filter) -> Iterator[str]:
     """Yield a sentence on each name that no failed job has: of a class, queue, host, incident or group."""
     for name in chosen.classes:
-        yield from _of_jobs(looks, "class", name, lambda other: Filter(classes=(other,)))
+        yield from _of_jobs(queries, "class", name, lambda other: Filter(classes=(other,)))
     for name in chosen.queues:
-        yield from _of_jobs(looks, "queue", name, lambda other: Filter(queues=(other,)))
+        yield from _of_jobs(queries, "queue", name, lambda other: Filter(queues=(other,)))
     for name in chosen.hosts:
-        if not looks.count(Filter(hosts=(name,)), 1):
-            hosts = looks.look(_hosts)
+        if not queries.count(Filter(hosts=(name,)), 1):
+            hosts = queries.run(_hosts)
             if name in hosts:
                 yield f"no job that died on host {name} is still failed"
             else:
                 yield f"no job is known to have died on host {name}{suggestion(name, hosts)}"
     for each in chosen.named:
-        if not looks.count(Filter(named=(each,)), 1):
+        if not queries.count(Filter(named=(each,)), 1):
             yield f"no job of {' or '.join(each.names)} is failed any more"
 
 
-def _of_jobs(looks: _Looks, what: str, name: str, by_name: Callable[[str], Filter]) -> Iterator[str]:
-    if looks.count(by_name(name), 1):
+def _of_jobs(queries: _Queries, what: str, name: str, by_name: Callable[[str], Filter]) -> Iterator[str]:
+    if queries.count(by_name(name), 1):
         return
     if name.endswith("*"):
         yield f"no {what} among the failed jobs begins with {name[:-1]}"
-    elif looks.look(_has_job, _COLUMNS[what], name):
+    elif queries.run(_has_job, _COLUMNS[what], name):
         yield f"no job of {what} {name} has failed"
     else:
-        likely = closest(name, looks.look(distinct_values, _COLUMNS[what]), _LIKELY)
-        failed = [other for other in likely if looks.count(by_name(other), 1)]
+        likely = closest(name, queries.run(distinct_values, _COLUMNS[what]), _LIKELY)
+        failed = [other for other in likely if queries.count(by_name(other), 1)]
         yield f"no {what} {name} among the failed jobs{suggestion(name, failed)}"
 
 
