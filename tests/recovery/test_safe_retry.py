@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import update
 
 from solidjq import Database, NewJob
-from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import claimed, deaths, failed, jobs, operations, processes, ready, scheduled
+from solidjq.database.tables import crashes as crash_table
 from solidjq.database.times import ago, utcnow
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.incidents import find_incidents
 from solidjq.ledger.operations import Operation
 from solidjq.processes import heartbeat, pruning
-from solidjq.queue import claim, endings
+from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery.candidates import find_candidates
