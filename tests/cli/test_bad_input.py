@@ -4,7 +4,6 @@ import io
 import os
 import shlex
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,7 +28,6 @@ from support.processes import add_process, silence
 from support.program import PASSWORD, Bare, Done, Shell, assert_refused
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
-from support.waiting import PATIENCE
 
 READING = ["failed list -o json", "failed show 1", "jobs show 1", "processes list", "queues list", "prune -n"]
 WRITING = ["enqueue A", "prune", "retry 1", "queues pause --create mailers", "work --queues python"]
@@ -611,15 +609,7 @@ def test_standard_input_without_an_end_is_refused(
     database: Database, shell: Shell, command: str, source: str, words: str
 ) -> None:
     redirected = "<&-" if source == "closed" else f"< {source}" if source.startswith("/") else f"< <({source})"
-    done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m solidjq_cli {command} {redirected}"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=shell.env(),
-        cwd=shell.folder,
-        check=False,
-    )
+    done = shell.line(f"jq {command} {redirected}")
     assert_refused(done, 2, words)
     assert state_of_each(database) == {}
 

@@ -39,7 +39,6 @@ from support.terminal import below_heading, raw_terminal, terminal, unprintable
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 AGE = re.compile(r"\d+[smhd] ago")
 MOVING = {"heartbeat_age", "latency"}  # differ from one call to the next
-PROGRAM = f"{shlex.quote(sys.executable)} -m solidjq_cli"
 
 
 @pytest.fixture
@@ -667,25 +666,10 @@ def test_init_says_what_it_made_and_the_second_time_that_nothing_was_missing(tmp
 # -- in a pipe
 
 
-def pipe(shell: Shell, line: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of shell, in which ``jq`` is this program."""
-    script = f'jq() {{ {PROGRAM} "$@"; }}; set -o pipefail; {line}'
-    environment = {**shell.env(), "PYTHONUNBUFFERED": ""}  # as it is for most people; it changes what a lost pipe does
-    return subprocess.run(
-        ["bash", "-c", script],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=shell.folder,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_a_list_of_ids_can_be_piped_into_a_retry(database: Database, shell: Shell) -> None:
     add_attendants(database)
     fail(database, *plain_jobs(4, queue_name="mailers"), *plain_jobs(2), error=missing_error())
-    done = pipe(shell, "jq failed list --missing --queue mailers -o ids | jq retry - --reason reboot -o ids")
+    done = shell.line("jq failed list --missing --queue mailers -o ids | jq retry - --reason reboot -o ids")
     assert (done.returncode, done.stdout) == (0, "1\n2\n3\n4\n")
     assert done.stderr == f"jq: retried 4 jobs: 4 ready, 0 scheduled\n{last_line(1)}\n"
     assert list(state_of_each(database).values()) == [*[State.READY] * 4, *[State.FAILED] * 2]
@@ -693,14 +677,14 @@ def test_a_list_of_ids_can_be_piped_into_a_retry(database: Database, shell: Shel
 
 def test_a_table_is_not_mistaken_for_ids(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(1), error=missing_error())
-    done = pipe(shell, "jq failed list | jq retry -")
+    done = shell.line("jq failed list | jq retry -")
     assert (done.returncode, state_of_each(database)) == (2, {1: State.FAILED})
 
 
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_a_reader_that_has_enough_causes_no_noise(database: Database, shell: Shell, output: str) -> None:
     fail(database, *plain_jobs(300), error=error_json("E", "long " * 500))
-    done = pipe(shell, f"jq failed list -o {output} | head -n 1")
+    done = shell.line(f"jq failed list -o {output} | head -n 1")
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
 
@@ -726,7 +710,7 @@ def test_ctrl_c_ends_a_command_at_once_and_changes_nothing(database: Database, s
 
 def test_a_full_disk_is_one_line_and_a_documented_exit_code(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(1), error=missing_error())
-    done = pipe(shell, "jq failed list -o json > /dev/full")
+    done = shell.line("jq failed list -o json > /dev/full")
     assert len(done.stderr.splitlines()) == 1
     assert "No space left on device" in done.stderr
     assert done.returncode == 1

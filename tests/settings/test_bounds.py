@@ -6,8 +6,6 @@ works again ends in the time limit of the whole run.
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +25,6 @@ from solidjq.settings.policy import load_policy
 from solidjq.settings.profiles import load_profiles
 from solidjq.settings.sources import Settings, load_settings
 from support.program import Bare, assert_refused
-from support.waiting import PATIENCE
 
 
 def application(folder: Path, text: str) -> Path:
@@ -89,32 +86,14 @@ def test_files_of_an_application_that_are_no_files_are_skipped(tmp_path: Path) -
 def test_a_pipe_that_is_named_by_hand_is_read(tmp_path: Path) -> None:
     """As the shell's <(command) makes it."""
     bare = Bare("", tmp_path, {"XDG_STATE_HOME": str(tmp_path)})
-    script = f"{sys.executable} -m solidjq_cli --config <(echo '[default]'; echo 'max_crashes = 7') policy show -o json"
-    done = subprocess.run(
-        ["bash", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=bare.env(),
-        cwd=tmp_path,
-        check=False,
-    )
+    done = bare.line("jq --config <(echo '[default]'; echo 'max_crashes = 7') policy show -o json")
     assert (done.returncode, '"max_crashes", "value": 7' in done.stdout) == (0, True), done.stderr
 
 
 def test_a_pipe_without_an_end_is_too_big(tmp_path: Path) -> None:
     bare = Bare("", tmp_path, {"XDG_STATE_HOME": str(tmp_path)})
-    for command in ("apply <(yes)", "--config <(cat /dev/zero) policy show"):
-        done = subprocess.run(
-            ["bash", "-c", f"{sys.executable} -m solidjq_cli {command}"],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            env=bare.env(),
-            cwd=tmp_path,
-            check=False,
-        )
-        assert_refused(done, 2)
+    for command in ("jq apply <(yes)", "jq --config <(cat /dev/zero) policy show"):
+        assert_refused(bare.line(command), 2)
 
 
 # -- jq.toml ----------------------------------------------------------------------------------------------------------

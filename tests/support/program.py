@@ -41,6 +41,19 @@ class Shell:
             check=False,
         )
 
+    def line(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of bash, in which ``jq`` is this program."""
+        script = f'jq() {{ "{sys.executable}" -m solidjq_cli "$@"; }}; set -o pipefail; {line}'
+        return subprocess.run(
+            ["bash", "-c", script],
+            capture_output=True,
+            text=True,
+            env={**self.env(), "PYTHONUNBUFFERED": ""},  # as for most people; it changes what a lost pipe does
+            cwd=self.folder,
+            timeout=PATIENCE,
+            check=False,
+        )
+
     def start(self, *arguments: str, program: Sequence[str] = ("-m", "solidjq_cli")) -> subprocess.Popen[str]:
         """Start a command and leave it running."""
         return subprocess.Popen(
