@@ -36,8 +36,7 @@ def settle(database: Database, threshold: float, *, force: bool, quiet: bool, no
     from solidjq.processes import prune_sequence  # noqa: PLC0415
     from solidjq.text import count_of  # noqa: PLC0415
 
-    if not quiet:
-        note_unrecorded(database, threshold)
+    check_record(database, threshold, quiet=quiet)
     counting = sys.stderr.isatty() and not quiet
 
     def wait(doubts: Doubts, pause: float) -> None:
@@ -90,14 +89,20 @@ def refuse_alive(doubts: Doubts) -> None:
         raise RefusedError(f"spared: {last}; stop it, or prune it with --force")
 
 
-def note_unrecorded(database: Database, threshold: float) -> None:
-    """Warn that a prune loses host and pid of dead processes, if some process looks dead and there is no ledger."""
+def check_record(database: Database, threshold: float, *, quiet: bool) -> None:
+    """Warn that a prune loses host and pid of dead processes, if some process looks dead and there is no ledger.
+
+    Raises LedgerMissingError if there is one, but not all of it.
+    """
     from solidjq.ledger import operations  # noqa: PLC0415
     from solidjq.processes.pruning import find_dead  # noqa: PLC0415
 
     with database.read() as connection:
-        lost = not operations.exists(connection) and bool(find_dead(connection, threshold))
-    if lost:
+        recorded = operations.exists(connection)
+        if recorded:
+            operations.require(connection)  # before the wait for a second look, not after it
+        lost = not recorded and bool(find_dead(connection, threshold))
+    if lost and not quiet:
         note(
             "without the jq_ tables a prune records neither host nor pid of the dead, so nobody can tell later where "
             "their jobs ran; to keep that, first run: jq init"

@@ -12,8 +12,12 @@ from solidjq import Database
 from solidjq.database import indexes, tables
 from solidjq.database.setup import MIGRATIONS, initialize
 from solidjq.ledger import archive, operations
+from solidjq.ledger.operations import Operation
 from support.databases import execute
+from support.deaths import die
+from support.program import Shell, assert_refused
 from support.queue import add_jobs, plain_jobs, rows
+from support.recovery import retry_jobs
 from support.schemas import OURS, THEIRS, definitions, make_older
 
 
@@ -189,3 +193,24 @@ def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Databas
 def _unordered(found: dict[str, Any]) -> dict[str, Any]:
     """Take the order of the columns away: added ones stand last."""
     return {name: (sorted(map(str, columns)), *rest) for name, (columns, *rest) in found.items()}
+
+
+def test_a_table_of_the_record_that_was_dropped_is_named_and_made_anew(
+    database: Database, shell: Shell, kind: str
+) -> None:
+    ids = add_jobs(database, *plain_jobs(2))
+    die(database)
+    retry_jobs(database, ids[:1], operation=Operation("retry"))
+    (first,) = rows(database, tables.operations)
+    execute(database.url, "DROP TABLE jq_operations")
+    try:
+        for command in ("operations list", f"undo {first['id']}", "retry --safe --yes", "prune", f"history {ids[0]}"):
+            done = shell.run(*command.split())
+            assert_refused(done, 3, "the table jq_operations, a part of jq's record, is missing; run: jq init")
+    finally:
+        assert shell.run("init").returncode == 0
+    retry_jobs(database, ids[1:], operation=Operation("retry"))
+    (second,) = rows(database, tables.operations)
+    assert second["id"] == first["id"] + 1, kind
+    undone = shell.run("undo", str(second["id"]), "-o", "ids")
+    assert undone.stdout.split() == [str(ids[1])]

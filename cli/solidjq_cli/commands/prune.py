@@ -56,7 +56,7 @@ def prune(
         with opened.read() as connection:
             pruned = prune_sequence.preview(connection, threshold, doubts)
         if not quiet:
-            pruning.note_unrecorded(opened, threshold)
+            pruning.check_record(opened, threshold, quiet=False)
     else:
         operation = command.operation("prune", reason)
         doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")

@@ -1,6 +1,6 @@
 """Setup (``jq init``): creates Solid Queue's tables if missing, creates our ``jq_`` tables and migrates them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from solidjq.database import answers, engines, grants, owners, tables, times
+from solidjq.database import answers, engines, grants, owners, statements, tables, times
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, UsageError
@@ -151,6 +151,7 @@ def _bring_up_to_date(connection: Connection) -> InitReport:
     if not fresh:
         # Last: a program that finds the youngest table assumes that the columns that belong to it exist.
         created += _create_missing(connection, tables.jq, existing)
+    _go_on_counting(connection, created)
     _create_missing_indexes(connection, existing)
     return InitReport(created, [] if fresh else [f"{m.version} {m.name}" for m in pending])
 
@@ -163,6 +164,22 @@ def _create_missing(connection: Connection, metadata: MetaData, existing: set[st
     else:  # in one transaction
         metadata.create_all(connection, tables=missing, checkfirst=False)
     return [table.name for table in missing]
+
+
+def _go_on_counting(connection: Connection, created: Collection[str]) -> None:
+    """Let the ids of a table of ours that had been dropped begin above those that the other tables refer to.
+
+    Else an undo of a new operation would also restore what an operation of the same id had moved before.
+    """
+    references = {
+        tables.operations: (tables.failures.c.operation_id, tables.failures.c.restored_by),
+        tables.deaths: (tables.crashes.c.death_id,),
+    }
+    for table, columns in references.items():
+        if table.name in created:
+            last = max(connection.scalar(select(func.max(column))) or 0 for column in columns)
+            if last:
+                statements.begin_ids_above(connection, table, last)
 
 
 class _CreateWhole(CreateTable):

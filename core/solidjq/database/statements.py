@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     func,
     select,
+    text,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -227,3 +228,18 @@ def inserted_id(result: CursorResult[Any]) -> int:
     if number is None:
         raise AssertionError("the database gave the row no id")
     return int(number)
+
+
+def begin_ids_above(connection: Connection, table: Table, last: int) -> None:
+    """Let the ids of an empty table begin above ``last``."""
+    name = connection.dialect.identifier_preparer.format_table(table)
+    match connection.dialect.name:
+        case "postgresql":
+            sequence = "pg_get_serial_sequence(:name, 'id')"
+            connection.execute(text(f"SELECT setval({sequence}, :last)"), {"name": name, "last": last})
+        case "mysql":
+            connection.execute(text(f"ALTER TABLE {name} AUTO_INCREMENT = {last + 1}"))
+        case _:
+            connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": table.name})
+            numbers = {"name": table.name, "last": last}
+            connection.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :last)"), numbers)

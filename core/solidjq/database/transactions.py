@@ -24,6 +24,7 @@ from solidjq.errors import (
     ConflictError,
     DatabaseError,
     DatabaseUnreachableError,
+    LedgerMissingError,
     MissingDriverError,
     NotAQueueError,
     RefusedError,
@@ -169,10 +170,16 @@ class Database:
         """Return which tables are in this database, and where else on its server, or beside its file, a queue is."""
         return other_queues.look_around(self._reader, self.url)
 
-    def not_a_queue(self, words: str) -> NotAQueueError:
-        """Return the error for a missing table, which ``words`` name: what is here, and which queues are elsewhere."""
+    def not_a_queue(self, words: str) -> DatabaseError:
+        """Return the error for a missing table, which ``words`` name: what is here, and which queues are elsewhere.
+
+        Where the queue is here, and the table is one of jq's own, that is a LedgerMissingError.
+        """
         around = self.look_around()
         if around.has_queue:
+            if ours := next((table.name for table in tables.jq.sorted_tables if table.name in words), None):
+                missing = f"the table {ours}, a part of jq's record, is missing"
+                return LedgerMissingError(f"{missing}; run: {self.init_command}")
             return NotAQueueError(
                 f"{around.here} is not a Solid Queue database of version 1.x ({words}); "
                 "to see what it lacks: jq doctor tables"

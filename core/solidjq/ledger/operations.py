@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, inspect, select, update
 
 from solidjq.database import owners
 from solidjq.database.statements import among, inserted_id
-from solidjq.database.tables import deaths, failures, operations
+from solidjq.database.tables import LEDGER, deaths, failures, operations
 from solidjq.database.times import utcnow
 from solidjq.errors import LedgerMissingError
 from solidjq.text import mask_secrets
@@ -96,7 +96,7 @@ def exists(connection: Connection) -> bool:
 
 
 def require(connection: Connection) -> None:
-    """Raise LedgerMissingError unless the ``jq_`` tables are there, the newest included.
+    """Raise LedgerMissingError unless all ``jq_`` tables are there, the newest included.
 
     Raises RefusedError if a superuser would write to tables that an untrusted role owns.
     """
@@ -107,6 +107,10 @@ def require(connection: Connection) -> None:
 def _require_tables(connection: Connection) -> None:
     if not exists(connection):
         raise LedgerMissingError("the jq_ tables, which record every change, are missing or out of date; run: jq init")
+    inspector = inspect(connection)
+    for table in LEDGER:
+        if not inspector.has_table(table.name):
+            raise LedgerMissingError(f"the table {table.name}, a part of jq's record, is missing; run: jq init")
 
 
 def jobs_moved(connection: Connection, operation_id: int) -> int:
