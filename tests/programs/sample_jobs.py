@@ -34,7 +34,7 @@ def note_slowly(*args: Any) -> None:
 
 
 @job
-def hold(name: str) -> None:
+def hold(name: str, *_: Any) -> None:
     """Run until the test says that it may end."""
     write(f"{name} runs in {os.getpid()}")
     while not Path(f"{name}.may-end").exists():

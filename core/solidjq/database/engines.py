@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, event, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import answers
+from solidjq.database.faults import Fault, fault_of
 from solidjq.database.times import read_every_timestamp
 from solidjq.database.unknown_columns import decode, unquote
 from solidjq.database.url_options import NO_PREPARE
@@ -79,7 +81,15 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
             raise DatabaseURLError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
 
+    event.listen(engine, "handle_error", _leave_a_reader)
     return engine
+
+
+def _leave_a_reader(context: ExceptionContext) -> None:
+    """Connect anew after a refused write: after a failover, the server that takes writes is another one."""
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError) and fault_of(error) is Fault.READ_ONLY:
+        context.is_disconnect = True
 
 
 def without_transaction(connection: Connection) -> Connection:

@@ -1,0 +1,178 @@
+"""Databases that take no writes for a while: a full disk, read-only. What ended meanwhile ran once, and is recorded."""
+
+import os
+import pwd
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import URL
+
+from solidjq import Database, NewJob
+from solidjq.database.setup import initialize
+from solidjq.database.tables import claimed
+from solidjq.database.urls import url_text
+from solidjq.queue.states import State
+from support.databases import execute
+from support.paths import PROGRAMS
+from support.program import Shell
+from support.queue import add_jobs, rows, state_of_each
+from support.runtime import Runtime, is_running, kill
+from support.standbys import POSTGRESQL_USER
+from support.waiting import until
+
+NAMES = [f"job-{number}" for number in range(6)]
+WIDE = "".join(f"{number:x}" for number in range(1000, 1500))  # so that no new version of a row fits into its page
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Give a folder on a file system of its own that is soon full."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    with (folder / "filler").open("wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(4096))
+        except OSError:
+            return
+
+
+@contextmanager
+def running(database: Database, url: URL, tmp_path: Path) -> Iterator[Runtime]:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    runtime = Runtime(database, Shell(url_text(url), folder, {"PYTHONPATH": str(PROGRAMS)}))
+    try:
+        yield runtime
+    finally:
+        runtime.kill_all()
+
+
+def check_that_nothing_is_forgotten(
+    runtime: Runtime, refuse: Callable[[], None], allow: Callable[[], None], words: str, *, stop: bool = False
+) -> None:
+    """Let jobs end while the database refuses writes; if ``stop``, stop their worker too before it takes them again."""
+    database = runtime.database
+    ids = add_jobs(database, *(NewJob(class_name="hold", args=[name, WIDE]) for name in NAMES))
+    runtime.start("--threads", str(len(NAMES)), "--shutdown-timeout", "1", heartbeat=0.5)
+    for name in NAMES:
+        runtime.running(name)
+    refuse()
+    for name in NAMES:
+        runtime.let_end(name)
+    runtime.wait_for_log(words)
+    if stop:
+        worker = runtime.worker().pid
+        kill(worker, signal.SIGTERM)
+        runtime.wait_for_log("are done, but the database has not recorded it; they stay claimed")
+        until(lambda: not is_running(worker), "the worker has stopped")
+        assert State.READY not in state_of_each(database).values()
+    allow()
+    for job_id in ids:
+        runtime.wait_for(job_id, State.FINISHED)
+    assert sorted(line.split(" runs in ")[0] for line in runtime.journal() if " runs in " in line) == NAMES
+    until(lambda: rows(database, claimed) == [], "no claim is left")
+
+
+@pytest.mark.sqlite_only
+def test_jobs_that_end_while_the_disk_of_sqlite_is_full(kind: str, tmp_path: Path) -> None:
+    assert kind == "sqlite"
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        database = Database(URL.create("sqlite", database=str(disk / "queue.sqlite3")))
+        initialize(database)
+        with running(database, database.url, tmp_path) as runtime:
+            check_that_nothing_is_forgotten(
+                runtime, lambda: fill(disk), (disk / "filler").unlink, "database or disk is full"
+            )
+        database.close()
+
+
+@pytest.mark.only_on("postgresql")
+def test_jobs_that_end_while_the_disk_of_postgresql_is_full(kind: str, postgresql_server: URL, tmp_path: Path) -> None:
+    assert kind == "postgresql"
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # the server is another user, where the tests run as root
+    with small_disk(tmp_path / "disk", "16m") as disk:
+        place = disk / "tables"
+        place.mkdir()
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(POSTGRESQL_USER)
+            os.chown(place, owner.pw_uid, owner.pw_gid)
+        execute(
+            postgresql_server,
+            f"CREATE TABLESPACE small LOCATION '{place}'",
+            "CREATE DATABASE on_small TABLESPACE small",
+        )
+        database = Database(postgresql_server.set(database="on_small"))
+        initialize(database)
+        try:
+            with running(database, database.url, tmp_path) as runtime:
+                check_that_nothing_is_forgotten(
+                    runtime, lambda: fill(disk), (disk / "filler").unlink, "No space left on device"
+                )
+        finally:
+            database.close()
+            execute(postgresql_server, "DROP DATABASE on_small WITH (FORCE)", "DROP TABLESPACE small")
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize("stop", [False, True], ids=["", "and it is stopped"])
+def test_jobs_that_end_while_postgresql_is_read_only(
+    runtime: Runtime, queue_url: URL, postgresql_server: URL, *, stop: bool
+) -> None:
+    """As after a failover: the sessions on the server that is read-only now must not stay there."""
+    name = queue_url.database
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
+
+    def refuse() -> None:
+        runtime.database.close()
+        execute(postgresql_server, f"ALTER DATABASE {name} SET default_transaction_read_only = on", end)
+
+    def allow() -> None:
+        execute(postgresql_server, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+    check_that_nothing_is_forgotten(runtime, refuse, allow, "read-only transaction", stop=stop)
+
+
+@pytest.mark.only_on("mariadb")
+@pytest.mark.parametrize("stop", [False, True], ids=["", "and it is stopped"])
+def test_jobs_that_end_while_mariadb_is_read_only(
+    kind: str, mariadb_standby: URL, tmp_path: Path, *, stop: bool
+) -> None:
+    assert kind == "mariadb"
+    execute(
+        mariadb_standby,
+        "SET GLOBAL read_only = 0",
+        "CREATE DATABASE reader CHARACTER SET utf8mb4",
+        "CREATE USER writer@'127.0.0.1'",
+        "GRANT ALL ON reader.* TO writer@'127.0.0.1'",
+    )
+    database = Database(mariadb_standby.set(database="reader"))
+    initialize(database)
+    try:
+        with running(database, database.url.set(username="writer"), tmp_path) as runtime:
+            check_that_nothing_is_forgotten(
+                runtime,
+                lambda: execute(mariadb_standby, "SET GLOBAL read_only = 1"),
+                lambda: execute(mariadb_standby, "SET GLOBAL read_only = 0"),
+                "read-only option",
+                stop=stop,
+            )
+    finally:
+        database.close()
+        execute(mariadb_standby, "SET GLOBAL read_only = 1", "DROP DATABASE reader", "DROP USER writer@'127.0.0.1'")
