@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from solidjq.errors import UsageError
+from solidjq.rails import database_yml
 from solidjq.rails.database_yml import database_url
 
 NOBODY = 65_534
@@ -53,3 +54,18 @@ def test_an_application_of_another(tmp_path: Path, line: str, word: str | None) 
     with pytest.raises(UsageError, match=rf"{word}.*others may write it: the file .* belongs to") as refused:
         database_url(tmp_path, variables=VARIABLES)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_users_own_variable_opens_files_and_a_file_that_is_gone_meanwhile_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "config" / "database.yml"
+    path.parent.mkdir()
+    path.write_text("production: {adapter: postgresql, database: q, sslkey: /tmp/evil.so:x}\n")
+    os.chown(path, NOBODY, -1)
+    own = {"DATABASE_URL": "postgres://h/q?sslkey=/own.key"}
+    assert database_url(tmp_path, variables=own).query["sslkey"] == "/own.key"
+    entry = database_yml._entry(tmp_path, None, None, {})
+    path.unlink()  # between reading it and asking whose it is
+    with pytest.raises(UsageError, match="cannot be examined"):
+        database_yml._url(entry)
+    assert database_url(tmp_path, variables=own).query["sslkey"] == "/own.key"

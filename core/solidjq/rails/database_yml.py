@@ -99,6 +99,7 @@ class _Entry:
     place: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     template: "Template | None" = None
+    of_variable: bool = False  # whether the parts are from the user's own environment
 
     def text(self, key: str) -> str | None:
         """Return a setting as text. Only the settings that are read this way must be free of unknown Ruby."""
@@ -112,7 +113,7 @@ def _entry(application: Path, environment: str | None, wanted: str | None, varia
     environment = chosen_environment(environment, variables)
     variable = _variable(PRIMARY, variables)
     if variable and not path.exists():
-        return _Entry(path, root, _url_parts(variables[variable], variable))
+        return _Entry(path, root, _url_parts(variables[variable], variable), of_variable=True)
     template = Template(path, root, variables)
     settings = template.environment(environment, {} if variable else None)
     name = PRIMARY
@@ -127,12 +128,13 @@ def _entry(application: Path, environment: str | None, wanted: str | None, varia
         settings = settings[name]
     place = f"{environment}.{name}"
     parts: dict[str, str] = {}
+    variable = None
     if text := template.text(settings.get("url"), f"{place}.url"):
         with urls.written_in(f"{path}: {place}.url"):
             parts = urls.taken_apart(text)
     elif variable := _variable(name, variables):
         parts = _url_parts(variables[variable], variable)
-    return _Entry(path, root, parts, place, settings, template)
+    return _Entry(path, root, parts, place, settings, template, of_variable=variable is not None)
 
 
 def _variable(name: str, variables: Mapping[str, str]) -> str | None:
@@ -314,7 +316,7 @@ def _read(match: re.Match[str], group: str) -> str | None:
 
 def _require_own(path: Path, deed: str) -> None:
     """Raise UsageError for what a file may do only if none but this user and root may write it."""
-    if path.exists() and (problem := weakness(path)):
+    if problem := weakness(path):
         raise UsageError(f"{path} {deed}, and others may write it: {problem}; name the database with --database")
 
 
@@ -336,7 +338,8 @@ def _url_of(entry: _Entry) -> URL:
     backend = urls.backend_of(entry.text("adapter") or "none")
     keys = url_options.PARTS | url_options.entry_options(backend, entry.settings) | entry.parts.keys()
     settings = {key: value for key in sorted(keys) if (value := entry.text(key))}
-    if opening := sorted(url_options.OPENING_FILES & settings.keys()):
+    of_file = settings.keys() - entry.parts.keys() if entry.of_variable else settings.keys()
+    if opening := sorted(url_options.OPENING_FILES & of_file):
         _require_own(entry.path, f"sets {opening[0]}, by which the database's driver opens a file")
     adapter = settings.pop("adapter", "")
     database = settings.pop("database", "")
