@@ -1,6 +1,8 @@
 """A role that may create objects in the schema cannot have its code run by whoever uses the queue."""
 
 from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -13,12 +15,20 @@ from solidjq.database.tables import operations, solid_queue
 from solidjq.database.urls import url_text
 from solidjq.doctor.checks import Severity
 from solidjq.errors import RefusedError
+from solidjq.recovery import plans
+from solidjq.recovery.retry import plan
+from solidjq.recovery.terms import RetryTerms, Selection
+from solidjq_cli import session
+from solidjq_cli.exits import Exit
+from support.commands import run
 from support.databases import execute
 from support.deaths import die
 from support.doctor import findings
-from support.program import Shell, assert_refused
+from support.every_command import COMMANDS, PLAN
+from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows
 from support.recovery import retry_jobs
+from support.scenes import something_for_every_command
 
 EVIL = "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {body} RETURN NULL; END'"
 
@@ -49,7 +59,9 @@ def test_init_does_not_adopt_a_table(empty_url: URL, low: URL, shell: Shell) -> 
     with administrator.read() as connection:
         assert connection.scalar(text("SELECT to_regclass('solid_queue_jobs') IS NULL"))
     done = shell.run("init", url=url_text(empty_url))
-    assert_refused(done, 5, "jq_operations", str(low.username), "drop it", "nothing was changed")
+    assert done.returncode == Exit.REFUSED
+    for word in ("jq_operations", str(low.username), "drop it", "nothing was changed"):
+        assert word in done.stderr.splitlines()[-1]
     execute(empty_url, "DROP TABLE jq_operations")
     assert "jq_operations" in initialize(administrator).created
     administrator.close()
@@ -108,6 +120,63 @@ def test_a_superuser_does_not_write_to_a_record_that_somebody_else_made(empty_ur
     assert (is_superuser(low), rows(administrator, operations)) == (False, [])
     assert [finding.severity for finding in findings(administrator, "owners")] == [Severity.ERROR] * 2
     administrator.close()
+
+
+# What a role that may create objects in the schema does beforehand, with a right that was granted to it once.
+MADE_BEFOREHAND = {
+    "function": [EVIL.format(name="jq_notify", body="{body}")],
+    "trigger": [
+        "CREATE TRIGGER t BEFORE INSERT OR UPDATE OR DELETE ON jq_deaths FOR EACH STATEMENT EXECUTE FUNCTION mine()"
+    ],
+    "rule": ["CREATE RULE r AS ON INSERT TO jq_crashes DO ALSO SELECT words()"],
+    "view": [
+        "ALTER TABLE jq_operations RENAME TO old",
+        "CREATE VIEW jq_operations AS SELECT * FROM old",
+        "CREATE TRIGGER t INSTEAD OF INSERT ON jq_operations FOR EACH ROW EXECUTE FUNCTION mine()",
+    ],
+    "trigger on the queue": [
+        f"CREATE TRIGGER t AFTER INSERT OR UPDATE OR DELETE ON solid_queue_{name} FOR EACH STATEMENT "
+        "EXECUTE FUNCTION mine()"
+        for name in ("jobs", "ready_executions", "failed_executions", "processes", "pauses")
+    ],
+}
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize("way", MADE_BEFOREHAND)
+def test_no_command_of_a_superuser_runs_what_another_role_made(
+    own: Database,
+    low: URL,
+    way: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    names = something_for_every_command(own)
+    decisions = chain.from_iterable(plan(own, Selection(job_ids=[int(str(names["failed"]))])))
+    assert plans.write(tmp_path / PLAN, own.identity(), RetryTerms(), decisions) == 1
+    granted = [f"ALTER TABLE {table} OWNER TO {low.username}" for table in ("jq_deaths", "jq_crashes", "jq_operations")]
+    trigger = f"GRANT TRIGGER ON ALL TABLES IN SCHEMA public TO {low.username}"
+    execute(own.url, *(granted if way in {"trigger", "rule", "view"} else [trigger]))
+    evil = f"ALTER ROLE {low.username} SUPERUSER;"
+    execute(
+        low,
+        EVIL.format(name="mine", body=evil),
+        f"CREATE FUNCTION words() RETURNS void LANGUAGE sql AS '{evil}'",
+        *(statement.replace("{body}", evil) for statement in MADE_BEFOREHAND[way]),
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(own.url))
+    ended = {}
+    for command, code in COMMANDS.items():
+        if code is Exit.REFUSED:
+            queues = ["--queues", "default"] if command.startswith("work") else []  # else refused for Rails' sake
+            refused = run([*command.format(**names).split(), *queues]), "belongs to the role" in capfd.readouterr().err
+            session.close()
+            ended[command] = refused
+            assert not is_superuser(low), command
+    assert ended == dict.fromkeys(ended, (Exit.REFUSED, True))
+    assert len(ended) > 10
 
 
 @pytest.mark.only_on("postgresql")

@@ -103,12 +103,14 @@ def require_own(connection: Connection) -> None:
 
 
 def require_safe_for_superuser(connection: Connection) -> None:
-    """Raise RefusedError if a superuser is about to write to tables of ours that an untrusted role owns.
+    """Raise RefusedError if a superuser is about to write to tables that an untrusted role owns, or that run its code.
 
-    Other roles may: whoever was granted ``jq init`` alone owns our tables, and the queue's are the application's.
+    That holds for Solid Queue's tables and ours; the owner of Solid Queue's is trusted. Other roles may write: whoever
+    was granted ``jq init`` alone owns our tables, and the queue's are the application's.
     """
     if connection.dialect.name == "postgresql" and connection.scalar(text(_SUPERUSER)):
-        _refuse(find_foreign(connection, trust_queue_owner=True), "or go on as a role that is no superuser")
+        names = (*_OURS, *(str(table.name) for table in tables.solid_queue.sorted_tables))
+        _refuse(find_foreign(connection, names, trust_queue_owner=True), "or go on as a role that is no superuser")
 
 
 def _refuse(foreign: Collection[ForeignObject], way_out: str) -> None:
@@ -118,7 +120,7 @@ def _refuse(foreign: Collection[ForeignObject], way_out: str) -> None:
 
 ADVICE = (
     "whoever owns it can change what it does with the rights of everybody who writes to the queue: look at it, then "
-    "drop it or let its owner run jq init"
+    "drop it, change its owner, or let its owner run jq init"
 )
 
 

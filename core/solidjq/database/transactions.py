@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import answers, engines, faults, other_queues, statements, tables, urls
+from solidjq.database import answers, engines, faults, other_queues, owners, statements, tables, urls
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
 from solidjq.database.other_queues import Surroundings
@@ -69,6 +69,7 @@ class Database:
             ) from error
         except (ValueError, TypeError, ArgumentError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
+        self._is_guarded = False
         self._reader = engine
         self._writer = engine.execution_options(**{engines.WRITES: True})
 
@@ -86,12 +87,19 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Open a transaction that may write; it commits at the end of the block, and rolls back if the block raises.
 
-        Raises RefusedError if the database is opened read-only.
+        Raises RefusedError if the database is opened read-only, or a superuser would run the code of another role.
         """
         self.require_writable()
         self._require_own_prefix()
         with self._errors(), self._writer.begin() as connection:
+            self._guard(connection)
             yield connection
+
+    def _guard(self, connection: Connection) -> None:
+        """Before the first write, check whose code the tables run: every command that writes passes here."""
+        if not self._is_guarded:
+            owners.require_safe_for_superuser(connection)
+            self._is_guarded = True
 
     def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one move in one transaction; run it again from its start after a deadlock or if the database is busy."""
@@ -144,12 +152,14 @@ class Database:
     def outside_transactions(self) -> Iterator[Connection]:
         """Open a connection each of whose statements commits by itself, for statements that no transaction may contain.
 
-        Raises RefusedError if the database is opened read-only.
+        Raises RefusedError as ``write`` does.
         """
         self.require_writable()
         self._require_own_prefix()
         with self._errors(), self._reader.connect() as connection:
-            yield engines.without_transaction(connection)
+            own = engines.without_transaction(connection)
+            self._guard(own)
+            yield own
 
     def now(self) -> datetime:
         """Read the database's clock."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert
 
+from solidjq.database import owners
 from solidjq.database.statements import inserted_id
 from solidjq.database.tables import deaths
 from solidjq.database.times import utcnow
@@ -45,6 +46,7 @@ def record(
 
     Call it only if the database has a ledger, in the transaction that removes the process. ``process`` is its row.
     """
+    owners.require_safe_for_superuser(connection)  # a worker writes for months: the table may be new
     result = connection.execute(
         insert(deaths).values(
             process_id=process.id,
