@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from solidjq import Database
+from solidjq.database.urls import url_text
 from solidjq.errors import RefusedError, UsageError
 from solidjq.settings import password_command
 from solidjq.settings.password_command import parse_command, read_password
 from solidjq.settings.profiles import choose_profile
 from solidjq.settings.sources import load_settings
-from support.program import PASSWORD, Bare, assert_refused
+from support.program import PASSWORD, Bare, Shell, assert_refused
+from support.terminal import terminal
 
 
 def python(code: str) -> list[str]:
@@ -163,3 +166,13 @@ def test_the_password_leaves_the_process_list(arguments: list[str]) -> None:
     assert PASSWORD not in shown
     assert kept == str(arguments)
     assert shown.count("\0") == len(arguments) + 3
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_terminal_says_that_the_password_was_on_the_command_line(database: Database, shell: Shell) -> None:
+    url = url_text(database.url.set(password=PASSWORD))
+    shown = terminal(shell, "queues", "list", "--database", url, width=300)
+    assert "jq: the password in --database is in the shell's history" in shown
+    assert PASSWORD not in shown
+    assert "history" not in terminal(shell, "queues", "list", JQ_DATABASE_URL=url)
+    assert shell.run("queues", "list", "--database", url).stderr == "jq: no queues\n"
