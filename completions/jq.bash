@@ -111,7 +111,7 @@ _jq_takes() {
             esac
             ;;
         'jq operations')
-            commands='list show'
+            commands='list show verify'
             options='-h --help'
             ;;
         'jq operations list')
@@ -128,6 +128,14 @@ _jq_takes() {
                 -o | --output) takes=choice values='table json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
+            esac
+            ;;
+        'jq operations verify')
+            options='--expect --after -o --output -d --database -h --help'
+            case ${2-} in
+                --expect | --after) takes=text ;;
+                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
             esac
             ;;
         'jq history')

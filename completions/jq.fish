@@ -36,6 +36,8 @@ function __jq_takes
             contains -- $argv[2] --limit --before -o --output -d --database
         case 'jq operations show'
             contains -- $argv[2] -o --output -d --database
+        case 'jq operations verify'
+            contains -- $argv[2] --expect --after -o --output -d --database
         case 'jq history'
             contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output -d --database
         case 'jq incidents list'
@@ -331,6 +333,7 @@ complete -c jq -n '__jq_at jq undo' -s h -l help -d 'Show this message and exit.
 
 complete -c jq -n '__jq_argument 1 1 jq operations' -a list -d 'List what was done with jq, the newest first.'
 complete -c jq -n '__jq_argument 1 1 jq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts, and what became of the jobs.'
+complete -c jq -n '__jq_argument 1 1 jq operations' -a verify -d 'Check that nobody changed the record: that every operation is as it was sealed.'
 complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq operations list' -l limit -r -f -d 'At most N.'
@@ -343,6 +346,12 @@ complete -c jq -n '__jq_at jq operations show' -l watch -d 'Follow the jobs unti
 complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq operations verify' -l expect -r -f -d 'A last_hash of before, which the chain must still contain.'
+complete -c jq -n '__jq_at jq operations verify' -l after -r -f -d 'Rows up to this id may be cleared.'
+complete -c jq -n '__jq_at jq operations verify' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations verify' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq operations verify' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq history' -l pruned -d 'Only jobs whose process lost its heartbeat.'
 complete -c jq -n '__jq_at jq history' -l exited -d 'Only jobs whose process was seen to exit.'

@@ -36,6 +36,8 @@ function __solidjq_takes
             contains -- $argv[2] --limit --before -o --output -d --database
         case 'solidjq operations show'
             contains -- $argv[2] -o --output -d --database
+        case 'solidjq operations verify'
+            contains -- $argv[2] --expect --after -o --output -d --database
         case 'solidjq history'
             contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output -d --database
         case 'solidjq incidents list'
@@ -331,6 +333,7 @@ complete -c solidjq -n '__solidjq_at solidjq undo' -s h -l help -d 'Show this me
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a list -d 'List what was done with jq, the newest first.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a show -d 'Show operations in full: the command line, the selection, the verdicts, and what became of the jobs.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a verify -d 'Check that nobody changed the record: that every operation is as it was sealed.'
 complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l limit -r -f -d 'At most N.'
@@ -343,6 +346,12 @@ complete -c solidjq -n '__solidjq_at solidjq operations show' -l watch -d 'Follo
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -l expect -r -f -d 'A last_hash of before, which the chain must still contain.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -l after -r -f -d 'Rows up to this id may be cleared.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq history' -l pruned -d 'Only jobs whose process lost its heartbeat.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l exited -d 'Only jobs whose process was seen to exit.'

@@ -18,7 +18,26 @@ def program_name() -> str:
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the command line and seal what it has recorded; return its exit code."""
+    code = _run()
+    # Whoever could not reach the database would only wait for it again.
+    if code != exits.Exit.DATABASE:
+        _seal()
+    return code
+
+
+def _seal() -> None:
+    from solidjq_cli import session  # noqa: PLC0415  (the command has loaded it)
+
+    try:
+        session.seal()
+    except KeyboardInterrupt:  # a later command seals it
+        return
+    except Exception as error:  # noqa: BLE001  (what was done is done, and its exit code says so)
+        exits.report(error)
+
+
+def _run() -> int:
     # Imports and large results make many objects and no garbage: a short command, of 70,000 objects, never collects.
     gc.set_threshold(100_000, 20, 20)
     # Where one was closed (>&-), what is written goes nowhere, and no file that is opened takes its place.

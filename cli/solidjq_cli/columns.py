@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from solidjq.incidents.job_scores import JobScore
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
+    from solidjq.ledger.verification import ChainReport
     from solidjq.processes.heartbeat import Process
     from solidjq.processes.pruning import PrunedProcess
     from solidjq.queue.failed import Failure
@@ -279,12 +280,38 @@ def operations() -> Fields[OperationView]:
             Column("jobs", lambda o: o.jobs, "JOBS"),
             Column("restored", lambda o: o.restored, "TAKEN BACK"),
             Column("reason", lambda o: o.reason, "REASON", wide=True),
+            Column("database_role", lambda o: o.database_role, "ROLE", wide=True),
+            Column("ci_job", lambda o: o.ci_job, "CI JOB", wide=True),
             Column("command", lambda o: o.command),
             Column("selection", lambda o: _json(o.chosen)),
             Column("verdicts", lambda o: _json(o.verdicts)),
             Column("plan", lambda o: o.plan),
+            Column("ended_at", lambda o: o.ended_at),
         ),
         lambda o: [o.id],
+    )
+
+
+def chain(*, spoken: bool) -> Fields[ChainReport]:
+    """Fields of a verification of the record; ``spoken`` for people: breaks in words, and no counts beside lists."""
+    for_scripts: tuple[Column[ChainReport], ...] = (
+        Column("unsealed_count", lambda r: r.unsealed_count),
+        Column("broken", lambda r: r.broken),
+        Column("breaks", lambda r: [broken._asdict() for broken in r.breaks]),
+    )
+    for_people: tuple[Column[ChainReport], ...] = (Column("breaks", lambda r: [broken.words for broken in r.breaks]),)
+    return Fields(
+        (
+            Column("whole", lambda r: r.whole),
+            Column("links", lambda r: r.links),
+            Column("since", lambda r: r.since),
+            Column("last_operation", lambda r: r.last_operation),
+            Column("last_hash", lambda r: r.last_hash),
+            Column("expected_operation", lambda r: r.expected_operation),
+            Column("unsealed", lambda r: [str(number) for number in r.unsealed] if spoken else r.unsealed),
+            *(for_people if spoken else for_scripts),
+        ),
+        lambda r: [broken.operation_id for broken in r.breaks if broken.operation_id is not None],
     )
 
 

@@ -30,7 +30,7 @@ MEANINGS = {
     Exit.USAGE: "wrong usage",
     Exit.DATABASE: "the database cannot be reached, is not a queue, or refuses",
     Exit.NO_SUCH_JOB: "no such job, incident, group, operation or queue",
-    Exit.REFUSED: "refused for safety, or a stale plan",
+    Exit.REFUSED: "refused for safety, a stale plan, or a broken record",
     Exit.PARTLY: "done in part: some jobs were held back, left alone, or died again; doctor: something was found",
     Exit.INTERRUPTED: "interrupted: by Ctrl-C, SIGTERM, or a terminal that was closed",
 }

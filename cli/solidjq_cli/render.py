@@ -26,7 +26,7 @@ csv_raw: ContextVar[bool] = ContextVar("csv_raw", default=False)
 GAP = 2  # between the columns of a table
 # What makes a spreadsheet run a cell as a formula, full-width forms included; a signed number runs nothing.
 FORMULA = re.compile(r"[=+\-@\t\r＝＋－＠](?!\d+(?:\.\d+)?\Z)")  # noqa: RUF001
-IN_LINES = {"backtrace", "outcome"}  # fields whose parts get a line each among the details
+IN_LINES = {"backtrace", "breaks", "outcome"}  # fields whose parts get a line each among the details
 NARROWEST = 4  # a wide column is not cut shorter than that
 
 

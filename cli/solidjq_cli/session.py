@@ -60,6 +60,7 @@ class Session:
         self._headed = False  # whether the database was named above what was printed
         self._ignored: set[str] = set()  # the keys of a found file that it has said are ignored
         self._policy_words = ""  # the files of the policy that was loaded
+        self._operations: list[Operation] = []  # that it may have recorded
 
     def add_options(self, database: str | None, config_file: Path | None) -> None:
         """Add the options after the command; they take precedence over those before it."""
@@ -324,7 +325,22 @@ class Session:
         command = shlex.join(["jq", *map(mask_argument, sys.argv[1:])])
         if self._policy_words:
             chosen = {**(chosen or {}), "policy": self._policy_words}
-        return Operation(verb, command=command, reason=reason, chosen=chosen, plan=plan)
+        operation = Operation(verb, command=command, reason=reason, chosen=chosen, plan=plan)
+        self._operations.append(operation)
+        return operation
+
+    def seal(self) -> None:
+        """Append what this command has recorded to the chain of operations; if that fails, a later command does it."""
+        recorded = [operation.id for operation in self._operations if operation.id is not None]
+        if not recorded:
+            return
+        from solidjq.errors import DatabaseError  # noqa: PLC0415
+        from solidjq.ledger import chain  # noqa: PLC0415
+
+        try:
+            chain.seal(self._opened[-1], recorded)
+        except DatabaseError as error:
+            say(f"the record is not sealed yet, a later command will do it: {error}")
 
 
 def _with_its_application(connecting: Connecting) -> Connecting:
@@ -381,6 +397,12 @@ def heading() -> str | None:
     """Return the name of the current session's database for a heading; None if there is none, or it was named."""
     session = _current.get(None)
     return None if session is None else session.heading()
+
+
+def seal() -> None:
+    """Seal what the current session's command has recorded; see ``Session.seal``."""
+    if (session := _current.get(None)) is not None:
+        session.seal()
 
 
 def close() -> None:

@@ -1,5 +1,6 @@
 """What jq grants prints is enough for what it promises, and for nothing else."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, url_text
 from solidjq.doctor import examine as doctor
 from solidjq.errors import UsageError
-from solidjq.ledger import archive
+from solidjq.ledger import archive, chain
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.queue import pauses
@@ -172,6 +173,62 @@ def test_whoever_recovers_can_do_that_and_nothing_else(database: Database, make_
         execute(database.url, "DROP TABLE customers", "ALTER TABLE solid_queue_jobs DROP COLUMN tenant")
 
 
+UNALTERABLE = {
+    "jq_operations": (
+        "id",
+        "verb",
+        "actor",
+        "database_role",
+        "ci_job",
+        "command",
+        "reason",
+        "filter",
+        "plan",
+        "created_at",
+    ),
+    "jq_failures": ("id", "failure_id", "job_id", "error", "arguments", "class_name", "operation_id", "archived_at"),
+    "jq_crashes": ("subject", "job_id", "crashed_at", "evidence"),
+    "jq_deaths": ("id", "evidence", "noticed_at"),
+    "jq_chain": ("position", "operation_id", "hash", "previous_hash", "failures_hash", "sealed_at"),
+}
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_whoever_recovers_can_only_append_to_the_record(database: Database, make_someone: Make) -> None:
+    failed = in_trouble(database)
+    sampled = {"sample": {"jobs": [{"id": failed + 3, "since": "2026-11-23T04:40:00+00:00", "rss": 10}], "rss": 20}}
+    with database.write() as connection:
+        connection.execute(database_tables.processes.update().values(metadata=json.dumps(sampled)))
+    someone = make_someone(database.url)
+    _allow_as_earlier_versions_did(someone)
+    someone.allow("recovering")
+    for command in ("prune", f"retry {failed}", "undo LAST", f"discard {failed} --yes", "recover", "operations verify"):
+        last = str(max([row["id"] for row in rows(database, database_tables.operations)], default=0))
+        done = someone.shell.run(*command.replace("LAST", last).split())
+        assert (done.returncode, "not sealed" in done.stderr) == (0, False), (command, done.stderr)
+    (crash,) = rows(database, database_tables.crashes)
+    assert (crash["growth"], crash["started_at"] is None) == (10, False)
+    before = snapshot(database.url)
+    for table, columns in UNALTERABLE.items():
+        for column in columns:
+            assert someone.refused(f"UPDATE {table} SET {column} = {column}"), (table, column)  # noqa: S608
+        assert someone.refused(f"DELETE FROM {table}")  # noqa: S608
+        assert someone.refused(f"TRUNCATE TABLE {table}")
+    assert snapshot(database.url) == before
+    last = str(max(row["id"] for row in rows(database, database_tables.operations)))
+    assert someone.refused("UPDATE jq_operations SET jobs = 0") is False
+    forged = someone.shell.run("operations", "verify")
+    assert (forged.returncode, f"operation {last}, or its link, was changed" in forged.stdout) == (5, True)
+
+
+def _allow_as_earlier_versions_did(someone: Someone) -> None:
+    """Let a role rewrite the record; on PostgreSQL the next grants take that away again."""
+    if someone.administrator.get_backend_name() == "postgresql":
+        name = someone.name.replace('"', '""')
+        tables = ", ".join(UNALTERABLE)
+        execute(someone.administrator, f'GRANT SELECT, INSERT, UPDATE ON {tables} TO "{name}"')
+
+
 DAMAGES = {
     "no-state": lose_state,
     "finished-and-failed": finished_and_failed,
@@ -265,6 +322,7 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
     retry_jobs(database, [failed, failed + 1, failed + 2], ran)
     assert ran.id is not None
     assert list(recovery_undo.undo(database, ran.id, Operation("undo")))
+    chain.seal(database, [ran.id])
     gone = Operation("discard")
     retry_jobs(database, [failed], gone, discard=True)
     assert gone.id is not None
@@ -343,7 +401,7 @@ def test_a_name_that_would_mean_something_else_is_refused(url: str, role: str, p
 def test_a_name_is_quoted(url: str, role: str, grantee: str, purpose: Purpose) -> None:
     found = grants.statements(parse_url(url), role, purpose)
     assert found
-    assert [each for each in found if not each.endswith(f"TO {grantee};")] == []
+    assert [each for each in found if not each.endswith((f"TO {grantee};", f"FROM {grantee};"))] == []
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,12 @@ def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
     with bare.read() as connection:
         assert not operations.exists(connection)
     done = initialize(bare)
-    assert (done.created, done.migrated) == (["jq_deaths"], ["2 deaths", "3 all columns of a discarded job"])
+    assert (done.created, done.migrated) == (
+        ["jq_chain", "jq_deaths"],
+        ["2 deaths", "3 all columns of a discarded job", "4 chain of operations"],
+    )
     assert _unordered(definitions(bare)) == _unordered(fresh)
-    assert [row["version"] for row in _versions(bare)] == [1, 2, 3]
+    assert [row["version"] for row in _versions(bare)] == [1, 2, 3, 4]
 
 
 def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Database) -> None:
@@ -182,7 +185,10 @@ def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Databas
         assert operations.exists(connection)
         assert not archive.has_more_column(connection)
     done = initialize(bare)
-    assert (done.created, done.migrated) == ([], ["3 all columns of a discarded job"])
+    assert (done.created, done.migrated) == (
+        ["jq_chain"],
+        ["3 all columns of a discarded job", "4 chain of operations"],
+    )
     with bare.read() as connection:
         assert archive.has_more_column(connection)
     assert _unordered(definitions(bare)) == _unordered(fresh)

@@ -5,7 +5,7 @@
 A step is a statement about to be sent, a transaction about to be committed, or one just ended. Each run waits for a
 line on standard input, a JSON string that becomes the command's own standard input, and prints its exit status (-9:
 killed).
-COMMAND is one of MOVES below, or a ``jq`` command line.
+COMMAND is one of MOVES below, ``seal``, or a ``jq`` command line.
 """
 
 import io
@@ -16,12 +16,14 @@ import signal
 import sys
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 from sqlalchemy.pool import Pool
 from zygote import import_everything
 
 from solidjq import Database
+from solidjq.database.tables import operations
 from solidjq.database.urls import parse_url
+from solidjq.ledger import chain
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, dispatch, endings
 from solidjq.rails.error_text import error_json
@@ -45,7 +47,17 @@ MOVES = {
 }
 
 
+def seal(database: Database) -> None:
+    """End and seal every operation."""
+    with database.read() as connection:
+        ids = [*connection.scalars(select(operations.c.id))]
+    chain.seal(database, ids)
+
+
 def run(database: Database, command: list[str]) -> int:
+    if command == ["seal"]:
+        seal(database)
+        return 0
     if command[0] in MOVES:
         database.transact(MOVES[command[0]])
         return 0

@@ -23,6 +23,7 @@ COMMANDS: dict[str, Exit] = {
     "recover --dry-run": FOUND,
     "operations list": FOUND,
     "operations show {operation}": FOUND,
+    "operations verify": FOUND,
     "undo {operation}": REFUSED,
     "history {retried}": FOUND,
     "incidents list": FOUND,

@@ -29,9 +29,17 @@ def definitions(database: Database) -> dict[str, Any]:
 
 
 def make_older(database: Database) -> None:
-    """Take back what version 3 of the ledger has brought."""
+    """Take back what the versions 3 and 4 of the ledger have brought."""
+    without_chain(database)
     stamp = "DELETE FROM jq_schema_migrations WHERE version = 3"
     execute(database.url, "ALTER TABLE jq_failures DROP COLUMN more", stamp)
+
+
+def without_chain(database: Database) -> None:
+    """Take back what version 4 of the ledger has brought."""
+    columns = ("database_role", "ci_job", "ended_at")
+    dropped = [f"ALTER TABLE jq_operations DROP COLUMN {column}" for column in columns]
+    execute(database.url, "DROP TABLE jq_chain", *dropped, "DELETE FROM jq_schema_migrations WHERE version = 4")
 
 
 def drop_index(database: Database, name: str, table: str) -> None:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection, update
@@ -32,36 +31,11 @@ from solidjq.recovery.terms import RetryTerms
 from support.deaths import ALL, die
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each, take_turn
+from support.races import at_once
 from support.recovery import retry_jobs
 
 JOBS = 120
 PROGRAMS = 4
-
-
-def at_once(database: Database, *programs: Callable[[Database], Any]) -> list[Any]:
-    """Run each program in a thread with connections of its own, all from the same moment; return their results."""
-    gate = threading.Barrier(len(programs))
-    results: list[Any] = [None] * len(programs)
-
-    def run(number: int) -> None:
-        own = Database(database.url)
-        gate.wait()
-        try:
-            results[number] = programs[number](own)
-        except BaseException as error:  # noqa: BLE001  (raised again below, in the test's own thread)
-            results[number] = error
-        finally:
-            own.close()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(programs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
 
 
 def drain(process: int) -> Callable[[Database], list[int]]:

@@ -1,7 +1,8 @@
-"""``jq operations list``, ``jq operations show`` and ``jq undo``."""
+"""``jq operations list``, ``show`` and ``verify``, and ``jq undo``."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from solidjq.recovery.undo import UndoneJob
+
+MOST_NAMED = 5  # unsealed operations in a line
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The record: who changed what, when and why.")
 
@@ -103,6 +106,59 @@ def show_operations(
         note(f"no operation {text}")
     if missing:
         raise typer.Exit(Exit.PARTLY if views else Exit.NO_SUCH_JOB)
+
+
+@group.command("verify")
+def verify_operations(
+    expect: Annotated[
+        str | None,
+        typer.Option("--expect", metavar="HASH", help="A last_hash of before, which the chain must still contain."),
+    ] = None,
+    after: Annotated[
+        int,
+        typer.Option("--after", metavar="ID", min=0, max=options.MOST_ID, help="Rows up to this id may be cleared."),
+    ] = 0,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Check that nobody changed the record: that every operation is as it was sealed.
+
+    When a command ends, it seals its operation: a hash over its row, what it archived, and the hash before. A record
+    that was changed, removed, inserted or moved later breaks the chain; exit code 5, and each break names its
+    operation.
+    Operations of commands that still run, or were killed within a day, are not sealed yet.
+
+    Who may write every table could make the whole chain anew, or remove its end. So keep last_hash where they cannot
+    write, and check with --expect that the chain still contains it.
+
+    \b
+    Examples:
+      jq operations verify
+      jq operations verify --expect 0b1f...9c -o json
+      jq operations verify --after 500
+    """
+    from solidjq.errors import UsageError
+    from solidjq.ledger import verification
+    from solidjq.text import count_of
+
+    if expect is not None and not re.fullmatch("[0-9a-f]{64}", expect):
+        raise UsageError("--expect takes a last_hash of jq operations verify: 64 hexadecimal digits")
+    with session.current(database).open().read() as connection:
+        report = verification.verify(connection, after=after, expected=expect)
+    details([report], columns.chain(spoken=output is Output.TABLE), output)
+    if report.broken > len(report.breaks):
+        note(f"the first {len(report.breaks)} of {report.broken} breaks are named")
+    if report.unsealed_count:
+        named = ", ".join(map(str, report.unsealed[:MOST_NAMED]))
+        more = ", ..." if report.unsealed_count > MOST_NAMED else ""
+        note(f"{count_of(report.unsealed_count, 'operation')} not sealed yet: {named}{more}")
+    if not report.whole:
+        note(f"the record is broken: {count_of(report.broken, 'break')}")
+        raise typer.Exit(Exit.REFUSED)
+    if not report.links:
+        note("no operation is sealed yet")
+        return
+    note(f"the record is whole: {count_of(report.links, 'link')}; keep last_hash where nobody who can write here can")
 
 
 def undo(

@@ -17,6 +17,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``any_types``: column types that read whatever SQLite stores in any column.
 - ``times``: column types of times, and the database's clock in SQL.
 - ``statements``: parts of statements that differ: ``among``, inserts of many rows or only of new ones.
+- ``digests``: SHA-256 of rows, made by the database.
 - ``hot``: ``@hot``, for statements that run every few milliseconds; they are listed in docs/sql.md.
 - ``duplicates``: rows that must be unique and are not.
 - ``notices``: PostgreSQL's NOTIFY, which wakes workers.

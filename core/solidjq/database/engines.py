@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import answers
+from solidjq.database.digests import sha256_of
 from solidjq.database.faults import Fault, fault_of
 from solidjq.database.times import read_every_timestamp
 from solidjq.database.unknown_columns import decode, unquote
@@ -119,6 +120,7 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA query_only = ON")
         connection.text_factory = decode
         connection.create_function("unquote", 1, unquote, deterministic=True)
+        connection.create_function("jq_sha256", 1, sha256_of, deterministic=True)
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)

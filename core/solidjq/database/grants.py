@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Table
+from sqlalchemy import Column, Table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -46,6 +47,11 @@ _HEADINGS = {
 }
 # Rights on tables that do not exist cannot be granted.
 _AFTER_INIT = "the jq_ tables must be there first: run jq init, then grant"
+# MySQL has no way to say "if it was granted".
+_EARLIER_GRANTS = (
+    "to an account that an earlier version of jq grants let rewrite the record, say first:",
+    f"REVOKE UPDATE ON ... FROM ..., for each of {', '.join(table.name for table in tables.LEDGER[:-1])}",
+)
 
 # What the moves do to Solid Queue's tables, besides SELECT. SELECT ... FOR UPDATE needs the right to UPDATE.
 _WRITES: dict[Table, tuple[str, ...]] = {
@@ -60,7 +66,12 @@ _WRITES: dict[Table, tuple[str, ...]] = {
     tables.semaphores: ("INSERT", "UPDATE", "DELETE"),  # by jq doctor --fix, which does a dispatcher's maintenance
     tables.schema_migrations: (),  # only jq init writes it
 }
-_TO_OURS = ("INSERT", "UPDATE")  # rows are never deleted
+# To ours rows are only added, but for these columns: whoever recovers jobs cannot rewrite the record of it.
+_UPDATED: dict[Table, tuple[Column[Any], ...]] = {
+    tables.operations: (tables.operations.c.jobs, tables.operations.c.verdicts, tables.operations.c.ended_at),
+    tables.failures: (tables.failures.c.restored_by,),
+    tables.crashes: (tables.crashes.c.started_at, tables.crashes.c.growth),
+}
 
 
 def statements(url: URL, role: str, purpose: Purpose) -> list[str]:
@@ -87,6 +98,8 @@ def script(url: URL, role: str, purposes: Iterable[Purpose]) -> str:
         granted = statements(url, role, purpose)
         if granted:
             notes = [*_HEADINGS[purpose], *([] if purpose is Purpose.INIT else [_AFTER_INIT])]
+            if purpose is Purpose.RECOVERING and url.get_backend_name() == "mysql":
+                notes += _EARLIER_GRANTS
             parts.append("\n".join([*(f"-- {note}" for note in notes), *granted]) + "\n")
     return "\n".join(parts)
 
@@ -98,10 +111,20 @@ def table_rights(purpose: Purpose, table: Table, *, upsert: bool = False) -> tup
     """
     if purpose is not Purpose.RECOVERING:
         return ("SELECT",)
-    writes = _WRITES.get(table, _TO_OURS if table.metadata is tables.jq else ())
-    if upsert and "INSERT" in writes and "UPDATE" not in writes:
+    writes = _WRITES.get(table, ("INSERT",))
+    if upsert and table.metadata is not tables.jq and "INSERT" in writes and "UPDATE" not in writes:
         writes = ("INSERT", "UPDATE", *writes[1:])
     return ("SELECT", *writes)
+
+
+def updated_columns(purpose: Purpose, table: Table, *, upsert: bool = False) -> tuple[str, ...]:
+    """Return the columns that recovering changes in a table on which it has no right to UPDATE; ``upsert`` as above."""
+    if purpose is not Purpose.RECOVERING:
+        return ()
+    columns = [column.name for column in _UPDATED.get(table, ())]
+    if upsert and table is tables.crashes:  # the one of ours whose inserts skip existing rows
+        columns += [column.name for column in table.primary_key]
+    return tuple(columns)
 
 
 def _tables() -> list[Table]:
@@ -143,9 +166,15 @@ def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
             by_rights["SEQUENCE", ours, ("USAGE",)].append(
                 f"{within}.{table.name}_{table.autoincrement_column.name}_seq"
             )
+    if purpose is Purpose.RECOVERING:  # earlier versions granted it on whole tables
+        listed = ",\n  ".join(f"{within}.{table.name}" for table in tables.LEDGER)
+        yield f"REVOKE UPDATE ON TABLE\n  {listed}\n  FROM {grantee};"
     for (kind, _, rights), names in sorted(by_rights.items(), key=lambda item: (item[0][1], item[0][0] != "TABLE")):
         listed = ",\n  ".join(names)
         yield f"GRANT {', '.join(rights)} ON {kind}\n  {listed}\n  TO {grantee};"
+    for table in tables.LEDGER:
+        if columns := updated_columns(purpose, table):
+            yield f"GRANT UPDATE ({', '.join(columns)}) ON TABLE {within}.{table.name} TO {grantee};"
 
 
 def schema_of(url: URL) -> str:
@@ -177,6 +206,8 @@ def _mysql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
         if purpose is Purpose.INIT and table.metadata is tables.jq:
             # A migration alters tables, for which MySQL requires INSERT too.
             rights = (*rights, "CREATE", "ALTER", "INSERT", "INDEX")
+        if columns := updated_columns(purpose, table, upsert=True):
+            rights = (*rights, f"UPDATE ({', '.join(columns)})")
         place = f"{_identifier(url.database, '`')}.{_identifier(table.name, '`')}"
         yield f"GRANT {', '.join(rights)} ON {place} TO {account};"
 

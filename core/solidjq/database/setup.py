@@ -38,6 +38,16 @@ def _add_more(connection: Connection) -> None:
     _add_columns(connection, tables.failures.c.more)
 
 
+def _add_chain(connection: Connection) -> None:
+    """Add the columns that say more of who acted, and when that ended; the chain is created with all missing tables."""
+    _add_columns(
+        connection,
+        tables.operations.c.database_role,
+        tables.operations.c.ci_job,
+        tables.operations.c.ended_at,
+    )
+
+
 def _add_columns(connection: Connection, *columns: Column[Any]) -> None:
     for column in columns:
         table = column.table.name
@@ -54,6 +64,7 @@ MIGRATIONS = (
     Migration(1, "operations, archived failures, crashes", _nothing),
     Migration(2, "deaths", _add_deaths),
     Migration(3, "all columns of a discarded job", _add_more),
+    Migration(4, "chain of operations", _add_chain),
 )
 
 
@@ -172,7 +183,11 @@ def _go_on_counting(connection: Connection, created: Collection[str]) -> None:
     Else an undo of a new operation would also restore what an operation of the same id had moved before.
     """
     references = {
-        tables.operations: (tables.failures.c.operation_id, tables.failures.c.restored_by),
+        tables.operations: (
+            tables.failures.c.operation_id,
+            tables.failures.c.restored_by,
+            tables.chain.c.operation_id,
+        ),
         tables.deaths: (tables.crashes.c.death_id,),
     }
     for table, columns in references.items():

@@ -135,6 +135,31 @@ def _octets_sqlite(element: octets, compiler: SQLCompiler, **kw: Any) -> str:
     return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
 
+class current_role(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
+    """The role that this connection acts as, by the database; NULL in SQLite.
+
+    PostgreSQL: with the role that logged in, where it is another one. MySQL: the account, with its host.
+    """
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(current_role)
+def _no_current_role(_element: current_role, _compiler: SQLCompiler, **_: Any) -> str:
+    return "NULL"
+
+
+@compiles(current_role, "postgresql")
+def _current_role_postgresql(_element: current_role, _compiler: SQLCompiler, **_: Any) -> str:
+    return "(current_user || CASE WHEN session_user = current_user THEN '' ELSE ' by ' || session_user END)"
+
+
+@compiles(current_role, "mysql")
+def _current_role_mysql(_element: current_role, _compiler: SQLCompiler, **_: Any) -> str:
+    return "CURRENT_USER()"
+
+
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, all with the same keys, in the driver's fastest way: COPY on PostgreSQL."""
     if connection.dialect.name != "postgresql":

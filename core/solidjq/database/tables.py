@@ -224,6 +224,8 @@ operations = Table(
     _id(),
     Column("verb", _String, nullable=False),
     Column("actor", _String, nullable=False),  # OS user@host
+    Column("database_role", _String),  # by the database
+    Column("ci_job", _String),
     Column("command", ANY_TEXT),  # the command line, secrets masked
     Column("reason", ANY_TEXT),
     Column("filter", ANY_TEXT),  # JSON: what was selected, and under which terms
@@ -231,6 +233,7 @@ operations = Table(
     Column("jobs", ANY_INTEGER, nullable=False),  # how many jobs it moved
     Column("verdicts", ANY_TEXT),  # JSON: how many jobs got which verdict
     _time("created_at"),
+    _time("ended_at", nullable=True),  # from then on its row and its archived failures never change
     Index("index_jq_operations_on_created_at", "created_at"),
     Index("index_jq_operations_on_plan", "plan"),
 )
@@ -305,7 +308,21 @@ deaths = Table(
     Index("index_jq_deaths_on_noticed_at", "noticed_at"),
 )
 
-LEDGER = (operations, failures, crashes, deaths)  # the tables that grow
+# The seal of each operation that has ended: its hash covers the operation, what it archived and the link before.
+chain = Table(
+    "jq_chain",
+    jq,
+    Column("position", ID, primary_key=True, autoincrement=False),  # 1, 2, ...: two commands cannot add one link
+    Column("operation_id", ANY_BIG_INTEGER, nullable=False),
+    Column("failures", ANY_INTEGER, nullable=False),  # rows of jq_failures that it archived or took back
+    Column("failures_hash", _String, nullable=False),
+    _time("sealed_at"),
+    Column("previous_hash", _String, nullable=False),
+    Column("hash", _String, nullable=False),
+    Index("index_jq_chain_on_operation_id", "operation_id", unique=True),
+)
+
+LEDGER = (operations, failures, crashes, deaths, chain)  # the tables that grow
 
 
 # -- another prefix ---------------------------------------------------------------------------------------------------

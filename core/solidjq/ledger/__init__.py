@@ -3,9 +3,12 @@
 Read the files in this order:
 
 - ``operations``: ``jq_operations``, one row for each command that changed jobs: who, when, why, how many.
+- ``actors``: who acts, by the operating system and the environment.
 - ``archive``: ``jq_failures``, each failure that left ``failed_executions``, with its whole job for an undo.
 - ``crashes``: ``jq_crashes``, one row for each death that a job was in flight at.
 - ``deaths``: ``jq_deaths``, each end of a process with its evidence.
+- ``chain``: ``jq_chain``, the seals of operations that have ended.
+- ``verification``: whether the record is as it was sealed.
 - ``history``: one job's whole life, read from all of these.
 
 ``database.setup`` makes and migrates the tables. The ledger may be missing, or older than this program: readers work

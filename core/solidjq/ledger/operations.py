@@ -1,29 +1,20 @@
 """The record of commands, table ``jq_operations``: who changed how many jobs, when and why."""
 
-import getpass
 import json
-import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, inspect, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, inspect, null, select, update
 
 from solidjq.database import owners
-from solidjq.database.statements import among, inserted_id
-from solidjq.database.tables import LEDGER, deaths, failures, operations
+from solidjq.database.statements import among, current_role, inserted_id
+from solidjq.database.tables import LEDGER, chain, deaths, failures, operations
 from solidjq.database.times import utcnow
 from solidjq.errors import LedgerMissingError
+from solidjq.ledger.actors import actor, ci_job
 from solidjq.text import mask_secrets
-
-
-def actor() -> str:
-    """Return who acts: the operating system's user at this host, as ``user@host``."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's uid without a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 class Operation:
@@ -48,6 +39,7 @@ class Operation:
         self.chosen = chosen
         self.plan = plan
         self._id: int | None = None
+        self._ends = False  # whether its row has the columns of the chain
 
     @property
     def id(self) -> int | None:
@@ -62,11 +54,16 @@ class Operation:
         written = None if verdicts is None else json.dumps(verdicts, separators=(",", ":"), sort_keys=True)
         if self._id is not None:
             counted = update(operations).where(operations.c.id == self._id)
+            if self._ends:
+                counted = counted.where(operations.c.ended_at.is_(None))
             values = {"jobs": operations.c.jobs + jobs_moved, **({} if written is None else {"verdicts": written})}
             if connection.execute(counted.values(values)).rowcount:
                 return self._id
-        # This is the first change, or the transaction that wrote the row was rolled back.
+        # This is the first change, or the transaction that wrote the row was rolled back, or another command has ended
+        # and sealed the operation, as it does with those that began a day ago.
         owners.require_safe_for_superuser(connection)
+        self._ends = has_chain(connection)
+        more = {"database_role": current_role(), "ci_job": ci_job()} if self._ends else {}
         result = connection.execute(
             insert(operations).values(
                 verb=self.verb,
@@ -78,6 +75,7 @@ class Operation:
                 jobs=jobs_moved,
                 verdicts=written,
                 created_at=utcnow(),
+                **more,
             )
         )
         operation_id: int = inserted_id(result)
@@ -91,12 +89,17 @@ class Operation:
 
 
 def exists(connection: Connection) -> bool:
-    """Whether the ``jq_`` tables are there, the newest included: an older set lacks columns that we write."""
+    """Whether the ``jq_`` tables are there, ``jq_deaths`` included: an older set lacks columns that we need."""
     return inspect(connection).has_table(deaths.name)
 
 
+def has_chain(connection: Connection) -> bool:
+    """Whether operations are sealed, and have the columns for it; ``jq init`` upgrades an older ledger."""
+    return inspect(connection).has_table(chain.name)
+
+
 def require(connection: Connection) -> None:
-    """Raise LedgerMissingError unless all ``jq_`` tables are there, the newest included.
+    """Raise LedgerMissingError unless the ``jq_`` tables are there; a ledger without a chain will do.
 
     Raises RefusedError if a superuser would write to tables that an untrusted role owns.
     """
@@ -109,7 +112,7 @@ def _require_tables(connection: Connection) -> None:
         raise LedgerMissingError("the jq_ tables, which record every change, are missing or out of date; run: jq init")
     inspector = inspect(connection)
     for table in LEDGER:
-        if not inspector.has_table(table.name):
+        if table is not chain and not inspector.has_table(table.name):
             raise LedgerMissingError(f"the table {table.name}, a part of jq's record, is missing; run: jq init")
 
 
@@ -120,7 +123,10 @@ def jobs_moved(connection: Connection, operation_id: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class OperationView:
-    """One operation: who did what, when, why. ``restored`` is how many of its jobs an undo took back."""
+    """One operation: who did what, when, why. ``restored`` is how many of its jobs an undo took back.
+
+    ``database_role``, ``ci_job`` and ``ended_at`` are None in a ledger without a chain.
+    """
 
     id: int
     verb: str
@@ -133,6 +139,9 @@ class OperationView:
     verdicts: str | None  # JSON
     created_at: datetime | None
     restored: int
+    database_role: str | None = None
+    ci_job: str | None = None
+    ended_at: datetime | None = None
 
 
 def list_operations(
@@ -160,9 +169,16 @@ def list_operations(
         operations.c.verdicts,
         operations.c.created_at,
         restored,
+        *_later_columns(connection),
     ).order_by(operations.c.id.desc())
     if ids is not None:
         query = query.where(among(operations.c.id, ids))
     if before is not None:
         query = query.where(operations.c.id < before)
     return [OperationView(*row) for row in connection.execute(query.limit(limit))]
+
+
+def _later_columns(connection: Connection) -> list[ColumnElement[Any]]:
+    """Return the columns that a ledger without a chain lacks, or NULL for each."""
+    columns = [operations.c.database_role, operations.c.ci_job, operations.c.ended_at]
+    return [*columns] if has_chain(connection) else [null()] * len(columns)

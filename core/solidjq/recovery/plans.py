@@ -21,7 +21,7 @@ from typing import IO, Any
 from solidjq.database.place import DatabaseIdentity
 from solidjq.errors import RefusedError, UsageError
 from solidjq.files import open_file
-from solidjq.ledger import operations as ledger_operations
+from solidjq.ledger import actors
 from solidjq.recovery.planned import PlannedFailure
 from solidjq.recovery.terms import RetryTerms
 from solidjq.recovery.verdicts import Decision
@@ -105,7 +105,7 @@ def write(
     try:
         with os.fdopen(descriptor, "wb") as file:
             seal = _Seal(key)
-            by = ledger_operations.actor()
+            by = actors.actor()
             head = {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": by, "database": place._asdict()}
             _write_line(file, {**head, "terms": terms.to_record()}, seal)
             for decision in decisions:
