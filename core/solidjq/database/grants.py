@@ -111,20 +111,15 @@ def table_rights(purpose: Purpose, table: Table, *, upsert: bool = False) -> tup
     """
     if purpose is not Purpose.RECOVERING:
         return ("SELECT",)
-    writes = _WRITES.get(table, ("INSERT",))
+    writes = _WRITES.get(table, ("INSERT",) if table.metadata is tables.jq else ())
     if upsert and table.metadata is not tables.jq and "INSERT" in writes and "UPDATE" not in writes:
         writes = ("INSERT", "UPDATE", *writes[1:])
     return ("SELECT", *writes)
 
 
-def updated_columns(purpose: Purpose, table: Table, *, upsert: bool = False) -> tuple[str, ...]:
-    """Return the columns that recovering changes in a table on which it has no right to UPDATE; ``upsert`` as above."""
-    if purpose is not Purpose.RECOVERING:
-        return ()
-    columns = [column.name for column in _UPDATED.get(table, ())]
-    if upsert and table is tables.crashes:  # the one of ours whose inserts skip existing rows
-        columns += [column.name for column in table.primary_key]
-    return tuple(columns)
+def updated_columns(purpose: Purpose, table: Table) -> tuple[str, ...]:
+    """Return the columns that recovering changes in a table on which it has no right to UPDATE."""
+    return tuple(column.name for column in _UPDATED.get(table, ())) if purpose is Purpose.RECOVERING else ()
 
 
 def _tables() -> list[Table]:
@@ -206,7 +201,7 @@ def _mysql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
         if purpose is Purpose.INIT and table.metadata is tables.jq:
             # A migration alters tables, for which MySQL requires INSERT too.
             rights = (*rights, "CREATE", "ALTER", "INSERT", "INDEX")
-        if columns := updated_columns(purpose, table, upsert=True):
+        if columns := updated_columns(purpose, table):
             rights = (*rights, f"UPDATE ({', '.join(columns)})")
         place = f"{_identifier(url.database, '`')}.{_identifier(table.name, '`')}"
         yield f"GRANT {', '.join(rights)} ON {place} TO {account};"

@@ -22,11 +22,13 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
+
+from solidjq.errors import ConflictError
 
 if TYPE_CHECKING:
     import psycopg
@@ -205,8 +207,21 @@ def compares_exactly(connection: Connection) -> bool:
 
 
 def insert_new(connection: Connection, table: Table, names: Sequence[str], rows: Select[Any]) -> None:
-    """Insert the rows of a query that has a WHERE, but none whose unique key exists; existing rows do not change."""
-    connection.execute(_insert_or_skip(connection, table, lambda insertion: insertion.from_select(names, rows)))
+    """Insert the rows of a query that has a WHERE, but none whose unique key exists; existing rows do not change.
+
+    Raises ConflictError on MySQL if another transaction inserts such a row at this moment.
+    """
+    if connection.dialect.name != "mysql":
+        connection.execute(_insert_or_skip(connection, table, lambda insertion: insertion.from_select(names, rows)))
+        return
+    # ON DUPLICATE KEY UPDATE takes the right to UPDATE every column, and who counts crashes must not rewrite them.
+    (key,) = table.primary_key
+    selected = dict(zip(names, rows.selected_columns, strict=True))[key.name]
+    absent = ~select(key).where(key == selected).exists()
+    try:
+        connection.execute(expression.insert(table).from_select(list(names), rows.where(absent)))
+    except IntegrityError as error:
+        raise ConflictError(f"another program inserted the same rows into {table.name} at this moment") from error
 
 
 def _insert_or_skip(connection: Connection, table: Table, fill: Callable[[Any], Any]) -> Executable:
