@@ -123,18 +123,21 @@ def show(
     *,
     by_job: bool,
     total: int | None = None,
+    shown: Groups | None = None,
     empty: str = "",
 ) -> None:
     """Consume the batches, which carries them out, and print the decisions: for people a line a group, or a line a job.
 
-    Where ``lists_jobs`` holds, each decision must be on one job.
+    Where ``lists_jobs`` holds, each decision must be on one job. What was ``shown`` before, as the plan, and came out
+    just so, is not printed again.
     A broken pipe or Ctrl-C stops it between two batches.
     """
     batches = with_progress(batches, total)
     if not lists_jobs(output, by_job=by_job):
         tally.count(batches)
-        groups(tally, output, empty=empty)
-        warn(tally)
+        if tally.groups != shown:
+            groups(tally, output, empty=empty)
+            warn(tally)
         return
     decisions = tally.add(decision for batch in batches for decision in batch)
     if output is Output.IDS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +62,7 @@ class Request:
         self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
         self.asks = True  # before it moves jobs: not for jobs that were named one by one
         self.implied_deaths = False
+        self.shown: moving.Groups | None = None  # the plan, if it stands on the terminal already
 
     def choose(
         self, names: list[str] | None, filters: FilterOptions, *, limit: int | None, batch: int, need_filter: bool
@@ -122,7 +125,7 @@ class Request:
                 raise UsageError(
                     "without a terminal to ask on, anything but job ids needs --yes; --dry-run shows what it would do"
                 )
-            self._ask()
+            self._ask(output, by_job=by_job)
         else:
             attendance.settle(self._warning(), yes=move.yes, question=f"{self.verb} them all the same?")
         if canary is not None:
@@ -176,6 +179,7 @@ class Request:
             self.tally,
             by_job=self.jobs is not None,
             total=self._total(),
+            shown=self.shown,
             empty="" if self.tally.groups else f"no failed jobs to {self.verb}",
         )
         self._explain()
@@ -206,20 +210,22 @@ class Request:
             count = count_failures(connection, self.selection.chosen)
         return count if self.selection.limit is None else min(count, self.selection.limit)
 
-    def _ask(self) -> None:
+    def _ask(self, output: Output, *, by_job: bool) -> None:
+        """Show the plan and ask, on stderr: standard output may be a file, in another format."""
+        from solidjq.text import count_of
+
         planned = moving.Tally()
         planned.count(moving.with_progress(self._plan(by_job=False), self._total()))
         if planned.moved == 0:
-            moving.groups(planned, Output.TABLE, empty=f"no failed jobs to {self.verb}")
-            self._explain(planned)
+            self._show(self._plan(by_job=by_job), output, done="moved")
             raise typer.Exit(Exit.PARTLY if planned.held_back else Exit.DONE)
-        moving.groups(planned, Output.TABLE)
+        with redirect_stdout(sys.stderr):
+            moving.groups(planned, Output.TABLE)
         moving.warn(planned)
         self._note_attendance(planned)
         held = f", hold back {planned.held_back}" if planned.held_back else ""
-        from solidjq.text import count_of
-
         moving.confirm(f"{self.verb} {count_of(planned.moved, 'job')}{held}?")
+        self.shown = planned.groups if sys.stdout.isatty() else None
 
     def _obstacles(self, tally: moving.Tally) -> list[str]:
         return attendance.obstacles(self.command, self.database, tally.destinations, tally.scheduled)

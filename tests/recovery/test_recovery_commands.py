@@ -276,9 +276,21 @@ def test_on_a_terminal_it_asks_once(
     database: Database, shell: Shell, night: list[int], answer: str, ready: int
 ) -> None:
     told = terminal(shell, "retry", "--safe", typed=answer)
-    assert told.count("retry 6 jobs?") == 1
+    assert (told.count("retry 6 jobs?"), told.count("VERDICT")) == (1, 1), told
     assert ("nothing was changed" in told) == (ready == 0)
     assert list(state_of_each(database).values()).count(State.READY) == ready
+    assert night
+
+
+@pytest.mark.sqlite_only
+def test_the_plan_that_it_asks_about_is_not_in_the_output(database: Database, shell: Shell, night: list[int]) -> None:
+    with (shell.folder / "out.json").open("w") as out:
+        shown = terminal(shell, "retry", "--safe", "-o", "json", typed="y\n", stdout=out.fileno())
+    assert "goes back to work" in shown
+    moved = json.loads((shell.folder / "out.json").read_text())
+    assert len(moved) == 6 == list(state_of_each(database).values()).count(State.READY)
+    nothing = terminal(shell, "retry", "--safe", "-o", "json")
+    assert nothing.startswith("[]\n"), nothing
     assert night
 
 

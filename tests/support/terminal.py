@@ -18,20 +18,29 @@ def unprintable(text: str) -> set[str]:
     return {character for character in text if unicodedata.category(character) in UNPRINTABLE} - {"\n"}
 
 
-def terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = "", **environment: str) -> str:
-    """Run a command on a terminal of this width; return what it shows, without the bold of its headings."""
-    shown = raw_terminal(shell, *arguments, width=width, typed=typed, **environment)
+def terminal(
+    shell: Shell, *arguments: str, width: int = 80, typed: str = "", stdout: int | None = None, **environment: str
+) -> str:
+    """Run a command on a terminal of this width; return what it shows, without the bold of its headings.
+
+    With ``stdout`` its standard output goes to that open file instead.
+    """
+    shown = raw_terminal(shell, *arguments, width=width, typed=typed, stdout=stdout, **environment)
     return re.sub(r"\x1b\[(0|1|22)?m", "", shown)
 
 
-def raw_terminal(shell: Shell, *arguments: str, width: int = 80, typed: str = "", **environment: str) -> str:
+def raw_terminal(
+    shell: Shell, *arguments: str, width: int = 80, typed: str = "", stdout: int | None = None, **environment: str
+) -> str:
     ours, theirs = pty.openpty()
     os.write(ours, typed.encode())
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     deciding = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
     kept = {key: value for key, value in shell.env().items() if key not in deciding}
     env = {**kept, "TERM": "xterm-256color", **environment}
-    running = zygote().start(list(arguments), [theirs] * 3, env, shell.folder, PATIENCE)
+    running = zygote().start(
+        list(arguments), [theirs, theirs if stdout is None else stdout, theirs], env, shell.folder, PATIENCE
+    )
     os.close(theirs)
     shown = b""
     while True:
