@@ -1,5 +1,6 @@
 """Dead processes and orphaned claims."""
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob
-from solidjq.database.tables import blocked, claimed, crashes, failed, operations, semaphores
+from solidjq.database.tables import blocked, claimed, crashes, deaths, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue.concurrency import Limit
@@ -52,6 +53,16 @@ def test_the_jobs_of_a_dead_process_fail_in_solid_queues_words(database: Databas
         '(last heartbeat at: 2026-11-23 04:40:22 UTC)","backtrace":null}'
     )
     assert state_of_each(database) == {held: State.FAILED, other: State.CLAIMED}
+
+
+def test_metadata_as_long_as_the_column_stop_no_prune(database: Database) -> None:
+    """MySQL's columns take 65,535 bytes: with what the prune adds, the evidence of the death would be longer."""
+    dead = add_process(database, "dead")
+    database.transact(heartbeat.heartbeat, dead, {"sample": {"release": "x" * 65_500}})
+    silence(database, dead, THRESHOLD + 1)
+    assert [process.process_id for process in prune(database)] == [dead]
+    (death,) = rows(database, deaths)
+    assert "sample" not in json.loads(death["evidence"])
 
 
 def test_a_prune_takes_only_those_that_are_named(database: Database) -> None:

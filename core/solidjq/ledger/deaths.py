@@ -13,6 +13,9 @@ from solidjq.database.tables import deaths
 from solidjq.database.times import utcnow
 from solidjq.ledger import crashes
 
+# Characters of a sample that are stored: none of ours is longer, and MySQL refuses evidence of more than 65,535 bytes.
+MOST_SAMPLE = 16_384
+
 
 class DeathSource(StrEnum):
     """Who noticed a death; the value is stored in ``jq_deaths.noticed_by``."""
@@ -20,6 +23,14 @@ class DeathSource(StrEnum):
     SUPERVISOR = "supervisor"  # our supervisor reaped the child
     PRUNE = "prune"  # our prune found the heartbeat too old
     FAILURES = "failures"  # nobody: the death is put together from the failures that Rails wrote
+
+
+def _json(data: Mapping[str, object]) -> str:
+    return json.dumps(data, separators=(",", ":"))
+
+
+def _stored(sample: Mapping[str, object]) -> dict[str, object]:
+    return {"sample": sample} if sample and len(_json(sample)) <= MOST_SAMPLE else {}
 
 
 def source_of(row: Row[Any]) -> DeathSource:
@@ -42,7 +53,9 @@ def record(
     evidence: Mapping[str, object],
     sample: Mapping[str, object],
 ) -> crashes.Origin:
-    """Write the death of a registered process, with its last sample; return the origin of its jobs' crashes.
+    """Write the death of a registered process, with its last sample unless that is longer than any of ours.
+
+    Returns the origin of its jobs' crashes.
 
     Call it only if the database has a ledger, in the transaction that removes the process. ``process`` is its row.
     """
@@ -61,7 +74,7 @@ def record(
             noticed_by=source.value,
             exit_status=exit_status,
             signal=signal,
-            evidence=json.dumps({**evidence, **({"sample": sample} if sample else {})}, separators=(",", ":")),
+            evidence=_json({**evidence, **_stored(sample)}),
         )
     )
     # Host, pid and last heartbeat mark a process that may only be frozen; one that a supervisor reaped is dead.
