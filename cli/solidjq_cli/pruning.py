@@ -42,8 +42,9 @@ def settle(database: Database, threshold: float, *, force: bool, quiet: bool, no
     def wait(doubts: Doubts, pause: float) -> None:
         if not quiet:
             hint = "" if counting else " (--force prunes at once)"
-            looks = f"{count_of(len(doubts.unsure), 'process')} look dead"
-            note(f"{looks}; waiting {pause:g} s to see whether they beat again{hint}")
+            one = len(doubts.unsure) == 1
+            looks = f"{count_of(len(doubts.unsure), 'process')} {'looks' if one else 'look'} dead"
+            note(f"{looks}; waiting {pause:g} s to see whether {'it beats' if one else 'they beat'} again{hint}")
         database.close()  # no connection is kept from others meanwhile
         _sleep(pause, counting=counting)
 
