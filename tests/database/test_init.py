@@ -20,6 +20,8 @@ from support.queue import add_jobs, plain_jobs, rows
 from support.recovery import retry_jobs
 from support.schemas import OURS, THEIRS, definitions, make_older
 
+LATER = [f"{migration.version} {migration.name}" for migration in MIGRATIONS if migration.version >= 3]
+
 
 @pytest.fixture
 def bare(empty_url: URL) -> Any:
@@ -169,12 +171,9 @@ def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
     with bare.read() as connection:
         assert not operations.exists(connection)
     done = initialize(bare)
-    assert (done.created, done.migrated) == (
-        ["jq_chain", "jq_deaths"],
-        ["2 deaths", "3 all columns of a discarded job", "4 chain of operations"],
-    )
+    assert (done.created, done.migrated) == (["jq_chain", "jq_deaths"], ["2 deaths", *LATER])
     assert _unordered(definitions(bare)) == _unordered(fresh)
-    assert [row["version"] for row in _versions(bare)] == [1, 2, 3, 4]
+    assert [row["version"] for row in _versions(bare)] == [migration.version for migration in MIGRATIONS]
 
 
 def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Database) -> None:
@@ -185,10 +184,7 @@ def test_a_ledger_without_room_for_all_columns_is_one_all_the_same(bare: Databas
         assert operations.exists(connection)
         assert not archive.has_more_column(connection)
     done = initialize(bare)
-    assert (done.created, done.migrated) == (
-        ["jq_chain"],
-        ["3 all columns of a discarded job", "4 chain of operations"],
-    )
+    assert (done.created, done.migrated) == (["jq_chain"], LATER)
     with bare.read() as connection:
         assert archive.has_more_column(connection)
     assert _unordered(definitions(bare)) == _unordered(fresh)

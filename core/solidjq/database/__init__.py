@@ -11,6 +11,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``standby``: whether the server is a standby, and how far behind.
 - ``other_queues``: the queues on the same server or beside the same file, for an error about a database without one.
 - ``engines``: connections, isolation, read-only, time limits.
+- ``sessions``: what every connection sets first: UTC, strict mode, the encoding.
 - ``answers``: how long a connection waits for its server, and how it notices that the server has vanished.
 - ``faults``: what a driver's error code means.
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.
@@ -22,6 +23,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``duplicates``: rows that must be unique and are not.
 - ``notices``: PostgreSQL's NOTIFY, which wakes workers.
 - ``unknown_columns``: columns of a later Solid Queue or of the application, stored and restored as texts.
+- ``text_columns``: how long the texts of a MySQL column may be, and in which character set.
 - ``setup``: ``jq init``, the tables and their migrations.
 - ``indexes``: the indexes that are missing, created while the queue is in use.
 - ``grants``: the least rights that a role needs, as SQL for an administrator.

@@ -49,6 +49,9 @@ def any_string(length: int | None = None) -> TypeEngine[str]:
 
 
 ANY_TEXT: TypeEngine[str] = Text().with_variant(_AnyText(), "sqlite")
+# For copies: they hold what their source holds, however long its column was made. MySQL's TEXT ends at 64 KB.
+LONG_TEXT: TypeEngine[str] = ANY_TEXT.with_variant(Text(2**32 - 1), "mysql")
+LONG_STRING: TypeEngine[str] = String().with_variant(Text(2**32 - 1), "mysql").with_variant(_AnyString(), "sqlite")
 ANY_INTEGER: TypeEngine[int] = Integer().with_variant(_AnyInteger(), "sqlite")
 ANY_BIG_INTEGER: TypeEngine[int] = BigInteger().with_variant(_AnyBigInteger(), "sqlite")
 # An SQLite key aliases the rowid only if it is INTEGER. Then it contains nothing else.

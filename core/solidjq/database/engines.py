@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, ev
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from solidjq.database import answers
+from solidjq.database import answers, sessions
 from solidjq.database.digests import sha256_of
 from solidjq.database.faults import Fault, fault_of
 from solidjq.database.times import read_every_timestamp
@@ -78,9 +78,12 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
     @event.listens_for(engine, "do_connect")
     def _connect(dialect: Dialect, _record: object, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
         try:
-            return answers.connect(dialect, answer_timeout, positional, named)
+            driver = answers.connect(dialect, answer_timeout, positional, named)
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
             raise DatabaseURLError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
+        begin = sessions.begin_postgresql_session if backend == "postgresql" else sessions.begin_mysql_session
+        begin(driver)
+        return driver
 
     event.listen(engine, "handle_error", _leave_a_reader)
     return engine

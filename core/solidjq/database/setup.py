@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from solidjq.database import answers, engines, grants, owners, statements, tables, times
+from solidjq.database import answers, engines, grants, owners, statements, tables, text_columns, times
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, UsageError
@@ -65,6 +65,7 @@ MIGRATIONS = (
     Migration(2, "deaths", _add_deaths),
     Migration(3, "all columns of a discarded job", _add_more),
     Migration(4, "chain of operations", _add_chain),
+    Migration(5, "texts of every length and language", text_columns.bring_up_to_date),
 )
 
 
@@ -171,7 +172,7 @@ def _create_missing(connection: Connection, metadata: MetaData, existing: set[st
     missing: list[Table] = [table for table in metadata.sorted_tables if table.name not in existing]
     if connection.dialect.name == "mysql":
         for table in missing:
-            connection.execute(_CreateWhole(table))
+            connection.execute(_CreateWhole(table, text_columns.table_setting(connection)))
     else:  # in one transaction
         metadata.create_all(connection, tables=missing, checkfirst=False)
     return [table.name for table in missing]
@@ -202,6 +203,10 @@ class _CreateWhole(CreateTable):
 
     inherit_cache = False
 
+    def __init__(self, table: Table, setting: str) -> None:
+        super().__init__(table)
+        self.setting = setting
+
 
 @compiles(_CreateWhole, "mysql")
 def _create_whole(element: _CreateWhole, compiler: Any, **_: Any) -> str:
@@ -212,7 +217,7 @@ def _create_whole(element: _CreateWhole, compiler: Any, **_: Any) -> str:
         for index in sorted(element.element.indexes, key=lambda index: str(index.name))
     ]
     columns, end, settings = compiler.visit_create_table(element).rpartition("\n)")
-    return str(",\n\t".join([columns, *keys]) + end + settings)
+    return str(",\n\t".join([columns, *keys]) + end + settings.rstrip() + f" {element.setting}\n\n")
 
 
 def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:

@@ -17,14 +17,21 @@ from sqlalchemy import (
     Index,
     MetaData,
     Table,
-    Text,
     event,
     text,
     true,
 )
 from sqlalchemy.sql.elements import quoted_name
 
-from solidjq.database.any_types import ANY_BIG_INTEGER, ANY_INTEGER, ANY_TEXT, ID, any_string
+from solidjq.database.any_types import (
+    ANY_BIG_INTEGER,
+    ANY_INTEGER,
+    ANY_TEXT,
+    ID,
+    LONG_STRING,
+    LONG_TEXT,
+    any_string,
+)
 from solidjq.database.times import PastDateTime, UtcDateTime
 from solidjq.errors import UsageError
 
@@ -226,12 +233,12 @@ operations = Table(
     Column("actor", _String, nullable=False),  # OS user@host
     Column("database_role", _String),  # by the database
     Column("ci_job", _String),
-    Column("command", ANY_TEXT),  # the command line, secrets masked
-    Column("reason", ANY_TEXT),
-    Column("filter", ANY_TEXT),  # JSON: what was selected, and under which terms
+    Column("command", LONG_TEXT),  # the command line, secrets masked
+    Column("reason", LONG_TEXT),
+    Column("filter", LONG_TEXT),  # JSON: what was selected, and under which terms
     Column("plan", _String),  # the id of the plan that it applied
     Column("jobs", ANY_INTEGER, nullable=False),  # how many jobs it moved
-    Column("verdicts", ANY_TEXT),  # JSON: how many jobs got which verdict
+    Column("verdicts", LONG_TEXT),  # JSON: how many jobs got which verdict
     _time("created_at"),
     _time("ended_at", nullable=True),  # from then on its row and its archived failures never change
     Index("index_jq_operations_on_created_at", "created_at"),
@@ -246,22 +253,22 @@ failures = Table(
     Column("failure_id", ANY_BIG_INTEGER, nullable=False),  # solid_queue_failed_executions.id
     Column("job_id", ANY_BIG_INTEGER, nullable=False),
     Column("active_job_id", _String),
-    Column("queue_name", _String, nullable=False),
-    Column("class_name", _String, nullable=False),
-    Column("error", ANY_TEXT),
+    Column("queue_name", LONG_STRING, nullable=False),
+    Column("class_name", LONG_STRING, nullable=False),
+    Column("error", LONG_TEXT),
     _time("failed_at"),
     _time("archived_at"),
     Column("operation_id", ANY_BIG_INTEGER, nullable=False),
     Column("restored_by", ANY_BIG_INTEGER),  # the operation that undid the removal
     # The rest of the jobs row, for an undo.
-    Column("arguments", ANY_TEXT),
+    Column("arguments", LONG_TEXT),
     Column("priority", ANY_INTEGER, nullable=False),
-    Column("concurrency_key", _String),
+    Column("concurrency_key", LONG_STRING),
     _due("scheduled_at", nullable=True),
     _time("enqueued_at", nullable=True),
     _time("updated_at", nullable=True),
     # Of a discarded job, JSON: all other columns, a later Solid Queue's or the application's own.
-    Column("more", ANY_TEXT.with_variant(Text(2**32 - 1), "mysql")),
+    Column("more", LONG_TEXT),
     Index("index_jq_failures_on_job_id", "job_id"),
     Index("index_jq_failures_on_active_job_id", "active_job_id"),
     Index("index_jq_failures_on_operation_id", "operation_id"),
@@ -304,7 +311,7 @@ deaths = Table(
     Column("noticed_by", _String, nullable=False),  # 'supervisor' or 'prune'
     Column("exit_status", ANY_INTEGER),
     Column("signal", ANY_INTEGER),
-    Column("evidence", ANY_TEXT),  # JSON: see incidents/death_records.py
+    Column("evidence", LONG_TEXT),  # JSON: see incidents/death_records.py
     Index("index_jq_deaths_on_noticed_at", "noticed_at"),
 )
 

@@ -22,10 +22,18 @@ _RAILS = frozenset(
 )
 _RAILS_ON_MYSQL = frozenset(
     (
-        *("as", "automatic_close", "automatic_reconnect", "application_timezone", "cache_rows", "cast", "collation"),
-        *("connect_attrs", "database_timezone", "flags", "found_rows", "get_server_public_key", "keepalive_count"),
-        *("keepalive_enabled", "keepalive_idle", "keepalive_interval", "local_infile", "max_allowed_packet"),
-        *("multi_result", "multi_statement", "secure_auth", "stream", "symbolize_keys", "tcp_nodelay"),
+        *("as", "automatic_close", "automatic_reconnect", "application_timezone", "cache_rows", "cast", "charset"),
+        *("collation", "connect_attrs", "database_timezone", "flags", "found_rows", "get_server_public_key"),
+        *("keepalive_count", "keepalive_enabled", "keepalive_idle", "keepalive_interval", "local_infile"),
+        *(
+            "max_allowed_packet",
+            "multi_result",
+            "multi_statement",
+            "secure_auth",
+            "stream",
+            "symbolize_keys",
+            "tcp_nodelay",
+        ),
     )
 )
 _RAILS_ON_SQLITE = frozenset(
@@ -49,8 +57,6 @@ _ONLY_IN_URLS = frozenset(
 NO_PREPARE = "solidjq_no_prepare"
 # The names of an option in mysql2, Trilogy and PyMySQL -> PyMySQL's.
 _MYSQL = {
-    "encoding": "charset",
-    "charset": "charset",
     "socket": "unix_socket",
     "unix_socket": "unix_socket",
     "connect_timeout": "connect_timeout",
@@ -63,6 +69,7 @@ _MYSQL = {
     "sslkey": "ssl_key",
     "ssl_key": "ssl_key",
 }
+# Whatever the application's own: in utf8 or latin1, every other character would be read as a question mark.
 _MYSQL_CHARSET = "utf8mb4"
 Options = Mapping[str, str | tuple[str, ...]]  # as SQLAlchemy has them
 _KINDS = {"postgresql": "PostgreSQL", "mysql": "MySQL", "sqlite": "SQLite"}

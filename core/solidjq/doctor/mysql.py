@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
+from solidjq.database import text_columns
+from solidjq.database.tables import solid_queue
 from solidjq.doctor.checks import MANY_BYTES, DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
 
 
@@ -27,6 +29,28 @@ def find_engine(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorF
             f"the engine of {name} is {engine}: without transactions and row locks a job can run twice or be lost",
             f"stop all workers, then ALTER TABLE {name} ENGINE=InnoDB",
         )
+
+
+def find_character_sets(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find tables that cannot store every text: ours of an older version, Solid Queue's in another character set."""
+    names = sorted(table.name for table in text_columns.outdated(connection))
+    if names:
+        yield DoctorFinding(
+            f"{', '.join(names)}: an older jq made them, in the database's character set or shorter than the texts "
+            "that are copied into them",
+            "jq init",
+            Severity.WARNING,
+        )
+    theirs = text_columns.text_columns(connection, [table.name for table in solid_queue.sorted_tables])
+    for table, columns in theirs.items():
+        foreign = {c.character_set for c in columns.values()} - {text_columns.EVERY_CHARACTER}
+        if foreign:
+            yield DoctorFinding(
+                f"the character set of {table} is {', '.join(sorted(foreign))}: a job or an error with another "
+                "character is refused, or its letters become question marks",
+                f"while no worker runs: ALTER TABLE {table} CONVERT TO CHARACTER SET {text_columns.EVERY_CHARACTER}",
+                Severity.WARNING,
+            )
 
 
 def find_isolation(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:

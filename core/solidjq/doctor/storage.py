@@ -139,6 +139,14 @@ CHECKS = (
         finds={"mysql": mysql.find_engine},
     ),
     DoctorCheck(
+        name="characters",
+        asks="MySQL: tables in another character set than utf8mb4, and jq's own with columns shorter than their "
+        "source.",
+        why="A text is refused, stored with question marks, or stored in part.",
+        advice="jq init mends jq's tables; ALTER TABLE ... CONVERT TO CHARACTER SET utf8mb4 the others.",
+        finds={"mysql": mysql.find_character_sets},
+    ),
+    DoctorCheck(
         name="journal",
         asks="SQLite: a journal mode other than WAL.",
         why="Readers and writers block each other.",

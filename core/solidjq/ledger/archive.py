@@ -7,12 +7,17 @@ from sqlalchemy import Column, ColumnElement, Connection, FromClause, Insert, co
 
 from solidjq.database.statements import among
 from solidjq.database.tables import failed, failures, jobs
+from solidjq.database.text_columns import require_room
 from solidjq.database.times import utcnow
 from solidjq.database.unknown_columns import column_types, packed
 from solidjq.errors import LedgerMissingError
 
 # The columns of every version's archive. Only later versions have ``more``, and only a discard fills it.
 ARCHIVED = [column for column in failures.c if column is not failures.c.more]
+# The texts that are copied. An Active Job id is not among them: longer ones than its column MySQL refuses by itself.
+_TEXTS = {failures.c.error: failed.c.error} | {
+    failures.c[name]: jobs.c[name] for name in ("queue_name", "class_name", "arguments", "concurrency_key")
+}
 
 
 def more_columns(connection: Connection) -> dict[str, str]:
@@ -31,8 +36,11 @@ def archive(
     """Copy failures, with their jobs as they are now, into the archive before they leave ``failed_executions``.
 
     Call it in the transaction that removes the failures, before that changes the jobs. With ``with_jobs`` the jobs are
-    deleted too, so the archive stores every column of them; raises LedgerMissingError if an older archive cannot.
+    deleted too, so the archive stores every column of them.
+
+    Raises LedgerMissingError if an older archive cannot store all of it.
     """
+    require_room(connection, _TEXTS)
     leaving = select(failed).where(among(failed.c.id, failure_ids)).subquery()
     types = more_columns(connection) if with_jobs else {}
     more = None

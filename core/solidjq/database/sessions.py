@@ -1,0 +1,32 @@
+"""Sessions: what every connection sets first, so that no server, database or role decides what our statements mean."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psycopg
+
+# Strict: a text that is too long or has foreign characters is refused, not shortened or stored with question marks.
+# The list replaces the server's: ANSI_QUOTES or PIPES_AS_CONCAT would change what a statement says.
+MYSQL_MODE = "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+_UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Universal"))
+
+
+def begin_mysql_session(driver: Any) -> None:
+    """Make a new connection strict, and its zone UTC, in which MySQL converts TIMESTAMP columns."""
+    driver.query(f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00'")
+
+
+def begin_postgresql_session(driver: "psycopg.Connection[Any]") -> None:
+    """Make the zone of a new connection UTC, in which PostgreSQL compares ``timestamptz`` columns with our times.
+
+    By statement: a pooler may drop startup options. It costs a round trip only where the zone is another.
+    """
+    if driver.info.parameter_status("TimeZone") not in _UTC:
+        _set(driver, "SET TIME ZONE 'UTC'")
+
+
+def _set(driver: "psycopg.Connection[Any]", statement: str) -> None:
+    before = driver.autocommit
+    driver.autocommit = True  # a rollback would take the setting back
+    driver.execute(statement.encode())
+    driver.autocommit = before
