@@ -2,7 +2,9 @@
 
 import json
 
-from solidjq import Database
+import pytest
+
+from solidjq import Database, NewJob
 from solidjq.database.tables import claimed
 from solidjq.queue import endings
 from solidjq.rails.error_text import error_json
@@ -31,3 +33,16 @@ def test_history_spans_retries_and_rows(database: Database, shell: Shell) -> Non
     assert [told[2]["detail"], told[3]["detail"], told[4]["detail"]] == ["INC-7", "ArgumentError: boom", "useless"]
     nobody = shell.run("history", "4711")
     assert (nobody.returncode, nobody.stdout, nobody.stderr) == (4, "", "jq: no job 4711\n")
+
+
+@pytest.mark.sqlite_only
+def test_history_says_which_queue_a_job_went_to(database: Database, shell: Shell) -> None:
+    (job_id,) = add_jobs(database, NewJob(class_name="Mail", queue_name="mailers"))
+    die(database, silent=2000)
+    shell.run("retry", str(job_id), "--queue-as", "quarantine", "--reason", "INC-7")
+    die(database)
+    shell.run("retry", str(job_id))
+    events = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
+    details = {(row["event"], row["operation_id"]): row["detail"] for row in events}
+    assert details["enqueued", None] == "Mail in mailers"
+    assert (details["retried", 1], details["retried", 2]) == ("to queue quarantine: INC-7", None)

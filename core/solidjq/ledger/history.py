@@ -1,5 +1,6 @@
 """A job's whole life: every attempt under one Active Job id, every failure, and every operation on it."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,12 +45,21 @@ def history(connection: Connection, text: str) -> list[Event]:
         views |= {view.job_id: view for view in find_jobs(connection, [str(name)])[str(name)]}
     if has_ledger and names:
         archived = _archived(connection, [*map(str, views), text], names | {text})
-    events: list[Event] = []
+    queues: dict[int, list[str]] = defaultdict(list)  # by job, in the order of time: where it was when it failed, or is
     for row in archived:
+        queues[row.job_id].append(row.queue_name)
+    for view in views.values():
+        queues[view.job_id].append(view.queue_name)
+    events: list[Event] = []
+    passed: Counter[int] = Counter()
+    for row in archived:
+        first, *_ = of_job = queues[row.job_id]
+        passed[row.job_id] += 1
+        after = next(iter(of_job[passed[row.job_id] :]), row.queue_name)
         if row.job_id not in views and row.enqueued_at is not None:
-            events.append(Event(row.enqueued_at, row.job_id, "enqueued", f"{row.class_name} in {row.queue_name}"))
-        events += _of_failure(row)
-    events += [event for view in views.values() for event in _of_job(view)]
+            events.append(Event(row.enqueued_at, row.job_id, "enqueued", f"{row.class_name} in {first}"))
+        events += _of_failure(row, None if after == row.queue_name else after)
+    events += [event for view in views.values() for event in _of_job(view, queues[view.job_id][0])]
     if has_ledger:
         events += _retried_elsewhere(connection, views, archived, names)
     unique = {(event.at, event.job_id, event.event, event.operation_id): event for event in events}
@@ -91,8 +101,8 @@ def _archived(connection: Connection, job_ids: Sequence[str], names: set[str | N
     return connection.execute(query).all()
 
 
-def _of_job(view: JobView) -> Iterator[Event]:
-    yield Event(view.enqueued_at, view.job_id, "enqueued", f"{view.class_name} in {view.queue_name}")
+def _of_job(view: JobView, first_queue: str) -> Iterator[Event]:
+    yield Event(view.enqueued_at, view.job_id, "enqueued", f"{view.class_name} in {first_queue}")
     if view.claimed_at:
         where = f"pid {view.process_pid} at {view.process_hostname}" if view.process_pid else "a process that is gone"
         yield Event(view.claimed_at, view.job_id, "claimed", f"held by {where}")
@@ -102,10 +112,13 @@ def _of_job(view: JobView) -> Iterator[Event]:
         yield Event(view.finished_at, view.job_id, "finished")
 
 
-def _of_failure(row: Row[Any]) -> Iterator[Event]:
+def _of_failure(row: Row[Any], moved_to: str | None) -> Iterator[Event]:
+    """Yield a failure that jq removed, and how; ``moved_to`` is the other queue that the job went to, if it did."""
     yield _failed(row.failed_at, row.job_id, row.error)
     verb = {"retry": "retried", "recover": "retried", "discard": "discarded"}.get(row.verb, row.verb)
-    yield Event(row.archived_at, row.job_id, verb, row.reason, row.operation_id, row.actor)
+    to = None if moved_to is None else f"to queue {moved_to}"
+    detail = ": ".join(part for part in (to, row.reason) if part) or None
+    yield Event(row.archived_at, row.job_id, verb, detail, row.operation_id, row.actor)
     if row.restored_by is not None:
         yield Event(row.restored_at, row.job_id, "taken back", row.restored_for, row.restored_by, row.restorer)
 
