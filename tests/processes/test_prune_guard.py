@@ -418,7 +418,7 @@ def test_who_stays_silent_is_pruned_at_the_second_look(database: Database, shell
     shell.environment["JQ_PRUNE_FORCE"] = "0"
     trial = shell.run("prune", "--alive-threshold", "1", "--dry-run", "-o", "ids")
     assert (trial.returncode, trial.stdout.split()) == (0, [str(job_id)])
-    assert "would wait 0.5 s and look again" in trial.stderr
+    assert "would wait 0.5 s and check again" in trial.stderr
     cron = shell.run("prune", "--alive-threshold", "1", "--quiet")
     assert (cron.returncode, cron.stdout, cron.stderr) == (0, "", "")
     assert state_of_each(database) == {job_id: State.FAILED}
