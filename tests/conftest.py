@@ -9,6 +9,7 @@ pytest.register_assert_rewrite("support")
 pytest_plugins = [
     "support.databases",
     "support.standbys",
+    "support.poolers",
     "support.program",
     "support.runtime",
     "support.worker",

@@ -61,6 +61,9 @@ def _run() -> int:
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):  # text, which Python prints
             raise
+        if isinstance(leaving.__context__, BrokenPipeError):  # in a help text, which no command printed
+            exits.drop_output()
+            return exits.Exit.UNREAD
         return leaving.code
     except KeyboardInterrupt:
         return exits.Exit.INTERRUPTED

@@ -50,7 +50,10 @@ def obstacles(
     """Return which of the jobs that go to these queues will wait, and what for. Reads nothing if there are none."""
     if not any(destinations.values()):
         return []
-    return read(command, database, threshold).obstacles(destinations, scheduled)
+    from solidjq.processes.attendance import read_attendance  # noqa: PLC0415
+
+    there = database.glance(read_attendance, alive_threshold(command) if threshold is None else threshold)
+    return [] if there is None else there.obstacles(destinations, scheduled)
 
 
 def settle(warning: str | None, *, yes: bool, question: str) -> None:

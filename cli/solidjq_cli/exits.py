@@ -22,6 +22,7 @@ class Exit(IntEnum):
     REFUSED = 5
     PARTLY = 6
     INTERRUPTED = 130
+    UNREAD = 141
 
 
 MEANINGS = {
@@ -33,6 +34,7 @@ MEANINGS = {
     Exit.REFUSED: "refused for safety, a stale plan, or a broken record",
     Exit.PARTLY: "done in part: some jobs were held back, left alone, or died again; doctor: something was found",
     Exit.INTERRUPTED: "interrupted: by Ctrl-C, SIGTERM, or a terminal that was closed",
+    Exit.UNREAD: "the reader of the output has left, as head does; what SIGPIPE gives in other programs",
 }
 
 

@@ -55,12 +55,12 @@ class LazyGroup(TyperGroup):
         self.commands = Commands()
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a reader of its output that has read enough, such as ``head``, is no error."""
+        """Run the command; if the reader of its output leaves, as ``head`` does, end without a word."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             drop_output()
-            raise typer.Exit(Exit.DONE) from None
+            raise typer.Exit(Exit.UNREAD) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the commands with their summaries, a line each."""

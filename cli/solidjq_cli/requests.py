@@ -206,9 +206,8 @@ class Request:
 
         if self.jobs is not None or not moving.on_a_terminal():
             return None
-        with self.database.read() as connection:
-            count = count_failures(connection, self.selection.chosen)
-        return count if self.selection.limit is None else min(count, self.selection.limit)
+        count = self.database.glance(count_failures, self.selection.chosen)
+        return count if count is None or self.selection.limit is None else min(count, self.selection.limit)
 
     def _ask(self, output: Output, *, by_job: bool) -> None:
         """Show the plan and ask, on stderr: standard output may be a file, in another format."""

@@ -113,9 +113,7 @@ def note_unknown_names(database: Database, chosen: Filter) -> None:
     if len(chosen.classes) > 1 or len(chosen.queues) > 1:
         from solidjq.selection.explanations import unknown_names  # noqa: PLC0415
 
-        with database.read() as connection:
-            sentences = unknown_names(connection, chosen)
-        for sentence in sentences:
+        for sentence in database.glance(unknown_names, chosen) or ():
             note(sentence)
 
 

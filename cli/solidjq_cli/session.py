@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from solidjq_cli.exits import say
+from solidjq_cli.lock_watch import LockWatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +56,7 @@ class Session:
     def __init__(self, options: Connecting) -> None:
         self._options = options
         self._opened: list[Database] = []
+        self._watches: list[LockWatch] = []
         self._creates = False  # whether the command may create the embedded queue
         self._announced = False  # whether it has said that it uses the embedded queue
         self._headed = False  # whether the database was named above what was printed
@@ -148,12 +150,15 @@ class Session:
         """Whether nothing names a database, so that the embedded queue is used."""
         return not self.connecting.names_a_database() and ENVIRONMENT not in os.environ
 
-    def open(self, *, create: bool = False, fill: bool = True, answer_timeout: float | None = None) -> Database:
+    def open(
+        self, *, create: bool = False, fill: bool = True, watch: bool = True, answer_timeout: float | None = None
+    ) -> Database:
         """Open the database that the command line, the environment or the default profile names.
 
         If none names one, it is the embedded queue, and a line on stderr says so: a command that reads another queue
         than its user thinks must not look like success. With ``create``, a missing one is created, and filled unless
-        the caller does it (``fill``). Without, UsageError says how to name a database.
+        the caller does it (``fill``). Without, UsageError says how to name a database. With ``watch``, a line on stderr
+        says so when the command waits for a lock.
         """
         from solidjq.database.opening import embedded_url, open_database  # noqa: PLC0415
         from solidjq.database.place import below_home  # noqa: PLC0415
@@ -173,6 +178,8 @@ class Session:
                 "the password in --database is in the shell's history, and others could read it while jq started; use "
                 "JQ_DATABASE_URL, ~/.pgpass, or password_command in a profile"
             )
+        if watch:
+            self._watches.append(LockWatch(database))
         if self.embedded and not self._announced:
             access = " (read-only)" if database.read_only else ""
             say(f"using the embedded queue {below_home(database.url)}{access}")
@@ -182,15 +189,12 @@ class Session:
 
     def place(self) -> str | None:
         """Name the database, its server, and whether it may be written to; None before one was opened."""
-        from solidjq.errors import DatabaseError  # noqa: PLC0415
-
         if not self._opened:
             return None
+        from solidjq.database.place import find_place  # noqa: PLC0415
+
         database = self._opened[-1]
-        try:
-            return str(database.place())
-        except DatabaseError:  # what was asked for has been read; its heading must not fail it
-            return str(database)
+        return str(database.glance(find_place, database.url, read_only=database.read_only) or database)
 
     def heading(self) -> str | None:
         """Return what ``place`` does, the first time; then None."""
@@ -202,6 +206,8 @@ class Session:
 
     def close(self) -> None:
         """Close the databases, so that a server ends its sessions and SQLite removes its write-ahead log."""
+        while self._watches:
+            self._watches.pop().end()
         while self._opened:
             self._opened.pop().close()
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -28,6 +29,7 @@ from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, missing_error, pruned_error
 from solidjq.text import one_line
+from solidjq_cli.exits import Exit
 from support.processes import add_attendants, add_process, silence
 from support.program import Bare, Shell, assert_refused
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
@@ -687,6 +689,27 @@ def test_a_reader_that_has_enough_causes_no_noise(database: Database, shell: She
     done = shell.line(f"jq failed list -o {output} | head -n 1")
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
+    assert done.returncode == Exit.UNREAD
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    "command", ["--help", "failed --help", "--version", "failed list", "completions bash", "doctor"]
+)
+def test_a_reader_that_left_before_causes_no_noise(shell: Shell, command: str) -> None:
+    unread, written = os.pipe()
+    os.close(unread)
+    done = subprocess.run(
+        [sys.executable, "-m", "solidjq_cli", *command.split()],
+        stdout=written,
+        stderr=subprocess.PIPE,
+        env={**shell.env(), "PYTHONUNBUFFERED": ""},
+        cwd=shell.folder,
+        timeout=60,
+        check=False,
+    )
+    os.close(written)
+    assert (done.stderr, done.returncode) == (b"", Exit.UNREAD)
 
 
 def test_ctrl_c_ends_a_command_at_once_and_changes_nothing(database: Database, shell: Shell) -> None:

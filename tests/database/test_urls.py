@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
-from solidjq.database.url_options import NO_PREPARE
+from solidjq.database.url_options import PREPARE
 from solidjq.database.urls import EXAMPLES, init_command, masked_url, parse_url, url_text
 from solidjq.errors import UsageError
 from support.paths import ROOT
@@ -60,8 +60,8 @@ def test_parts_of_a_servers_url(text: str, expected: URL) -> None:
         ("pool=5&encoding=unicode&timeout=5000&variables=x&reaping_frequency=10&min_messages=warning", {}),
         ("adapter=postgresql&pool=5&sslmode=disable", {"sslmode": "disable"}),
         ("schema_search_path=queue,%20public", {"options": "-csearch_path=queue,public"}),
-        ("prepared_statements=false", {NO_PREPARE: "true"}),
-        ("prepared_statements=true", {}),
+        ("prepared_statements=false", {PREPARE: "false"}),
+        ("prepared_statements=true", {PREPARE: "true"}),
     ],
 )
 def test_what_rails_keeps_for_itself_does_not_reach_postgresql(query: str, kept: dict[str, str]) -> None:

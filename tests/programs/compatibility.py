@@ -130,7 +130,7 @@ COMMANDS = (
     Tried("undo {last}", changes=True, after=True, lacks=True),
     Tried("discard {failed}", changes=True, lacks=True),
     Tried("undo {last}", changes=True, after=True, lacks=True),
-    Tried("bisect {death} --yes --wait 1s", changes=True, ends=Exit.PARTLY, lacks=True),
+    Tried("bisect {death} --yes --wait 1s", ends=Exit.REFUSED, lacks=True),
     Tried("recover --force", changes=True, lacks=True),
     Tried("init --indexes", lacks=True),
     Tried("completions bash"),
@@ -158,6 +158,7 @@ with dead processes and orphaned jobs (`tests/whole/test_compatibility.py`). `jq
 - *works*: changes no row; `jq init` finds its tables there.
 - *writes*: works, and changes rows.
 - *refused*: exit code {code}, nothing is changed, and the error names the missing column and `jq doctor tables`.
+- *needs a worker*: exit code {refused}; no worker of the queue `quarantine` lives there.
 - *-*: goes on from a command that is refused.
 
 ## Batches (1.7)
@@ -190,6 +191,7 @@ def document() -> str:
         schemas=_table(head, schemas),
         commands=_table(["command", *(each.name for each in GENERATIONS)], cells),
         code=Exit.DATABASE.value,
+        refused=Exit.REFUSED.value,
     )
 
 
@@ -205,6 +207,8 @@ def _spelled(command: str) -> str:
 def _cell(tried: Tried, generation: Generation) -> str:
     if tried.is_refused(generation):
         return "-" if tried.after else "refused"
+    if tried.ends is Exit.REFUSED:
+        return "needs a worker"
     return "writes" if tried.changes else "works"
 
 

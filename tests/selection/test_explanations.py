@@ -125,7 +125,7 @@ def test_a_count_stops_and_so_does_the_time(failures: Database, monkeypatch: pyt
         "without --queue reports: 2 or more",
         "without --class OrderMailer: 1",
     ]
-    monkeypatch.setattr(explanations, "PATIENCE", 0.0)
+    monkeypatch.setattr(explanations, "GLANCE", 0.0)
     assert explain_nothing(failures, chosen) == ["no failed job matches the filter"]
 
 

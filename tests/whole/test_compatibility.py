@@ -5,63 +5,23 @@ from pathlib import Path
 import compatibility
 import pytest
 from compatibility import BATCHES, COMMANDS, GENERATIONS, WORK, Generation
-from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 
 from solidjq import Database
-from solidjq.database import tables
-from solidjq.database.setup import initialize
 from solidjq.database.urls import url_text
 from solidjq.ledger.operations import Operation
 from solidjq.queue.enqueue import NewJob
 from solidjq.queue.states import State
-from solidjq_cli import session
 from solidjq_cli.command_tree import tree
-from support.commands import ELSEWHERE, leaves, run
-from support.databases import connected, execute
+from support.commands import ELSEWHERE, leaves
+from support.databases import execute
+from support.environments import NAMED, make, run_every_command
 from support.paths import PROGRAMS, ROOT
 from support.program import Shell
 from support.queue import add_jobs, state_of_each
 from support.recovery import retry_jobs, undo
-from support.scenes import something_for_every_command
 from support.waiting import PATIENCE, until
-
-WRITTEN = {
-    "sqlite": {"id": "integer PRIMARY KEY", "time": "datetime(6)", "now": "'2026-01-01 00:00:00'", "on_processes": ""},
-    "postgresql": {
-        "id": "bigserial PRIMARY KEY",
-        "time": "timestamp(6)",
-        "now": "'2026-01-01 00:00:00'",
-        "on_processes": "",
-    },
-    "mysql": {
-        "id": "bigint NOT NULL AUTO_INCREMENT PRIMARY KEY",
-        "time": "datetime(6)",
-        "now": "'2026-01-01 00:00:00'",
-        "on_processes": " ON solid_queue_processes",
-    },
-}
-
-NAMED = "to see what it lacks: jq doctor tables"
-
-
-def make(url: URL, generation: Generation) -> dict[str, object]:
-    """Make a queue of this generation, in which every command finds something to do; return what it is called by."""
-    database = Database(url)
-    initialize(database)
-    names = something_for_every_command(database)
-    database.close()
-    words = WRITTEN[url.get_backend_name()]
-    execute(url, *(statement.format(**words) for statement in generation.statements))
-    return names
-
-
-def contents(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
-    """Return every row of every table, as the database has it."""
-    return {
-        name: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))), key=str)  # noqa: S608
-        for name in inspect(connection).get_table_names()
-    }
 
 
 @pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)
@@ -75,26 +35,8 @@ def test_every_command(
     names = make(empty_url, generation)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(empty_url))
-    monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
-    monkeypatch.setenv("JQ_CONFIG", "own.toml")
-    Path("own.toml").write_text('[default]\nretry = "auto"\n')
-    ended, wanted = [], []
-    with connected(empty_url, isolation_level="AUTOCOMMIT") as own:
-        before = contents(own)
-        for tried in COMMANDS:
-            if tried.after and tried.is_refused(generation):
-                continue
-            last = own.scalar(select(func.max(tables.operations.c.id)))
-            code = run(tried.command.format(**names, last=last).split())
-            told = capsys.readouterr().err
-            session.close()  # a program would have ended
-            after = contents(own)
-            exit_code, changes = tried.outcome(generation)
-            refused = tried.is_refused(generation)
-            ended.append((tried.command, code, after != before, NAMED in told, told if code != exit_code else ""))
-            wanted.append((tried.command, int(exit_code), changes, refused, ""))
-            before = after
-    assert ended == wanted
+    ended = run_every_command(empty_url, names, generation, monkeypatch, capsys)
+    assert [each.outcome for each in ended] == [each.expected for each in ended]
 
 
 @pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)

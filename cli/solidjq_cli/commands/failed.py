@@ -84,9 +84,10 @@ def list_failed(
     missing = {name: views for name, views in resolved.jobs.items() if not views}
     shown = records(remembering(), columns.failures(), output, empty="" if missing else "no failed jobs")
     if shown == limit:
-        with opened.read() as connection:
-            left = count_failures(connection, chosen, after=last[0].failure_id)
-        if left:
+        left = opened.glance(count_failures, chosen, after=last[0].failure_id)
+        if left is None:
+            note(f"there may be more; the next page: --after {last[0].failure_id}")
+        elif left:
             note(f"{left} more; the next page: --after {last[0].failure_id}")
     if shown:
         selection.note_unknown_names(opened, chosen)

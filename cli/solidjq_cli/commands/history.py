@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,7 @@ def history(
       jq history d13
       jq history --class ReportJob --host worker-4
     """
-    from solidjq.errors import UsageError
+    from solidjq.errors import DatabaseError, UsageError
     from solidjq.text import count_of
 
     if names and filters != FilterOptions():
@@ -67,7 +68,10 @@ def history(
     first = list(islice(events, 1))
     if first or not names:
         records(chain(first, events), columns.events(), output)
-    if next(wanted, None) is not None:
+    more = None
+    with suppress(DatabaseError):  # the answer stands above
+        more = next(wanted, None)
+    if more is not None:
         note(f"of the first {count_of(limit, 'job')} only; see --limit")
     for name in lives.missing:
         note(f"no job {name}")

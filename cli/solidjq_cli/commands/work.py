@@ -110,7 +110,7 @@ def work(
         raise UsageError("--except names no queue; write --except quarantine")
     if all(fits_any(without, pattern) for pattern in polled):
         raise UsageError(f"--except {','.join(without)} leaves no queue of --queues {','.join(polled)} to poll")
-    opened = command.open(create=True, answer_timeout=RUNTIME_TIMEOUT)
+    opened = command.open(create=True, watch=False, answer_timeout=RUNTIME_TIMEOUT)
     opened.require_writable()
     logs.set_up()
     supervisor = Supervisor(

@@ -10,9 +10,12 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``place``: where a connection leads, for a person: the database, its server, whether it may write.
 - ``standby``: whether the server is a standby, and how far behind.
 - ``other_queues``: the queues on the same server or beside the same file, for an error about a database without one.
+- ``poolers``: whether a PostgreSQL session is the connection's own or a pooler's, and the schema that statements name.
 - ``engines``: connections, isolation, read-only, time limits.
 - ``sessions``: what every connection sets first: UTC, strict mode, the encoding.
+- ``option_files``: checks a MySQL option file that a URL names, such as ``~/.my.cnf``.
 - ``answers``: how long a connection waits for its server, and how it notices that the server has vanished.
+- ``blockers``: who holds the lock that a statement waits for.
 - ``faults``: what a driver's error code means.
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.
 - ``any_types``: column types that read whatever SQLite stores in any column.

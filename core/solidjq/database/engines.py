@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -17,12 +18,14 @@ from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, ev
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from solidjq.database import answers, sessions
+from solidjq.database import answers, poolers, sessions, tables
 from solidjq.database.digests import sha256_of
 from solidjq.database.faults import Fault, fault_of
+from solidjq.database.option_files import check_option_file
+from solidjq.database.poolers import SessionTerms
 from solidjq.database.times import read_every_timestamp
 from solidjq.database.unknown_columns import decode, unquote
-from solidjq.database.url_options import NO_PREPARE
+from solidjq.database.url_options import PREPARE, last_values
 from solidjq.errors import AccessDeniedError, DatabaseURLError
 from solidjq.text import one_line
 
@@ -60,10 +63,10 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
             "application_name": name,
             "connect_timeout": CONNECT_TIMEOUT,
         }
-        if NO_PREPARE in url.query:
-            url = url.difference_update_query([NO_PREPARE])
-            arguments["prepare_threshold"] = None
+        url, terms = _session_terms(url)
     else:
+        if "read_default_file" in (named := last_values(url.query)):
+            check_option_file(named["read_default_file"], named.get("read_default_group", "client"))
         arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name}
         if read_only:
             arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
@@ -72,8 +75,9 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
     engine = create_engine(url, connect_args=arguments, **options)
     if backend == "postgresql":
         event.listen(engine, "connect", lambda driver, _record: read_every_timestamp(driver))
-    if read_only and backend == "postgresql":
-        engine = engine.execution_options(postgresql_readonly=True)
+        poolers.follow_sessions(engine, terms)
+        if read_only:
+            engine = engine.execution_options(postgresql_readonly=True)
 
     @event.listens_for(engine, "do_connect")
     def _connect(dialect: Dialect, _record: object, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -81,12 +85,28 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
             driver = answers.connect(dialect, answer_timeout, positional, named)
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
             raise DatabaseURLError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
-        begin = sessions.begin_postgresql_session if backend == "postgresql" else sessions.begin_mysql_session
-        begin(driver)
+        if backend == "mysql":
+            sessions.begin_mysql_session(driver)
         return driver
 
     event.listen(engine, "handle_error", _leave_a_reader)
     return engine
+
+
+def _session_terms(url: URL) -> tuple[URL, SessionTerms]:
+    """Return the URL that the driver gets, and what is made by statement instead of requested at the start.
+
+    A pooler may drop what is requested at the start in silence, or refuse the connection for it.
+    """
+    prepare = {"true": True, "false": False}.get(str(url.query.get(PREPARE)))
+    terms = SessionTerms(tables=(str(tables.jobs.name), tables.schema_migrations.name), prepare=prepare)
+    url = url.difference_update_query([PREPARE])
+    requested = url.query.get("options")
+    if requested is None:
+        return url, terms
+    settings, others = poolers.split_options(requested if isinstance(requested, str) else requested[-1])
+    # An empty text, too, so that the driver does not take PGOPTIONS or a service's instead.
+    return url.update_query_dict({"options": others}), replace(terms, settings=settings)
 
 
 def _leave_a_reader(context: ExceptionContext) -> None:

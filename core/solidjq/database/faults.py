@@ -17,6 +17,8 @@ class Fault(Enum):
     DENIED = auto()
     READ_ONLY = auto()  # the server, or this transaction, takes no writes
     CONFLICT = auto()
+    NOT_PREPARED = auto()  # the session lacks a statement that was prepared, or has another of its name: it is shared
+    NO_TRANSACTIONS = auto()  # a pooler that gives each statement another session
     TOO_LONG = auto()
     VALUE = auto()  # a value of the statement cannot be stored, however often it is tried
     OTHER = auto()
@@ -31,11 +33,19 @@ _POSTGRESQL_FAULTS = {
     "25006": Fault.READ_ONLY,
     "28P01": Fault.DENIED,
     "28000": Fault.DENIED,
+    "26000": Fault.NOT_PREPARED,
+    "42P05": Fault.NOT_PREPARED,
     "40001": Fault.CONFLICT,
     "40P01": Fault.CONFLICT,
     "55P03": Fault.CONFLICT,
     "57014": Fault.TOO_LONG,
 }
+_CONNECTION_FAULTS = (
+    (("database", "does not exist"), Fault.NO_DATABASE),
+    (("authentication failed",), Fault.DENIED),
+    (("no password supplied",), Fault.DENIED),
+)
+_STATEMENT_MODE = "statement pooling mode"  # in pgbouncer's words; its code has many other meanings
 _MYSQL_FAULTS = {
     1044: Fault.DENIED,
     1045: Fault.DENIED,
@@ -98,12 +108,13 @@ def _fault_by_code(error: DBAPIError) -> Fault:
         return _MYSQL_FAULTS.get(code, Fault.UNREACHABLE if error.connection_invalidated else Fault.OTHER)
     if state := getattr(origin, "sqlstate", None):
         fault = _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
+        if _STATEMENT_MODE in str(origin):
+            return Fault.NO_TRANSACTIONS
         # 08: connection exception; 57P: the server shuts down or starts up; 53: out of connections, memory or disk.
         return Fault.UNREACHABLE if fault is Fault.OTHER and state[:3] in {"080", "57P", "533"} else fault
     # psycopg has no code for a connection that failed, only the server's text.
     message = str(origin)
-    if "does not exist" in message and "database" in message:
-        return Fault.NO_DATABASE
-    if "authentication failed" in message or "no password supplied" in message:
-        return Fault.DENIED
+    for parts, fault in _CONNECTION_FAULTS:
+        if all(part in message for part in parts):
+            return fault
     return Fault.UNREACHABLE if isinstance(error, OperationalError) or error.connection_invalidated else Fault.OTHER

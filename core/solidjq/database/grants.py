@@ -4,7 +4,6 @@ These statements are text for a person; the program never executes them.
 """
 
 import os
-import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import tables, urls
+from solidjq.database.poolers import SEARCH_PATH, schemas_of, split_options
 from solidjq.errors import UsageError
 from solidjq.text import printable
 
@@ -174,13 +174,9 @@ def _postgresql(url: URL, role: str, purpose: Purpose) -> Iterator[str]:
 
 def schema_of(url: URL) -> str:
     """Return the first schema of the search path in a URL, as in ``options=-csearch_path=queue``; else ``public``."""
-    paths = re.findall(r"search_path=((?:\\.|\S)+)", _last(url.query.get("options")) or "")
-    path = re.sub(r"\\(.)", r"\1", paths[-1]) if paths else ""
-    for match in re.finditer(r'"(?P<quoted>(?:[^"]|"")+)"|[^\s,"]+', path):
-        name = match[0].lower() if match["quoted"] is None else str(match["quoted"]).replace('""', '"')
-        if name != "$user":
-            return name
-    return "public"
+    settings, _ = split_options(_last(url.query.get("options")) or "")
+    names = schemas_of(settings.get(SEARCH_PATH, ""))
+    return next((name for name in names if name != "$user"), "public")
 
 
 def _last(value: str | tuple[str, ...] | None) -> str | None:

@@ -38,6 +38,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from solidjq.database.poolers import schema_of
 from solidjq.database.statements import WriteStyle, array_literal
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class HotStatement(Generic[S]):
 
     def __call__(self, connection: Connection, /, **values: Any) -> Sequence[Row[Any]]:
         """Execute the statement; return its rows as the driver gives them. A list holds the ids of an ``ids_in``."""
-        prepared = _prepare(self, connection.dialect)
+        prepared = _prepare(self, connection.dialect, schema_of(connection))
         if values.keys() != prepared.names:
             raise TypeError(f"{self.name} takes {sorted(prepared.names)}, not {sorted(values)}")
         sql = f"{prepared.sql} -- {self._text.number}" if self._text.number else prepared.sql
@@ -157,8 +158,9 @@ class _Prepared(NamedTuple):
 
 
 @lru_cache
-def _prepare(statement: HotStatement[Any], dialect: Dialect) -> _Prepared:
-    compiled: SQLCompiler = cast("Any", statement.statement()).compile(dialect=dialect)
+def _prepare(statement: HotStatement[Any], dialect: Dialect, schema: str | None = None) -> _Prepared:
+    within = {} if schema is None else {"schema_translate_map": {None: schema}, "render_schema_translate": True}
+    compiled: SQLCompiler = cast("Any", statement.statement()).compile(dialect=dialect, **within)
     sql = compiled.string
     places = frozenset(re.findall(r"/\*(\w+)\*/", sql))
     called = {bind.key for bind in compiled.binds.values() if not bind.unique}

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Inspector
 
 from solidjq.database import answers
 from solidjq.database import tables as database_tables
+from solidjq.database.poolers import is_shared, qualified, schema_of
 from solidjq.database.transactions import Database
 from solidjq.errors import ConflictError
 
@@ -55,8 +56,9 @@ def missing(connection: Connection, wanted: Sequence[RequiredIndex] | None = Non
     wanted = contract() if wanted is None else wanted
     inspector = inspect(connection)
     invalid = invalid_indexes(connection)
-    tables = set(inspector.get_table_names())
-    present = {name: list(_present(inspector, name, invalid)) for name in {w.table for w in wanted} & tables}
+    schema = schema_of(connection)
+    tables = set(inspector.get_table_names(schema))
+    present = {name: list(_present(inspector, name, schema, invalid)) for name in {w.table for w in wanted} & tables}
     return [
         index
         for index in wanted
@@ -64,12 +66,14 @@ def missing(connection: Connection, wanted: Sequence[RequiredIndex] | None = Non
     ]
 
 
-def _present(inspector: Inspector, table: str, invalid: set[str]) -> Iterator[tuple[list[Any], bool]]:
+def _present(
+    inspector: Inspector, table: str, schema: str | None, invalid: set[str]
+) -> Iterator[tuple[list[Any], bool]]:
     """Yield the columns and uniqueness of each key and index, but not of partial and of unfinished indexes."""
-    yield inspector.get_pk_constraint(table)["constrained_columns"], True
-    for constraint in inspector.get_unique_constraints(table):
+    yield inspector.get_pk_constraint(table, schema)["constrained_columns"], True
+    for constraint in inspector.get_unique_constraints(table, schema):
         yield constraint["column_names"], True
-    for index in inspector.get_indexes(table):
+    for index in inspector.get_indexes(table, schema):
         options: Mapping[str, Any] = index.get("dialect_options", {})
         if index["name"] not in invalid and not any(key.endswith("_where") for key in options):
             yield index["column_names"], bool(index["unique"])
@@ -88,7 +92,7 @@ def create_missing(database: Database) -> Iterator[RequiredIndex]:
     PostgreSQL creates them CONCURRENTLY and MySQL online: workers go on meanwhile. What an interrupted attempt left is
     dropped and created again. Raises ConflictError while another program creates indexes.
     """
-    with database.outside_transactions() as connection, index_lock(connection), answers.without_limit(connection):
+    with index_lock(database), database.outside_transactions() as connection, answers.without_limit(connection):
         taken = _names(connection)
         for wanted in missing(connection, (*contract(), *ours())):
             name = wanted.name if wanted.name not in taken else f"jq_{wanted.name}"[: database_tables.LONGEST_NAME]
@@ -98,8 +102,9 @@ def create_missing(database: Database) -> Iterator[RequiredIndex]:
 
 def _names(connection: Connection) -> set[str]:
     """Return the names of the valid indexes, which no other index can have."""
-    inspector = inspect(connection)
-    names = {str(index["name"]) for table in inspector.get_table_names() for index in inspector.get_indexes(table)}
+    inspector, schema = inspect(connection), schema_of(connection)
+    tables = inspector.get_table_names(schema)
+    names = {str(index["name"]) for table in tables for index in inspector.get_indexes(table, schema)}
     return names - invalid_indexes(connection)
 
 
@@ -109,45 +114,56 @@ def invalid_indexes(connection: Connection) -> set[str]:
         return set()
     unfinished = (
         "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
-        "WHERE NOT indisvalid AND pg_table_is_visible(indrelid)"
+        "WHERE NOT indisvalid AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(indrelid) "
+        "ELSE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema) END"
     )
-    return set(connection.scalars(text(unfinished)))
+    return set(connection.scalars(text(unfinished), {"schema": schema_of(connection)}))
 
 
 @contextmanager
-def index_lock(connection: Connection) -> Iterator[None]:
-    """Hold the lock for creating indexes. Raises ConflictError if another program holds it and so creates indexes."""
-    match connection.dialect.name:
+def index_lock(database: Database) -> Iterator[None]:
+    """Hold the lock for creating indexes. Raises ConflictError if another program holds it and so creates indexes.
+
+    It belongs to a connection of its own. On PostgreSQL that is a transaction, because a pooler may give the session to
+    another client before the lock is released; it has no snapshot that CREATE INDEX CONCURRENTLY would wait for.
+    """
+    match database.url.get_backend_name():
         case "postgresql":
-            acquire = "SELECT pg_try_advisory_lock(hashtext('solidjq.indexes'))"
-            release = "SELECT pg_advisory_unlock(hashtext('solidjq.indexes'))"
+            acquire = "SELECT pg_try_advisory_xact_lock(hashtext('solidjq.indexes'))"
         case "mysql":
             acquire = "SELECT GET_LOCK(CONCAT('solidjq.indexes.', DATABASE()), 0)"
-            release = "SELECT RELEASE_LOCK(CONCAT('solidjq.indexes.', DATABASE()))"
         case _:  # CREATE INDEX waits for other writers
             yield
             return
-    if not connection.scalar(text(acquire)):
-        raise ConflictError("another jq init --indexes is at work on this database; try again when it is done")
-    try:
-        yield
-    finally:
-        connection.execute(text(release))
+    with database.read() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        if not connection.scalar(text(acquire)):
+            raise ConflictError("another jq init --indexes is at work on this database; try again when it is done")
+        try:
+            yield
+        finally:
+            if connection.dialect.name == "mysql":
+                connection.execute(text("SELECT RELEASE_LOCK(CONCAT('solidjq.indexes.', DATABASE()))"))
 
 
 def create_index(connection: Connection, name: str, table: str, columns: Sequence[str], *, unique: bool) -> None:
     """Create an index while other programs write. The connection must be outside of any transaction."""
     quote_name = connection.dialect.identifier_preparer.quote
     kind = "UNIQUE INDEX" if unique else "INDEX"
-    what = f"{quote_name(name)} ON {quote_name(table)} ({', '.join(map(quote_name, columns))})"
+    what = f"{quote_name(name)} ON {qualified(connection, table)} ({', '.join(map(quote_name, columns))})"
     match connection.dialect.name:
         case "postgresql":
-            connection.execute(text("SET statement_timeout = 0"))  # a large table takes long
+            ours = not is_shared(connection)  # else the setting would stay behind for another client
+            if ours:
+                connection.execute(text("SET statement_timeout = 0"))  # a large table takes long
             try:
-                connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {quote_name(name)}"))  # an unfinished one
+                unfinished = f"DROP INDEX CONCURRENTLY IF EXISTS {qualified(connection, name)}"
+                connection.execute(text(unfinished))
                 connection.execute(text(f"CREATE {kind} CONCURRENTLY {what}"))
             finally:
-                connection.execute(text("RESET statement_timeout"))
+                if ours:
+                    connection.execute(text("RESET statement_timeout"))
         case "mysql":
             connection.execute(text(f"CREATE {kind} {what} ALGORITHM=INPLACE LOCK=NONE"))
         case _:

@@ -4,6 +4,7 @@ Notices only shorten the wait. Workers poll all the same, so a notice that is lo
 interval. ``enqueue`` sends one; with the trigger of ``jq init --notify``, so does every ready row, Rails' included.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import answers, owners
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
+from solidjq.database.poolers import is_shared, qualified
 from solidjq.database.tables import ready
 from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
@@ -19,6 +21,8 @@ from solidjq.errors import UsageError
 if TYPE_CHECKING:
     import psycopg
 
+
+log = logging.getLogger("solidjq")
 
 CHANNEL = "jq_ready"
 TRIGGER = owners.NOTIFY_FUNCTION
@@ -38,10 +42,14 @@ def notice() -> ColumnElement[Any]:
 def listen(database: Database) -> Iterator[None]:
     """Yield once when listening, then at each notice; yield nothing on a database without notices.
 
+    Behind a pooler it yields nothing either: the session that listens may be another client's when the notice comes.
     Raises DatabaseUnreachableError if the connection breaks.
     """
     with database.outside_transactions() as connection:
         if connection.dialect.name != "postgresql":
+            return
+        if is_shared(connection):
+            log.info("no notifications of jobs arrive through a pooler: polling alone finds them")
             return
         connection.exec_driver_sql(f"LISTEN {CHANNEL}")
         yield
@@ -66,11 +74,12 @@ def install(database: Database) -> None:
         body = f"BEGIN NOTIFY {CHANNEL}; RETURN NULL; END"
         path = "SET search_path = pg_catalog, pg_temp"  # it runs as whoever inserts; else with that role's path
         owners.require_own(connection)
+        function, table = qualified(connection, TRIGGER), qualified(connection, ready.name)
         for statement in (
             f"SET LOCAL lock_timeout = {SCHEMA_LOCK_TIMEOUT * 100}",  # programs that enqueue wait behind this meanwhile
-            f"CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql {path} AS '{body}'",
-            f"DROP TRIGGER IF EXISTS {TRIGGER} ON {ready.name}",
-            f"CREATE TRIGGER {TRIGGER} AFTER INSERT ON {ready.name} FOR EACH STATEMENT EXECUTE FUNCTION {TRIGGER}()",
+            f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql {path} AS '{body}'",
+            f"DROP TRIGGER IF EXISTS {TRIGGER} ON {table}",
+            f"CREATE TRIGGER {TRIGGER} AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
         ):
             connection.exec_driver_sql(statement)
         owners.require_own(connection)  # to replace a function that was made meanwhile leaves it with its owner
@@ -80,5 +89,5 @@ def remove(database: Database) -> None:
     """Drop the trigger that ``install`` creates, if it exists."""
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {TRIGGER} ON {ready.name}")
-            connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {TRIGGER}()")
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {TRIGGER} ON {qualified(connection, ready.name)}")
+            connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {qualified(connection, TRIGGER)}()")

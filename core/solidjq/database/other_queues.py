@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from solidjq.database import engines, tables
 from solidjq.database.place import host_of
+from solidjq.database.poolers import schema_of
 from solidjq.errors import SolidJQError
 from solidjq.text import count_of, first_of, printable
 
@@ -79,7 +80,7 @@ def look_around(engine: Engine, url: URL) -> Surroundings:
         with engine.connect() as connection:
             here = _describe(connection, url)
             ours = {table.name for table in tables.jq.sorted_tables}
-            present = tuple(sorted(set(inspect(connection).get_table_names()) - ours))
+            present = tuple(sorted(set(inspect(connection).get_table_names(schema_of(connection))) - ours))
             if tables.jobs.name in present:
                 return Surroundings(here, has_queue=True, tables=present)
             prefixes = [name.removesuffix(_SUFFIX) for name in present if name.endswith(_SUFFIX)]
@@ -113,8 +114,14 @@ def _describe(connection: Connection, url: URL) -> str:
     host = f" on {host_of(url)}" if host_of(url) else ""
     match connection.dialect.name:
         case "postgresql":
-            query = "SELECT current_database(), current_schema(), current_setting('search_path')"
-            database, schema, wanted = connection.execute(text(query)).one()
+            query = (
+                "SELECT current_database(), current_schema(), current_setting('search_path'), EXISTS ("
+                "SELECT FROM pg_namespace WHERE nspname = :schema AND has_schema_privilege(oid, 'USAGE'))"
+            )
+            named = schema_of(connection)
+            database, schema, wanted, usable = connection.execute(text(query), {"schema": named}).one()
+            if named is not None:
+                schema, wanted = (named if usable else None), f'"{named}"'
             return f"database {database}{host}, schema {schema or f'{wanted}, {_NO_SCHEMA}'}"
         case "mysql":
             return f"database {connection.scalar(text('SELECT DATABASE()'))}{host}"

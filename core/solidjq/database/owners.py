@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from solidjq.database import tables
+from solidjq.database.poolers import qualified, schema_of
 from solidjq.errors import RefusedError
 from solidjq.text import first_of, printable
 
@@ -19,8 +20,12 @@ PREVIEW = 3  # objects that a message names
 _OURS = tuple(table.name for table in tables.jq.sorted_tables)
 _SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
 
+_NAMESPACE = (
+    "(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = COALESCE(CAST(:schema AS text), current_schema()))"
+)
+
 # Code is found by its dependencies, so that triggers, rules, defaults, checks and index expressions all count.
-_FOREIGN = """
+_FOREIGN = f"""
 WITH trusted AS (
   SELECT r.oid FROM pg_catalog.pg_roles r
   WHERE r.rolsuper OR r.rolname = current_user
@@ -28,7 +33,7 @@ WITH trusted AS (
   OR :trust_queue_owner AND r.oid = (SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(:jobs))
 ), relation AS (
   SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
-  WHERE c.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(current_schema()))
+  WHERE c.relnamespace = {_NAMESPACE}
   AND c.relname = ANY (:names)
 ), part AS (
   SELECT r.relname, d.classid, d.objid FROM relation r
@@ -50,18 +55,18 @@ WITH trusted AS (
   SELECT 'function', pg_catalog.format('%s(%s)', p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)),
     NULL, p.proowner
   FROM pg_catalog.pg_proc p
-  WHERE p.pronamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(current_schema()))
+  WHERE p.pronamespace = {_NAMESPACE}
   AND p.proname = :notify AND p.pronargs = 0
 )
 SELECT o.kind, o.name, o.of_table, pg_catalog.pg_get_userbyid(o.owner) AS owner FROM object o
 WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY 1 DESC, 2, 3
-"""
+"""  # noqa: S608  (our own words)
 
-_SETTINGS = """
+_SETTINGS = f"""
 SELECT pg_catalog.array_to_string(p.proconfig, ',') FROM pg_catalog.pg_proc p
-WHERE p.pronamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(current_schema()))
+WHERE p.pronamespace = {_NAMESPACE}
 AND p.proname = :notify AND p.pronargs = 0
-"""
+"""  # noqa: S608
 
 
 class ForeignObject(NamedTuple):
@@ -91,7 +96,8 @@ def find_foreign(
     values = {
         "names": list(names or _OURS),
         "trust_queue_owner": trust_queue_owner,
-        "jobs": str(tables.jobs.name),
+        "schema": schema_of(connection),
+        "jobs": qualified(connection, tables.jobs.name),
         "notify": NOTIFY_FUNCTION,
     }
     return [ForeignObject(*row) for row in connection.execute(text(_FOREIGN), values)]
@@ -131,5 +137,5 @@ def words_of(foreign: Collection[ForeignObject]) -> str:
 
 def lacks_search_path(connection: Connection) -> bool:
     """Whether the function of ``jq init --notify`` exists without a search path of its own, as earlier versions had."""
-    rows = connection.execute(text(_SETTINGS), {"notify": NOTIFY_FUNCTION}).all()
+    rows = connection.execute(text(_SETTINGS), {"schema": schema_of(connection), "notify": NOTIFY_FUNCTION}).all()
     return any("search_path=" not in (settings or "") for (settings,) in rows)

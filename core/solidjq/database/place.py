@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -9,7 +10,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import grants, tables
+from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.standby import Standby, find_standby
+from solidjq.database.url_options import last_values
 from solidjq.text import mask_secrets, printable
 
 _PORTS = {"postgresql": 5432, "mysql": 3306}
@@ -48,23 +51,26 @@ class Place:
 
 def find_place(connection: Connection, url: URL, *, read_only: bool) -> Place:
     """Return where a connection to ``url`` leads; ``read_only``: whether it was opened so."""
-    host, prefix, standby = host_of(url), tables.prefix(), find_standby(connection)
+    prefix, standby = tables.prefix(), find_standby(connection)
     match connection.dialect.name:
         case "postgresql":
             # A role that may only read is common on call, and worth seeing before a retry is typed.
             row = connection.execute(
                 text(
-                    "SELECT current_database() AS database, current_schema() AS schema, "
+                    "SELECT current_database() AS database, "
+                    "coalesce(CAST(:schema AS text), current_schema()) AS schema, "
                     "current_setting('transaction_read_only') = 'off' AND coalesce("
                     "has_table_privilege(to_regclass(:failed), 'DELETE'), true) AS writable"
                 ),
-                {"failed": tables.failed.name},
+                {"schema": schema_of(connection), "failed": qualified(connection, tables.failed.name)},
             ).one()
-            return Place(row.database, host, row.schema, prefix, row.writable and not read_only, standby)
+            return Place(
+                row.database, _reached(connection), row.schema, prefix, row.writable and not read_only, standby
+            )
         case "mysql":
             name = str(connection.scalar(text("SELECT DATABASE()")))
             writable = not (read_only or standby) and _may_delete_on_mysql(connection)
-            return Place(name, host, None, prefix, writable, standby)
+            return Place(name, host_of(url), None, prefix, writable, standby)
         case _:
             return Place(below_home(url), prefix=prefix, writable=not read_only and grants.unwritable(url) is None)
 
@@ -113,8 +119,9 @@ def identify(connection: Connection, url: URL) -> DatabaseIdentity:
     match connection.dialect.name:
         case "postgresql":
             names = connection.execute(text("SELECT current_database(), current_schema()")).one()
+            schema = schema_of(connection) or names[1]
             host, port = driver.info.host.lower(), driver.info.port
-            return DatabaseIdentity("postgresql", host or None, port, names[0], names[1], tables.prefix())
+            return DatabaseIdentity("postgresql", host or None, port, names[0], schema, tables.prefix())
         case "mysql":
             name = str(connection.scalar(text("SELECT DATABASE()")))
             socket = driver.unix_socket or None
@@ -127,12 +134,19 @@ def identify(connection: Connection, url: URL) -> DatabaseIdentity:
 
 def host_of(url: URL) -> str | None:
     """Return the host of a URL, with its port unless that is the usual one; None for a local socket and for SQLite."""
-    query = url.query.get("host", "")
-    host = url.host or (query if isinstance(query, str) else ",".join(query))
-    if not host or host.startswith("/"):
-        return None
-    port = f":{url.port}" if url.port not in {None, _PORTS.get(url.get_backend_name())} else ""
-    return mask_secrets(f"{host}{port}")
+    options = last_values(url.query)
+    hosts = (url.host or options.get("host", "")).split(",")
+    ports = options.get("port", str(url.port or "")).split(",")
+    usual = str(_PORTS.get(url.get_backend_name()))
+    each = zip_longest(hosts, ports[: len(hosts)], fillvalue="")
+    named = [host if port in {"", usual} else f"{host}:{port}" for host, port in each if host[:1] not in {"", "/"}]
+    return mask_secrets(",".join(named)) or None
+
+
+def _reached(connection: Connection) -> str | None:
+    """Return the host that a connection to PostgreSQL reached, of several in the URL or in a service file the one."""
+    driver: Any = connection.connection.driver_connection
+    return host_of(URL.create("postgresql", host=driver.info.host or None, port=driver.info.port))
 
 
 def below_home(url: URL) -> str:

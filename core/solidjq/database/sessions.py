@@ -16,17 +16,9 @@ def begin_mysql_session(driver: Any) -> None:
     driver.query(f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00'")
 
 
-def begin_postgresql_session(driver: "psycopg.Connection[Any]") -> None:
-    """Make the zone of a new connection UTC, in which PostgreSQL compares ``timestamptz`` columns with our times.
+def postgresql_settings(driver: "psycopg.Connection[Any]") -> dict[str, str]:
+    """Return what a new connection must set: UTC, in which PostgreSQL compares ``timestamptz`` columns with our times.
 
-    By statement: a pooler may drop startup options. It costs a round trip only where the zone is another.
+    Nothing where the zone is that already; it costs no round trip to see.
     """
-    if driver.info.parameter_status("TimeZone") not in _UTC:
-        _set(driver, "SET TIME ZONE 'UTC'")
-
-
-def _set(driver: "psycopg.Connection[Any]", statement: str) -> None:
-    before = driver.autocommit
-    driver.autocommit = True  # a rollback would take the setting back
-    driver.execute(statement.encode())
-    driver.autocommit = before
+    return {} if driver.info.parameter_status("TimeZone") in _UTC else {"timezone": "UTC"}

@@ -11,6 +11,7 @@ from sqlalchemy.schema import CreateColumn, CreateTable
 
 from solidjq.database import answers, engines, grants, owners, statements, tables, text_columns, times
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
+from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, UsageError
 from solidjq.text import mask_secrets, one_line
@@ -50,13 +51,13 @@ def _add_chain(connection: Connection) -> None:
 
 def _add_columns(connection: Connection, *columns: Column[Any]) -> None:
     for column in columns:
-        table = column.table.name
-        if not inspect(connection).has_table(table):  # after an interrupted init; it is created later, complete
+        table, schema = column.table.name, schema_of(connection)
+        if not inspect(connection).has_table(table, schema):  # after an interrupted init; it is created later, complete
             continue
         # MySQL keeps the columns that an interrupted init added.
-        if column.name not in {present["name"] for present in inspect(connection).get_columns(table)}:
+        if column.name not in {present["name"] for present in inspect(connection).get_columns(table, schema)}:
             definition = CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {definition}")
+            connection.exec_driver_sql(f"ALTER TABLE {qualified(connection, table)} ADD COLUMN {definition}")
 
 
 # A fresh database gets the tables of tables.py and the stamp of every version; an older one gets what it lacks.
@@ -145,7 +146,7 @@ def _initialize(connection: Connection) -> InitReport:
 
 
 def _bring_up_to_date(connection: Connection) -> InitReport:
-    existing = set(inspect(connection).get_table_names())
+    existing = set(inspect(connection).get_table_names(schema_of(connection)))
     created = _create_missing(connection, tables.solid_queue, existing)
     fresh = tables.schema_migrations.name not in existing
     if fresh:
@@ -224,7 +225,7 @@ def _create_missing_indexes(connection: Connection, existing: set[str]) -> None:
     """Create the indexes that our tables lack: on MySQL, earlier versions made them in statements of their own."""
     for table in tables.jq.sorted_tables:
         if table.name in existing:
-            names = {index["name"] for index in inspect(connection).get_indexes(table.name)}
+            names = {index["name"] for index in inspect(connection).get_indexes(table.name, schema_of(connection))}
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 if index.name not in names:
                     index.create(connection)

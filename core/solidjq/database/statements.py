@@ -28,6 +28,7 @@ from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
+from solidjq.database.poolers import qualified
 from solidjq.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     writers = [_writer(table.c[name].type, connection.dialect) for name in names]
     prepare = connection.dialect.identifier_preparer
     columns = ", ".join(prepare.format_column(table.c[name]) for name in names)
-    statement = f"COPY {prepare.format_table(table)} ({columns}) FROM STDIN"
+    statement = f"COPY {qualified(connection, table.name)} ({columns}) FROM STDIN"
     driver = cast("psycopg.Connection", connection.connection.driver_connection)
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
@@ -272,7 +273,7 @@ def inserted_id(result: CursorResult[Any]) -> int:
 
 def begin_ids_above(connection: Connection, table: Table, last: int) -> None:
     """Let the ids of an empty table begin above ``last``."""
-    name = connection.dialect.identifier_preparer.format_table(table)
+    name = qualified(connection, table.name)
     match connection.dialect.name:
         case "postgresql":
             sequence = "pg_get_serial_sequence(:name, 'id')"

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import answers, engines, faults, other_queues, owners, statements, tables, urls
+from solidjq.database import answers, engines, faults, other_queues, owners, poolers, statements, tables, urls
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
 from solidjq.database.other_queues import Surroundings
@@ -34,6 +34,7 @@ from solidjq.errors import (
 )
 from solidjq.text import mask_secrets, one_line
 
+GLANCE = 1.0  # seconds for what is only said beside an answer
 ATTEMPTS = 8  # of one move, if deadlocks or a busy database end each
 
 P = ParamSpec("P")
@@ -101,13 +102,39 @@ class Database:
             owners.require_safe_for_superuser(connection)
             self._is_guarded = True
 
+    def glance(self, look: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Return what a look finds, or None if that fails or takes longer than a second.
+
+        For what is only said beside an answer: it must neither delay the answer nor decide how the command ends.
+        """
+        try:
+            with self.read() as connection, engines.time_limit(connection, GLANCE):
+                return look(connection, *args, **kwargs)
+        except DatabaseError:
+            return None
+
     def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one move in one transaction; run it again from its start after a deadlock or if the database is busy."""
         return self._again(self.write, move, *args, **kwargs)
 
     def execute(self, statement: HotStatement[Any], /, **values: Any) -> Sequence[Row[Any]]:
         """Execute a hot statement as a transaction of its own, in one round trip; again after a deadlock."""
-        return self._again(self.outside_transactions, statement, **values)
+        return self._again(self._alone, statement, **values)
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """Open a connection for one statement that is a transaction by itself."""
+        self.require_writable()
+        self._require_own_prefix()
+        with self._errors(), self._writer.connect() as connection:
+            if poolers.needs_transaction(connection):
+                with connection.begin():
+                    self._guard(connection)
+                    yield connection
+            else:
+                own = engines.without_transaction(connection)
+                self._guard(own)
+                yield own
 
     def _again(
         self,
@@ -205,6 +232,8 @@ class Database:
         try:
             yield
         except DBAPIError as error:
+            if faults.fault_of(error) is Fault.NOT_PREPARED:
+                poolers.stop_preparing(self._reader)
             raise self._translated(error) from error
         except PendingRollbackError as error:  # a statement after the one at which the connection broke
             raise DatabaseUnreachableError(f"the connection to {self} broke") from error
@@ -243,6 +272,20 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
         "{database} takes no writes: {words}; if it is a standby, name its primary instead",
     ),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
+    Fault.NOT_PREPARED: (
+        ConflictError,
+        (
+            "{database} is a pooler that shares sessions ({words}); nothing was changed, try again with "
+            "?prepared_statements=false in its URL"
+        ),
+    ),
+    Fault.NO_TRANSACTIONS: (
+        DatabaseError,
+        (
+            "{database} is a pooler in statement mode, which allows no transactions: name one in transaction or "
+            "session mode, or the server itself"
+        ),
+    ),
     Fault.TOO_LONG: (TookTooLongError, "{database} stopped a statement that took too long: {words}"),
     Fault.VALUE: (ValueRefusedError, "{database} refused a value: {words}"),
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),

@@ -13,6 +13,8 @@ from sqlalchemy import JSON, ColumnElement, Connection, FromClause, LargeBinary,
 from sqlalchemy.sql import expression
 from sqlalchemy.types import UserDefinedType
 
+from solidjq.database.poolers import qualified
+
 
 def decode(text: bytes) -> str:
     """Decode text that may be in another encoding than UTF-8: one such row must not make all others unreadable."""
@@ -21,7 +23,7 @@ def decode(text: bytes) -> str:
 
 _COLUMN_TYPES = {
     "postgresql": "SELECT attname, format_type(atttypid, -1) FROM pg_attribute "
-    "WHERE attrelid = CAST(quote_ident(:name) AS regclass) AND attnum > 0 AND NOT attisdropped "
+    "WHERE attrelid = CAST(:name AS regclass) AND attnum > 0 AND NOT attisdropped "
     "AND attgenerated = '' AND attidentity <> 'a' ORDER BY attnum",
     "mysql": "SELECT column_name, data_type FROM information_schema.columns "
     "WHERE table_schema = DATABASE() AND table_name = :name AND COALESCE(generation_expression, '') = '' "
@@ -33,8 +35,9 @@ _MYSQL_BINARY = re.compile("bit|.*(?:binary|blob)|point|linestring|polygon|multi
 
 def column_types(connection: Connection, table: Table) -> dict[str, str]:
     """Return the columns of a table with their types, without those that the database generates."""
-    query = text(_COLUMN_TYPES[connection.dialect.name])
-    return {str(name): str(kind) for name, kind in connection.execute(query, {"name": table.name})}
+    dialect = connection.dialect.name
+    name = qualified(connection, table.name) if dialect == "postgresql" else table.name
+    return {str(column): str(kind) for column, kind in connection.execute(text(_COLUMN_TYPES[dialect]), {"name": name})}
 
 
 def packed(connection: Connection, source: FromClause, types: Mapping[str, str]) -> ColumnElement[str]:

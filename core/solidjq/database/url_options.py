@@ -54,9 +54,13 @@ _ONLY_IN_URLS = frozenset(
     ("user", "password", "port", "max_protocol_version", "min_protocol_version", "servicefile", "sslkeylogfile")
 )
 # Our own option, removed before the driver gets the URL.
-NO_PREPARE = "solidjq_no_prepare"
+PREPARE = "solidjq_prepare"  # true or false; without it, statements are prepared unless a pooler stands between
 # The names of an option in mysql2, Trilogy and PyMySQL -> PyMySQL's.
 _MYSQL = {
+    "default_file": "read_default_file",
+    "read_default_file": "read_default_file",
+    "default_group": "read_default_group",
+    "read_default_group": "read_default_group",
     "socket": "unix_socket",
     "unix_socket": "unix_socket",
     "connect_timeout": "connect_timeout",
@@ -71,10 +75,11 @@ _MYSQL = {
 }
 # Whatever the application's own: in utf8 or latin1, every other character would be read as a question mark.
 _MYSQL_CHARSET = "utf8mb4"
+_SPECIAL = re.compile(r"([\\\s])")  # what a backslash precedes in libpq's ``options``
 Options = Mapping[str, str | tuple[str, ...]]  # as SQLAlchemy has them
 _KINDS = {"postgresql": "PostgreSQL", "mysql": "MySQL", "sqlite": "SQLite"}
 _HONOURED = {
-    "postgresql": _LIBPQ | _ONLY_IN_URLS | {NO_PREPARE, "prepared_statements", "schema_search_path"},
+    "postgresql": _LIBPQ | _ONLY_IN_URLS | {PREPARE, "prepared_statements", "schema_search_path"},
     "mysql": frozenset(_MYSQL),
     "sqlite": frozenset[str](),
 }
@@ -90,12 +95,13 @@ OPENING_FILES = frozenset(
     (
         *("gsslib", "krbsrvname", "passfile", "service", "servicefile", "sslcert", "sslcrl", "sslcrldir", "sslkey"),
         *("sslkeylogfile", "sslpassword", "sslrootcert", "sslca", "ssl_ca", "ssl_cert", "ssl_key"),
+        *("default_file", "default_group", "read_default_file", "read_default_group"),
     )
 )
 # An entry has keys that gems read, too. One that says how to connect, and safely, is an option all the same.
 _SAYS_HOW_TO_CONNECT = re.compile(
     r"(?i)ssl|tls|gss|krb|crl|cipher|auth|cleartext|public_?key|certificate|verify"
-    r"|\A(?:init_command|(?:read_)?default_(?:file|group)|bind_address|proxy|dbname|readonly|mode|vfs|immutable|nolock)\Z"
+    r"|\A(?:init_command|bind_address|proxy|dbname|readonly|mode|vfs|immutable|nolock)\Z"
 )
 
 
@@ -105,12 +111,18 @@ def translated(backend: str, options: Options) -> dict[str, str | tuple[str, ...
     single = last_values(options)
     if backend == "mysql":
         return {"charset": _MYSQL_CHARSET, **{_MYSQL[key]: text for key, text in single.items() if key in _MYSQL}}
-    passed_on = {key: texts for key, texts in options.items() if key in _LIBPQ | _ONLY_IN_URLS | {NO_PREPARE}}
+    passed_on = {key: texts for key, texts in options.items() if key in _LIBPQ | _ONLY_IN_URLS | {PREPARE}}
     if path := single.get("schema_search_path"):
-        passed_on["options"] = f"-csearch_path={path.replace(' ', '')}"
-    if single.get("prepared_statements") == "false":  # as Rails is configured behind a connection pooler
-        passed_on[NO_PREPARE] = "true"
+        passed_on["options"] = with_setting(single.get("options", ""), "search_path", path.replace(" ", ""))
+    if (prepare := single.get("prepared_statements")) in {"true", "false"}:
+        passed_on[PREPARE] = str(prepare)
     return passed_on
+
+
+def with_setting(options: str, name: str, value: str) -> str:
+    """Return libpq's ``options`` with a setting more; of two settings of one name, the server uses the last."""
+    word = _SPECIAL.sub(r"\\\1", value)
+    return f"{options} -c{name}={word}".strip()
 
 
 def last_values(options: Options) -> dict[str, str]:
@@ -158,7 +170,7 @@ def _check_flags(options: Mapping[str, object]) -> None:
 
 
 def _refusal(backend: str, key: str) -> DatabaseURLError:
-    allowed = ", ".join(sorted(_HONOURED[backend] - {NO_PREPARE} - PARTS)) or "none but Rails' own, which are ignored"
+    allowed = ", ".join(sorted(_HONOURED[backend] - {PREPARE} - PARTS)) or "none but Rails' own, which are ignored"
     return DatabaseURLError(
         f"the database URL has the option {key!r}, which jq cannot honour on {_KINDS[backend]}; remove it, or use one "
         f"of these: {allowed}"

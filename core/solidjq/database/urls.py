@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl, quote, unquote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from solidjq.database.url_options import PARTS, check_url_options, is_usual, last_values, translated
+from solidjq.database.url_options import PARTS, check_url_options, is_usual, last_values, translated, with_setting
 from solidjq.errors import DatabaseURLError, UsageError
-from solidjq.text import MASK, mask_argument, mask_secrets
+from solidjq.text import MASK, mask_argument, mask_secrets, parse_id
 
 _SCHEMES = {
     "postgresql": ("postgres", "postgresql", "postgresql+psycopg", "postgis"),
@@ -26,6 +26,11 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+]+:")
 _LOST_SCHEME = re.compile(r"(//|(?![./~])).*@", re.DOTALL)
 
 _SCHEMA_OPTION = re.compile(r'(?:^| )-csearch_path="(?P<schema>[^"]+)"$')  # as with_schema writes it
+# scheme://user:password@h1:p1,h2:p2/name?options
+_HOSTS = re.compile(r"(?P<before>[\w+]+://(?:[^/?#]*@)?)(?P<hosts>[^/?#@,]*,[^/?#@]*)(?P<after>(?:[/?].*)?)", re.DOTALL)
+_HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[^:]*))?")
+_MOST_PORT = 65535
+_MOST_SHOWN = 40  # characters of what is not a port number
 EXAMPLES = "postgresql://user@host/name, mysql://user@host/name or sqlite:path/to/file.sqlite3"
 
 
@@ -62,15 +67,55 @@ def parse_url(text: str) -> URL:
 def _made(text: str) -> URL:
     if not text:
         raise DatabaseURLError(f"the database URL is empty; write {EXAMPLES}")
+    hosts = _HOSTS.fullmatch(text)
     try:
-        url = make_url(text)
+        url = make_url(text if hosts is None else f"{hosts['before']}{hosts['after']}")
     except (ArgumentError, ValueError):
         raise _not_a_url(text) from None
+    if hosts is not None:
+        names, ports = zip(*map(_host_and_port, hosts["hosts"].split(",")), strict=True)
+        return with_hosts(url, ",".join(names), ",".join(ports) if any(ports) else "")
+    if "%" in (url.host or ""):  # a folder of sockets, as libpq has it: %2Frun%2Fpostgresql
+        return with_hosts(url._replace(host=None, port=None), unquote(str(url.host)), str(url.port or ""))
     if "@" in (url.host or ""):
         raise DatabaseURLError(
             "in a database URL, write %40 for an @ in the password, %2F for a slash, %3A for a colon"
         )
     return url
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Split one of several hosts; an IPv6 address is in brackets."""
+    match = _HOST.fullmatch(text)
+    if match is None:
+        raise _not_a_url(text)
+    return unquote(match["address"] or match["name"]), match["port"] or ""
+
+
+def with_hosts(url: URL, hosts: str, ports: str = "") -> URL:
+    """Return the URL of one host, or of several separated by commas, with their ports: one for each, or one for all.
+
+    A host that begins with a slash is the folder of a Unix socket, on MySQL the socket. Raises DatabaseURLError for
+    what is not a port number, and for several hosts on MySQL.
+    """
+    for port in filter(None, ports.split(",")):
+        if parse_id(port) is None or int(port) > _MOST_PORT:
+            raise DatabaseURLError(f"{port[:_MOST_SHOWN]!r} is not a port number")
+    if backend_of(url.drivername) == "mysql":
+        if "," in hosts + ports:
+            raise DatabaseURLError("several hosts in one URL are PostgreSQL's; on MySQL name one")
+        if hosts.startswith("/"):
+            return url.update_query_dict({"socket": hosts})
+    several = "," in hosts + ports
+    if not several and not hosts.startswith("/"):
+        return url.set(host=hosts or None, port=int(ports) if ports else None)
+    if several and ports.count(",") not in {0, hosts.count(",")}:
+        raise DatabaseURLError(
+            f"{hosts.count(',') + 1} hosts and {ports.count(',') + 1} ports: name a port for each host"
+        )
+    # SQLAlchemy takes a port for each host only.
+    each = ports if "," in ports or not ports else ",".join([ports] * (hosts.count(",") + 1))
+    return url.update_query_dict({"host": hosts, **({"port": each} if each else {})})
 
 
 def with_rails_options(url: URL) -> URL:
@@ -145,9 +190,8 @@ def with_schema(url: URL, schema: str) -> URL:
         raise UsageError(f"only PostgreSQL has schemas; take {schema!r} out of --schema, JQ_SCHEMA or the profile")
     if not schema or re.search(r"""["'\\\0,]""", schema):
         raise UsageError(f"{schema!r} cannot be the name of a schema here")
-    path = f'"{schema}"'.replace(" ", r"\ ")
-    before = _one(url.query, "options") or ""  # of two settings of one name, the server uses the last
-    return url.update_query_dict({"options": f"{before} -csearch_path={path}".strip()})
+    before = _one(url.query, "options") or ""
+    return url.update_query_dict({"options": with_setting(before, "search_path", f'"{schema}"')})
 
 
 def _not_a_url(text: str) -> DatabaseURLError:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from sqlalchemy import inspect
 
 from solidjq.database.engines import time_limit
+from solidjq.database.poolers import schema_of
 from solidjq.database.standby import find_standby
 from solidjq.database.tables import jobs as job_table
 from solidjq.database.transactions import Database
@@ -54,7 +55,7 @@ def examine(
     """
     with database.read() as connection:  # a database without a queue is an error, not a finding
         standby = find_standby(connection)
-        if not inspect(connection).has_table(job_table.name):
+        if not inspect(connection).has_table(job_table.name, schema_of(connection)):
             raise database.not_a_queue(f"there is no table {job_table.name}")
     backend = database.url.get_backend_name()
     results = [

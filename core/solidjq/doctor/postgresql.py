@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 
 from solidjq.database import owners
+from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
 from solidjq.doctor.checks import DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
 
@@ -34,20 +35,23 @@ def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFi
     counted = fetch_rows(
         connection,
         "SELECT relname, n_live_tup, n_dead_tup, last_autovacuum FROM pg_stat_user_tables "
-        "WHERE schemaname = ANY (current_schemas(false)) AND relname = ANY (:names) ORDER BY relname",
+        "WHERE CASE WHEN CAST(:schema AS text) IS NULL THEN schemaname = ANY (current_schemas(false)) "
+        "ELSE schemaname = :schema END AND relname = ANY (:names) ORDER BY relname",
+        schema=schema_of(connection),
         names=[table.name for table in solid_queue.sorted_tables],
     )
     for name, live, dead, vacuumed in counted:
         if dead >= MANY_DEAD and dead > live:
             hot = name in {table.name for table in HOT}
             when = f"last autovacuum {vacuumed:%Y-%m-%d %H:%M} UTC" if vacuumed else "autovacuum has never run"
+            table = qualified(connection, name)
             tune = (
-                f"; for good: ALTER TABLE {name} SET (autovacuum_vacuum_scale_factor = 0, "
+                f"; for good: ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0, "
                 "autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)"
             )
             yield DoctorFinding(
                 f"{name} has about {dead} dead rows to {live} live ones ({when})",
-                f"VACUUM (ANALYZE) {name}{tune if hot else ''}",
+                f"VACUUM (ANALYZE) {table}{tune if hot else ''}",
                 Severity.WARNING,
             )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, func, inspect, select
 
 from solidjq.database import indexes
+from solidjq.database.poolers import schema_of
 from solidjq.database.tables import failed, failures, jobs, solid_queue
 from solidjq.doctor import mysql, postgresql, sqlite
 from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere
@@ -38,13 +39,13 @@ MIGRATE = "run the migrations of the Rails application's Solid Queue version; wi
 
 
 def _find_missing_tables(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    inspector = inspect(connection)
-    there = set(inspector.get_table_names())
+    inspector, schema = inspect(connection), schema_of(connection)
+    there = set(inspector.get_table_names(schema))
     for table in solid_queue.sorted_tables:
         if table.name not in there:
             yield DoctorFinding(f"there is no table {table.name}", MIGRATE)
             continue
-        columns = {column["name"]: column for column in inspector.get_columns(table.name)}
+        columns = {column["name"]: column for column in inspector.get_columns(table.name, schema)}
         for name in table.columns.keys() - columns.keys():
             yield DoctorFinding(f"{table.name} has no column {name}: older than Solid Queue 1.0, or damaged", MIGRATE)
         for name in columns.keys() - table.columns.keys():

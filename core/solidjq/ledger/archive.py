@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, FromClause, Insert, column, insert, literal, select, table
 
+from solidjq.database.poolers import schema_of
 from solidjq.database.statements import among
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.text_columns import require_room
@@ -49,7 +50,7 @@ def archive(
             raise LedgerMissingError(
                 f"the archive cannot store {', '.join(types)} of {jobs.name}, so an undo would lose them; run: jq init"
             )
-        whole = table(jobs.name, column("id"), *map(column, types))
+        whole = table(jobs.name, column("id"), *map(column, types), schema=schema_of(connection))
         more = select(packed(connection, whole, types)).where(whole.c.id == leaving.c.job_id).scalar_subquery()
     connection.execute(archive_statement(leaving, literal(operation_id), more))
 

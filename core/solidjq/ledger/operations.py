@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, insert, inspect, null, select, update
 
 from solidjq.database import owners
+from solidjq.database.poolers import schema_of
 from solidjq.database.statements import among, current_role, inserted_id
 from solidjq.database.tables import LEDGER, chain, deaths, failures, operations
 from solidjq.database.times import utcnow
@@ -90,12 +91,12 @@ class Operation:
 
 def exists(connection: Connection) -> bool:
     """Whether the ``jq_`` tables are there, ``jq_deaths`` included: an older set lacks columns that we need."""
-    return inspect(connection).has_table(deaths.name)
+    return inspect(connection).has_table(deaths.name, schema_of(connection))
 
 
 def has_chain(connection: Connection) -> bool:
     """Whether operations are sealed, and have the columns for it; ``jq init`` upgrades an older ledger."""
-    return inspect(connection).has_table(chain.name)
+    return inspect(connection).has_table(chain.name, schema_of(connection))
 
 
 def require(connection: Connection) -> None:
@@ -112,7 +113,7 @@ def _require_tables(connection: Connection) -> None:
         raise LedgerMissingError("the jq_ tables, which record every change, are missing or out of date; run: jq init")
     inspector = inspect(connection)
     for table in LEDGER:
-        if table is not chain and not inspector.has_table(table.name):
+        if table is not chain and not inspector.has_table(table.name, schema_of(connection)):
             raise LedgerMissingError(f"the table {table.name}, a part of jq's record, is missing; run: jq init")
 
 

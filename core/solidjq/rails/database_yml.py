@@ -348,20 +348,13 @@ def _url_of(entry: _Entry) -> URL:
         if not path:
             raise UsageError(f"{entry.path} names no SQLite file; name the database with --database")
         return URL.create("sqlite", database=str(entry.root / path))
-    port = settings.pop("port", "")
-    if port and parse_id(port) is None:
-        raise UsageError(f"{entry.path}: {port[:MOST_SHOWN]!r} is not a port number")
-    host = settings.pop("host", None)
-    if host is not None and host.startswith("/"):  # the folder of a Unix socket, which a URL cannot have as its host
-        settings["host"], host = host, None
+    host, port = settings.pop("host", ""), settings.pop("port", "")
     user, username = settings.pop("user", None), settings.pop("username", None)
     plain = URL.create(
         adapter,
         username=username or user,
         password=settings.pop("password", None),
-        host=host,
-        port=int(port) if port else None,
         database=database or None,
         query=settings,
     )
-    return urls.with_rails_options(plain)
+    return urls.with_rails_options(urls.with_hosts(plain, host, port))

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import BATCH
 from solidjq.database.faults import Fault, fault_of
+from solidjq.database.poolers import schema_of
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, failures, jobs
 from solidjq.database.times import utcnow
@@ -178,7 +179,7 @@ def _undo_discard(connection: Connection, archived: Sequence[Row[Any]]) -> dict[
         if _insert_jobs(connection, archive_ids, more) is None:
             continue
         # One by one. If the row that a foreign key of the application refers to is gone, the column stays empty.
-        keys = inspect(connection).get_foreign_keys(jobs.name)
+        keys = inspect(connection).get_foreign_keys(jobs.name, schema_of(connection))
         referring = {name for key in keys for name in key["constrained_columns"]}
         unbound = {name: kind for name, kind in more.items() if name not in referring}
         for archive_id in archive_ids:
@@ -224,7 +225,7 @@ def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Ma
     try:
         with connection.begin_nested():
             connection.execute(
-                insert(table(jobs.name, *map(column, values))).from_select(
+                insert(table(jobs.name, *map(column, values), schema=schema_of(connection))).from_select(
                     list(values),
                     select(*values.values()).where(among(failures.c.id, archive_ids)).order_by(failures.c.job_id),
                 )

@@ -1,7 +1,7 @@
 """Why a filter selects no failed job: a name that does not exist, or the term that leaves nothing.
 
 Every query is bounded: existence reads one row, a count stops at ``MOST_COUNTED``, and all of them together take no
-longer than ``PATIENCE``. What is unknown by then is left out.
+longer than ``GLANCE``. What is unknown by then is left out.
 """
 
 import time
@@ -16,14 +16,13 @@ from sqlalchemy import ColumnElement, Connection, select
 from solidjq.database.engines import time_limit
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import deaths, jobs
-from solidjq.database.transactions import Database
-from solidjq.errors import TookTooLongError
+from solidjq.database.transactions import GLANCE, Database
+from solidjq.errors import DatabaseError, TookTooLongError
 from solidjq.names import closest, suggestion
 from solidjq.queue.failed import Filter, NamedFailures, count_up_to
 from solidjq.rails.error_text import Death
 
 MOST_COUNTED = 10_000
-PATIENCE = 2.0  # seconds
 _LIKELY = 3  # similar names that are checked for failed jobs
 _NO_FILTER = Filter()
 
@@ -36,12 +35,12 @@ def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool 
 
     ``implied_deaths``: a safe retry added the term that the job died with its process; the operator did not.
     """
-    queries = _Queries(database, time.monotonic() + PATIENCE)
+    queries = _Queries(database, time.monotonic() + GLANCE)
     sentences: list[str] = []
     try:
         for sentence in _explain(queries, chosen, implied_deaths=implied_deaths):
             sentences.append(sentence)  # noqa: PERF402  (what was found before the time is over stays)
-    except TookTooLongError:
+    except DatabaseError:  # the answer is that nothing was selected, and it has been given
         return sentences or ["no failed job matches the filter"]
     return sentences
 
