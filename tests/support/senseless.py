@@ -301,6 +301,16 @@ class Damage:
                     "signal": None,
                     "evidence": json.dumps(EVIDENCE),
                 }
+            case "chain":
+                return {
+                    "position": number,
+                    "operation_id": number,
+                    "failures": 1,
+                    "failures_hash": "a",
+                    "sealed_at": ago,
+                    "previous_hash": "b",
+                    "hash": "c",
+                }
         raise LookupError(name)
 
 
@@ -320,7 +330,7 @@ def damage(url: URL, *, seed: int, values: int, json_values: int) -> dict[str, l
     for table in (*tables.solid_queue.sorted_tables, *tables.jq.sorted_tables):
         name = table.name.removeprefix("jq_").removeprefix(tables.prefix())
         for column in table.columns:
-            if column.name in {"id", "version", "failure_id"} and column.primary_key:
+            if column.name in {"id", "version", "failure_id", "position"} and column.primary_key:
                 adding.add(name, **{column.name: -1})
                 continue
             documents = variants(DOCUMENTS.get((name, column.name), {}), chance, json_values)

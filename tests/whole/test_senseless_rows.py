@@ -36,7 +36,9 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         code = exits.report(error)
     session.close()
     told = capsys.readouterr()
-    assert code in ANY, (command[:200], told.err[-1000:])
+    # A record that makes no sense is broken, and an operation without a verb cannot be undone.
+    broken = code == {"operations verify": Exit.REFUSED, "undo": Exit.USAGE}.get(command.rstrip(" 0123456789"))
+    assert broken or code in ANY, (command[:200], told.err[-1000:])
     return told.out
 
 

@@ -120,6 +120,9 @@ def check_link(link: Row[Any], before: tuple[int, str], digest: FailuresDigest, 
     elif link.previous_hash != hash_before:
         words = f"{named}: it does not follow the link before: one of them was changed, removed or moved"
         yield Break(BreakKind.LINK, operation_id, words)
+    if operation_id is None:  # SQLite takes text there
+        yield Break(BreakKind.CHANGED, None, f"link {link.position} was changed: it names no operation")
+        return
     if operation_id <= after:
         return
     if link.recorded_id is None:
@@ -157,7 +160,7 @@ def _page(connection: Connection, above: int, top: int) -> list[Row[Any]]:
 
 def _archived(connection: Connection, page: Collection[Row[Any]], after: int) -> dict[int, FailuresDigest]:
     hasher = FailuresHasher()
-    add_archived(connection, [link.operation_id for link in page if link.operation_id > after], hasher)
+    add_archived(connection, [at for link in page if (at := link.operation_id) is not None and at > after], hasher)
     return hasher.digests()
 
 
