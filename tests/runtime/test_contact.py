@@ -98,6 +98,24 @@ def test_a_worker_that_is_cut_off_tells_its_jobs_and_ends_itself(runtime: Runtim
     assert f"jobs {deaf} still run without contact with the database; stopping at once" in log
 
 
+@pytest.mark.only_on("mariadb")
+def test_a_worker_whose_connections_go_silent_connects_again(runtime: Runtime, database: Database) -> None:
+    """What PostgreSQL's connections do is tested in test_answers.py; only here can a URL shorten the 30 seconds."""
+    first, second = add_jobs(database, held("first"), held("second"))
+    with proxied(database.url) as (proxy, url):
+        runtime.shell.url = url_text(url.update_query_dict({"read_timeout": "1"}))
+        runtime.start("--threads", "1")
+        pid = runtime.running("first")
+        proxy.silence()
+        runtime.let_end("first")
+        runtime.wait_for_log("timed out")
+        proxy.heal(closing=True)
+        runtime.let_end("second")
+        for job_id in (first, second):
+            runtime.wait_for(job_id, State.FINISHED)
+        assert runtime.running("second") == pid
+
+
 @pytest.mark.sqlite_only
 def test_a_frozen_worker_that_wakes_goes_on_if_nobody_pruned_it(runtime: Runtime, database: Database) -> None:
     """As on a machine that was suspended: it is no outage, and it beats at once."""

@@ -236,7 +236,7 @@ class Database:
                 poolers.stop_preparing(self._reader)
             raise self._translated(error) from error
         except PendingRollbackError as error:  # a statement after the one at which the connection broke
-            raise DatabaseUnreachableError(f"the connection to {self} broke") from error
+            raise DatabaseUnreachableError(f"cannot reach {self}: the connection broke") from error
         except PoolTimeoutError as error:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
 

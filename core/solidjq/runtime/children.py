@@ -166,6 +166,8 @@ def _end_group_of_dead(process: subprocess.Popen[bytes]) -> None:
 
     Before the child is reaped, for only until then no other group can have its number.
     """
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return
     if process.returncode is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         with suppress(ProcessLookupError, PermissionError):  # macOS: nobody is left; a program of another user
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,113 @@
+"""Every command with its session killed before one of its statements: exit code 3 or 6, one line, never a surprise."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import URL
+
+from solidjq import Database
+from solidjq.database.urls import url_text
+from solidjq_cli import session
+from solidjq_cli.exits import Exit
+from support.commands import run
+from support.every_command import COMMANDS, PLAN
+from support.queue import clear
+from support.scenes import something_for_every_command
+from support.waiting import until
+
+# Those that make no statement, run until they are stopped, or wait for jobs to run.
+ELSEWHERE = {"completions bash", "profiles list", "work --import sample_jobs", "bisect {death} --yes", f"apply {PLAN}"}
+STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55)  # the statements before which the session is killed
+ALLOWED = {Exit.DONE, Exit.DATABASE, Exit.PARTLY}  # done: what only adds to the answer failed, or was tried again
+
+
+@contextmanager
+def killing(step: int, kill: Callable[[Any], None]) -> Iterator[list[bool]]:
+    """Kill the session that is about to send its statement number ``step``; the list is then no longer empty."""
+    sent = 0
+    killed: list[bool] = []
+
+    def count(connection: Any, *_: object) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == step:
+            killed.append(True)
+            kill(connection.connection.driver_connection)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield killed
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+
+@pytest.fixture
+def kill(kind: str, queue_url: URL) -> Iterator[Callable[[Any], None]]:
+    """Give a function that kills the session of a driver's connection, and waits until it is dead."""
+    if kind == "postgresql":
+        with psycopg.connect(
+            host=str(queue_url.query["host"]), user=queue_url.username, dbname="postgres", autocommit=True
+        ) as administrator:
+            yield lambda victim: (
+                administrator.execute("SELECT pg_terminate_backend(%s, 60000)", [victim.info.backend_pid]),
+                None,
+            )[1]
+        return
+    administrator = pymysql.connect(
+        host=queue_url.host,
+        port=queue_url.port or 3306,
+        user=queue_url.username,
+        password=queue_url.password or "",
+        autocommit=True,
+    )
+
+    def dead(thread: int) -> bool:
+        with administrator.cursor() as cursor:
+            return cursor.execute("SELECT 1 FROM information_schema.processlist WHERE id = %s", [thread]) == 0
+
+    def kill(victim: Any) -> None:
+        thread = victim.thread_id()
+        with administrator.cursor() as cursor:
+            cursor.execute(f"KILL {thread}")
+        until(lambda: dead(thread), "the session is dead")
+
+    yield kill
+    administrator.close()
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_command_whose_session_is_killed_says_so(
+    database: Database,
+    queue_url: URL,
+    kill: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
+    monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
+    surprises = []
+    unreachable = 0
+    for command in COMMANDS.keys() - ELSEWHERE:
+        clear(database)
+        names = something_for_every_command(database)
+        for step in STEPS:
+            capsys.readouterr()
+            with killing(step, kill) as killed:
+                code = run(command.format(**names).split())
+                session.close()
+            if not killed:
+                break
+            err = capsys.readouterr().err
+            unreachable += code == Exit.DATABASE
+            lines = [line for line in err.splitlines() if "cannot reach" in line]
+            if code not in ALLOWED or "unexpected error" in err or len(lines) != (code == Exit.DATABASE):
+                surprises.append((command, step, code, err))
+    assert surprises == []
+    assert unreachable > len(COMMANDS)
