@@ -240,6 +240,21 @@ class Session:
             return ALIVE_THRESHOLD
         return float(setting.value)
 
+    def require_utc(self, *, force: bool, nothing: str) -> None:
+        """Raise RefusedError if the Rails application writes local time, by which nobody can be called dead."""
+        from solidjq.errors import RefusedError  # noqa: PLC0415
+        from solidjq.processes.prune_guard import is_forced  # noqa: PLC0415
+        from solidjq.rails.settings import local_time_setting  # noqa: PLC0415
+
+        if self.connecting.rails is None or is_forced(force=force):
+            return
+        setting = local_time_setting(self.connecting.rails, self.connecting.environment)
+        if setting is not None:
+            raise RefusedError(
+                f"{nothing}: {setting.place} lets Rails write local time ({setting.code}), and the database's clock "
+                "cannot show who is dead; set it to :utc. --force prunes at once"
+            )
+
     def rails_config(self) -> RailsConfig | None:
         """Read which processes and recurring tasks the Rails application configures; None if none is named."""
         if self.connecting.rails is None:

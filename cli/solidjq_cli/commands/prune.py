@@ -58,6 +58,7 @@ def prune(
         if not quiet:
             pruning.check_record(opened, threshold, quiet=False)
     else:
+        command.require_utc(force=force, nothing="nothing was pruned")
         operation = command.operation("prune", reason)
         doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")
         pruned = pruning.prune(opened, threshold, doubts, operation)

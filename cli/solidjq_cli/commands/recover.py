@@ -82,6 +82,7 @@ def recover(
     threshold = command.alive_threshold(alive_threshold, acts=True)
     pruning_operation = command.operation("prune", reason, called="recover")
     operation = command.operation("recover", reason, chosen={**chosen.to_record(), **terms.to_record()})
+    command.require_utc(force=force, nothing="nothing was pruned or retried")
     doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
     pruned = pruning.prune(opened, threshold, doubts, pruning_operation)
     if pruned and not quiet:

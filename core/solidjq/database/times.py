@@ -83,21 +83,25 @@ def read_every_timestamp(driver: "psycopg.Connection[Any]") -> None:
     from psycopg.errors import DataError  # noqa: PLC0415
     from psycopg.pq import Format  # noqa: PLC0415
 
-    exact = cast("type[Loader]", driver.adapters.get_loader(driver.adapters.types["timestamp"].oid, Format.TEXT))
+    def lenient(name: str) -> type[Loader]:
+        exact = cast("type[Loader]", driver.adapters.get_loader(driver.adapters.types[name].oid, Format.TEXT))
 
-    class TimestampLoader(Loader):
-        def __init__(self, oid: int, context: "AdaptContext | None" = None) -> None:
-            super().__init__(oid, context)
-            self._load = exact(oid, context).load
+        class TimestampLoader(Loader):
+            def __init__(self, oid: int, context: "AdaptContext | None" = None) -> None:
+                super().__init__(oid, context)
+                self._load = exact(oid, context).load
 
-        def load(self, data: "Buffer") -> datetime | None:
-            try:
-                time: datetime = self._load(data)
-            except DataError:
-                return None
-            return time
+            def load(self, data: "Buffer") -> datetime | None:
+                try:
+                    time: datetime = self._load(data)
+                except DataError:
+                    return None
+                return time
 
-    driver.adapters.register_loader("timestamp", TimestampLoader)
+        return TimestampLoader
+
+    for name in ("timestamp", "timestamptz"):  # Rails can be set to create either
+        driver.adapters.register_loader(name, lenient(name))
 
 
 class _SqliteBoundary(_SqliteDateTime):

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 from sqlalchemy import Connection, func, select
 
@@ -20,6 +21,7 @@ from solidjq.doctor.checks import (
     how_many,
     living,
 )
+from solidjq.processes import local_time
 from solidjq.processes.attendance import polled_by
 from solidjq.processes.heartbeat import Process, list_processes
 from solidjq.processes.samples import instant, read_unrecorded, sample_of
@@ -119,10 +121,19 @@ def _find_unscheduled(connection: Connection, terms: DoctorTerms) -> Iterator[Do
         )
 
 
-def _find_skew(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+def _find_skew(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     """Compare clocks: Rails writes heartbeats by its own; jq work by the database's, and its own into the sample."""
-    now = times.clock(connection)
-    for process in list_processes(connection):
+    now, fleet = times.clock(connection), list_processes(connection)
+    threshold = timedelta(seconds=terms.threshold)
+    if offset := local_time.find_offset((process.last_heartbeat_at for process in fleet), now, threshold):
+        yield DoctorFinding(
+            f"heartbeats are {local_time.words(offset)} to the minute: Rails seems to write local time, so the "
+            "database's clock cannot show who is dead, and jq prune is refused",
+            "config.active_record.default_timezone = :utc; times that were written before stay as they are",
+            subjects=frozenset(["zone"]),
+        )
+        return
+    for process in fleet:
         beat, own = process.last_heartbeat_at, instant(sample_of(process.metadata).get("at"))
         if beat is None:
             continue
@@ -238,7 +249,7 @@ CHECKS = (
     ),
     DoctorCheck(
         name="clock-skew",
-        asks="Processes whose clock is 10 s or more away from the database's.",
+        asks="Processes whose clock is 10 s or more away from the database's, or that write local time instead of UTC.",
         why="Rails decides by its own clock which processes are dead and which jobs are due: a process whose clock is "
         "ahead is pruned too late, one whose clock is behind while it still runs. Of a Rails process, only a clock "
         "that is ahead can be found.",

@@ -14,9 +14,12 @@ The checks:
 - Several processes look dead that did not at an earlier check. If this is the first check after the network came back,
   they have not had the time to send a heartbeat, however long they were silent. They are checked again half a threshold
   later. If one of them has sent a heartbeat by then, they were cut off, and the wait starts again for the others.
+- The heartbeats of several processes are young but for the same multiple of 15 minutes, and none is young by the
+  database's clock: Rails writes them in local time (see ``local_time``), and nobody can be called dead.
 - The second check is skipped for a process that the database shows to be dead: it has been silent for more than four
   thresholds, others live, and between a threshold after its last heartbeat and half a threshold ago another process
-  registered or finished a job. So the database was reachable then, and is now.
+  registered or finished a job. So the database was reachable then, and is now. It is not skipped for a heartbeat that
+  is young in another zone.
 - A process of this host still has its pid, and had it before its last heartbeat (see ``pids``). It is stopped, hangs or
   cannot reach the database; in any case it may be running its jobs. Only this process is spared.
 """
@@ -34,6 +37,7 @@ from solidjq.database.standby import Standby, find_standby
 from solidjq.database.statements import among
 from solidjq.database.tables import jobs, processes
 from solidjq.database.times import ago, clock, up_since
+from solidjq.processes import local_time
 from solidjq.processes.heartbeat import last_sign
 from solidjq.processes.pids import LocalProcess, find_local
 from solidjq.untrusted import EARLIEST
@@ -100,16 +104,23 @@ def find_doubts(
     fleet = [ProcessRow(*row) for row in connection.execute(select(*columns).order_by(processes.c.id))]
     silent = _silent(fleet, span, now)
     odd = frozenset(process.id for process in silent if process.sign(now) != process.last_heartbeat_at)
-    if force or os.environ.get(FORCE, "0") not in {"", "0"}:
+    if is_forced(force=force):
         return Doubts(dead=frozenset(process.id for process in silent))
-    refusal = judge(fleet, span, now, up_since(connection))
+    refusal = judge_zone(fleet, span, now) or judge(fleet, span, now, up_since(connection))
     if refusal is not None:
         return Doubts(refusal=refusal, silent=_beats(silent))
     here = [process.id for process in silent if hostname is not None and process.hostname == hostname]
     alive = dict(_running(connection, here, find))
     gone = [process for process in silent if process.id not in alive]
     long_dead = find_long_dead(fleet, span, now, lambda: _last_activity(connection, fleet, span, now))
+    elsewhere = {p.id for p in silent if local_time.offset_of(p.last_heartbeat_at, now, span) is not None}
+    long_dead -= elsewhere if len(elsewhere) >= MASS else set()
     return replace(compare(before.silent, _beats(gone), _beats(fleet), long_dead, odd), alive=alive)
+
+
+def is_forced(*, force: bool) -> bool:
+    """Whether every doubt is to be skipped: by an option, or by JQ_PRUNE_FORCE."""
+    return force or os.environ.get(FORCE, "0") not in {"", "0"}
 
 
 def _running(
@@ -166,6 +177,18 @@ def find_long_dead(
     others_live = any(_silence(process, now) < threshold for process in fleet)
     active = last_activity() if long and others_live else None
     return frozenset(number for number, beat in long.items() if active is not None and active - beat >= threshold)
+
+
+def judge_zone(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime) -> str | None:
+    """Return why not to prune any process if the heartbeats look like local time; None if they do not."""
+    offset = local_time.find_offset((process.last_heartbeat_at for process in fleet), now, threshold)
+    if offset is None:
+        return None
+    return (
+        f"heartbeats are {local_time.words(offset)} to the minute, so Rails seems to write local time "
+        "(config.active_record.default_timezone = :local) and the database's clock cannot show who is dead; set it to "
+        f":utc. Dead processes whose silence has this length by chance count as dead in {_seconds(threshold)}"
+    )
 
 
 def judge(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, up: datetime | None) -> str | None:

@@ -36,6 +36,9 @@ _ASSIGNED = re.compile(
 _STATEMENT = re.compile(
     r"(?!.*(?:;|\b(?:if|unless|while|until|rescue|and|or)\b)).*"
 )  # a single one, without a condition
+_TIME_ZONE = re.compile(
+    r"(?:config\.active_record|ActiveRecord(?:::Base)?)\.default_timezone\s*=\s*:(?P<zone>utc|local)\b"
+)
 _NUMBER = re.compile(r"(?P<number>\d[\d_]*(?:\.\d+)?)(?:\.(?P<unit>second|minute|hour|day)s?)?")
 _WRITING = re.compile(r"\{\s*database:\s*\{\s*writing:\s*:(\w+)\s*(?:,[^{}]*)?\}\s*\}")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -64,16 +67,36 @@ def read_settings(
     They are read from ``config/application.rb``, the environment's file and the initializers. As in Rails, later ones
     win, and ``config.solid_queue`` wins over ``SolidQueue``. A file that cannot be read is skipped.
     """
-    environment = chosen_environment(environment, os.environ if variables is None else variables)
-    folder = application / "config"
-    files = [folder / "application.rb", folder / "environments" / f"{environment}.rb"]
+    files = _ruby_files(application, environment, os.environ if variables is None else variables)
     strongest: dict[str, tuple[tuple[int, int], RailsSetting]] = {}
-    for rank, path in enumerate((*files, *sorted(folder.glob("initializers/**/*.rb")))):
+    for rank, path in enumerate(files):
         for name, how, setting in _statements(path, path.relative_to(application)):
             strength = (how.value, rank)
             if name not in strongest or strongest[name][0] <= strength:
                 strongest[name] = strength, setting
     return {name: setting for name, (_, setting) in strongest.items()}
+
+
+def local_time_setting(
+    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+) -> RailsSetting | None:
+    """Return the last setting by which the application writes local time instead of UTC into the database, if any."""
+    setting = None
+    for path in _ruby_files(application, environment, os.environ if variables is None else variables):
+        for number, line in enumerate(_code(path)):
+            if match := _TIME_ZONE.search(line):
+                place = f"{path.relative_to(application)}:{number + 1}"
+                setting = RailsSetting(match["zone"], place, line.strip())
+    return setting if setting and setting.value == "local" else None
+
+
+def _ruby_files(application: Path, environment: str | None, variables: Mapping[str, str]) -> list[Path]:
+    folder = application / "config"
+    files = [
+        folder / "application.rb",
+        folder / "environments" / f"{chosen_environment(environment, variables)}.rb",
+    ]
+    return [*files, *sorted(folder.glob("initializers/**/*.rb"))]
 
 
 def queue_url(application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None) -> URL:
