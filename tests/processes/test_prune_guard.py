@@ -222,7 +222,7 @@ def test_a_fleet_that_was_away_for_long_is_not_pruned_at_the_first_look(
     monkeypatch.setattr(prune_guard, "up_since", lambda _: None)
     ids = [add_process(database, name) for name in ("supervisor", "worker", "dispatcher")]
     for process in ids:
-        silence(database, process, 9100)
+        silence(database, process, 9300)
     first = doubts(database)
     assert (first.refusal, list(first.dead), set(first.unsure)) == (None, [], set(ids))
     second = doubts(database, before=first)
