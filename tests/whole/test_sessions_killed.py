@@ -94,7 +94,7 @@ def test_a_command_whose_session_is_killed_says_so(
     monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
     surprises = []
     unreachable = 0
-    for command in COMMANDS.keys() - ELSEWHERE:
+    for command in sorted(COMMANDS.keys() - ELSEWHERE):
         clear(database)
         names = something_for_every_command(database)
         for step in STEPS:
@@ -111,3 +111,23 @@ def test_a_command_whose_session_is_killed_says_so(
                 surprises.append((command, step, code, err))
     assert surprises == []
     assert unreachable > len(COMMANDS)
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_doctor_makes_a_check_again_whose_session_was_killed(
+    database: Database,
+    queue_url: URL,
+    kill: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
+    something_for_every_command(database)
+    outputs = []
+    for step in (10_000, 10):  # the first is never reached
+        with killing(step, kill) as killed:
+            run(["doctor", "paused-queues", "finished-jobs", "no-state", "two-states", "-o", "ndjson"])
+            session.close()
+        outputs.append(capsys.readouterr().out)
+    assert killed
+    assert outputs[0] == outputs[1] != ""

@@ -7,6 +7,7 @@ one moment.
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy import inspect
@@ -76,6 +77,13 @@ def examine(
 
 
 def _make(database: Database, check: DoctorCheck, terms: DoctorTerms) -> CheckResult:
+    """Make one check, and once more if its connection broke: one session that is killed must not lose the others."""
+    with suppress(DatabaseUnreachableError):
+        return _attempt(database, check, terms)
+    return _attempt(database, check, terms)
+
+
+def _attempt(database: Database, check: DoctorCheck, terms: DoctorTerms) -> CheckResult:
     find = check.finds[database.url.get_backend_name()]
     try:
         with database.read() as connection, time_limit(connection, terms.patience):
