@@ -17,6 +17,7 @@ from solidjq.rails.error_text import error_json
 from support.processes import add_process
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import Retried, retry_jobs
+from support.scenes import change
 
 ERROR = error_json("ValueError", "boom")
 
@@ -55,6 +56,20 @@ def test_the_failure_is_archived_with_who_and_why(database: Database) -> None:
     assert archived["failed_at"] == failure["created_at"]
     assert (archived["job_id"], archived["active_job_id"]) == (job_id, job["active_job_id"])
     assert archived["error"] == ERROR
+
+
+@pytest.mark.parametrize("way", ["at once", "one by one", "paced"])
+def test_a_failed_job_that_waits_already_keeps_no_other_from_its_retry(database: Database, way: str) -> None:
+    """As after a damage by hand: its failure is archived, and it goes on waiting."""
+    ids = add_jobs(database, *plain_jobs(2))
+    fail_all(database)
+    row = {"job_id": ids[0], "queue_name": "default", "priority": 0, "created_at": utcnow()}
+    table, more = (scheduled, {"scheduled_at": ago(-60)}) if way == "paced" else (ready, {})
+    change(database, insert(table).values(**row, **more))
+    terms = {"interval": 5} if way == "paced" else {}
+    assert retry_jobs(database, ids, by_job=way != "at once", **terms).count == len(ids)
+    assert len(rows(database, failures)) == len(ids)
+    assert set(state_of_each(database).values()) == {State.SCHEDULED if way == "paced" else State.READY}
 
 
 def test_a_second_retry_changes_nothing(database: Database) -> None:

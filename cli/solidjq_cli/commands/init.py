@@ -67,13 +67,14 @@ def init(
 
     opened = session.current(database).open(create=True, fill=False)
     opened.require_writable()
-    if not yes:
-        _ask_beside_others(opened)
+    other_queues = None if yes else _ask_beside_others(opened)
     done = initialize(opened)
     for table in done.created:
         note(f"created table {table}")
     for migration in done.migrated:
         note(f"applied migration {migration}")
+    if other_queues:
+        note(other_queues)
     made = _make_indexes(opened, yes=yes) if indexes else 0
     if notify is not None:
         _set_notify(opened, wanted=notify)
@@ -85,19 +86,22 @@ def init(
     note(f"{opened} is ready" if changed else f"{opened} was ready; nothing to do")
 
 
-def _ask_beside_others(database: Database) -> None:
-    """Say which queues are elsewhere. Ask before one is made among the tables of an application."""
+def _ask_beside_others(database: Database) -> str | None:
+    """Ask before a queue is made among the tables of an application.
+
+    Returns, for an empty database, which queues are elsewhere; None if there are none.
+    """
     from solidjq.database.other_queues import names_of
     from solidjq.errors import UsageError
 
     around = database.look_around()
     if around.has_queue:
-        return
+        return None
     elsewhere = f"Solid Queue's tables are in {names_of(around.queues)}" if around.queues else ""
     if not around.tables:
         if elsewhere:
-            note(f"{elsewhere}; this makes another queue, in {around.here}")
-        return
+            return f"{elsewhere}; this made another queue, in {around.here}"
+        return None
     what = f"{around.here} has no Solid Queue tables, but {around.others}"
     if elsewhere:
         what += f"; {elsewhere}"
@@ -105,6 +109,7 @@ def _ask_beside_others(database: Database) -> None:
         raise UsageError(f"{what}; to make a queue beside the other tables all the same, add --yes")
     note(what)
     moving.confirm("make a queue beside the other tables?")
+    return None
 
 
 def _set_notify(database: Database, *, wanted: bool) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, insert, select
 
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
@@ -21,7 +21,10 @@ EXECUTIONS: Mapping[State, Table] = {
 
 
 def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement[datetime] | None = None) -> None:
-    """Insert the scheduled rows of these jobs, due ``at`` this time, else at each job's own ``scheduled_at``."""
+    """Insert the scheduled rows of these jobs, due ``at`` this time, else at each job's own ``scheduled_at``.
+
+    A job that is scheduled already stays as it is.
+    """
     connection.execute(
         insert(scheduled).from_select(
             ["job_id", "queue_name", "priority", "scheduled_at", "created_at"],
@@ -32,19 +35,22 @@ def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement
                 jobs.c.scheduled_at if at is None else at,
                 utcnow(),
             )
-            .where(among(jobs.c.id, job_ids))
+            .where(among(jobs.c.id, job_ids), ~exists().where(scheduled.c.job_id == jobs.c.id))
             .order_by(jobs.c.id),
         )
     )
 
 
 def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
-    """Insert the ready rows of these jobs, with the queue and priority in each job's own row."""
+    """Insert the ready rows of these jobs, with the queue and priority in each job's own row.
+
+    A job that is ready already stays as it is: rows that other programs damaged stop no other job.
+    """
     connection.execute(
         insert(ready).from_select(
             ["job_id", "queue_name", "priority", "created_at"],
             select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, utcnow())
-            .where(among(jobs.c.id, job_ids))
+            .where(among(jobs.c.id, job_ids), ~exists().where(ready.c.job_id == jobs.c.id))
             .order_by(jobs.c.id),
         )
     )

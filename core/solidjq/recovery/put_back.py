@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, insert, select, update
+from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, exists, insert, select, update
 
 from solidjq.database.hot import hot, ids_in
 from solidjq.database.statements import WriteStyle, among, writes_in_with
@@ -85,21 +85,22 @@ def _put_back(connection: Connection, moving: Sequence[Decision], terms: RetryTe
 def _schedule_paced(connection: Connection, job_ids: Sequence[int], pace: Pace) -> None:
     """Insert scheduled rows, each with its own time, so that any dispatcher keeps the pace. A later due time stays."""
     due = {job_id: pace.start + pace.step * number for number, job_id in enumerate(job_ids, start=pace.moved)}
-    rows = connection.execute(
-        select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(among(jobs.c.id, job_ids))
+    waiting = connection.execute(
+        select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, jobs.c.scheduled_at).where(
+            among(jobs.c.id, job_ids), ~exists().where(scheduled.c.job_id == jobs.c.id)
+        )
     )
-    connection.execute(
-        insert(scheduled).values(created_at=utcnow()),
-        [
-            {
-                "job_id": row.id,
-                "queue_name": row.queue_name,
-                "priority": row.priority,
-                "scheduled_at": max(due[row.id], row.scheduled_at or due[row.id]),
-            }
-            for row in rows
-        ],
-    )
+    rows = [
+        {
+            "job_id": row.id,
+            "queue_name": row.queue_name,
+            "priority": row.priority,
+            "scheduled_at": max(due[row.id], row.scheduled_at or due[row.id]),
+        }
+        for row in waiting
+    ]
+    if rows:
+        connection.execute(insert(scheduled).values(created_at=utcnow()), rows)
 
 
 @hot(WriteStyle.CHAINED)
@@ -114,7 +115,9 @@ def archive_and_make_ready() -> Insert:
         .returning(failures.c.job_id, failures.c.queue_name, failures.c.priority)
         .cte("archived")
     )
-    return insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], select(archived, utcnow()))
+    # A job that is ready although it failed, because rows were damaged, is left as it is.
+    rows = select(archived, utcnow()).where(~exists().where(ready.c.job_id == archived.c.job_id))
+    return insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], rows)
 
 
 def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
