@@ -22,15 +22,15 @@ def main() -> int:
     code = _run()
     # Whoever could not reach the database would only wait for it again.
     if code != exits.Exit.DATABASE:
-        _seal()
+        _seal(interrupted=code == exits.Exit.INTERRUPTED)
     return code
 
 
-def _seal() -> None:
+def _seal(*, interrupted: bool) -> None:
     from solidjq_cli import session  # noqa: PLC0415  (the command has loaded it)
 
     try:
-        session.seal()
+        session.seal(interrupted=interrupted)
     except KeyboardInterrupt:  # a later command seals it
         return
     except Exception as error:  # noqa: BLE001  (what was done is done, and its exit code says so)

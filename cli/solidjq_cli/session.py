@@ -350,8 +350,11 @@ class Session:
         self._operations.append(operation)
         return operation
 
-    def seal(self) -> None:
-        """Append what this command has recorded to the chain of operations; if that fails, a later command does it."""
+    def seal(self, *, interrupted: bool) -> None:
+        """Append what this command has recorded to the chain of operations; if that fails, a later command does it.
+
+        If it was ``interrupted``, nobody waits for a busy database, or reads of it.
+        """
         recorded = [operation.id for operation in self._operations if operation.id is not None]
         if not recorded:
             return
@@ -359,8 +362,10 @@ class Session:
         from solidjq.ledger import chain  # noqa: PLC0415
 
         try:
-            chain.seal(self._opened[-1], recorded)
+            chain.seal(self._opened[-1], recorded, patient=not interrupted)
         except DatabaseError as error:
+            if interrupted:
+                return
             say(f"the record is not sealed yet, a later command will do it: {error}")
 
 
@@ -420,10 +425,10 @@ def heading() -> str | None:
     return None if session is None else session.heading()
 
 
-def seal() -> None:
+def seal(*, interrupted: bool) -> None:
     """Seal what the current session's command has recorded; see ``Session.seal``."""
     if (session := _current.get(None)) is not None:
-        session.seal()
+        session.seal(interrupted=interrupted)
 
 
 def close() -> None:

@@ -6,10 +6,10 @@ killed command leaves open is ended and sealed by a later one.
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +22,8 @@ from solidjq.database.times import boundary, clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import ConflictError
 from solidjq.ledger.operations import has_chain
+
+T = TypeVar("T")
 
 FORM = "jq_chain 1"  # of what is hashed; another form needs another name
 UNDO = "undo"  # the verb of operations that take failures back
@@ -133,18 +135,25 @@ def _add_rows(connection: Connection, query: Select[Any], hasher: FailuresHasher
 # -- sealing ----------------------------------------------------------------------------------------------------------
 
 
-def seal(database: Database, operation_ids: Collection[int]) -> None:
+def seal(database: Database, operation_ids: Collection[int], *, patient: bool = True) -> None:
     """End these operations and append their links, and those of operations that other commands left unsealed.
 
     Does nothing to a ledger without a chain. Call it when nothing more is to be counted: an operation that has ended
-    takes no more jobs.
+    takes no more jobs. Unless ``patient``, raises ConflictError as soon as the database is busy.
     """
-    if not database.transact(_end, operation_ids):
+    if not _transact(database, _end, operation_ids, patient=patient):
         return
     with database.read() as connection:
         unsealed = connection.execute(_sealable(connection, operations.c.id, operations.c.verb, operations.c.filter))
         digests = _digests(connection, unsealed.all())
-    database.transact(_append, digests)
+    _transact(database, _append, digests, patient=patient)
+
+
+def _transact(database: Database, move: Callable[[Connection, Any], T], argument: Any, *, patient: bool) -> T:
+    if patient:
+        return database.transact(move, argument)
+    with database.write() as connection:
+        return move(connection, argument)
 
 
 def _end(connection: Connection, operation_ids: Collection[int]) -> bool:
