@@ -28,7 +28,7 @@ def pooled(postgresql_server: URL) -> Iterator[Pooled]:
     user = POSTGRESQL_USER if os.geteuid() == 0 else None  # pgbouncer never runs as root
     with ExitStack() as stack:
 
-        def start(url: URL, **settings: str | int) -> URL:
+        def start(url: URL, *, users: str = "", **settings: str | int) -> URL:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
@@ -43,6 +43,9 @@ def pooled(postgresql_server: URL) -> Iterator[Pooled]:
                 "query_wait_timeout": PATIENCE,
                 **settings,
             }
+            if users:
+                Path(folder, "users").write_text(f"{users}\n")
+                written["auth_file"] = f"{folder}/users"
             lines = ["[databases]", f"* = host={postgresql_server.query['host']} user=postgres", "[pgbouncer]"]
             file = Path(folder, "pgbouncer.ini")
             file.write_text("\n".join([*lines, *(f"{name} = {value}" for name, value in written.items())]))

@@ -1,0 +1,80 @@
+"""What is only said beside an answer: it takes a second at most, and decides nothing. And what a command waits for."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import URL
+
+from solidjq import Database
+from solidjq.database.urls import url_text
+from solidjq.errors import TookTooLongError
+from solidjq.queue import failed
+from solidjq_cli import session
+from support.commands import run
+from support.databases import connected
+from support.program import Shell
+from support.queue import add_jobs, plain_jobs
+from support.queue import fail as fail_jobs
+from support.waiting import PATIENCE
+
+ENDLESS = {
+    "sqlite": "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
+    "postgresql": "SELECT pg_sleep(1000)",
+    "mysql": "SELECT SLEEP(1000)",
+}
+LOCKED = {
+    "sqlite": ("PRAGMA journal_mode = DELETE", "BEGIN EXCLUSIVE"),
+    "postgresql": ("BEGIN", "LOCK TABLE solid_queue_failed_executions IN ACCESS EXCLUSIVE MODE"),
+    "mysql": ("LOCK TABLES solid_queue_failed_executions WRITE",),
+}
+UNLOCKED = {"sqlite": "ROLLBACK", "postgresql": "ROLLBACK", "mysql": "UNLOCK TABLES"}
+
+
+def test_a_glance_ends_by_itself(database: Database) -> None:
+    def endless(connection: Connection) -> Any:
+        return connection.execute(text(ENDLESS[connection.dialect.name])).all()
+
+    assert database.glance(endless) in (None, [(1,)])  # MySQL's SLEEP returns 1 if it is stopped
+    assert database.glance(lambda connection: connection.scalar(text("SELECT 7"))) == 7
+
+
+@pytest.mark.sqlite_only
+def test_a_count_that_fails_decides_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise TookTooLongError("it took too long")
+
+    fail_jobs(database, *plain_jobs(2), error="boom")
+    add_jobs(database, *plain_jobs(1))
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(database.url))
+    monkeypatch.setattr(failed, "count_failures", fails)
+    monkeypatch.setattr(failed, "count_up_to", fails)
+    monkeypatch.setattr("solidjq.selection.explanations.count_up_to", fails)
+    monkeypatch.setattr("solidjq.selection.explanations.unknown_names", fails)
+    for command, words in (
+        ("failed list --limit 1 -o ids", "there may be more"),
+        ("failed list --class Nothing", "no failed job"),
+        ("failed list --class PlainJob --class Nothing", ""),
+    ):
+        assert run(command.split()) == 0, command
+        assert words in capsys.readouterr().err
+        session.close()
+
+
+def test_a_list_says_that_it_waits_for_a_lock(queue_url: URL, shell: Shell) -> None:
+    backend = queue_url.get_backend_name()
+    with connected(queue_url, isolation_level="AUTOCOMMIT") as other:
+        for statement in LOCKED[backend]:
+            other.exec_driver_sql(statement)
+        waiting = shell.start("failed", "list")
+        try:
+            assert waiting.stderr is not None
+            assert waiting.stderr.readline().startswith("jq: waiting for a lock: ")
+            other.exec_driver_sql(UNLOCKED[backend])
+            out, _ = waiting.communicate(timeout=PATIENCE)
+            assert (out.count("\n"), waiting.returncode) == (1, 0)
+        finally:
+            waiting.kill()
+            waiting.communicate()
