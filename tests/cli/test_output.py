@@ -661,7 +661,7 @@ def test_init_says_what_it_made_and_the_second_time_that_nothing_was_missing(tmp
     assert first.stdout == second.stdout == ""
     made = [line for line in first.stderr.splitlines() if line.startswith("jq: created table ")]
     assert len(made) == 17
-    assert first.stderr.splitlines()[16:] == ["jq: sqlite:new/queue.sqlite3 is ready"]
+    assert first.stderr.splitlines()[17:] == ["jq: sqlite:new/queue.sqlite3 is ready"]
     assert second.stderr == "jq: sqlite:new/queue.sqlite3 was ready; nothing to do\n"
 
 
