@@ -138,6 +138,86 @@ COMMANDS = (
 WORK = Tried("work --import sample_jobs", changes=True, lacks=True)
 
 
+class Environment(NamedTuple):
+    """What stands around a queue, what jq does there, and the test that shows it."""
+
+    name: str
+    outcome: str
+    test: str  # file::function
+
+
+_POOLERS = "tests/whole/test_poolers.py"
+_WAYS = "tests/database/test_ways_to_a_server.py"
+ENVIRONMENTS = (
+    Environment(
+        "PgBouncer in transaction mode",
+        "every command works, and workers with fewer sessions than connections; workers poll",
+        f"{_POOLERS}::test_work_through_a_pooler",
+    ),
+    Environment(
+        "PgBouncer in session mode", "everything works; workers poll", f"{_POOLERS}::test_work_through_a_pooler"
+    ),
+    Environment(
+        "PgBouncer in statement mode",
+        "refused, exit code 3",
+        f"{_POOLERS}::test_a_pooler_that_allows_no_transactions",
+    ),
+    Environment(
+        "a pooler that drops startup options",
+        "the schema that was chosen, whichever way",
+        f"{_POOLERS}::test_ways_to_name_a_schema",
+    ),
+    Environment(
+        "a pooler that refuses startup options",
+        "a schema can be chosen",
+        f"{_POOLERS}::test_a_pooler_that_refuses_options",
+    ),
+    Environment(
+        "a schema beside another queue's, directly and through a pooler",
+        "no command touches the other queue",
+        f"{_POOLERS}::test_every_command_in_a_schema",
+    ),
+    Environment(
+        "a session in which another client left a search path",
+        "the schema that the role starts with",
+        f"{_POOLERS}::test_a_search_path_that_another_client_left",
+    ),
+    Environment(
+        "Solid Queue's tables and `jq`'s in two schemas",
+        "works directly; through a pooler refused, with the way out",
+        f"{_POOLERS}::test_two_schemas_of_one_queue",
+    ),
+    Environment(
+        "a pooler that loses prepared statements",
+        "none is prepared any more, the move runs again",
+        f"{_POOLERS}::test_a_prepared_statement_that_the_session_lacks",
+    ),
+    Environment(
+        "`init --indexes` through a pooler",
+        "works, leaves no lock behind",
+        f"{_POOLERS}::test_indexes_through_a_pooler",
+    ),
+    Environment(
+        "several PostgreSQL hosts",
+        "the first that fits `target_session_attrs`",
+        f"{_WAYS}::test_the_first_host_that_takes_writes",
+    ),
+    Environment(
+        "`PGSERVICE`, `PGPASSFILE`", "read; a schema in it counts", f"{_WAYS}::test_service_and_password_files"
+    ),
+    Environment(
+        "a MySQL option file, `?default_file=~/.my.cnf`",
+        "read; TLS options that cannot be honoured are refused",
+        f"{_WAYS}::test_a_mysql_option_file",
+    ),
+    Environment(
+        "a table that another session locks",
+        "a line on stderr after two seconds",
+        "tests/cli/test_beside_the_answer.py::test_a_list_says_that_it_waits_for_a_lock",
+    ),
+)
+
+
 _DOCUMENT = """
 <!-- Written by `make docs` from tests/programs/compatibility.py; do not edit. -->
 
@@ -160,6 +240,12 @@ with dead processes and orphaned jobs (`tests/whole/test_compatibility.py`). `jq
 - *refused*: exit code {code}, nothing is changed, and the error names the missing column and `jq doctor tables`.
 - *needs a worker*: exit code {refused}; no worker of the queue `quarantine` lives there.
 - *-*: goes on from a command that is refused.
+
+## Each environment
+
+Each row is a test that ran, on real servers.
+
+{environments}
 
 ## Batches (1.7)
 
@@ -192,6 +278,9 @@ def document() -> str:
         commands=_table(["command", *(each.name for each in GENERATIONS)], cells),
         code=Exit.DATABASE.value,
         refused=Exit.REFUSED.value,
+        environments=_table(
+            ["environment", "outcome", "test"], [[row.name, row.outcome, f"`{row.test}`"] for row in ENVIRONMENTS]
+        ),
     )
 
 

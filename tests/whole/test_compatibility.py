@@ -4,7 +4,7 @@ from pathlib import Path
 
 import compatibility
 import pytest
-from compatibility import BATCHES, COMMANDS, GENERATIONS, WORK, Generation
+from compatibility import BATCHES, COMMANDS, ENVIRONMENTS, GENERATIONS, WORK, Generation
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
@@ -95,6 +95,12 @@ def test_a_job_of_a_batch(empty_url: URL) -> None:
 def test_the_document_says_what_was_tried() -> None:
     path = ROOT / "docs" / "compatibility.md"
     assert path.read_text() == compatibility.document(), "run: make docs"
+
+
+def test_each_environment_names_a_test() -> None:
+    for row in ENVIRONMENTS:
+        file, _, function = row.test.partition("::")
+        assert f"def {function}(" in (ROOT / file).read_text(), row.test
 
 
 def test_no_command_is_forgotten() -> None:
