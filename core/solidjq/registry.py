@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
@@ -190,9 +191,10 @@ def import_modules(modules: Iterable[str]) -> None:
 
     Raises JobImportError, which names the module and its error.
     """
-    here = os.getcwd()  # noqa: PTH109  (sys.path holds strings)
-    if here not in sys.path:
-        sys.path.append(here)
+    with suppress(OSError):  # the directory was removed, or may not be entered
+        here = os.getcwd()  # noqa: PTH109  (sys.path holds strings)
+        if here not in sys.path:
+            sys.path.append(here)
     for module in modules:
         try:
             importlib.import_module(module)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from solidjq.database.url_options import PARTS, check_url_options, is_usual, last_values, translated, with_setting
 from solidjq.errors import DatabaseURLError, UsageError
+from solidjq.home import state_folder
 from solidjq.text import MASK, mask_argument, mask_secrets, parse_id
 
 _SCHEMES = {
@@ -35,10 +36,8 @@ EXAMPLES = "postgresql://user@host/name, mysql://user@host/name or sqlite:path/t
 
 
 def default_path() -> Path:
-    """Return the path of the embedded queue, in the user's state folder."""
-    from platformdirs import user_state_path  # noqa: PLC0415  (not needed if a database is named)
-
-    return user_state_path("solidjq") / "queue.sqlite3"
+    """Return the path of the embedded queue, in the user's state folder. Raises UsageError for one without a home."""
+    return state_folder() / "queue.sqlite3"
 
 
 def parse_url(text: str) -> URL:

@@ -6,9 +6,10 @@ from typing import Any
 
 from solidjq.durations import parse_duration
 from solidjq.errors import RefusedError, UsageError
+from solidjq.home import config_folder
 from solidjq.settings.file import FILE_NAME, check_keys, quoted, table, wrong_value
 from solidjq.settings.password_command import parse_command
-from solidjq.settings.sources import Settings, cure, user_folder
+from solidjq.settings.sources import SYSTEM_FILE, Settings, cure
 
 DEFAULT = "default_profile"  # the key that names the profile in use
 _KINDS: dict[str, tuple[type, str]] = {
@@ -73,7 +74,7 @@ def choose_profile(settings: Settings, name: str | None = None) -> Profile | Non
     if not settings.files:
         raise UsageError(
             f"no settings file names databases, so there is no profile {quoted(name)}; write "
-            f"{user_folder() / FILE_NAME}, or name a file with --config{hint}"
+            f"{config_folder() or SYSTEM_FILE.parent}/{FILE_NAME}, or name a file with --config{hint}"
         )
     names = ", ".join(map(quoted, profiles)) or "none"
     raise UsageError(f"{place} has no profile {quoted(name)}; it has {names}{hint}")

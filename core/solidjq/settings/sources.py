@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from platformdirs import user_config_path
-
 from solidjq.errors import RefusedError, UsageError
+from solidjq.home import config_folder
 from solidjq.ownership import weakness
 from solidjq.settings import trust
 from solidjq.settings.file import FILE_NAME, SettingsFile, parse_file, read_bytes, read_file
@@ -91,19 +90,16 @@ def find_file(start: Path | None = None) -> Path | None:
     """Return ``jq.toml`` in ``start`` (the current folder) or the nearest folder above that has one, else None."""
     try:
         here = (start or Path.cwd()).absolute()
-    except FileNotFoundError:  # the folder was removed
+    except OSError:  # the folder was removed, or may not be entered
         return None
     return next((place for folder in (here, *here.parents) if _is_file(place := folder / FILE_NAME)), None)
 
 
 def own_files() -> tuple[Path, ...]:
     """Return the user's and the system's file, the stronger first, as far as they are there."""
-    return tuple(path for path in (user_folder() / FILE_NAME, SYSTEM_FILE) if _is_file(path))
-
-
-def user_folder() -> Path:
-    """Return the user's configuration folder, on Linux ``~/.config/solidjq``."""
-    return user_config_path("solidjq")
+    folder = config_folder()
+    own = [] if folder is None else [folder / FILE_NAME]
+    return tuple(path for path in (*own, SYSTEM_FILE) if _is_file(path))
 
 
 def describe(named: Path | None = None, start: Path | None = None) -> Iterator[tuple[Path, str]]:

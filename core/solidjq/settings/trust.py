@@ -7,10 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from platformdirs import user_config_path
-
 from solidjq.errors import RefusedError, UsageError
 from solidjq.files import read_file
+from solidjq.home import NO_HOME, config_folder
 from solidjq.ownership import weakness
 
 RECORD_NAME = "trusted.json"
@@ -25,9 +24,10 @@ class Standing(StrEnum):
     UNKNOWN = "unknown"
 
 
-def record_path() -> Path:
-    """Return the path of the record, in the user's configuration folder."""
-    return user_config_path("solidjq") / RECORD_NAME
+def record_path() -> Path | None:
+    """Return the path of the record, in the user's configuration folder; None for a user without a home."""
+    folder = config_folder()
+    return None if folder is None else folder / RECORD_NAME
 
 
 def standing(path: Path, content: bytes) -> Standing:
@@ -74,7 +74,7 @@ def _digest(content: bytes) -> str:
 def _read() -> dict[str, str]:
     """Return the record; empty if there is none. Under sudo with the caller's HOME it is the caller's, not root's."""
     path = record_path()
-    if not path.is_file() or weakness(path) is not None:
+    if path is None or not path.is_file() or weakness(path) is not None:
         return {}
     try:
         record = json.loads(read_file(path, MOST_BYTES))
@@ -87,6 +87,8 @@ def _read() -> dict[str, str]:
 
 def _write(record: dict[str, str]) -> None:
     path = record_path()
+    if path is None:
+        raise UsageError(f"cannot keep what you trust: {NO_HOME}, or name the file with --config")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if problem := weakness(path.parent):
