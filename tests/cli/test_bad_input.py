@@ -176,7 +176,7 @@ def closed_port() -> Iterator[int]:
 @pytest.mark.parametrize("scheme", ["postgres", "mysql2"])
 def test_a_server_that_is_not_there(tmp_path: Path, scheme: str, closed_port: int) -> None:
     shell = Shell(f"{scheme}://app:{PASSWORD}@127.0.0.1:{closed_port}/app", tmp_path)
-    for done in run_each(shell, ["init", "work"]).values():
+    for done in run_each(shell, ["init", "work --require-database"]).values():
         assert_refused(done, 3, "cannot reach", f"app:***@127.0.0.1:{closed_port}", "refused")
 
 
