@@ -56,18 +56,23 @@ def hold_until_told(name: str) -> None:
     raise Stopping
 
 
+def ask() -> None:
+    """Ask whether the job is still its worker's, in a process that it forked."""
+    sys.exit(3 if current_job().still_mine() else 4)
+
+
 @job
 def fork(name: str, how: str) -> None:
-    """Start a process that does nothing, and write its pid; ``terminate`` it, or let it outlive this job."""
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[3600])
+    """Start a process and write its pid: one that ``asks``, or sleeps: ``terminate`` it, or let it outlive this job."""
+    current_job().still_mine()
+    target = (ask, ()) if how == "ask" else (time.sleep, (3600,))
+    child = multiprocessing.get_context("fork").Process(target=target[0], args=target[1])
     child.start()
     write(f"{name} runs in {child.pid}")
     if how == "terminate":
         child.terminate()
-        child.join()
-        write(f"{name} ended with {child.exitcode}")
-    else:
-        child.join()
+    child.join()
+    write(f"{name} ended with {child.exitcode}, still mine: {current_job().still_mine()}")
 
 
 @job

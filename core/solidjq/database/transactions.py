@@ -227,6 +227,10 @@ class Database:
         """Close every connection."""
         self._reader.dispose()
 
+    def forget_connections(self) -> None:
+        """In a forked process: leave the open connections to the process that opened them, and open others."""
+        self._reader.dispose(close=False)
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ class Worker(Child):
         for number in range(self.config.threads):
             name = thread_name(number)
             threading.Thread(target=shown_as(name, self._work), args=[number], name=name, daemon=True).start()
+        os.register_at_fork(after_in_child=self.database.forget_connections)
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
