@@ -19,6 +19,7 @@ help: ## Show this list
 	@# The tests run on the versions of a release.
 	@sed -n 's/^\([a-z0-9.-]*==[^ ;]*\).*/\1/p' release/requirements.lock > .venv/constraints.txt
 	$(BIN)/python -m pip install --quiet --editable . --group dev --constraint .venv/constraints.txt
+	@ln -sf solidjq $(BIN)/jq
 	@touch $@
 
 release/.venv/.ready: .venv/.ready

@@ -6,8 +6,8 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions'
-            options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --version -h --help'
+            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions link-jq'
+            options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
                 --profile | --env | --schema | --table-prefix) takes=text ;;
@@ -315,6 +315,12 @@ _jq_takes() {
             options='-h --help'
             case ${2-} in
                 1) takes=choice values='bash zsh fish' ;;
+            esac
+            ;;
+        'jq link-jq')
+            options='--folder --remove -y --yes -h --help'
+            case ${2-} in
+                --folder) takes=file ;;
             esac
             ;;
     esac

@@ -72,6 +72,8 @@ function __jq_takes
             contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout -d --database
         case 'jq demo'
             contains -- $argv[2] -d --database
+        case 'jq link-jq'
+            contains -- $argv[2] --folder
         case '*'
             false
     end
@@ -159,6 +161,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a enqueue -d 'Enqueue a job, Ruby\'s o
 complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
+complete -c jq -n '__jq_argument 1 1 jq' -a link-jq -d 'Make the short name, jq, a link to solidjq; a program that has this name is never replaced.'
 complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c jq -n '__jq_at jq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
@@ -169,6 +172,7 @@ complete -c jq -n '__jq_at jq' -l table-prefix -r -f -d 'What the names of the q
 complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c jq -n '__jq_at jq' -l csv-raw -d 'With -o csv: no apostrophe before cells that a spreadsheet would run. [env: JQ_CSV_RAW]'
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
+complete -c jq -n '__jq_at jq' -l which -d 'Print which program answers to jq and solidjq: here, under cron, under sudo.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
@@ -508,3 +512,8 @@ complete -c jq -n '__jq_at jq demo' -s h -l help -d 'Show this message and exit.
 
 complete -c jq -n '__jq_argument 1 1 jq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
 complete -c jq -n '__jq_at jq completions' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq link-jq' -l folder -r -F -d 'Where to put the link. [default: beside solidjq]'
+complete -c jq -n '__jq_at jq link-jq' -l remove -d 'Remove the link.'
+complete -c jq -n '__jq_at jq link-jq' -s y -l yes -d 'Do not ask.'
+complete -c jq -n '__jq_at jq link-jq' -s h -l help -d 'Show this message and exit.'

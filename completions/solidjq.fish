@@ -72,6 +72,8 @@ function __solidjq_takes
             contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout -d --database
         case 'solidjq demo'
             contains -- $argv[2] -d --database
+        case 'solidjq link-jq'
+            contains -- $argv[2] --folder
         case '*'
             false
     end
@@ -159,6 +161,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: a supervisor, worker processes and a dispatcher, until a signal.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a link-jq -d 'Make the short name, jq, a link to solidjq; a program that has this name is never replaced.'
 complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c solidjq -n '__solidjq_at solidjq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
@@ -169,6 +172,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -l table-prefix -r -f -d 'What the
 complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c solidjq -n '__solidjq_at solidjq' -l csv-raw -d 'With -o csv: no apostrophe before cells that a spreadsheet would run. [env: JQ_CSV_RAW]'
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
+complete -c solidjq -n '__solidjq_at solidjq' -l which -d 'Print which program answers to jq and solidjq: here, under cron, under sudo.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
@@ -508,3 +512,8 @@ complete -c solidjq -n '__solidjq_at solidjq demo' -s h -l help -d 'Show this me
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
 complete -c solidjq -n '__solidjq_at solidjq completions' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq link-jq' -l folder -r -F -d 'Where to put the link. [default: beside solidjq]'
+complete -c solidjq -n '__solidjq_at solidjq link-jq' -l remove -d 'Remove the link.'
+complete -c solidjq -n '__solidjq_at solidjq link-jq' -s y -l yes -d 'Do not ask.'
+complete -c solidjq -n '__solidjq_at solidjq link-jq' -s h -l help -d 'Show this message and exit.'

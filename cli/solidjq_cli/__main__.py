@@ -9,12 +9,25 @@ import sys
 from pathlib import Path
 
 from solidjq_cli import arguments, exits
+from solidjq_cli.command_list import COMMANDS
 
 
 def program_name() -> str:
     """Return the name this program was called by, however it was started."""
     called = Path(sys.argv[0]).name
     return called if called in {"jq", "solidjq"} else "jq"
+
+
+def call_of_another() -> str | None:
+    """Become the JSON processor, which is called ``jq`` too, if this call is meant for it.
+
+    Return None if the call is ours, else why it could not be passed on, in words.
+    """
+    if Path(sys.argv[0]).name != "jq" or COMMANDS.keys() & sys.argv[1:2]:
+        return None
+    from solidjq_cli import other_jq  # noqa: PLC0415  (costs our own commands nothing)
+
+    return other_jq.pass_on_if_meant()
 
 
 def main() -> int:
@@ -95,6 +108,9 @@ def program() -> int:
         os._exit(status)
 
     atexit.register(leave)
+    if reason := call_of_another():
+        exits.say(reason)
+        return exits.Exit.USAGE
     exits.raise_when_stopped()
     code = main()
     from solidjq_cli import session  # noqa: PLC0415  (main has loaded it by now)

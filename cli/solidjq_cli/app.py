@@ -34,6 +34,14 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
         raise typer.Exit
 
 
+def _which(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
+    if wanted:
+        from solidjq_cli.other_jq import which  # noqa: PLC0415
+
+        typer.echo("\n".join(which()))
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     database: options.DatabaseOption = None,
@@ -97,6 +105,15 @@ def root(
     ] = False,
     version: Annotated[  # noqa: ARG001  (its callback does the work)
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    which: Annotated[  # noqa: ARG001  (its callback does the work)
+        bool,
+        typer.Option(
+            "--which",
+            help="Print which program answers to jq and solidjq: here, under cron, under sudo.",
+            callback=_which,
+            is_eager=True,
+        ),
     ] = False,
 ) -> None:
     """Recover jobs whose worker process died, on any Solid Queue database.

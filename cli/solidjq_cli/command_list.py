@@ -28,4 +28,5 @@ COMMANDS = {
     "work": ("work", "Run jobs: a supervisor, worker processes and a dispatcher, until a signal."),
     "demo": ("demo", "Watch jobs survive the death of their workers, for real."),
     "completions": ("completions", "Print a shell's completion script."),
+    "link-jq": ("link_jq", "Make the short name, jq, a link to solidjq; a program that has this name is never replaced."),
 }

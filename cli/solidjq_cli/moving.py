@@ -168,9 +168,12 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
     records((columns.VerdictGroup(*key, count) for key, count in ordered), columns.groups(), output, empty=empty)
 
 
-def confirm(question: str) -> None:
-    """Ask once on a terminal, naming the database; exit if the answer is not yes, or is Ctrl-C or Ctrl-D."""
-    place = session.current().place()
+def confirm(question: str, *, place: str | None = None) -> None:
+    """Ask once on a terminal; exit if the answer is not yes, or is Ctrl-C or Ctrl-D.
+
+    The question names ``place``, which is the database if it is None, and nothing if it is empty.
+    """
+    place = session.current().place() if place is None else place
     try:
         if typer.confirm(f"jq: {place}: {question}" if place else f"jq: {question}", err=True):
             return

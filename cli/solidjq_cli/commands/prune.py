@@ -42,7 +42,7 @@ def prune(
     \b
     Examples:
       jq prune --dry-run
-      jq prune --alive-threshold 120 --quiet      (a line for cron)
+      solidjq prune --alive-threshold 120 --quiet      (a line for cron)
       jq prune -o json
     """
     from solidjq.processes import prune_sequence

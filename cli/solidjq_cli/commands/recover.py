@@ -49,7 +49,7 @@ def recover(
     \b
     Examples:
       jq recover --dry-run
-      * * * * *  jq recover --quiet      (a line for cron)
+      * * * * *  solidjq recover --quiet      (a line for cron)
     """
     from solidjq.errors import UsageError
     from solidjq.ledger import operations
