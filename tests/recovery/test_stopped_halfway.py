@@ -73,6 +73,12 @@ def sessions(database: Database) -> list[int]:
         return waiting_sessions(connection)
 
 
+def last_words(run: subprocess.Popen[str]) -> str:
+    """Return what a command says until it has ended, without the notice that it waits for a lock, if it waits long."""
+    _, said = run.communicate()
+    return "".join(line for line in said.splitlines(keepends=True) if "jq: waiting for a lock: " not in line)
+
+
 def cut(database: Database, session: int) -> None:
     """End a session of the server, as an administrator or a failing network does."""
     postgresql = database.url.get_backend_name() == "postgresql"
@@ -96,7 +102,7 @@ def cut_in_the_second_batch(database: Database, shell: Shell, job_id: int, *comm
         run = shell.start(*command)
         (session,) = until(lambda: sessions(database), "the second batch waits for the lock")
         cut(database, session)
-        _, said = run.communicate()
+        said = last_words(run)
     assert run.returncode == 3, said
     assert re.fullmatch(rf"jq: cannot reach .*; before that, it {done}; {AGAIN}\n", said), said
     assert moved(database) == 10
@@ -113,7 +119,7 @@ def stop_where_it_waits(
         run = shell.start(*command)
         until(lambda: sessions(database), "it waits for the lock")
         run.send_signal(sent)
-        _, said = run.communicate()
+        said = last_words(run)
     assert run.returncode == 130, said
     return said
 
@@ -200,7 +206,7 @@ def test_a_bisect_says_which_jobs_wait_in_quarantine(database: Database, shell: 
     run = shell.start(*command)
     until(lambda: moved(database), "the first round is on trial")
     run.send_signal(signal.SIGINT)
-    _, said = run.communicate()
+    said = last_words(run)
     assert run.returncode == 130, said
     (begun,) = rows(database, operations)
     trial = f"put 2 jobs on trial in queue quarantine under operation {begun['id']}; 2 of them wait or run there"
@@ -227,7 +233,7 @@ def test_an_undo_that_is_cut_off_names_its_own_operation(database: Database, she
         run = shell.start("undo", "1")
         (session,) = until(lambda: sessions(database), "the second batch waits for the lock")
         cut(database, session)
-        _, told = run.communicate()
+        told = last_words(run)
     assert run.returncode == 3, told
     assert told.endswith(f"; before that, it took back 1000 jobs under operation 2; {AGAIN}\n"), told
     assert len(rows(database, failed)) == 1000
@@ -247,7 +253,7 @@ def test_a_prune_that_is_cut_off_says_whom_it_pruned(database: Database, shell: 
         run = shell.start("prune")
         (session,) = until(lambda: sessions(database), "the second process's claims are locked")
         cut(database, session)
-        _, told = run.communicate()
+        told = last_words(run)
     assert run.returncode == 3, told
     assert told.endswith(f"; before that, it pruned 1 process and failed 2 jobs under operation 1; {AGAIN}\n"), told
     assert shell.run("prune").returncode == 0
