@@ -255,7 +255,7 @@ def test_the_page_of_settings_has_every_key_and_no_other() -> None:
     policy = names_in_first_column(section(page, "Retry policy: `[default]` and `[classes.NAME]`"))
     assert policy == {field.name for field in fields(ClassPolicy)} - {"sources"}
     profile = names_in_first_column(section(page, "Databases: `[profiles.NAME]`"))
-    assert profile == {field.name for field in fields(Profile)} - {"name"}
+    assert profile == {field.name for field in fields(Profile)} - {"name", "place"}
 
 
 def test_the_page_of_settings_has_every_variable_and_no_other() -> None:
