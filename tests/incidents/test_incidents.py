@@ -33,6 +33,7 @@ from support.recovery import retry_jobs
 from support.terminal import terminal
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+ARABIC_DIGITS = {ord("0") + digit: ord("\N{ARABIC-INDIC DIGIT ZERO}") + digit for digit in range(10)}
 
 
 def all_incidents(database: Database) -> list[Incident]:
@@ -300,8 +301,23 @@ def test_an_incident_by_its_name(database: Database) -> None:
     (incident,) = all_incidents(database)
     with database.read() as connection:
         assert find_incident(connection, incident.name) == incident
-        for name in ("d999", "f999", "x1", "d", "", "d-1", "d99999999999999999999"):
+        for name in ("d999", "f999", "x1", "d", "", "d-1", "d99999999999999999999", "d\N{SUPERSCRIPT TWO}"):
             assert find_incident(connection, name) is None
+        assert find_incident(connection, f"d{incident.name[1:].translate(ARABIC_DIGITS)}") is None
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_incident_that_rails_left_by_the_name_of_any_of_its_failures(database: Database, *, counted: bool) -> None:
+    """``jq failed show`` names a job's own failure, which need not be the first of its death."""
+    add_dead(database, "w1", 3)
+    failures = [row["id"] for row in rows(database, tables.failed)]
+    with database.write() as connection:
+        connection.execute(delete(tables.deaths))
+        connection.execute(update(tables.crashes).values(death_id=None) if counted else delete(tables.crashes))
+    (incident,) = all_incidents(database)
+    assert incident.name == f"f{failures[0]}"
+    with database.read() as connection:
+        assert [find_incident(connection, f"f{failure}") for failure in failures] == [incident] * 3
 
 
 def add_silent(

@@ -49,6 +49,15 @@ def test_a_crash_counts_once_whoever_wrote_it_and_however_often_it_is_seen(datab
     assert len(rows(database, crash_table)) == 3
 
 
+def test_one_crash_that_was_counted_hides_no_other(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(3))
+    die(database)
+    with database.write() as connection:
+        connection.execute(delete(crash_table).where(crash_table.c.job_id != ids[1]))
+    crashes.count_all(database)
+    assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
+
+
 def test_a_crash_that_was_never_counted_holds_a_job_back_all_the_same(database: Database) -> None:
     add_jobs(database, *plain_jobs(1))
     die(database, silent=2000)

@@ -23,9 +23,10 @@ from solidjq.processes import heartbeat, prune_guard, pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.pids import LocalProcess, find_local
 from solidjq.processes.prune_guard import NOBODY, Doubts, ProcessRow, compare, find_long_dead, judge
+from solidjq.processes.samples import write_instant
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
-from support.processes import add_process, all_silent, silence
+from support.processes import add_process, all_silent, silence, start_of
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.runtime import Runtime, freeze, held, kill
@@ -352,7 +353,12 @@ def test_a_process_that_beats_while_it_is_pruned_is_told_so(database: Database) 
 @pytest.mark.sqlite_only
 def test_jq_prune_spares_a_process_that_runs_and_prunes_the_others(database: Database, shell: Shell) -> None:
     shell.environment["JQ_PRUNE_FORCE"] = "0"
-    mine, dead = add_process(database, "mine", pid=os.getpid()), add_process(database, "dead")
+    # The start is recorded: of a process that began after its last heartbeat it would else be sure that it is another.
+    sample = {"pid_started": write_instant(start_of(os.getpid()).timestamp())}
+    mine, dead = (
+        add_process(database, "mine", pid=os.getpid(), metadata={"sample": sample}),
+        add_process(database, "dead"),
+    )
     kept, lost = add_jobs(database, *plain_jobs(2))
     for process in (mine, dead):
         claim_all(database, process, 1)
@@ -511,6 +517,9 @@ def test_soon_after_the_database_came_up_nobody_is_pruned(database: Database, sh
 
 # -- real processes
 
+# However late the heartbeats of a busy machine are, no worker ends itself.
+NEVER_LOST = ("--lost-timeout", "600")
+
 
 @pytest.fixture
 def runtime(runtime: Runtime) -> Runtime:
@@ -561,12 +570,12 @@ def test_a_tree_that_was_killed_is_pruned_though_nobody_is_left(runtime: Runtime
 @pytest.mark.parametrize("first", ["supervisor", "children"])
 def test_a_tree_that_was_frozen_prunes_nothing_of_itself(runtime: Runtime, first: str) -> None:
     """As a laptop's sleep does it, except that the order in which they wake is ours."""
-    database, threshold = runtime.database, 4.0
+    database, threshold = runtime.database, 6.0
     planted, running = add_jobs(database, *plain_jobs(1), held("a"))
     dead = add_process(database, "dead")
     claim_all(database, dead, 1)
     silence(database, dead, -1000)  # seems to live meanwhile
-    runtime.start("--queues", "default", "--threads", "1", heartbeat=1, threshold=threshold)
+    runtime.start("--queues", "default", "--threads", "1", *NEVER_LOST, heartbeat=1, threshold=threshold)
     runtime.running("a")
     tree = tree_of(runtime)
     pids = list(tree.values())
@@ -583,7 +592,7 @@ def test_a_tree_that_was_frozen_prunes_nothing_of_itself(runtime: Runtime, first
     runtime.wait_for(planted, State.FAILED)  # by now the supervisor prunes again
     assert runtime.state(running) is State.CLAIMED
     assert {row["id"] for row in rows(database, tables.processes)} == frozen
-    assert alive(database, pids, threshold)
+    until(lambda: alive(database, pids, threshold), "the whole tree beats")
     runtime.let_end("a")
     runtime.wait_for(running, State.FINISHED)
     code, log = runtime.stop()
@@ -693,7 +702,7 @@ def test_a_network_that_was_away_for_long_kills_no_fleet(
     (job_id,) = add_jobs(database, held("a"))
     through = queue_url.set(host="127.0.0.1", port=network.port).difference_update_query(["host", "port"])
     runtime.shell = Shell(url_text(through), shell.folder, shell.environment)
-    runtime.start("--threads", "1", heartbeat=0.5, threshold=threshold)
+    runtime.start("--threads", "1", *NEVER_LOST, heartbeat=0.5, threshold=threshold)
     runtime.running("a")
     pids = tree_of(runtime).values()
     network.go_away()

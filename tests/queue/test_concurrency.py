@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import delete, event, update
 
 from solidjq import Database, NewJob
-from solidjq.database.tables import claimed, jobs, semaphores
-from solidjq.database.times import clock
+from solidjq.database.tables import blocked, claimed, jobs, semaphores
+from solidjq.database.times import ago, clock
 from solidjq.queue import claim, concurrency, discard, dispatch, endings, slot_maintenance
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.enqueue import enqueue_alone
@@ -240,6 +240,17 @@ def test_maintenance_gives_lost_slots_back(database: Database) -> None:
     change(database, delete(jobs))
     assert database.transact(slot_maintenance.refill, list(lost), limits) == []
     assert free_slots(database) == {"Job/1": 3, "Job/2": 3, "Jobs/1": 0}
+
+
+def test_a_key_with_many_expired_jobs_leaves_room_for_others(database: Database) -> None:
+    """Maintenance takes so many keys a round: one key counts once, and a key whose wait is not over does not count."""
+    new = (job for key, jobs_of_it in (("Job/1", 6), ("Job/2", 3), ("Job/3", 3)) for job in of_key(jobs_of_it, key=key))
+    add_jobs(database, *new)
+    change(database, delete(semaphores), age_of(blocked, 60, "expires_at"))
+    change(database, update(blocked).where(blocked.c.concurrency_key == "Job/2").values(expires_at=ago(-60)))
+    with database.read() as connection:
+        assert slot_maintenance.expired_keys(connection, 2) == ["Job/1", "Job/3"]
+        assert slot_maintenance.expired_keys(connection, 1) == ["Job/1"]
 
 
 @pytest.mark.only_on("postgresql")  # MariaDB locks the row in the first statement

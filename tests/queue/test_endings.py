@@ -104,6 +104,16 @@ def test_release_puts_the_job_back_where_it_was(database: Database) -> None:
     assert (execution["job_id"], execution["queue_name"], execution["priority"]) == (job_id, "mailers", 3)
 
 
+def test_a_worker_in_doubt_releases_its_own_claims_alone(database: Database) -> None:
+    """Another worker's claims are none that the first one holds, but they are not the first one's to release."""
+    kept, lost, running = add_jobs(database, *plain_jobs(3))
+    doubtful, other = add_process(database, "doubtful"), add_process(database, "other")
+    held, _ = claim_all(database, doubtful, 2)
+    claim_all(database, other)
+    assert database.transact(endings.release_others, doubtful, [held.id]) == [lost]
+    assert state_of_each(database) == {kept: State.CLAIMED, lost: State.READY, running: State.CLAIMED}
+
+
 def test_many_claims_end_together(database: Database) -> None:
     ids = add_jobs(database, *plain_jobs(2300))
     process = add_process(database)

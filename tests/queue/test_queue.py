@@ -177,6 +177,18 @@ def test_dispatch_holds_a_limited_job_back_while_its_slot_is_taken(database: Dat
     assert state_of_each(database) == {first: State.READY, second: State.BLOCKED}
 
 
+def test_of_due_jobs_of_one_key_the_one_with_the_highest_priority_gets_the_slot(database: Database) -> None:
+    new = (NewJob(class_name="LimitedJob", delay=3600, priority=priority) for priority in (2, 1, 1))
+    ids = add_jobs(database, *new)
+    with database.write() as connection:
+        connection.execute(update(jobs).values(concurrency_key="LimitedJob/k"))
+        for seconds, job_id in zip((30, 10, 20), ids, strict=True):  # the least urgent has been due for longest
+            due = update(scheduled).where(scheduled.c.job_id == job_id)
+            connection.execute(due.values(scheduled_at=ago(seconds)))
+    database.transact(dispatch.dispatch, 10, {"LimitedJob": ONE})
+    assert list(state_of_each(database).values()) == [State.BLOCKED, State.READY, State.BLOCKED]
+
+
 def test_dispatch_leaves_a_limited_job_of_an_unknown_class_to_rails(database: Database) -> None:
     foreign, plain = add_jobs(database, NewJob(class_name="RubyJob", delay=3600), NewJob(class_name="A", delay=3600))
     with database.write() as connection:

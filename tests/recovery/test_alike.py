@@ -115,6 +115,17 @@ def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Databas
     assert (max(decision.jobs for decision in decisions) > 1) is gathered
 
 
+def test_a_decision_on_many_is_on_those_that_were_chosen_alone(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(5))
+    die(database)
+    chosen = [ids[0], ids[2], ids[4]]  # the others' failures have ids between theirs
+    done = retry_jobs(database, chosen, by_job=False, safe=True)
+    assert done.count == len(chosen)
+    with database.read() as connection:
+        moved = {job_id for job_id, held in states(connection).items() if held == {State.READY}}
+    assert moved == set(chosen)
+
+
 @pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
 def test_together_they_move_as_each_does_alone(mixed: Database, terms: RetryTerms) -> None:
     expected = planned(mixed, terms, by_job=True)

@@ -62,6 +62,17 @@ def test_it_refuses_as_a_whole_if_one_job_changed(database: Database, tmp_path: 
     assert len(rows(database, failures)) == 1
 
 
+def test_a_stale_plan_names_three_jobs_and_counts_the_others(database: Database, tmp_path: Path) -> None:
+    ids = add_jobs(database, *plain_jobs(5))
+    die(database)
+    plan = make(database, tmp_path / "plan.json", safe=True)
+    retry_jobs(database, ids)
+    die(database)  # they failed anew
+    named = "; ".join(f"job {job_id} is not failed any more, or failed anew" for job_id in ids[:3])
+    with pytest.raises(RefusedError, match=f"^the plan is stale: {named}; and 2 more; make a new one$"):
+        apply(database, plan)
+
+
 def test_it_refuses_a_job_that_its_terms_would_hold_back_by_now(database: Database, tmp_path: Path) -> None:
     (job_id,) = add_jobs(database, *plain_jobs(1))
     die(database)

@@ -222,6 +222,30 @@ def test_a_pace_is_kept_by_scheduled_times(database: Database) -> None:
     assert timedelta(seconds=60) <= due[0] - began < timedelta(seconds=120)
 
 
+def test_with_an_interval_alone_the_first_job_is_due_at_once(database: Database) -> None:
+    add_jobs(database, *plain_jobs(2))
+    die(database)
+    began = database.now()
+    retry_jobs(database, selection=ALL, interval=3600)
+    first, second = (row["scheduled_at"] for row in rows(database, scheduled))
+    assert began <= first <= database.now()
+    assert second - first == timedelta(seconds=3600)
+
+
+def test_a_job_without_a_time_of_its_own_keeps_the_pace_like_others(database: Database) -> None:
+    """Solid Queue writes scheduled_at into every job; the column may be NULL all the same."""
+    untimed, later, _ = ids = add_jobs(database, *plain_jobs(3))
+    die(database)
+    with database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == untimed).values(scheduled_at=None))
+        connection.execute(update(jobs).where(jobs.c.id == later).values(scheduled_at=ago(-7200)))
+    (own,) = (row["scheduled_at"] for row in rows(database, jobs) if row["id"] == later)
+    assert retry_jobs(database, ids, interval=60).scheduled == ids
+    due = {row["job_id"]: row["scheduled_at"] for row in rows(database, scheduled)}
+    assert due[later] == own
+    assert due[ids[2]] - due[untimed] == timedelta(seconds=120)
+
+
 def test_attempt_counters_can_be_kept(database: Database) -> None:
     (job_id,) = add_jobs(database, *plain_jobs(1))
     die(database)

@@ -1,8 +1,9 @@
 """Real supervisors, real workers, real signals."""
 
-import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,13 +17,13 @@ from solidjq.processes import pruning
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
-from solidjq.runtime.hands import Hands, read_hands
+from solidjq.runtime.hands import read_hands
 from solidjq.untrusted import read_object
 from support.processes import add_process, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, rows, state_of_each
 from support.runtime import Runtime, freeze, held, is_running, kill
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 # -- jobs
 
@@ -255,9 +256,16 @@ def test_a_worker_killed_from_outside_fails_all_that_it_held(runtime: Runtime) -
         assert error.message == f"Process pid={pid} exited unexpectedly. Received unhandled signal 9."
 
 
+# The program jq, for which every child dies quickly, however long its start takes on a busy machine.
+PATIENT = (
+    "import math, sys; from solidjq.runtime import children; children.QUICK_DEATH = math.inf; "
+    "from solidjq_cli.__main__ import main; sys.exit(main())"
+)
+
+
 @pytest.mark.sqlite_only
 def test_a_worker_that_keeps_dying_at_its_start_is_started_ever_more_slowly(runtime: Runtime) -> None:
-    runtime.start(module="module_that_dies")
+    runtime.start(module="module_that_dies", program=("-c", PATIENT))
     assert runtime.supervisor is not None
     assert runtime.supervisor.stderr is not None
     delays: list[str] = []
@@ -417,26 +425,33 @@ def test_it_does_not_fetch_more_than_it_was_told(runtime: Runtime) -> None:
         runtime.wait_for(job_id, State.FINISHED)
 
 
+TAKES_AND_DIES = """
+import os, signal, sys
+from solidjq.runtime.hands import Hands
+hands = Hands(7, int(sys.argv[1]))
+for claim_id in (11, 12, 2**62):
+    hands.take(claim_id)
+hands.begin(12, 3)
+hands.begin(11, 0)
+hands.let_go(11)
+hands.take(14)
+hands.take(15)
+for claim_id, thread in ((16, 0), (17, 1), (18, 2)):
+    hands.take(claim_id)
+    hands.begin(claim_id, thread)
+hands.end(16, succeeded=True)
+hands.end(17, succeeded=False)
+hands.stop(18)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_what_had_begun_and_what_had_ended_well_outlives_the_worker(tmp_path: Path) -> None:
     with (tmp_path / "hands").open("w+b", buffering=0) as file:
-        child = os.fork()
-        if child == 0:
-            hands = Hands(7, file.fileno())
-            for claim_id in (11, 12, 2**62):
-                hands.take(claim_id)
-            hands.begin(12, 3)
-            hands.begin(11, 0)
-            hands.let_go(11)
-            hands.take(14)
-            hands.take(15)
-            for claim_id, thread in ((16, 0), (17, 1), (18, 2)):
-                hands.take(claim_id)
-                hands.begin(claim_id, thread)
-            hands.end(16, succeeded=True)
-            hands.end(17, succeeded=False)
-            hands.stop(18)
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.waitpid(child, 0)
+        # Not a fork of this process: where that fails it goes on as a second pytest.
+        program = [sys.executable, "-c", TAKES_AND_DIES, str(file.fileno())]
+        died = subprocess.run(program, pass_fds=[file.fileno()], timeout=PATIENCE, check=False)
+        assert died.returncode == -signal.SIGKILL
         assert read_hands(file) == ([14, 15, 18, 2**62], {3: 12}, [16])
 
 

@@ -15,6 +15,8 @@ from solidjq.database.urls import url_text
 from support.waiting import PATIENCE
 from support.zygote import AT_START, Zygote
 
+JQ = ("-m", "solidjq_cli")  # what Python runs
+
 
 @dataclass
 class Shell:
@@ -54,7 +56,7 @@ class Shell:
             check=False,
         )
 
-    def start(self, *arguments: str, program: Sequence[str] = ("-m", "solidjq_cli")) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, program: Sequence[str] = JQ) -> subprocess.Popen[str]:
         """Start a command and leave it running."""
         return subprocess.Popen(
             [sys.executable, *program, *arguments],

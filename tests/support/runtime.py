@@ -3,12 +3,13 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import select
 
@@ -21,9 +22,9 @@ from solidjq.processes.heartbeat import Process
 from solidjq.queue.states import State
 from solidjq.rails.error_text import ErrorInfo, parse_error
 from support.paths import PROGRAMS
-from support.program import Shell
+from support.program import JQ, Shell
 from support.queue import rows, state_of_each
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 
 @dataclass
@@ -35,11 +36,17 @@ class Runtime:
     supervisor: subprocess.Popen[str] | None = None
 
     def start(
-        self, *arguments: str, heartbeat: float = 0.1, threshold: float = 300, module: str = "sample_jobs"
+        self,
+        *arguments: str,
+        heartbeat: float = 0.1,
+        threshold: float = 300,
+        module: str = "sample_jobs",
+        program: Sequence[str] = JQ,
     ) -> None:
         self.supervisor = self.shell.start(
             *("work", "--import", module, "--heartbeat", str(heartbeat), "--alive-threshold", str(threshold)),
             *arguments,
+            program=program,
         )
 
     def processes(self, kind: str) -> list[Process]:
@@ -118,13 +125,21 @@ class Runtime:
         supervisor = self.supervisor
         running = supervisor is not None and supervisor.stderr is not None and not supervisor.stderr.closed
         if supervisor is not None and running:
-            supervisor.kill()
+            for pid in (supervisor.pid, *children_of(supervisor.pid)):
+                kill(pid, signal.SIGKILL)
         for kind in ("Worker", "Dispatcher"):
             for process in self.processes(kind):
                 if process.pid != 4242:  # support.add_process
                     kill(process.pid, signal.SIGKILL)
-        if supervisor is not None and running:  # its children hold the pipe too
-            print(*supervisor.communicate(), sep="\n")  # noqa: T201  (pytest shows it where a test failed)
+        if supervisor is not None and running:  # whoever is left of its children holds the pipe too
+            print(*supervisor.communicate(timeout=PATIENCE), sep="\n")  # noqa: T201  (pytest shows it where a test failed)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children, and of theirs; a worker may not be registered yet, or not any more."""
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return []
 
 
 def kill(pid: int, number: signal.Signals) -> None:
