@@ -13,6 +13,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``poolers``: whether a PostgreSQL session is the connection's own or a pooler's, and the schema that statements name.
 - ``engines``: connections, isolation, read-only, time limits.
 - ``sessions``: what every connection sets first: UTC, strict mode, the encoding.
+- ``encodings``: PostgreSQL databases that are not in UTF-8.
 - ``option_files``: checks a MySQL option file that a URL names, such as ``~/.my.cnf``.
 - ``answers``: how long a connection waits for its server, and how it notices that the server has vanished.
 - ``blockers``: who holds the lock that a statement waits for.

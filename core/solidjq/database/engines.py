@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import answers, poolers, sessions, tables
 from solidjq.database.digests import sha256_of
+from solidjq.database.encodings import adapt_encoding
 from solidjq.database.faults import Fault, fault_of
 from solidjq.database.option_files import check_option_file
 from solidjq.database.poolers import SessionTerms
@@ -61,6 +62,7 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
         options["use_native_hstore"] = False  # no column has that type; looking it up takes two round trips
         arguments: dict[str, Any] = {
             "application_name": name,
+            "client_encoding": "utf8",  # in a database of SQL_ASCII, the driver would return bytes for every text
             "connect_timeout": CONNECT_TIMEOUT,
         }
         url, terms = _session_terms(url)
@@ -75,6 +77,7 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
     engine = create_engine(url, connect_args=arguments, **options)
     if backend == "postgresql":
         event.listen(engine, "connect", lambda driver, _record: read_every_timestamp(driver))
+        event.listen(engine, "connect", lambda driver, _record: adapt_encoding(driver))
         poolers.follow_sessions(engine, terms)
         if read_only:
             engine = engine.execution_options(postgresql_readonly=True)

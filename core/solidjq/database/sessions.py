@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 # Strict: a text that is too long or has foreign characters is refused, not shortened or stored with question marks.
 # The list replaces the server's: ANSI_QUOTES or PIPES_AS_CONCAT would change what a statement says.
 MYSQL_MODE = "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+ANY_BYTES = "SQL_ASCII"  # the encoding of a PostgreSQL database that stores bytes of any encoding
 _UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Universal"))
 
 
@@ -19,6 +20,12 @@ def begin_mysql_session(driver: Any) -> None:
 def postgresql_settings(driver: "psycopg.Connection[Any]") -> dict[str, str]:
     """Return what a new connection must set: UTC, in which PostgreSQL compares ``timestamptz`` columns with our times.
 
-    Nothing where the zone is that already; it costs no round trip to see.
+    And the encoding, which a URL's option or a pooler may have changed. Nothing where both are so already; it costs no
+    round trip to see.
     """
-    return {} if driver.info.parameter_status("TimeZone") in _UTC else {"timezone": "UTC"}
+    settings = {} if driver.info.parameter_status("TimeZone") in _UTC else {"timezone": "UTC"}
+    # Asked for UTF-8, the server fails a read of any bytes that are not UTF-8.
+    any_bytes = driver.info.parameter_status("server_encoding") == ANY_BYTES
+    encoding = ANY_BYTES if any_bytes else "UTF8"
+    same = driver.info.parameter_status("client_encoding") == encoding
+    return settings if same else {**settings, "client_encoding": encoding}
