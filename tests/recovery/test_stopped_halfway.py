@@ -16,6 +16,7 @@ from solidjq.database.tables import failed, failures, operations, processes, rea
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.queue.states import State
+from solidjq_cli.exits import Exit
 from support.deaths import ALL, die
 from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
@@ -323,13 +324,13 @@ def test_a_retry_whose_reader_leaves_says_how_far_it_came(database: Database, sh
 
 
 @pytest.mark.sqlite_only
-def test_a_reader_that_has_enough_is_no_error(database: Database, shell: Shell) -> None:
+def test_a_reader_that_has_enough_gets_no_message(database: Database, shell: Shell) -> None:
     ids = add_jobs(database, *plain_jobs(4000))
     die(database)
     everything = " ".join(map(str, ids))
     for command in ("failed list -o ids", "failed list", "failed list -o json", f"jobs show {everything}"):
         done = piped(shell, f"jq {command} | head -n 1")
-        assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1), command
+        assert (done.returncode, done.stderr, done.stdout.count("\n")) == (Exit.UNREAD, "", 1), command
 
 
 @pytest.mark.sqlite_only
