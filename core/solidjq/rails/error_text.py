@@ -53,6 +53,13 @@ def error_json(exception_class: str, message: str, backtrace: Sequence[str] | No
         frames = frames[: len(frames) // 2]
 
 
+def without_details(error: str) -> str:
+    """Return an error that a database refused, without message and backtrace, and its class only if that is ASCII."""
+    kind = parse_error(error).exception_class or ""
+    plain = "the job failed; the database refused to store its error"
+    return error_json(kind if kind.isascii() and kind.isprintable() else "solidjq.errors.ValueRefusedError", plain)
+
+
 def pruned_error(last_heartbeat_at: datetime) -> str:
     """Return Solid Queue's error for the jobs of a process whose heartbeat is older than the threshold."""
     beat = last_heartbeat_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

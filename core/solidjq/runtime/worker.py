@@ -20,7 +20,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
-from solidjq.rails.error_text import error_json, parse_error
+from solidjq.rails import error_text
 from solidjq.running import ClaimedBy
 from solidjq.runtime import contact
 from solidjq.runtime.child import EXIT_LOST, Child, Stop, leave
@@ -309,7 +309,7 @@ class Worker(Child):
                 raise
             claim, failure, _ = batch[0]
             log.error("%s: the database refused a detail of the ending of job %d: %s", self.name, claim.job_id, error)  # noqa: TRY400
-            plain = None if failure is None else _without_details(failure)
+            plain = None if failure is None else error_text.without_details(failure)
             self.database.transact(endings.end_plainly, self.registration.id, claim.id, plain, self._limits)
         except Exception as error:
             self._report_unrecorded(error)
@@ -320,13 +320,6 @@ class Worker(Child):
 def _is_simple(ending: Ending) -> bool:
     """Whether an ending only deletes a claim: no error to store, no slot of a concurrency limit to free."""
     return ending.error is None and not ending.stopped and ending.claim.concurrency_key is None
-
-
-def _without_details(error: str) -> str:
-    """Return an error without its message and backtrace, and its class only if every database can store that."""
-    kind = parse_error(error).exception_class or ""
-    plain = "the job failed; the database refused to store its error"
-    return error_json(kind if kind.isascii() and kind.isprintable() else "solidjq.errors.ValueRefusedError", plain)
 
 
 def _exchange(
