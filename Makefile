@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs night bench audit lock clean
+.PHONY: help demo test lint format docs night mutants bench audit lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ lock: release/.venv/.ready ## Write release/requirements.lock anew, with the new
 	release/.venv/bin/uv pip compile pyproject.toml --universal --upgrade --generate-hashes --quiet --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 >> release/requirements.new
 	@mv release/requirements.new release/requirements.lock
+
+mutants: .venv/.ready ## Break lines of the core and print those that no test misses, ARGS='queue --count 20'
+	@$(BIN)/python tests/programs/mutants.py $(ARGS)
 
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)
