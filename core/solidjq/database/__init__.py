@@ -15,6 +15,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``sessions``: what every connection sets first: UTC, strict mode, the encoding.
 - ``encodings``: PostgreSQL databases that are not in UTF-8.
 - ``option_files``: checks a MySQL option file that a URL names, such as ``~/.my.cnf``.
+- ``tls``: MySQL's ``ssl_mode``, and whether a connection is encrypted.
 - ``answers``: how long a connection waits for its server, and how it notices that the server has vanished.
 - ``blockers``: who holds the lock that a statement waits for.
 - ``faults``: what a driver's error code means.

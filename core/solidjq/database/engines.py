@@ -72,6 +72,10 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
         arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name}
         if read_only:
             arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
+        from solidjq.database.tls import with_tls  # noqa: PLC0415  (only MySQL's driver needs Python's ssl)
+
+        url, encryption = with_tls(url)
+        arguments |= encryption
     arguments |= answers.arguments(backend, answer_timeout)
     arguments = {k: v for k, v in arguments.items() if k not in url.query}
     engine = create_engine(url, connect_args=arguments, **options)

@@ -55,6 +55,7 @@ _ONLY_IN_URLS = frozenset(
 )
 # Our own option, removed before the driver gets the URL.
 PREPARE = "solidjq_prepare"  # true or false; without it, statements are prepared unless a pooler stands between
+SSL_MODE = "ssl_mode"  # becomes the driver's own arguments; see ``tls``
 # The names of an option in mysql2, Trilogy and PyMySQL -> PyMySQL's.
 _MYSQL = {
     "default_file": "read_default_file",
@@ -66,6 +67,8 @@ _MYSQL = {
     "connect_timeout": "connect_timeout",
     "read_timeout": "read_timeout",
     "write_timeout": "write_timeout",
+    "ssl_mode": SSL_MODE,
+    "sslmode": SSL_MODE,
     "sslca": "ssl_ca",
     "ssl_ca": "ssl_ca",
     "sslcert": "ssl_cert",

@@ -64,6 +64,17 @@ def _find_missing_tables(connection: Connection, _terms: DoctorTerms) -> Iterato
         )
 
 
+def _find_clear_text(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    from solidjq.database.tls import unencrypted_host  # noqa: PLC0415  (Python's ssl is loaded where it is used)
+
+    if host := unencrypted_host(connection):
+        yield DoctorFinding(
+            f"this connection to {host} is not encrypted: passwords and arguments can be read on the way",
+            "sslmode=verify-full in a PostgreSQL URL, ssl_mode=verify_identity in a MySQL URL",
+            Severity.NOTE,
+        )
+
+
 CHECKS = (
     DoctorCheck(
         name="tables",
@@ -131,6 +142,13 @@ CHECKS = (
         why="A process that gets no connection cannot beat and is pruned as dead, while it still runs its jobs.",
         advice="Smaller pools, a pooler, or a higher max_connections.",
         finds={"postgresql": postgresql.find_connections, "mysql": mysql.find_connections},
+    ),
+    DoctorCheck(
+        name="encryption",
+        asks="A connection to another host in clear text.",
+        why="Passwords and the arguments of every job can be read on the way.",
+        advice="sslmode=verify-full in a PostgreSQL URL, ssl_mode=verify_identity in a MySQL URL.",
+        finds=everywhere(_find_clear_text),
     ),
     DoctorCheck(
         name="engine",
