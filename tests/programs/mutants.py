@@ -130,7 +130,7 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", default=["queue"], help="files or rooms of core/solidjq (queue)")
     parser.add_argument("--seed", type=int, default=0, help="which lines to break; the same seed breaks the same (0)")
     parser.add_argument("--count", type=int, default=10, help="how many lines to break (10)")
-    parser.add_argument("--tests", help="what pytest runs instead of the room's tests: 'tests/queue -k "not mariadb"'")
+    parser.add_argument("--tests", help="what pytest runs instead of the room's tests: 'tests/queue -k dispatch'")
     options = parser.parse_args()
     with copied() as (copy, python):
         chosen = [copy / CORE / name for name in options.modules]
