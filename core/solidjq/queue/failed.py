@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, or_, select
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import among
+from solidjq.database.statements import among, holds, octets
 from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
@@ -239,9 +239,13 @@ def _is_of(deaths: Container[Death]) -> ColumnElement[bool]:
 
 def _of_class(name: str) -> ColumnElement[bool]:
     # A JSON string has no unescaped quote, so this text can only be the key itself. Rails writes it first, compactly.
-    forms = (f'{{"exception_class":"{name}"', f'{{"exception_class": "{name}"')
-    return or_(*(failed.c.error.startswith(form, autoescape=True) for form in forms))
+    as_rails_writes_it = failed.c.error.startswith(f'{{"exception_class":"{name}"', autoescape=True)
+    # Another program, or a column that was jsonb for a while, puts blanks and other keys before it.
+    anywhere = (holds(failed.c.error, f'"exception_class"{colon}"{name}"') for colon in (":", ": ", " : ", " :"))
+    return or_(as_rails_writes_it, and_(octets(failed.c.error) < _LONGEST_DEATH, or_(*anywhere)))
 
+
+_LONGEST_DEATH = 1000  # bytes; the error of a death has no backtrace, so long errors need not be read
 
 _RAILS_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
