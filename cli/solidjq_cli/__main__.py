@@ -12,12 +12,6 @@ from solidjq_cli import arguments, exits
 from solidjq_cli.command_list import COMMANDS
 
 
-def program_name() -> str:
-    """Return the name this program was called by, however it was started."""
-    called = Path(sys.argv[0]).name
-    return called if called in {"jq", "solidjq"} else "jq"
-
-
 def call_of_another() -> str | None:
     """Become the JSON processor, which is called ``jq`` too, if this call is meant for it.
 
@@ -70,7 +64,7 @@ def _run() -> int:
         exits.say("the command line is not UTF-8 text")
         return exits.Exit.USAGE
     try:
-        app(prog_name=program_name())
+        app(prog_name=arguments.program_name())
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):  # text, which Python prints
             raise

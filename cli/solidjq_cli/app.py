@@ -126,7 +126,7 @@ def root(
       jq retry --safe            put the safe ones back to work, with a limit
 
     \b
-    Which database: --database, else $JQ_DATABASE_URL, else the embedded queue of jq init:
+    Which database: --database, else $JQ_DATABASE_URL, else that of jq init:
       jq --database postgres://user@host/app_production_queue failed list
       jq --database mysql2://user@host/app_queue queues list
       jq --database sqlite3:storage/production_queue.sqlite3 processes list

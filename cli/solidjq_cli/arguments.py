@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+from solidjq_cli.command_list import COMMANDS
+
+# In a command line, `jq` stands before a command or an option; jq.toml and "jq is ..." are something else.
+_OWN_COMMAND = re.compile(rf"(?<![\w./-])jq(?= (?:--?[a-z]|(?:{'|'.join(map(re.escape, COMMANDS))})\b))")
 _ARGUMENTS_START = 45  # of the fields of /proc/self/stat after the program's name; the end is the next one
+
+
+def program_name() -> str:
+    """Return the name this program was called by, however it was started."""
+    called = Path(sys.argv[0]).name
+    return called if called in {"jq", "solidjq"} else "jq"
+
+
+def by_own_name(text: str) -> str:
+    """Return a text with every command line in it beginning with the name that this program was called by."""
+    name = program_name()
+    return text if name == "jq" else _OWN_COMMAND.sub(name, text)
 
 
 def hide_passwords() -> None:

@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from enum import IntEnum
 
+from solidjq_cli.arguments import by_own_name, program_name
+
 MOST_CHARACTERS = 10_000  # of a line on stderr
 
 
@@ -97,4 +99,4 @@ def say(text: str) -> None:
     if len(line) > MOST_CHARACTERS:
         line = f"{line[:MOST_CHARACTERS]}... ({len(line):,} characters)"
     with suppress(OSError):  # nobody reads it any more: a closed pipe or terminal
-        print(f"jq: {line}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)
+        print(f"{program_name()}: {by_own_name(line)}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
@@ -10,8 +9,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from solidjq_cli import suggestions
+from solidjq_cli.arguments import by_own_name
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.exits import Exit, drop_output
+
+# The headings of --help; a command that is under none is listed last.
+HEADINGS = {
+    "Look": ("failed", "jobs", "queues", "processes"),
+    "Understand": ("incidents", "suspects", "bisect", "doctor"),
+    "Recover": ("prune", "retry", "discard", "apply", "recover", "undo"),
+    "Record": ("operations", "history"),
+    "Run": ("enqueue", "work", "demo"),
+    "Set up": ("init", "grants", "policy", "profiles", "config", "completions", "link-jq"),
+}
 
 
 def load(module: str) -> dict[str, Any]:
@@ -19,7 +30,18 @@ def load(module: str) -> dict[str, Any]:
     # rich_markup_mode: help drawn by rich costs twice the whole start-up.
     loaded = typer.Typer(rich_markup_mode=None, add_completion=False)
     import_module(f"solidjq_cli.commands.{module}").add_to(loaded)
-    return dict(typer.main.get_group(loaded).commands)
+    commands = dict(typer.main.get_group(loaded).commands)
+    _use_own_name(commands)
+    return commands
+
+
+def _use_own_name(commands: dict[str, Any], *, deep: bool = True) -> None:
+    for command in commands.values():
+        command.help = by_own_name(command.help or "")
+        for param in command.params:
+            param.help = by_own_name(param.help or "")
+        if deep:
+            _use_own_name(getattr(command, "commands", {}))
 
 
 class Commands(MutableMapping[str, Any]):
@@ -57,15 +79,29 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; if the reader of its output leaves, as ``head`` does, end without a word."""
         try:
-            return super().invoke(ctx)
+            with suggestions.for_option():
+                return super().invoke(ctx)
         except BrokenPipeError:
             drop_output()
             raise typer.Exit(Exit.UNREAD) from None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; say what was meant where there is none of that name."""
+        with suggestions.for_command(args[0], self.commands):
+            return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Write the commands with their summaries, a line each."""
-        room = formatter.width - 6 - max(map(len, COMMANDS))
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, textwrap.shorten(summary, room, placeholder="...")) for name, (_, summary) in COMMANDS.items()]
-            )
+        """Write the commands with their summaries, by what they are for."""
+        listed = {name for names in HEADINGS.values() for name in names}
+        rest = {"More": tuple(name for name in COMMANDS if name not in listed)}
+        width = max(map(len, COMMANDS))
+        for heading, names in {**HEADINGS, **rest}.items():
+            rows = [(name.ljust(width), COMMANDS[name][1]) for name in names if name in COMMANDS]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, its examples with the name that the program was called by."""
+        _use_own_name({"": self}, deep=False)
+        super().format_help(ctx, formatter)

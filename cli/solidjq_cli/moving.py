@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from solidjq_cli import columns, session
+from solidjq_cli.arguments import program_name
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note, records
 
@@ -175,7 +176,9 @@ def confirm(question: str, *, place: str | None = None) -> None:
     """
     place = session.current().place() if place is None else place
     try:
-        if typer.confirm(f"jq: {place}: {question}" if place else f"jq: {question}", err=True):
+        if typer.confirm(
+            f"{program_name()}: {place}: {question}" if place else f"{program_name()}: {question}", err=True
+        ):
             return
         code = Exit.DONE
     except typer.Abort:

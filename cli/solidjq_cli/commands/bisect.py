@@ -54,7 +54,9 @@ def bisect(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Find the killer among jobs that died together, by running halves of them in quarantine.
+    """Find the killer among jobs that died together.
+
+    Halves of them run in quarantine, and the half that dies again is halved.
 
     It kills processes on purpose: those of the quarantine queue, and no other. Give that queue a worker of its own, on
     a host where nothing else suffers; with one thread, the first death shows the killer. While a worker of other

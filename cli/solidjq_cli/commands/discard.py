@@ -33,7 +33,7 @@ def discard(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Delete failed jobs: these, or those that a filter takes.
+    """Delete failed jobs, by id or by filter.
 
     The failure and the job are archived first, so that jq undo can bring them back. With an incident,
     a group or a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes.

@@ -55,7 +55,9 @@ def doctor(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Examine the queue: damaged jobs, leaked claims and slots, missing processes, indexes, the database's settings.
+    """Examine the queue, and name the fix for each finding.
+
+    Damaged jobs, leaked claims and slots, missing processes, indexes, the database's settings.
 
     Each finding comes with what to do about it. Nothing is changed without --fix, which fixes only what Solid Queue
     itself would, or what lets no job run: jq doctor --list -o json prints what --fix does for each check.

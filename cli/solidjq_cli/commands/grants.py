@@ -31,7 +31,7 @@ def grants(
     ] = None,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Print the least rights that a database role needs, as SQL for an administrator.
+    """Print the least rights that a database role needs, as SQL.
 
     It connects to nothing and changes nothing; it reads only the URL. The rights for recovering include those for
     reading. A MySQL account without a host is user@%.

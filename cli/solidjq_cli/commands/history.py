@@ -42,7 +42,7 @@ def history(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Show a job's whole life: enqueued, failed, retried and by whom, finished.
+    """Show a job's whole life: failures, retries, by whom and why.
 
     It spans every attempt under one Active Job id, failures that a retry took away, and jobs that are gone by now. An
     incident names the jobs that were in flight at it, whatever became of them; a filter takes failed jobs.

@@ -25,7 +25,9 @@ def link_jq(
     remove: Annotated[bool, typer.Option("--remove", help="Remove the link.")] = False,
     yes: options.YesOption = False,
 ) -> None:
-    """Make the short name, jq, a link to solidjq; a program that has this name is never replaced.
+    """Make the short name, jq, a link to solidjq.
+
+    A program that has this name is never replaced.
 
     Filters such as jq '.[0]' go on to the JSON processor, which is the next jq on PATH.
 

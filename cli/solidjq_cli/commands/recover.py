@@ -37,7 +37,9 @@ def recover(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Prune dead processes, then retry what policy marks "auto", as jq retry --safe would.
+    """Prune dead processes, then retry what policy marks "auto".
+
+    Jobs are chosen as by jq retry --safe.
 
     It never asks: a class is only retried if jq.toml, or its @job, says retry = "auto", and within its crash limit.
     Everything else waits for a person.

@@ -115,7 +115,7 @@ def retry(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Put failed jobs back to work: these, or those that a filter takes.
+    """Put failed jobs back to work, by id or by filter.
 
     Every failure is archived first (jq history), crashes are counted, and a job over its crash limit is held back: 3
     crashes within 72 hours unless policy says otherwise (jq policy show). The counters of attempts are reset. A job of

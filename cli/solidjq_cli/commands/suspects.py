@@ -31,7 +31,7 @@ def suspects(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Rank the jobs and classes that may have killed their process, and say why.
+    """Rank jobs and classes that may have killed their process.
 
     Only jobs that were executing are charged, and a death from outside (a deployment, a lost host, a database that was
     away) charges nobody. A job is a suspect if it was alone when its process crashed, exited or ran out of memory; or

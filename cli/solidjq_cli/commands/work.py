@@ -73,7 +73,7 @@ def work(
     ] = False,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Run jobs: a supervisor, worker processes and a dispatcher, until a signal.
+    """Run jobs: workers and a dispatcher under a supervisor.
 
     SIGTERM, Ctrl-C or a closed terminal: stop claiming, let running jobs end within the shutdown timeout, put the
     others back into their queues. A second one, or SIGQUIT: put them back at once. A worker that dies is replaced, and
