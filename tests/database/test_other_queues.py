@@ -1,5 +1,6 @@
 """A database without a queue: the error names it, what is there, and where a queue is; jq init asks first."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -213,3 +214,13 @@ def test_the_command_for_init_on_mysql_is_as_one_would_type_it() -> None:
 def elsewhere_command(url: URL) -> str:
     database = Database(url)
     return database.init_command
+
+
+@pytest.mark.sqlite_only
+def test_no_pipe_in_the_place_of_a_file_is_waited_for(tmp_path: Path, shell: Shell) -> None:
+    pipe = tmp_path / "pipe.sqlite3"
+    os.mkfifo(pipe)
+    for command, url in (("failed list", f"sqlite:{pipe}"), ("init", str(pipe))):
+        assert_refused(shell.run(*command.split(), url=url), 3, "pipe or a device")
+    done = shell.run("failed", "list", url=f"sqlite:{tmp_path / 'other.sqlite3'}")
+    assert_refused(done, 3, "there is no SQLite file")

@@ -1,27 +1,27 @@
 """A role that may create objects in the schema cannot have its code run by whoever uses the queue."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.engine import URL
 
 from solidjq import Database
-from solidjq.database import notices
+from solidjq.database import notices, owners
 from solidjq.database.setup import initialize
-from solidjq.database.tables import operations, solid_queue
+from solidjq.database.tables import jobs, operations, solid_queue
 from solidjq.database.urls import url_text
 from solidjq.doctor.checks import Severity
-from solidjq.errors import RefusedError
+from solidjq.errors import DatabaseError, RefusedError
 from solidjq.recovery import plans
 from solidjq.recovery.retry import plan
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq_cli import session
 from solidjq_cli.exits import Exit
 from support.commands import run
-from support.databases import execute
+from support.databases import connected, execute
 from support.deaths import die
 from support.doctor import findings
 from support.every_command import COMMANDS, PLAN
@@ -206,3 +206,103 @@ def test_the_applications_role_owns_the_queue_and_another_may_use_it(empty_url: 
     assert len(rows(administrator, operations)) == 1
     administrator.close()
     application.close()
+
+
+# What a superuser's reading would run, and a statement that runs it.
+READ_BEFOREHAND = {
+    "operator": (
+        ["CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = mine)"],
+        select(jobs.c.id).where(jobs.c.class_name == "A"),
+    ),
+    "function": (
+        ["CREATE FUNCTION lower(a varchar) RETURNS text LANGUAGE sql AS 'SELECT mine(a, a)::text'"],
+        select(func.lower(jobs.c.class_name)),
+    ),
+    "view": (["CREATE VIEW jq_operations AS SELECT 1 AS id WHERE mine('a', 'b')"], select(operations.c.id)),
+    "index": (
+        ["CREATE TABLE jq_operations (id bigint)", "CREATE INDEX i ON jq_operations (mine('a', 'b'))"],
+        select(operations.c.id),
+    ),
+}
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize("way", READ_BEFOREHAND)
+def test_no_reading_of_a_superuser_runs_what_another_role_made(
+    empty_url: URL, low: URL, way: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    administrator = Database(empty_url)
+    administrator.transact(solid_queue.create_all)
+    add_jobs(administrator, *plain_jobs(1))
+    administrator.close()
+    statements, reading = READ_BEFOREHAND[way]
+    body = "IF current_setting('is_superuser') = 'on' THEN RAISE EXCEPTION 'it ran'; END IF; RETURN true;"
+    execute(
+        low,
+        "CREATE FUNCTION mine(a varchar, b varchar) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS "
+        f"$$BEGIN {body} END$$",
+        *statements,
+    )
+    for command in ("failed list --class A --queue b", "operations list", "doctor", "init", "queues list"):
+        done = shell.run(*command.split(), url=url_text(empty_url))
+        assert (done.returncode, "it ran" in done.stderr) == (Exit.REFUSED, False), done.stderr
+        assert f'belongs to the role "{low.username}"' in done.stderr
+    done = shell.run("failed", "list", "--class", "A", url=url_text(low))
+    assert "belongs to" not in done.stderr  # a role runs its own code as it likes
+
+    # Without the check, it runs.
+    monkeypatch.setattr(owners, "require_safe_to_read", lambda *_: None)
+    administrator = Database(empty_url)
+    with pytest.raises(DatabaseError, match="it ran"), administrator.read() as connection:
+        connection.execute(reading)
+    administrator.close()
+
+
+@pytest.mark.only_on("postgresql")
+def test_nothing_runs_in_the_databases_of_others_that_are_searched_for_a_queue(
+    empty_url: URL, make_postgresql: Callable[..., URL], low: URL, shell: Shell
+) -> None:
+    """Whoever owns a database chooses where its functions are looked for: before PostgreSQL's own, too."""
+    theirs = make_postgresql()
+    execute(empty_url, f"ALTER DATABASE {theirs.database} OWNER TO {low.username}")
+    own = theirs.set(username=low.username)
+    execute(
+        own,
+        "CREATE FUNCTION public.current_schema() RETURNS name LANGUAGE plpgsql AS $$BEGIN "
+        "IF current_setting('is_superuser') = 'on' THEN COPY (SELECT 1) TO PROGRAM 'touch it_ran'; END IF; "
+        "RETURN 'public'; END$$",
+        f"ALTER DATABASE {theirs.database} SET search_path = public, pg_catalog",
+    )
+    done = shell.run("failed", "list", url=url_text(empty_url))
+    assert done.returncode == Exit.DATABASE, done.stderr
+    proof = "SELECT (pg_stat_file('it_ran', true)).size"
+    with connected(empty_url) as connection:
+        assert connection.scalar(text(proof)) is None
+        with connected(theirs) as other:  # as SQLAlchemy connects by default
+            other.rollback()
+        assert connection.scalar(text(proof)) is not None
+        connection.execute(text("COPY (SELECT 1) TO PROGRAM 'rm it_ran'"))
+    execute(own, "DROP FUNCTION public.current_schema()")
+    execute(empty_url, f"ALTER DATABASE {theirs.database} OWNER TO CURRENT_USER")
+
+
+@pytest.mark.only_on("mariadb")
+def test_no_view_of_another_account_runs_as_whoever_reads_it(empty_url: URL, shell: Shell) -> None:
+    database = Database(empty_url)
+    database.transact(solid_queue.create_all)
+    database.close()
+    low = f"low@'{empty_url.database}'"  # an account that nobody logs in as
+    execute(
+        empty_url,
+        "CREATE TABLE proof (id integer)",
+        "CREATE FUNCTION mine() RETURNS bigint SQL SECURITY INVOKER MODIFIES SQL DATA "
+        "BEGIN INSERT INTO proof VALUES (1); RETURN 1; END",
+        f"CREATE DEFINER = {low} SQL SECURITY INVOKER VIEW jq_deaths AS SELECT mine() AS id",
+        f"CREATE DEFINER = {low} SQL SECURITY INVOKER VIEW jq_crashes AS SELECT mine() AS id",
+    )
+    for command in ("failed list", "doctor", "operations list"):
+        done = shell.run(*command.split(), url=url_text(empty_url))
+        assert done.returncode == Exit.REFUSED, done.stderr
+        assert "the view jq_crashes belongs to the role" in done.stderr
+    with connected(empty_url) as connection:
+        assert connection.scalar(text("SELECT count(*) FROM proof")) == 0

@@ -6,8 +6,9 @@ a tenth of a second.
 
 import logging
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, ev
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from solidjq.database import answers, poolers, sessions, tables
+from solidjq.database import answers, owners, poolers, sessions, tables
 from solidjq.database.digests import sha256_of
 from solidjq.database.encodings import adapt_encoding
 from solidjq.database.faults import Fault, fault_of
@@ -41,6 +42,8 @@ BUSY_TIMEOUT = 5.0  # seconds that an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
 WRITES = "solidjq_writes"  # execution option of a connection that will write
+# A search path that must hold from the first statement on: in a database whose owner may have chosen another.
+PATH_OF_THE_SERVER = "pg_catalog"
 NO_TRANSACTION = "solidjq_no_transaction"  # execution option on SQLite: each statement commits by itself
 
 
@@ -83,8 +86,9 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
         event.listen(engine, "connect", lambda driver, _record: read_every_timestamp(driver))
         event.listen(engine, "connect", lambda driver, _record: adapt_encoding(driver))
         poolers.follow_sessions(engine, terms)
-        if read_only:
-            engine = engine.execution_options(postgresql_readonly=True)
+    event.listen(engine, "connect", lambda driver, record: _check(backend, driver, record.info))
+    if read_only and backend == "postgresql":
+        engine = engine.execution_options(postgresql_readonly=True)
 
     @event.listens_for(engine, "do_connect")
     def _connect(dialect: Dialect, _record: object, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -112,8 +116,20 @@ def _session_terms(url: URL) -> tuple[URL, SessionTerms]:
     if requested is None:
         return url, terms
     settings, others = poolers.split_options(requested if isinstance(requested, str) else requested[-1])
+    if settings.get(poolers.SEARCH_PATH) == PATH_OF_THE_SERVER:
+        others = f"{others} -c{poolers.SEARCH_PATH}={PATH_OF_THE_SERVER}"
     # An empty text, too, so that the driver does not take PGOPTIONS or a service's instead.
     return url.update_query_dict({"options": others}), replace(terms, settings=settings)
+
+
+def _check(backend: str, driver: Any, info: Mapping[str, Any]) -> None:
+    """Close a new connection on which reading would run the code of another role. Raises RefusedError then."""
+    session = info.get(poolers.SESSION)
+    try:
+        owners.require_safe_to_read(backend, driver, None if session is None else session.schema)
+    except BaseException:
+        driver.close()  # the pool forgets it
+        raise
 
 
 def _leave_a_reader(context: ExceptionContext) -> None:
@@ -136,6 +152,8 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     path = Path(url.database or "").absolute()
 
     def connect() -> sqlite3.Connection:
+        if is_special(path):
+            raise sqlite3.OperationalError("unable to open database file")
         # mode=rw: opening must not create an empty file at a mistyped path. Autocommit: _begin sends BEGIN.
         connection = sqlite3.connect(
             f"file://{quote(str(path))}?mode=rw",
@@ -166,6 +184,15 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     return engine
 
 
+def is_special(path: Path) -> bool:
+    """Whether there is a pipe or a device: to open one could wait for ever, deaf to signals."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def create_sqlite_file(url: URL) -> None:
     """Create the file of an SQLite queue, in WAL mode, and its folder, unless the file exists.
 
@@ -180,6 +207,8 @@ def create_sqlite_file(url: URL) -> None:
             return
         if path.is_dir():
             raise AccessDeniedError(f"cannot make {path}: it is a folder; name a file in it")
+        if is_special(path):
+            raise AccessDeniedError(f"cannot make {path}: a pipe or a device is there; name another file")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _create_private_file(path)
         # mode=rw: a link to a missing file is not followed, which would make a file that others may read.

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from solidjq.database import engines, tables
 from solidjq.database.place import host_of
 from solidjq.database.poolers import schema_of
+from solidjq.database.url_options import last_values
 from solidjq.errors import SolidJQError
 from solidjq.text import count_of, first_of, printable
 
@@ -107,6 +108,10 @@ def queues_of_server(url: URL) -> tuple[str, ...]:
 
 
 def _impatient(url: URL) -> URL:
+    if url.get_backend_name() == "postgresql":
+        # Another's database may have functions of its own on the search path that its owner chose, before PostgreSQL's.
+        before = last_values(url.query).get("options", "")
+        url = url.update_query_dict({"options": f"{before} -csearch_path={engines.PATH_OF_THE_SERVER}".strip()})
     return url.difference_update_query(["dbname"]).update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT)})
 
 
@@ -190,6 +195,8 @@ def no_file(path: Path, init: str) -> str:
         exists = path.exists()
     except OSError as error:  # a folder on the way that this user may not enter
         return f"cannot open {path}: {error.strerror}"
+    if engines.is_special(path):
+        return f"cannot open {path}: it is a pipe or a device, and not an SQLite file"
     if exists:
         return f"cannot open {path}: this user may not read it, or may not write in its folder"
     return _beside(f"there is no SQLite file at {path}", path, f"to make a queue there, run: {init}")
@@ -216,6 +223,8 @@ def files_beside(path: Path) -> Iterator[str]:
 def _is_queue(file: Path) -> bool:
     import sqlite3  # noqa: PLC0415
 
+    if engines.is_special(file):
+        return False
     # Without a write-ahead log, opening the file as immutable keeps SQLite from making one beside it.
     mode = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "mode=ro&immutable=1"
     try:

@@ -1,11 +1,11 @@
-"""Owners: who may change what our tables and functions do. On PostgreSQL, code on a table runs as whoever writes to it.
+"""Owners: who may change what our tables and functions do. Code on a table or in a view may run as whoever uses it.
 
 A role that may create objects in the schema could make a table or a function under one of our names beforehand, and
 change later what it does: its code would then run with the rights of every role that writes to the queue.
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -13,6 +13,9 @@ from solidjq.database import tables
 from solidjq.database.poolers import qualified, schema_of
 from solidjq.errors import RefusedError
 from solidjq.text import first_of, printable
+
+if TYPE_CHECKING:
+    import psycopg
 
 NOTIFY_FUNCTION = "jq_notify"
 PREVIEW = 3  # objects that a message names
@@ -62,6 +65,53 @@ SELECT o.kind, o.name, o.of_table, pg_catalog.pg_get_userbyid(o.owner) AS owner 
 WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY 1 DESC, 2, 3
 """  # noqa: S608  (our own words)
 
+# What a superuser's reading would run. PostgreSQL takes the function or operator whose types fit best, wherever on the
+# search path it is: =(varchar, varchar) of any role before its own. So every comparison here is of two equal types.
+_RUN_BY_READING = """
+WITH relation AS (
+  SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
+  WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n
+    WHERE n.nspname = COALESCE(%(schema)s::name, pg_catalog.current_schema()))
+  AND c.relname = ANY (%(names)s::name[])
+), trusted AS (
+  SELECT r.oid FROM pg_catalog.pg_roles r
+  WHERE r.rolsuper OR r.rolname = current_user
+  OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+  OR r.oid = (SELECT o.relowner FROM relation o WHERE o.relname = %(jobs)s::name)
+), object AS (
+  SELECT 'function' AS kind, p.proname AS name, NULL::name AS of_table, p.proowner AS owner FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname = ANY (pg_catalog.current_schemas(false))
+  AND p.proname IN (SELECT b.proname FROM pg_catalog.pg_proc b WHERE b.pronamespace = 'pg_catalog'::regnamespace::oid)
+  UNION ALL
+  SELECT 'operator', o.oprname, NULL, o.oprowner FROM pg_catalog.pg_operator o
+  JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+  WHERE n.nspname = ANY (pg_catalog.current_schemas(false))
+  AND o.oprname IN (SELECT b.oprname FROM pg_catalog.pg_operator b
+    WHERE b.oprnamespace = 'pg_catalog'::regnamespace::oid)
+  UNION ALL
+  SELECT 'view', r.relname, NULL, r.relowner FROM relation r WHERE r.relkind = ANY ('{v,m,f}'::"char"[])
+  UNION ALL
+  SELECT 'index', i.relname, r.relname, r.relowner FROM relation r
+  JOIN pg_catalog.pg_index x ON x.indrelid = r.oid AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL)
+  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+  UNION ALL
+  SELECT 'function', p.proname, r.relname, p.proowner FROM relation r
+  JOIN pg_catalog.pg_index x ON x.indrelid = r.oid
+  JOIN pg_catalog.pg_depend d ON d.objid = x.indexrelid AND d.classid = 'pg_catalog.pg_class'::regclass::oid
+    AND d.refclassid = 'pg_catalog.pg_proc'::regclass::oid
+  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+)
+SELECT DISTINCT o.kind, o.name, o.of_table, pg_catalog.pg_get_userbyid(o.owner) FROM object o
+WHERE o.owner NOT IN (SELECT t.oid FROM trusted t) ORDER BY 1, 2, 3
+"""
+
+# On MySQL a trigger runs as its definer. So does a view, unless it is made to run as whoever reads it.
+_INVOKED_VIEWS = """
+SELECT 'view', table_name, NULL, definer FROM information_schema.views
+WHERE table_schema = DATABASE() AND table_name IN %s AND security_type = 'INVOKER' AND definer <> CURRENT_USER()
+"""
+
 _SETTINGS = f"""
 SELECT pg_catalog.array_to_string(p.proconfig, ',') FROM pg_catalog.pg_proc p
 WHERE p.pronamespace = {_NAMESPACE}
@@ -103,6 +153,38 @@ def find_foreign(
     return [ForeignObject(*row) for row in connection.execute(text(_FOREIGN), values)]
 
 
+def require_safe_to_read(backend: str, driver: Any, schema: str | None) -> None:
+    """Raise RefusedError if what is read on this new connection of a driver would run the code of another role.
+
+    That is a view under one of the queue's names; on PostgreSQL also an index that computes something, and a function
+    or operator in the place of one of PostgreSQL's own. There only superusers are refused. ``schema`` is
+    that of the tables; None if the search path decides.
+    """
+    foreign: list[ForeignObject] = []
+    if backend == "mysql":
+        with driver.cursor() as cursor:
+            cursor.execute(_INVOKED_VIEWS, [_names()])
+            foreign = [ForeignObject(*row) for row in cursor.fetchall()]
+    elif backend == "postgresql" and driver.pgconn.parameter_status(b"is_superuser") != b"off":
+        foreign = _find_run_by_reading(driver, schema)
+        driver.rollback()
+    if foreign:
+        raise RefusedError(
+            f"{words_of(foreign)}; it would run with the rights of this role: look at it, then drop it or change its "
+            f"owner, or go on as a role with fewer rights; nothing was changed"
+        )
+
+
+def _find_run_by_reading(driver: "psycopg.Connection[Any]", schema: str | None) -> list[ForeignObject]:
+    """Return what of untrusted roles would run, with the rights of whoever reads the queue, on PostgreSQL."""
+    values = {"schema": schema, "names": list(_names()), "jobs": str(tables.jobs.name)}
+    return [ForeignObject(*row) for row in driver.execute(_RUN_BY_READING, values)]
+
+
+def _names() -> tuple[str, ...]:
+    return (*_OURS, *(str(table.name) for table in tables.solid_queue.sorted_tables))
+
+
 def require_own(connection: Connection) -> None:
     """Raise RefusedError, which names them, if an untrusted role owns objects under our names."""
     _refuse(find_foreign(connection), "then run jq init again")
@@ -115,8 +197,7 @@ def require_safe_for_superuser(connection: Connection) -> None:
     was granted ``jq init`` alone owns our tables, and the queue's are the application's.
     """
     if connection.dialect.name == "postgresql" and connection.scalar(text(_SUPERUSER)):
-        names = (*_OURS, *(str(table.name) for table in tables.solid_queue.sorted_tables))
-        _refuse(find_foreign(connection, names, trust_queue_owner=True), "or go on as a role that is no superuser")
+        _refuse(find_foreign(connection, _names(), trust_queue_owner=True), "or go on as a role that is no superuser")
 
 
 def _refuse(foreign: Collection[ForeignObject], way_out: str) -> None:

@@ -28,8 +28,10 @@ SEARCH_PATH: Final = "search_path"
 
 # -c name=value, -cname=value and --name=value, as libpq sends them; a backslash escapes a space or itself.
 _WORD = re.compile(r"(?:\\.|[^\s\\])+", re.DOTALL)
+# A cast, so that both types are equal: an operator =(oid, regclass) of another role could come before the server's own.
 _SCHEMA_OF = (
-    "(SELECT nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass(%s))"
+    "(SELECT nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+    "WHERE c.oid = to_regclass(%s)::oid)"
 )
 _SETTING = re.compile(r"(?:-c|--)(?P<name>[A-Za-z_][\w.\-]*)=(?P<value>.*)", re.DOTALL)
 
