@@ -60,9 +60,18 @@ def _problem(place: Path, *, direct: bool, user: int) -> str | None:
         return None
     if found.st_mode & stat.S_IWOTH:
         return f"everybody may write {kind} {place}"
+    if found.st_mode & stat.S_IWGRP and _has_access_list(place):  # the bit is the list's mask then
+        return f"the access control list of {kind} {place} lets others write"
     if found.st_mode & stat.S_IWGRP and not _is_private(found.st_gid, found.st_uid):
         return f"group {_group_name(found.st_gid)} may write {kind} {place}"
     return None
+
+
+def _has_access_list(place: Path) -> bool:
+    try:
+        return "system.posix_acl_access" in os.listxattr(place)
+    except (OSError, AttributeError):  # a file system or an operating system without them
+        return False
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -478,3 +479,18 @@ def test_the_schema_of_an_sqlite_file_is_not_trusted(database: Database) -> None
 def test_a_path_that_begins_with_two_slashes_names_no_host(database: Database, shell: Shell) -> None:
     path = str(database.url.database)
     assert shell.run("queues", "list", "-d", f"/{path}").returncode == 0
+
+
+def test_an_access_control_list_counts(tmp_path: Path) -> None:
+    """Its mask looks like the right of the group, which may be the user's own."""
+    file = tmp_path / "jq.toml"
+    file.write_text("")
+    nobody, anyone = 65534, 0xFFFFFFFF
+    entries = [(1, 6, anyone), (2, 6, nobody), (4, 4, anyone), (16, 6, anyone), (32, 4, anyone)]
+    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    assert weakness(file) is None
+    try:
+        os.setxattr(file, "system.posix_acl_access", packed)
+    except OSError:
+        pytest.skip("this file system has no access control lists")
+    assert "access control list" in str(weakness(file))
