@@ -154,7 +154,9 @@ ENVIRONMENTS = (
         "every command works, and workers with fewer sessions than connections; workers poll",
         f"{_POOLERS}::test_work_through_a_pooler",
     ),
-    Environment("PgBouncer in session mode", "commands work", f"{_POOLERS}::test_ways_to_name_a_schema"),
+    Environment(
+        "PgBouncer in session mode", "everything works; workers poll", f"{_POOLERS}::test_work_through_a_pooler"
+    ),
     Environment(
         "PgBouncer in statement mode",
         "refused, exit code 3",

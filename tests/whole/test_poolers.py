@@ -233,13 +233,14 @@ def count_unfinished(database: Database) -> int:
         return connection.scalar(unfinished) or 0
 
 
-def test_work_through_a_pooler(queue: URL, pooled: Pooled, tmp_path: Path) -> None:
-    """Two supervisors and commands of all kinds at once, with fewer sessions than they have connections."""
-    reached = pooled(queue, **TRANSACTIONS)
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_work_through_a_pooler(mode: str, queue: URL, pooled: Pooled, tmp_path: Path) -> None:
+    """Two supervisors and commands of all kinds at once; in transaction mode with fewer sessions than connections."""
+    reached = pooled(queue, pool_mode=mode, default_pool_size=3 if mode == "transaction" else 60, **IGNORED)
     shell = Shell(url_text(reached), tmp_path, {"PYTHONPATH": str(PROGRAMS)})
     with opened(queue) as database, opened(reached) as through:
-        add_jobs(through, *[NewJob(class_name="note", args=[number]) for number in range(MANY)])
         failed = fail(database, *plain_jobs(200), error="boom")
+        add_jobs(through, *[NewJob(class_name="note", args=[number]) for number in range(MANY)])
         working = [shell.start("work", "--import", "sample_jobs", "--queues", "default") for _ in range(2)]
         try:
             ended = [
