@@ -105,6 +105,7 @@ COMMANDS = (
     Tried("processes list", lacks=True),
     Tried("operations list"),
     Tried("operations show {last}"),
+    Tried("operations verify"),
     Tried("history {retried}", lacks=True),
     Tried("incidents list"),
     Tried("incidents show {death}"),

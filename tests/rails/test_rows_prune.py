@@ -15,7 +15,7 @@ from solidjq.rails.error_text import Death
 from support import rails
 from support.program import Shell
 from support.queue import rows
-from support.rails_rows import FAR_AHEAD, LONG_AGO, failed_jobs, failure_records, written
+from support.rails_rows import BEATING, FAR_AHEAD, LONG_AGO, failed_jobs, failure_records, written
 
 PRUNED = (
     '{"exception_class":"SolidQueue::Processes::ProcessPrunedError","message":"Process was found dead and pruned '
@@ -30,7 +30,7 @@ MISSING = (
 def limited_job_in_dead_hands(kind: str) -> rails.Fixture:
     """5c: job 5 holds the one slot of LimitedJob/k1, claimed by process 6; jobs 6 and 25 wait for it."""
     fixture = rails.read(kind, "5c")
-    for process_id, beat in ((4, FAR_AHEAD), (5, FAR_AHEAD), (6, LONG_AGO)):
+    for process_id, beat in ((4, BEATING), (5, BEATING), (6, LONG_AGO)):
         rails.row(fixture, "processes", process_id)["last_heartbeat_at"] = beat
     return fixture
 
@@ -128,7 +128,7 @@ def test_an_orphaned_claim_fails_in_solid_queues_words(left: Database, jq: Shell
 
 def test_a_claim_of_no_process_fails_too(left: Database, kind: str) -> None:
     fixture = limited_job_in_dead_hands(kind)
-    rails.row(fixture, "processes", 6)["last_heartbeat_at"] = FAR_AHEAD
+    rails.row(fixture, "processes", 6)["last_heartbeat_at"] = BEATING
     rails.row(fixture, "claimed_executions", 21)["process_id"] = None
     rails.load(left.url, fixture)
     before, began = rails.snapshot(left.url), left.now()

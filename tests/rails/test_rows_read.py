@@ -16,7 +16,7 @@ from solidjq.queue import overview
 from support import rails
 from support.program import Shell
 from support.queue import add_jobs, rows
-from support.rails_rows import FAR_AHEAD, LONG_AGO, by_state, failure_records, job_ids, job_views, shown, written
+from support.rails_rows import BEATING, LONG_AGO, by_state, failure_records, job_ids, job_views, shown, written
 
 # kind of database -> scenarios of which tests/data/rails says how they read
 READINGS = {
@@ -209,7 +209,7 @@ def test_an_active_job_id_names_every_attempt(left: Database, kind: str) -> None
 
 def test_a_process_is_alive_while_its_heartbeat_is_young(left: Database, kind: str) -> None:
     fixture = rails.read(kind, "5c")
-    rails.row(fixture, "processes", 4)["last_heartbeat_at"] = FAR_AHEAD
+    rails.row(fixture, "processes", 4)["last_heartbeat_at"] = BEATING
     rails.row(fixture, "processes", 5)["last_heartbeat_at"] = "2020-01-01 12:34:56"  # a whole second has no fraction
     rails.row(fixture, "processes", 6)["last_heartbeat_at"] = LONG_AGO
     rails.load(left.url, fixture)
@@ -217,7 +217,7 @@ def test_a_process_is_alive_while_its_heartbeat_is_young(left: Database, kind: s
         found = list_processes(connection)
     assert [process.is_alive(300) for process in found] == [True, False, False]
     assert [shown(process.last_heartbeat_at) for process in found] == [
-        "2099-01-01T00:00:00.000001",
+        BEATING.replace(" ", "T").rstrip("0"),
         "2020-01-01T12:34:56",
         "2020-01-01T12:34:56.789",
     ]

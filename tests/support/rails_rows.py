@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from solidjq import Database
@@ -13,9 +13,11 @@ from solidjq.rails.error_text import Death
 from support import rails
 from support.recovery import Retried, retry_jobs
 
-JQ_TABLES = ["jq_crashes", "jq_deaths", "jq_failures", "jq_operations", "jq_schema_migrations"]
+JQ_TABLES = ["jq_chain", "jq_crashes", "jq_deaths", "jq_failures", "jq_operations", "jq_schema_migrations"]
 LONG_AGO = "2020-01-01 12:34:56.789"
 FAR_AHEAD = "2099-01-01 00:00:00.000001"
+# The heartbeat of a process that lives as long as the test; a time more than a day ahead is none.
+BEATING = (datetime.now(UTC) + timedelta(hours=12, minutes=7, seconds=30)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def shown(value: Any) -> str:
