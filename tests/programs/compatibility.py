@@ -133,7 +133,7 @@ COMMANDS = (
     Tried("undo {last}", changes=True, after=True, lacks=True),
     Tried("bisect {death} --yes --wait 1s", ends=Exit.REFUSED, lacks=True),
     Tried("recover --force", changes=True, lacks=True),
-    Tried("init --indexes", lacks=True),
+    Tried("init --indexes"),
     Tried("completions bash"),
 )
 WORK = Tried("work --import sample_jobs", changes=True, lacks=True)

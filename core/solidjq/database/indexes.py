@@ -52,6 +52,7 @@ def missing(connection: Connection, wanted: Sequence[RequiredIndex] | None = Non
     """Return the wanted indexes, of tables that exist, that no index of the database serves, whatever its name.
 
     A longer index serves for a shorter one with the same first columns; a unique index needs one of the same columns.
+    An index of columns that an older version of Solid Queue lacks is not missing: ``doctor tables`` names the columns.
     """
     wanted = contract() if wanted is None else wanted
     inspector = inspect(connection)
@@ -59,11 +60,16 @@ def missing(connection: Connection, wanted: Sequence[RequiredIndex] | None = Non
     schema = schema_of(connection)
     tables = set(inspector.get_table_names(schema))
     present = {name: list(_present(inspector, name, schema, invalid)) for name in {w.table for w in wanted} & tables}
-    return [
+    unserved = [
         index
         for index in wanted
         if index.table in present and not any(_serves(other, index) for other in present[index.table])
     ]
+    columns = {
+        table: {column["name"] for column in inspector.get_columns(table, schema)}
+        for table in {index.table for index in unserved}
+    }
+    return [index for index in unserved if columns[index.table].issuperset(index.columns)]
 
 
 def _present(
