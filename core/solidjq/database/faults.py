@@ -1,8 +1,11 @@
 """Faults: what a driver's error means, such as unreachable, denied, a conflict, a missing table."""
 
 from enum import Enum, auto
+from typing import Any
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+
+from solidjq.text import mask_secrets, one_line
 
 
 class Fault(Enum):
@@ -94,6 +97,20 @@ def fault_of(error: DBAPIError) -> Fault:
     fault = _fault_by_code(error)
     # SQLSTATE classes 22 and 23, by each driver's own table; what a driver cannot even send has no code.
     return Fault.VALUE if fault is Fault.OTHER and isinstance(error, DataError | IntegrityError) else fault
+
+
+def words_of(error: DBAPIError) -> str:
+    """Return what the server or driver says, in one line without secrets, statements or tuples."""
+    origin: Any = error.orig
+    primary = getattr(getattr(origin, "diag", None), "message_primary", None)
+    match getattr(origin, "args", ()):
+        case _ if primary:
+            text = str(primary)
+        case (int(code), str(message), *_):  # PyMySQL's
+            text = f"{message} (error {code})"
+        case _:
+            text = str(origin)
+    return mask_secrets(one_line(text))
 
 
 def _fault_by_code(error: DBAPIError) -> Fault:

@@ -9,12 +9,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from solidjq.database import answers, engines, grants, owners, statements, tables, text_columns, times
+from solidjq.database import answers, engines, faults, grants, owners, statements, tables, text_columns, times
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
 from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, UsageError
-from solidjq.text import mask_secrets, one_line
 
 
 class Migration(NamedTuple):
@@ -116,8 +115,7 @@ def _refusal(database: Database, error: DatabaseError) -> str | None:
             f'there is no schema "{schema}" in {database.place().name}; name another with --schema, or create it: '
             f'CREATE SCHEMA "{schema}"'
         )
-    words = mask_secrets(one_line(str(cause.orig).partition("\n")[0]))  # below, PostgreSQL repeats the statement
-    return f"{role} may not create tables in {database}: {words}; {advice}"
+    return f"{role} may not create tables in {database}: {faults.words_of(cause)}; {advice}"
 
 
 def _missing_schema(database: Database) -> str | None:

@@ -32,7 +32,7 @@ from solidjq.errors import (
     UsageError,
     ValueRefusedError,
 )
-from solidjq.text import mask_secrets, one_line
+from solidjq.text import one_line
 
 GLANCE = 1.0  # seconds for what is only said beside an answer
 ATTEMPTS = 8  # of one move, if deadlocks or a busy database end each
@@ -246,9 +246,9 @@ class Database:
 
     def _translated(self, error: DBAPIError) -> DatabaseError:
         fault = faults.fault_of(error)
-        words = mask_secrets(one_line(str(error.orig)))
-        if fault is Fault.NO_TABLE:  # below, PostgreSQL repeats the statement
-            return self.not_a_queue(mask_secrets(one_line(str(error.orig).partition("\n")[0])))
+        words = faults.words_of(error)
+        if fault is Fault.NO_TABLE:
+            return self.not_a_queue(words)
         if fault is Fault.NO_DATABASE and (queues := other_queues.queues_of_server(self.url)):
             return NotAQueueError(
                 f"{words}; Solid Queue's tables are in {other_queues.names_of(queues)}: name one of these"

@@ -254,7 +254,7 @@ def masked_url(url: URL) -> str:
     """Return the URL for a terminal, its password masked wherever it is in the URL."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite:{url.database}"
-    plain = url.set(drivername=url.get_backend_name())  # without the driver's name
+    plain = url.set(drivername=url.get_backend_name()).difference_update_query(["charset"])  # as it was written
     return mask_secrets(plain.render_as_string(hide_password=True))
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import BATCH
-from solidjq.database.faults import Fault, fault_of
+from solidjq.database.faults import Fault, fault_of, words_of
 from solidjq.database.poolers import schema_of
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, failures, jobs
@@ -33,7 +33,7 @@ from solidjq.database.unknown_columns import unpacked
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
-from solidjq.text import mask_secrets, one_line, with_article
+from solidjq.text import with_article
 from solidjq.untrusted import read_object
 
 DISCARD = "discard"
@@ -233,7 +233,7 @@ def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Ma
     except DBAPIError as error:
         if fault_of(error) not in {Fault.VALUE, Fault.OTHER}:
             raise
-        return mask_secrets(one_line(str(error.orig).partition("\n")[0]))
+        return words_of(error)
     return None
 
 
