@@ -1,6 +1,7 @@
 """Several hosts in a URL, sockets by their folder, and the drivers' own files of services, passwords and options."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -107,10 +108,11 @@ def test_service_and_password_files(
     passwords.write_text(f"127.0.0.1:{reached.port}:*:app:{escaped}\n")
     passwords.chmod(0o600)
     monkeypatch.setenv("PGSERVICEFILE", str(services))
-    with pytest.raises(AccessDeniedError):
-        Database(parse_url("postgresql:///?service=shop")).now()
+    with closing(Database(parse_url("postgresql:///?service=shop"))) as database, pytest.raises(AccessDeniedError):
+        database.now()
     monkeypatch.setenv("PGPASSFILE", str(passwords))
-    place = Database(parse_url("postgresql:///?service=shop")).place()
+    with closing(Database(parse_url("postgresql:///?service=shop"))) as database:
+        place = database.place()
     assert (place.database, place.schema, place.host) == (queue.database, "public", f"127.0.0.1:{reached.port}")
     monkeypatch.setenv("PGSERVICE", "shop")
     database = Database(parse_url("postgresql://"))

@@ -28,7 +28,16 @@ from support.program import Shell
 from support.recovery import retry_jobs
 from support.terminal import below_heading, terminal, unprintable
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = datetime.now(UTC).replace(microsecond=0)  # of each test
+
+
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """Begin each test's time with the test: the windows of some end five minutes after it."""
+    global NOW  # noqa: PLW0603
+    NOW = datetime.now(UTC).replace(microsecond=0)
+
+
 NASTY = "\x1b[31m\x07\x9b31m\u202e\u2028end"
 FRAMES = ["/usr/lib/ruby/gems/3.3.0/gems/x-1/lib/x.rb:1:in `call'", "/app/app/jobs/a_job.rb:12:in `perform'"]
 FIELDS = (

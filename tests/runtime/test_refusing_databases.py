@@ -105,7 +105,7 @@ def test_jobs_that_end_while_the_disk_of_sqlite_is_full(kind: str, tmp_path: Pat
 @pytest.mark.only_on("postgresql")
 def test_jobs_that_end_while_the_disk_of_postgresql_is_full(kind: str, postgresql_server: URL, tmp_path: Path) -> None:
     assert kind == "postgresql"
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)  # the server is another user, where the tests run as root
     with small_disk(tmp_path / "disk", "16m") as disk:
         place = disk / "tables"
