@@ -99,9 +99,7 @@ def _ask_beside_others(database: Database) -> str | None:
         return None
     elsewhere = f"Solid Queue's tables are in {names_of(around.queues)}" if around.queues else ""
     if not around.tables:
-        if elsewhere:
-            return f"{elsewhere}; this made another queue, in {around.here}"
-        return None
+        return f"{elsewhere}; this made another queue, in {around.here}" if elsewhere else None
     what = f"{around.here} has no Solid Queue tables, but {around.others}"
     if elsewhere:
         what += f"; {elsewhere}"

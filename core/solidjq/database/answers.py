@@ -51,24 +51,29 @@ def connect(dialect: Dialect, timeout: float, positional: tuple[Any, ...], named
 
 def wait_without_limit(connection: Any) -> None:
     """Let a driver's connection wait for answers, or notices, as long as they take."""
-    if hasattr(connection, "answer_timeout"):
-        connection.answer_timeout = None
-    elif hasattr(connection, "_read_timeout"):  # PyMySQL has no public name for it
-        connection._read_timeout = None  # noqa: SLF001
+    _set_limit(connection, None)
 
 
 @contextmanager
 def without_limit(connection: Connection) -> Iterator[None]:
     """Let statements take as long as they take: to create an index of a large table, say."""
     driver: Any = connection.connection.driver_connection
-    name = next((name for name in ("answer_timeout", "_read_timeout") if hasattr(driver, name)), None)
-    before = None if name is None else getattr(driver, name)
-    wait_without_limit(driver)
+    before = _set_limit(driver, None)
     try:
         yield
     finally:
-        if name is not None:
-            setattr(driver, name, before)
+        _set_limit(driver, before)
+
+
+def _set_limit(driver: Any, seconds: float | None) -> Any:
+    """Set how long a driver's connection waits for an answer, if it has such a limit; return what it was."""
+    # PyMySQL has no public name for its own.
+    name = next((name for name in ("answer_timeout", "_read_timeout") if hasattr(driver, name)), None)
+    if name is None:
+        return None
+    before = getattr(driver, name)
+    setattr(driver, name, seconds)
+    return before
 
 
 def _keep_alive(connection: Any) -> None:

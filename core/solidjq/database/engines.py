@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +61,7 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
     # READ COMMITTED: each statement of a move sees what others committed before it. Under MySQL's default, the SELECT
     # of a claim would also lock the gaps between rows, and workers would deadlock with programs that enqueue.
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
+    terms: SessionTerms | None = None
     if backend == "postgresql":
         options["use_native_hstore"] = False  # no column has that type; looking it up takes two round trips
         arguments: dict[str, Any] = {
@@ -82,11 +83,9 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
     arguments |= answers.arguments(backend, answer_timeout)
     arguments = {k: v for k, v in arguments.items() if k not in url.query}
     engine = create_engine(url, connect_args=arguments, **options)
-    if backend == "postgresql":
-        event.listen(engine, "connect", lambda driver, _record: read_every_timestamp(driver))
-        event.listen(engine, "connect", lambda driver, _record: adapt_encoding(driver))
+    if terms is not None:
         poolers.follow_sessions(engine, terms)
-    event.listen(engine, "connect", lambda driver, record: _check(backend, driver, record.info))
+    event.listen(engine, "connect", lambda driver, record: _begin(backend, driver, record.info, terms))
     if read_only and backend == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
 
@@ -122,11 +121,18 @@ def _session_terms(url: URL) -> tuple[URL, SessionTerms]:
     return url.update_query_dict({"options": others}), replace(terms, settings=settings)
 
 
-def _check(backend: str, driver: Any, info: Mapping[str, Any]) -> None:
-    """Close a new connection on which reading would run the code of another role. Raises RefusedError then."""
-    session = info.get(poolers.SESSION)
+def _begin(backend: str, driver: Any, info: dict[str, Any], terms: SessionTerms | None) -> None:
+    """Prepare a new connection, or close it: also if reading would run the code of another role (RefusedError).
+
+    ``terms`` are those of PostgreSQL's sessions.
+    """
+    schema = None
     try:
-        owners.require_safe_to_read(backend, driver, None if session is None else session.schema)
+        if terms is not None:
+            read_every_timestamp(driver)
+            adapt_encoding(driver)
+            schema = poolers.open_session(driver, info, terms).schema
+        owners.require_safe_to_read(backend, driver, schema)
     except BaseException:
         driver.close()  # the pool forgets it
         raise

@@ -81,23 +81,14 @@ class Session:
 
 
 def follow_sessions(engine: Engine, terms: SessionTerms) -> None:
-    """Find out about the session of each new connection, and let statements and transactions follow that."""
-
-    def opened(driver: "psycopg.Connection[Any]", record: Any) -> None:
-        try:
-            _open_session(driver, record.info, terms)
-        except BaseException:
-            driver.close()  # the pool forgets it
-            raise
-
+    """Let statements and transactions follow what ``open_session`` finds out about each connection's session."""
     engine.update_execution_options(**{_TERMS: terms})
-    event.listen(engine, "connect", opened)
     event.listen(engine, "engine_connect", _name_schema)
     event.listen(engine, "begin", _make_settings)
 
 
-def _open_session(driver: "psycopg.Connection[Any]", info: dict[str, Any], terms: SessionTerms) -> None:
-    """Make a new connection's settings, and note its ``Session`` in ``info``.
+def open_session(driver: "psycopg.Connection[Any]", info: dict[str, Any], terms: SessionTerms) -> Session:
+    """Make a new connection's settings, note its ``Session`` in ``info``, and return it.
 
     Raises RefusedError behind a pooler if Solid Queue's tables and ours are in two schemas of a search path.
     """
@@ -111,7 +102,9 @@ def _open_session(driver: "psycopg.Connection[Any]", info: dict[str, Any], terms
     # parameters; a name that nobody else uses is an error.
     driver._prepared._prepared_idx = randbits(60)  # noqa: SLF001  (the driver has no option for it)
     path = settings.pop(SEARCH_PATH, None)
-    info[SESSION] = Session(shared, _find_schema(driver, terms.tables, path, shared=shared), settings if shared else {})
+    session = Session(shared, _find_schema(driver, terms.tables, path, shared=shared), settings if shared else {})
+    info[SESSION] = session
+    return session
 
 
 def _owns_session(driver: "psycopg.Connection[Any]", settings: Mapping[str, str]) -> bool:
