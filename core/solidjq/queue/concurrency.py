@@ -171,8 +171,9 @@ def _count_certain(connection: Connection, locked: Mapping[str, Row[Any]], job_i
     )
     counts: Counter[str] = Counter()
     for key, created, due in ended:
-        spelled = next(iter(locked)) if len(locked) == 1 else key  # the row may spell the key differently
-        counts[spelled] += _is_older(locked[spelled].created_at, than=max(filter(None, (created, due)), default=None))
+        requested = as_requested(key, locked)
+        due_at = max(filter(None, (created, due)), default=None)
+        counts[requested] += _is_older(locked[requested].created_at, than=due_at)
     return counts
 
 
@@ -228,9 +229,15 @@ def lock_semaphores(connection: Connection, keys: Collection[str]) -> dict[str, 
     query: Select[Any] = select(semaphores.c.key, semaphores.c.value, semaphores.c.created_at)
     in_order = query.where(among(semaphores.c.key, keys)).order_by(semaphores.c.key)
     rows = connection.execute(in_order.with_for_update()).all()
-    if len(keys) == 1:  # the row may spell the key differently
-        return {key: row for row in rows for key in keys}
-    return {row.key: row for row in rows}
+    return {as_requested(row.key, keys): row for row in rows}
+
+
+def as_requested(key: str, keys: Collection[str]) -> str:
+    """Return the key of a row as the caller spells it in ``keys``, a batch of ``in_safe_batches``.
+
+    A row may spell it otherwise where a database treats both as equal; there a batch is one key.
+    """
+    return next(iter(keys)) if len(keys) == 1 else key
 
 
 def promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list[int]]:

@@ -16,6 +16,7 @@ from solidjq.queue.concurrency import (
     Limit,
     Limits,
     acquire,
+    as_requested,
     group_keys,
     holders,
     in_safe_batches,
@@ -76,7 +77,7 @@ def refill(connection: Connection, keys: Collection[str], limits: Limits) -> lis
     for batch in in_safe_batches(connection, keys):
         locked = lock_semaphores(connection, batch)
         short = connection.execute(_short(limits).where(among(semaphores.c.key, batch))).all()
-        free = {batch[0] if len(batch) == 1 else row.key: row.free for row in short}
+        free = {as_requested(row.key, batch): row.free for row in short}
         promoted = promote(connection, {key: slots - max(locked[key].value, 0) for key, slots in free.items()})
         left = ((slots - len(promoted.get(key, ())), key) for key, slots in free.items())
         for value, alike in group_keys(left):

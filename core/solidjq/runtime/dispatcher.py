@@ -2,8 +2,6 @@
 
 import time
 
-from sqlalchemy import Connection
-
 from solidjq import registry
 from solidjq.batching import in_batches
 from solidjq.queue import dispatch, slot_maintenance
@@ -35,13 +33,9 @@ class Dispatcher(Child):
         return 0.0 if len(moved) == size else self.config.dispatcher_polling_interval
 
     def _maintain_concurrency(self, size: int) -> None:
+        limits = registry.limits()
         self.database.transact(slot_maintenance.expire_semaphores)
         for key in self.database.transact(slot_maintenance.expired_keys, size):
-            self.database.transact(_unblock, key)
-        limits = registry.limits()
+            self.database.transact(slot_maintenance.unblock_one, key, limits)
         for keys in in_batches(self.database.transact(slot_maintenance.find_short, limits, size)):
             self.database.transact(slot_maintenance.refill, keys, limits)
-
-
-def _unblock(connection: Connection, key: str) -> list[int]:
-    return slot_maintenance.unblock_one(connection, key, registry.limits())
