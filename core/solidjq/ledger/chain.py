@@ -5,7 +5,6 @@ Then its link is appended, in a short transaction, so that commands never wait f
 killed command leaves open is ended and sealed by a later one.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -22,6 +21,7 @@ from solidjq.database.times import boundary, clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import ConflictError
 from solidjq.ledger.operations import has_chain
+from solidjq.untrusted import read_object
 
 T = TypeVar("T")
 
@@ -220,10 +220,7 @@ def _digests(connection: Connection, unsealed: Collection[Row[Any]]) -> dict[int
 
 def undone_by(chosen: str | None) -> int | None:
     """Return the operation that an undo took back, from its selection."""
-    try:
-        number = json.loads(chosen or "")["operation"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+    number = read_object(chosen).get("operation")
     return number if isinstance(number, int) else None
 
 
