@@ -81,8 +81,7 @@ class Unrecorded:
 
         Raises the database's error if it concerns every ending; those that are not recorded have been put back.
         """
-        middle = (len(batch) + 1) // 2
-        parts = [part for part in (batch[middle:], batch[:middle]) if part]
+        parts = _halves(batch)
         refused = 0
         while parts:
             part = parts.pop()
@@ -97,8 +96,7 @@ class Unrecorded:
                     self._set_aside(part[0])
                     refused += 1
                 else:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
+                    parts += _halves(part)
 
     def retry_refused(self, record: Record, *, at_once: bool = False) -> Exception | None:
         """Try the endings that were refused alone, if their time has come, until one is refused again; return why.
@@ -129,6 +127,12 @@ class Unrecorded:
         self._refused.append(ending)
         self._refusals += 1
         self._due = time.monotonic() + jittered(FIRST_DELAY, self._refusals, LONGEST_DELAY)
+
+
+def _halves(batch: Sequence[Ending]) -> list[Sequence[Ending]]:
+    """Return both halves of a batch that are not empty, the later one first."""
+    middle = (len(batch) + 1) // 2
+    return [half for half in (batch[middle:], batch[:middle]) if half]
 
 
 def concerns_all(error: Exception) -> bool:
