@@ -6,7 +6,7 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions link-jq'
+            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions link-jq help'
             options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
@@ -321,6 +321,12 @@ _jq_takes() {
             options='--folder --remove -y --yes -h --help'
             case ${2-} in
                 --folder) takes=file ;;
+            esac
+            ;;
+        'jq help')
+            options='-h --help'
+            case ${2-} in
+                [1-9]*) takes=text ;;
             esac
             ;;
     esac

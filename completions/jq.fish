@@ -162,6 +162,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: workers and a dis
 complete -c jq -n '__jq_argument 1 1 jq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c jq -n '__jq_argument 1 1 jq' -a completions -d 'Print a shell\'s completion script.'
 complete -c jq -n '__jq_argument 1 1 jq' -a link-jq -d 'Make the short name, jq, a link to solidjq.'
+complete -c jq -n '__jq_argument 1 1 jq' -a help -d 'Explain a topic, such as policy or exit-codes, or a command.'
 complete -c jq -n '__jq_at jq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c jq -n '__jq_at jq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
@@ -517,3 +518,5 @@ complete -c jq -n '__jq_at jq link-jq' -l folder -r -F -d 'Where to put the link
 complete -c jq -n '__jq_at jq link-jq' -l remove -d 'Remove the link.'
 complete -c jq -n '__jq_at jq link-jq' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq link-jq' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq help' -s h -l help -d 'Show this message and exit.'

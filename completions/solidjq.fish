@@ -162,6 +162,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: wo
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a completions -d 'Print a shell\'s completion script.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a link-jq -d 'Make the short name, jq, a link to solidjq.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a help -d 'Explain a topic, such as policy or exit-codes, or a command.'
 complete -c solidjq -n '__solidjq_at solidjq' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq' -l profile -r -f -d 'A database that jq.toml names. [default: its default_profile; env: JQ_PROFILE]'
 complete -c solidjq -n '__solidjq_at solidjq' -l rails -r -F -d 'A Rails application\'s folder: the queue of its config/database.yml.'
@@ -517,3 +518,5 @@ complete -c solidjq -n '__solidjq_at solidjq link-jq' -l folder -r -F -d 'Where 
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -l remove -d 'Remove the link.'
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq help' -s h -l help -d 'Show this message and exit.'

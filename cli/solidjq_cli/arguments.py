@@ -10,8 +10,6 @@ from pathlib import Path
 
 from solidjq_cli.command_list import COMMANDS
 
-# In a command line, `jq` stands before a command or an option; jq.toml and "jq is ..." are something else.
-_OWN_COMMAND = re.compile(rf"(?<![\w./-])jq(?= (?:--?[a-z]|(?:{'|'.join(map(re.escape, COMMANDS))})\b))")
 _ARGUMENTS_START = 45  # of the fields of /proc/self/stat after the program's name; the end is the next one
 
 
@@ -23,8 +21,16 @@ def program_name() -> str:
 
 def by_own_name(text: str) -> str:
     """Return a text with every command line in it beginning with the name that this program was called by."""
-    name = program_name()
-    return text if name == "jq" else _OWN_COMMAND.sub(name, text)
+    return with_name(text, program_name())
+
+
+def with_name(text: str, name: str) -> str:
+    """Return a text with every command line in it beginning with this name of the program."""
+    if name == "jq":
+        return text
+    # In a command line, `jq` stands before a command or an option; jq.toml and "jq is ..." are something else.
+    commands = "|".join(map(re.escape, COMMANDS))
+    return re.sub(rf"(?<![\w./-])jq(?= (?:--?[a-z]|(?:{commands})\b))", name, text)
 
 
 def hide_passwords() -> None:

@@ -28,4 +28,5 @@ COMMANDS = {
     "demo": ("demo", "Watch jobs survive the death of their workers, for real."),
     "completions": ("completions", "Print a shell's completion script."),
     "link-jq": ("link_jq", "Make the short name, jq, a link to solidjq."),
+    "help": ("help", "Explain a topic, such as policy or exit-codes, or a command."),
 }

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
 
 import typer
+from typer._click.exceptions import ClickException, UsageError
 from typer.core import TyperGroup
 
-from solidjq_cli import suggestions
+from solidjq_cli import layout, ranges
 from solidjq_cli.arguments import by_own_name
 from solidjq_cli.command_list import COMMANDS
-from solidjq_cli.exits import Exit, drop_output
-
-# The headings of --help; a command that is under none is listed last.
-HEADINGS = {
-    "Look": ("failed", "jobs", "queues", "processes"),
-    "Understand": ("incidents", "suspects", "bisect", "doctor"),
-    "Recover": ("prune", "retry", "discard", "apply", "recover", "undo"),
-    "Record": ("operations", "history"),
-    "Run": ("enqueue", "work", "demo"),
-    "Set up": ("init", "grants", "policy", "profiles", "config", "completions", "link-jq"),
-}
+from solidjq_cli.exits import Exit, drop_output, say
 
 
 def load(module: str) -> dict[str, Any]:
@@ -32,6 +24,8 @@ def load(module: str) -> dict[str, Any]:
     import_module(f"solidjq_cli.commands.{module}").add_to(loaded)
     commands = dict(typer.main.get_group(loaded).commands)
     _use_own_name(commands)
+    for command in commands.values():
+        layout.lay_out(command)
     return commands
 
 
@@ -69,6 +63,9 @@ class Commands(MutableMapping[str, Any]):
         return len(COMMANDS)
 
 
+ranges.use_words()
+
+
 class LazyGroup(TyperGroup):
     """The root of the command tree."""
 
@@ -76,30 +73,42 @@ class LazyGroup(TyperGroup):
         super().__init__(**settings)
         self.commands = Commands()
 
+    def main(self, args: Any = None, *, standalone_mode: bool = True, **settings: Any) -> Any:  # type: ignore[override]
+        """Run the command line; what is wrong with it becomes one line, as every other error does."""
+        try:
+            code = super().main(args, **settings, standalone_mode=False)
+        except ClickException as error:
+            from solidjq_cli import suggestions  # noqa: PLC0415  (only where something is wrong)
+
+            code = suggestions.report(error)
+        except typer.Abort:
+            say("nothing was changed")
+            code = Exit.INTERRUPTED
+        if standalone_mode:
+            sys.exit(code or 0)
+        return code
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; if the reader of its output leaves, as ``head`` does, end without a word."""
         try:
-            with suggestions.for_option():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except BrokenPipeError:
             drop_output()
             raise typer.Exit(Exit.UNREAD) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; say what was meant where there is none of that name."""
-        with suggestions.for_command(args[0], self.commands):
+        try:
             return super().resolve_command(ctx, args)
+        except UsageError as error:
+            from solidjq_cli import suggestions  # noqa: PLC0415  (the same)
+
+            suggestions.name_commands(error, args[0], self.commands)
+            raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the commands with their summaries, by what they are for."""
-        listed = {name for names in HEADINGS.values() for name in names}
-        rest = {"More": tuple(name for name in COMMANDS if name not in listed)}
-        width = max(map(len, COMMANDS))
-        for heading, names in {**HEADINGS, **rest}.items():
-            rows = [(name.ljust(width), COMMANDS[name][1]) for name in names if name in COMMANDS]
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows)
+        layout.write_all_commands(formatter)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, its examples with the name that the program was called by."""

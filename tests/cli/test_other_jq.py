@@ -210,7 +210,7 @@ def test_what_cannot_be_run_is_named(tmp_path: Path) -> None:
 def test_called_solidjq_nothing_is_passed_on(tmp_path: Path) -> None:
     program(tmp_path / "other" / "jq", "#!/bin/sh\nexit 37\n")
     done = call(OURS / "solidjq", ".x", path=[tmp_path / "other"])
-    assert (done.returncode, b"No such command '.x'" in done.stderr) == (2, True)
+    assert (done.returncode, b"no such command '.x'" in done.stderr) == (2, True)
 
 
 def test_our_own_commands_load_nothing_of_it() -> None:
