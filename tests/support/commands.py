@@ -4,8 +4,8 @@ from solidjq_cli import exits
 from solidjq_cli.app import app
 from solidjq_cli.command_tree import Command
 
-# demo has a queue of its own, config and link-jq speak of files and of no queue
-ELSEWHERE = {"demo", "link-jq", "config list", "config trust", "config untrust"}
+# demo has a queue of its own; help, config and link-jq speak of files and of no queue
+ELSEWHERE = {"demo", "help", "link-jq", "config list", "config trust", "config untrust"}
 
 
 def leaves(command: Command) -> set[str]:
