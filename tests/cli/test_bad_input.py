@@ -24,11 +24,11 @@ from solidjq.errors import UsageError
 from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
 from solidjq_cli import standard_input
-from support.databases import execute
 from support.processes import add_process, silence
 from support.program import PASSWORD, Bare, Done, Shell, assert_refused
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
+from support.servers import execute
 
 READING = ["failed list -o json", "failed show 1", "jobs show 1", "processes list", "queues list", "prune -n"]
 WRITING = ["enqueue A", "prune", "retry 1", "queues pause --create mailers", "work --queues python"]

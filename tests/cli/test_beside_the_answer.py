@@ -12,10 +12,10 @@ from solidjq.errors import TookTooLongError
 from solidjq.queue import failed
 from solidjq_cli import session
 from support.commands import run
-from support.databases import connected
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs
 from support.queue import fail as fail_jobs
+from support.servers import connected
 from support.waiting import PATIENCE
 
 ENDLESS = {

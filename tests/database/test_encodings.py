@@ -14,11 +14,11 @@ from solidjq.database.setup import initialize
 from solidjq.database.urls import url_text
 from solidjq.queue import endings
 from solidjq.rails.error_text import error_json, parse_error
-from support.databases import execute
 from support.deaths import die
 from support.processes import add_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows
+from support.servers import execute
 
 
 @pytest.fixture(params=["SQL_ASCII", "LATIN1", "EUC_JP"])

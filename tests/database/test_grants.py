@@ -29,7 +29,6 @@ from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
 from solidjq.recovery import undo as recovery_undo
 from solidjq_cli.commands.grants import For
-from support.databases import execute
 from support.doctor import fix
 from support.program import PASSWORD, Shell, assert_refused
 from support.queue import fail, plain_jobs, rows, state_of_each
@@ -46,6 +45,7 @@ from support.scenes import (
     orphan,
 )
 from support.schemas import OURS, THEIRS, definitions, make_older
+from support.servers import execute
 
 POSTGRES, MYSQL = "postgres://db.internal/app", "mysql2://db.internal/app"
 

@@ -13,12 +13,12 @@ from solidjq.database import indexes, tables
 from solidjq.database.setup import MIGRATIONS, initialize
 from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
-from support.databases import execute
 from support.deaths import die
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, plain_jobs, rows
 from support.recovery import retry_jobs
 from support.schemas import OURS, THEIRS, definitions, make_older
+from support.servers import execute
 
 LATER = [f"{migration.version} {migration.name}" for migration in MIGRATIONS if migration.version >= 3]
 

@@ -12,9 +12,9 @@ from solidjq import Database
 from solidjq.database import other_queues
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, url_text, with_schema
-from support.databases import execute
 from support.program import PASSWORD, Shell, assert_refused
 from support.schemas import THEIRS
+from support.servers import execute
 from support.terminal import terminal
 
 OTHERS = ("CREATE TABLE users (id integer)", "CREATE TABLE orders (id integer)")

@@ -21,7 +21,6 @@ from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq_cli import session
 from solidjq_cli.exits import Exit
 from support.commands import run
-from support.databases import connected, execute
 from support.deaths import die
 from support.doctor import findings
 from support.every_command import COMMANDS, PLAN
@@ -29,6 +28,7 @@ from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows
 from support.recovery import retry_jobs
 from support.scenes import something_for_every_command
+from support.servers import connected, execute
 
 EVIL = "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {body} RETURN NULL; END'"
 

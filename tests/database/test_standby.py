@@ -13,12 +13,12 @@ from solidjq.database.standby import LAGGING, Standby, find_standby, judge_repli
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, url_text
 from solidjq_cli.exits import Exit
-from support.databases import execute
 from support.every_command import COMMANDS
 from support.processes import add_process, silence
 from support.program import Done, Shell, assert_refused
 from support.queue import add_jobs, claim_all, plain_jobs, rows
 from support.scenes import something_for_every_command
+from support.servers import execute
 from support.standbys import ask, follow
 from support.terminal import terminal
 from support.waiting import until

@@ -11,11 +11,11 @@ from solidjq.database import tables, text_columns
 from solidjq.database.setup import initialize
 from solidjq.errors import DatabaseError, LedgerMissingError, ValueRefusedError
 from solidjq.ledger.operations import Operation
-from support.databases import execute
 from support.deaths import die
 from support.doctor import findings
 from support.queue import add_jobs, plain_jobs, rows
 from support.recovery import retry_jobs, undo
+from support.servers import execute
 
 LONG = "[" + "я" * 100_000 + "]"  # 200,002 bytes
 

@@ -1,11 +1,7 @@
 """TLS that is asked for is honoured or refused, against a server with a certificate of its own making."""
 
-import os
-import shutil
-import socket
 import ssl
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,43 +14,22 @@ from solidjq import Database
 from solidjq.database import answers, tls
 from solidjq.database.urls import parse_url
 from solidjq.errors import DatabaseUnreachableError, DatabaseURLError
-from support.waiting import until
-
-PROGRAMS = ("mariadbd", "mariadb-install-db", "openssl")
+from support.servers import MARIADB_PROGRAMS, mariadb, missing_program, server_folder
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[SimpleNamespace]:
     """A MariaDB whose certificate is for the name localhost; user ada needs no password."""
-    if missing := [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]:
-        pytest.skip(f"{missing[0]} is not installed")
-    # Not below pytest's folder: the server drops root.
-    with tempfile.TemporaryDirectory(prefix="solidjq-tls-", ignore_cleanup_errors=True) as name:
+    if missing := missing_program((*MARIADB_PROGRAMS, "openssl")):
+        pytest.skip(f"{missing} is not installed")
+    with server_folder("tls") as name:
         folder = Path(name)
         subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
         files = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
         run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *files, *subject)
-        data = folder / "data"
-        run("mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        process = subprocess.Popen(
-            [
-                shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin") or "",
-                *("--no-defaults", f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1", "--user=root"),
-                *(f"--socket={folder}/socket", f"--ssl-cert={folder}/cert.pem", f"--ssl-key={folder}/key.pem"),
-                *(f"--pid-file={folder}/pid", "--skip-name-resolve"),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            until((folder / "socket").exists, "MariaDB with TLS is up")
-            yield SimpleNamespace(port=port, ca=folder / "cert.pem")
-        finally:
-            process.terminate()
-            process.wait()
+        encrypting = (f"--ssl-cert={folder}/cert.pem", f"--ssl-key={folder}/key.pem")
+        with mariadb(*encrypting, folder=name) as url:
+            yield SimpleNamespace(port=url.port, ca=folder / "cert.pem")
 
 
 def run(*arguments: object) -> None:

@@ -13,9 +13,9 @@ from solidjq.database.place import host_of
 from solidjq.database.urls import parse_url, taken_apart, url_text
 from solidjq.errors import AccessDeniedError, DatabaseURLError, UsageError
 from solidjq.rails.database_yml import database_url
-from support.databases import execute
 from support.poolers import Pooled
 from support.program import Shell
+from support.servers import execute
 
 SECRET = "s e:cret"  # noqa: S105
 

@@ -12,12 +12,12 @@ from solidjq.database.times import utcnow
 from solidjq.database.urls import url_text
 from solidjq.doctor.checks import Severity
 from solidjq.errors import ConflictError, RefusedError
-from support.databases import execute
 from support.doctor import findings
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows
 from support.scenes import change
 from support.schemas import drop_index
+from support.servers import execute
 
 
 def test_missing_indexes_are_found_and_made(bare: Database) -> None:

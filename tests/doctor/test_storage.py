@@ -13,9 +13,9 @@ from solidjq.doctor import checks as doctor_checks
 from solidjq.doctor import examine as doctor
 from solidjq.doctor import sqlite, storage
 from solidjq.doctor.checks import DoctorCheck, DoctorTerms, Severity
-from support.databases import execute
 from support.doctor import findings
 from support.queue import add_jobs, plain_jobs
+from support.servers import execute
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

@@ -9,11 +9,11 @@ from sqlalchemy import text
 from solidjq import Database
 from solidjq.database import tables
 from solidjq.processes import heartbeat, local_time, prune_guard, pruning
-from support.databases import execute
 from support.doctor import findings
 from support.processes import add_process, silence
 from support.program import Bare, Shell
 from support.queue import rows
+from support.servers import execute
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 THRESHOLD = timedelta(minutes=5)

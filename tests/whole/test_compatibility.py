@@ -15,12 +15,12 @@ from solidjq.queue.enqueue import NewJob
 from solidjq.queue.states import State
 from solidjq_cli.command_tree import tree
 from support.commands import ELSEWHERE, leaves
-from support.databases import execute
 from support.environments import NAMED, make, run_every_command
 from support.paths import PROGRAMS, ROOT
 from support.program import Shell
 from support.queue import add_jobs, state_of_each
 from support.recovery import retry_jobs, undo
+from support.servers import execute
 from support.waiting import PATIENCE, until
 
 

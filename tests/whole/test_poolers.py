@@ -19,12 +19,12 @@ from solidjq.database.setup import initialize
 from solidjq.database.tables import jobs
 from solidjq.database.urls import parse_url, url_text, with_schema
 from solidjq.errors import RefusedError, TookTooLongError
-from support.databases import connected, execute
 from support.environments import contents, make, run_every_command
 from support.paths import PROGRAMS
 from support.poolers import Pooled
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, fail, plain_jobs
+from support.servers import connected, execute
 from support.waiting import PATIENCE, until
 
 IGNORED = {"ignore_startup_parameters": "extra_float_digits,options"}

@@ -15,11 +15,11 @@ from solidjq.queue.failed import Filter, list_failures
 from solidjq.queue.overview import list_queues
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
-from support.databases import execute
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, plain_jobs, state_of_each
 from support.recovery import retry_jobs
 from support.schemas import make_older
+from support.servers import execute
 
 NAME_INDEX = "index_solid_queue_processes_on_name_and_supervisor_id"
 
