@@ -15,59 +15,59 @@ function __jq_takes
         case 'jq grants'
             contains -- $argv[2] --for -d --database
         case 'jq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields -d --database
         case 'jq failed show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'jq failed diff'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output --fields -d --database
         case 'jq prune'
-            contains -- $argv[2] --alive-threshold --reason -o --output -d --database
+            contains -- $argv[2] --alive-threshold --reason -o --output --fields -d --database
         case 'jq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
         case 'jq discard'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
         case 'jq apply'
-            contains -- $argv[2] --reason --verify-with --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --verify-with --config -i --import -o --output --fields -d --database
         case 'jq recover'
-            contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
+            contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output --fields -d --database
         case 'jq undo'
-            contains -- $argv[2] --reason -o --output -d --database
+            contains -- $argv[2] --reason -o --output --fields -d --database
         case 'jq operations list'
-            contains -- $argv[2] --limit --before -o --output -d --database
+            contains -- $argv[2] --limit --before -o --output --fields -d --database
         case 'jq operations show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'jq operations verify'
-            contains -- $argv[2] --expect --after -o --output -d --database
+            contains -- $argv[2] --expect --after -o --output --fields -d --database
         case 'jq history'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output --fields -d --database
         case 'jq incidents list'
-            contains -- $argv[2] --since --until --host -o --output -d --database
+            contains -- $argv[2] --since --until --host -o --output --fields -d --database
         case 'jq incidents show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'jq suspects'
-            contains -- $argv[2] --since --until -o --output -d --database
+            contains -- $argv[2] --since --until -o --output --fields -d --database
         case 'jq bisect'
-            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
+            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output --fields -d --database
         case 'jq policy show'
-            contains -- $argv[2] --config -i --import -o --output
+            contains -- $argv[2] --config -i --import -o --output --fields
         case 'jq profiles list'
-            contains -- $argv[2] -o --output
+            contains -- $argv[2] -o --output --fields
         case 'jq config list'
-            contains -- $argv[2] --config -o --output
+            contains -- $argv[2] --config -o --output --fields
         case 'jq jobs show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'jq queues list'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'jq queues pause'
             contains -- $argv[2] -d --database
         case 'jq queues resume'
             contains -- $argv[2] -d --database
         case 'jq processes list'
-            contains -- $argv[2] --alive-threshold -o --output -d --database
+            contains -- $argv[2] --alive-threshold -o --output --fields -d --database
         case 'jq doctor'
-            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output -d --database
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output --fields -d --database
         case 'jq enqueue'
-            contains -- $argv[2] -k --keyword --queue --priority --at --concurrency-key --import -o --output -d --database
+            contains -- $argv[2] -k --keyword --queue --priority --at --concurrency-key --import -o --output --fields -d --database
         case 'jq work'
             contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout -d --database
         case 'jq demo'
@@ -172,6 +172,7 @@ complete -c jq -n '__jq_at jq' -l schema -r -f -d 'The PostgreSQL schema with th
 complete -c jq -n '__jq_at jq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c jq -n '__jq_at jq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c jq -n '__jq_at jq' -l csv-raw -d 'With -o csv: no apostrophe before cells that a spreadsheet would run. [env: JQ_CSV_RAW]'
+complete -c jq -n '__jq_at jq' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -l which -d 'Print which program answers to jq and solidjq: here, under cron, under sudo.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
@@ -205,11 +206,17 @@ complete -c jq -n '__jq_at jq failed list' -l incident -r -f -d 'In flight at th
 complete -c jq -n '__jq_at jq failed list' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c jq -n '__jq_at jq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
 complete -c jq -n '__jq_at jq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
-complete -c jq -n '__jq_at jq failed list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq failed list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq failed list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq failed list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq failed list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed list' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq failed show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq failed show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq failed show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed show' -s h -l help -d 'Show this message and exit.'
 
@@ -229,7 +236,10 @@ complete -c jq -n '__jq_at jq failed diff' -l against -r -f -d 'Compare --since 
 complete -c jq -n '__jq_at jq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
 complete -c jq -n '__jq_at jq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
 complete -c jq -n '__jq_at jq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
-complete -c jq -n '__jq_at jq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq failed diff' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq failed diff' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq failed diff' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq failed diff' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed diff' -s h -l help -d 'Show this message and exit.'
 
@@ -238,7 +248,10 @@ complete -c jq -n '__jq_at jq prune' -s n -l dry-run -d 'Only show what would be
 complete -c jq -n '__jq_at jq prune' -l force -d 'Prune every silent process, even one that may be alive. [env: JQ_PRUNE_FORCE=1]'
 complete -c jq -n '__jq_at jq prune' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq prune' -s q -l quiet -d 'Print nothing but errors.'
-complete -c jq -n '__jq_at jq prune' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq prune' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq prune' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq prune' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq prune' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq prune' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq prune' -s h -l help -d 'Show this message and exit.'
 
@@ -278,7 +291,10 @@ complete -c jq -n '__jq_at jq retry' -l sign-with -r -F -d 'With --plan-out: sig
 complete -c jq -n '__jq_at jq retry' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq retry' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq retry' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq retry' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq retry' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq retry' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq retry' -s h -l help -d 'Show this message and exit.'
 
@@ -302,7 +318,10 @@ complete -c jq -n '__jq_at jq discard' -s n -l dry-run -d 'Only show what would 
 complete -c jq -n '__jq_at jq discard' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c jq -n '__jq_at jq discard' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c jq -n '__jq_at jq discard' -s y -l yes -d 'Do not ask.'
-complete -c jq -n '__jq_at jq discard' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq discard' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq discard' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq discard' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq discard' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq discard' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq discard' -s h -l help -d 'Show this message and exit.'
 
@@ -313,7 +332,10 @@ complete -c jq -n '__jq_at jq apply' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq apply' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq apply' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq apply' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq apply' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq apply' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq apply' -s h -l help -d 'Show this message and exit.'
 
@@ -327,12 +349,18 @@ complete -c jq -n '__jq_at jq recover' -s q -l quiet -d 'Print nothing but error
 complete -c jq -n '__jq_at jq recover' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c jq -n '__jq_at jq recover' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq recover' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq recover' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq recover' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq recover' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq recover' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq undo' -l reason -r -f -d 'Why, for the record.'
-complete -c jq -n '__jq_at jq undo' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq undo' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq undo' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq undo' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq undo' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq undo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq undo' -s h -l help -d 'Show this message and exit.'
 
@@ -343,18 +371,27 @@ complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and
 
 complete -c jq -n '__jq_at jq operations list' -l limit -r -f -d 'At most N.'
 complete -c jq -n '__jq_at jq operations list' -l before -r -f -d 'Older than this one: the next page.'
-complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq operations list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq operations list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq operations list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations list' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq operations show' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
-complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq operations show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq operations show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq operations show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq operations verify' -l expect -r -f -d 'A last_hash of before, which the chain must still contain.'
 complete -c jq -n '__jq_at jq operations verify' -l after -r -f -d 'Rows up to this id may be cleared.'
-complete -c jq -n '__jq_at jq operations verify' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq operations verify' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq operations verify' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq operations verify' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq operations verify' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq operations verify' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations verify' -s h -l help -d 'Show this message and exit.'
 
@@ -371,7 +408,10 @@ complete -c jq -n '__jq_at jq history' -l host -r -f -d 'Died with a process on 
 complete -c jq -n '__jq_at jq history' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
 complete -c jq -n '__jq_at jq history' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c jq -n '__jq_at jq history' -l limit -r -f -d 'Of at most N jobs.'
-complete -c jq -n '__jq_at jq history' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq history' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq history' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq history' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq history' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq history' -s h -l help -d 'Show this message and exit.'
 
@@ -382,18 +422,27 @@ complete -c jq -n '__jq_at jq incidents' -s h -l help -d 'Show this message and 
 complete -c jq -n '__jq_at jq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
 complete -c jq -n '__jq_at jq incidents list' -l until -r -f -d 'Failed before then.'
 complete -c jq -n '__jq_at jq incidents list' -l host -r -f -d 'Only this host, or web*; may be repeated.'
-complete -c jq -n '__jq_at jq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq incidents list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq incidents list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq incidents list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq incidents list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq incidents list' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq incidents show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq incidents show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq incidents show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq incidents show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq incidents show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
 complete -c jq -n '__jq_at jq suspects' -l until -r -f -d 'Failed before then.'
 complete -c jq -n '__jq_at jq suspects' -l all -d 'Bystanders too.'
-complete -c jq -n '__jq_at jq suspects' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq suspects' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq suspects' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq suspects' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq suspects' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq suspects' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq suspects' -s h -l help -d 'Show this message and exit.'
 
@@ -404,7 +453,10 @@ complete -c jq -n '__jq_at jq bisect' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq bisect' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq bisect' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq bisect' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq bisect' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq bisect' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq bisect' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq bisect' -s h -l help -d 'Show this message and exit.'
 
@@ -413,13 +465,19 @@ complete -c jq -n '__jq_at jq policy' -s h -l help -d 'Show this message and exi
 
 complete -c jq -n '__jq_at jq policy show' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq policy show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq policy show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq policy show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq policy show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq policy show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq profiles' -a list -d 'List the profiles of jq.toml: what jq --profile NAME would connect to.'
 complete -c jq -n '__jq_at jq profiles' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq profiles list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq profiles list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq profiles list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq profiles list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq profiles list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq profiles list' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq config' -a list -d 'List the settings files that count in this folder, and those that you trust, with what each may do.'
@@ -428,7 +486,10 @@ complete -c jq -n '__jq_argument 1 1 jq config' -a untrust -d 'Trust a jq.toml n
 complete -c jq -n '__jq_at jq config' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq config list' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
-complete -c jq -n '__jq_at jq config list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq config list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq config list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq config list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq config list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq config list' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq config trust' -F -d 'A jq.toml, or the folder that has it.'
@@ -440,7 +501,10 @@ complete -c jq -n '__jq_at jq config untrust' -s h -l help -d 'Show this message
 complete -c jq -n '__jq_argument 1 1 jq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c jq -n '__jq_at jq jobs' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq jobs show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq jobs show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq jobs show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq jobs show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq jobs show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq jobs show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq jobs show' -s h -l help -d 'Show this message and exit.'
 
@@ -449,7 +513,10 @@ complete -c jq -n '__jq_argument 1 1 jq queues' -a pause -d 'Stop workers from c
 complete -c jq -n '__jq_argument 1 1 jq queues' -a resume -d 'Let workers claim jobs of these queues again.'
 complete -c jq -n '__jq_at jq queues' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq queues list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq queues list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq queues list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq queues list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq queues list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq queues list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq queues list' -s h -l help -d 'Show this message and exit.'
 
@@ -464,7 +531,10 @@ complete -c jq -n '__jq_argument 1 1 jq processes' -a list -d 'List the register
 complete -c jq -n '__jq_at jq processes' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq processes list' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
-complete -c jq -n '__jq_at jq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq processes list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq processes list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq processes list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq processes list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq processes list' -s h -l help -d 'Show this message and exit.'
 
@@ -477,7 +547,10 @@ complete -c jq -n '__jq_at jq doctor' -l long -r -f -d 'How long a claim, or a w
 complete -c jq -n '__jq_at jq doctor' -l patience -r -f -d 'How long one check may take.'
 complete -c jq -n '__jq_at jq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c jq -n '__jq_at jq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq doctor' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq doctor' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq doctor' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq doctor' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq doctor' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq doctor' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq doctor' -s h -l help -d 'Show this message and exit.'
 
@@ -489,7 +562,10 @@ complete -c jq -n '__jq_at jq enqueue' -l concurrency-key -r -f -d 'As Rails sto
 complete -c jq -n '__jq_at jq enqueue' -l no-limit -d 'Run it beside any others, although its class has a concurrency limit.'
 complete -c jq -n '__jq_at jq enqueue' -l stdin -d 'One job a line of standard input: a JSON list of arguments.'
 complete -c jq -n '__jq_at jq enqueue' -l import -r -f -d 'Take queue, priority and limit from @job there.'
-complete -c jq -n '__jq_at jq enqueue' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c jq -n '__jq_at jq enqueue' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq enqueue' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq enqueue' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq enqueue' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq enqueue' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq enqueue' -s h -l help -d 'Show this message and exit.'
 

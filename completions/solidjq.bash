@@ -7,7 +7,7 @@ _solidjq_takes() {
     case $1 in
         solidjq)
             commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions link-jq help'
-            options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --version --which -h --help'
+            options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --no-pager --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
                 --profile | --env | --schema | --table-prefix) takes=text ;;
@@ -32,80 +32,81 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq failed list')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit --after -o --output -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --after) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --after | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq failed show')
-            options='-o --output -d --database -h --help'
+            options='-o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq failed diff')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --host | --incident | --group | --against | --after | --before | --limit) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --error | --queue | --class | --since | --until | --host | --incident | --group | --against | --after | --before | --limit | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 1) takes=text ;;
                 2) takes=text ;;
             esac
             ;;
         'solidjq prune')
-            options='--alive-threshold -n --dry-run --force --reason -q --quiet -o --output -d --database -h --help'
+            options='--alive-threshold -n --dry-run --force --reason -q --quiet -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --alive-threshold | --reason) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --alive-threshold | --reason | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'solidjq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import) takes=text ;;
+                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import | --fields) takes=text ;;
                 --plan-out | --sign-with | --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq discard')
-            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with -y --yes -o --output -d --database -h --help'
+            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --limit | --batch) takes=text ;;
+                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --limit | --batch | --fields) takes=text ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq apply')
-            options='--reason --verify-with -y --yes --watch --config -i --import -o --output -d --database -h --help'
+            options='--reason --verify-with -y --yes --watch --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | -i | --import) takes=text ;;
+                --reason | -i | --import | --fields) takes=text ;;
                 --verify-with | --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 1) takes=file ;;
             esac
             ;;
         'solidjq recover')
-            options='--alive-threshold --force --reason --limit --rate -n --dry-run -q --quiet --watch --config -i --import -o --output -d --database -h --help'
+            options='--alive-threshold --force --reason --limit --rate -n --dry-run -q --quiet --watch --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --alive-threshold | --reason | --limit | --rate | -i | --import) takes=text ;;
+                --alive-threshold | --reason | --limit | --rate | -i | --import | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
             esac
             ;;
         'solidjq undo')
-            options='--reason -o --output -d --database -h --help'
+            options='--reason -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --reason | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 1) takes=text ;;
             esac
@@ -115,34 +116,35 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq operations list')
-            options='--limit --before -o --output -d --database -h --help'
+            options='--limit --before -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --limit | --before) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --limit | --before | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'solidjq operations show')
-            options='--watch -o --output -d --database -h --help'
+            options='--watch -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq operations verify')
-            options='--expect --after -o --output -d --database -h --help'
+            options='--expect --after -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --expect | --after) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --expect | --after | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'solidjq history')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit -o --output -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
@@ -152,35 +154,36 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq incidents list')
-            options='--since --until --host -o --output -d --database -h --help'
+            options='--since --until --host -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --since | --until | --host) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --since | --until | --host | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'solidjq incidents show')
-            options='-o --output -d --database -h --help'
+            options='-o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq suspects')
-            options='--since --until --all -o --output -d --database -h --help'
+            options='--since --until --all -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --since | --until) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --since | --until | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'solidjq bisect')
-            options='--quarantine --max-deaths --wait --reason -y --yes --config -i --import -o --output -d --database -h --help'
+            options='--quarantine --max-deaths --wait --reason -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --quarantine | --max-deaths | --wait | --reason | -i | --import) takes=text ;;
+                --quarantine | --max-deaths | --wait | --reason | -i | --import | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 1) takes=text ;;
             esac
             ;;
@@ -189,11 +192,11 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq policy show')
-            options='--config -i --import -o --output -h --help'
+            options='--config -i --import -o --output --fields --local --no-pager -h --help'
             case ${2-} in
                 --config) takes=file ;;
-                -i | --import) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -i | --import | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
@@ -202,9 +205,10 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq profiles list')
-            options='-o --output -h --help'
+            options='-o --output --fields --local --no-pager -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
             esac
             ;;
         'solidjq config')
@@ -212,10 +216,11 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq config list')
-            options='--config -o --output -h --help'
+            options='--config -o --output --fields --local --no-pager -h --help'
             case ${2-} in
                 --config) takes=file ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
             esac
             ;;
         'solidjq config trust')
@@ -235,9 +240,10 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq jobs show')
-            options='-o --output -d --database -h --help'
+            options='-o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
@@ -247,9 +253,10 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq queues list')
-            options='-o --output -d --database -h --help'
+            options='-o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -272,27 +279,27 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq processes list')
-            options='--alive-threshold -o --output -d --database -h --help'
+            options='--alive-threshold -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --alive-threshold) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --alive-threshold | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'solidjq doctor')
-            options='--skip --list --fix -y --yes --reason --long --patience --alive-threshold -i --import -o --output -d --database -h --help'
+            options='--skip --list --fix -y --yes --reason --long --patience --alive-threshold -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --skip | --reason | --long | --patience | --alive-threshold | -i | --import) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                --skip | --reason | --long | --patience | --alive-threshold | -i | --import | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq enqueue')
-            options='-k --keyword --queue --priority --at --concurrency-key --no-limit --stdin --import -o --output -d --database -h --help'
+            options='-k --keyword --queue --priority --at --concurrency-key --no-limit --stdin --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -k | --keyword | --queue | --priority | --at | --concurrency-key | --import) takes=text ;;
-                -o | --output) takes=choice values='table json ndjson csv ids' ;;
+                -k | --keyword | --queue | --priority | --at | --concurrency-key | --import | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 1) takes=text ;;
                 [1-9]*) takes=text ;;

@@ -15,59 +15,59 @@ function __solidjq_takes
         case 'solidjq grants'
             contains -- $argv[2] --for -d --database
         case 'solidjq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields -d --database
         case 'solidjq failed show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq failed diff'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output --fields -d --database
         case 'solidjq prune'
-            contains -- $argv[2] --alive-threshold --reason -o --output -d --database
+            contains -- $argv[2] --alive-threshold --reason -o --output --fields -d --database
         case 'solidjq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
         case 'solidjq discard'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output -d --database
+            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
         case 'solidjq apply'
-            contains -- $argv[2] --reason --verify-with --config -i --import -o --output -d --database
+            contains -- $argv[2] --reason --verify-with --config -i --import -o --output --fields -d --database
         case 'solidjq recover'
-            contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output -d --database
+            contains -- $argv[2] --alive-threshold --reason --limit --rate --config -i --import -o --output --fields -d --database
         case 'solidjq undo'
-            contains -- $argv[2] --reason -o --output -d --database
+            contains -- $argv[2] --reason -o --output --fields -d --database
         case 'solidjq operations list'
-            contains -- $argv[2] --limit --before -o --output -d --database
+            contains -- $argv[2] --limit --before -o --output --fields -d --database
         case 'solidjq operations show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq operations verify'
-            contains -- $argv[2] --expect --after -o --output -d --database
+            contains -- $argv[2] --expect --after -o --output --fields -d --database
         case 'solidjq history'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output --fields -d --database
         case 'solidjq incidents list'
-            contains -- $argv[2] --since --until --host -o --output -d --database
+            contains -- $argv[2] --since --until --host -o --output --fields -d --database
         case 'solidjq incidents show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq suspects'
-            contains -- $argv[2] --since --until -o --output -d --database
+            contains -- $argv[2] --since --until -o --output --fields -d --database
         case 'solidjq bisect'
-            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output -d --database
+            contains -- $argv[2] --quarantine --max-deaths --wait --reason --config -i --import -o --output --fields -d --database
         case 'solidjq policy show'
-            contains -- $argv[2] --config -i --import -o --output
+            contains -- $argv[2] --config -i --import -o --output --fields
         case 'solidjq profiles list'
-            contains -- $argv[2] -o --output
+            contains -- $argv[2] -o --output --fields
         case 'solidjq config list'
-            contains -- $argv[2] --config -o --output
+            contains -- $argv[2] --config -o --output --fields
         case 'solidjq jobs show'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq queues list'
-            contains -- $argv[2] -o --output -d --database
+            contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq queues pause'
             contains -- $argv[2] -d --database
         case 'solidjq queues resume'
             contains -- $argv[2] -d --database
         case 'solidjq processes list'
-            contains -- $argv[2] --alive-threshold -o --output -d --database
+            contains -- $argv[2] --alive-threshold -o --output --fields -d --database
         case 'solidjq doctor'
-            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output -d --database
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output --fields -d --database
         case 'solidjq enqueue'
-            contains -- $argv[2] -k --keyword --queue --priority --at --concurrency-key --import -o --output -d --database
+            contains -- $argv[2] -k --keyword --queue --priority --at --concurrency-key --import -o --output --fields -d --database
         case 'solidjq work'
             contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout -d --database
         case 'solidjq demo'
@@ -172,6 +172,7 @@ complete -c solidjq -n '__solidjq_at solidjq' -l schema -r -f -d 'The PostgreSQL
 complete -c solidjq -n '__solidjq_at solidjq' -l table-prefix -r -f -d 'What the names of the queue\'s tables begin with. [env: JQ_TABLE_PREFIX; default: solid_queue_]'
 complete -c solidjq -n '__solidjq_at solidjq' -l read-only -d 'Change nothing, whatever the command. [env: JQ_READ_ONLY]'
 complete -c solidjq -n '__solidjq_at solidjq' -l csv-raw -d 'With -o csv: no apostrophe before cells that a spreadsheet would run. [env: JQ_CSV_RAW]'
+complete -c solidjq -n '__solidjq_at solidjq' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq' -l version -d 'Print the version and exit.'
 complete -c solidjq -n '__solidjq_at solidjq' -l which -d 'Print which program answers to jq and solidjq: here, under cron, under sudo.'
 complete -c solidjq -n '__solidjq_at solidjq' -s h -l help -d 'Show this message and exit.'
@@ -205,11 +206,17 @@ complete -c solidjq -n '__solidjq_at solidjq failed list' -l incident -r -f -d '
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq failed show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s h -l help -d 'Show this message and exit.'
 
@@ -229,7 +236,10 @@ complete -c solidjq -n '__solidjq_at solidjq failed diff' -l against -r -f -d 'C
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l after -r -f -d 'For a deploy: compare TIME .. now with the same length of time before it.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l before -r -f -d 'With --after: the earlier time ends here, when the deploy began.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l limit -r -f -d 'At most N groups [default: 20 on a terminal, else all]'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -s h -l help -d 'Show this message and exit.'
 
@@ -238,7 +248,10 @@ complete -c solidjq -n '__solidjq_at solidjq prune' -s n -l dry-run -d 'Only sho
 complete -c solidjq -n '__solidjq_at solidjq prune' -l force -d 'Prune every silent process, even one that may be alive. [env: JQ_PRUNE_FORCE=1]'
 complete -c solidjq -n '__solidjq_at solidjq prune' -l reason -r -f -d 'Why, for the record.'
 complete -c solidjq -n '__solidjq_at solidjq prune' -s q -l quiet -d 'Print nothing but errors.'
-complete -c solidjq -n '__solidjq_at solidjq prune' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq prune' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq prune' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq prune' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq prune' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq prune' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq prune' -s h -l help -d 'Show this message and exit.'
 
@@ -278,7 +291,10 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l sign-with -r -F -d 'With 
 complete -c solidjq -n '__solidjq_at solidjq retry' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq retry' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq retry' -s h -l help -d 'Show this message and exit.'
 
@@ -302,7 +318,10 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -s n -l dry-run -d 'Only s
 complete -c solidjq -n '__solidjq_at solidjq discard' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
 complete -c solidjq -n '__solidjq_at solidjq discard' -s y -l yes -d 'Do not ask.'
-complete -c solidjq -n '__solidjq_at solidjq discard' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq discard' -s h -l help -d 'Show this message and exit.'
 
@@ -313,7 +332,10 @@ complete -c solidjq -n '__solidjq_at solidjq apply' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq apply' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq apply' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq apply' -s h -l help -d 'Show this message and exit.'
 
@@ -327,12 +349,18 @@ complete -c solidjq -n '__solidjq_at solidjq recover' -s q -l quiet -d 'Print no
 complete -c solidjq -n '__solidjq_at solidjq recover' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq recover' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq recover' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq recover' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq undo' -l reason -r -f -d 'Why, for the record.'
-complete -c solidjq -n '__solidjq_at solidjq undo' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq undo' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq undo' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq undo' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq undo' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq undo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq undo' -s h -l help -d 'Show this message and exit.'
 
@@ -343,18 +371,27 @@ complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show t
 
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l limit -r -f -d 'At most N.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l before -r -f -d 'Older than this one: the next page.'
-complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq operations show' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
-complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq operations show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -l expect -r -f -d 'A last_hash of before, which the chain must still contain.'
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -l after -r -f -d 'Rows up to this id may be cleared.'
-complete -c solidjq -n '__solidjq_at solidjq operations verify' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -s h -l help -d 'Show this message and exit.'
 
@@ -371,7 +408,10 @@ complete -c solidjq -n '__solidjq_at solidjq history' -l host -r -f -d 'Died wit
 complete -c solidjq -n '__solidjq_at solidjq history' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l limit -r -f -d 'Of at most N jobs.'
-complete -c solidjq -n '__solidjq_at solidjq history' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq history' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq history' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq history' -s h -l help -d 'Show this message and exit.'
 
@@ -382,18 +422,27 @@ complete -c solidjq -n '__solidjq_at solidjq incidents' -s h -l help -d 'Show th
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -l until -r -f -d 'Failed before then.'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -l host -r -f -d 'Only this host, or web*; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq incidents list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq incidents list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq incidents show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq incidents show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq incidents show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq suspects' -l until -r -f -d 'Failed before then.'
 complete -c solidjq -n '__solidjq_at solidjq suspects' -l all -d 'Bystanders too.'
-complete -c solidjq -n '__solidjq_at solidjq suspects' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq suspects' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq suspects' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq suspects' -s h -l help -d 'Show this message and exit.'
 
@@ -404,7 +453,10 @@ complete -c solidjq -n '__solidjq_at solidjq bisect' -l reason -r -f -d 'Why, fo
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq bisect' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq bisect' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq bisect' -s h -l help -d 'Show this message and exit.'
 
@@ -413,13 +465,19 @@ complete -c solidjq -n '__solidjq_at solidjq policy' -s h -l help -d 'Show this 
 
 complete -c solidjq -n '__solidjq_at solidjq policy show' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq policy show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq policy show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq policy show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq profiles' -a list -d 'List the profiles of jq.toml: what jq --profile NAME would connect to.'
 complete -c solidjq -n '__solidjq_at solidjq profiles' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq profiles list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq profiles list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq profiles list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq profiles list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq profiles list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq profiles list' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a list -d 'List the settings files that count in this folder, and those that you trust, with what each may do.'
@@ -428,7 +486,10 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a untrust -d 'Tr
 complete -c solidjq -n '__solidjq_at solidjq config' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq config list' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
-complete -c solidjq -n '__solidjq_at solidjq config list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq config list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq config list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq config list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq config list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq config list' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq config trust' -F -d 'A jq.toml, or the folder that has it.'
@@ -440,7 +501,10 @@ complete -c solidjq -n '__solidjq_at solidjq config untrust' -s h -l help -d 'Sh
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c solidjq -n '__solidjq_at solidjq jobs' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq jobs show' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq jobs show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq jobs show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq jobs show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq jobs show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -s h -l help -d 'Show this message and exit.'
 
@@ -449,7 +513,10 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq queues' -a pause -d 'Stop
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq queues' -a resume -d 'Let workers claim jobs of these queues again.'
 complete -c solidjq -n '__solidjq_at solidjq queues' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq queues list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq queues list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq queues list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq queues list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq queues list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq queues list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq queues list' -s h -l help -d 'Show this message and exit.'
 
@@ -464,7 +531,10 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq processes' -a list -d 'Li
 complete -c solidjq -n '__solidjq_at solidjq processes' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq processes list' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
-complete -c solidjq -n '__solidjq_at solidjq processes list' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Show this message and exit.'
 
@@ -477,7 +547,10 @@ complete -c solidjq -n '__solidjq_at solidjq doctor' -l long -r -f -d 'How long 
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l patience -r -f -d 'How long one check may take.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq doctor' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s h -l help -d 'Show this message and exit.'
 
@@ -489,7 +562,10 @@ complete -c solidjq -n '__solidjq_at solidjq enqueue' -l concurrency-key -r -f -
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l no-limit -d 'Run it beside any others, although its class has a concurrency limit.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l stdin -d 'One job a line of standard input: a JSON list of arguments.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -l import -r -f -d 'Take queue, priority and limit from @job there.'
-complete -c solidjq -n '__solidjq_at solidjq enqueue' -s o -l output -r -f -k -a 'table json ndjson csv ids' -d 'How to print: for people (table), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq enqueue' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -s h -l help -d 'Show this message and exit.'
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import options, render, session
+from solidjq_cli import options, session, view
 from solidjq_cli.exits import MEANINGS
 from solidjq_cli.lazy import LazyGroup
 
@@ -103,6 +103,9 @@ def root(
             help="With -o csv: no apostrophe before cells that a spreadsheet would run.  [env: JQ_CSV_RAW]",
         ),
     ] = False,
+    no_pager: Annotated[
+        bool, typer.Option("--no-pager", help="Print what is longer than the screen without $PAGER.")
+    ] = False,
     version: Annotated[  # noqa: ARG001  (its callback does the work)
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
@@ -134,7 +137,7 @@ def root(
 
     For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
     """
-    render.csv_raw.set(csv_raw)
+    view.begin(csv_raw=csv_raw, paged=not no_pager)
     session.begin(
         session.Connecting(
             profile, database, rails, environment, schema, table_prefix, read_only=read_only, file=config_file

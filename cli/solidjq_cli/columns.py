@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from solidjq.database.standby import Standby
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
@@ -34,13 +34,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
-    """One field. ``title`` is its heading in a table; a field without one is left to the other outputs."""
+    """One field. ``title`` is its heading in a table; a field without one is left to the other outputs.
+
+    How a table treats it where the terminal is narrow is described in ``grid``.
+    """
 
     name: str
     value: Callable[[T], Any]
     title: str | None = None
-    wide: bool = False  # may be cut short on a terminal
-    words: Callable[[T], str] | None = None  # what a table shows instead of the value
+    wide: bool = False  # gives: may be cut short on a terminal
+    words: Callable[[T], Any] | None = None  # what a table shows instead of the value
+    leaves: int = 0  # the order in which columns leave a narrow terminal, 1 first; 0 stays
+    flows: bool = False  # sentences: never cut, broken between words
+    style: Callable[[T], str | None] | None = None  # the colour of its cell; see view.styled
+    extra: bool = False  # shown by -o wide alone
+
+    @property
+    def heading(self) -> str:
+        """Its title, or one made of its name."""
+        return self.name.replace("_", " ").upper() if self.title is None else self.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,14 @@ class Fields(Generic[T]):
 
     columns: tuple[Column[T], ...]
     ids: Callable[[T], list[int]]
+
+    def of(self, columns: Iterable[Column[T]]) -> Fields[T]:
+        """Return these columns of it."""
+        return replace(self, columns=tuple(columns))
+
+    def shown(self, *, wide: bool) -> Fields[T]:
+        """Return the columns of a table; ``wide``: with those that are shown where there is room for all."""
+        return self.of(column for column in self.columns if column.title is not None or (wide and column.extra))
 
 
 def _arguments(text: str | None) -> Any:

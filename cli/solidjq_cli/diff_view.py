@@ -8,8 +8,8 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from solidjq_cli.ages import age, rfc3339
 from solidjq_cli.columns import Column, Fields
-from solidjq_cli.render import age, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

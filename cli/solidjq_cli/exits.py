@@ -93,10 +93,15 @@ def drop_output() -> None:
 
 def say(text: str) -> None:
     """Print one line on stderr, with secrets masked and control characters escaped."""
+    with suppress(OSError):  # nobody reads it any more: a closed pipe or terminal
+        print(line_of(text), file=sys.stderr)  # noqa: T201  (the one writer to stderr)
+
+
+def line_of(text: str) -> str:
+    """Return the line that ``say`` prints."""
     from solidjq.text import cut_words, mask_secrets, one_line  # noqa: PLC0415
 
     line = cut_words(mask_secrets(one_line(text)))
     if len(line) > MOST_CHARACTERS:
         line = f"{line[:MOST_CHARACTERS]}... ({len(line):,} characters)"
-    with suppress(OSError):  # nobody reads it any more: a closed pipe or terminal
-        print(f"{program_name()}: {by_own_name(line)}", file=sys.stderr)  # noqa: T201  (the one writer to stderr)
+    return f"{program_name()}: {by_own_name(line)}"

@@ -36,7 +36,10 @@ OPTION_HEADINGS = {
     "When a process counts as dead, and how it stops": (
         *("--heartbeat", "--alive-threshold", "--shutdown-timeout", "--lost-timeout", "--leave-children"),
     ),
-    COMMON: ("--output", "--import", "--config", "--database", "--help"),
+    COMMON: (
+        *("--output", "--fields", "--sort", "--local", "--no-pager"),
+        *("--import", "--config", "--database", "--help"),
+    ),
 }
 # With fewer options a command's help has only the common ones apart.
 FEWEST_TO_GROUP = 8

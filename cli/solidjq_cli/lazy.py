@@ -11,7 +11,7 @@ import typer
 from typer._click.exceptions import ClickException, UsageError
 from typer.core import TyperGroup
 
-from solidjq_cli import layout, ranges
+from solidjq_cli import layout, ranges, screens
 from solidjq_cli.arguments import by_own_name
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.exits import Exit, drop_output, say
@@ -23,10 +23,19 @@ def load(module: str) -> dict[str, Any]:
     loaded = typer.Typer(rich_markup_mode=None, add_completion=False)
     import_module(f"solidjq_cli.commands.{module}").add_to(loaded)
     commands = dict(typer.main.get_group(loaded).commands)
+    _complete(commands)
     _use_own_name(commands)
     for command in commands.values():
         layout.lay_out(command)
     return commands
+
+
+def _complete(commands: dict[str, Any]) -> None:
+    for command in commands.values():
+        if below := getattr(command, "commands", None):
+            _complete(below)
+        else:
+            screens.complete(command)
 
 
 def _use_own_name(commands: dict[str, Any], *, deep: bool = True) -> None:

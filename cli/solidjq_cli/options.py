@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from solidjq_cli.render import Output
+from solidjq_cli.screens import take_output
+from solidjq_cli.view import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +69,9 @@ ImportOption = Annotated[
 ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
 OutputOption = Annotated[
     Output,
-    typer.Option("--output", "-o", help="How to print: for people (table), or for scripts."),
+    typer.Option(
+        "--output", "-o", callback=take_output, help="How to print: for people (table, wide), or for scripts."
+    ),
 ]
 AliveThresholdOption = Annotated[
     float | None,

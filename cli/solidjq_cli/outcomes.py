@@ -160,7 +160,8 @@ class _Lines:
     def __call__(self, outcome: OperationOutcome) -> None:
         from datetime import UTC, datetime  # noqa: PLC0415
 
-        from solidjq_cli.render import as_json, rfc3339  # noqa: PLC0415
+        from solidjq_cli.ages import rfc3339  # noqa: PLC0415
+        from solidjq_cli.formats import as_json  # noqa: PLC0415
 
         now = datetime.now(UTC).replace(microsecond=0)
         if self._output is Output.NDJSON:

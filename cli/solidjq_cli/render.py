@@ -1,70 +1,93 @@
-"""The one writer to stdout: a table for people, or json, ndjson, csv and ids for scripts."""
+"""The one writer to stdout: screens and tables for people; json, ndjson, csv and ids for scripts.
+
+A list is one call, whatever the format; ``head`` and ``below`` are for people only::
+
+    records(failures, columns.failures(), output, head=lambda shown: f"{shown} of {all} failed jobs", empty="none")
+    next_commands(f"failed list --page-after {last}", lead="446 older")
+
+A screen that tells a story is drawn where people read, and is ``records`` or ``details`` for scripts::
+
+    if not drawn(output):
+        records(...)
+        return
+    with page():                                    # one page: what is longer than the terminal goes to a pager
+        heading("9 incidents in 7 days, 4 with jobs that still wait")     # the database is named at the right
+        table(
+            [Head("INCIDENT"), Head("WAITING", right=True), Head("CLASSES", gives=True), Head("WHY", flows=True)],
+            [["d9", "10", Names(("MailJob", "PingJob")), Words("host lost", "error")]],
+        )
+        paragraph("alone when its process crashed", first="because   ")   # broken between words
+        lines(timeline)                                                   # lines that are laid out already
+        next_commands("incidents show d9", "retry --safe --dry-run")      # the last line, by the program's own name
+
+Text that comes from a database may be given as it is: each of these escapes control characters and masks secrets.
+``when`` (a column of ages) and ``since`` (a sentence) in ``ages`` write times; both follow ``--local``. ``names`` and
+``short_hosts`` in ``flow`` write ``X +11`` and drop the hosts' common domain. ``count_of`` in ``solidjq.text`` is
+singular and plural; ``f"{number:,}"`` is how numbers of a heading are written. ``styled`` in ``view`` colours words.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from solidjq_cli import formats, pager, view
+from solidjq_cli.formats import flat
+from solidjq_cli.pager import page
+from solidjq_cli.view import Output, drawn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
     from solidjq_cli.columns import Column, Fields
+    from solidjq_cli.grid import Cell, Head
+
+__all__ = [
+    "Output",
+    "details",
+    "drawn",
+    "heading",
+    "lines",
+    "next_commands",
+    "note",
+    "page",
+    "paragraph",
+    "records",
+    "table",
+]
 
 T = TypeVar("T")
 
-csv_raw: ContextVar[bool] = ContextVar("csv_raw", default=False)
-"""Whether cells of CSV are written as they are, also those that a spreadsheet would run as a formula."""
-
-GAP = 2  # between the columns of a table
-# What makes a spreadsheet run a cell as a formula, full-width forms included; a signed number runs nothing.
-FORMULA = re.compile(r"[=+\-@\t\r＝＋－＠](?!\d+(?:\.\d+)?\Z)")  # noqa: RUF001
+BLOCK = 1000  # rows by which the widths of a table's columns are chosen
 IN_LINES = {"backtrace", "breaks", "outcome"}  # fields whose parts get a line each among the details
-NARROWEST = 4  # a wide column is not cut shorter than that
+LABEL = 20  # cells of a name among the details
 
 
-class Output(StrEnum):
-    """The formats of ``-o``."""
-
-    TABLE = "table"
-    JSON = "json"
-    NDJSON = "ndjson"
-    CSV = "csv"
-    IDS = "ids"
-
-
-def records(items: Iterable[T], fields: Fields[T], output: Output, *, empty: str = "") -> int:
+def records(
+    items: Iterable[T],
+    fields: Fields[T],
+    output: Output,
+    *,
+    empty: str = "",
+    head: str | Callable[[int], str] = "",
+) -> int:
     """Print items, each as soon as it arrives unless columns must line up; return how many there were.
 
-    ``empty`` is printed on stderr where a person would otherwise see nothing.
+    ``head`` is the heading of a table, or makes one of the number of its rows: all, or the first ``BLOCK``. ``empty``
+    is printed on stderr where a person would otherwise see nothing. Raises UsageError for an unknown field.
     """
-    counted = _Counted(_started(items))
-    out = sys.stdout
-    match output:
-        case Output.IDS:
-            for item in counted:
-                out.writelines(f"{number}\n" for number in fields.ids(item))
-        case Output.JSON:
-            _json(counted, fields.columns, out)
-        case Output.NDJSON:
-            out.writelines(_dumps(_record(item, fields.columns)) + "\n" for item in counted)
-        case Output.CSV:
-            writer = csv.writer(out, lineterminator="\n")
-            writer.writerow(column.name for column in fields.columns)
-            writer.writerows([_csv_cell(column.value(item)) for column in fields.columns] for item in counted)
-        case Output.TABLE if out.isatty():
-            heading()
-            _table(counted, fields.columns)
-        case Output.TABLE:
-            _tab_separated(counted, fields.columns, out)
-    out.flush()
+    every, fields = fields, _chosen(fields, output)
+    if output is Output.TABLE and not view.current().fields:
+        fields = fields.shown(wide=view.current().wide)
+    counted = _Counted(_sorted(_started(items), every))
+    if output is Output.TABLE and view.for_people():
+        with page():
+            _table(counted, fields.columns, head)
+    else:
+        formats.write(counted, fields, output, sys.stdout)
+    sys.stdout.flush()
     if output is Output.TABLE and empty and not counted.count:
         note(empty)
     return counted.count
@@ -74,67 +97,97 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
     """Print every field of each item, one below the other; for scripts as ``records`` does."""
     if output is not Output.TABLE:
         return records(items, fields, output)
+    fields = _chosen(fields, output)
     count = 0
-    for item in _started(items):
-        if count:
-            sys.stdout.write("\n")
-        else:
-            heading()
-        count += 1
-        for column in fields.columns:
-            value = column.value(item) if column.words is None else column.words(item)
-            if value is None or value in ([], ""):
-                continue
-            if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name in IN_LINES:
-                sys.stdout.write(f"{column.name}:\n")
-                sys.stdout.writelines(f"  {_flat(part)}\n" for part in value)
+    with page():
+        for item in _started(items):
+            if count:
+                pager.write("")
             else:
-                when = f" ({age(value)})" if isinstance(value, datetime) and sys.stdout.isatty() else ""
-                sys.stdout.write(f"{column.name + ':':<20}{_listed(value)}{when}\n")
+                heading()
+            count += 1
+            for column in fields.columns:
+                value = column.value(item) if column.words is None else column.words(item)
+                if value is None or value in ([], ""):
+                    continue
+                if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name in IN_LINES:
+                    pager.write(f"{column.name}:")
+                    for part in value:
+                        pager.write(f"  {flat(part)}")
+                else:
+                    pager.write(f"{column.name + ':':<{LABEL}}{_listed(value)}{_beside(value)}")
     sys.stdout.flush()
     return count
+
+
+def heading(text: str = "") -> None:
+    """Print a screen's first line: what it shows, and at the right which database it comes from.
+
+    The database is named once a run. Where no person reads, nothing is printed.
+    """
+    from solidjq_cli import flow, session  # noqa: PLC0415  (which are not needed off a terminal)
+
+    if view.for_people():
+        for line in flow.heading(_clean(text), [_clean(place) for place in session.places()], view.width()):
+            pager.write(view.styled(line, "bold") if text else line)
+
+
+def table(heads: Sequence[Head], rows: Iterable[Sequence[Cell]]) -> None:
+    """Print a table for people; its columns share the width by need (see ``grid``)."""
+    from solidjq_cli import grid  # noqa: PLC0415
+
+    cleaned = ([_clean_cell(cell) for cell in row] for row in rows)
+    first = list(islice(cleaned, BLOCK))
+    plan = grid.plan(heads, first, None if view.current().wide else view.width())
+    if any(head.title for head in heads):
+        pager.write(view.styled(plan.title(), "bold"))
+    for line in plan.lines(chain(first, cleaned), view.styled):
+        pager.write(line)
+
+
+def paragraph(text: str, first: str = "", rest: str | None = None, style: str = "") -> None:
+    """Print text for a person, on a terminal broken between words.
+
+    The first line begins with ``first``, the others with ``rest``, or as many blanks.
+    """
+    from solidjq_cli import flow  # noqa: PLC0415
+
+    for line in flow.wrap(_clean(text), view.width(), first, rest):
+        pager.write(view.styled(line, style))
 
 
 def lines(text: Iterable[str]) -> None:
     """Print lines of text for a person; control characters in them are escaped."""
     from solidjq.text import mask_secrets, printable  # noqa: PLC0415
 
-    heading()
-    sys.stdout.writelines(f"{mask_secrets(printable(line))}\n" for line in text)
+    with page():
+        heading()
+        for line in text:
+            pager.write(mask_secrets(printable(line)))
     sys.stdout.flush()
 
 
-def as_json(value: Any) -> str:
-    """Return a value as one line of JSON, as ``records`` writes it."""
-    return _dumps(_plain(value))
+def next_commands(*commands: str, lead: str = "next") -> None:
+    """Print the last line of a screen: commands to go on with, under the name that this program was called by.
 
+    Each begins without that name: ``incidents show d9``. ``lead`` stands before them. Lines break between commands
+    only. Where no person reads, nothing is printed.
+    """
+    from solidjq_cli import flow  # noqa: PLC0415
+    from solidjq_cli.arguments import program_name  # noqa: PLC0415
 
-def heading() -> None:
-    """On a terminal, print once a run which database the lines below come from: operators use several terminals."""
-    from solidjq.text import one_line  # noqa: PLC0415
-    from solidjq_cli import session  # noqa: PLC0415  (which is not needed off a terminal)
-
-    if sys.stdout.isatty() and (place := session.heading()):
-        sys.stdout.writelines(f"{line}\n" for line in _fitted(one_line(place), shutil.get_terminal_size().columns))
-
-
-def _fitted(place: str, width: int) -> list[str]:
-    """Break the name of a place between words; of a file's path that is too long, keep the end."""
-    name, bracket, access = place.rpartition(" (")
-    room = width - len(bracket + access)
-    if " " not in name and len(name) > room:
-        name = f"…{name[1 - room :]}"
-    return textwrap.wrap(name + bracket + access, width, break_long_words=False, break_on_hyphens=False)
+    if commands and view.for_people():
+        parts = [_clean(f"{program_name()} {command}") for command in commands]
+        for line in flow.fill(parts, view.width(), f"{lead}  ", gap=" | "):
+            pager.write(line)
 
 
 def note(text: str) -> None:
     """Print a message for a person on stderr, so that a script's stdout contains only data."""
-    from solidjq_cli.exits import say  # noqa: PLC0415
-
-    say(text)
+    pager.note(text)
 
 
-# -- formats ----------------------------------------------------------------------------------------------------------
+# -- which items and fields -------------------------------------------------------------------------------------------
 
 
 def _started(items: Iterable[T]) -> Iterator[T]:
@@ -144,131 +197,96 @@ def _started(items: Iterable[T]) -> Iterator[T]:
     return chain(first, rest)
 
 
-class _Counted(Iterable[T]):
-    def __init__(self, items: Iterable[T]) -> None:
+def _sorted(items: Iterable[T], fields: Fields[T]) -> Iterable[T]:
+    """Sort by the field of ``--sort``, if there is one; what has no value comes last."""
+    if (wanted := view.current().sort) is None:
+        return items
+    column = _named(wanted.removeprefix("-"), fields, "--sort")
+
+    def key(item: T) -> Any:
+        value = column.value(item)
+        return value if isinstance(value, (int, float, datetime)) else flat(value)
+
+    some = list(items)
+    valued = [item for item in some if column.value(item) is not None]
+    return [
+        *sorted(valued, key=key, reverse=wanted.startswith("-")),
+        *(item for item in some if column.value(item) is None),
+    ]
+
+
+def _chosen(fields: Fields[T], output: Output) -> Fields[T]:
+    """Return the fields of ``--fields``, or all."""
+    wanted = view.current()
+    if wanted.fields:
+        if output is Output.IDS:
+            from solidjq.errors import UsageError  # noqa: PLC0415
+
+            raise UsageError("-o ids prints ids alone; leave --fields out")
+        return fields.of([_named(name, fields, "--fields") for name in wanted.fields])
+    return fields
+
+
+def _named(name: str, fields: Fields[T], option: str) -> Column[T]:
+    for column in fields.columns:
+        if column.name == name:
+            return column
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    raise UsageError(f"{option}: no field {name!r}; the fields: {', '.join(c.name for c in fields.columns)}")
+
+
+class _Counted:
+    def __init__(self, items: Iterable[Any]) -> None:
         self._items = items
         self.count = 0
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Any]:
         for item in self._items:
             self.count += 1
             yield item
 
 
-def _json(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
-    separator = "[\n"
-    for item in items:
-        out.write(separator + _dumps(_record(item, columns)))
-        separator = ",\n"
-    out.write("[]\n" if separator == "[\n" else "\n]\n")
+# -- tables of items --------------------------------------------------------------------------------------------------
 
 
-def _tab_separated(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
-    shown = [column for column in columns if column.title is not None]
-    out.write("\t".join(column.name for column in shown) + "\n")
-    out.writelines("\t".join(_flat(column.value(item)) for column in shown) + "\n" for item in items)
+def _table(items: Iterable[T], columns: Sequence[Column[T]], head: str | Callable[[int], str]) -> None:
+    rest = iter(items)
+    rows = list(islice(rest, BLOCK))
+    heading(head if isinstance(head, str) else head(len(rows)))
+    if rows:
+        table([_head(column, rows) for column in columns], (_cells(item, columns) for item in chain(rows, rest)))
 
 
-def _table(items: Iterable[T], columns: Sequence[Column[T]]) -> None:
-    rows = list(items)
-    if not rows:
-        return
-    from rich.console import Console  # noqa: PLC0415  (only where a table is drawn)
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+def _head(column: Column[T], rows: Sequence[T]) -> Head:
+    from solidjq_cli.grid import Head  # noqa: PLC0415
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    shown = [column for column in columns if column.title is not None]
-    cells = [
-        [Text(_cell(column.value(row)) if column.words is None else column.words(row)) for row in rows]
-        for column in shown
-    ]
-    widths = [
-        max(len(column.title or ""), *(cell.cell_len for cell in each))
-        for column, each in zip(shown, cells, strict=True)
-    ]
-    # The columns marked wide share what the others leave; rich would shorten all columns alike, ids too.
-    spare = console.width - sum(widths) - GAP * (len(shown) - 1)
-    for at in sorted((at for at, column in enumerate(shown) if column.wide), key=lambda at: -widths[at]):
-        shorter = max(min(widths[at], NARROWEST), widths[at] + min(spare, 0))
-        spare += widths[at] - shorter
-        for cell in cells[at]:
-            cell.truncate(shorter, overflow="ellipsis")
-    gap = GAP if spare >= 0 else 1
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for column in shown:
-        values = [column.value(row) for row in rows]
-        numeric = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-        table.add_column(column.title or "", justify="right" if numeric else "left", no_wrap=True)
-    for row in zip(*cells, strict=True):
-        table.add_row(*row)
-    console.print(table)
+    values = [column.value(row) for row in rows]
+    numeric = all(isinstance(value, (int, float, datetime)) and not isinstance(value, bool) for value in values)
+    return Head(column.heading, right=numeric, gives=column.wide, leaves=column.leaves, flows=column.flows)
 
 
-# -- values -----------------------------------------------------------------------------------------------------------
+def _cells(item: T, columns: Sequence[Column[T]]) -> list[Cell]:
+    return [_cell(item, column) for column in columns]
 
 
-def _record(item: T, columns: Sequence[Column[T]]) -> dict[str, Any]:
-    return {column.name: _plain(column.value(item)) for column in columns}
+def _cell(item: T, column: Column[T]) -> Cell:
+    from solidjq_cli.grid import Names, Words  # noqa: PLC0415
+
+    value = column.value(item) if column.words is None else column.words(item)
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value) and column.wide:
+        return Names(tuple(map(flat, value)))
+    text = _shown(value)
+    return text if column.style is None else Words(text, column.style(item) or "")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it, with secrets masked."""
-    from solidjq.text import MASK, mask_secrets, names_a_secret  # noqa: PLC0415
+def _shown(value: Any) -> str:
+    """Write a value for a person: ages instead of times."""
+    from solidjq_cli.ages import when  # noqa: PLC0415
 
     match value:
         case datetime():
-            return rfc3339(value)
-        case str():
-            return mask_secrets(value)
-        case bytes():  # SQLite stores them in any column
-            return mask_secrets(value.decode("utf-8", "backslashreplace"))
-        case dict():
-            return {
-                mask_secrets(key): MASK if isinstance(item, str) and names_a_secret(key) else _plain(item)
-                for key, item in value.items()
-            }
-        case list():
-            return [_plain(item) for item in value]
-        case _:
-            return value
-
-
-def _dumps(value: Any) -> str:
-    r"""Write JSON in which nothing can act on a terminal: what json leaves raw is escaped as ``\u009b``."""
-    from solidjq.text import escape_json  # noqa: PLC0415
-
-    return escape_json(json.dumps(value, ensure_ascii=False))
-
-
-def _csv_cell(value: Any) -> str:
-    """Return a value as a cell of CSV, with an apostrophe before a formula unless ``csv_raw``."""
-    cell = _flat(value)
-    return f"'{cell}" if isinstance(value, str) and not csv_raw.get() and FORMULA.match(cell) else cell
-
-
-def _flat(value: Any) -> str:
-    """Write a value on one line, complete."""
-    from solidjq.text import one_line  # noqa: PLC0415
-
-    match _plain(value):
-        case None:
-            return ""
-        case bool(truth):
-            return "true" if truth else "false"
-        case str(text):
-            return one_line(text)
-        case dict() | list() as nested:
-            return _dumps(nested)
-        case other:
-            return str(other)
-
-
-def _cell(value: Any) -> str:
-    """Write a value for a person: ages instead of times."""
-    match value:
-        case datetime() if sys.stdout.isatty():
-            return age(value)
+            return when(value)
         case bool():
             return "yes" if value else "no"
         case None:
@@ -280,24 +298,25 @@ def _cell(value: Any) -> str:
 def _listed(value: Any) -> str:
     """Write a value for a person: names one after the other instead of JSON."""
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-        return ", ".join(map(_flat, value))
-    return "-" if value == [] else _flat(value)
+        return ", ".join(map(flat, value))
+    return "-" if value == [] else flat(value)
 
 
-def rfc3339(time: datetime) -> str:
-    """Write a time in UTC, with as many fraction digits as it needs."""
-    text = time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-    return text.rstrip("0").rstrip(".") + "Z"
+def _beside(value: Any) -> str:
+    from solidjq_cli.ages import since  # noqa: PLC0415
+
+    return f" ({since(value)})" if isinstance(value, datetime) and view.for_people() else ""
 
 
-def age(time: datetime, now: datetime | None = None) -> str:
-    """Write how long ago a time was, or how far ahead it is, in its largest unit."""
-    distance = (now or datetime.now(UTC)) - time
-    seconds = abs(distance) // timedelta(seconds=1)
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            text = f"{seconds // size}{unit}"
-            break
-    else:
-        text = f"{seconds}s"
-    return f"in {text}" if distance < timedelta() else f"{text} ago"
+def _clean(text: str) -> str:
+    from solidjq.text import mask_secrets, one_line  # noqa: PLC0415
+
+    return mask_secrets(one_line(text))
+
+
+def _clean_cell(cell: Cell) -> Cell:
+    from solidjq_cli.grid import Names, Words  # noqa: PLC0415
+
+    if isinstance(cell, str):
+        return _clean(cell)
+    return Names(tuple(map(_clean, cell.several))) if isinstance(cell, Names) else Words(_clean(cell.text), cell.style)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from solidjq import Database
+    from solidjq.database.place import Place
     from solidjq.ledger.operations import Operation
     from solidjq.rails.settings import RailsConfig
     from solidjq.settings.policy import Policy
@@ -190,20 +191,24 @@ class Session:
 
     def place(self) -> str | None:
         """Name the database, its server, and whether it may be written to; None before one was opened."""
-        if not self._opened:
-            return None
+        return str(self._place() or self._opened[-1]) if self._opened else None
+
+    def _place(self) -> Place | None:
         from solidjq.database.place import find_place  # noqa: PLC0415
 
         database = self._opened[-1]
-        return str(database.glance(find_place, database.url, read_only=database.read_only) or database)
+        return database.glance(find_place, database.url, read_only=database.read_only)
 
-    def heading(self) -> str | None:
-        """Return what ``place`` does, the first time; then None."""
-        if self._headed:
-            return None
-        place = self.place()
-        self._headed = place is not None
-        return place
+    def places(self) -> list[str]:
+        """Return names of the database for a heading, the fullest first; none the second time, and before it is open.
+
+        That it cannot be written to is part of every one.
+        """
+        if self._headed or not self._opened:
+            return []
+        self._headed = True
+        place = self._place()
+        return [str(self._opened[-1])] if place is None else place.short_forms()
 
     def close(self) -> None:
         """Close the databases, so that a server ends its sessions and SQLite removes its write-ahead log."""
@@ -420,10 +425,10 @@ def source() -> str | None:
     return None if session is None else session.source()
 
 
-def heading() -> str | None:
-    """Return the name of the current session's database for a heading; None if there is none, or it was named."""
+def places() -> list[str]:
+    """Return names of the current session's database for a heading; none if there is none, or it was named."""
     session = _current.get(None)
-    return None if session is None else session.heading()
+    return [] if session is None else session.places()
 
 
 def seal(*, interrupted: bool) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from solidjq import Database
 from solidjq.rails.error_text import missing_error
-from solidjq_cli.render import FORMULA
+from solidjq_cli.formats import FORMULA
 from support.program import Shell
 from support.queue import NewJob, fail
 

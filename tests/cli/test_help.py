@@ -165,7 +165,7 @@ def test_a_manual_page_calls_the_program_by_its_own_name() -> None:
         ("failed list --yaml", "did you mean -o json|ndjson|csv|ids|table?"),
         ("incidents list --format json", "did you mean -o json|ndjson|csv|ids|table?"),
         ("--json failed list", "did you mean -o FORMAT behind the command"),
-        ("failed list -o yaml", "'table', 'json', 'ndjson', 'csv', 'ids'"),
+        ("failed list -o yaml", "'table', 'wide', 'json', 'ndjson', 'csv', 'ids'"),
         ("failed list --sinse 2h", "did you mean --since?"),
         ("retry --dryrun", "did you mean --dry-run?"),
         ("failed list --read-only", "--read-only before the command, as in jq --read-only failed list?"),

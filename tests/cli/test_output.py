@@ -38,7 +38,7 @@ from support.recovery import last_line
 from support.scenes import LEAKY, NASTY, hostile_rows
 from support.terminal import below_heading, raw_terminal, terminal, unprintable
 
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 AGE = re.compile(r"\d+[smhd] ago")
 MOVING = {"heartbeat_age", "latency"}  # differ from one call to the next
 
@@ -102,7 +102,8 @@ class Screens:
         # What could tempt a program into colour, or into cutting lines.
         forced = {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm-256color", "COLUMNS": "40"}
         for output in ("json", "ndjson", "csv", "ids", "table"):
-            done = Shell(url, self.folder, forced).run(*command, "-o", output)
+            typed = [] if output == "table" else ["-o", output]
+            done = Shell(url, self.folder, forced).run(*command, *typed)
             assert (done.returncode, unprintable(done.stderr)) == (0, set()), done.stderr
             yield output, done.stdout
         yield "terminal", terminal(Shell(url, self.folder), *command)
@@ -338,9 +339,9 @@ def fill_wide(database: Database) -> None:
 # Of these a part would mean something else: never cut them short.
 WHOLE = {
     "failed list": [str(number) for number in range(1, 13)],
-    "processes list": ["2620112", "71802", "no", "16m ago"],
+    "processes list": ["2620112", "71802", "no", "16m"],
     "queues list": ["no", "0"],
-    "prune": ["2620112", "16m ago", "0"],
+    "prune": ["2620112", "16m", "0"],
 }
 
 
@@ -354,7 +355,7 @@ def test_a_table_fits_the_terminal_and_keeps_every_number_whole(
     assert cell_len(shown.partition("\n")[0]) <= width
     lines = below_heading(shown).splitlines()
     assert [line for line in lines if cell_len(line) > width] == []
-    words = {word for line in lines[1:] for word in re.split(r"\s{2,}", line.strip())}
+    words = {word for line in lines[1:] for word in line.split()}
     assert [number for number in WHOLE[name] if number not in words] == []
     assert {len(line.split("  ")) > 1 for line in lines if not line.startswith("jq: ")} == {True}
 
@@ -365,7 +366,7 @@ def test_a_person_sees_ages_titles_and_cut_messages(database: Database, shell: S
     head, *lines = below_heading(shown).splitlines()
     assert head.split() == ["JOB", "CLASS", "QUEUE", "DEATH", "FAILED", "ERROR"]
     assert [line.split()[0] for line in lines] == ["3", "2", "1"]
-    assert all(AGE.search(line) and line.endswith("…") for line in lines)
+    assert all(re.search(r" \d+[smhd] ", line) and line.endswith("…") for line in lines)
     assert not TIME.search(shown)
 
 
@@ -554,7 +555,7 @@ def test_a_job_can_be_given_a_time(database: Database, shell: Shell) -> None:
     assert [job["state"] for job in (delayed, dated, past)] == ["scheduled", "scheduled", "ready"]
     first, _, last = rows(database, jobs)
     assert (first["scheduled_at"] - first["created_at"]).total_seconds() == 900
-    assert dated["scheduled_at"] == "2999-01-01T10:00:00Z"
+    assert dated["scheduled_at"] == "2999-01-01T10:00:00.000000Z"
     assert last["scheduled_at"] == last["created_at"]
 
 

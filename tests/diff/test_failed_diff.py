@@ -116,8 +116,8 @@ def test_failures_of_one_signature_are_a_group(database: Database, shell: Shell)
     assert first["title"] == "ActiveRecord::RecordNotFound: Couldn't find User with 'id'=<n>"
     assert (first["classes"], first["queues"]) == ({"AJob": 3, "BJob": 1}, {"default": 3, "mail": 1})
     assert (first["example_job_id"], first["frames"]) == (users[-1], ["app/jobs/a_job.rb:perform"])
-    assert first["first_failed_at"] == f"{NOW - timedelta(minutes=50):%Y-%m-%dT%H:%M:%SZ}"
-    assert first["last_failed_at"] == f"{NOW - timedelta(minutes=10):%Y-%m-%dT%H:%M:%SZ}"
+    assert first["first_failed_at"] == f"{NOW - timedelta(minutes=50):%Y-%m-%dT%H:%M:%S.%fZ}"
+    assert first["last_failed_at"] == f"{NOW - timedelta(minutes=10):%Y-%m-%dT%H:%M:%S.%fZ}"
     assert {row["title"]: row["death"] for row in found[1:3]} == {
         "Net::ReadTimeout: no answer after <n>s": None,
         "SolidQueue::Processes::ProcessExitError: killed by signal 9": "exited",

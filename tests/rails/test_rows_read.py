@@ -141,7 +141,7 @@ def test_a_record_is_complete(left: Database, jq: Shell, kind: str) -> None:
         "pid": None,
         "exit_status": None,
         "signal": None,
-        "last_heartbeat_at": "2026-07-01T12:00:00Z",
+        "last_heartbeat_at": "2026-07-01T12:00:00.000000Z",
         "failure_id": 2,
         "active_job_id": "f4fb28e6-252d-48c8-94d1-ffc71448e6df",
         "priority": 0,

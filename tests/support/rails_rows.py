@@ -33,8 +33,8 @@ def shown(value: Any) -> str:
             assert value.utcoffset() == timedelta()
             text = value.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
             return text.removeprefix("2026-11-23T")
-        case str() if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d*[1-9])?Z", value):
-            return value.removeprefix("2026-11-23T").removesuffix("Z")
+        case str() if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", value):
+            return value.removeprefix("2026-11-23T").removesuffix("Z").rstrip("0").rstrip(".")
         case other:
             return str(other)
 

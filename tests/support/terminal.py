@@ -37,7 +37,7 @@ def raw_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     deciding = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
     kept = {key: value for key, value in shell.env().items() if key not in deciding}
-    env = {**kept, "TERM": "xterm-256color", **environment}
+    env = {**kept, "TERM": "xterm-256color", "PAGER": "cat", **environment}
     running = zygote().start(
         list(arguments), [theirs, theirs if stdout is None else stdout, theirs], env, shell.folder, PATIENCE
     )
@@ -59,5 +59,5 @@ def raw_terminal(
 def below_heading(shown: str) -> str:
     """Return what a terminal shows below the line that names the database."""
     heading, _, rest = shown.partition("\n")
-    assert heading.endswith("(read-write)"), shown
+    assert re.search(r"\S( \(read-(write|only)\))?$", heading), shown
     return rest

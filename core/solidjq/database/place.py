@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -43,6 +44,16 @@ class Place:
         """Whether this connection may write: ``read-write``, ``read-only``; of a standby also how far behind it is."""
         access = "read-write" if self.writable else "read-only"
         return f"standby, {self.standby.words}, {access}" if self.standby else access
+
+    def short_forms(self) -> list[str]:
+        """Return names for a heading, the fullest first: ``shop_queue on db1 (read-only)``, ``shop_queue (read-only)``.
+
+        Of an SQLite file the shortest is its name alone. That the database may be written to is left out: it is usual.
+        """
+        access = "" if self.writable and not self.standby else f" ({self.access})"
+        alone = printable(self.database)
+        last = f"…/{PurePath(alone).name}" if "/" in alone else alone
+        return list(dict.fromkeys(f"{name}{access}" for name in (self.name, alone, last)))
 
     def __str__(self) -> str:
         """Return ``shop_queue on db1 (read-only)``."""

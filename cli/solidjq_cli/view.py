@@ -1,0 +1,92 @@
+"""How this command line wants its output shown: its options, the terminal's width, and colours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+
+HEIGHT = 24  # of a terminal that does not say
+
+
+class Output(StrEnum):
+    """The formats of ``-o``."""
+
+    TABLE = "table"
+    WIDE = "wide"  # a command gets TABLE for it, and ``View.wide`` is set
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    IDS = "ids"
+
+
+@dataclass(slots=True)
+class View:
+    """What the options of one command line say of its output."""
+
+    typed: bool = False  # the table was asked for, so it is drawn in a pipe, too
+    wide: bool = False  # with every field, and nothing cut
+    fields: tuple[str, ...] = ()  # only these, in this order
+    sort: str | None = None  # the field to sort by; descending with a minus before it
+    local: bool = False  # clock times of this zone instead of ages
+    paged: bool = True  # what is longer than the terminal goes through a pager
+    watch: bool = False  # the screen is drawn again and again
+    csv_raw: bool = False  # cells of CSV stay as they are, also those that a spreadsheet would run as a formula
+
+
+_view: ContextVar[View] = ContextVar("view")
+
+
+def begin(*, csv_raw: bool = False, paged: bool = True) -> None:
+    """Begin the view of a command line; the root of the command tree calls it before the command."""
+    _view.set(View(csv_raw=csv_raw, paged=paged))
+
+
+def current() -> View:
+    """Return the view of the command that runs."""
+    view = _view.get(None)
+    if view is None:
+        _view.set(view := View())
+    return view
+
+
+def drawn(output: Output) -> bool:
+    """Whether a screen for people is drawn: on a terminal, and wherever ``-o table`` or ``-o wide`` was typed.
+
+    False for the formats of scripts, for the default in a pipe, which is lines of tab-separated values, and where
+    ``--fields`` chooses what is shown: ``records`` and ``details`` serve them all.
+    """
+    return output is Output.TABLE and not current().fields and for_people()
+
+
+def for_people() -> bool:
+    """Whether what is printed is for people, so that it has headings, ages and last lines."""
+    return sys.stdout.isatty() or current().typed
+
+
+def width() -> int | None:
+    """Return the columns of the terminal; None off a terminal, where nothing is cut or broken."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def height() -> int:
+    """Return the lines of the terminal."""
+    return shutil.get_terminal_size((80, HEIGHT)).lines
+
+
+_CODES = {"bold": "1", "faint": "2", "error": "31", "warning": "33", "good": "32"}
+
+
+def styled(text: str, style: str) -> str:
+    """Colour a text on a terminal that shows colours: ``error``, ``warning``, ``good``, ``faint`` or ``bold``.
+
+    A colour never says what no word says: NO_COLOR and dumb terminals have none.
+    """
+    if not text.strip() or style not in _CODES or not sys.stdout.isatty():
+        return text
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
