@@ -32,9 +32,9 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq failed list')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --local --no-pager -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --after | --fields) takes=text ;;
+                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --after | --fields | --sort) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
@@ -116,9 +116,9 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq operations list')
-            options='--limit --before -o --output --fields --local --no-pager -d --database -h --help'
+            options='--limit --before -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
-                --limit | --before | --fields) takes=text ;;
+                --limit | --before | --fields | --sort) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
@@ -253,10 +253,10 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq queues list')
-            options='-o --output --fields --local --no-pager -d --database -h --help'
+            options='-o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                --fields) takes=text ;;
+                --fields | --sort) takes=text ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -279,9 +279,9 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq processes list')
-            options='--alive-threshold -o --output --fields --local --no-pager -d --database -h --help'
+            options='--alive-threshold -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
-                --alive-threshold | --fields) takes=text ;;
+                --alive-threshold | --fields | --sort) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac

@@ -15,7 +15,7 @@ function __jq_takes
         case 'jq grants'
             contains -- $argv[2] --for -d --database
         case 'jq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --sort -d --database
         case 'jq failed show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'jq failed diff'
@@ -33,7 +33,7 @@ function __jq_takes
         case 'jq undo'
             contains -- $argv[2] --reason -o --output --fields -d --database
         case 'jq operations list'
-            contains -- $argv[2] --limit --before -o --output --fields -d --database
+            contains -- $argv[2] --limit --before -o --output --fields --sort -d --database
         case 'jq operations show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'jq operations verify'
@@ -57,13 +57,13 @@ function __jq_takes
         case 'jq jobs show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'jq queues list'
-            contains -- $argv[2] -o --output --fields -d --database
+            contains -- $argv[2] -o --output --fields --sort -d --database
         case 'jq queues pause'
             contains -- $argv[2] -d --database
         case 'jq queues resume'
             contains -- $argv[2] -d --database
         case 'jq processes list'
-            contains -- $argv[2] --alive-threshold -o --output --fields -d --database
+            contains -- $argv[2] --alive-threshold -o --output --fields --sort -d --database
         case 'jq doctor'
             contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output --fields -d --database
         case 'jq enqueue'
@@ -210,6 +210,8 @@ complete -c jq -n '__jq_at jq failed list' -s o -l output -r -f -k -a 'table wid
 complete -c jq -n '__jq_at jq failed list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq failed list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq failed list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq failed list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c jq -n '__jq_at jq failed list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed list' -s h -l help -d 'Show this message and exit.'
 
@@ -375,6 +377,8 @@ complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table
 complete -c jq -n '__jq_at jq operations list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq operations list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq operations list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq operations list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c jq -n '__jq_at jq operations list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq operations list' -s h -l help -d 'Show this message and exit.'
 
@@ -517,6 +521,8 @@ complete -c jq -n '__jq_at jq queues list' -s o -l output -r -f -k -a 'table wid
 complete -c jq -n '__jq_at jq queues list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq queues list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq queues list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq queues list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c jq -n '__jq_at jq queues list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq queues list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq queues list' -s h -l help -d 'Show this message and exit.'
 
@@ -535,6 +541,8 @@ complete -c jq -n '__jq_at jq processes list' -s o -l output -r -f -k -a 'table 
 complete -c jq -n '__jq_at jq processes list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq processes list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq processes list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq processes list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c jq -n '__jq_at jq processes list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq processes list' -s h -l help -d 'Show this message and exit.'
 

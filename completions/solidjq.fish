@@ -15,7 +15,7 @@ function __solidjq_takes
         case 'solidjq grants'
             contains -- $argv[2] --for -d --database
         case 'solidjq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --sort -d --database
         case 'solidjq failed show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq failed diff'
@@ -33,7 +33,7 @@ function __solidjq_takes
         case 'solidjq undo'
             contains -- $argv[2] --reason -o --output --fields -d --database
         case 'solidjq operations list'
-            contains -- $argv[2] --limit --before -o --output --fields -d --database
+            contains -- $argv[2] --limit --before -o --output --fields --sort -d --database
         case 'solidjq operations show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq operations verify'
@@ -57,13 +57,13 @@ function __solidjq_takes
         case 'solidjq jobs show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq queues list'
-            contains -- $argv[2] -o --output --fields -d --database
+            contains -- $argv[2] -o --output --fields --sort -d --database
         case 'solidjq queues pause'
             contains -- $argv[2] -d --database
         case 'solidjq queues resume'
             contains -- $argv[2] -d --database
         case 'solidjq processes list'
-            contains -- $argv[2] --alive-threshold -o --output --fields -d --database
+            contains -- $argv[2] --alive-threshold -o --output --fields --sort -d --database
         case 'solidjq doctor'
             contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output --fields -d --database
         case 'solidjq enqueue'
@@ -210,6 +210,8 @@ complete -c solidjq -n '__solidjq_at solidjq failed list' -s o -l output -r -f -
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s h -l help -d 'Show this message and exit.'
 
@@ -375,6 +377,8 @@ complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r 
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -s h -l help -d 'Show this message and exit.'
 
@@ -517,6 +521,8 @@ complete -c solidjq -n '__solidjq_at solidjq queues list' -s o -l output -r -f -
 complete -c solidjq -n '__solidjq_at solidjq queues list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq queues list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c solidjq -n '__solidjq_at solidjq queues list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq queues list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c solidjq -n '__solidjq_at solidjq queues list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq queues list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq queues list' -s h -l help -d 'Show this message and exit.'
 
@@ -535,6 +541,8 @@ complete -c solidjq -n '__solidjq_at solidjq processes list' -s o -l output -r -
 complete -c solidjq -n '__solidjq_at solidjq processes list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -l sort -r -f -d 'Sort by this field; -FIELD for descending.'
+complete -c solidjq -n '__solidjq_at solidjq processes list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Show this message and exit.'
 

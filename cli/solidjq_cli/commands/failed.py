@@ -12,6 +12,7 @@ from solidjq_cli import columns, failed_diff, options, selection, session
 from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, report_missing
 from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.screens import screen
 from solidjq_cli.selection import FilterOptions
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @group.command("list")
+@screen(sort=True)
 @options.grouped
 def list_failed(
     names: OptionalIdsArgument = None,

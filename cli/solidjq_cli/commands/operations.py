@@ -12,6 +12,7 @@ from solidjq_cli import columns, options, outcomes, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_operation_id
 from solidjq_cli.render import Output, details, heading, note, records
+from solidjq_cli.screens import screen
 from solidjq_cli.stopping import Account, accounted
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @group.command("list")
+@screen(sort=True)
 def list_operations(
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=options.MOST_ID, help="At most N.")] = 50,
     before: Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, note, records
+from solidjq_cli.screens import screen
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Supervisors, workers, dispatchers, schedulers.")
 
@@ -26,6 +27,7 @@ def _group() -> None:
 
 
 @group.command("list")
+@screen(sort=True)
 def list_processes(
     alive_threshold: options.AliveThresholdOption = None,
     output: options.OutputOption = Output.TABLE,

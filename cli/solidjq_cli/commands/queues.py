@@ -9,6 +9,7 @@ import typer
 from solidjq_cli import columns, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, heading, note, records
+from solidjq_cli.screens import screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @group.command("list")
+@screen(sort=True)
 def list_queues(output: options.OutputOption = Output.TABLE, database: options.DatabaseOption = None) -> None:
     """List the queues: what waits in each, since when, and which are paused.
 
