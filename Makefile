@@ -7,10 +7,10 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs night mutants bench audit lock clean
+.PHONY: help demo test test-mysql lint format docs night mutants bench audit lock clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.ready: pyproject.toml release/requirements.lock
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3" >&2; exit 1; }
@@ -32,6 +32,9 @@ demo: .venv/.ready ## Kill workers with real jobs in their hands, then get every
 
 test: .venv/.ready ## Run every test; starts its own PostgreSQL
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+test-mysql: .venv/.ready ## Run the tests of MariaDB on a real MySQL, which is downloaded into .mysql
+	$(BIN)/python tests/programs/with_mysql.py $(ARGS)
 
 lint: .venv/.ready ## ruff, mypy strict, import contracts, generated files up to date
 	$(BIN)/ruff check
@@ -68,4 +71,4 @@ bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## Remove all that make made
-	rm -rf .venv bench/.venv release/.venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .mysql bench/.venv release/.venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -29,6 +29,7 @@ from solidjq.queue import jobs as queue_jobs
 from solidjq.queue.failed import Filter, list_failures, page_of_ids
 from solidjq.rails.error_text import Death, error_json, pruned_error
 from solidjq.recovery.candidates import find_candidates, find_groups
+from support.databases import explain
 from support.processes import add_process, silence
 from support.queue import add_jobs, plain_jobs, take_turn
 
@@ -107,11 +108,13 @@ def read_whole(connection: Connection, statement: str, parameters: Any) -> Itera
             plan = json.loads(found) if isinstance(found, str) else found
             return [node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
         case "mysql":
-            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings()
-            return [row["table"] for row in rows if row["type"] == "ALL"]
+            return [
+                row["table"]
+                for row in explain(connection, statement, parameters)
+                if row["type"] == "ALL" and row["select_type"] != "INSERT"
+            ]
         case _:
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).mappings()
-            words = [row["detail"].split() for row in rows]
+            words = [row["detail"].split() for row in explain(connection, statement, parameters)]
             if "LIMIT" in statement and ["USE", "TEMP", "B-TREE"] not in (word[:3] for word in words):
                 return []  # it stops there, in the order of the rows themselves
             return [word[1] for word in words if word[0] == "SCAN" and "USING" not in word]
@@ -221,8 +224,7 @@ def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) 
     with database.read() as connection:
         for statement, parameters in sent:
             if "finished_at" in statement and statement.startswith(("WITH", "UPDATE", "INSERT")):
-                explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
-                plans.append(str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all()))
+                plans.append(str(explain(connection, statement, parameters)))
     assert len(plans) > 2
     assert not [plan for plan in plans if "on_finished_at" in plan]
 

@@ -13,12 +13,13 @@ from solidjq.database.standby import LAGGING, Standby, find_standby, judge_repli
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, url_text
 from solidjq_cli.exits import Exit
+from support.databases import is_mysql
 from support.every_command import COMMANDS
 from support.processes import add_process, silence
 from support.program import Done, Shell, assert_refused
 from support.queue import add_jobs, claim_all, plain_jobs, rows
 from support.scenes import something_for_every_command
-from support.servers import execute
+from support.servers import connected, execute
 from support.standbys import ask, follow
 from support.terminal import terminal
 from support.waiting import until
@@ -165,7 +166,9 @@ def test_a_mariadb_that_takes_no_writes_is_a_standby(mariadb_standby: URL, maria
         (process,) = json.loads(shell.run("processes", "list", "-o", "json").stdout)
         assert process["alive"] is False
         # A replica that was promoted still has its status, with both threads stopped.
-        execute(url, "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = 1")
+        with connected(url) as connection:
+            change = "REPLICATION SOURCE TO SOURCE" if is_mysql(connection) else "MASTER TO MASTER"
+        execute(url, f"CHANGE {change}_HOST = '127.0.0.1'")
         assert standby_of(url) is None
     finally:
         execute(url, "SET GLOBAL read_only = 1")

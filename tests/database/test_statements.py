@@ -10,6 +10,7 @@ from sqlalchemy.sql.expression import Executable
 from solidjq import Database
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, crashes, failed, jobs
+from support.databases import explain
 
 STATEMENTS = {
     "select": select(failed.c.id).where(among(failed.c.id, [1, 2, 3])).with_for_update(),
@@ -24,14 +25,12 @@ def reads_all(connection: Connection, statement: str) -> bool:
     """Ask the database whether it would have to read the whole table."""
     match connection.dialect.name:
         case "sqlite":
-            return any(
-                row.detail.startswith("SCAN") for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"))
-            )
+            return any(row["detail"].startswith("SCAN") for row in explain(connection, statement))
         case "mysql":  # which prefers that while a table is small
-            return any(row.possible_keys is None for row in connection.execute(text(f"EXPLAIN {statement}")))
+            return any(row["possible_keys"] is None for row in explain(connection, statement))
         case _:
             connection.execute(text("SET LOCAL enable_seqscan = off"))  # so does this
-            return any("Seq Scan" in row[0] for row in connection.execute(text(f"EXPLAIN {statement}")))
+            return any("Seq Scan" in row["QUERY PLAN"] for row in explain(connection, statement))
 
 
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)

@@ -32,7 +32,7 @@ def latin(empty_url: URL) -> Iterator[Database]:
 def widen(database: Database) -> None:
     execute(
         database.url,
-        "ALTER TABLE solid_queue_jobs MODIFY arguments longtext, MODIFY class_name varchar(1000)",
+        "ALTER TABLE solid_queue_jobs MODIFY arguments longtext, MODIFY class_name varchar(700)",
         "ALTER TABLE solid_queue_failed_executions MODIFY error longtext",
     )
 
@@ -41,7 +41,7 @@ def fail_with_long_texts(database: Database) -> list[int]:
     ids = add_jobs(database, *plain_jobs(2))
     die(database)
     with database.write() as connection:
-        connection.execute(update(tables.jobs).values(arguments=LONG, class_name="K" * 900))
+        connection.execute(update(tables.jobs).values(arguments=LONG, class_name="K" * 700))
         connection.execute(update(tables.failed).values(error=LONG + "!"))
     return list(ids)
 
@@ -76,7 +76,7 @@ def test_a_copy_that_would_be_shorter_is_refused(own: Database) -> None:
     ids = fail_with_long_texts(own)
     make_version_3(own)
     before = rows(own, tables.jobs), rows(own, tables.failed)
-    with pytest.raises(LedgerMissingError, match=r"jq_failures\.error cannot hold every value .* run: jq init"):
+    with pytest.raises(LedgerMissingError, match=r"jq_failures\.\w+ cannot hold every value .* run: jq init"):
         retry_jobs(own, ids, Operation("discard"), discard=True)
     with pytest.raises(LedgerMissingError):
         retry_jobs(own, ids, Operation("retry"))

@@ -14,13 +14,13 @@ from solidjq import Database
 from solidjq.database import answers, tls
 from solidjq.database.urls import parse_url
 from solidjq.errors import DatabaseUnreachableError, DatabaseURLError
-from support.servers import MARIADB_PROGRAMS, mariadb, missing_program, server_folder
+from support.servers import mariadb, mariadb_programs, missing_program, server_folder
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[SimpleNamespace]:
     """A MariaDB whose certificate is for the name localhost; user ada needs no password."""
-    if missing := missing_program((*MARIADB_PROGRAMS, "openssl")):
+    if missing := missing_program((*mariadb_programs(), "openssl")):
         pytest.skip(f"{missing} is not installed")
     with server_folder("tls") as name:
         folder = Path(name)

@@ -3,8 +3,10 @@
 python tests/programs/compatibility.py > docs/compatibility.md
 """
 
+import json
 import re
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from solidjq_cli.exits import Exit
@@ -139,12 +141,24 @@ COMMANDS = (
 WORK = Tried("work --import sample_jobs", changes=True, lacks=True)
 
 
+SQLITE, POSTGRESQL, MARIADB, MYSQL = "SQLite", "PostgreSQL", "MariaDB", "MySQL"
+# MySQL takes the tests of MariaDB, in ``make test-mysql``, which records here what passed.
+MYSQL_RECORD = Path(__file__).parents[1] / "data" / "mysql.json"
+
+
 class Environment(NamedTuple):
     """What stands around a queue, what jq does there, and the test that shows it."""
 
     name: str
     outcome: str
     test: str  # file::function
+    on: tuple[str, ...] = (POSTGRESQL,)
+
+    def cells(self, mysql: frozenset[str]) -> list[str]:
+        """Return the row, with the tests that passed on MySQL."""
+        tried = {*self.on, *((MYSQL,) if MARIADB in self.on and self.test in mysql else ())}
+        databases = ["yes" if name in tried else "" for name in (SQLITE, POSTGRESQL, MARIADB, MYSQL)]
+        return [self.name, self.outcome, *databases, f"`{self.test}`"]
 
 
 _POOLERS = "tests/whole/test_poolers.py"
@@ -210,6 +224,7 @@ ENVIRONMENTS = (
         "a MySQL option file, `?default_file=~/.my.cnf`",
         "read; TLS options that cannot be honoured are refused",
         f"{_WAYS}::test_a_mysql_option_file",
+        (MARIADB,),
     ),
     Environment(
         "a table that another session locks",
@@ -231,8 +246,8 @@ same: nothing in a database says which of them made it, and nothing that `jq` do
 
 ## Each command
 
-Each cell was tried on SQLite, PostgreSQL and MariaDB, with the same outcome on all three, in this order on one queue
-with dead processes and orphaned jobs (`tests/whole/test_compatibility.py`). `jq demo` has a queue of its own.
+Each cell was tried on SQLite, PostgreSQL, MariaDB and MySQL {version}, with the same outcome on each, in this order on
+one queue with dead processes and orphaned jobs (`{by_command}`). `jq demo` has a queue of its own.
 
 {commands}
 
@@ -244,7 +259,8 @@ with dead processes and orphaned jobs (`tests/whole/test_compatibility.py`). `jq
 
 ## Each environment
 
-Each row is a test that ran, on real servers.
+Each row is a test that ran, on real servers. An empty cell: the row does not concern that database, or was not tried
+on it. MySQL is {version}, on which `make test-mysql` runs all that the tests try on MariaDB.
 
 {environments}
 
@@ -268,20 +284,30 @@ everything else works.
 """.lstrip()
 
 
+_BY_COMMAND = "tests/whole/test_compatibility.py"
+
+
+def documented_tests() -> set[str]:
+    """Return the tests that the document rests on."""
+    return {*(row.test for row in ENVIRONMENTS), f"{_BY_COMMAND}::test_every_command", f"{_BY_COMMAND}::test_work"}
+
+
 def document() -> str:
     """Return what docs/compatibility.md holds."""
+    record = json.loads(MYSQL_RECORD.read_text())
     head = ["schema", "told by"]
     schemas = [[each.name, each.told_by] for each in GENERATIONS]
     commands = {f"`{_spelled(each.command)}`": each for each in reversed((*COMMANDS, WORK))}  # the first of its kind
     cells = [[name, *(_cell(each, of) for of in GENERATIONS)] for name, each in reversed(commands.items())]
+    environments = ["environment", "outcome", SQLITE, POSTGRESQL, MARIADB, MYSQL, "test"]
     return _DOCUMENT.format(
         schemas=_table(head, schemas),
         commands=_table(["command", *(each.name for each in GENERATIONS)], cells),
         code=Exit.DATABASE.value,
         refused=Exit.REFUSED.value,
-        environments=_table(
-            ["environment", "outcome", "test"], [[row.name, row.outcome, f"`{row.test}`"] for row in ENVIRONMENTS]
-        ),
+        environments=_table(environments, [row.cells(frozenset(record["tests"])) for row in ENVIRONMENTS]),
+        version=record["version"],
+        by_command=_BY_COMMAND,
     )
 
 

@@ -9,21 +9,36 @@ import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, RowMapping, delete, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from solidjq import Database
 from solidjq.database import tables as database_tables
 from solidjq.database.setup import initialize
-from support.servers import MARIADB_PROGRAMS, connected, execute, mariadb, memory_folder, missing_program, server_folder
+from support.servers import connected, execute, mariadb, mariadb_programs, memory_folder, missing_program, server_folder
 
 _numbers = itertools.count(1)
 DATABASES = ("sqlite", "postgresql", "mariadb")
+
+
+def is_mysql(connection: Connection) -> bool:
+    """Whether the server is a real MySQL, on which ``make test-mysql`` runs the tests of MariaDB."""
+    return connection.dialect.name == "mysql" and not getattr(connection.dialect, "is_mariadb", False)
+
+
+def explain(connection: Connection, statement: str, parameters: Any = None) -> Sequence[RowMapping]:
+    """Return the plan of a statement, a row a step."""
+    if connection.dialect.name == "sqlite":
+        words = "EXPLAIN QUERY PLAN"
+    else:  # MySQL's default is a tree of texts
+        words = "EXPLAIN FORMAT=TRADITIONAL" if is_mysql(connection) else "EXPLAIN"
+    return connection.exec_driver_sql(f"{words} {statement}", parameters).mappings().all()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -100,7 +115,7 @@ def make_postgresql(postgresql_server: URL, postgresql_administrator: Connection
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[URL]:
     named = os.environ.get("JQ_TEST_MYSQL_URL")
-    if named is None and missing_program(MARIADB_PROGRAMS) is None:
+    if named is None and missing_program(mariadb_programs()) is None:
         with server_folder("mariadb") as folder, mariadb(folder=folder) as url:
             yield url
         return

@@ -19,7 +19,6 @@ from support.waiting import PATIENCE, until
 
 ROOM = 4 * 2**30  # bytes that the servers and files of a whole run may need
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
-MARIADB_PROGRAMS = ("mariadb-install-db", "mariadbd")
 
 
 @cache
@@ -77,10 +76,16 @@ def missing_program(names: Sequence[str]) -> str | None:
     return next((name for name in names if shutil.which(name, path=PATH) is None), None)
 
 
+def mariadb_programs() -> tuple[str, ...]:
+    """Return the programs that ``mariadb`` starts: those of MariaDB, or the real MySQL that JQ_TEST_MYSQLD names."""
+    mysqld = os.environ.get("JQ_TEST_MYSQLD")  # as ``make test-mysql`` does
+    return ("mariadb-install-db", "mariadbd") if mysqld is None else (mysqld, mysqld)
+
+
 @contextmanager
 def mariadb(*options: str, folder: str) -> Iterator[URL]:
-    """Start a MariaDB whose root has no password, and wait until it answers; it syncs nothing to the disk."""
-    install, server = (shutil.which(name, path=PATH) for name in MARIADB_PROGRAMS)
+    """Start a MariaDB or MySQL whose root has no password, and wait until it answers; it syncs nothing to the disk."""
+    install, server = (shutil.which(name, path=PATH) for name in mariadb_programs())
     assert install is not None
     assert server is not None
     with socket.socket() as free:
@@ -89,14 +94,21 @@ def mariadb(*options: str, folder: str) -> Iterator[URL]:
     user = ["--user=root"] if os.geteuid() == 0 else []
     common = ["--no-defaults", f"--datadir={folder}/data", *user]
     silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    making = [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
-    subprocess.run(making, check=True, timeout=PATIENCE, **silent)
+    making = ["--auth-root-authentication-method=normal", "--skip-test-db"]
+    own = []
+    if install == server:  # MySQL
+        users = Path(folder, "users.sql")
+        users.write_text("CREATE USER root@'127.0.0.1';\nGRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n")
+        making = ["--initialize-insecure", f"--init-file={users}"]
+        own = ["--mysqlx=OFF", "--secure-file-priv=", "--skip-log-bin"]
+    subprocess.run([install, *common, *making], check=True, timeout=PATIENCE, **silent)
     listening = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
-    careless = ["--innodb-flush-log-at-trx-commit=0", "--skip-innodb-doublewrite", "--skip-name-resolve"]
-    process = subprocess.Popen([server, *common, *listening, *careless, *options], **silent)
+    careless = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=OFF", "--skip-name-resolve"]
+    process = subprocess.Popen([server, *common, *listening, *careless, *own, *options], **silent)
     url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=port)
     try:
-        until(lambda: answers(url), "MariaDB answers")
+        until(lambda: answers(url) or process.poll() is not None, "MariaDB answers")
+        assert process.poll() is None, f"{server} ended at once"
         yield url
     finally:
         process.terminate()

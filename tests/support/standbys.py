@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from support.servers import MARIADB_PROGRAMS, connected, execute, mariadb, missing_program, server_folder
+from support.servers import connected, execute, mariadb, mariadb_programs, missing_program, server_folder
 from support.waiting import PATIENCE, until
 
 NO_SECOND_SERVER = "no second MariaDB can be started: mariadbd and mariadb-install-db are not on the PATH"
@@ -80,7 +80,7 @@ def follow(primary: URL, standby: URL) -> None:
 @pytest.fixture(scope="module")
 def mariadb_standby() -> Iterator[URL]:
     """A MariaDB of the tests' own that takes no writes but of its administrators."""
-    if missing_program(MARIADB_PROGRAMS) is not None:
+    if missing_program(mariadb_programs()) is not None:
         pytest.skip(NO_SECOND_SERVER)
     with server_folder("standby") as folder, mariadb("--read-only=1", "--server-id=2", folder=folder) as url:
         yield url
