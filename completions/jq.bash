@@ -32,31 +32,30 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq failed list')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --limit --page-after -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --after | --fields | --sort) takes=text ;;
+                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --limit | --page-after | --fields | --sort) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'jq failed show')
-            options='-o --output --fields --local --no-pager -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
+                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'jq failed diff')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output --fields --local --no-pager -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --against --after --before --limit -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --host | --incident | --group | --against | --after | --before | --limit | --fields) takes=text ;;
+                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --against | --after | --before | --limit | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                1) takes=text ;;
-                2) takes=text ;;
+                [1-9]*) takes=text ;;
             esac
             ;;
         'jq prune')
@@ -68,18 +67,18 @@ _jq_takes() {
             esac
             ;;
         'jq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import | --fields) takes=text ;;
+                --reason | --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import | --fields) takes=text ;;
                 --plan-out | --sign-with | --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'jq discard')
-            options='--reason --pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            options='--reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --since | --until | --host | --incident | --group | --max-age | --limit | --batch | --fields) takes=text ;;
+                --reason | --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --max-age | --limit | --batch | --fields) takes=text ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 [1-9]*) takes=text ;;
@@ -116,9 +115,9 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq operations list')
-            options='--limit --before -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
+            options='--limit --page-after -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
-                --limit | --before | --fields | --sort) takes=text ;;
+                --limit | --page-after | --fields | --sort) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
@@ -133,17 +132,17 @@ _jq_takes() {
             esac
             ;;
         'jq operations verify')
-            options='--expect --after -o --output --fields --local --no-pager -d --database -h --help'
+            options='--expect --cleared-to -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --expect | --after | --fields) takes=text ;;
+                --expect | --cleared-to | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'jq history')
-            options='--pruned --exited --missing --died --error --queue --class --since --until --host --incident --group --limit -o --output --fields --local --no-pager -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --limit -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --since | --until | --host | --incident | --group | --limit | --fields) takes=text ;;
+                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --limit | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=text ;;

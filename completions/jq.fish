@@ -15,17 +15,17 @@ function __jq_takes
         case 'jq grants'
             contains -- $argv[2] --for -d --database
         case 'jq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --sort -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group --limit --page-after -o --output --fields --sort -d --database
         case 'jq failed show'
-            contains -- $argv[2] -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group -o --output --fields -d --database
         case 'jq failed diff'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group --against --after --before --limit -o --output --fields -d --database
         case 'jq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output --fields -d --database
         case 'jq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
+            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
         case 'jq discard'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
+            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
         case 'jq apply'
             contains -- $argv[2] --reason --verify-with --config -i --import -o --output --fields -d --database
         case 'jq recover'
@@ -33,13 +33,13 @@ function __jq_takes
         case 'jq undo'
             contains -- $argv[2] --reason -o --output --fields -d --database
         case 'jq operations list'
-            contains -- $argv[2] --limit --before -o --output --fields --sort -d --database
+            contains -- $argv[2] --limit --page-after -o --output --fields --sort -d --database
         case 'jq operations show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'jq operations verify'
-            contains -- $argv[2] --expect --after -o --output --fields -d --database
+            contains -- $argv[2] --expect --cleared-to -o --output --fields -d --database
         case 'jq history'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group --limit -o --output --fields -d --database
         case 'jq incidents list'
             contains -- $argv[2] --since --until --host -o --output --fields -d --database
         case 'jq incidents show'
@@ -199,13 +199,15 @@ complete -c jq -n '__jq_at jq failed list' -l died -d 'All three: jobs that died
 complete -c jq -n '__jq_at jq failed list' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c jq -n '__jq_at jq failed list' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c jq -n '__jq_at jq failed list' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c jq -n '__jq_at jq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq failed list' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c jq -n '__jq_at jq failed list' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c jq -n '__jq_at jq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c jq -n '__jq_at jq failed list' -l until -r -f -d 'Failed before then.'
 complete -c jq -n '__jq_at jq failed list' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c jq -n '__jq_at jq failed list' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
 complete -c jq -n '__jq_at jq failed list' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c jq -n '__jq_at jq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
-complete -c jq -n '__jq_at jq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
+complete -c jq -n '__jq_at jq failed list' -l page-after -r -f -d 'Go on below this failure_id: the next page.'
 complete -c jq -n '__jq_at jq failed list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq failed list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq failed list' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -215,6 +217,20 @@ complete -c jq -n '__jq_at jq failed list' -l watch -d 'On a terminal, draw it a
 complete -c jq -n '__jq_at jq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed list' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq failed show' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c jq -n '__jq_at jq failed show' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c jq -n '__jq_at jq failed show' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c jq -n '__jq_at jq failed show' -l died -d 'All three: jobs that died with their process.'
+complete -c jq -n '__jq_at jq failed show' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c jq -n '__jq_at jq failed show' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c jq -n '__jq_at jq failed show' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c jq -n '__jq_at jq failed show' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c jq -n '__jq_at jq failed show' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c jq -n '__jq_at jq failed show' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
+complete -c jq -n '__jq_at jq failed show' -l until -r -f -d 'Failed before then.'
+complete -c jq -n '__jq_at jq failed show' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
+complete -c jq -n '__jq_at jq failed show' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
+complete -c jq -n '__jq_at jq failed show' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq failed show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq failed show' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -229,7 +245,9 @@ complete -c jq -n '__jq_at jq failed diff' -l died -d 'All three: jobs that died
 complete -c jq -n '__jq_at jq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c jq -n '__jq_at jq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c jq -n '__jq_at jq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c jq -n '__jq_at jq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq failed diff' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c jq -n '__jq_at jq failed diff' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c jq -n '__jq_at jq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c jq -n '__jq_at jq failed diff' -l until -r -f -d 'Failed before then.'
 complete -c jq -n '__jq_at jq failed diff' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c jq -n '__jq_at jq failed diff' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
@@ -268,7 +286,9 @@ complete -c jq -n '__jq_at jq retry' -l died -d 'All three: jobs that died with 
 complete -c jq -n '__jq_at jq retry' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c jq -n '__jq_at jq retry' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c jq -n '__jq_at jq retry' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c jq -n '__jq_at jq retry' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq retry' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c jq -n '__jq_at jq retry' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c jq -n '__jq_at jq retry' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c jq -n '__jq_at jq retry' -l until -r -f -d 'Failed before then.'
 complete -c jq -n '__jq_at jq retry' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c jq -n '__jq_at jq retry' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
@@ -308,7 +328,9 @@ complete -c jq -n '__jq_at jq discard' -l died -d 'All three: jobs that died wit
 complete -c jq -n '__jq_at jq discard' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c jq -n '__jq_at jq discard' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c jq -n '__jq_at jq discard' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c jq -n '__jq_at jq discard' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq discard' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c jq -n '__jq_at jq discard' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c jq -n '__jq_at jq discard' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c jq -n '__jq_at jq discard' -l until -r -f -d 'Failed before then.'
 complete -c jq -n '__jq_at jq discard' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c jq -n '__jq_at jq discard' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
@@ -372,7 +394,7 @@ complete -c jq -n '__jq_argument 1 1 jq operations' -a verify -d 'Check that nob
 complete -c jq -n '__jq_at jq operations' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq operations list' -l limit -r -f -d 'At most N.'
-complete -c jq -n '__jq_at jq operations list' -l before -r -f -d 'Older than this one: the next page.'
+complete -c jq -n '__jq_at jq operations list' -l page-after -r -f -d 'Go on below this operation: the next page.'
 complete -c jq -n '__jq_at jq operations list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq operations list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq operations list' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -391,7 +413,7 @@ complete -c jq -n '__jq_at jq operations show' -s d -l database -r -F -d 'The qu
 complete -c jq -n '__jq_at jq operations show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq operations verify' -l expect -r -f -d 'A last_hash of before, which the chain must still contain.'
-complete -c jq -n '__jq_at jq operations verify' -l after -r -f -d 'Rows up to this id may be cleared.'
+complete -c jq -n '__jq_at jq operations verify' -l cleared-to -r -f -d 'Rows up to this id may be cleared.'
 complete -c jq -n '__jq_at jq operations verify' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq operations verify' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq operations verify' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -406,7 +428,9 @@ complete -c jq -n '__jq_at jq history' -l died -d 'All three: jobs that died wit
 complete -c jq -n '__jq_at jq history' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c jq -n '__jq_at jq history' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c jq -n '__jq_at jq history' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c jq -n '__jq_at jq history' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c jq -n '__jq_at jq history' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c jq -n '__jq_at jq history' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c jq -n '__jq_at jq history' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c jq -n '__jq_at jq history' -l until -r -f -d 'Failed before then.'
 complete -c jq -n '__jq_at jq history' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c jq -n '__jq_at jq history' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'

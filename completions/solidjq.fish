@@ -15,17 +15,17 @@ function __solidjq_takes
         case 'solidjq grants'
             contains -- $argv[2] --for -d --database
         case 'solidjq failed list'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit --after -o --output --fields --sort -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group --limit --page-after -o --output --fields --sort -d --database
         case 'solidjq failed show'
-            contains -- $argv[2] -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group -o --output --fields -d --database
         case 'solidjq failed diff'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --against --after --before --limit -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group --against --after --before --limit -o --output --fields -d --database
         case 'solidjq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output --fields -d --database
         case 'solidjq retry'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
+            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
         case 'solidjq discard'
-            contains -- $argv[2] --reason --error --queue --class --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
+            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
         case 'solidjq apply'
             contains -- $argv[2] --reason --verify-with --config -i --import -o --output --fields -d --database
         case 'solidjq recover'
@@ -33,13 +33,13 @@ function __solidjq_takes
         case 'solidjq undo'
             contains -- $argv[2] --reason -o --output --fields -d --database
         case 'solidjq operations list'
-            contains -- $argv[2] --limit --before -o --output --fields --sort -d --database
+            contains -- $argv[2] --limit --page-after -o --output --fields --sort -d --database
         case 'solidjq operations show'
             contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq operations verify'
-            contains -- $argv[2] --expect --after -o --output --fields -d --database
+            contains -- $argv[2] --expect --cleared-to -o --output --fields -d --database
         case 'solidjq history'
-            contains -- $argv[2] --error --queue --class --since --until --host --incident --group --limit -o --output --fields -d --database
+            contains -- $argv[2] --error --queue --class --not-class --argument --since --until --host --incident --group --limit -o --output --fields -d --database
         case 'solidjq incidents list'
             contains -- $argv[2] --since --until --host -o --output --fields -d --database
         case 'solidjq incidents show'
@@ -199,13 +199,15 @@ complete -c solidjq -n '__solidjq_at solidjq failed list' -l died -d 'All three:
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l until -r -f -d 'Failed before then.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l limit -r -f -d 'At most N [default: 100 on a terminal, else all]'
-complete -c solidjq -n '__solidjq_at solidjq failed list' -l after -r -f -d 'Go on below this failure_id: the next page.'
+complete -c solidjq -n '__solidjq_at solidjq failed list' -l page-after -r -f -d 'Go on below this failure_id: the next page.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -215,6 +217,20 @@ complete -c solidjq -n '__solidjq_at solidjq failed list' -l watch -d 'On a term
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq failed list' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l pruned -d 'Only jobs whose process lost its heartbeat.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l exited -d 'Only jobs whose process was seen to exit.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l missing -d 'Only jobs whose process was gone without trace.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l died -d 'All three: jobs that died with their process.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l class -r -f -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l until -r -f -d 'Failed before then.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed show' -l group -r -f -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq failed show' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -229,7 +245,9 @@ complete -c solidjq -n '__solidjq_at solidjq failed diff' -l died -d 'All three:
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c solidjq -n '__solidjq_at solidjq failed diff' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l until -r -f -d 'Failed before then.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq failed diff' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
@@ -268,7 +286,9 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l died -d 'All three: jobs 
 complete -c solidjq -n '__solidjq_at solidjq retry' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq retry' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l until -r -f -d 'Failed before then.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
@@ -308,7 +328,9 @@ complete -c solidjq -n '__solidjq_at solidjq discard' -l died -d 'All three: job
 complete -c solidjq -n '__solidjq_at solidjq discard' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq discard' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c solidjq -n '__solidjq_at solidjq discard' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l until -r -f -d 'Failed before then.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq discard' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'
@@ -372,7 +394,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq operations' -a verify -d 
 complete -c solidjq -n '__solidjq_at solidjq operations' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l limit -r -f -d 'At most N.'
-complete -c solidjq -n '__solidjq_at solidjq operations list' -l before -r -f -d 'Older than this one: the next page.'
+complete -c solidjq -n '__solidjq_at solidjq operations list' -l page-after -r -f -d 'Go on below this operation: the next page.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq operations list' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -391,7 +413,7 @@ complete -c solidjq -n '__solidjq_at solidjq operations show' -s d -l database -
 complete -c solidjq -n '__solidjq_at solidjq operations show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -l expect -r -f -d 'A last_hash of before, which the chain must still contain.'
-complete -c solidjq -n '__solidjq_at solidjq operations verify' -l after -r -f -d 'Rows up to this id may be cleared.'
+complete -c solidjq -n '__solidjq_at solidjq operations verify' -l cleared-to -r -f -d 'Rows up to this id may be cleared.'
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq operations verify' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -406,7 +428,9 @@ complete -c solidjq -n '__solidjq_at solidjq history' -l died -d 'All three: job
 complete -c solidjq -n '__solidjq_at solidjq history' -l error -r -f -d 'TEXT occurs in the error: class, message, backtrace.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l queue -r -f -d 'Only this queue, or mail*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l class -r -f -d 'Only this job class; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq history' -l since -r -f -d 'Failed then or later: 15m, 2h, 3d, or a time.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l not-class -r -f -d 'Not this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c solidjq -n '__solidjq_at solidjq history' -l since -r -f -d 'Failed then or later: 15m, 2h ago, yesterday, 12:00, a date.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l until -r -f -d 'Failed before then.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l host -r -f -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq history' -l incident -r -f -d 'In flight at this incident: d13, f123; may be repeated.'

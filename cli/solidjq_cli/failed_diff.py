@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 DIFFERENT = 1  # the exit code of a comparison that found a difference, as diff has it
 TABLE_LIMIT = 20
+SIDES = 2  # of one comparison
 
 _JOB_IDS: Fields[int] = Fields((), lambda job_id: [job_id])  # of ids themselves
 

@@ -19,14 +19,14 @@ IdsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="JOB...",
-        help="Job ids, Active Job ids, incidents (d13) or groups (g2569e0c); - reads them from standard input.",
+        help="Job ids, Active Job ids or their beginnings, incidents (d13), groups (g2569e0c); - reads standard input.",
     ),
 ]
 OptionalIdsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[JOB...]",
-        help="Job ids, Active Job ids, incidents (d13) or groups (g2569e0c); - reads them from standard input.",
+        help="Job ids, Active Job ids or their beginnings, incidents (d13), groups (g2569e0c); - reads standard input.",
     ),
 ]
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer._click.types import FloatRange
 
+from solidjq.durations import parse_duration
 from solidjq_cli.screens import take_output
 from solidjq_cli.view import Output
 
@@ -29,13 +31,20 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
+class _Seconds(FloatRange):
+    """A number of seconds, or a duration: ``90``, ``90s``, ``5m``."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        duration = parse_duration(value) if isinstance(value, str) else None
+        return super().convert(value if duration is None else duration.total_seconds(), param, ctx)
+
+
 def seconds(*names: str, least: float, text: str, envvar: str | None = None) -> Any:
-    """Describe an option that takes a number of seconds."""
+    """Describe an option that takes a number of seconds, or a duration such as ``5m``."""
     return typer.Option(
         *names,
         metavar="SECONDS",
-        min=least,
-        max=MOST_SECONDS,
+        click_type=_Seconds(min=least, max=MOST_SECONDS),
         callback=_finite,
         help=text,
         envvar=envvar,
@@ -135,6 +144,26 @@ def queue_name(name: str) -> str:
     if not 0 < len(name) <= MOST_CHARACTERS:
         raise UsageError(f"a queue's name has 1 to {MOST_CHARACTERS} characters")
     return name
+
+
+# -- pages ------------------------------------------------------------------------------------------------------------
+
+
+def page_after(what: str, least: int = 0) -> Any:
+    """Describe the option that goes on below the last one of a page."""
+    return typer.Option("--page-after", metavar="ID", min=least, max=MOST_ID, help=f"Go on below this {what}.")
+
+
+def replaced(name: str, by: str = "--page-after") -> Any:
+    """Describe a hidden option of an id that another has replaced: it fails, and names what to write."""
+
+    def refuse(value: str | None) -> None:
+        from solidjq.errors import UsageError  # noqa: PLC0415
+
+        if value is not None:
+            raise UsageError(f"{name} takes a time everywhere now; an id stands after {by}: {by} {value}")
+
+    return typer.Option(name, hidden=True, callback=refuse)
 
 
 # -- groups -----------------------------------------------------------------------------------------------------------

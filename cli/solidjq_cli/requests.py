@@ -73,6 +73,7 @@ class Request:
         from solidjq.recovery.terms import Selection, filter_for
 
         resolved = filters.resolve(self.database, names)
+        note_unknown_names(self.database, Filter(not_classes=resolved.chosen.not_classes))
         if resolved.jobs or resolved.by_id:
             self.jobs = resolved.jobs
         if resolved.by_id:

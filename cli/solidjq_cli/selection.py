@@ -11,7 +11,7 @@ import typer
 from solidjq_cli.ids import read_ids
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import note
-from solidjq_cli.times import parse_time
+from solidjq_cli.times import parse_time, require_order
 
 if TYPE_CHECKING:
     from solidjq import Database
@@ -39,8 +39,15 @@ class FilterOptions(OptionGroup):
     class_name: Annotated[
         list[str] | None, typer.Option("--class", metavar="NAME", help="Only this job class; may be repeated.")
     ] = None
+    not_class: Annotated[
+        list[str] | None, typer.Option("--not-class", metavar="NAME", help="Not this job class; may be repeated.")
+    ] = None
+    argument: Annotated[
+        str | None, typer.Option("--argument", metavar="TEXT", help="TEXT occurs in the job's arguments, as JSON.")
+    ] = None
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Failed then or later: 15m, 2h, 3d, or a time.")
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Failed then or later: 15m, 2h ago, yesterday, 12:00, a date."),
     ] = None
     until: UntilOption = None
     host: Annotated[
@@ -61,13 +68,18 @@ class FilterOptions(OptionGroup):
         from solidjq.rails.error_text import Death  # noqa: PLC0415
 
         deaths = {Death.PRUNED: self.pruned, Death.EXITED: self.exited, Death.MISSING: self.missing}
+        since = None if self.since is None else parse_time(self.since, now, "--since")
+        until = None if self.until is None else parse_time(self.until, now, "--until")
+        require_order(since, until)
         return Filter(
             deaths=frozenset(death for death, wanted in deaths.items() if wanted or self.died),
             error=self.error,
             queues=tuple(self.queue or ()),
             classes=tuple(self.class_name or ()),
-            since=parse_time(self.since, now, "--since") if self.since is not None else None,
-            until=parse_time(self.until, now, "--until") if self.until is not None else None,
+            not_classes=tuple(self.not_class or ()),
+            argument=self.argument,
+            since=since,
+            until=until,
             hosts=tuple(self.host or ()),
         )
 
@@ -78,17 +90,19 @@ class FilterOptions(OptionGroup):
         *,
         include_jobs: bool = False,
         archived: bool = False,
+        empty: bool = False,
     ) -> RequestedFailures:
         """Look up the jobs, incidents and groups that are named, with - read from standard input.
 
-        ``include_jobs`` and ``archived`` are those of ``solidjq.selection.lookups.resolve``, as is what is raised.
+        ``empty``: no name, as from an empty standard input, means no job. ``include_jobs`` and ``archived`` are those
+        of ``solidjq.selection.lookups.resolve``, as is what is raised.
         """
         from solidjq.selection.request import FailureRequest, RequestedFailures  # noqa: PLC0415
 
         # Only a filter by time needs the database's clock, which takes a transaction.
         names_a_time = self.since is not None or self.until is not None
         request = FailureRequest(
-            names=read_ids(names) if names else None,
+            names=read_ids(names or []) if names or empty else None,
             incidents=self.incident or (),
             groups=self.group or (),
             chosen=self._filter(database.now() if names_a_time else datetime.now(UTC)),
@@ -109,8 +123,8 @@ def explain(database: Database, chosen: Filter, *, implied_deaths: bool = False)
 
 
 def note_unknown_names(database: Database, chosen: Filter) -> None:
-    """Say which of several classes or queues no job has: they were given as alternatives, and one may be misspelled."""
-    if len(chosen.classes) > 1 or len(chosen.queues) > 1:
+    """Say which of several classes or queues, or of the classes left out, no job has: one may be misspelled."""
+    if len(chosen.classes) > 1 or len(chosen.queues) > 1 or chosen.not_classes:
         from solidjq.selection.explanations import unknown_names  # noqa: PLC0415
 
         for sentence in database.glance(unknown_names, chosen) or ():
@@ -124,5 +138,6 @@ def find_incidents(database: Database, since: str, until: str | None) -> list[In
     now = database.now()
     earliest = parse_time(since, now, "--since")
     latest = None if until is None else parse_time(until, now, "--until")
+    require_order(earliest, latest)
     with database.read() as connection:
         return incidents.find_incidents(connection, since=earliest, until=latest)

@@ -1,32 +1,65 @@
-"""Times as an operator writes them: ``90s``, ``15m``, ``2h``, ``3d`` ago, or a date or time."""
+"""Times and durations as an operator writes them: ``2h`` (ago), ``yesterday``, ``12:00``, a date or a time."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 
 from solidjq.durations import SECONDS, parse_duration
 
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([smhd])", re.ASCII)
+_OF_A_DAY = re.compile(r"(?:(today|yesterday|tomorrow)\s*)?(\d{1,2}:\d{2}\S*)?", re.ASCII)
+_DAY = timedelta(days=1)
 
 
-def parse_time(text: str, now: datetime, option: str) -> datetime:
-    """Read how long before ``now``, or a date or time; without a zone it is UTC.
+def parse_time(text: str, now: datetime, option: str, *, ahead: bool = False) -> datetime:
+    """Read how long before ``now`` (``2h``, ``2h ago``), a day or a time of day, or a date or time; all in UTC.
 
+    ``yesterday`` and ``today`` are the beginning of the day. ``12:00`` is the last time that it was noon, or with
+    ``ahead`` the next time that it is.
     Raises UsageError, naming the option.
     """
     from solidjq.errors import UsageError  # noqa: PLC0415
 
+    words = text.strip().lower()
     try:
-        if (duration := parse_duration(text)) is not None:
+        if words == "now":
+            return now
+        if (duration := parse_duration(words.removesuffix(" ago"))) is not None:
             return now - duration
-        time = datetime.fromisoformat(text.strip())
-        time = (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).astimezone(UTC)
+        if words and (of_a_day := _OF_A_DAY.fullmatch(words)) is not None:
+            return _time_of_day(of_a_day[1], of_a_day[2], now.astimezone(UTC), ahead=ahead)
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
+        span, day = ("in how long", "tomorrow") if ahead else ("how long ago", "yesterday")
         raise UsageError(
-            f"{option} {text!r}: write how long ago, as 90s, 15m, 2h or 3d, or a time, as 2026-11-23T04:40Z"
+            f"{option} {text!r}: write {span}, as 90s, 15m, 2h or 3d; {day} or 12:00; or a time, as 2026-11-23T04:40Z"
         ) from None
-    return time
+
+
+def _time_of_day(day: str | None, of_day: str | None, now: datetime, *, ahead: bool) -> datetime:
+    """Return a time on a day; without one, the last or next time that it is so late. Raises ValueError for no time."""
+    if day == ("yesterday" if ahead else "tomorrow"):
+        raise ValueError(day)
+    at = time.fromisoformat(of_day.upper().zfill(5) if of_day else "00:00")
+    midnight = now.astimezone(at.tzinfo or UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    moment = midnight.replace(hour=at.hour, minute=at.minute, second=at.second, microsecond=at.microsecond)
+    if day == "yesterday" or (day is None and not ahead and moment > now):
+        moment -= _DAY
+    elif day == "tomorrow" or (day is None and ahead and moment < now):
+        moment += _DAY
+    return moment.astimezone(UTC)
+
+
+def require_order(since: datetime | None, until: datetime | None) -> None:
+    """Raise UsageError if a time span ends before it begins."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    if since is not None and until is not None and until <= since:
+        raise UsageError(
+            f"--until {until:%Y-%m-%dT%H:%M:%SZ} does not lie after --since {since:%Y-%m-%dT%H:%M:%SZ}: no time is left"
+        )
 
 
 def duration_option(text: str | None, option: str) -> float | None:

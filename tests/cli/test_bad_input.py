@@ -462,7 +462,7 @@ def test_any_number_of_ids_may_come_on_standard_input(database: Database, shell:
     [
         ("failed list --limit 0", ["--limit", "0"]),
         ("failed list --limit some", ["--limit", "some"]),
-        ("failed list --after x", ["--after", "x"]),
+        ("failed list --page-after x", ["--page-after", "x"]),
         ("failed list -o xml", ["--output", "'xml'", "'json'", "'csv'"]),
         ("failed list --no-such-option", ["--no-such-option"]),
         ("processes list surplus", ["surplus"]),
@@ -532,7 +532,7 @@ def test_numbers_beyond_the_databases_own_are_no_surprise(database: Database, sh
         done = shell.run(*command.split())
         assert (done.returncode in {2, 3}, done.stdout) == (True, ""), done.stderr
         assert "unexpected error" not in done.stderr
-    done = shell.run("failed", "list", "--after", HUGE, "--limit", HUGE, "-o", "ids")
+    done = shell.run("failed", "list", "--page-after", HUGE, "--limit", HUGE, "-o", "ids")
     assert done.returncode in {0, 2, 3}, done.stderr
     assert (len(done.stdout.splitlines()), bool(done.stderr)) == ((1, False) if done.returncode == 0 else (0, True))
     assert snapshot(database.url) == before

@@ -249,7 +249,7 @@ def test_a_note_stands_on_stderr_only(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(3), error=missing_error())
     done = shell.run("failed", "list", "-o", "json", "--limit", "2")
     assert [record["job_id"] for record in json.loads(done.stdout)] == [3, 2]
-    assert done.stderr == "jq: 1 more; the next page: --after 2\n"
+    assert done.stderr == "jq: 1 more; the next page: --page-after 2\n"
 
 
 @pytest.mark.sqlite_only
@@ -272,7 +272,7 @@ def test_all_pages_together_are_every_failure_once(database: Database, shell: Sh
         pages.append([int(line) for line in done.stdout.split()])
         if not done.stderr:
             break
-        note = re.fullmatch(r"jq: (\d+) more; the next page: (--after \d+)\n", done.stderr)
+        note = re.fullmatch(r"jq: (\d+) more; the next page: (--page-after \d+)\n", done.stderr)
         assert note
         left.append(int(note[1]))
         after = note[2].split()
@@ -283,8 +283,8 @@ def test_all_pages_together_are_every_failure_once(database: Database, shell: Sh
 def test_pages_keep_to_the_filter_and_the_last_full_one_has_no_note(database: Database, shell: Shell) -> None:
     fail(database, *(NewJob(class_name=name) for name in "ABABAB"), error=missing_error())
     first = shell.run("failed", "list", "--class", "A", "--limit", "2", "-o", "ids")
-    assert (first.stdout, first.stderr) == ("5\n3\n", "jq: 1 more; the next page: --after 3\n")
-    last = shell.run("failed", "list", "--class", "A", "--limit", "1", "--after", "3", "-o", "ids")
+    assert (first.stdout, first.stderr) == ("5\n3\n", "jq: 1 more; the next page: --page-after 3\n")
+    last = shell.run("failed", "list", "--class", "A", "--limit", "1", "--page-after", "3", "-o", "ids")
     assert (last.stdout, last.stderr) == ("1\n", "")
 
 
@@ -374,7 +374,7 @@ def test_on_a_terminal_a_list_ends_after_a_hundred(database: Database, shell: Sh
     fail(database, *plain_jobs(102), error=missing_error())
     *lines, note = below_heading(terminal(shell, "failed", "list")).splitlines()
     assert len(lines) == 101
-    assert note == "jq: 2 more; the next page: --after 3"
+    assert note == "jq: 2 more; the next page: --page-after 3"
     assert len(shell.run("failed", "list").stdout.splitlines()) == 103
 
 

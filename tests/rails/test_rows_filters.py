@@ -89,7 +89,7 @@ OPTIONS = [
     ("sqlite", "2b", "--pruned --class Limited* --class Sleep* --limit 2", [5, 2]),
     ("sqlite", "4b", "--error '<b>&amp;'", [6]),
     ("mariadb", "4b", "--error '日本 💥 \"quoted\"' --queue default", [6]),
-    ("mariadb", "4b", "--queue urg* --class Raising* --after 14", [9]),
+    ("mariadb", "4b", "--queue urg* --class Raising* --page-after 14", [9]),
 ]
 
 
@@ -106,7 +106,7 @@ def test_the_next_page_is_named(left: Database, jq: Shell, kind: str) -> None:
     rails.load(left.url, rails.read(kind, "4b"))
     first = jq.run("failed", "list", "--limit", "3", "-o", "ids")
     assert first.stdout.split() == ["12", "17", "15"]
-    assert first.stderr == "jq: 10 more; the next page: --after 13\n"
+    assert first.stderr == "jq: 10 more; the next page: --page-after 13\n"
     assert failed_jobs(left, limit=3, after=13) == [9, 13, 11]
     assert failed_jobs(left, limit=3, after=4) == [3, 1]
 

@@ -1,6 +1,6 @@
 """Every command that there is, and a command run in the test's own process."""
 
-from solidjq_cli import exits
+from solidjq_cli import exits, session
 from solidjq_cli.app import app
 from solidjq_cli.command_tree import Command
 
@@ -21,4 +21,6 @@ def run(arguments: list[str]) -> int:
         return int(end.code or 0)
     except Exception as error:  # noqa: BLE001  (as the program does)
         return exits.report(error)
+    finally:
+        session.close()  # as the program does at its end
     return 0

@@ -103,7 +103,7 @@ def enqueue(
     if at is not None:
         duration = parse_duration(at)
         if duration is None:
-            job = job.set(at=parse_time(at, opened.now(), "--at"))
+            job = job.set(at=parse_time(at, opened.now(), "--at", ahead=True))
         else:
             job = job.set(delay=duration.total_seconds())
     kwargs = dict(_keyword(text) for text in keyword or [])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from solidjq_cli import columns, failed_diff, options, selection, session
+from solidjq_cli.exits import Exit
 from solidjq_cli.failed_diff import TimeOptions
-from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, report_missing
+from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
 from solidjq_cli.render import Output, details, note, records
 from solidjq_cli.screens import screen
 from solidjq_cli.selection import FilterOptions
@@ -47,12 +47,8 @@ def list_failed(
             help=f"At most N  [default: {TABLE_LIMIT} on a terminal, else all]",
         ),
     ] = None,
-    after: Annotated[
-        int | None,
-        typer.Option(
-            "--after", metavar="FAILURE", min=0, max=options.MOST_ID, help="Go on below this failure_id: the next page."
-        ),
-    ] = None,
+    page_after: Annotated[int | None, options.page_after("failure_id: the next page")] = None,
+    _after: Annotated[str | None, options.replaced("--after")] = None,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -67,7 +63,7 @@ def list_failed(
       jq failed list --host worker-4 --since 1h
       jq failed list d13
       jq failed list --pruned -o ids | jq retry -
-      jq failed list -o json --limit 500 --after 81200
+      jq failed list -o json --limit 500 --page-after 81200
     """
     from solidjq.queue.failed import count_failures, list_failures
 
@@ -79,7 +75,7 @@ def list_failed(
     last: list[Failure] = []
 
     def remembering() -> Iterator[Failure]:
-        for failure in list_failures(opened, chosen, limit=limit, after=after):
+        for failure in list_failures(opened, chosen, limit=limit, after=page_after):
             last[:] = [failure]
             yield failure
 
@@ -88,38 +84,45 @@ def list_failed(
     if shown == limit:
         left = opened.glance(count_failures, chosen, after=last[0].failure_id)
         if left is None:
-            note(f"there may be more; the next page: --after {last[0].failure_id}")
+            note(f"there may be more; the next page: --page-after {last[0].failure_id}")
         elif left:
-            note(f"{left} more; the next page: --after {last[0].failure_id}")
+            note(f"{left} more; the next page: --page-after {last[0].failure_id}")
     if shown:
         selection.note_unknown_names(opened, chosen)
-    elif after is None and not missing:
+    elif page_after is None and not missing:
         selection.explain(opened, chosen)
     report_missing(missing, range(shown))
 
 
 @group.command("show")
+@options.grouped
 def show_failed(
-    ids: IdsArgument,
+    names: OptionalIdsArgument = None,
+    *,
+    filters: FilterOptions,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
     """Show failed jobs in full: error, backtrace, arguments.
 
-    A job is named by its id, or its Active Job id as it stands in a log; an incident or a group names all of its jobs
-    that are still failed.
+    A job is named by its id, or its Active Job id as it stands in a log, or the beginning of that; an incident or a
+    group names all of its jobs that are still failed. A filter chooses among them, or among all failed jobs.
 
     \b
     Examples:
       jq failed show 42
-      jq failed show d13
-      jq failed show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
+      jq failed show d13 --class ReportJob
+      jq failed show --argument gid://shop/Order/77
+      jq failed show 0b8e9c1a -o json
     """
+    from solidjq.errors import UsageError
     from solidjq.queue.failed import failures_of, list_failures
 
+    if not names and filters == FilterOptions():
+        raise UsageError("which jobs? Name them (42, d13), or a filter such as --died; see: jq failed show --help")
     opened = session.current(database).open()
-    resolved = FilterOptions().resolve(opened, ids)
-    if resolved.by_id:
+    resolved = filters.resolve(opened, names, include_jobs=filters != FilterOptions())
+    if resolved.by_id and filters == FilterOptions():
         job_ids = list(dict.fromkeys(resolved.job_ids))
         with opened.read() as connection:
             by_job = {failure.job_id: failure for failure in failures_of(connection, job_ids)}
@@ -142,10 +145,14 @@ def show_failed(
 @group.command("diff")
 @options.grouped
 def diff(
-    left: Annotated[
-        str | None, typer.Argument(metavar="[A]", help="A group (g1234abc), an incident (d17), or a job's id.")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[JOB...]",
+            help="One job, incident or group: its group or groups. Two: side by side. More, or - for those on standard "
+            "input: the groups of all of them.",
+        ),
     ] = None,
-    right: Annotated[str | None, typer.Argument(metavar="[B]", help="What to compare it with.")] = None,
     *,
     filters: FilterOptions,
     times: TimeOptions,
@@ -165,9 +172,9 @@ def diff(
     """Tell failures apart: which kinds there are, what is new, how two of them differ.
 
     Failures of one exception, message and place in the code are a group, whatever ids and times the message holds.
-    Without arguments: the groups, and what sets the failed jobs apart from those that finished meanwhile. With A: this
-    one group, or the groups of this incident. With A and B: side by side. With --against or --after: what is new (+),
-    grown (>), shrunk (<) or gone (-).
+    Without arguments: the groups, and what sets the failed jobs apart from those that finished meanwhile. With one
+    name: this group, the group of this job, or the groups of this incident. With two: side by side. With --against or
+    --after: what is new (+), grown (>), shrunk (<) or gone (-).
 
     A comparison ends with 1 if it finds a difference, with 0 if not. -o ids prints the jobs of the groups; in a
     comparison of two times, those of new and grown groups.
@@ -178,14 +185,25 @@ def diff(
       jq failed diff g1234abc
       jq failed diff d17
       jq failed diff 4711 4712
+      jq failed list --host worker-4 -o ids | jq failed diff -
       jq failed diff --since 1h --against 24h
       jq failed diff --after 2026-11-23T04:40Z --before 2026-11-23T04:30Z
     """
     from solidjq.names import NameKind, kind_of
+    from solidjq.selection.lookups import whole_name
 
+    sides = read_ids(names or [])
+    among = "-" in (names or []) or len(sides) > failed_diff.SIDES
+    among = among or (len(sides) == 1 and kind_of(sides[0]) is NameKind.INCIDENT)
     opened = session.current(database).open()
-    if left is not None and right is None and kind_of(left) is NameKind.INCIDENT:
-        filters = replace(filters, incident=[*(filters.incident or ()), left])
-        left = None
-    chosen = filters.resolve(opened, archived=times.names_any).chosen
-    failed_diff.compare(opened, left, right, chosen, times, now=opened.now(), limit=limit, output=output)
+    archived = times.names_any
+    resolved = filters.resolve(opened, sides if among else None, include_jobs=True, archived=archived, empty=among)
+    missing = [name for name, views in resolved.jobs.items() if not views]
+    for name in missing:
+        note(f"no job {name}")
+    if missing and len(missing) == len(sides):
+        raise typer.Exit(Exit.NO_SUCH_JOB)
+    left, right = (None, None) if among else (*(whole_name(opened, side) for side in sides), None, None)[:2]
+    failed_diff.compare(opened, left, right, resolved.chosen, times, now=opened.now(), limit=limit, output=output)
+    if missing:
+        raise typer.Exit(Exit.PARTLY)

@@ -45,7 +45,8 @@ def history(
     """Show a job's whole life: failures, retries, by whom and why.
 
     It spans every attempt under one Active Job id, failures that a retry took away, and jobs that are gone by now. An
-    incident names the jobs that were in flight at it, whatever became of them; a filter takes failed jobs.
+    incident names the jobs that were in flight at it, whatever became of them. A filter takes failed jobs, of those
+    that are named if any are.
 
     \b
     Examples:
@@ -57,12 +58,11 @@ def history(
     from solidjq.errors import DatabaseError, UsageError
     from solidjq.text import count_of
 
-    if names and filters != FilterOptions():
-        raise UsageError("jobs that are named are shown in any state, and a filter takes failed jobs: leave one out")
     if not names and filters == FilterOptions():
         raise UsageError("which jobs? Name them, or a filter such as --class or --host; see: jq history --help")
     opened = session.current(database).open()
-    wanted = _named(opened, read_ids(names)) if names else _failed(opened, filters)
+    no_filter = filters == FilterOptions()
+    wanted = _named(opened, read_ids(names)) if names and no_filter else _failed(opened, names, filters)
     lives = _Lives(opened)
     events = lives.of(islice(wanted, limit))
     first = list(islice(events, 1))
@@ -87,11 +87,14 @@ def _named(opened: Database, names: list[str]) -> Iterator[str]:
     return iter(name_jobs(opened, names))
 
 
-def _failed(opened: Database, filters: FilterOptions) -> Iterator[str]:
-    """Yield the ids of the failed jobs that the filter takes, the newest first; say why if there are none."""
+def _failed(opened: Database, names: list[str] | None, filters: FilterOptions) -> Iterator[str]:
+    """Yield the ids of the failed jobs that the filter takes, the newest first; say why if there are none.
+
+    ``names``: of these only.
+    """
     from solidjq.queue.failed import list_failures
 
-    chosen = filters.resolve(opened).chosen
+    chosen = filters.resolve(opened, names, include_jobs=True).chosen
     count = 0
     for failure in list_failures(opened, chosen, limit=None):
         count += 1

@@ -35,10 +35,8 @@ def add_to(app: typer.Typer) -> None:
 @screen(sort=True)
 def list_operations(
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=options.MOST_ID, help="At most N.")] = 50,
-    before: Annotated[
-        int | None,
-        typer.Option("--before", metavar="ID", min=1, max=options.MOST_ID, help="Older than this one: the next page."),
-    ] = None,
+    page_after: Annotated[int | None, options.page_after("operation: the next page", 1)] = None,
+    _before: Annotated[str | None, options.replaced("--before")] = None,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -52,10 +50,10 @@ def list_operations(
     from solidjq.ledger import operations
 
     with session.current(database).open().read() as connection:
-        found = operations.list_operations(connection, limit=limit, before=before)
+        found = operations.list_operations(connection, limit=limit, before=page_after)
     records(found, columns.operations(), output, empty="nothing was done yet")
     if len(found) == limit:
-        note(f"there may be more; the next page: --before {found[-1].id}")
+        note(f"there may be more; the next page: --page-after {found[-1].id}")
 
 
 @group.command("show")
@@ -116,10 +114,13 @@ def verify_operations(
         str | None,
         typer.Option("--expect", metavar="HASH", help="A last_hash of before, which the chain must still contain."),
     ] = None,
-    after: Annotated[
+    cleared_to: Annotated[
         int,
-        typer.Option("--after", metavar="ID", min=0, max=options.MOST_ID, help="Rows up to this id may be cleared."),
+        typer.Option(
+            "--cleared-to", metavar="ID", min=0, max=options.MOST_ID, help="Rows up to this id may be cleared."
+        ),
     ] = 0,
+    _after: Annotated[str | None, options.replaced("--after", by="--cleared-to")] = None,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -137,7 +138,7 @@ def verify_operations(
     Examples:
       jq operations verify
       jq operations verify --expect 0b1f...9c -o json
-      jq operations verify --after 500
+      jq operations verify --cleared-to 500
     """
     from solidjq.errors import UsageError
     from solidjq.ledger import verification
@@ -146,7 +147,7 @@ def verify_operations(
     if expect is not None and not re.fullmatch("[0-9a-f]{64}", expect):
         raise UsageError("--expect takes a last_hash of jq operations verify: 64 hexadecimal digits")
     with session.current(database).open().read() as connection:
-        report = verification.verify(connection, after=after, expected=expect)
+        report = verification.verify(connection, after=cleared_to, expected=expect)
     details([report], columns.chain(spoken=output is Output.TABLE), output)
     if report.broken > len(report.breaks):
         note(f"the first {len(report.breaks)} of {report.broken} breaks are named")

@@ -138,6 +138,39 @@ def _octets_sqlite(element: octets, compiler: SQLCompiler, **kw: Any) -> str:
     return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
 
+class own_arguments(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
+    """The job's own arguments in the payload of Active Job; a text that is no such payload is returned whole.
+
+    In a payload they stand between the keys ``arguments`` and ``executions``. The arguments may contain the second key
+    too, so its last place counts.
+    """
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(own_arguments)
+def _own_arguments(element: own_arguments, compiler: SQLCompiler, **kw: Any) -> str:
+    payload = compiler.process(element.clauses, **kw)
+    extracted = f"coalesce(json_extract({payload}, '$.arguments'), {payload})"
+    return f"(CASE WHEN json_valid({payload}) THEN {extracted} ELSE {payload} END)"
+
+
+@compiles(own_arguments, "postgresql")
+def _own_arguments_postgresql(element: own_arguments, compiler: SQLCompiler, **kw: Any) -> str:
+    payload = compiler.process(element.clauses, **kw)
+    return f'coalesce(substring({payload} from \'"arguments":(.*)"executions":\'), {payload})'
+
+
+@compiles(own_arguments, "mysql")
+def _own_arguments_mysql(element: own_arguments, compiler: SQLCompiler, **kw: Any) -> str:
+    payload = compiler.process(element.clauses, **kw)
+    after = f"SUBSTRING_INDEX({payload}, '\"executions\":', -1)"
+    before = f"LEFT({payload}, CHAR_LENGTH({payload}) - CHAR_LENGTH({after}) - 13)"
+    ends = f"LOCATE('\"arguments\":', {payload}) > 0 AND LOCATE('\"executions\":', {payload}) > 0"
+    return f"(CASE WHEN {ends} THEN SUBSTR({before}, LOCATE('\"arguments\":', {payload}) + 12) ELSE {payload} END)"
+
+
 class current_role(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
     """The role that this connection acts as, by the database; NULL in SQLite.
 

@@ -46,7 +46,7 @@ class _Source:
     def heads(self, chosen: Filter, after: int) -> Select[Any]:
         """Return the statement for the next page of failures that the filter matches, with the head of each error."""
         # Every failure has a job: the join is needed only for a filter on the job's columns.
-        return self._heads(chosen, after, joins=self.joined and bool(chosen.queues or chosen.classes))
+        return self._heads(chosen, after, joins=self.joined and chosen.reads_jobs)
 
     def page(self, chosen: Filter, after: int) -> Select[Any]:
         """Return the statement for such a page with each failure's class, queue and time besides."""
@@ -77,6 +77,7 @@ _ARCHIVED = {
     failed.c.created_at: failures.c.failed_at,
     jobs.c.queue_name: failures.c.queue_name,
     jobs.c.class_name: failures.c.class_name,
+    jobs.c.arguments: failures.c.arguments,
 }
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, not_, or_, select
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import among, holds, octets
+from solidjq.database.statements import among, holds, octets, own_arguments
 from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
@@ -55,10 +55,17 @@ class Filter:
     error: str | None = None  # anywhere in the error: class, message or backtrace; case is ignored
     queues: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    not_classes: tuple[str, ...] = ()  # of none of these
+    argument: str | None = None  # anywhere in the job's arguments, as JSON; case is ignored
     since: datetime | None = None  # failed then or later
     until: datetime | None = None  # failed before
     hosts: tuple[str, ...] = ()  # of the process that the job died with
     named: tuple[NamedFailures, ...] = ()  # a failure must be in each
+
+    @property
+    def reads_jobs(self) -> bool:
+        """Whether a query needs the failures' jobs, whose columns some fields are about."""
+        return bool(self.queues or self.classes or self.not_classes or self.argument)
 
     def failure_ids(self) -> Sequence[int] | None:
         """Return the ids of the failures that are in each of ``named``, ascending; None if nothing is named."""
@@ -74,6 +81,8 @@ class Filter:
             "error": self.error,
             "queues": list(self.queues),
             "classes": list(self.classes),
+            "not_classes": list(self.not_classes),
+            "argument": self.argument,
             "since": self.since and self.since.isoformat(),
             "until": self.until and self.until.isoformat(),
             "hosts": list(self.hosts),
@@ -141,7 +150,7 @@ def ids_of(job_ids: Collection[int], chosen: Filter) -> Select[int]:
 def _ids(chosen: Filter) -> Select[int]:
     """Select failure_ids from the failed executions alone, so that FOR UPDATE locks no other table's rows."""
     wanted = list(conditions(chosen))
-    if chosen.queues or chosen.classes:
+    if chosen.reads_jobs:
         wanted = [select(jobs.c.id).where(jobs.c.id == failed.c.job_id, *wanted).correlate(failed).exists()]
     return select(failed.c.id).where(*wanted).order_by(failed.c.id)
 
@@ -167,8 +176,7 @@ def count_up_to(connection: Connection, chosen: Filter, most: int) -> int:
 
 def _source(chosen: Filter) -> FromClause:
     # Every failure has a job: the join is needed only for a filter on the job's columns.
-    needs_jobs = chosen.queues or chosen.classes
-    return failed.join(jobs, jobs.c.id == failed.c.job_id) if needs_jobs else failed
+    return failed.join(jobs, jobs.c.id == failed.c.job_id) if chosen.reads_jobs else failed
 
 
 _COLUMNS = select(
@@ -202,11 +210,8 @@ def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnEleme
     if chosen.deaths:
         yield _is_of(chosen.deaths)
     if chosen.error:
-        yield or_(*(failed.c.error.icontains(form, autoescape=True) for form in _error_forms(chosen.error)))
-    if chosen.queues:
-        yield or_(*(fits_in_sql(pattern, jobs.c.queue_name) for pattern in chosen.queues))
-    if chosen.classes:
-        yield or_(*(fits_in_sql(pattern, jobs.c.class_name) for pattern in chosen.classes))
+        yield contains(failed.c.error, chosen.error)
+    yield from of_jobs(chosen.queues, chosen.classes, chosen.not_classes, chosen.argument)
     if chosen.since:
         yield failed.c.created_at >= boundary(chosen.since)
     if chosen.until:
@@ -215,6 +220,29 @@ def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnEleme
         yield failed.c.id.in_(_died_on(chosen.hosts))
     if (failure_ids := chosen.failure_ids()) is not None:
         yield among(failed.c.id, failure_ids)
+
+
+def of_jobs(
+    queues: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    not_classes: Sequence[str] = (),
+    argument: str | None = None,
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions on a job's own columns; each name may end in a star."""
+    if queues:
+        yield or_(*(fits_in_sql(pattern, jobs.c.queue_name) for pattern in queues))
+    if classes:
+        yield or_(*(fits_in_sql(pattern, jobs.c.class_name) for pattern in classes))
+    if not_classes:
+        yield not_(or_(*(fits_in_sql(pattern, jobs.c.class_name) for pattern in not_classes)))
+    if argument:
+        # The whole payload first: that is quick, and most payloads do not contain the text.
+        yield and_(contains(jobs.c.arguments, argument), contains(own_arguments(jobs.c.arguments), argument))
+
+
+def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return the condition that a column, which is JSON or plain text, contains a text; case is ignored."""
+    return or_(*(column.icontains(form, autoescape=True) for form in _json_forms(text)))
 
 
 def _died_on(hosts: Sequence[str]) -> Select[int]:
@@ -250,8 +278,8 @@ _LONGEST_DEATH = 1000  # bytes; the error of a death has no backtrace, so long e
 _RAILS_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
-def _error_forms(text: str) -> list[str]:
-    """Return the forms of ``text`` in an error: in JSON, in JSON with Rails' escapes, in text that is not JSON."""
+def _json_forms(text: str) -> list[str]:
+    """Return the forms of ``text`` in a column: in JSON, in JSON with Rails' escapes, in text that is not JSON."""
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     forms = [plain, plain.translate(_RAILS_ESCAPES), *([] if "\0" in text else [text])]
     return list(dict.fromkeys(forms))

@@ -3,6 +3,7 @@
 Read the files in this order:
 
 - ``request``: what an operator asks for, and the one ``Filter`` that it becomes. Loads little: every list needs it.
+- ``beginnings``: the beginning of an Active Job id becomes the whole id.
 - ``lookups``: jobs, incidents and groups that were named become failures.
 - ``explanations``: why a filter selects nothing: a name that does not exist, or the term that leaves nothing.
 

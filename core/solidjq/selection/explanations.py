@@ -46,11 +46,12 @@ def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool 
 
 
 def unknown_names(connection: Connection, chosen: Filter) -> list[str]:
-    """Return a sentence on each class or queue that no job has, where a filter lists several as alternatives.
+    """Return a sentence on each class or queue that no job has, of several alternatives or of ``not_classes``.
 
     One index entry is read for each; patterns are left out. Use it for a filter that selects something.
     """
     several = [(what, names) for what, names in (("class", chosen.classes), ("queue", chosen.queues)) if len(names) > 1]
+    several.append(("class", chosen.not_classes))
     return [
         f"no job of {what} {name}{suggestion(name, distinct_values(connection, _COLUMNS[what]))}"
         for what, names in several
@@ -96,7 +97,7 @@ def _explain(queries: _Queries, chosen: Filter, *, implied_deaths: bool) -> Iter
     terms = [term for term in _terms(chosen) if not (implied_deaths and term.words == _DIED)]
     for term in terms:
         # Texts are searched for last: that reads the errors.
-        if not (term.alone.error or queries.count(term.alone, 1)):
+        if not (term.alone.error or term.alone.argument or queries.count(term.alone, 1)):
             yield f"{term.words} matches none of {_failed_jobs(queries.count(_NO_FILTER))}"
             return
     if len(terms) == 1:
@@ -170,26 +171,23 @@ class _Term(NamedTuple):
 
 
 def _terms(chosen: Filter) -> Iterator[_Term]:
-    fields: list[tuple[str, dict[str, Any]]] = []
-    if chosen.deaths:
-        every = chosen.deaths == frozenset(Death)
-        words = _DIED if every else " ".join(f"--{death.value}" for death in Death if death in chosen.deaths)
-        fields.append((words, {"deaths": chosen.deaths}))
-    if chosen.error:
-        fields.append((f"--error {chosen.error!r}", {"error": chosen.error}))
-    if chosen.queues:
-        fields.append((_repeated("--queue", chosen.queues), {"queues": chosen.queues}))
-    if chosen.classes:
-        fields.append((_repeated("--class", chosen.classes), {"classes": chosen.classes}))
-    if chosen.hosts:
-        fields.append((_repeated("--host", chosen.hosts), {"hosts": chosen.hosts}))
-    if chosen.since:
-        fields.append((f"--since {_utc(chosen.since)}", {"since": chosen.since}))
-    if chosen.until:
-        fields.append((f"--until {_utc(chosen.until)}", {"until": chosen.until}))
-    for words, field in fields:
-        (name,) = field
-        yield _Term(words, Filter(**field), replace(chosen, **{name: getattr(_NO_FILTER, name)}))
+    fields: dict[str, str] = {
+        "deaths": _DIED
+        if chosen.deaths == frozenset(Death)
+        else " ".join(f"--{death.value}" for death in Death if death in chosen.deaths),
+        "error": f"--error {chosen.error!r}",
+        "queues": _repeated("--queue", chosen.queues),
+        "classes": _repeated("--class", chosen.classes),
+        "not_classes": _repeated("--not-class", chosen.not_classes),
+        "argument": f"--argument {chosen.argument!r}",
+        "hosts": _repeated("--host", chosen.hosts),
+        "since": f"--since {_utc(chosen.since)}",
+        "until": f"--until {_utc(chosen.until)}",
+    }
+    for name, words in fields.items():
+        if value := getattr(chosen, name):
+            only: dict[str, Any] = {name: value}
+            yield _Term(words, Filter(**only), replace(chosen, **{name: getattr(_NO_FILTER, name)}))
     for each in chosen.named:
         others = tuple(other for other in chosen.named if other is not each)
         yield _Term(_named(each), Filter(named=(each,)), replace(chosen, named=others))
@@ -204,8 +202,8 @@ def _named(named: NamedFailures) -> str:
     return " ".join(named.names) if option is None else _repeated(option, named.names)
 
 
-def _utc(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _utc(time: datetime | None) -> str:
+    return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _number(count: int) -> str:

@@ -16,7 +16,8 @@ from solidjq.incidents.incidents import Incident, find_incident
 from solidjq.ledger import operations
 from solidjq.names import NameKind, kind_of, suggestion
 from solidjq.queue.failed import Filter, NamedFailures
-from solidjq.queue.jobs import find_jobs
+from solidjq.queue.jobs import JobView, find_jobs
+from solidjq.selection.beginnings import complete
 from solidjq.selection.request import FailureRequest, RequestedFailures
 
 
@@ -28,8 +29,9 @@ def resolve(
     Job ids without other names are not part of the filter, unless ``include_jobs``. With ``archived``, a group includes
     the failures that ``jq`` has retried or discarded since.
 
-    Raises UsageError for a text that cannot be a name, NoSuchJobError for an incident or a group that does not exist,
-    LedgerMissingError for a host if the database has no ``jq_`` tables, which alone store where a job died.
+    Raises UsageError for a text that cannot be a name or begins several Active Job ids, NoSuchJobError for an incident
+    or a group that does not exist, LedgerMissingError for a host if the database has no ``jq_`` tables, which alone
+    store where a job died.
     """
     by_kind = _by_kind(request.names or ())
     _require_kind(request.incidents, NameKind.INCIDENT, "--incident", "d13 or f123; to see them: jq incidents list")
@@ -44,7 +46,7 @@ def resolve(
             name: _failures_of(_incident(connection, name))
             for name in dict.fromkeys([*request.incidents, *by_kind[NameKind.INCIDENT]])
         }
-        jobs = find_jobs(connection, by_kind[NameKind.JOB])
+        jobs = _jobs(connection, by_kind[NameKind.JOB])
     by_group = _members(database, {*request.groups, *by_kind[NameKind.GROUP]}, archived=archived)
     named = list(chosen.named)
     if request.incidents:
@@ -66,6 +68,10 @@ def name_jobs(database: Database, names: Iterable[str]) -> list[str]:
     Raises as ``resolve`` does.
     """
     ids: dict[str, None] = {}
+    names = list(names)
+    with database.read() as connection:
+        found = find_jobs(connection, [name for name in names if kind_of(name) is NameKind.JOB])
+        whole = complete(connection, [name for name, views in found.items() if not views])
     for name in names:
         match kind_of(name):
             case NameKind.INCIDENT:
@@ -77,8 +83,21 @@ def name_jobs(database: Database, names: Iterable[str]) -> list[str]:
                     _members(database, {name}, archived=True)  # raises if there is no such group
                 ids |= members
             case NameKind.JOB:
-                ids[name] = None
+                ids[whole.get(name, name)] = None
     return list(ids)
+
+
+def whole_name(database: Database, name: str) -> str:
+    """Return the whole Active Job id if the name is the beginning of one, else the name. Raises as ``resolve`` does."""
+    return name if kind_of(name) is not NameKind.JOB else name_jobs(database, [name])[0]
+
+
+def _jobs(connection: Connection, names: Sequence[str]) -> dict[str, list[JobView]]:
+    """Look up jobs by their ids, their Active Job ids and the beginnings of these, by the names as written."""
+    views = find_jobs(connection, names)
+    whole = complete(connection, [name for name, found in views.items() if not found])
+    completed = find_jobs(connection, list(whole.values()))
+    return {name: completed[whole[name]] if name in whole else found for name, found in views.items()}
 
 
 def _by_kind(names: Iterable[str]) -> dict[NameKind, list[str]]:
