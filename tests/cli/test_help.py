@@ -175,7 +175,7 @@ def test_a_manual_page_calls_the_program_by_its_own_name() -> None:
         ("retry --batch 5000", "5000 is too large: 1,000 or less"),
         ("prune --alive-threshold -1", "too small: 0 or more"),
         ("undo 1 2", "unexpected argument: 2"),
-        ("failed show", "missing argument 'JOB...'; see: jq failed show --help"),
+        ("jobs show", "missing argument 'JOB...'; see: jq jobs show --help"),
         ("failed list --bogus", "no such option: --bogus; see: jq failed list --help"),
         ("nonsense", "no such command 'nonsense'; see: jq --help"),
         ("help polici", "did you mean policy"),
