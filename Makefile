@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mysql lint format docs night mutants bench audit lock clean
+.PHONY: help demo test test-mysql lint format docs night mutants chaos bench audit lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ lock: release/.venv/.ready ## Write release/requirements.lock anew, with the new
 
 mutants: .venv/.ready ## Break lines of the core and print those that no test misses, ARGS='queue --count 20'
 	@$(BIN)/python tests/programs/mutants.py $(ARGS)
+
+chaos: .venv/.ready ## Kill, freeze, cut and fill all around jq for 30 minutes a database, ARGS='sqlite --minutes 5 --seed 1'
+	@PYTHONPATH=tests:tests/programs $(BIN)/python tests/chaos/driver.py --out docs/chaos $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/chaos/report.py
 
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)

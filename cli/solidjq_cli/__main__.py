@@ -55,8 +55,6 @@ def _run() -> int:
         if reconfigure is not None:  # text that the terminal's encoding lacks must not end in a stack trace
             reconfigure(errors="backslashreplace")
     arguments.hide_passwords()
-    from solidjq_cli.app import app  # noqa: PLC0415  (after the streams are safe)
-
     try:
         for argument in sys.argv:
             argument.encode()
@@ -64,6 +62,8 @@ def _run() -> int:
         exits.say("the command line is not UTF-8 text")
         return exits.Exit.USAGE
     try:
+        from solidjq_cli.app import app  # noqa: PLC0415  (after the streams are safe; a signal may arrive meanwhile)
+
         app(prog_name=arguments.program_name())
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):  # text, which Python prints

@@ -12,6 +12,7 @@ import json
 import os
 import pkgutil
 import select
+import signal
 import socket
 import sys
 import time
@@ -59,13 +60,19 @@ def serve(path: str) -> NoReturn:
 def _answer(connection: socket.socket) -> NoReturn:
     """Run the program in a child of our own, and send its exit status."""
     size, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
-    request = b""
-    while len(request) < int.from_bytes(size, "big"):
-        request += connection.recv(MOST)
+    received = b""
+    while len(received) < int.from_bytes(size, "big"):
+        received += connection.recv(MOST)
+    request = json.loads(received)
     child = os.fork()
     if child == 0:
         connection.close()
-        _become(json.loads(request), descriptors)
+        _become(request, descriptors)
+    if request["kill_after"] is not None:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, request["kill_after"])
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # until it is reaped, no other process has its number
+        signal.setitimer(signal.ITIMER_REAL, 0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     connection.sendall(str(status).encode())
     os._exit(0)

@@ -2,7 +2,9 @@
 
 import select
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +15,13 @@ POLL = 0.02  # seconds
 
 
 class Proxy:
-    """Forwards bytes between its clients and a server; ``silent`` keeps every connection open and forwards nothing."""
+    """Forwards bytes between its clients and a server; ``silent`` keeps every connection open and forwards nothing.
+
+    ``delay`` is how many seconds all that is forwarded waits before.
+    """
+
+    delay = 0.0
+    _resets = 0
 
     def __init__(self, target: tuple[str, int] | str) -> None:
         self._target = target
@@ -34,10 +42,18 @@ class Proxy:
         self._refusing.set()
         self._close_all()
 
+    def reset(self) -> None:
+        """Reset every connection, without a farewell; new ones are served."""
+        for client, _ in list(self._pairs):
+            with suppress(OSError):  # it has just been closed
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._resets += 1
+
     def heal(self, *, closing: bool = False) -> None:
         """Forward again; with ``closing``, only on new connections."""
         if closing:
             self._close_all()
+        self.delay = 0.0
         self._silent.clear()
         self._refusing.clear()
 
@@ -68,14 +84,20 @@ class Proxy:
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._target)
         else:
-            server = socket.create_connection(self._target)
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                return
+        resets = self._resets
         self._pairs.add((client, server))
         try:
-            while not self._ended.is_set():
+            while not self._ended.is_set() and resets == self._resets:
                 for source in select.select([] if self._silent.is_set() else [client, server], [], [], POLL)[0]:
                     data = source.recv(65536)
                     if not data:
                         return
+                    time.sleep(self.delay)
                     (server if source is client else client).sendall(data)
         except OSError:
             return

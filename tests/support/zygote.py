@@ -28,14 +28,23 @@ class Zygote:
         assert self._process.stdout.readline() == b"ready\n"
 
     def run(
-        self, arguments: list[str], stdin: str, env: dict[str, str], folder: Path, patience: float
+        self,
+        arguments: list[str],
+        stdin: str,
+        env: dict[str, str],
+        folder: Path,
+        patience: float,
+        *,
+        kill_after: float | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, as subprocess.run would."""
+        """Run a command to its end, as subprocess.run would, or kill it after some seconds: then its status is -9."""
         with contextlib.ExitStack() as stack:
             given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
             given.write(stdin.encode())
             given.seek(0)
-            with self.start(arguments, [f.fileno() for f in (given, out, err)], env, folder, patience) as connection:
+            with self.start(
+                arguments, [f.fileno() for f in (given, out, err)], env, folder, patience, kill_after
+            ) as connection:
                 status = connection.recv(16)
             assert status, "the program ended without a status"
             for each in (out, err):
@@ -45,10 +54,18 @@ class Zygote:
             )
 
     def start(
-        self, arguments: list[str], streams: list[int], env: dict[str, str], folder: Path, patience: float
+        self,
+        arguments: list[str],
+        streams: list[int],
+        env: dict[str, str],
+        folder: Path,
+        patience: float,
+        kill_after: float | None = None,
     ) -> socket.socket:
         """Start a command on three open files; its exit status comes through the socket when it has ended."""
-        request = json.dumps({"arguments": arguments, "env": env, "folder": str(folder)}).encode()
+        request = json.dumps(
+            {"arguments": arguments, "env": env, "folder": str(folder), "kill_after": kill_after}
+        ).encode()
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(patience)
         connection.connect(self._path)

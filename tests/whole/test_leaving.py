@@ -67,3 +67,17 @@ def test_a_closed_stream_is_no_error(shell: Shell, closed: str) -> None:
     program = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "solidjq_cli", "--database", shell.url]
     assert subprocess.run([*program, "failed", "list", "--limit", "1"], check=False).returncode == 0
     assert subprocess.run([*program, "jobs", "show", "1"], check=False).returncode == 4
+
+
+def test_a_signal_that_arrives_while_the_program_is_still_loaded_is_an_end_like_any_other(tmp_path: Path) -> None:
+    """As where a supervisor is stopped just after its start: no stack trace."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "solidjq_cli", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
