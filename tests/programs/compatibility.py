@@ -142,6 +142,7 @@ WORK = Tried("work --import sample_jobs", changes=True, lacks=True)
 
 
 SQLITE, POSTGRESQL, MARIADB, MYSQL = "SQLite", "PostgreSQL", "MariaDB", "MySQL"
+EVERYWHERE = (SQLITE, POSTGRESQL, MARIADB)
 # MySQL takes the tests of MariaDB, in ``make test-mysql``, which records here what passed.
 MYSQL_RECORD = Path(__file__).parents[1] / "data" / "mysql.json"
 
@@ -162,6 +163,7 @@ class Environment(NamedTuple):
 
 
 _POOLERS = "tests/whole/test_poolers.py"
+_KEYS = "tests/database/test_keys.py"
 _WAYS = "tests/database/test_ways_to_a_server.py"
 ENVIRONMENTS = (
     Environment(
@@ -225,6 +227,18 @@ ENVIRONMENTS = (
         "read; TLS options that cannot be honoured are refused",
         f"{_WAYS}::test_a_mysql_option_file",
         (MARIADB,),
+    ),
+    Environment(
+        "keys that are UUIDs (`uuid`, `char(36)`), in one table or all",
+        "not supported: every command refuses, exit code 3",
+        f"{_KEYS}::test_every_command_says_that_uuids_are_not_supported",
+        EVERYWHERE,
+    ),
+    Environment(
+        "claims that name their process by its name (a proposal for Solid Queue)",
+        "not supported: nothing is pruned, exit code 3",
+        f"{_KEYS}::test_claims_that_name_their_process_are_not_pruned",
+        EVERYWHERE,
     ),
     Environment(
         "a table that another session locks",

@@ -18,6 +18,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``tls``: MySQL's ``ssl_mode``, and whether a connection is encrypted.
 - ``answers``: how long a connection waits for its server, and how it notices that the server has vanished.
 - ``blockers``: who holds the lock that a statement waits for.
+- ``keys``: refuses a queue whose ids are not integers.
 - ``faults``: what a driver's error code means.
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.
 - ``any_types``: column types that read whatever SQLite stores in any column.

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, ev
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from solidjq.database import answers, owners, poolers, sessions, tables
+from solidjq.database import answers, keys, owners, poolers, sessions, tables
 from solidjq.database.digests import sha256_of
 from solidjq.database.encodings import adapt_encoding
 from solidjq.database.faults import Fault, fault_of
@@ -122,7 +122,9 @@ def _session_terms(url: URL) -> tuple[URL, SessionTerms]:
 
 
 def _begin(backend: str, driver: Any, info: dict[str, Any], terms: SessionTerms | None) -> None:
-    """Prepare a new connection, or close it: also if reading would run the code of another role (RefusedError).
+    """Prepare a new connection, or close it.
+
+    Raises RefusedError if reading would run the code of another role, NotAQueueError for keys that jq cannot read.
 
     ``terms`` are those of PostgreSQL's sessions.
     """
@@ -133,6 +135,7 @@ def _begin(backend: str, driver: Any, info: dict[str, Any], terms: SessionTerms 
             adapt_encoding(driver)
             schema = poolers.open_session(driver, info, terms).schema
         owners.require_safe_to_read(backend, driver, schema)
+        keys.require_readable_keys(backend, driver, schema)
     except BaseException:
         driver.close()  # the pool forgets it
         raise
@@ -168,6 +171,11 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
             isolation_level=None,
             check_same_thread=False,
         )
+        try:
+            keys.require_readable_keys("sqlite", connection, None)
+        except BaseException:
+            connection.close()
+            raise
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")  # a trigger in another's file calls no function with effects
         if read_only:

@@ -1,0 +1,71 @@
+"""Keys: whether a queue's ids are integers, and whether its claims name their process by id, as jq reads them.
+
+Solid Queue's own migrations make integers, but some applications change them to UUIDs. jq would compare those with
+numbers, or take a claim for an orphan whose process it cannot look up: such a queue is refused before the first row is
+read.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import BigInteger
+
+from solidjq.database import tables
+from solidjq.errors import NotAQueueError
+from solidjq.text import printable
+
+_PROCESS_NAME = "process_name"  # of a claim, in a proposal for Solid Queue
+
+# The oid of each table, by the schema that statements name or by the search path; types as PostgreSQL writes them.
+_ON_POSTGRESQL = """
+SELECT c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+WHERE c.oid = ANY (SELECT pg_catalog.to_regclass(pg_catalog.concat_ws('.',
+  pg_catalog.quote_ident(%(schema)s::text), pg_catalog.quote_ident(t.name)))::oid
+  FROM pg_catalog.unnest(%(tables)s::text[]) t(name))
+AND a.attname = ANY (%(columns)s::name[]) AND NOT a.attisdropped
+"""
+_ON_MYSQL = """
+SELECT table_name, column_name, column_type FROM information_schema.columns
+WHERE table_schema = DATABASE() AND table_name IN %(tables)s AND column_name IN %(columns)s
+"""
+_ON_SQLITE = """
+SELECT m.name, c.name, c.type FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'
+"""
+
+
+def require_readable_keys(backend: str, driver: Any, schema: str | None) -> None:
+    """Raise NotAQueueError if the queue behind this new connection of a driver has keys that jq cannot read.
+
+    ``schema`` is that of the tables on PostgreSQL; None if the search path decides.
+    """
+    columns = [column for table in tables.solid_queue.sorted_tables for column in table.columns]
+    keys = {(str(column.table.name), column.name) for column in columns if isinstance(column.type, BigInteger)}
+    keys.add((str(tables.claimed.name), _PROCESS_NAME))
+    names = {"tables": sorted({table for table, _ in keys}), "columns": sorted({column for _, column in keys})}
+    match backend:
+        case "postgresql":
+            rows = driver.execute(_ON_POSTGRESQL, {**names, "schema": schema}).fetchall()
+            driver.rollback()
+        case "mysql":
+            with driver.cursor() as cursor:
+                cursor.execute(_ON_MYSQL, names)
+                rows = cursor.fetchall()
+        case _:
+            rows = driver.execute(_ON_SQLITE).fetchall()
+    _judge(row for row in rows if row[:2] in keys)
+
+
+def _judge(columns: Iterable[tuple[str, str, str]]) -> None:
+    """Judge the keys of a queue, each with its table and its type."""
+    for table, column, kind in columns:
+        if column == _PROCESS_NAME:
+            raise NotAQueueError(
+                f"{table} has a column {column}: claims that name their process that way, not by its id, are "
+                "not supported, since jq cannot tell which of them are orphaned; nothing was read or changed"
+            )
+        if "int" not in kind.lower():
+            raise NotAQueueError(
+                f"{table}.{column} is of type {printable(kind)}: keys that are not integers, such as UUIDs, are not "
+                "supported, here or in any other table of Solid Queue; nothing was read or changed"
+            )
