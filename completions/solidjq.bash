@@ -10,7 +10,8 @@ _solidjq_takes() {
             options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --no-pager --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
-                --profile | --env | --schema | --table-prefix) takes=text ;;
+                --profile) takes=values values=profile ;;
+                --env | --schema | --table-prefix) takes=text ;;
             esac
             ;;
         'solidjq init')
@@ -34,28 +35,43 @@ _solidjq_takes() {
         'solidjq failed list')
             options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --limit --page-after -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --limit | --page-after | --fields | --sort) takes=text ;;
+                --error | --argument | --since | --until | --limit | --page-after | --fields | --sort) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                --host) takes=values values=host ;;
+                --incident) takes=values values=incident ;;
+                --group) takes=values values=group ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=failed ;;
             esac
             ;;
         'solidjq failed show')
             options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --fields) takes=text ;;
+                --error | --argument | --since | --until | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                --host) takes=values values=host ;;
+                --incident) takes=values values=incident ;;
+                --group) takes=values values=group ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=failed ;;
             esac
             ;;
         'solidjq failed diff')
             options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --against --after --before --limit -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --against | --after | --before | --limit | --fields) takes=text ;;
+                --error | --argument | --since | --until | --against | --after | --before | --limit | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                --host) takes=values values=host ;;
+                --incident) takes=values values=incident ;;
+                --group) takes=values values=group ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=failed ;;
             esac
             ;;
         'solidjq prune')
@@ -69,19 +85,29 @@ _solidjq_takes() {
         'solidjq retry')
             options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --queue-as | --quarantine | --canary | --wait | -i | --import | --fields) takes=text ;;
+                --reason | --error | --argument | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --canary | --wait | -i | --import | --fields) takes=text ;;
+                --queue | --queue-as | --quarantine) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                --host) takes=values values=host ;;
+                --incident) takes=values values=incident ;;
+                --group) takes=values values=group ;;
                 --plan-out | --sign-with | --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=failed ;;
             esac
             ;;
         'solidjq discard')
             options='--reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --max-age | --limit | --batch | --fields) takes=text ;;
+                --reason | --error | --argument | --since | --until | --max-age | --limit | --batch | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                --host) takes=values values=host ;;
+                --incident) takes=values values=incident ;;
+                --group) takes=values values=group ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=failed ;;
             esac
             ;;
         'solidjq apply')
@@ -107,7 +133,7 @@ _solidjq_takes() {
                 --reason | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                1) takes=text ;;
+                1) takes=values values=operation ;;
             esac
             ;;
         'solidjq operations')
@@ -128,7 +154,7 @@ _solidjq_takes() {
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=operation ;;
             esac
             ;;
         'solidjq operations verify')
@@ -142,10 +168,15 @@ _solidjq_takes() {
         'solidjq history')
             options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --limit -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --error | --queue | --class | --not-class | --argument | --since | --until | --host | --incident | --group | --limit | --fields) takes=text ;;
+                --error | --argument | --since | --until | --limit | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                --host) takes=values values=host ;;
+                --incident) takes=values values=incident ;;
+                --group) takes=values values=group ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=job ;;
             esac
             ;;
         'solidjq incidents')
@@ -155,7 +186,8 @@ _solidjq_takes() {
         'solidjq incidents list')
             options='--since --until --host -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --since | --until | --host | --fields) takes=text ;;
+                --since | --until | --fields) takes=text ;;
+                --host) takes=values values=host ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
@@ -166,7 +198,7 @@ _solidjq_takes() {
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=incident ;;
             esac
             ;;
         'solidjq suspects')
@@ -180,10 +212,11 @@ _solidjq_takes() {
         'solidjq bisect')
             options='--quarantine --max-deaths --wait --reason -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --quarantine | --max-deaths | --wait | --reason | -i | --import | --fields) takes=text ;;
+                --quarantine) takes=values values=queue ;;
+                --max-deaths | --wait | --reason | -i | --import | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                1) takes=text ;;
+                1) takes=values values=incident ;;
             esac
             ;;
         'solidjq policy')
@@ -196,7 +229,7 @@ _solidjq_takes() {
                 --config) takes=file ;;
                 -i | --import | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=class ;;
             esac
             ;;
         'solidjq profiles')
@@ -244,7 +277,7 @@ _solidjq_takes() {
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=job ;;
             esac
             ;;
         'solidjq queues')
@@ -263,14 +296,14 @@ _solidjq_takes() {
             options='--create -d --database -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=queue ;;
             esac
             ;;
         'solidjq queues resume')
             options='-d --database -h --help'
             case ${2-} in
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=values values=queue ;;
             esac
             ;;
         'solidjq processes')
@@ -288,26 +321,29 @@ _solidjq_takes() {
         'solidjq doctor')
             options='--skip --list --fix -y --yes --reason --long --patience --alive-threshold -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --skip | --reason | --long | --patience | --alive-threshold | -i | --import | --fields) takes=text ;;
+                --skip) takes=choice values='no-state two-states finished-and-failed orphans long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
+                --reason | --long | --patience | --alive-threshold | -i | --import | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=choice values='no-state two-states finished-and-failed orphans long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
             esac
             ;;
         'solidjq enqueue')
             options='-k --keyword --queue --priority --at --concurrency-key --no-limit --stdin --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -k | --keyword | --queue | --priority | --at | --concurrency-key | --import | --fields) takes=text ;;
+                -k | --keyword | --priority | --at | --concurrency-key | --import | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                1) takes=text ;;
+                1) takes=values values=class ;;
                 [1-9]*) takes=text ;;
             esac
             ;;
         'solidjq work')
             options='-i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout --leave-children --require-database -d --database -h --help'
             case ${2-} in
-                -i | --import | --queues | --except | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout | --lost-timeout) takes=text ;;
+                -i | --import | --except | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout | --lost-timeout) takes=text ;;
+                --queues) takes=values values=queue ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -332,7 +368,7 @@ _solidjq_takes() {
         'solidjq help')
             options='-h --help'
             case ${2-} in
-                [1-9]*) takes=text ;;
+                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor enqueue work demo completions link-jq help' ;;
             esac
             ;;
     esac
@@ -423,8 +459,27 @@ _solidjq_complete() {
             COMPREPLY=()
             compopt -o default 2>/dev/null || { IFS=$'\n'; COMPREPLY=($(compgen -P "$head" -f -- "$word")); }
             ;;
+        values) _solidjq_ask "$values" ;;
         *) COMPREPLY=() ;;
     esac
+}
+
+# Offers the values of the kind $1 that the program finds in the database, each quoted.
+_solidjq_ask() {
+    local kept='' value i
+    COMPREPLY=()
+    [[ ${word//\\?/} != *[\'\"\`\$]* ]] || return 0 # in an open quote, other letters are special
+    for i in : = @; do # bash keeps what stands before the last letter that it splits words at, and all of these but @
+        [[ $COMP_WORDBREAKS == *$i* && $word == *$i* ]] || continue
+        value=${word%"${word##*$i}"}
+        [[ $i != @ ]] || value=${value%@}
+        ((${#value} <= ${#kept})) || kept=$value
+    done
+    [[ -z $kept ]] || head=
+    while IFS=$'\t' read -r value _; do
+        printf -v value %q "$value"
+        COMPREPLY+=("$head${value#"$kept"}")
+    done < <("${words[0]}" __complete bash "$1" "$word" -- "${words[@]:1:last-1}" 2>/dev/null </dev/null)
 }
 
 complete -F _solidjq_complete solidjq

@@ -29,4 +29,5 @@ COMMANDS = {
     "completions": ("completions", "Print a shell's completion script."),
     "link-jq": ("link_jq", "Make the short name, jq, a link to solidjq."),
     "help": ("help", "Explain a topic, such as policy or exit-codes, or a command."),
+    "__complete": ("complete", "Print the values that a completion script asks for."),
 }

@@ -10,12 +10,26 @@ from typing import TYPE_CHECKING, Any
 import typer.main
 
 from solidjq_cli.app import app
+from solidjq_cli.command_list import COMMANDS
+from solidjq_cli.topics import TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 _TEXT_THAT_MAY_BE_A_PATH = {"database"}
+# What the database, or jq.toml, has values for: options by their names, arguments by their metavars without brackets.
+_KINDS = {
+    **dict.fromkeys(("--queue", "--queue-as", "--quarantine", "--queues", "QUEUE"), "queue"),
+    **dict.fromkeys(("--class", "--not-class", "CLASS"), "class"),
+    **dict.fromkeys(("--incident", "INCIDENT"), "incident"),
+    **dict.fromkeys(("OPERATION", "ID"), "operation"),
+    **dict.fromkeys(("JOB", "A", "B"), "failed"),
+    "--host": "host",
+    "--group": "group",
+    "--profile": "profile",
+}
+_OF_ANY_JOB = {"history", "jobs"}  # commands whose JOB need not have failed
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,7 @@ class Value:
     metavar: str
     choices: tuple[str, ...] = ()
     is_path: bool = False
+    kind: str | None = None  # whose values the program itself finds: one of solidjq.selection.completions, or "profile"
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,7 @@ def _command(command: Any, path: tuple[str, ...], help_names: tuple[str, ...]) -
             *(_option(param) for param in shown if param.param_type_name == "option"),
             Option(help_names, "Show this message and exit."),
         ),
-        arguments=tuple(_argument(param) for param in shown if param.param_type_name == "argument"),
+        arguments=tuple(_argument(param, path) for param in shown if param.param_type_name == "argument"),
         commands=tuple(_command(each, (*path, name), help_names) for name, each in below if not each.hidden),
     )
 
@@ -106,15 +121,19 @@ def _option(param: Any) -> Option:
     return Option(
         names=tuple(sorted([*param.opts, *param.secondary_opts], key=lambda name: name.startswith("--"))),
         help=_one_line(param.help),
-        value=None if is_flag else _value(param),
+        value=None if is_flag else _value(param, *_of_option(param)),
         default=None if is_flag else _default(param),
         repeatable=bool(param.multiple),
     )
 
 
-def _argument(param: Any) -> Argument:
+def _argument(param: Any, path: tuple[str, ...]) -> Argument:
+    name = (param.metavar or "").strip("[].")
+    kind = _KINDS.get(name)
+    if kind == "failed" and _OF_ANY_JOB & {*path}:
+        kind = "job"
     return Argument(
-        value=_value(param),
+        value=_value(param, kind, _fixed(name)),
         help=_one_line(param.help),
         default=_default(param),
         required=param.required,
@@ -122,10 +141,28 @@ def _argument(param: Any) -> Argument:
     )
 
 
-def _value(param: Any) -> Value:
-    choices = tuple(str(getattr(choice, "value", choice)) for choice in getattr(param.type, "choices", None) or ())
+def _of_option(param: Any) -> tuple[str | None, tuple[str, ...]]:
+    kind = next((_KINDS[name] for name in param.opts if name in _KINDS), None)
+    return kind, _fixed("CHECK") if "--skip" in param.opts else ()
+
+
+def _fixed(name: str) -> tuple[str, ...]:
+    """Return the values of an argument that are the same in every database, but are no choices of the parser."""
+    if name == "CHECK":
+        from solidjq.doctor.examine import CHECKS  # noqa: PLC0415  (loads the core)
+
+        return tuple(check.name for check in CHECKS)
+    if name == "TOPIC|COMMAND":
+        return (*TOPICS, *(command for command in COMMANDS if command not in TOPICS and not command.startswith("_")))
+    return ()
+
+
+def _value(param: Any, kind: str | None, fixed: tuple[str, ...]) -> Value:
+    choices = fixed or tuple(
+        str(getattr(choice, "value", choice)) for choice in getattr(param.type, "choices", None) or ()
+    )
     is_path = param.type.name in {"path", "file", "filename", "directory"} or param.name in _TEXT_THAT_MAY_BE_A_PATH
-    return Value(param.metavar or "|".join(choices) or param.name.upper(), choices, is_path)
+    return Value(param.metavar or "|".join(choices) or param.name.upper(), choices, is_path, kind)
 
 
 def _default(param: Any) -> str | None:

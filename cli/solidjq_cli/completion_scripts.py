@@ -1,6 +1,7 @@
 """Shell completion scripts: the command tree as plain data, and one writer a shell that turns it into text.
 
-The scripts are static; no shell starts this program to complete a line.
+Commands, options and choices are in the scripts. What only the database knows, such as ids, the scripts ask the
+program for (``commands/complete.py``), and quote what it answers: names in a database are anybody's text.
 """
 
 from __future__ import annotations
@@ -127,8 +128,27 @@ _NAME_complete() {
             COMPREPLY=()
             compopt -o default 2>/dev/null || { IFS=$'\n'; COMPREPLY=($(compgen -P "$head" -f -- "$word")); }
             ;;
+        values) _NAME_ask "$values" ;;
         *) COMPREPLY=() ;;
     esac
+}
+
+# Offers the values of the kind $1 that the program finds in the database, each quoted.
+_NAME_ask() {
+    local kept='' value i
+    COMPREPLY=()
+    [[ ${word//\\?/} != *[\'\"\`\$]* ]] || return 0 # in an open quote, other letters are special
+    for i in : = @; do # bash keeps what stands before the last letter that it splits words at, and all of these but @
+        [[ $COMP_WORDBREAKS == *$i* && $word == *$i* ]] || continue
+        value=${word%"${word##*$i}"}
+        [[ $i != @ ]] || value=${value%@}
+        ((${#value} <= ${#kept})) || kept=$value
+    done
+    [[ -z $kept ]] || head=
+    while IFS=$'\t' read -r value _; do
+        printf -v value %q "$value"
+        COMPREPLY+=("$head${value#"$kept"}")
+    done < <("${words[0]}" __complete bash "$1" "$word" -- "${words[@]:1:last-1}" 2>/dev/null </dev/null)
 }
 
 complete -F _NAME_complete PROGRAM
@@ -174,33 +194,53 @@ def _bash_places(first: int, last: int | None) -> str:
 def _bash_takes(value: Value) -> str:
     if value.choices:
         return f"takes=choice values={shlex.quote(' '.join(value.choices))}"
+    if value.kind:
+        return f"takes=values values={value.kind}"
     return "takes=file" if value.is_path else "takes=text"
+
+
+_ZSH_VALUES = r"""
+# Offers the values of the kind that the last argument names, as the program finds them in the database.
+_NAME_values() {
+  local -a values shown
+  local line
+  for line in ${(f)"$("$_NAME_words[1]" __complete zsh "${@[-1]}" "${(Q)PREFIX}" -- "${(@)_NAME_words[2,-1]}" \
+    2>/dev/null </dev/null)"}; do
+    values+=("${line%%$'\t'*}")
+    shown+=("${line/$'\t'/  }")
+  done
+  (( $#values )) && compadd "${@[1,-2]}" -l -d shown -a -- values
+}
+""".lstrip()
 
 
 def _zsh(root: Command) -> str:
     programs = " ".join(PROGRAMS if root.path[0] in PROGRAMS else root.path)
     entry = f"_{_name(*root.path)}"
-    functions = "\n".join(_zsh_function(command) for command in root.all())
+    functions = "\n".join(_zsh_function(command, _name(root.path[0])) for command in root.all())
     return (
-        f"#compdef {programs}\n# Zsh completion. {_GENERATED}\n\n{functions}\n"
+        f"#compdef {programs}\n# Zsh completion. {_GENERATED}\n\n"
+        f"{_ZSH_VALUES.replace('NAME', _name(root.path[0]))}\n{functions}\n"
         "# This file is a function's body when compinit finds it, and a script when it is sourced.\n"
         f'if [[ $zsh_eval_context[-1] == loadautofunc ]]; then\n  {entry} "$@"\n'
         f"else\n  compdef {entry} {programs}\nfi\n"
     )
 
 
-def _zsh_function(command: Command) -> str:
-    specs = [_zsh_option(option) for option in command.options]
+def _zsh_function(command: Command, name: str) -> str:
+    specs = [_zsh_option(option, name) for option in command.options]
     if command.commands:
         specs += ["'1: :->command'", "'*:: :->rest'"]
     for argument, first, last in _positions(command.arguments):
         # A message, as for options, would keep the shell from completing an option in this place.
-        action = _zsh_action(argument.value, text="()")
+        action = _zsh_action(argument.value, name, text="()")
         places = [f"{place}" for place in range(first, last + 1)] if last else ["*"]
         specs += [_zsh_quote(f"{place}{action}") for place in places]
     flags = "-C -s -S" if command.commands else "-s -S"
     arguments = f"_arguments {flags}" + "".join(f" \\\n  {spec}" for spec in specs)
     body = _zsh_group(command, arguments) if command.commands else arguments
+    if len(command.path) == 1:  # the words of the whole line: those of a command's function begin with the command
+        body = f'local -a _{name}_words=("${{(@Q)words[1,CURRENT-1]}}")\n{body}'
     return f"_{_name(*command.path)}() {{\n{indent(body, '  ')}\n}}\n"
 
 
@@ -220,11 +260,11 @@ def _zsh_group(command: Command, arguments: str) -> str:
     )
 
 
-def _zsh_option(option: Option) -> str:
+def _zsh_option(option: Option, name: str) -> str:
     names = [_zsh_option_name(name, option) for name in option.names]
     others = f"({' '.join(option.names)})" if len(names) > 1 else ""
     before = "*" if option.repeatable else others
-    after = f"[{_escape(option.help, '[]')}]{_zsh_action(option.value) if option.value else ''}"
+    after = f"[{_escape(option.help, '[]')}]{_zsh_action(option.value, name) if option.value else ''}"
     if len(names) == 1:
         return _zsh_quote(f"{before}{names[0]}{after}")
     return f"{_zsh_quote(before)}{{{','.join(names)}}}{_zsh_quote(after)}"
@@ -237,9 +277,9 @@ def _zsh_option_name(name: str, option: Option) -> str:
     return f"{name}=" if name.startswith("--") else f"{name}+"
 
 
-def _zsh_action(value: Value, *, text: str = " ") -> str:
+def _zsh_action(value: Value, name: str, *, text: str = " ") -> str:
     """Say what is completed; ``text`` is what stands for free text: a blank makes zsh show the metavar."""
-    action = "_files" if value.is_path else text
+    action = "_files" if value.is_path else f"_{name}_values {value.kind}" if value.kind else text
     if value.choices:
         action = f"({' '.join(_escape(choice, ' :()') for choice in value.choices)})"
     return f":{_escape(value.metavar, ':')}:{action}"
@@ -309,6 +349,16 @@ function __NAME_argument
     end
 end
 
+# The values of the kind $argv[1], as the program finds them in the database. Fish quotes what it inserts.
+function __NAME_values
+    set -l words (commandline -opc)
+    while string match -qr '^\w+=' -- $words[1]
+        set -e words[1]
+    end
+    set -l word (string unescape -- (string replace -r '^--[\w-]+=' '' -- (commandline -ct)))
+    $words[1] __complete fish $argv[1] "$word" -- $words[2..-1] 2>/dev/null </dev/null
+end
+
 complete -c PROGRAM -f
 """
 
@@ -344,12 +394,12 @@ def _fish_command(command: Command, name: str) -> str:
         for each in command.commands
     ]
     for argument, first, last in _positions(command.arguments):
-        if argument.value.choices or argument.value.is_path:
+        if argument.value.choices or argument.value.is_path or argument.value.kind:
             where = f"'__{name}_argument {first} {last or '-'} {path}'"
-            lines.append(f"{start} {where} {_fish_takes(argument.value)} -d {_fish_quote(argument.help)}")
+            lines.append(f"{start} {where} {_fish_takes(argument.value, name)} -d {_fish_quote(argument.help)}")
     for option in command.options:
         names = " ".join(_fish_option_name(each) for each in option.names)
-        takes = f" -r {_fish_takes(option.value)}" if option.value else ""
+        takes = f" -r {_fish_takes(option.value, name)}" if option.value else ""
         lines.append(f"{start} '__{name}_at {path}' {names}{takes} -d {_fish_quote(option.help)}")
     return "".join(f"{line}\n" for line in lines)
 
@@ -360,9 +410,11 @@ def _fish_option_name(name: str) -> str:
     return f"-s {name[1:]}" if len(name) == 2 else f"-o {name[1:]}"  # noqa: PLR2004  (a dash and a letter)
 
 
-def _fish_takes(value: Value) -> str:
+def _fish_takes(value: Value, name: str) -> str:
     if value.choices:
         return f"-f -k -a {_fish_quote(' '.join(value.choices))}"
+    if value.kind:
+        return f"-f -k -a '(__{name}_values {value.kind})'"
     return "-F" if value.is_path else "-f"
 
 

@@ -155,17 +155,22 @@ def group_failures(database: Database, chosen: Filter, *, archived: bool = False
 
     With ``archived``, failures that ``jq`` retried or discarded since are counted too.
     """
+    with database.read() as connection:
+        return groups_of(connection, chosen, archived=archived)
+
+
+def groups_of(connection: Connection, chosen: Filter, *, archived: bool = False) -> list[FailureGroup]:
+    """Return what ``group_failures`` does, in the transaction of the caller."""
     cache: _SignatureCache = {}
     groups: dict[Signature, FailureGroup] = {}
-    with database.read() as connection:
-        for source in _sources(connection, archived=archived):
-            for page in (page for part in parts(chosen) for page in _kinds(connection, source, part)):
-                for row, signature in _with_signatures(connection, source, page, cache):
-                    if (group := groups.get(signature)) is None:
-                        group = groups[signature] = FailureGroup(signature)
-                    _head, _size, *counts, _id = tuple(row)
-                    group.add(*counts)
-        _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None], chosen)
+    for source in _sources(connection, archived=archived):
+        for page in (page for part in parts(chosen) for page in _kinds(connection, source, part)):
+            for row, signature in _with_signatures(connection, source, page, cache):
+                if (group := groups.get(signature)) is None:
+                    group = groups[signature] = FailureGroup(signature)
+                _head, _size, *counts, _id = tuple(row)
+                group.add(*counts)
+    _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None], chosen)
     return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
 
 
