@@ -25,17 +25,18 @@ OTHER = "Options"
 OPTION_HEADINGS = {
     "Which jobs": (
         *("--pruned", "--exited", "--missing", "--died", "--error", "--queue", "--class", "--since", "--until"),
-        *("--host", "--incident", "--group", "--max-age", "--limit"),
+        *("--host", "--incident", "--group", "--not-class", "--argument", "--max-age", "--limit", "--page-after"),
     ),
     OTHER: (),
     "What may go back": ("--safe", "--include-errors", "--force", "--max-crashes", "--window"),
     "How they go back": ("--rate", "--delay", "--batch", "--queue-as", "--isolate", "--quarantine", "--keep-counters"),
-    "A few first, and what becomes of them": ("--canary", "--wait", "--watch"),
+    "A few first": ("--canary", "--wait"),
     "Before anything moves": ("--dry-run", "--plan-out", "--sign-with", "--verify-with", "--yes", "--reason"),
     "Which jobs it runs, how many at once": (*("--queues", "--except", "--processes", "--threads", "--prefetch"),),
     "When a process counts as dead, and how it stops": (
         *("--heartbeat", "--alive-threshold", "--shutdown-timeout", "--lost-timeout", "--leave-children"),
     ),
+    "Watching": ("--watch",),
     COMMON: (
         *("--output", "--fields", "--sort", "--local", "--no-pager"),
         *("--import", "--config", "--database", "--help"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption, UsageError
 
 from solidjq_cli.exits import say
+from solidjq_cli.view import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ MOST_SUGGESTIONS = 3
 # How much alike two words are of which one may be a slip for the other, from 0 to 1. At 0.6, --json is like --version.
 _ALIKE = 0.7
 _EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)")
-_FORMATS = ("json", "ndjson", "csv", "ids", "table")
+_FORMATS = tuple(output.value for output in Output)
 _ANY_FORMAT = ("format", "yaml", "tsv", "jsonl", "jsonlines")
 # Words of other programs for what a command does here. A name of a group's commands stands for all of them.
 _MEANT = {

@@ -17,10 +17,11 @@ from solidjq_cli import command_tree, completion_scripts, generate
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.command_tree import tree
 from solidjq_cli.completion_scripts import PROGRAMS
+from solidjq_cli.view import Output
 from support.paths import ROOT
 from support.shells import COMPLETIONS, MADE_UP, SHELLS, Bash, Fish, Shell, Zsh, needs, run
 
-FORMATS = {"table", "json", "ndjson", "csv", "ids"}
+FORMATS = {output.value for output in Output}
 ROOT_COMMANDS = {name for name in COMMANDS if not name.startswith("_")}
 FAILED_OPTIONS = {"--pruned", "--died", "--error", "--queue", "--output", "--database", "--help"}
 FILES = {"queue.sqlite3", "storage", "two words.sqlite3"}
@@ -50,7 +51,7 @@ CASES = [
     ("true | jq failed ", {"diff", "list", "show"}, REST),
     # options of a command
     ("jq failed list -", FAILED_OPTIONS, {"--version", "--dry-run", "list", "show"} | FILES),
-    ("jq failed list --p", {"--pruned"}, REST),
+    ("jq failed list --pr", {"--pruned"}, REST),
     ("jq failed list --pruned --di", {"--died"}, REST),
     ("jq failed list --queue mailers --er", {"--error"}, REST),
     ("jq failed list --queue --er --di", {"--died"}, REST),
