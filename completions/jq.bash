@@ -47,7 +47,7 @@ _jq_takes() {
             esac
             ;;
         'jq failed show')
-            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group -o --output --fields --local --no-pager -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group -o --output --fields --local --no-pager --show-arguments -d --database -h --help'
             case ${2-} in
                 --error | --argument | --since | --until | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
@@ -61,7 +61,7 @@ _jq_takes() {
             esac
             ;;
         'jq failed diff')
-            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --against --after --before --limit -o --output --fields --local --no-pager -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --against --after --before --limit -o --output --fields --local --no-pager --show-arguments -d --database -h --help'
             case ${2-} in
                 --error | --argument | --since | --until | --against | --after | --before | --limit | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
@@ -83,9 +83,9 @@ _jq_takes() {
             esac
             ;;
         'jq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --with-arguments --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --reason | --error | --argument | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --canary | --wait | -i | --import | --fields) takes=text ;;
+                --reason | --error | --argument | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --with-arguments | --canary | --wait | -i | --import | --fields) takes=text ;;
                 --queue | --queue-as | --quarantine) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
                 --host) takes=values values=host ;;
@@ -272,7 +272,7 @@ _jq_takes() {
             options='-h --help'
             ;;
         'jq jobs show')
-            options='-o --output --fields --local --no-pager -d --database -h --help'
+            options='-o --output --fields --local --no-pager --show-arguments -d --database -h --help'
             case ${2-} in
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 --fields) takes=text ;;

@@ -23,7 +23,7 @@ function __jq_takes
         case 'jq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output --fields -d --database
         case 'jq retry'
-            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
+            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --with-arguments --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
         case 'jq discard'
             contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
         case 'jq apply'
@@ -247,6 +247,7 @@ complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table wid
 complete -c jq -n '__jq_at jq failed show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq failed show' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq failed show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq failed show' -l show-arguments -d 'Show arguments as they are, passwords too.'
 complete -c jq -n '__jq_at jq failed show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed show' -s h -l help -d 'Show this message and exit.'
 
@@ -273,6 +274,7 @@ complete -c jq -n '__jq_at jq failed diff' -s o -l output -r -f -k -a 'table wid
 complete -c jq -n '__jq_at jq failed diff' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq failed diff' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq failed diff' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq failed diff' -l show-arguments -d 'Show arguments as they are, passwords too.'
 complete -c jq -n '__jq_at jq failed diff' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq failed diff' -s h -l help -d 'Show this message and exit.'
 
@@ -318,6 +320,7 @@ complete -c jq -n '__jq_at jq retry' -l queue-as -r -f -k -a '(__jq_values queue
 complete -c jq -n '__jq_at jq retry' -l isolate -d 'With --safe: suspects go to the quarantine queue, not held back.'
 complete -c jq -n '__jq_at jq retry' -l quarantine -r -f -k -a '(__jq_values queue)' -d 'The queue for suspects.'
 complete -c jq -n '__jq_at jq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
+complete -c jq -n '__jq_at jq retry' -l with-arguments -r -f -d 'Give the one job these arguments, a JSON list; - reads them from standard input.'
 complete -c jq -n '__jq_at jq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may take to end.'
 complete -c jq -n '__jq_at jq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'
@@ -555,6 +558,7 @@ complete -c jq -n '__jq_at jq jobs show' -s o -l output -r -f -k -a 'table wide 
 complete -c jq -n '__jq_at jq jobs show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq jobs show' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq jobs show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq jobs show' -l show-arguments -d 'Show arguments as they are, passwords too.'
 complete -c jq -n '__jq_at jq jobs show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq jobs show' -s h -l help -d 'Show this message and exit.'
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from solidjq_cli.command_list import COMMANDS
 
+_WITH_ARGUMENTS = "--with-arguments"  # of jq retry; its value may be secret
 _ARGUMENTS_START = 45  # of the fields of /proc/self/stat after the program's name; the end is the next one
 
 
@@ -58,3 +61,19 @@ def hide_passwords() -> None:
             if after != before:
                 memory.seek(start)
                 memory.write(after)
+
+
+def recorded(arguments: list[str], masked: Any) -> list[str]:
+    """Return a command line as it is recorded: what stands after ``--with-arguments`` is replaced by ``masked``."""
+    if masked is None:
+        return arguments
+    shown: list[str] = []
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if shown and shown[-1] == _WITH_ARGUMENTS and argument != "-":
+            shown.append(json.dumps(masked, ensure_ascii=False))
+        elif name == _WITH_ARGUMENTS and equals:
+            shown.append(f"{name}={json.dumps(masked, ensure_ascii=False)}")
+        else:
+            shown.append(argument)
+    return shown

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from solidjq_cli import masking
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -74,7 +76,7 @@ class Fields(Generic[T]):
 def _arguments(text: str | None) -> Any:
     from solidjq.rails.active_job import shown_arguments  # noqa: PLC0415
 
-    return shown_arguments(text)
+    return shown_arguments(text, masking.mask())
 
 
 def failures() -> Fields[Failure]:

@@ -218,13 +218,14 @@ def _wrapped(found: Iterable[Difference], width: int) -> Iterator[_Cells]:
 def _broken(value: Any, room: int) -> list[str]:
     from textwrap import wrap
 
-    from solidjq.text import mask_secrets, one_line
+    from solidjq.text import one_line
+    from solidjq_cli.view import masked
 
     if isinstance(value, datetime):
         return [age(value)]
     texts = value if isinstance(value, list) and all(isinstance(each, str) for each in value) else [value]
     found: list[str] = []
     for each in texts:
-        text = "-" if each is None else one_line(mask_secrets(each if isinstance(each, str) else str(each)))
+        text = "-" if each is None else one_line(masked(each if isinstance(each, str) else str(each)))
         found += wrap(text[: room * MOST_ROWS * 2], room, break_on_hyphens=False) or [""]
     return found if len(found) <= MOST_ROWS else [*found[: MOST_ROWS - 1], "… (all of it: -o json)"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from solidjq_cli import masking
 from solidjq_cli.columns import Fields
 from solidjq_cli.diff_view import (
     _cell_fields,
@@ -262,7 +263,7 @@ def _beside(opened: Database, left: str, right: str, output: Output) -> None:
     from solidjq.diff import sides as diff_sides
 
     sides = [diff_sides.find_side(opened, text) for text in (left, right)]
-    found = diff_sides.side_by_side(*sides)
+    found = diff_sides.side_by_side(sides[0], sides[1], masking.mask())
     if output is Output.IDS:
         _print_side_ids(opened, sides)
     elif output is Output.TABLE and sys.stdout.isatty():

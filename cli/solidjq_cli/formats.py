@@ -60,18 +60,19 @@ def _record(item: T, columns: Sequence[Column[T]]) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Return a value as JSON has it, with secrets masked."""
-    from solidjq.text import MASK, mask_secrets, names_a_secret  # noqa: PLC0415
+    from solidjq.text import MASK, names_a_secret  # noqa: PLC0415
 
+    shown = view.current().show_arguments
     match value:
         case datetime():
             return rfc3339(value)
         case str():
-            return mask_secrets(value)
+            return view.masked(value)
         case bytes():  # SQLite stores them in any column
-            return mask_secrets(value.decode("utf-8", "backslashreplace"))
+            return view.masked(value.decode("utf-8", "backslashreplace"))
         case dict():
             return {
-                mask_secrets(key): MASK if isinstance(item, str) and names_a_secret(key) else plain(item)
+                view.masked(key): MASK if not shown and isinstance(item, str) and names_a_secret(key) else plain(item)
                 for key, item in value.items()
             }
         case list():

@@ -158,12 +158,12 @@ def paragraph(text: str, first: str = "", rest: str | None = None, style: str = 
 
 def lines(text: Iterable[str]) -> None:
     """Print lines of text for a person; control characters in them are escaped."""
-    from solidjq.text import mask_secrets, printable  # noqa: PLC0415
+    from solidjq.text import printable  # noqa: PLC0415
 
     with page():
         heading()
         for line in text:
-            pager.write(mask_secrets(printable(line)))
+            pager.write(view.masked(printable(line)))
     sys.stdout.flush()
 
 
@@ -309,9 +309,9 @@ def _beside(value: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    from solidjq.text import mask_secrets, one_line  # noqa: PLC0415
+    from solidjq.text import one_line  # noqa: PLC0415
 
-    return mask_secrets(one_line(text))
+    return view.masked(one_line(text))
 
 
 def _clean_cell(cell: Cell) -> Cell:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import attendance, moving, options, outcomes
+from solidjq_cli import attendance, moving, new_arguments, options, outcomes
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import report_missing
 from solidjq_cli.render import Output, note
@@ -76,6 +76,8 @@ class Request:
         note_unknown_names(self.database, Filter(not_classes=resolved.chosen.not_classes))
         if resolved.jobs or resolved.by_id:
             self.jobs = resolved.jobs
+        if self.terms.with_arguments is not None:
+            new_arguments.check(self.jobs if resolved.by_id else None, self.terms.with_arguments)
         if resolved.by_id:
             self.asks = False
             self.selection = Selection(chosen=resolved.chosen, job_ids=resolved.job_ids, limit=limit, batch=batch)
@@ -296,6 +298,8 @@ class Request:
             record["ids"] = len(self.selection.job_ids)
         if self.selection.limit is not None:
             record["limit"] = self.selection.limit
+        if self.terms.with_arguments is not None:
+            record["with_arguments"] = new_arguments.masked(self.terms.with_arguments)
         return record
 
     def _exit_if_missing(self) -> None:

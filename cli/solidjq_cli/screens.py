@@ -43,13 +43,19 @@ def screen(*, watch: bool = True, sort: bool = False) -> Callable[[Function], Fu
     return mark
 
 
+def shows_arguments(command: Function) -> Function:
+    """Mark a command that prints jobs' arguments, some of them masked: it gets ``--show-arguments``."""
+    command.__dict__["shows_arguments"] = True
+    return command
+
+
 def complete(command: Any) -> None:
     """Give a loaded command the options of its output, and let it print pages."""
     names = [param.name for param in command.params]
     if "output" not in names:
         return
     marked: Screen | None = getattr(command.callback, "screen", None)
-    added = [_FIELDS, _LOCAL, _NO_PAGER]
+    added = [_FIELDS, _LOCAL, _NO_PAGER] + [_SHOW_ARGUMENTS] * getattr(command.callback, "shows_arguments", False)
     if marked is not None:
         added += [_SORT] * marked.sort + [_WATCH] * (marked.watch and "watch" not in names)
         command.callback = _shown(command.callback)
@@ -135,6 +141,10 @@ def _take_no_pager(_: object) -> None:
     view.current().paged = False
 
 
+def _take_show_arguments(_: object) -> None:
+    view.current().show_arguments = True
+
+
 def _take_watch(_: object) -> None:
     view.current().watch = True
 
@@ -146,6 +156,9 @@ _FIELDS = _option(
 _SORT = _option("--sort", "Sort by this field; -FIELD for descending.", _take_sort, metavar="FIELD", type=str)
 _LOCAL = _option("--local", "In a table, clock times of your zone instead of ages.", _take_local, **_FLAG)
 _NO_PAGER = _option("--no-pager", "Print what is longer than the screen without $PAGER.", _take_no_pager, **_FLAG)
+_SHOW_ARGUMENTS = _option(
+    "--show-arguments", "Show arguments as they are, passwords too.", _take_show_arguments, **_FLAG
+)
 _WATCH = _option("--watch", "On a terminal, draw it again every 2 seconds, until Ctrl-C.", _take_watch, **_FLAG)
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from solidjq_cli.arguments import program_name
+from solidjq_cli.arguments import program_name, recorded
 from solidjq_cli.exits import say
 from solidjq_cli.lock_watch import LockWatch
 
@@ -349,7 +349,8 @@ class Session:
         from solidjq.ledger.operations import Operation  # noqa: PLC0415
         from solidjq.text import mask_argument  # noqa: PLC0415
 
-        command = shlex.join([program_name(), *map(mask_argument, sys.argv[1:])])
+        arguments = recorded(sys.argv[1:], (chosen or {}).get("with_arguments"))
+        command = shlex.join([program_name(), *map(mask_argument, arguments)])
         if self._policy_words:
             chosen = {**(chosen or {}), "policy": self._policy_words}
         operation = Operation(verb, command=command, reason=reason, chosen=chosen, plan=plan)

@@ -33,6 +33,7 @@ class View:
     sort: str | None = None  # the field to sort by; descending with a minus before it
     local: bool = False  # clock times of this zone instead of ages
     paged: bool = True  # what is longer than the terminal goes through a pager
+    show_arguments: bool = False  # also the values that are masked
     watch: bool = False  # the screen is drawn again and again
     csv_raw: bool = False  # cells of CSV stay as they are, also those that a spreadsheet would run as a formula
 
@@ -65,6 +66,13 @@ def drawn(output: Output) -> bool:
 def for_people() -> bool:
     """Whether what is printed is for people, so that it has headings, ages and last lines."""
     return sys.stdout.isatty() or current().typed
+
+
+def masked(text: str) -> str:
+    """Mask the passwords in a text that is printed; with ``--show-arguments`` they are shown."""
+    from solidjq.text import mask_secrets  # noqa: PLC0415
+
+    return text if current().show_arguments else mask_secrets(text)
 
 
 def width() -> int | None:

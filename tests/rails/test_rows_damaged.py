@@ -135,9 +135,9 @@ def test_the_program_shows_damaged_rows_as_they_are(left: Database, jq: Shell, k
     ids = [str(number) for number in numbers()]
     errors = {FIRST + i: (name, message) for i, (_, name, message) in enumerate(DAMAGED_ERRORS)}
     arguments = {FIRST + len(errors) + i: value for i, (_, value) in enumerate(DAMAGED_ARGUMENTS)}
-    printed = [records_of(jq, "jobs", "show", *ids)]
+    printed = [records_of(jq, "jobs", "show", "--show-arguments", *ids)]
     if kind == "sqlite":  # the core has read the same on the others
-        printed.append(records_of(jq, "failed", "show", *ids))
+        printed.append(records_of(jq, "failed", "show", "--show-arguments", *ids))
         assert [found["backtrace"] for found in printed[1].values() if found["backtrace"]] == [[HOSTILE]]
     for records in printed:
         assert sorted(records) == numbers()
@@ -207,7 +207,7 @@ def test_arguments_nested_too_deep_to_read_hold_no_retry_up(left: Database) -> N
 def test_arguments_nested_deep_are_shown(left: Database, jq: Shell, levels: int) -> None:
     nested = "[" * levels + "]" * levels
     rails.load(left.url, with_arguments(f'{{"arguments":{nested}}}'))
-    assert nested in run_quietly(jq, "jobs", "show", "1")
+    assert nested in run_quietly(jq, "jobs", "show", "--show-arguments", "1")
 
 
 @pytest.mark.sqlite_only

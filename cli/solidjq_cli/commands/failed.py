@@ -12,7 +12,7 @@ from solidjq_cli.exits import Exit
 from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
 from solidjq_cli.render import Output, details, note, records
-from solidjq_cli.screens import screen
+from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.selection import FilterOptions
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def list_failed(
 
 
 @group.command("show")
+@shows_arguments
 @options.grouped
 def show_failed(
     names: OptionalIdsArgument = None,
@@ -143,6 +144,7 @@ def show_failed(
 
 
 @group.command("diff")
+@shows_arguments
 @options.grouped
 def diff(
     names: Annotated[

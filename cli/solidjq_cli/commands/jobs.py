@@ -8,6 +8,7 @@ from solidjq_cli import columns, options, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import IdsArgument, read_ids
 from solidjq_cli.render import Output, details, note
+from solidjq_cli.screens import shows_arguments
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Jobs in any state.")
 
@@ -23,6 +24,7 @@ def _group() -> None:
 
 
 @group.command("show")
+@shows_arguments
 def show(
     ids: IdsArgument,
     output: options.OutputOption = Output.TABLE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import options, session
+from solidjq_cli import new_arguments, options, session
 from solidjq_cli.ids import OptionalIdsArgument
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import Output
@@ -61,6 +61,7 @@ class RetryOptions(OptionGroup):
     keep_counters: Annotated[
         bool, typer.Option("--keep-counters", help="Leave executions and exception_executions as they are.")
     ] = False
+    with_arguments: new_arguments.WithArgumentsOption = None
     canary: Annotated[
         int | None,
         typer.Option(
@@ -81,6 +82,8 @@ class RetryOptions(OptionGroup):
             raise UsageError("--force needs --reason, and goes without --safe")
         if self.isolate and not self.safe:
             raise UsageError("--isolate needs --safe: only --safe finds suspects")
+        if self.with_arguments is not None and self.move.plan_out:
+            raise UsageError("--with-arguments goes without --plan-out: a plan contains no arguments")
         if self.canary is not None and (self.move.dry_run or self.move.plan_out):
             raise UsageError("--canary retries; it goes without --dry-run and --plan-out")
         if self.watch and (self.move.dry_run or self.move.plan_out):
@@ -100,6 +103,7 @@ class RetryOptions(OptionGroup):
             queue_as=None if self.queue_as is None else options.queue_name(self.queue_as),
             isolate=options.queue_name(self.quarantine) if self.isolate else None,
             keep_counters=self.keep_counters,
+            with_arguments=None if self.with_arguments is None else new_arguments.read(self.with_arguments),
             delay=duration_option(self.delay, "--delay"),
             interval=rate_option(self.rate),
         )
@@ -130,6 +134,9 @@ def retry(
     It names the jobs that will wait because no living worker polls their queue, it is paused, or no dispatcher lives.
     --canary refuses then.
 
+    --with-arguments gives one job other arguments, in the form in which failed show prints them; jq undo restores the
+    old ones.
+
     Without --safe, every job that you choose is retried, suspects included; suspects are named.
 
     Jobs that are named by ids move at once. With an incident (d13), a group (g2569e0c) or a filter: on a terminal it
@@ -145,6 +152,7 @@ def retry(
       jq retry --safe --class 'Report*' --queue-as big_memory --rate 100/m
       jq retry --safe --canary 5 --wait 2m --yes
       jq retry --safe --watch
+      jq retry 42 --with-arguments '[2026, "orders"]' --reason 'INC-7: wrong year'
       jq retry --safe --isolate && jq work --queues quarantine --threads 1 --import jobs
       jq retry --safe --plan-out plan.json && jq apply plan.json
       jq failed list --pruned -o ids | jq retry --safe -

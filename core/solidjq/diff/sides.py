@@ -18,9 +18,10 @@ from solidjq.ledger import archive, operations
 from solidjq.names import NameKind, kind_of
 from solidjq.queue.failed import Failure, failures_of
 from solidjq.queue.jobs import find_jobs
-from solidjq.rails.active_job import shown_arguments
+from solidjq.rails.active_job import hidden_text, shown_arguments
 from solidjq.rails.error_text import ErrorInfo, parse_error
-from solidjq.text import parse_id
+from solidjq.rails.masking import Mask
+from solidjq.text import MASK, parse_id
 from solidjq.untrusted import number, read_object
 
 MOST_ARGUMENTS = 60  # fields for the arguments of one job
@@ -74,16 +75,29 @@ def find_side(database: Database, text: str) -> DiffSide:
     return DiffSide("job", text, signature.name, _job_fields(failure, signature), (failure.job_id,))
 
 
-def side_by_side(left: DiffSide, right: DiffSide) -> list[Difference]:
-    """Compare two sides field by field; sides of different kinds only in the fields that both have."""
+def side_by_side(left: DiffSide, right: DiffSide, mask: Mask | None = None) -> list[Difference]:
+    """Compare two sides field by field; sides of different kinds only in the fields that both have.
+
+    Secret arguments are compared too, and then masked.
+    """
     same_kind = left.kind == right.kind
     differences = []
     for name in dict.fromkeys((*left.fields, *right.fields)):
         one, other = left.fields.get(name), right.fields.get(name)
         if (one is None and other is None) or not (same_kind or (name in left.fields and name in right.fields)):
             continue
-        differences.append(Difference(name, one, other, name not in CONTEXT and not _match(one, other)))
+        differs = name not in CONTEXT and not _match(one, other)
+        differences.append(Difference(name, _masked(name, one, mask), _masked(name, other, mask), differs))
     return differences
+
+
+def _masked(field: str, value: object, mask: Mask | None) -> object:
+    if mask is None or value is None or not field.startswith("arguments"):
+        return value
+    if field == "arguments" and isinstance(value, str):
+        return hidden_text(value)
+    key = field.partition("].")[2]
+    return MASK if key and mask.hides(key) else mask.applied(value)
 
 
 def _match(one: object, other: object) -> bool:

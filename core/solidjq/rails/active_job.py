@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
 from solidjq.rails.ruby_values import GlobalID, Symbol
 from solidjq.untrusted import MOST_DEPTH, depth_of
+
+if TYPE_CHECKING:
+    from solidjq.rails.masking import Mask
 
 _SERIALIZED = "_aj_serialized"
 _SYMBOL_KEYS = "_aj_symbol_keys"
@@ -92,14 +95,67 @@ def value_of(data: Any) -> Any:
     return _deserialize(data)
 
 
-def shown_arguments(arguments: str | None) -> Any:
-    """Return the stored arguments for display; the raw text if it is not strict JSON or is nested too deep."""
+def shown_arguments(arguments: str | None, mask: "Mask | None" = None) -> Any:
+    """Return the stored arguments for display; the raw text if it is not strict JSON or is nested too deep.
+
+    With a ``mask``, secrets in the arguments are masked. In a text that cannot be read as arguments nobody can tell
+    what is secret: then its length is all that is shown.
+    """
     try:
         shown = _load(arguments).get("arguments")
         json.dumps(shown, allow_nan=False)
+        readable = depth_of(shown) <= MOST_DEPTH
     except (ArgumentsError, ValueError, RecursionError):
-        return arguments
-    return arguments if depth_of(shown) > MOST_DEPTH else shown
+        readable = False
+    if not readable:
+        return arguments if mask is None or not arguments else hidden_text(arguments)
+    return shown if mask is None else mask.applied(shown)
+
+
+def hidden_text(arguments: str) -> str:
+    """Return what is shown of arguments that cannot be read, so that nobody can tell what is secret in them."""
+    return f"({len(arguments):,} characters that are no readable JSON; --show-arguments)"
+
+
+def replace_arguments(payload: str | None, arguments: str) -> str:
+    """Return a payload with other arguments, a list in Active Job's JSON; the rest of it is not rewritten.
+
+    Raises ArgumentsError if the payload is not Active Job's JSON, or has no arguments.
+    """
+    try:
+        _load(payload)
+        span = _top_level_spans(payload or "").get("arguments")
+    except RecursionError:
+        span = None
+    if payload is None or span is None:
+        raise ArgumentsError("the job's payload has no list of arguments; it must be Active Job's JSON")
+    return payload[: span[0]] + arguments + payload[span[1] :]
+
+
+def parse_arguments(text: str) -> list[Any]:
+    """Parse new arguments that a person wrote: a JSON list, in which other values stand in Active Job's form.
+
+    Raises ArgumentsError for anything else.
+    """
+    try:
+        values = json.loads(text, parse_constant=_reject_constant)
+        too_deep = depth_of(values) > MOST_DEPTH
+    except (ValueError, RecursionError):
+        raise ArgumentsError("the arguments must be a JSON list, such as '[42, \"a text\"]'") from None
+    if too_deep or not isinstance(values, list):
+        raise ArgumentsError("the arguments must be a JSON list, such as '[42, \"a text\"]'")
+    return values
+
+
+def keywords_of(values: Sequence[Any]) -> list[str]:
+    """Return the names of the keyword arguments in a list in Active Job's form."""
+    last = values[-1] if values else None
+    names = last.get(_KEYWORDS) if isinstance(last, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _reject_constant(name: str) -> Any:
+    raise ValueError(name)
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -82,12 +82,20 @@ def local_time_setting(
 ) -> RailsSetting | None:
     """Return the last setting by which the application writes local time instead of UTC into the database, if any."""
     setting = None
-    for path in _ruby_files(application, environment, os.environ if variables is None else variables):
-        for number, line in enumerate(_code(path)):
+    for path, lines in ruby_code(application, environment, variables=variables):
+        for number, line in enumerate(lines):
             if match := _TIME_ZONE.search(line):
                 place = f"{path.relative_to(application)}:{number + 1}"
                 setting = RailsSetting(match["zone"], place, line.strip())
     return setting if setting and setting.value == "local" else None
+
+
+def ruby_code(
+    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the application's Ruby files of settings in Rails' order, each with its lines without comments."""
+    for path in _ruby_files(application, environment, os.environ if variables is None else variables):
+        yield path, _code(path)
 
 
 def _ruby_files(application: Path, environment: str | None, variables: Mapping[str, str]) -> list[Path]:

@@ -1,7 +1,7 @@
 """Put back: the effect of a retry. Archives failures, and makes their jobs ready or scheduled, or deletes them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import archive
 from solidjq.queue.executions import make_ready, schedule
-from solidjq.rails.active_job import reset_counters
+from solidjq.rails.active_job import replace_arguments, reset_counters
 from solidjq.recovery.terms import RetryTerms
 from solidjq.recovery.verdicts import Decision
 
@@ -59,12 +59,14 @@ def put_back(
 def only_moves(decision: Decision, terms: RetryTerms) -> bool:
     """Whether a retry only makes the job ready, and does not change its own row."""
     worn = decision.candidate.worn and not terms.keep_counters
-    return not (terms.discard or decision.scheduled or decision.queue_as or worn)
+    return not (terms.discard or terms.with_arguments or decision.scheduled or decision.queue_as or worn)
 
 
 def _put_back(connection: Connection, moving: Sequence[Decision], terms: RetryTerms, pace: Pace) -> None:
     if not terms.keep_counters:
         _reset_counters(connection, [decision.job_id for decision in moving if decision.candidate.worn])
+    if terms.with_arguments is not None:
+        _replace_arguments(connection, [decision.job_id for decision in moving], terms.with_arguments)
     requeued: dict[str, list[int]] = defaultdict(list)
     for decision in moving:
         if decision.queue_as is not None:
@@ -128,16 +130,26 @@ def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
 def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
     if not job_ids:
         return
-    worn = connection.execute(select(jobs.c.id, jobs.c.arguments).where(among(jobs.c.id, job_ids)))
-    resets = [
-        {"worn_id": row.id, "counted_from_0": reset}
-        for row in worn
-        if (reset := reset_counters(row.arguments)) != row.arguments
+    _rewrite_payloads(connection, job_ids, reset_counters)
+
+
+def _replace_arguments(connection: Connection, job_ids: Sequence[int], arguments: str) -> None:
+    _rewrite_payloads(connection, job_ids, lambda payload: replace_arguments(payload, arguments))
+
+
+def _rewrite_payloads(
+    connection: Connection, job_ids: Sequence[int], rewrite: Callable[[str | None], str | None]
+) -> None:
+    payloads = connection.execute(select(jobs.c.id, jobs.c.arguments).where(among(jobs.c.id, job_ids)))
+    changes = [
+        {"rewritten_id": row.id, "payload": changed}
+        for row in payloads
+        if (changed := rewrite(row.arguments)) != row.arguments
     ]
-    if resets:
+    if changes:
         connection.execute(
             update(jobs)
-            .where(jobs.c.id == bindparam("worn_id"))
-            .values(arguments=bindparam("counted_from_0"), updated_at=utcnow()),
-            resets,
+            .where(jobs.c.id == bindparam("rewritten_id"))
+            .values(arguments=bindparam("payload"), updated_at=utcnow()),
+            changes,
         )

@@ -49,6 +49,7 @@ class RetryTerms:
     delay: float | None = None  # before the first job is due
     interval: float | None = None  # from one job to the next
     discard: bool = False  # delete the jobs instead
+    with_arguments: str | None = None  # a JSON list in Active Job's form that replaces the jobs' arguments
 
     @property
     def paced(self) -> bool:
@@ -56,8 +57,12 @@ class RetryTerms:
         return self.delay is not None or self.interval is not None
 
     def to_record(self) -> dict[str, object]:
-        """Return the terms that differ from their default, as plan files and ``jq_operations`` store them."""
-        return {key: value for key, value in asdict(self).items() if value != _DEFAULTS[key]}
+        """Return the terms that differ from their default, as plan files and ``jq_operations`` store them.
+
+        Without the new arguments, which may be secret.
+        """
+        written = {**asdict(self), "with_arguments": None}
+        return {key: value for key, value in written.items() if value != _DEFAULTS[key]}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "RetryTerms":
@@ -85,6 +90,8 @@ def _makes_sense(name: str, value: object) -> bool:
             return type(value) in {int, float} and 0 <= cast("float", value) <= MOST_SECONDS
         case "max_crashes":
             return type(value) is int and 0 < value <= MOST_CRASHES
+        case "with_arguments":
+            return False  # no record contains them
         case "queue_as" | "isolate":
             return isinstance(value, str) and 0 < len(value) <= MOST_NAME
         case _:

@@ -6,6 +6,7 @@ Read the files in this order:
 - ``trust``: the files that the user trusts, by path and content.
 - ``sources``: which files count, and for what: a file that is merely found never loosens and names no database.
 - ``policy``: ``[default]`` and ``[classes]``, merged with ``@job``: which jobs may be retried, how often, where to.
+- ``masks``: ``mask``, names of arguments whose values are not shown.
 - ``password_command``: a program of the user's that prints a database's password.
 - ``profiles``: ``[profiles]``, databases by name.
 

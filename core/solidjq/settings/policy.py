@@ -12,7 +12,7 @@ from solidjq.names import fits
 from solidjq.settings.file import SettingsFile, check_keys, quoted, table, wrong_value
 from solidjq.settings.sources import Settings
 
-PROFILE_KEYS = ("profiles", "default_profile")  # top-level keys of the file that profiles.py reads
+OTHER_KEYS = ("profiles", "default_profile", "mask")  # top-level keys of the file that profiles and masks read
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
 MOST_CRASHES = 1_000_000
 
@@ -215,7 +215,7 @@ def _policy_file(file: SettingsFile) -> PolicyFile:
 
 def _check_document(document: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Check the tables of the policy; return the settings of ``[default]`` and of each class. Raises UsageError."""
-    check_keys(document, ("default", "classes", *PROFILE_KEYS), place, "table")
+    check_keys(document, ("default", "classes", *OTHER_KEYS), place, "table")
     classes = table(document.get("classes", {}), f"{place}: classes")
     return (
         check_settings(table(document.get("default", {}), f"{place}: default"), f"{place}: default."),

@@ -17,7 +17,7 @@ from solidjq.settings.file import FILE_NAME, SettingsFile, parse_file, read_byte
 
 FILE_ENVIRONMENT = "JQ_CONFIG"
 SYSTEM_FILE = Path("/etc/solidjq") / FILE_NAME
-POLICY_TABLES = ("default", "classes")  # all that a found file may give
+STRICT_KEYS = ("default", "classes", "mask")  # all that a found file may give: they forbid and hide
 
 
 class Settings(NamedTuple):
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
     def ignored_tables(self) -> tuple[str, ...]:
         """Return the tables and keys of the found file that count for nothing there."""
         document: Any = {} if self.found is None else self.found.document
-        return tuple(key for key in document if key not in POLICY_TABLES)
+        return tuple(key for key in document if key not in STRICT_KEYS)
 
 
 def load_settings(named: Path | None = None, start: Path | None = None) -> Settings:

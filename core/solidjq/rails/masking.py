@@ -1,0 +1,113 @@
+"""Masks the values of secret keys in a job's arguments, as Rails filters the parameters of a request in its log.
+
+A key is secret if it contains one of the masked names, in any case: ``passw`` masks ``password`` and ``old_passwd``.
+``^pin$`` masks the key ``pin`` alone.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from solidjq.rails.settings import ruby_code
+from solidjq.text import MASK, mask_secrets
+
+# What a new Rails 8 application filters: config/initializers/filter_parameter_logging.rb.
+RAILS_NAMES = (
+    *("passw", "email", "secret", "token", "_key", "crypt", "salt", "certificate", "otp", "ssn", "cvv", "cvc"),
+)
+_OWN_KEYS = "_aj_"  # of Active Job: they say what a value is
+
+
+class Mask:
+    """The names whose values are masked."""
+
+    def __init__(self, names: Iterable[str] = RAILS_NAMES) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        self._pattern = re.compile("|".join(map(_pattern, self.names)) or r"(?!)", re.IGNORECASE)
+
+    def hides(self, key: str) -> bool:
+        """Whether the value of this key is masked."""
+        return not key.startswith(_OWN_KEYS) and self._pattern.search(key) is not None
+
+    def applied(self, value: Any) -> Any:
+        """Return a value of JSON with the secrets in it masked: values of secret keys, and passwords in texts."""
+        match value:
+            case dict():
+                return {
+                    key: MASK if self.hides(key) and item not in (None, MASK) else self.applied(item)
+                    for key, item in value.items()
+                }
+            case list():
+                return [self.applied(item) for item in value]
+            case str():
+                return mask_secrets(value)
+            case _:
+                return value
+
+
+def _pattern(name: str) -> str:
+    begins = r"\A" if name.startswith("^") else ""
+    ends = r"\Z" if name.endswith("$") else ""
+    return f"{begins}{re.escape(name.removeprefix('^').removesuffix('$'))}{ends}"
+
+
+def contains_mask(value: Any) -> bool:
+    """Whether a value of JSON contains a mask in the place of a value."""
+    match value:
+        case dict():
+            return any(map(contains_mask, value.values()))
+        case list():
+            return any(map(contains_mask, value))
+        case _:
+            return bool(value == MASK)
+
+
+# -- the application's own filter -------------------------------------------------------------------------------------
+
+_FILTERED = re.compile(r"\bfilter_parameters\s*(?:\+=|=(?![=~])|<<|\.(?:push|concat|append)\b)")
+_ITEM = re.compile(
+    r"""%[iIwW]\[(?P<words>[^\]]*)\]|:(?P<symbol>\w+)|:?"(?P<double>[^"\\#]*)"|:?'(?P<single>[^'\\]*)'"""
+    r"""|/(?P<regexp>(?:[^/\\\n]|\\.)+)/[a-z]*"""
+)
+# A regular expression of Ruby is read only if it is a plain name, perhaps anchored.
+_PLAIN = re.compile(r"(\^|\\A)?([\w-]+)(\$|\\z|\\Z)?")
+_MOST_CHARACTERS = 10_000  # of one list
+
+
+def application_names(
+    application: Path, environment: str | None = None, *, variables: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Return the names that a Rails application filters: ``config.filter_parameters`` in its Ruby files.
+
+    Nothing is evaluated. Names that only Ruby knows, such as those of a lambda, are left out.
+    """
+    found: dict[str, None] = {}
+    for _, lines in ruby_code(application, environment, variables=variables):
+        text = "\n".join(lines)
+        for match in _FILTERED.finditer(text):
+            found |= dict.fromkeys(_names(_list_at(text, match.end())))
+    return tuple(found)
+
+
+def _list_at(text: str, start: int) -> str:
+    """Return the list of a Ruby statement: up to the bracket that closes it, else the rest of the line."""
+    rest = text[start : start + _MOST_CHARACTERS]
+    opened = re.match(r"[\s(]*%?[iIwW]?\[", rest)
+    return rest[: rest.find("]", opened.end()) + 1] if opened else rest.partition("\n")[0]
+
+
+def _names(ruby: str) -> Iterator[str]:
+    for item in _ITEM.finditer(ruby):
+        if item["words"] is not None:
+            yield from item["words"].split()
+        elif item["regexp"] is not None:
+            if plain := _PLAIN.fullmatch(item["regexp"]):
+                yield f"{'^' if plain[1] else ''}{plain[2]}{'$' if plain[3] else ''}"
+        elif name := item["symbol"] or item["double"] or item["single"]:
+            yield name
+
+
+def with_own(names: Collection[str]) -> Mask:
+    """Return the mask of Rails' names and these."""
+    return Mask([*RAILS_NAMES, *names])
