@@ -29,7 +29,16 @@ OPTION_HEADINGS = {
     ),
     OTHER: (),
     "What may go back": ("--safe", "--include-errors", "--force", "--max-crashes", "--window"),
-    "How they go back": ("--rate", "--delay", "--batch", "--queue-as", "--isolate", "--quarantine", "--keep-counters"),
+    "How they go back": (
+        "--rate",
+        "--delay",
+        "--batch",
+        "--queue-as",
+        "--isolate",
+        "--quarantine",
+        "--keep-counters",
+        "--with-arguments",
+    ),
     "A few first": ("--canary", "--wait"),
     "Before anything moves": ("--dry-run", "--plan-out", "--sign-with", "--verify-with", "--yes", "--reason"),
     "Which jobs it runs, how many at once": (*("--queues", "--except", "--processes", "--threads", "--prefetch"),),
@@ -38,7 +47,7 @@ OPTION_HEADINGS = {
     ),
     "Watching": ("--watch",),
     COMMON: (
-        *("--output", "--fields", "--sort", "--local", "--no-pager"),
+        *("--output", "--fields", "--sort", "--local", "--no-pager", "--show-arguments"),
         *("--import", "--config", "--database", "--help"),
     ),
 }
