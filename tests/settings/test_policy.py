@@ -100,8 +100,10 @@ def test_only_a_star_is_special_in_a_pattern(pattern: str, name: str, matches: b
         ),
         (
             "[class.A]",
-            'f: unknown table "class"; did you mean classes? allowed: default, '
-            "classes, profiles, default_profile, mask",
+            (
+                'f: unknown table "class"; did you mean classes? allowed: default, '
+                "classes, profiles, default_profile, mask"
+            ),
         ),
         ("default = 1", "f: default is 1; allowed: a table"),
         ("[classes]\nA = 1", 'f: classes."A" is 1; allowed: a table'),
