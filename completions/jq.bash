@@ -128,7 +128,7 @@ _jq_takes() {
             esac
             ;;
         'jq undo')
-            options='--reason -o --output --fields --local --no-pager -d --database -h --help'
+            options='--reason -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --reason | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
@@ -244,8 +244,16 @@ _jq_takes() {
             esac
             ;;
         'jq config')
-            commands='list trust untrust'
+            commands='show list trust untrust'
             options='-h --help'
+            ;;
+        'jq config show')
+            options='--config -o --output --fields --local --no-pager -h --help'
+            case ${2-} in
+                --config) takes=file ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                --fields) takes=text ;;
+            esac
             ;;
         'jq config list')
             options='--config -o --output --fields --local --no-pager -h --help'

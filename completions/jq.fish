@@ -52,6 +52,8 @@ function __jq_takes
             contains -- $argv[2] --config -i --import -o --output --fields
         case 'jq profiles list'
             contains -- $argv[2] -o --output --fields
+        case 'jq config show'
+            contains -- $argv[2] --config -o --output --fields
         case 'jq config list'
             contains -- $argv[2] --config -o --output --fields
         case 'jq jobs show'
@@ -162,7 +164,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank jobs and classes t
 complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together.'
 complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c jq -n '__jq_argument 1 1 jq' -a profiles -d 'Databases that jq.toml names.'
-complete -c jq -n '__jq_argument 1 1 jq' -a config -d 'Which settings files count, and which are trusted.'
+complete -c jq -n '__jq_argument 1 1 jq' -a config -d 'See what is set and where, and which settings files are trusted.'
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
 complete -c jq -n '__jq_argument 1 1 jq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -400,6 +402,7 @@ complete -c jq -n '__jq_at jq recover' -s h -l help -d 'Show this message and ex
 
 complete -c jq -n '__jq_argument 1 1 jq undo' -f -k -a '(__jq_values operation)' -d 'Its id, from jq operations list.'
 complete -c jq -n '__jq_at jq undo' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq undo' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq undo' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq undo' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq undo' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -532,10 +535,18 @@ complete -c jq -n '__jq_at jq profiles list' -l local -d 'In a table, clock time
 complete -c jq -n '__jq_at jq profiles list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq profiles list' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_argument 1 1 jq config' -a show -d 'Show the settings of this command line, and where each comes from.'
 complete -c jq -n '__jq_argument 1 1 jq config' -a list -d 'List the settings files that count in this folder, and those that you trust, with what each may do.'
 complete -c jq -n '__jq_argument 1 1 jq config' -a trust -d 'Let a jq.toml count in full where it is found: its databases, and a policy that allows more.'
 complete -c jq -n '__jq_argument 1 1 jq config' -a untrust -d 'Trust a jq.toml no longer: where it is found, it may only make the retry policy stricter.'
 complete -c jq -n '__jq_at jq config' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq config show' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c jq -n '__jq_at jq config show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq config show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq config show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq config show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq config show' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq config list' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c jq -n '__jq_at jq config list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'

@@ -52,6 +52,8 @@ function __solidjq_takes
             contains -- $argv[2] --config -i --import -o --output --fields
         case 'solidjq profiles list'
             contains -- $argv[2] -o --output --fields
+        case 'solidjq config show'
+            contains -- $argv[2] --config -o --output --fields
         case 'solidjq config list'
             contains -- $argv[2] --config -o --output --fields
         case 'solidjq jobs show'
@@ -162,7 +164,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank job
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a profiles -d 'Databases that jq.toml names.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a config -d 'Which settings files count, and which are trusted.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a config -d 'See what is set and where, and which settings files are trusted.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
@@ -400,6 +402,7 @@ complete -c solidjq -n '__solidjq_at solidjq recover' -s h -l help -d 'Show this
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq undo' -f -k -a '(__solidjq_values operation)' -d 'Its id, from jq operations list.'
 complete -c solidjq -n '__solidjq_at solidjq undo' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq undo' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq undo' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq undo' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c solidjq -n '__solidjq_at solidjq undo' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -532,10 +535,18 @@ complete -c solidjq -n '__solidjq_at solidjq profiles list' -l local -d 'In a ta
 complete -c solidjq -n '__solidjq_at solidjq profiles list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq profiles list' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a show -d 'Show the settings of this command line, and where each comes from.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a list -d 'List the settings files that count in this folder, and those that you trust, with what each may do.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a trust -d 'Let a jq.toml count in full where it is found: its databases, and a policy that allows more.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq config' -a untrust -d 'Trust a jq.toml no longer: where it is found, it may only make the retry policy stricter.'
 complete -c solidjq -n '__solidjq_at solidjq config' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq config show' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c solidjq -n '__solidjq_at solidjq config show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq config show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq config show' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq config show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq config show' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq config list' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
 complete -c solidjq -n '__solidjq_at solidjq config list' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'

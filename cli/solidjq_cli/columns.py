@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from solidjq.recovery.undo import UndoneJob
     from solidjq.recovery.verdicts import Decision, Verdict
     from solidjq.settings.profiles import Profile
+    from solidjq_cli.effective import Setting
 
 T = TypeVar("T")
 
@@ -517,6 +518,22 @@ class PolicySetting(NamedTuple):
     source: str
 
 
+def effective_settings() -> Fields[Setting]:
+    """Fields of a setting of the command line."""
+    from solidjq.text import mask_secrets  # noqa: PLC0415
+
+    return Fields(
+        (
+            Column("name", lambda s: s.name, "SETTING"),
+            Column(
+                "value", lambda s: mask_secrets(s.value) if isinstance(s.value, str) else s.value, "VALUE", wide=True
+            ),
+            Column("source", lambda s: s.source, "FROM", wide=True),
+        ),
+        lambda _: [],
+    )
+
+
 class ConfigFile(NamedTuple):
     """A settings file, and what it may do."""
 
@@ -549,6 +566,7 @@ def profiles() -> Fields[Profile]:
             Column("table_prefix", lambda p: p.table_prefix, "PREFIX"),
             Column("alive_threshold", lambda p: p.alive_threshold, "THRESHOLD"),
             Column("read_only", lambda p: p.read_only, "READ-ONLY"),
+            Column("confirm", lambda p: p.confirm, "CONFIRM"),
         ),
         lambda _: [],
     )

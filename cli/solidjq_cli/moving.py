@@ -172,13 +172,21 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
 def confirm(question: str, *, place: str | None = None) -> None:
     """Ask once on a terminal; exit if the answer is not yes, or is Ctrl-C or Ctrl-D.
 
-    The question names ``place``, which is the database if it is None, and nothing if it is empty.
+    The question names ``place``, which is the database if it is None, and nothing if it is empty. The answer is the
+    profile's name where the profile says so, unless ``place`` is empty: then no database is concerned.
     """
+    name = None if place == "" else session.current().connecting.confirm_name
     place = session.current().place() if place is None else place
+    text = f"{program_name()}: {place}: {question}" if place else f"{program_name()}: {question}"
     try:
-        if typer.confirm(
-            f"{program_name()}: {place}: {question}" if place else f"{program_name()}: {question}", err=True
-        ):
+        if name is None:
+            agreed = typer.confirm(text, err=True)
+        else:
+            typed = typer.prompt(
+                f"{text} Type the name of the profile, {name}", default="", show_default=False, err=True
+            )
+            agreed = typed.strip() == name
+        if agreed:
             return
         code = Exit.DONE
     except typer.Abort:
@@ -186,6 +194,20 @@ def confirm(question: str, *, place: str | None = None) -> None:
         code = Exit.INTERRUPTED
     note("nothing was changed")
     raise typer.Exit(code)
+
+
+def confirm_by_name(question: str, *, yes: bool) -> None:
+    """Ask before a bulk change that needs no question elsewhere, if the profile wants its name typed; not with ``yes``.
+
+    Raises UsageError without a terminal to ask on.
+    """
+    if yes or session.current().connecting.confirm_name is None:
+        return
+    if not on_a_terminal():
+        from solidjq.errors import UsageError  # noqa: PLC0415
+
+        raise UsageError("without a terminal to ask on, a bulk change of this profile needs --yes; nothing was changed")
+    confirm(question)
 
 
 def on_a_terminal() -> bool:

@@ -61,6 +61,7 @@ class Request:
         self.served: set[int] = set()
         self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
         self.asks = True  # before it moves jobs: not for jobs that were named one by one
+        self.confirms = False  # for those neither, unless they are several and their profile wants its name typed
         self.implied_deaths = False
         self.shown: moving.Groups | None = None  # the plan, if it stands on the terminal already
 
@@ -80,6 +81,7 @@ class Request:
             new_arguments.check(self.jobs if resolved.by_id else None, self.terms.with_arguments)
         if resolved.by_id:
             self.asks = False
+            self.confirms = len(resolved.job_ids) > 1 and self.command.connecting.confirm_name is not None
             self.selection = Selection(chosen=resolved.chosen, job_ids=resolved.job_ids, limit=limit, batch=batch)
             return
         if need_filter and resolved.chosen == Filter():
@@ -123,11 +125,10 @@ class Request:
             self._show(self._plan(by_job=by_job), output, done="would move")
             self._exit_if_missing()
             return
-        if self.asks and not move.yes:
+        if (self.asks or self.confirms) and not move.yes:
             if not moving.on_a_terminal():
-                raise UsageError(
-                    "without a terminal to ask on, anything but job ids needs --yes; --dry-run shows what it would do"
-                )
+                what = "several jobs of this profile need" if self.confirms else "anything but job ids needs"
+                raise UsageError(f"without a terminal to ask on, {what} --yes; --dry-run shows what it would do")
             self._ask(output, by_job=by_job)
         else:
             attendance.settle(self._warning(), yes=move.yes, question=f"{self.verb} them all the same?")

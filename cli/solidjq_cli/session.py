@@ -46,6 +46,7 @@ class Connecting(NamedTuple):
     file: Path | None = None  # with the profiles and the policy
     password_command: tuple[str, ...] = ()  # the profile's
     profile_place: str | None = None  # the profile's file and table, if the database is the profile's
+    confirm_name: str | None = None  # what a person must type before a bulk change of the profile's database
 
     def names_a_database(self) -> bool:
         """Whether a database is named, or a Rails application."""
@@ -124,6 +125,7 @@ class Session:
             alive_threshold=None if named else profile.alive_threshold,
             password_command=() if named else profile.password_command,
             profile_place=None if named else profile.place,
+            confirm_name=profile.name if profile.confirm == profiles.BY_NAME and not named else None,
         )
 
     @cached_property

@@ -8,7 +8,7 @@ import pytest
 
 from solidjq import Database
 from solidjq.errors import UsageError
-from solidjq.settings.file import read_file
+from solidjq.settings.file import place_of, read_file
 from solidjq.settings.profiles import Profile, choose_profile, load_profiles
 from solidjq.settings.sources import Settings
 from support.program import Shell
@@ -31,11 +31,12 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
     file = written(
         tmp_path,
         '[default]\nretry = "ask"\n[profiles.a]\ndatabase = "postgres://h/q"\nschema = "s"\nread_only = true\n'
+        'confirm = "name"\n'
         '[profiles."b c"]\nrails = "shop"\nenv = "staging"\n',
     )
     place = f"{file.files[0].path}: profiles"
     assert load_profiles(file) == {
-        "a": Profile("a", f'{place}."a"', database="postgres://h/q", schema="s", read_only=True),
+        "a": Profile("a", f'{place}."a"', database="postgres://h/q", schema="s", read_only=True, confirm="name"),
         "b c": Profile("b c", f'{place}."b c"', rails=tmp_path / "shop", env="staging"),
     }
     assert choose_profile(file, "a") == load_profiles(file)["a"]
@@ -46,6 +47,19 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
     assert choose_profile(file) is None
     assert choose_profile(Settings()) is None
     assert load_profiles(written(tmp_path, "")) == {}
+
+
+def test_the_place_of_a_key(tmp_path: Path) -> None:
+    text = (
+        'default_profile = "a" # database = 1\n\n[profiles."a"]\nnote = """\ndatabase = 2\n"""\n'
+        'database = "x"\n[profiles]\nb = { database = "y" }\n[profiles.c]\npassword_command = "database"\n'
+    )
+    (file,) = written(tmp_path, text).files
+    assert place_of(file, "default_profile") == f"{file.path}:1"
+    assert place_of(file, "profiles", "a", "database") == f"{file.path}:7"
+    assert place_of(file, "profiles", "a", "note") == f"{file.path}:4"
+    assert place_of(file, "profiles", "b", "database") == f"{file.path}:9"
+    assert place_of(file, "profiles", "c", "database") == str(file.path)
 
 
 def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +90,7 @@ def test_a_default_profile_that_is_none(tmp_path: Path, name: str, words: str) -
         ("[profiles.a]\ndatabase = 5\n", 'profiles."a".database is 5; allowed: a text'),
         ('[profiles.a]\ndatabase = ""\n', "allowed: a text"),
         ('[profiles.a]\ndatabase = "x"\nread_only = "no"\n', 'read_only is "no"; allowed: true or false'),
+        ('[profiles.a]\ndatabase = "x"\nconfirm = "no"\n', 'confirm is "no"; allowed: "yes" or "name"'),
         ('[profiles.a]\ndatabase = "x"\nenv = "staging"\n', 'profiles."a".env chooses an environment of a Rails'),
         ("[profiles]\na = 1\n", 'profiles."a" is 1; allowed: a table'),
         ("profiles = 1\n", "profiles is 1; allowed: a table"),

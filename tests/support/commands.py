@@ -5,7 +5,7 @@ from solidjq_cli.app import app
 from solidjq_cli.command_tree import Command
 
 # demo has a queue of its own; help, config and link-jq speak of files and of no queue
-ELSEWHERE = {"demo", "help", "link-jq", "config list", "config trust", "config untrust"}
+ELSEWHERE = {"demo", "help", "link-jq", "config list", "config show", "config trust", "config untrust"}
 
 
 def leaves(command: Command) -> set[str]:

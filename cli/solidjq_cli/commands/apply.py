@@ -53,6 +53,7 @@ def apply(
     """
     from solidjq.recovery import plans
     from solidjq.recovery.apply import apply_plan, require_own
+    from solidjq.text import count_of
 
     plan = plans.read(file, key=None if verify_with is None else plans.read_key(verify_with))
     command = session.current(database, config_file)
@@ -70,6 +71,7 @@ def apply(
         note("the plan is signed, and its signature was not verified; to verify it: --verify-with KEYFILE")
     warnings = filter(None, (plan.danger(), _warning(command, opened, plan, policy)))
     attendance.settle("; ".join(warnings) or None, yes=yes, question="apply the plan all the same?")
+    moving.confirm_by_name(f"apply the plan of {count_of(plan.size, 'job')}?", yes=yes)
     tally = moving.Tally()
     with accounted(tally.account(opened, operation)):
         batches = apply_plan(opened, plan, operation, policy=policy)

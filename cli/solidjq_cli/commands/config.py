@@ -1,4 +1,4 @@
-"""``jq config list``, ``trust``, ``untrust``."""
+"""``jq config show``, ``list``, ``trust``, ``untrust``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, note, records
 
 group = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Which settings files count, and which are trusted."
+    rich_markup_mode=None, no_args_is_help=True, help="See what is set and where, and which settings files are trusted."
 )
 
 PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A jq.toml, or the folder that has it.")]
@@ -24,7 +24,28 @@ def add_to(app: typer.Typer) -> None:
 
 @group.callback()
 def _group() -> None:
-    """Which settings files count, and which are trusted."""
+    """See what is set and where, and which settings files are trusted."""
+
+
+@group.command("show")
+def show_settings(
+    context: typer.Context, config_file: options.ConfigOption = None, output: options.OutputOption = Output.TABLE
+) -> None:
+    """Show the settings of this command line, and where each comes from.
+
+    An option counts before an environment variable, that before the profile of jq.toml, and that before what is built
+    in. Passwords are masked. The policy of a class: jq policy show CLASS.
+
+    \b
+    Examples:
+      jq config show
+      jq --profile production config show
+      jq --rails /srv/shop config show -o json
+    """
+    from solidjq_cli.effective import settings_in_force
+
+    command = session.current(config_file=config_file)
+    records([*settings_in_force(command, context.find_root())], columns.effective_settings(), output)
 
 
 @group.command("list")

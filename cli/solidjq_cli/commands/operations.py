@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, outcomes, session
+from solidjq_cli import columns, moving, options, outcomes, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_operation_id
 from solidjq_cli.render import Output, details, heading, note, records
@@ -167,6 +167,7 @@ def verify_operations(
 def undo(
     operation: Annotated[str, typer.Argument(metavar="OPERATION", help="Its id, from jq operations list.")],
     reason: options.ReasonOption = None,
+    yes: options.YesOption = False,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -174,6 +175,8 @@ def undo(
 
     Jobs that no worker has claimed yet are failed again, exactly as they were. The others are left alone and counted,
     with the reason; -o json names each. Exit code 6 if there were any. Crash counts stay.
+
+    It asks only where the profile has confirm = "name".
 
     \b
     Examples:
@@ -189,6 +192,7 @@ def undo(
     opened = command.open()
     if operation_id is None:
         raise NoSuchJobError(f"no operation {operation}; to see them: jq operations list")
+    moving.confirm_by_name(f"take operation {operation_id} back?", yes=yes)
     undoing = command.operation("undo", reason, chosen={"operation": operation_id})
     reasons: Counter[str | None] = Counter()
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from solidjq.settings.policy import Policy
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Which job classes may be retried, how often.")
-KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")
 DEFAULT = "(default)"
 
 
@@ -54,6 +53,8 @@ def show_policy(
 
 
 def _settings(policy: Policy, class_name: str) -> Iterator[columns.PolicySetting]:
+    from solidjq.settings.policy import KEYS
+
     rule = policy.rule("" if class_name == DEFAULT else class_name)
     for key in KEYS:
         source = rule.sources.get(key, "built in")

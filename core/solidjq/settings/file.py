@@ -1,7 +1,7 @@
 """The file ``jq.toml``: how it is read, and the error messages for what is wrong in it."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ class SettingsFile(NamedTuple):
 
     path: Path
     document: Mapping[str, Any]
+    text: str = ""
     weakness: str | None = None  # who else may change it, where that has not been looked at before it was read
 
 
@@ -34,7 +35,35 @@ def parse_file(path: Path, content: bytes) -> SettingsFile:
         text = content.decode()
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    return SettingsFile(path, parse_toml(text, str(path)))
+    return SettingsFile(path, parse_toml(text, str(path)), text)
+
+
+def place_of(file: SettingsFile, *keys: str) -> str:
+    """Return where a key is set, as ``path:line``; the path alone if it is not on a line of its own.
+
+    ``keys`` lead to it from the top: ``("profiles", "night", "database")``.
+    """
+    lines = file.text.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if keys[-1] in line and _has(lines, number, keys):
+            return f"{file.path}:{number}"
+    return str(file.path)
+
+
+def _has(lines: Sequence[str], count: int, keys: Iterable[str]) -> bool:
+    """Whether the key is set by then: in the first ``count`` lines, and as many more as the last value has."""
+    found: Any = None
+    for end in range(count, len(lines) + 1):
+        try:
+            found = tomllib.loads("".join(lines[:end]))
+        except ValueError:  # in the middle of a value
+            continue
+        break
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            return False
+        found = found[key]
+    return True
 
 
 def read_bytes(path: Path, *, pipes: bool = False) -> bytes:

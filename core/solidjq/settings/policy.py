@@ -1,7 +1,7 @@
 """Retry policy: which job classes may be retried, how often, and into which queue; from ``jq.toml`` and ``@job``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -150,6 +150,7 @@ class Policy:
 
 
 BUILT_IN = Policy()
+KEYS = tuple(field.name for field in fields(ClassPolicy) if field.name != "sources")  # of a class's policy
 
 
 def tightened(rule: ClassPolicy, layers: Sequence[_Layer]) -> ClassPolicy:

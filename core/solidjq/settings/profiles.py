@@ -17,7 +17,10 @@ _KINDS: dict[str, tuple[type, str]] = {
     "password_command": (str, "a command line, with every quote closed"),
     "alive_threshold": (str, 'a text such as "90s", "5m"'),
     "read_only": (bool, "true or false"),
+    "confirm": (str, '"yes" or "name"'),
 }
+BY_NAME = "name"  # the value of confirm that asks for the profile's name
+_CHOICES = {"confirm": ("yes", BY_NAME)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Profile:
     password_command: tuple[str, ...] = ()  # its standard output is the password
     alive_threshold: float | None = None  # seconds
     read_only: bool = False
+    confirm: str = "yes"  # how a bulk change is confirmed: "yes", or the profile's own "name"
 
 
 def load_profiles(settings: Settings) -> dict[str, Profile]:
@@ -97,7 +101,7 @@ def _profile(name: str, document: object, path: Path) -> Profile:
     check_keys(settings, tuple(_KINDS), place, "key")
     for key, value in settings.items():
         kind, allowed = _KINDS[key]
-        if not isinstance(value, kind) or value == "":
+        if not isinstance(value, kind) or value == "" or value not in _CHOICES.get(key, (value,)):
             raise wrong_value(f"{place}.{key}", value, allowed)
     if ("database" in settings) == ("rails" in settings):
         raise UsageError(f'{place} must have one of: database = "postgres://...", rails = "/path/of/the/application"')
