@@ -164,7 +164,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a suspects -d 'Rank jobs and classes t
 complete -c jq -n '__jq_argument 1 1 jq' -a bisect -d 'Find the killer among jobs that died together.'
 complete -c jq -n '__jq_argument 1 1 jq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c jq -n '__jq_argument 1 1 jq' -a profiles -d 'Databases that jq.toml names.'
-complete -c jq -n '__jq_argument 1 1 jq' -a config -d 'See what is set and where, and which settings files are trusted.'
+complete -c jq -n '__jq_argument 1 1 jq' -a config -d 'See what is set and where; trust settings files.'
 complete -c jq -n '__jq_argument 1 1 jq' -a jobs -d 'Jobs in any state.'
 complete -c jq -n '__jq_argument 1 1 jq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'

@@ -164,7 +164,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a suspects -d 'Rank job
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the killer among jobs that died together.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a profiles -d 'Databases that jq.toml names.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a config -d 'See what is set and where, and which settings files are trusted.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a config -d 'See what is set and where; trust settings files.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'

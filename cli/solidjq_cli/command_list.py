@@ -18,7 +18,7 @@ COMMANDS = {
     "bisect": ("bisect", "Find the killer among jobs that died together."),
     "policy": ("policy", "Which job classes may be retried, how often."),
     "profiles": ("profiles", "Databases that jq.toml names."),
-    "config": ("config", "See what is set and where, and which settings files are trusted."),
+    "config": ("config", "See what is set and where; trust settings files."),
     "jobs": ("jobs", "Jobs in any state."),
     "queues": ("queues", "Queues: how full they are; pause and resume."),
     "processes": ("processes", "Supervisors, workers, dispatchers, schedulers."),

@@ -11,7 +11,7 @@ from solidjq_cli import columns, options, session
 from solidjq_cli.render import Output, note, records
 
 group = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="See what is set and where, and which settings files are trusted."
+    rich_markup_mode=None, no_args_is_help=True, help="See what is set and where; trust settings files."
 )
 
 PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A jq.toml, or the folder that has it.")]
@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 @group.callback()
 def _group() -> None:
-    """See what is set and where, and which settings files are trusted."""
+    """See what is set and where; trust settings files."""
 
 
 @group.command("show")
