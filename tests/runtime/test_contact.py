@@ -190,6 +190,7 @@ def test_a_forked_process_has_signals_and_connections_of_its_own(
 
 
 @pytest.mark.sqlite_only
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("left", [False, True])
 def test_what_a_killed_workers_jobs_started_ends_with_it_unless_it_is_left(
     runtime: Runtime, database: Database, *, left: bool

@@ -104,14 +104,15 @@ def test_a_failing_job_leaves_an_error_that_rails_can_show(runtime: Runtime) -> 
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize("name", ["os.system", "module_that_tells", "module_that_tells.run", "eval", ""])
-def test_a_name_that_nobody_registered_fails_and_imports_nothing(runtime: Runtime, name: str) -> None:
-    (job_id,) = add_jobs(runtime.database, NewJob(class_name=name, args=["touch ran"]))
+def test_a_name_that_nobody_registered_fails_and_imports_nothing(runtime: Runtime) -> None:
+    names = ["os.system", "module_that_tells", "module_that_tells.run", "eval", ""]
+    ids = add_jobs(runtime.database, *(NewJob(class_name=name, args=["touch ran"]) for name in names))
     runtime.start()
-    runtime.wait_for(job_id, State.FAILED)
-    error = runtime.error(job_id)
-    assert error.exception_class == "solidjq.errors.UnknownJobError"
-    assert f"no job named {name!r} is registered in this worker" in str(error.message)
+    for name, job_id in zip(names, ids, strict=True):
+        runtime.wait_for(job_id, State.FAILED)
+        error = runtime.error(job_id)
+        assert error.exception_class == "solidjq.errors.UnknownJobError"
+        assert f"no job named {name!r} is registered in this worker" in str(error.message)
     assert not (runtime.shell.folder / "imported").exists()
     assert not (runtime.shell.folder / "ran").exists()
 
@@ -141,6 +142,7 @@ def test_a_job_can_enqueue_another_on_the_same_queue(runtime: Runtime) -> None:
     until(lambda: "('child',) {}" in runtime.journal(), "the second job ran")
 
 
+@pytest.mark.sqlite_only
 def test_a_busy_interpreter_still_beats(runtime: Runtime) -> None:
     add_jobs(runtime.database, NewJob(class_name="hog", args=["pig"]), NewJob(class_name="hog", args=["boar"]))
     runtime.start("--threads", "2")
@@ -172,6 +174,7 @@ def test_sigterm_lets_running_jobs_end_and_releases_the_rest(runtime: Runtime) -
     assert not is_running(worker.pid)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize(
     "signals",
     [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGQUIT), (signal.SIGQUIT,)],
@@ -211,6 +214,7 @@ def test_what_a_terminal_sends_still_lets_running_jobs_end(runtime: Runtime, sen
     assert runtime.state(job_id) is State.FINISHED
 
 
+@pytest.mark.sqlite_only
 def test_a_hung_worker_does_not_keep_the_supervisor(runtime: Runtime) -> None:
     """Stopped with SIGSTOP it can answer no signal; what it held goes back to its queue, since nothing crashed."""
     (job_id,) = add_jobs(runtime.database, held("long"))
@@ -279,6 +283,7 @@ def test_a_worker_that_keeps_dying_at_its_start_is_started_ever_more_slowly(runt
     assert code == 0
 
 
+@pytest.mark.sqlite_only
 def test_a_dispatcher_that_dies_is_replaced(runtime: Runtime) -> None:
     runtime.start()
     first = until(lambda: runtime.processes("Dispatcher"), "a dispatcher is registered")[0]
@@ -351,6 +356,7 @@ def test_when_the_whole_tree_is_killed_a_prune_finds_all_it_held(runtime: Runtim
 # -- async def
 
 
+@pytest.mark.sqlite_only
 def test_async_jobs_share_one_event_loop_and_run_at_once(runtime: Runtime) -> None:
     ids = add_jobs(runtime.database, *(NewJob(class_name="hold_async", args=[name]) for name in ("one", "two")))
     runtime.start("--threads", "2")
@@ -363,6 +369,7 @@ def test_async_jobs_share_one_event_loop_and_run_at_once(runtime: Runtime) -> No
         runtime.wait_for(job_id, State.FINISHED)
 
 
+@pytest.mark.sqlite_only
 def test_an_async_job_that_fails_leaves_its_error_and_ends_nothing_else(runtime: Runtime) -> None:
     failing, leaving, after = add_jobs(
         runtime.database,
