@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -54,6 +55,13 @@ def hold_until_told(name: str) -> None:
         mine = "unknown"
     write(f"{name} was told to stop, still mine: {mine}")
     raise Stopping
+
+
+@job
+def leave_behind() -> None:
+    """Start a process whose parent ends before it does, and write its pid."""
+    left = subprocess.run(["sh", "-c", "sleep 0.1 >&- & echo $!"], capture_output=True, text=True, check=True)
+    write(f"left {left.stdout.strip()}")
 
 
 def ask() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import delete, select
 
@@ -19,6 +20,7 @@ from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
 from solidjq.runtime.hands import read_hands
 from solidjq.untrusted import read_object
+from support.paths import PROGRAMS
 from support.processes import add_process, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, rows, state_of_each
@@ -246,6 +248,23 @@ def test_a_worker_that_dies_fails_its_jobs_and_is_replaced(
     runtime.wait_for(after, State.FINISHED)
     assert runtime.worker().pid != error.pid
     assert len(runtime.processes("Worker")) == 1
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process other than 1 take in orphans")
+def test_a_supervisor_that_is_process_1_collects_what_jobs_leave_behind(runtime: Runtime) -> None:
+    """And it takes no status of a child of its own for that of an orphan."""
+    *_, killer = add_jobs(
+        runtime.database, *[NewJob(class_name="leave_behind")] * 3, NewJob(class_name="die", args=[signal.SIGKILL])
+    )
+    runtime.start("--threads", "1", program=[str(PROGRAMS / "as_reaper.py")])
+    runtime.wait_for(killer, State.FAILED)
+    assert runtime.error(killer).signal == signal.SIGKILL
+    left = {int(line.removeprefix("left ")) for line in runtime.journal()}
+    assert len(left) == 3
+    assert runtime.supervisor is not None
+    children = psutil.Process(runtime.supervisor.pid).children
+    until(lambda: not left & {child.pid for child in children()}, "the orphans are collected")
 
 
 def test_a_worker_killed_from_outside_fails_all_that_it_held(runtime: Runtime) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,22 @@ def _end_group_of_dead(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         with suppress(ProcessLookupError, PermissionError):  # macOS: nobody is left; a program of another user
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def reap_orphans(own: Collection[int]) -> None:
+    """Collect the ended processes that jobs left behind: they are children of this process if it is process 1.
+
+    ``own`` are the pids of its children. Whatever else it started itself is in its own process group, and is left to
+    whoever started it. A child of its own that ends meanwhile hides those behind it until it is reaped, at the next
+    SIGCHLD.
+    """
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return
+    with suppress(ChildProcessError):  # it has no child at all
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in own or os.getpgid(ended.si_pid) == os.getpgrp():
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> resource.struct_rusage | None:

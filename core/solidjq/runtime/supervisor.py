@@ -14,7 +14,7 @@ from solidjq.processes.prune_guard import NOBODY, Doubts
 from solidjq.runtime import child_deaths
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.child_deaths import ChildDeath
-from solidjq.runtime.children import ChildSlot
+from solidjq.runtime.children import ChildSlot, reap_orphans
 from solidjq.runtime.config import Config
 from solidjq.runtime.reachable import when_reachable
 from solidjq.runtime.registration import Registration, process_name
@@ -116,7 +116,7 @@ class Supervisor:
                 log.error("%s: cannot be started: %s; trying again in %g s", slot.name, error, slot.put_off())  # noqa: TRY400
 
     def _reap(self) -> None:
-        """Collect the children that died, and report their deaths to the database."""
+        """Collect the children that died and what jobs left behind, and report their deaths to the database."""
         killed = 0
         for slot in self._slots:
             death = slot.reap(self._sampler, self._oom_kills)
@@ -132,6 +132,7 @@ class Supervisor:
         if killed and (count := self._sampler.cgroup.oom_kills()) is not None:
             # A child uses up one kill: of two that the kernel killed, the one that frees more memory is reaped later.
             self._oom_kills = min(count, (self._oom_kills or 0) + killed)
+        reap_orphans({slot.process.pid for slot in self._slots if slot.process is not None})
         self._report()
 
     def _report(self) -> None:
