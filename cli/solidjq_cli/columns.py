@@ -51,6 +51,9 @@ class Column(Generic[T]):
     flows: bool = False  # sentences: never cut, broken between words
     style: Callable[[T], str | None] | None = None  # the colour of its cell; see view.styled
     extra: bool = False  # shown by -o wide alone
+    least: int = 0  # cells that it keeps where it is cut; 0 for what all columns keep
+    optional: bool = False  # leaves a table in which no row has it
+    hosts: bool = False  # names of hosts, shown without the domain that all of them share
 
     @property
     def heading(self) -> str:
@@ -90,16 +93,16 @@ def failures() -> Fields[Failure]:
             Column("death", lambda f: f.error.death.value if f.error.death else None, "DEATH"),
             Column("failed_at", lambda f: f.failed_at, "FAILED"),
             Column("error_class", lambda f: f.error.exception_class, None),
-            Column("error", lambda f: _error_line(f.error), "ERROR", wide=True),
+            Column("error", lambda f: error_line(f.error), "ERROR", wide=True),
             Column("message", lambda f: f.error.message),
             Column("pid", lambda f: f.error.pid),
             Column("exit_status", lambda f: f.error.exit_status),
             Column("signal", lambda f: f.error.signal),
             Column("last_heartbeat_at", lambda f: f.error.last_heartbeat_at),
-            Column("failure_id", lambda f: f.failure_id),
-            Column("active_job_id", lambda f: f.active_job_id),
-            Column("priority", lambda f: f.priority),
-            Column("enqueued_at", lambda f: f.enqueued_at),
+            Column("failure_id", lambda f: f.failure_id, extra=True),
+            Column("active_job_id", lambda f: f.active_job_id, extra=True),
+            Column("priority", lambda f: f.priority, extra=True),
+            Column("enqueued_at", lambda f: f.enqueued_at, extra=True),
         ),
         lambda f: [f.job_id],
     )
@@ -117,7 +120,7 @@ def failure_details() -> Fields[Failure]:
     )
 
 
-def _error_line(error: ErrorInfo) -> str:
+def error_line(error: ErrorInfo) -> str:
     """Return the error in one short line, its class first: ``ProcessPrunedError: last heartbeat at ...``.
 
     Operators search for the class. The field ``message`` contains the full text.
@@ -174,11 +177,8 @@ def _parsed(job: JobView) -> Any:
     return parse_error(job.error)
 
 
-def processes(threshold: float, standby: Standby | None, *, narrow: bool = False) -> Fields[Process]:
-    """Fields of a process. On a standby, it is unknown whether a silent process is alive.
-
-    A ``narrow`` table has no room for the queues.
-    """
+def processes(threshold: float, standby: Standby | None) -> Fields[Process]:
+    """Fields of a process. On a standby, it is unknown whether a silent process is alive."""
     return Fields(
         (
             Column("process_id", lambda p: p.id, "ID"),
@@ -191,15 +191,16 @@ def processes(threshold: float, standby: Standby | None, *, narrow: bool = False
             Column("last_heartbeat_at", lambda p: p.last_heartbeat_at, "BEAT"),
             Column("heartbeat_age", lambda p: p.heartbeat_age),
             Column("claimed", lambda p: p.claimed, "JOBS"),
-            Column("queues", _polled, None if narrow else "QUEUES", wide=True),
+            Column("queues", polled, "QUEUES", wide=True),
             Column("created_at", lambda p: p.created_at),
-            Column("metadata", lambda p: p.metadata),
+            Column("metadata", lambda p: _json(p.metadata)),
         ),
         lambda p: [p.id],
     )
 
 
-def _polled(process: Process) -> str | None:
+def polled(process: Process) -> str | None:
+    """Return the queues that a worker polls, in words; None for other processes."""
     from solidjq.processes.attendance import polled_by  # noqa: PLC0415
 
     return polled_by(process).describe() if process.kind == "Worker" else None

@@ -47,6 +47,7 @@ class Head:
     title: str
     right: bool = False  # numbers and ages
     gives: bool = False  # may be cut, with an ellipsis
+    least: int = 0  # cells that it keeps then; 0 for ``ENOUGH``, and at last ``NARROWEST``
     leaves: int = 0  # the order in which columns leave; 0 stays
     flows: bool = False  # sentences, broken between words
 
@@ -114,7 +115,7 @@ def plan(heads: Sequence[Head], rows: Sequence[Sequence[Cell]], width: int | Non
 
     def floors(enough: int) -> list[int]:
         return [
-            min(need, max(cells(head.title), FLOW_ENOUGH if head.flows else enough))
+            min(need, max(cells(head.title), FLOW_ENOUGH if head.flows else head.least or enough))
             if head.gives or head.flows
             else need
             for head, need in zip(heads, needs, strict=True)

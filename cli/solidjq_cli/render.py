@@ -39,7 +39,7 @@ from solidjq_cli.pager import page
 from solidjq_cli.view import Output, drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from solidjq_cli.columns import Column, Fields
     from solidjq_cli.grid import Cell, Head
@@ -254,26 +254,48 @@ def _table(items: Iterable[T], columns: Sequence[Column[T]], head: str | Callabl
     rest = iter(items)
     rows = list(islice(rest, BLOCK))
     heading(head if isinstance(head, str) else head(len(rows)))
-    if rows:
-        table([_head(column, rows) for column in columns], (_cells(item, columns) for item in chain(rows, rest)))
+    if not rows:
+        return
+    shown = [column for column in columns if not (column.optional and all(_is_empty(column, row) for row in rows))]
+    hosts = _short_hosts(rows, shown)
+    table(
+        [_head(column, rows) for column in shown],
+        ([_cell(item, column, hosts) for column in shown] for item in chain(rows, rest)),
+    )
+
+
+def _is_empty(column: Column[T], item: T) -> bool:
+    return column.value(item) in (None, "", [])
+
+
+def _short_hosts(rows: Sequence[T], columns: Sequence[Column[T]]) -> dict[str, str]:
+    from solidjq_cli.flow import short_hosts  # noqa: PLC0415
+
+    values = (column.value(row) for column in columns if column.hosts for row in rows)
+    return short_hosts({host for value in values for host in (value if isinstance(value, list) else [value]) if host})
 
 
 def _head(column: Column[T], rows: Sequence[T]) -> Head:
     from solidjq_cli.grid import Head  # noqa: PLC0415
 
-    values = [column.value(row) for row in rows]
+    values = [value for row in rows if (value := column.value(row)) is not None]
     numeric = all(isinstance(value, (int, float, datetime)) and not isinstance(value, bool) for value in values)
-    return Head(column.heading, right=numeric, gives=column.wide, leaves=column.leaves, flows=column.flows)
+    return Head(
+        column.heading,
+        right=numeric and bool(values),
+        gives=column.wide,
+        least=column.least,
+        leaves=column.leaves,
+        flows=column.flows,
+    )
 
 
-def _cells(item: T, columns: Sequence[Column[T]]) -> list[Cell]:
-    return [_cell(item, column) for column in columns]
-
-
-def _cell(item: T, column: Column[T]) -> Cell:
+def _cell(item: T, column: Column[T], hosts: Mapping[str, str]) -> Cell:
     from solidjq_cli.grid import Names, Words  # noqa: PLC0415
 
     value = column.value(item) if column.words is None else column.words(item)
+    if column.hosts and value:
+        value = [hosts.get(host, host) for host in value] if isinstance(value, list) else hosts.get(value, value)
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value) and column.wide:
         return Names(tuple(map(flat, value)))
     text = _shown(value)

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from signal import Signals
 from urllib.parse import unquote
 
 # A URL with credentials: scheme://user:password@host. The password may contain '@': the word's last '@' ends it.
@@ -55,6 +56,14 @@ def plural_of(noun: str) -> str:
 def with_article(noun: str) -> str:
     """Return ``a retry``, ``an undo``."""
     return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL`` for 9; ``signal 99`` for a number that is none here."""
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def first_of(items: Sequence[object], most: int, *, separator: str = ", ") -> str:

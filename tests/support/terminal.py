@@ -21,12 +21,12 @@ def unprintable(text: str) -> set[str]:
 def terminal(
     shell: Shell, *arguments: str, width: int = 80, typed: str = "", stdout: int | None = None, **environment: str
 ) -> str:
-    """Run a command on a terminal of this width; return what it shows, without the bold of its headings.
+    """Run a command on a terminal of this width; return what it shows, without bold and colours.
 
     With ``stdout`` its standard output goes to that open file instead.
     """
     shown = raw_terminal(shell, *arguments, width=width, typed=typed, stdout=stdout, **environment)
-    return re.sub(r"\x1b\[(0|1|22)?m", "", shown)
+    return re.sub(r"\x1b\[(0|1|2|22|3[123])?m", "", shown)
 
 
 def raw_terminal(

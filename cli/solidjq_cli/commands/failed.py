@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, failed_diff, options, selection, session
+from solidjq_cli import columns, failed_diff, failed_list, options, selection, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
-from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.render import Output, details, drawn, note, records
 from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.selection import FilterOptions
 
@@ -80,13 +80,17 @@ def list_failed(
             yield failure
 
     missing = {name: views for name, views in resolved.jobs.items() if not views}
-    shown = records(remembering(), columns.failures(), output, empty="" if missing else "no failed jobs")
-    if shown == limit:
-        left = opened.glance(count_failures, chosen, after=last[0].failure_id)
-        if left is None:
-            note(f"there may be more; the next page: --page-after {last[0].failure_id}")
-        elif left:
-            note(f"{left} more; the next page: --page-after {last[0].failure_id}")
+    empty = "" if missing else "no failed jobs"
+    if drawn(output):
+        shown = failed_list.show(session.current(), opened, remembering(), chosen, empty=empty)
+    else:
+        shown = records(remembering(), columns.failures(), output, empty=empty)
+    older = opened.glance(count_failures, chosen, after=last[0].failure_id) if shown == limit else 0
+    if shown and drawn(output):
+        failed_list.next_page(last[0], older)
+    elif older != 0:
+        left = "there may be more" if older is None else f"{older} more"
+        note(f"{left}; the next page: --page-after {last[0].failure_id}")
     if shown:
         selection.note_unknown_names(opened, chosen)
     elif page_after is None and not missing:

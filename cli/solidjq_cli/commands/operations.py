@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, moving, options, outcomes, session
+from solidjq_cli import columns, listed, moving, options, outcomes, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_operation_id
-from solidjq_cli.render import Output, details, heading, note, records
+from solidjq_cli.render import Output, details, drawn, heading, next_commands, note, records
 from solidjq_cli.screens import screen
 from solidjq_cli.stopping import Account, accounted
 
@@ -48,9 +48,17 @@ def list_operations(
       jq operations list --limit 500 -o json
     """
     from solidjq.ledger import operations
+    from solidjq.text import count_of
 
     with session.current(database).open().read() as connection:
         found = operations.list_operations(connection, limit=limit, before=page_after)
+    if drawn(output):
+        head = f"{count_of(len(found), 'operation')}, the newest first" if found else ""
+        records(found, listed.operations(), output, empty="nothing was done yet", head=head)
+        if found:
+            older = [f"operations list --page-after {found[-1].id}"] if len(found) == limit else []
+            next_commands(f"operations show {found[0].id}", *older)
+        return
     records(found, columns.operations(), output, empty="nothing was done yet")
     if len(found) == limit:
         note(f"there may be more; the next page: --page-after {found[-1].id}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from shutil import get_terminal_size
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import columns, options, session
-from solidjq_cli.render import Output, note, records
+from solidjq_cli import columns, listed, options, session
+from solidjq_cli.render import Output, drawn, next_commands, note, records
 from solidjq_cli.screens import screen
 
-group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Supervisors, workers, dispatchers, schedulers.")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-WIDE = 120  # columns of a terminal, from which on the queues have room
+    from solidjq.database.standby import Standby
+    from solidjq.processes.heartbeat import Process
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Supervisors, workers, dispatchers, schedulers.")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,7 +53,32 @@ def list_processes(
     threshold = command.alive_threshold(alive_threshold)
     with command.open().read() as connection:
         found, standby = heartbeat.list_processes(connection), find_standby(connection)
-    narrow = sys.stdout.isatty() and get_terminal_size().columns < WIDE
-    records(found, columns.processes(threshold, standby, narrow=narrow), output, empty="no processes are registered")
+    empty = "no processes are registered"
+    if drawn(output):
+        records(
+            listed.in_trees(found),
+            listed.processes(threshold, standby),
+            output,
+            empty=empty,
+            head=_heading(found, threshold, standby) if found else "",
+        )
+        if any(process.life(threshold, standby) is False for process in found):
+            next_commands("prune --dry-run", "doctor")
+    else:
+        records(found, columns.processes(threshold, standby), output, empty=empty)
     if standby is not None:
         note(standby.doubt)
+
+
+def _heading(found: Sequence[Process], threshold: float, standby: Standby | None) -> str:
+    """Count the living by kind, then those that need a decision: the dead, and the jobs that they hold."""
+    from solidjq.text import count_of
+
+    kinds = Counter(listed.kind_of(process) for process in found if process.life(threshold, standby))
+    alive = ", ".join(count_of(count, kind) for kind, count in kinds.items())
+    dead = [process for process in found if process.life(threshold, standby) is False]
+    held = sum(process.claimed for process in dead)
+    holding = f", holding {count_of(held, 'job')}" if held else ""
+    return "; ".join(
+        [f"{alive or 'nothing'} alive", *([f"{count_of(len(dead), 'process')} dead{holding}"] if dead else [])]
+    )

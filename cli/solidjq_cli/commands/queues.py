@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, options, session
+from solidjq_cli import columns, listed, options, session
 from solidjq_cli.exits import Exit
-from solidjq_cli.render import Output, heading, note, records
+from solidjq_cli.render import Output, drawn, heading, next_commands, note, records
 from solidjq_cli.screens import screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from solidjq import Database
+    from solidjq.processes.attendance import Attendance
+    from solidjq.queue.overview import Queue
     from solidjq_cli.session import Session
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Queues: how full they are; pause and resume.")
@@ -39,9 +42,39 @@ def list_queues(output: options.OutputOption = Output.TABLE, database: options.D
     """
     from solidjq.queue import overview
 
-    with session.current(database).open().read() as connection:
+    command = session.current(database)
+    opened = command.open()
+    with opened.read() as connection:
         found = overview.list_queues(connection)
-    records(found, columns.queues(), output, empty="no queues")
+    if not drawn(output):
+        records(found, columns.queues(), output, empty="no queues")
+        return
+    from solidjq.processes.attendance import read_attendance
+
+    with opened.read() as connection:
+        attendance = read_attendance(connection, command.alive_threshold(None))
+    records(_by_need(found, attendance), listed.queues(attendance), output, empty="no queues", head=_heading(found))
+    if found:
+        next_commands(
+            *(f"queues resume {shlex.quote(queue.name)}" for queue in found if queue.paused), "processes list"
+        )
+
+
+def _by_need(found: Iterable[Queue], attendance: Attendance) -> list[Queue]:
+    """Sort queues: first those whose ready jobs nobody takes, then by how many wait."""
+    return sorted(
+        found, key=lambda q: (not (q.ready and (q.paused or not attendance.takers(q.name))), -q.ready, q.name)
+    )
+
+
+def _heading(found: Sequence[Queue]) -> str:
+    from solidjq.text import count_of
+
+    if not found:
+        return ""
+    ready, paused = sum(queue.ready for queue in found), sum(queue.paused for queue in found)
+    waits = f"{ready:,} {'job is' if ready == 1 else 'jobs are'} ready"
+    return f"{count_of(len(found), 'queue')}{f', {paused} paused' if paused else ''}; {waits}"
 
 
 @group.command("pause")

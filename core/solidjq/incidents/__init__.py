@@ -7,6 +7,7 @@ Read the files in this order:
 - ``death_queries``: reads deaths from ``jq_deaths``, and those that have to be reconstructed.
 - ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.
 - ``incidents``: groups deaths of one moment and one manner, judges each, and splits them by cause.
+- ``failure_deaths``: the incident of each failure on a page, its host, and the crashes of its job.
 - ``death_cases``: deaths and what usually runs, as the evidence that the next three files work on.
 - ``class_scores``: job classes that are in flight at more deaths than chance allows.
 - ``job_scores``: jobs that were in flight at several deaths.

@@ -19,6 +19,7 @@ from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.samples import instant
 from solidjq.rails.error_text import Death
+from solidjq.text import signal_name
 from solidjq.untrusted import number, part
 
 FULL = 0.9  # of the limit: memory so near to it may have reached it before the next sample
@@ -545,10 +546,7 @@ def _manner(death: DeathRecord) -> list[str]:
 
 
 def _signal(death: DeathRecord) -> str:
-    try:
-        return Signals(death.signal or 0).name
-    except ValueError:
-        return f"signal {death.signal}"
+    return signal_name(death.signal or 0)
 
 
 _KILLED_STATUSES = frozenset({137, 143})

@@ -1,7 +1,6 @@
 """Manners of death: whether those of a bisect match the incident's. Another manner may mean another killer."""
 
 from collections.abc import Iterable
-from signal import Signals
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
@@ -11,6 +10,7 @@ from solidjq.incidents.causes import Cause, CauseFinding
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident, find_incidents
 from solidjq.recovery.bisect import TrialStanding
+from solidjq.text import signal_name
 
 
 class Manner(NamedTuple):
@@ -23,7 +23,7 @@ class Manner(NamedTuple):
     def __str__(self) -> str:
         """Return it in words: ``crashed by SIGSEGV``."""
         if self.signal is not None:
-            return f"{self.cause} by {_name(self.signal)}"
+            return f"{self.cause} by {signal_name(self.signal)}"
         return str(self.cause) if self.exit_status is None else f"{self.cause} with status {self.exit_status}"
 
     def may_be(self, other: "Manner") -> bool:
@@ -65,10 +65,3 @@ def manners_of(incident: Incident) -> list[Manner]:
 
 def _manner(death: DeathRecord, finding: CauseFinding) -> Manner:
     return Manner(finding.cause, death.signal, death.exit_status)
-
-
-def _name(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"signal {number}"

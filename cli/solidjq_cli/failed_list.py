@@ -1,0 +1,88 @@
+"""The list of failed jobs as people read it: how many of how many, each with its incident, and the next page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from solidjq_cli import listed
+from solidjq_cli.listed import ListedFailure
+from solidjq_cli.render import Output, next_commands, records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from solidjq import Database
+    from solidjq.queue.failed import Failure, Filter
+    from solidjq_cli.session import Session
+
+AT_ONCE = 500  # failures whose deaths are looked up together
+
+
+def show(command: Session, database: Database, failures: Iterable[Failure], chosen: Filter, *, empty: str) -> int:
+    """Print failures as a table for people; return how many there were."""
+    fields = listed.failures(command.policy(None, quiet=True), database.now())
+    return records(
+        _with_deaths(database, failures), fields, Output.TABLE, empty=empty, head=lambda _: heading(database, chosen)
+    )
+
+
+def _with_deaths(database: Database, failures: Iterable[Failure]) -> Iterator[ListedFailure]:
+    from solidjq.batching import in_batches  # noqa: PLC0415
+    from solidjq.incidents.failure_deaths import find_failure_deaths  # noqa: PLC0415
+
+    for page in in_batches(failures, AT_ONCE):
+        deaths = database.glance(find_failure_deaths, page) or {}
+        yield from (ListedFailure(failure, deaths.get(failure.failure_id)) for failure in page)
+
+
+def heading(database: Database, chosen: Filter) -> str:
+    """Say how many failures a filter takes, of how many, and how many of them died with their process.
+
+    A count that takes long is left out.
+    """
+    from solidjq.queue.failed import Filter, count_failures  # noqa: PLC0415
+    from solidjq.rails.error_text import Death  # noqa: PLC0415
+    from solidjq.text import count_of  # noqa: PLC0415
+
+    dead = frozenset(Death.__members__.values())
+    everything = Filter()
+    total = database.glance(count_failures, everything)
+    taken = total if chosen == everything else database.glance(count_failures, chosen)
+    died = taken if chosen.deaths == dead else database.glance(count_failures, replace(chosen, deaths=dead))
+    if total is None or taken is None:
+        return "failed jobs, the newest first"
+    jobs = count_of(total, "failed job").replace(str(total), f"{total:,}")
+    what = jobs if taken == total else f"{taken:,} of {jobs}"
+    with_process = f" died with {'its' if taken == 1 else 'their'} process"
+    if died is not None and chosen.deaths == dead:
+        what += with_process
+    elif died and not chosen.deaths:
+        what += f", {died:,}{with_process}"
+    return f"{what}; newest first" if taken > 1 else what
+
+
+def next_page(last: Failure, older: int | None) -> None:
+    """Print the last line: how many failures are older than the last one, and the command that shows them."""
+    overview = "failed diff" if last.error.death is None else "incidents list"
+    if older == 0:
+        next_commands(f"failed show {last.job_id}", overview)
+    else:
+        lead = "more" if older is None else f"{older:,} older"
+        next_commands(again("--page-after", str(last.failure_id)), overview, lead=lead)
+
+
+def again(option: str, value: str) -> str:
+    """Return this command line, without the program's name, with another value of an option."""
+    from solidjq.text import mask_argument  # noqa: PLC0415
+
+    words: list[str] = []
+    given = iter(sys.argv[1:])
+    for word in given:
+        if word == option:
+            next(given, None)
+        elif not word.startswith(f"{option}="):
+            words.append(mask_argument(word))
+    return shlex.join([*words, option, value])

@@ -1,0 +1,64 @@
+"""Which incident each of some failures belongs to, on which host its process died, and how often its job crashed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, select
+
+from solidjq.database.tables import failed
+from solidjq.database.times import boundary
+from solidjq.incidents.incidents import LISTED_AROUND, Incident, find_incidents
+from solidjq.ledger import crashes, operations
+from solidjq.ledger.crashes import Crash
+from solidjq.queue.failed import Failure, is_death
+
+MOST_AROUND = 20_000  # failures of deaths: with more of them around, the incidents of a few are not looked for
+
+
+class FailureDeath(NamedTuple):
+    """The death that a failure records. What is unknown is None; ``crashes`` are the counted ones of its job."""
+
+    incident: str | None = None
+    hostname: str | None = None
+    crashes: tuple[Crash, ...] = ()
+
+
+def find_failure_deaths(connection: Connection, failures: Sequence[Failure]) -> dict[int, FailureDeath]:
+    """Return, by failure_id, the deaths of those of these failures that record one; they should be of one page."""
+    died = [failure for failure in failures if failure.error.death is not None]
+    if not died:
+        return {}
+    subjects = {each.failure_id: crashes.subject_of(each.job_id, each.active_job_id) for each in died}
+    counted = crashes.crashes_of(connection, set(subjects.values())) if operations.exists(connection) else {}
+    hosts = {crash.failure_id: crash.hostname for of_one in counted.values() for crash in of_one}
+    names: dict[int, str] = {}
+    for incident in _incidents_around(connection, died):
+        for death in incident.deaths:
+            for job in death.jobs:
+                if job.failure_id is not None:
+                    names[job.failure_id] = incident.name
+                    hosts[job.failure_id] = death.hostname or hosts.get(job.failure_id)
+    return {
+        each.failure_id: FailureDeath(
+            names.get(each.failure_id),
+            hosts.get(each.failure_id),
+            tuple(counted.get(subjects[each.failure_id], ())),
+        )
+        for each in died
+    }
+
+
+def _incidents_around(connection: Connection, died: Sequence[Failure]) -> list[Incident]:
+    times = [failure.failed_at for failure in died if failure.failed_at is not None]
+    if not times:
+        return []
+    since, until = min(times) - LISTED_AROUND, max(times) + LISTED_AROUND
+    around = (
+        select(failed.c.id)
+        .where(failed.c.created_at >= boundary(since), failed.c.created_at < boundary(until), is_death())
+        .limit(MOST_AROUND)
+        .subquery()
+    )
+    if (connection.scalar(select(func.count()).select_from(around)) or 0) >= MOST_AROUND:
+        return []
+    return find_incidents(connection, since=since, until=until)
