@@ -12,14 +12,25 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.ready: pyproject.toml release/requirements.lock
+# What the program itself needs, on the versions of a release.
+.venv/.program: pyproject.toml release/requirements.lock
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@# The tests run on the versions of a release.
+	@echo "installing jq and what it needs into .venv, from pyproject.toml and release/requirements.lock:"
+	@$(PYTHON) -m venv .venv
 	@sed -n 's/^\([a-z0-9.-]*==[^ ;]*\).*/\1/p' release/requirements.lock > .venv/constraints.txt
-	$(BIN)/python -m pip install --quiet --editable . --group dev --constraint .venv/constraints.txt
+	@rm -f .venv/.failed
+	@{ $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --editable . \
+		--constraint .venv/constraints.txt || touch .venv/.failed; } \
+		| sed -n -e 's/^ *Using cached /  Downloading /' \
+			-e 's/^ *Downloading \([a-z0-9_]*-[0-9.]*[0-9]\)[^ ]* (\([^)]*\)).*/  \1 (\2)/p'
+	@test ! -e .venv/.failed
 	@ln -sf solidjq $(BIN)/jq
+	@touch $@
+
+.venv/.ready: .venv/.program
+	@echo "installing the tools of the tests and of make lint into .venv"
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev --constraint .venv/constraints.txt
 	@touch $@
 
 release/.venv/.ready: .venv/.ready
@@ -27,7 +38,7 @@ release/.venv/.ready: .venv/.ready
 	$(BIN)/python -m pip --python release/.venv install --quiet --group audit
 	@touch $@
 
-demo: .venv/.ready ## Kill workers with real jobs in their hands, then get every job back
+demo: .venv/.program ## Kill workers with real jobs in their hands, then get every job back
 	@$(BIN)/jq demo
 
 test: .venv/.ready ## Run every test; starts its own PostgreSQL

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from solidjq_cli import options, session
+from solidjq_cli.arguments import by_own_name
 from solidjq_cli.demo_queue import demo_queue
 from solidjq_cli.exits import Exit
 
@@ -291,7 +292,8 @@ class _Demo:
         if lost or finished != len(expected):
             _say(f"\nOnly {finished} of {len(expected)} jobs are finished.")
             return Exit.UNEXPECTED
-        _say(f"\nAll {len(expected)} jobs are finished; none was lost. Now your own queue: jq --help")
+        _say(f"\nAll {len(expected)} jobs are finished; none was lost.")
+        _say(by_own_name("Now your own queue, without changing it: jq --read-only --database URL failed list --died"))
         return Exit.DONE
 
 
