@@ -1,11 +1,9 @@
-"""A program that kills itself: it runs a command again and again, each time a step further, then SIGKILL.
+"""A program that runs commands which kill themselves by SIGKILL at one of their steps.
 
-    python killer.py URL COMMAND [ARGUMENT...]
-
-A step is a statement about to be sent, a transaction about to be committed, or one just ended. Each run waits for a
-line on standard input, a JSON string that becomes the command's own standard input, and prints its exit status (-9:
-killed).
-COMMAND is one of MOVES below, ``seal``, or a ``jq`` command line.
+A step is a statement about to be sent, a transaction about to be committed, or one just ended. Each line of standard
+input is a JSON object: ``url``, ``command`` (one of MOVES below, ``seal``, or the words of a ``jq`` command line),
+``step`` at which it dies, its own ``stdin``, its environment ``env`` and its ``folder``. For each, it prints the exit
+status: -9 if the command was killed, since it had that many steps.
 """
 
 import io
@@ -28,9 +26,6 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim, dispatch, endings
 from solidjq.rails.error_text import error_json
 from solidjq_cli.app import app
-
-FIRST = int(os.environ.get("JQ_TEST_FIRST", "1"))  # the step of the first kill
-STRIDE = int(os.environ.get("JQ_TEST_STRIDE", "1"))  # steps from one kill to the next
 
 
 def _process(connection: Any) -> int:
@@ -81,18 +76,22 @@ def arm(step: int) -> None:
     event.listen(Pool, "checkin", tick)
 
 
-def main(url: str, command: list[str]) -> None:
+def main() -> None:
     import_everything()
-    for step, line in zip(itertools.count(FIRST, STRIDE), iter(sys.stdin.readline, "")):
+    for line in iter(sys.stdin.readline, ""):
         child = os.fork()
         if child == 0:
+            request = json.loads(line)
+            os.environ.clear()
+            os.environ.update(request["env"])
+            os.chdir(request["folder"])
             os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-            sys.stdin = io.StringIO(json.loads(line))
-            arm(step)
-            os._exit(run(Database(parse_url(url)), command))
+            sys.stdin = io.StringIO(request["stdin"])
+            arm(request["step"])
+            os._exit(run(Database(parse_url(request["url"])), request["command"]))
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main()

@@ -1,5 +1,6 @@
-"""Start the program that kills itself at each of its statements in turn."""
+"""Ask programs/killer.py, which has imported everything, to run commands that kill themselves at one of their steps."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from support.paths import PROGRAMS
 from support.program import Shell
@@ -14,38 +16,54 @@ from support.program import Shell
 KILLED = -signal.SIGKILL
 
 
+class Killer:
+    """The process, one for all tests of this test process."""
+
+    def __init__(self) -> None:
+        self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe: nobody reads it while a command runs)
+        self._process = subprocess.Popen(
+            [sys.executable, str(PROGRAMS / "killer.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.messages,
+            text=True,
+        )
+
+    def run(self, request: dict[str, object]) -> int:
+        """Run a command, and return its exit status."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(request) + "\n")
+        stdin.flush()
+        status = stdout.readline()
+        assert status, f"killer.py ended with {self._process.wait()}; its messages are printed below"
+        return int(status)
+
+
+@cache
+def _the_killer() -> Killer:
+    return Killer()
+
+
 @contextmanager
-def killer(url: str, shell: Shell, command: tuple[str, ...]) -> Iterator[Callable[[str], int]]:
-    """Start killer.py; give a function that runs the command once and returns its exit status.
+def killer(
+    url: str, shell: Shell, command: tuple[str, ...], *, first: int = 1, stride: int = 1
+) -> Iterator[Callable[[str], int]]:
+    """Give a function that runs the command once, a stride further each time, and returns its exit status.
 
     What the runs print on stderr is printed at the end, where pytest shows it if the test failed.
     """
-    stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe: nobody reads it while the command runs)
-    program = subprocess.Popen(
-        [sys.executable, str(PROGRAMS / "killer.py"), url, *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        env=shell.env(url),
-        cwd=shell.folder,
-    )
-    stdin, stdout = program.stdin, program.stdout
-    assert stdin is not None
-    assert stdout is not None
+    steps = itertools.count(first, stride)
+    process = _the_killer()
+    begin = process.messages.seek(0, 2)
 
     def run(given: str) -> int:
-        stdin.write(json.dumps(given) + "\n")
-        stdin.flush()
-        status = stdout.readline()
-        assert status, f"killer.py ended with {program.wait()}; its messages are printed below"
-        return int(status)
+        request = {"url": url, "command": command, "step": next(steps), "stdin": given}
+        return process.run(request | {"env": shell.env(url), "folder": str(shell.folder)})
 
     try:
         yield run
     finally:
-        program.kill()
-        program.communicate()
-        with stderr:
-            stderr.seek(0)
-            print(stderr.read())  # noqa: T201
+        process.messages.seek(begin)
+        print(process.messages.read())  # noqa: T201

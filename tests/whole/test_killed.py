@@ -22,6 +22,7 @@ from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from solidjq.recovery import undo
 from solidjq.recovery.terms import Selection
+from support.databases import DATABASES
 from support.killer import KILLED, killer
 from support.program import Shell
 from support.queue import add_jobs, claim_all, clear, plain_jobs, rows, state_of_each
@@ -139,11 +140,11 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_killed_between_any_two_statements(database: Database, shell: Shell, kind: str, name: str) -> None:
     case = CASES[name]
-    if kind != "sqlite" and name in {"prune", "missing", "retry", "safe", "discarding", "undo", "recover"}:
-        # Each step takes a server half a second. The offset differs, so that both together see most steps.
-        shell.environment |= {"JQ_TEST_STRIDE": "2", "JQ_TEST_FIRST": "1" if kind == "postgresql" else "2"}
+    # The longer commands have many steps: together the databases see each of them.
+    long = name in {"prune", "missing", "retry", "safe", "discarding", "undo", "recover"}
+    first, stride = (DATABASES.index(kind) + 1, len(DATABASES)) if long else (1, 1)
     killed = 0
-    with killer(shell.url, shell, case.command) as run:
+    with killer(shell.url, shell, case.command, first=first, stride=stride) as run:
         code = KILLED
         while code == KILLED:
             clear(database)
@@ -165,14 +166,14 @@ def test_killed_between_any_two_statements(database: Database, shell: Shell, kin
 
 def test_an_init_killed_anywhere_is_completed_by_the_next(kind: str, empty_url: URL, tmp_path: Path) -> None:
     url = url_text(empty_url)
-    # A server takes up to a second to make all tables, and each statement is a step.
-    stride = {"JQ_TEST_STRIDE": {"mariadb": "4", "postgresql": "3"}.get(kind, "1")}
+    # Each statement is a step, and the tables are made anew for each.
+    stride = {"mariadb": 4, "postgresql": 3}.get(kind, 2)
     database = Database(empty_url)
     everything = {
         table.name for metadata in (database_tables.solid_queue, database_tables.jq) for table in metadata.sorted_tables
     }
     killed = 0
-    with killer(url, Shell(url, tmp_path, stride), ("init",)) as run:
+    with killer(url, Shell(url, tmp_path), ("init",), stride=stride) as run:
         code = KILLED
         while code == KILLED:
             database.transact(database_tables.jq.drop_all)
