@@ -31,5 +31,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one more than there are cores, since tests mostly wait for other processes; from three to six."""
-    return max(3, min((os.cpu_count() or 1) + 1, 6))
+    """``-n auto``: two more than there are cores, since tests mostly wait for other processes; from four to eight."""
+    return max(4, min((os.cpu_count() or 1) + 2, 8))
