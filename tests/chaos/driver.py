@@ -268,7 +268,8 @@ def run(
                 made.strike(world, world.random.choices(order, weights)[0])
         made.drain(world)
         events = history.read(made.history.path)
-        evidence = oracle.gather(made.url, events, threshold=THRESHOLD, limit=chaos_jobs.LIMIT)
+        with connected(made.url) as connection:
+            evidence = oracle.gather(connection, events, threshold=THRESHOLD, limit=chaos_jobs.LIMIT)
         kills, ended = world.kills, world.ended
         logs = world.fleet.logs()
     made.history.close()

@@ -9,10 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.engine import URL
-
-from support.databases import connected
+from sqlalchemy import Connection, text
 
 STATES = ("ready", "scheduled", "blocked", "claimed", "failed")
 GONE = "gone"
@@ -20,9 +17,9 @@ CRASH_LIMIT = 3  # of jq's built-in policy
 # Written down here once more, so that an arrow that is wrong in the product is wrong here too.
 ARROWS = {
     GONE: {"ready", "scheduled", "blocked", "failed"},  # enqueue; failed: a discard is taken back
-    "scheduled": {"ready", "blocked", "failed"},  # dispatch; failed, here and below: a retry is taken back
-    "blocked": {"ready", "failed"},
-    "ready": {"claimed", "failed"},
+    "scheduled": {"ready", "blocked", "failed", GONE},  # dispatch; failed, here and below: a retry is taken back
+    "blocked": {"ready", "failed", GONE},
+    "ready": {"claimed", "failed", GONE},
     "claimed": {"finished", "failed", "ready"},  # ready: released
     "failed": {"ready", "scheduled", GONE},  # retry, discard
     "finished": set(),
@@ -49,39 +46,42 @@ class Evidence:
     limit: int
 
 
-def gather(url: URL, history: Sequence[Event], *, threshold: float, limit: int) -> Evidence:
-    """Read the database in one transaction, by plain SQL."""
-    with connected(url) as connection:
+def gather(connection: Connection, history: Sequence[Event], *, threshold: float, limit: int) -> Evidence:
+    """Read the database, by plain SQL."""
 
-        def rows(query: str) -> list[Any]:
-            return list(connection.execute(text(query)))
+    def rows(query: str) -> list[Any]:
+        return list(connection.execute(text(query)))
 
-        states: dict[int, list[str]] = {row.id: [] for row in rows("SELECT id FROM solid_queue_jobs")}
-        for state in STATES:
-            for row in rows(f"SELECT job_id FROM solid_queue_{state}_executions"):  # noqa: S608
-                states.setdefault(row.job_id, []).append(state)
-        for row in rows("SELECT id FROM solid_queue_jobs WHERE finished_at IS NOT NULL"):
-            states[row.id].append("finished")
-        jobs = rows("SELECT id AS job_id, class_name, arguments FROM solid_queue_jobs")
-        jobs += rows("SELECT job_id, class_name, arguments FROM jq_failures")
-        return Evidence(
-            history=history,
-            audit=[tuple(row) for row in rows("SELECT what, subject, detail FROM chaos_audit ORDER BY id")],
-            numbers={row.job_id: int(json.loads(row.arguments)["arguments"][0]) for row in jobs},
-            classes={row.job_id: row.class_name for row in jobs},
-            states=states,
-            semaphores={row.key: row.value for row in rows("SELECT s.key, s.value FROM solid_queue_semaphores s")},
-            archived={
-                row.job_id: row.n for row in rows("SELECT job_id, count(*) AS n FROM jq_failures GROUP BY job_id")
-            },
-            operations={row.id: (row.verb, row.jobs) for row in rows("SELECT id, verb, jobs FROM jq_operations")},
-            archived_by=_sum(
-                rows("SELECT operation_id AS id, count(*) AS n FROM jq_failures GROUP BY operation_id"),
-                rows("SELECT restored_by AS id, count(*) AS n FROM jq_failures GROUP BY restored_by"),
-            ),
-            threshold=threshold,
-            limit=limit,
-        )
+    states: dict[int, list[str]] = {row.id: [] for row in rows("SELECT id FROM solid_queue_jobs")}
+    for state in STATES:
+        for row in rows(f"SELECT job_id FROM solid_queue_{state}_executions"):  # noqa: S608
+            states.setdefault(row.job_id, []).append(state)
+    for row in rows("SELECT id FROM solid_queue_jobs WHERE finished_at IS NOT NULL"):
+        states[row.id].append("finished")
+    jobs = rows("SELECT id AS job_id, class_name, arguments FROM solid_queue_jobs")
+    jobs += rows("SELECT job_id, class_name, arguments FROM jq_failures")
+    return Evidence(
+        history=history,
+        audit=[tuple(row) for row in rows("SELECT what, subject, detail FROM chaos_audit ORDER BY id")],
+        numbers={row.job_id: _number(row) for row in jobs},
+        classes={row.job_id: row.class_name for row in jobs},
+        states=states,
+        semaphores={row.key: row.value for row in rows("SELECT s.key, s.value FROM solid_queue_semaphores s")},
+        archived=_sum(rows("SELECT job_id AS id, count(*) AS n FROM jq_failures GROUP BY job_id")),
+        operations={row.id: (row.verb, row.jobs) for row in rows("SELECT id, verb, jobs FROM jq_operations")},
+        archived_by=_sum(
+            rows("SELECT operation_id AS id, count(*) AS n FROM jq_failures GROUP BY operation_id"),
+            rows("SELECT restored_by AS id, count(*) AS n FROM jq_failures GROUP BY restored_by"),
+        ),
+        threshold=threshold,
+        limit=limit,
+    )
+
+
+def _number(job: Any) -> int:
+    """Return the number that a job has as its first argument; the row's id if it has none."""
+    arguments = json.loads(job.arguments)["arguments"]
+    return int(arguments[0]) if arguments else int(job.job_id)
 
 
 def _sum(*of: Sequence[Any]) -> dict[int, int]:
@@ -95,11 +95,11 @@ def judge(evidence: Evidence) -> list[str]:
     """Return every violation, in a sentence."""
     return [
         *_lost(evidence),
-        *_paths(evidence),
+        *paths(evidence),
         *_runs(evidence),
         *_forgotten(evidence),
         *_limits(evidence),
-        *_records(evidence),
+        *records(evidence),
         *_failed_commands(evidence),
     ]
 
@@ -143,7 +143,7 @@ def _lost(evidence: Evidence) -> Iterator[str]:
             yield f"job {evidence.numbers[job_id]} is {' and '.join(states) or 'in no state'}, not {expected}"
 
 
-def _paths(evidence: Evidence) -> Iterator[str]:
+def paths(evidence: Evidence) -> Iterator[str]:
     """A job is always in one state, and every change of it is an arrow: it ends once, and nothing follows.
 
     A change is two rows, in either order: the old state's goes, the new one's comes.
@@ -240,7 +240,7 @@ def _limits(evidence: Evidence) -> Iterator[str]:
             yield f"the semaphore {key} has {value} free slots of {evidence.limit} when all jobs have ended"
 
 
-def _records(evidence: Evidence) -> Iterator[str]:
+def records(evidence: Evidence) -> Iterator[str]:
     """Each failure that was taken away is in the archive, and each operation counts what it moved."""
     removed = _removed_failures(evidence)
     for job_id in removed.keys() | evidence.archived.keys():

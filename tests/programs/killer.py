@@ -1,8 +1,8 @@
 """A program that runs commands which kill themselves by SIGKILL at one of their steps.
 
-A step is a statement about to be sent, a transaction about to be committed, or one just ended. Each line of standard
-input is a JSON object: ``url``, ``command`` (one of MOVES below, ``seal``, or the words of a ``jq`` command line),
-``step`` at which it dies, its own ``stdin``, its environment ``env`` and its ``folder``. For each, it prints the exit
+A step (``steps``) is one of the ``moments``: a statement about to be sent, a transaction about to be committed, or one
+just ended; or one of the ``commits`` of a transaction that writes, just after it. Each line of standard input is a JSON object: ``url``, ``command`` (one of MOVES below, ``seal``, or the words of a ``jq`` command line),
+``steps``, the ``step`` at which it dies, its own ``stdin``, its environment ``env`` and its ``folder``. For each, it prints the exit
 status: -9 if the command was killed, since it had that many steps.
 """
 
@@ -12,13 +12,16 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import Pool
 from zygote import import_everything
 
 from solidjq import Database
+from solidjq.database import engines
 from solidjq.database.tables import operations
 from solidjq.database.urls import parse_url
 from solidjq.ledger import chain
@@ -63,17 +66,52 @@ def run(database: Database, command: list[str]) -> int:
     return 0
 
 
-def arm(step: int) -> None:
-    """Kill this process at the given step."""
+def killing_at(step: int) -> Callable[..., None]:
+    """Return a function that kills this process when it is called for the nth time."""
     steps = itertools.count(1)
 
     def tick(*_: Any, **__: Any) -> None:
         if next(steps) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    return tick
+
+
+def arm_moments(step: int) -> None:
+    """Kill this process at the given moment."""
+    tick = killing_at(step)
     event.listen(Engine, "before_cursor_execute", tick)
     event.listen(Engine, "commit", tick)
     event.listen(Pool, "checkin", tick)
+
+
+def arm_commits(step: int) -> None:
+    """Kill this process just after the nth commit of a transaction that may have written."""
+    tick = killing_at(step)
+    commit = DefaultDialect.do_commit
+    writing: list[bool] = []
+
+    def will_commit(connection: Connection) -> None:
+        writing[:] = [bool(connection.get_execution_options().get(engines.WRITES))]
+
+    def committed(self: DefaultDialect, driver: Any) -> None:
+        commit(self, driver)
+        if writing.pop():
+            tick()
+
+    def executed(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        word = statement.split(maxsplit=1)[0].upper()
+        alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        by_itself = connection.dialect.name == "mysql" and word in {"CREATE", "ALTER", "DROP"}
+        if by_itself or (alone and word in {"CREATE", "ALTER", "DROP", "INSERT", "UPDATE", "DELETE", "WITH"}):
+            tick()
+
+    event.listen(Engine, "commit", will_commit)
+    event.listen(Engine, "after_cursor_execute", executed)
+    DefaultDialect.do_commit = committed  # type: ignore[method-assign]
+
+
+ARM = {"moments": arm_moments, "commits": arm_commits}
 
 
 def main() -> None:
@@ -87,7 +125,7 @@ def main() -> None:
             os.chdir(request["folder"])
             os.dup2(os.open(os.devnull, os.O_RDWR), 1)
             sys.stdin = io.StringIO(request["stdin"])
-            arm(request["step"])
+            ARM[request["steps"]](request["step"])
             os._exit(run(Database(parse_url(request["url"])), request["command"]))
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()

@@ -48,19 +48,23 @@ def _the_killer() -> Killer:
 
 @contextmanager
 def killer(
-    url: str, shell: Shell, command: tuple[str, ...], *, first: int = 1, stride: int = 1
-) -> Iterator[Callable[[str], int]]:
-    """Give a function that runs the command once, a stride further each time, and returns its exit status.
+    url: str, shell: Shell, command: tuple[str, ...], *, steps: str = "moments", first: int = 1, stride: int = 1
+) -> Iterator[Callable[..., int]]:
+    """Give a function that runs the command once, and returns its exit status.
+
+    It takes the command's standard input, and the step at which to kill it: by default a stride further each time. What
+    counts as one, ``moments`` or ``commits``, is in killer.py.
 
     What the runs print on stderr is printed at the end, where pytest shows it if the test failed.
     """
-    steps = itertools.count(first, stride)
+    counted = itertools.count(first, stride)
     process = _the_killer()
     begin = process.messages.seek(0, 2)
 
-    def run(given: str) -> int:
-        request = {"url": url, "command": command, "step": next(steps), "stdin": given}
-        return process.run(request | {"env": shell.env(url), "folder": str(shell.folder)})
+    def run(given: str, step: int | None = None) -> int:
+        where = {"url": url, "env": shell.env(url), "folder": str(shell.folder)}
+        chosen = next(counted) if step is None else step
+        return process.run({**where, "command": command, "steps": steps, "step": chosen, "stdin": given})
 
     try:
         yield run

@@ -167,7 +167,7 @@ def is_running(pid: int) -> bool:
     """Tell whether a process runs; one that ended and waits to be reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended between opening the file and reading it
         return False
 
 

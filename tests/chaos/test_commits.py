@@ -1,0 +1,67 @@
+"""Each command that writes, killed after each of its commits, then run again: nothing is lost, nothing is done twice.
+
+The number of commits is a part of the test, so that no commit is left out unnoticed.
+"""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from solidjq import Database
+from solidjq_cli.exits import Exit
+from support.every_command import PLAN
+from support.killable import CASES, MORE_CASES, Case, check, held, plan_all
+from support.killer import KILLED, killer
+from support.program import Shell
+from support.queue import clear, state_of_each
+from support.waiting import until
+
+# How often each commits until its work is done: its batches, and the crashes that it counts. The seal of the operation
+# follows; test_chain.py kills that.
+COMMITS = {
+    "enqueue": 1,
+    "prune": 5,
+    "missing": 5,
+    "retry": 2,
+    "safe": 5,
+    "discarding": 5,
+    "undo": 2,
+    "recover": 7,
+    "pause": 1,
+    "resume": 1,
+    "apply": 1,
+    "fix": 2,
+}
+NEVER = 10_000  # a step that no command reaches
+FINE = {Exit.DONE, Exit.NO_SUCH_JOB, Exit.REFUSED, Exit.PARTLY}  # for a command that finds its work done
+
+
+def test_killed_after_each_commit_and_run_again(database: Database, shell: Shell, tmp_path: Path) -> None:
+    commits = {}
+    for name, case in (CASES | MORE_CASES).items():
+        if name in COMMITS:
+            with killer(shell.url, shell, case.command, steps="commits") as run:
+                commits[name] = kill_after_each_commit(case, database, tmp_path, run)
+    assert commits == COMMITS
+
+
+def kill_after_each_commit(case: Case, database: Database, folder: Path, run: Callable[..., int]) -> int:
+    """Run a command from the same start until it is no longer killed; return how often it was."""
+
+    def complete() -> bool:
+        return run(given, NEVER) in FINE and held(database) == case.expected
+
+    for killed in itertools.count():
+        clear(database)
+        case.prepare(database)
+        if PLAN in case.command:
+            plan_all(database, folder)
+        given = case.stdin(database)
+        if run(given, killed + 1) != KILLED:
+            check(database, case)
+            return killed
+        state_of_each(database)  # one state each
+        if case.command[0] != "enqueue":  # whoever sees the jobs there enqueues no others
+            until(complete, f"another {case.command[0]} completes it")
+        check(database, case)
+    raise AssertionError
