@@ -1,8 +1,9 @@
 """A program that runs commands which kill themselves by SIGKILL at one of their steps.
 
 A step (``steps``) is one of the ``moments``: a statement about to be sent, a transaction about to be committed, or one
-just ended; or one of the ``commits`` of a transaction that writes, just after it. Each line of standard input is a JSON object: ``url``, ``command`` (one of MOVES below, ``seal``, or the words of a ``jq`` command line),
-``steps``, the ``step`` at which it dies, its own ``stdin``, its environment ``env`` and its ``folder``. For each, it prints the exit
+just ended; or one of the ``commits`` of a transaction that writes, just after it. Each line of standard input is a JSON
+object: ``url``, ``command`` (one of MOVES below, ``seal``, or the words of a ``jq`` command line), ``steps``, the
+``step`` at which it dies, its own ``stdin``, its environment ``env`` and its ``folder``. For each, it prints the exit
 status: -9 if the command was killed, since it had that many steps.
 """
 
