@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solidjq_cli.ages import age, rfc3339
@@ -229,3 +229,11 @@ def _broken(value: Any, room: int) -> list[str]:
         text = "-" if each is None else one_line(masked(each if isinstance(each, str) else str(each)))
         found += wrap(text[: room * MOST_ROWS * 2], room, break_on_hyphens=False) or [""]
     return found if len(found) <= MOST_ROWS else [*found[: MOST_ROWS - 1], "… (all of it: -o json)"]
+
+
+def all_fields() -> tuple[Fields[Any], ...]:
+    """Return the fields of groups, of changes between two times, and of differences between two sides."""
+    from solidjq.diff.windows import Window
+
+    no_time = Window(datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    return _group_fields(), _change_fields(no_time, no_time), _difference_fields()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from solidjq.doctor.examine import CHECKS
 from solidjq.incidents.causes import RULES, Cause
 from solidjq.queue.states import MOVES, State
-from solidjq_cli import layout, man_pages, plain_text, sql_page, topics
+from solidjq_cli import layout, man_pages, output_schema, plain_text, sql_page, topics
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.command_tree import Argument, Command, Option, first_paragraph, tree
 from solidjq_cli.completion_scripts import PROGRAMS, script
@@ -62,6 +62,7 @@ def files() -> dict[str, str]:
         "docs/states.md": _lines(_states()),
         "docs/causes.md": _lines(_causes()),
         "docs/doctor.md": _lines(_doctor()),
+        "docs/output.schema.json": output_schema.text(),
         "docs/sql.md": _lines((_GENERATED, *sql_page.page())),
     }
     return {

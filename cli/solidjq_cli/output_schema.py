@@ -1,0 +1,257 @@
+"""The JSON Schema of what ``-o json`` prints, a definition for each command: ``docs/output.schema.json``.
+
+A field means one thing in every command, so its type and meaning are written once. Only where two commands use one
+name for two kinds of values, ``OF_COMMAND`` has an entry for one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from solidjq_cli import columns, diff_view, outcomes
+from solidjq_cli.view import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from solidjq_cli.columns import Fields
+
+_TIME = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"}
+_TYPES: dict[str, dict[str, Any]] = {
+    "id": {"type": "integer", "minimum": 0},
+    "int": {"type": "integer"},
+    "number": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "text": {"type": "string"},
+    "time": _TIME,
+    "ids": {"type": "array", "items": {"type": "integer"}},
+    "texts": {"type": "array", "items": {"type": "string"}},
+    "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "object": {"type": "object"},
+    "objects": {"type": "array", "items": {"type": "object"}},
+    "any": {},
+}
+
+# By name: its type, with ? where it may be null, and what it is.
+FIELDS: dict[str, tuple[str, str]] = {
+    "active_job_id": ("text?", "Active Job's id, which all attempts of a job share"),
+    "actor": ("text?", "who did it: user and host"),
+    "alive": ("bool?", "whether its heartbeat is young enough; null on a standby, which may only be behind"),
+    "alive_threshold": ("number?", "seconds of silence from which on a process is dead"),
+    "alone": ("int", "deaths at which it was alone in flight"),
+    "arguments": ("any", "the job's arguments as data; secrets are masked"),
+    "asks": ("text", "what the check asks"),
+    "at": ("time?", "when it happened; of an incident: the last sign of life of its first process"),
+    "backtrace": ("texts", "the frames of the error, the innermost first"),
+    "before": ("int", "failures of the group in the time compared with"),
+    "before_per_hour": ("number?", "the same in an hour"),
+    "beside": ("texts", "incidents of the same moment with another cause"),
+    "blocked": ("int", "jobs that wait for a concurrency slot"),
+    "blocked_until": ("time?", "when its wait for a concurrency slot ends at the latest"),
+    "breaks": ("objects", "where the record is not as it was sealed"),
+    "broken": ("int", "how many breaks there are"),
+    "cause": ("text", "what the deaths are put down to; see docs/causes.md"),
+    "causes": ("counts", "failures by the cause of their death"),
+    "change": ("text", "new, grown, shrunk, gone or same"),
+    "charged": ("bool", "whether its jobs are charged with it: no cause outside of them is certain or likely"),
+    "check": ("text", "the name of the check"),
+    "ci_job": ("text?", "the CI job that ran the command"),
+    "claimed": ("int", "jobs that a worker holds"),
+    "claimed_at": ("time?", "when a worker claimed it"),
+    "class_name": ("text", "the job's class"),
+    "classes": ("texts", "the classes of its jobs"),
+    "command": ("text?", "the command line; secrets are masked"),
+    "concurrency_key": ("text?", "the key of the concurrency limit"),
+    "confidence": ("text", "certain, likely, possible or unknown"),
+    "crashes": ("int", "deaths that the job was in flight at, as far as they count"),
+    "confirm": ("text?", "the name that must be typed before a bulk change"),
+    "created_at": ("time?", "when the row was written"),
+    "database": ("text?", "the URL; secrets are masked"),
+    "database_role": ("text?", "the database's user"),
+    "databases": ("texts", "the kinds of database that it is made on"),
+    "death": ("text?", "pruned, exited or missing if the job died with its process, else null"),
+    "deaths": ("int", "deaths that it was in flight at"),
+    "detail": ("text?", "more about the event"),
+    "differs": ("bool", "whether both sides differ in it"),
+    "died": ("ids", "jobs on trial that died again"),
+    "ended_at": ("time?", "when the command ended"),
+    "enqueued_at": ("time?", "when the job was enqueued"),
+    "env": ("text?", "the environment of the Rails application"),
+    "error": ("text?", "the error in one line"),
+    "error_class": ("text?", "the class of the exception"),
+    "event": ("text", "what happened to the job"),
+    "example_job_id": ("id?", "one of its jobs"),
+    "exit_status": ("int?", "the exit status of the process"),
+    "expected_operation": ("id?", "the operation of the hash that was expected"),
+    "factor": ("number?", "how many times as often as before; null if it is new"),
+    "facts": ("texts", "what the cause rests on"),
+    "failed": ("int", "jobs that are failed by it"),
+    "failed_at": ("time?", "when the job failed"),
+    "failure_id": ("id?", "the id of the failed execution"),
+    "field": ("text", "the field that is compared"),
+    "finding": ("text?", "what was found"),
+    "finished_at": ("time?", "when the job finished"),
+    "first_failed_at": ("time?", "its first failure"),
+    "fix": ("text?", "what to do"),
+    "fixable": ("bool", "whether --fix can do it"),
+    "frames": ("texts", "the frames that identify the group"),
+    "group": ("text", "the name of the group: g2569e0c"),
+    "heartbeat_age": ("number?", "seconds since the last heartbeat, by the database's clock"),
+    "hostname": ("text?", "the host"),
+    "hosts": ("texts", "the hosts of its processes"),
+    "incident": ("text", "the name of the incident: d17, f123"),
+    "job_id": ("id", "the job's id"),
+    "job_ids": ("ids", "the ids of its jobs"),
+    "jobs": ("int", "how many jobs"),
+    "key": ("text", "the setting"),
+    "kind": ("text", "what kind it is"),
+    "last_failed_at": ("time?", "its last failure"),
+    "last_hash": ("text?", "the last link of the record"),
+    "last_heartbeat_at": ("time?", "the last heartbeat of the process"),
+    "last_operation": ("id?", "the last sealed operation"),
+    "latency": ("number?", "seconds that the oldest ready job has waited"),
+    "left": ("any", "its value on the first side"),
+    "links": ("int", "how many operations are sealed"),
+    "mark": ("text", "+ new, > grown, < shrunk, - gone"),
+    "mends": ("text?", "what --fix does"),
+    "message": ("text?", "the error's whole message"),
+    "metadata": ("any", "the process's metadata as data"),
+    "missing": ("texts", "what is not known, and would decide"),
+    "name": ("text", "the name"),
+    "next": ("text", "what to do next"),
+    "noticed_at": ("time?", "when the last of its deaths was noticed"),
+    "now": ("int", "failures of the group in the time asked for"),
+    "now_per_hour": ("number?", "the same in an hour"),
+    "oldest_ready_at": ("time?", "since when the oldest ready job waits"),
+    "on_trial": ("ids", "jobs that run alone now"),
+    "operation_id": ("id?", "the operation's id"),
+    "outcome": ("object?", "what became of the jobs: a count for each outcome; null where none are followed"),
+    "path": ("text", "the file"),
+    "paused": ("bool", "whether the queue is paused"),
+    "pid": ("int?", "the process's pid"),
+    "plan": ("text?", "the plan that was applied"),
+    "priority": ("int", "the job's priority"),
+    "process_hostname": ("text?", "the host of the process that holds it"),
+    "process_id": ("id?", "the process's id"),
+    "process_name": ("text?", "the name of the process that holds it"),
+    "process_pid": ("int?", "the pid of the process that holds it"),
+    "processes": ("int", "how many processes died"),
+    "processes_exact": ("bool", "whether no more may have died: failures of some cannot be told apart"),
+    "queue_as": ("text?", "the queue that the job goes to instead of its own"),
+    "queue_name": ("text", "the queue"),
+    "queues": ("text?", "the queues that a worker polls"),
+    "rails": ("text?", "the folder of the Rails application"),
+    "read_only": ("bool", "whether nothing may be changed"),
+    "ready": ("int", "jobs that wait for a worker"),
+    "reason": ("text?", "why"),
+    "reasons": ("texts", "why"),
+    "restored": ("any", "taken back by an undo: how many jobs, or whether this one was"),
+    "retry_safe": ("objects?", "what retry --safe would do with each of its failed jobs"),
+    "right": ("any", "its value on the second side"),
+    "scheduled": ("int", "jobs whose time has not come"),
+    "scheduled_at": ("time?", "when the job is, or was, due"),
+    "schema": ("text?", "the PostgreSQL schema"),
+    "score": ("number", "how strong the suspicion is"),
+    "selection": ("any", "which jobs were asked for"),
+    "signal": ("int?", "the signal that ended the process"),
+    "signature": ("text?", "the message of the group, with what differs left out"),
+    "since": ("time?", "when the first operation was sealed"),
+    "source": ("text", "where it comes from"),
+    "stage": ("text", "how far the bisect is"),
+    "standing": ("text", "what it counts as"),
+    "state": ("text", "the job's state, or several joined by + if its rows are damaged"),
+    "status": ("text", "error, warning, note, skipped or healthy"),
+    "supervisor_id": ("id?", "the process that supervises it"),
+    "suspects": ("ids", "jobs of which one is the killer"),
+    "table_prefix": ("text?", "what the names of the queue's tables begin with"),
+    "title": ("text", "the error in one line"),
+    "unsealed": ("ids", "operations that are not sealed yet"),
+    "unsealed_count": ("int", "how many they are"),
+    "value": ("any", "its value"),
+    "verb": ("text", "what was done"),
+    "verdict": ("text", "whether the job may move, or why not"),
+    "verdicts": ("any", "how many jobs had which verdict"),
+    "waiting": ("ids", "jobs whose trial is still to come"),
+    "whole": ("bool", "whether nobody changed the record"),
+    "why": ("text", "why it matters"),
+}
+
+# Where one command means something else by a name.
+OF_COMMAND: dict[tuple[str, str], tuple[str, str]] = {
+    ("incidents show", "deaths"): ("objects", "its deaths with all evidence"),
+    ("failed diff", "classes"): ("counts", "failures by class"),
+    ("failed diff", "queues"): ("counts", "failures by queue"),
+    ("failed diff", "hosts"): ("counts", "failures by host"),
+}
+
+
+def outputs() -> dict[str, tuple[Fields[Any], ...]]:
+    """Return what each command prints; of several kinds it prints one, depending on its arguments."""
+    decisions, jobs = (columns.decisions(),), (columns.jobs(),)
+    return {
+        "failed list": (columns.failures(),),
+        "failed show": (columns.failure_details(),),
+        "failed diff": diff_view.all_fields(),
+        "jobs show": jobs,
+        "queues list": (columns.queues(),),
+        "processes list": (columns.processes(0, None),),
+        "incidents list": (columns.incidents(),),
+        "incidents show": (columns.incident_details({}),),
+        "suspects": (columns.suspects(),),
+        "bisect": (columns.bisections(),),
+        "doctor": (columns.examined(), columns.checks()),
+        "prune": (columns.pruned(),),
+        "retry": decisions,
+        "discard": decisions,
+        "apply": decisions,
+        "recover": decisions,
+        "undo": (columns.undone(),),
+        "operations list": (columns.operations(),),
+        "operations show": (outcomes.fields(Output.JSON),),
+        "operations verify": (columns.chain(spoken=False),),
+        "history": (columns.events(),),
+        "enqueue": jobs,
+        "policy show": (columns.policies(),),
+        "profiles list": (columns.profiles(),),
+        "config show": (columns.effective_settings(),),
+        "config list": (columns.config_files(),),
+    }
+
+
+def schema() -> dict[str, Any]:
+    """Return the schema: ``$defs`` has an entry for each command, of the whole list that it prints."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What solidjq prints with -o json",
+        "description": "Each command prints a list of records; -o ndjson prints the same records, one a line. With "
+        "--fields, a record has only the chosen fields.",
+        "$defs": {command: _list(command, kinds) for command, kinds in outputs().items()},
+    }
+
+
+def _list(command: str, kinds: tuple[Fields[Any], ...]) -> dict[str, Any]:
+    records = [_record(command, [column.name for column in fields.columns]) for fields in kinds]
+    return {"type": "array", "items": records[0] if len(records) == 1 else {"anyOf": records}}
+
+
+def _record(command: str, names: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: _field(OF_COMMAND.get((command, name)) or FIELDS[name]) for name in names},
+        "required": names,
+        "additionalProperties": False,
+    }
+
+
+def _field(entry: tuple[str, str]) -> Mapping[str, Any]:
+    kind, meaning = entry
+    described = {"description": meaning, **_TYPES[kind.rstrip("?")]}
+    if kind.endswith("?"):
+        described["type"] = [described["type"], "null"]
+    return described
+
+
+def text() -> str:
+    """Return the schema as the file has it."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
