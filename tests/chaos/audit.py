@@ -2,7 +2,7 @@
 
 from sqlalchemy.engine import URL
 
-from support.databases import execute
+from support.servers import execute
 
 STATES = ("ready", "scheduled", "blocked", "claimed", "failed")
 

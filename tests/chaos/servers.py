@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from support.databases import execute
+from support.servers import PATH, answers, execute
 from support.standbys import POSTGRESQL_USER, ask
 from support.waiting import PATIENCE, until
 
@@ -81,12 +81,6 @@ class Database:
 
     def ensure_runs(self) -> None:
         """Start the server again if it has ended by itself."""
-
-    def answers(self) -> bool:
-        try:
-            return bool(ask(self.url, "SELECT 1"))
-        except Exception:  # noqa: BLE001  (it is still starting)
-            return False
 
     def end(self) -> None:
         if self.is_small:
@@ -218,16 +212,12 @@ class PostgreSQL(Database):
 class MariaDB(Database):
     kind = "mariadb"
 
-    @staticmethod
-    def is_there() -> bool:
-        return shutil.which("mariadbd") is not None and shutil.which("mariadb-install-db") is not None
-
     def _make(self) -> URL:
         self._port = free_port()
         user = ["--user=root"] if os.geteuid() == 0 else []
         self._common = ["--no-defaults", f"--datadir={self.disk}/data", *user]
         small = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
-        install = ["mariadb-install-db", *self._common, *small, "--auth-root-authentication-method=normal"]
+        install = [program("mariadb-install-db"), *self._common, *small, "--auth-root-authentication-method=normal"]
         subprocess.run([*install, "--skip-test-db"], check=True, timeout=PATIENCE, **QUIET)
         self._options = [
             *small,
@@ -251,14 +241,10 @@ class MariaDB(Database):
         return self._server.set(database="queue", username="worker")
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(["mariadbd", *self._common, *self._options], **QUIET)
-        until(self._is_up, "MariaDB answers", lambda: f"; {(self.folder / 'log').read_text()[-2000:]}")
-
-    def _is_up(self) -> bool:
-        try:
-            return bool(ask(self._server, "SELECT 1"))
-        except Exception:  # noqa: BLE001  (it is still starting)
-            return False
+        self._process = subprocess.Popen([program("mariadbd"), *self._common, *self._options], **QUIET)
+        until(
+            lambda: answers(self._server), "MariaDB answers", lambda: f"; {(self.folder / 'log').read_text()[-2000:]}"
+        )
 
     def _stop(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -317,6 +303,16 @@ class MariaDB(Database):
 
 
 KINDS: dict[str, type[Database]] = {one.kind: one for one in (SQLite, PostgreSQL, MariaDB)}
+
+
+MARIADB = ("mariadb-install-db", "mariadbd")
+
+
+def program(name: str) -> str:
+    """Return where a program is."""
+    found = shutil.which(name, path=PATH)
+    assert found is not None
+    return found
 
 
 def free_port() -> int:

@@ -11,8 +11,9 @@ import pytest
 import report
 from faults import TABLE
 from oracle import Evidence, judge
-from servers import MariaDB
+from servers import MARIADB
 
+from support.servers import missing_program
 from support.standbys import NO_SECOND_SERVER
 
 SEEDS = {"sqlite": 1, "postgresql": 2, "mariadb": 3}
@@ -20,7 +21,7 @@ NOT_EVERYWHERE = {"clock skew", "full disk"}  # they need libfaketime, and the r
 
 
 def test_nothing_is_lost_or_doubled_whatever_breaks(kind: str, tmp_path: Path) -> None:
-    if kind == "mariadb" and not MariaDB.is_there():
+    if kind == "mariadb" and missing_program(MARIADB) is not None:
         pytest.skip(NO_SECOND_SERVER)
     folder = Path(tempfile.mkdtemp(prefix="solidjq-chaos-"))
     folder.chmod(0o755)  # the server of a test run by root is another user

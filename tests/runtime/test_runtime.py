@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -289,14 +290,10 @@ PATIENT = (
 @pytest.mark.sqlite_only
 def test_a_worker_that_keeps_dying_at_its_start_is_started_ever_more_slowly(runtime: Runtime) -> None:
     runtime.start(module="module_that_dies", program=("-c", PATIENT))
-    assert runtime.supervisor is not None
-    assert runtime.supervisor.stderr is not None
-    delays: list[str] = []
-    while len(delays) < 3:
-        line = runtime.supervisor.stderr.readline()
-        if "worker-" in line and "replacing it in " in line:
-            assert "exited with status 9" in line
-            delays.append(line.rsplit("replacing it in ", 1)[1].strip())
+    deaths = (line for line in runtime.log_lines() if "worker-" in line and "replacing it in " in line)
+    first = [*islice(deaths, 3)]
+    assert all("exited with status 9" in line for line in first)
+    delays = [line.rsplit("replacing it in ", 1)[1].strip() for line in first]
     assert delays == ["0.5 s", "1 s", "2 s"]
     code, _ = runtime.stop()
     assert code == 0

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -106,10 +107,24 @@ class Runtime:
         assert self.supervisor is not None
         self.supervisor.send_signal(number)
 
+    def log_lines(self) -> Iterator[str]:
+        """Yield the log as it is written; it ends early if the test waits too long for the next line."""
+        supervisor = self.supervisor
+        assert supervisor is not None
+        assert supervisor.stderr is not None
+        while True:
+            limit = threading.Timer(PATIENCE, supervisor.kill)  # its children stop by themselves, and the log ends
+            limit.start()
+            try:
+                line = supervisor.stderr.readline()
+            finally:
+                limit.cancel()
+            if not line:
+                return
+            yield line
+
     def wait_for_log(self, words: str) -> None:
-        assert self.supervisor is not None
-        assert self.supervisor.stderr is not None
-        assert any(words in line for line in self.supervisor.stderr), f"it ended without saying {words!r}"
+        assert any(words in line for line in self.log_lines()), f"it ended without saying {words!r}"
 
     def ended(self) -> tuple[int, str]:
         """Wait for the supervisor's end; return its exit code and its log."""
