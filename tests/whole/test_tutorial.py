@@ -22,7 +22,6 @@ import solidjq
 from solidjq.database import tables
 from solidjq.settings.policy import ClassPolicy
 from solidjq.settings.profiles import Profile
-from solidjq_cli.exits import MEANINGS
 from support.paths import ROOT
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -269,8 +268,3 @@ def test_the_page_of_settings_has_every_variable_and_no_other() -> None:
 def test_the_page_of_python_has_all_that_the_package_exports() -> None:
     page = (ROOT / "docs" / "python.md").read_text()
     assert names_in_first_column(re.sub(r"\[(`.*?)\]\(.*?\)", r"\1", page.split("## ")[0])) == set(solidjq.__all__)
-
-
-def test_the_readme_says_of_each_exit_code_what_the_program_says() -> None:
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert rows == [(str(code.value), meaning) for code, meaning in MEANINGS.items()]
