@@ -64,7 +64,8 @@ VARIES = re.compile(
     | (?P<uuid>\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)
     | (?P<name>(?<=-)[0-9a-f]{20}\b)
     | (?P<date>\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?)
-    | (?P<age>\b\d+(?:s|m|h)\sago\b)
+    | (?P<age>\b\d+[smh](?:\sago)?\b)
+    | (?P<memory>\b\d+\sMB\b)
     | (?P<version>\b\d+\.\d+\.\d+\b)
     | (?P<pid>\b\d{5}\b)
     | (?P<space>\s+)
@@ -78,7 +79,8 @@ PATTERNS = {
     "uuid": r"[0-9a-f-]{36}",
     "name": r"[0-9a-f]{20}",
     "date": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?",
-    "age": r"\d+(?:s|m|h) ago",
+    "age": r"\d+[smh](?: ago)?",
+    "memory": r"\d+ MB",
     "version": r"\d+\.\d+\.\d+",
     "pid": r"\d+",
     "space": r"\s+",
