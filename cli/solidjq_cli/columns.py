@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from solidjq_cli import masking
+from solidjq_cli import masking, view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from solidjq.database.standby import Standby
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from solidjq.processes.heartbeat import Process
     from solidjq.processes.pruning import PrunedProcess
     from solidjq.queue.failed import Failure
+    from solidjq.queue.job_times import ClassTimes
     from solidjq.queue.jobs import JobView
+    from solidjq.queue.keys import ConcurrencyKey, SlotHolder
     from solidjq.queue.overview import Queue
     from solidjq.rails.error_text import ErrorInfo
     from solidjq.recovery.bisect import TrialStanding
     from solidjq.recovery.undo import UndoneJob
     from solidjq.recovery.verdicts import Decision, Verdict
+    from solidjq.recovery.waiting import WaitingDecision
     from solidjq.settings.profiles import Profile
     from solidjq_cli.effective import Setting
 
@@ -142,8 +145,8 @@ def _what_happened(error: ErrorInfo) -> str | None:
     return error.message
 
 
-def jobs() -> Fields[JobView]:
-    """Fields of a job in any state."""
+def jobs(holders: Sequence[SlotHolder] = ()) -> Fields[JobView]:
+    """Fields of a job in any state; ``holders``: jobs that hold slots of the concurrency keys of blocked jobs."""
     return Fields(
         (
             Column("job_id", lambda j: j.job_id, "JOB"),
@@ -162,6 +165,7 @@ def jobs() -> Fields[JobView]:
             Column("process_hostname", lambda j: j.process_hostname),
             Column("process_pid", lambda j: j.process_pid),
             Column("blocked_until", lambda j: j.blocked_until),
+            Column("blocked_by", lambda j: _blocked_by(j, holders)),
             Column("failed_at", lambda j: j.failed_at),
             Column("error_class", lambda j: _parsed(j).exception_class),
             Column("message", lambda j: _parsed(j).message),
@@ -169,6 +173,114 @@ def jobs() -> Fields[JobView]:
         ),
         lambda j: [j.job_id],
     )
+
+
+def _blocked_by(job: JobView, holders: Sequence[SlotHolder]) -> list[Any]:
+    """Return the jobs that hold the slots which a blocked job waits for; for people in words."""
+    from solidjq.queue.states import State  # noqa: PLC0415
+
+    if State.BLOCKED not in job.states:
+        return []
+    return [
+        f"job {each.job_id} {each.class_name}, {each.state.value}"
+        + (f" by pid {each.pid} on {each.hostname}" if each.pid else "")
+        if view.for_people()
+        else {
+            "job_id": each.job_id,
+            "class_name": each.class_name,
+            "state": each.state.value,
+            "since": each.since,
+            "hostname": each.hostname,
+            "pid": each.pid,
+        }
+        for each in holders
+        if each.key == job.concurrency_key
+    ]
+
+
+def class_times() -> Fields[ClassTimes]:
+    """Fields of how long the jobs of a class take, in seconds."""
+    kinds = (("finished", "TOOK"), ("waiting", "WAITING"), ("waited", "WAITED"), ("running", "RUNNING"))
+    return Fields(
+        (
+            Column("class_name", lambda t: t.class_name, "CLASS", wide=True),
+            *(column for name, title in kinds for column in _percentiles(name, title)),
+        ),
+        lambda _: [],
+    )
+
+
+def _percentiles(name: str, title: str) -> Iterator[Column[ClassTimes]]:
+    """Yield the columns of one kind of time; a table shows the three percentiles in one cell."""
+
+    def part(which: str) -> Callable[[ClassTimes], Any]:
+        return lambda times: getattr(getattr(times, name), which, None)
+
+    def words(times: ClassTimes) -> str:
+        found = getattr(times, name)
+        return "-" if found is None else " ".join(_seconds(value) for value in found[1:])
+
+    yield Column(f"{name}_jobs", part("times"), "DONE" if name == "finished" else None)
+    yield Column(f"{name}_p50", part("p50"), title, words=words)
+    yield Column(f"{name}_p95", part("p95"))
+    yield Column(f"{name}_p99", part("p99"))
+
+
+def _seconds(value: float) -> str:
+    """Return seconds in three figures or so: ``0.012``, ``3.4``, ``82``, ``14m``."""
+    from datetime import timedelta  # noqa: PLC0415
+
+    from solidjq.durations import spell_duration  # noqa: PLC0415
+
+    if value >= 100:  # noqa: PLR2004
+        return spell_duration(timedelta(seconds=value))
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.3f}"  # noqa: PLR2004
+
+
+def concurrency_keys() -> Fields[ConcurrencyKey]:
+    """Fields of a concurrency key."""
+    return Fields(
+        (
+            Column("concurrency_key", lambda k: k.key, "KEY", wide=True),
+            Column("blocked", lambda k: k.blocked, "BLOCKED"),
+            Column("claimed", lambda k: k.claimed, "CLAIMED"),
+            Column("ready", lambda k: k.ready, "READY"),
+            Column("free", lambda k: k.free, "FREE"),
+            Column("limit", lambda k: k.limit, "LIMIT"),
+            Column("oldest_blocked_at", lambda k: k.oldest_blocked_at, "OLDEST"),
+            Column("expires_at", lambda k: k.expires_at),
+        ),
+        lambda _: [],
+    )
+
+
+def listed_jobs() -> Fields[JobView]:
+    """Fields of a job in a list: what it waits for, or who has it, in words."""
+    shown = {"job_id", "class_name", "queue_name", "state", "enqueued_at"}
+    columns = tuple(
+        column if column.name in shown else replace(column, title=None)
+        for column in jobs().columns
+        if column.name not in {"message", "blocked_by"}
+    )
+    return Fields((*columns, Column("detail", _standing, "DETAIL", wide=True)), lambda j: [j.job_id])
+
+
+def _standing(job: JobView) -> str | None:
+    """Return what a job waits for, who has it, or how it failed."""
+    from solidjq.queue.states import State  # noqa: PLC0415
+    from solidjq_cli.ages import rfc3339, when  # noqa: PLC0415
+
+    written = when if view.for_people() else rfc3339
+    state = job.states[0] if job.states else None
+    if state is State.SCHEDULED and job.scheduled_at is not None:
+        return f"due {written(job.scheduled_at)}"
+    if state is State.BLOCKED:
+        return f"for {job.concurrency_key}"
+    if state is State.CLAIMED:
+        return f"pid {job.process_pid} on {job.process_hostname}" if job.process_pid else "its process is gone"
+    if state is State.FAILED:
+        return _error_line(_parsed(job))
+    return f"holds {job.concurrency_key}" if state is State.READY and job.concurrency_key else None
 
 
 def _parsed(job: JobView) -> Any:
@@ -268,6 +380,48 @@ def _next_state(decision: Decision) -> str:
     if not decision.verdict.moves:
         return "failed"
     return "scheduled" if decision.scheduled else "ready"
+
+
+def waiting_decisions() -> Fields[WaitingDecision]:
+    """Fields of what was decided on one job that waits."""
+    return Fields(
+        (
+            Column("job_id", lambda d: d.job.job_id, "JOB"),
+            Column("class_name", lambda d: d.job.class_name, "CLASS", wide=True),
+            Column("queue_name", lambda d: d.job.queue_name, "QUEUE", wide=True),
+            Column("state", lambda d: "+".join(state.value for state in d.job.states) or "none", "STATE"),
+            Column("moves", lambda d: d.moves, "MOVES"),
+            Column("reason", lambda d: d.reason, "WHY NOT", wide=True),
+            Column("concurrency_key", lambda d: d.job.concurrency_key),
+            Column("active_job_id", lambda d: d.job.active_job_id),
+        ),
+        lambda d: [d.job.job_id] if d.moves else [],
+    )
+
+
+class WaitingGroup(NamedTuple):
+    """Jobs of one class, queue and state with the same decision."""
+
+    reason: str | None
+    class_name: str
+    queue_name: str
+    state: str
+    jobs: int
+
+
+def waiting_groups() -> Fields[WaitingGroup]:
+    """Fields of a group of waiting jobs with the same decision."""
+    return Fields(
+        (
+            Column("moves", lambda g: g.reason is None, "MOVES"),
+            Column("jobs", lambda g: g.jobs, "JOBS"),
+            Column("class_name", lambda g: g.class_name, "CLASS", wide=True),
+            Column("queue_name", lambda g: g.queue_name, "QUEUE", wide=True),
+            Column("state", lambda g: g.state, "STATE"),
+            Column("reason", lambda g: g.reason, "WHY NOT", wide=True),
+        ),
+        lambda _: [],
+    )
 
 
 class VerdictGroup(NamedTuple):

@@ -38,6 +38,17 @@ def parse_time(text: str, now: datetime, option: str, *, ahead: bool = False) ->
         ) from None
 
 
+def parse_due(text: str, now: datetime, option: str) -> datetime:
+    """Read in how long from ``now`` (``2h``), or a time ahead. Raises UsageError for a time in the past, too."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    duration = parse_duration(text)
+    moment = parse_time(text, now, option, ahead=True) if duration is None else now + duration
+    if moment < now:
+        raise UsageError(f"{option} {text!r} is in the past")
+    return moment
+
+
 def _time_of_day(day: str | None, of_day: str | None, now: datetime, *, ahead: bool) -> datetime:
     """Return a time on a day; without one, the last or next time that it is so late. Raises ValueError for no time."""
     if day == ("yesterday" if ahead else "tomorrow"):

@@ -1,16 +1,32 @@
-"""``jq jobs show``."""
+"""``jq jobs list``, ``show``, ``discard``, ``run-now``, ``postpone`` and ``move``."""
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from solidjq_cli import columns, options, session
+from solidjq_cli import columns, options, session, waiting_moves
+from solidjq_cli.ages import rfc3339
 from solidjq_cli.exits import Exit
-from solidjq_cli.ids import IdsArgument, read_ids
-from solidjq_cli.render import Output, details, note
-from solidjq_cli.screens import shows_arguments
+from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, read_ids
+from solidjq_cli.job_selection import JobOptions, named_jobs
+from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.screens import screen, shows_arguments
+from solidjq_cli.times import parse_due, parse_time
+from solidjq_cli.waiting_moves import WaitingOptions
 
-group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Jobs in any state.")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from solidjq.queue.jobs import JobView
+    from solidjq.recovery.waiting import WaitingTerms
+
+TABLE_LIMIT = 100
+MOST_HOLDERS = 20  # jobs of each state that hold a slot of the keys in question
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Jobs in any state: list, show, move them.")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,7 +36,71 @@ def add_to(app: typer.Typer) -> None:
 
 @group.callback()
 def _group() -> None:
-    """Jobs in any state."""
+    """Jobs in any state: list them, look at one; discard, run, postpone or move those that wait."""
+
+
+@group.command("list")
+@screen(sort=True)
+@shows_arguments
+@options.grouped
+def list_all(
+    names: OptionalIdsArgument = None,
+    *,
+    filters: JobOptions,
+    process: Annotated[
+        list[str] | None,
+        typer.Option("--process", metavar="NAME", help="Claimed by this process: its name or id; may be repeated."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="NAME", help="Claimed by a process on this host, or web*; may be repeated."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            max=options.MOST_ID,
+            help=f"At most N  [default: {TABLE_LIMIT} on a terminal, else all]",
+        ),
+    ] = None,
+    page_after: Annotated[int | None, options.page_after("job id: the next page")] = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """List jobs in any state, the newest first: all that have not finished, or those in the states that are named.
+
+    \b
+    Examples:
+      jq jobs list
+      jq jobs list --state ready --until 1h
+      jq jobs list --state claimed --host worker-4
+      jq jobs list --argument gid://shop/Order/77 --state finished --state failed
+      jq jobs list --key 'ImportJob/*' -o ids
+    """
+    from solidjq.queue.listing import UNFINISHED, count_jobs, list_jobs
+
+    opened = session.current(database).open()
+    ids, missing = named_jobs(opened, names)
+    chosen = filters.to_filter(opened, ids, UNFINISHED, processes=process, hosts=host)
+    if limit is None and output is Output.TABLE and sys.stdout.isatty():
+        limit = TABLE_LIMIT
+    last: list[JobView] = []
+
+    def remembering() -> Iterator[JobView]:
+        for view in list_jobs(opened, chosen, limit=limit, after=page_after):
+            last[:] = [view]
+            yield view
+
+    shown = records(remembering(), columns.listed_jobs(), output, empty="" if missing else "no jobs")
+    if shown == limit:
+        left = opened.glance(count_jobs, chosen, after=last[0].job_id)
+        if left is None or left:
+            more = "there may be more" if left is None else f"{left:,} more"
+            note(f"{more}; the next page: --page-after {last[0].job_id}")
+    if missing:
+        raise typer.Exit(Exit.PARTLY if shown else Exit.NO_SUCH_JOB)
 
 
 @group.command("show")
@@ -32,25 +112,203 @@ def show(
 ) -> None:
     """Show jobs in any state: where each is, who holds it, its arguments and its error.
 
-    An Active Job id may name several jobs, one an attempt; an incident names the jobs that were in flight at it.
+    An Active Job id may name several jobs, one an attempt; an incident names the jobs that were in flight at it. Of a
+    blocked job it says which jobs hold the slots of its concurrency limit.
 
     \b
     Examples:
       jq jobs show 42
       jq jobs show d13
-      jq jobs show 0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10 -o json
+      jq jobs show 0b8e9c1a -o json
     """
     from solidjq.queue.jobs import find_jobs
+    from solidjq.queue.keys import holders_of
+    from solidjq.queue.states import State
     from solidjq.selection.lookups import name_jobs
 
     opened = session.current(database).open()
     wanted = name_jobs(opened, read_ids(ids))
     with opened.read() as connection:
         found = find_jobs(connection, wanted)
-    views = list({view.job_id: view for group in found.values() for view in group}.values())
-    details(views, columns.jobs(), output)
+        views = list({view.job_id: view for group in found.values() for view in group}.values())
+        keys = {view.concurrency_key or "" for view in views if State.BLOCKED in view.states}
+        holders = holders_of(connection, keys, MOST_HOLDERS) if keys else []
+    details(views, columns.jobs(holders), output)
     missing = [text for text, group in found.items() if not group]
     for text in missing:
         note(f"no job {text}")
     if missing:
         raise typer.Exit(Exit.PARTLY if views else Exit.NO_SUCH_JOB)
+
+
+@group.command("times")
+@screen(sort=True)
+def times(
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", metavar="NAME", help="Only this queue, or mail*; may be repeated.")
+    ] = None,
+    class_name: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="Only this job class; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Of jobs that finished then or later: 1h, yesterday.")
+    ] = None,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Show how long the jobs of each class take, in seconds.
+
+    TOOK is the time from due to finished, of the 20,000 jobs that finished last, where finished jobs are kept: the
+    50th, 95th and 99th percentile. When a job began is not stored; so WAITED (from due to claimed) and RUNNING are
+    those of the jobs that run now, and WAITING of the jobs that are ready now.
+
+    \b
+    Examples:
+      jq jobs times
+      jq jobs times --class 'Report*' --since 1h -o json
+    """
+    from solidjq.queue.job_times import job_times
+
+    opened = session.current(database).open()
+    earliest = None if since is None else parse_time(since, opened.now(), "--since")
+    with opened.read() as connection:
+        found = job_times(connection, queues=queue or (), classes=class_name or (), since=earliest)
+    records(found.classes, columns.class_times(), output, empty="no jobs that run, wait or have finished")
+    if found.since is not None and found.sampled and output is Output.TABLE:
+        note(f"of finished jobs, those since {rfc3339(found.since)} were read")
+
+
+# -- jobs that wait ---------------------------------------------------------------------------------------------------
+
+
+@group.command("discard")
+@options.grouped
+def discard(
+    names: OptionalIdsArgument = None,
+    *,
+    filters: JobOptions,
+    how: WaitingOptions,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Delete jobs that wait: ready, scheduled or blocked ones; jq undo brings them back.
+
+    A job that a worker has is left alone. Where a ready job held a slot of a concurrency limit, the next blocked job
+    gets it. Jobs that are named by ids go at once; a filter asks, and without a terminal needs --yes.
+
+    \b
+    Examples:
+      jq jobs discard --class NewsletterJob --dry-run
+      jq jobs discard 42 43 --reason 'sent twice'
+      jq jobs discard --queue mailers --since 1h --yes
+    """
+    from solidjq.recovery.waiting import WaitingTerms, WaitingVerb
+
+    _move(names, filters, how, WaitingTerms(verb=WaitingVerb.DISCARD), output, database)
+
+
+@group.command("run-now")
+@options.grouped
+def run_now(
+    names: OptionalIdsArgument = None,
+    *,
+    filters: JobOptions,
+    how: WaitingOptions,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Let scheduled jobs run now instead of at their time.
+
+    A job of a concurrency limit becomes due, and a dispatcher lets it run under the limit. A blocked job is left alone:
+    it waits for a slot.
+
+    \b
+    Examples:
+      jq jobs run-now 42
+      jq jobs run-now --class ReportJob --dry-run
+    """
+    from solidjq.recovery.waiting import WaitingTerms, WaitingVerb
+
+    _move(names, filters, how, WaitingTerms(verb=WaitingVerb.RUN_NOW), output, database)
+
+
+@group.command("postpone")
+@options.grouped
+def postpone(
+    names: OptionalIdsArgument = None,
+    *,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="TIME", help="In how long, or when: 2h, tomorrow 6:00, 12:00, a date."),
+    ],
+    filters: JobOptions,
+    how: WaitingOptions,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Let jobs that wait run later.
+
+    \b
+    Examples:
+      jq jobs postpone --queue reports --to 'tomorrow 6:00'
+      jq jobs postpone 42 --to 2h
+    """
+    from solidjq.recovery.waiting import WaitingTerms, WaitingVerb
+
+    until = parse_due(to, session.current(database).open().now(), "--to")
+    _move(names, filters, how, WaitingTerms(verb=WaitingVerb.POSTPONE, until=until), output, database)
+
+
+@group.command("move")
+@options.grouped
+def move(
+    names: OptionalIdsArgument = None,
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="QUEUE", help="The queue that they wait in from now on.")],
+    filters: JobOptions,
+    how: WaitingOptions,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Let jobs that wait wait in another queue, in the state that they have.
+
+    \b
+    Examples:
+      jq jobs move --class ReportJob --to big_memory
+      jq jobs move 42 --to low --reason 'INC-7'
+    """
+    from solidjq.recovery.waiting import WaitingTerms, WaitingVerb
+
+    _move(names, filters, how, WaitingTerms(verb=WaitingVerb.MOVE, queue_name=options.queue_name(to)), output, database)
+
+
+def _move(
+    names: list[str] | None,
+    filters: JobOptions,
+    how: WaitingOptions,
+    terms: WaitingTerms,
+    output: Output,
+    database: str | None,
+) -> None:
+    from solidjq.errors import UsageError
+    from solidjq.queue.states import State
+    from solidjq.queue.waiting import WAITING
+    from solidjq.recovery.waiting import WaitingVerb
+
+    if not names and not filters.chooses:
+        raise UsageError(
+            f"which jobs? Name them (42), or a filter such as --queue; see: jq jobs {terms.verb.value} --help"
+        )
+    command = session.current(database)
+    opened = command.open()
+    default = (State.SCHEDULED,) if terms.verb is WaitingVerb.RUN_NOW and not names else WAITING
+    ids, missing = named_jobs(opened, names)
+    chosen = filters.to_filter(opened, ids, default)
+    if others := [state.value for state in chosen.states if state not in WAITING]:
+        raise UsageError(f"jobs that are {others[0]} do not wait: --state takes ready, scheduled and blocked here")
+    if missing and not ids:
+        raise typer.Exit(Exit.NO_SUCH_JOB)
+    by_id = bool(names) and not filters.chooses
+    left = waiting_moves.carry_out(command, opened, chosen, terms, how, output, by_id=by_id)
+    if left or missing:
+        raise typer.Exit(Exit.PARTLY)

@@ -77,6 +77,30 @@ def _heading(found: Sequence[Queue]) -> str:
     return f"{count_of(len(found), 'queue')}{f', {paused} paused' if paused else ''}; {waits}"
 
 
+@group.command("keys")
+@screen(sort=True)
+def keys(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="At most N keys.")] = 20,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """List the concurrency keys that the most jobs wait for: who holds the slots, and how many are free.
+
+    LIMIT is what can be seen of the limit, which stands in the class: free slots and those that jobs hold. To see which
+    jobs hold them: jq jobs list --key KEY.
+
+    \b
+    Examples:
+      jq queues keys
+      jq queues keys --limit 100 -o json
+    """
+    from solidjq.queue.keys import hottest_keys
+
+    with session.current(database).open().read() as connection:
+        found = hottest_keys(connection, limit)
+    records(found, columns.concurrency_keys(), output, empty="no job that waits or runs has a concurrency key")
+
+
 @group.command("pause")
 def pause(
     names: NamesArgument,

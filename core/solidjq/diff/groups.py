@@ -20,7 +20,7 @@ from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.diff.signatures import READ, Signature, outline, signature_of
 from solidjq.incidents import incidents
-from solidjq.ledger import operations
+from solidjq.ledger import archive, operations
 from solidjq.queue.failed import Filter, conditions, parts
 
 HEAD = 500  # characters of the error that are read of every failure
@@ -84,6 +84,7 @@ _ARCHIVED = {
 def _archived_conditions(chosen: Filter) -> Iterator[ColumnElement[bool]]:
     """Yield the filter's conditions on ``failed_executions`` as conditions on the archive."""
     yield failures.c.restored_by.is_(None)  # an undone failure is in failed_executions again
+    yield failures.c.failure_id > archive.NO_FAILURE
     for condition in conditions(chosen):
         yield replacement_traverse(condition, {}, lambda element, **_: _ARCHIVED.get(element))
 

@@ -122,7 +122,9 @@ def _archived_failure(connection: Connection, text: str) -> Failure | None:
     is_job = failures.c.active_job_id == text
     if (job_id := parse_id(text)) is not None:
         is_job = or_(is_job, failures.c.job_id == job_id)
-    archived = select(*archive.ARCHIVED).where(is_job, failures.c.restored_by.is_(None))
+    archived = select(*archive.ARCHIVED).where(
+        is_job, failures.c.restored_by.is_(None), failures.c.failure_id > archive.NO_FAILURE
+    )
     row = connection.execute(archived.order_by(failures.c.id.desc()).limit(1)).first()
     if row is None:
         return None

@@ -1,9 +1,23 @@
 """The archive, table ``jq_failures``: each failure that left ``failed_executions``, with its job as it was."""
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, Insert, column, insert, literal, select, table
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Insert,
+    Text,
+    column,
+    insert,
+    literal,
+    literal_column,
+    select,
+    table,
+)
 
 from solidjq.database.poolers import schema_of
 from solidjq.database.statements import among
@@ -12,7 +26,11 @@ from solidjq.database.text_columns import require_room
 from solidjq.database.times import utcnow
 from solidjq.database.unknown_columns import column_types, packed
 from solidjq.errors import LedgerMissingError
+from solidjq.queue.executions import EXECUTIONS
+from solidjq.queue.states import State
+from solidjq.untrusted import read_object
 
+NO_FAILURE = 0  # the failure_id of a job that was moved while it waited: it had not failed
 # The columns of every version's archive. Only later versions have ``more``, and only a discard fills it.
 ARCHIVED = [column for column in failures.c if column is not failures.c.more]
 # The texts that are copied. An Active Job id is not among them: longer ones than its column MySQL refuses by itself.
@@ -43,16 +61,54 @@ def archive(
     """
     require_room(connection, _TEXTS)
     leaving = select(failed).where(among(failed.c.id, failure_ids)).subquery()
-    types = more_columns(connection) if with_jobs else {}
-    more = None
-    if types:
-        if not has_more_column(connection):
-            raise LedgerMissingError(
-                f"the archive cannot store {', '.join(types)} of {jobs.name}, so an undo would lose them; run: jq init"
-            )
-        whole = table(jobs.name, column("id"), *map(column, types), schema=schema_of(connection))
-        more = select(packed(connection, whole, types)).where(whole.c.id == leaving.c.job_id).scalar_subquery()
+    more = _more(connection, leaving) if with_jobs else None
     connection.execute(archive_statement(leaving, literal(operation_id), more))
+
+
+def archive_waiting(
+    connection: Connection, waiting: Mapping[State, Collection[int]], operation_id: int, *, with_jobs: bool = False
+) -> None:
+    """Copy waiting jobs, by their states, into the archive before they are moved.
+
+    Their rows have ``NO_FAILURE`` for a failure and the state in ``error``; ``failed_at`` is when a scheduled job was
+    due. Raises as ``archive`` does.
+    """
+    require_room(connection, _TEXTS)
+    for state, job_ids in waiting.items():
+        execution = EXECUTIONS[state].c
+        due = execution.scheduled_at if state is State.SCHEDULED else execution.created_at
+        leaving = (
+            select(
+                literal_column(str(NO_FAILURE)).label("id"),
+                execution.job_id,
+                literal(json.dumps({"state": state.value}), Text()).label("error"),
+                due.label("created_at"),
+            )
+            .where(among(execution.job_id, job_ids))
+            .subquery()
+        )
+        connection.execute(
+            archive_statement(leaving, literal(operation_id), _more(connection, leaving) if with_jobs else None)
+        )
+
+
+def state_of(error: str | None) -> State | None:
+    """Return the state of an archived job that waited, from its ``error``."""
+    value = read_object(error).get("state")
+    return next((state for state in State if state.value == value), None)
+
+
+def _more(connection: Connection, leaving: FromClause) -> ColumnElement[str] | None:
+    """Return the columns that Solid Queue 1.0 lacks, packed; None if there are none. Raises LedgerMissingError."""
+    types = more_columns(connection)
+    if not types:
+        return None
+    if not has_more_column(connection):
+        raise LedgerMissingError(
+            f"the archive cannot store {', '.join(types)} of {jobs.name}, so an undo would lose them; run: jq init"
+        )
+    whole = table(jobs.name, column("id"), *map(column, types), schema=schema_of(connection))
+    return select(packed(connection, whole, types)).where(whole.c.id == leaving.c.job_id).scalar_subquery()
 
 
 def archive_statement(

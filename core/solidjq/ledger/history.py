@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, or_, select
 
 from solidjq.database.tables import failures, operations
 from solidjq.ledger import operations as ledger_operations
+from solidjq.ledger.archive import NO_FAILURE
 from solidjq.ledger.crashes import crashes_of, subject_of
 from solidjq.queue.jobs import JobView, find_jobs
 from solidjq.queue.states import State
@@ -113,14 +114,29 @@ def _of_job(view: JobView, first_queue: str) -> Iterator[Event]:
 
 
 def _of_failure(row: Row[Any], moved_to: str | None) -> Iterator[Event]:
-    """Yield a failure that jq removed, and how; ``moved_to`` is the other queue that the job went to, if it did."""
-    yield _failed(row.failed_at, row.job_id, row.error)
-    verb = {"retry": "retried", "recover": "retried", "discard": "discarded"}.get(row.verb, row.verb)
+    """Yield a failure that jq removed, and how; ``moved_to`` is the other queue that the job went to, if it did.
+
+    A job that jq moved while it waited had not failed.
+    """
+    if row.failure_id != NO_FAILURE:
+        yield _failed(row.failed_at, row.job_id, row.error)
+    verb = _DONE.get(row.verb, row.verb)
     to = None if moved_to is None else f"to queue {moved_to}"
     detail = ": ".join(part for part in (to, row.reason) if part) or None
     yield Event(row.archived_at, row.job_id, verb, detail, row.operation_id, row.actor)
     if row.restored_by is not None:
         yield Event(row.restored_at, row.job_id, "taken back", row.restored_for, row.restored_by, row.restorer)
+
+
+_DONE = {
+    "retry": "retried",
+    "recover": "retried",
+    "discard": "discarded",
+    "jobs discard": "discarded",
+    "jobs move": "moved",
+    "jobs postpone": "postponed",
+    "jobs run-now": "made due",
+}
 
 
 def _failed(at: datetime | None, job_id: int, error: str | None, *, now: bool = False) -> Event:

@@ -13,9 +13,15 @@ those, and returns them. Read the files in this order:
 - ``claim_statements``: the statements of a claim, and which database executes which.
 - ``endings``: how a claim ends: finish, fail, release, all through one door.
 - ``discard``: deletes waiting jobs, or withdraws them from their queues.
+- ``waiting``: runs waiting jobs now, postpones them, moves them to another queue.
 - ``pauses``: pauses and resumes a queue.
 - ``failed``: lists and selects failed jobs.
 - ``jobs``: finds jobs by id.
+- ``listing``: lists and selects jobs in any state.
+- ``keys``: concurrency keys with the jobs that hold their slots or wait for them.
+- ``job_times``: how long the jobs of each class wait and run.
+- ``keys``: concurrency keys with the jobs that hold their slots or wait for them.
+- ``job_times``: how long the jobs of each class wait and run.
 - ``overview``: the queues with their counts.
 - ``patterns``: names with a star, as in ``mail*``.
 

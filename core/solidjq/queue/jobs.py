@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, or_, select
 
@@ -59,15 +60,26 @@ def _find(connection: Connection, ids: list[str], views: dict[str, list[JobView]
         if (number := parse_id(text)) is not None:
             by_number[number].append(text)
     query = _QUERY.where(or_(among(jobs.c.id, by_number), among(jobs.c.active_job_id, ids))).order_by(jobs.c.id)
-    for row in connection.execute(query):
-        values = row._asdict()
-        execution_ids = {state: values.pop(state.name) for state in EXECUTIONS}
-        states = tuple(state for state, execution_id in execution_ids.items() if execution_id is not None)
-        if values["finished_at"] is not None:
-            states = (*states, State.FINISHED)
-        view = JobView(**values, states=states)
+    for view in map(_view, connection.execute(query)):
         for key in {*by_number[view.job_id], view.active_job_id} & views.keys():
             views[str(key)].append(view)
+
+
+def views_of(connection: Connection, job_ids: Sequence[int]) -> list[JobView]:
+    """Return those of these jobs that there are, by id."""
+    query = _QUERY.order_by(jobs.c.id)
+    return [
+        _view(row) for batch in in_batches(job_ids) for row in connection.execute(query.where(among(jobs.c.id, batch)))
+    ]
+
+
+def _view(row: Any) -> JobView:
+    values = row._asdict()
+    execution_ids = {state: values.pop(state.name) for state in EXECUTIONS}
+    states = tuple(state for state, execution_id in execution_ids.items() if execution_id is not None)
+    if values["finished_at"] is not None:
+        states = (*states, State.FINISHED)
+    return JobView(**values, states=states)
 
 
 _QUERY = (

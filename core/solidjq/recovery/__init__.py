@@ -14,7 +14,8 @@ Read the files in this order:
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.
 - ``bisect``: finds the job that kills its process by retrying halves of the suspects in quarantine.
 - ``manners``: whether the deaths of a bisect match those of its incident.
-- ``undo``: takes a retry or a discard back.
+- ``waiting``: discards, runs now, postpones or moves jobs that wait.
+- ``undo``: takes back what moved jobs.
 - ``outcome``: what became of the jobs that an operation put back to work.
 
 Only the command line imports this room. It imports ``incidents``, ``ledger``, ``queue``, ``rails``, ``processes``,

@@ -122,7 +122,7 @@ def outcome_of(connection: Connection, operation: OperationView) -> OperationOut
     if moved := counts[JobOutcome.RETRIED]:
         rows = connection.execute(_by_later_move(operation.id))
         later = tuple(LaterMove(number, verb, count, int(died)) for number, verb, count, died in rows)
-        discarded = sum(move.jobs for move in later if move.verb == "discard")
+        discarded = sum(move.jobs for move in later if move.verb.removeprefix("jobs ") == "discard")
         counts[JobOutcome.DISCARDED], counts[JobOutcome.RETRIED] = discarded, moved - discarded
     incidents = _incidents(connection, operation) if counts[JobOutcome.DIED] else {}
     return OperationOutcome(+counts, incidents, later)

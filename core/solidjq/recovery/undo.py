@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -33,6 +34,9 @@ from solidjq.database.unknown_columns import unpacked
 from solidjq.errors import NoSuchJobError, UsageError
 from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
+from solidjq.queue.states import State
+from solidjq.queue.waiting import wait_again
+from solidjq.recovery.waiting import WAITING_VERBS, WaitingVerb
 from solidjq.text import with_article
 from solidjq.untrusted import read_object
 
@@ -50,7 +54,7 @@ OF_SEVERAL = {
     GONE: "they are gone: cleared after they finished, or discarded",
     TAKEN: "there are jobs with these ids already",
 }
-UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD})
+UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD, *WAITING_VERBS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,9 @@ def reason_of(count: int, reason: str) -> str:
 def undo(database: Database, operation_id: int, operation: operations.Operation) -> Iterator[list[UndoneJob]]:
     """Undo an operation; yield what happened to each of its jobs, batch by batch, each batch committed.
 
-    A job that still waits leaves its queue and gets its old queue name and arguments back; its failure is inserted into
-    ``failed_executions`` under its old id. A deleted job is inserted again. A job that was claimed, finished or failed
+    A job that still waits leaves its queue and gets its old queue name, due time and arguments back; its failure is
+    inserted into ``failed_executions`` under its old id. If it had not failed but waited, it waits again as before. A
+    deleted job is inserted again. A job that was claimed, finished or failed
     since is left as it is. Crash counts stay. Idempotent: a killed undo can be run again.
 
     Raises NoSuchJobError if there is no such operation, UsageError if its verb is not in ``UNDOABLE``.
@@ -89,16 +94,17 @@ def undo(database: Database, operation_id: int, operation: operations.Operation)
     verb = rows[0].verb
     if verb not in UNDOABLE:
         raise UsageError(
-            f"operation {operation_id} was {with_article(verb)}; only a retry, recover, bisect or discard can be undone"
+            f"operation {operation_id} was {with_article(verb)}; only what moves jobs can be undone: retry, recover, "
+            "bisect, discard, and jobs discard, run-now, postpone and move"
         )
     above = 0
-    while batch := database.transact(_undo, operation_id, above, operation, discarded=verb == DISCARD):
+    while batch := database.transact(_undo, operation_id, above, operation, verb):
         above = batch[-1][0]
         yield [undone for _, undone in batch]
 
 
 def _undo(
-    connection: Connection, operation_id: int, above: int, operation: operations.Operation, *, discarded: bool
+    connection: Connection, operation_id: int, above: int, operation: operations.Operation, verb: str
 ) -> list[tuple[int, UndoneJob]]:
     archived = connection.execute(
         select(*archive.ARCHIVED)
@@ -111,10 +117,14 @@ def _undo(
         return []
     reasons = _moved_again(connection, archived)
     free = [row for row in archived if row.job_id not in reasons]
-    reasons |= (_undo_discard if discarded else _undo_retry)(connection, free)
-    restored = [row.id for row in free if row.job_id not in reasons]
-    if restored:
-        _fail_again(connection, restored)
+    deleted = verb in {DISCARD, WaitingVerb.DISCARD.recorded}
+    reasons |= (_undo_discard if deleted else _undo_move)(connection, free)
+    back = [row for row in free if row.job_id not in reasons]
+    if restored := [row.id for row in back]:
+        if verb in WAITING_VERBS:
+            wait_again(connection, {row.job_id: _waited(row) for row in back})
+        else:
+            _fail_again(connection, restored)
         undo_id = operation.record(connection, len(restored))
         connection.execute(update(failures).where(among(failures.c.id, restored)).values(restored_by=undo_id))
     return [
@@ -137,23 +147,41 @@ def _moved_again(connection: Connection, archived: Sequence[Row[Any]]) -> dict[i
     }
 
 
-def _undo_retry(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
+def _waited(row: Row[Any]) -> tuple[State, datetime | None]:
+    """Return the state of an archived job that waited, and when it was due."""
+    state = archive.state_of(row.error)
+    return (State.READY if state is None else state), row.failed_at
+
+
+def _undo_move(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
     """Withdraw the jobs that wait and restore their columns; return the others, each with the reason."""
     by_job = {row.job_id: row for row in archived}
     withdrawn = set(withdraw(connection, sorted(by_job)))
     changed = connection.execute(
-        select(jobs.c.id, jobs.c.queue_name, jobs.c.arguments).where(among(jobs.c.id, withdrawn))
+        select(jobs.c.id, jobs.c.queue_name, jobs.c.arguments, jobs.c.scheduled_at).where(among(jobs.c.id, withdrawn))
     ).all()
     before = [
-        {"changed_id": row.id, "queue": old.queue_name, "args": old.arguments, "at": old.updated_at}
+        {
+            "changed_id": row.id,
+            "queue": old.queue_name,
+            "args": old.arguments,
+            "due": old.scheduled_at,
+            "at": old.updated_at,
+        }
         for row in changed
-        if (row.queue_name, row.arguments) != ((old := by_job[row.id]).queue_name, old.arguments)
+        if (row.queue_name, row.arguments, row.scheduled_at)
+        != ((old := by_job[row.id]).queue_name, old.arguments, old.scheduled_at)
     ]
     if before:
         connection.execute(
             update(jobs)
             .where(jobs.c.id == bindparam("changed_id"))
-            .values(queue_name=bindparam("queue"), arguments=bindparam("args"), updated_at=bindparam("at")),
+            .values(
+                queue_name=bindparam("queue"),
+                arguments=bindparam("args"),
+                scheduled_at=bindparam("due"),
+                updated_at=bindparam("at"),
+            ),
             before,
         )
     left = by_job.keys() - withdrawn

@@ -1,0 +1,136 @@
+"""What ``jq jobs discard``, ``run-now``, ``postpone`` and ``move`` share: show, ask once, move, say what was done."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from solidjq_cli import columns, moving, options
+from solidjq_cli.render import Output, note, records
+from solidjq_cli.stopping import Account, accounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from solidjq import Database
+    from solidjq.queue.listing import JobFilter
+    from solidjq.recovery.waiting import WaitingDecision, WaitingTerms
+    from solidjq_cli.session import Session
+
+_DONE = {
+    "discard": ("discard", "discarded"),
+    "run-now": ("let run now", "made due"),
+    "postpone": ("postpone", "postponed"),
+    "move": ("move", "moved"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingOptions(options.OptionGroup):
+    """How to move waiting jobs, and whether to ask before."""
+
+    limit: options.LimitOption = None
+    batch: options.BatchOption = 1000
+    dry_run: options.DryRunOption = False
+    yes: options.YesOption = False
+    reason: options.ReasonOption = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counts of what was decided, in constant memory."""
+
+    groups: Counter[tuple[str | None, str, str, str]] = field(default_factory=Counter)
+
+    @property
+    def moved(self) -> int:
+        return sum(count for (reason, *_), count in self.groups.items() if reason is None)
+
+    @property
+    def left(self) -> int:
+        return self.groups.total() - self.moved
+
+    def add(self, batches: Iterable[list[WaitingDecision]]) -> Iterator[WaitingDecision]:
+        for batch in batches:
+            for decision in batch:
+                states = "+".join(state.value for state in decision.job.states) or "none"
+                self.groups[decision.reason, decision.job.class_name, decision.job.queue_name, states] += 1
+                yield decision
+
+    def show(self, empty: str) -> None:
+        ordered = sorted(self.groups.items(), key=lambda item: (item[0][0] is not None, -item[1], item[0][1:]))
+        rows = (columns.WaitingGroup(*key, count) for key, count in ordered)
+        records(rows, columns.waiting_groups(), Output.TABLE, empty=empty)
+
+
+def carry_out(
+    command: Session,
+    database: Database,
+    chosen: JobFilter,
+    terms: WaitingTerms,
+    how: WaitingOptions,
+    output: Output,
+    *,
+    by_id: bool,
+) -> int:
+    """Show what would move, ask unless the jobs were named by ids, and move them; return how many were left alone.
+
+    Raises UsageError without a terminal to ask on, unless ``--yes`` is given.
+    """
+    from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.recovery.waiting import move_waiting, plan_waiting  # noqa: PLC0415
+    from solidjq.text import count_of  # noqa: PLC0415
+
+    act, acted = _DONE[terms.verb.value]
+    empty = f"no waiting jobs to {act}"
+
+    def plan() -> Iterator[list[WaitingDecision]]:
+        return plan_waiting(database, chosen, terms, limit=how.limit, batch=how.batch)
+
+    if how.dry_run:
+        tally = _show(plan(), output, by_id=by_id, empty=empty)
+        note(f"would {act} {count_of(tally.moved, 'job')} and leave {tally.left} alone; nothing was changed")
+        return 0
+    if not by_id and not how.yes:
+        if not moving.on_a_terminal():
+            raise UsageError(
+                "without a terminal to ask on, anything but job ids needs --yes; --dry-run shows what it would do"
+            )
+        planned = _Tally()
+        for _ in planned.add(plan()):
+            pass
+        with redirect_stdout(sys.stderr):
+            planned.show(empty)
+        if not planned.moved:
+            return planned.left
+        moving.confirm(f"{act} {count_of(planned.moved, 'job')}?")
+    record = {**chosen.to_record(), **terms.to_record(), **({} if how.limit is None else {"limit": how.limit})}
+    operation = command.operation(terms.verb.recorded, how.reason, chosen=record)
+    tally = _Tally()
+    account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
+    with accounted(account):
+        moved = move_waiting(database, chosen, terms, operation, limit=how.limit, batch=how.batch)
+        _show(moved, output, by_id=by_id, empty=empty, tally=tally)
+    if operation.id is not None:
+        note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
+    if tally.left:
+        note(f"left {count_of(tally.left, 'job')} alone")
+    return tally.left
+
+
+def _show(
+    batches: Iterable[list[WaitingDecision]], output: Output, *, by_id: bool, empty: str, tally: _Tally | None = None
+) -> _Tally:
+    """Consume the batches, which carries them out, and print the decisions: a line a job, or a line a group."""
+    tally = _Tally() if tally is None else tally
+    decisions = tally.add(batches)
+    if by_id or output is not Output.TABLE:
+        records(decisions, columns.waiting_decisions(), output, empty=empty)
+    else:
+        for _ in decisions:
+            pass
+        tally.show(empty)
+    return tally

@@ -1,0 +1,161 @@
+"""Jobs in any state: the filter that selects them, and the list of them."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+
+from solidjq.batching import in_batches
+from solidjq.database.statements import among
+from solidjq.database.tables import claimed, jobs, processes
+from solidjq.database.times import boundary
+from solidjq.database.transactions import Database
+from solidjq.queue.executions import EXECUTIONS
+from solidjq.queue.failed import of_jobs
+from solidjq.queue.jobs import JobView, views_of
+from solidjq.queue.patterns import fits_in_sql
+from solidjq.queue.states import State
+from solidjq.text import parse_id
+
+PAGE = 500
+UNFINISHED = tuple(EXECUTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Selects jobs by their state and more: every field that is set must match; values of one field are alternatives.
+
+    Names of queues, classes, processes, hosts and keys may end in a star.
+    """
+
+    states: tuple[State, ...] = UNFINISHED
+    job_ids: Sequence[int] | None = None
+    queues: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    not_classes: tuple[str, ...] = ()
+    argument: str | None = None  # anywhere in the job's arguments, as JSON; case is ignored
+    since: datetime | None = None  # enqueued then or later
+    until: datetime | None = None  # enqueued before
+    keys: tuple[str, ...] = ()  # concurrency keys
+    processes: tuple[str, ...] = ()  # names or ids of the processes that run the jobs
+    hosts: tuple[str, ...] = ()  # of these processes
+
+    def to_record(self) -> dict[str, object]:
+        """Return the fields that are set, for the record of operations; of ids, how many there are."""
+        fields: dict[str, object] = {
+            "states": [state.value for state in self.states],
+            "ids": None if self.job_ids is None else len(self.job_ids),
+            "queues": list(self.queues),
+            "classes": list(self.classes),
+            "not_classes": list(self.not_classes),
+            "argument": self.argument,
+            "since": self.since and self.since.isoformat(),
+            "until": self.until and self.until.isoformat(),
+            "keys": list(self.keys),
+            "processes": list(self.processes),
+            "hosts": list(self.hosts),
+        }
+        return {key: value for key, value in fields.items() if value or value == 0}
+
+
+def list_jobs(
+    database: Database, chosen: JobFilter, *, limit: int | None = None, after: int | None = None
+) -> Iterator[JobView]:
+    """Yield jobs, the newest first, from below the job id ``after``. Reads page by page: memory is constant."""
+    states = [_jobs_in(database, state, chosen, after) for state in dict.fromkeys(chosen.states)]
+    before = None
+    for view in heapq.merge(*states, key=lambda view: view.job_id, reverse=True):
+        if limit == 0:
+            return
+        if view.job_id != before:  # a damaged job is in several states
+            before = view.job_id
+            limit = None if limit is None else limit - 1
+            yield view
+
+
+def _jobs_in(database: Database, state: State, chosen: JobFilter, after: int | None) -> Iterator[JobView]:
+    """Yield the jobs in one state, the newest first."""
+    column = id_column(state)
+    for part in _parts(chosen):
+        below = after
+        while True:
+            query = ids_in(state, chosen, part).order_by(column.desc()).limit(PAGE)
+            with database.read() as connection:
+                ids = connection.scalars(query if below is None else query.where(column < below)).all()
+                views = {view.job_id: view for view in views_of(connection, ids)}
+            # A job that has left the state between the two statements is not of this list any more.
+            yield from (views[each] for each in ids if each in views and state in views[each].states)
+            if len(ids) < PAGE:
+                break
+            below = ids[-1]
+
+
+def _parts(chosen: JobFilter) -> Iterator[Sequence[int] | None]:
+    """Yield the job ids in batches, the highest first; None once if no ids are named."""
+    if chosen.job_ids is None:
+        yield None
+        return
+    yield from in_batches(sorted(set(chosen.job_ids), reverse=True))
+
+
+def count_jobs(connection: Connection, chosen: JobFilter, *, after: int | None = None) -> int:
+    """Count the jobs that match a filter, below the job id ``after``; one in several states is counted in each."""
+    count = 0
+    for state in dict.fromkeys(chosen.states):
+        for part in _parts(chosen):
+            matching = ids_in(state, chosen, part)
+            if after is not None:
+                matching = matching.where(id_column(state) < after)
+            count += connection.scalar(select(func.count()).select_from(matching.subquery())) or 0
+    return count
+
+
+def id_column(state: State) -> ColumnElement[int]:
+    """Return the column with the job's id that ``ids_in`` selects."""
+    return jobs.c.id if state is State.FINISHED else EXECUTIONS[state].c.job_id
+
+
+def ids_in(state: State, chosen: JobFilter, among_ids: Sequence[int] | None = None) -> Select[int]:
+    """Select the ids of the jobs in a state that match the filter, of these only if ``among_ids`` is not None.
+
+    It reads the table of the state first: the table of jobs may be a thousand times as large.
+    """
+    column: ColumnElement[Any] = id_column(state)
+    query: Select[Any] = select(column)
+    wanted = list(conditions_of(chosen))
+    if state is State.FINISHED:
+        wanted.append(jobs.c.finished_at.is_not(None))
+    elif wanted:
+        query = query.join(jobs, jobs.c.id == column)
+    if chosen.processes or chosen.hosts:
+        if state is State.CLAIMED:
+            query = query.join(processes, processes.c.id == claimed.c.process_id)
+            wanted += _of_processes(chosen)
+        else:  # no process has it
+            wanted.append(column.is_(None))
+    if among_ids is not None:
+        wanted.append(among(column, among_ids))
+    return query.where(*wanted)
+
+
+def conditions_of(chosen: JobFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of a filter on the columns of the job itself, whatever its state."""
+    yield from of_jobs(chosen.queues, chosen.classes, chosen.not_classes, chosen.argument)
+    if chosen.since:
+        yield jobs.c.created_at >= boundary(chosen.since)
+    if chosen.until:
+        yield jobs.c.created_at < boundary(chosen.until)
+    if chosen.keys:
+        yield or_(*(fits_in_sql(pattern, jobs.c.concurrency_key) for pattern in chosen.keys))
+
+
+def _of_processes(chosen: JobFilter) -> Iterator[ColumnElement[bool]]:
+    if chosen.processes:
+        numbers = [number for text in chosen.processes if (number := parse_id(text)) is not None]
+        named = (fits_in_sql(pattern, processes.c.name) for pattern in chosen.processes)
+        yield or_(among(processes.c.id, numbers), *named)
+    if chosen.hosts:
+        yield or_(*(fits_in_sql(pattern, processes.c.hostname) for pattern in chosen.hosts))
