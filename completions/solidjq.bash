@@ -276,8 +276,20 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq jobs')
-            commands=show
+            commands='list show times discard run-now postpone move'
             options='-h --help'
+            ;;
+        'solidjq jobs list')
+            options='--state --queue --class --not-class --argument --since --until --key --process --host --limit --page-after -o --output --fields --local --no-pager --show-arguments --sort --watch -d --database -h --help'
+            case ${2-} in
+                --state | --argument | --since | --until | --key | --process | --limit | --page-after | --fields | --sort) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                --host) takes=values values=host ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=values values=job ;;
+            esac
             ;;
         'solidjq jobs show')
             options='-o --output --fields --local --no-pager --show-arguments -d --database -h --help'
@@ -288,8 +300,62 @@ _solidjq_takes() {
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
+        'solidjq jobs times')
+            options='--queue --class --since -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
+            case ${2-} in
+                --queue) takes=values values=queue ;;
+                --class) takes=values values=class ;;
+                --since | --fields | --sort) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq jobs discard')
+            options='--state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=values values=job ;;
+            esac
+            ;;
+        'solidjq jobs run-now')
+            options='--state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=values values=job ;;
+            esac
+            ;;
+        'solidjq jobs postpone')
+            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --to | --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=values values=job ;;
+            esac
+            ;;
+        'solidjq jobs move')
+            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --to | --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=values values=job ;;
+            esac
+            ;;
         'solidjq queues')
-            commands='list pause resume'
+            commands='list keys pause resume'
             options='-h --help'
             ;;
         'solidjq queues list')
@@ -297,6 +363,14 @@ _solidjq_takes() {
             case ${2-} in
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 --fields | --sort) takes=text ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq queues keys')
+            options='--limit -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
+            case ${2-} in
+                --limit | --fields | --sort) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;

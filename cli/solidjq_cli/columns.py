@@ -279,7 +279,7 @@ def _standing(job: JobView) -> str | None:
     if state is State.CLAIMED:
         return f"pid {job.process_pid} on {job.process_hostname}" if job.process_pid else "its process is gone"
     if state is State.FAILED:
-        return _error_line(_parsed(job))
+        return error_line(_parsed(job))
     return f"holds {job.concurrency_key}" if state is State.READY and job.concurrency_key else None
 
 
