@@ -74,6 +74,8 @@ def name_commands(error: UsageError, word: str, commands: Mapping[str, Any]) -> 
     """Name in the error about an unknown command those that may be meant: ``list`` stands in ``failed list``."""
     meant = _MEANT.get(word, word)
     below = [f"{group} {meant}" for group in commands if meant in getattr(commands[group], "commands", {})]
+    if meant != word and meant in commands:
+        below = [meant]
     if not below:
         below = [meant] if meant != word else get_close_matches(word, [*commands], MOST_SUGGESTIONS, _ALIKE)
     names = ", ".join(repr(name) for name in below[:MOST_SUGGESTIONS])

@@ -20,8 +20,6 @@ those, and returns them. Read the files in this order:
 - ``listing``: lists and selects jobs in any state.
 - ``keys``: concurrency keys with the jobs that hold their slots or wait for them.
 - ``job_times``: how long the jobs of each class wait and run.
-- ``keys``: concurrency keys with the jobs that hold their slots or wait for them.
-- ``job_times``: how long the jobs of each class wait and run.
 - ``overview``: the queues with their counts.
 - ``patterns``: names with a star, as in ``mail*``.
 
