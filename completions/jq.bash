@@ -424,8 +424,8 @@ _jq_takes() {
         'jq work')
             options='-i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout --leave-children --require-database -d --database -h --help'
             case ${2-} in
-                -i | --import | --except | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout | --lost-timeout) takes=text ;;
-                --queues) takes=values values=queue ;;
+                -i | --import | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout | --lost-timeout) takes=text ;;
+                --queues | --except) takes=values values=queues ;;
                 -d | --database) takes=file ;;
             esac
             ;;

@@ -795,8 +795,8 @@ complete -c jq -n '__jq_at jq enqueue' -s d -l database -r -F -d 'The queue\'s d
 complete -c jq -n '__jq_at jq enqueue' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c jq -n '__jq_at jq work' -l queues -r -f -k -a '(__jq_values queue)' -d 'Polled in this order: mailers,report* [default: *]'
-complete -c jq -n '__jq_at jq work' -l except -r -f -d 'Leave out these queues: quarantine,slow*; may be repeated.'
+complete -c jq -n '__jq_at jq work' -l queues -r -f -k -a '(__jq_values queues)' -d 'Polled in this order: mailers,report* [default: *]'
+complete -c jq -n '__jq_at jq work' -l except -r -f -k -a '(__jq_values queues)' -d 'Leave out these queues: quarantine,slow*; may be repeated.'
 complete -c jq -n '__jq_at jq work' -l threads -r -f -d 'Jobs at once in each process.'
 complete -c jq -n '__jq_at jq work' -l processes -r -f -d 'Worker processes.'
 complete -c jq -n '__jq_at jq work' -l prefetch -r -f -d 'Claim so many more than there are threads: for short jobs.'

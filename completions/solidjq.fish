@@ -795,8 +795,8 @@ complete -c solidjq -n '__solidjq_at solidjq enqueue' -s d -l database -r -F -d 
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq work' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
-complete -c solidjq -n '__solidjq_at solidjq work' -l queues -r -f -k -a '(__solidjq_values queue)' -d 'Polled in this order: mailers,report* [default: *]'
-complete -c solidjq -n '__solidjq_at solidjq work' -l except -r -f -d 'Leave out these queues: quarantine,slow*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l queues -r -f -k -a '(__solidjq_values queues)' -d 'Polled in this order: mailers,report* [default: *]'
+complete -c solidjq -n '__solidjq_at solidjq work' -l except -r -f -k -a '(__solidjq_values queues)' -d 'Leave out these queues: quarantine,slow*; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l threads -r -f -d 'Jobs at once in each process.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l processes -r -f -d 'Worker processes.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l prefetch -r -f -d 'Claim so many more than there are threads: for short jobs.'

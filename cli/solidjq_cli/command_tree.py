@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _TEXT_THAT_MAY_BE_A_PATH = {"database"}
 # What the database, or jq.toml, has values for: options by their names, arguments by their metavars without brackets.
 _KINDS = {
-    **dict.fromkeys(("--queue", "--queue-as", "--quarantine", "--queues", "QUEUE"), "queue"),
+    **dict.fromkeys(("--queue", "--queue-as", "--quarantine", "QUEUE"), "queue"),
+    **dict.fromkeys(("--queues", "--except"), "queues"),
     **dict.fromkeys(("--class", "--not-class", "CLASS"), "class"),
     **dict.fromkeys(("--incident", "INCIDENT"), "incident"),
     **dict.fromkeys(("OPERATION", "ID"), "operation"),
@@ -39,7 +40,7 @@ class Value:
     metavar: str
     choices: tuple[str, ...] = ()
     is_path: bool = False
-    kind: str | None = None  # whose values the program itself finds: one of solidjq.selection.completions, or "profile"
+    kind: str | None = None  # whose values the program itself finds: see commands/complete.py
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,13 @@ def test_the_words_of_the_line_say_which_database(shell_of_the_queue: Shell, lin
     assert {*shell_of_the_queue.folder.rglob("*")} == before
 
 
+def test_a_list_of_queues_is_completed_at_its_end(shell_of_the_queue: Shell) -> None:
+    with closing(Database(URL.create("sqlite", database=shell_of_the_queue.url))) as database:
+        add_jobs(database, NewJob(class_name="A", queue_name="mail"), NewJob(class_name="A", queue_name="slow"))
+    for prefix, offered in (("", "mail\t\nslow\t\n"), ("mail,", "mail,mail\t\nmail,slow\t\n"), ("x,s", "x,slow\t\n")):
+        assert shell_of_the_queue.run("__complete", "bash", "queues", prefix).stdout == offered
+
+
 def test_no_database_is_made_where_none_is_named(tmp_path: Path) -> None:
     done = Bare("", tmp_path, {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}).run(
         "__complete", "bash", "failed", ""

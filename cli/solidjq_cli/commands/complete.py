@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from solidjq.selection.completions import Completion
 
 LIMIT = 0.3  # seconds that the database may take, all in all
+# Kinds beside those of the core: the profiles of jq.toml, and queues with commas between them.
 PROFILE = "profile"
+QUEUES = "queues"
 _MOST_CHARACTERS = 60  # of what a value is, beside it
 _ACT_AT_ONCE = {"--version", "--which"}  # options that would print while the line is read
 
@@ -92,7 +94,11 @@ def _find(context: typer.Context, kind: str, prefix: str, words: Sequence[str]) 
     database = current.open(watch=False, answer_timeout=LIMIT)
     try:
         with database.read() as connection, time_limit(connection, LIMIT):
-            return [*find_completions(connection, CompletedKind(kind), prefix)]
+            if kind != QUEUES:
+                return [*find_completions(connection, CompletedKind(kind), prefix)]
+            before, comma, last = prefix.rpartition(",")
+            queues = find_completions(connection, CompletedKind.QUEUE, last)
+            return [queue._replace(value=f"{before}{comma}{queue.value}") for queue in queues]
     finally:
         database.close()
         limit.cancel()
