@@ -11,6 +11,7 @@ pytest_plugins = [
     "support.standbys",
     "support.poolers",
     "support.program",
+    "support.screen",
     "support.runtime",
     "support.worker",
     "support.skips",

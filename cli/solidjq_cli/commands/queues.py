@@ -73,7 +73,7 @@ def _heading(found: Sequence[Queue]) -> str:
     if not found:
         return ""
     ready, paused = sum(queue.ready for queue in found), sum(queue.paused for queue in found)
-    waits = f"{ready:,} {'job is' if ready == 1 else 'jobs are'} ready"
+    waits = "no job is ready" if not ready else f"{ready:,} {'job is' if ready == 1 else 'jobs are'} ready"
     return f"{count_of(len(found), 'queue')}{f', {paused} paused' if paused else ''}; {waits}"
 
 
