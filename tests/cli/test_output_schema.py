@@ -26,7 +26,10 @@ READING = {
     "failed list": ["", "--died --limit 5", "--error bad --limit 5"],
     "failed show": ["{killer} {other}"],
     "failed diff": ["", "--since 2h --against 1d", "{killer} {other}"],
+    "jobs list": ["--limit 20"],
     "jobs show": ["{killer} {other}"],
+    "jobs times": [""],
+    "queues keys": [""],
     "queues list": [""],
     "processes list": [""],
     "incidents list": [""],
@@ -50,7 +53,11 @@ WRITING = {
     "discard": ["{other}"],
     "recover": ["--dry-run --force"],
     "bisect": ["d1 --yes --wait 1s"],
-    "enqueue": ["PlainJob 7"],
+    "enqueue": ["PlainJob 7", "PlainJob 8", "PlainJob 9"],
+    "jobs postpone": ["--to 2h --class PlainJob --yes"],
+    "jobs run-now": ["--class PlainJob --yes"],
+    "jobs move": ["--to later --class PlainJob --yes"],
+    "jobs discard": ["--class PlainJob --yes"],
 }
 APPLY = "apply"
 
