@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from solidjq import Database
+from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, url_text
 from solidjq.ledger.operations import list_operations
 from solidjq.processes.heartbeat import list_processes
+from solidjq.queue.concurrency import Limit
 from solidjq_cli.command_tree import tree
 from solidjq_cli.output_schema import FIELDS, outputs, schema
 from support.commands import leaves, run
 from support.night import Night, make_night
 from support.processes import add_attendants, add_process, add_worker_of, silence
+from support.queue import add_jobs
 
 SCHEMA = schema()
 # What each command is run with. {killer}: a failed job that died; {other}: one that did not; d1, f1: incidents; {last}:
@@ -74,6 +76,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     initialize(database)
     night = make_night(database, failures=150)
     add_attendants(database)
+    limited = NewJob(class_name="LimitedJob", concurrency_key="LimitedJob/1", limit=Limit(1))
+    add_jobs(database, limited, limited)
     database.close()
     yield night
     database.close()
