@@ -68,6 +68,14 @@ class Stopping(SolidJQError):  # noqa: N818  (not a failure)
     """A job raises it when it stops early because ``current_job().should_stop()``: the job goes back to its queue."""
 
 
+class ClaimLostError(SolidJQError):
+    """The running job's claim is gone: its worker was taken for dead, and the job may run elsewhere. Stop at once."""
+
+
+class StepError(SolidJQError):
+    """A job's steps do not fit the progress that was recorded, or a cursor is no position that can be recorded."""
+
+
 class ArgumentsError(SolidJQError):
     """A job's arguments cannot be written as Active Job's JSON, or read from it."""
 

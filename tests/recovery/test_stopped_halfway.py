@@ -4,12 +4,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Connection, delete, text
+from sqlalchemy import delete, text
 
 from solidjq import Database
 from solidjq.database.tables import failed, failures, operations, processes, ready
@@ -18,6 +17,7 @@ from solidjq.processes import pruning
 from solidjq.queue.states import State
 from solidjq_cli.exits import Exit
 from support.deaths import ALL, die
+from support.locks import sessions
 from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
@@ -52,26 +52,6 @@ def stuck(database: Database, statement: str) -> Iterator[None]:
 
 def lock_of(table: str, column: str, value: int) -> str:
     return f"SELECT {column} FROM {table} WHERE {column} = {value} FOR UPDATE"  # noqa: S608
-
-
-def waiting_sessions(connection: Connection) -> list[int]:
-    """Return the sessions of this server's database that wait for a lock."""
-    if connection.dialect.name == "postgresql":
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    else:
-        query = (
-            "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx t "
-            "JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
-            "WHERE trx_state = 'LOCK WAIT' AND p.db = database()"
-        )
-    return list(connection.scalars(text(query)))
-
-
-def sessions(database: Database) -> list[int]:
-    if database.url.get_backend_name() == "mysql":
-        time.sleep(0.2)  # the server renews that table every 0.1 s, and not while it is read more often
-    with database.outside_transactions() as connection:
-        return waiting_sessions(connection)
 
 
 def last_words(run: subprocess.Popen[str]) -> str:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
+    CursorResult,
     Dialect,
     Executable,
     Integer,
@@ -66,6 +67,14 @@ class HotStatement(Generic[S]):
 
     def __call__(self, connection: Connection, /, **values: Any) -> Sequence[Row[Any]]:
         """Execute the statement; return its rows as the driver gives them. A list holds the ids of an ``ids_in``."""
+        result = self._execute(connection, values)
+        return result.all() if result.returns_rows else []
+
+    def count(self, connection: Connection, /, **values: Any) -> int:
+        """Execute an UPDATE or DELETE; return how many rows it found, the same on every database."""
+        return self._execute(connection, values).rowcount
+
+    def _execute(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
         prepared = _prepare(self, connection.dialect, schema_of(connection))
         if values.keys() != prepared.names:
             raise TypeError(f"{self.name} takes {sorted(prepared.names)}, not {sorted(values)}")
@@ -84,7 +93,7 @@ class HotStatement(Generic[S]):
         )
         if prepared.plans:
             self._text.note(time.monotonic() - start)
-        return result.all() if result.returns_rows else []
+        return result
 
     def sql(self, dialect: Dialect) -> str:
         """Return the statement as this database gets it, its values written ``:name``, for a person to read.

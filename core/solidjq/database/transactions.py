@@ -121,6 +121,10 @@ class Database:
         """Execute a hot statement as a transaction of its own, in one round trip; again after a deadlock."""
         return self._again(self._alone, statement, **values)
 
+    def count(self, statement: HotStatement[Any], /, **values: Any) -> int:
+        """Execute a hot UPDATE or DELETE as ``execute`` does; return how many rows it found."""
+        return self._again(self._alone, statement.count, **values)
+
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
         """Open a connection for one statement that is a transaction by itself."""

@@ -3,7 +3,9 @@
 Read the files in this order:
 
 - ``ruby_values``: ``Symbol`` and ``GlobalID``, values that Ruby has and Python lacks.
+- ``json_edits``: changes a few values in the text of a JSON object, and nothing else in it.
 - ``active_job``: the payload in ``jobs.arguments``, Active Job's JSON.
+- ``continuation``: how far a long job got, in that payload, as ``ActiveJob::Continuation`` writes it.
 - ``error_text``: the error in ``failed_executions.error``, of every version of Solid Queue.
 - ``database_yml``: the URL of a Rails application's queue database.
 - ``settings``: what a Rails application configures for its workers, in Ruby files and ``config/queue.yml``.

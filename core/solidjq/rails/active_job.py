@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
+from solidjq.rails.json_edits import with_values
 from solidjq.rails.ruby_values import GlobalID, Symbol
 from solidjq.untrusted import MOST_DEPTH, depth_of
 
@@ -175,6 +176,7 @@ def dumps(value: Any) -> str:
 # reset. If it is, the payload must be parsed: the words may only be JSON in the job's own arguments.
 CLEAN_COUNTERS = '"executions":0,"exception_executions":{}'
 COUNTER_KEY = 'executions"'
+_FRESH_COUNTERS = {"executions": "0", "exception_executions": "{}"}
 
 
 def reset_counters(arguments: str | None) -> str | None:
@@ -186,34 +188,10 @@ def reset_counters(arguments: str | None) -> str | None:
     if arguments is None:
         return None
     try:
-        _load(arguments)
-        spans = _top_level_spans(arguments)
+        data = _load(arguments)
+        return with_values(arguments, {key: new for key, new in _FRESH_COUNTERS.items() if key in data})
     except (ArgumentsError, RecursionError):
         return arguments
-    edits = [(spans[key], new) for key, new in (("executions", "0"), ("exception_executions", "{}")) if key in spans]
-    for (start, end), new in sorted(edits, reverse=True):
-        arguments = arguments[:start] + new + arguments[end:]
-    return arguments
-
-
-def _top_level_spans(document: str) -> dict[str, tuple[int, int]]:
-    """Return the start and end of each top-level value in the text of a JSON object, which must be valid."""
-    decoder = json.JSONDecoder()
-    spans: dict[str, tuple[int, int]] = {}
-    at = _skip(document, 0, " \t\r\n{")
-    while document[at] != "}":
-        key, at = decoder.raw_decode(document, at)
-        at = _skip(document, at, " \t\r\n:")
-        _, end = decoder.raw_decode(document, at)
-        spans[str(key)] = (at, end)
-        at = _skip(document, end, " \t\r\n,")
-    return spans
-
-
-def _skip(document: str, at: int, characters: str) -> int:
-    while document[at] in characters:
-        at += 1
-    return at
 
 
 def _load(arguments: str | None) -> dict[str, Any]:
