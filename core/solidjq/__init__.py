@@ -13,18 +13,22 @@ from solidjq.version import VERSION as __version__  # noqa: N811  (the name that
 if TYPE_CHECKING:
     from solidjq.database.opening import open_database
     from solidjq.database.transactions import Database
-    from solidjq.errors import Stopping
+    from solidjq.errors import ClaimLostError, StepError, Stopping
     from solidjq.queue.enqueue import NewJob, enqueue
     from solidjq.rails.ruby_values import GlobalID, Symbol
     from solidjq.registry import Job, job
     from solidjq.running import CurrentJob, current_job
+    from solidjq.steps import Step
 
 __all__ = [
+    "ClaimLostError",
     "CurrentJob",
     "Database",
     "GlobalID",
     "Job",
     "NewJob",
+    "Step",
+    "StepError",
     "Stopping",
     "Symbol",
     "__version__",
@@ -45,6 +49,9 @@ _HOMES = {
     "job": "solidjq.registry",
     "CurrentJob": "solidjq.running",
     "current_job": "solidjq.running",
+    "Step": "solidjq.steps",
+    "StepError": "solidjq.errors",
+    "ClaimLostError": "solidjq.errors",
     "Stopping": "solidjq.errors",
 }
 

@@ -1,28 +1,18 @@
-"""The running job: what a job may ask about itself, ``current_job()``.
+"""The running job: what a job may ask and do about itself, ``current_job()``.
 
 Not in a file ``current_job.py``: a module of that name would replace the function in ``solidjq``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Connection
 
-from solidjq.database.tables import claimed
-from solidjq.database.transactions import Database
-from solidjq.queue.claim import Claim
-from solidjq.queue.endings import claims_of
+from solidjq.steps import CHECKPOINT_INTERVAL, ClaimedBy, Step, Steps
 
-
-@dataclass(frozen=True, slots=True)
-class ClaimedBy:
-    """The claim of a running job, and the worker that has it."""
-
-    claim: Claim
-    process_id: int
-    database: Database
-    stop_requested: Callable[[], bool]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +20,7 @@ class CurrentJob:
     """The job that runs here. Outside of a worker, where a test or a program calls the function, nothing stops it."""
 
     _claimed_by: ClaimedBy | None = None
+    _steps: Steps | None = None
 
     @property
     def id(self) -> int | None:
@@ -53,9 +44,52 @@ class CurrentJob:
         """
         if self._claimed_by is None:
             return True
-        mine = claims_of(self._claimed_by.process_id, [self._claimed_by.claim.id])
-        with self._claimed_by.database.read() as connection:
-            return connection.scalar(select(claimed.c.id).where(mine)) is not None
+        return self._claimed_by.is_held()
+
+    def step(self, name: str, *, checkpoint_interval: float = CHECKPOINT_INTERVAL) -> Step:
+        """Begin a step, or go on with it where it was: ``with current_job().step("import") as step:``.
+
+        The end of the block completes it. A job that runs again, after its process died too, passes over the steps that
+        are ``done`` and goes on from the ``cursor`` of the one that is not. The cursor is saved every
+        ``checkpoint_interval`` seconds as ``step.advance(to=...)`` moves it, each time if that is 0.
+
+        Raises StepError if the job's progress has another step in this place, Stopping if the worker was told to stop.
+        """
+        return self._steps_of_run().begin(name, checkpoint_interval)
+
+    def iterate(
+        self,
+        name: str,
+        rows: Iterable[R] | Callable[[Any], Iterable[R]],
+        *,
+        cursor: Callable[[R], Any],
+        checkpoint_interval: float = CHECKPOINT_INTERVAL,
+    ) -> Iterator[R]:
+        """Yield the rows of a step that are left: none if it is done. ``cursor(row)`` is the row's own cursor.
+
+        ``rows`` is a function that takes the cursor, None at first, and returns the rows after it; or, where passing
+        over those that are done takes no time, the rows in ascending order of their cursors. A row is done when the
+        loop asks for the next one.
+
+        Raises StepError, Stopping and ClaimLostError as ``step`` and ``Step.advance`` do, and StepError for rows that a
+        resume could not tell apart, or that are out of order.
+        """
+        yield from self.step(name, checkpoint_interval=checkpoint_interval).rows(rows, cursor)
+
+    def checkpoint(self, connection: Connection | None = None) -> None:
+        """Save the progress now: with a ``connection`` to the queue's database, in the transaction that is open there.
+
+        Raises Stopping, after it was saved, if the worker was told to stop; ClaimLostError if the claim is gone, so
+        that the job may run elsewhere.
+        """
+        self._steps_of_run().checkpoint(connection)
+
+    def save_at_exception(self) -> None:
+        """Save what is not saved yet of the progress, because an exception ends the job; raises nothing."""
+        self._steps_of_run().save_at_exception()
+
+    def _steps_of_run(self) -> Steps:
+        return Steps(None) if self._steps is None else self._steps
 
 
 _NOBODYS = CurrentJob()
@@ -69,4 +103,4 @@ def current_job() -> CurrentJob:
 
 def set_current_job(claimed_by: ClaimedBy | None) -> None:
     """Make this the job of this thread, and of the tasks that it starts; None after its end."""
-    _current.set(_NOBODYS if claimed_by is None else CurrentJob(claimed_by))
+    _current.set(_NOBODYS if claimed_by is None else CurrentJob(claimed_by, Steps(claimed_by)))

@@ -4,13 +4,14 @@ import traceback
 from types import CoroutineType
 
 from solidjq import registry
-from solidjq.errors import Stopping
+from solidjq.errors import ClaimLostError, Stopping
 from solidjq.rails import active_job
 from solidjq.rails.error_text import error_json
-from solidjq.running import ClaimedBy, set_current_job
+from solidjq.running import current_job, set_current_job
 from solidjq.runtime import eventloop
 from solidjq.runtime.eventloop import EventLoop
 from solidjq.runtime.unrecorded import Ending
+from solidjq.steps import ClaimedBy
 
 _OURS = {__file__, eventloop.__file__}
 _loop = EventLoop()
@@ -27,6 +28,8 @@ def perform(claimed_by: ClaimedBy) -> Ending:
         if isinstance(result, CoroutineType):
             _loop.run(result)
     except BaseException as error:  # noqa: BLE001  (SystemExit in a job ends the job, not the worker)
+        if not isinstance(error, ClaimLostError):
+            current_job().save_at_exception()
         # Raised without a request, it would bring the job back at once, for ever.
         if isinstance(error, Stopping) and claimed_by.stop_requested():
             return Ending(claim, stopped=True)

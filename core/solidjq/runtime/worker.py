@@ -21,7 +21,6 @@ from solidjq.queue import endings
 from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
 from solidjq.rails import error_text
-from solidjq.running import ClaimedBy
 from solidjq.runtime import contact
 from solidjq.runtime.child import EXIT_LOST, Child, Stop, leave
 from solidjq.runtime.config import Config
@@ -30,6 +29,7 @@ from solidjq.runtime.hands import Hands
 from solidjq.runtime.last_words import shown_as, thread_name
 from solidjq.runtime.performing import perform
 from solidjq.runtime.unrecorded import Ending, Unrecorded, concerns_all
+from solidjq.steps import ClaimedBy
 from solidjq.text import first_of, mask_secrets, one_line
 
 log = logging.getLogger("solidjq")
