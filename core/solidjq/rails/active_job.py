@@ -124,13 +124,11 @@ def replace_arguments(payload: str | None, arguments: str) -> str:
     Raises ArgumentsError if the payload is not Active Job's JSON, or has no arguments.
     """
     try:
-        _load(payload)
-        span = _top_level_spans(payload or "").get("arguments")
+        if "arguments" in _load(payload):
+            return with_values(payload or "", {"arguments": arguments})
     except RecursionError:
-        span = None
-    if payload is None or span is None:
-        raise ArgumentsError("the job's payload has no list of arguments; it must be Active Job's JSON")
-    return payload[: span[0]] + arguments + payload[span[1] :]
+        pass
+    raise ArgumentsError("the job's payload has no list of arguments; it must be Active Job's JSON")
 
 
 def parse_arguments(text: str) -> list[Any]:
