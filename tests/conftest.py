@@ -27,7 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First what takes longest and mostly waits: at the end the other processes would idle beside it."""
-    items.sort(key=lambda item: item.path.parent.name != "whole")
+    items.sort(key=lambda item: item.path.parent.name not in {"whole", "chaos"})
 
 
 @pytest.hookimpl(optionalhook=True)

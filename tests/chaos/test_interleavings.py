@@ -37,7 +37,7 @@ from support.recovery import retry_jobs
 from support.scenes import limited
 
 PREEMPTIONS = int(os.environ.get("JQ_TEST_PREEMPTIONS", "0"))
-SAMPLE = 3  # schedules of one preemption, for each who begins
+SAMPLE = 2  # schedules of one preemption, for each who begins
 RANDOM = 2 + 20 * PREEMPTIONS  # schedules with any number of preemptions
 STEPS = 60  # of a schedule at random
 ONE = {"Limited": Limit(1)}
