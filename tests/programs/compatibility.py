@@ -106,7 +106,7 @@ COMMANDS = (
     Tried("jobs list", lacks=True),
     Tried("jobs times"),
     Tried("queues list"),
-    Tried("queues keys", lacks=True),
+    Tried("queues keys"),
     Tried("processes list", lacks=True),
     Tried("operations list"),
     Tried("operations show {last}"),
