@@ -292,7 +292,7 @@ _jq_takes() {
             esac
             ;;
         'jq jobs show')
-            options='-o --output --fields --local --no-pager --show-arguments -d --database -h --help'
+            options='-o --output --fields --local --no-pager --show-arguments --watch -d --database -h --help'
             case ${2-} in
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 --fields) takes=text ;;

@@ -613,6 +613,7 @@ complete -c jq -n '__jq_at jq jobs show' -l fields -r -f -d 'Only these fields, 
 complete -c jq -n '__jq_at jq jobs show' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq jobs show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c jq -n '__jq_at jq jobs show' -l show-arguments -d 'Show arguments as they are, passwords too.'
+complete -c jq -n '__jq_at jq jobs show' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq jobs show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq jobs show' -s h -l help -d 'Show this message and exit.'
 

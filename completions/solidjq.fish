@@ -613,6 +613,7 @@ complete -c solidjq -n '__solidjq_at solidjq jobs show' -l fields -r -f -d 'Only
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -l show-arguments -d 'Show arguments as they are, passwords too.'
+complete -c solidjq -n '__solidjq_at solidjq jobs show' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq jobs show' -s h -l help -d 'Show this message and exit.'
 

@@ -38,6 +38,14 @@ def since(time: datetime) -> str:
     return clock_time(time) if current().local else age(time)
 
 
+def moment(time: datetime) -> str:
+    """Write a time in full, to the second, with its age: ``2026-11-23 04:40:22 UTC (2h ago)``; ``--local`` counts."""
+    from solidjq_cli.view import current  # noqa: PLC0415
+
+    shown = time.astimezone(None if current().local else UTC)
+    return f"{shown:%Y-%m-%d %H:%M:%S %Z} ({age(time)})"
+
+
 def clock_time(time: datetime, now: datetime | None = None) -> str:
     """Write a time of this zone as short as can be: ``16:03:48``, ``11-25 16:03``, ``2025-11-25 16:03``."""
     local, today = time.astimezone(), (now or datetime.now(UTC)).astimezone()

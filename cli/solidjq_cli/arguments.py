@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,20 @@ def with_name(text: str, name: str) -> str:
     # In a command line, `jq` stands before a command or an option; jq.toml and "jq is ..." are something else.
     commands = "|".join(map(re.escape, COMMANDS))
     return re.sub(rf"(?<![\w./-])jq(?= (?:--?[a-z]|(?:{commands})\b))", name, text)
+
+
+def typed_with(option: str, value: str) -> str:
+    """Return this command line, without the program's name, with another value of an option."""
+    from solidjq.text import mask_argument  # noqa: PLC0415
+
+    words: list[str] = []
+    given = iter(sys.argv[1:])
+    for word in given:
+        if word == option:
+            next(given, None)
+        elif not word.startswith(f"{option}="):
+            words.append(mask_argument(word))
+    return shlex.join([*words, option, value])
 
 
 def hide_passwords() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from solidjq_cli import listed
+from solidjq_cli.arguments import typed_with
 from solidjq_cli.listed import ListedFailure
 from solidjq_cli.render import Output, next_commands, records
 
@@ -71,18 +70,4 @@ def next_page(last: Failure, older: int | None) -> None:
         next_commands(f"failed show {last.job_id}", overview)
     else:
         lead = "more" if older is None else f"{older:,} older"
-        next_commands(again("--page-after", str(last.failure_id)), overview, lead=lead)
-
-
-def again(option: str, value: str) -> str:
-    """Return this command line, without the program's name, with another value of an option."""
-    from solidjq.text import mask_argument  # noqa: PLC0415
-
-    words: list[str] = []
-    given = iter(sys.argv[1:])
-    for word in given:
-        if word == option:
-            next(given, None)
-        elif not word.startswith(f"{option}="):
-            words.append(mask_argument(word))
-    return shlex.join([*words, option, value])
+        next_commands(typed_with("--page-after", str(last.failure_id)), overview, lead=lead)

@@ -5,6 +5,7 @@ Each kind has all fields of ``columns`` too, without a title, so that ``--sort``
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from solidjq.processes.attendance import Attendance
     from solidjq.processes.heartbeat import Process
     from solidjq.queue.failed import Failure
+    from solidjq.queue.jobs import JobView
     from solidjq.queue.overview import Queue
     from solidjq.rails.error_text import ErrorInfo
     from solidjq.settings.policy import Policy
@@ -102,6 +104,27 @@ def _how(error: ErrorInfo) -> str:
     if error.death is not None:
         return error.death.exception_class.rsplit("::", 1)[-1]
     return columns.error_line(error)
+
+
+# -- jobs in any state ------------------------------------------------------------------------------------------------
+
+
+def jobs() -> Fields[JobView]:
+    """Return the columns of jobs in any state: since when each exists, and what it waits for, or who has it."""
+    fields = columns.listed_jobs()
+    by_name = {column.name: column for column in fields.columns}
+    return _with_fields(
+        (
+            by_name["job_id"],
+            by_name["class_name"],
+            replace(by_name["queue_name"], leaves=1),
+            by_name["state"],
+            replace(by_name["enqueued_at"], title="AGE"),
+            replace(by_name["detail"], least=HOW_LEAST, optional=True),
+        ),
+        fields,
+        lambda job: job,
+    )
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

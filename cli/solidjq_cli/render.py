@@ -113,11 +113,21 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
                 if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name in IN_LINES:
                     pager.write(f"{column.name}:")
                     for part in value:
-                        pager.write(f"  {flat(part)}")
+                        _labelled("  ", flat(part))
                 else:
-                    pager.write(f"{column.name + ':':<{LABEL}}{_listed(value)}{_beside(value)}")
+                    _labelled(f"{column.name + ':':<{LABEL}}", _told(value))
     sys.stdout.flush()
     return count
+
+
+def _labelled(label: str, text: str) -> None:
+    """Print a value beside its name, as it is if it fits; else broken between words."""
+    from solidjq_cli import flow  # noqa: PLC0415
+
+    width = view.width()
+    fits = width is None or flow.cells(label + text) <= width
+    for line in [label + text] if fits else flow.wrap(text, width, label):
+        pager.write(line)
 
 
 def heading(text: str = "") -> None:
@@ -324,10 +334,11 @@ def _listed(value: Any) -> str:
     return "-" if value == [] else flat(value)
 
 
-def _beside(value: Any) -> str:
-    from solidjq_cli.ages import since  # noqa: PLC0415
+def _told(value: Any) -> str:
+    """Write a value beside its name: for people a time with its age, or with ``--local`` as a clock shows it."""
+    from solidjq_cli.ages import moment  # noqa: PLC0415
 
-    return f" ({since(value)})" if isinstance(value, datetime) and view.for_people() else ""
+    return moment(value) if isinstance(value, datetime) and view.for_people() else _listed(value)
 
 
 def _clean(text: str) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, session, waiting_moves
+from solidjq_cli import columns, listed, options, session, waiting_moves
 from solidjq_cli.ages import rfc3339
+from solidjq_cli.arguments import typed_with
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, read_ids
 from solidjq_cli.job_selection import JobOptions, named_jobs
-from solidjq_cli.render import Output, details, note, records
+from solidjq_cli.render import Output, details, drawn, next_commands, note, records
 from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.times import parse_due, parse_time
 from solidjq_cli.waiting_moves import WaitingOptions
@@ -93,17 +94,28 @@ def list_all(
             last[:] = [view]
             yield view
 
-    shown = records(remembering(), columns.listed_jobs(), output, empty="" if missing else "no jobs")
-    if shown == limit:
-        left = opened.glance(count_jobs, chosen, after=last[0].job_id)
-        if left is None or left:
-            more = "there may be more" if left is None else f"{left:,} more"
-            note(f"{more}; the next page: --page-after {last[0].job_id}")
+    counted = opened.glance(count_jobs, chosen, after=page_after) if drawn(output) else None
+    shown = records(
+        remembering(),
+        listed.jobs() if drawn(output) else columns.listed_jobs(),
+        output,
+        empty="" if missing else "no jobs",
+        head="jobs, the newest first" if counted is None else f"{counted:,} {'job' if counted == 1 else 'jobs'}",
+    )
+    older = opened.glance(count_jobs, chosen, after=last[0].job_id) if shown == limit else 0
+    if shown and drawn(output):
+        page = [typed_with("--page-after", str(last[0].job_id))] if older != 0 else []
+        lead = "next" if not page else "more" if older is None else f"{older:,} older"
+        next_commands(*page, f"jobs show {last[0].job_id}", lead=lead)
+    elif older != 0:
+        more = "there may be more" if older is None else f"{older:,} more"
+        note(f"{more}; the next page: --page-after {last[0].job_id}")
     if missing:
         raise typer.Exit(Exit.PARTLY if shown else Exit.NO_SUCH_JOB)
 
 
 @group.command("show")
+@screen()
 @shows_arguments
 def show(
     ids: IdsArgument,

@@ -95,10 +95,20 @@ def keys(
       jq queues keys --limit 100 -o json
     """
     from solidjq.queue.keys import hottest_keys
+    from solidjq.text import count_of
 
     with session.current(database).open().read() as connection:
         found = hottest_keys(connection, limit)
-    records(found, columns.concurrency_keys(), output, empty="no job that waits or runs has a concurrency key")
+    blocked = sum(key.blocked for key in found)
+    records(
+        found,
+        columns.concurrency_keys(),
+        output,
+        empty="no job that waits or runs has a concurrency key",
+        head=f"{count_of(len(found), 'concurrency key')}, for which {count_of(blocked, 'job')} wait" if found else "",
+    )
+    if found and drawn(output):
+        next_commands(f"jobs list --key {shlex.quote(found[0].key)}")
 
 
 @group.command("pause")
