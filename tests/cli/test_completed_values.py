@@ -59,7 +59,8 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (folder / "bin").mkdir()
     for program in ("jq", "solidjq"):
         (folder / "bin" / program).write_text(
-            f'#!/bin/sh\nJQ_DATABASE_URL=queue.sqlite3 exec {sys.executable} -P -m solidjq_cli "$@"\n'
+            '#!/bin/sh\nexport JQ_COMPLETION_TIMEOUT=60 JQ_DATABASE_URL=queue.sqlite3\n'
+            f'exec {sys.executable} -P -m solidjq_cli "$@"\n'
         )
         (folder / "bin" / program).chmod(0o755)
     with closing(make_queue(folder / "queue.sqlite3")) as database:
@@ -191,7 +192,8 @@ def test_a_line_without_sense_is_no_error(shell_of_the_queue: Shell, words: tupl
 @pytest.fixture
 def shell_of_the_queue(tmp_path: Path) -> Shell:
     make_queue(tmp_path / "queue.sqlite3").close()
-    return Shell(str(tmp_path / "queue.sqlite3"), tmp_path)
+    # The usual limit is too short for a machine on which other tests run.
+    return Shell(str(tmp_path / "queue.sqlite3"), tmp_path, {"JQ_COMPLETION_TIMEOUT": "60"})
 
 
 def test_a_server_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:

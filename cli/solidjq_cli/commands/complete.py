@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from solidjq.selection.completions import Completion
 
 LIMIT = 0.3  # seconds that the database may take, all in all
+LIMIT_ENVIRONMENT = "JQ_COMPLETION_TIMEOUT"  # as many seconds instead, for a server that is far away
 # Kinds beside those of the core: the profiles of jq.toml, and queues with commas between them.
 PROFILE = "profile"
 QUEUES = "queues"
@@ -88,12 +89,13 @@ def _find(context: typer.Context, kind: str, prefix: str, words: Sequence[str]) 
     from solidjq.selection.completions import CompletedKind, find_completions
 
     # A name server, a handshake, a lock, several statements: none of them keeps the shell waiting.
-    limit = Timer(LIMIT, os._exit, [0])
+    seconds = float(os.environ.get(LIMIT_ENVIRONMENT) or LIMIT)
+    limit = Timer(seconds, os._exit, [0])
     limit.daemon = True
     limit.start()
-    database = current.open(watch=False, answer_timeout=LIMIT)
+    database = current.open(watch=False, answer_timeout=seconds)
     try:
-        with database.read() as connection, time_limit(connection, LIMIT):
+        with database.read() as connection, time_limit(connection, seconds):
             if kind != QUEUES:
                 return [*find_completions(connection, CompletedKind(kind), prefix)]
             before, comma, last = prefix.rpartition(",")
