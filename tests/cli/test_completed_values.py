@@ -59,7 +59,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (folder / "bin").mkdir()
     for program in ("jq", "solidjq"):
         (folder / "bin" / program).write_text(
-            '#!/bin/sh\nexport JQ_COMPLETION_TIMEOUT=60 JQ_DATABASE_URL=queue.sqlite3\n'
+            "#!/bin/sh\nexport JQ_COMPLETION_TIMEOUT=60 JQ_DATABASE_URL=queue.sqlite3\n"
             f'exec {sys.executable} -P -m solidjq_cli "$@"\n'
         )
         (folder / "bin" / program).chmod(0o755)
