@@ -17,7 +17,7 @@ COMMAND_HEADINGS = {
     "Recover": ("prune", "retry", "discard", "apply", "recover", "undo"),
     "Record": ("operations", "history"),
     "Run": ("enqueue", "work", "demo"),
-    "Set up": ("init", "grants", "policy", "profiles", "config", "completions", "link-jq"),
+    "Set up": ("init", "grants", "policy", "profiles", "config", "completions", "link-jq", "help"),
 }
 COMMON = "Common options"
 OTHER = "Options"
@@ -25,11 +25,23 @@ OTHER = "Options"
 OPTION_HEADINGS = {
     "Which jobs": (
         *("--pruned", "--exited", "--missing", "--died", "--error", "--queue", "--class", "--since", "--until"),
-        *("--host", "--incident", "--group", "--not-class", "--argument", "--max-age", "--limit", "--page-after"),
+        *(
+            "--state",
+            "--key",
+            "--process",
+            "--host",
+            "--incident",
+            "--group",
+            "--not-class",
+            "--argument",
+            "--max-age",
+            "--limit",
+            "--page-after",
+        ),
     ),
     OTHER: (),
     "What may go back": ("--safe", "--include-errors", "--force", "--max-crashes", "--window"),
-    "How they go back": (
+    "How they move": (
         "--rate",
         "--delay",
         "--batch",
@@ -52,7 +64,7 @@ OPTION_HEADINGS = {
     ),
 }
 # With fewer options a command's help has only the common ones apart.
-FEWEST_TO_GROUP = 8
+FEWEST_TO_GROUP = 12
 
 
 def by_heading(names: Iterable[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]]]:
