@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 from solidjq_cli import columns, moving, options
 from solidjq_cli.render import Output, note, records
+from solidjq_cli.requests import MoveOptions
 from solidjq_cli.stopping import Account, accounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from solidjq import Database
+    from solidjq.ledger.operations import Operation
     from solidjq.queue.listing import JobFilter
+    from solidjq.recovery.plans import Plan
     from solidjq.recovery.waiting import WaitingDecision, WaitingTerms
     from solidjq_cli.session import Session
 
@@ -34,9 +38,8 @@ class WaitingOptions(options.OptionGroup):
 
     limit: options.LimitOption = None
     batch: options.BatchOption = 1000
-    dry_run: options.DryRunOption = False
-    yes: options.YesOption = False
     reason: options.ReasonOption = None
+    move: MoveOptions
 
 
 @dataclass(slots=True)
@@ -90,11 +93,13 @@ def carry_out(
     def plan() -> Iterator[list[WaitingDecision]]:
         return plan_waiting(database, chosen, terms, limit=how.limit, batch=how.batch)
 
-    if how.dry_run:
+    if how.move.plan_out is not None:
+        return _write_plan(how.move.plan_out, how.move.sign_with, database, terms, plan())
+    if how.move.dry_run:
         tally = _show(plan(), output, by_id=by_id, empty=empty)
         note(f"would {act} {count_of(tally.moved, 'job')} and leave {tally.left} alone; nothing was changed")
         return 0
-    if not by_id and not how.yes:
+    if not by_id and not how.move.yes:
         if not moving.on_a_terminal():
             raise UsageError(
                 "without a terminal to ask on, anything but job ids needs --yes; --dry-run shows what it would do"
@@ -119,6 +124,41 @@ def carry_out(
     if tally.left:
         note(f"left {count_of(tally.left, 'job')} alone")
     return tally.left
+
+
+def _write_plan(
+    path: Path, key_file: Path | None, database: Database, terms: WaitingTerms, planned: Iterator[list[WaitingDecision]]
+) -> int:
+    """Write the plan; return how many jobs it leaves alone."""
+    from solidjq.recovery import plans  # noqa: PLC0415
+    from solidjq.text import count_of  # noqa: PLC0415
+
+    tally = _Tally()
+    key = None if key_file is None else plans.read_key(key_file)
+    count = plans.write(path, database.identity(), terms, tally.add(planned), key=key)
+    note(f"wrote a plan of {count_of(count, 'job')}, {tally.left} left alone; to carry it out: jq apply {path}")
+    return 0
+
+
+def apply(
+    database: Database,
+    plan: Plan,
+    terms: WaitingTerms,
+    operation: Operation,
+    output: Output,
+) -> None:
+    """Carry out a plan of waiting jobs, and say what was done."""
+    from solidjq.recovery.apply import apply_waiting  # noqa: PLC0415
+    from solidjq.text import count_of  # noqa: PLC0415
+
+    _, acted = _DONE[terms.verb.value]
+    tally = _Tally()
+    account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
+    with accounted(account):
+        empty = "nothing is left of this plan: it was carried out before, or is empty"
+        _show(apply_waiting(database, plan, terms, operation), output, by_id=False, empty=empty, tally=tally)
+    if operation.id is not None:
+        note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
 
 
 def _show(

@@ -129,3 +129,24 @@ def test_what_cannot_be_meant_is_refused(database: Database, shell: Shell) -> No
     assert_refused(shell.run("jobs", "postpone", "1", "--to", "2020-01-01"), 2, "in the past")
     assert_refused(shell.run("jobs", "move", "1", "--to", ""), 2, "1 to 255")
     assert_refused(shell.run("jobs", "list", "--since", "1h", "--until", "2h"), 2, "--until")
+
+
+@pytest.mark.sqlite_only
+def test_a_plan_of_waiting_jobs_is_applied(database: Database, shell: Shell, ids: dict[str, int]) -> None:
+    assert shell.run("jobs", "move", "--class", "Mail", "--to", "low", "--plan-out", "plan.json").stderr == (
+        "jq: wrote a plan of 1 job, 0 left alone; to carry it out: jq apply plan.json\n"
+    )
+    assert rows(database, tables.operations) == []
+    done = shell.run("apply", "plan.json", "-o", "ids", "--reason", "INC-7")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"{ids['scheduled']}\n",
+        "jq: moved 1 job; to take it back: jq undo 1\n",
+    )
+    (operation,) = rows(database, tables.operations)
+    assert (operation["verb"], json.loads(operation["filter"])) == ("jobs move", {"verb": "move", "queue_name": "low"})
+    assert shell.run("jobs", "discard", "--class", "Mail", "--plan-out", "plan.json").returncode == 0
+    assert_refused(shell.run("apply", "plan.json"), 5, "--yes")
+    assert shell.run("apply", "plan.json", "--yes").returncode == 0
+    assert ids["scheduled"] not in state_of_each(database)
+    assert shell.run("apply", "plan.json", "--yes").stderr.endswith("carried out before, or is empty\n")

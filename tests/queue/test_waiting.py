@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import select, update
 from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.tables import blocked, jobs, ready, scheduled, semaphores
+from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, dispatch
 from solidjq.queue.concurrency import Limit
@@ -17,6 +19,8 @@ from solidjq.queue.listing import JobFilter, count_jobs, list_jobs
 from solidjq.queue.states import State
 from solidjq.queue.waiting import WAITING
 from solidjq.rails.error_text import missing_error
+from solidjq.recovery import plans
+from solidjq.recovery.apply import apply_waiting
 from solidjq.recovery.undo import undo
 from solidjq.recovery.waiting import WaitingTerms, WaitingVerb, move_batch, move_waiting, plan_waiting
 from support.processes import add_process
@@ -279,3 +283,67 @@ def test_terms_are_read_as_they_were_written() -> None:
     ):
         with pytest.raises((ValueError, TypeError)):
             WaitingTerms.from_record(record)
+
+
+# -- plans
+
+
+def write_plan(database: Database, chosen: JobFilter, terms: WaitingTerms, path: Path) -> int:
+    planned = (each for batch in plan_waiting(database, chosen, terms) for each in batch)
+    return plans.write(path, database.identity(), terms, planned)
+
+
+def apply(database: Database, path: Path) -> list[int]:
+    plan = plans.read(path)
+    assert plan.waiting is not None
+    batches = apply_waiting(database, plan, plan.waiting, Operation(plan.verb, plan=plan.id))
+    return [each.job.job_id for batch in batches for each in batch]
+
+
+@pytest.mark.parametrize("terms", ALL_TERMS, ids=lambda terms: terms.verb.value)
+def test_a_plan_is_carried_out_once_as_it_was_written(database: Database, terms: WaitingTerms, tmp_path: Path) -> None:
+    scene = Scene(database)
+    file = tmp_path / "plan.json"
+    planned = [each for batch in plan_waiting(database, ANY, terms) for each in batch if each.moves]
+    assert write_plan(database, ANY, terms, file) == len(planned)
+    plan = plans.read(file)
+    assert (plan.waiting, plan.size, plan.verb) == (terms, len(planned), f"jobs {terms.verb.value}")
+    assert (plan.danger() is None) == (terms is not DISCARD)
+    add_jobs(database, NewJob(class_name="Plain", at=LATER))  # enqueued since
+    assert sorted(apply(database, file)) == sorted(each.job.job_id for each in planned)
+    assert apply(database, file) == []
+    assert set(state_of_each(database)) >= {scene.claimed, scene.failed}
+
+
+def test_a_stale_plan_moves_nothing(database: Database, tmp_path: Path) -> None:
+    ids = add_jobs(database, *plain_jobs(4))
+    file = tmp_path / "plan.json"
+    write_plan(database, ANY, MOVE, file)
+    claim_all(database, add_process(database), 1)
+    with pytest.raises(RefusedError, match=f"job {ids[0]}: a worker has it"):
+        apply(database, file)
+    assert {row["queue_name"] for row in rows(database, ready)} == {"default"}
+    with database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == ids[1]).values(class_name="Another"))
+    with pytest.raises(RefusedError, match="class Another in the database and of PlainJob in the plan"):
+        apply(database, file)
+
+
+def test_a_plan_that_was_changed_is_refused(database: Database, tmp_path: Path) -> None:
+    add_jobs(database, *plain_jobs(2))
+    file = tmp_path / "plan.json"
+    write_plan(database, ANY, MOVE, file)
+    written = file.read_text()
+    for changed in (
+        written.replace('"state":"ready"', '"state":"claimed"', 1),
+        written.replace('"state":"ready"', '"failure_id":7', 1),
+        written.replace('"verb":"move"', '"verb":"run"', 1),
+        written.replace('"queue_name":"elsewhere"', '"until":"2099-01-01"', 1),
+    ):
+        assert changed != written
+        file.write_text(changed)
+        with pytest.raises(UsageError):
+            plans.read(file)
+    file.write_text(written.replace("PlainJob", "OtherJob", 1))
+    with pytest.raises(RefusedError, match="checksum"):
+        plans.read(file)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import attendance, moving, options, outcomes, session
+from solidjq_cli import attendance, moving, options, outcomes, session, waiting_moves
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 from solidjq_cli.stopping import accounted
@@ -50,6 +50,7 @@ def apply(
       jq retry --safe --since 2h --plan-out plan.json
       jq apply plan.json --reason 'INC-7'
       jq apply plan.json --verify-with ~/.jq-key --yes
+      jq jobs move --class ReportJob --to low --plan-out plan.json && jq apply plan.json
     """
     from solidjq.recovery import plans
     from solidjq.recovery.apply import apply_plan, require_own
@@ -60,9 +61,9 @@ def apply(
     opened = command.open()
     policy = command.policy(import_modules, acts=True)
     operation = command.operation(
-        "discard" if plan.terms.discard else "retry",
+        plan.verb,
         reason,
-        chosen=plan.terms.to_record(),
+        chosen=(plan.waiting or plan.terms).to_record(),
         plan=plan.id,
         called="apply",
     )
@@ -72,6 +73,9 @@ def apply(
     warnings = filter(None, (plan.danger(), _warning(command, opened, plan, policy)))
     attendance.settle("; ".join(warnings) or None, yes=yes, question="apply the plan all the same?")
     moving.confirm_by_name(f"apply the plan of {count_of(plan.size, 'job')}?", yes=yes)
+    if plan.waiting is not None:
+        waiting_moves.apply(opened, plan, plan.waiting, operation, output)
+        return
     tally = moving.Tally()
     with accounted(tally.account(opened, operation)):
         batches = apply_plan(opened, plan, operation, policy=policy)

@@ -9,12 +9,12 @@ Read the files in this order:
 - ``planned``: the failures of a plan, and whether each may still move as planned.
 - ``run``: one batch of a retry: locks its failures, decides, and moves what may move.
 - ``retry``: a retry, from a selection to its last batch; a dry run makes the same decisions and moves nothing.
+- ``waiting``: discards, runs now, postpones or moves jobs that wait.
 - ``plans``: the file of a plan, written by a dry run: its format, checksum and signature.
 - ``apply``: carries a plan out exactly as written.
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.
 - ``bisect``: finds the job that kills its process by retrying halves of the suspects in quarantine.
 - ``manners``: whether the deaths of a bisect match those of its incident.
-- ``waiting``: discards, runs now, postpones or moves jobs that wait.
 - ``undo``: takes back what moved jobs.
 - ``outcome``: what became of the jobs that an operation put back to work.
 

@@ -1,8 +1,8 @@
 """Apply: a plan carried out exactly as written, or not at all."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
@@ -16,6 +16,7 @@ from solidjq.recovery.retry import count_suspects
 from solidjq.recovery.run import begin
 from solidjq.recovery.terms import Selection
 from solidjq.recovery.verdicts import Decision
+from solidjq.recovery.waiting import PlannedJob, WaitingDecision, WaitingTerms, check_planned, judge, move_batch
 from solidjq.settings.policy import BUILT_IN, Policy
 
 
@@ -41,6 +42,28 @@ def apply_plan(
         ledger_operations.require(connection)
     _check(database, plan, policy)
     yield from _move(database, plan, operation, policy)
+
+
+def apply_waiting(
+    database: Database, plan: Plan, terms: WaitingTerms, operation: ledger_operations.Operation
+) -> Iterator[list[WaitingDecision]]:
+    """Move exactly the waiting jobs of the plan; yield each committed batch's decisions. Else as ``apply_plan``."""
+    require_own(database, plan)
+    with database.read() as connection:
+        ledger_operations.require(connection)
+    for batch in in_batches(_waiting_left(database, plan)):
+        with database.read() as connection:
+            check_planned(batch, judge(connection, [job.job_id for job in batch], terms))
+    for batch in in_batches(_waiting_left(database, plan)):
+        job_ids = sorted(job.job_id for job in batch)
+        yield database.transact(move_batch, job_ids, terms, operation, expected=batch)
+
+
+def _waiting_left(database: Database, plan: Plan) -> Iterator[PlannedJob]:
+    """Yield the waiting jobs that the plan has not moved yet."""
+    for batch in in_batches(plan.waiting_jobs()):
+        moved = _moved(database, plan, failures.c.job_id, [job.job_id for job in batch])
+        yield from (job for job in batch if job.job_id not in moved)
 
 
 def count_suspects_in(database: Database, plan: Plan, *, policy: Policy = BUILT_IN) -> int:
@@ -81,19 +104,19 @@ def _move(
 def _left(database: Database, plan: Plan) -> Iterator[PlannedFailure]:
     """Yield the failures that the plan has not moved yet."""
     for batch in in_batches(plan.jobs()):
-        with database.read() as connection:
-            moved = set(
-                connection.scalars(
-                    select(failures.c.failure_id)
-                    .join(operations, operations.c.id == failures.c.operation_id)
-                    .where(
-                        operations.c.plan == plan.id,
-                        among(failures.c.failure_id, [failure.failure_id for failure in batch]),
-                        failures.c.restored_by.is_(None),
-                    )
-                )
-            )
+        moved = _moved(database, plan, failures.c.failure_id, [failure.failure_id for failure in batch])
         yield from (failure for failure in batch if failure.failure_id not in moved)
+
+
+def _moved(database: Database, plan: Plan, column: ColumnElement[int], ids: Sequence[int]) -> set[int]:
+    """Return those of these ids that the plan has moved and no undo has taken back."""
+    moved = (
+        select(column)
+        .join_from(failures, operations, operations.c.id == failures.c.operation_id)
+        .where(operations.c.plan == plan.id, among(column, ids), failures.c.restored_by.is_(None))
+    )
+    with database.read() as connection:
+        return set(connection.scalars(moved))
 
 
 def _ids_of(batch: Iterable[PlannedFailure]) -> Select[int]:

@@ -22,9 +22,11 @@ from solidjq.database.place import DatabaseIdentity
 from solidjq.errors import RefusedError, UsageError
 from solidjq.files import open_file
 from solidjq.ledger import actors
+from solidjq.queue.waiting import WAITING
 from solidjq.recovery.planned import PlannedFailure
 from solidjq.recovery.terms import RetryTerms
 from solidjq.recovery.verdicts import Decision
+from solidjq.recovery.waiting import PlannedJob, WaitingDecision, WaitingTerms, WaitingVerb
 from solidjq.text import count_of, one_line
 
 FORMAT = 2
@@ -71,6 +73,13 @@ class Plan:
     signed: bool
     copy: _Copy  # what was checked; the file itself may be changed meanwhile
     destinations: Mapping[str, int] = field(default_factory=dict)
+    waiting: WaitingTerms | None = None  # what it does with jobs that wait; None for a plan of failures
+
+    def waiting_jobs(self) -> Iterator[PlannedJob]:
+        """Yield the waiting jobs to move, read line by line."""
+        for line in self.copy.lines():
+            if "state" in line:
+                yield PlannedJob(**line)
 
     def jobs(self) -> Iterator[PlannedFailure]:
         """Yield the failures to move, read line by line: memory does not grow with the plan."""
@@ -78,9 +87,16 @@ class Plan:
             if "failure_id" in line:
                 yield PlannedFailure(**line)
 
+    @property
+    def verb(self) -> str:
+        """The verb of the operation that carries it out, as it is recorded."""
+        if self.waiting is not None:
+            return self.waiting.verb.recorded
+        return "discard" if self.terms.discard else "retry"
+
     def danger(self) -> str | None:
         """Return in words why this plan needs a confirmation; None for an ordinary retry."""
-        if self.terms.discard:
+        if self.terms.discard or (self.waiting is not None and self.waiting.verb is WaitingVerb.DISCARD):
             return f"the plan deletes {count_of(self.size, 'job')}"
         if self.terms.force:
             return f"the plan retries {count_of(self.size, 'job')} past their crash limit and policy (--force)"
@@ -91,7 +107,12 @@ class Plan:
 
 
 def write(
-    path: Path, place: DatabaseIdentity, terms: RetryTerms, decisions: Iterable[Decision], *, key: bytes | None = None
+    path: Path,
+    place: DatabaseIdentity,
+    terms: RetryTerms | WaitingTerms,
+    decisions: Iterable[Decision] | Iterable[WaitingDecision],
+    *,
+    key: bytes | None = None,
 ) -> int:
     """Write a plan of the decisions that move a job; return how many. The file is written whole or not at all.
 
@@ -109,16 +130,7 @@ def write(
             head = {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": by, "database": place._asdict()}
             _write_line(file, {**head, "terms": terms.to_record()}, seal)
             for decision in decisions:
-                if decision.verdict.moves:
-                    candidate = decision.candidate
-                    line = {
-                        "failure_id": candidate.failure_id,
-                        "job_id": candidate.job_id,
-                        "active_job_id": candidate.active_job_id,
-                        "class_name": candidate.class_name,
-                        "queue_name": candidate.queue_name,
-                        "queue_as": decision.queue_as,
-                    }
+                if line := _line(decision):
                     _write_line(file, line, seal)
                     count += 1
             _write_line(file, {"end": count, **seal.to_record()})
@@ -129,6 +141,34 @@ def write(
             raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from None
         raise
     return count
+
+
+def _line(decision: Decision | WaitingDecision) -> dict[str, object]:
+    """Return what a plan says of one job; nothing if it does not move."""
+    if isinstance(decision, WaitingDecision):
+        return _of_waiting(decision) if decision.moves else {}
+    if not decision.verdict.moves:
+        return {}
+    candidate = decision.candidate
+    return {
+        "failure_id": candidate.failure_id,
+        "job_id": candidate.job_id,
+        "active_job_id": candidate.active_job_id,
+        "class_name": candidate.class_name,
+        "queue_name": candidate.queue_name,
+        "queue_as": decision.queue_as,
+    }
+
+
+def _of_waiting(decision: WaitingDecision) -> dict[str, object]:
+    job = decision.job
+    return {
+        "job_id": job.job_id,
+        "active_job_id": job.active_job_id,
+        "class_name": job.class_name,
+        "queue_name": job.queue_name,
+        "state": decision.state and decision.state.value,
+    }
 
 
 class _Seal:
@@ -191,7 +231,7 @@ def read(path: Path, *, key: bytes | None = None) -> Plan:
 
 def _checked(path: Path, copy: _Copy, key: bytes | None) -> Plan:
     seal = _Seal(key)
-    head: tuple[str, DatabaseIdentity, RetryTerms] | None = None
+    head: tuple[str, DatabaseIdentity, RetryTerms, WaitingTerms | None] | None = None
     end: dict[str, Any] | None = None
     size = 0
     destinations: Counter[str] = Counter()
@@ -207,9 +247,8 @@ def _checked(path: Path, copy: _Copy, key: bytes | None) -> Plan:
                 end = value
                 continue
             else:
-                job = _job(value, where)
+                destinations[_destination(value, head[3], where)] += 1
                 size += 1
-                destinations[job.queue_as or job.queue_name] += 1
                 if size > MOST_JOBS:
                     raise UsageError(f"{path} has more than {MOST_JOBS:,} jobs")
             seal.add(line)
@@ -219,7 +258,8 @@ def _checked(path: Path, copy: _Copy, key: bytes | None) -> Plan:
     if end is None or end["end"] != size:
         raise UsageError(f"{path} was cut off or changed; {MAKE_ANEW}")
     _check_seal(path, seal.to_record(), end, verify=key is not None)
-    return Plan(*head, size, "hmac_sha256" in end, copy, destinations)
+    plan_id, place, terms, waiting = head
+    return Plan(plan_id, place, terms, size, "hmac_sha256" in end, copy, destinations, waiting)
 
 
 def _check_seal(path: Path, seal: Mapping[str, str], end: Mapping[str, Any], *, verify: bool) -> None:
@@ -255,7 +295,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _head(path: Path, value: Mapping[str, Any]) -> tuple[str, DatabaseIdentity, RetryTerms]:
+def _head(path: Path, value: Mapping[str, Any]) -> tuple[str, DatabaseIdentity, RetryTerms, WaitingTerms | None]:
     version = value.get("jq_plan")
     if type(version) is not int or version < 1:
         raise UsageError(f"{path} is not a plan: it does not begin with the head of one")
@@ -267,7 +307,9 @@ def _head(path: Path, value: Mapping[str, Any]) -> tuple[str, DatabaseIdentity, 
     if not (isinstance(terms, dict) and isinstance(place, dict) and _is_name(plan_id)):
         raise UsageError(unreadable)
     try:
-        return str(plan_id), _identity(place), RetryTerms.from_record(terms)
+        waiting = WaitingTerms.from_record(terms) if "verb" in terms else None
+        of_failures = RetryTerms() if waiting is not None else RetryTerms.from_record(terms)
+        return str(plan_id), _identity(place), of_failures, waiting
     except (TypeError, ValueError) as error:
         raise UsageError(f"{unreadable}: {one_line(str(error))}") from None
 
@@ -281,21 +323,25 @@ def _identity(value: Mapping[str, Any]) -> DatabaseIdentity:
     return identity
 
 
-def _job(value: Mapping[str, Any], where: str) -> PlannedFailure:
+def _destination(value: Mapping[str, Any], waiting: WaitingTerms | None, where: str) -> str:
+    """Check the line of a job; return the queue that the job goes to. Raises UsageError."""
     checks: dict[str, Callable[[object], bool]] = {
-        "failure_id": _is_id,
         "job_id": _is_id,
         "active_job_id": lambda name: name is None or _is_name(name, shortest=0),
         "class_name": lambda name: _is_name(name, shortest=0),
         "queue_name": lambda name: _is_name(name, shortest=0),
-        "queue_as": lambda name: name is None or _is_name(name),
     }
+    if waiting is None:
+        checks = {"failure_id": _is_id, **checks, "queue_as": lambda name: name is None or _is_name(name)}
+    else:
+        checks["state"] = lambda name: name in {state.value for state in WAITING}
     if value.keys() != checks.keys():
         raise UsageError(f"{where} does not have exactly these keys: {', '.join(checks)}")
     for key, check in checks.items():
         if not check(value[key]):
             raise UsageError(f"{where}: {key} cannot be {one_line(json.dumps(value[key])[:100])}")
-    return PlannedFailure(**value)
+    to = value["queue_as"] if waiting is None else waiting.queue_name
+    return str(to or value["queue_name"])
 
 
 def _is_id(value: object) -> bool:

@@ -17,12 +17,15 @@ from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import jobs
 from solidjq.database.transactions import Database
+from solidjq.errors import RefusedError
 from solidjq.ledger import archive, operations
 from solidjq.queue import waiting
 from solidjq.queue.discard import withdraw
 from solidjq.queue.jobs import JobView, views_of
 from solidjq.queue.listing import JobFilter, conditions_of, id_column, ids_in
 from solidjq.queue.states import State
+from solidjq.recovery.planned import PREVIEW
+from solidjq.text import first_of
 
 
 class WaitingVerb(Enum):
@@ -84,6 +87,40 @@ class WaitingDecision(NamedTuple):
         return self.reason is None
 
 
+class PlannedJob(NamedTuple):
+    """A waiting job that a plan would move, and what the plan says of it."""
+
+    job_id: int
+    active_job_id: str | None
+    class_name: str
+    queue_name: str
+    state: str
+
+
+def check_planned(expected: Sequence[PlannedJob], decisions: Sequence[WaitingDecision]) -> None:
+    """Raise RefusedError unless the decisions of now move exactly these jobs, each the job that the plan means.
+
+    A blocked job may have become ready, and a scheduled one due: it waits all the same.
+    """
+    by_id = {decision.job.job_id: decision for decision in decisions}
+    changed = [words for planned in expected if (words := _difference(planned, by_id.get(planned.job_id)))]
+    if changed:
+        raise RefusedError(f"the plan is stale: {first_of(changed, PREVIEW, separator='; ')}; make a new one")
+
+
+def _difference(planned: PlannedJob, now: WaitingDecision | None) -> str | None:
+    job = f"job {planned.job_id}"
+    if now is None or now.job.active_job_id != planned.active_job_id:
+        return f"{job} is gone"
+    for what, value, before in (
+        ("class", now.job.class_name, planned.class_name),
+        ("queue", now.job.queue_name, planned.queue_name),
+    ):
+        if value != before:
+            return f"{job} is of {what} {value} in the database and of {before} in the plan"
+    return None if now.reason is None else f"{job}: {now.reason}"
+
+
 def decide(job: JobView, state: State | None, terms: WaitingTerms) -> str | None:
     """Return why a job must be left alone; None if it may move. ``state``: in which it waits, None if it does not."""
     if state is None:
@@ -110,21 +147,21 @@ def plan_waiting(
     database: Database, chosen: JobFilter, terms: WaitingTerms, *, limit: int | None = None, batch: int = BATCH
 ) -> Iterator[list[WaitingDecision]]:
     """Yield, batch by batch, what ``move_waiting`` would do now. Changes nothing."""
-
-    def judge(connection: Connection, job_ids: Sequence[int]) -> list[WaitingDecision]:
-        views = views_of(connection, job_ids)
-        states = {view.job_id: next((each for each in waiting.WAITING if each in view.states), None) for view in views}
-        return _decided(views, states, terms)
-
-    def read(job_ids: Sequence[int]) -> list[WaitingDecision]:
-        with database.read() as connection:
-            return judge(connection, job_ids)
-
     for job_ids in _pages(database, chosen, terms, batch):
-        decisions, limit = _within(read(job_ids), limit)
+        with database.read() as connection:
+            decisions, limit = _within(judge(connection, job_ids, terms, chosen.states), limit)
         yield decisions
         if limit == 0:
             return
+
+
+def judge(
+    connection: Connection, job_ids: Sequence[int], terms: WaitingTerms, states: Sequence[State] = waiting.WAITING
+) -> list[WaitingDecision]:
+    """Decide on these jobs as they are now, without a lock; ``states``: those that may move."""
+    views = views_of(connection, job_ids)
+    found = {view.job_id: next((each for each in waiting.WAITING if each in view.states), None) for view in views}
+    return _decided(views, {job_id: state for job_id, state in found.items() if state in states}, terms)
 
 
 def move_waiting(
@@ -159,11 +196,17 @@ def move_batch(
     operation: operations.Operation,
     states: Sequence[State] = waiting.WAITING,
     limit: int | None = None,
+    expected: Sequence[PlannedJob] | None = None,
 ) -> list[WaitingDecision]:
-    """Lock these jobs, decide, archive those that move, and move them, in the caller's transaction."""
+    """Lock these jobs, decide, archive those that move, and move them, in the caller's transaction.
+
+    Raises RefusedError if the decisions are not to move exactly the ``expected`` jobs.
+    """
     locked = waiting.lock_waiting(connection, job_ids)
     found = {job_id: state for job_id, state in locked.items() if state in states}
     decisions, _ = _within(_decided(views_of(connection, job_ids), found, terms), limit)
+    if expected is not None:
+        check_planned(expected, decisions)
     moving: dict[State, list[int]] = defaultdict(list)
     for decision in decisions:
         if decision.moves and decision.state is not None:
