@@ -63,13 +63,13 @@ function __jq_takes
         case 'jq jobs times'
             contains -- $argv[2] --queue --class --since -o --output --fields --sort -d --database
         case 'jq jobs discard'
-            contains -- $argv[2] --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -o --output --fields -d --database
+            contains -- $argv[2] --state --queue --class --not-class --argument --since --until --key --limit --batch --reason --plan-out --sign-with -o --output --fields -d --database
         case 'jq jobs run-now'
-            contains -- $argv[2] --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -o --output --fields -d --database
+            contains -- $argv[2] --state --queue --class --not-class --argument --since --until --key --limit --batch --reason --plan-out --sign-with -o --output --fields -d --database
         case 'jq jobs postpone'
-            contains -- $argv[2] --to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -o --output --fields -d --database
+            contains -- $argv[2] --to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason --plan-out --sign-with -o --output --fields -d --database
         case 'jq jobs move'
-            contains -- $argv[2] --to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -o --output --fields -d --database
+            contains -- $argv[2] --to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason --plan-out --sign-with -o --output --fields -d --database
         case 'jq queues list'
             contains -- $argv[2] -o --output --fields --sort -d --database
         case 'jq queues keys'
@@ -640,9 +640,11 @@ complete -c jq -n '__jq_at jq jobs discard' -l until -r -f -d 'Enqueued before t
 complete -c jq -n '__jq_at jq jobs discard' -l key -r -f -d 'Only of this concurrency key, or Import/*; may be repeated.'
 complete -c jq -n '__jq_at jq jobs discard' -l limit -r -f -d 'Move at most N, the oldest failures first.'
 complete -c jq -n '__jq_at jq jobs discard' -l batch -r -f -d 'Jobs a transaction.'
-complete -c jq -n '__jq_at jq jobs discard' -s n -l dry-run -d 'Only show what would be done.'
-complete -c jq -n '__jq_at jq jobs discard' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs discard' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq jobs discard' -s n -l dry-run -d 'Only show what would be done.'
+complete -c jq -n '__jq_at jq jobs discard' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq jobs discard' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
+complete -c jq -n '__jq_at jq jobs discard' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs discard' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq jobs discard' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq jobs discard' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -661,9 +663,11 @@ complete -c jq -n '__jq_at jq jobs run-now' -l until -r -f -d 'Enqueued before t
 complete -c jq -n '__jq_at jq jobs run-now' -l key -r -f -d 'Only of this concurrency key, or Import/*; may be repeated.'
 complete -c jq -n '__jq_at jq jobs run-now' -l limit -r -f -d 'Move at most N, the oldest failures first.'
 complete -c jq -n '__jq_at jq jobs run-now' -l batch -r -f -d 'Jobs a transaction.'
-complete -c jq -n '__jq_at jq jobs run-now' -s n -l dry-run -d 'Only show what would be done.'
-complete -c jq -n '__jq_at jq jobs run-now' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs run-now' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq jobs run-now' -s n -l dry-run -d 'Only show what would be done.'
+complete -c jq -n '__jq_at jq jobs run-now' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq jobs run-now' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
+complete -c jq -n '__jq_at jq jobs run-now' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs run-now' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq jobs run-now' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq jobs run-now' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -683,9 +687,11 @@ complete -c jq -n '__jq_at jq jobs postpone' -l until -r -f -d 'Enqueued before 
 complete -c jq -n '__jq_at jq jobs postpone' -l key -r -f -d 'Only of this concurrency key, or Import/*; may be repeated.'
 complete -c jq -n '__jq_at jq jobs postpone' -l limit -r -f -d 'Move at most N, the oldest failures first.'
 complete -c jq -n '__jq_at jq jobs postpone' -l batch -r -f -d 'Jobs a transaction.'
-complete -c jq -n '__jq_at jq jobs postpone' -s n -l dry-run -d 'Only show what would be done.'
-complete -c jq -n '__jq_at jq jobs postpone' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs postpone' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq jobs postpone' -s n -l dry-run -d 'Only show what would be done.'
+complete -c jq -n '__jq_at jq jobs postpone' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq jobs postpone' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
+complete -c jq -n '__jq_at jq jobs postpone' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs postpone' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq jobs postpone' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq jobs postpone' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -705,9 +711,11 @@ complete -c jq -n '__jq_at jq jobs move' -l until -r -f -d 'Enqueued before then
 complete -c jq -n '__jq_at jq jobs move' -l key -r -f -d 'Only of this concurrency key, or Import/*; may be repeated.'
 complete -c jq -n '__jq_at jq jobs move' -l limit -r -f -d 'Move at most N, the oldest failures first.'
 complete -c jq -n '__jq_at jq jobs move' -l batch -r -f -d 'Jobs a transaction.'
-complete -c jq -n '__jq_at jq jobs move' -s n -l dry-run -d 'Only show what would be done.'
-complete -c jq -n '__jq_at jq jobs move' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs move' -l reason -r -f -d 'Why, for the record.'
+complete -c jq -n '__jq_at jq jobs move' -s n -l dry-run -d 'Only show what would be done.'
+complete -c jq -n '__jq_at jq jobs move' -l plan-out -r -F -d 'Write the exact set for jq apply; change nothing.'
+complete -c jq -n '__jq_at jq jobs move' -l sign-with -r -F -d 'With --plan-out: sign the plan (HMAC-SHA256).'
+complete -c jq -n '__jq_at jq jobs move' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq jobs move' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq jobs move' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq jobs move' -l local -d 'In a table, clock times of your zone instead of ages.'

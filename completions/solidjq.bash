@@ -311,46 +311,46 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq jobs discard')
-            options='--state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            options='--state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
+                --plan-out | --sign-with | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
         'solidjq jobs run-now')
-            options='--state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            options='--state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
+                --plan-out | --sign-with | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
         'solidjq jobs postpone')
-            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --to | --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
+                --plan-out | --sign-with | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
         'solidjq jobs move')
-            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch -n --dry-run -y --yes --reason -o --output --fields --local --no-pager -d --database -h --help'
+            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --to | --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
+                --plan-out | --sign-with | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
-                -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
