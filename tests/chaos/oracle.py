@@ -107,8 +107,8 @@ def judge(evidence: Evidence) -> list[str]:
 def excused(evidence: Evidence) -> set[int]:
     """Return the pids whose last jobs may be done again: killed, or taken for dead by others.
 
-    A process may be taken for dead where a fault lasted, or where its row was removed when its last heartbeat was older
-    than the threshold: a machine that is busy freezes processes too.
+    A process was taken for dead if its row was removed when its last heartbeat was older than the threshold: after it
+    was frozen or cut off, or because the machine was too busy for it.
     """
     pids = {pid for event in evidence.history if event["f"] == "fault" for pid in event.get("excused", ())}
     silent = {
