@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from solidjq_cli import listed
+from solidjq_cli import listed, view
 from solidjq_cli.arguments import typed_with
 from solidjq_cli.listed import ListedFailure
 from solidjq_cli.render import Output, next_commands, records
@@ -52,7 +52,7 @@ def heading(database: Database, chosen: Filter) -> str:
     taken = total if chosen == everything else database.glance(count_failures, chosen)
     died = taken if chosen.deaths == dead else database.glance(count_failures, replace(chosen, deaths=dead))
     if total is None or taken is None:
-        return "failed jobs, the newest first"
+        return f"failed jobs; {_order()}"
     jobs = count_of(total, "failed job").replace(str(total), f"{total:,}")
     what = jobs if taken == total else f"{taken:,} of {jobs}"
     with_process = f" died with {'its' if taken == 1 else 'their'} process"
@@ -60,7 +60,12 @@ def heading(database: Database, chosen: Filter) -> str:
         what += with_process
     elif died and not chosen.deaths:
         what += f", {died:,}{with_process}"
-    return f"{what}; newest first" if taken > 1 else what
+    return f"{what}; {_order()}" if taken > 1 else what
+
+
+def _order() -> str:
+    wanted = view.current().sort
+    return "newest first" if wanted is None else f"the newest, sorted by {wanted.removeprefix('-')}"
 
 
 def next_page(last: Failure, older: int | None) -> None:

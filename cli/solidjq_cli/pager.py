@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from solidjq_cli import view
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 LESS = "FRX"  # ends by itself where all fits, shows colours, leaves the text on the terminal
@@ -93,6 +93,8 @@ def _start() -> subprocess.Popen[str] | None:
     command = os.environ.get("PAGER", "less").strip()
     if command in NONE:
         return None
+    import subprocess  # noqa: PLC0415  (only where there is a page)
+
     environment = {"LESS": LESS, **os.environ}
     with suppress(OSError, ValueError):  # there is none of this name: print without
         return subprocess.Popen(  # noqa: S603  (the user's own choice)
