@@ -50,7 +50,9 @@ def install(url: URL) -> None:
         on = f"TRIGGER {name} AFTER {event} ON solid_queue_{table} FOR EACH ROW"
         if backend == "postgresql":
             body = f"BEGIN IF {condition} THEN {write}; END IF; RETURN NULL; END"
-            statements.append(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+            statements.append(
+                f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$ {body} $$"
+            )
             statements.append(f"CREATE {on} EXECUTE FUNCTION {name}()")
         elif backend == "sqlite":
             statements.append(f"CREATE {on} WHEN {condition} BEGIN {write}; END")
