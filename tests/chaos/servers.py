@@ -198,8 +198,13 @@ class PostgreSQL(Database):
         address = {"host": "127.0.0.1", "port": self._port, "user": "postgres", "dbname": "queue"}
         try:
             with psycopg.connect(**address) as holder:
-                holder.execute("SET LOCAL lock_timeout = 0")
-                holder.execute("LOCK TABLE solid_queue_claimed_executions, solid_queue_ready_executions")
+                while True:
+                    try:
+                        holder.execute("SET LOCAL lock_timeout = 0")
+                        holder.execute("LOCK TABLE solid_queue_claimed_executions, solid_queue_ready_executions")
+                        break
+                    except psycopg.errors.DeadlockDetected:  # a worker had one and waits for the other
+                        holder.rollback()
                 yield
                 holder.rollback()
         finally:
