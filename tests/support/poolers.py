@@ -1,6 +1,7 @@
 """PgBouncer in front of the tests' PostgreSQL, in each of its modes."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -57,6 +58,13 @@ def pooled(postgresql_server: URL) -> Iterator[Pooled]:
             return through
 
         yield start
+
+
+def unprepared() -> dict[str, int]:
+    """Return the setting by which a pooler keeps no prepared statements for its clients; before 1.21 none does."""
+    said = subprocess.run(["pgbouncer", "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"(\d+)\.(\d+)", said)
+    return {"max_prepared_statements": 0} if version and (int(version[1]), int(version[2])) >= (1, 21) else {}
 
 
 def _listens(port: int) -> bool:

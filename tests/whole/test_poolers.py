@@ -21,7 +21,7 @@ from solidjq.database.urls import parse_url, url_text, with_schema
 from solidjq.errors import RefusedError, TookTooLongError
 from support.environments import contents, make, run_every_command
 from support.paths import PROGRAMS
-from support.poolers import Pooled
+from support.poolers import Pooled, unprepared
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, fail, plain_jobs
 from support.servers import connected, execute
@@ -131,8 +131,10 @@ def test_a_pooler_that_refuses_options(queue: URL, pooled: Pooled, tmp_path: Pat
         '"ready": 2'
         in Shell(url_text(reached), tmp_path).run("--schema", "shop_b", "queues", "list", "-o", "ndjson").stdout
     )
+    limited = reached.update_query_dict({"options": "-cgeqo=off"})
+    assert Shell(url_text(limited), tmp_path).run("queues", "list").returncode == 0
     with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
-        psycopg.connect(url_text(with_schema(reached, "shop_b").set(drivername="postgresql")))
+        psycopg.connect(url_text(limited.set(drivername="postgresql")))
 
 
 def test_a_search_path_that_another_client_left(queue: URL, pooled: Pooled) -> None:
@@ -188,7 +190,7 @@ def test_statements_are_prepared_only_in_a_session_of_our_own(queue: URL, pooled
 
 def test_a_prepared_statement_that_the_session_lacks(queue: URL, pooled: Pooled) -> None:
     """Preparing is switched off, and the move runs again: a pooler that could not be recognised behaves so."""
-    reached = pooled(queue, **TRANSACTIONS, default_pool_size=1)
+    reached = pooled(queue, **TRANSACTIONS, **unprepared(), default_pool_size=1)
 
     def look(connection: Connection) -> None:
         connection.execute(select(jobs.c.id))
