@@ -212,7 +212,8 @@ def confirm_by_name(question: str, *, yes: bool) -> None:
 
 def on_a_terminal() -> bool:
     """Whether a person can be asked: standard input and standard error are terminals."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    # A stream that was closed before the program started is None.
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def with_progress(batches: Iterable[list[Decision]], total: int | None) -> Iterator[list[Decision]]:

@@ -174,6 +174,7 @@ class Environment(NamedTuple):
 
 _POOLERS = "tests/whole/test_poolers.py"
 _KEYS = "tests/database/test_keys.py"
+_SETTINGS = "tests/whole/test_server_settings.py"
 _WAYS = "tests/database/test_ways_to_a_server.py"
 ENVIRONMENTS = (
     Environment(
@@ -248,6 +249,26 @@ ENVIRONMENTS = (
         "claims that name their process by its name (a proposal for Solid Queue)",
         "not supported: nothing is pruned, exit code 3",
         f"{_KEYS}::test_claims_that_name_their_process_are_not_pruned",
+        EVERYWHERE,
+    ),
+    Environment(
+        "PostgreSQL settings: `default_transaction_isolation = serializable`, `standard_conforming_strings`, "
+        "`row_security`, `datestyle`, `timezone`, `statement_timeout`, `lock_timeout`, "
+        "`idle_in_transaction_session_timeout` and others",
+        "every command works",
+        f"{_SETTINGS}::test_settings_of_a_postgresql_database",
+    ),
+    Environment(
+        "MySQL settings: `sql_mode`, `transaction_isolation = SERIALIZABLE`, `group_concat_max_len`, latin1, "
+        "`default_time_zone`, `autocommit = 0`, and a database with capitals and a hyphen in its name",
+        "every command works",
+        f"{_SETTINGS}::test_settings_of_a_mariadb_server",
+        (MARIADB,),
+    ),
+    Environment(
+        "standard input, output or errors closed",
+        "no error; nothing is asked",
+        "tests/whole/test_leaving.py::test_a_closed_stream_is_no_error",
         EVERYWHERE,
     ),
     Environment(

@@ -62,11 +62,12 @@ def test_what_cannot_be_written_is_told() -> None:
     assert "No space left" in done.stderr
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_no_error(shell: Shell, closed: str) -> None:
     program = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "solidjq_cli", "--database", shell.url]
     assert subprocess.run([*program, "failed", "list", "--limit", "1"], check=False).returncode == 0
     assert subprocess.run([*program, "jobs", "show", "1"], check=False).returncode == 4
+    assert subprocess.run([*program, "retry", "--safe"], check=False).returncode == 2  # it needs --yes
 
 
 def test_a_signal_that_arrives_while_the_program_is_still_loaded_is_an_end_like_any_other(tmp_path: Path) -> None:

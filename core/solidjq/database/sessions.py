@@ -14,7 +14,8 @@ _UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", 
 
 def begin_mysql_session(driver: Any) -> None:
     """Make a new connection strict, and its zone UTC, in which MySQL converts TIMESTAMP columns."""
-    driver.query(f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00'")
+    # Off after on: MySQL whose own default is off reports it as on, and the driver would never switch it on.
+    driver.query(f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00', autocommit = 1, autocommit = 0")
 
 
 def postgresql_settings(driver: "psycopg.Connection[Any]") -> dict[str, str]:
