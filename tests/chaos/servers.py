@@ -296,6 +296,7 @@ class MariaDB(Database):
         execute(self._server, *(f"SET GLOBAL {name} = 1" for name in variables))
         try:
             with pymysql.connect(host="127.0.0.1", port=self._port, user="root", database="queue") as holder:
+                holder.cursor().execute(f"SET SESSION lock_wait_timeout = {PATIENCE:.0f}")  # not the one set just above
                 holder.cursor().execute(
                     "LOCK TABLES solid_queue_claimed_executions WRITE, solid_queue_ready_executions WRITE"
                 )
