@@ -239,7 +239,7 @@ def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(database: Dat
         ("retry --safe --window 3", "--window '3'"),
         ("retry --safe --max-age x", "--max-age 'x'"),
         ("retry --safe --wait x", "--wait 'x'"),
-        ("retry --safe --since yesterday", "--since 'yesterday'"),
+        ("retry --safe --since tomorrow", "--since 'tomorrow'"),
         ("retry --safe --config nowhere.toml", "nowhere.toml"),
         ("retry --safe --import no_such_module", "cannot import no_such_module"),
         ("apply nowhere.json", "nowhere.json"),

@@ -117,7 +117,7 @@ def test_on_a_terminal_a_small_table_is_drawn(database: Database, shell: Shell, 
         ("operations show 2 --watch", 2, "operation 2 put no jobs back to work: it was an undo"),
         ("retry --safe --watch --dry-run", 2, "it goes without --dry-run"),
         ("recover --watch --quiet", 2, "it goes without --quiet"),
-        ("undo 2", 2, "operation 2 was an undo; only a retry"),
+        ("undo 2", 2, "operation 2 was an undo; only what moves jobs"),
     ],
 )
 def test_what_cannot_be_watched(
