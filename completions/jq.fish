@@ -23,7 +23,7 @@ function __jq_takes
         case 'jq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output --fields -d --database
         case 'jq retry'
-            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --with-arguments --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
+            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --with-arguments --from --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
         case 'jq discard'
             contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
         case 'jq apply'
@@ -337,6 +337,8 @@ complete -c jq -n '__jq_at jq retry' -l isolate -d 'With --safe: suspects go to 
 complete -c jq -n '__jq_at jq retry' -l quarantine -r -f -k -a '(__jq_values queue)' -d 'The queue for suspects.'
 complete -c jq -n '__jq_at jq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
 complete -c jq -n '__jq_at jq retry' -l with-arguments -r -f -d 'Give the one job these arguments, a JSON list; - reads them from standard input.'
+complete -c jq -n '__jq_at jq retry' -l restart -d 'Long jobs begin at their first step, not where they were.'
+complete -c jq -n '__jq_at jq retry' -l from -r -f -d 'Let the one job go on at this step, after this cursor.'
 complete -c jq -n '__jq_at jq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may take to end.'
 complete -c jq -n '__jq_at jq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'

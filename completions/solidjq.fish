@@ -23,7 +23,7 @@ function __solidjq_takes
         case 'solidjq prune'
             contains -- $argv[2] --alive-threshold --reason -o --output --fields -d --database
         case 'solidjq retry'
-            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --with-arguments --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
+            contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --quarantine --with-arguments --from --canary --wait --plan-out --sign-with --config -i --import -o --output --fields -d --database
         case 'solidjq discard'
             contains -- $argv[2] --reason --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch --plan-out --sign-with -o --output --fields -d --database
         case 'solidjq apply'
@@ -337,6 +337,8 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l isolate -d 'With --safe: 
 complete -c solidjq -n '__solidjq_at solidjq retry' -l quarantine -r -f -k -a '(__solidjq_values queue)' -d 'The queue for suspects.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l keep-counters -d 'Leave executions and exception_executions as they are.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l with-arguments -r -f -d 'Give the one job these arguments, a JSON list; - reads them from standard input.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l restart -d 'Long jobs begin at their first step, not where they were.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l from -r -f -d 'Let the one job go on at this step, after this cursor.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l wait -r -f -d 'How long the canary may take to end.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'

@@ -9,6 +9,7 @@ from solidjq_cli import masking, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from solidjq.database.standby import Standby
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
@@ -86,6 +87,18 @@ def _arguments(text: str | None) -> Any:
     return shown_arguments(text, masking.mask())
 
 
+def _progress(arguments: str | None, saved_at: datetime | None, failed_at: datetime | None, error: ErrorInfo) -> Any:
+    """Return how far a long job got; for people in words."""
+    from solidjq.rails.continuation import progress_of  # noqa: PLC0415
+
+    progress = progress_of(arguments)
+    if not progress.started:
+        return None
+    if view.for_people():
+        return progress.described(saved_at, failed_at, error)
+    return {**progress.to_record(), "saved_at": saved_at}
+
+
 def failures() -> Fields[Failure]:
     """Fields of a failed job."""
     return Fields(
@@ -116,6 +129,7 @@ def failure_details() -> Fields[Failure]:
     return Fields(
         (
             *(column for column in failures().columns if column.name != "error"),
+            Column("progress", lambda f: _progress(f.arguments, f.changed_at, f.failed_at, f.error)),
             Column("arguments", lambda f: _arguments(f.arguments)),
             Column("backtrace", lambda f: list(f.error.backtrace)),
         ),
@@ -169,6 +183,7 @@ def jobs(holders: Sequence[SlotHolder] = ()) -> Fields[JobView]:
             Column("failed_at", lambda j: j.failed_at),
             Column("error_class", lambda j: _parsed(j).exception_class),
             Column("message", lambda j: _parsed(j).message),
+            Column("progress", lambda j: _progress(j.arguments, j.changed_at, j.failed_at, _parsed(j))),
             Column("arguments", lambda j: _arguments(j.arguments)),
         ),
         lambda j: [j.job_id],
@@ -260,7 +275,7 @@ def listed_jobs() -> Fields[JobView]:
     columns = tuple(
         column if column.name in shown else replace(column, title=None)
         for column in jobs().columns
-        if column.name not in {"message", "blocked_by"}
+        if column.name not in {"message", "blocked_by", "progress"}
     )
     return Fields((*columns, Column("detail", _standing, "DETAIL", wide=True)), lambda j: [j.job_id])
 

@@ -29,6 +29,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "texts": {"type": "array", "items": {"type": "string"}},
     "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
     "object": {"type": "object"},
+    "object?": {"type": ["object", "null"]},
     "objects": {"type": "array", "items": {"type": "object"}},
     "any": {},
 }
@@ -142,6 +143,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "pid": ("int?", "the process's pid"),
     "plan": ("text?", "the plan that was applied"),
     "priority": ("int", "the job's priority"),
+    "progress": ("object?", "how far a long job got: completed, step, cursor, resumptions, saved_at"),
     "process_hostname": ("text?", "the host of the process that holds it"),
     "process_id": ("id?", "the process's id"),
     "process_name": ("text?", "the name of the process that holds it"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import attendance, moving, new_arguments, options, outcomes
+from solidjq_cli import attendance, moving, new_arguments, options, outcomes, positions
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import report_missing
 from solidjq_cli.render import Output, note
@@ -79,6 +79,8 @@ class Request:
             self.jobs = resolved.jobs
         if self.terms.with_arguments is not None:
             new_arguments.check(self.jobs if resolved.by_id else None, self.terms.with_arguments)
+        if self.terms.resume_at is not None:
+            positions.check(self.jobs if resolved.by_id else None, self.terms.resume_at)
         if resolved.by_id:
             self.asks = False
             self.confirms = len(resolved.job_ids) > 1 and self.command.connecting.confirm_name is not None

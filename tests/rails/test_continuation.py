@@ -143,5 +143,3 @@ def test_back_to_an_earlier_step() -> None:
     assert progress.back_to("a") == Progress((), "a", None, 1)
     with pytest.raises(UsageError, match=r"begun so far: a, b, c"):
         progress.back_to("d")
-    with pytest.raises(StepError):
-        progress.back_to("c", 1.5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import new_arguments, options, session
+from solidjq_cli import new_arguments, options, positions, session
 from solidjq_cli.ids import OptionalIdsArgument
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import Output
@@ -62,6 +62,10 @@ class RetryOptions(OptionGroup):
         bool, typer.Option("--keep-counters", help="Leave executions and exception_executions as they are.")
     ] = False
     with_arguments: new_arguments.WithArgumentsOption = None
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Long jobs begin at their first step, not where they were.")
+    ] = False
+    resume_at: positions.FromOption = None
     canary: Annotated[
         int | None,
         typer.Option(
@@ -84,6 +88,8 @@ class RetryOptions(OptionGroup):
             raise UsageError("--isolate needs --safe: only --safe finds suspects")
         if self.with_arguments is not None and self.move.plan_out:
             raise UsageError("--with-arguments goes without --plan-out: a plan contains no arguments")
+        if self.restart and self.resume_at is not None:
+            raise UsageError("--restart and --from exclude each other")
         if self.canary is not None and (self.move.dry_run or self.move.plan_out):
             raise UsageError("--canary retries; it goes without --dry-run and --plan-out")
         if self.watch and (self.move.dry_run or self.move.plan_out):
@@ -104,6 +110,8 @@ class RetryOptions(OptionGroup):
             isolate=options.queue_name(self.quarantine) if self.isolate else None,
             keep_counters=self.keep_counters,
             with_arguments=None if self.with_arguments is None else new_arguments.read(self.with_arguments),
+            restart=self.restart,
+            resume_at=self.resume_at,
             delay=duration_option(self.delay, "--delay"),
             interval=rate_option(self.rate),
         )
@@ -137,6 +145,9 @@ def retry(
     --with-arguments gives one job other arguments, in the form in which failed show prints them; jq undo restores the
     old ones.
 
+    A long job goes on from its last checkpoint (jq failed show prints it). With --restart it begins anew; --from lets
+    one job go on at a step that it began, after a cursor.
+
     Without --safe, every job that you choose is retried, suspects included; suspects are named.
 
     Jobs that are named by ids move at once. With an incident (d13), a group (g2569e0c) or a filter: on a terminal it
@@ -146,6 +157,7 @@ def retry(
     \b
     Examples:
       jq retry 42 43
+      jq retry 42 --from import:48000
       jq retry --safe d13
       jq retry --safe --dry-run
       jq retry --safe --since 2h --yes --reason 'INC-7: host rebooted'

@@ -139,6 +139,7 @@ def _archived_failure(connection: Connection, text: str) -> Failure | None:
         failed_at=row.failed_at,
         error=parse_error(row.error),
         arguments=row.arguments,
+        changed_at=row.updated_at,
     )
 
 

@@ -14,6 +14,7 @@ from solidjq.ledger.archive import NO_FAILURE
 from solidjq.ledger.crashes import crashes_of, subject_of
 from solidjq.queue.jobs import JobView, find_jobs
 from solidjq.queue.states import State
+from solidjq.rails.continuation import progress_of
 from solidjq.rails.error_text import parse_error
 from solidjq.text import parse_id
 
@@ -108,7 +109,7 @@ def _of_job(view: JobView, first_queue: str) -> Iterator[Event]:
         where = f"pid {view.process_pid} at {view.process_hostname}" if view.process_pid else "a process that is gone"
         yield Event(view.claimed_at, view.job_id, "claimed", f"held by {where}")
     if view.failed_at or State.FAILED in view.states:
-        yield _failed(view.failed_at, view.job_id, view.error, now=True)
+        yield _failed(view.failed_at, view.job_id, view.error, view.arguments, view.changed_at, now=True)
     if view.finished_at:
         yield Event(view.finished_at, view.job_id, "finished")
 
@@ -119,7 +120,7 @@ def _of_failure(row: Row[Any], moved_to: str | None) -> Iterator[Event]:
     A job that jq moved while it waited had not failed.
     """
     if row.failure_id != NO_FAILURE:
-        yield _failed(row.failed_at, row.job_id, row.error)
+        yield _failed(row.failed_at, row.job_id, row.error, row.arguments, row.updated_at)
     verb = _DONE.get(row.verb, row.verb)
     to = None if moved_to is None else f"to queue {moved_to}"
     detail = ": ".join(part for part in (to, row.reason) if part) or None
@@ -139,8 +140,18 @@ _DONE = {
 }
 
 
-def _failed(at: datetime | None, job_id: int, error: str | None, *, now: bool = False) -> Event:
+def _failed(
+    at: datetime | None,
+    job_id: int,
+    error: str | None,
+    arguments: str | None,
+    saved_at: datetime | None,
+    *,
+    now: bool = False,
+) -> Event:
     detail = _describe_error(error)
+    if (progress := progress_of(arguments)).started:
+        detail += f"; {progress.described(saved_at, at, parse_error(error))}"
     if now:
         detail += "; it waits for a decision"
     return Event(at, job_id, "failed", detail, crash=parse_error(error).death is not None)

@@ -33,6 +33,7 @@ class Failure:
     failed_at: datetime | None
     error: ErrorInfo
     arguments: str | None
+    changed_at: datetime | None  # the job's row; of a job that saves its progress, its last checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,7 @@ _COLUMNS = select(
     failed.c.created_at.label("failed_at"),
     failed.c.error,
     jobs.c.arguments,
+    jobs.c.updated_at.label("changed_at"),
 ).join(jobs, jobs.c.id == failed.c.job_id)
 
 

@@ -39,6 +39,7 @@ class JobView:
     blocked_until: datetime | None
     failed_at: datetime | None
     error: str | None
+    changed_at: datetime | None  # the job's row; of a job that saves its progress, its last checkpoint
 
 
 def find_jobs(connection: Connection, ids: Sequence[str]) -> dict[str, list[JobView]]:
@@ -102,6 +103,7 @@ _QUERY = (
         blocked.c.expires_at.label("blocked_until"),
         failed.c.created_at.label("failed_at"),
         failed.c.error,
+        jobs.c.updated_at.label("changed_at"),
         *(table.c.id.label(state.name) for state, table in EXECUTIONS.items()),
     )
     .outerjoin(ready, ready.c.job_id == jobs.c.id)

@@ -7,10 +7,13 @@ keys; whatever key is not known here is kept, byte by byte.
 
 import json
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Self
 
+from solidjq.durations import spell_duration
 from solidjq.errors import StepError, UsageError
 from solidjq.rails.active_job import dumps
+from solidjq.rails.error_text import ErrorInfo
 from solidjq.rails.json_edits import value_texts, with_values
 from solidjq.untrusted import MOST_DEPTH, depth_of
 
@@ -44,7 +47,7 @@ class Progress:
     def back_to(self, step: str, cursor: Any = None) -> Self:
         """Return the progress that begins again in a step that was begun before, after this cursor.
 
-        Raises UsageError if the step is not among those that the job has begun, StepError for an impossible cursor.
+        Raises UsageError if the step is not among those that the job has begun.
         """
         begun = self.completed if self.current is None else (*self.completed, self.current)
         if step not in begun:
@@ -52,8 +55,29 @@ class Progress:
             raise UsageError(
                 f"the job has begun no step {step!r} (begun so far: {known}), so it cannot go on from there"
             )
-        check_cursor(step, cursor)
         return replace(self, completed=begun[: begun.index(step)], current=step, cursor=cursor)
+
+    def to_record(self) -> dict[str, object]:
+        """Return the progress as programs get it."""
+        return {
+            "completed": list(self.completed),
+            "step": self.current,
+            "cursor": self.cursor,
+            "resumptions": self.resumptions,
+        }
+
+    def described(self, saved_at: datetime | None, failed_at: datetime | None, error: ErrorInfo) -> str:
+        """Return the progress of a failed job in words: ``step import, cursor 48213 (saved 2s before the death)``.
+
+        A pruned process died at some time after its last heartbeat, so that is what the time is compared with.
+        """
+        point, event = (failed_at, "the death" if error.death else "the failure")
+        if error.last_heartbeat_at is not None:
+            point, event = error.last_heartbeat_at, "the last heartbeat"
+        if not self.started or saved_at is None or point is None:
+            return self.words
+        order = "before" if saved_at <= point else "after"
+        return f"{self.words} (saved {spell_duration(abs(point - saved_at))} {order} {event})"
 
     @property
     def words(self) -> str:
@@ -119,6 +143,34 @@ def with_progress(arguments: str, progress: Progress) -> str:
     texts |= {key: text for key, text in others.items() if key not in {"completed", "current"}}
     continuation = ",".join(f"{dumps(key)}:{text}" for key, text in texts.items())
     return with_values(arguments, {"continuation": f"{{{continuation}}}", "resumptions": str(progress.resumptions)})
+
+
+def without_progress(arguments: str | None) -> str | None:
+    """Return a payload whose job begins anew; one without progress, or text that is no payload, is unchanged."""
+    if arguments is None or CONTINUATION_KEY not in arguments:
+        return arguments
+    try:
+        has_progress = "continuation" in json.loads(arguments)
+        return with_progress(arguments, NO_PROGRESS) if has_progress else arguments
+    except (ValueError, TypeError, RecursionError):
+        return arguments
+
+
+def parse_position(text: str) -> tuple[str, Any]:
+    """Parse ``STEP`` or ``STEP:CURSOR``. The cursor is JSON, or else a text: ``import:48213``, ``import:abc``.
+
+    Raises UsageError for a cursor that no step can have.
+    """
+    step, colon, written = text.partition(":")
+    try:
+        cursor = json.loads(written) if colon else None
+    except (ValueError, RecursionError):
+        cursor = written
+    try:
+        check_cursor(step, cursor)
+    except StepError as error:
+        raise UsageError(str(error)) from None
+    return step, cursor
 
 
 def check_cursor(step: str, cursor: Any) -> None:

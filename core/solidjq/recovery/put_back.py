@@ -14,6 +14,7 @@ from solidjq.database.times import utcnow
 from solidjq.ledger import archive
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.rails.active_job import replace_arguments, reset_counters
+from solidjq.rails.continuation import parse_position, progress_of, with_progress, without_progress
 from solidjq.recovery.terms import RetryTerms
 from solidjq.recovery.verdicts import Decision
 
@@ -59,14 +60,11 @@ def put_back(
 def only_moves(decision: Decision, terms: RetryTerms) -> bool:
     """Whether a retry only makes the job ready, and does not change its own row."""
     worn = decision.candidate.worn and not terms.keep_counters
-    return not (terms.discard or terms.with_arguments or decision.scheduled or decision.queue_as or worn)
+    return not (terms.discard or terms.rewrites or decision.scheduled or decision.queue_as or worn)
 
 
 def _put_back(connection: Connection, moving: Sequence[Decision], terms: RetryTerms, pace: Pace) -> None:
-    if not terms.keep_counters:
-        _reset_counters(connection, [decision.job_id for decision in moving if decision.candidate.worn])
-    if terms.with_arguments is not None:
-        _replace_arguments(connection, [decision.job_id for decision in moving], terms.with_arguments)
+    _rewrite(connection, moving, terms)
     requeued: dict[str, list[int]] = defaultdict(list)
     for decision in moving:
         if decision.queue_as is not None:
@@ -127,14 +125,22 @@ def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
     connection.execute(delete(jobs).where(among(jobs.c.id, [decision.job_id for decision in moving])))
 
 
-def _reset_counters(connection: Connection, job_ids: Sequence[int]) -> None:
-    if not job_ids:
-        return
-    _rewrite_payloads(connection, job_ids, reset_counters)
+def _rewrite(connection: Connection, moving: Sequence[Decision], terms: RetryTerms) -> None:
+    """Rewrite the payloads of the jobs as the terms say."""
+    job_ids = [decision.job_id for decision in moving]
+    if not terms.keep_counters and (worn := [one.job_id for one in moving if one.candidate.worn]):
+        _rewrite_payloads(connection, worn, reset_counters)
+    if (arguments := terms.with_arguments) is not None:
+        _rewrite_payloads(connection, job_ids, lambda payload: replace_arguments(payload, arguments))
+    if terms.restart:
+        _rewrite_payloads(connection, job_ids, without_progress)
+    if terms.resume_at is not None:
+        _rewrite_payloads(connection, job_ids, _resumed_at(terms.resume_at))
 
 
-def _replace_arguments(connection: Connection, job_ids: Sequence[int], arguments: str) -> None:
-    _rewrite_payloads(connection, job_ids, lambda payload: replace_arguments(payload, arguments))
+def _resumed_at(position: str) -> Callable[[str | None], str]:
+    step, cursor = parse_position(position)
+    return lambda payload: with_progress(payload or "", progress_of(payload).back_to(step, cursor))
 
 
 def _rewrite_payloads(

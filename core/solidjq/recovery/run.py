@@ -153,7 +153,7 @@ def begin(
     if terms.safe or not (terms.discard or _none_died(connection, selection.job_ids)):
         suspicion = find_suspicion(connection, now - window_of(terms, policy.rule("")))
     # These terms change each job on its own, so grouping the jobs first would save nothing.
-    by_job = by_job or terms.discard or terms.paced or terms.queue_as is not None
+    by_job = by_job or terms.discard or terms.paced or terms.rewrites or terms.queue_as is not None
     return Run(terms, policy, now, selection.limit, suspicion, operations.exists(connection), by_job)
 
 

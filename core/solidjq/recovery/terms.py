@@ -51,6 +51,14 @@ class RetryTerms:
     discard: bool = False  # delete the jobs instead
     with_arguments: str | None = None  # a JSON list in Active Job's form that replaces the jobs' arguments
 
+    restart: bool = False  # the jobs' progress is dropped: they begin at their first step
+    resume_at: str | None = None  # STEP or STEP:CURSOR: where the one job goes on instead
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether each job's payload is rewritten."""
+        return self.restart or self.resume_at is not None or self.with_arguments is not None
+
     @property
     def paced(self) -> bool:
         """Whether each job is scheduled for a time of its own."""
@@ -79,6 +87,7 @@ class RetryTerms:
 _DEFAULTS = {term.name: term.default for term in fields(RetryTerms)}
 MOST_WORDS = 200  # characters of a message about a value
 MOST_NAME = 255  # characters of a queue's name
+MOST_POSITION = 20_000  # characters of a step and its cursor
 MOST_SECONDS = MOST.total_seconds()
 MOST_CRASHES = 2**31 - 1
 
@@ -92,6 +101,8 @@ def _makes_sense(name: str, value: object) -> bool:
             return type(value) is int and 0 < value <= MOST_CRASHES
         case "with_arguments":
             return False  # no record contains them
+        case "resume_at":
+            return isinstance(value, str) and len(value) <= MOST_POSITION
         case "queue_as" | "isolate":
             return isinstance(value, str) and 0 < len(value) <= MOST_NAME
         case _:
