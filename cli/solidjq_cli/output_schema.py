@@ -66,7 +66,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "command": ("text?", "the command line; secrets are masked"),
     "concurrency_key": ("text?", "the key of the concurrency limit"),
     "confidence": ("text", "certain, likely, possible or unknown"),
-    "confirm": ("text?", "the name that must be typed before a bulk change"),
+    "confirm": ("text", "how a bulk change is confirmed: yes, or by the name of the profile"),
     "crashes": ("int", "deaths that the job was in flight at, as far as they count"),
     "created_at": ("time?", "when the row was written"),
     "database": ("text?", "the URL; secrets are masked"),

@@ -99,6 +99,7 @@ def carry_out(
         tally = _show(plan(), output, by_id=by_id, empty=empty)
         note(f"would {act} {count_of(tally.moved, 'job')} and leave {tally.left} alone; nothing was changed")
         return 0
+    moving.confirm_by_name(f"{act} the jobs that you named?", yes=how.move.yes or not by_id)  # else it asks below
     if not by_id and not how.move.yes:
         if not moving.on_a_terminal():
             raise UsageError(

@@ -8,7 +8,7 @@ import pytest
 from solidjq import Database
 from solidjq.queue.states import State
 from support.program import PASSWORD, Bare, Shell
-from support.queue import fail, plain_jobs, state_of_each
+from support.queue import add_jobs, fail, plain_jobs, state_of_each
 from support.terminal import terminal
 
 NIGHT = f"""default_profile = "night"
@@ -136,6 +136,15 @@ def test_without_a_terminal_it_needs_yes(database: Database, guarded: Shell) -> 
     for command in ("apply plan.json --yes", "undo 1 --yes", "discard 4 2 --yes"):
         assert guarded.run(*command.split()).returncode in {0, 6}
     assert [*state_of_each(database).values()] == [State.FAILED, State.READY, State.READY]
+
+
+@pytest.mark.sqlite_only
+def test_so_do_jobs_that_wait(database: Database, guarded: Shell) -> None:
+    add_jobs(database, *plain_jobs(2))
+    done = guarded.run("jobs", "discard", "1", "2")
+    assert (done.returncode, "--yes" in done.stderr, len(state_of_each(database))) == (2, True, 2), done.stderr
+    assert "Type the name of the profile, night" in terminal(guarded, "jobs", "discard", "1", "2", typed="night\n")
+    assert state_of_each(database) == {}
 
 
 @pytest.mark.sqlite_only
