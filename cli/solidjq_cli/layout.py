@@ -50,6 +50,8 @@ OPTION_HEADINGS = {
         "--quarantine",
         "--keep-counters",
         "--with-arguments",
+        "--restart",
+        "--from",
     ),
     "A few first": ("--canary", "--wait"),
     "Before anything moves": ("--dry-run", "--plan-out", "--sign-with", "--verify-with", "--yes", "--reason"),
