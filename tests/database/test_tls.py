@@ -27,9 +27,11 @@ def server() -> Iterator[SimpleNamespace]:
         subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
         files = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
         run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *files, *subject)
+        other, key = folder / "other.pem", folder / "other-key.pem"
         encrypting = (f"--ssl-cert={folder}/cert.pem", f"--ssl-key={folder}/key.pem")
         with mariadb(*encrypting, folder=name) as url:
-            yield SimpleNamespace(port=url.port, ca=folder / "cert.pem")
+            run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", other, *subject)
+            yield SimpleNamespace(port=url.port, ca=folder / "cert.pem", other=other)
 
 
 def run(*arguments: object) -> None:
@@ -55,6 +57,9 @@ def test_every_mode_against_a_certificate_of_its_own_making(server: SimpleNamesp
         with pytest.raises(DatabaseUnreachableError, match="certificate"):
             cipher(server, f"?ssl_mode={mode}")
     assert cipher(server, f"?ssl_mode=verify_ca&ssl_ca={server.ca}")  # it is for another name than 127.0.0.1
+    assert cipher(server, f"?ssl_ca={server.ca}")
+    with pytest.raises(DatabaseUnreachableError, match="certificate"):
+        cipher(server, f"?ssl_ca={server.other}")
     with pytest.raises(DatabaseUnreachableError, match=r"127\.0\.0\.1"):
         cipher(server, f"?ssl_mode=verify_identity&ssl_ca={server.ca}")
     assert cipher(server, f"?ssl_mode=verify_identity&ssl_ca={server.ca}", host="localhost")
@@ -66,6 +71,9 @@ def test_every_mode_against_a_certificate_of_its_own_making(server: SimpleNamesp
         ("ssl_mode=on", "ssl_mode is 'on'; write one of disabled, preferred, required, verify_ca, verify_identity"),
         ("ssl_mode=verify_ca&ssl_ca=/missing.pem", "cannot use the certificates /missing.pem"),
         ("tls_min_version=3", "has the option 'tls_min_version', which jq cannot honour"),
+        ("tls_ciphersuites=TLS_AES_128_GCM_SHA256", "'tls_ciphersuites', which jq cannot honour"),
+        ("sslverify=true", "'sslverify', which jq cannot honour"),
+        ("ssl_cipher=AES128-SHA", "'ssl_cipher', which jq cannot honour"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(options: str, words: str) -> None:

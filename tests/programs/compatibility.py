@@ -174,6 +174,7 @@ class Environment(NamedTuple):
 
 _POOLERS = "tests/whole/test_poolers.py"
 _KEYS = "tests/database/test_keys.py"
+_TLS = "tests/database/test_tls.py"
 _SETTINGS = "tests/whole/test_server_settings.py"
 _WAYS = "tests/database/test_ways_to_a_server.py"
 ENVIRONMENTS = (
@@ -250,6 +251,23 @@ ENVIRONMENTS = (
         "not supported: nothing is pruned, exit code 3",
         f"{_KEYS}::test_claims_that_name_their_process_are_not_pruned",
         EVERYWHERE,
+    ),
+    Environment(
+        "a pooler that has no session free",
+        "what is only told beside an answer is left out after a second and a half",
+        f"{_POOLERS}::test_a_glance_waits_for_no_session_of_a_pooler",
+    ),
+    Environment(
+        "TLS on MySQL: `ssl_mode`, `ssl_ca` with and without it",
+        "honoured as by MySQL's own client, or refused",
+        f"{_TLS}::test_every_mode_against_a_certificate_of_its_own_making",
+        (MARIADB,),
+    ),
+    Environment(
+        "TLS options that cannot be honoured: `sslverify`, `ssl_cipher`, `tls_*`",
+        "refused, exit code 2",
+        f"{_TLS}::test_what_cannot_be_honoured_is_refused",
+        (MARIADB,),
     ),
     Environment(
         "PostgreSQL settings: `default_transaction_isolation = serializable`, `standard_conforming_strings`, "

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,17 @@ def test_indexes_through_a_pooler(queue: URL, pooled: Pooled, tmp_path: Path) ->
     with opened(queue) as database, database.read() as connection:
         locks = connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
         assert locks.scalar() == 0
+
+
+def test_a_glance_waits_for_no_session_of_a_pooler(queue: URL, pooled: Pooled) -> None:
+    """What is only said beside an answer: while another client holds the one session, there is nothing to say."""
+    reached = pooled(queue, **TRANSACTIONS, default_pool_size=1, query_wait_timeout=0)
+    with opened(reached) as database, ThreadPoolExecutor() as pool, other_client(reached) as client:
+        assert database.glance(lambda _: "seen") == "seen"
+        with client.transaction():
+            client.execute("SELECT 1")
+            assert pool.submit(database.glance, lambda _: "seen").result(PATIENCE) is None
+        assert database.glance(lambda _: "seen") == "seen"
 
 
 def count_unfinished(database: Database) -> int:

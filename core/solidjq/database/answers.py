@@ -6,8 +6,10 @@ nothing, so each answer has a time limit too.
 
 import inspect
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -20,6 +22,8 @@ CANCEL_TIMEOUT = 5.0  # seconds for a server to confirm that it has cancelled a 
 # Seconds: a peer that vanished is noticed after half a minute, not after hours.
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 4
 USER_TIMEOUT = 30_000  # milliseconds
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)  # by the monotonic clock
+_LEAST_WAIT = 0.01  # seconds for an answer after the deadline: psycopg takes 0 for no limit
 
 
 def arguments(backend: str, timeout: float) -> dict[str, Any]:
@@ -47,6 +51,16 @@ def connect(dialect: Dialect, timeout: float, positional: tuple[Any, ...], named
     if dialect.name == "mysql":
         _keep_alive(connection)
     return connection
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Close a PostgreSQL connection whose answers take longer, all together: a pooler may have no session for it."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def wait_without_limit(connection: Any) -> None:
@@ -127,14 +141,15 @@ def _limited_connection() -> Any:
         answer_timeout: float | None = None  # seconds
 
         def wait(self, gen: Any, interval: float = WAIT_INTERVAL, timeout: float | None = None) -> Any:
-            limit = self.answer_timeout
+            deadline = _deadline.get()
+            limit = self.answer_timeout if deadline is None else max(_LEAST_WAIT, deadline - time.monotonic())
             if timeout is not None or limit is None:
                 return super().wait(gen, interval, timeout)
             try:
                 return super().wait(gen, interval, limit)
             except timed_out:
                 with suppress(timed_out):  # a statement that waits for a lock can be cancelled
-                    if self._cancels():
+                    if deadline is None and self._cancels():
                         return super().wait(gen, interval, CANCEL_TIMEOUT)
                 self.pgconn.finish()
                 raise psycopg.OperationalError(f"no answer within {limit:g} s") from None

@@ -172,10 +172,14 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
             check_same_thread=False,
         )
         try:
+            connection.execute("PRAGMA busy_timeout = 0")
             keys.require_readable_keys("sqlite", connection, None)
-        except BaseException:
-            connection.close()
-            raise
+        except BaseException as error:
+            # Whoever opens a locked file may do so to see who locks it; the next connection looks again.
+            if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF != sqlite3.SQLITE_BUSY:  # or one of its kinds
+                connection.close()
+                raise
+        connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")  # a trigger in another's file calls no function with effects
         if read_only:

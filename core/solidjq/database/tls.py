@@ -21,9 +21,10 @@ def with_tls(url: URL) -> tuple[URL, dict[str, Any]]:
     Raises DatabaseURLError for a mode that there is not, and for a certificate that cannot be read.
     """
     options = last_values(url.query)
-    if SSL_MODE not in options:
+    if not options.keys() & {SSL_MODE, *_FILES}:
         return url, {}
-    mode = options[SSL_MODE].lower().removeprefix(":").removeprefix("ssl_mode_").removeprefix("ssl_")
+    # Files without a mode ask for TLS, and authorities for their verification, as with MySQL's own client.
+    mode = options.get(SSL_MODE, "required").lower().removeprefix(":").removeprefix("ssl_mode_").removeprefix("ssl_")
     if mode not in _MODES:
         raise DatabaseURLError(f"{SSL_MODE} is {options[SSL_MODE]!r}; write one of {', '.join(_MODES)}")
     url = url.difference_update_query([SSL_MODE, *_FILES])

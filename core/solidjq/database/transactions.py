@@ -35,6 +35,7 @@ from solidjq.errors import (
 from solidjq.text import one_line
 
 GLANCE = 1.0  # seconds for what is only said beside an answer
+GRACE = 0.5  # seconds more until a glance closes its connection: the server's own limit comes first
 ATTEMPTS = 8  # of one move, if deadlocks or a busy database end each
 
 P = ParamSpec("P")
@@ -108,7 +109,11 @@ class Database:
         For what is only said beside an answer: it must neither delay the answer nor decide how the command ends.
         """
         try:
-            with self.read() as connection, engines.time_limit(connection, GLANCE):
+            with (
+                answers.within(GLANCE + GRACE),
+                self.read() as connection,
+                engines.time_limit(connection, GLANCE),
+            ):
                 return look(connection, *args, **kwargs)
         except DatabaseError:
             return None
