@@ -1,6 +1,7 @@
 """The progress of a long job is shown, kept by a retry, dropped by --restart and moved by --from; undo restores it."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, update
@@ -10,12 +11,13 @@ from solidjq.database import tables
 from solidjq.database.tables import jobs
 from solidjq.database.times import ago
 from solidjq.rails.continuation import NO_PROGRESS, Progress, progress_of
-from solidjq.rails.error_text import missing_error
+from solidjq.rails.error_text import error_json, missing_error, parse_error, pruned_error
 from support.continuations import continued
 from support.program import Shell, assert_refused
 from support.queue import fail, rows
 from support.recovery import retry_jobs
 
+SAVED = datetime(2026, 11, 26, 10, 0, 0, tzinfo=UTC)
 PROGRESS = Progress(("fetch", "check"), "import", 48213, 2)
 PAYLOAD = continued({"completed": ["fetch", "check"], "current": ["import", 48213], "attributes": {"x": 1.0}}, 2)
 
@@ -123,6 +125,20 @@ def test_restart_of_a_damaged_payload(database: Database, job_id: int, text: str
     assert progress(database, job_id) == NO_PROGRESS
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (missing_error(), "step import, cursor 48213 (saved 2h before the death)"),
+        (error_json("ValueError", "boom", []), "step import, cursor 48213 (saved 2h before the failure)"),
+        (pruned_error(SAVED + timedelta(seconds=3)), "step import, cursor 48213 (saved 3s before the last heartbeat)"),
+        (pruned_error(SAVED - timedelta(seconds=4)), "step import, cursor 48213 (saved 4s after the last heartbeat)"),
+    ],
+)
+def test_the_progress_in_words(error: str, words: str) -> None:
+    assert PROGRESS.described(SAVED, SAVED + timedelta(hours=2.5), parse_error(error)) == words
+    assert PROGRESS.described(None, SAVED, parse_error(error)) == "step import, cursor 48213"
+
+
 @pytest.mark.parametrize("command", [("failed", "show"), ("jobs", "show")])
 def test_the_progress_is_shown(database: Database, shell: Shell, job_id: int, command: tuple[str, str]) -> None:
     (other,) = fail(database, NewJob(class_name="Plain"), error=missing_error())
@@ -135,7 +151,7 @@ def test_the_progress_is_shown(database: Database, shell: Shell, job_id: int, co
 
 
 def test_history_says_how_far_the_job_was(database: Database, shell: Shell, job_id: int) -> None:
-    words = "step import, cursor 48213 (saved 2h before the death)"
-    assert words in shell.run("history", str(job_id)).stdout
-    retry_jobs(database, [job_id], restart=True)
-    assert words in shell.run("history", str(job_id)).stdout
+    for _ in range(2):
+        events = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
+        assert [event["detail"] for event in events if event["event"] == "saved"] == ["step import, cursor 48213"]
+        retry_jobs(database, [job_id], restart=True)

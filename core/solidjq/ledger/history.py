@@ -108,8 +108,9 @@ def _of_job(view: JobView, first_queue: str) -> Iterator[Event]:
     if view.claimed_at:
         where = f"pid {view.process_pid} at {view.process_hostname}" if view.process_pid else "a process that is gone"
         yield Event(view.claimed_at, view.job_id, "claimed", f"held by {where}")
+    yield from _saved(view.changed_at, view.job_id, view.arguments)
     if view.failed_at or State.FAILED in view.states:
-        yield _failed(view.failed_at, view.job_id, view.error, view.arguments, view.changed_at, now=True)
+        yield _failed(view.failed_at, view.job_id, view.error, now=True)
     if view.finished_at:
         yield Event(view.finished_at, view.job_id, "finished")
 
@@ -120,7 +121,8 @@ def _of_failure(row: Row[Any], moved_to: str | None) -> Iterator[Event]:
     A job that jq moved while it waited had not failed.
     """
     if row.failure_id != NO_FAILURE:
-        yield _failed(row.failed_at, row.job_id, row.error, row.arguments, row.updated_at)
+        yield from _saved(row.updated_at, row.job_id, row.arguments)
+    yield _failed(row.failed_at, row.job_id, row.error)
     verb = _DONE.get(row.verb, row.verb)
     to = None if moved_to is None else f"to queue {moved_to}"
     detail = ": ".join(part for part in (to, row.reason) if part) or None
@@ -140,18 +142,14 @@ _DONE = {
 }
 
 
-def _failed(
-    at: datetime | None,
-    job_id: int,
-    error: str | None,
-    arguments: str | None,
-    saved_at: datetime | None,
-    *,
-    now: bool = False,
-) -> Event:
-    detail = _describe_error(error)
+def _saved(at: datetime | None, job_id: int, arguments: str | None) -> Iterator[Event]:
+    """Yield the last checkpoint of a long job, whose row it changed last."""
     if (progress := progress_of(arguments)).started:
-        detail += f"; {progress.described(saved_at, at, parse_error(error))}"
+        yield Event(at, job_id, "saved", progress.words)
+
+
+def _failed(at: datetime | None, job_id: int, error: str | None, *, now: bool = False) -> Event:
+    detail = _describe_error(error)
     if now:
         detail += "; it waits for a decision"
     return Event(at, job_id, "failed", detail, crash=parse_error(error).death is not None)
