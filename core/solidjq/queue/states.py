@@ -45,8 +45,13 @@ MOVES = (
     Move("discard", State.SCHEDULED, None, ""),
     Move("discard", State.BLOCKED, None, ""),
     Move("discard", State.FAILED, None, ""),
+    Move("run now", State.SCHEDULED, State.READY, "an operator asks for it; with a concurrency limit it becomes due"),
+    Move("postpone", State.READY, State.SCHEDULED, "an operator asks for it"),
+    Move("postpone", State.BLOCKED, State.SCHEDULED, "an operator asks for it"),
     Move("undo", State.READY, State.FAILED, "its retry is taken back before a worker claimed it"),
     Move("undo", State.SCHEDULED, State.FAILED, "its retry is taken back"),
     Move("undo", State.BLOCKED, State.FAILED, "its retry is taken back"),
     Move("undo", None, State.FAILED, "its discard is taken back"),
+    Move("undo", None, State.READY, "its discard while it was ready is taken back, and it has no concurrency limit"),
+    Move("undo", None, State.SCHEDULED, "its discard while it was scheduled is taken back, or it has a limit"),
 )
