@@ -306,9 +306,9 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
     """On PostgreSQL the statements of all moves, one by one, against the list."""
     used: set[tuple[str, str]] = set()
     patterns = {
-        "INSERT": r"^INSERT INTO (\w+)",
-        "UPDATE": r"^UPDATE (\w+)|FROM (\w+)\b.*FOR UPDATE",
-        "DELETE": r"^DELETE FROM (\w+)",
+        "INSERT": r"^INSERT INTO (?:public\.)?(\w+)",
+        "UPDATE": r"^UPDATE (?:public\.)?(\w+)|FROM (?:public\.)?(\w+)\b.*FOR UPDATE",
+        "DELETE": r"^DELETE FROM (?:public\.)?(\w+)",
     }
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

@@ -32,6 +32,7 @@ from solidjq.recovery.candidates import find_candidates, find_groups
 from support.databases import explain
 from support.processes import add_process, silence
 from support.queue import add_jobs, plain_jobs, take_turn
+from support.servers import execute
 
 JOBS = 12_000
 LARGE = {jobs.name, ready.name, failed.name, scheduled.name, "jq_crashes", "jq_failures"}
@@ -80,11 +81,13 @@ def fill(database: Database) -> int:
             connection.execute(insert(table).from_select(["job_id", *values], rows))
         process = heartbeat.register(connection, kind="Worker", name="w", pid=1, hostname="h", metadata={})
     crashes.count_all(database)
-    with database.outside_transactions() as connection:
-        analyze = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
-        for name in sorted(LARGE):
-            connection.execute(text(f"{analyze} {name}"))
+    analyze(database, *sorted(LARGE))
     return process
+
+
+def analyze(database: Database, *names: str) -> None:
+    verb = "ANALYZE TABLE" if database.url.get_backend_name() == "mysql" else "ANALYZE"
+    execute(database.url, *(f"{verb} {name}" for name in names))
 
 
 @contextmanager
@@ -212,8 +215,7 @@ def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) 
     process = fill(database)
     with database.write() as connection:
         connection.execute(jobs.update().values(finished_at=utcnow()))
-    with database.outside_transactions() as connection:
-        connection.execute(text(f"ANALYZE {'TABLE ' if connection.dialect.name == 'mysql' else ''}{jobs.name}"))
+    analyze(database, jobs.name)
     with database.write() as connection:
         connection.execute(jobs.update().values(finished_at=None))
     with recorded() as sent:
@@ -250,10 +252,8 @@ def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = add_process(database)
-    with database.outside_transactions() as connection:
-        for name in (ready.name, jobs.name):
-            connection.execute(text(f"VACUUM ANALYZE {name}"))
-            connection.execute(text(f"ALTER TABLE {name} SET (autovacuum_enabled = false)"))
+    for name in (ready.name, jobs.name):
+        execute(database.url, f"VACUUM ANALYZE {name}", f"ALTER TABLE {name} SET (autovacuum_enabled = false)")
     with monkeypatch.context() as patched:
         patched.setattr(hot, "SLOW", math.inf)  # the table is empty: what takes long is the machine
         for _ in range(20):  # the driver prepares it after 5, the server keeps a plan after 5 more

@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import event, inspect, text
+from sqlalchemy import event, inspect
 from sqlalchemy.engine import URL
 
 from solidjq import Database
@@ -18,7 +18,7 @@ from support.program import Shell, assert_refused
 from support.queue import add_jobs, plain_jobs, rows
 from support.recovery import retry_jobs
 from support.schemas import OURS, THEIRS, definitions, make_older
-from support.servers import execute
+from support.servers import connected, execute
 
 LATER = [f"{migration.version} {migration.name}" for migration in MIGRATIONS if migration.version >= 3]
 
@@ -50,9 +50,9 @@ def test_a_second_init_does_nothing(bare: Database) -> None:
 
 def test_existing_tables_are_left_as_they_are(bare: Database) -> None:
     bare.transact(tables.solid_queue.create_all)
-    with bare.write() as connection:
-        connection.execute(text("ALTER TABLE solid_queue_jobs ADD COLUMN batch_id bigint"))
-        connection.execute(text("CREATE TABLE customers (name varchar(20))"))
+    execute(
+        bare.url, "ALTER TABLE solid_queue_jobs ADD COLUMN batch_id bigint", "CREATE TABLE customers (name varchar(20))"
+    )
     before = definitions(bare)
     assert set(initialize(bare).created) == OURS
     after = definitions(bare)
@@ -136,7 +136,7 @@ def test_two_at_once(bare: Database) -> None:
 def test_the_tables_are_those_that_rails_makes(kind: str, bare: Database) -> None:
     """Types, defaults and nullability of solid_queue_jobs as each database reports them for Rails' own schema."""
     initialize(bare)
-    with bare.read() as connection:
+    with connected(bare.url) as connection:
         columns = {column["name"]: column for column in inspect(connection).get_columns("solid_queue_jobs")}
         types = {name: str(column["type"]).lower() for name, column in columns.items()}
     text_type, time_type, big = {
@@ -165,9 +165,11 @@ def test_an_older_ledger_is_brought_up_to_date(bare: Database) -> None:
     with bare.write() as connection:
         tables.deaths.drop(connection)
         next(index for index in tables.crashes.indexes if "death_id" in str(index.name)).drop(connection)
-        for column in ("death_id", "started_at", "growth"):
-            connection.execute(text(f"ALTER TABLE jq_crashes DROP COLUMN {column}"))
-        connection.execute(text("DELETE FROM jq_schema_migrations WHERE version = 2"))
+    execute(
+        bare.url,
+        *(f"ALTER TABLE jq_crashes DROP COLUMN {column}" for column in ("death_id", "started_at", "growth")),
+        "DELETE FROM jq_schema_migrations WHERE version = 2",
+    )
     with bare.read() as connection:
         assert not operations.exists(connection)
     done = initialize(bare)

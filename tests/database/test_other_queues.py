@@ -14,7 +14,7 @@ from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, url_text, with_schema
 from support.program import PASSWORD, Shell, assert_refused
 from support.schemas import THEIRS
-from support.servers import execute
+from support.servers import connected, execute
 from support.terminal import terminal
 
 OTHERS = ("CREATE TABLE users (id integer)", "CREATE TABLE orders (id integer)")
@@ -27,11 +27,8 @@ def make_queue(url: URL) -> None:
 
 
 def tables_of(url: URL) -> set[str]:
-    database = Database(url)
-    with database.read() as connection:
-        names = set(inspect(connection).get_table_names())
-    database.close()
-    return names
+    with connected(url) as connection:
+        return set(inspect(connection).get_table_names())
 
 
 @pytest.fixture

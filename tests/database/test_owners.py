@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
-from solidjq import Database
+from solidjq import Database, NewJob
 from solidjq.database import notices, owners
 from solidjq.database.setup import initialize
 from solidjq.database.tables import jobs, operations, solid_queue
 from solidjq.database.urls import url_text
 from solidjq.doctor.checks import Severity
-from solidjq.errors import DatabaseError, RefusedError
+from solidjq.errors import DatabaseError, NotAQueueError, RefusedError
+from solidjq.queue import pauses
+from solidjq.queue.enqueue import enqueue_alone
 from solidjq.recovery import plans
 from solidjq.recovery.retry import plan
 from solidjq.recovery.terms import RetryTerms, Selection
@@ -24,6 +27,7 @@ from support.commands import run
 from support.deaths import die
 from support.doctor import findings
 from support.every_command import COMMANDS, PLAN
+from support.poolers import Pooled
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows
 from support.recovery import retry_jobs
@@ -31,6 +35,9 @@ from support.scenes import something_for_every_command
 from support.servers import connected, execute
 
 EVIL = "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {body} RETURN NULL; END'"
+FUNCTION = (
+    "CREATE FUNCTION mine(a varchar, b varchar) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN {body} END$$"
+)
 
 
 @pytest.fixture
@@ -40,6 +47,11 @@ def low(empty_url: URL, worker_name: str) -> Iterator[URL]:
     execute(empty_url, f"CREATE ROLE {name} LOGIN", f"GRANT CREATE, USAGE ON SCHEMA public TO {name}")
     yield empty_url.set(username=name)
     execute(empty_url, f"DROP OWNED BY {name} CASCADE", f"DROP ROLE {name}")
+
+
+def errors(database: Database) -> list[str]:
+    """Return what doctor says of owners, but for the warning that ``low`` may create objects."""
+    return [finding.what for finding in findings(database, "owners") if finding.severity is Severity.ERROR]
 
 
 def is_superuser(low: URL) -> bool:
@@ -87,7 +99,7 @@ def test_a_table_that_was_given_away_with_its_code_is_not_adopted(empty_url: URL
     execute(empty_url, "ALTER TABLE jq_operations OWNER TO CURRENT_USER")
     with pytest.raises(RefusedError, match=r"the function (mine|words)\(\), which jq_operations runs, belongs to"):
         initialize(administrator)
-    assert [finding.severity for finding in findings(administrator, "owners")] == [Severity.ERROR]
+    assert len(errors(administrator)) == 1
     administrator.close()
 
 
@@ -111,14 +123,14 @@ def test_a_superuser_does_not_write_to_a_record_that_somebody_else_made(empty_ur
     initialize(administrator)
     (job_id,) = add_jobs(administrator, *plain_jobs(1))
     die(administrator)
-    assert findings(administrator, "owners") == []
+    assert errors(administrator) == []
     execute(empty_url, f"ALTER TABLE jq_operations OWNER TO {low.username}")
     execute(low, EVIL.format(name="mine", body=f"ALTER ROLE {low.username} SUPERUSER;"))
     execute(low, "CREATE TRIGGER t AFTER INSERT ON jq_operations FOR EACH ROW EXECUTE FUNCTION mine()")
     with pytest.raises(RefusedError, match="jq_operations belongs to the role"):
         retry_jobs(administrator, [job_id])
     assert (is_superuser(low), rows(administrator, operations)) == (False, [])
-    assert [finding.severity for finding in findings(administrator, "owners")] == [Severity.ERROR] * 2
+    assert len(errors(administrator)) == 2
     administrator.close()
 
 
@@ -198,7 +210,7 @@ def test_the_applications_role_owns_the_queue_and_another_may_use_it(empty_url: 
     application = Database(low)
     initialize(application)
     administrator = Database(empty_url)
-    assert findings(administrator, "owners") == []
+    assert errors(administrator) == []
     assert initialize(application).created == []
     add_jobs(administrator, *plain_jobs(1))
     (job_id,) = die(administrator)
@@ -208,16 +220,103 @@ def test_the_applications_role_owns_the_queue_and_another_may_use_it(empty_url: 
     application.close()
 
 
-# What a superuser's reading would run, and a statement that runs it.
-READ_BEFOREHAND = {
+@pytest.mark.only_on("postgresql")
+def test_a_trigger_of_the_applications_without_a_search_path(own: Database) -> None:
+    """Under jq it finds only what it names with a schema; the error says so, and doctor says it before."""
+    body = "INSERT INTO audit VALUES (1);"
+    execute(own.url, "CREATE TABLE audit (id int)", EVIL.format(name="note", body=body))
+    execute(own.url, "CREATE TRIGGER t AFTER INSERT ON solid_queue_jobs EXECUTE FUNCTION note()")
+    (found,) = findings(own, "owners")
+    assert (found.severity, "note(), which solid_queue_jobs runs," in found.what) == (Severity.NOTE, True)
+    words = r'"audit" does not exist, in PL/pgSQL function public.note\(\).*ALTER FUNCTION \.\.\. SET search_path'
+    with pytest.raises(DatabaseError, match=words) as caught:
+        add_jobs(own, *plain_jobs(1))
+    assert not isinstance(caught.value, NotAQueueError)
+    execute(own.url, "ALTER FUNCTION note() SET search_path = public")
+    add_jobs(own, *plain_jobs(1))
+    assert findings(own, "owners") == []
+
+
+@pytest.mark.only_on("postgresql")
+def test_doctor_warns_of_who_may_create_beside_the_tables(own: Database, low: URL) -> None:
+    execute(own.url, f"GRANT CREATE, USAGE ON SCHEMA public TO {low.username}")
+    own_low = own.url.set(username=low.username)
+
+    def found() -> list[tuple[Severity, str]]:
+        return [(each.severity, each.what.partition(" in the queue's schema")[0]) for each in findings(own, "owners")]
+
+    role = f'the role "{low.username}"'
+    assert found() == [(Severity.WARNING, f"{role} may create objects")]
+    execute(own_low, "CREATE TABLE report (id int)")
+    assert found() == [(Severity.WARNING, f"{role} may create objects and owns 1 object")]
+    execute(own.url, findings(own, "owners")[0].advice.partition(";")[0])
+    assert found() == [(Severity.NOTE, f"{role} owns 1 object")]
+    execute(own.url, f"GRANT CREATE ON SCHEMA public TO {low.username}")
+    execute(own_low, FUNCTION.format(body="RETURN true;"), "DROP TABLE report")
+    execute(own.url, f"REVOKE CREATE ON SCHEMA public FROM {low.username}", "GRANT CREATE ON SCHEMA public TO PUBLIC")
+    assert found() == [
+        (Severity.WARNING, "every role may create objects"),
+        (Severity.WARNING, f"{role} owns 1 object (functions or operators among them)"),
+    ]
+    execute(own.url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", "DROP FUNCTION mine", "CREATE TABLE report (id int)")
+    assert found() == []  # of a superuser's
+    execute(own.url, f"REVOKE ALL ON SCHEMA public FROM {low.username}")
+
+
+@pytest.mark.only_on("mariadb")
+def test_doctor_warns_of_accounts_that_may_create(own: Database) -> None:
+    name = own.url.database
+    accounts = [f"'{letter}_{name}'@'localhost'"[:60] for letter in "ab"]
+    for number, account in enumerate(accounts):
+        execute(own.url, f"CREATE USER {account}", f"GRANT CREATE VIEW, SELECT ON `{name}`.* TO {account}")
+        assert [each.severity for each in findings(own, "owners")] == [Severity.WARNING] * number  # one migrates it
+    (found,) = findings(own, "owners")
+    assert all(account in found.what for account in accounts)
+    execute(own.url, *(f"DROP USER {account}" for account in accounts))
+
+
+# What reading would run if names were looked up beside the tables, and a statement that would run it.
+IN_THE_PLACE_OF_POSTGRESQLS = {
     "operator": (
-        ["CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = mine)"],
+        "CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = mine)",
         select(jobs.c.id).where(jobs.c.class_name == "A"),
     ),
     "function": (
-        ["CREATE FUNCTION lower(a varchar) RETURNS text LANGUAGE sql AS 'SELECT mine(a, a)::text'"],
+        "CREATE FUNCTION lower(a varchar) RETURNS text LANGUAGE sql AS 'SELECT mine(a, a)::text'",
         select(func.lower(jobs.c.class_name)),
     ),
+}
+
+
+@pytest.mark.parametrize("way", IN_THE_PLACE_OF_POSTGRESQLS)
+@pytest.mark.parametrize("mode", ["direct", "transaction"])
+def test_no_name_is_looked_up_where_others_may_create(
+    make_postgresql: Callable[..., URL], postgresql_template: str, pooled: Pooled, worker_name: str, mode: str, way: str
+) -> None:
+    """The attack comes after every check: the connection is open, and its statements were sent before."""
+    url, low = make_postgresql(postgresql_template), f"later_{worker_name}"
+    execute(url, f"CREATE ROLE {low} LOGIN", f"GRANT CREATE, USAGE ON SCHEMA public TO {low}")
+    made, reading = IN_THE_PLACE_OF_POSTGRESQLS[way]
+    reached = url if mode == "direct" else pooled(url, pool_mode="transaction", ignore_startup_parameters="options")
+    database = Database(reached)
+
+    def act() -> None:
+        enqueue_alone(database, NewJob(class_name="A"))  # a hot statement, alone
+        with database.read() as connection:
+            assert len(connection.execute(reading).all()) > 0
+        database.transact(pauses.pause, "a")
+
+    act()
+    execute(url.set(username=low), FUNCTION.format(body="RAISE EXCEPTION 'it ran';"), made)
+    act()
+    database.close()
+    with connected(url) as connection, pytest.raises(DBAPIError, match="it ran"):  # as SQLAlchemy connects
+        connection.execute(reading)
+    execute(url, f"DROP OWNED BY {low} CASCADE", f"DROP ROLE {low}")
+
+
+# What a superuser's reading would run, and a statement that runs it.
+READ_BEFOREHAND = {
     "view": (["CREATE VIEW jq_operations AS SELECT 1 AS id WHERE mine('a', 'b')"], select(operations.c.id)),
     "index": (
         ["CREATE TABLE jq_operations (id bigint)", "CREATE INDEX i ON jq_operations (mine('a', 'b'))"],
@@ -237,12 +336,7 @@ def test_no_reading_of_a_superuser_runs_what_another_role_made(
     administrator.close()
     statements, reading = READ_BEFOREHAND[way]
     body = "IF current_setting('is_superuser') = 'on' THEN RAISE EXCEPTION 'it ran'; END IF; RETURN true;"
-    execute(
-        low,
-        "CREATE FUNCTION mine(a varchar, b varchar) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS "
-        f"$$BEGIN {body} END$$",
-        *statements,
-    )
+    execute(low, FUNCTION.format(body=body), *statements)
     for command in ("failed list --class A --queue b", "operations list", "doctor", "init", "queues list"):
         done = shell.run(*command.split(), url=url_text(empty_url))
         assert (done.returncode, "it ran" in done.stderr) == (Exit.REFUSED, False), done.stderr

@@ -11,6 +11,7 @@ from solidjq import Database
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, crashes, failed, jobs
 from support.databases import explain
+from support.servers import connected
 
 STATEMENTS = {
     "select": select(failed.c.id).where(among(failed.c.id, [1, 2, 3])).with_for_update(),
@@ -36,7 +37,7 @@ def reads_all(connection: Connection, statement: str) -> bool:
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
 def test_rows_that_are_named_are_found_by_an_index(database: Database, statement: Executable) -> None:
     """A batch that reads the whole table is slow, and on MySQL locks what it does not mean."""
-    with database.write() as connection:
+    with connected(database.url) as connection:
         compiled = statement.compile(connection, compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
         assert not reads_all(connection, str(compiled))
         assert reads_all(connection, "SELECT * FROM solid_queue_claimed_executions WHERE id + 0 IN (1, 2)")

@@ -8,6 +8,7 @@ from sqlalchemy import create_engine, text
 
 from solidjq import Database
 from solidjq.database.setup import initialize
+from solidjq.database.tables import jobs
 from solidjq.database.urls import parse_url
 from solidjq.doctor import checks as doctor_checks
 from solidjq.doctor import examine as doctor
@@ -59,7 +60,7 @@ def test_what_takes_too_long_or_is_refused_is_skipped(database: Database) -> Non
 
     def forbidden(connection: Any, _terms: DoctorTerms) -> Any:
         connection.execute(text("SET LOCAL ROLE pg_read_all_stats"))
-        connection.execute(text("SELECT * FROM solid_queue_jobs"))
+        connection.execute(jobs.select())
         yield from ()
 
     look = doctor.choose(["orphans"])[0]

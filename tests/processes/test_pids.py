@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
 from solidjq import Database
 from solidjq.database import tables
@@ -25,6 +25,7 @@ from solidjq.queue.states import State
 from support.processes import idle_process, start_of, stopped_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.servers import execute
 from support.waiting import until
 
 NO_PID = 2**22 + 7  # above the highest pid of Linux
@@ -114,9 +115,7 @@ def test_a_row_whose_pid_makes_no_sense_stops_no_prune(database: Database, shell
         with database.write() as connection:
             mine = tables.processes.c.id == process
             connection.execute(update(tables.processes).where(mine).values(last_heartbeat_at=ago(5000)))
-            connection.execute(
-                text("UPDATE solid_queue_processes SET pid = :pid WHERE id = :id"), {"pid": pid, "id": process}
-            )
+        execute(database.url, "UPDATE solid_queue_processes SET pid = :pid WHERE id = :id", pid=pid, id=process)
     done = shell.run("prune", "--force", "-o", "json")
     assert (done.returncode, rows(database, tables.processes)) == (0, []), done.stderr
 

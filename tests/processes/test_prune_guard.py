@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 from sqlalchemy.engine import URL
 
 from solidjq import Database
@@ -30,6 +30,7 @@ from support.processes import add_process, all_silent, silence, start_of
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.runtime import Runtime, freeze, held, kill
+from support.servers import execute
 from support.terminal import raw_terminal
 from support.waiting import PATIENCE, until
 
@@ -158,24 +159,21 @@ def test_a_heartbeat_that_is_no_time_is_looked_at_twice(
     monkeypatch.setattr(prune_guard, "up_since", lambda _: None)
     odd = {"sqlite": "text", "postgresql": "infinity", "mariadb": "9999-12-31 00:00:00"}[kind]
     process = add_process(database)
-    spoil = text("UPDATE solid_queue_processes SET last_heartbeat_at = :odd, created_at = :at")
+    spoil = "UPDATE solid_queue_processes SET last_heartbeat_at = :odd, created_at = :at"
 
     def look(before: Doubts = NOBODY) -> Doubts:
         with database.read() as connection:
             return prune_guard.find_doubts(connection, 300, before=before)
 
-    with database.write() as connection:
-        connection.execute(spoil, {"odd": odd, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"})
+    execute(database.url, spoil, odd=odd, at=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
     assert look().silent == {}  # it has only just registered
-    with database.write() as connection:
-        connection.execute(spoil, {"odd": odd, "at": "2026-01-01 00:00:00"})
+    execute(database.url, spoil, odd=odd, at="2026-01-01 00:00:00")
     first = look()
     assert (sorted(first.dead), sorted(first.unsure)) == ([], [process])
     assert sorted(look(first).dead) == [process]
     database.transact(heartbeat.heartbeat, process)
     assert look(first) == Doubts()
-    with database.write() as connection:
-        connection.execute(spoil, {"odd": odd, "at": odd})
+    execute(database.url, spoil, odd=odd, at=odd)
     assert [pruned.process_id for pruned in pruning.prune(database, 300, only=look(first).dead)] == [process]
     assert rows(database, tables.processes) == []
 

@@ -213,7 +213,7 @@ ENVIRONMENTS = (
     ),
     Environment(
         "Solid Queue's tables and `jq`'s in two schemas",
-        "works directly; through a pooler refused, with the way out",
+        "works directly for a role that is no superuser; else refused, with the way out",
         f"{_POOLERS}::test_two_schemas_of_one_queue",
     ),
     Environment(

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob
-from solidjq.database.tables import claimed, crashes, deaths, failed, jobs, ready
+from solidjq.database.tables import claimed, crashes, deaths, failed, failures, jobs, ready
 from solidjq.database.times import utcnow
 from solidjq.incidents.incidents import find_incidents
 from solidjq.ledger import operations
@@ -156,7 +156,7 @@ def test_jobs_without_an_active_job_id_are_followed_by_their_own(database: Datab
     ids, operation = died_and_retried(database, 2)
     with database.write() as connection:
         connection.execute(update(jobs).values(active_job_id=None))
-        connection.exec_driver_sql("UPDATE jq_failures SET active_job_id = NULL")
+        connection.execute(update(failures).values(active_job_id=None))
     die(database, silent=5000)
     retry_jobs(database, ids[:1], Operation("retry"))
     assert counts(database, operation) == {Is.RETRIED: 1, Is.DIED: 1}

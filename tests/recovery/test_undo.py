@@ -23,7 +23,7 @@ from support.processes import add_process
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import Retried, retry_jobs, undo
 from support.schemas import make_older
-from support.servers import execute
+from support.servers import connected, execute
 
 
 def retry(database: Database, operation: Operation, **terms: object) -> Retried:
@@ -173,9 +173,10 @@ def add_columns(database: Database, types: dict[str, str]) -> None:
 def set_columns(database: Database, job_id: int, values: dict[str, Any]) -> None:
     words = WORDS[database.url.get_backend_name()]
     assigned = ", ".join(f"{name.format(**words)} = :v{number}" for number, name in enumerate(values))
-    with database.write() as connection:
+    with connected(database.url) as connection:
         statement = text(f"UPDATE solid_queue_jobs SET {assigned} WHERE id = {job_id}")  # noqa: S608
         connection.execute(statement, {f"v{number}": value for number, value in enumerate(values.values())})
+        connection.commit()
 
 
 def whole(database: Database) -> list[dict[str, Any]]:

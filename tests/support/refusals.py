@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import text
-
 from solidjq import Database
+from support.servers import execute
 
 VALUE, UNKNOWN = "22001", "45000"  # a value that is too long; an error of the application's own
 _ERRNO = {VALUE: 1406, UNKNOWN: 1644}
@@ -41,14 +40,8 @@ def refusing(database: Database, kind: str, event: str, table: str, condition: s
             )
         ]
         dropped = ["DROP TRIGGER refusal"]
-    _execute(database, made)
+    execute(database.url, *made)
     try:
         yield
     finally:
-        _execute(database, dropped)
-
-
-def _execute(database: Database, statements: list[str]) -> None:
-    with database.write() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
+        execute(database.url, *dropped)

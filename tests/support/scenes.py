@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, text, update
+from sqlalchemy import delete, insert, update
 
 from solidjq import Database, NewJob
 from solidjq.database import tables
@@ -21,6 +21,7 @@ from solidjq.recovery.terms import Selection
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, fail, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
+from support.servers import execute
 
 ONE = Limit(1)
 DAY = 86400.0
@@ -359,13 +360,12 @@ def five_silent_first_operation(database: Database) -> None:
 
 def reset_ids(database: Database) -> None:
     """The operation of a test's own preparation is number 1 on every database."""
-    with database.write() as connection:
-        if connection.dialect.name == "mysql":
-            connection.execute(text("ALTER TABLE jq_operations AUTO_INCREMENT = 1"))
-        elif connection.dialect.name == "postgresql":
-            connection.execute(text("ALTER SEQUENCE jq_operations_id_seq RESTART"))
-        else:
-            connection.execute(text("DELETE FROM sqlite_sequence WHERE name = 'jq_operations'"))
+    restart = {
+        "mysql": "ALTER TABLE jq_operations AUTO_INCREMENT = 1",
+        "postgresql": "ALTER SEQUENCE jq_operations_id_seq RESTART",
+        "sqlite": "DELETE FROM sqlite_sequence WHERE name = 'jq_operations'",
+    }
+    execute(database.url, restart[database.url.get_backend_name()])
 
 
 def retry_safely(database: Database) -> None:

@@ -56,11 +56,14 @@ def connected(url: URL, **options: str) -> Iterator[Connection]:
     engine.dispose()
 
 
-def execute(url: URL, *statements: str) -> None:
-    """Run statements as they stand, each a transaction of its own."""
+def execute(url: URL, *statements: str, **values: object) -> None:
+    """Run statements as they stand, each a transaction of its own.
+
+    A connection of ``Database`` would look for their tables, on PostgreSQL, in its own schema alone.
+    """
     with connected(url, isolation_level="AUTOCOMMIT") as connection:
         for statement in statements:
-            connection.execute(text(statement))
+            connection.execute(text(statement), values)
 
 
 def answers(url: URL) -> bool:

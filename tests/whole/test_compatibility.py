@@ -20,7 +20,7 @@ from support.paths import PROGRAMS, ROOT
 from support.program import Shell
 from support.queue import add_jobs, state_of_each
 from support.recovery import retry_jobs, undo
-from support.servers import execute
+from support.servers import connected, execute
 from support.waiting import PATIENCE, until
 
 
@@ -67,7 +67,7 @@ def test_a_job_of_a_batch(empty_url: URL) -> None:
     failed = int(str(names["failed"]))
 
     def batch() -> tuple[object, bool]:
-        with own.read() as connection:
+        with connected(empty_url) as connection:
             of_job = connection.scalar(text(f"SELECT batch_id FROM solid_queue_jobs WHERE id = {failed}"))  # noqa: S608
             kept = connection.scalars(text("SELECT job_id FROM solid_queue_batch_executions")).all()
         return of_job, failed in kept

@@ -15,6 +15,7 @@ from support.killable import CASES, check, held
 from support.killer import KILLED, killer
 from support.program import Shell
 from support.queue import clear, state_of_each
+from support.servers import connected
 from support.waiting import until
 
 
@@ -63,7 +64,7 @@ def test_an_init_killed_anywhere_is_completed_by_the_next(kind: str, empty_url: 
             if code == KILLED:
                 killed += 1
                 setup.initialize(database)
-            with database.read() as connection:
+            with connected(empty_url) as connection:
                 assert set(inspect(connection).get_table_names()) - {"sqlite_sequence"} == everything
                 assert connection.scalars(select(database_tables.schema_migrations.c.version)).all() == [
                     migration.version for migration in setup.MIGRATIONS

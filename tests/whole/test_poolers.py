@@ -35,6 +35,24 @@ JOBS = {"session": 500, "transaction": 5000}
 UNQUALIFIED = re.compile(
     r"\b(FROM|JOIN|INTO|UPDATE|TABLE|REFERENCES|ON|EXISTS) +\"?(solid_queue|jq)_(?!jq|notify)\w+(?![\w.])"
 )
+# They match texts better than PostgreSQL's own do, and fail for whoever is not a test.
+IN_THE_PLACE_OF_POSTGRESQLS = [
+    f"{statement.format(schema=schema)}"
+    for schema in ("public", "shop_b")
+    for statement in (
+        (
+            "CREATE FUNCTION {schema}.ran(a varchar, b varchar) RETURNS boolean LANGUAGE plpgsql SET search_path = '' "
+            "AS $$BEGIN IF current_setting('application_name') <> '' THEN RAISE EXCEPTION 'it ran'; END IF; "
+            "RETURN a::text = b::text; END$$"
+        ),
+        "CREATE FUNCTION {schema}.lower(a varchar) RETURNS text LANGUAGE sql AS 'SELECT {schema}.ran(a, a)::text'",
+        "CREATE FUNCTION {schema}.length(a varchar) RETURNS int LANGUAGE sql AS 'SELECT {schema}.ran(a, a)::int'",
+        *(
+            f"CREATE OPERATOR {{schema}}.{operator} (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = {{schema}}.ran)"
+            for operator in ("=", "<>", "<", ">", "~~", "~")
+        ),
+    )
+]
 
 
 @pytest.fixture
@@ -73,12 +91,16 @@ def test_every_command_in_a_schema(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The rows of the other schema's queue stay as they are, even if the sessions' search path names it."""
+    """The rows of the other schema's queue stay as they are, even if the sessions' search path names it.
+
+    Nor does any command run a function or an operator of these schemas.
+    """
     make(queue, FIRST)
     with connected(queue) as connection:
         others = contents(connection)
     shop_b = with_another_queue(queue)
     names = make(shop_b, FIRST)
+    execute(queue, *IN_THE_PLACE_OF_POSTGRESQLS)
     monkeypatch.chdir(tmp_path)
     reached = queue if mode == "direct" else pooled(queue, **TRANSACTIONS)
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(reached))
@@ -150,17 +172,18 @@ def test_a_search_path_that_another_client_left(queue: URL, pooled: Pooled) -> N
 
 
 def test_two_schemas_of_one_queue(queue: URL, pooled: Pooled) -> None:
-    """A direct connection works on tables in two schemas of its search path; through a pooler that is refused."""
+    """Statements cannot name them, so the search path must find them: not through a pooler, not for a superuser."""
     execute(queue, "CREATE SCHEMA shop_b", "ALTER TABLE jq_schema_migrations SET SCHEMA shop_b")
     path = "options=-csearch_path=shop_b,public"
-    with opened(parse_url(f"{url_text(queue)}&{path}")) as database:
+    rights = [f"GRANT ALL ON ALL {what} IN SCHEMA public, shop_b TO two" for what in ("TABLES", "SEQUENCES")]
+    execute(queue, "CREATE ROLE two LOGIN", "GRANT USAGE ON SCHEMA shop_b TO two", *rights)
+    with opened(parse_url(f"{url_text(queue.set(username='two'))}&{path}")) as database:
         assert add_jobs(database, *plain_jobs(1))
+    execute(queue, "DROP OWNED BY two", "DROP ROLE two")
     advice = re.escape("ALTER TABLE shop_b.jq_schema_migrations SET SCHEMA public")
-    with (
-        opened(parse_url(f"{url_text(pooled(queue, **TRANSACTIONS))}?{path}")) as database,
-        pytest.raises(RefusedError, match=advice),
-    ):
-        add_jobs(database, *plain_jobs(1))
+    for url in (f"{url_text(pooled(queue, **TRANSACTIONS))}?{path}", f"{url_text(queue)}&{path}"):
+        with opened(parse_url(url)) as database, pytest.raises(RefusedError, match=advice):
+            add_jobs(database, *plain_jobs(1))
 
 
 def test_settings_of_the_url_hold_for_our_transactions_only(queue: URL, pooled: Pooled) -> None:

@@ -25,6 +25,7 @@ from support.every_command import COMMANDS, PLAN
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows
 from support.scenes import something_for_every_command
+from support.servers import connected
 
 
 def test_no_command_is_forgotten() -> None:
@@ -38,7 +39,7 @@ def names(database: Database) -> dict[str, object]:
 
 
 def everything(database: Database) -> dict[str, object]:
-    with database.read() as connection:
+    with connected(database.url) as connection:
         found: dict[str, object] = {"tables": sorted(inspect(connection).get_table_names())}
     tables = [*database_tables.solid_queue.sorted_tables, *database_tables.jq.sorted_tables]
     return {**found, **{table.name: rows(database, table) for table in tables}}

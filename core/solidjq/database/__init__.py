@@ -34,6 +34,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``indexes``: the indexes that are missing, created while the queue is in use.
 - ``grants``: the least rights that a role needs, as SQL for an administrator.
 - ``owners``: who owns our tables and functions, whose code runs with the rights of whoever writes to them.
+- ``creators``: which other roles may make objects beside the queue's tables.
 
 Every room except ``settings`` may import this one, and so may ``registry`` and the command line. It imports only the
 ground.

@@ -42,8 +42,6 @@ BUSY_TIMEOUT = 5.0  # seconds that an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
 WRITES = "solidjq_writes"  # execution option of a connection that will write
-# A search path that must hold from the first statement on: in a database whose owner may have chosen another.
-PATH_OF_THE_SERVER = "pg_catalog"
 NO_TRANSACTION = "solidjq_no_transaction"  # execution option on SQLite: each statement commits by itself
 
 
@@ -85,7 +83,10 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
     engine = create_engine(url, connect_args=arguments, **options)
     if terms is not None:
         poolers.follow_sessions(engine, terms)
-    event.listen(engine, "connect", lambda driver, record: _begin(backend, driver, record.info, terms))
+        # It would be asked in a session whose search path is not set yet; statements name the schema.
+        setattr(engine.dialect, "_get_default_schema_name", lambda _connection: None)  # noqa: B010  (mypy)
+    # First of all: SQLAlchemy's own look at a new connection must not run the functions of other roles either.
+    event.listen(engine, "connect", lambda driver, record: _begin(backend, driver, record.info, terms), insert=True)
     if read_only and backend == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
 
@@ -115,8 +116,6 @@ def _session_terms(url: URL) -> tuple[URL, SessionTerms]:
     if requested is None:
         return url, terms
     settings, others = poolers.split_options(requested if isinstance(requested, str) else requested[-1])
-    if settings.get(poolers.SEARCH_PATH) == PATH_OF_THE_SERVER:
-        others = f"{others} -c{poolers.SEARCH_PATH}={PATH_OF_THE_SERVER}"
     # An empty text, too, so that the driver does not take PGOPTIONS or a service's instead.
     return url.update_query_dict({"options": others}), replace(terms, settings=settings)
 
@@ -128,14 +127,14 @@ def _begin(backend: str, driver: Any, info: dict[str, Any], terms: SessionTerms 
 
     ``terms`` are those of PostgreSQL's sessions.
     """
-    schema = None
+    session = None
     try:
         if terms is not None:
             read_every_timestamp(driver)
             adapt_encoding(driver)
-            schema = poolers.open_session(driver, info, terms).schema
-        owners.require_safe_to_read(backend, driver, schema)
-        keys.require_readable_keys(backend, driver, schema)
+            session = poolers.open_session(driver, info, terms)
+        owners.require_safe_to_read(backend, driver, session)
+        keys.require_readable_keys(backend, driver, session)
     except BaseException:
         driver.close()  # the pool forgets it
         raise

@@ -15,6 +15,7 @@ class Fault(Enum):
     NO_FILE = auto()
     NO_TABLE = auto()
     NO_COLUMN = auto()  # another version's table, or another program's
+    NO_NAME = auto()  # a function of the database's own, such as a trigger's, looked for a name in our search path
     NO_DATABASE = auto()
     NOT_A_DATABASE = auto()
     DENIED = auto()
@@ -43,6 +44,8 @@ _POSTGRESQL_FAULTS = {
     "55P03": Fault.CONFLICT,
     "57014": Fault.TOO_LONG,
 }
+# Of a table, a column, a schema, a type, a function or an operator that a name leads to.
+_POSTGRESQL_NAMES = frozenset(("42P01", "42703", "3F000", "42704", "42883"))
 _CONNECTION_FAULTS = (
     (("database", "does not exist"), Fault.NO_DATABASE),
     (("authentication failed",), Fault.DENIED),
@@ -113,6 +116,17 @@ def words_of(error: DBAPIError) -> str:
     return mask_secrets(one_line(text))
 
 
+def _is_of_a_function(error: DBAPIError, state: str) -> bool:
+    return state in _POSTGRESQL_NAMES and function_of(error) is not None
+
+
+def function_of(error: DBAPIError) -> str | None:
+    """Return in the words of PostgreSQL which function of the database was running; None if none was."""
+    context = getattr(getattr(error.orig, "diag", None), "context", None) or ""
+    named = next((line for line in context.splitlines() if "function" in line), None)
+    return named and mask_secrets(one_line(named))
+
+
 def _fault_by_code(error: DBAPIError) -> Fault:
     import sqlite3  # noqa: PLC0415
 
@@ -124,7 +138,7 @@ def _fault_by_code(error: DBAPIError) -> Fault:
     if isinstance(code, int):
         return _MYSQL_FAULTS.get(code, Fault.UNREACHABLE if error.connection_invalidated else Fault.OTHER)
     if state := getattr(origin, "sqlstate", None):
-        fault = _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
+        fault = Fault.NO_NAME if _is_of_a_function(error, state) else _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
         if _STATEMENT_MODE in str(origin):
             return Fault.NO_TRANSACTIONS
         # 08: connection exception; 57P: the server shuts down or starts up; 53: out of connections, memory or disk.

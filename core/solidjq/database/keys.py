@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import BigInteger
 
 from solidjq.database import tables
+from solidjq.database.poolers import Session, own_names
 from solidjq.errors import NotAQueueError
 from solidjq.text import printable
 
@@ -34,19 +35,19 @@ SELECT m.name, c.name, c.type FROM sqlite_master m JOIN pragma_table_info(m.name
 """
 
 
-def require_readable_keys(backend: str, driver: Any, schema: str | None) -> None:
+def require_readable_keys(backend: str, driver: Any, session: Session | None) -> None:
     """Raise NotAQueueError if the queue behind this new connection of a driver has keys that jq cannot read.
 
-    ``schema`` is that of the tables on PostgreSQL; None if the search path decides.
+    ``session`` is that of a connection to PostgreSQL.
     """
     columns = [column for table in tables.solid_queue.sorted_tables for column in table.columns]
     keys = {(str(column.table.name), column.name) for column in columns if isinstance(column.type, BigInteger)}
     keys.add((str(tables.claimed.name), _PROCESS_NAME))
     names = {"tables": sorted({table for table, _ in keys}), "columns": sorted({column for _, column in keys})}
     match backend:
-        case "postgresql":
-            rows = driver.execute(_ON_POSTGRESQL, {**names, "schema": schema}).fetchall()
-            driver.rollback()
+        case _ if session is not None:
+            with own_names(driver, session):
+                rows = driver.execute(_ON_POSTGRESQL, {**names, "schema": session.schema}).fetchall()
         case "mysql":
             with driver.cursor() as cursor:
                 cursor.execute(_ON_MYSQL, names)

@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from solidjq.database import engines, tables
 from solidjq.database.place import host_of
 from solidjq.database.poolers import schema_of
-from solidjq.database.url_options import last_values
 from solidjq.errors import SolidJQError
 from solidjq.text import count_of, first_of, printable
 
@@ -108,10 +107,6 @@ def queues_of_server(url: URL) -> tuple[str, ...]:
 
 
 def _impatient(url: URL) -> URL:
-    if url.get_backend_name() == "postgresql":
-        # Another's database may have functions of its own on the search path that its owner chose, before PostgreSQL's.
-        before = last_values(url.query).get("options", "")
-        url = url.update_query_dict({"options": f"{before} -csearch_path={engines.PATH_OF_THE_SERVER}".strip()})
     return url.difference_update_query(["dbname"]).update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT)})
 
 

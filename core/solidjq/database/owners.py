@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from solidjq.database import tables
-from solidjq.database.poolers import qualified, schema_of
+from solidjq.database.poolers import Session, is_superuser, own_names, qualified, schema_of
 from solidjq.errors import RefusedError
 from solidjq.text import first_of, printable
 
@@ -28,13 +28,7 @@ _NAMESPACE = (
 )
 
 # Code is found by its dependencies, so that triggers, rules, defaults, checks and index expressions all count.
-_FOREIGN = f"""
-WITH trusted AS (
-  SELECT r.oid FROM pg_catalog.pg_roles r
-  WHERE r.rolsuper OR r.rolname = current_user
-  OR r.oid = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-  OR :trust_queue_owner AND r.oid = (SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(:jobs))
-), relation AS (
+_PARTS = f"""relation AS (
   SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
   WHERE c.relnamespace = {_NAMESPACE}
   AND c.relname = ANY (:names)
@@ -43,7 +37,14 @@ WITH trusted AS (
   JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = r.oid
   UNION
   SELECT r.relname, 'pg_catalog.pg_class'::regclass, r.oid FROM relation r
-), object AS (
+)"""  # noqa: S608  (our own words)
+_FOREIGN = f"""
+WITH trusted AS (
+  SELECT r.oid FROM pg_catalog.pg_roles r
+  WHERE r.rolsuper OR r.rolname = current_user
+  OR r.oid = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  OR :trust_queue_owner AND r.oid = (SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(:jobs))
+), {_PARTS}, object AS (
   SELECT CASE r.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS kind,
     r.relname::text AS name, NULL::text AS of_table, r.relowner AS owner
   FROM relation r
@@ -65,13 +66,12 @@ SELECT o.kind, o.name, o.of_table, pg_catalog.pg_get_userbyid(o.owner) AS owner 
 WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY 1 DESC, 2, 3
 """  # noqa: S608  (our own words)
 
-# What a superuser's reading would run. PostgreSQL takes the function or operator whose types fit best, wherever on the
-# search path it is: =(varchar, varchar) of any role before its own. So every comparison here is of two equal types.
+# What a superuser's reading would run: of an index, PostgreSQL computes what is constant when it plans a statement.
 _RUN_BY_READING = """
 WITH relation AS (
   SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
   WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n
-    WHERE n.nspname = COALESCE(%(schema)s::name, pg_catalog.current_schema()))
+    WHERE n.nspname = %(schema)s::name)
   AND c.relname = ANY (%(names)s::name[])
 ), trusted AS (
   SELECT r.oid FROM pg_catalog.pg_roles r
@@ -79,18 +79,8 @@ WITH relation AS (
   OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
   OR r.oid = (SELECT o.relowner FROM relation o WHERE o.relname = %(jobs)s::name)
 ), object AS (
-  SELECT 'function' AS kind, p.proname AS name, NULL::name AS of_table, p.proowner AS owner FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname = ANY (pg_catalog.current_schemas(false))
-  AND p.proname IN (SELECT b.proname FROM pg_catalog.pg_proc b WHERE b.pronamespace = 'pg_catalog'::regnamespace::oid)
-  UNION ALL
-  SELECT 'operator', o.oprname, NULL, o.oprowner FROM pg_catalog.pg_operator o
-  JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
-  WHERE n.nspname = ANY (pg_catalog.current_schemas(false))
-  AND o.oprname IN (SELECT b.oprname FROM pg_catalog.pg_operator b
-    WHERE b.oprnamespace = 'pg_catalog'::regnamespace::oid)
-  UNION ALL
-  SELECT 'view', r.relname, NULL, r.relowner FROM relation r WHERE r.relkind = ANY ('{v,m,f}'::"char"[])
+  SELECT 'view' AS kind, r.relname AS name, NULL::name AS of_table, r.relowner AS owner FROM relation r
+  WHERE r.relkind = ANY ('{v,m,f}'::"char"[])
   UNION ALL
   SELECT 'index', i.relname, r.relname, r.relowner FROM relation r
   JOIN pg_catalog.pg_index x ON x.indrelid = r.oid AND (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL)
@@ -112,10 +102,18 @@ SELECT 'view', table_name, NULL, definer FROM information_schema.views
 WHERE table_schema = DATABASE() AND table_name IN %s AND security_type = 'INVOKER' AND definer <> CURRENT_USER()
 """
 
-_SETTINGS = f"""
-SELECT pg_catalog.array_to_string(p.proconfig, ',') FROM pg_catalog.pg_proc p
-WHERE p.pronamespace = {_NAMESPACE}
-AND p.proname = :notify AND p.pronargs = 0
+# Functions in C or of PostgreSQL itself look no names up.
+_WITHOUT_PATH = f"""
+WITH {_PARTS}
+SELECT DISTINCT p.proname, pg_catalog.format('%s(%s)', p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)),
+  part.relname::text
+FROM part
+JOIN pg_catalog.pg_depend d
+  ON d.classid = part.classid AND d.objid = part.objid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE l.lanname NOT IN ('internal', 'c')
+AND COALESCE(pg_catalog.array_to_string(p.proconfig, ','), '') NOT LIKE '%search_path=%' ORDER BY 2, 3
 """  # noqa: S608
 
 
@@ -153,21 +151,19 @@ def find_foreign(
     return [ForeignObject(*row) for row in connection.execute(text(_FOREIGN), values)]
 
 
-def require_safe_to_read(backend: str, driver: Any, schema: str | None) -> None:
+def require_safe_to_read(backend: str, driver: Any, session: Session | None) -> None:
     """Raise RefusedError if what is read on this new connection of a driver would run the code of another role.
 
-    That is a view under one of the queue's names; on PostgreSQL also an index that computes something, and a function
-    or operator in the place of one of PostgreSQL's own. There only superusers are refused. ``schema`` is
-    that of the tables; None if the search path decides.
+    That is a view under one of the queue's names, and on PostgreSQL also an index that computes something. There only
+    superusers are refused. ``session`` is that of a connection to PostgreSQL.
     """
     foreign: list[ForeignObject] = []
     if backend == "mysql":
         with driver.cursor() as cursor:
             cursor.execute(_INVOKED_VIEWS, [_names()])
             foreign = [ForeignObject(*row) for row in cursor.fetchall()]
-    elif backend == "postgresql" and driver.pgconn.parameter_status(b"is_superuser") != b"off":
-        foreign = _find_run_by_reading(driver, schema)
-        driver.rollback()
+    elif session is not None and is_superuser(driver):
+        foreign = _find_run_by_reading(driver, session)
     if foreign:
         raise RefusedError(
             f"{words_of(foreign)}; it would run with the rights of this role: look at it, then drop it or change its "
@@ -175,10 +171,11 @@ def require_safe_to_read(backend: str, driver: Any, schema: str | None) -> None:
         )
 
 
-def _find_run_by_reading(driver: "psycopg.Connection[Any]", schema: str | None) -> list[ForeignObject]:
+def _find_run_by_reading(driver: "psycopg.Connection[Any]", session: Session) -> list[ForeignObject]:
     """Return what of untrusted roles would run, with the rights of whoever reads the queue, on PostgreSQL."""
-    values = {"schema": schema, "names": list(_names()), "jobs": str(tables.jobs.name)}
-    return [ForeignObject(*row) for row in driver.execute(_RUN_BY_READING, values)]
+    values = {"schema": session.schema, "names": list(_names()), "jobs": str(tables.jobs.name)}
+    with own_names(driver, session):
+        return [ForeignObject(*row) for row in driver.execute(_RUN_BY_READING, values)]
 
 
 def _names() -> tuple[str, ...]:
@@ -216,7 +213,15 @@ def words_of(foreign: Collection[ForeignObject]) -> str:
     return first_of(list(foreign), PREVIEW, separator="; ")
 
 
-def lacks_search_path(connection: Connection) -> bool:
-    """Whether the function of ``jq init --notify`` exists without a search path of its own, as earlier versions had."""
-    rows = connection.execute(text(_SETTINGS), {"schema": schema_of(connection), "notify": NOTIFY_FUNCTION}).all()
-    return any("search_path=" not in (settings or "") for (settings,) in rows)
+class FunctionWithoutPath(NamedTuple):
+    """A function that a table of the queue runs, and that finds only what it names with a schema when ``jq`` works."""
+
+    name: str
+    signature: str
+    of_table: str
+
+
+def find_without_path(connection: Connection) -> list[FunctionWithoutPath]:
+    """Return the functions that tables of the queue run and that have no search path of their own, on PostgreSQL."""
+    values = {"schema": schema_of(connection), "names": list(_names())}
+    return [FunctionWithoutPath(*row) for row in connection.execute(text(_WITHOUT_PATH), values)]

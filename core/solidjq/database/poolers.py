@@ -2,20 +2,23 @@
 
 A pooler between this program and the server may drop or refuse settings that are requested at the start of a
 connection, such as the search path, and may run every transaction in another session. So settings are made by
-statement, and in a pooler's session only for a transaction. Where a schema was chosen, and behind every pooler,
-statements name the schema of each table: no search path that was lost, or left behind by another client, can lead them
-to another queue.
+statement, and in a pooler's session only for a transaction.
+
+Statements name the schema of each table, and the search path is PostgreSQL's own schema alone. So neither another
+client of a pooler, nor a role that may create objects beside the tables, decides what a name in a statement means.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from secrets import randbits
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, cast
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
 
-from solidjq.database.sessions import postgresql_settings
+from solidjq.database import sessions
 from solidjq.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -28,11 +31,22 @@ SEARCH_PATH: Final = "search_path"
 
 # -c name=value, -cname=value and --name=value, as libpq sends them; a backslash escapes a space or itself.
 _WORD = re.compile(r"(?:\\.|[^\s\\])+", re.DOTALL)
-# A cast, so that both types are equal: an operator =(oid, regclass) of another role could come before the server's own.
-_SCHEMA_OF = (
-    "(SELECT nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
-    "WHERE c.oid = to_regclass(%s)::oid)"
-)
+_NOBODYS = ("$user", "pg_catalog", "pg_temp")  # in a search path, where no tables of a queue can be
+# Sent while the search path is whatever the role or the owner of the database chose: an unqualified name, operators'
+# included, could mean a function of anybody. PostgreSQL evaluates the columns in their order.
+_SCHEMA_OF = """(
+  SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+  WHERE c.relname OPERATOR(pg_catalog.=) %s::pg_catalog.name
+  AND n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
+  ORDER BY pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname) LIMIT 1)"""
+_PLACE = f"""pg_catalog.current_setting('search_path'), pg_catalog.current_schemas(false)::pg_catalog.text[],
+  {_SCHEMA_OF}, {_SCHEMA_OF}"""
+_OWN = "pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s::pg_catalog.int4"
+_SET = "pg_catalog.set_config(%s, %s, false)"
+# reset_val: what this role starts with, whatever another client has set in this session.
+_RESET = """SELECT pg_catalog.set_config(s.name, coalesce(%s, s.reset_val), true) FROM pg_catalog.pg_settings s
+  WHERE s.name OPERATOR(pg_catalog.=) 'search_path'"""
 _SETTING = re.compile(r"(?:-c|--)(?P<name>[A-Za-z_][\w.\-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -90,59 +104,95 @@ def follow_sessions(engine: Engine, terms: SessionTerms) -> None:
 def open_session(driver: "psycopg.Connection[Any]", info: dict[str, Any], terms: SessionTerms) -> Session:
     """Make a new connection's settings, note its ``Session`` in ``info``, and return it.
 
-    Raises RefusedError behind a pooler if Solid Queue's tables and ours are in two schemas of a search path.
+    Raises RefusedError behind a pooler and for superusers if Solid Queue's tables and ours are in two schemas.
     """
     # The options of a service file and of PGOPTIONS are known only here.
     requested = split_options(driver.info.options)[0]
-    settings = {**requested, **terms.settings, **postgresql_settings(driver)}
-    shared = not _owns_session(driver, settings)
+    settings = {**requested, **terms.settings, **sessions.postgresql_settings(driver)}
+    driver.autocommit = True  # no BEGIN and ROLLBACK around one statement
+    place = _set_up(driver, settings, terms.tables)
+    shared = place is None
     if terms.prepare is False or (shared and not terms.prepare):
         driver.prepare_threshold = None
     # In a session that is shared after all, a name that another client may use would run its statement, with our
     # parameters; a name that nobody else uses is an error.
     driver._prepared._prepared_idx = randbits(60)  # noqa: SLF001  (the driver has no option for it)
     path = settings.pop(SEARCH_PATH, None)
-    session = Session(shared, _find_schema(driver, terms.tables, path, shared=shared), settings if shared else {})
+    if place is None:
+        place = _look(driver, path, terms.tables)
+    schema = _schema_of(place, path, driver.info.user)
+    if schema is None and (shared or is_superuser(driver)):
+        raise RefusedError(
+            f"Solid Queue's tables are in the schema {place.queue}, the jq_ tables in {place.ledger}; "
+            + ("through a pooler" if shared else "for a superuser")
+            + f" both must be in one: connect {'to the server itself' if shared else 'as another role'}, or move each "
+            f"jq_ table: ALTER TABLE {place.ledger}.{terms.tables[1]} SET SCHEMA {place.queue}"
+        )
+    if schema is None:  # the tables are found by the search path that was asked for
+        driver.execute("SELECT pg_catalog.set_config('search_path', %s, false)", [place.path])
+    driver.autocommit = False
+    session = Session(shared, schema, {**settings, SEARCH_PATH: sessions.SAFE_PATH} if shared else {})
     info[SESSION] = session
     return session
 
 
-def _owns_session(driver: "psycopg.Connection[Any]", settings: Mapping[str, str]) -> bool:
-    """Whether the server's process is the one that answered at the start; if so, make the settings."""
+class _Place(NamedTuple):
+    """What a search path leads to."""
+
+    path: str
+    schemas: list[str]  # that exist, and that this role may use
+    queue: str | None  # the schema of Solid Queue's tables
+    ledger: str | None  # the schema of ours
+
+
+def _set_up(driver: "psycopg.Connection[Any]", settings: Mapping[str, str], names: tuple[str, str]) -> _Place | None:
+    """Make the settings, look where the tables are, and then leave PostgreSQL's schema alone in the search path.
+
+    None, and nothing is set, if the server's process is not the one that answered at the start.
+    """
     pid = driver.info.backend_pid
-    made = ", ".join(["set_config(%s, %s, false)"] * len(settings))
-    query = f"SELECT pg_backend_pid() = %s, CASE WHEN pg_backend_pid() = %s THEN ARRAY[{made}]::text[] END"
-    values = [part for setting in settings.items() for part in setting]
-    driver.autocommit = True  # no BEGIN and ROLLBACK around one statement
-    row = driver.execute(query, [pid, pid, *values]).fetchone()
-    driver.autocommit = False
-    return bool(row and row[0])
+    wanted, safe = [part for setting in settings.items() for part in setting], [SEARCH_PATH, sessions.SAFE_PATH]
+    made = ", ".join([_SET] * len(settings))
+    row = driver.execute(
+        f"SELECT {_OWN}, CASE WHEN {_OWN} THEN ARRAY[{made}]::pg_catalog.text[] END, {_PLACE}, "
+        f"CASE WHEN {_OWN} THEN {_SET} END",
+        [pid, pid, *wanted, *names, pid, *safe],
+    ).fetchone()
+    return _Place(*row[2:6]) if row and row[0] else None
 
 
-def _find_schema(
-    driver: "psycopg.Connection[Any]", names: tuple[str, str], path: str | None, *, shared: bool
-) -> str | None:
-    """Return the schema that statements name; None where the search path of the connection's own session decides."""
-    schemas = [] if path is None else schemas_of(path)
-    if len(schemas) == 1 and schemas[0] != "$user":
-        return schemas[0]
-    if path is None and not shared:
-        return None
+def _look(driver: "psycopg.Connection[Any]", path: str | None, names: tuple[str, str]) -> _Place:
+    """Return what a search path, by default the one that this role starts with, leads to in a shared session."""
     with driver.transaction():
-        # reset_val: what this role starts with, whatever another client has set in this session.
-        default = "(SELECT reset_val FROM pg_settings WHERE name = 'search_path')"
-        driver.execute(f"SELECT set_config('search_path', coalesce(%s, {default}), true)", [path])
-        row = driver.execute(f"SELECT current_schema()::text, {_SCHEMA_OF}, {_SCHEMA_OF}", names).fetchone()
-    current, queue, ledger = row or (None, None, None)
-    if queue is None or ledger is None or queue == ledger:
-        return queue or current
-    if shared:
-        raise RefusedError(
-            f"Solid Queue's tables are in the schema {queue}, the jq_ tables in {ledger}; through a pooler both must "
-            "be in one: connect to the server itself, or move each jq_ table: "
-            f"ALTER TABLE {ledger}.{names[1]} SET SCHEMA {queue}"
-        )
-    return None
+        driver.execute(_RESET, [path])
+        row: Any = driver.execute(f"SELECT {_PLACE}", names).fetchone()
+    return _Place(*row)
+
+
+def _schema_of(place: _Place, requested: str | None, user: str) -> str | None:
+    """Return the schema that statements name; None if the tables are in two, so that a search path must find them."""
+    asked_for = [] if requested is None else schemas_of(requested)
+    if len(asked_for) == 1 and asked_for[0] != "$user":
+        return asked_for[0]
+    if None not in {place.queue, place.ledger} and place.queue != place.ledger:
+        return None
+    # If no schema is there, or none for this role, the first one is named in the error that follows.
+    named = [schema for schema in (*place.schemas, *schemas_of(place.path), user) if schema not in _NOBODYS]
+    return place.queue or named[0]
+
+
+def is_superuser(driver: "psycopg.Connection[Any]") -> bool:
+    """Whether this connection's role is a superuser, or may be one: a pooler may not say so."""
+    return driver.pgconn.parameter_status(b"is_superuser") != b"off"
+
+
+@contextmanager
+def own_names(driver: "psycopg.Connection[Any]", session: Session) -> Iterator[None]:
+    """Open a transaction on a new connection that only reads: no name in its statements is looked up elsewhere."""
+    with driver.transaction(force_rollback=True):
+        if session.shared:
+            driver.execute(f"SET LOCAL search_path = {sessions.SAFE_PATH}")
+        yield
 
 
 def stop_preparing(engine: Engine) -> None:
@@ -159,14 +209,31 @@ def _name_schema(connection: Connection) -> None:
 
 
 def _make_settings(connection: Connection) -> None:
-    """Make the settings for the transaction that begins, if the session may be another's in the next one."""
+    """Begin the transaction and make its settings, if its session may be another's in the next one: one round trip."""
     session = _session(connection)
-    driver: Any = connection.connection.driver_connection
-    if session is None or not session.settings or driver.autocommit:
+    without_transaction = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    if session is None or not session.settings or without_transaction:
         return
-    calls = ", ".join(["set_config(%s, %s, true)"] * len(session.settings))
-    values = tuple(part for setting in session.settings.items() for part in setting)
-    connection.exec_driver_sql(f"SELECT {calls}", values)
+    import psycopg  # noqa: PLC0415  (only where PostgreSQL is used)
+
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    driver.autocommit = True  # or it would send a BEGIN of its own
+    set_local = psycopg.sql.SQL("pg_catalog.set_config({}, {}, true)")
+    calls = [set_local.format(*setting) for setting in session.settings.items()]
+    begin = psycopg.sql.SQL("{}; SELECT {}").format(
+        psycopg.sql.SQL(_begin_of(driver)), psycopg.sql.SQL(", ").join(calls)
+    )
+    try:
+        driver.execute(begin, prepare=False)
+    except psycopg.Error as error:  # raised past SQLAlchemy
+        raise DBAPIError("BEGIN", None, error, connection_invalidated=driver.broken) from error
+
+
+def _begin_of(driver: "psycopg.Connection[Any]") -> LiteralString:
+    """Return the BEGIN that the driver would send."""
+    level = driver.isolation_level
+    isolation = "" if level is None else f" ISOLATION LEVEL {level.name.replace('_', ' ')}"
+    return f"BEGIN{isolation}{' READ ONLY' if driver.read_only else ''}"
 
 
 def _session(connection: Connection) -> Session | None:

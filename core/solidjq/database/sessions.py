@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 # The list replaces the server's: ANSI_QUOTES or PIPES_AS_CONCAT would change what a statement says.
 MYSQL_MODE = "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 ANY_BYTES = "SQL_ASCII"  # the encoding of a PostgreSQL database that stores bytes of any encoding
+# Nothing is looked up in a schema in which others may create. pg_temp is searched first if it is not named.
+SAFE_PATH = "pg_catalog, pg_temp"
 _UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Universal"))
 
 

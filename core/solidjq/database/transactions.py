@@ -266,7 +266,7 @@ class Database:
             return NotAQueueError(other_queues.no_file(Path(self.url.database or ""), self.init_command))
         what = "" if self._prefix == tables.DEFAULT_PREFIX else f" with tables {self._prefix}*"
         kind, message = _TRANSLATIONS[fault]
-        return kind(message.format(database=self, words=words, what=what))
+        return kind(message.format(database=self, words=words, what=what, function=faults.function_of(error)))
 
 
 _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
@@ -277,6 +277,13 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
         (
             "{database} is not a Solid Queue database of version 1.x{what} ({words}); "
             "to see what it lacks: jq doctor tables"
+        ),
+    ),
+    Fault.NO_NAME: (
+        DatabaseError,
+        (
+            "{database} reported: {words}, in {function}; jq's statements have only pg_catalog in their search path: "
+            "let the function have its own: ALTER FUNCTION ... SET search_path = public"
         ),
     ),
     Fault.DENIED: (AccessDeniedError, "{database} refused: {words}"),

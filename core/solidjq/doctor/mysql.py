@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 
 from solidjq.database import text_columns
+from solidjq.database.creators import find_mysql_accounts
 from solidjq.database.tables import solid_queue
 from solidjq.doctor.checks import MANY_BYTES, DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
+from solidjq.text import first_of
+
+MOST_ACCOUNTS = 5  # that one finding names
 
 
 def _variables(connection: Connection, *names: str) -> dict[str, str]:
@@ -15,6 +19,17 @@ def _variables(connection: Connection, *names: str) -> dict[str, str]:
         for key, value in fetch_rows(connection, "SHOW GLOBAL VARIABLES LIKE :name", name=name):
             values[str(key)] = str(value)
     return values
+
+
+def find_creators(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find more than one other account that may make tables, views or triggers: one is the application's."""
+    accounts = find_mysql_accounts(connection)
+    if len(accounts) > 1:
+        yield DoctorFinding(
+            f"{first_of(accounts, MOST_ACCOUNTS)} may make tables, views or triggers in this database",
+            "REVOKE CREATE, CREATE VIEW, CREATE ROUTINE, TRIGGER from all but the account that migrates the queue",
+            Severity.WARNING,
+        )
 
 
 def find_engine(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 
 from solidjq.database import owners
+from solidjq.database.creators import find_creators
 from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
 from solidjq.doctor.checks import DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
+from solidjq.text import count_of, printable
 
 HOT = (
     ready,
@@ -146,9 +148,39 @@ def find_owners(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorF
                 "whoever owns it acts with the rights of everybody who writes to the queue: see that this is meant",
                 Severity.WARNING,
             )
-    if owners.lacks_search_path(connection):
+    for function in owners.find_without_path(connection):
+        own = function.name == owners.NOTIFY_FUNCTION
         yield DoctorFinding(
-            f"the function {owners.NOTIFY_FUNCTION}() has no search_path of its own: an earlier jq made it",
-            "jq init --notify makes it again",
+            printable(
+                f"the function {function.signature}, which {function.of_table} runs, has no search_path of its own: "
+                + ("an earlier jq made it" if own else "under jq it finds only what it names with a schema")
+            ),
+            "jq init --notify makes it again"
+            if own
+            else printable(f"ALTER FUNCTION {function.signature} SET search_path = ...: the schemas that it needs"),
             Severity.NOTE,
+        )
+    yield from _creators(connection)
+
+
+def _creators(connection: Connection) -> Iterator[DoctorFinding]:
+    quote = connection.dialect.identifier_preparer.quote
+    for creator in find_creators(connection):
+        grantee = "PUBLIC" if creator.role is None else quote(creator.role)
+        does = []
+        advice = []
+        if creator.may_create:
+            does.append("may create objects")
+            advice.append(f"REVOKE CREATE ON SCHEMA {quote(creator.schema)} FROM {grantee}")
+        if creator.objects:
+            code = " (functions or operators among them)" if creator.has_code else ""
+            does.append(f"owns {count_of(creator.objects, 'object')}{code}")
+            advice.append("see that its objects there are meant")
+        yield DoctorFinding(
+            printable(
+                f"{creator} {' and '.join(does)} in the queue's schema {creator.schema}: programs that look names up "
+                "there, as Rails does, would run its functions"
+            ),
+            printable("; ".join(advice)),
+            Severity.WARNING if creator.may_create or creator.has_code else Severity.NOTE,
         )

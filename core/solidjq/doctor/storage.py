@@ -94,10 +94,15 @@ CHECKS = (
     DoctorCheck(
         name="owners",
         asks="PostgreSQL: tables of the queue, and functions that they run, of other owners than this role, the owner "
-        "of the database or of Solid Queue's tables, and superusers.",
-        why="Whoever owns them can change what they do, with the rights of every role that writes to the queue.",
-        advice="Drop what nobody here made; give the rest to the owner of the queue's tables.",
-        finds={"postgresql": postgresql.find_owners},
+        "of the database or of Solid Queue's tables, and superusers; functions that they run without a search_path; "
+        "and which other roles may create objects in the queue's schema, or own some there. MySQL: several accounts "
+        "that may make tables, views or triggers, if this one may read the rights of others.",
+        why="Whoever owns them can change what they do, with the rights of every role that writes to the queue. A "
+        "function in the schema is run by every program that looks names up there; a table under a name of jq's is "
+        "taken for it.",
+        advice="Drop what nobody here made; give the rest to the owner of the queue's tables; REVOKE CREATE from the "
+        "others.",
+        finds={"postgresql": postgresql.find_owners, "mysql": mysql.find_creators},
     ),
     DoctorCheck(
         name="bloat",
