@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # What makes a spreadsheet run a cell as a formula, full-width forms included; a signed number runs nothing.
-FORMULA = re.compile(r"[=+\-@\t\r＝＋－＠](?!\d+(?:\.\d+)?\Z)")  # noqa: RUF001
+_SIGN = r"[=+\-@\t\r＝＋－＠]"  # noqa: RUF001
+FORMULA = re.compile(rf"{_SIGN}(?!\d+(?:\.\d+)?\Z)")
+# In many countries a spreadsheet cuts lines at semicolons, those within the quotes of a cell, too.
+_FORMULA_BEHIND = re.compile(rf"""(;[\s"]*)(?={_SIGN}(?!\d+(?:\.\d+)?(?:[;,]|\Z)))""")
 
 
 def write(items: Iterable[T], fields: Fields[T], output: Output, out: TextIO) -> None:
@@ -96,7 +99,11 @@ def as_json(value: Any) -> str:
 def _csv_cell(value: Any) -> str:
     """Return a value as a cell of CSV, with an apostrophe before a formula unless ``--csv-raw`` is given."""
     cell = flat(value)
-    return f"'{cell}" if isinstance(value, str) and not view.current().csv_raw and FORMULA.match(cell) else cell
+    if view.current().csv_raw:
+        return cell
+    if ";" in cell:
+        cell = _FORMULA_BEHIND.sub(r"\1'", cell)
+    return f"'{cell}" if isinstance(value, str) and FORMULA.match(cell) else cell
 
 
 def flat(value: Any) -> str:

@@ -12,6 +12,7 @@ LONGEST_WORD = 1_000  # characters; the longest name of a job has 255
 MOST_WORDS = 1_000_000
 LONGEST_LINE = 1_000_000  # characters
 MOST_LINES = 100_000  # they are enqueued in one transaction
+MOST_CHARACTERS = 100_000_000  # blanks included, which are neither words nor end
 _CHUNK = 65_536
 _MARK = "|"
 
@@ -20,8 +21,9 @@ def words() -> Iterator[str]:
     """Yield the words of standard input. Raises UsageError for too many, one that is too long, or no UTF-8 text."""
     from solidjq.errors import UsageError  # noqa: PLC0415
 
-    rest, count = "", 0
+    rest, count, read = "", 0, 0
     while chunk := _read(_CHUNK):
+        read = _count(read, chunk)
         *complete, rest = f"{rest}{chunk}{_MARK}".split()  # the mark tells a word that goes on from one that has ended
         rest = rest.removesuffix(_MARK)
         count += len(complete)
@@ -38,14 +40,24 @@ def lines() -> Iterator[tuple[int, str]]:
     """Yield the lines of standard input with their numbers. Raises UsageError as ``words`` does."""
     from solidjq.errors import UsageError  # noqa: PLC0415
 
-    number = 0
+    number = read = 0
     while line := _read(LONGEST_LINE + 1, line=True):
         number += 1
+        read = _count(read, line)
         if len(line) > LONGEST_LINE:
             raise UsageError(f"line {number} of standard input has more than {LONGEST_LINE:,} characters")
         if number > MOST_LINES:
             raise UsageError(f"standard input has more than {MOST_LINES:,} lines; split it")
         yield number, line
+
+
+def _count(read: int, text: str) -> int:
+    """Return how many characters were read with this text. Raises UsageError if they are too many."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    if (read := read + len(text)) > MOST_CHARACTERS:
+        raise UsageError(f"standard input has more than {MOST_CHARACTERS:,} characters; split it")
+    return read
 
 
 def _read(size: int, *, line: bool = False) -> str:

@@ -12,19 +12,19 @@ MOST_LINKS = 40  # as Linux follows at most
 _ROOT = 0
 
 
-def weakness(path: Path, *, user: int | None = None) -> str | None:
+def weakness(path: Path, *, user: int | None = None, temporary: bool = False) -> str | None:
     """Return in words who besides ``user`` and root may change this file; None if nobody may.
 
     ``user`` is by default the process's effective user: under sudo that is root, and a file of the user who called sudo
     is another's. The file, each folder above it, and each link on the way with its folders must belong to this user or
-    root, and be writable by no group and no others. A group with one member counts as that user. A folder in which
-    everybody may write, but nobody may replace the files of others (/tmp), may stand above the file's own folder. A
-    file that cannot be examined counts as weak.
+    root, and be writable by no group and no others. A user's own group, with no other member, counts as that user. A
+    folder in which everybody may write, but nobody may replace the files of others (/tmp), may stand above the file's
+    own folder; with ``temporary`` it may be the file's own folder, too. A file that cannot be examined counts as weak.
     """
     user = os.geteuid() if user is None else user
     try:
         for place, direct in _places(path):
-            if problem := _problem(place, direct=direct, user=user):
+            if problem := _problem(place, direct=direct and not temporary, user=user):
                 return problem
     except OSError as error:
         return f"it cannot be examined: {error.strerror}"
@@ -56,7 +56,8 @@ def _problem(place: Path, *, direct: bool, user: int) -> str | None:
     kind = "the folder" if stat.S_ISDIR(found.st_mode) else "the link" if stat.S_ISLNK(found.st_mode) else "the file"
     if found.st_uid not in {user, _ROOT}:
         return f"{kind} {place} belongs to {_user_name(found.st_uid)}"
-    if stat.S_ISLNK(found.st_mode) or (found.st_mode & stat.S_ISVTX and not direct):
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    if stat.S_ISLNK(found.st_mode) or (sticky and not direct):
         return None
     if found.st_mode & stat.S_IWOTH:
         return f"everybody may write {kind} {place}"
@@ -76,13 +77,16 @@ def _has_access_list(place: Path) -> bool:
 
 @cache
 def _is_private(group: int, owner: int) -> bool:
-    """Whether only the owner is in a group: many systems give each user a group, and make files that it may write."""
+    """Whether only the owner is in a group: many systems give each user a group, and make files that it may write.
+
+    It has the user's name: of other groups, a directory service need not list every member.
+    """
     try:
-        named = grp.getgrgid(group).gr_mem
+        entry, name = grp.getgrgid(group), pwd.getpwuid(owner).pw_name
     except KeyError:
         return False
-    members = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == group or user.pw_name in named}
-    return members == {owner}
+    members = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == group or user.pw_name in entry.gr_mem}
+    return entry.gr_name == name and members == {owner}
 
 
 def _user_name(user: int) -> str:

@@ -599,6 +599,7 @@ def test_a_worker_for_all_queues_is_refused_beside_a_rails_worker_only(database:
         ("retry -", "/dev/zero", "a word of more than 1,000 characters"),
         ("jobs show -", "yes 1", "more than 1,000,000 words"),
         ("enqueue A --stdin", "/dev/zero", "line 1 of standard input has more than"),
+        ("retry -", "yes ''", "more than 100,000,000 characters"),
         ("retry -", "printf '\\377'", "not UTF-8"),
         ("enqueue A --stdin", "printf '\\377'", "not UTF-8"),
         ("retry -", "closed", "standard input is closed"),
@@ -618,6 +619,16 @@ def test_words_are_whole_wherever_they_are_cut(monkeypatch: pytest.MonkeyPatch) 
     for text in ("ab cd|  efghi\n\n j", " a\tbcd ", "", "a|", "abc|d e"):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
         assert list(standard_input.words()) == text.split()
+
+
+def test_characters_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are those of lines: each may be long, and all are enqueued at once."""
+    monkeypatch.setattr(standard_input, "MOST_CHARACTERS", 5)
+    for read in (standard_input.words, standard_input.lines):
+        for text in ("      ", "ab\ncd\n"):
+            monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+            with pytest.raises(UsageError, match="more than 5 characters"):
+                list(read())
 
 
 def test_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,5 +28,17 @@ def test_a_cell_that_a_spreadsheet_would_run_is_text(database: Database, shell: 
     assert read_names(shell.run("failed", "list", "-o", "csv").stdout) == raw
 
 
+@pytest.mark.sqlite_only
+def test_no_cell_begins_a_formula_where_semicolons_end_cells(database: Database, shell: Shell) -> None:
+    """A spreadsheet set to German cuts a line at each semicolon, within quotes that do not begin a cell too."""
+    hostile = ["a;=HYPERLINK(A1)", 'a;"=1+1', "a; @SUM(A1)", "a;-2+3;x", "a;=1,2", "a;-7"]
+    fail(database, *(NewJob(class_name=name) for name in hostile), error=missing_error())
+    done = shell.run("failed", "list", "-o", "csv")
+    cells = [cell.strip('" ') for line in done.stdout.splitlines() for cell in line.split(";")]
+    assert len(cells) > 2 * len(hostile)
+    assert [cell for cell in cells if FORMULA.match(cell.split(",")[0])] == []
+    assert "a;-7" in done.stdout
+
+
 def read_names(text: str) -> list[str]:
     return [row["class_name"] for row in csv.DictReader(io.StringIO(text))]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -307,6 +308,33 @@ def test_a_key_is_read_only_if_it_is_secret(database: Database, tmp_path: Path) 
         plans.read_key(path)
     with pytest.raises(UsageError, match="No such file"):
         plans.read_key(tmp_path / "none")
+
+
+NOBODY = 65_534
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_key_of_another_user_signs_nothing(database: Database, tmp_path: Path) -> None:
+    """Its owner knows it, or could put another in its place, and would sign plans that root applies."""
+    folder = tmp_path / "keys"
+    folder.mkdir(mode=0o700)
+    key, link = folder / "key", tmp_path / "link"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    link.symlink_to(key)
+    assert plans.read_key(link) == b"k" * 32
+    folder.chmod(0o1777)  # as /tmp is: nobody may replace the files of others there
+    assert plans.read_key(key) == b"k" * 32
+    for place, mode, owner in ((folder, 0o777, 0), (folder, 0o700, NOBODY), (key, 0o600, NOBODY)):
+        os.chown(place, owner, -1)
+        place.chmod(mode)
+        for path in (key, link):
+            with pytest.raises(UsageError, match=f"may be another user's: .* {place}"):
+                plans.read_key(path)
+        os.chown(place, 0, -1)
+        folder.chmod(0o700)
+    assert plans.read_key(key) == b"k" * 32
 
 
 @pytest.mark.sqlite_only

@@ -22,6 +22,7 @@ from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
+from support.servers import connected
 from support.waiting import until
 
 AGAIN = "to go on with the rest, run the same command again"
@@ -45,7 +46,7 @@ def moved(database: Database) -> int:
 @contextmanager
 def stuck(database: Database, statement: str) -> Iterator[None]:
     """Keep a row locked: a command that comes to it waits."""
-    with database.write() as connection:
+    with connected(database.url) as connection:
         connection.execute(text(statement))
         yield
 

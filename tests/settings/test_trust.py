@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from solidjq import Database
 from solidjq.errors import RefusedError, UsageError
-from solidjq.ownership import weakness
+from solidjq.ownership import _is_private, weakness
 from solidjq.settings import sources, trust
 from solidjq.settings.file import SettingsFile, parse_toml, read_file
 from solidjq.settings.policy import ClassPolicy, Consent, is_at_least_as_strict, load_policy
@@ -279,6 +280,15 @@ def test_a_group_of_one_is_its_user(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert weakness(file) == f"group {OTHERS_GROUP} may write the folder {here}"
     monkeypatch.setattr("solidjq.ownership._is_private", lambda group, owner: (group, owner) == (OTHERS_GROUP, 0))
     assert weakness(file) is None
+
+
+def test_a_group_with_one_member_that_is_listed_may_have_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory service need not list its users; a group of the user's own is recognised by its name."""
+    monkeypatch.setattr("grp.getgrgid", lambda group: SimpleNamespace(gr_name={1: "ann", 2: "users"}[group], gr_mem=[]))
+    users = [SimpleNamespace(pw_name="ann", pw_uid=7, pw_gid=group) for group in (1, 2)]
+    monkeypatch.setattr("pwd.getpwuid", lambda _: users[0])
+    monkeypatch.setattr("pwd.getpwall", lambda: users)
+    assert [_is_private.__wrapped__(group, 7) for group in (1, 2)] == [True, False]
 
 
 @need_root

@@ -22,6 +22,7 @@ from solidjq.database.place import DatabaseIdentity
 from solidjq.errors import RefusedError, UsageError
 from solidjq.files import open_file
 from solidjq.ledger import actors
+from solidjq.ownership import weakness
 from solidjq.queue.waiting import WAITING
 from solidjq.recovery.planned import PlannedFailure
 from solidjq.recovery.terms import RetryTerms
@@ -196,12 +197,17 @@ def _write_line(file: IO[bytes], value: Mapping[str, object], seal: _Seal | None
 
 
 def read_key(path: Path) -> bytes:
-    """Return the key in a file. Raises UsageError if it cannot be read, or somebody else may read or write it."""
+    """Return the key in a file.
+
+    Raises UsageError if it cannot be read, or if it may be somebody else's: whoever knows or replaces it could sign.
+    """
     try:
         with open_file(path) as file:
             status = os.fstat(file.fileno())
             if stat.S_IMODE(status.st_mode) & 0o077:
                 raise UsageError(f"the key {path} may be read or written by others than its owner: chmod 600 {path}")
+            if problem := weakness(path, temporary=True):
+                raise UsageError(f"the key {path} may be another user's: {problem}; make one of your own")
             key = file.read(LONGEST_KEY + 1)
     except OSError as error:
         raise UsageError(f"the key cannot be read: {path}: {error.strerror}") from None
