@@ -118,6 +118,8 @@ class Request:
                 f"wrote {what} of {count_of(count, 'job')}, {self.tally.held_back} held back; "
                 f"to carry it out: jq apply {shlex.quote(str(move.plan_out))}{verify}"
             )
+            if left_out := self.tally.moved - count:
+                note(f"{count_of(left_out, 'job')} left out: their names are too long for a plan; name them by id")
             self._explain()
             self._note_attendance(self.tally)
             self._exit_if_missing()

@@ -161,7 +161,7 @@ def with_job(**values: object) -> str:
         (with_job(job_id=2**63), "job_id cannot be"),
         (with_job(job_id="1"), 'job_id cannot be "1"'),
         (with_job(class_name=None), "class_name cannot be null"),
-        (with_job(queue_name="q" * 256), "queue_name cannot be"),
+        (with_job(queue_as="q" * 256), "queue_as cannot be"),
         (with_job(sql="DROP"), "exactly these keys"),
         (lines(HEAD, '{"failure_id":1,"failure_id":2}'), "a key stands twice"),
         (lines(HEAD, f'{{"failure_id":{DEEP}}}'), "nested too deep"),

@@ -1,18 +1,21 @@
-"""A job that is done is never forgotten, whatever the database refuses; and what it can store it stores."""
+"""A job that is done is never forgotten, whatever the database refuses, and what it can store it stores."""
 
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready
+from solidjq.database.times import utcnow
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import sample_of
 from solidjq.queue.states import State
 from solidjq.rails.error_text import parse_error
 from solidjq.runtime.worker import Worker
 from support.databases import is_mysql
-from support.queue import add_jobs, rows, state_of_each
+from support.processes import add_process
+from support.queue import add_jobs, claim_all, rows, state_of_each
 from support.refusals import UNKNOWN, VALUE, refusing
 from support.waiting import until
 from support.worker import finish_all, finish_despite, notes_to_write, take_turn
@@ -77,6 +80,28 @@ def test_a_success_is_recorded_although_its_slot_cannot_be_given_back(
         finish_despite(worker, database, [first])
     assert [row["job_id"] for row in rows(database, blocked)] == [second]
     assert rows(database, claimed) == []
+
+
+def test_a_ready_row_of_a_job_that_is_claimed_already_keeps_no_other_waiting(
+    worker: Worker, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it is after a job that a dead process holds was made ready by hand."""
+    (held,) = add_jobs(database, *notes_to_write(1))
+    dead = add_process(database, "dead")
+    assert [claim.job_id for claim in claim_all(database, dead)] == [held]
+    row = {"job_id": held, "queue_name": "default", "priority": 0, "created_at": utcnow()}
+    with database.write() as connection:
+        connection.execute(insert(ready).values(row))
+    others = add_jobs(database, *notes_to_write(5))
+
+    def finished() -> bool:
+        worker.step()
+        return all(job["finished_at"] for job in rows(database, jobs) if job["id"] in others)
+
+    until(finished, "the other jobs have finished")
+    assert [(found["job_id"], found["process_id"]) for found in rows(database, claimed)] == [(held, dead)]
+    assert [found["job_id"] for found in rows(database, ready)] == [held]
+    assert caplog.text.count("claimed already are passed over") == 1
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

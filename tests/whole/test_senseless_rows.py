@@ -2,30 +2,38 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.engine import URL
 
 from solidjq import Database
-from solidjq.database.tables import claimed, processes
+from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.urls import url_text
 from solidjq.errors import SolidJQError
+from solidjq.runtime.dispatcher import Dispatcher
+from solidjq.runtime.wakeup import Wakeup
+from solidjq.runtime.worker import Worker
 from solidjq_cli import exits, session
 from solidjq_cli.app import app
 from solidjq_cli.exits import Exit
 from support.every_command import COMMANDS, FOUND
-from support.queue import rows
+from support.queue import add_jobs, rows
 from support.senseless import damage
+from support.servers import execute
+from support.waiting import until
+from support.worker import notes_to_write
 
 SEED = int(os.environ.get("JQ_TEST_SEED", "1"))
-# These wait for workers, make workers, or read files.
+# These make workers, read files, or have a test of their own below.
 LEFT_OUT = ("bisect", "work", "apply", "completions")
 LISTS = ("list", "show {", "failed diff", "suspects", "history", "--dry-run", "doctor --patience")
 ANY = Exit.DONE, Exit.PARTLY
 
 
-def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+def run(command: str, capsys: pytest.CaptureFixture[str], *also: Exit) -> str:
     """Run a command; return its output. An error that is not one of ours is the test's failure."""
     code = 0
     try:
@@ -38,7 +46,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     told = capsys.readouterr()
     # A record that makes no sense is broken, and an operation without a verb cannot be undone.
     broken = code == {"operations verify": Exit.REFUSED, "undo": Exit.USAGE}.get(command.rstrip(" 0123456789"))
-    assert broken or code in ANY, (command[:200], told.err[-1000:])
+    assert broken or code in {*ANY, *also}, (command[:200], told.err[-1000:])
     return told.out
 
 
@@ -88,3 +96,41 @@ def test_no_command_fails_on_senseless_rows(
                 assert rows(database, claimed) == []
     for operation in some("operations", most=10).split():
         run(f"undo {operation}", capsys)
+
+
+def test_no_plan_or_bisect_fails_on_senseless_rows(
+    database: Database,
+    queue_url: URL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ids = damage(queue_url, seed=SEED, values=4, json_values=0)
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
+    (tmp_path / "own.toml").touch()
+    monkeypatch.setenv("JQ_CONFIG", str(tmp_path / "own.toml"))
+    plan = tmp_path / "plan"
+    for verb in ("retry --force --reason x", "discard"):
+        run(f"{verb} --class * --plan-out {plan}", capsys)
+        run(f"apply {plan} --yes", capsys)
+    deaths = [number for number in ids["deaths"] if number > 0]
+    for death in deaths[:: len(deaths) // 8]:
+        run(f"bisect d{death} --yes --wait 0s", capsys, Exit.REFUSED, Exit.NO_SUCH_JOB)  # no worker polls quarantine
+
+
+def test_no_senseless_row_stops_a_worker_or_a_dispatcher(worker: Worker, database: Database, queue_url: URL) -> None:
+    """Each of them takes what it can, and a job that makes sense is not held up by those that make none."""
+    damage(queue_url, seed=SEED, values=4, json_values=1)
+    execute(queue_url, "UPDATE solid_queue_jobs SET class_name = 'note' WHERE class_name = 'PlainJob'")
+    (sane,) = add_jobs(database, *notes_to_write(1))
+    dispatcher = Dispatcher(replace(worker._child_config, kind="Dispatcher", name="dispatcher"), Wakeup())
+    while dispatcher.step() == 0:
+        pass
+
+    def done() -> bool:
+        worker.step()
+        with database.read() as connection:
+            return connection.scalar(select(jobs.c.finished_at).where(jobs.c.id == sane)) is not None
+
+    until(done, "the job that makes sense has finished")
+    dispatcher.database.close()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 
 from solidjq.database.hot import Execute, within
-from solidjq.database.statements import distinct_values, write_style, writes_in_with
+from solidjq.database.statements import among, distinct_values, write_style, writes_in_with
 from solidjq.database.tables import pauses, ready
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError
@@ -31,7 +31,13 @@ class Claim(NamedTuple):
 
 
 def claim(
-    connection: Connection, process_id: int, queues: Sequence[str], limit: int, excepted: Sequence[str] = ()
+    connection: Connection,
+    process_id: int,
+    queues: Sequence[str],
+    limit: int,
+    excepted: Sequence[str] = (),
+    *,
+    sound: bool = False,
 ) -> list[Claim]:
     """Claim up to ``limit`` ready jobs for a process, by queue order, then priority, then age.
 
@@ -39,13 +45,16 @@ def claim(
     ``excepted`` name or prefix and paused queues are skipped. With an exception, the queues that fit one pattern
     are polled in the order of their first jobs. Raises ProcessGoneError if the process was pruned: it must not claim
     any more.
+
+    Raises ValueRefusedError if the database refuses the claim of any of them: its job is gone, or claimed already. With
+    ``sound``, which is slower, such ready rows are passed over.
     """
     polled = PolledQueues(queues, excepted)
-    if writes_in_with(connection):
+    if not sound and writes_in_with(connection):
         claims = _claim_at_once(within(connection), process_id, polled, limit)
         if claims is not None:
             return claims
-    return _claim_in_steps(connection, process_id, polled, limit)
+    return _claim_in_steps(connection, process_id, polled, limit, sound=sound)
 
 
 def exchange(
@@ -115,14 +124,17 @@ def _claims_in(rows: Sequence[Row[Any]], process_id: int) -> list[Claim] | None:
     return sorted(claims, key=lambda claim: (claim.priority, claim.job_id))
 
 
-def _claim_in_steps(connection: Connection, process_id: int, polled: PolledQueues, limit: int) -> list[Claim]:
+def _claim_in_steps(
+    connection: Connection, process_id: int, polled: PolledQueues, limit: int, *, sound: bool
+) -> list[Claim]:
     process = statements.lock_process_and_see_pauses(connection, process_id=process_id)
     if not process:
         raise ProcessGoneError(f"process {process_id} was pruned")
     names = _queues_to_poll(connection, polled, paused=bool(process[0].paused))
     job_ids: list[int] = []
+    claim_first = _claim_sound if sound else _claim_first
     for name in names:
-        job_ids += _claim_first(connection, process_id, limit - len(job_ids), name)
+        job_ids += claim_first(connection, process_id, limit - len(job_ids), name)
         if len(job_ids) >= limit:
             break
     if not job_ids:
@@ -164,5 +176,15 @@ def _claim_first(connection: Connection, process_id: int, most: int, queue_name:
     if job_ids and insert_claims_of:
         insert_claims_of(connection, process_id=process_id, job_ids=job_ids)
     if job_ids:
+        statements.delete_ready(connection, job_ids=job_ids)
+    return job_ids
+
+
+def _claim_sound(connection: Connection, process_id: int, most: int, queue_name: str | None) -> list[int]:
+    """Claim as ``_claim_first`` does, but only jobs that exist and are not claimed."""
+    job_ids = list(connection.scalars(statements.sound_ready(queue_name, most)))
+    if job_ids:
+        insertion = statements.claim_insertion(select(ready.c.job_id).where(among(ready.c.job_id, job_ids)))
+        connection.execute(insertion, {"process_id": process_id})
         statements.delete_ready(connection, job_ids=job_ids)
     return job_ids

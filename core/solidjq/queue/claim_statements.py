@@ -113,7 +113,7 @@ def _whole_claim(candidates: Select[Any], paused: Exists) -> Select[Any]:
     alive = _process_lock().cte("alive")
     picked = candidates.where(exists().select_from(alive), ~paused).cte("picked")
     gone = delete(ready).where(ready.c.job_id == any_(array_of(picked.c.job_id))).returning(ready.c.job_id).cte("gone")
-    taken = _claim_insertion(select(gone.c.job_id)).returning(claimed.c.id, claimed.c.job_id).cte("taken")
+    taken = claim_insertion(select(gone.c.job_id)).returning(claimed.c.id, claimed.c.job_id).cte("taken")
     claims = _claims_of(taken).subquery("claims")
     return select(paused.label("paused"), claims).select_from(alive.outerjoin(claims, true()))
 
@@ -142,7 +142,7 @@ def insert_first_claims() -> ReturningInsert[Any]:
     Guard: on SQLite, the transaction that began with BEGIN IMMEDIATE is the only writer; on PostgreSQL, ready rows that
     another worker has locked are skipped.
     """
-    return _claim_insertion(_first_ready()).returning(claimed.c.job_id)
+    return claim_insertion(_first_ready()).returning(claimed.c.job_id)
 
 
 @hot(WriteStyle.CHAINED, WriteStyle.RETURNING)
@@ -151,7 +151,7 @@ def insert_first_claims_of_queue() -> ReturningInsert[Any]:
 
     Guard: as in insert_first_claims, one writer on SQLite, and no locked rows on PostgreSQL.
     """
-    return _claim_insertion(_first_ready_of_queue()).returning(claimed.c.job_id)
+    return claim_insertion(_first_ready_of_queue()).returning(claimed.c.job_id)
 
 
 @hot(WriteStyle.SILENT)
@@ -178,7 +178,7 @@ def insert_claims() -> Insert:
 
     Guard: those locks; and a job can have one claim only (a unique index).
     """
-    return _claim_insertion(select(ready.c.job_id).where(ids_in(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
+    return claim_insertion(select(ready.c.job_id).where(ids_in(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
 
 
 @hot
@@ -246,7 +246,19 @@ def _first_ready_of_queue() -> Select[Any]:
     return _first_ready().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
 
 
-def _claim_insertion(job_ids: Select[Any]) -> Insert:
+def sound_ready(queue_name: str | None, most: int) -> Select[int]:
+    """Lock the first ready rows of a queue, or of all for None, of jobs that exist and are not claimed."""
+    claimable = (
+        exists().where(jobs.c.id == ready.c.job_id),
+        ~exists().where(claimed.c.job_id == ready.c.job_id),
+        *([] if queue_name is None else [ready.c.queue_name == queue_name]),
+    )
+    query = select(ready.c.job_id).where(*claimable).order_by(ready.c.priority, ready.c.job_id)
+    return query.limit(most).with_for_update(skip_locked=True)
+
+
+def claim_insertion(job_ids: Select[Any]) -> Insert:
+    """Insert claims for the process ``process_id`` of the jobs that a query selects."""
     rows = job_ids.add_columns(bindparam("process_id", type_=BigInteger()), utcnow())
     return insert(claimed).from_select(["job_id", "process_id", "created_at"], rows)
 

@@ -31,9 +31,9 @@ from solidjq.recovery.waiting import PlannedJob, WaitingDecision, WaitingTerms, 
 from solidjq.text import count_of, one_line
 
 FORMAT = 2
-LONGEST_LINE = 64 * 1024  # bytes; the longest that is written has a few thousand
+LONGEST_LINE = 64 * 1024  # bytes
 MOST_JOBS = 100_000_000  # so that an endless file ends
-LONGEST_NAME = 255  # characters of a class, a queue or an Active Job id, as Solid Queue's columns
+LONGEST_NAME = 255  # characters of a queue that the operator names; PostgreSQL's and SQLite's columns hold longer ones
 SHORTEST_KEY, LONGEST_KEY = 16, 64 * 1024  # bytes
 MAKE_ANEW = "make the plan again"
 
@@ -117,7 +117,8 @@ def write(
 ) -> int:
     """Write a plan of the decisions that move a job; return how many. The file is written whole or not at all.
 
-    With ``key`` it is signed. Raises UsageError if it cannot be written.
+    A job whose names do not fit a line is left out. With ``key`` the plan is signed. Raises UsageError if it cannot be
+    written.
     """
     count = 0
     try:
@@ -132,8 +133,7 @@ def write(
             _write_line(file, {**head, "terms": terms.to_record()}, seal)
             for decision in decisions:
                 if line := _line(decision):
-                    _write_line(file, line, seal)
-                    count += 1
+                    count += _write_line(file, line, seal)
             _write_line(file, {"end": count, **seal.to_record()})
         Path(name).replace(path)
     except BaseException as error:
@@ -189,11 +189,15 @@ class _Seal:
         return {"sha256": self._sum.hexdigest(), **signature}
 
 
-def _write_line(file: IO[bytes], value: Mapping[str, object], seal: _Seal | None = None) -> None:
+def _write_line(file: IO[bytes], value: Mapping[str, object], seal: _Seal | None = None) -> bool:
+    """Write a line; False, and nothing is written, if it is too long."""
     line = json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    if len(line) > LONGEST_LINE:
+        return False
     file.write(line)
     if seal is not None:
         seal.add(line)
+    return True
 
 
 def read_key(path: Path) -> bytes:
@@ -333,9 +337,9 @@ def _destination(value: Mapping[str, Any], waiting: WaitingTerms | None, where: 
     """Check the line of a job; return the queue that the job goes to. Raises UsageError."""
     checks: dict[str, Callable[[object], bool]] = {
         "job_id": _is_id,
-        "active_job_id": lambda name: name is None or _is_name(name, shortest=0),
-        "class_name": lambda name: _is_name(name, shortest=0),
-        "queue_name": lambda name: _is_name(name, shortest=0),
+        "active_job_id": lambda name: name is None or isinstance(name, str),
+        "class_name": lambda name: isinstance(name, str),
+        "queue_name": lambda name: isinstance(name, str),
     }
     if waiting is None:
         checks = {"failure_id": _is_id, **checks, "queue_as": lambda name: name is None or _is_name(name)}
@@ -354,5 +358,5 @@ def _is_id(value: object) -> bool:
     return type(value) is int and 0 < value < _BIGINT
 
 
-def _is_name(value: object, *, shortest: int = 1) -> bool:
-    return isinstance(value, str) and shortest <= len(value) <= LONGEST_NAME
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= LONGEST_NAME

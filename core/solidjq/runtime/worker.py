@@ -44,6 +44,7 @@ MOST_NAMED = 20  # job ids that one log line names
 LONGEST_ERROR = 200  # characters of an error in a heartbeat
 SETTLE_INTERVAL = 60.0  # seconds between two looks for claims that this worker does not hold
 LISTEN_AGAIN = 5.0  # seconds from a broken connection to the next attempt to listen
+SOUND_INTERVAL = 60.0  # seconds in which ready rows that cannot be claimed are passed over
 RETRY_INTERVAL = 0.2  # seconds between attempts to commit endings while it stops
 
 
@@ -77,6 +78,7 @@ class Worker(Child):
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._unrecorded = Unrecorded()
         self._sleeping = False
+        self._sound_until = -math.inf
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
         self._notified = False  # that jobs are ready
         self._notified_claim_at = -math.inf  # when the last claim because of a notification was
@@ -289,14 +291,32 @@ class Worker(Child):
             log.warning("%s: released %d jobs that were claimed just before the connection broke", self.name, len(lost))
 
     def _transact(self, batch: Sequence[Ending], wanted: int = 0) -> list[Claim]:
+        """Commit endings and claim ``wanted`` jobs. A ready row that cannot be claimed keeps no other from a worker."""
+        sound = time.monotonic() < self._sound_until
         try:
-            if wanted and all(_is_simple(ending) for ending in batch):
+            return self._transact_once(batch, wanted, sound=sound)
+        except ValueRefusedError as error:
+            if not wanted or sound:
+                raise
+            claims = self._transact_once(batch, wanted, sound=True)
+            words = (
+                "%s: ready jobs that are gone or claimed already are passed over: %s; to see such: jq doctor two-states"
+            )
+            log.error(words, self.name, error)  # noqa: TRY400  (the error is named)
+            self._sound_until = time.monotonic() + SOUND_INTERVAL
+            return claims
+
+    def _transact_once(self, batch: Sequence[Ending], wanted: int, *, sound: bool) -> list[Claim]:
+        try:
+            if wanted and not sound and all(_is_simple(ending) for ending in batch):
                 finished = [ending.claim.id for ending in batch]
                 queues, excepted = self.config.queues, self.config.excepted_queues
                 claims = queue_claim.exchange(self.database, self.registration.id, finished, queues, wanted, excepted)
                 if claims is not None:
                     return claims
-            return self.database.transact(_exchange, self.registration.id, batch, self._limits, self.config, wanted)
+            return self.database.transact(
+                _exchange, self.registration.id, batch, self._limits, self.config, wanted, sound=sound
+            )
         except ProcessGoneError:
             self.leave_pruned()
 
@@ -329,6 +349,8 @@ def _exchange(
     limits: Limits,
     config: Config,
     wanted: int,
+    *,
+    sound: bool,
 ) -> list[Claim]:
     finished = [ending.claim.id for ending in batch if ending.error is None and not ending.stopped]
     failed = {ending.claim.id: ending.error for ending in batch if ending.error is not None}
@@ -342,7 +364,7 @@ def _exchange(
     # Last: a job that an ending unblocked may be claimed at once.
     if not wanted:
         return []
-    return queue_claim.claim(connection, process_id, config.queues, wanted, config.excepted_queues)
+    return queue_claim.claim(connection, process_id, config.queues, wanted, config.excepted_queues, sound=sound)
 
 
 def _release(connection: Connection, process_id: int, claim_ids: Sequence[int]) -> None:
