@@ -263,6 +263,12 @@ def move_failures(database: Database, target: int, other: int) -> None:
     rewrite_archive(operation_id=other)(database, target, other)
 
 
+def rewrite_link(**values: Any) -> Attack:
+    return lambda database, target, _: change(
+        database, update(links).where(links.c.operation_id == target).values(**values)
+    )
+
+
 def swap_links(database: Database, target: int, other: int) -> None:
     by_operation = {row["operation_id"]: row for row in rows(database, links)}
     one, two = by_operation[target], by_operation[other]
@@ -315,6 +321,12 @@ ATTACKS: dict[str, tuple[Attack, set[BreakKind]]] = {
     "a failure inserted": (add_failure, {BreakKind.FAILURES}),
     "failures moved": (move_failures, {BreakKind.FAILURES}),
     "failures of no operation": (rewrite_archive(operation_id=10**6), {BreakKind.FAILURES, BreakKind.INSERTED}),
+    "another time of the link": (
+        rewrite_link(sealed_at=datetime.fromisoformat("2026-01-01T00:00:00+00:00")),
+        {BreakKind.CHANGED},
+    ),
+    "another count of the link": (rewrite_link(failures=0), {BreakKind.CHANGED, BreakKind.FAILURES}),
+    "another hash of the link": (rewrite_link(hash="f" * 64), {BreakKind.CHANGED, BreakKind.LINK}),
     "links swapped": (swap_links, {BreakKind.LINK, BreakKind.CHANGED}),
     "a link made anew": (forge_link, {BreakKind.LINK}),
     "backdated": (backdate, {BreakKind.INSERTED}),
@@ -347,6 +359,21 @@ def test_a_failure_that_an_undo_took_back_cannot_be_hidden(database: Database) -
     assert verify(database).whole
     change(database, of(failures, operation.id or 0).values(restored_by=None))
     assert kinds(verify(database)) == {(BreakKind.FAILURES, undone)}
+
+
+def test_the_head_of_the_chain_cannot_be_removed(database: Database) -> None:
+    first, second, third = (sealed(database, reason=str(number)) for number in range(3))
+    change(
+        database, delete(operations).where(operations.c.id == first), delete(links).where(links.c.operation_id == first)
+    )
+    assert kinds(verify(database)) == {(BreakKind.LINK, second)}
+    for position, operation_id in enumerate((second, third), start=1):  # the others move up
+        change(database, update(links).where(links.c.operation_id == operation_id).values(position=position))
+    assert kinds(verify(database)) == {
+        (BreakKind.LINK, second),
+        (BreakKind.CHANGED, second),
+        (BreakKind.CHANGED, third),
+    }
 
 
 def test_a_chain_whose_end_was_removed_or_that_was_made_anew(database: Database) -> None:
