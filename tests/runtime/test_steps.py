@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from solidjq import ClaimLostError, Database, NewJob, StepError, Stopping, current_job, job
 from solidjq.database.tables import jobs, pauses
+from solidjq.database.times import utcnow
 from solidjq.errors import DatabaseUnreachableError
 from solidjq.processes import pruning
 from solidjq.queue import checkpoints, endings
@@ -260,10 +261,7 @@ def effects(database: Database) -> list[str]:
 
 
 def write_effect(connection: Connection, number: int) -> None:
-    now = "2026-11-26 00:00:00"
-    connection.exec_driver_sql(
-        f"INSERT INTO solid_queue_pauses (queue_name, created_at) VALUES ('{number}', '{now}')"  # noqa: S608
-    )
+    connection.execute(insert(pauses).values(queue_name=str(number), created_at=utcnow()))
 
 
 @pytest.mark.parametrize("in_time", [True, False], ids=["advance", "checkpoint"])
