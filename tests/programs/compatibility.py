@@ -287,7 +287,7 @@ ENVIRONMENTS = (
         "standard input, output or errors closed",
         "no error; nothing is asked",
         "tests/whole/test_leaving.py::test_a_closed_stream_is_no_error",
-        EVERYWHERE,
+        (SQLITE,),
     ),
     Environment(
         "a table that another session locks",
