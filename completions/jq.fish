@@ -10,6 +10,8 @@ function __jq_takes
     switch $argv[1]
         case 'jq'
             contains -- $argv[2] -d --database --profile --rails --env --config --schema --table-prefix
+        case 'jq status'
+            contains -- $argv[2] --alive-threshold -o --output --fields -d --database
         case 'jq init'
             contains -- $argv[2] -d --database
         case 'jq grants'
@@ -162,6 +164,7 @@ end
 
 complete -c jq -f
 
+complete -c jq -n '__jq_argument 1 1 jq' -a status -d 'Show who lives, what failed and why, and what waits.'
 complete -c jq -n '__jq_argument 1 1 jq' -a init -d 'Create the tables that are missing; change nothing that exists.'
 complete -c jq -n '__jq_argument 1 1 jq' -a grants -d 'Print the least rights that a database role needs, as SQL.'
 complete -c jq -n '__jq_argument 1 1 jq' -a failed -d 'Failed jobs: list them, look at one.'
@@ -203,6 +206,15 @@ complete -c jq -n '__jq_at jq' -l version -d 'Print the version and exit.'
 complete -c jq -n '__jq_at jq' -l which -d 'Print which program answers to jq and solidjq: here, under cron, under sudo.'
 complete -c jq -n '__jq_at jq' -s h -l help -d 'Show this message and exit.'
 
+complete -c jq -n '__jq_at jq status' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c jq -n '__jq_at jq status' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c jq -n '__jq_at jq status' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c jq -n '__jq_at jq status' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c jq -n '__jq_at jq status' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq status' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
+complete -c jq -n '__jq_at jq status' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq status' -s h -l help -d 'Show this message and exit.'
+
 complete -c jq -n '__jq_at jq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c jq -n '__jq_at jq init' -l notify -l no-notify -d 'PostgreSQL: make (or remove) a trigger that notifies waiting workers of every new job.'
 complete -c jq -n '__jq_at jq init' -s y -l yes -d 'Do not ask.'
@@ -214,7 +226,7 @@ complete -c jq -n '__jq_at jq grants' -s d -l database -r -F -d 'The queue\'s da
 complete -c jq -n '__jq_at jq grants' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_argument 1 1 jq failed' -a list -d 'List failed jobs, the newest first: all, those of an incident (d13) or a group (g2569e0c), those a filter takes.'
-complete -c jq -n '__jq_argument 1 1 jq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments.'
+complete -c jq -n '__jq_argument 1 1 jq failed' -a show -d 'Show failed jobs in full: error, backtrace, arguments, how often each crashed, what a safe retry would do.'
 complete -c jq -n '__jq_argument 1 1 jq failed' -a diff -d 'Tell failures apart: which kinds there are, what is new, how two of them differ.'
 complete -c jq -n '__jq_at jq failed' -s h -l help -d 'Show this message and exit.'
 
@@ -259,6 +271,7 @@ complete -c jq -n '__jq_at jq failed show' -l until -r -f -d 'Failed before then
 complete -c jq -n '__jq_at jq failed show' -l host -r -f -k -a '(__jq_values host)' -d 'Died with a process on this host, or web*; may be repeated.'
 complete -c jq -n '__jq_at jq failed show' -l incident -r -f -k -a '(__jq_values incident)' -d 'In flight at this incident: d13, f123; may be repeated.'
 complete -c jq -n '__jq_at jq failed show' -l group -r -f -k -a '(__jq_values group)' -d 'Of this group of jq failed diff: g2569e0c; may be repeated.'
+complete -c jq -n '__jq_at jq failed show' -l full -d 'With the frames of libraries in a backtrace.'
 complete -c jq -n '__jq_at jq failed show' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq failed show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq failed show' -l local -d 'In a table, clock times of your zone instead of ages.'
@@ -494,6 +507,7 @@ complete -c jq -n '__jq_at jq incidents list' -s o -l output -r -f -k -a 'table 
 complete -c jq -n '__jq_at jq incidents list' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq incidents list' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq incidents list' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq incidents list' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq incidents list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq incidents list' -s h -l help -d 'Show this message and exit.'
 
@@ -502,6 +516,7 @@ complete -c jq -n '__jq_at jq incidents show' -s o -l output -r -f -k -a 'table 
 complete -c jq -n '__jq_at jq incidents show' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq incidents show' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq incidents show' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq incidents show' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq incidents show' -s h -l help -d 'Show this message and exit.'
 
@@ -512,6 +527,7 @@ complete -c jq -n '__jq_at jq suspects' -s o -l output -r -f -k -a 'table wide j
 complete -c jq -n '__jq_at jq suspects' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
 complete -c jq -n '__jq_at jq suspects' -l local -d 'In a table, clock times of your zone instead of ages.'
 complete -c jq -n '__jq_at jq suspects' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c jq -n '__jq_at jq suspects' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq suspects' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq suspects' -s h -l help -d 'Show this message and exit.'
 
@@ -831,5 +847,5 @@ complete -c jq -n '__jq_at jq link-jq' -l remove -d 'Remove the link.'
 complete -c jq -n '__jq_at jq link-jq' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq link-jq' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_argument 1 - jq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor enqueue work demo completions link-jq help' -d 'A topic, or a command.'
+complete -c jq -n '__jq_argument 1 - jq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor enqueue work demo completions link-jq help' -d 'A topic, or a command.'
 complete -c jq -n '__jq_at jq help' -s h -l help -d 'Show this message and exit.'

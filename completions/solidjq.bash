@@ -6,12 +6,20 @@ _solidjq_takes() {
     commands= options= takes= values=
     case $1 in
         solidjq)
-            commands='init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions link-jq help'
+            commands='status init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions link-jq help'
             options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --no-pager --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
                 --profile) takes=values values=profile ;;
                 --env | --schema | --table-prefix) takes=text ;;
+            esac
+            ;;
+        'solidjq status')
+            options='--alive-threshold -o --output --fields --local --no-pager --watch -d --database -h --help'
+            case ${2-} in
+                --alive-threshold | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
             esac
             ;;
         'solidjq init')
@@ -47,7 +55,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq failed show')
-            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group -o --output --fields --local --no-pager --show-arguments -d --database -h --help'
+            options='--pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --full -o --output --fields --local --no-pager --show-arguments -d --database -h --help'
             case ${2-} in
                 --error | --argument | --since | --until | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
@@ -184,7 +192,7 @@ _solidjq_takes() {
             options='-h --help'
             ;;
         'solidjq incidents list')
-            options='--since --until --host -o --output --fields --local --no-pager -d --database -h --help'
+            options='--since --until --host -o --output --fields --local --no-pager --watch -d --database -h --help'
             case ${2-} in
                 --since | --until | --fields) takes=text ;;
                 --host) takes=values values=host ;;
@@ -193,7 +201,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq incidents show')
-            options='-o --output --fields --local --no-pager -d --database -h --help'
+            options='-o --output --fields --local --no-pager --watch -d --database -h --help'
             case ${2-} in
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 --fields) takes=text ;;
@@ -202,7 +210,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq suspects')
-            options='--since --until --all -o --output --fields --local --no-pager -d --database -h --help'
+            options='--since --until --all -o --output --fields --local --no-pager --watch -d --database -h --help'
             case ${2-} in
                 --since | --until | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
@@ -450,7 +458,7 @@ _solidjq_takes() {
         'solidjq help')
             options='-h --help'
             case ${2-} in
-                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor enqueue work demo completions link-jq help' ;;
+                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor enqueue work demo completions link-jq help' ;;
             esac
             ;;
     esac

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer._click.exceptions import NoArgsIsHelpError, UsageError
 
 from solidjq_cli import options, session, view
 from solidjq_cli.exits import MEANINGS
@@ -19,7 +21,7 @@ app = typer.Typer(
     cls=LazyGroup,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,8 +44,22 @@ def _which(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
         raise typer.Exit
 
 
+def _first_screen(context: typer.Context) -> None:
+    """Answer a call without a command: on a terminal the status, where a database is named; elsewhere the help."""
+    group = context.command
+    if sys.stdout.isatty() and not session.current().embedded and isinstance(group, LazyGroup):
+        command = group.commands["status"]
+        with command.make_context("status", [], parent=context) as own:
+            command.invoke(own)
+    elif len(sys.argv) > 1:
+        raise UsageError("Missing command.", context)
+    else:
+        raise NoArgsIsHelpError(context)
+
+
 @app.callback()
 def root(
+    context: typer.Context,
     database: options.DatabaseOption = None,
     profile: Annotated[
         str | None,
@@ -143,3 +159,5 @@ def root(
             profile, database, rails, environment, schema, table_prefix, read_only=read_only, file=config_file
         )
     )
+    if context.invoked_subcommand is None:
+        _first_screen(context)

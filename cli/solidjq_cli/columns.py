@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from solidjq.queue.overview import Queue
     from solidjq.rails.error_text import ErrorInfo
     from solidjq.recovery.bisect import TrialStanding
+    from solidjq.recovery.outcome import OperationOutcome
     from solidjq.recovery.undo import UndoneJob
     from solidjq.recovery.verdicts import Decision, Verdict
     from solidjq.recovery.waiting import WaitingDecision
     from solidjq.settings.profiles import Profile
+    from solidjq.status.report import Count, QueueStatus
     from solidjq_cli.effective import Setting
 
 T = TypeVar("T")
@@ -145,10 +147,10 @@ def error_line(error: ErrorInfo) -> str:
     if error.exception_class is None and error.message is None:
         return "(no error was recorded)"
     name = error.exception_class and error.exception_class.rsplit("::", 1)[-1]
-    return ": ".join(part for part in (name, _what_happened(error)) if part)
+    return ": ".join(part for part in (name, how_it_ended(error)) if part)
 
 
-def _what_happened(error: ErrorInfo) -> str | None:
+def how_it_ended(error: ErrorInfo) -> str | None:
     """Return how the process ended if the error says it, else the error's message."""
     if error.signal is not None:
         return f"pid {error.pid} was killed by signal {error.signal}"
@@ -753,6 +755,55 @@ def policies() -> Fields[PolicySetting]:
         ),
         lambda _: [],
     )
+
+
+def status() -> Fields[QueueStatus]:
+    """Fields of a queue's status. What took too long to count is null; ``..._exact`` false means so many or more."""
+
+    def count(name: str, of: Callable[[QueueStatus], Count | None]) -> tuple[Column[QueueStatus], ...]:
+        def number(status: QueueStatus) -> int | None:
+            found = of(status)
+            return None if found is None else found.number
+
+        def exact(status: QueueStatus) -> bool | None:
+            found = of(status)
+            return None if found is None else found.exact
+
+        return Column(name, number, name.upper()), Column(f"{name}_exact", exact)
+
+    return Fields(
+        (
+            Column("at", lambda s: s.at, "AT"),
+            Column("alive", lambda s: dict(s.alive)),
+            Column("silent", lambda s: list(map(_silent, s.silent))),
+            *count("failed", lambda s: s.failed),
+            *count("died", lambda s: s.died),
+            *count("incidents", lambda s: s.incidents),
+            Column("errors", lambda s: s.errors, "ERRORS"),
+            *count("problems", lambda s: s.problems),
+            Column("new_died", lambda s: s.new_died, "NEW DIED"),
+            Column("new_errors", lambda s: s.new_errors, "NEW ERRORS"),
+            Column("queues", lambda s: None if s.queues is None else list(map(_queue, s.queues))),
+            Column("last_operation", lambda s: None if s.last is None else _operation(*s.last)),
+        ),
+        lambda _: [],
+    )
+
+
+def _silent(process: Process) -> dict[str, Any]:
+    names = ("process_id", "kind", "name", "hostname", "pid", "last_heartbeat_at", "heartbeat_age", "claimed")
+    return {name: getattr(process, "id" if name == "process_id" else name) for name in names}
+
+
+def _queue(queue: Queue) -> dict[str, Any]:
+    return {column.name: column.value(queue) for column in queues().columns}
+
+
+def _operation(operation: OperationView, outcome: OperationOutcome | None) -> dict[str, Any]:
+    shown = {"operation_id", "created_at", "verb", "actor", "jobs", "restored", "reason"}
+    record = {column.name: column.value(operation) for column in operations().columns if column.name in shown}
+    counts = None if outcome is None else {each.value: count for each, count in outcome.counts.items()}
+    return {**record, "outcome": counts}
 
 
 class CheckRow(NamedTuple):

@@ -2,6 +2,7 @@
 
 # fmt: off
 COMMANDS = {
+    "status": ("status", "Show who lives, what failed and why, and what waits."),
     "init": ("init", "Create the tables that are missing; change nothing that exists."),
     "grants": ("grants", "Print the least rights that a database role needs, as SQL."),
     "failed": ("failed", "Failed jobs: list them, look at one."),

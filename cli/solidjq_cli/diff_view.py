@@ -8,20 +8,26 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from solidjq_cli.ages import age, rfc3339
+from solidjq_cli.ages import age, rfc3339, when
 from solidjq_cli.columns import Column, Fields
+from solidjq_cli.flow import cut
+from solidjq_cli.grid import Head, Names, Words
+from solidjq_cli.render import heading, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from solidjq.diff.contrast import Contrast
-    from solidjq.diff.groups import FailureGroup
+    from solidjq.diff.failure_groups import FailureGroup
     from solidjq.diff.sides import Difference
     from solidjq.diff.windows import Change, Window
+    from solidjq_cli.grid import Cell
 
 
 WIDE = 100  # columns of a terminal that has room for more than the essentials
 WIDEST = 140  # and for everything
+LONGEST = 160  # cells of an error in the list of groups
+BAR = 6  # cells of the largest group's
 NAMES_WIDTH = 20  # of a list of classes or queues on a terminal
 FIELD_WIDTH = 24  # of a field's name beside two values
 MOST_ROWS = 6  # of one value on a terminal; the other outputs have all of it
@@ -33,9 +39,10 @@ def _sentences(contrast: Contrast, failed: str) -> Iterator[str]:
 
     if not contrast.failed:
         return
-    finished = count_of(contrast.finished, "job")
+    finished = count_of(contrast.finished, "job") if contrast.finished else "no job"
     if not contrast.possible:
-        yield f"what sets {failed} apart is unknown: only {finished} finished meanwhile, too few to compare"
+        only = "only " if contrast.finished else ""
+        yield f"what sets {failed} apart is unknown: {only}{finished} finished meanwhile, too few to compare"
         return
     if not contrast.traits:
         yield f"nothing sets {failed} apart from {finished} that finished meanwhile"
@@ -75,6 +82,46 @@ def _group_fields(*, whole: bool = False) -> Fields[FailureGroup]:
         ),
         lambda _: [],
     )
+
+
+def _draw_groups(found: Sequence[FailureGroup], shown: Sequence[FailureGroup]) -> None:
+    """Print groups of failures, a line each; ``found`` are all of them."""
+    from solidjq.text import count_of
+
+    jobs = sum(group.count for group in found)
+    heading(f"{jobs:,} failed {'job is' if jobs == 1 else 'jobs are'} {count_of(len(found), 'problem')}")
+    heads = [
+        Head("GROUP"),
+        Head("JOBS", right=True),
+        Head("", leaves=1),
+        Head("SINCE", right=True),
+        Head("LAST", right=True),
+        Head("WHAT", flows=True),
+        Head("CLASSES", gives=True),
+    ]
+    most = max(group.count for group in found)
+    table(heads, (_group_row(group, most) for group in shown))
+
+
+def _group_row(group: FailureGroup, most: int) -> list[Cell]:
+    from solidjq.diff.folding import ANY_WORD
+
+    several = f" ({group.messages:,} messages, {ANY_WORD} differs)" if group.messages > 1 else ""
+    return [
+        group.name,
+        f"{group.count:,}",
+        "#" * max(1, round(BAR * group.count / most)),
+        *("-" if time is None else when(time) for time in (group.first_at, group.last_at)),
+        Words(f"{cut(_short(group), LONGEST)}{several}", "error" if group.signature.death else ""),
+        Names(_classes(group)),
+    ]
+
+
+def _classes(group: FailureGroup) -> tuple[str, ...]:
+    """Return the classes, the most frequent first; of several each with its count before it, where nothing cuts it."""
+    if len(group.classes) == 1:
+        return tuple(group.classes)
+    return tuple(f"{count:,} {name}" for name, count in group.classes.most_common())
 
 
 def _signature_columns() -> tuple[Column[FailureGroup], ...]:

@@ -17,6 +17,7 @@ from solidjq_cli.diff_view import (
     _cell_fields,
     _change_fields,
     _difference_fields,
+    _draw_groups,
     _group_fields,
     _sentences,
     _spelled,
@@ -24,7 +25,7 @@ from solidjq_cli.diff_view import (
     _wrapped,
 )
 from solidjq_cli.options import OptionGroup
-from solidjq_cli.render import Output, details, lines, note, records
+from solidjq_cli.render import Output, details, drawn, heading, next_commands, note, paragraph, records
 from solidjq_cli.selection import explain, note_unknown_names
 from solidjq_cli.times import parse_time
 
@@ -170,7 +171,10 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
     if output is Output.IDS:
         _print_ids(opened, chosen, (group.name for group in shown))
         return
-    records(shown, _group_fields(), output, empty="no failed jobs")
+    if found and drawn(output):
+        _draw_groups(found, shown)
+    else:
+        records(shown, _group_fields(), output, empty="no failed jobs")
     _note_choice(opened, chosen, len(found))
     if len(found) > len(shown):
         more = count_of(len(found) - len(shown), "more group")
@@ -179,6 +183,8 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
         with opened.read() as connection:
             ids = diff_groups.newest_job_ids(connection, chosen, diff_contrast.SAMPLE)
         _note_all(_sentences(diff_contrast.contrast(opened, ids), "the failed jobs"))
+        if drawn(output):
+            next_commands(f"failed diff {found[0].name}", f"failed list {found[0].name}")
 
 
 def _note_choice(opened: Database, chosen: Filter, count: int) -> None:
@@ -223,7 +229,9 @@ def _note_all(sentences: Iterable[str]) -> None:
     if not found:
         return
     if sys.stdout.isatty():
-        lines(["", *found])
+        heading()  # of a screen that has none
+        for sentence in found:
+            paragraph(sentence, "  " if sentence.startswith(" ") else "", "    ")
     else:
         for sentence in found:
             note(sentence)

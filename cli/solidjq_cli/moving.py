@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,109 +10,13 @@ import typer
 from solidjq_cli import columns, session
 from solidjq_cli.arguments import program_name
 from solidjq_cli.exits import Exit
-from solidjq_cli.render import Output, note, records
+from solidjq_cli.render import Output, drawn, note, page, records
+from solidjq_cli.tally import MOST_NAMED, Groups, Tally, Tense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from solidjq import Database
-    from solidjq.ledger.operations import Operation
-    from solidjq.recovery.verdicts import Decision, Verdict
-    from solidjq_cli.stopping import Account
-
-MOST_REASONS = 10  # in warnings
-MOST_NAMED = 10  # jobs with one reason
-Groups = Counter[tuple["Verdict", str, str]]
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts of what was decided, in constant memory."""
-
-    groups: Groups = field(default_factory=Counter)
-    destinations: Counter[str] = field(default_factory=Counter)  # the queues that jobs go to
-    scheduled: int = 0
-    warned: Counter[str] = field(default_factory=Counter)  # by what speaks against it: jobs that go nevertheless
-    examples: dict[str, list[int]] = field(default_factory=dict)  # the first of them
-
-    @property
-    def moved(self) -> int:
-        """How many jobs were moved, or would be."""
-        return sum(count for (verdict, _, _), count in self.groups.items() if verdict.moves)
-
-    @property
-    def held_back(self) -> int:
-        """How many jobs were left as they were."""
-        return sum(self.groups.values()) - self.moved
-
-    def add(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
-        """Count these decisions and yield them unchanged."""
-        for decision in decisions:
-            self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += decision.jobs
-            if (queue := decision.destination) is not None:
-                self.destinations[queue] += decision.jobs
-            self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
-            if decision.warning is not None and len(self.warned) < MOST_REASONS:
-                self.warned[decision.warning] += decision.jobs
-                if self.warned[decision.warning] <= MOST_NAMED:
-                    self.examples.setdefault(decision.warning, []).append(decision.job_id)
-            yield decision
-
-    def count(self, batches: Iterable[list[Decision]]) -> None:
-        """Count every decision of these batches."""
-        for batch in batches:
-            for _ in self.add(batch):
-                pass
-
-    def with_verdict(self, *verdicts: Verdict) -> int:
-        """Return how many jobs got one of these verdicts."""
-        return sum(count for (verdict, _, _), count in self.groups.items() if verdict in verdicts)
-
-    def unrecovered(self) -> int:
-        """Return how many jobs that policy marks "auto" were held back all the same."""
-        return sum(count for (verdict, _, _), count in self.groups.items() if verdict.unrecovered)
-
-    def held_back_words(self, *, unrecovered: bool) -> str:
-        """Return the counts of the verdicts that held jobs back, such as ``3 over-limit, 1 suspect``."""
-        counts: Counter[Verdict] = Counter()
-        for (verdict, _, _), count in self.groups.items():
-            if not verdict.moves and verdict.unrecovered == unrecovered:
-                counts[verdict] += count
-        return ", ".join(f"{count} {verdict.value}" for verdict, count in counts.most_common())
-
-    def words(self) -> str:
-        """Return one line that says what was done."""
-        from solidjq.recovery.verdicts import Verdict  # noqa: PLC0415
-        from solidjq.text import count_of  # noqa: PLC0415
-
-        if discarded := self.with_verdict(Verdict.DISCARD):
-            return f"discarded {count_of(discarded, 'job')}"
-        isolated = self.with_verdict(Verdict.ISOLATE)
-        apart = f"; {isolated} of them in quarantine" if isolated else ""
-        ready = self.moved - self.scheduled
-        return f"retried {count_of(self.moved, 'job')}: {ready} ready, {self.scheduled} scheduled{apart}"
-
-    def account(self, database: Database, operation: Operation) -> Account:
-        """Return the account of a retry or discard: what a message says if it ends half-way."""
-        from solidjq.text import count_of  # noqa: PLC0415
-        from solidjq_cli.stopping import Account  # noqa: PLC0415
-
-        verb = "discarded" if operation.verb == "discard" else "retried"
-        return Account(database, operation, lambda jobs: f"{verb} {count_of(jobs, 'job')}", lambda: self.moved)
-
-    def conclude(self, operation: Operation, *held: str) -> None:
-        """Say what was done, what was ``held`` back, and which commands show what became of it and take it back."""
-        if operation.id is not None:
-            note(self.words())
-        for line in held:
-            note(line)
-        if operation.id is not None:
-            look = (
-                ""
-                if operation.verb == "discard"
-                else f"to see what became of them: jq operations show {operation.id}; "
-            )
-            note(f"{look}to take it back: jq undo {operation.id}")
+    from solidjq.recovery.verdicts import Decision
 
 
 def show(
@@ -126,19 +28,27 @@ def show(
     total: int | None = None,
     shown: Groups | None = None,
     empty: str = "",
+    verb: str = "retry",
+    tense: Tense | None = None,
+    notes: Callable[[Tally], list[str]] = lambda _: [],
 ) -> None:
     """Consume the batches, which carries them out, and print the decisions: for people a line a group, or a line a job.
 
     Where ``lists_jobs`` holds, each decision must be on one job. What was ``shown`` before, as the plan, and came out
-    just so, is not printed again.
+    just so, is not printed again. On a terminal, ``notes`` are part of the plan, whose heading needs ``verb`` and
+    ``tense``; elsewhere they are for the caller to print.
     A broken pipe or Ctrl-C stops it between two batches.
     """
     batches = with_progress(batches, total)
     if not lists_jobs(output, by_job=by_job):
         tally.count(batches)
-        if tally.groups != shown:
-            groups(tally, output, empty=empty)
-            warn(tally)
+        if tally.groups == shown:
+            return
+        if tally.groups and drawn(output):
+            draw(tally, Tense.DID if tense is None else tense, verb, notes(tally))
+            return
+        groups(tally, output, empty=empty)
+        warn(tally)
         return
     decisions = tally.add(decision for batch in batches for decision in batch)
     if output is Output.IDS:
@@ -147,12 +57,26 @@ def show(
     warn(tally)
 
 
+def draw(tally: Tally, tense: Tense, verb: str, notes: Sequence[str]) -> None:
+    """Draw the plan, or what became of it, for a person."""
+    from solidjq_cli import plan_view  # noqa: PLC0415
+
+    with page():
+        plan_view.draw(tally, tense, verb, [*warnings(tally), *notes])
+
+
 def warn(tally: Tally) -> None:
+    """Say ``warnings`` on stderr."""
+    for warning in warnings(tally):
+        note(warning)
+
+
+def warnings(tally: Tally) -> Iterator[str]:
     """Name jobs that go back to work because a person chose them, though a safe retry would hold them back."""
     for reason, count in tally.warned.items():
         named = ", ".join(map(str, tally.examples[reason]))
         more = f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
-        note(f"may kill a process again: job {named}{more}: {reason}")
+        yield f"may kill a process again: job {named}{more}: {reason}"
 
 
 def lists_jobs(output: Output, *, by_job: bool) -> bool:

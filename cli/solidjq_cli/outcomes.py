@@ -60,6 +60,18 @@ def phrases(outcome: OperationOutcome) -> list[str]:
     ]
 
 
+def bar(outcome: OperationOutcome) -> str:
+    """Return how many of the jobs have ended, as a bar and in percent."""
+    ended = outcome.jobs - outcome.open
+    filled = WIDTH * ended // max(outcome.jobs, 1)
+    return f"{'#' * filled}{'-' * (WIDTH - filled)} {AT_END * ended // max(outcome.jobs, 1):3} % ended"
+
+
+def counts(outcome: OperationOutcome) -> list[str]:
+    """Return ``phrases`` in lines, with the numbers one below the other."""
+    return [f"{number:>9} {words}" for number, words in (phrase.split(" ", 1) for phrase in phrases(outcome))]
+
+
 def _named(outcome: OperationOutcome) -> str:
     names = list(outcome.incidents)
     if not names:
@@ -192,12 +204,7 @@ class _Screen:
 
         from solidjq.text import count_of  # noqa: PLC0415
 
-        ended = outcome.jobs - outcome.open
-        percent = AT_END * ended // max(outcome.jobs, 1)
-        filled = WIDTH * ended // max(outcome.jobs, 1)
-        bar = "#" * filled + "-" * (WIDTH - filled)
-        lines = [f"operation {self._operation_id}  {count_of(outcome.jobs, 'job')}  {bar} {percent:3} % ended"]
-        lines += [f"{number:>9} {words}" for number, words in (each.split(" ", 1) for each in phrases(outcome))]
+        lines = [f"operation {self._operation_id}  {count_of(outcome.jobs, 'job')}  {bar(outcome)}", *counts(outcome)]
         self._live.update(Text("\n".join(lines)), refresh=True)
 
     def end(self) -> None:

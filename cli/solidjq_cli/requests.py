@@ -13,9 +13,10 @@ import typer
 from solidjq_cli import attendance, moving, new_arguments, options, outcomes, positions
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import report_missing
-from solidjq_cli.render import Output, note
+from solidjq_cli.render import Output, drawn, note
 from solidjq_cli.selection import FilterOptions, explain, note_unknown_names
 from solidjq_cli.stopping import accounted
+from solidjq_cli.tally import Groups, Tally, Tense
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,13 +58,13 @@ class Request:
         self.terms = terms
         self.policy = policy
         self.reason = reason
-        self.tally = moving.Tally()
+        self.tally = Tally()
         self.served: set[int] = set()
         self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
         self.asks = True  # before it moves jobs: not for jobs that were named one by one
         self.confirms = False  # for those neither, unless they are several and their profile wants its name typed
         self.implied_deaths = False
-        self.shown: moving.Groups | None = None  # the plan, if it stands on the terminal already
+        self.shown: Groups | None = None  # the plan, if it stands on the terminal already
 
     def choose(
         self, names: list[str] | None, filters: FilterOptions, *, limit: int | None, batch: int, need_filter: bool
@@ -189,9 +190,13 @@ class Request:
             total=self._total(),
             shown=self.shown,
             empty="" if self.tally.groups else f"no failed jobs to {self.verb}",
+            verb=self.verb,
+            tense=Tense.DRY_RUN if done == "would move" else Tense.DID,
+            notes=self._attendance if done == "would move" else lambda _: [],
         )
         self._explain()
-        if done == "would move" and self.tally.groups:
+        is_drawn = drawn(output) and not moving.lists_jobs(output, by_job=self.jobs is not None)
+        if done == "would move" and self.tally.groups and not is_drawn:
             from solidjq.text import count_of
 
             self._note_attendance(self.tally)
@@ -200,7 +205,7 @@ class Request:
                 "nothing was changed"
             )
 
-    def _explain(self, tally: moving.Tally | None = None) -> None:
+    def _explain(self, tally: Tally | None = None) -> None:
         """Say why there is nothing to move, or which of several names is none."""
         if not self.asks:
             return
@@ -221,29 +226,30 @@ class Request:
         """Show the plan and ask, on stderr: standard output may be a file, in another format."""
         from solidjq.text import count_of
 
-        planned = moving.Tally()
+        planned = Tally()
         planned.count(moving.with_progress(self._plan(by_job=False), self._total()))
         if planned.moved == 0:
             self._show(self._plan(by_job=by_job), output, done="moved")
             raise typer.Exit(Exit.PARTLY if planned.held_back else Exit.DONE)
         with redirect_stdout(sys.stderr):
-            moving.groups(planned, Output.TABLE)
-        moving.warn(planned)
-        self._note_attendance(planned)
+            moving.draw(planned, Tense.ASKED, self.verb, self._attendance(planned))
         held = f", hold back {planned.held_back}" if planned.held_back else ""
         moving.confirm(f"{self.verb} {count_of(planned.moved, 'job')}{held}?")
         self.shown = planned.groups if sys.stdout.isatty() else None
 
-    def _obstacles(self, tally: moving.Tally) -> list[str]:
+    def _obstacles(self, tally: Tally) -> list[str]:
         return attendance.obstacles(self.command, self.database, tally.destinations, tally.scheduled)
 
-    def _note_attendance(self, planned: moving.Tally) -> None:
-        """Say before the act which jobs will wait, and which workers may die."""
-        warning = self._warning(planned)
-        for line in (*self._obstacles(planned), *([] if warning is None else [warning])):
+    def _note_attendance(self, planned: Tally) -> None:
+        for line in self._attendance(planned):
             note(line)
 
-    def _warning(self, planned: moving.Tally | None = None) -> str | None:
+    def _attendance(self, planned: Tally) -> list[str]:
+        """Return, before the act, which jobs will wait, and which workers may die."""
+        warning = self._warning(planned)
+        return [*self._obstacles(planned), *([] if warning is None else [warning])]
+
+    def _warning(self, planned: Tally | None = None) -> str | None:
         """Return which workers of other queues may die by this retry; None if none does."""
         queue = self.terms.isolate or self.terms.queue_as
         if queue is None or self.terms.discard:
@@ -255,7 +261,7 @@ class Request:
 
         if queue in {self.terms.isolate, options.QUARANTINE}:
             if planned is None:
-                planned = moving.Tally()
+                planned = Tally()
                 planned.count(self._plan(by_job=False))
             return there.warning(queue, planned.destinations[queue])
         return there.warning(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from solidjq_cli.flow import cells, cut, fill, pad
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -15,23 +17,33 @@ NARROWEST = 20  # characters that time gets, whatever the names take
 LONGEST_NAME = 34
 MOST_PROCESSES = 20
 MOST_JOBS = 8  # of a process
-LEGEND = "= alive or running   x last sign of life   . silence   ! noticed"
+LEGEND = ("= alive or running", "x last sign of life", ". silence", "! noticed")
 
 
 def draw(incident: Incident, width: int) -> Iterator[str]:
     """Yield the picture's lines, none longer than ``width``."""
     rows = list(_rows(incident))
-    name_width = min(LONGEST_NAME, max(len(name) for name, *_ in rows))
+    name_width = min(LONGEST_NAME, max(cells(name) for name, *_ in rows))
     scale = _Scale(*_span(incident), max(NARROWEST, width - name_width - 2))
     yield " " * (name_width + 2) + scale.axis()
     for name, start, end, noticed in rows:
-        yield f"{_cut(name, name_width):<{name_width}}  {scale.bar(start, end, noticed)}".rstrip()
-    yield LEGEND[:width]
+        bar = "" if end is None else scale.bar(start, end, noticed)
+        yield f"{pad(cut(name, name_width), name_width)}  {bar}".rstrip()
+    yield from fill(LEGEND, width, gap="   ")
 
 
-def _rows(incident: Incident) -> Iterator[tuple[str, datetime | None, datetime, datetime | None]]:
-    """Yield each row: its name, since when it lived, its last sign of life, and when its end was noticed."""
-    for death in incident.deaths[:MOST_PROCESSES]:
+def _rows(incident: Incident) -> Iterator[tuple[str, datetime | None, datetime | None, datetime | None]]:
+    """Yield each row: its name, since when it lived, its last sign of life, and when its end was noticed.
+
+    Where processes of several hosts died, a row with a name alone stands above those of each host.
+    """
+    drawn = incident.deaths[:MOST_PROCESSES]
+    by_host = sorted(drawn, key=lambda death: death.hostname or "") if len(incident.hosts) > 1 else drawn
+    host: str | None = None
+    for death in by_host:
+        if len(incident.hosts) > 1 and death.hostname != host:
+            host = death.hostname
+            yield host or "host unknown", None, None, None
         yield _process(death), death.started_at, death.silent_at, death.noticed_at
         for job in death.jobs[:MOST_JOBS]:
             yield _job(job), job.started_at, death.silent_at, None
@@ -44,8 +56,7 @@ def _rows(incident: Incident) -> Iterator[tuple[str, datetime | None, datetime, 
 def _process(death: DeathRecord) -> str:
     kind = (death.kind or "process").lower()
     pid = "" if death.pid is None else f" pid {death.pid}"
-    name = f"{kind}{pid}{f' at {death.hostname}' if death.hostname else ''}"
-    return f"{name}, or several" if death.several else name
+    return f"{kind}{pid}, or several" if death.several else f"{kind}{pid}"
 
 
 def _job(job: ClaimedJob) -> str:
@@ -86,7 +97,3 @@ class _Scale:
         if noticed is not None and (seen := self._at(noticed)) > last:
             line += "." * (seen - last - 1) + "!"
         return line
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "~"

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from solidjq import Database
 from solidjq.database import tables
 from solidjq.processes import heartbeat
-from solidjq_cli.commands.demo import _Demo
+from solidjq_cli.commands.demo import _Demo, _program, _say
 from support.processes import idle_process
 from support.program import Shell
 
@@ -53,3 +53,13 @@ def test_a_demo_ends_well_on_a_database_that_names_it_victims(database: Database
         assert victim.poll() is None
         assert "Only" not in told.stdout
         assert str(victim.pid) not in told.stdout.split("kill -9", 1)[1].split("\n", 1)[0]
+
+
+def test_it_uses_the_name_that_it_was_called_by(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/solidjq", "demo"])
+    _say("Now your own queue: jq --help")
+    assert capsys.readouterr().out == "Now your own queue: solidjq --help\n"
+    shown = subprocess.run(_program(["failed", "--help"]), check=True, capture_output=True, text=True).stdout
+    assert "Usage: solidjq failed" in shown

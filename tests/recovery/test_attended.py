@@ -46,8 +46,10 @@ def retried(database: Database) -> int:
 
 
 def test_a_queue_that_nobody_polls_is_said_before_and_after(database: Database, shell: Shell, died: list[int]) -> None:
-    for output in ("table", "json"):
-        plan = shell.run("retry", "--safe", "--dry-run", "-o", output)
+    drawn = shell.run("retry", "--safe", "--dry-run", "-o", "table")
+    assert (drawn.stdout.count(NOBODY), drawn.stderr) == (1, "")
+    for output in ([], ["-o", "json"]):
+        plan = shell.run("retry", "--safe", "--dry-run", *output)
         assert plan.stderr.count(NOBODY) == 1
     assert len(json.loads(plan.stdout)) == 2
     assert NOBODY in shell.run("retry", "--safe", "--plan-out", "plan.json").stderr

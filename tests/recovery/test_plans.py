@@ -70,7 +70,9 @@ def test_a_stale_plan_names_three_jobs_and_counts_the_others(database: Database,
     retry_jobs(database, ids)
     die(database)  # they failed anew
     named = "; ".join(f"job {job_id} is not failed any more, or failed anew" for job_id in ids[:3])
-    with pytest.raises(RefusedError, match=f"^the plan is stale: {named}; and 2 more; make a new one$"):
+    with pytest.raises(
+        RefusedError, match=f"^the plan is stale, and nothing was moved: {named}; and 2 more; make a new one$"
+    ):
         apply(database, plan)
 
 

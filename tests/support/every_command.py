@@ -9,6 +9,7 @@ COMMANDS: dict[str, Exit] = {
     "init": REFUSED,
     "init --indexes": REFUSED,
     "grants somebody": FOUND,
+    "status": FOUND,
     "failed list": FOUND,
     "failed show {failed}": FOUND,
     "failed diff": FOUND,

@@ -21,12 +21,13 @@ def unprintable(text: str) -> set[str]:
 def terminal(
     shell: Shell, *arguments: str, width: int = 80, typed: str = "", stdout: int | None = None, **environment: str
 ) -> str:
-    """Run a command on a terminal of this width; return what it shows, without bold and colours.
+    """Run a command on a terminal of this width; return what it shows, without colours and the bold of its headings.
 
     With ``stdout`` its standard output goes to that open file instead.
     """
-    shown = raw_terminal(shell, *arguments, width=width, typed=typed, stdout=stdout, **environment)
-    return re.sub(r"\x1b\[(0|1|2|22|3[123])?m", "", shown)
+    plain = {"NO_COLOR": "1", **environment}  # an escape that is left is somebody else's
+    shown = raw_terminal(shell, *arguments, width=width, typed=typed, stdout=stdout, **plain)
+    return re.sub(r"\x1b\[(0|1|22)?m", "", shown)
 
 
 def raw_terminal(

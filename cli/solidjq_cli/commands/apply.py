@@ -11,6 +11,7 @@ from solidjq_cli import attendance, moving, options, outcomes, session, waiting_
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 from solidjq_cli.stopping import accounted
+from solidjq_cli.tally import Tally
 
 if TYPE_CHECKING:
     from solidjq import Database
@@ -76,11 +77,11 @@ def apply(
     if plan.waiting is not None:
         waiting_moves.apply(opened, plan, plan.waiting, operation, output)
         return
-    tally = moving.Tally()
+    tally = Tally()
     with accounted(tally.account(opened, operation)):
         batches = apply_plan(opened, plan, operation, policy=policy)
         empty = "nothing is left of this plan: it was carried out before, or is empty"
-        moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty)
+        moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty, verb=operation.verb)
     tally.conclude(operation, *attendance.obstacles(command, opened, tally.destinations, tally.scheduled))
     if watch and operation.id is not None and outcomes.watch(opened, operation.id, output):
         raise typer.Exit(Exit.PARTLY)

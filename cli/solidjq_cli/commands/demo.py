@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from solidjq_cli import options, session
-from solidjq_cli.arguments import by_own_name
+from solidjq_cli.arguments import by_own_name, program_name
 from solidjq_cli.demo_queue import demo_queue
 from solidjq_cli.exits import Exit
 
@@ -298,7 +298,11 @@ class _Demo:
 
 
 def _program(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-P", "-m", "solidjq_cli", *arguments]
+    """Return the command line of our own program, under the name that it was called by: its hints name that too."""
+    call = (
+        f"import sys; sys.argv[0] = {program_name()!r}; from solidjq_cli.__main__ import program; sys.exit(program())"
+    )
+    return [sys.executable, "-P", "-c", call, *arguments]
 
 
 def _head(text: str) -> None:
@@ -306,5 +310,5 @@ def _head(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo(text)
+    typer.echo(by_own_name(text))
     sys.stdout.flush()

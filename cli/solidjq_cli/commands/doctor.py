@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from solidjq_cli import columns, moving, options, session
+from solidjq_cli.arguments import by_own_name
 from solidjq_cli.columns import CheckRow
 from solidjq_cli.exits import Exit
-from solidjq_cli.render import Output, lines, note, records
+from solidjq_cli.render import Output, drawn, heading, next_commands, note, page, paragraph, records
 from solidjq_cli.times import duration_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from solidjq import Database
     from solidjq.doctor.checks import CheckResult, DoctorFinding, DoctorTerms
     from solidjq.queue.concurrency import Limits
 
 INDENT = " " * 9
+STYLES = {"error": "error", "warning": "warning"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -155,39 +154,34 @@ def _fix(
 def _show(results: Sequence[CheckResult], output: Output) -> None:
     nothing: list[DoctorFinding | None] = [None]
     rows = [CheckRow(result, finding) for result in results for finding in (result.findings or nothing)]
-    if output is not Output.TABLE or not sys.stdout.isatty():
+    if not drawn(output):
         records(rows, columns.examined(), output)
-    else:
-        lines(line for row in sorted(rows, key=_rank) if row.status != "healthy" for line in _described(row))
-    note(_summary(rows))
+        note(_summary(rows))
+        return
+    with page():
+        heading(_summary(rows))
+        for row in sorted(rows, key=_rank):
+            if row.status != "healthy":
+                _describe(row)
+        fixable = dict.fromkeys(
+            row.result.check.name for row in rows if row.finding is not None and row.result.check.fix
+        )
+        next_commands(*(f"doctor {name} --fix" for name in fixable))
 
 
 def _rank(row: CheckRow) -> int:
     return ["error", "warning", "note", "skipped", "healthy"].index(row.status)
 
 
-def _described(row: CheckRow) -> Iterator[str]:
-    width = max(40, shutil.get_terminal_size().columns - 1)
-
-    def wrapped(first: str, text: str) -> list[str]:
-        from solidjq.text import one_line
-
-        return textwrap.wrap(
-            one_line(text),
-            width,
-            initial_indent=first,
-            subsequent_indent=INDENT + (" " * 5 if first.startswith(" ") else ""),
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-
+def _describe(row: CheckRow) -> None:
     check = row.result.check
+    style = STYLES.get(row.status, "faint")
     if row.finding is None:
-        yield from wrapped(f"{row.status:<9}", f"{check.name}: {row.result.skipped}")
+        paragraph(f"{check.name}: {row.result.skipped}", f"{row.status:<9}", INDENT, style=style)
         return
-    yield from wrapped(f"{row.status:<9}", f"{check.name}: {row.finding.what}")
-    yield from wrapped(f"{INDENT}why: ", check.why)
-    yield from wrapped(f"{INDENT}fix: ", row.finding.advice)
+    paragraph(f"{check.name}: {row.finding.what}", f"{row.status:<9}", INDENT, style=style)
+    paragraph(by_own_name(check.why), f"{INDENT}why: ")
+    paragraph(by_own_name(row.finding.advice), f"{INDENT}fix: ")
 
 
 def _summary(rows: Sequence[CheckRow]) -> str:

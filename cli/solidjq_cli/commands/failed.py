@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, failed_diff, failed_list, options, selection, session
+from solidjq_cli import columns, failed_diff, failed_list, failure_view, options, selection, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
@@ -18,9 +18,12 @@ from solidjq_cli.selection import FilterOptions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from solidjq import Database
     from solidjq.queue.failed import Failure
+    from solidjq.settings.policy import Policy
 
 TABLE_LIMIT = 100
+MOST_SHOWN = 50  # failed jobs in full on a terminal
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Failed jobs: list them, look at one.")
 
@@ -105,10 +108,11 @@ def show_failed(
     names: OptionalIdsArgument = None,
     *,
     filters: FilterOptions,
+    full: Annotated[bool, typer.Option("--full", help="With the frames of libraries in a backtrace.")] = False,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Show failed jobs in full: error, backtrace, arguments.
+    """Show failed jobs in full: error, backtrace, arguments, how often each crashed, what a safe retry would do.
 
     A job is named by its id, or its Active Job id as it stands in a log, or the beginning of that; an incident or a
     group names all of its jobs that are still failed. A filter chooses among them, or among all failed jobs.
@@ -125,7 +129,8 @@ def show_failed(
 
     if not names and filters == FilterOptions():
         raise UsageError("which jobs? Name them (42, d13), or a filter such as --died; see: jq failed show --help")
-    opened = session.current(database).open()
+    command = session.current(database)
+    opened = command.open()
     resolved = filters.resolve(opened, names, include_jobs=filters != FilterOptions())
     if resolved.by_id and filters == FilterOptions():
         job_ids = list(dict.fromkeys(resolved.job_ids))
@@ -142,9 +147,28 @@ def show_failed(
                 shown.add(failure.job_id)
             yield failure
 
-    if not details(remembering(), columns.failure_details(), output) and not resolved.by_id:
+    if drawn(output):
+        count = _draw(opened, remembering(), command.policy(None, quiet=True), full=full)
+    else:
+        count = details(remembering(), columns.failure_details(), output)
+    if not count and not resolved.by_id:
         selection.explain(opened, resolved.chosen)
     report_missing(resolved.jobs, shown)
+
+
+def _draw(database: Database, failures: Iterable[Failure], policy: Policy, *, full: bool) -> int:
+    """Print the first of these failed jobs with all that is known about them; return how many there are."""
+    from itertools import islice
+
+    from solidjq.recovery.dossiers import compile_dossiers
+
+    rest = iter(failures)
+    shown = list(islice(rest, MOST_SHOWN))
+    failure_view.draw(compile_dossiers(database, shown, policy), full=full)
+    more = sum(1 for _ in rest)
+    if more:
+        note(f"{more:,} more; to see them in lines: jq failed list; all of each: -o json")
+    return len(shown) + more
 
 
 @group.command("diff")

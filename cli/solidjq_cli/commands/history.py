@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, selection, session
+from solidjq_cli import columns, history_view, options, selection, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import OptionalIdsArgument, read_ids
-from solidjq_cli.render import Output, note, records
+from solidjq_cli.render import Output, drawn, note, records
 from solidjq_cli.selection import FilterOptions
 
 if TYPE_CHECKING:
@@ -64,10 +64,13 @@ def history(
     no_filter = filters == FilterOptions()
     wanted = _named(opened, read_ids(names)) if names and no_filter else _failed(opened, names, filters)
     lives = _Lives(opened)
-    events = lives.of(islice(wanted, limit))
-    first = list(islice(events, 1))
-    if first or not names:
-        records(chain(first, events), columns.events(), output)
+    if drawn(output):
+        first = history_view.draw(lives.each(islice(wanted, limit)))
+    else:
+        events = chain.from_iterable(lives.each(islice(wanted, limit)))
+        first = list(islice(events, 1))
+        if first or not names:
+            records(chain(first, events), columns.events(), output)
     more = None
     with suppress(DatabaseError):  # the answer stands above
         more = next(wanted, None)
@@ -77,7 +80,7 @@ def history(
         note(f"no job {name}")
     if lives.missing:
         raise typer.Exit(Exit.PARTLY if first else Exit.NO_SUCH_JOB)
-    if output is Output.TABLE and first:
+    if output is Output.TABLE and first and not drawn(output):
         note(f"{count_of(lives.kinds['crash'], 'crash')}, {count_of(lives.kinds['retried'], 'retry')}")
 
 
@@ -112,7 +115,8 @@ class _Lives:
     missing: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
 
-    def of(self, names: Iterable[str]) -> Iterator[Event]:
+    def each(self, names: Iterable[str]) -> Iterator[list[Event]]:
+        """Yield the events of each life that there is."""
         from solidjq.ledger import history as lives
 
         shown: set[str] = set()
@@ -124,7 +128,7 @@ class _Lives:
             shown.update(str(event.job_id) for event in events)
             if not events:
                 self.missing.append(name)
-            for event in events:
-                self.kinds[event.event] += 1
-                self.kinds["crash"] += event.crash
-                yield event
+                continue
+            self.kinds.update(event.event for event in events)
+            self.kinds["crash"] += sum(event.crash for event in events)
+            yield events

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, selection, session
+from solidjq_cli import columns, incident_view, options, selection, session, view
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_incident_name
-from solidjq_cli.render import Output, details, lines, note, records
+from solidjq_cli.render import Output, drawn, note, records
+from solidjq_cli.screens import screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from solidjq import Database
     from solidjq.incidents.incidents import Incident
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from solidjq_cli.session import Session
 
 DEFAULT_SINCE = "7d"
-MOST_LINES = 20  # lines of a crash's stack
-MOST_FACTS = 5
 
 group = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Deaths that belong together: when, where, why, with which jobs."
@@ -38,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @group.command("list")
+@screen()
 def list_incidents(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="Noticed then or later: 15m, 2h, 3d, or a time.")
@@ -62,11 +58,18 @@ def list_incidents(
       jq incidents list --since 30d -o json
       jq incidents list --host worker-4
     """
+    from solidjq.incidents.waiting import count_waiting
     from solidjq.names import suggestion
     from solidjq.queue.patterns import fits
 
-    found = selection.find_incidents(session.current(database).open(), since, until)
+    opened = session.current(database).open()
+    found = selection.find_incidents(opened, since, until)
     here = [one for one in found if not host or any(fits(pattern, name) for pattern in host for name in one.hosts)]
+    if here and drawn(output):
+        with opened.read() as connection:
+            waiting = count_waiting(connection, here)
+        incident_view.draw_list(list(reversed(here)), waiting, since)
+        return
     records(reversed(here), columns.incidents(), output, empty=f"no process died since {since}" if not found else "")
     if found and not here:
         hosts = sorted({name for one in found for name in one.hosts})
@@ -75,6 +78,7 @@ def list_incidents(
 
 
 @group.command("show")
+@screen()
 def show_incidents(
     names: Annotated[list[str], typer.Argument(metavar="INCIDENT...", help="As jq incidents list names it.")],
     output: options.OutputOption = Output.TABLE,
@@ -100,13 +104,9 @@ def show_incidents(
         found = {name: find_incident(connection, name) for name in unique}
     known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
     verdicts = {} if output is Output.IDS else _retry_safe(command, opened, known)
-    if output is Output.TABLE:
+    if output is Output.TABLE and not view.current().fields:
         for number, incident in enumerate(known):
-            if number:
-                lines([""])
-            details([incident], columns.incident_heading(), output)
-            lines(_picture(incident))
-            lines(_verdicts(verdicts[incident.name]))
+            incident_view.draw(incident, verdicts[incident.name], first=number == 0)
     else:
         records(known, columns.incident_details(verdicts), output)
     missing = [name for name, incident in found.items() if incident is None]
@@ -135,68 +135,3 @@ def _retry_safe(
         return {incident.name: None for incident in incidents}
     ids = {incident.name: frozenset(incident.job_ids) for incident in incidents}
     return {name: [one for job_id, one in by_job.items() if job_id in of_it] for name, of_it in ids.items()}
-
-
-def _verdicts(decisions: Sequence[Decision] | None) -> Iterator[str]:
-    from solidjq.text import count_of
-
-    if decisions is None:
-        yield "jq retry --safe: cannot decide here; to see why: jq retry --safe --dry-run"
-        return
-    if not decisions:
-        yield "its jobs: none is failed any more"
-        return
-    held = [decision for decision in decisions if not decision.verdict.moves]
-    going = count_of(len(decisions) - len(held), "job")
-    yield f"jq retry --safe: {going} would go back, {len(held)} would be held back"
-    for decision in held[:MOST_LINES]:
-        yield f"  job {decision.job_id} {decision.candidate.class_name}: {decision.verdict}: {decision.reason}"
-    if len(held) > MOST_LINES:
-        yield f"  and {len(held) - MOST_LINES} more (-o json)"
-
-
-def _picture(incident: Incident) -> Iterator[str]:
-    from solidjq_cli.timeline import draw
-
-    yield ""
-    yield from draw(incident, shutil.get_terminal_size((100, 24)).columns)
-    yield ""
-    for first, text in _facts(incident):
-        yield from _wrapped(first, text)
-    for death in incident.deaths:
-        if words := death.evidence.get("last_words"):
-            # The thread that crashed: the others only waited.
-            _, current, rest = str(words).partition("Current thread")
-            stack = (current + rest).split("\n\n")[0] or str(words)
-            yield f"  the last words of pid {death.pid} (all threads: -o json):"
-            yield from (f"    {line}" for line in stack.splitlines()[:MOST_LINES])
-    yield from _wrapped("next: ", incident.finding.advice)
-
-
-def _facts(incident: Incident) -> Iterator[tuple[str, str]]:
-    """Yield the facts behind the finding, each with its label."""
-    from solidjq.text import count_of
-
-    finding = incident.finding
-    yield "", f"{finding.words}: {finding.cause.meaning}"
-    yield from (("  because  ", fact) for fact in finding.used[:MOST_FACTS])
-    if (left := len(finding.used) - MOST_FACTS) > 0:
-        yield "  because  ", f"{count_of(left, 'more fact')} (-o json)"
-    sure = Counter(each.confidence.value for each in incident.findings)
-    if len(sure) > 1:
-        yield "  sure     ", ", ".join(f"{count_of(count, 'process')} {word}" for word, count in sure.most_common())
-    yield from (("  unknown  ", fact) for fact in finding.missing[:MOST_FACTS])
-    for other in incident.beside:
-        processes = count_of(other.processes, "process")
-        yield "  beside   ", f"{other.name}: {other.words}, {processes} at the same moment"
-
-
-def _wrapped(first: str, text: str) -> list[str]:
-    """Break a line between words on a terminal; elsewhere leave it whole."""
-    from solidjq.text import one_line
-
-    if not sys.stdout.isatty():
-        return [first + text]
-    width = shutil.get_terminal_size().columns
-    indent = " " * len(first)
-    return textwrap.wrap(one_line(text), width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, listed, moving, options, outcomes, session
+from solidjq_cli import columns, listed, moving, operation_view, options, outcomes, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_operation_id
 from solidjq_cli.render import Output, details, drawn, heading, next_commands, note, records
@@ -107,7 +107,10 @@ def show_operations(
         if outcomes.watch(opened, views[0].id, output):
             raise typer.Exit(Exit.PARTLY)
         return
-    details(found, outcomes.fields(output), output)
+    if drawn(output):
+        operation_view.draw(found)
+    else:
+        details(found, outcomes.fields(output), output)
     existing = {operation.id for operation in views}
     missing = [text for text, number in wanted.items() if number not in existing]
     for text in missing:

@@ -10,6 +10,7 @@ from solidjq_cli import attendance, moving, options, outcomes, pruning, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 from solidjq_cli.stopping import accounted
+from solidjq_cli.tally import Tally, Tense
 from solidjq_cli.times import rate_option
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def recover(
     chosen = filter_for(terms)
     selected = Selection(chosen=chosen, limit=limit)
     by_job = moving.lists_jobs(output, by_job=False)
-    tally = moving.Tally()
+    tally = Tally()
     if dry_run:
         batches = plan(opened, selected, terms, policy=policy, by_job=by_job)
-        moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
+        moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover", tense=Tense.DRY_RUN)
         threshold = command.alive_threshold(alive_threshold)
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
         for line in (*_held_back(tally), *obstacles):
@@ -109,7 +110,7 @@ def recover(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _held_back(tally: moving.Tally) -> Iterator[str]:
+def _held_back(tally: Tally) -> Iterator[str]:
     if left := tally.held_back_words(unrecovered=False):
         yield f"left to a person, or done: {left}; to see them: jq failed list --died"
     if held := tally.held_back_words(unrecovered=True):

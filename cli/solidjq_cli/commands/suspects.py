@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from solidjq_cli import columns, options, selection, session
-from solidjq_cli.render import Output, lines, note, records
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from solidjq_cli import columns, options, selection, session, suspects_view
+from solidjq_cli.render import Output, drawn, note, records
+from solidjq_cli.screens import screen
 
 DEFAULT_SINCE = "30d"
-MOST_EXPLAINED = 3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("suspects")(suspects)
 
 
+@screen()
 def suspects(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="Deaths noticed then or later: 2h, 3d, or a time.")
@@ -48,13 +45,16 @@ def suspects(
     """
     from solidjq.incidents.charges import find_suspects
     from solidjq.incidents.death_cases import JobStanding
+    from solidjq.text import count_of
 
     opened = session.current(database).open()
     found = selection.find_incidents(opened, since, until)
     with opened.read() as connection:
         ranking = find_suspects(connection, found)
     job_ids: dict[str, set[int]] = {}
+    incident_of: dict[str, str] = {}
     for incident in found:
+        incident_of |= {death.name: incident.name for death in incident.deaths}
         for job in incident.jobs:
             job_ids.setdefault(job.subject, set()).add(job.job_id)
 
@@ -65,16 +65,9 @@ def suspects(
     shown = [each for each in everything if everybody or each.score.standing is not JobStanding.BYSTANDER]
     if output is Output.IDS:
         shown = [each for each in shown if each.score.standing.held_back]
+    if drawn(output):
+        suspects_view.draw(everything, incident_of, since=since, everybody=everybody)
+        return
     records(shown, columns.suspects(), output, empty=f"nobody is suspected of a death since {since}")
-    if output is Output.TABLE and sys.stdout.isatty():
-        lines(_why(shown))
     if output is Output.TABLE and (left := len(everything) - len(shown)):
-        note(f"{left} bystanders; --all shows them")
-
-
-def _why(shown: Iterable[columns.Suspect]) -> Iterator[str]:
-    """Give a suspect's reasons in full, for which a table has no room."""
-    suspected = [each for each in shown if each.score.standing.held_back]
-    for each in suspected[:MOST_EXPLAINED]:
-        yield f"why {each.kind} {each.score.name}:"
-        yield from (f"  {reason}" for reason in each.score.reasons)
+        note(f"{count_of(left, 'bystander')}; --all shows {'it' if left == 1 else 'them'}")

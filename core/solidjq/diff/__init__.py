@@ -3,6 +3,8 @@
 Read the files in this order:
 
 - ``signatures``: an error without what varies, which names its group. Pure functions over text.
+- ``folding``: signatures whose messages differ in one word become one.
+- ``failure_groups``: a group with its counts.
 - ``groups``: failures grouped by signature, counted by the database.
 - ``windows``: two spans of time compared: groups that are new, gone, grown or shrunk.
 - ``sides``: two jobs, groups or incidents compared field by field.

@@ -3,11 +3,11 @@
 The database counts equal errors first, by their first ``HEAD`` characters; of each kind only one is read to its end.
 """
 
+import time
 from array import array
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
@@ -18,6 +18,8 @@ from solidjq.database.any_types import ANY_TEXT
 from solidjq.database.statements import among, octets
 from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.transactions import Database
+from solidjq.diff.failure_groups import FailureGroup, fold
+from solidjq.diff.folding import fold_of, folds_of, names_among
 from solidjq.diff.signatures import READ, Signature, outline, signature_of
 from solidjq.incidents import incidents
 from solidjq.ledger import archive, operations
@@ -112,67 +114,62 @@ _ARCHIVE = _Source(
 )
 
 
-@dataclass(slots=True)
-class FailureGroup:
-    """Failures of one signature."""
-
-    signature: Signature
-    count: int = 0
-    classes: Counter[str] = field(default_factory=Counter)
-    queues: Counter[str] = field(default_factory=Counter)
-    first_at: datetime | None = None
-    last_at: datetime | None = None
-    example: int = 0  # the id of the newest job
-    causes: Counter[str] = field(default_factory=Counter)  # of a group of deaths: the jobs in flight, by cause in words
-    hosts: Counter[str] = field(default_factory=Counter)  # of a group of deaths: the jobs in flight, by host
-
-    @property
-    def name(self) -> str:
-        """The name that operators use, such as ``g1a2b3c``."""
-        return self.signature.name
-
-    def add(
-        self,
-        class_name: str,
-        queue_name: str,
-        failures: int,
-        first_at: datetime | None,
-        last_at: datetime | None,
-        job_id: int,
-    ) -> None:
-        """Add failures of one class and queue. ``job_id``: the newest job of them."""
-        self.count += failures
-        self.classes[class_name] += failures
-        self.queues[queue_name] += failures
-        if first_at is not None and (self.first_at is None or first_at < self.first_at):
-            self.first_at = first_at
-        if last_at is not None and (self.last_at is None or last_at > self.last_at):
-            self.last_at = last_at
-        self.example = max(self.example, job_id)
+def group_failures(database: Database, chosen: Filter) -> list[FailureGroup]:
+    """Return the failures that the filter matches, grouped by signature and folded, the largest group first."""
+    with database.read() as connection:
+        return groups_of(connection, chosen)
 
 
-def group_failures(database: Database, chosen: Filter, *, archived: bool = False) -> list[FailureGroup]:
-    """Return the failures that the filter matches, grouped by signature, the largest group first.
+def groups_of(connection: Connection, chosen: Filter) -> list[FailureGroup]:
+    """Return what ``group_failures`` does, in the transaction of the caller."""
+    groups = _unfolded(connection, chosen)
+    return fold(groups, folds_of(group.signature for group in groups))
 
-    With ``archived``, failures that ``jq`` retried or discarded since are counted too.
+
+def group_windows(database: Database, chosen: Sequence[Filter]) -> list[list[FailureGroup]]:
+    """Return the groups for each of these filters; what is folded in one is folded in all.
+
+    Failures that ``jq`` retried or discarded since are counted too.
     """
     with database.read() as connection:
-        return groups_of(connection, chosen, archived=archived)
+        unfolded = [_unfolded(connection, each, archived=True) for each in chosen]
+    folds = folds_of(dict.fromkeys(group.signature for groups in unfolded for group in groups))
+    return [fold(groups, folds) for groups in unfolded]
 
 
-def groups_of(connection: Connection, chosen: Filter, *, archived: bool = False) -> list[FailureGroup]:
-    """Return what ``group_failures`` does, in the transaction of the caller."""
-    cache: _SignatureCache = {}
+def _unfolded(connection: Connection, chosen: Filter, *, archived: bool = False) -> list[FailureGroup]:
+    """Return a group for each signature."""
     groups: dict[Signature, FailureGroup] = {}
-    for source in _sources(connection, archived=archived):
-        for page in (page for part in parts(chosen) for page in _kinds(connection, source, part)):
-            for row, signature in _with_signatures(connection, source, page, cache):
-                if (group := groups.get(signature)) is None:
-                    group = groups[signature] = FailureGroup(signature)
-                _head, _size, *counts, _id = tuple(row)
-                group.add(*counts)
+    for row, signature in _counted(connection, chosen, archived=archived):
+        if (group := groups.get(signature)) is None:
+            group = groups[signature] = FailureGroup(signature)
+        _head, _size, *counts, _id = tuple(row)
+        group.add(*counts)
     _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None], chosen)
-    return sorted(groups.values(), key=lambda group: (-group.count, -group.example))
+    return list(groups.values())
+
+
+def _counted(connection: Connection, chosen: Filter, *, archived: bool = False) -> Iterator[tuple[Row[Any], Signature]]:
+    """Yield the rows of ``_kinds``, each with its signature."""
+    cache: _SignatureCache = {}
+    for source in _sources(connection, archived=archived):
+        for part in parts(chosen):
+            for page in _kinds(connection, source, part):
+                yield from _with_signatures(connection, source, page, cache)
+
+
+def count_problems(connection: Connection, chosen: Filter, *, seconds: float) -> tuple[int, bool]:
+    """Count the groups of failures that are no deaths; stop when that takes ``seconds``, and return whether it did."""
+    until = time.monotonic() + seconds
+    signatures: dict[Signature, None] = {}
+    stopped = False
+    for _, signature in _counted(connection, chosen):
+        if signature.death is None:
+            signatures[signature] = None
+        if stopped := time.monotonic() > until:
+            break
+    folds = folds_of(signatures)
+    return len({folds.get(signature, signature) for signature in signatures}), stopped
 
 
 def _add_deaths(connection: Connection, died: Collection[FailureGroup], chosen: Filter) -> None:
@@ -205,17 +202,22 @@ def _names_of_deaths(connection: Connection, chosen: Filter) -> set[str]:
 
 def find_group(database: Database, name: str, chosen: Filter | None = None) -> FailureGroup | None:
     """Return the group of this name, of the jobs failed now or else with those archived; None if there is none."""
+    names = frozenset([name])
     for archived in (False, True):
-        for group in group_failures(database, chosen or Filter(), archived=archived):
-            if group.name == name:
-                return group
+        with database.read() as connection:
+            groups = _unfolded(connection, chosen or Filter(), archived=archived)
+        members = [group for group in groups if names_among(group.signature, names)]
+        if members:
+            alone = next((group for group in members if group.name == name), None)
+            return alone or fold(members, {group.signature: fold_of(group.signature, name) for group in members})[0]
     return None
 
 
 def job_ids(database: Database, chosen: Filter, names: Collection[str]) -> Iterator[int]:
     """Yield the ids of the jobs failed now in the groups of these names, in the order of their failures."""
+    wanted = frozenset(names)
     for row, signature in _signed(database, _FAILED, chosen):
-        if signature.name in names:
+        if names_among(signature, wanted):
             yield row.job_id
 
 
@@ -227,13 +229,15 @@ def find_members(
     With ``archived``, failures that ``jq`` retried or discarded since are members too. Eight bytes a failure.
     """
     members = {name: array("q") for name in names}
+    wanted = frozenset(names)
     groups: set[str] = set()
     with database.read() as connection:
         sources = _sources(connection, archived=archived)
     for source in sources:
         for row, signature in _signed(database, source, Filter()):
-            groups.add(name := signature.name)
-            if name in members:
+            groups.add(signature.name)
+            for name in names_among(signature, wanted):
+                groups.add(name)
                 members[name].append(row.failure_id)
     if len(sources) > 1:
         members = {name: array("q", sorted(ids)) for name, ids in members.items()}

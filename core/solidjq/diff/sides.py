@@ -10,7 +10,8 @@ from sqlalchemy import Connection, or_, select
 
 from solidjq.database.tables import failures
 from solidjq.database.transactions import Database
-from solidjq.diff.groups import FailureGroup, find_group
+from solidjq.diff.failure_groups import FailureGroup
+from solidjq.diff.groups import find_group
 from solidjq.diff.signatures import Signature, signature_of
 from solidjq.errors import NoSuchJobError
 from solidjq.incidents import incidents

@@ -5,8 +5,10 @@ Every function here is pure, reads a bounded part of the text in linear time, an
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from solidjq.rails.error_text import Death, ErrorInfo, parse_error
@@ -278,6 +280,19 @@ def application_frames(backtrace: tuple[str, ...]) -> tuple[str, ...]:
             if len(frames) == FRAMES:
                 break
     return tuple(frames)
+
+
+def fold_libraries(backtrace: Sequence[str]) -> Iterator[str | int]:
+    """Yield the frames of the application as they are, and for each run of other lines how many they are.
+
+    A backtrace without frames of the application begins with its innermost ``FRAMES``: something must be there to read.
+    """
+    ours = [_frame(line[:1500]) is not None for line in backtrace]
+    if not any(ours):
+        ours = [at < FRAMES for at in range(len(backtrace))]
+    for own, run in groupby(zip(ours, backtrace, strict=True), key=itemgetter(0)):
+        lines = [line for _, line in run]
+        yield from lines if own else [len(lines)]
 
 
 @lru_cache(CACHED)

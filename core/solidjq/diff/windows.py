@@ -8,7 +8,8 @@ from enum import Enum
 
 from solidjq.chance import log_comb
 from solidjq.database.transactions import Database
-from solidjq.diff.groups import FailureGroup, group_failures
+from solidjq.diff.failure_groups import FailureGroup
+from solidjq.diff.groups import group_windows
 from solidjq.ledger import operations
 from solidjq.queue.failed import Filter
 
@@ -68,10 +69,8 @@ def compare_windows(database: Database, chosen: Filter, now: Window, before: Win
     """Compare the failures of two windows, also those that ``jq`` retried or discarded since."""
     with database.read() as connection:
         archive = operations.exists(connection)
-    grouped = [
-        group_failures(database, replace(chosen, since=window.since, until=window.until), archived=True)
-        for window in (now, before)
-    ]
+    windows = [replace(chosen, since=window.since, until=window.until) for window in (now, before)]
+    grouped = group_windows(database, windows)
     changes = compare_groups(grouped[0], grouped[1], now.length, before.length)
     names = {group.name for groups in grouped for group in groups}
     return Comparison(changes, len(names) - len(changes), archive)

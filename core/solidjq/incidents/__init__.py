@@ -13,7 +13,8 @@ Read the files in this order:
 - ``job_scores``: jobs that were in flight at several deaths.
 - ``suspects``: the ranking of both, and what a retry needs of it.
 - ``charges``: reads the evidence from the database, and ranks.
+- ``waiting``: how many jobs of each incident are failed still.
 
-``recovery``, ``diff``, ``doctor`` and the command line may import this room; ``runtime`` and everything below never do.
-It imports ``processes``, ``ledger``, ``queue``, ``rails``, ``database`` and the ground.
+``status``, ``recovery``, ``diff``, ``doctor`` and the command line may import this room; ``runtime`` and everything
+below never do. It imports ``processes``, ``ledger``, ``queue``, ``rails``, ``database`` and the ground.
 """

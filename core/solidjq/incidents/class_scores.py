@@ -37,6 +37,7 @@ class ClassScore:
     alone: int  # of these deaths, those at which one job only was in flight
     reasons: tuple[str, ...]
     tied: str = ""  # with whom it cannot be told apart, in words
+    at: tuple[str, ...] = ()  # the names of the deaths that charge it
 
 
 def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator[ClassScore]:
@@ -67,7 +68,9 @@ def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator
         tied = facts[-1] if standing is JobStanding.TIED else ""
         reasons = (f"in flight at {len(deaths)} of {count_of(len(charging), 'death')}, {facts[0]}", *facts[1:])
         reasons = (*reasons, *_repeated_job(name, deaths), *manner_reasons(deaths))
-        yield ClassScore(name, score, standing, len(deaths), sum(case.alone for case in deaths), reasons, tied)
+        alone = sum(case.alone for case in deaths)
+        at = tuple(case.key for case in deaths)
+        yield ClassScore(name, score, standing, len(deaths), alone, reasons, tied, at)
 
 
 @dataclass(frozen=True, slots=True)

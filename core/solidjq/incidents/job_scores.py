@@ -24,6 +24,7 @@ class JobScore:
     deaths: int
     alone: int  # of these deaths, those at which no other job was in flight
     reasons: tuple[str, ...]
+    at: tuple[str, ...] = ()  # the names of the deaths that charge it
 
 
 def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
@@ -50,7 +51,8 @@ def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterato
         score = sum(1 + _blame(subject, case, accused[case.key]) for case in deaths)
         score += _below_half(class_scores[name].score) + _below_half(growth[subject] / _GB)
         alone = sum(case.alone for case in deaths)
-        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons))
+        at = tuple(case.key for case in deaths)
+        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons), at)
 
 
 def _accused(case: DeathCase, class_scores: Mapping[str, ClassScore], repeated: AbstractSet[str]) -> AbstractSet[str]:

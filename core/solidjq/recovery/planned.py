@@ -26,12 +26,17 @@ class PlannedFailure:
     queue_as: str | None = None
 
 
-def check_unchanged(expected: Sequence[PlannedFailure], decisions: Sequence[Decision]) -> None:
-    """Raise RefusedError unless the decisions of now move exactly these failures, each as planned."""
+def check_unchanged(expected: Sequence[PlannedFailure], decisions: Sequence[Decision], *, moved: bool = False) -> None:
+    """Raise RefusedError unless the decisions of now move exactly these failures, each as planned.
+
+    ``moved``: whether earlier batches of the plan were moved, and stay so.
+    """
     by_id = {decision.candidate.failure_id: decision for decision in decisions}
     changed = [words for failure in expected if (words := _difference(failure, by_id.get(failure.failure_id)))]
     if changed:
-        raise RefusedError(f"the plan is stale: {first_of(changed, PREVIEW, separator='; ')}; make a new one")
+        rest = "the rest of it was not moved" if moved else "nothing was moved"
+        words = first_of(changed, PREVIEW, separator="; ")
+        raise RefusedError(f"the plan is stale, and {rest}: {words}; make a new one")
 
 
 def _difference(planned: PlannedFailure, now: Decision | None) -> str | None:

@@ -1,0 +1,116 @@
+"""The suspects on a terminal: each class with its jobs, then jobs that are suspected for themselves, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from solidjq_cli.arguments import by_own_name
+from solidjq_cli.render import heading, next_commands, paragraph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from solidjq_cli.columns import Suspect
+
+INDENT = "      "
+MOST_DEATHS = 4  # incidents that are named in a line
+MOST_JOBS = 12  # of a class
+
+
+def draw(everything: Sequence[Suspect], incident_of: Mapping[str, str], *, since: str, everybody: bool) -> None:
+    """Print the suspects. ``incident_of``: by the name of a death. ``everybody``: bystanders are named too."""
+    from solidjq.incidents.death_cases import JobStanding
+    from solidjq.text import count_of
+
+    held = [each for each in everything if each.score.standing.held_back]
+    classes = [each for each in held if each.kind == "class"]
+    names = {each.score.name for each in classes}
+    jobs = [each for each in held if each.kind == "job"]
+    undecided = [each for each in everything if each.score.standing is JobStanding.UNDECIDED]
+    bystanders = [each for each in everything if each.score.standing is JobStanding.BYSTANDER]
+    heading(_headline(classes, jobs, undecided, bystanders, since=since, everybody=everybody))
+    for each in classes:
+        _print_class(each, [job for job in jobs if _class_of(job) == each.score.name], incident_of)
+    for alike in _alike(each for each in jobs if _class_of(each) not in names):
+        _print(alike, incident_of)
+    if undecided and not everybody:
+        few = ", ".join(f"{_short(each)} ({count_of(each.score.deaths, 'death')})" for each in undecided[:MOST_JOBS])
+        more = f" +{len(undecided) - MOST_JOBS}" if len(undecided) > MOST_JOBS else ""
+        paragraph(f"{few}{more}", "too few to tell  ")
+    for alike in _alike((*undecided, *bystanders)) if everybody else ():
+        _print(alike, incident_of)
+    ties = [each for each in held if each.score.standing is JobStanding.TIED]
+    next_commands(*_next(held, ties, incident_of))
+
+
+def _headline(
+    classes: Sequence[Suspect],
+    jobs: Sequence[Suspect],
+    undecided: Sequence[Suspect],
+    bystanders: Sequence[Suspect],
+    *,
+    since: str,
+    everybody: bool,
+) -> str:
+    from solidjq.text import count_of
+
+    parts = [count_of(len(each), noun) for each, noun in ((classes, "class"), (jobs, "job")) if each]
+    others = [f"{len(undecided)} cannot be judged yet"] if undecided else []
+    if bystanders:
+        others.append(f"{count_of(len(bystanders), 'bystander')}{'' if everybody else ' (--all)'}")
+    rest = f"; {', '.join(others)}" if others else ""
+    if not parts:
+        return f"nobody is suspected of a death since {since}{rest}"
+    return f"{' and '.join(parts)} may have killed their process{rest}"
+
+
+def _print_class(suspect: Suspect, jobs: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
+    _print([suspect], incident_of)
+    ids = [job_id for job in jobs for job_id in job.job_ids]
+    if ids:
+        more = f" +{len(ids) - MOST_JOBS}" if len(ids) > MOST_JOBS else ""
+        paragraph(f"its jobs {', '.join(map(str, sorted(ids)[:MOST_JOBS]))}{more}", INDENT)
+
+
+def _alike(suspects: Iterable[Suspect]) -> Iterable[list[Suspect]]:
+    """Put those together of whom the same is said, of the same deaths: jobs that died together, often."""
+    alike: dict[tuple[object, ...], list[Suspect]] = {}
+    for each in suspects:
+        alike.setdefault((each.kind, each.score.standing, each.score.reasons, each.score.at), []).append(each)
+    return alike.values()
+
+
+def _print(alike: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
+    """Print who they are, then why."""
+    score = alike[0].score
+    who = ", ".join(map(_short, alike[:MOST_JOBS]))
+    more = f" +{len(alike) - MOST_JOBS}" if len(alike) > MOST_JOBS else ""
+    label = "class " if alike[0].kind == "class" else "job   "
+    style = "error" if score.standing.held_back else "faint"
+    paragraph(f"{who}{more}: {score.standing.value}{_deaths(score.at, incident_of)}", label, style=style)
+    paragraph(by_own_name("; ".join(score.reasons)), INDENT)
+
+
+def _deaths(names: Iterable[str], incident_of: Mapping[str, str]) -> str:
+    """Return which incidents they are, the latest first: `` (d9, d11 +3)``."""
+    of = list(dict.fromkeys(incident_of.get(name, name) for name in reversed(list(names))))
+    more = f" +{len(of) - MOST_DEATHS}" if len(of) > MOST_DEATHS else ""
+    return f" ({', '.join(of[:MOST_DEATHS])}{more})" if of else ""
+
+
+def _short(suspect: Suspect) -> str:
+    """Name a class by its name, a job by its id and class: operators know no job by its Active Job id."""
+    if suspect.kind == "class":
+        return suspect.score.name
+    ids = ", ".join(map(str, suspect.job_ids)) or suspect.score.name
+    return f"{ids} {_class_of(suspect)}"
+
+
+def _class_of(suspect: Suspect) -> str:
+    return str(getattr(suspect.score, "class_name", suspect.score.name))
+
+
+def _next(held: Sequence[Suspect], ties: Sequence[Suspect], incident_of: Mapping[str, str]) -> Iterator[str]:
+    yield from dict.fromkeys(f"bisect {incident_of.get(each.score.at[-1], each.score.at[-1])}" for each in ties[:1])
+    if held:
+        yield from ("retry --safe --dry-run", "retry --safe --isolate --dry-run")
