@@ -201,9 +201,29 @@ FIELDS: dict[str, tuple[str, str]] = {
     "why": ("text", "why it matters"),
 }
 
+_OF_STATUS: dict[str, tuple[str, str]] = {
+    "at": ("time", "the database's clock when it was read"),
+    "alive": ("counts", "processes that live, by kind"),
+    "silent": ("objects", "processes that are silent for as long as the threshold, those with the most jobs first"),
+    "failed": ("int?", "failed jobs; like every count, null if it took longer than a second"),
+    "died": ("int?", "those that died with their process"),
+    "incidents": ("int?", "incidents of the last 7 days with jobs that are still failed"),
+    "errors": ("int?", "those that failed with errors of their own"),
+    "problems": ("int?", "groups of failures with errors of their own"),
+    **{
+        f"{name}_exact": ("bool?", f"whether {name} is exact; if not, there are so many or more")
+        for name in ("failed", "died", "incidents", "problems")
+    },
+    "new_died": ("int?", "jobs that died within the last hour"),
+    "new_errors": ("int?", "jobs that failed with errors of their own within the last hour"),
+    "queues": ("objects?", "each queue, as queues list has it"),
+    "last_operation": ("object?", "the newest operation, and what became of its jobs"),
+}
+
 # Where one command means something else by a name.
 OF_COMMAND: dict[tuple[str, str], tuple[str, str]] = {
     ("incidents show", "deaths"): ("objects", "its deaths with all evidence"),
+    **{("status", name): entry for name, entry in _OF_STATUS.items()},
     ("jobs list", "detail"): ("text?", "what it waits for, who has it, or how it failed"),
     ("failed diff", "classes"): ("counts", "failures by class"),
     ("failed diff", "queues"): ("counts", "failures by queue"),
@@ -215,6 +235,7 @@ def outputs() -> dict[str, tuple[Fields[Any], ...]]:
     """Return what each command prints; of several kinds it prints one, depending on its arguments."""
     decisions, jobs, waiting = (columns.decisions(),), (columns.jobs(),), (columns.waiting_decisions(),)
     return {
+        "status": (columns.status(),),
         "failed list": (columns.failures(),),
         "failed show": (columns.failure_details(),),
         "failed diff": diff_view.all_fields(),
