@@ -15,7 +15,7 @@ from solidjq.ledger.operations import list_operations
 from solidjq.processes.heartbeat import list_processes
 from solidjq.queue.concurrency import Limit
 from solidjq_cli.command_tree import tree
-from solidjq_cli.output_schema import FIELDS, outputs, schema
+from solidjq_cli.output_schema import FIELDS, OF_COMMAND, outputs, schema
 from support.commands import leaves, run
 from support.night import Night, make_night
 from support.processes import add_attendants, add_process, add_worker_of, silence
@@ -25,6 +25,7 @@ SCHEMA = schema()
 # What each command is run with. {killer}: a failed job that died; {other}: one that did not; d1, f1: incidents; {last}:
 # the last operation.
 READING = {
+    "status": [""],
     "failed list": ["", "--died --limit 5", "--error bad --limit 5"],
     "failed show": ["{killer} {other}"],
     "failed diff": ["", "--since 2h --against 1d", "{killer} {other}"],
@@ -126,7 +127,7 @@ def test_every_command_with_an_output_is_in_the_schema() -> None:
 
 def test_no_field_is_described_that_no_command_prints() -> None:
     printed = {column.name for kinds in outputs().values() for fields in kinds for column in fields.columns}
-    assert set(FIELDS) == printed
+    assert set(FIELDS) | {name for _, name in OF_COMMAND} == printed
 
 
 def test_the_schema_is_one() -> None:
