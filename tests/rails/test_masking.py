@@ -51,7 +51,7 @@ def test_no_names_mask_nothing() -> None:
 @pytest.mark.parametrize("text", ["not JSON, token 5", '{"arguments": [NaN]}', '{"arguments": ' + "[" * 5000])
 def test_of_what_cannot_be_read_nothing_is_shown(text: str) -> None:
     shown = shown_arguments(text, Mask())
-    assert shown == f"({len(text):,} characters that are no readable JSON; --show-arguments)"
+    assert shown == f"({len(text):,} characters that are no readable JSON: see --show-arguments)"
     assert shown_arguments(text) == text
 
 

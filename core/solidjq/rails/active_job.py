@@ -115,7 +115,7 @@ def shown_arguments(arguments: str | None, mask: "Mask | None" = None) -> Any:
 
 def hidden_text(arguments: str) -> str:
     """Return what is shown of arguments that cannot be read, so that nobody can tell what is secret in them."""
-    return f"({len(arguments):,} characters that are no readable JSON; --show-arguments)"
+    return f"({len(arguments):,} characters that are no readable JSON: see --show-arguments)"
 
 
 def replace_arguments(payload: str | None, arguments: str) -> str:
