@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from solidjq_cli import masking, view
+from solidjq_cli.arguments import by_own_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -586,7 +587,7 @@ def incident_details(verdicts: Mapping[str, Sequence[Decision] | None]) -> Field
             *incidents().columns,
             Column("facts", lambda i: list(i.finding.used)),
             Column("missing", lambda i: list(i.finding.missing)),
-            Column("next", lambda i: i.finding.advice),
+            Column("next", lambda i: by_own_name(i.finding.advice)),
             Column("job_ids", lambda i: i.job_ids),
             Column("retry_safe", lambda i: _verdicts(verdicts[i.name])),
             Column("deaths", lambda i: list(map(_death, i.deaths, i.findings))),
@@ -613,7 +614,7 @@ def _death(death: DeathRecord, finding: CauseFinding) -> dict[str, Any]:
         "facts": list(finding.used),
         "missing": list(finding.missing),
         "charged": not finding.outside,
-        "next": finding.advice,
+        "next": by_own_name(finding.advice),
         "kind": death.kind,
         "name": death.process_name,
         "hostname": death.hostname,
@@ -820,14 +821,18 @@ class CheckRow(NamedTuple):
         return "skipped" if self.result.skipped is not None else "healthy"
 
 
+def _own(text: str | None) -> str | None:
+    return None if text is None else by_own_name(text)
+
+
 def examined() -> Fields[CheckRow]:
     """Fields of a finding of ``jq doctor``, or of a check without findings."""
     return Fields(
         (
             Column("check", lambda e: e.result.check.name, "CHECK"),
             Column("status", lambda e: e.status, "STATUS"),
-            Column("finding", lambda e: e.finding.what if e.finding else e.result.skipped, "FINDING"),
-            Column("fix", lambda e: e.finding.advice if e.finding else None, "FIX"),
+            Column("finding", lambda e: _own(e.finding.what if e.finding else e.result.skipped), "FINDING"),
+            Column("fix", lambda e: _own(e.finding.advice if e.finding else None), "FIX"),
             Column("fixable", lambda e: bool(e.finding and e.result.check.fix)),
             Column("job_ids", lambda e: list(e.finding.job_ids) if e.finding else []),
             Column("asks", lambda e: e.result.check.asks),

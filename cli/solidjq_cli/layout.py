@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from solidjq_cli.arguments import by_own_name
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.topics import TOPICS
 
@@ -126,7 +127,8 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
     else:
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_text("What stands before the command, as --profile and --read-only do: jq help options")
+            hint = "What stands before the command, as --profile and --read-only do: jq help options"
+            formatter.write_text(by_own_name(hint))
 
 
 def _write_commands(command: Any, _ctx: Any, formatter: Any) -> None:
