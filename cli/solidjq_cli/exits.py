@@ -9,6 +9,7 @@ from contextlib import suppress
 from enum import IntEnum
 
 from solidjq_cli.arguments import by_own_name, program_name
+from solidjq_cli.flow import wrap
 
 MOST_CHARACTERS = 10_000  # of a line on stderr
 
@@ -92,9 +93,12 @@ def drop_output() -> None:
 
 
 def say(text: str) -> None:
-    """Print one line on stderr, with secrets masked and control characters escaped."""
+    """Print a line on stderr, with secrets masked and control characters escaped; a terminal gets it between words."""
+    line = line_of(text)
+    with suppress(OSError):  # not a terminal
+        line = "\n".join(wrap(line, os.get_terminal_size(sys.stderr.fileno()).columns, rest="    "))
     with suppress(OSError):  # nobody reads it any more: a closed pipe or terminal
-        print(line_of(text), file=sys.stderr)  # noqa: T201  (the one writer to stderr)
+        print(line, file=sys.stderr)  # noqa: T201  (the one writer to stderr)
 
 
 def line_of(text: str) -> str:
