@@ -21,8 +21,10 @@ pytest_plugins = [
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # For each connection to MariaDB, pymysql reads the machine's certificate authorities: 65 ms, and nothing is verified.
 os.environ["SSL_CERT_FILE"] = os.devnull
-# Started in the background of a script they would ignore Ctrl-C, and so would each program that they start.
+# Started in the background of a script they would ignore Ctrl-C, by nohup the end of the terminal, and so would each
+# program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
