@@ -176,6 +176,8 @@ def freeze(database: Database, *pids: int) -> None:
         except ConflictError:
             for pid in pids:
                 kill(pid, signal.SIGCONT)
+            with database.write():  # stopped again before they had run at all, they would hold the lock for ever
+                pass
 
 
 def is_running(pid: int) -> bool:
