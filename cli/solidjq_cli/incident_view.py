@@ -35,7 +35,7 @@ def draw_list(incidents: Sequence[Incident], waiting: Mapping[str, int], since: 
         heads = [
             Head("INCIDENT"),
             Head("WHEN", right=True),
-            Head("CAUSE"),
+            Head("CAUSE", flows=True),
             Head("HOST", gives=True),
             Head("WAITING", right=True),
             Head("OF", right=True),

@@ -208,7 +208,7 @@ def test_a_server_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_locked_database_is_not_waited_for(database: Database, queue_url: URL, tmp_path: Path) -> None:
     fail(database, NewJob(class_name="Locked"), error="boom")
     with database.write() as connection:
-        connection.exec_driver_sql("LOCK TABLE solid_queue_jobs IN ACCESS EXCLUSIVE MODE")
+        connection.exec_driver_sql("LOCK TABLE public.solid_queue_jobs IN ACCESS EXCLUSIVE MODE")
         done = Shell(url_text(queue_url), tmp_path).run("__complete", "bash", "class", "")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -102,7 +102,7 @@ def test_the_program_prunes_without_jqs_tables(left: Database, jq: Shell, kind: 
             "name": dead["name"],
             "hostname": "vm",
             "pid": int(dead["pid"]),
-            "last_heartbeat_at": "2020-01-01T12:34:56.789Z",
+            "last_heartbeat_at": "2020-01-01T12:34:56.789000Z",
             "failed": 1,
             "job_ids": [5],
         }

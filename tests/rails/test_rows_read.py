@@ -147,6 +147,7 @@ def test_a_record_is_complete(left: Database, jq: Shell, kind: str) -> None:
         "priority": 0,
         "enqueued_at": "2026-11-23T04:46:52.665857Z",
         "arguments": [1],
+        "progress": None,
         "backtrace": [],
     }
 

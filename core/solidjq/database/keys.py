@@ -17,13 +17,14 @@ from solidjq.text import printable
 
 _PROCESS_NAME = "process_name"  # of a claim, in a proposal for Solid Queue
 
-# The oid of each table, by the schema that statements name or by the search path; types as PostgreSQL writes them.
+# Tables by the schema that statements name, else by the search path; types as PostgreSQL writes them. to_regclass would
+# raise an error where this role may not use the schema.
 _ON_POSTGRESQL = """
 SELECT c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-WHERE c.oid = ANY (SELECT pg_catalog.to_regclass(pg_catalog.concat_ws('.',
-  pg_catalog.quote_ident(%(schema)s::text), pg_catalog.quote_ident(t.name)))::oid
-  FROM pg_catalog.unnest(%(tables)s::text[]) t(name))
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = ANY (%(tables)s::name[])
+AND CASE WHEN %(schema)s::name IS NULL THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = %(schema)s::name END
 AND a.attname = ANY (%(columns)s::name[]) AND NOT a.attisdropped
 """
 _ON_MYSQL = """

@@ -122,7 +122,7 @@ def _of_failure(row: Row[Any], moved_to: str | None) -> Iterator[Event]:
     """
     if row.failure_id != NO_FAILURE:
         yield from _saved(row.updated_at, row.job_id, row.arguments)
-    yield _failed(row.failed_at, row.job_id, row.error)
+        yield _failed(row.failed_at, row.job_id, row.error)
     verb = _DONE.get(row.verb, row.verb)
     to = None if moved_to is None else f"to queue {moved_to}"
     detail = ": ".join(part for part in (to, row.reason) if part) or None
