@@ -2,10 +2,8 @@
 
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from support.servers import PATH, answers, execute
+from support.servers import PATH, answers, execute, free_port
 from support.standbys import POSTGRESQL_USER, ask
 from support.waiting import PATIENCE, until
 
@@ -320,12 +318,3 @@ def program(name: str) -> str:
     found = shutil.which(name, path=PATH)
     assert found is not None
     return found
-
-
-def free_port() -> int:
-    """Return a port for a server that restarts: not one of those that the system gives to clients meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311
-        with socket.socket() as free, suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            return port

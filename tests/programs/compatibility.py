@@ -105,7 +105,7 @@ COMMANDS = (
     Tried("jobs show {retried}", lacks=True),
     Tried("jobs list", lacks=True),
     Tried("jobs times"),
-    Tried("status"),
+    Tried("status", lacks=True),
     Tried("queues list"),
     Tried("queues keys"),
     Tried("processes list", lacks=True),

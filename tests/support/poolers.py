@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
+from support.servers import free_port
 from support.standbys import POSTGRESQL_USER
 from support.waiting import PATIENCE, until
 
@@ -30,9 +31,7 @@ def pooled(postgresql_server: URL) -> Iterator[Pooled]:
     with ExitStack() as stack:
 
         def start(url: URL, *, users: str = "", **settings: str | int) -> URL:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
+            port = free_port()
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="solidjq-pooler-"))
             Path(folder).chmod(0o755)
             written = {

@@ -1,12 +1,13 @@
 """Servers of the tests' own, in a folder of memory where the machine has one: nothing of theirs outlives the tests."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,17 +86,24 @@ def mariadb_programs() -> tuple[str, ...]:
     return ("mariadb-install-db", "mariadbd") if mysqld is None else (mysqld, mysqld)
 
 
+def free_port() -> int:
+    """Return a port for a server, not one of those that the system gives to clients before the server listens."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # hypothesis seeds the other one alike in each process
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+
+
 @contextmanager
 def mariadb(*options: str, folder: str) -> Iterator[URL]:
     """Start a MariaDB or MySQL whose root has no password, and wait until it answers; it syncs nothing to the disk."""
     install, server = (shutil.which(name, path=PATH) for name in mariadb_programs())
     assert install is not None
     assert server is not None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     user = ["--user=root"] if os.geteuid() == 0 else []
-    common = ["--no-defaults", f"--datadir={folder}/data", *user]
+    # Several servers at once may ask for more of the kernel's asynchronous input and output than it has.
+    common = ["--no-defaults", f"--datadir={folder}/data", "--innodb-use-native-aio=OFF", *user]
     silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     making = ["--auth-root-authentication-method=normal", "--skip-test-db"]
     own = []
@@ -104,7 +112,9 @@ def mariadb(*options: str, folder: str) -> Iterator[URL]:
         users.write_text("CREATE USER root@'127.0.0.1';\nGRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n")
         making = ["--initialize-insecure", f"--init-file={users}"]
         own = ["--mysqlx=OFF", "--secure-file-priv=", "--skip-log-bin"]
-    subprocess.run([install, *common, *making], check=True, timeout=PATIENCE, **silent)
+    made = subprocess.run([install, *common, *making], check=False, timeout=PATIENCE, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    port = free_port()
     listening = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
     careless = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=OFF", "--skip-name-resolve"]
     process = subprocess.Popen([server, *common, *listening, *careless, *own, *options], **silent)
