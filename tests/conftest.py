@@ -29,7 +29,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First what takes longest and mostly waits: at the end the other processes would idle beside it."""
-    items.sort(key=lambda item: item.path.parent.name not in {"whole", "chaos"})
+    items.sort(key=lambda item: item.path.parent.name not in {"whole", "chaos", "runtime", "processes"})
 
 
 @pytest.hookimpl(optionalhook=True)
