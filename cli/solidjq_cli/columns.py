@@ -573,13 +573,6 @@ def _process_count(incident: Incident) -> str:
     return f"{len(incident.deaths)}{' or more' if incident.several else ''}"
 
 
-def incident_heading() -> Fields[Incident]:
-    """Fields of an incident that stand above its picture; the picture and the facts below it show the rest."""
-    shown = incidents()
-    below = {"processes_exact", "beside"}
-    return Fields(tuple(column for column in shown.columns if column.name not in below), shown.ids)
-
-
 def incident_details(verdicts: Mapping[str, Sequence[Decision] | None]) -> Fields[Incident]:
     """Fields of an incident, with all evidence, and what a safe retry would do with the jobs of each incident."""
     return Fields(

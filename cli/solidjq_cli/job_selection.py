@@ -10,7 +10,7 @@ import typer
 from solidjq_cli.ids import read_ids
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import note
-from solidjq_cli.times import parse_time, require_order
+from solidjq_cli.times import parse_span
 
 if TYPE_CHECKING:
     from solidjq import Database
@@ -73,10 +73,7 @@ class JobOptions(OptionGroup):
         """
         from solidjq.queue.listing import JobFilter  # noqa: PLC0415
 
-        now = database.now()
-        since = None if self.since is None else parse_time(self.since, now, "--since")
-        until = None if self.until is None else parse_time(self.until, now, "--until")
-        require_order(since, until)
+        since, until = parse_span(self.since, self.until, database.now())
         return JobFilter(
             states=tuple(map(_state, self.state)) if self.state else default,
             job_ids=ids,

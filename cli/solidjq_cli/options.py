@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import MISSING, Field, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -147,6 +148,24 @@ def queue_name(name: str) -> str:
 
 
 # -- pages ------------------------------------------------------------------------------------------------------------
+
+
+LIST_LIMIT = 100  # rows of a list on a terminal
+ListLimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=1,
+        max=MOST_ID,
+        help=f"At most N  [default: {LIST_LIMIT} on a terminal, else all]",
+    ),
+]
+
+
+def list_limit(limit: int | None, output: Output) -> int | None:
+    """Return the limit of a list: the one that was typed, else ``LIST_LIMIT`` on a terminal and none elsewhere."""
+    return LIST_LIMIT if limit is None and output is Output.TABLE and sys.stdout.isatty() else limit
 
 
 def page_after(what: str, least: int = 0) -> Any:

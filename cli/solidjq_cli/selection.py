@@ -11,7 +11,7 @@ import typer
 from solidjq_cli.ids import read_ids
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import note
-from solidjq_cli.times import parse_time, require_order
+from solidjq_cli.times import parse_span
 
 if TYPE_CHECKING:
     from solidjq import Database
@@ -68,9 +68,7 @@ class FilterOptions(OptionGroup):
         from solidjq.rails.error_text import Death  # noqa: PLC0415
 
         deaths = {Death.PRUNED: self.pruned, Death.EXITED: self.exited, Death.MISSING: self.missing}
-        since = None if self.since is None else parse_time(self.since, now, "--since")
-        until = None if self.until is None else parse_time(self.until, now, "--until")
-        require_order(since, until)
+        since, until = parse_span(self.since, self.until, now)
         return Filter(
             deaths=frozenset(death for death, wanted in deaths.items() if wanted or self.died),
             error=self.error,
@@ -135,9 +133,6 @@ def find_incidents(database: Database, since: str, until: str | None) -> list[In
     """Find the incidents noticed between these times. Raises UsageError for a malformed time."""
     from solidjq.incidents import incidents  # noqa: PLC0415
 
-    now = database.now()
-    earliest = parse_time(since, now, "--since")
-    latest = None if until is None else parse_time(until, now, "--until")
-    require_order(earliest, latest)
+    earliest, latest = parse_span(since, until, database.now())
     with database.read() as connection:
         return incidents.find_incidents(connection, since=earliest, until=latest)

@@ -63,14 +63,20 @@ def _time_of_day(day: str | None, of_day: str | None, now: datetime, *, ahead: b
     return moment.astimezone(UTC)
 
 
-def require_order(since: datetime | None, until: datetime | None) -> None:
-    """Raise UsageError if a time span ends before it begins."""
+def parse_span(since: str | None, until: str | None, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """Return the times of ``--since`` and ``--until``, None for one that was not given.
+
+    Raises UsageError for a malformed time, and if the span ends before it begins.
+    """
     from solidjq.errors import UsageError  # noqa: PLC0415
 
-    if since is not None and until is not None and until <= since:
+    begin = None if since is None else parse_time(since, now, "--since")
+    end = None if until is None else parse_time(until, now, "--until")
+    if begin is not None and end is not None and end <= begin:
         raise UsageError(
-            f"--until {until:%Y-%m-%dT%H:%M:%SZ} does not lie after --since {since:%Y-%m-%dT%H:%M:%SZ}: no time is left"
+            f"--until {end:%Y-%m-%dT%H:%M:%SZ} does not lie after --since {begin:%Y-%m-%dT%H:%M:%SZ}: no time is left"
         )
+    return begin, end
 
 
 def duration_option(text: str | None, option: str) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from support.servers import PATH, answers, execute, free_port
+from support.servers import PATH, answers, execute, free_port, run_program
 from support.standbys import POSTGRESQL_USER, ask
 from support.waiting import PATIENCE, until
 
@@ -145,19 +145,7 @@ class PostgreSQL(Database):
         return server.set(database="queue")
 
     def _run(self, program: str, *arguments: str) -> None:
-        with (self.folder / f"{program}.log").open("w+") as log:
-            done = subprocess.run(
-                [self._programs / program, *arguments],
-                user=self._user,
-                cwd=self.folder,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=PATIENCE,
-            )
-            log.seek(0)
-            assert done.returncode == 0, log.read()
+        run_program(self._programs / program, *arguments, user=self._user, folder=self.folder)
 
     def _control(self, verb: str, *more: str) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), *more, "-w", verb)

@@ -95,6 +95,24 @@ def free_port() -> int:
             return port
 
 
+def run_program(program: Path, *arguments: str, user: str | None, folder: Path) -> None:
+    """Run a program of a server's as a user in a folder, where its messages go to a file; the test fails if it does."""
+    # To a file: a server that is started keeps what it inherits open.
+    with (folder / f"{program.name}.log").open("w+") as log:
+        done = subprocess.run(
+            [program, *arguments],
+            user=user,
+            cwd=folder,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            timeout=PATIENCE,
+        )
+        log.seek(0)
+        assert done.returncode == 0, log.read()
+
+
 @contextmanager
 def mariadb(*options: str, folder: str) -> Iterator[URL]:
     """Start a MariaDB or MySQL whose root has no password, and wait until it answers; it syncs nothing to the disk."""

@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from support.servers import connected, execute, mariadb, mariadb_programs, missing_program, server_folder
-from support.waiting import PATIENCE, until
+from support.servers import (
+    connected,
+    execute,
+    mariadb,
+    mariadb_programs,
+    missing_program,
+    run_program,
+    server_folder,
+)
+from support.waiting import until
 
 NO_SECOND_SERVER = "no second MariaDB can be started: mariadbd and mariadb-install-db are not on the PATH"
 POSTGRESQL_USER = "pgserver"  # the wheel's own, where the tests run as root: a server never does
@@ -38,20 +45,7 @@ def postgresql_standby(postgresql_server: URL) -> Iterator[URL]:
         data = f"{folder}/data"
 
         def run(program: str, *arguments: str) -> None:
-            # To a file: a server that is started keeps what it inherits open.
-            with open(f"{folder}/{program}.log", "w+") as log:  # noqa: PTH123
-                done = subprocess.run(
-                    [programs / program, *arguments],
-                    user=user,
-                    cwd=folder,
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    timeout=PATIENCE,
-                )
-                log.seek(0)
-                assert done.returncode == 0, log.read()
+            run_program(programs / program, *arguments, user=user, folder=Path(folder))
 
         primary = str(postgresql_server.query["host"])
         run("pg_basebackup", "-h", primary, "-U", "postgres", "-D", data, "-R", "-X", "stream", "-c", "fast")

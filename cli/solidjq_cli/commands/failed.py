@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from solidjq.queue.failed import Failure
     from solidjq.settings.policy import Policy
 
-TABLE_LIMIT = 100
 MOST_SHOWN = 50  # failed jobs in full on a terminal
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Failed jobs: list them, look at one.")
@@ -40,16 +38,7 @@ def list_failed(
     names: OptionalIdsArgument = None,
     *,
     filters: FilterOptions,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            metavar="N",
-            min=1,
-            max=options.MOST_ID,
-            help=f"At most N  [default: {TABLE_LIMIT} on a terminal, else all]",
-        ),
-    ] = None,
+    limit: options.ListLimitOption = None,
     page_after: Annotated[int | None, options.page_after("failure_id: the next page")] = None,
     _after: Annotated[str | None, options.replaced("--after")] = None,
     output: options.OutputOption = Output.TABLE,
@@ -73,8 +62,7 @@ def list_failed(
     opened = session.current(database).open()
     resolved = filters.resolve(opened, names, include_jobs=True)
     chosen = resolved.chosen
-    if limit is None and output is Output.TABLE and sys.stdout.isatty():
-        limit = TABLE_LIMIT
+    limit = options.list_limit(limit, output)
     last: list[Failure] = []
 
     def remembering() -> Iterator[Failure]:

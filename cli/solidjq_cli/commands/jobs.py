@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from solidjq.queue.jobs import JobView
     from solidjq.recovery.waiting import WaitingTerms
 
-TABLE_LIMIT = 100
 MOST_HOLDERS = 20  # jobs of each state that hold a slot of the keys in question
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Jobs in any state: list, show, move them.")
@@ -56,16 +54,7 @@ def list_all(
         list[str] | None,
         typer.Option("--host", metavar="NAME", help="Claimed by a process on this host, or web*; may be repeated."),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            metavar="N",
-            min=1,
-            max=options.MOST_ID,
-            help=f"At most N  [default: {TABLE_LIMIT} on a terminal, else all]",
-        ),
-    ] = None,
+    limit: options.ListLimitOption = None,
     page_after: Annotated[int | None, options.page_after("job id: the next page")] = None,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
@@ -85,8 +74,7 @@ def list_all(
     opened = session.current(database).open()
     ids, missing = named_jobs(opened, names)
     chosen = filters.to_filter(opened, ids, UNFINISHED, processes=process, hosts=host)
-    if limit is None and output is Output.TABLE and sys.stdout.isatty():
-        limit = TABLE_LIMIT
+    limit = options.list_limit(limit, output)
     last: list[JobView] = []
 
     def remembering() -> Iterator[JobView]:
