@@ -81,8 +81,10 @@ def _kill(world: World, pids: list[int]) -> None:
 
 @fault("kill a child", "SIGKILL of a worker or a dispatcher", seconds=(0.1, 0.6), kills=True)
 def _(world: World) -> Iterator[list[int]]:
-    children = [pid for one in world.fleet.supervisors for pid in one.children()]
-    chosen = world.random.sample(children, min(1, len(children)))
+    children = until(
+        lambda: [pid for one in world.fleet.supervisors for pid in one.children()], "a supervisor has a child"
+    )
+    chosen = [world.random.choice(children)]
     _kill(world, chosen)
     yield chosen
 

@@ -6,7 +6,7 @@ import pytest
 
 from solidjq.durations import parse_duration
 from solidjq.errors import UsageError
-from solidjq_cli.times import parse_time, require_order
+from solidjq_cli.times import parse_span, parse_time
 from support.commands import run
 
 NOW = datetime(2026, 11, 26, 10, 30, tzinfo=UTC)
@@ -50,10 +50,11 @@ def test_what_is_no_time_names_what_is(text: str) -> None:
 
 
 def test_a_span_must_not_end_before_it_begins() -> None:
-    require_order(NOW, None)
-    require_order(NOW - timedelta(seconds=1), NOW)
+    assert parse_span(None, None, NOW) == (None, None)
+    assert parse_span("now", None, NOW) == (NOW, None)
+    assert parse_span("1s", "now", NOW) == (NOW - timedelta(seconds=1), NOW)
     with pytest.raises(UsageError, match="2026-11-26T10:30:00Z does not lie after"):
-        require_order(NOW, NOW)
+        parse_span("now", "now", NOW)
 
 
 def test_durations() -> None:

@@ -112,6 +112,7 @@ class Fish:
         self.folder = folder
         installed = folder / ".config/fish/completions"
         installed.mkdir(parents=True, exist_ok=True)
+        (folder / ".local/share/fish").mkdir(parents=True, exist_ok=True)  # fish itself would make it, at some time
         for program in PROGRAMS:
             shutil.copy(COMPLETIONS / f"{program}.fish", installed)
 
