@@ -273,16 +273,23 @@ ENVIRONMENTS = (
     Environment(
         "PostgreSQL settings: `default_transaction_isolation = serializable`, `standard_conforming_strings`, "
         "`row_security`, `datestyle`, `timezone`, `statement_timeout`, `lock_timeout`, "
-        "`idle_in_transaction_session_timeout` and others",
+        "`idle_in_transaction_session_timeout`, `quote_all_identifiers` and others",
         "every command works",
         f"{_SETTINGS}::test_settings_of_a_postgresql_database",
     ),
     Environment(
         "MySQL settings: `sql_mode`, `transaction_isolation = SERIALIZABLE`, `group_concat_max_len`, latin1, "
+        "`lower_case_table_names = 1`, `sort_buffer_size = 1024`, "
         "`default_time_zone`, `autocommit = 0`, and a database with capitals and a hyphen in its name",
         "every command works",
         f"{_SETTINGS}::test_settings_of_a_mariadb_server",
         (MARIADB,),
+    ),
+    Environment(
+        "the server takes no writes any more in the middle of a retry, as after a fail-over",
+        "exit code 3; says how far it came and how to go on",
+        "tests/recovery/test_stopped_halfway.py::test_a_fail_over_half_way",
+        (POSTGRESQL, MARIADB),
     ),
     Environment(
         "standard input, output or errors closed",

@@ -22,7 +22,7 @@ from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
-from support.servers import connected
+from support.servers import connected, execute
 from support.waiting import until
 
 AGAIN = "to go on with the rest, run the same command again"
@@ -259,6 +259,32 @@ def test_a_full_disk_half_way(database: Database, shell: Shell, died: list[int])
     assert done.stderr.endswith(
         f"database or disk is full; before that, it retried 10 jobs under operation 1; {AGAIN}\n"
     )
+    assert moved(database) == 10
+    assert len(died) == COUNT
+
+
+TAKES_NO_WRITES = {  # what a server says once it has become a standby
+    "postgresql": (
+        "CREATE FUNCTION standby() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$ BEGIN "
+        "IF (SELECT COUNT(*) FROM jq_failures) >= 10 THEN RAISE EXCEPTION USING ERRCODE = '25006', "
+        "MESSAGE = 'cannot execute INSERT in a read-only transaction'; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER standby BEFORE INSERT ON jq_failures FOR EACH STATEMENT EXECUTE FUNCTION standby()",
+    ),
+    "mysql": (
+        "CREATE TRIGGER standby BEFORE INSERT ON jq_failures FOR EACH ROW IF (SELECT COUNT(*) FROM jq_failures) >= 10 "
+        "THEN SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = 'it runs with --read-only'; END IF",
+    ),
+}
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_fail_over_half_way(database: Database, shell: Shell, died: list[int]) -> None:
+    execute(database.url, *TAKES_NO_WRITES[database.url.get_backend_name()])
+    done = shell.run("retry", "--safe", "--yes", "--batch", "10")
+    assert done.returncode == 3, done.stderr
+    assert "takes no writes: " in done.stderr
+    assert "; if it is a standby, name its primary instead" in done.stderr
+    assert done.stderr.endswith(f"; before that, it retried 10 jobs under operation 1; {AGAIN}\n"), done.stderr
     assert moved(database) == 10
     assert len(died) == COUNT
 

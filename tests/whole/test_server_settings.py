@@ -32,6 +32,7 @@ ON_POSTGRESQL = (
     "idle_in_transaction_session_timeout = '20s'",
     "enable_seqscan = off",
     "client_min_messages = debug1",
+    "quote_all_identifiers = on",
 )
 ON_MARIADB = (
     "--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,NO_ZERO_DATE,ONLY_FULL_GROUP_BY,IGNORE_SPACE",
@@ -43,6 +44,8 @@ ON_MARIADB = (
     "--innodb-lock-wait-timeout=20",
     "--innodb-strict-mode=OFF",
     "--tmp-table-size=1024",
+    "--lower-case-table-names=1",
+    "--sort-buffer-size=1024",
 )
 
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 # Strict: a text that is too long or has foreign characters is refused, not shortened or stored with question marks.
 # The list replaces the server's: ANSI_QUOTES or PIPES_AS_CONCAT would change what a statement says.
 MYSQL_MODE = "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+# Bytes, MariaDB's own default: with less, rows with long texts cannot be sorted (error 1038). MySQL has 256 KiB.
+MYSQL_SORT_BUFFER = 2 * 1024 * 1024
 ANY_BYTES = "SQL_ASCII"  # the encoding of a PostgreSQL database that stores bytes of any encoding
 # Nothing is looked up in a schema in which others may create. pg_temp is searched first if it is not named.
 SAFE_PATH = "pg_catalog, pg_temp"
@@ -17,16 +19,21 @@ _UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", 
 def begin_mysql_session(driver: Any) -> None:
     """Make a new connection strict, and its zone UTC, in which MySQL converts TIMESTAMP columns."""
     # Off after on: MySQL whose own default is off reports it as on, and the driver would never switch it on.
-    driver.query(f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00', autocommit = 1, autocommit = 0")
+    driver.query(
+        f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00', autocommit = 1, autocommit = 0, "
+        f"sort_buffer_size = GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER})"
+    )
 
 
 def postgresql_settings(driver: "psycopg.Connection[Any]") -> dict[str, str]:
     """Return what a new connection must set: UTC, in which PostgreSQL compares ``timestamptz`` columns with our times.
 
-    And the encoding, which a URL's option or a pooler may have changed. Nothing where both are so already; it costs no
-    round trip to see.
+    And the encoding, which a URL's option or a pooler may have changed; neither where it is so already, which costs no
+    round trip to see. Names of types come unquoted, or they would not be known.
     """
-    settings = {} if driver.info.parameter_status("TimeZone") in _UTC else {"timezone": "UTC"}
+    settings = {"quote_all_identifiers": "off"}
+    if driver.info.parameter_status("TimeZone") not in _UTC:
+        settings["timezone"] = "UTC"
     # Asked for UTF-8, the server fails a read of any bytes that are not UTF-8.
     any_bytes = driver.info.parameter_status("server_encoding") == ANY_BYTES
     encoding = ANY_BYTES if any_bytes else "UTF8"
