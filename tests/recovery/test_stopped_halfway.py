@@ -265,14 +265,19 @@ def test_a_full_disk_half_way(database: Database, shell: Shell, died: list[int])
 
 TAKES_NO_WRITES = {  # what a server says once it has become a standby
     "postgresql": (
-        "CREATE FUNCTION standby() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$ BEGIN "
-        "IF (SELECT COUNT(*) FROM jq_failures) >= 10 THEN RAISE EXCEPTION USING ERRCODE = '25006', "
-        "MESSAGE = 'cannot execute INSERT in a read-only transaction'; END IF; RETURN NEW; END $$",
+        (
+            "CREATE FUNCTION standby() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$ BEGIN "
+            "IF (SELECT COUNT(*) FROM jq_failures) >= 10 THEN RAISE EXCEPTION USING ERRCODE = '25006', "
+            "MESSAGE = 'cannot execute INSERT in a read-only transaction'; END IF; RETURN NEW; END $$"
+        ),
         "CREATE TRIGGER standby BEFORE INSERT ON jq_failures FOR EACH STATEMENT EXECUTE FUNCTION standby()",
     ),
     "mysql": (
-        "CREATE TRIGGER standby BEFORE INSERT ON jq_failures FOR EACH ROW IF (SELECT COUNT(*) FROM jq_failures) >= 10 "
-        "THEN SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = 'it runs with --read-only'; END IF",
+        (
+            "CREATE TRIGGER standby BEFORE INSERT ON jq_failures FOR EACH ROW "
+            "IF (SELECT COUNT(*) FROM jq_failures) >= 10 THEN "
+            "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = 'it runs with --read-only'; END IF"
+        ),
     ),
 }
 
