@@ -7,10 +7,10 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mysql lint format docs night mutants chaos bench audit lock clean
+.PHONY: help demo test test-mysql lint format docs night mutants chaos bench bench-million audit lock clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What the program itself needs, on the versions of a release.
 .venv/.program: pyproject.toml release/requirements.lock
@@ -84,6 +84,9 @@ chaos: .venv/.ready ## Kill, freeze, cut and fill all around jq for 30 minutes a
 
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-million: .venv/.ready ## Measure every command at a million failures: seconds, CPU, memory
+	$(BIN)/python bench/million.py $(ARGS)
 
 clean: ## Remove all that make made
 	rm -rf .venv .mysql bench/.venv release/.venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

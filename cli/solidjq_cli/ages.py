@@ -9,7 +9,8 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 
 def rfc3339(time: datetime) -> str:
     """Write a time in UTC, always with microseconds, so that times sort as text."""
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def age(time: datetime, now: datetime | None = None) -> str:

@@ -161,9 +161,9 @@ def _groups(opened: Database, chosen: Filter, output: Output, limit: int | None)
     from solidjq.text import count_of
 
     if output is Output.IDS and limit is None:
-        from solidjq.queue.failed import list_failures
+        from solidjq.queue.failed import list_failure_ids
 
-        jobs = (failure.job_id for failure in list_failures(opened, chosen, limit=None))
+        jobs = (failure.job_id for failure in list_failure_ids(opened, chosen, limit=None))
         _note_choice(opened, chosen, records(jobs, _JOB_IDS, output))
         return
     found = diff_groups.group_failures(opened, chosen)

@@ -13,11 +13,13 @@ from solidjq_cli.ages import rfc3339
 from solidjq_cli.view import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from solidjq_cli.columns import Column, Fields
 
 T = TypeVar("T")
+
+_encoded = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each row
 
 # What makes a spreadsheet run a cell as a formula, full-width forms included; a signed number runs nothing.
 _SIGN = r"[=+\-@\t\r＝＋－＠]"  # noqa: RUF001
@@ -35,7 +37,7 @@ def write(items: Iterable[T], fields: Fields[T], output: Output, out: TextIO) ->
         case Output.JSON:
             _json(items, fields.columns, out)
         case Output.NDJSON:
-            out.writelines(dumps(_record(item, fields.columns)) + "\n" for item in items)
+            out.writelines(dumps(record) + "\n" for record in _records(items, fields.columns))
         case Output.CSV:
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(column.name for column in fields.columns)
@@ -46,8 +48,8 @@ def write(items: Iterable[T], fields: Fields[T], output: Output, out: TextIO) ->
 
 def _json(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
     separator = "[\n"
-    for item in items:
-        out.write(separator + dumps(_record(item, columns)))
+    for record in _records(items, columns):
+        out.write(separator + dumps(record))
         separator = ",\n"
     out.write("[]\n" if separator == "[\n" else "\n]\n")
 
@@ -57,8 +59,27 @@ def _tab_separated(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO
     out.writelines("\t".join(flat(column.value(item)) for column in columns) + "\n" for item in items)
 
 
-def _record(item: T, columns: Sequence[Column[T]]) -> dict[str, Any]:
-    return {column.name: plain(column.value(item)) for column in columns}
+def _records(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[dict[str, Any]]:
+    """Yield what JSON has of each item. What most values are is decided here, since a list may have a million rows."""
+    from solidjq.text import mask_secrets  # noqa: PLC0415
+
+    masked = (lambda text: text) if view.current().show_arguments else mask_secrets
+    readers = [(column.name, column.value) for column in columns]
+    for item in items:
+        record = {}
+        for name, read in readers:
+            value = read(item)
+            kind = type(value)
+            record[name] = (
+                masked(value)
+                if kind is str
+                else value
+                if value is None or kind is int
+                else rfc3339(value)
+                if kind is datetime
+                else plain(value)
+            )
+        yield record
 
 
 def plain(value: Any) -> Any:
@@ -88,7 +109,7 @@ def dumps(value: Any) -> str:
     r"""Write JSON in which nothing can act on a terminal: what json leaves raw is escaped as ``\u009b``."""
     from solidjq.text import escape_json  # noqa: PLC0415
 
-    return escape_json(json.dumps(value, ensure_ascii=False))
+    return escape_json(_encoded(value))
 
 
 def as_json(value: Any) -> str:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from solidjq_cli import formats, pager, view
 from solidjq_cli.formats import flat
 from solidjq_cli.pager import page
-from solidjq_cli.view import Output, drawn
+from solidjq_cli.view import Output, drawn, ids_suffice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +49,7 @@ __all__ = [
     "details",
     "drawn",
     "heading",
+    "ids_suffice",
     "lines",
     "next_commands",
     "note",

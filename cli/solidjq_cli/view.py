@@ -63,6 +63,11 @@ def drawn(output: Output) -> bool:
     return output is Output.TABLE and not current().fields and for_people()
 
 
+def ids_suffice(output: Output) -> bool:
+    """Whether nothing but the ids of a list is needed: ``-o ids``, unless another field sorts it."""
+    return output is Output.IDS and current().sort is None and not current().fields
+
+
 def for_people() -> bool:
     """Whether what is printed is for people, so that it has headings, ages and last lines."""
     return sys.stdout.isatty() or current().typed

@@ -15,7 +15,7 @@ from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, dispatch
 from solidjq.queue.concurrency import Limit
-from solidjq.queue.listing import JobFilter, count_jobs, list_jobs
+from solidjq.queue.listing import JobFilter, count_jobs, list_job_ids, list_jobs
 from solidjq.queue.states import State
 from solidjq.queue.waiting import WAITING
 from solidjq.rails.error_text import missing_error
@@ -252,16 +252,20 @@ def test_the_list_has_each_job_once_newest_first_in_any_choice(database: Databas
     ]
     for chosen, expected in choices:
         assert [view.job_id for view in list_jobs(database, chosen)] == sorted(expected, reverse=True), chosen
+        assert [job.job_id for job in list_job_ids(database, chosen)] == sorted(expected, reverse=True), chosen
         with database.read() as connection:
             assert count_jobs(connection, chosen) == len(expected)
 
 
 def test_pages_of_the_list(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solidjq.queue.listing.PAGE", 2)
+    monkeypatch.setattr("solidjq.queue.listing.PAGE_OF_IDS", 3)
     ids = add_jobs(database, *plain_jobs(5), *plain_jobs(4, at=LATER), *plain_jobs(2))
     listed = [view.job_id for view in list_jobs(database, JobFilter())]
     assert listed == ids[::-1]
-    assert [view.job_id for view in list_jobs(database, JobFilter(), limit=3, after=ids[6])] == ids[5:2:-1]
+    assert [job.job_id for job in list_job_ids(database, JobFilter())] == ids[::-1]
+    for listing in (list_jobs, list_job_ids):
+        assert [job.job_id for job in listing(database, JobFilter(), limit=3, after=ids[6])] == ids[5:2:-1]
     with database.read() as connection:
         assert count_jobs(connection, JobFilter(), after=ids[6]) == 6
         assert connection.scalar(select(jobs.c.id).limit(1)) is not None

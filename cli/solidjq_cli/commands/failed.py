@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,12 +11,12 @@ from solidjq_cli import columns, failed_diff, failed_list, failure_view, options
 from solidjq_cli.exits import Exit
 from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
-from solidjq_cli.render import Output, details, drawn, note, records
+from solidjq_cli.render import Output, details, drawn, ids_suffice, note, records
 from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.selection import FilterOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from solidjq import Database
     from solidjq.queue.failed import Failure
@@ -57,16 +58,19 @@ def list_failed(
       jq failed list --pruned -o ids | jq retry -
       jq failed list -o json --limit 500 --page-after 81200
     """
-    from solidjq.queue.failed import count_failures, list_failures
+    from solidjq.queue.failed import count_failures, list_failure_ids, list_failures
 
     opened = session.current(database).open()
     resolved = filters.resolve(opened, names, include_jobs=True)
     chosen = resolved.chosen
     limit = options.list_limit(limit, output)
-    last: list[Failure] = []
+    last: list[Any] = []
+    listing: Callable[..., Iterator[Any]] = partial(list_failures, arguments=False)
+    if ids_suffice(output):
+        listing = list_failure_ids
 
-    def remembering() -> Iterator[Failure]:
-        for failure in list_failures(opened, chosen, limit=limit, after=page_after):
+    def remembering() -> Iterator[Any]:
+        for failure in listing(opened, chosen, limit=limit, after=page_after):
             last[:] = [failure]
             yield failure
 

@@ -95,11 +95,11 @@ def _failed(opened: Database, names: list[str] | None, filters: FilterOptions) -
 
     ``names``: of these only.
     """
-    from solidjq.queue.failed import list_failures
+    from solidjq.queue.failed import list_failure_ids
 
     chosen = filters.resolve(opened, names, include_jobs=True).chosen
     count = 0
-    for failure in list_failures(opened, chosen, limit=None):
+    for failure in list_failure_ids(opened, chosen, limit=None):
         count += 1
         yield str(failure.job_id)
     if not count:

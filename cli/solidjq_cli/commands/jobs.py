@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,15 +12,14 @@ from solidjq_cli.arguments import typed_with
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, read_ids
 from solidjq_cli.job_selection import JobOptions, named_jobs
-from solidjq_cli.render import Output, details, drawn, next_commands, note, records
+from solidjq_cli.render import Output, details, drawn, ids_suffice, next_commands, note, records
 from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.times import parse_due, parse_time
 from solidjq_cli.waiting_moves import WaitingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from solidjq.queue.jobs import JobView
     from solidjq.recovery.waiting import WaitingTerms
 
 MOST_HOLDERS = 20  # jobs of each state that hold a slot of the keys in question
@@ -69,18 +68,19 @@ def list_all(
       jq jobs list --argument gid://shop/Order/77 --state finished --state failed
       jq jobs list --key 'ImportJob/*' -o ids
     """
-    from solidjq.queue.listing import UNFINISHED, count_jobs, list_jobs
+    from solidjq.queue.listing import UNFINISHED, count_jobs, list_job_ids, list_jobs
 
     opened = session.current(database).open()
     ids, missing = named_jobs(opened, names)
     chosen = filters.to_filter(opened, ids, UNFINISHED, processes=process, hosts=host)
     limit = options.list_limit(limit, output)
-    last: list[JobView] = []
+    last: list[Any] = []
+    listing: Callable[..., Iterator[Any]] = list_job_ids if ids_suffice(output) else list_jobs
 
-    def remembering() -> Iterator[JobView]:
-        for view in list_jobs(opened, chosen, limit=limit, after=page_after):
-            last[:] = [view]
-            yield view
+    def remembering() -> Iterator[Any]:
+        for job in listing(opened, chosen, limit=limit, after=page_after):
+            last[:] = [job]
+            yield job
 
     counted = opened.glance(count_jobs, chosen, after=page_after) if drawn(output) else None
     shown = records(

@@ -1,12 +1,12 @@
 """Failed jobs: the filter that selects them, and the list of them."""
 
 import json
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, not_, null, or_, select
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, holds, octets, own_arguments
@@ -17,6 +17,7 @@ from solidjq.queue.patterns import fits_in_sql
 from solidjq.rails.error_text import Death, ErrorInfo, parse_error
 
 PAGE = 500
+PAGE_OF_IDS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +93,57 @@ class Filter:
         return {key: value for key, value in fields.items() if value}
 
 
+class FailureIds(NamedTuple):
+    """The two ids of a failed job."""
+
+    failure_id: int
+    job_id: int
+
+
 def list_failures(
-    database: Database, chosen: Filter, *, limit: int | None, after: int | None = None
+    database: Database, chosen: Filter, *, limit: int | None, after: int | None = None, arguments: bool = True
 ) -> Iterator[Failure]:
-    """Yield failures, newest first, from below the failure_id ``after``. Reads page by page: memory is constant."""
+    """Yield failures, newest first, from below the failure_id ``after``. Reads page by page: memory is constant.
+
+    Without ``arguments`` these are not read, and None.
+    """
+    query = _COLUMNS if arguments else _WITHOUT_ARGUMENTS
+    return map(_failure, _pages(database, chosen, lambda _: query, PAGE, limit, after))
+
+
+def list_failure_ids(
+    database: Database, chosen: Filter, *, limit: int | None, after: int | None = None
+) -> Iterator[FailureIds]:
+    """Yield the ids of what ``list_failures`` yields, in the same order; it reads nothing else of a failure."""
+
+    def query(part: Filter) -> Select[Any]:
+        return select(failed.c.id, failed.c.job_id).select_from(_source(part))
+
+    return map(FailureIds._make, _pages(database, chosen, query, PAGE_OF_IDS, limit, after))
+
+
+def _pages(
+    database: Database,
+    chosen: Filter,
+    query_for: Callable[[Filter], Select[Any]],
+    size: int,
+    limit: int | None,
+    after: int | None,
+) -> Iterator[Row[Any]]:
+    """Yield rows that begin with a failure_id, newest first. Each page is read in a transaction of its own."""
     for part in parts(chosen, newest_first=True):
+        rows_of_part = query_for(part)
         below = after
         while limit is None or limit > 0:
-            wanted = PAGE if limit is None else min(PAGE, limit)
+            wanted = size if limit is None else min(size, limit)
+            query = rows_of_part.where(*conditions(part, below)).order_by(failed.c.id.desc()).limit(wanted)
             with database.read() as connection:
-                rows = _page(connection, part, below, wanted)
-            yield from map(_failure, rows)
+                rows = connection.execute(query).all()
+            yield from rows
             limit = None if limit is None else limit - len(rows)
             if len(rows) < wanted:
                 break
-            below = rows[-1].failure_id
+            below = rows[-1][0]
 
 
 def parts(chosen: Filter, *, newest_first: bool = False) -> Iterator[Filter]:
@@ -195,14 +232,18 @@ _COLUMNS = select(
 ).join(jobs, jobs.c.id == failed.c.job_id)
 
 
-def _page(connection: Connection, chosen: Filter, after: int | None, limit: int) -> Sequence[Any]:
-    query = _COLUMNS.where(*conditions(chosen, after)).order_by(failed.c.id.desc()).limit(limit)
-    return connection.execute(query).all()
+_ERROR = [column.name for column in _COLUMNS.selected_columns].index("error")
+# They may be long, and a list does not show them.
+_WITHOUT_ARGUMENTS = _COLUMNS.with_only_columns(
+    *(null().label("arguments") if column.name == "arguments" else column for column in _COLUMNS.selected_columns),
+    maintain_column_froms=True,
+)
 
 
 def _failure(row: Any) -> Failure:
-    values = row._asdict()
-    return Failure(**{**values, "error": parse_error(values["error"])})
+    values = list(row)
+    values[_ERROR] = parse_error(values[_ERROR])
+    return Failure(*values)
 
 
 def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnElement[bool]]:

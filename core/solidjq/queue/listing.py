@@ -1,10 +1,10 @@
 """Jobs in any state: the filter that selects them, and the list of them."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
@@ -20,7 +20,10 @@ from solidjq.queue.patterns import fits_in_sql
 from solidjq.queue.states import State
 from solidjq.text import parse_id
 
+T = TypeVar("T", "JobId", JobView)
+
 PAGE = 500
+PAGE_OF_IDS = 10_000
 UNFINISHED = tuple(EXECUTIONS)
 
 
@@ -61,34 +64,70 @@ class JobFilter:
         return {key: value for key, value in fields.items() if value or value == 0}
 
 
+class JobId(NamedTuple):
+    """A job of which nothing else was read."""
+
+    job_id: int
+
+
 def list_jobs(
     database: Database, chosen: JobFilter, *, limit: int | None = None, after: int | None = None
 ) -> Iterator[JobView]:
     """Yield jobs, the newest first, from below the job id ``after``. Reads page by page: memory is constant."""
-    states = [_jobs_in(database, state, chosen, after) for state in dict.fromkeys(chosen.states)]
+
+    def read(connection: Connection, state: State, ids: Sequence[int]) -> list[JobView]:
+        views = {view.job_id: view for view in views_of(connection, ids)}
+        # A job that has left the state between the two statements is not of this list any more.
+        return [views[each] for each in ids if each in views and state in views[each].states]
+
+    return _merged(
+        [_pages(database, state, chosen, after, PAGE, read) for state in dict.fromkeys(chosen.states)], limit
+    )
+
+
+def list_job_ids(
+    database: Database, chosen: JobFilter, *, limit: int | None = None, after: int | None = None
+) -> Iterator[JobId]:
+    """Yield the ids of what ``list_jobs`` yields, in the same order; it reads nothing else of a job."""
+
+    def read(_connection: Connection, _state: State, ids: Sequence[int]) -> list[JobId]:
+        return [JobId(job_id) for job_id in ids]
+
+    states = dict.fromkeys(chosen.states)
+    return _merged([_pages(database, state, chosen, after, PAGE_OF_IDS, read) for state in states], limit)
+
+
+def _merged(states: Sequence[Iterator[T]], limit: int | None) -> Iterator[T]:
+    """Yield the jobs of all states, the newest first, at most ``limit``; one in several states, being damaged, once."""
     before = None
-    for view in heapq.merge(*states, key=lambda view: view.job_id, reverse=True):
+    for job in heapq.merge(*states, key=lambda job: job.job_id, reverse=True):
         if limit == 0:
             return
-        if view.job_id != before:  # a damaged job is in several states
-            before = view.job_id
+        if job.job_id != before:
+            before = job.job_id
             limit = None if limit is None else limit - 1
-            yield view
+            yield job
 
 
-def _jobs_in(database: Database, state: State, chosen: JobFilter, after: int | None) -> Iterator[JobView]:
-    """Yield the jobs in one state, the newest first."""
+def _pages(
+    database: Database,
+    state: State,
+    chosen: JobFilter,
+    after: int | None,
+    size: int,
+    read: Callable[[Connection, State, Sequence[int]], Sequence[T]],
+) -> Iterator[T]:
+    """Yield what ``read`` returns for the ids of the jobs in one state, the newest first."""
     column = id_column(state)
     for part in _parts(chosen):
         below = after
         while True:
-            query = ids_in(state, chosen, part).order_by(column.desc()).limit(PAGE)
+            query = ids_in(state, chosen, part).order_by(column.desc()).limit(size)
             with database.read() as connection:
                 ids = connection.scalars(query if below is None else query.where(column < below)).all()
-                views = {view.job_id: view for view in views_of(connection, ids)}
-            # A job that has left the state between the two statements is not of this list any more.
-            yield from (views[each] for each in ids if each in views and state in views[each].states)
-            if len(ids) < PAGE:
+                page = read(connection, state, ids)
+            yield from page
+            if len(ids) < size:
                 break
             below = ids[-1]
 
