@@ -641,6 +641,11 @@ class Suspect(NamedTuple):
     job_ids: list[int]
 
 
+def _stuck_at(suspect: Suspect) -> dict[str, object] | None:
+    position = getattr(suspect.score, "position", None)
+    return None if position is None else position.to_record()
+
+
 def suspects() -> Fields[Suspect]:
     """Fields of a suspect."""
     return Fields(
@@ -654,6 +659,7 @@ def suspects() -> Fields[Suspect]:
             Column("score", lambda s: round(s.score.score, 2), "SCORE"),
             Column("reasons", lambda s: list(s.score.reasons), "WHY", wide=True),
             Column("job_ids", lambda s: s.job_ids),
+            Column("position", _stuck_at),
         ),
         lambda s: s.job_ids,
     )

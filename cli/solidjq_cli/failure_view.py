@@ -154,7 +154,7 @@ def _next(dossier: Dossier) -> Iterator[str]:
     if (decision := dossier.decision) is not None:
         if decision.verdict.moves:
             yield f"retry --safe {job_id}"
-        elif decision.verdict.value == "suspect":
+        elif decision.verdict.value in {"suspect", "stuck-record"}:
             yield f"retry --safe --isolate {job_id}"
     yield f"history {job_id}"
     if dossier.incident is not None:

@@ -60,12 +60,15 @@ def failures(policy: Policy, now: datetime) -> Fields[ListedFailure]:
     """Return the columns of failed jobs; the policy says how many crashes are too many."""
 
     def crash(item: ListedFailure) -> tuple[int, int]:
-        from solidjq.ledger.crashes import recent_crashes  # noqa: PLC0415
+        from solidjq.ledger.crashes import recent_crashes, without_progress_since  # noqa: PLC0415
+        from solidjq.rails.positions import position_of  # noqa: PLC0415
 
         if item.death is None:
             return 0, 0
         rule = policy.rule(item.failure.class_name)
-        recent = {each.failure_id for each in recent_crashes(item.death.crashes, rule.window, now)}
+        here = position_of(item.failure.arguments) if rule.count.value == "position" else None
+        counting = without_progress_since(item.death.crashes, here)
+        recent = {each.failure_id for each in recent_crashes(counting, rule.window, now)}
         return len(recent | {item.failure.failure_id}), rule.max_crashes
 
     def how(item: ListedFailure) -> str:

@@ -143,6 +143,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "pid": ("int?", "the process's pid"),
     "plan": ("text?", "the plan that was applied"),
     "priority": ("int", "the job's priority"),
+    "position": ("object?", "where a long job died again and again: step, cursor, and whether that is exact"),
     "progress": ("object?", "how far a long job got: completed, step, cursor, resumptions, saved_at"),
     "process_hostname": ("text?", "the host of the process that holds it"),
     "process_id": ("id?", "the process's id"),

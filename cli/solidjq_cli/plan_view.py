@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from solidjq.recovery.verdicts import Decision, Verdict
     from solidjq_cli.tally import Tally, Tense
 
-LABEL = 10  # cells of a verdict; the longest is over-limit
+LABEL = 10  # cells of a verdict; only stuck-record is longer
 MOST_QUEUES = 12  # that are named, the fullest first
 MOST_CLASSES = 8
 MOST_JOBS = 12  # that are named for one reason
@@ -27,13 +27,14 @@ CANARY = 5
 def draw(tally: Tally, tense: Tense, verb: str, notes: Sequence[str]) -> None:
     """Print the plan with its ``notes``, and what may come next."""
     heading(_headline(tally, tense, verb))
+    label = max([LABEL, *(len(verdict.value) for verdict, _, _ in tally.groups)])
     for verdict, text in _held(tally):
-        paragraph(text, f"{verdict.value:<{LABEL}}  ", style="warning")
+        paragraph(text, f"{verdict.value:<{label}}  ", style="warning")
     for verdict in dict.fromkeys(verdict for verdict, _, _ in tally.groups if verdict.moves):
         of_it = {key: count for key, count in tally.groups.items() if key[0] is verdict}
-        paragraph(_moving(of_it), f"{verdict.value:<{LABEL}}  ", style="good")
+        paragraph(_moving(of_it), f"{verdict.value:<{label}}  ", style="good")
     for text in notes:
-        paragraph(by_own_name(text), f"{'note':<{LABEL}}  ")
+        paragraph(by_own_name(text), f"{'note':<{label}}  ")
     if tense.value == "dry run":
         next_commands(*_next(tally))
 
@@ -55,7 +56,7 @@ def _next(tally: Tally) -> Iterator[str]:
         yield command
         if tally.moved > CANARY and not {"discard", "recover"} & {*sys.argv}:
             yield f"{command} --canary {CANARY}"
-    if any(verdict.value == "suspect" for verdict, _, _ in tally.groups):
+    if any(verdict.value in {"suspect", "stuck-record"} for verdict, _, _ in tally.groups):
         yield "suspects"
 
 

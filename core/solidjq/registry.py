@@ -100,6 +100,7 @@ def job(
     retry: Literal["auto", "ask", "never"] | None = None,
     max_crashes: int | None = None,
     window: str | None = None,
+    count: Literal["position", "job"] | None = None,
     max_age: str | None = None,
     queue_as: str | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
@@ -118,6 +119,7 @@ def job(
     retry: Literal["auto", "ask", "never"] | None = None,
     max_crashes: int | None = None,
     window: str | None = None,
+    count: Literal["position", "job"] | None = None,
     max_age: str | None = None,
     queue_as: str | None = None,
 ) -> Any:
@@ -128,12 +130,19 @@ def job(
     ``limit_by(*args, **kwargs)``, in each group; a slot that a dead worker held is free again after ``limit_duration``
     seconds.
 
-    ``retry``, ``max_crashes``, ``window``, ``max_age`` and ``queue_as`` are its retry policy, as in ``jq.toml``; the
-    commands of ``jq`` use it if they --import the module.
+    ``retry``, ``max_crashes``, ``window``, ``count``, ``max_age`` and ``queue_as`` are its retry policy, as in
+    ``jq.toml``; the commands of ``jq`` use it if they --import the module.
 
     Raises DuplicateJobError if another function is registered under that name, UsageError for an invalid policy.
     """
-    given = {"retry": retry, "max_crashes": max_crashes, "window": window, "max_age": max_age, "queue_as": queue_as}
+    given = {
+        "retry": retry,
+        "max_crashes": max_crashes,
+        "window": window,
+        "count": count,
+        "max_age": max_age,
+        "queue_as": queue_as,
+    }
     policy = check_settings({key: value for key, value in given.items() if value is not None}, "@job: ")
 
     def register(function: Callable[..., Any]) -> Job[..., Any]:

@@ -44,6 +44,11 @@ def count_of(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else plural_of(noun)}"
 
 
+def times_of(count: int) -> str:
+    """Return ``once``, ``twice``, ``3 times``."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
 def plural_of(noun: str) -> str:
     """Return the plural of a regular English noun: ``jobs``, ``classes``, ``crashes``, ``retries``."""
     if noun.endswith(("s", "sh", "ch", "x")):

@@ -15,7 +15,7 @@ from solidjq.settings.policy import BUILT_IN, Consent, Policy, load_policy
 from solidjq.settings.sources import load_settings
 from support.program import Shell
 
-KEYS = ("retry", "max_crashes", "window", "max_age", "queue_as")
+KEYS = ("retry", "max_crashes", "window", "count", "max_age", "queue_as")
 
 
 def policy(text: str, place: str = "jq.toml", **registered: dict[str, Any]) -> Policy:
@@ -92,6 +92,7 @@ def test_only_a_star_is_special_in_a_pattern(pattern: str, name: str, matches: b
         ("[default]\nmax_crashes = 2.5", "f: default.max_crashes is 2.5; allowed: a whole number from 1 to 1000000"),
         ("[default]\nwindow = 72", 'f: default.window is 72; allowed: a text such as "90s", "15m", "72h", "7d"'),
         ('[default]\nwindow = "0s"', 'f: default.window is "0s"; allowed: a text such as "90s", "15m", "72h", "7d"'),
+        ('[default]\ncount = "record"', 'f: default.count is "record"; allowed: "position", "job"'),
         ('[default]\nmax_age = "x"', 'f: default.max_age is "x"; allowed: a text such as "90s", "15m", "72h", "7d"'),
         ('[default]\nqueue_as = ""', 'f: default.queue_as is ""; allowed: a queue\'s name, of 1 to 255 characters'),
         (

@@ -45,8 +45,9 @@ def recover(
     It never asks: a class is only retried if jq.toml, or its @job, says retry = "auto", and within its crash limit.
     Everything else waits for a person.
 
-    Exit code 6 if a job of an "auto" class was held back as over-limit, suspect or alive. What policy leaves to a
-    person (ask, never, too-old) and what needs no retry (duplicate, finished) is counted on stderr, with exit code 0.
+    Exit code 6 if a job of an "auto" class was held back as stuck-record, over-limit, suspect or alive. What policy
+    leaves to a person (ask, never, too-old) and what needs no retry (duplicate, finished) is counted on stderr, with
+    exit code 0.
     Exit code 5 if silent processes may be alive, as with jq prune.
 
     \b

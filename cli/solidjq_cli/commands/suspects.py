@@ -37,6 +37,9 @@ def suspects(
     the evidence fits several equally, they "cannot be told apart". jq retry --safe holds both kinds back, --isolate
     sends them to quarantine, jq bisect finds the killer among many.
 
+    Of a long job it names the step and the cursor at which it died again and again. A long job that made progress
+    between its deaths is no suspect.
+
     \b
     Examples:
       jq suspects

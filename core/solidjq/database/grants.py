@@ -70,7 +70,12 @@ _WRITES: dict[Table, tuple[str, ...]] = {
 _UPDATED: dict[Table, tuple[Column[Any], ...]] = {
     tables.operations: (tables.operations.c.jobs, tables.operations.c.verdicts, tables.operations.c.ended_at),
     tables.failures: (tables.failures.c.restored_by,),
-    tables.crashes: (tables.crashes.c.started_at, tables.crashes.c.growth),
+    tables.crashes: (
+        tables.crashes.c.started_at,
+        tables.crashes.c.growth,
+        tables.crashes.c.progress,
+        tables.crashes.c.saved_at,
+    ),
 }
 
 

@@ -48,6 +48,11 @@ def _add_chain(connection: Connection) -> None:
     )
 
 
+def _add_progress(connection: Connection) -> None:
+    """Add the columns for where a long job stood at its death. What was counted before has none: it always counts."""
+    _add_columns(connection, tables.crashes.c.progress, tables.crashes.c.saved_at)
+
+
 def _add_columns(connection: Connection, *columns: Column[Any]) -> None:
     for column in columns:
         table, schema = column.table.name, schema_of(connection)
@@ -66,6 +71,7 @@ MIGRATIONS = (
     Migration(3, "all columns of a discarded job", _add_more),
     Migration(4, "chain of operations", _add_chain),
     Migration(5, "texts of every length and language", text_columns.bring_up_to_date),
+    Migration(6, "where long jobs stood at their deaths", _add_progress),
 )
 
 

@@ -290,6 +290,8 @@ crashes = Table(
     Column("pid", ANY_INTEGER),
     _time("last_heartbeat_at", nullable=True),
     _time("crashed_at"),
+    Column("progress", LONG_TEXT),  # of a long job: how far it was, the part of its payload that says so
+    _time("saved_at", nullable=True),  # when that was written
     Index("index_jq_crashes_on_subject", "subject"),
     Index("index_jq_crashes_on_death_id", "death_id"),
 )

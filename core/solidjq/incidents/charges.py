@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +11,13 @@ from sqlalchemy import Connection, select
 from solidjq.database.tables import claimed, jobs
 from solidjq.incidents import death_queries, incidents
 from solidjq.incidents.class_scores import ClassScore
-from solidjq.incidents.death_cases import INSIDE, DeathCase, Exposure, InFlight, JobStanding
-from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.death_cases import INSIDE, SUSPECT_AT, DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.incidents.incidents import Incident
 from solidjq.incidents.job_scores import JobScore
 from solidjq.incidents.suspects import Ranking, Suspicion, rank
-from solidjq.ledger import crashes, operations
+from solidjq.ledger import crashes, operations, positions
+from solidjq.ledger.positions import DeathPosition
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import sample_of
 from solidjq.untrusted import number
@@ -25,7 +27,7 @@ def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Rankin
     """Rank the jobs and classes that were in flight at the deaths of these incidents."""
     of = list(charged)
     samples = (death.sample for incident in of for death in incident.deaths)
-    return rank(_cases(of), _exposure(connection, samples))
+    return rank(_cases(of, _positions(connection, of)), _exposure(connection, samples))
 
 
 def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
@@ -65,16 +67,21 @@ def _named_jobs(
     connection: Connection, deaths: Mapping[int | str, DeathRecord], inside: Collection[DeathRecord]
 ) -> Mapping[int | str, list[InFlight]]:
     """Return, by death, the jobs that a death from inside charges, and which other deaths charge them."""
+    charged = [job.failure_id for death in inside for job in death.charged if job.failure_id is not None]
+    present = positions.find_present(connection, charged)
     named: dict[int | str, dict[str, InFlight]] = defaultdict(dict)
     for death in inside:
-        named[death.key] = {job.subject: InFlight(job.subject, job.class_name, job.growth) for job in death.charged}
+        named[death.key] = {job.subject: _in_flight(job, present) for job in death.charged}
     classes = {job.subject: job.class_name for jobs in tuple(named.values()) for job in jobs.values()}
     counted = crashes.crashes_of(connection, classes) if operations.exists(connection) else {}
     for subject, all_crashes in counted.items():
         for crash in all_crashes:
             other = deaths.get(crash.key)
             if other is not None and other.charges(crash.job_id, crash.started_at):
-                named[crash.key].setdefault(subject, InFlight(subject, classes[subject]))
+                known = InFlight(subject, classes[subject], failure_id=crash.failure_id, position=crash.position)
+                before = named[crash.key].setdefault(subject, known)
+                if before.position is None:
+                    named[crash.key][subject] = replace(before, position=crash.position)
     return {key: list(jobs.values()) for key, jobs in named.items()}
 
 
@@ -94,12 +101,28 @@ def _reason(score: ClassScore | JobScore) -> str:
     return next((reason for reason in score.reasons if JobStanding.TIED in reason), "; ".join(score.reasons[:2]))
 
 
-def _cases(charged: Iterable[Incident]) -> Iterator[DeathCase]:
+def _cases(charged: Iterable[Incident], known: Mapping[int, DeathPosition]) -> Iterator[DeathCase]:
     for incident in charged:
         for death, finding in incident.pairs:
             if death.charged:  # processes that ran no job are left out, as they are of the samples
-                in_flight = tuple(InFlight(job.subject, job.class_name, job.growth) for job in death.charged)
+                in_flight = tuple(_in_flight(job, known) for job in death.charged)
                 yield DeathCase(death.name, finding.blame, in_flight, named=death.named_by_stack)
+
+
+def _in_flight(job: ClaimedJob, known: Mapping[int, DeathPosition]) -> InFlight:
+    stood = None if job.failure_id is None else known.get(job.failure_id)
+    return InFlight(job.subject, job.class_name, job.growth, job.failure_id, None if stood is None else stood.position)
+
+
+def _positions(connection: Connection, charged: Iterable[Incident]) -> dict[int, DeathPosition]:
+    """Return where the jobs stood that were in flight at several deaths, by failure: of others it changes nothing."""
+    deaths_of: dict[str, list[int]] = defaultdict(list)
+    for incident in charged:
+        for job in incident.charged_jobs:
+            if job.failure_id is not None:
+                deaths_of[job.subject].append(job.failure_id)
+    repeated = [ids for ids in deaths_of.values() if len(ids) >= SUSPECT_AT]
+    return positions.find(connection, [failure_id for ids in repeated for failure_id in ids])
 
 
 def _exposure(connection: Connection, last_samples: Iterable[Mapping[str, Any]]) -> Exposure:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from solidjq.rails.positions import Position
 from solidjq.text import count_of
 
 SUSPECT_AT = 2  # different deaths: a job in flight at so many of them is a suspect
@@ -54,6 +55,8 @@ class InFlight:
     subject: str  # its Active Job id: all attempts share it
     class_name: str
     growth: int | None = None  # bytes that the process grew since the job started, None if not measured
+    failure_id: int | None = None  # the failure that it left; a later death of the job has a higher one
+    position: Position | None = None  # where the long job stood; None if nobody noted it, or it has no checkpoints
 
 
 @dataclass(frozen=True, slots=True)

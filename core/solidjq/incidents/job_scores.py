@@ -6,7 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from solidjq.incidents.class_scores import ClassScore
-from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, DeathCase, JobStanding, manner_reasons
+from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, DeathCase, InFlight, JobStanding, manner_reasons
+from solidjq.rails.positions import Position
 from solidjq.text import count_of
 
 _MB = 1_000_000
@@ -25,34 +26,88 @@ class JobScore:
     alone: int  # of these deaths, those at which no other job was in flight
     reasons: tuple[str, ...]
     at: tuple[str, ...] = ()  # the names of the deaths that charge it
+    position: Position | None = None  # where a long job stood at the last of them, if it died there at least twice
+
+
+@dataclass(frozen=True, slots=True)
+class _Flights:
+    """The deaths that charge one job, and the job as it was at each."""
+
+    pairs: tuple[tuple[DeathCase, InFlight], ...]
+
+    @property
+    def cases(self) -> list[DeathCase]:
+        return [case for case, _ in self.pairs]
+
+    @property
+    def last(self) -> DeathCase:
+        return max(self.pairs, key=lambda pair: pair[1].failure_id or 0)[0]
+
+    @property
+    def growth(self) -> int:
+        return max(job.growth or 0 for _, job in self.pairs)
+
+    @property
+    def position(self) -> Position | None:
+        """Where a long job stood at its last death."""
+        _, last = max(self.pairs, key=lambda pair: pair[1].failure_id or 0)
+        return last.position
+
+    @property
+    def here(self) -> list[InFlight]:
+        """The job at those deaths after which it made no progress; without checkpoints at all."""
+        position = self.position
+        jobs = [job for _, job in self.pairs]
+        if position is None:
+            return jobs
+        return [job for job in jobs if job.position is None or job.position.key == position.key]
+
+    @property
+    def stuck(self) -> str | None:
+        """How often processes died at the record where a long job stands, in words; None if fewer than two did."""
+        count = sum(job.position is not None for job in self.here)
+        position = self.position
+        return position.died(count) if count >= SUSPECT_AT and position is not None and position.in_step else None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it was in flight at several deaths without progress between them."""
+        return len(self.here) >= SUSPECT_AT
+
+    @property
+    def progressed(self) -> bool:
+        """Whether it made progress between its deaths, and died but once since."""
+        return not self.repeated and len(self.pairs) > 1
 
 
 def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
     """Yield the score of every job in flight at these deaths. ``suspects.rank`` says how a score is made."""
     class_scores = {score.name: score for score in classes}
     charging = [case for case in cases if not case.outside]
-    deaths_of: dict[str, list[DeathCase]] = defaultdict(list)
-    growth: dict[str, int] = defaultdict(int)
+    pairs_of: dict[str, list[tuple[DeathCase, InFlight]]] = defaultdict(list)
     for case in charging:
         for job in case.jobs:
-            deaths_of[job.subject].append(case)
-            growth[job.subject] = max(growth[job.subject], job.growth or 0)
-    repeated = {subject for subject, deaths in deaths_of.items() if len(deaths) >= SUSPECT_AT}
+            pairs_of[job.subject].append((case, job))
+    flights_of = {subject: _Flights(tuple(pairs)) for subject, pairs in pairs_of.items()}
+    repeated = {subject for subject, flights in flights_of.items() if flights.repeated}
     accused = {case.key: _accused(case, class_scores, repeated) for case in charging}
     for subject, name in {job.subject: job.class_name for case in cases for job in case.jobs}.items():
-        deaths = deaths_of.get(subject, [])
-        if not deaths:
+        flights = flights_of.get(subject)
+        if flights is None:
             yield JobScore(subject, name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,))
             continue
-        standing, facts = _judge_job(subject, class_scores[name], deaths, accused)
-        reasons = [f"in flight at {count_of(len(deaths), 'death')}", *facts, *manner_reasons(deaths)]
-        if growth[subject] >= _MB:
-            reasons.append(f"the process had grown by {growth[subject] / _MB:,.0f} MB since it started")
+        deaths, stuck = flights.cases, flights.stuck
+        standing, facts = _judge_job(subject, class_scores[name], flights, accused)
+        reasons = [*([stuck] if stuck else []), f"in flight at {count_of(len(deaths), 'death')}", *facts]
+        reasons += manner_reasons(deaths)
+        if flights.growth >= _MB:
+            reasons.append(f"the process had grown by {flights.growth / _MB:,.0f} MB since it started")
         score = sum(1 + _blame(subject, case, accused[case.key]) for case in deaths)
-        score += _below_half(class_scores[name].score) + _below_half(growth[subject] / _GB)
+        score += _below_half(class_scores[name].score) + _below_half(flights.growth / _GB)
         alone = sum(case.alone for case in deaths)
         at = tuple(case.key for case in deaths)
-        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons), at)
+        position = flights.position if stuck else None
+        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons), at, position)
 
 
 def _accused(case: DeathCase, class_scores: Mapping[str, ClassScore], repeated: AbstractSet[str]) -> AbstractSet[str]:
@@ -72,23 +127,26 @@ def _below_half(x: float) -> float:
 
 
 def _judge_job(
-    subject: str, class_score: ClassScore, deaths: list[DeathCase], accused: Mapping[str, AbstractSet[str]]
+    subject: str, class_score: ClassScore, flights: _Flights, accused: Mapping[str, AbstractSet[str]]
 ) -> tuple[JobStanding, list[str]]:
     """Return standing and facts of a job that was in flight at a death that charges."""
-    case = deaths[0]
+    case = flights.last
     facts = [f"{class_score.name} is a suspect"] if class_score.standing is JobStanding.SUSPECT else []
-    if len(deaths) >= SUSPECT_AT or facts:
+    if flights.progressed:
+        facts = ["it made progress between them"]
+    elif flights.repeated or facts:
         return JobStanding.SUSPECT, facts
-    if class_score.standing is JobStanding.TIED:
+    elif class_score.standing is JobStanding.TIED:
         return JobStanding.TIED, [f"{class_score.name} {class_score.tied}"]
     blamed = accused[case.key]
     if subject not in blamed:
-        return JobStanding.BYSTANDER, ["a suspect was in flight beside it"]
+        return JobStanding.BYSTANDER, [*facts, "a suspect was in flight beside it"]
     if not case.inside:
-        return JobStanding.UNDECIDED if case.single else JobStanding.BYSTANDER, []
+        return JobStanding.UNDECIDED if case.single else JobStanding.BYSTANDER, facts
     if len(blamed) == 1:
-        return JobStanding.SUSPECT, []
+        return JobStanding.SUSPECT, facts
     # One of them killed the process, and the evidence fits all: to put them all back would put the killer back.
     return JobStanding.TIED, [
-        f"one of {len(blamed)} jobs that {JobStanding.TIED}; jq bisect {case.key} finds the killer"
+        *facts,
+        f"one of {len(blamed)} jobs that {JobStanding.TIED}; jq bisect {case.key} finds the killer",
     ]

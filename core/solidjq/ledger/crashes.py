@@ -13,16 +13,17 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select, update
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, insert_new
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
-from solidjq.ledger import operations
+from solidjq.ledger import operations, positions
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, parse_error
+from solidjq.rails.positions import Position, position_of
 
 EVIDENCE = 255  # characters of an error that are stored; the error of a death is never longer
 
@@ -42,6 +43,7 @@ class Crash(NamedTuple):
     last_heartbeat_at: datetime | None = None
     death_id: int | None = None
     started_at: datetime | None = None  # when the job began, if a sample recorded it
+    position: Position | None = None  # where the job stood; None if nobody noted it, or it has no checkpoints
 
     @property
     def key(self) -> int | str:
@@ -58,6 +60,14 @@ class Crash(NamedTuple):
 def recent_crashes(all_crashes: Iterable[Crash], window: timedelta, now: datetime) -> list[Crash]:
     """Return the crashes of the last ``window``; a crash of unknown time counts as recent."""
     return [crash for crash in all_crashes if crash.crashed_at is None or crash.crashed_at >= now - window]
+
+
+def without_progress_since(all_crashes: Iterable[Crash], here: Position | None) -> list[Crash]:
+    """Return the crashes at the position where a long job stands: those that no progress came after.
+
+    A crash of which no position is known counts at each. Without checkpoints all crashes are returned.
+    """
+    return [crash for crash in all_crashes if here is None or crash.position is None or crash.position.key == here.key]
 
 
 def subject() -> ColumnElement[str]:
@@ -104,6 +114,7 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
         .order_by(failed.c.id)
     )
     insert_new(connection, crashes, [column.name for column in copied], rows)
+    positions.note(connection, which)
 
 
 def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin = UNKNOWN_ORIGIN) -> None:
@@ -135,6 +146,7 @@ def _count_some(connection: Connection, above: int) -> list[int]:
 def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, list[Crash]]:
     """Return the counted crashes by subject, the oldest failure first; see ``subject`` for the key."""
     by_subject: dict[str, list[Crash]] = defaultdict(list)
+    stored = positions.are_stored(connection)
     rows = connection.execute(
         select(
             crashes.c.subject,
@@ -147,12 +159,13 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
             crashes.c.last_heartbeat_at,
             crashes.c.death_id,
             crashes.c.started_at,
+            crashes.c.progress if stored else cast(null(), crashes.c.progress.type),
         )
         .where(among(crashes.c.subject, subjects))
         .order_by(crashes.c.failure_id)
     )
-    for name, *values in rows:
-        by_subject[name].append(Crash(*values))
+    for name, *values, progress in rows:
+        by_subject[name].append(Crash._make((*values, position_of(progress))))
     return by_subject
 
 

@@ -6,6 +6,7 @@ Read the files in this order:
 - ``json_edits``: changes a few values in the text of a JSON object, and nothing else in it.
 - ``active_job``: the payload in ``jobs.arguments``, Active Job's JSON.
 - ``continuation``: how far a long job got, in that payload, as ``ActiveJob::Continuation`` writes it.
+- ``positions``: where a long job stood, to compare its deaths; and what we write beside the continuation.
 - ``error_text``: the error in ``failed_executions.error``, of every version of Solid Queue.
 - ``database_yml``: the URL of a Rails application's queue database.
 - ``settings``: what a Rails application configures for its workers, in Ruby files and ``config/queue.yml``.

@@ -18,7 +18,7 @@ from solidjq.rails.json_edits import value_texts, with_values
 from solidjq.untrusted import MOST_DEPTH, depth_of
 
 MOST_CURSOR = 16 * 1024  # bytes of a cursor's JSON: it is a position, not the data
-LONGEST_SHOWN = 80  # characters of a cursor in a sentence
+LONGEST_SHOWN = 80  # characters of a step or a cursor in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,14 @@ class Progress:
     def words(self) -> str:
         """The progress in words: ``step import, cursor 48213``; empty if nothing has begun."""
         if self.current is None:
-            return f"after step {self.completed[-1]}" if self.completed else ""
+            return f"after step {_shown(self.completed[-1])}" if self.completed else ""
         if self.cursor is None:
-            return f"step {self.current}, at its beginning"
-        text = dumps(self.cursor)
-        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
-        return f"step {self.current}, cursor {shown}"
+            return f"step {_shown(self.current)}, at its beginning"
+        return f"step {_shown(self.current)}, cursor {_shown(dumps(self.cursor))}"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 NO_PROGRESS = Progress()

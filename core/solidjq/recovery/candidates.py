@@ -35,7 +35,7 @@ from solidjq.database.statements import among, array_literal, first, gathers, ho
 from solidjq.database.tables import blocked, claimed, deaths, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
-from solidjq.ledger import crashes
+from solidjq.ledger import crashes, positions
 from solidjq.processes import heartbeat
 from solidjq.processes.pids import look_up, ran_then
 from solidjq.processes.samples import sample_of
@@ -232,18 +232,23 @@ def worn() -> ColumnElement[bool]:
 def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crashed: Collection[int]) -> list[Candidate]:
     """Add the crashes counted so far of the jobs of the failures ``crashed``, and the process that may still run one.
 
-    Any other candidate that died gets only the crash of its own failure.
+    Any other candidate that died gets only the crash of its own failure. Where a long job stands now is read from its
+    payload: its crash may not be counted yet.
     """
     subjects = [crashes.subject_of(one.job_id, one.active_job_id) for one in candidates if one.failure_id in crashed]
     counted = crashes.crashes_of(connection, subjects)
     old = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
     registered = heartbeat.processes_at(connection, old)
     samples = _samples_here(connection, (crash for group in counted.values() for crash in group))
+    present = positions.find_present(connection, crashed)
     completed: list[Candidate] = []
     for candidate in candidates:
         subject = crashes.subject_of(candidate.job_id, candidate.active_job_id)
         before = counted.get(subject, []) if candidate.death else []
         by_failure = {crash.failure_id: crash for crash in (*candidate.crashes, *before)}
+        own, stands = by_failure.get(candidate.failure_id), present.get(candidate.failure_id)
+        if own is not None and stands is not None:
+            by_failure[own.failure_id] = own._replace(position=stands.position)
         alive = next((words for crash in before if (words := _alive(crash, registered, samples))), None)
         completed.append(candidate._replace(counted_crashes=tuple(by_failure.values()), alive=alive))
     return completed

@@ -9,12 +9,11 @@ from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, NotAQueueError
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.incidents.incidents import Incident, find_incidents
-from solidjq.ledger.crashes import recent_crashes
 from solidjq.ledger.history import Event, history
 from solidjq.queue.failed import Failure
 from solidjq.recovery.run import Run, begin
 from solidjq.recovery.terms import RetryTerms, Selection
-from solidjq.recovery.verdicts import Decision, window_of
+from solidjq.recovery.verdicts import Decision, counting_crashes, window_of
 from solidjq.settings.policy import Policy
 
 AROUND = timedelta(hours=1)  # how far from its failure the death of a job may have been noticed
@@ -91,8 +90,8 @@ def _count_crashes(run: Run, decision: Decision) -> CrashCount | None:
     if candidate.death is None:
         return None
     rule = run.policy.rule(candidate.class_name)
-    window = window_of(run.terms, rule)
-    return CrashCount(len(recent_crashes(candidate.crashes, window, run.now)), rule.max_crashes, window)
+    counting = counting_crashes(candidate, run.terms, rule, run.now)
+    return CrashCount(len(counting), rule.max_crashes, window_of(run.terms, rule))
 
 
 def _find_incidents(

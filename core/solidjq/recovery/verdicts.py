@@ -1,6 +1,6 @@
 """Whether a failed job may go back to work, and if not, why. Pure functions: they read a candidate, no database."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -8,10 +8,11 @@ from typing import NamedTuple
 from solidjq.durations import spell_duration
 from solidjq.incidents.death_cases import SUSPECT_AT
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
-from solidjq.ledger.crashes import Crash, recent_crashes, subject_of
+from solidjq.ledger.crashes import Crash, recent_crashes, subject_of, without_progress_since
 from solidjq.rails.error_text import Death
+from solidjq.rails.positions import Position
 from solidjq.recovery.terms import RetryTerms
-from solidjq.settings.policy import ClassPolicy, Consent
+from solidjq.settings.policy import ClassPolicy, Consent, CrashCounting
 from solidjq.text import count_of
 
 
@@ -24,6 +25,7 @@ class Verdict(StrEnum):
     FINISHED = "finished"
     OWN_ERROR = "own-error"
     ASK = "ask"
+    STUCK_RECORD = "stuck-record"
     OVER_LIMIT = "over-limit"
     NEVER = "never"
     SUSPECT = "suspect"
@@ -54,13 +56,14 @@ class Verdict(StrEnum):
 
 
 _MOVES = frozenset({Verdict.RETRY, Verdict.DISCARD, Verdict.ISOLATE})
-_UNRECOVERED = frozenset({Verdict.OVER_LIMIT, Verdict.SUSPECT, Verdict.ALIVE})
+_UNRECOVERED = frozenset({Verdict.STUCK_RECORD, Verdict.OVER_LIMIT, Verdict.SUSPECT, Verdict.ALIVE})
 _MEANINGS = {
     Verdict.RETRY: "goes back to work",
     Verdict.DISCARD: "is deleted",
     Verdict.ISOLATE: "is a suspect, and goes to the quarantine queue",
     Verdict.FINISHED: "is both finished and failed: some program left it so",
     Verdict.OWN_ERROR: "failed with its own error; its process did not die",
+    Verdict.STUCK_RECORD: "died at one record again and again",
     Verdict.OVER_LIMIT: "crashed too often within the window",
     Verdict.NEVER: "policy says never",
     Verdict.ASK: 'policy does not say "auto"',
@@ -103,6 +106,11 @@ class Candidate(NamedTuple):
         if self.counted_crashes or self.death is None:
             return self.counted_crashes
         return (Crash(self.failure_id, self.job_id, self.failed_at, self.evidence),)
+
+    @property
+    def position(self) -> Position | None:
+        """Where a long job stood at this death; read only if it crashed before, and None without checkpoints."""
+        return next((crash.position for crash in self.crashes if crash.failure_id == self.failure_id), None)
 
 
 class Decision(NamedTuple):
@@ -158,14 +166,18 @@ def decide(
         return Decision(candidate, Verdict.FINISHED, "it is both finished and failed; to look at it: jq jobs show")
     if terms.discard:
         return _too_old(candidate, terms, rule, now) or Decision(candidate, Verdict.DISCARD)
-    suspected = _suspected(candidate, terms, rule, now, suspicion)
+    stuck = _stuck(candidate, terms, rule, now, suspicion)
+    suspected = stuck or _suspected(candidate, terms, rule, now, suspicion)
+
+    def stuck_record(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
+        return None if stuck is None or terms.isolate else Decision(candidate, Verdict.STUCK_RECORD, stuck)
 
     def suspect(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
         return None if suspected is None or terms.isolate else Decision(candidate, Verdict.SUSPECT, suspected)
 
     protected: tuple[VerdictRule, ...] = () if terms.force else (_over_limit, _never)
     # Where only "auto" classes may move, policy decides first: for other classes no other verdict matters.
-    checks = (_own_error, _ask, *protected, suspect, _alive, _duplicate) if terms.safe else protected
+    checks = (_own_error, _ask, stuck_record, *protected, suspect, _alive, _duplicate) if terms.safe else protected
     for check in (*checks, _too_old):
         if (refusal := check(candidate, terms, rule, now)) is not None:
             return refusal
@@ -216,20 +228,32 @@ def _own_error(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now
 
 def _over_limit(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> Decision | None:
     most = rule.max_crashes if terms.max_crashes is None else terms.max_crashes
-    window = window_of(terms, rule)
-    counted = len(recent_crashes(candidate.crashes, window, now))
-    if candidate.death is None or counted < most:
+    if candidate.death is None or len(counting_crashes(candidate, terms, rule, now)) < most:
         return None
-    reason = f"{count_of(counted, 'crash')} within {spell_duration(window)}; the limit is {most}"
+    reason = f"{_crashes_in_words(candidate, terms, rule, now)}; the limit is {most}"
     return Decision(candidate, Verdict.OVER_LIMIT, reason)
 
 
 def _crashed_again(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> str | None:
     """Return a warning for a job that goes back to work after more than one crash."""
-    window = window_of(terms, rule)
-    if candidate.death is None or (counted := len(recent_crashes(candidate.crashes, window, now))) < SUSPECT_AT:
+    if candidate.death is None or len(counting_crashes(candidate, terms, rule, now)) < SUSPECT_AT:
         return None
-    return f"{count_of(counted, 'crash')} within {spell_duration(window)}"
+    return _crashes_in_words(candidate, terms, rule, now)
+
+
+def counting_crashes(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> list[Crash]:
+    """Return the crashes that count against a job: the recent ones, of a long job those without progress since."""
+    counting: Iterable[Crash] = candidate.crashes
+    if rule.count is CrashCounting.POSITION:
+        counting = without_progress_since(counting, candidate.position)
+    return recent_crashes(counting, window_of(terms, rule), now)
+
+
+def _crashes_in_words(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime) -> str:
+    counted = len(counting_crashes(candidate, terms, rule, now))
+    position = candidate.position if rule.count is CrashCounting.POSITION else None
+    where = "" if position is None else f" {position.where}"
+    return f"{count_of(counted, 'crash')}{where} within {spell_duration(window_of(terms, rule))}"
 
 
 def window_of(terms: RetryTerms, rule: ClassPolicy) -> timedelta:
@@ -251,27 +275,48 @@ def _ask(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: dateti
     return Decision(candidate, Verdict.ASK, f'policy says "{rule.retry}", in {rule.sources.get("retry", "built in")}')
 
 
+def _stuck(
+    candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion
+) -> str | None:
+    """Return how often different processes died at the record where a long job stands; None if fewer than two did."""
+    position = candidate.position
+    if candidate.death is None or position is None or not position.in_step:
+        return None
+    here = without_progress_since(candidate.crashes, position)
+    count = _count_processes(_charging((crash for crash in here if crash.position), terms, rule, now, suspicion))
+    return f"it {position.died(count)}" if count >= SUSPECT_AT else None
+
+
 def _suspected(
     candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion
 ) -> str | None:
     """Return the reason why the job may be the killer, None if it is not suspected.
 
     Deaths with a cause from outside charge no job; those of a worker that claims ahead charge only jobs that had begun.
+    A long job that made progress between its deaths is not suspected because of its class.
     """
     if candidate.death is None:
         return None
     if (held := suspicion.jobs.get(candidate.subject)) is not None:
         return f"it was {held}" if held.startswith("in flight") else held
-    charging = [
-        crash for crash in recent_crashes(candidate.crashes, window_of(terms, rule), now) if suspicion.charges(crash)
-    ]
-    processes = {crash.process for crash in charging} - {None}
-    if len(processes) >= SUSPECT_AT:
-        return f"it was in flight when {len(processes)} different processes died"
+    charging = _charging(counting_crashes(candidate, terms, rule, now), terms, rule, now, suspicion)
+    if (count := _count_processes(charging)) >= SUSPECT_AT:
+        return f"it was in flight when {count} different processes died"
     class_name = candidate.class_name
-    if charging and class_name in suspicion.classes:
+    progressed = len(charging) < len(_charging(candidate.crashes, terms, rule, now, suspicion))
+    if charging and class_name in suspicion.classes and not progressed:
         return f"{class_name} may kill its process: {suspicion.classes[class_name]}"
     return None
+
+
+def _charging(
+    crashes: Iterable[Crash], terms: RetryTerms, rule: ClassPolicy, now: datetime, suspicion: Suspicion
+) -> list[Crash]:
+    return [crash for crash in recent_crashes(crashes, window_of(terms, rule), now) if suspicion.charges(crash)]
+
+
+def _count_processes(crashes: Iterable[Crash]) -> int:
+    return len({crash.process for crash in crashes} - {None})
 
 
 def _alive(candidate: Candidate, _terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:

@@ -25,6 +25,13 @@ class Consent(StrEnum):
     NEVER = "never"  # by nobody, unless jq retry --force says so
 
 
+class CrashCounting(StrEnum):
+    """Which of a job's crashes count together; it makes a difference for jobs with checkpoints only."""
+
+    POSITION = "position"  # those at the step and cursor where it died last: progress starts the count again
+    JOB = "job"  # all
+
+
 @dataclass(frozen=True, slots=True)
 class ClassPolicy:
     """The policy of one class. ``sources`` names where each key comes from; a key without a source is built in."""
@@ -32,6 +39,7 @@ class ClassPolicy:
     retry: Consent = Consent.ASK
     max_crashes: int = 3  # a job with so many crashes within the window is not retried
     window: timedelta = timedelta(hours=72)
+    count: CrashCounting = CrashCounting.POSITION
     max_age: timedelta | None = None  # a failure older than that is not retried
     queue_as: str | None = None  # retried into this queue
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -167,13 +175,13 @@ def tightened(rule: ClassPolicy, layers: Sequence[_Layer]) -> ClassPolicy:
 def is_at_least_as_strict(key: str, value: Any, than: Any) -> bool:
     """Whether a key's value lets no job move that ``than`` holds back. A queue's name never is, unless it is the same.
 
-    A longer window counts more crashes, so it is stricter.
+    A longer window counts more crashes, so it is stricter; so does the count by job.
     """
     if value == than:
         return True
     match key:
-        case "retry":
-            order = list(Consent)
+        case "retry" | "count":
+            order: list[StrEnum] = [*(Consent if key == "retry" else CrashCounting)]
             return order.index(value) > order.index(than)
         case "max_crashes":
             return bool(value < than)
@@ -244,6 +252,12 @@ def _consent(place: str, value: Any) -> Consent:
     return Consent(value)
 
 
+def _counting(place: str, value: Any) -> CrashCounting:
+    if value not in tuple(CrashCounting):
+        raise wrong_value(place, value, ", ".join(quoted(counting.value) for counting in CrashCounting))
+    return CrashCounting(value)
+
+
 def _count(place: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CRASHES:
         raise wrong_value(place, value, f"a whole number from 1 to {MOST_CRASHES}")
@@ -267,6 +281,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "retry": _consent,
     "max_crashes": _count,
     "window": _duration,
+    "count": _counting,
     "max_age": _duration,
     "queue_as": _queue,
 }

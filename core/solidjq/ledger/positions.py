@@ -1,0 +1,93 @@
+"""Where long jobs stood at their deaths: in ``jq_crashes``, and until a job is moved in the job's own payload.
+
+Nobody writes into the row of a failed job but who moves it, and ``jq`` counts its crash first. So the position is
+right whoever noticed the death: a prune by Rails' own supervisor, too.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select, update
+
+from solidjq.batching import in_batches
+from solidjq.database.statements import among, holds
+from solidjq.database.tables import crashes, failed, jobs
+from solidjq.database.unknown_columns import column_types
+from solidjq.ledger import operations
+from solidjq.queue.failed import is_death
+from solidjq.rails.continuation import CONTINUATION_KEY
+from solidjq.rails.positions import Position, position_of, progress_part
+
+
+class DeathPosition(NamedTuple):
+    """Where a job stood when its process died, and when that was saved; None if nothing says when."""
+
+    position: Position
+    saved_at: datetime | None
+
+
+def are_stored(connection: Connection) -> bool:
+    """Whether crashes have the columns for it, which ``jq init`` adds to an older ledger; False without a ledger."""
+    return operations.exists(connection) and crashes.c.progress.name in column_types(connection, crashes)
+
+
+def note(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Store where the jobs of those failures among ``which`` stand that were counted as crashes.
+
+    Call it in the transaction that counted them. Does nothing in a ledger without the columns.
+    """
+    if not are_stored(connection):
+        return
+    query = (
+        _payloads()
+        .join(crashes, crashes.c.failure_id == failed.c.id)
+        .where(which, is_death(), crashes.c.progress.is_(None))
+        .order_by(failed.c.id)
+    )
+    positions = [
+        {"noted_id": row.id, "part": part, "at": row.updated_at}
+        for row in connection.execute(query)
+        if (part := progress_part(row.arguments)) is not None
+    ]
+    if positions:
+        connection.execute(
+            update(crashes)
+            .where(crashes.c.failure_id == bindparam("noted_id"))
+            .values(progress=bindparam("part"), saved_at=bindparam("at")),
+            positions,
+        )
+
+
+def find_present(connection: Connection, failure_ids: Collection[int]) -> dict[int, DeathPosition]:
+    """Return, by failure, where the jobs stand whose failures are still there; leave out jobs without checkpoints."""
+    found: dict[int, DeathPosition] = {}
+    for batch in in_batches(failure_ids):
+        for row in connection.execute(_payloads().where(among(failed.c.id, batch))):
+            if (position := position_of(row.arguments)) is not None:
+                found[row.id] = DeathPosition(position, row.updated_at)
+    return found
+
+
+def find(connection: Connection, failure_ids: Collection[int]) -> dict[int, DeathPosition]:
+    """Return, by failure, where the jobs stood; leave out those without checkpoints, or of which nobody noted it."""
+    found = find_present(connection, failure_ids)
+    rest = [failure_id for failure_id in failure_ids if failure_id not in found]
+    if not rest or not are_stored(connection):
+        return found
+    columns = (crashes.c.failure_id, crashes.c.progress, crashes.c.saved_at)
+    for batch in in_batches(rest):
+        query = select(*columns).where(among(crashes.c.failure_id, batch), crashes.c.progress.is_not(None))
+        for row in connection.execute(query):
+            if (position := position_of(row.progress)) is not None:
+                found[row.failure_id] = DeathPosition(position, row.saved_at)
+    return found
+
+
+def _payloads() -> Select[tuple[int, str | None, datetime | None]]:
+    """Return the statement for the payloads that may have a progress, joined from failures."""
+    return (
+        select(failed.c.id, jobs.c.arguments, jobs.c.updated_at)
+        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .where(holds(jobs.c.arguments, CONTINUATION_KEY))
+    )

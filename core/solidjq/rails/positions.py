@@ -1,0 +1,114 @@
+"""Where a long job stood: two deaths at one position had no progress between them.
+
+Beside Rails' own keys a payload may have one of ours, ``"solidjq"``, see ``Marks``. Rails reads past it. Text that is
+damaged has no position.
+"""
+
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from solidjq.rails.active_job import dumps
+from solidjq.rails.continuation import CONTINUATION_KEY, NO_PROGRESS, Progress, progress_of
+from solidjq.rails.json_edits import value_texts
+from solidjq.text import times_of
+from solidjq.untrusted import part, read_object
+
+OURS = "solidjq"  # our key in a payload
+LONGEST_KEY = 120  # characters of a position that are compared as they are
+_NOTHING = '{"continuation":{"completed":[]}}'
+
+
+class Marks(NamedTuple):
+    """What a run writes about itself beside its progress.
+
+    ``running``: it goes on; only an orderly end removes it, so a run that finds it follows a death. ``exact``: each
+    record's end is saved, so the cursor is that of the last one that was done. ``rows``: the step is an ``iterate``,
+    which can pass over a row. ``since``: the key of the position where the run began; it is there until the run has
+    lasted for a checkpoint interval: until then it made no progress that counts. ``skip``: the key of the position
+    after which one row is to be passed over.
+    """
+
+    running: bool = False
+    exact: bool = False
+    rows: bool = False
+    since: str | None = None
+    skip: str | None = None
+
+
+NO_MARKS = Marks()
+
+
+class Position(NamedTuple):
+    """Where a job stood. Deaths with equal keys are at one position."""
+
+    progress: Progress
+    marks: Marks = NO_MARKS
+
+    @property
+    def key(self) -> str:
+        """What is compared: the step and its cursor, those where the run began if it has not got on since."""
+        return self.marks.since or key_of(self.progress)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a step had begun and was not complete: then one of its rows, or the step, may be the killer."""
+        return self.progress.current is not None
+
+    @property
+    def where(self) -> str:
+        """The position in words: ``at import, cursor 48213``, ``after step fetch``, ``before its first step``."""
+        words = self.progress.words
+        return f"at {words.removeprefix('step ')}" if self.in_step else words or "before its first step"
+
+    def to_record(self) -> dict[str, object]:
+        """Return the position as programs get it."""
+        return {"step": self.progress.current, "cursor": self.progress.cursor, "exact": self.marks.exact}
+
+    def died(self, count: int) -> str:
+        """Return how often a process died there, in words: ``died twice at import, cursor 48213``."""
+        return f"died {times_of(count)} {self.where}"
+
+
+def key_of(progress: Progress) -> str:
+    """Return the key of the position that a progress is at."""
+    if progress.current is not None:
+        place: list[Any] = [progress.current, progress.cursor]
+    else:
+        place = list(progress.completed[-1:])
+    text = dumps(place)
+    return text if len(text) <= LONGEST_KEY else sha256(text.encode()).hexdigest()
+
+
+def position_of(text: str | None) -> Position | None:
+    """Return where a job stood, from its payload or from what ``progress_part`` took of it; None without a progress."""
+    if not isinstance(text, str) or CONTINUATION_KEY not in text:
+        return None
+    progress = progress_of(text)
+    return Position(progress, NO_MARKS if progress == NO_PROGRESS else marks_of(text))
+
+
+def progress_part(arguments: str | None) -> str | None:
+    """Return the progress in a payload as a JSON object of its own; None if the payload has none."""
+    position = position_of(arguments)
+    if position is None or arguments is None:
+        return None
+    if position.progress == NO_PROGRESS:
+        return _NOTHING
+    texts = value_texts(arguments)
+    kept = (f"{dumps(key)}:{texts[key]}" for key in ("continuation", "resumptions", OURS) if key in texts)
+    return f"{{{','.join(kept)}}}"
+
+
+def marks_of(text: str | None) -> Marks:
+    """Return our marks in a payload."""
+    if not isinstance(text, str) or f'"{OURS}"' not in text:
+        return NO_MARKS
+    marks = part(read_object(text), OURS)
+    since, skip = marks.get("since"), marks.get("skip")
+    return Marks(
+        running=marks.get("running") is True,
+        exact=marks.get("exact") is True,
+        rows=marks.get("rows") is True,
+        since=since if isinstance(since, str) else None,
+        skip=skip if isinstance(skip, str) else None,
+    )
