@@ -61,12 +61,11 @@ def failures(policy: Policy, now: datetime) -> Fields[ListedFailure]:
 
     def crash(item: ListedFailure) -> tuple[int, int]:
         from solidjq.ledger.crashes import recent_crashes, without_progress_since  # noqa: PLC0415
-        from solidjq.rails.positions import position_of  # noqa: PLC0415
 
         if item.death is None:
             return 0, 0
         rule = policy.rule(item.failure.class_name)
-        here = position_of(item.failure.arguments) if rule.count.value == "position" else None
+        here = item.death.position if rule.count.value == "position" else None
         counting = without_progress_since(item.death.crashes, here)
         recent = {each.failure_id for each in recent_crashes(counting, rule.window, now)}
         return len(recent | {item.failure.failure_id}), rule.max_crashes

@@ -12,6 +12,7 @@ from solidjq.database import tables
 from solidjq.database.setup import MIGRATIONS, initialize
 from solidjq.incidents.charges import find_suspects
 from solidjq.incidents.death_cases import JobStanding
+from solidjq.incidents.failure_deaths import find_failure_deaths
 from solidjq.incidents.incidents import find_incidents
 from solidjq.incidents.job_scores import JobScore
 from solidjq.ledger import crashes, positions
@@ -246,3 +247,19 @@ def test_what_the_commands_say(database: Database, shell: Shell) -> None:
     assert dossier.decision.reason == words
     assert dossier.crashes is not None
     assert dossier.crashes.crashes == 2
+
+
+def test_a_page_of_failures_knows_which_crashes_count(database: Database) -> None:
+    job_id = add_long_job(database)
+    for cursor in (1, 2, 2):
+        kill_at(database, job_id, "import", cursor)
+        decided(database, job_id)
+    save(database, job_id, "import", 2)
+    kill(database)
+    forget_newest_crash(database)
+    failures = [*list_failures(database, Filter(), limit=1, arguments=False)]
+    with database.read() as connection:
+        (death,) = find_failure_deaths(connection, failures).values()
+    assert death.position is not None
+    assert death.position.where == "at import, cursor 2"
+    assert [crash.position.key for crash in death.crashes if crash.position] == [f'["import",{n}]' for n in (1, 2, 2)]

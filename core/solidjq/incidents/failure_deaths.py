@@ -8,19 +8,24 @@ from sqlalchemy import Connection, func, select
 from solidjq.database.tables import failed
 from solidjq.database.times import boundary
 from solidjq.incidents.incidents import LISTED_AROUND, Incident, find_incidents
-from solidjq.ledger import crashes, operations
+from solidjq.ledger import crashes, operations, positions
 from solidjq.ledger.crashes import Crash
 from solidjq.queue.failed import Failure, is_death
+from solidjq.rails.positions import Position
 
 MOST_AROUND = 20_000  # failures of deaths: with more of them around, the incidents of a few are not looked for
 
 
 class FailureDeath(NamedTuple):
-    """The death that a failure records. What is unknown is None; ``crashes`` are the counted ones of its job."""
+    """The death that a failure records. What is unknown is None; ``crashes`` are the counted ones of its job.
+
+    ``position`` is where a long job stands, if it has crashes: it says which of them count together.
+    """
 
     incident: str | None = None
     hostname: str | None = None
     crashes: tuple[Crash, ...] = ()
+    position: Position | None = None
 
 
 def find_failure_deaths(connection: Connection, failures: Sequence[Failure]) -> dict[int, FailureDeath]:
@@ -30,6 +35,7 @@ def find_failure_deaths(connection: Connection, failures: Sequence[Failure]) -> 
         return {}
     subjects = {each.failure_id: crashes.subject_of(each.job_id, each.active_job_id) for each in died}
     counted = crashes.crashes_of(connection, set(subjects.values())) if operations.exists(connection) else {}
+    present = positions.find_present(connection, [id_ for id_, subject in subjects.items() if counted.get(subject)])
     hosts = {crash.failure_id: crash.hostname for of_one in counted.values() for crash in of_one}
     names: dict[int, str] = {}
     for incident in _incidents_around(connection, died):
@@ -43,6 +49,7 @@ def find_failure_deaths(connection: Connection, failures: Sequence[Failure]) -> 
             names.get(each.failure_id),
             hosts.get(each.failure_id),
             tuple(counted.get(subjects[each.failure_id], ())),
+            None if (stands := present.get(each.failure_id)) is None else stands.position,
         )
         for each in died
     }
