@@ -16,6 +16,7 @@ from solidjq.database.urls import url_text
 from support.paths import ROOT
 from support.program import JQ, zygote
 from support.waiting import PATIENCE
+from support.zygote import Running
 
 HEARTBEAT, THRESHOLD, SHUTDOWN = 0.5, 4.0, 2.0  # seconds
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ class Supervisor:
     """One ``jq work``; ``remote`` if its way to the database leads through the proxy."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Running
     remote: bool
 
     def children(self) -> list[int]:
@@ -76,14 +77,13 @@ class Fleet:
         }
         flat = [str(word) for pair in arguments.items() for word in pair]
         url = self.remote_url if remote else self.url
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, *JQ, "work", *flat],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**self.environment(url), **(environment or {})},
-                cwd=self.folder,
+        env = {**self.environment(url), **(environment or {})}
+        with (self.folder / f"{name}.log").open("wb") as log, Path(os.devnull).open("rb") as nothing:
+            streams = {"stdin": nothing, "stdout": log, "stderr": log}
+            process = (
+                zygote().start(["work", *flat], [each.fileno() for each in streams.values()], env, self.folder)
+                if environment is None
+                else subprocess.Popen([sys.executable, *JQ, "work", *flat], **streams, env=env, cwd=self.folder)
             )
         started = Supervisor(name, process, remote)
         self.supervisors.append(started)

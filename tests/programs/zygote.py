@@ -58,7 +58,7 @@ def serve(path: str) -> NoReturn:
 
 
 def _answer(connection: socket.socket) -> NoReturn:
-    """Run the program in a child of our own, and send its exit status."""
+    """Run the program in a child of our own, and send its pid, and then its exit status."""
     size, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
     received = b""
     while len(received) < int.from_bytes(size, "big"):
@@ -68,6 +68,7 @@ def _answer(connection: socket.socket) -> NoReturn:
     if child == 0:
         connection.close()
         _become(request, descriptors)
+    connection.sendall(f"{child}\n".encode())
     if request["kill_after"] is not None:
         signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
         signal.setitimer(signal.ITIMER_REAL, request["kill_after"])
@@ -98,7 +99,7 @@ def _become(request: dict[str, object], descriptors: list[int]) -> NoReturn:
     sys.argv = [str(program.__file__), *arguments]
     code = 1
     try:
-        code = int(program.main())
+        code = int(program.program())
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:  # noqa: BLE001  (as the interpreter does)

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from solidjq.database.urls import url_text
 from support.waiting import PATIENCE
-from support.zygote import AT_START, Zygote
+from support.zygote import AT_START, Running, Zygote
 
 JQ = ("-m", "solidjq_cli")  # what Python runs
 
@@ -30,7 +30,7 @@ class Shell:
     def run(self, *arguments: str, stdin: str = "", url: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         env = self.env(url)
-        if not self.fresh and not any(name in self.environment for name in AT_START):
+        if not self._fresh():
             return zygote().run(list(arguments), stdin, env, self.folder, PATIENCE)
         return subprocess.run(
             [sys.executable, "-m", "solidjq_cli", *arguments],
@@ -42,6 +42,9 @@ class Shell:
             timeout=PATIENCE,
             check=False,
         )
+
+    def _fresh(self) -> bool:
+        return self.fresh or any(name in self.environment for name in AT_START)
 
     def line(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run a line of bash, in which ``jq`` is this program."""
@@ -56,8 +59,10 @@ class Shell:
             check=False,
         )
 
-    def start(self, *arguments: str, program: Sequence[str] = JQ) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, program: Sequence[str] = JQ) -> subprocess.Popen[str] | Running:
         """Start a command and leave it running."""
+        if program is JQ and not self._fresh():
+            return zygote().start_piped(arguments, self.env(), self.folder)
         return subprocess.Popen(
             [sys.executable, *program, *arguments],
             stdin=subprocess.DEVNULL,

@@ -26,6 +26,7 @@ from support.paths import PROGRAMS
 from support.program import JQ, Shell
 from support.queue import rows, state_of_each
 from support.waiting import PATIENCE, until
+from support.zygote import Running
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Runtime:
 
     database: Database
     shell: Shell
-    supervisor: subprocess.Popen[str] | None = None
+    supervisor: subprocess.Popen[str] | Running | None = None
 
     def start(
         self,

@@ -9,7 +9,6 @@ import termios
 import unicodedata
 
 from support.program import Shell, zygote
-from support.waiting import PATIENCE
 
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -39,9 +38,7 @@ def raw_terminal(
     deciding = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
     kept = {key: value for key, value in shell.env().items() if key not in deciding}
     env = {**kept, "TERM": "xterm-256color", "PAGER": "cat", **environment}
-    running = zygote().start(
-        list(arguments), [theirs, theirs if stdout is None else stdout, theirs], env, shell.folder, PATIENCE
-    )
+    running = zygote().start(arguments, [theirs, theirs if stdout is None else stdout, theirs], env, shell.folder)
     os.close(theirs)
     shown = b""
     while True:
@@ -53,7 +50,7 @@ def raw_terminal(
             break
         shown += part
     os.close(ours)
-    running.close()
+    running.wait()
     return shown.decode().replace("\r\n", "\n")
 
 

@@ -2,16 +2,96 @@
 
 import contextlib
 import json
+import os
+import select
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Self
 
 from support.paths import PROGRAMS
+from support.waiting import PATIENCE
 
 # Python reads these when it starts, and then never again.
 AT_START = ("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "LC_ALL", "LC_CTYPE", "LANG", "LANGUAGE", "NO_COLOR")
+
+
+class Running:
+    """A program that the zygote became; of subprocess.Popen, what the tests use."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        connection: socket.socket,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> None:
+        self.args = ["jq", *arguments]
+        self.stdout, self.stderr = stdout, stderr
+        self.returncode: int | None = None
+        self._connection = connection
+        self._answers = connection.makefile("r")
+        self.pid = int(self._answers.readline())
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+    def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
+        """Return what is left of its output, once it has ended and nobody else can write there."""
+        read: dict[IO[str], str] = {}
+        streams = [stream for stream in (self.stdout, self.stderr) if stream is not None and not stream.closed]
+        readers = [
+            threading.Thread(target=lambda each: read.update({each: each.read()}), args=[stream], daemon=True)
+            for stream in streams
+        ]
+        for reader in readers:
+            reader.start()
+        deadline = time.monotonic() + timeout
+        for reader in readers:
+            reader.join(max(0, deadline - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        self.wait(max(0, deadline - time.monotonic()))
+        for stream in streams:
+            stream.close()
+        out, err = (read.get(stream, "") for stream in (self.stdout, self.stderr))
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
 
 
 class Zygote:
@@ -42,33 +122,37 @@ class Zygote:
             given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
             given.write(stdin.encode())
             given.seek(0)
-            with self.start(
-                arguments, [f.fileno() for f in (given, out, err)], env, folder, patience, kill_after
-            ) as connection:
-                status = connection.recv(16)
-            assert status, "the program ended without a status"
+            running = self.start(arguments, [f.fileno() for f in (given, out, err)], env, folder, kill_after)
+            status = running.wait(patience)
             for each in (out, err):
                 each.seek(0)
-            return subprocess.CompletedProcess(
-                ["jq", *arguments], int(status), *(each.read().decode() for each in (out, err))
-            )
+            return subprocess.CompletedProcess(running.args, status, *(each.read().decode() for each in (out, err)))
 
     def start(
         self,
-        arguments: list[str],
-        streams: list[int],
+        arguments: Sequence[str],
+        streams: Sequence[int],
         env: dict[str, str],
         folder: Path,
-        patience: float,
         kill_after: float | None = None,
-    ) -> socket.socket:
-        """Start a command on three open files; its exit status comes through the socket when it has ended."""
+    ) -> Running:
+        """Start a command on three open files, or kill it after some seconds."""
         request = json.dumps(
-            {"arguments": arguments, "env": env, "folder": str(folder), "kill_after": kill_after}
+            {"arguments": [*arguments], "env": env, "folder": str(folder), "kill_after": kill_after}
         ).encode()
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(patience)
         connection.connect(self._path)
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
         connection.sendall(request)
-        return connection
+        return Running(arguments, connection)
+
+    def start_piped(self, arguments: Sequence[str], env: dict[str, str], folder: Path) -> Running:
+        """Start a command on no input, and on pipes that ``stdout`` and ``stderr`` read, as subprocess.Popen does."""
+        out, theirs_out = os.pipe()
+        err, theirs_err = os.pipe()
+        with Path(os.devnull).open("rb") as nothing:
+            running = self.start(arguments, [nothing.fileno(), theirs_out, theirs_err], env, folder)
+        os.close(theirs_out)
+        os.close(theirs_err)
+        running.stdout, running.stderr = os.fdopen(out), os.fdopen(err)
+        return running
