@@ -284,7 +284,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq jobs')
-            commands='list show times discard run-now postpone move'
+            commands='list show times stop discard run-now postpone move'
             options='-h --help'
             ;;
         'solidjq jobs list')
@@ -316,6 +316,17 @@ _solidjq_takes() {
                 --since | --fields | --sort) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq jobs stop')
+            options='--state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
+                --queue) takes=values values=queue ;;
+                --class | --not-class) takes=values values=class ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+                [1-9]*) takes=values values=job ;;
             esac
             ;;
         'solidjq jobs discard')

@@ -64,6 +64,8 @@ function __solidjq_takes
             contains -- $argv[2] -o --output --fields -d --database
         case 'solidjq jobs times'
             contains -- $argv[2] --queue --class --since -o --output --fields --sort -d --database
+        case 'solidjq jobs stop'
+            contains -- $argv[2] --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -o --output --fields -d --database
         case 'solidjq jobs discard'
             contains -- $argv[2] --state --queue --class --not-class --argument --since --until --key --limit --batch --reason --plan-out --sign-with -o --output --fields -d --database
         case 'solidjq jobs run-now'
@@ -182,7 +184,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a bisect -d 'Find the k
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a policy -d 'Which job classes may be retried, how often.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a profiles -d 'Databases that jq.toml names.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a config -d 'See what is set and where; trust settings files.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state: list, show, move them.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any state: list, show, stop, move them.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a doctor -d 'Examine the queue, and name the fix for each finding.'
@@ -596,6 +598,7 @@ complete -c solidjq -n '__solidjq_at solidjq config untrust' -s h -l help -d 'Sh
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a list -d 'List jobs in any state, the newest first: all that have not finished, or those in the states that are named.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a show -d 'Show jobs in any state: where each is, who holds it, its arguments and its error.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a times -d 'Show how long the jobs of each class take, in seconds.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a stop -d 'Ask running jobs to stop for good: those that a worker of jq work has.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a discard -d 'Delete jobs that wait: ready, scheduled or blocked ones; jq undo brings them back.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a run-now -d 'Let scheduled jobs run now instead of at their time.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq jobs' -a postpone -d 'Let jobs that wait run later.'
@@ -646,6 +649,27 @@ complete -c solidjq -n '__solidjq_at solidjq jobs times' -l sort -r -f -d 'Sort 
 complete -c solidjq -n '__solidjq_at solidjq jobs times' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq jobs times' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq jobs times' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 - solidjq jobs stop' -f -k -a '(__solidjq_values job)' -d 'Job ids, Active Job ids or their beginnings, incidents (d13), groups (g2569e0c); - reads standard input.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l state -r -f -d 'ready, scheduled, blocked, claimed, failed or finished; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l queue -r -f -k -a '(__solidjq_values queue)' -d 'Only this queue, or mail*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l class -r -f -k -a '(__solidjq_values class)' -d 'Only this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l not-class -r -f -k -a '(__solidjq_values class)' -d 'Not this job class; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l argument -r -f -d 'TEXT occurs in the job\'s arguments, as JSON.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l since -r -f -d 'Enqueued then or later: 15m, yesterday, 12:00.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l until -r -f -d 'Enqueued before then: 2h is older than 2 hours.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l key -r -f -d 'Only of this concurrency key, or Import/*; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l limit -r -f -d 'Move at most N, the oldest failures first.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l batch -r -f -d 'Jobs a transaction.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l reason -r -f -d 'Why, for the record.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -s n -l dry-run -d 'Only show what would be done.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -s y -l yes -d 'Do not ask.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq jobs stop' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 - solidjq jobs discard' -f -k -a '(__solidjq_values job)' -d 'Job ids, Active Job ids or their beginnings, incidents (d13), groups (g2569e0c); - reads standard input.'
 complete -c solidjq -n '__solidjq_at solidjq jobs discard' -l state -r -f -d 'ready, scheduled, blocked, claimed, failed or finished; may be repeated.'

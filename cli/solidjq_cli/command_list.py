@@ -20,7 +20,7 @@ COMMANDS = {
     "policy": ("policy", "Which job classes may be retried, how often."),
     "profiles": ("profiles", "Databases that jq.toml names."),
     "config": ("config", "See what is set and where; trust settings files."),
-    "jobs": ("jobs", "Jobs in any state: list, show, move them."),
+    "jobs": ("jobs", "Jobs in any state: list, show, stop, move them."),
     "queues": ("queues", "Queues: how full they are; pause and resume."),
     "processes": ("processes", "Supervisors, workers, dispatchers, schedulers."),
     "doctor": ("doctor", "Examine the queue, and name the fix for each finding."),

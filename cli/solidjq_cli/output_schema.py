@@ -247,6 +247,7 @@ def outputs() -> dict[str, tuple[Fields[Any], ...]]:
         "jobs run-now": waiting,
         "jobs postpone": waiting,
         "jobs move": waiting,
+        "jobs stop": waiting,
         "queues list": (columns.queues(),),
         "queues keys": (columns.concurrency_keys(),),
         "processes list": (columns.processes(0, None),),

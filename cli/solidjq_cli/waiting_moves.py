@@ -43,27 +43,34 @@ class WaitingOptions(options.OptionGroup):
 
 
 @dataclass(slots=True)
-class _Tally:
+class JobTally:
     """Counts of what was decided, in constant memory."""
 
     groups: Counter[tuple[str | None, str, str, str]] = field(default_factory=Counter)
+    example: int | None = None  # a job that moves
 
     @property
     def moved(self) -> int:
+        """How many jobs move."""
         return sum(count for (reason, *_), count in self.groups.items() if reason is None)
 
     @property
     def left(self) -> int:
+        """How many jobs are left alone."""
         return self.groups.total() - self.moved
 
     def add(self, batches: Iterable[list[WaitingDecision]]) -> Iterator[WaitingDecision]:
+        """Count the decisions and pass them on."""
         for batch in batches:
             for decision in batch:
+                if decision.moves and self.example is None:
+                    self.example = decision.job.job_id
                 states = "+".join(state.value for state in decision.job.states) or "none"
                 self.groups[decision.reason, decision.job.class_name, decision.job.queue_name, states] += 1
                 yield decision
 
     def show(self, empty: str) -> None:
+        """Print a line a group."""
         ordered = sorted(self.groups.items(), key=lambda item: (item[0][0] is not None, -item[1], item[0][1:]))
         rows = (columns.WaitingGroup(*key, count) for key, count in ordered)
         records(rows, columns.waiting_groups(), Output.TABLE, empty=empty)
@@ -96,7 +103,7 @@ def carry_out(
     if how.move.plan_out is not None:
         return _write_plan(how.move.plan_out, how.move.sign_with, database, terms, plan())
     if how.move.dry_run:
-        tally = _show(plan(), output, by_id=by_id, empty=empty)
+        tally = show_decisions(plan(), output, by_id=by_id, empty=empty)
         note(f"would {act} {count_of(tally.moved, 'job')} and leave {tally.left} alone; nothing was changed")
         return 0
     moving.confirm_by_name(f"{act} the jobs that you named?", yes=how.move.yes or not by_id)  # else it asks below
@@ -105,7 +112,7 @@ def carry_out(
             raise UsageError(
                 "without a terminal to ask on, anything but job ids needs --yes; --dry-run shows what it would do"
             )
-        planned = _Tally()
+        planned = JobTally()
         for _ in planned.add(plan()):
             pass
         with redirect_stdout(sys.stderr):
@@ -115,11 +122,11 @@ def carry_out(
         moving.confirm(f"{act} {count_of(planned.moved, 'job')}?")
     record = {**chosen.to_record(), **terms.to_record(), **({} if how.limit is None else {"limit": how.limit})}
     operation = command.operation(terms.verb.recorded, how.reason, chosen=record)
-    tally = _Tally()
+    tally = JobTally()
     account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
     with accounted(account):
         moved = move_waiting(database, chosen, terms, operation, limit=how.limit, batch=how.batch)
-        _show(moved, output, by_id=by_id, empty=empty, tally=tally)
+        show_decisions(moved, output, by_id=by_id, empty=empty, tally=tally)
     if operation.id is not None:
         note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
     if tally.left:
@@ -134,7 +141,7 @@ def _write_plan(
     from solidjq.recovery import plans  # noqa: PLC0415
     from solidjq.text import count_of  # noqa: PLC0415
 
-    tally = _Tally()
+    tally = JobTally()
     key = None if key_file is None else plans.read_key(key_file)
     count = plans.write(path, database.identity(), terms, tally.add(planned), key=key)
     note(f"wrote a plan of {count_of(count, 'job')}, {tally.left} left alone; to carry it out: jq apply {path}")
@@ -153,20 +160,20 @@ def apply(
     from solidjq.text import count_of  # noqa: PLC0415
 
     _, acted = _DONE[terms.verb.value]
-    tally = _Tally()
+    tally = JobTally()
     account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
     with accounted(account):
         empty = "nothing is left of this plan: it was carried out before, or is empty"
-        _show(apply_waiting(database, plan, terms, operation), output, by_id=False, empty=empty, tally=tally)
+        show_decisions(apply_waiting(database, plan, terms, operation), output, by_id=False, empty=empty, tally=tally)
     if operation.id is not None:
         note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
 
 
-def _show(
-    batches: Iterable[list[WaitingDecision]], output: Output, *, by_id: bool, empty: str, tally: _Tally | None = None
-) -> _Tally:
+def show_decisions(
+    batches: Iterable[list[WaitingDecision]], output: Output, *, by_id: bool, empty: str, tally: JobTally | None = None
+) -> JobTally:
     """Consume the batches, which carries them out, and print the decisions: a line a job, or a line a group."""
-    tally = _Tally() if tally is None else tally
+    tally = JobTally() if tally is None else tally
     decisions = tally.add(batches)
     if by_id or output is not Output.TABLE:
         records(decisions, columns.waiting_decisions(), output, empty=empty)

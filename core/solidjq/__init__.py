@@ -13,7 +13,7 @@ from solidjq.version import VERSION as __version__  # noqa: N811  (the name that
 if TYPE_CHECKING:
     from solidjq.database.opening import open_database
     from solidjq.database.transactions import Database
-    from solidjq.errors import ClaimLostError, StepError, Stopping
+    from solidjq.errors import Cancelled, ClaimLostError, StepError, Stopping
     from solidjq.queue.enqueue import NewJob, enqueue
     from solidjq.rails.ruby_values import GlobalID, Symbol
     from solidjq.registry import Job, job
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from solidjq.steps import Step
 
 __all__ = [
+    "Cancelled",
     "ClaimLostError",
     "CurrentJob",
     "Database",
@@ -51,6 +52,7 @@ _HOMES = {
     "current_job": "solidjq.running",
     "Step": "solidjq.steps",
     "StepError": "solidjq.errors",
+    "Cancelled": "solidjq.errors",
     "ClaimLostError": "solidjq.errors",
     "Stopping": "solidjq.errors",
 }

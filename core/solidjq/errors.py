@@ -68,6 +68,10 @@ class Stopping(SolidJQError):  # noqa: N818  (not a failure)
     """A job raises it when it stops early because ``current_job().should_stop()``: the job goes back to its queue."""
 
 
+class Cancelled(SolidJQError):  # noqa: N818  (not a failure)
+    """An operator asked the running job to stop (``jq jobs stop``): it ends as failed, and is not retried by itself."""
+
+
 class ClaimLostError(SolidJQError):
     """The running job's claim is gone: its worker was taken for dead, and the job may run elsewhere. Stop at once."""
 

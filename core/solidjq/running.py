@@ -28,12 +28,14 @@ class CurrentJob:
         return None if self._claimed_by is None else self._claimed_by.claim.job_id
 
     def should_stop(self) -> bool:
-        """Whether the job should stop soon: its worker was told to stop, or could not reach the database for too long.
+        """Whether the job should stop soon.
 
-        In the second case other programs may take the worker for dead and run the job elsewhere. A job that stops
-        early raises ``Stopping``; one that returns counts as finished. Costs no query.
+        Its worker was told to stop, or an operator asked this job to (``jq jobs stop``), or the worker could not reach
+        the database for too long: then other programs may take it for dead and run the job elsewhere. A job that stops
+        early raises ``Stopping`` in each case; one that returns counts as finished. Costs no query.
         """
-        return self._claimed_by is not None and self._claimed_by.stop_requested()
+        by = self._claimed_by
+        return by is not None and (by.stop_requested() or by.cancelled() is not None)
 
     def still_mine(self) -> bool:
         """Whether the worker still has its claim on this job: check it just before what must not be done twice.
@@ -53,7 +55,8 @@ class CurrentJob:
         are ``done`` and goes on from the ``cursor`` of the one that is not. The cursor is saved every
         ``checkpoint_interval`` seconds as ``step.advance(to=...)`` moves it, each time if that is 0.
 
-        Raises StepError if the job's progress has another step in this place, Stopping if the worker was told to stop.
+        Raises StepError if the job's progress has another step in this place, Stopping if the worker was told to stop,
+        Cancelled if the job was asked to.
         """
         return self._steps_of_run().begin(name, checkpoint_interval)
 
@@ -71,16 +74,16 @@ class CurrentJob:
         over those that are done takes no time, the rows in ascending order of their cursors. A row is done when the
         loop asks for the next one.
 
-        Raises StepError, Stopping and ClaimLostError as ``step`` and ``Step.advance`` do, and StepError for rows that a
-        resume could not tell apart, or that are out of order.
+        Raises StepError, Stopping, Cancelled and ClaimLostError as ``step`` and ``Step.advance`` do, and StepError for
+        rows that a resume could not tell apart, or that are out of order.
         """
         yield from self.step(name, checkpoint_interval=checkpoint_interval).rows(rows, cursor)
 
     def checkpoint(self, connection: Connection | None = None) -> None:
         """Save the progress now: with a ``connection`` to the queue's database, in the transaction that is open there.
 
-        Raises Stopping, after it was saved, if the worker was told to stop; ClaimLostError if the claim is gone, so
-        that the job may run elsewhere.
+        Raises Stopping, after it was saved, if the worker was told to stop, and Cancelled if the job was asked to;
+        ClaimLostError if the claim is gone, so that the job may run elsewhere.
         """
         self._steps_of_run().checkpoint(connection)
 

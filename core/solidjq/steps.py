@@ -16,6 +16,7 @@ from solidjq.database.tables import claimed
 from solidjq.database.transactions import Database
 from solidjq.errors import (
     ArgumentsError,
+    Cancelled,
     ClaimLostError,
     ConflictError,
     DatabaseUnreachableError,
@@ -37,12 +38,17 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBy:
-    """The claim of a running job, and the worker that has it."""
+    """The claim of a running job, and the worker that has it.
+
+    ``stop_requested`` is whether the worker was told to stop. ``cancelled`` returns who asked for the end of this job,
+    and why, in words; None if nobody did.
+    """
 
     claim: Claim
     process_id: int
     database: Database
     stop_requested: Callable[[], bool]
+    cancelled: Callable[[], str | None] = lambda: None
 
     def is_held(self) -> bool:
         """Whether the worker still has the claim, by a query."""
@@ -116,7 +122,10 @@ class Steps:
         self._save_if_possible()
 
     def checkpoint(self, connection: Connection | None = None) -> None:
-        """Save the progress now, in the caller's transaction if one is given. Raises Stopping and ClaimLostError."""
+        """Save the progress now, in the caller's transaction if one is given.
+
+        Raises Cancelled, Stopping and ClaimLostError.
+        """
         if connection is not None:
             self._connection = connection
         self._save(connection)
@@ -125,12 +134,13 @@ class Steps:
         self.stop_if_told()
 
     def stop_if_told(self) -> None:
-        """If the worker was told to stop, save the progress and raise Stopping."""
-        if self._claimed_by is None or not self._claimed_by.stop_requested():
+        """If the job or its worker is to stop, save the progress and raise Cancelled or Stopping."""
+        by = self._claimed_by
+        if by is None or ((words := by.cancelled()) is None and not by.stop_requested()):
             return
         if self._connection is None:
             self._save_if_possible()
-        raise Stopping
+        raise Stopping if words is None else Cancelled(words)
 
     def save_at_exception(self) -> None:
         """Save what is not saved yet, because an exception ends the step or the job; it must not be hidden by another.
@@ -213,8 +223,9 @@ class Step:
         With a ``connection``, which must lead to the queue's database, it is saved in the transaction that is open
         there: it counts if that commits, together with what the job itself wrote.
 
-        Raises Stopping, after it was saved, if the worker was told to stop; ClaimLostError if the claim is gone;
-        StepError for a cursor that is too large, or no integer, string, boolean, None or list of these.
+        Raises Stopping, after it was saved, if the worker was told to stop, and Cancelled if the job was asked to;
+        ClaimLostError if the claim is gone; StepError for a cursor that is too large, or no integer, string, boolean,
+        None or list of these.
         """
         self._require_open("cannot advance")
         self._steps.advance(self.name, to, self._interval, connection)

@@ -121,6 +121,7 @@ COMMANDS = (
     Tried("prune --dry-run --force", lacks=True),
     Tried("retry --safe --dry-run", lacks=True),
     Tried("recover --dry-run", lacks=True),
+    Tried("jobs stop {retried}", ends=Exit.PARTLY, lacks=True),
     Tried("jobs run-now {retried}", ends=Exit.PARTLY, lacks=True),
     Tried("jobs postpone {retried} --to 2h", changes=True, lacks=True),
     Tried("undo {last}", changes=True, after=True, lacks=True),

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Exit] = {
     "jobs show {retried} {held}": FOUND,
     "jobs list": FOUND,
     "jobs times": FOUND,
+    "jobs stop {held}": REFUSED,
     "jobs run-now {retried}": REFUSED,
     "jobs postpone {retried} --to 2h": REFUSED,
     "jobs move {retried} --to elsewhere": REFUSED,

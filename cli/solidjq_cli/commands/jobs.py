@@ -1,4 +1,4 @@
-"""``jq jobs list``, ``show``, ``discard``, ``run-now``, ``postpone`` and ``move``."""
+"""``jq jobs list``, ``show``, ``times``, ``stop``, ``discard``, ``run-now``, ``postpone`` and ``move``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, listed, options, session, waiting_moves
+from solidjq_cli import columns, listed, options, session, stop_requests, waiting_moves
 from solidjq_cli.ages import rfc3339
 from solidjq_cli.arguments import typed_with
 from solidjq_cli.exits import Exit
@@ -14,6 +14,7 @@ from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, read_ids
 from solidjq_cli.job_selection import JobOptions, named_jobs
 from solidjq_cli.render import Output, details, drawn, ids_suffice, next_commands, note, records
 from solidjq_cli.screens import screen, shows_arguments
+from solidjq_cli.stop_requests import StopOptions
 from solidjq_cli.times import parse_due, parse_time
 from solidjq_cli.waiting_moves import WaitingOptions
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_HOLDERS = 20  # jobs of each state that hold a slot of the keys in question
 
-group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Jobs in any state: list, show, move them.")
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Jobs in any state: list, show, stop, move them.")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 @group.callback()
 def _group() -> None:
-    """Jobs in any state: list them, look at one; discard, run, postpone or move those that wait."""
+    """Jobs in any state: list them, look at one, stop those that run; discard, postpone or move those that wait."""
 
 
 @group.command("list")
@@ -176,6 +177,51 @@ def times(
     records(found.classes, columns.class_times(), output, empty="no jobs that run, wait or have finished")
     if found.since is not None and found.sampled and output is Output.TABLE:
         note(f"of finished jobs, those since {rfc3339(found.since)} were read")
+
+
+# -- jobs that run ----------------------------------------------------------------------------------------------------
+
+
+@group.command("stop")
+@options.grouped
+def stop(
+    names: OptionalIdsArgument = None,
+    *,
+    filters: JobOptions,
+    how: StopOptions,
+    output: options.OutputOption = Output.TABLE,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Ask running jobs to stop for good: those that a worker of jq work has.
+
+    A job hears it at its next checkpoint, or when it asks whether it should stop. It saves its progress and fails as
+    Cancelled: jq retry --safe holds it back, and jq retry JOB lets it go on where it was. A job that does neither runs
+    on to its end. A worker of Rails cannot be asked. Jobs that are named by ids are asked at once; a filter asks you
+    first, and without a terminal needs --yes.
+
+    \b
+    Examples:
+      jq jobs stop 42 --reason 'INC-7: wrong file'
+      jq jobs stop --class ImportJob --dry-run
+      jq jobs stop --queue reports --yes
+    """
+    from solidjq.errors import UsageError
+    from solidjq.queue.states import State
+
+    if not names and not filters.chooses:
+        raise UsageError("which jobs? Name them (42), or a filter such as --queue; see: jq jobs stop --help")
+    command = session.current(database)
+    opened = command.open()
+    ids, missing = named_jobs(opened, names)
+    chosen = filters.to_filter(opened, ids, (State.CLAIMED,))
+    if others := [state.value for state in chosen.states if state is not State.CLAIMED]:
+        raise UsageError(f"jobs that are {others[0]} do not run: --state takes claimed here")
+    if missing and not ids:
+        raise typer.Exit(Exit.NO_SUCH_JOB)
+    by_id = bool(names) and not filters.chooses
+    left = stop_requests.carry_out(command, opened, chosen, how, output, by_id=by_id)
+    if left or missing:
+        raise typer.Exit(Exit.PARTLY)
 
 
 # -- jobs that wait ---------------------------------------------------------------------------------------------------

@@ -140,11 +140,10 @@ def _refuse_beside_rails(database: Database) -> None:
     """Keep a Python worker off the queues of a Rails application, whose every job it would fail as unknown."""
     from solidjq.errors import RefusedError
     from solidjq.processes.heartbeat import list_processes
-    from solidjq.runtime.registration import is_ours
     from solidjq.text import count_of
 
     with database.read() as connection:
-        foreign = [p for p in list_processes(connection) if p.kind == "Worker" and not is_ours(p)]
+        foreign = [p for p in list_processes(connection) if p.kind == "Worker" and not p.is_ours]
     if foreign:
         raise RefusedError(
             f"{count_of(len(foreign), 'worker')} of another runtime here, such as {foreign[0].name}; this one "

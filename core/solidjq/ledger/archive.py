@@ -31,10 +31,11 @@ from solidjq.queue.states import State
 from solidjq.untrusted import read_object
 
 NO_FAILURE = 0  # the failure_id of a job that was moved while it waited: it had not failed
+STOP_REQUEST = -1  # of a running job that was asked to stop: it had neither failed nor moved (stop_requests)
 # The columns of every version's archive. Only later versions have ``more``, and only a discard fills it.
 ARCHIVED = [column for column in failures.c if column is not failures.c.more]
 # The texts that are copied. An Active Job id is not among them: longer ones than its column MySQL refuses by itself.
-_TEXTS = {failures.c.error: failed.c.error} | {
+ARCHIVED_TEXTS = {failures.c.error: failed.c.error} | {
     failures.c[name]: jobs.c[name] for name in ("queue_name", "class_name", "arguments", "concurrency_key")
 }
 
@@ -59,7 +60,7 @@ def archive(
 
     Raises LedgerMissingError if an older archive cannot store all of it.
     """
-    require_room(connection, _TEXTS)
+    require_room(connection, ARCHIVED_TEXTS)
     leaving = select(failed).where(among(failed.c.id, failure_ids)).subquery()
     more = _more(connection, leaving) if with_jobs else None
     connection.execute(archive_statement(leaving, literal(operation_id), more))
@@ -73,7 +74,7 @@ def archive_waiting(
     Their rows have ``NO_FAILURE`` for a failure and the state in ``error``; ``failed_at`` is when a scheduled job was
     due. Raises as ``archive`` does.
     """
-    require_room(connection, _TEXTS)
+    require_room(connection, ARCHIVED_TEXTS)
     for state, job_ids in waiting.items():
         execution = EXECUTIONS[state].c
         due = execution.scheduled_at if state is State.SCHEDULED else execution.created_at

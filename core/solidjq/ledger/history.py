@@ -120,7 +120,7 @@ def _of_failure(row: Row[Any], moved_to: str | None) -> Iterator[Event]:
 
     A job that jq moved while it waited had not failed.
     """
-    if row.failure_id != NO_FAILURE:
+    if row.failure_id > NO_FAILURE:
         yield from _saved(row.updated_at, row.job_id, row.arguments)
         yield _failed(row.failed_at, row.job_id, row.error)
     verb = _DONE.get(row.verb, row.verb)
@@ -139,6 +139,7 @@ _DONE = {
     "jobs move": "moved",
     "jobs postpone": "postponed",
     "jobs run-now": "made due",
+    "jobs stop": "asked to stop",
 }
 
 

@@ -13,11 +13,16 @@ from solidjq.database.standby import Standby
 from solidjq.database.statements import inserted_id
 from solidjq.database.tables import claimed, processes
 from solidjq.database.times import ago, utcnow
+from solidjq.ledger.stop_requests import end_asked
 from solidjq.queue.endings import claims_of, release
+from solidjq.untrusted import read_object
 
 # Solid Queue's own defaults, in seconds.
 HEARTBEAT_INTERVAL = 60.0
 ALIVE_THRESHOLD = 300.0
+
+RUNTIME = "solidjq"  # how the ``runtime`` in a process's metadata begins, if it is one of ours
+CAN_STOP = "can_stop"  # the key of a worker's metadata: it reads the requests of jq jobs stop
 
 AHEAD = timedelta(days=1)  # no clock is that fast: what a row says of a later time makes no sense
 
@@ -58,6 +63,11 @@ class Process:
     created_at: datetime | None
     claimed: int
     metadata: str | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this project's runtime registered the process, and not Solid Queue."""
+        return str(read_object(self.metadata).get("runtime")).startswith(RUNTIME)
 
     def is_alive(self, threshold: float) -> bool:
         """Whether its last sign of life is younger than ``threshold`` seconds."""
@@ -107,7 +117,11 @@ def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, ob
 
 
 def deregister(connection: Connection, process_id: int) -> list[int]:
-    """Release the jobs that the process still has claimed and remove its row; return the ids of those jobs."""
+    """Release the jobs that the process still has claimed and remove its row; return the ids of those jobs.
+
+    Jobs that were asked to stop (``jq jobs stop``) fail instead.
+    """
+    end_asked(connection, claims_of(process_id))
     released = release(connection, claims_of(process_id))
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return released

@@ -10,6 +10,7 @@ Read the files in this order:
 - ``run``: one batch of a retry: locks its failures, decides, and moves what may move.
 - ``retry``: a retry, from a selection to its last batch; a dry run makes the same decisions and moves nothing.
 - ``waiting``: discards, runs now, postpones or moves jobs that wait.
+- ``stopping``: asks running jobs to stop.
 - ``plans``: the file of a plan, written by a dry run: its format, checksum and signature.
 - ``apply``: carries a plan out exactly as written.
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.

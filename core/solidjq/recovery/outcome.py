@@ -27,6 +27,7 @@ from solidjq.database.tables import (
 )
 from solidjq.incidents.death_queries import list_by_class
 from solidjq.incidents.incidents import judge_all
+from solidjq.ledger.archive import STOP_REQUEST
 from solidjq.ledger.crashes import EVIDENCE
 from solidjq.ledger.operations import OperationView
 from solidjq.queue.failed import is_death
@@ -149,7 +150,9 @@ def _archived(operation_id: int) -> Select[Any]:
     ``+ 0`` keeps PostgreSQL from the index of that column, of which it would read a large part for each job.
     """
     later = _later.c
-    was_moved = and_(later.operation_id + 0 > failures.c.operation_id, later.restored_by.is_(None))
+    was_moved = and_(
+        later.operation_id + 0 > failures.c.operation_id, later.restored_by.is_(None), later.failure_id != STOP_REQUEST
+    )
     by_id = select(func.min(later.id + 0)).where(later.job_id == failures.c.job_id, was_moved).scalar_subquery()
     by_active_job = (
         select(func.min(later.id + 0))

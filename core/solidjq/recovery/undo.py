@@ -136,7 +136,11 @@ def _moved_again(connection: Connection, archived: Sequence[Row[Any]]) -> dict[i
     """Return the jobs that a later operation moved, each with the reason: this operation's job is not in the queue."""
     later = connection.execute(
         select(failures.c.job_id, func.max(failures.c.id).label("id"), func.max(failures.c.operation_id).label("by"))
-        .where(among(failures.c.job_id, [row.job_id for row in archived]), failures.c.restored_by.is_(None))
+        .where(
+            among(failures.c.job_id, [row.job_id for row in archived]),
+            failures.c.restored_by.is_(None),
+            failures.c.failure_id != archive.STOP_REQUEST,
+        )
         .group_by(failures.c.job_id)
     )
     newest = {row.job_id: (row.id, row.by) for row in later}

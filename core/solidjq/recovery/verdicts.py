@@ -9,6 +9,7 @@ from solidjq.durations import spell_duration
 from solidjq.incidents.death_cases import SUSPECT_AT
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger.crashes import Crash, recent_crashes, subject_of, without_progress_since
+from solidjq.ledger.stop_requests import EXCEPTION_CLASS
 from solidjq.rails.error_text import Death
 from solidjq.rails.positions import Position
 from solidjq.recovery.terms import RetryTerms
@@ -23,6 +24,7 @@ class Verdict(StrEnum):
     DISCARD = "discard"
     ISOLATE = "isolate"
     FINISHED = "finished"
+    STOPPED = "stopped"
     OWN_ERROR = "own-error"
     ASK = "ask"
     STUCK_RECORD = "stuck-record"
@@ -45,7 +47,7 @@ class Verdict(StrEnum):
         """Whether ``jq recover`` failed to recover a job that it should have, so that it ends with exit code 6.
 
         Policy marks such a job "auto", and no other job does its work. Of the others, policy leaves some to a person
-        (ask, never, too-old), and some need no recovery (own-error, duplicate, finished).
+        (ask, never, too-old, stopped), and some need no recovery (own-error, duplicate, finished).
         """
         return self in _UNRECOVERED
 
@@ -62,6 +64,7 @@ _MEANINGS = {
     Verdict.DISCARD: "is deleted",
     Verdict.ISOLATE: "is a suspect, and goes to the quarantine queue",
     Verdict.FINISHED: "is both finished and failed: some program left it so",
+    Verdict.STOPPED: "was asked to stop, and did (jq jobs stop)",
     Verdict.OWN_ERROR: "failed with its own error; its process did not die",
     Verdict.STUCK_RECORD: "died at one record again and again",
     Verdict.OVER_LIMIT: "crashed too often within the window",
@@ -177,7 +180,9 @@ def decide(
 
     protected: tuple[VerdictRule, ...] = () if terms.force else (_over_limit, _never)
     # Where only "auto" classes may move, policy decides first: for other classes no other verdict matters.
-    checks = (_own_error, _ask, stuck_record, *protected, suspect, _alive, _duplicate) if terms.safe else protected
+    checks = (
+        (_stopped, _own_error, _ask, stuck_record, *protected, suspect, _alive, _duplicate) if terms.safe else protected
+    )
     for check in (*checks, _too_old):
         if (refusal := check(candidate, terms, rule, now)) is not None:
             return refusal
@@ -217,6 +222,12 @@ def verdict_key(
         at is None or at >= now - window_of(terms, rule),
         at is None or oldest is None or at >= oldest,
     )
+
+
+def _stopped(candidate: Candidate, _terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:
+    if candidate.exception_class != EXCEPTION_CLASS:
+        return None
+    return Decision(candidate, Verdict.STOPPED, "somebody asked it to stop; by its id it is retried, and goes on there")
 
 
 def _own_error(candidate: Candidate, terms: RetryTerms, _rule: ClassPolicy, _now: datetime) -> Decision | None:

@@ -149,7 +149,7 @@ def plan_waiting(
     """Yield, batch by batch, what ``move_waiting`` would do now. Changes nothing."""
     for job_ids in _pages(database, chosen, terms, batch):
         with database.read() as connection:
-            decisions, limit = _within(judge(connection, job_ids, terms, chosen.states), limit)
+            decisions, limit = within_limit(judge(connection, job_ids, terms, chosen.states), limit)
         yield decisions
         if limit == 0:
             return
@@ -204,7 +204,7 @@ def move_batch(
     """
     locked = waiting.lock_waiting(connection, job_ids)
     found = {job_id: state for job_id, state in locked.items() if state in states}
-    decisions, _ = _within(_decided(views_of(connection, job_ids), found, terms), limit)
+    decisions, _ = within_limit(_decided(views_of(connection, job_ids), found, terms), limit)
     if expected is not None:
         check_planned(expected, decisions)
     moving: dict[State, list[int]] = defaultdict(list)
@@ -229,7 +229,7 @@ def _decided(
     return decisions
 
 
-def _within(decisions: list[WaitingDecision], limit: int | None) -> tuple[list[WaitingDecision], int | None]:
+def within_limit(decisions: list[WaitingDecision], limit: int | None) -> tuple[list[WaitingDecision], int | None]:
     """Leave out the jobs beyond the limit; return what is left of it, too."""
     if limit is None:
         return decisions, None
@@ -258,10 +258,19 @@ def _act(connection: Connection, job_ids: Sequence[int], terms: WaitingTerms) ->
 
 
 def _pages(database: Database, chosen: JobFilter, terms: WaitingTerms, size: int) -> Iterator[Sequence[int]]:
-    """Yield the ids of the jobs, page by page: those that are named, or the oldest first in each waiting state.
+    """Yield the ids of the jobs, page by page.
 
     The states come in an order in which no job gets into a state that is still to come: a ready job that goes gives its
     slot to a blocked one, and a postponed one is scheduled.
+    """
+    order = (State.SCHEDULED, State.BLOCKED, State.READY)
+    return pages_of(database, chosen, order[::-1] if terms.verb is WaitingVerb.RUN_NOW else order, size)
+
+
+def pages_of(database: Database, chosen: JobFilter, order: Sequence[State], size: int) -> Iterator[Sequence[int]]:
+    """Yield the ids of the jobs, page by page: those that are named, or the oldest first in each state of the order.
+
+    Jobs that are named come in whatever state they are; of others, those that are enqueued after the start do not.
     """
     if chosen.job_ids is not None:
         for batch in in_batches(sorted(set(chosen.job_ids)), size):
@@ -271,8 +280,7 @@ def _pages(database: Database, chosen: JobFilter, terms: WaitingTerms, size: int
         return
     with database.read() as connection:
         top = connection.scalar(select(func.max(jobs.c.id))) or 0
-    order = (State.SCHEDULED, State.BLOCKED, State.READY)
-    for state in reversed(order) if terms.verb is WaitingVerb.RUN_NOW else order:
+    for state in order:
         if state not in chosen.states:
             continue
         column = id_column(state)

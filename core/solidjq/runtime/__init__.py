@@ -13,6 +13,7 @@ In reading order:
 - ``unrecorded``: the endings that a worker has not committed yet, and those that the database refuses;
 - ``contact``: how long the last heartbeat is ago, and what a worker may still do;
 - ``performing``, ``eventloop``: run one job, an ``async def`` job on the event loop;
+- ``stop_requests``: which of a worker's jobs an operator asked to stop;
 - ``last_words``: the stack that a crash leaves, and which job thread's it is;
 - ``hands``: which claims a worker holds and which jobs it has begun, in a file that outlives it;
 - ``registration``, ``sampler``: a process's row, its heartbeat, and the sample that each heartbeat leaves there;

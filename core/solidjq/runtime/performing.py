@@ -4,7 +4,7 @@ import traceback
 from types import CoroutineType
 
 from solidjq import registry
-from solidjq.errors import ClaimLostError, Stopping
+from solidjq.errors import Cancelled, ClaimLostError, Stopping
 from solidjq.rails import active_job
 from solidjq.rails.error_text import error_json
 from solidjq.running import current_job, set_current_job
@@ -22,6 +22,8 @@ def perform(claimed_by: ClaimedBy) -> Ending:
     claim = claimed_by.claim
     set_current_job(claimed_by)
     try:
+        if (words := claimed_by.cancelled()) is not None:
+            raise Cancelled(words)  # noqa: TRY301  (it ends as one that had begun)
         job = registry.find(claim.class_name)
         call = active_job.call_of(claim.arguments)
         result = job.function(*call.args, **call.kwargs)
@@ -30,6 +32,8 @@ def perform(claimed_by: ClaimedBy) -> Ending:
     except BaseException as error:  # noqa: BLE001  (SystemExit in a job ends the job, not the worker)
         if not isinstance(error, ClaimLostError):
             current_job().save_at_exception()
+        if isinstance(error, (Stopping, Cancelled)) and (words := claimed_by.cancelled()) is not None:
+            return Ending(claim, _describe(Cancelled(words).with_traceback(error.__traceback__)))
         # Raised without a request, it would bring the job back at once, for ever.
         if isinstance(error, Stopping) and claimed_by.stop_requested():
             return Ending(claim, stopped=True)

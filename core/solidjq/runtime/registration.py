@@ -13,12 +13,11 @@ from typing import Any
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError
 from solidjq.processes import heartbeat
-from solidjq.processes.heartbeat import Process
+from solidjq.processes.heartbeat import RUNTIME
 from solidjq.processes.samples import write_instant
 from solidjq.queue import endings
 from solidjq.runtime import contact
 from solidjq.runtime.sampler import Sampler
-from solidjq.untrusted import read_object
 from solidjq.version import VERSION
 
 log = logging.getLogger("solidjq")
@@ -29,14 +28,6 @@ RETRY_INTERVAL = 5.0  # seconds from a failed heartbeat to the next attempt, unl
 def process_name(kind: str) -> str:
     """Return a unique name in Solid Queue's format: ``worker-`` and 20 random hex digits."""
     return f"{kind.lower()}-{secrets.token_hex(10)}"
-
-
-RUNTIME = "solidjq"
-
-
-def is_ours(process: Process) -> bool:
-    """Whether this runtime registered the process, and not Solid Queue."""
-    return str(read_object(process.metadata).get("runtime")).startswith(RUNTIME)
 
 
 class Registration:

@@ -154,6 +154,11 @@ class Sampler:
         """The ids of the running jobs."""
         return list(self._running)
 
+    @property
+    def running_since(self) -> float | None:
+        """When the job began that runs longest, in seconds since 1970; None if none runs."""
+        return min((job.since for job in self._running.copy().values()), default=None)
+
     def take(self, beats: Mapping[str, Any]) -> dict[str, Any]:
         """Return a sample, at most 4 KB as JSON. ``beats`` is added: interval, latency, outage of the heartbeats."""
         running = list(self._running.copy().items())  # job threads change it meanwhile; copying is atomic

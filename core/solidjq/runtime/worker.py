@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import NoReturn
 
@@ -15,6 +16,8 @@ from sqlalchemy import Connection
 from solidjq import registry
 from solidjq.database import notices
 from solidjq.errors import ConflictError, DatabaseError, ProcessGoneError, ValueRefusedError
+from solidjq.ledger.stop_requests import end_asked
+from solidjq.processes.heartbeat import CAN_STOP
 from solidjq.processes.samples import write_instant
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
@@ -28,6 +31,7 @@ from solidjq.runtime.contact import Contact
 from solidjq.runtime.hands import Hands
 from solidjq.runtime.last_words import shown_as, thread_name
 from solidjq.runtime.performing import perform
+from solidjq.runtime.stop_requests import StopRequests
 from solidjq.runtime.unrecorded import Ending, Unrecorded, concerns_all
 from solidjq.steps import ClaimedBy
 from solidjq.text import first_of, mask_secrets, one_line
@@ -60,7 +64,8 @@ class Worker(Child):
     def metadata(self) -> dict[str, object]:
         """The settings that Solid Queue's own worker registers, and those of ours that are not their default.
 
-        ``except`` names the queues that ``queues`` would take and this worker leaves out.
+        ``except`` names the queues that ``queues`` would take and this worker leaves out; ``can_stop`` says that its
+        jobs can be asked to stop.
         """
         settings: dict[str, object] = {
             "polling_interval": self.config.worker_polling_interval,
@@ -68,7 +73,7 @@ class Worker(Child):
             "thread_pool_size": self.config.threads,
         }
         own = {"except": ",".join(self.config.excepted_queues), "prefetch": self.config.prefetch}
-        return settings | {name: value for name, value in own.items() if value}
+        return settings | {name: value for name, value in own.items() if value} | {CAN_STOP: True}
 
     def start(self) -> None:
         """Start the threads, all of them daemons: a job that never returns must not keep the process alive."""
@@ -77,6 +82,7 @@ class Worker(Child):
         self._hands = Hands(self._places, self._child_config.hands)
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._unrecorded = Unrecorded()
+        self._stop_requests = StopRequests(self.database, self.registration.id, self.sampler)
         self._sleeping = False
         self._sound_until = -math.inf
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
@@ -88,6 +94,7 @@ class Worker(Child):
         os.register_at_fork(after_in_child=self.database.forget_connections)
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self._stop_requests.start()
 
     def step(self) -> float:
         """End the claims of jobs that are done, and claim a job for each free place."""
@@ -173,7 +180,8 @@ class Worker(Child):
                 continue
             self._hands.begin(claim.id, number)
             self.sampler.begin(claim.job_id, claim.class_name)
-            ending = perform(ClaimedBy(claim, self.registration.id, self.database, self._should_stop))
+            cancelled = partial(self._stop_requests.words, claim.id)
+            ending = perform(ClaimedBy(claim, self.registration.id, self.database, self._should_stop, cancelled))
             self.sampler.end(claim.job_id)
             if ending.stopped:
                 self._hands.stop(claim.id)
@@ -360,6 +368,7 @@ def _exchange(
     if failed:
         endings.fail(connection, endings.claims_of(process_id, failed), failed, limits)
     if stopped:
+        end_asked(connection, endings.claims_of(process_id, stopped), limits)
         _release(connection, process_id, stopped)
     # Last: a job that an ending unblocked may be claimed at once.
     if not wanted:
