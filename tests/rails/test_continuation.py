@@ -53,6 +53,25 @@ def test_every_other_key_stays_byte_by_byte(progress: Progress, in_payload: Any,
     assert progress_of(after) == progress
 
 
+# What docs/rails-checkpoints.md wrote into the row of a running job, on Rails 8.1.3 with Solid Queue 1.5.0.
+SAVED_BY_RAILS = (
+    '{"job_class":"ImportJob","job_id":"de9409bb-c769-4310-95b8-2495ea4f90df","provider_job_id":null,'
+    '"queue_name":"default","priority":null,"arguments":[300,0.1],"executions":0,"exception_executions":{},'
+    '"locale":"en","timezone":"UTC","enqueued_at":"2026-11-26T15:07:34.140131045Z",'
+    '"scheduled_at":"2026-11-26T15:07:34.070790606Z",'
+    '"continuation":{"completed":["fetch"],"current":["import",100]},"resumptions":0}'
+)
+
+
+def test_what_rails_saved_while_the_job_ran_is_read_and_written_alike() -> None:
+    progress = progress_of(SAVED_BY_RAILS)
+    assert progress == Progress(("fetch",), "import", 100)
+    assert with_progress(SAVED_BY_RAILS, progress) == SAVED_BY_RAILS
+    assert reset_counters(SAVED_BY_RAILS) == SAVED_BY_RAILS
+    further = with_progress(SAVED_BY_RAILS, progress.complete().begin("clean"))
+    assert '"continuation":{"completed":["fetch","import"],"current":["clean",null]},"resumptions":0}' in further
+
+
 @given(json_values | st.text(), json_values)
 def test_damaged_rows_have_no_progress(continuation: Any, resumptions: Any) -> None:
     arguments = json.dumps({"arguments": [1], "continuation": continuation, "resumptions": resumptions})
