@@ -56,6 +56,7 @@ class Row:
     runs: int
     size: int  # of the tables that it starts from
     unit: str = "jobs/s"  # or "ms" of the whole, or "ms each" for the median and the 99th percentile of single jobs
+    notes: Sequence[Callable[[], Sequence[str]]] = ()  # what more there is to say below the table
 
     def measure(self, copy: Callable[[str], str], tell: Callable[[str], object]) -> None:
         """Let all take part in turns, so that a disturbed minute hits all alike; who crashes once is out."""
@@ -100,6 +101,9 @@ def show(console: Console, row: Row) -> None:
             cells.append(" / ".join(f"{value:.0f}" for value in each.memory[-1]) if each.memory else "")
         table.add_row(*cells)
     console.print(table)
+    for note in row.notes:
+        for line in note():
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 HEADINGS = {

@@ -9,6 +9,7 @@ from typing import Any
 import ours
 import plain
 import watch
+from checkpoints import LONG_JOBS, NEVER, Beside
 from figures import Contender, Row
 from rivals import Peer
 from stage import Stage
@@ -169,6 +170,22 @@ def latency(plan: Plan) -> Iterator[Row]:
     yield Row("latency", "from enqueue to start, idle worker", contenders, 1, 0, "ms each")
 
 
+def checkpoints(plan: Plan) -> Iterator[Row]:
+    """Drain beside a thousand running jobs: they save their progress, or only move their cursors."""
+    if plan.stage.name != "PostgreSQL":
+        return
+    ready = partial(ours.enqueued, plan.stage, plan.long)
+    beside = {
+        "no checkpoints": Beside(plan.stage, plan.long, NEVER),
+        "200 checkpoints a second": Beside(plan.stage, plan.long, 0.0),
+    }
+    mine = [_jq(setting, plan.long, ready, work) for setting, work in beside.items()]
+    title = f"drain of {plan.long:,} no-op jobs beside {LONG_JOBS:,} running ones"
+    row = Row("checkpoints", title, mine, plan.runs, plan.long)
+    row.notes = [work.notes for work in beside.values()]
+    yield row
+
+
 def prune(plan: Plan) -> Iterator[Row]:
     """Prune one process with so many claims."""
     for size in plan.recovered:
@@ -215,6 +232,7 @@ ROWS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "drain": drain,
     "memory": memory,
     "latency": latency,
+    "checkpoints": checkpoints,
     "prune": prune,
     "retry": retry,
     "list": first_page,
