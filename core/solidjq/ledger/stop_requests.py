@@ -92,7 +92,7 @@ def end_asked(connection: Connection, claims: ColumnElement[bool], limits: Limit
     It comes before a release: else a job whose worker stops at this moment would run again elsewhere. It locks the
     claims, so that a request either counts here or finds the job released.
     """
-    connection.execute(select(claimed.c.id).where(claims).order_by(claimed.c.id).with_for_update()).all()
-    found = requests_of(connection, claims)
+    locked = connection.scalars(select(claimed.c.id).where(claims).order_by(claimed.c.id).with_for_update()).all()
+    found = requests_of(connection, claims) if locked else {}
     errors = {claim_id: error_json(EXCEPTION_CLASS, request.words, []) for claim_id, request in found.items()}
     return endings.fail(connection, among(claimed.c.id, errors), errors, limits) if errors else []
