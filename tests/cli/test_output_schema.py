@@ -57,7 +57,7 @@ WRITING = {
     "recover": ["--dry-run --force"],
     "bisect": ["d1 --yes --wait 1s"],
     "enqueue": ["PlainJob 7", "PlainJob 8", "PlainJob 9"],
-    "jobs stop": ["{other}"],
+    "jobs stop": ["{killer}"],
     "jobs postpone": ["--to 2h --class PlainJob --yes"],
     "jobs run-now": ["--class PlainJob --yes"],
     "jobs move": ["--to later --class PlainJob --yes"],
