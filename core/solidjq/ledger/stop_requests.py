@@ -23,7 +23,7 @@ from solidjq.untrusted import read_object
 EXCEPTION_CLASS = "solidjq.errors.Cancelled"  # of a job that ended because it was asked to
 
 
-_WHO = (operations.c.actor, operations.c.reason)
+_WHO = (operations.c.id, operations.c.actor, operations.c.reason)
 
 
 class StopRequest(NamedTuple):
@@ -72,17 +72,22 @@ def requests_of(connection: Connection, claims: ColumnElement[bool]) -> dict[int
     """Return the requests that count for these claims, by the claim's id; none in a database without a ledger."""
     if not ledger_operations.exists(connection):
         return {}
-    rows = connection.execute(
-        select(claimed.c.id, claimed.c.job_id, failures.c.error, failures.c.operation_id, *_WHO)
-        .join_from(claimed, failures, failures.c.job_id == claimed.c.job_id)
-        .join(operations, operations.c.id == failures.c.operation_id, isouter=True)
-        .where(claims, failures.c.failure_id == STOP_REQUEST)
-        .order_by(failures.c.id.desc())
-    )
+    columns = (claimed.c.id, claimed.c.job_id, failures.c.error, failures.c.operation_id)
+    asked = select(*columns).join_from(claimed, failures, failures.c.job_id == claimed.c.job_id)
+    rows = connection.execute(asked.where(claims, failures.c.failure_id == STOP_REQUEST)).all()
+    current = {row.id: row for row in rows if read_object(row.error).get("claim") == row.id}
+    if not current:
+        return {}
+    numbers = {row.operation_id for row in current.values()}
+    who = {row.id: row for row in connection.execute(select(*_WHO).where(among(operations.c.id, numbers)))}
     return {
-        row.id: StopRequest(row.job_id, row.id, row.operation_id, row.actor, row.reason)
-        for row in rows
-        if read_object(row.error).get("claim") == row.id
+        row.id: StopRequest(
+            row.job_id,
+            row.id,
+            row.operation_id,
+            *((found.actor, found.reason) if (found := who.get(row.operation_id)) else (None, None)),
+        )
+        for row in current.values()
     }
 
 

@@ -49,9 +49,9 @@ class StopRequests:
             self._failed = True
             return
         self._failed = False
-        for claim_id in found.keys() - self._requests.keys():
+        new, self._requests = found.keys() - self._requests.keys(), found
+        for claim_id in new:
             log.info("job %s: %s", found[claim_id].job_id, found[claim_id].words)
-        self._requests = found
 
     def _look_always(self) -> NoReturn:
         while True:
