@@ -91,7 +91,7 @@ _jq_takes() {
             esac
             ;;
         'jq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --with-arguments --restart --from --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --with-arguments --restart --from --skip-record --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --reason | --error | --argument | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --with-arguments | --from | --canary | --wait | -i | --import | --fields) takes=text ;;
                 --queue | --queue-as | --quarantine) takes=values values=queue ;;

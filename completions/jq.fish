@@ -354,6 +354,7 @@ complete -c jq -n '__jq_at jq retry' -l keep-counters -d 'Leave executions and e
 complete -c jq -n '__jq_at jq retry' -l with-arguments -r -f -d 'Give the one job these arguments, a JSON list; - reads them from standard input.'
 complete -c jq -n '__jq_at jq retry' -l restart -d 'Long jobs begin at their first step, not where they were.'
 complete -c jq -n '__jq_at jq retry' -l from -r -f -d 'Let the one job go on at this step, after this cursor.'
+complete -c jq -n '__jq_at jq retry' -l skip-record -d 'Let the one long job pass over the record at which it died.'
 complete -c jq -n '__jq_at jq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c jq -n '__jq_at jq retry' -l wait -r -f -d 'How long the canary may take to end.'
 complete -c jq -n '__jq_at jq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'

@@ -354,6 +354,7 @@ complete -c solidjq -n '__solidjq_at solidjq retry' -l keep-counters -d 'Leave e
 complete -c solidjq -n '__solidjq_at solidjq retry' -l with-arguments -r -f -d 'Give the one job these arguments, a JSON list; - reads them from standard input.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l restart -d 'Long jobs begin at their first step, not where they were.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l from -r -f -d 'Let the one job go on at this step, after this cursor.'
+complete -c solidjq -n '__solidjq_at solidjq retry' -l skip-record -d 'Let the one long job pass over the record at which it died.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l canary -r -f -d 'Retry N first; the rest only if none dies again.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l wait -r -f -d 'How long the canary may take to end.'
 complete -c solidjq -n '__solidjq_at solidjq retry' -l watch -d 'Follow the jobs until all have ended; exit code 6 if some died again.'

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from solidjq.incidents.job_scores import JobScore
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
+    from solidjq.ledger.positions import DeathPosition
     from solidjq.ledger.verification import ChainReport
     from solidjq.processes.heartbeat import Process
     from solidjq.processes.pruning import PrunedProcess
@@ -382,6 +383,7 @@ def decisions() -> Fields[Decision]:
             Column("reason", lambda d: d.reason, "REASON", wide=True),
             Column("queue_as", lambda d: d.queue_as),
             Column("crashes", lambda d: len(d.candidate.crashes)),
+            Column("progress", _resumption),
             Column("death", lambda d: d.candidate.death and d.candidate.death.value),
             Column("failed_at", lambda d: d.candidate.failed_at),
             Column("failure_id", lambda d: d.candidate.failure_id),
@@ -389,6 +391,17 @@ def decisions() -> Fields[Decision]:
         ),
         lambda d: [d.job_id],
     )
+
+
+def _resumption(decision: Decision) -> Any:
+    """Return how far a long job is; for people in words."""
+    from solidjq.ledger.crashes import parse_evidence  # noqa: PLC0415
+
+    candidate, stands = decision.candidate, decision.candidate.stands
+    if stands is None or not view.for_people():
+        return _progress_of(stands)
+    error = parse_evidence(candidate.evidence)
+    return stands.position.progress.described(stands.saved_at, candidate.failed_at, error) or None
 
 
 def _next_state(decision: Decision) -> str:
@@ -573,8 +586,13 @@ def _process_count(incident: Incident) -> str:
     return f"{len(incident.deaths)}{' or more' if incident.several else ''}"
 
 
-def incident_details(verdicts: Mapping[str, Sequence[Decision] | None]) -> Fields[Incident]:
-    """Fields of an incident, with all evidence, and what a safe retry would do with the jobs of each incident."""
+def incident_details(
+    verdicts: Mapping[str, Sequence[Decision] | None], stood: Mapping[int, DeathPosition]
+) -> Fields[Incident]:
+    """Fields of an incident, with all evidence, and what a safe retry would do with the jobs of each incident.
+
+    ``stood``: by failure, where long jobs stood.
+    """
     return Fields(
         (
             *incidents().columns,
@@ -583,7 +601,7 @@ def incident_details(verdicts: Mapping[str, Sequence[Decision] | None]) -> Field
             Column("next", lambda i: by_own_name(i.finding.advice)),
             Column("job_ids", lambda i: i.job_ids),
             Column("retry_safe", lambda i: _verdicts(verdicts[i.name])),
-            Column("deaths", lambda i: list(map(_death, i.deaths, i.findings))),
+            Column("deaths", lambda i: [_death(death, finding, stood) for death, finding in i.pairs]),
         ),
         lambda i: i.job_ids,
     )
@@ -597,7 +615,7 @@ def _verdict(decision: Decision) -> dict[str, Any]:
     return {"job_id": decision.job_id, "verdict": decision.verdict.value, "reason": decision.reason}
 
 
-def _death(death: DeathRecord, finding: CauseFinding) -> dict[str, Any]:
+def _death(death: DeathRecord, finding: CauseFinding, stood: Mapping[int, DeathPosition]) -> dict[str, Any]:
     return {
         "death": death.name,
         "source": death.source.value,
@@ -627,10 +645,18 @@ def _death(death: DeathRecord, finding: CauseFinding) -> dict[str, Any]:
                 "failure_id": job.failure_id,
                 "started_at": job.started_at,
                 "growth": job.growth,
+                "progress": _progress_of(stood.get(job.failure_id or 0)),
             }
             for job in death.jobs
         ],
     }
+
+
+def _progress_of(stands: DeathPosition | None) -> dict[str, object] | None:
+    """Return how far a long job was, as programs get it; None if it had begun no step."""
+    if stands is None or not stands.position.progress.started:
+        return None
+    return {**stands.position.progress.to_record(), "saved_at": stands.saved_at}
 
 
 class Suspect(NamedTuple):

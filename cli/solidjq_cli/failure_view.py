@@ -73,7 +73,7 @@ def _facts(dossier: Dossier) -> Iterator[tuple[str, str]]:
     yield "queue", f"{failure.queue_name}, priority {failure.priority}{_waited(failure)}"
     if failure.active_job_id:
         yield "job", f"Active Job id {failure.active_job_id}"
-    if progress := _progress(failure.arguments):
+    if progress := _progress(failure):
         yield "progress", progress
     yield "arguments", _arguments(failure)
     for number, event in enumerate(_before(dossier)[-MOST_EVENTS:]):
@@ -97,21 +97,16 @@ def _arguments(failure: Failure) -> str:
     return ", ".join(json.dumps(each, ensure_ascii=False) for each in value) or "none"
 
 
-def _progress(arguments: str | None) -> str | None:
-    """Return how far a job with Active Job's continuation got: the steps that it completed, and where it stands."""
-    from solidjq.untrusted import part, read_object
+def _progress(failure: Failure) -> str | None:
+    """Return how far a long job got: where a retry goes on, and the steps that it completed."""
+    from solidjq.rails.continuation import progress_of
 
-    continuation = part(read_object(arguments), "continuation")
-    if not continuation:
+    progress = progress_of(failure.arguments)
+    if not progress.started:
         return None
-    match continuation.get("current"):
-        case [str(step), cursor]:
-            now = [f"in step {step}" + ("" if cursor is None else f", cursor {json.dumps(cursor)}")]
-        case _:
-            now = []
-    done = continuation.get("completed")
-    steps = [f"completed {', '.join(map(str, done))}"] if isinstance(done, list) and done else []
-    return "; ".join((*now, *steps)) or None
+    words = f"{progress.described(failure.changed_at, failure.failed_at, failure.error)}; a retry resumes there"
+    done = f"; completed {', '.join(progress.completed)}" if progress.completed and progress.current is not None else ""
+    return f"{words}{done}"
 
 
 def _before(dossier: Dossier) -> list[Event]:
@@ -154,7 +149,9 @@ def _next(dossier: Dossier) -> Iterator[str]:
     if (decision := dossier.decision) is not None:
         if decision.verdict.moves:
             yield f"retry --safe {job_id}"
-        elif decision.verdict.value in {"suspect", "stuck-record"}:
+        if (position := decision.candidate.position) is not None and position.skips:
+            yield f"retry {job_id} --skip-record"
+        if decision.verdict.value in {"suspect", "stuck-record"}:
             yield f"retry --safe --isolate {job_id}"
     yield f"history {job_id}"
     if dossier.incident is not None:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from solidjq.incidents.incidents import Incident
+    from solidjq.ledger.positions import DeathPosition
     from solidjq.recovery.verdicts import Decision
 
 MOST_LINES = 20  # of a crash's stack, and jobs that are held back
 MOST_FACTS = 5
+MOST_POSITIONS = 10  # long jobs of which it is said how far they were
 PIPE_WIDTH = 100  # of a picture that no terminal limits
 LABEL = "          "  # as wide as "because   "
 
@@ -77,8 +79,17 @@ def _by_count(incident: Incident) -> list[str]:
 # -- one incident -----------------------------------------------------------------------------------------------------
 
 
-def draw(incident: Incident, decisions: Sequence[Decision] | None, *, first: bool = True) -> None:
-    """Print an incident. ``decisions``: what a safe retry would do with its jobs that are still failed."""
+def draw(
+    incident: Incident,
+    decisions: Sequence[Decision] | None,
+    stood: Mapping[int, DeathPosition],
+    *,
+    first: bool = True,
+) -> None:
+    """Print an incident. ``decisions``: what a safe retry would do with its jobs that are still failed.
+
+    ``stood``: by failure, where long jobs stood.
+    """
     from solidjq.text import count_of
 
     finding = incident.finding
@@ -97,6 +108,8 @@ def draw(incident: Incident, decisions: Sequence[Decision] | None, *, first: boo
         paragraph(by_own_name(finding.advice), "do        ")
         for text in _verdicts(decisions):
             paragraph(by_own_name(text), "retry     " if text[:1] != " " else LABEL)
+        for text in _stood(incident, decisions or (), stood):
+            paragraph(text, "progress  ", LABEL)
         _picture(incident)
         for line in _last_words(incident):
             paragraph(line)
@@ -154,6 +167,27 @@ def _verdicts(decisions: Sequence[Decision] | None) -> Iterator[str]:
         yield f"  job {decision.job_id} {decision.candidate.class_name}: {decision.verdict}: {decision.reason}"
     if len(held) > MOST_LINES:
         yield f"  and {len(held) - MOST_LINES} more (-o json)"
+
+
+def _stood(incident: Incident, decisions: Sequence[Decision], stood: Mapping[int, DeathPosition]) -> Iterator[str]:
+    """Yield how far each long job was: ``job 7 Import: step import, cursor 5 (saved 2s before the death)``."""
+    from solidjq.rails.error_text import Death
+
+    failed = {decision.candidate.failure_id for decision in decisions}
+    told = 0
+    for death in incident.deaths:
+        event = "the last heartbeat" if death.how is Death.PRUNED else "the death"
+        for job in death.jobs:
+            stands = stood.get(job.failure_id or 0)
+            if stands is None or not stands.position.progress.started:
+                continue
+            told += 1
+            if told <= MOST_POSITIONS:
+                words = stands.position.progress.compared(stands.saved_at, death.silent_at, event)
+                resumes = "; resumes there" if job.failure_id in failed else ""
+                yield f"job {job.job_id} {job.class_name}: {words}{resumes}"
+    if told > MOST_POSITIONS:
+        yield f"{told - MOST_POSITIONS} more long jobs (-o json)"
 
 
 def _picture(incident: Incident) -> None:

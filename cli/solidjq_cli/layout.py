@@ -53,6 +53,7 @@ OPTION_HEADINGS = {
         "--with-arguments",
         "--restart",
         "--from",
+        "--skip-record",
     ),
     "A few first": ("--canary", "--wait"),
     "Before anything moves": ("--dry-run", "--plan-out", "--sign-with", "--verify-with", "--yes", "--reason"),

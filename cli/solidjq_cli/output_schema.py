@@ -252,7 +252,7 @@ def outputs() -> dict[str, tuple[Fields[Any], ...]]:
         "queues keys": (columns.concurrency_keys(),),
         "processes list": (columns.processes(0, None),),
         "incidents list": (columns.incidents(),),
-        "incidents show": (columns.incident_details({}),),
+        "incidents show": (columns.incident_details({}, {}),),
         "suspects": (columns.suspects(),),
         "bisect": (columns.bisections(),),
         "doctor": (columns.examined(), columns.checks()),

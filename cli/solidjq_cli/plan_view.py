@@ -56,7 +56,12 @@ def _next(tally: Tally) -> Iterator[str]:
         yield command
         if tally.moved > CANARY and not {"discard", "recover"} & {*sys.argv}:
             yield f"{command} --canary {CANARY}"
-    if any(verdict.value in {"suspect", "stuck-record"} for verdict, _, _ in tally.groups):
+    held = [decision for decisions in tally.held.values() for decision in decisions]
+    stuck = (one for one in held if one.verdict.value == "stuck-record")
+    skip = next((one.job_id for one in stuck if one.candidate.position and one.candidate.position.skips), None)
+    if skip is not None:
+        yield f"retry {skip} --skip-record"
+    if any(decision.verdict.value in {"suspect", "stuck-record"} for decision in held):
         yield "suspects"
 
 

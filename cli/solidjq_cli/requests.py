@@ -82,6 +82,8 @@ class Request:
             new_arguments.check(self.jobs if resolved.by_id else None, self.terms.with_arguments)
         if self.terms.resume_at is not None:
             positions.check(self.jobs if resolved.by_id else None, self.terms.resume_at)
+        if self.terms.skip_record:
+            positions.check_skip(self.jobs if resolved.by_id else None)
         if resolved.by_id:
             self.asks = False
             self.confirms = len(resolved.job_ids) > 1 and self.command.connecting.confirm_name is not None
@@ -245,9 +247,14 @@ class Request:
             note(line)
 
     def _attendance(self, planned: Tally) -> list[str]:
-        """Return, before the act, which jobs will wait, and which workers may die."""
+        """Return, before the act, where long jobs go on, which jobs will wait, and which workers may die."""
         warning = self._warning(planned)
-        return [*self._obstacles(planned), *([] if warning is None else [warning])]
+        stays = not (self.terms.restart or self.terms.resume_at or self.terms.skip_record or self.terms.discard)
+        return [
+            *(planned.resumptions() if stays else ()),
+            *self._obstacles(planned),
+            *([] if warning is None else [warning]),
+        ]
 
     def _warning(self, planned: Tally | None = None) -> str | None:
         """Return which workers of other queues may die by this retry; None if none does."""

@@ -112,5 +112,8 @@ def _class_of(suspect: Suspect) -> str:
 
 def _next(held: Sequence[Suspect], ties: Sequence[Suspect], incident_of: Mapping[str, str]) -> Iterator[str]:
     yield from dict.fromkeys(f"bisect {incident_of.get(each.score.at[-1], each.score.at[-1])}" for each in ties[:1])
+    positions = ((each, getattr(each.score, "position", None)) for each in held)
+    if stuck := next((each.job_ids[0] for each, at in positions if at is not None and at.skips and each.job_ids), None):
+        yield f"retry {stuck} --skip-record"
     if held:
         yield from ("retry --safe --dry-run", "retry --safe --isolate --dry-run")

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.ledger.operations import Operation
+    from solidjq.ledger.positions import DeathPosition
     from solidjq.recovery.verdicts import Decision, Verdict
     from solidjq_cli.stopping import Account
 
 MOST_REASONS = 10  # in warnings
 MOST_NAMED = 10  # jobs with one reason
+MOST_RESUMING = 5  # long jobs of which it is said where they go on
 MOST_HELD = 100  # decisions of one verdict that are kept, with their reasons
 
 
@@ -33,6 +35,15 @@ class Tense(StrEnum):
 Groups = Counter[tuple["Verdict", str, str]]
 
 
+def _goes_on(decision: Decision, stands: DeathPosition) -> str:
+    from solidjq.ledger.crashes import parse_evidence  # noqa: PLC0415
+
+    candidate = decision.candidate
+    error = parse_evidence(candidate.evidence)
+    words = stands.position.progress.described(stands.saved_at, candidate.failed_at, error)
+    return f"job {candidate.job_id} goes on at {words}"
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of what was decided, in constant memory."""
@@ -42,6 +53,8 @@ class Tally:
     scheduled: int = 0
     warned: Counter[str] = field(default_factory=Counter)  # by what speaks against it: jobs that go nevertheless
     examples: dict[str, list[int]] = field(default_factory=dict)  # the first of them
+    resuming: list[str] = field(default_factory=list)  # where the first long jobs that move go on, in words
+    resumed: int = 0  # how many there are
     held: dict[Verdict, list[Decision]] = field(default_factory=dict)  # the first that each verdict holds back
 
     @property
@@ -63,6 +76,10 @@ class Tally:
             if (queue := decision.destination) is not None:
                 self.destinations[queue] += decision.jobs
             self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
+            if decision.destination is not None and (stands := decision.candidate.stands) is not None:
+                self.resumed += 1
+                if len(self.resuming) < MOST_RESUMING:
+                    self.resuming.append(_goes_on(decision, stands))
             if decision.warning is not None and len(self.warned) < MOST_REASONS:
                 self.warned[decision.warning] += decision.jobs
                 if self.warned[decision.warning] <= MOST_NAMED:
@@ -78,6 +95,11 @@ class Tally:
     def with_verdict(self, *verdicts: Verdict) -> int:
         """Return how many jobs got one of these verdicts."""
         return sum(count for (verdict, _, _), count in self.groups.items() if verdict in verdicts)
+
+    def resumptions(self) -> list[str]:
+        """Return where the long jobs go on that were moved, or would be, the first ones by name."""
+        more = self.resumed - len(self.resuming)
+        return [*self.resuming, *([f"{more} more long jobs go on where they were"] if more else [])]
 
     def unrecovered(self) -> int:
         """Return how many jobs that policy marks "auto" were held back all the same."""

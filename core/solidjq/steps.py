@@ -29,6 +29,7 @@ from solidjq.queue.claim import Claim
 from solidjq.queue.endings import claims_of
 from solidjq.rails.active_job import value_of
 from solidjq.rails.continuation import NO_PROGRESS, check_cursor, progress_of, with_progress
+from solidjq.rails.positions import NO_MARKS, Marks, key_of, marks_of, with_marks
 
 log = logging.getLogger("solidjq")
 
@@ -65,8 +66,13 @@ class Steps:
         self.progress = NO_PROGRESS if claimed_by is None else progress_of(claimed_by.claim.arguments)
         if self.progress.started:
             self.progress = replace(self.progress, resumptions=self.progress.resumptions + 1)
-        self._saved = self.progress
-        self._saved_at = time.monotonic()
+        before = NO_MARKS if claimed_by is None else marks_of(claimed_by.claim.arguments)
+        # After a death every record is saved for one interval: so a second death names the record.
+        since = (before.since or key_of(self.progress)) if before.running else None
+        self._marks = Marks(running=True, exact=before.exact, rows=before.rows, since=since, skip=before.skip)
+        self._saved = self._start = self.progress
+        self._saved_marks = before
+        self._began_at = self._saved_at = time.monotonic()
         self._begun: list[str] = []  # in this run
         # The caller's, of the last checkpoint within a transaction. Until the step is complete, nothing is saved
         # elsewhere: if that transaction rolls back, progress that was saved would pass over what it undid.
@@ -92,6 +98,8 @@ class Steps:
         done = position < len(completed)
         if not done:
             self.stop_if_told()
+            self._marks = self._marks._replace(running=True)
+            self._began_at = time.monotonic()
         self._begun.append(name)
         if expected is None:
             self.progress = self.progress.begin(name)
@@ -109,12 +117,41 @@ class Steps:
             self.checkpoint(connection)
             return
         self.stop_if_told()
-        if self._connection is None and time.monotonic() - self._saved_at >= interval:
+        if self._connection is None and self._is_due(interval):
             self._save_if_possible()
+
+    def _is_due(self, interval: float) -> bool:
+        """Whether a checkpoint is due; notes whether each record is saved."""
+        now = time.monotonic()
+        careful = self._marks.since is not None and now - self._began_at < interval
+        over = self._marks.since is not None and not careful
+        self._marks = self._marks._replace(exact=careful or interval == 0, since=self._marks.since if careful else None)
+        return careful or over or now - self._saved_at >= interval
+
+    def iterate(self, interval: float) -> None:
+        """Note that the current step iterates over rows; if nothing was saved before, save that it has begun."""
+        self._marks = self._marks._replace(rows=True)
+        if self._claimed_by is not None and (self._saved == NO_PROGRESS or self._marks.since is not None):
+            self._is_due(interval)
+            self._save_if_possible()
+
+    def passes_over(self) -> bool:
+        """Whether the row after the cursor is the one that a retry asked to pass over."""
+        return self._marks.skip is not None and self._marks.skip == key_of(self.progress)
+
+    def pass_over(self, name: str, cursor: Any) -> None:
+        """Count a row as done that was not, and save that. From now on the job stands behind it."""
+        check_cursor(name, cursor)
+        log.warning("job %s: passed over the row with cursor %r of step %s: --skip-record", self._job, cursor, name)
+        self.progress = replace(self.progress, cursor=cursor)
+        since = None if self._marks.since is None else key_of(self.progress)
+        self._marks = self._marks._replace(skip=None, since=since)
+        self._save_if_possible()
 
     def complete(self) -> None:
         """Complete the current step, and save that."""
         self.progress = self.progress.complete()
+        self._marks = self._marks._replace(rows=False, exact=False, since=None, skip=None)
         if self._connection is not None and self._transaction is not None and self._transaction.is_active:
             self._save(self._connection)  # another connection would wait for that transaction's lock on the claim
             return
@@ -128,6 +165,7 @@ class Steps:
         """
         if connection is not None:
             self._connection = connection
+            self._marks = self._marks._replace(exact=True, since=None)
         self._save(connection)
         if connection is not None:
             self._transaction = connection.get_transaction()
@@ -139,16 +177,23 @@ class Steps:
         if by is None or ((words := by.cancelled()) is None and not by.stop_requested()):
             return
         if self._connection is None:
+            self._end_orderly()
             self._save_if_possible()
         raise Stopping if words is None else Cancelled(words)
+
+    def _end_orderly(self) -> None:
+        """Take back that the run goes on: it ends, and saves all that is done."""
+        exact = self._marks.rows and (self._marks.exact or self.progress != self._start)
+        self._marks = self._marks._replace(running=False, exact=exact, since=None)
 
     def save_at_exception(self) -> None:
         """Save what is not saved yet, because an exception ends the step or the job; it must not be hidden by another.
 
         What a caller's transaction was to save is left to that transaction, which may just have been rolled back.
         """
-        if self._connection is not None or self.progress == self._saved:
+        if self._connection is not None or (self.progress == self._saved and not self._saved_marks.running):
             return
+        self._end_orderly()
         try:
             self._save(None)
         except Exception as error:  # noqa: BLE001  (the exception that is under way counts)
@@ -164,8 +209,8 @@ class Steps:
 
     def _save(self, connection: Connection | None) -> None:
         by = self._claimed_by
-        if by is not None and self.progress != self._saved:
-            arguments = with_progress(by.claim.arguments or "", self.progress)
+        if by is not None and (self.progress, self._marks) != (self._saved, self._saved_marks):
+            arguments = with_marks(with_progress(by.claim.arguments or "", self.progress), self._marks)
             if connection is None:
                 held = checkpoints.save(by.database, by.process_id, by.claim, arguments)
             else:
@@ -174,7 +219,7 @@ class Steps:
                 raise self._not_held(by, connection)
         self._saved_at = time.monotonic()
         if connection is None:
-            self._saved = self.progress
+            self._saved, self._saved_marks = self.progress, self._marks
 
     def _not_held(self, by: ClaimedBy, connection: Connection | None) -> Exception:
         if connection is not None and by.is_held():
@@ -257,7 +302,11 @@ class Step:
         """Yield the rows that are left; a row is done when the next one is asked for. Completes the step at the end."""
         if self._done:
             return
+        self._steps.iterate(self._interval)
         for row, position in self._left(rows, cursor):
+            if self._steps.passes_over():
+                self._steps.pass_over(self.name, position)
+                continue
             yield row
             self.advance(position)
         self._complete()

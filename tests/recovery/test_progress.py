@@ -13,6 +13,7 @@ from solidjq.database.times import ago
 from solidjq.rails.continuation import NO_PROGRESS, Progress, progress_of
 from solidjq.rails.error_text import error_json, missing_error, parse_error, pruned_error
 from support.continuations import continued
+from support.long_jobs import add_long_job, kill_at
 from support.program import Shell, assert_refused
 from support.queue import fail, rows
 from support.recovery import retry_jobs
@@ -96,7 +97,7 @@ def test_from_moves_the_one_job(database: Database, shell: Shell, job_id: int, p
         (["{id}", "--from", "import:1.5"], "the cursor of step 'import' cannot be of type float"),
         (["--class", "ImportJob", "--yes", "--from", "import"], "--from moves one job, named by its id"),
         (["{id}", "{other}", "--from", "import"], "--from moves one job, named by its id"),
-        (["{id}", "--from", "import", "--restart"], "--restart and --from exclude each other"),
+        (["{id}", "--from", "import", "--restart"], "--restart, --from and --skip-record exclude each other"),
     ],
 )
 def test_positions_that_make_no_sense(
@@ -154,4 +155,43 @@ def test_history_says_how_far_the_job_was(database: Database, shell: Shell, job_
     for _ in range(2):
         events = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
         assert [event["detail"] for event in events if event["event"] == "saved"] == ["step import, cursor 48213"]
+        retry_jobs(database, [job_id], restart=True)
+
+
+def test_a_dry_run_says_where_long_jobs_go_on(database: Database, shell: Shell, job_id: int) -> None:
+    (other,) = fail(database, NewJob(class_name="Plain"), error=missing_error())
+    words = f"job {job_id} goes on at step import, cursor 48213 (saved 2h before the death)"
+    dry = shell.run("retry", "--safe", "--dry-run", "-o", "json")
+    of_each = {one["job_id"]: one["progress"] for one in json.loads(dry.stdout)}
+    assert of_each[job_id] == {**PROGRESS.to_record(), "saved_at": of_each[job_id]["saved_at"]}
+    assert of_each[other] is None
+    assert dry.stderr.count(" goes on at ") == 1
+    assert words in dry.stderr
+    assert words in shell.run("retry", str(job_id), "--dry-run").stderr
+    for option in ("--restart", "--from=check"):
+        assert words not in shell.run("retry", str(job_id), option, "--dry-run").stderr
+
+
+@pytest.mark.sqlite_only
+def test_few_of_many_long_jobs_are_named(database: Database, shell: Shell) -> None:
+    for failed_id in fail(database, *(NewJob(class_name="ImportJob") for _ in range(8)), error=missing_error()):
+        set_payload(database, failed_id, PAYLOAD)
+    set_payload(database, failed_id, continued({"completed": []}))
+    dry = shell.run("retry", "--safe", "--dry-run")
+    assert dry.stderr.count(" goes on at step import") == 5
+    assert "2 more long jobs go on where they were" in dry.stderr
+
+
+def test_an_incident_says_where_long_jobs_stood(database: Database, shell: Shell) -> None:
+    """Also after they were retried, by what was noted of the crash."""
+    job_id = add_long_job(database)
+    kill_at(database, job_id, "import", 48213)
+    for words in ("(saved 2s before the death); resumes there", "(saved 2s before the death)"):
+        (listed,) = json.loads(shell.run("incidents", "list", "-o", "json").stdout)
+        name = listed["incident"]
+        shown = shell.run("incidents", "show", name)
+        assert f"progress  job {job_id} ImportJob: step import, cursor 48213 {words}\n" in shown.stdout
+        (incident,) = json.loads(shell.run("incidents", "show", name, "-o", "json").stdout)
+        ((job,),) = (death["jobs"] for death in incident["deaths"])
+        assert (job["progress"]["step"], job["progress"]["cursor"]) == ("import", 48213)
         retry_jobs(database, [job_id], restart=True)

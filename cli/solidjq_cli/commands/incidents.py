@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.incidents.incidents import Incident
+    from solidjq.ledger.positions import DeathPosition
     from solidjq.recovery.verdicts import Decision
     from solidjq_cli.session import Session
 
@@ -86,6 +87,8 @@ def show_incidents(
 ) -> None:
     """Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.
 
+    Of long jobs it says how far they were, and when that was saved.
+
     It ends with what jq retry --safe would do with those of its jobs that are still failed.
 
     -o ids gives the jobs, for jq retry; -o json all evidence.
@@ -104,11 +107,12 @@ def show_incidents(
         found = {name: find_incident(connection, name) for name in unique}
     known = list({incident.name: incident for incident in found.values() if incident is not None}.values())
     verdicts = {} if output is Output.IDS else _retry_safe(command, opened, known)
+    stood = {} if output is Output.IDS else _positions(opened, known)
     if output is Output.TABLE and not view.current().fields:
         for number, incident in enumerate(known):
-            incident_view.draw(incident, verdicts[incident.name], first=number == 0)
+            incident_view.draw(incident, verdicts[incident.name], stood, first=number == 0)
     else:
-        records(known, columns.incident_details(verdicts), output)
+        records(known, columns.incident_details(verdicts, stood), output)
     missing = [name for name, incident in found.items() if incident is None]
     for name in missing:
         note(f"no incident {name}; see: jq incidents list")
@@ -135,3 +139,16 @@ def _retry_safe(
         return {incident.name: None for incident in incidents}
     ids = {incident.name: frozenset(incident.job_ids) for incident in incidents}
     return {name: [one for job_id, one in by_job.items() if job_id in of_it] for name, of_it in ids.items()}
+
+
+def _positions(database: Database, incidents: Sequence[Incident]) -> dict[int, DeathPosition]:
+    """Return, by failure, where the long jobs of these incidents stood; none where that cannot be read."""
+    from solidjq.errors import AccessDeniedError, NotAQueueError
+    from solidjq.ledger import positions
+
+    failure_ids = [job.failure_id for one in incidents for job in one.jobs if job.failure_id is not None]
+    try:
+        with database.read() as connection:
+            return positions.find(connection, failure_ids)
+    except (AccessDeniedError, NotAQueueError):
+        return {}

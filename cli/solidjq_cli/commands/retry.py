@@ -66,6 +66,7 @@ class RetryOptions(OptionGroup):
         bool, typer.Option("--restart", help="Long jobs begin at their first step, not where they were.")
     ] = False
     resume_at: positions.FromOption = None
+    skip_record: positions.SkipOption = False
     canary: Annotated[
         int | None,
         typer.Option(
@@ -88,8 +89,10 @@ class RetryOptions(OptionGroup):
             raise UsageError("--isolate needs --safe: only --safe finds suspects")
         if self.with_arguments is not None and self.move.plan_out:
             raise UsageError("--with-arguments goes without --plan-out: a plan contains no arguments")
-        if self.restart and self.resume_at is not None:
-            raise UsageError("--restart and --from exclude each other")
+        if self.restart + (self.resume_at is not None) + self.skip_record > 1:
+            raise UsageError("--restart, --from and --skip-record exclude each other")
+        if self.skip_record and self.safe:
+            raise UsageError("--skip-record goes without --safe, which holds a job at a stuck record")
         if self.canary is not None and (self.move.dry_run or self.move.plan_out):
             raise UsageError("--canary retries; it goes without --dry-run and --plan-out")
         if self.watch and (self.move.dry_run or self.move.plan_out):
@@ -112,6 +115,7 @@ class RetryOptions(OptionGroup):
             with_arguments=None if self.with_arguments is None else new_arguments.read(self.with_arguments),
             restart=self.restart,
             resume_at=self.resume_at,
+            skip_record=self.skip_record,
             delay=duration_option(self.delay, "--delay"),
             interval=rate_option(self.rate),
         )
@@ -146,7 +150,9 @@ def retry(
     old ones.
 
     A long job goes on from its last checkpoint (jq failed show prints it). With --restart it begins anew; --from lets
-    one job go on at a step that it began, after a cursor.
+    one job go on at a step that it began, after a cursor. --skip-record lets one job pass over the record at which it
+    died: it goes on behind it, and its crashes count from there. It needs a step that iterates over its rows, and a
+    cursor that was saved with each record, as after a second death.
 
     Without --safe, every job that you choose is retried, suspects included; suspects are named.
 
@@ -158,6 +164,7 @@ def retry(
     Examples:
       jq retry 42 43
       jq retry 42 --from import:48000
+      jq retry 42 --skip-record --reason 'INC-7: record 48214 is damaged'
       jq retry --safe d13
       jq retry --safe --dry-run
       jq retry --safe --since 2h --yes --reason 'INC-7: host rebooted'

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, update
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among, holds
@@ -16,7 +16,7 @@ from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.unknown_columns import column_types
 from solidjq.ledger import operations
 from solidjq.queue.failed import is_death
-from solidjq.rails.continuation import CONTINUATION_KEY
+from solidjq.rails.continuation import CONTINUATION_KEY, NOT_STARTED
 from solidjq.rails.positions import Position, position_of, progress_part
 
 
@@ -30,6 +30,12 @@ class DeathPosition(NamedTuple):
 def are_stored(connection: Connection) -> bool:
     """Whether crashes have the columns for it, which ``jq init`` adds to an older ledger; False without a ledger."""
     return operations.exists(connection) and crashes.c.progress.name in column_types(connection, crashes)
+
+
+def have_begun() -> ColumnElement[bool]:
+    """Return the SQL condition that a job has begun a step, with false positives."""
+    text = func.coalesce(jobs.c.arguments, "")
+    return holds(text, CONTINUATION_KEY) & ~holds(text, NOT_STARTED)
 
 
 def note(connection: Connection, which: ColumnElement[bool]) -> None:

@@ -74,6 +74,10 @@ class Progress:
         point, event = (failed_at, "the death" if error.death else "the failure")
         if error.last_heartbeat_at is not None:
             point, event = error.last_heartbeat_at, "the last heartbeat"
+        return self.compared(saved_at, point, event)
+
+    def compared(self, saved_at: datetime | None, point: datetime | None, event: str) -> str:
+        """Return the progress in words, with the time from when it was saved to an event, or from that."""
         if not self.started or saved_at is None or point is None:
             return self.words
         order = "before" if saved_at <= point else "after"
@@ -94,6 +98,7 @@ def _shown(text: str) -> str:
 
 
 NO_PROGRESS = Progress()
+NOT_STARTED = '"continuation":{"completed":[]}'  # as Rails writes it for every job that may have steps
 CONTINUATION_KEY = '"continuation"'  # a payload without it has no progress, and need not be parsed
 
 

@@ -4,18 +4,19 @@ Beside Rails' own keys a payload may have one of ours, ``"solidjq"``, see ``Mark
 damaged has no position.
 """
 
+import json
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from solidjq.errors import UsageError
 from solidjq.rails.active_job import dumps
-from solidjq.rails.continuation import CONTINUATION_KEY, NO_PROGRESS, Progress, progress_of
-from solidjq.rails.json_edits import value_texts
+from solidjq.rails.continuation import CONTINUATION_KEY, NO_PROGRESS, NOT_STARTED, Progress, progress_of
+from solidjq.rails.json_edits import value_texts, with_values
 from solidjq.text import times_of
 from solidjq.untrusted import part, read_object
 
 OURS = "solidjq"  # our key in a payload
 LONGEST_KEY = 120  # characters of a position that are compared as they are
-_NOTHING = '{"continuation":{"completed":[]}}'
 
 
 class Marks(NamedTuple):
@@ -53,6 +54,11 @@ class Position(NamedTuple):
     def in_step(self) -> bool:
         """Whether a step had begun and was not complete: then one of its rows, or the step, may be the killer."""
         return self.progress.current is not None
+
+    @property
+    def skips(self) -> bool:
+        """Whether the record after the cursor is known, and the step can pass over it."""
+        return self.in_step and self.marks.exact and self.marks.rows
 
     @property
     def where(self) -> str:
@@ -93,7 +99,7 @@ def progress_part(arguments: str | None) -> str | None:
     if position is None or arguments is None:
         return None
     if position.progress == NO_PROGRESS:
-        return _NOTHING
+        return f"{{{NOT_STARTED}}}"
     texts = value_texts(arguments)
     kept = (f"{dumps(key)}:{texts[key]}" for key in ("continuation", "resumptions", OURS) if key in texts)
     return f"{{{','.join(kept)}}}"
@@ -112,3 +118,42 @@ def marks_of(text: str | None) -> Marks:
         since=since if isinstance(since, str) else None,
         skip=skip if isinstance(skip, str) else None,
     )
+
+
+def with_marks(arguments: str, marks: Marks) -> str:
+    """Write our marks into a payload, or take them out of it. Raises ValueError if the text is no payload."""
+    if not isinstance(json.loads(arguments), dict):
+        raise ValueError("the job's arguments are not Active Job's JSON")  # noqa: TRY004  (of a text, not a type)
+    if marks == NO_MARKS and OURS not in value_texts(arguments):
+        return arguments
+    written = {name: value for name, value in marks._asdict().items() if value not in (None, False)}
+    return with_values(arguments, {OURS: dumps(written)})
+
+
+def without_marks(arguments: str | None) -> str | None:
+    """Return a payload without our marks; text that is no payload is unchanged."""
+    if arguments is None or marks_of(arguments) == NO_MARKS:
+        return arguments
+    return with_marks(arguments, NO_MARKS)
+
+
+def skipping(arguments: str | None) -> str:
+    """Return a payload whose job passes over the record at which it stands.
+
+    Raises UsageError if the job is in no step that can, or if its cursor may be that of an earlier record.
+    """
+    position = position_of(arguments)
+    if position is None or arguments is None or not position.in_step:
+        raise UsageError("the job is in no step, so there is no record to pass over")
+    step = position.progress.current
+    if not position.marks.rows:
+        raise UsageError(
+            f"step {step!r} does not iterate(...), so nobody knows which record comes after its cursor; --from "
+            f"{step}:CURSOR names the last record that counts as done"
+        )
+    if not position.marks.exact:
+        raise UsageError(
+            f"the cursor of step {step!r} was saved some records before the death; retry the job once more: it then "
+            "saves each record, so that its next death names the one"
+        )
+    return with_marks(arguments, position.marks._replace(skip=key_of(position.progress)))

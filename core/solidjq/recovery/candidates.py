@@ -63,6 +63,9 @@ def find_candidates(
     )
     rows = connection.execute(query.where(among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
     candidates = [_candidate(*row) for row in rows]
+    if long := [row.failure_id for row in rows if row.long]:
+        stands = positions.find_present(connection, long)
+        candidates = [one._replace(stands=stands.get(one.failure_id)) for one in candidates]
     if crashed := {row.failure_id for row in rows if row.crashed}:
         candidates = _with_crashes(connection, candidates, crashed)
     if shared := {row.active_job_id for row in rows if row.shared}:
@@ -71,7 +74,7 @@ def find_candidates(
 
 
 class CandidateGroup(NamedTuple):
-    """Failures of simple cases (no earlier crash, no twin) that differ in nothing but their jobs and times.
+    """Failures of simple cases that differ in nothing but their jobs and times: no earlier crash, no twin, no step.
 
     ``oldest`` and ``newest`` are one candidate with two times: those of the group's first and last failure.
     """
@@ -138,7 +141,7 @@ def _group_query(*, has_ledger: bool, twins: bool, suspects: tuple[str, ...]) ->
             first(rows.c.active_job_id),
             *key[:-1],
         )
-        .where(~rows.c.crashed, ~rows.c.shared)
+        .where(~rows.c.crashed, ~rows.c.shared, ~rows.c.long)
         .group_by(*key)
     )
 
@@ -171,6 +174,7 @@ def _candidate_query(
         (_OWN.c.failure_id.is_not(None) if has_ledger else false()).label("counted"),
         (and_(_DIED, _crashes_matter(suspects)) if has_ledger else false()).label("crashed"),
         and_(twins_matter, has_twin).label("shared"),
+        positions.have_begun().label("long"),
     ).select_from(source)
 
 
@@ -232,7 +236,7 @@ def worn() -> ColumnElement[bool]:
 def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crashed: Collection[int]) -> list[Candidate]:
     """Add the crashes counted so far of the jobs of the failures ``crashed``, and the process that may still run one.
 
-    Any other candidate that died gets only the crash of its own failure. Where a long job stands now is read from its
+    Any other candidate that died gets only the crash of its own failure. Where a long job stands now is known from its
     payload: its crash may not be counted yet.
     """
     subjects = [crashes.subject_of(one.job_id, one.active_job_id) for one in candidates if one.failure_id in crashed]
@@ -240,15 +244,13 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crash
     old = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
     registered = heartbeat.processes_at(connection, old)
     samples = _samples_here(connection, (crash for group in counted.values() for crash in group))
-    present = positions.find_present(connection, crashed)
     completed: list[Candidate] = []
     for candidate in candidates:
         subject = crashes.subject_of(candidate.job_id, candidate.active_job_id)
         before = counted.get(subject, []) if candidate.death else []
         by_failure = {crash.failure_id: crash for crash in (*candidate.crashes, *before)}
-        own, stands = by_failure.get(candidate.failure_id), present.get(candidate.failure_id)
-        if own is not None and stands is not None:
-            by_failure[own.failure_id] = own._replace(position=stands.position)
+        if (own := by_failure.get(candidate.failure_id)) is not None and candidate.position is not None:
+            by_failure[own.failure_id] = own._replace(position=candidate.position)
         alive = next((words for crash in before if (words := _alive(crash, registered, samples))), None)
         completed.append(candidate._replace(counted_crashes=tuple(by_failure.values()), alive=alive))
     return completed

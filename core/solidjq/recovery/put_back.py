@@ -15,6 +15,7 @@ from solidjq.ledger import archive
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.rails.active_job import replace_arguments, reset_counters
 from solidjq.rails.continuation import parse_position, progress_of, with_progress, without_progress
+from solidjq.rails.positions import skipping, without_marks
 from solidjq.recovery.terms import RetryTerms
 from solidjq.recovery.verdicts import Decision
 
@@ -133,14 +134,16 @@ def _rewrite(connection: Connection, moving: Sequence[Decision], terms: RetryTer
     if (arguments := terms.with_arguments) is not None:
         _rewrite_payloads(connection, job_ids, lambda payload: replace_arguments(payload, arguments))
     if terms.restart:
-        _rewrite_payloads(connection, job_ids, without_progress)
+        _rewrite_payloads(connection, job_ids, lambda payload: without_marks(without_progress(payload)))
     if terms.resume_at is not None:
         _rewrite_payloads(connection, job_ids, _resumed_at(terms.resume_at))
+    if terms.skip_record:
+        _rewrite_payloads(connection, job_ids, skipping)
 
 
-def _resumed_at(position: str) -> Callable[[str | None], str]:
+def _resumed_at(position: str) -> Callable[[str | None], str | None]:
     step, cursor = parse_position(position)
-    return lambda payload: with_progress(payload or "", progress_of(payload).back_to(step, cursor))
+    return lambda payload: without_marks(with_progress(payload or "", progress_of(payload).back_to(step, cursor)))
 
 
 def _rewrite_payloads(

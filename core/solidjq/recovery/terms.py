@@ -53,11 +53,13 @@ class RetryTerms:
 
     restart: bool = False  # the jobs' progress is dropped: they begin at their first step
     resume_at: str | None = None  # STEP or STEP:CURSOR: where the one job goes on instead
+    skip_record: bool = False  # the one job passes over the record at which it stands
 
     @property
     def rewrites(self) -> bool:
         """Whether each job's payload is rewritten."""
-        return self.restart or self.resume_at is not None or self.with_arguments is not None
+        moves = self.restart or self.resume_at is not None or self.skip_record
+        return moves or self.with_arguments is not None
 
     @property
     def paced(self) -> bool:

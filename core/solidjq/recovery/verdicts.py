@@ -9,6 +9,7 @@ from solidjq.durations import spell_duration
 from solidjq.incidents.death_cases import SUSPECT_AT
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger.crashes import Crash, recent_crashes, subject_of, without_progress_since
+from solidjq.ledger.positions import DeathPosition
 from solidjq.ledger.stop_requests import EXCEPTION_CLASS
 from solidjq.rails.error_text import Death
 from solidjq.rails.positions import Position
@@ -96,6 +97,7 @@ class Candidate(NamedTuple):
     evidence: str | None = None  # the first crashes.EVIDENCE characters of the error
     counted_crashes: tuple[Crash, ...] = ()  # the job's crashes in jq_crashes, read only if there may be earlier ones
     alive: str | None = None  # the process that may still be running it, in words
+    stands: DeathPosition | None = None  # how far a long job is, and since when; None if it has begun no step
     twin: str | None = None  # another job of the same Active Job id that makes this one needless, in words
 
     @property
@@ -112,8 +114,8 @@ class Candidate(NamedTuple):
 
     @property
     def position(self) -> Position | None:
-        """Where a long job stood at this death; read only if it crashed before, and None without checkpoints."""
-        return next((crash.position for crash in self.crashes if crash.failure_id == self.failure_id), None)
+        """Where a long job stands; None if it has begun no step."""
+        return None if self.stands is None else self.stands.position
 
 
 class Decision(NamedTuple):
@@ -241,6 +243,8 @@ def _over_limit(candidate: Candidate, terms: RetryTerms, rule: ClassPolicy, now:
     most = rule.max_crashes if terms.max_crashes is None else terms.max_crashes
     if candidate.death is None or len(counting_crashes(candidate, terms, rule, now)) < most:
         return None
+    if terms.skip_record and rule.count is CrashCounting.POSITION:
+        return None  # behind the record it has not crashed yet
     reason = f"{_crashes_in_words(candidate, terms, rule, now)}; the limit is {most}"
     return Decision(candidate, Verdict.OVER_LIMIT, reason)
 
