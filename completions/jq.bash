@@ -188,7 +188,7 @@ _jq_takes() {
             esac
             ;;
         'jq incidents')
-            commands='list show'
+            commands='list show report'
             options='-h --help'
             ;;
         'jq incidents list')
@@ -207,6 +207,13 @@ _jq_takes() {
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=incident ;;
+            esac
+            ;;
+        'jq incidents report')
+            options='--html --markdown -d --database -h --help'
+            case ${2-} in
+                --html | -d | --database) takes=file ;;
+                1) takes=values values=incident ;;
             esac
             ;;
         'jq suspects')

@@ -46,6 +46,8 @@ function __jq_takes
             contains -- $argv[2] --since --until --host -o --output --fields -d --database
         case 'jq incidents show'
             contains -- $argv[2] -o --output --fields -d --database
+        case 'jq incidents report'
+            contains -- $argv[2] --html -d --database
         case 'jq suspects'
             contains -- $argv[2] --since --until -o --output --fields -d --database
         case 'jq bisect'
@@ -501,6 +503,7 @@ complete -c jq -n '__jq_at jq history' -s h -l help -d 'Show this message and ex
 
 complete -c jq -n '__jq_argument 1 1 jq incidents' -a list -d 'List when processes died and why, the latest first.'
 complete -c jq -n '__jq_argument 1 1 jq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
+complete -c jq -n '__jq_argument 1 1 jq incidents' -a report -d 'Write the report of the morning after: what happened, why, what became of the jobs, what is left to do.'
 complete -c jq -n '__jq_at jq incidents' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
@@ -522,6 +525,12 @@ complete -c jq -n '__jq_at jq incidents show' -l no-pager -d 'Print what is long
 complete -c jq -n '__jq_at jq incidents show' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq incidents show' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_argument 1 1 jq incidents report' -f -k -a '(__jq_values incident)' -d 'As jq incidents list names it.'
+complete -c jq -n '__jq_at jq incidents report' -l html -r -F -d 'Write one page of HTML; it needs nothing else.'
+complete -c jq -n '__jq_at jq incidents report' -l markdown -d 'Print Markdown, as without --html.'
+complete -c jq -n '__jq_at jq incidents report' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq incidents report' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
 complete -c jq -n '__jq_at jq suspects' -l until -r -f -d 'Failed before then.'

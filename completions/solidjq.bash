@@ -188,7 +188,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq incidents')
-            commands='list show'
+            commands='list show report'
             options='-h --help'
             ;;
         'solidjq incidents list')
@@ -207,6 +207,13 @@ _solidjq_takes() {
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=incident ;;
+            esac
+            ;;
+        'solidjq incidents report')
+            options='--html --markdown -d --database -h --help'
+            case ${2-} in
+                --html | -d | --database) takes=file ;;
+                1) takes=values values=incident ;;
             esac
             ;;
         'solidjq suspects')

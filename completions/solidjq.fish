@@ -46,6 +46,8 @@ function __solidjq_takes
             contains -- $argv[2] --since --until --host -o --output --fields -d --database
         case 'solidjq incidents show'
             contains -- $argv[2] -o --output --fields -d --database
+        case 'solidjq incidents report'
+            contains -- $argv[2] --html -d --database
         case 'solidjq suspects'
             contains -- $argv[2] --since --until -o --output --fields -d --database
         case 'solidjq bisect'
@@ -501,6 +503,7 @@ complete -c solidjq -n '__solidjq_at solidjq history' -s h -l help -d 'Show this
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a list -d 'List when processes died and why, the latest first.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a show -d 'Show incidents in full: the cause with its facts, a timeline, the jobs in flight, what to do next.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents' -a report -d 'Write the report of the morning after: what happened, why, what became of the jobs, what is left to do.'
 complete -c solidjq -n '__solidjq_at solidjq incidents' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq incidents list' -l since -r -f -d 'Noticed then or later: 15m, 2h, 3d, or a time.'
@@ -522,6 +525,12 @@ complete -c solidjq -n '__solidjq_at solidjq incidents show' -l no-pager -d 'Pri
 complete -c solidjq -n '__solidjq_at solidjq incidents show' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq incidents show' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq incidents show' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq incidents report' -f -k -a '(__solidjq_values incident)' -d 'As jq incidents list names it.'
+complete -c solidjq -n '__solidjq_at solidjq incidents report' -l html -r -F -d 'Write one page of HTML; it needs nothing else.'
+complete -c solidjq -n '__solidjq_at solidjq incidents report' -l markdown -d 'Print Markdown, as without --html.'
+complete -c solidjq -n '__solidjq_at solidjq incidents report' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq incidents report' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq suspects' -l since -r -f -d 'Deaths noticed then or later: 2h, 3d, or a time.'
 complete -c solidjq -n '__solidjq_at solidjq suspects' -l until -r -f -d 'Failed before then.'

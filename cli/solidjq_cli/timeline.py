@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from solidjq_cli.flow import cells, cut, fill, pad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from solidjq.incidents.death_records import ClaimedJob, DeathRecord
     from solidjq.incidents.incidents import Incident
@@ -20,20 +20,33 @@ MOST_JOBS = 8  # of a process
 LEGEND = ("= alive or running", "x last sign of life", ". silence", "! noticed")
 
 
+class Life(NamedTuple):
+    """A row of the picture. ``end``, the last sign of life, is None in a row that is a host's name alone."""
+
+    name: str
+    start: datetime | None
+    end: datetime | None
+    noticed: datetime | None
+
+
 def draw(incident: Incident, width: int) -> Iterator[str]:
     """Yield the picture's lines, none longer than ``width``."""
-    rows = list(_rows(incident))
-    name_width = min(LONGEST_NAME, max(cells(name) for name, *_ in rows))
-    scale = _Scale(*_span(incident), max(NARROWEST, width - name_width - 2))
+    return picture(list(lives(incident)), *span(incident), width)
+
+
+def picture(rows: Sequence[Life], start: datetime, end: datetime, width: int) -> Iterator[str]:
+    """Yield the lines of these rows between two times, none longer than ``width``."""
+    name_width = min(LONGEST_NAME, max(cells(row.name) for row in rows))
+    scale = _Scale(start, end, max(NARROWEST, width - name_width - 2))
     yield " " * (name_width + 2) + scale.axis()
-    for name, start, end, noticed in rows:
-        bar = "" if end is None else scale.bar(start, end, noticed)
-        yield f"{pad(cut(name, name_width), name_width)}  {bar}".rstrip()
+    for row in rows:
+        bar = "" if row.end is None else scale.bar(row.start, row.end, row.noticed)
+        yield f"{pad(cut(row.name, name_width), name_width)}  {bar}".rstrip()
     yield from fill(LEGEND, width, gap="   ")
 
 
-def _rows(incident: Incident) -> Iterator[tuple[str, datetime | None, datetime | None, datetime | None]]:
-    """Yield each row: its name, since when it lived, its last sign of life, and when its end was noticed.
+def lives(incident: Incident) -> Iterator[Life]:
+    """Yield each row of the picture.
 
     Where processes of several hosts died, a row with a name alone stands above those of each host.
     """
@@ -43,14 +56,14 @@ def _rows(incident: Incident) -> Iterator[tuple[str, datetime | None, datetime |
     for death in by_host:
         if len(incident.hosts) > 1 and death.hostname != host:
             host = death.hostname
-            yield host or "host unknown", None, None, None
-        yield _process(death), death.started_at, death.silent_at, death.noticed_at
+            yield Life(host or "host unknown", None, None, None)
+        yield Life(_process(death), death.started_at, death.silent_at, death.noticed_at)
         for job in death.jobs[:MOST_JOBS]:
-            yield _job(job), job.started_at, death.silent_at, None
+            yield Life(_job(job), job.started_at, death.silent_at, None)
         if len(death.jobs) > MOST_JOBS:
-            yield f"  {len(death.jobs) - MOST_JOBS} more jobs", None, death.silent_at, None
+            yield Life(f"  {len(death.jobs) - MOST_JOBS} more jobs", None, death.silent_at, None)
     if len(incident.deaths) > MOST_PROCESSES:
-        yield f"{len(incident.deaths) - MOST_PROCESSES} more processes", None, incident.at, incident.noticed_at
+        yield Life(f"{len(incident.deaths) - MOST_PROCESSES} more processes", None, incident.at, incident.noticed_at)
 
 
 def _process(death: DeathRecord) -> str:
@@ -63,7 +76,7 @@ def _job(job: ClaimedJob) -> str:
     return f"  job {job.job_id} {job.class_name}"
 
 
-def _span(incident: Incident) -> tuple[datetime, datetime]:
+def span(incident: Incident) -> tuple[datetime, datetime]:
     """Choose the time span to draw: the silence takes at least half of the width, the time before it the rest."""
     end = incident.noticed_at
     shown = max(end - incident.at, timedelta(seconds=10))

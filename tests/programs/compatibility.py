@@ -115,6 +115,7 @@ COMMANDS = (
     Tried("history {retried}", lacks=True),
     Tried("incidents list"),
     Tried("incidents show {death}"),
+    Tried("incidents report {death}", lacks=True),
     Tried("suspects", lacks=True),
     Tried("policy show"),
     Tried("profiles list"),

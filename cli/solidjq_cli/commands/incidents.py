@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -118,6 +120,71 @@ def show_incidents(
         note(f"no incident {name}; see: jq incidents list")
     if missing:
         raise typer.Exit(Exit.PARTLY if known else Exit.NO_SUCH_JOB)
+
+
+@group.command("report")
+def report_incident(
+    name: Annotated[str, typer.Argument(metavar="INCIDENT", help="As jq incidents list names it.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page of HTML; it needs nothing else.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as without --html.")] = False,
+    database: options.DatabaseOption = None,
+) -> None:
+    """Write the report of the morning after: what happened, why, what became of the jobs, what is left to do.
+
+    It has the timeline, the evidence for the cause and for others, each job with its state now, the operations that
+    moved it, what is unknown, and follow-ups to tick off. Passwords in its texts are masked; arguments of jobs are not
+    in it. The page of HTML loads nothing and runs no script; the data are inside it as JSON.
+
+    \b
+    Examples:
+      jq incidents report d17
+      jq incidents report d17 --html d17.html
+      jq incidents report d17 | gh issue create --title "Incident d17" --body-file -
+    """
+    from solidjq.errors import UsageError
+    from solidjq.incidents.causes import weigh_others
+    from solidjq.incidents.incidents import find_incident
+    from solidjq.recovery.aftermath import aftermath_of
+    from solidjq_cli import incident_report, report_html, report_markdown
+
+    if html is not None and markdown:
+        raise UsageError("--html and --markdown are two forms of one report: choose one")
+    command = session.current(database)
+    opened = command.open()
+    with opened.read() as connection:
+        incident = find_incident(connection, read_incident_name(name))
+        aftermath = None if incident is None else aftermath_of(connection, incident)
+    if incident is None or aftermath is None:
+        note(f"no incident {name}; see: jq incidents list")
+        raise typer.Exit(Exit.NO_SUCH_JOB)
+    made = incident_report.make(
+        incident,
+        aftermath,
+        weigh_others(incident.deaths, incident.company, incident.finding.cause),
+        _retry_safe(command, opened, [incident])[incident.name],
+        database=command.place() or "",
+        now=opened.now(),
+    )
+    if html is None:
+        sys.stdout.write(report_markdown.write(made))
+        return
+    _write(html, report_html.write(made))
+    note(f"the report is in {html}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file, or with ``-`` to stdout. Raises UsageError if the file cannot be written."""
+    from solidjq.errors import UsageError
+
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--html: {path} cannot be written: {error.strerror}") from error
 
 
 def _retry_safe(

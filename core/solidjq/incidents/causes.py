@@ -143,6 +143,9 @@ class Company:
     alive_here: Mapping[str | None, FleetCounts] = field(default_factory=dict)  # by host: of those of the host
 
 
+NO_COMPANY = Company()
+
+
 @dataclass(frozen=True, slots=True)
 class CauseFinding:
     """A cause, with its confidence, the facts it rests on, and the evidence that was missing."""
@@ -201,6 +204,28 @@ def find_cause(death: DeathRecord, company: Company) -> CauseFinding:
         if (used := rule.test(death, company)) is not None:
             return CauseFinding(rule.cause, rule.confidence, tuple(used), tuple(_missing(death, rule)))
     return CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN, tuple(_last_heartbeat(death)), tuple(_missing(death, None)))
+
+
+class WeighedCause(NamedTuple):
+    """A cause beside the one that was found: the facts that speak for it too, and what was looked for in vain."""
+
+    cause: Cause
+    facts: tuple[str, ...]
+    absent: tuple[str, ...]  # in words, as in docs/causes.md
+
+
+def weigh_others(deaths: Iterable[DeathRecord], company: Company, found: Cause) -> list[WeighedCause]:
+    """Return what the evidence of these deaths says of each other cause, those with facts first."""
+    facts: dict[Cause, dict[str, None]] = {cause: {} for cause in Cause if cause not in {found, Cause.UNKNOWN}}
+    present: set[CauseRule] = set()
+    for death in deaths:
+        for rule in RULES:
+            if rule.cause in facts and (used := rule.test(death, company)) is not None:
+                facts[rule.cause] |= dict.fromkeys(used)
+                present.add(rule)
+    absent = {cause: [rule.when for rule in RULES if rule.cause is cause and rule not in present] for cause in facts}
+    weighed = [WeighedCause(cause, tuple(facts[cause]), tuple(absent[cause])) for cause in facts]
+    return sorted(weighed, key=lambda each: not each.facts)
 
 
 # -- tests: the facts of each rule ------------------------------------------------------------------------------------

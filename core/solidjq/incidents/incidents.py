@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_queries
-from solidjq.incidents.causes import Cause, CauseFinding, Company, FleetCounts, find_cause
+from solidjq.incidents.causes import NO_COMPANY, Cause, CauseFinding, Company, FleetCounts, find_cause
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
 from solidjq.rails.error_text import Death
 
@@ -37,6 +37,7 @@ class Incident:
     deaths: tuple[DeathRecord, ...]
     findings: tuple[CauseFinding, ...]
     beside: tuple[Neighbour, ...] = ()
+    company: Company = NO_COMPANY  # the evidence beyond each death, from which the findings came
 
     @property
     def name(self) -> str:
@@ -142,17 +143,19 @@ def judge_all(connection: Connection, deaths: Iterable[DeathRecord]) -> list[Inc
     judged = []
     for moment in group(deaths):
         beside = company(moment)
-        judged += split(moment, [find_cause(death, beside) for death in moment])
+        judged += split(moment, [find_cause(death, beside) for death in moment], beside)
     return sorted(judged, key=lambda incident: incident.at)
 
 
-def split(moment: Sequence[DeathRecord], findings: Sequence[CauseFinding]) -> list[Incident]:
+def split(
+    moment: Sequence[DeathRecord], findings: Sequence[CauseFinding], company: Company = NO_COMPANY
+) -> list[Incident]:
     """Split the deaths of one moment into incidents of one cause each: then advice and charges fit all its deaths."""
     causes: dict[tuple[Cause, bool], list[tuple[DeathRecord, CauseFinding]]] = defaultdict(list)
     for death, finding in zip(moment, findings, strict=True):
         causes[finding.cause, finding.outside].append((death, finding))
     apart = [
-        Incident(tuple(death for death, _ in pairs), tuple(finding for _, finding in pairs))
+        Incident(tuple(death for death, _ in pairs), tuple(finding for _, finding in pairs), company=company)
         for pairs in causes.values()
     ]
     neighbours = [Neighbour(one.name, one.finding.words, len(one.deaths)) for one in apart]

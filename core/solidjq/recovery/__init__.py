@@ -18,6 +18,7 @@ Read the files in this order:
 - ``manners``: whether the deaths of a bisect match those of its incident.
 - ``undo``: takes back what moved jobs.
 - ``outcome``: what became of the jobs that an operation put back to work.
+- ``aftermath``: what became of the jobs of an incident, and which operations moved them.
 - ``dossiers``: all that is known about a failed job: its death, its crashes, the verdict on it, its life.
 
 Only the command line imports this room. It imports ``incidents``, ``ledger``, ``queue``, ``rails``, ``processes``,
