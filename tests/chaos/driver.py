@@ -183,6 +183,7 @@ class Run:
             lines.seek(0, 2)
             while time.monotonic() < deadline:
                 self.counts["supervisors that ended"] += world.fleet.restart_ended()
+                world.database.ensure_runs()  # MariaDB ends some time after its disk was full
                 if not waiting:
                     waiting = set(self.enqueue(["quick"], world.random))
                 for line in lines:

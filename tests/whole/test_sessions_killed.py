@@ -2,17 +2,18 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
 import pymysql
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import URL
 
 from solidjq import Database
 from solidjq.database.urls import url_text
+from solidjq.errors import DatabaseUnreachableError
 from solidjq_cli import session
 from solidjq_cli.exits import Exit
 from support.commands import run
@@ -134,3 +135,20 @@ def test_doctor_makes_a_check_again_whose_session_was_killed(
         outputs.append(capsys.readouterr().out)
     assert killed
     assert outputs[0] == outputs[1] != ""
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+@pytest.mark.parametrize("use", ["outside", "read", "write"])
+def test_a_session_that_died_in_the_pool(database: Database, kill: Callable[[Any], None], use: str) -> None:
+    with database.read() as connection:
+        victim = connection.connection.driver_connection
+    kill(victim)
+
+    def ask(opened: Callable[[], AbstractContextManager[Connection]]) -> None:
+        with opened() as connection:
+            connection.scalar(text("SELECT 1"))
+
+    way = {"outside": database.outside_transactions, "read": database.read, "write": database.write}[use]
+    with pytest.raises(DatabaseUnreachableError):
+        ask(way)
+    ask(way)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import ColumnElement, Connection, func
-from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import answers, owners
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
@@ -55,11 +54,8 @@ def listen(database: Database) -> Iterator[None]:
         yield
         driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         answers.wait_without_limit(driver)
-        try:
-            for _ in driver.notifies():
-                yield
-        except driver.Error as error:  # raised past SQLAlchemy
-            raise DBAPIError("LISTEN", None, error, connection_invalidated=True) from error
+        for _ in driver.notifies():
+            yield
 
 
 def install(database: Database) -> None:

@@ -72,6 +72,7 @@ class Database:
         except (ValueError, TypeError, ArgumentError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         self._is_guarded = False
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._reader = engine
         self._writer = engine.execution_options(**{engines.WRITES: True})
 
@@ -252,6 +253,8 @@ class Database:
             raise DatabaseUnreachableError(f"cannot reach {self}: the connection broke") from error
         except PoolTimeoutError as error:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
+        except self._driver_error as error:  # raised past SQLAlchemy, say where it switches autocommit on
+            raise self._translated(DBAPIError(None, None, error, connection_invalidated=True)) from error
 
     def _translated(self, error: DBAPIError) -> DatabaseError:
         fault = faults.fault_of(error)
