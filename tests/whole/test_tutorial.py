@@ -70,6 +70,7 @@ VARIES = re.compile(
     | (?P<memory>\b\d+\sMB\b)
     | (?P<version>\b\d+\.\d+\.\d+\b)
     | (?P<pid>\b\d{5}\b)
+    | (?P<began>(?<=on[ ]laptop\))$)
     | (?P<space>\s+)
     """,
     re.VERBOSE,
@@ -85,6 +86,7 @@ PATTERNS = {
     "memory": r"\d+ MB",
     "version": r"\d+\.\d+\.\d+",
     "pid": r"\d+",
+    "began": r"(?:, \d+\.\d s after the job began)?",  # where the machine is slow
     "space": r"\s+",
 }
 
