@@ -11,14 +11,16 @@ from solidjq.text import count_of
 from solidjq_cli import columns
 from solidjq_cli.arguments import by_own_name, program_name
 from solidjq_cli.formats import plain
+from solidjq_cli.incident_view import how_far
 from solidjq_cli.timeline import Life, lives, span
 from solidjq_cli.view import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from solidjq.incidents.causes import WeighedCause
     from solidjq.incidents.incidents import Incident
+    from solidjq.ledger.positions import DeathPosition
     from solidjq.recovery.aftermath import Aftermath, JobAftermath
     from solidjq.recovery.verdicts import Decision
 
@@ -89,25 +91,26 @@ def make(
     aftermath: Aftermath,
     others: Sequence[WeighedCause],
     decisions: Sequence[Decision] | None,
+    stood: Mapping[int, DeathPosition],
     *,
     database: str,
     now: datetime,
 ) -> Report:
     """Put the report together. ``decisions``: what a safe retry would do now with the jobs that are still failed.
 
-    Passwords in texts of the database are masked, as on a screen; arguments of jobs are not in it.
+    ``stood``: by failure, where long jobs stood. Passwords in texts of the database are masked, as on a screen; arguments of jobs are not in it.
     """
     sections = [
         Section("Summary", list(_summary(incident, aftermath, database, now))),
         Section("Timeline", [Timeline(list(lives(incident)), *span(incident))]),
         Section("Why", list(_why(incident, others))),
-        Section("Jobs", list(_jobs(incident, aftermath, decisions))),
+        Section("Jobs", [*_jobs(incident, aftermath, decisions), *_long_jobs(incident, decisions, stood)]),
         Section("What was done", [_operations(aftermath)]),
         Section("What is unknown", [_unknown(incident)]),
         *[Section("Last words", stacks) for stacks in [list(_last_words(incident))] if stacks],
         Section("Follow-ups", [ToDo(list(_follow_ups(incident, aftermath, decisions)))]),
     ]
-    fields = columns.incident_details({incident.name: decisions}).columns
+    fields = columns.incident_details({incident.name: decisions}, stood).columns
     data = {
         "database": database,
         "reported_at": now,
@@ -215,6 +218,13 @@ def _jobs(incident: Incident, aftermath: Aftermath, decisions: Sequence[Decision
     )
     if (left := len(aftermath.jobs) - MOST_JOBS) > 0:
         yield Paragraph(f"And {left:,} more: {program_name()} incidents show {incident.name} -o json")
+
+
+def _long_jobs(
+    incident: Incident, decisions: Sequence[Decision] | None, stood: Mapping[int, DeathPosition]
+) -> Iterator[Block]:
+    if lines := list(how_far(incident, decisions or (), stood)):
+        yield Facts([("Long jobs" if number == 0 else "", line) for number, line in enumerate(lines)])
 
 
 def _now(each: JobAftermath) -> str:

@@ -108,7 +108,7 @@ def draw(
         paragraph(by_own_name(finding.advice), "do        ")
         for text in _verdicts(decisions):
             paragraph(by_own_name(text), "retry     " if text[:1] != " " else LABEL)
-        for text in _stood(incident, decisions or (), stood):
+        for text in how_far(incident, decisions or (), stood):
             paragraph(text, "progress  ", LABEL)
         _picture(incident)
         for line in _last_words(incident):
@@ -169,7 +169,7 @@ def _verdicts(decisions: Sequence[Decision] | None) -> Iterator[str]:
         yield f"  and {len(held) - MOST_LINES} more (-o json)"
 
 
-def _stood(incident: Incident, decisions: Sequence[Decision], stood: Mapping[int, DeathPosition]) -> Iterator[str]:
+def how_far(incident: Incident, decisions: Sequence[Decision], stood: Mapping[int, DeathPosition]) -> Iterator[str]:
     """Yield how far each long job was: ``job 7 Import: step import, cursor 5 (saved 2s before the death)``."""
     from solidjq.rails.error_text import Death
 

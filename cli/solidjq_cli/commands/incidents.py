@@ -164,6 +164,7 @@ def report_incident(
         aftermath,
         weigh_others(incident.deaths, incident.company, incident.finding.cause),
         _retry_safe(command, opened, [incident])[incident.name],
+        _positions(opened, [incident]),
         database=command.place() or "",
         now=opened.now(),
     )
