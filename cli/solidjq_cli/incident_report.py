@@ -98,7 +98,8 @@ def make(
 ) -> Report:
     """Put the report together. ``decisions``: what a safe retry would do now with the jobs that are still failed.
 
-    ``stood``: by failure, where long jobs stood. Passwords in texts of the database are masked, as on a screen; arguments of jobs are not in it.
+    ``stood``: by failure, where long jobs stood. Passwords in texts of the database are masked, as on a screen;
+    arguments of jobs are not in it.
     """
     sections = [
         Section("Summary", list(_summary(incident, aftermath, database, now))),
