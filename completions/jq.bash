@@ -6,7 +6,7 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='status init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor enqueue work demo completions link-jq help'
+            commands='status init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help'
             options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --no-pager --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
@@ -429,11 +429,106 @@ _jq_takes() {
         'jq doctor')
             options='--skip --list --fix -y --yes --reason --long --patience --alive-threshold -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --skip) takes=choice values='no-state two-states finished-and-failed orphans long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
+                --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
                 --reason | --long | --patience | --alive-threshold | -i | --import | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=choice values='no-state two-states finished-and-failed orphans long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
+                [1-9]*) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
+            esac
+            ;;
+        'jq check')
+            commands='failures deaths latency processes dispatcher recurring slots all alive-file'
+            options='-h --help'
+            ;;
+        'jq check failures')
+            options='-w --warn -c --crit --window --patience -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                -w | --warn | -c | --crit | --window | --patience | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq check deaths')
+            options='-w --warn -c --crit --window --patience -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                -w | --warn | -c | --crit | --window | --patience | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq check latency')
+            options='--queue -w --warn -c --crit --patience --config -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --queue) takes=values values=queue ;;
+                -w | --warn | -c | --crit | --patience | --fields) takes=text ;;
+                --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+            esac
+            ;;
+        'jq check processes')
+            options='--expect -w --warn -c --crit --alive-threshold --patience --config -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --expect | -w | --warn | -c | --crit | --alive-threshold | --patience | --fields) takes=text ;;
+                --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+            esac
+            ;;
+        'jq check dispatcher')
+            options='-w --warn -c --crit --alive-threshold --patience -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                -w | --warn | -c | --crit | --alive-threshold | --patience | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq check recurring')
+            options='-w --warn -c --crit --alive-threshold --patience -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                -w | --warn | -c | --crit | --alive-threshold | --patience | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq check slots')
+            options='-w --warn -c --crit --patience -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                -w | --warn | -c | --crit | --patience | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
+            esac
+            ;;
+        'jq check all')
+            options='--skip --window --expect --alive-threshold --patience --config -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
+                --window | --expect | --alive-threshold | --patience | --fields) takes=text ;;
+                --config | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+            esac
+            ;;
+        'jq check alive-file')
+            options='--max-age -o --output --fields --local --no-pager -h --help'
+            case ${2-} in
+                --max-age | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                1) takes=file ;;
+            esac
+            ;;
+        'jq metrics')
+            options='--file --listen --format --max-queues --alive-threshold --config -d --database -h --help'
+            case ${2-} in
+                --file | --config | -d | --database) takes=file ;;
+                --listen | --max-queues | --alive-threshold) takes=text ;;
+                --format) takes=choice values='openmetrics prometheus' ;;
+            esac
+            ;;
+        'jq wait')
+            options='--idle --queue --timeout --poll -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --queue) takes=values values=queue ;;
+                --timeout | --poll | --fields) takes=text ;;
+                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -d | --database) takes=file ;;
             esac
             ;;
         'jq enqueue')
@@ -448,11 +543,11 @@ _jq_takes() {
             esac
             ;;
         'jq work')
-            options='-i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout --leave-children --require-database -d --database -h --help'
+            options='-i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout --leave-children --require-database --alive-file -d --database -h --help'
             case ${2-} in
                 -i | --import | --threads | --processes | --prefetch | --heartbeat | --alive-threshold | --shutdown-timeout | --lost-timeout) takes=text ;;
                 --queues | --except) takes=values values=queues ;;
-                -d | --database) takes=file ;;
+                --alive-file | -d | --database) takes=file ;;
             esac
             ;;
         'jq demo')
@@ -476,7 +571,7 @@ _jq_takes() {
         'jq help')
             options='-h --help'
             case ${2-} in
-                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor enqueue work demo completions link-jq help' ;;
+                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' ;;
             esac
             ;;
     esac

@@ -2,7 +2,7 @@
 
 # Has this command commands below it?
 function __solidjq_group
-    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq profiles' 'solidjq config' 'solidjq jobs' 'solidjq queues' 'solidjq processes'
+    contains -- $argv[1] 'solidjq' 'solidjq failed' 'solidjq operations' 'solidjq incidents' 'solidjq policy' 'solidjq profiles' 'solidjq config' 'solidjq jobs' 'solidjq queues' 'solidjq processes' 'solidjq check'
 end
 
 # Does the option $argv[2] of the command $argv[1] take a value?
@@ -88,10 +88,32 @@ function __solidjq_takes
             contains -- $argv[2] --alive-threshold -o --output --fields --sort -d --database
         case 'solidjq doctor'
             contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output --fields -d --database
+        case 'solidjq check failures'
+            contains -- $argv[2] -w --warn -c --crit --window --patience -o --output --fields -d --database
+        case 'solidjq check deaths'
+            contains -- $argv[2] -w --warn -c --crit --window --patience -o --output --fields -d --database
+        case 'solidjq check latency'
+            contains -- $argv[2] --queue -w --warn -c --crit --patience --config -o --output --fields -d --database
+        case 'solidjq check processes'
+            contains -- $argv[2] --expect -w --warn -c --crit --alive-threshold --patience --config -o --output --fields -d --database
+        case 'solidjq check dispatcher'
+            contains -- $argv[2] -w --warn -c --crit --alive-threshold --patience -o --output --fields -d --database
+        case 'solidjq check recurring'
+            contains -- $argv[2] -w --warn -c --crit --alive-threshold --patience -o --output --fields -d --database
+        case 'solidjq check slots'
+            contains -- $argv[2] -w --warn -c --crit --patience -o --output --fields -d --database
+        case 'solidjq check all'
+            contains -- $argv[2] --skip --window --expect --alive-threshold --patience --config -o --output --fields -d --database
+        case 'solidjq check alive-file'
+            contains -- $argv[2] --max-age -o --output --fields
+        case 'solidjq metrics'
+            contains -- $argv[2] --file --listen --format --max-queues --alive-threshold --config -d --database
+        case 'solidjq wait'
+            contains -- $argv[2] --queue --timeout --poll -o --output --fields -d --database
         case 'solidjq enqueue'
             contains -- $argv[2] -k --keyword --queue --priority --at --concurrency-key --import -o --output --fields -d --database
         case 'solidjq work'
-            contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout -d --database
+            contains -- $argv[2] -i --import --queues --except --threads --processes --prefetch --heartbeat --alive-threshold --shutdown-timeout --lost-timeout --alive-file -d --database
         case 'solidjq demo'
             contains -- $argv[2] -d --database
         case 'solidjq link-jq'
@@ -190,6 +212,9 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a jobs -d 'Jobs in any 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a queues -d 'Queues: how full they are; pause and resume.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervisors, workers, dispatchers, schedulers.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a doctor -d 'Examine the queue, and name the fix for each finding.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a check -d 'Answer a monitor (Nagios, Icinga): exit code 0, 1, 2 or 3.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a metrics -d 'Print metrics for Prometheus: once, to a file, or served.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a wait -d 'Wait until no job of a queue runs; the gate of a deployment.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: workers and a dispatcher under a supervisor.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a demo -d 'Watch jobs survive the death of their workers, for real.'
@@ -822,8 +847,8 @@ complete -c solidjq -n '__solidjq_at solidjq processes list' -l watch -d 'On a t
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 - solidjq doctor' -f -k -a 'no-state two-states finished-and-failed orphans long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Make these checks only.'
-complete -c solidjq -n '__solidjq_at solidjq doctor' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
+complete -c solidjq -n '__solidjq_argument 1 - solidjq doctor' -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Make these checks only.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l list -d 'Only list the checks, with what each looks for.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l fix -d 'Fix what can be fixed safely; asks once.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s y -l yes -d 'Do not ask.'
@@ -838,6 +863,137 @@ complete -c solidjq -n '__solidjq_at solidjq doctor' -l local -d 'In a table, cl
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a failures -d 'Count the jobs that failed within the window and still are: a warning above 0, critical above 100.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a deaths -d 'Count the processes that died within the window, with their causes: a warning above 0, critical above 5.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a latency -d 'Judge how long the oldest ready job of each queue has waited.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a processes -d 'Judge the processes: silent ones are a warning, silent ones with jobs and missing workers are critical.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a dispatcher -d 'Judge how long due scheduled jobs wait for a dispatcher: a warning above 1 minute, critical above 5.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a recurring -d 'Count the ticks that each recurring task missed, by its own schedule: a warning above 0, critical above 1.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a slots -d 'Judge how long blocked jobs wait beyond their limit\'s duration: a warning above 15 minutes, critical above 1 h.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a all -d 'Make every check of the queue, each with its own defaults; the worst decides the exit code.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check' -a alive-file -d 'Tell whether jq work lives, by the file that it touches; for a liveness probe.'
+complete -c solidjq -n '__solidjq_at solidjq check' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check failures' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -l window -r -f -d 'How far back failures and deaths count: 15m, 1h, 7d.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check failures' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -l window -r -f -d 'How far back failures and deaths count: 15m, 1h, 7d.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check deaths' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check latency' -l queue -r -f -k -a '(__solidjq_values queue)' -d 'These queues only: mailers,report* [default: *]'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check latency' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check processes' -l expect -r -f -d 'How many workers must live. [default: expect of [workers] in jq.toml]'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check processes' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check dispatcher' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check recurring' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check slots' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check slots' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq check all' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l window -r -f -d 'How far back failures and deaths count: 15m, 1h, 7d.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l expect -r -f -d 'How many workers must live. [default: expect of [workers] in jq.toml]'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c solidjq -n '__solidjq_at solidjq check all' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq check all' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq check alive-file' -F -d 'The file that jq work --alive-file touches.'
+complete -c solidjq -n '__solidjq_at solidjq check alive-file' -l max-age -r -f -d 'Since when it may not have been touched.'
+complete -c solidjq -n '__solidjq_at solidjq check alive-file' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq check alive-file' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq check alive-file' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq check alive-file' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq check alive-file' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq metrics' -l file -r -F -d 'Write them into this file, for node_exporter: metrics/jq.prom.'
+complete -c solidjq -n '__solidjq_at solidjq metrics' -l listen -r -f -d 'Serve them at /metrics: 127.0.0.1:9394. Until Ctrl-C.'
+complete -c solidjq -n '__solidjq_at solidjq metrics' -l format -r -f -k -a 'openmetrics prometheus' -d 'How to write them. [default: openmetrics; with --file prometheus]'
+complete -c solidjq -n '__solidjq_at solidjq metrics' -l max-queues -r -f -d 'Queues with a label of their own.'
+complete -c solidjq -n '__solidjq_at solidjq metrics' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c solidjq -n '__solidjq_at solidjq metrics' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c solidjq -n '__solidjq_at solidjq metrics' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq metrics' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq wait' -l idle -d 'Wait until no job runs.'
+complete -c solidjq -n '__solidjq_at solidjq wait' -l queue -r -f -k -a '(__solidjq_values queue)' -d 'Of these queues: mailers,report* [default: all]'
+complete -c solidjq -n '__solidjq_at solidjq wait' -l timeout -r -f -d 'How long to wait at most: 30s, 10m; 0s looks once.'
+complete -c solidjq -n '__solidjq_at solidjq wait' -l poll -r -f -d 'How often to look.'
+complete -c solidjq -n '__solidjq_at solidjq wait' -s o -l output -r -f -k -a 'table wide json ndjson csv ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq wait' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq wait' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq wait' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq wait' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq wait' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq enqueue' -f -k -a '(__solidjq_values class)' -d 'The job\'s class, or its name in Python.'
 complete -c solidjq -n '__solidjq_at solidjq enqueue' -s k -l keyword -r -f -d 'A keyword argument.'
@@ -867,6 +1023,7 @@ complete -c solidjq -n '__solidjq_at solidjq work' -l shutdown-timeout -r -f -d 
 complete -c solidjq -n '__solidjq_at solidjq work' -l lost-timeout -r -f -d 'How long running jobs may go on once heartbeats have failed for the alive threshold; then the worker ends itself with status 74. [default: the shutdown timeout]'
 complete -c solidjq -n '__solidjq_at solidjq work' -l leave-children -d 'When a worker has died, do not kill the programs that its jobs had started.'
 complete -c solidjq -n '__solidjq_at solidjq work' -l require-database -d 'Exit with 3 if the database is away at the start; else wait for it.'
+complete -c solidjq -n '__solidjq_at solidjq work' -l alive-file -r -F -d 'Touch this file while the supervisor lives, for a liveness probe: see jq check alive-file.'
 complete -c solidjq -n '__solidjq_at solidjq work' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq work' -s h -l help -d 'Show this message and exit.'
 
@@ -881,5 +1038,5 @@ complete -c solidjq -n '__solidjq_at solidjq link-jq' -l remove -d 'Remove the l
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 - solidjq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor enqueue work demo completions link-jq help' -d 'A topic, or a command.'
+complete -c solidjq -n '__solidjq_argument 1 - solidjq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' -d 'A topic, or a command.'
 complete -c solidjq -n '__solidjq_at solidjq help' -s h -l help -d 'Show this message and exit.'

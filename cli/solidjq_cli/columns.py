@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from solidjq.ledger.operations import OperationView
     from solidjq.ledger.positions import DeathPosition
     from solidjq.ledger.verification import ChainReport
+    from solidjq.monitoring.levels import AlertRange, CheckReport, Measure
     from solidjq.processes.heartbeat import Process
     from solidjq.processes.pruning import PrunedProcess
     from solidjq.queue.failed import Failure
@@ -848,6 +849,35 @@ class CheckRow(NamedTuple):
 
 def _own(text: str | None) -> str | None:
     return None if text is None else by_own_name(text)
+
+
+class MeasureRow(NamedTuple):
+    """One value of a check, or a check that measured nothing."""
+
+    report: CheckReport
+    measure: Measure | None
+
+
+def measures() -> Fields[MeasureRow]:
+    """Fields of what jq check measured."""
+    return Fields(
+        (
+            Column("check", lambda r: r.report.check, "CHECK"),
+            Column("status", lambda r: r.report.level.value if r.measure is None else r.measure.level.value, "STATUS"),
+            Column("subject", lambda r: None if r.measure is None else r.measure.label, "SUBJECT", wide=True),
+            Column("value", lambda r: None if r.measure is None else r.measure.value, "VALUE"),
+            Column("unit", lambda r: None if r.measure is None else r.measure.unit or None, "UNIT"),
+            Column("warning", lambda r: _bound(None if r.measure is None else r.measure.warn), "WARNING"),
+            Column("critical", lambda r: _bound(None if r.measure is None else r.measure.crit), "CRITICAL"),
+            Column("text", lambda r: r.report.summary if r.measure is None else r.measure.text, "TEXT", flows=True),
+            Column("summary", lambda r: r.report.text),
+        ),
+        lambda _: [],
+    )
+
+
+def _bound(bound: AlertRange | None) -> str | None:
+    return None if bound is None else bound.text
 
 
 def examined() -> Fields[CheckRow]:

@@ -16,6 +16,7 @@ COMMAND_HEADINGS = {
     "Look": ("status", "failed", "jobs", "queues", "processes"),
     "Understand": ("incidents", "suspects", "bisect", "doctor"),
     "Recover": ("prune", "retry", "discard", "apply", "recover", "undo"),
+    "Monitor": ("check", "metrics", "wait"),
     "Record": ("operations", "history"),
     "Run": ("enqueue", "work", "demo"),
     "Set up": ("init", "grants", "policy", "profiles", "config", "completions", "link-jq", "help"),
@@ -59,7 +60,14 @@ OPTION_HEADINGS = {
     "Before anything moves": ("--dry-run", "--plan-out", "--sign-with", "--verify-with", "--yes", "--reason"),
     "Which jobs it runs, how many at once": (*("--queues", "--except", "--processes", "--threads", "--prefetch"),),
     "When a process counts as dead, and how it stops": (
-        *("--heartbeat", "--alive-threshold", "--shutdown-timeout", "--lost-timeout", "--leave-children"),
+        *(
+            "--heartbeat",
+            "--alive-threshold",
+            "--shutdown-timeout",
+            "--lost-timeout",
+            "--leave-children",
+            "--alive-file",
+        ),
     ),
     "Watching": ("--watch",),
     COMMON: (

@@ -16,6 +16,8 @@ from solidjq_cli.arguments import by_own_name
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.exits import Exit, drop_output, say
 
+PLUGIN_UNKNOWN = 3
+
 
 def load(module: str) -> dict[str, Any]:
     """Return the commands of a module of ``solidjq_cli.commands``."""
@@ -75,6 +77,19 @@ class Commands(MutableMapping[str, Any]):
 ranges.use_words()
 
 
+def _plugin_code(code: int, error: ClickException, args: Any) -> int:
+    """Return the exit code of a command line that cannot be used: of jq check, that of a monitoring plugin.
+
+    For a monitor 2 is critical, and a mistyped option of its own is not.
+    """
+    context = error.ctx if isinstance(error, UsageError) else None
+    while context is not None and context.parent is not None and context.parent.parent is not None:
+        context = context.parent
+    words = sys.argv[1:] if args is None else args
+    name = context.info_name if context is not None and context.parent is not None else None
+    return PLUGIN_UNKNOWN if code and (name or next((w for w in words if w in COMMANDS), None)) == "check" else code
+
+
 class LazyGroup(TyperGroup):
     """The root of the command tree."""
 
@@ -90,6 +105,7 @@ class LazyGroup(TyperGroup):
             from solidjq_cli import suggestions  # noqa: PLC0415  (only where something is wrong)
 
             code = suggestions.report(error)
+            code = _plugin_code(code, error, args)
         except typer.Abort:
             say("nothing was changed")
             code = Exit.INTERRUPTED

@@ -68,6 +68,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "confidence": ("text", "certain, likely, possible or unknown"),
     "confirm": ("text", "how a bulk change is confirmed: yes, or by the name of the profile"),
     "crashes": ("int", "deaths that the job was in flight at, as far as they count"),
+    "critical": ("text?", "the range outside of which the value is critical, as the monitoring plugins write it"),
     "created_at": ("time?", "when the row was written"),
     "database": ("text?", "the URL; secrets are masked"),
     "database_role": ("text?", "the database's user"),
@@ -182,7 +183,9 @@ FIELDS: dict[str, tuple[str, str]] = {
     "supervisor_id": ("id?", "the process that supervises it"),
     "suspects": ("ids", "jobs of which one is the killer"),
     "table_prefix": ("text?", "what the names of the queue's tables begin with"),
+    "text": ("text", "what is wrong, or what was found"),
     "title": ("text", "the error in one line"),
+    "unit": ("text?", "s for seconds"),
     "unsealed": ("ids", "operations that are not sealed yet"),
     "unsealed_count": ("int", "how many they are"),
     "value": ("any", "its value"),
@@ -198,6 +201,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "waiting_p50": ("number?", "the 50th percentile in seconds, of ready jobs: since they were due"),
     "waiting_p95": ("number?", "the 95th percentile in seconds, of ready jobs: since they were due"),
     "waiting_p99": ("number?", "the 99th percentile in seconds, of ready jobs: since they were due"),
+    "warning": ("text?", "the range outside of which the value is a warning"),
     "whole": ("bool", "whether nobody changed the record"),
     "why": ("text", "why it matters"),
 }
@@ -222,13 +226,25 @@ _OF_STATUS: dict[str, tuple[str, str]] = {
 }
 
 # Where one command means something else by a name.
+MONITOR_CHECKS = (
+    *("failures", "deaths", "latency", "processes", "dispatcher", "recurring", "slots", "all", "alive-file"),
+)
+_OF_CHECK = {
+    "status": ("text", "ok, warning, critical or unknown"),
+    "value": ("number?", "what was measured"),
+    "subject": ("text?", "what it was measured of; null for a check that measured nothing"),
+    "summary": ("text", "what the whole check found, in words"),
+}
+
 OF_COMMAND: dict[tuple[str, str], tuple[str, str]] = {
     ("incidents show", "deaths"): ("objects", "its deaths with all evidence"),
     **{("status", name): entry for name, entry in _OF_STATUS.items()},
     ("jobs list", "detail"): ("text?", "what it waits for, who has it, or how it failed"),
+    ("wait", "detail"): ("text?", "who has it"),
     ("failed diff", "classes"): ("counts", "failures by class"),
     ("failed diff", "queues"): ("counts", "failures by queue"),
     ("failed diff", "hosts"): ("counts", "failures by host"),
+    **{(f"check {name}", key): entry for name in MONITOR_CHECKS for key, entry in _OF_CHECK.items()},
 }
 
 
@@ -256,6 +272,8 @@ def outputs() -> dict[str, tuple[Fields[Any], ...]]:
         "suspects": (columns.suspects(),),
         "bisect": (columns.bisections(),),
         "doctor": (columns.examined(), columns.checks()),
+        "wait": (columns.listed_jobs(),),
+        **{f"check {name}": (columns.measures(),) for name in MONITOR_CHECKS},
         "prune": (columns.pruned(),),
         "retry": decisions,
         "discard": decisions,

@@ -40,7 +40,6 @@ _MEANT = {
     "rollback": "undo",
     "revert": "undo",
     "audit": "operations list",
-    "check": "doctor",
     "health": "doctor",
     "start": "work",
     "worker": "work",

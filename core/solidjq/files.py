@@ -4,6 +4,8 @@ import errno
 import os
 import select
 import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,3 +46,20 @@ def read_file(path: Path, most: int, *, pipes: bool = False) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"It is too big: more than {most:,} bytes")
     return content
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write beside a file, and rename: a reader sees the old content or the new one, never half of it.
+
+    Raises OSError; then the file is as it was.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise

@@ -38,7 +38,7 @@ def test_every_command_is_listed_once_on_one_line_of_80_columns(capsys: pytest.C
         assert [line.split(maxsplit=1)[1] for line in lines] == [summary]
         assert len(lines[0]) <= 80
     headings = [line for line in shown if re.fullmatch(r"[A-Z][a-z ]+:", line)]
-    assert headings[:6] == ["Options:", "Look:", "Understand:", "Recover:", "Record:", "Run:"]
+    assert headings[:7] == ["Options:", "Look:", "Understand:", "Recover:", "Monitor:", "Record:", "Run:"]
 
 
 @pytest.mark.parametrize("command", [" ".join(each.path[1:]) for each in tree().all()])

@@ -10,16 +10,18 @@ from jsonschema import Draft202012Validator
 
 from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
+from solidjq.database.tables import claimed
 from solidjq.database.urls import parse_url, url_text
 from solidjq.ledger.operations import list_operations
 from solidjq.processes.heartbeat import list_processes
+from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
 from solidjq_cli.command_tree import tree
 from solidjq_cli.output_schema import FIELDS, OF_COMMAND, outputs, schema
 from support.commands import leaves, run
 from support.night import Night, make_night
 from support.processes import add_attendants, add_process, add_worker_of, silence
-from support.queue import add_jobs
+from support.queue import add_jobs, claim_all
 
 SCHEMA = schema()
 # What each command is run with. {killer}: a failed job that died; {other}: one that did not; d1, f1: incidents; {last}:
@@ -39,6 +41,10 @@ READING = {
     "incidents show": ["d1 f1"],
     "suspects": ["--all"],
     "doctor": ["", "--list"],
+    **{f"check {name}": [""] for name in ("failures", "deaths", "latency", "processes", "dispatcher")},
+    **{f"check {name}": [""] for name in ("recurring", "slots", "all")},
+    "check alive-file": ["nowhere"],
+    "wait": ["--idle --timeout 0s"],
     "operations list": [""],
     "operations show": ["1"],
     "operations verify": [""],
@@ -144,7 +150,12 @@ def test_a_reading_command_prints_what_the_schema_says(
         assert run(["queues", "resume", "default"]) == 0
     if command in {"jobs times", "queues keys"}:
         add_jobs(night.database, NewJob(class_name="Limited", concurrency_key="Limited/1", limit=Limit(1)))
+    if command == "wait":
+        add_jobs(night.database, NewJob(class_name="PlainJob"))
+        claim_all(night.database, add_process(night.database, "worker-that-runs", pid=4400), 1)
     assert [bool(records(command, arguments, night, capsys)) for arguments in READING[command]].count(True) >= 1
+    if command == "wait":
+        night.database.transact(endings.release, claimed.c.job_id > 0)
 
 
 def test_a_wrong_record_is_noticed() -> None:

@@ -39,6 +39,7 @@ from support.scenes import (
     every_state,
     expired_semaphore,
     fail_all,
+    fail_by_errors,
     finished_and_failed,
     finished_and_ready,
     forgotten_pause,
@@ -84,6 +85,8 @@ CASES: list[tuple[str, Callable[[Database], None], Severity, int, Callable[[Data
     ("two-states", finished_and_ready, Severity.ERROR, 1, every_state),
     ("finished-and-failed", finished_and_failed, Severity.ERROR, 2, fail_all),
     ("orphans", orphan, Severity.ERROR, 2, working),
+    ("died-jobs", fail_all, Severity.ERROR, 0, fail_by_errors),
+    ("failed-jobs", fail_by_errors, Severity.WARNING, 0, fail_all),
     ("long-claims", long_claim, Severity.WARNING, 2, working),
     ("leaked-slots", leak_slot, Severity.WARNING, 0, slot_in_use),
     ("short-slots", lose_slot, Severity.WARNING, 0, slot_in_use),
@@ -151,7 +154,7 @@ def clear(database: Database) -> None:
 @pytest.mark.parametrize("well", [nothing, every_state, slot_in_use, attended])
 def test_a_healthy_queue_is_healthy(database: Database, well: Callable[[Database], None]) -> None:
     well(database)
-    assert all_is_well(database)
+    assert all_is_well(database, "died-jobs")
 
 
 def test_every_check_of_rows_has_a_case() -> None:

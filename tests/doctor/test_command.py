@@ -50,7 +50,7 @@ def test_fix(database: Database, shell: Shell) -> None:
     assert set(state_of_each(database).values()) == {State.FAILED}
     (operation,) = rows(database, tables.operations)
     assert (operation["verb"], operation["jobs"], operation["reason"]) == ("doctor", 2, "INC-7")
-    again = shell.run("doctor", "--fix", "--yes", "--skip", "scheduler")
+    again = shell.run("doctor", "--fix", "--yes", "--skip", "scheduler", "--skip", "died-jobs")
     assert again.returncode == 0
     assert len(rows(database, tables.operations)) == 1
 
@@ -127,12 +127,14 @@ def test_a_real_queue_under_load_is_healthy(database: Database, shell: Shell) ->
         def finished() -> int:
             return sum(row["finished_at"] is not None for row in rows(database, jobs))
 
+        others = doctor.choose(skip=["failed-jobs"])
+
         def ended_meanwhile() -> bool:
             """Examine the queue; whether jobs ended while it was examined is chance on a busy machine."""
             if len(rows(database, ready)) < 50:
                 add_jobs(database, *plain, *keyed, NewJob(class_name="quick", args=[0], delay=0.5))
             before = finished()
-            results = doctor.examine(database, doctor.choose(), DoctorTerms(limits={"narrow": Limit(2)}))
+            results = doctor.examine(database, others, DoctorTerms(limits={"narrow": Limit(2)}))
             assert [result for result in results if result.findings or result.skipped] == []
             return finished() > before
 

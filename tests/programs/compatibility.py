@@ -95,6 +95,7 @@ class Tried(NamedTuple):
         return generation is BEFORE and self.lacks
 
 
+WARNING, CRITICAL = Exit(1), Exit(2)  # jq check ends as monitoring plugins do, and unknown is Exit.DATABASE, too
 # In this order, on one queue. {last} is the youngest operation.
 COMMANDS = (
     Tried("init"),
@@ -130,6 +131,17 @@ COMMANDS = (
     Tried("undo {last}", changes=True, after=True, lacks=True),
     Tried("jobs discard {retried}", changes=True, lacks=True),
     Tried("undo {last}", changes=True, after=True, lacks=True),
+    Tried("check failures", ends=WARNING),
+    Tried("check deaths", ends=WARNING),
+    Tried("check latency"),
+    Tried("check processes", ends=CRITICAL, lacks=True),
+    Tried("check dispatcher", ends=WARNING, lacks=True),
+    Tried("check recurring"),
+    Tried("check slots"),
+    Tried("check all --skip processes --skip dispatcher", ends=WARNING),
+    Tried("check alive-file nowhere", ends=CRITICAL),
+    Tried("metrics"),
+    Tried("wait --idle --timeout 0s", ends=Exit.PARTLY, lacks=True),
     Tried("doctor", ends=Exit.PARTLY),
     Tried("doctor orphans --fix --yes", changes=True),
     Tried("enqueue PlainJob", changes=True, lacks=True),
@@ -329,6 +341,8 @@ one queue with dead processes and orphaned jobs (`{by_command}`). `jq demo` has 
 - *refused*: exit code {code}, nothing is changed, and the error names the missing column and `jq doctor tables`.
 - *needs a worker*: exit code {refused}; no worker of the queue `quarantine` lives there.
 - *-*: goes on from a command that is refused.
+
+`jq check` works where it answers; where it is refused, its answer is unknown, which is the same exit code.
 
 ## Each environment
 

@@ -103,7 +103,7 @@ def test_only_a_star_is_special_in_a_pattern(pattern: str, name: str, matches: b
             "[class.A]",
             (
                 'f: unknown table "class"; did you mean classes? allowed: default, '
-                "classes, profiles, default_profile, mask"
+                "classes, profiles, default_profile, mask, queues, workers"
             ),
         ),
         ("default = 1", "f: default is 1; allowed: a table"),

@@ -5,6 +5,7 @@ from solidjq_cli.exits import Exit
 PLAN = "plan.json"
 # Each command, so that it would do something, and what it ends with.
 REFUSED, FOUND = Exit.REFUSED, Exit.DONE
+WARNING, CRITICAL = Exit(1), Exit(2)  # jq check ends as monitoring plugins do
 COMMANDS: dict[str, Exit] = {
     "init": REFUSED,
     "init --indexes": REFUSED,
@@ -48,6 +49,18 @@ COMMANDS: dict[str, Exit] = {
     "processes list": FOUND,
     "doctor --patience 30": Exit.PARTLY,
     "doctor orphans --fix --yes": REFUSED,
+    "check failures": WARNING,
+    "check deaths": WARNING,
+    "check latency": FOUND,
+    "check processes": CRITICAL,
+    "check dispatcher": WARNING,
+    "check recurring": FOUND,
+    "check slots": FOUND,
+    "check all": CRITICAL,
+    "check alive-file nowhere": CRITICAL,
+    "wait --idle --timeout 0s": Exit.PARTLY,
+    "metrics": FOUND,
+    "metrics --file written.prom": FOUND,
     "enqueue PlainJob": REFUSED,
     "work --import sample_jobs": REFUSED,
     "completions bash": FOUND,

@@ -118,6 +118,10 @@ def fail_all(database: Database) -> None:
     database.transact(endings.fail, endings.claims_of(worker), missing_error())
 
 
+def fail_by_errors(database: Database) -> None:
+    fail(database, *plain_jobs(2), error=ERROR)
+
+
 def orphan(database: Database) -> None:
     working(database)
     change(database, delete(tables.processes))

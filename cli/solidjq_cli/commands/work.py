@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,6 +72,14 @@ def work(
         bool,
         typer.Option("--require-database", help="Exit with 3 if the database is away at the start; else wait for it."),
     ] = False,
+    alive_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--alive-file",
+            metavar="PATH",
+            help="Touch this file while the supervisor lives, for a liveness probe: see jq check alive-file.",
+        ),
+    ] = None,
     database: options.DatabaseOption = None,
 ) -> None:
     """Run jobs: workers and a dispatcher under a supervisor.
@@ -87,6 +96,7 @@ def work(
       jq work --import myapp.jobs
       jq work --import myapp.jobs --queues mailers,report* --processes 4 --threads 5 --shutdown-timeout 25
       jq work --import myapp.jobs --queues '*' --except quarantine
+      jq work --import myapp.jobs --alive-file /run/jq/alive
     """
     from solidjq.database import tables
     from solidjq.database.answers import RUNTIME_TIMEOUT
@@ -131,6 +141,7 @@ def work(
         ),
         opened,
         waits=not require_database,
+        alive_file=alive_file,
         check=_refuse_beside_rails if queues is None else None,
     )
     raise typer.Exit(supervisor.run())

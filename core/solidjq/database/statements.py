@@ -296,6 +296,23 @@ def distinct_by_index(column: ColumnElement[str]) -> Select[tuple[str]]:
     return select(values.c.value).where(values.c.value.is_not(None)).order_by(values.c.value)
 
 
+def estimated_rows(connection: Connection, table: Table) -> int:
+    """Return about how many rows a table has, by its server's statistics; SQLite has none, and counts by an index."""
+    match connection.dialect.name:
+        case "postgresql":
+            query = text("SELECT reltuples FROM pg_class WHERE oid = CAST(:name AS regclass)")
+            name = qualified(connection, table.name)
+        case "mysql":
+            query = text(
+                "SELECT table_rows FROM information_schema.tables "
+                "WHERE table_schema = DATABASE() AND table_name = :name"
+            )
+            name = table.name
+        case _:
+            return connection.scalar(select(func.count()).select_from(table)) or 0
+    return max(0, int(connection.scalar(query, {"name": name}) or 0))
+
+
 def inserted_id(result: CursorResult[Any]) -> int:
     """Return the id of the one row that was inserted."""
     (number,) = result.inserted_primary_key or (None,)

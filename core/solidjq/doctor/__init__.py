@@ -4,7 +4,7 @@ In reading order:
 
 - ``examine``: the table of all checks, and the sequence: choose checks, make them, confirm, fix;
 - ``checks``: what a check and a finding are, and what several checks share;
-- ``jobs``: jobs in no state or in two, orphaned and endless claims;
+- ``jobs``: jobs in no state or in two, orphaned and endless claims, jobs that failed or died;
 - ``slots``: concurrency limits: leaked slots, expired semaphores, jobs blocked although a slot is free;
 - ``fleet``: processes that are dead or missing, clocks, heartbeats, paused queues;
 - ``shutdown``: whether processes get the time to stop that they need;

@@ -25,8 +25,10 @@ from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import instant, sample_of
 from solidjq.queue.executions import EXECUTIONS
+from solidjq.queue.failure_counts import RecentFailures, count_recent
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
+from solidjq.text import count_of
 
 NO_STATE = error_json(
     "SolidQueue::Processes::ProcessMissingError",
@@ -187,6 +189,29 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
         )
 
 
+def _find_died(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    failures = count_recent(connection, None)
+    if failures.died:
+        yield DoctorFinding(
+            f"{_counted(failures.died, failures)} died with their process and wait for a decision",
+            "jq incidents list says why; jq retry --safe --dry-run shows which may go back to work",
+        )
+
+
+def _find_failed(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    failures = count_recent(connection, None)
+    if failures.errors:
+        yield DoctorFinding(
+            f"{_counted(failures.errors, failures)} failed with an error of their own",
+            "jq failed diff shows how many problems they are; jq retry, or jq discard",
+            Severity.WARNING,
+        )
+
+
+def _counted(count: int, failures: RecentFailures) -> str:
+    return count_of(count, "job") if failures.complete else f"{count} of the newest {failures.failed} failed jobs"
+
+
 def _some(ids: list[int]) -> str:
     return " ".join(map(str, ids[:3])) + (" ..." if len(ids) > 3 else "")  # noqa: PLR2004
 
@@ -231,6 +256,20 @@ CHECKS = (
         again=True,
         fix=_fail_orphans,
         fixes="fails them with ProcessMissingError, as jq prune does",
+    ),
+    DoctorCheck(
+        name="died-jobs",
+        asks="Failed jobs that died with their process.",
+        why="Solid Queue retries none of them, and one of them may be what killed the process.",
+        advice="Find out why (jq incidents list, jq suspects), then put the safe ones back (jq retry --safe).",
+        finds=everywhere(_find_died),
+    ),
+    DoctorCheck(
+        name="failed-jobs",
+        asks="Jobs that failed with an error of their own.",
+        why="Nothing retries them any more: retry_on has given up, or there was none.",
+        advice="See which problems they are (jq failed diff), then retry or discard them.",
+        finds=everywhere(_find_failed),
     ),
     DoctorCheck(
         name="long-claims",

@@ -44,11 +44,14 @@ def list_deaths(
     return sorted(records, key=lambda death: (death.noticed_at, _number_of(death.name)))
 
 
-def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str]]]:
+def list_by_class(
+    connection: Connection, since: datetime, *, above: int | None = None
+) -> list[tuple[DeathRecord, Counter[str]]]:
     """Return the deaths noticed since then without their jobs, each with how many jobs of which class it charges.
 
     It reads a row a class and death, however many jobs there are. Unlike in ``list_deaths``, all unrecorded failures
-    with the same error are one death, whenever they failed.
+    with the same error are one death, whenever they failed. With ``above``, unrecorded deaths are searched for among
+    the failures above that failure_id alone: by the primary key, where no index has the time.
     """
     has_ledger = operations.exists(connection)
     columns = tables.crashes.c
@@ -68,7 +71,7 @@ def list_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRe
                 charged[name] = Counter([faulting[name]])
             elif jobs_charged := begun if name in ahead else count:
                 charged[name][class_name] += jobs_charged
-    unrecorded = union_all(*_unrecorded_failures(since, None, has_ledger=has_ledger)).subquery().c
+    unrecorded = union_all(*_unrecorded_failures(since, None, has_ledger=has_ledger, above=above)).subquery().c
     grouped = select(
         func.min(unrecorded.failure_id).label("failure_id"),
         func.min(unrecorded.job_id).label("job_id"),
@@ -194,7 +197,9 @@ def _claimed_jobs(connection: Connection, death_ids: Iterable[Any]) -> Mapping[A
     return claimed
 
 
-def _unrecorded_failures(since: datetime | None, until: datetime | None, *, has_ledger: bool) -> list[Select[Any]]:
+def _unrecorded_failures(
+    since: datetime | None, until: datetime | None, *, has_ledger: bool, above: int | None = None
+) -> list[Select[Any]]:
     """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record."""
     columns = tables.crashes.c
     current = (
@@ -209,7 +214,7 @@ def _unrecorded_failures(since: datetime | None, until: datetime | None, *, has_
             cast(null(), columns.pid.type).label("pid"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-        .where(is_death(), *_between(failed.c.created_at, since, until))
+        .where(is_death(), *_between(failed.c.created_at, since, until), *_above(failed.c.id, above))
     )
     if not has_ledger:
         return [current]
@@ -222,7 +227,7 @@ def _unrecorded_failures(since: datetime | None, until: datetime | None, *, has_
         columns.crashed_at,
         columns.hostname,
         columns.pid,
-    ).where(columns.death_id.is_(None), *_between(columns.crashed_at, since, until))
+    ).where(columns.death_id.is_(None), *_between(columns.crashed_at, since, until), *_above(columns.failure_id, above))
     return [counted, current.where(~exists().where(columns.failure_id == failed.c.id))]
 
 
@@ -231,6 +236,11 @@ def _between(time: ColumnElement[Any], since: datetime | None, until: datetime |
         yield time >= boundary(since)
     if until is not None:
         yield time < boundary(until)
+
+
+def _above(failure_id: ColumnElement[int], least: int | None) -> Iterator[ColumnElement[bool]]:
+    if least is not None:
+        yield failure_id > least
 
 
 def _number_of(name: str) -> int:

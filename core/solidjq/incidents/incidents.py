@@ -12,6 +12,7 @@ from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_queries
 from solidjq.incidents.causes import NO_COMPANY, Cause, CauseFinding, Company, FleetCounts, find_cause
 from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.queue import failure_counts
 from solidjq.rails.error_text import Death
 
 LATE = timedelta(seconds=5)  # a heartbeat may be late by that; Rails writes it in whole seconds into an error
@@ -171,6 +172,15 @@ def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathR
     judged = judge_all(connection, [death for death, _ in by_class])
     findings = {death.name: finding for incident in judged for death, finding in incident.pairs}
     return [(death, classes, findings[death.name]) for death, classes in by_class]
+
+
+def find_recent(connection: Connection, since: datetime, *, most: int = 20_000) -> list[Incident]:
+    """Return the incidents noticed since then, their deaths without jobs, in a time that many failures do not lengthen.
+
+    Deaths that nobody recorded are searched for among the newest ``most`` failures.
+    """
+    above = failure_counts.lowest_of_newest(connection, most)
+    return judge_all(connection, [death for death, _ in death_queries.list_by_class(connection, since, above=above)])
 
 
 def find_incident(connection: Connection, name: str) -> Incident | None:

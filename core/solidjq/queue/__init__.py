@@ -17,6 +17,8 @@ those, and returns them. Read the files in this order:
 - ``waiting``: runs waiting jobs now, postpones them, moves them to another queue.
 - ``pauses``: pauses and resumes a queue.
 - ``failed``: lists and selects failed jobs.
+- ``failure_counts``: counts failed jobs by reason and queue, the newest one by one.
+- ``recurring``: recurring tasks with their last run, and how many they missed.
 - ``jobs``: finds jobs by id.
 - ``listing``: lists and selects jobs in any state.
 - ``keys``: concurrency keys with the jobs that hold their slots or wait for them.

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
@@ -25,15 +26,32 @@ class Queue:
     latency: float | None  # seconds that the oldest ready job has waited
 
 
+class ReadyQueue(NamedTuple):
+    """A queue with jobs that are ready."""
+
+    name: str
+    ready: int
+    oldest_at: datetime | None
+    latency: float | None  # seconds that the oldest one has waited
+
+
+def list_ready(connection: Connection) -> list[ReadyQueue]:
+    """Return the queues with ready jobs, by name."""
+    now = clock(connection)
+    waiting = select(ready.c.queue_name, func.count(), func.min(ready.c.created_at)).group_by(ready.c.queue_name)
+    rows = connection.execute(waiting.order_by(ready.c.queue_name))
+    return [
+        ReadyQueue(name, count, at, None if at is None else max(0.0, (now - at).total_seconds()))
+        for name, count, at in rows
+    ]
+
+
 def list_queues(connection: Connection) -> list[Queue]:
     """Return every queue that is paused or in any job's row, by name."""
-    now = clock(connection)
     counts: dict[str, dict[str, int]] = defaultdict(dict)
-    oldest: dict[str, datetime | None] = {}
-    waiting = select(ready.c.queue_name, func.count(), func.min(ready.c.created_at)).group_by(ready.c.queue_name)
-    for name, count, created_at in connection.execute(waiting):
-        counts[name]["ready"] = count
-        oldest[name] = created_at
+    waiting = {queue.name: queue for queue in list_ready(connection)}
+    for queue in waiting.values():
+        counts[queue.name]["ready"] = queue.ready
     for state, table in (("scheduled", scheduled), ("blocked", blocked)):
         for name, count in connection.execute(select(table.c.queue_name, func.count()).group_by(table.c.queue_name)):
             counts[name][state] = count
@@ -46,7 +64,7 @@ def list_queues(connection: Connection) -> list[Queue]:
     names = {*counts, *paused, *distinct_values(connection, jobs.c.queue_name)}
     queues = []
     for name in sorted(names):
-        since = oldest.get(name)
+        oldest = waiting.get(name)
         queues.append(
             Queue(
                 name=name,
@@ -55,8 +73,8 @@ def list_queues(connection: Connection) -> list[Queue]:
                 claimed=counts[name].get("claimed", 0),
                 scheduled=counts[name].get("scheduled", 0),
                 blocked=counts[name].get("blocked", 0),
-                oldest_ready_at=since,
-                latency=None if since is None else max(0.0, (now - since).total_seconds()),
+                oldest_ready_at=None if oldest is None else oldest.oldest_at,
+                latency=None if oldest is None else oldest.latency,
             )
         )
     return queues

@@ -17,6 +17,7 @@ In reading order:
 - ``last_words``: the stack that a crash leaves, and which job thread's it is;
 - ``hands``: which claims a worker holds and which jobs it has begun, in a file that outlives it;
 - ``registration``, ``sampler``: a process's row, its heartbeat, and the sample that each heartbeat leaves there;
+- ``alive_file``: the file that a liveness probe reads;
 - ``wakeup``, ``backoff``, ``logs``: sleep that ends early, delays between attempts, log lines on stderr.
 
 Only the command line's ``work`` may import this room: whatever else needs a process's row reads it through

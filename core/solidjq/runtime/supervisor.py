@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, JobImportError
 from solidjq.processes import heartbeat, prune_sequence
 from solidjq.processes.prune_guard import NOBODY, Doubts
 from solidjq.runtime import child_deaths
+from solidjq.runtime.alive_file import AliveFile
 from solidjq.runtime.child import EXIT_CANNOT_IMPORT, Stop
 from solidjq.runtime.child_deaths import ChildDeath
 from solidjq.runtime.children import ChildSlot, reap_orphans
@@ -39,13 +41,14 @@ class Supervisor:
     of its supervisor, however it came, and stops by itself.
 
     ``check`` is called before the supervisor registers, and may raise. With ``waits``, a database that is away at the
-    start is waited for.
+    start is waited for. ``alive_file`` is touched as long as the loop of this process turns.
     """
 
     config: Config
     database: Database
     check: Callable[[Database], None] | None = None
     waits: bool = True
+    alive_file: Path | None = None
     _wakeup: Wakeup = field(default_factory=Wakeup)
     _slots: list[ChildSlot] = field(default_factory=list)
     _unreported: list[ChildDeath] = field(default_factory=list)
@@ -59,8 +62,14 @@ class Supervisor:
         """Supervise until stopped; return the exit status: 1 if this supervisor was pruned or could not deregister.
 
         Raises DatabaseError if it cannot register, unless it waits for a database that is away, and JobImportError if
-        the jobs' modules cannot be imported.
+        the jobs' modules cannot be imported. UsageError or RefusedError if the alive file cannot be its own.
         """
+        if self.alive_file is None:
+            return self._run()
+        with AliveFile(self.alive_file, self._wakeup, self.config.heartbeat_interval):
+            return self._run()
+
+    def _run(self) -> int:
         stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
         self._wakeup.listen(stopping, waking=[signal.SIGCHLD])
         self._sampler = Sampler()
@@ -168,6 +177,7 @@ class Supervisor:
                     log.error("jobs claimed by no process, failed: %s", _named(pruned.job_ids))
                     continue
                 # The place too: without the ledger, this line alone keeps it.
+                self._wakeup.turned_at = time.monotonic()  # many deaths take long, and are no standstill
                 place = f"pid {pruned.pid} on {pruned.hostname}"
                 log.error("%s: pruned, %s; failed jobs %s", pruned.name, place, _named(pruned.job_ids))
                 gone.add(pruned.name)

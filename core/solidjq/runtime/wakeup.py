@@ -1,5 +1,6 @@
 """A sleep that ends early: because of a signal, of another thread, or of the supervisor's end."""
 
+import math
 import os
 import select
 import signal
@@ -24,6 +25,8 @@ class Wakeup:
         os.set_blocking(self._write, False)
         self.signals: list[int] = []  # all that arrived, in order
         self.orphaned = False  # the lifeline reached end of file
+        self.longest = math.inf  # seconds: no wait is longer
+        self.turned_at = time.monotonic()  # when the program last came to wait, or went on
 
     def listen(self, collected: Iterable[signal.Signals], *, waking: Iterable[signal.Signals] = ()) -> None:
         """Append the ``collected`` signals to ``signals``; the ``waking`` ones only end a ``wait``.
@@ -47,11 +50,13 @@ class Wakeup:
             os.write(self._write, b"\0")
 
     def wait(self, timeout: float) -> None:
-        """Sleep up to ``timeout`` seconds."""
+        """Sleep up to ``timeout`` seconds, or as long as ``longest``."""
+        self.turned_at = time.monotonic()
         watched = [self._read]
         if self._lifeline is not None and not self.orphaned:
             watched.append(self._lifeline)
-        readable, _, _ = select.select(watched, [], [], max(0.0, timeout))
+        readable, _, _ = select.select(watched, [], [], max(0.0, min(timeout, self.longest)))
+        self.turned_at = time.monotonic()
         if self._read in readable:
             while True:
                 try:

@@ -1,4 +1,4 @@
-"""Settings: ``jq.toml``, the retry policy of each job class and the named databases.
+"""Settings: ``jq.toml``, the retry policy of each job class, promises of each queue and the named databases.
 
 Read the files in this order:
 
@@ -7,6 +7,7 @@ Read the files in this order:
 - ``sources``: which files count, and for what: a file that is merely found never loosens and names no database.
 - ``policy``: ``[default]`` and ``[classes]``, merged with ``@job``: which jobs may be retried, how often, where to.
 - ``masks``: ``mask``, names of arguments whose values are not shown.
+- ``promises``: ``[queues]`` and ``[workers]``: how long jobs may wait, how many workers there should be.
 - ``password_command``: a program of the user's that prints a database's password.
 - ``profiles``: ``[profiles]``, databases by name.
 

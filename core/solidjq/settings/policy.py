@@ -12,7 +12,7 @@ from solidjq.names import fits
 from solidjq.settings.file import SettingsFile, check_keys, quoted, table, wrong_value
 from solidjq.settings.sources import Settings
 
-OTHER_KEYS = ("profiles", "default_profile", "mask")  # top-level keys of the file that profiles and masks read
+OTHER_KEYS = ("profiles", "default_profile", "mask", "queues", "workers")  # top-level keys that other files here read
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
 MOST_CRASHES = 1_000_000
 
