@@ -95,8 +95,8 @@ def recorded() -> Iterator[list[tuple[str, Any]]]:
     """Record what is sent, with its parameters."""
     sent: list[tuple[str, Any]] = []
 
-    def record(_connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        sent.append((statement, parameters))
+    def record(_: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, executemany: bool) -> None:  # noqa: FBT001
+        sent.append((statement, parameters[0] if executemany else parameters))
 
     event.listen(Engine, "before_cursor_execute", record)
     yield sent

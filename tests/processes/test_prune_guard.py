@@ -301,7 +301,10 @@ def test_a_process_of_this_host_that_runs_is_spared(database: Database, monkeypa
 # -- a beat between the look and the prune
 
 
-def test_a_process_that_beats_after_it_was_found_dead_is_not_pruned(database: Database) -> None:
+def test_a_process_that_beats_after_it_was_found_dead_is_not_pruned(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("solidjq.processes.pruning.AT_ONCE", 1)  # it beats between two transactions
     first, second, third = (add_process(database, name) for name in ("first", "second", "third"))
     for process in (first, second, third):
         silence(database, process, 2000)

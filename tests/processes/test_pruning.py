@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
@@ -22,7 +22,7 @@ from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 THRESHOLD = 300.0
 
 
-def prune(database: Database, **settings: Sequence[int]) -> list[pruning.PrunedProcess]:
+def prune(database: Database, **settings: Any) -> list[pruning.PrunedProcess]:
     return list(pruning.prune(database, THRESHOLD, **settings))
 
 
@@ -53,6 +53,41 @@ def test_the_jobs_of_a_dead_process_fail_in_solid_queues_words(database: Databas
         '(last heartbeat at: 2026-11-23 04:40:22 UTC)","backtrace":null}'
     )
     assert state_of_each(database) == {held: State.FAILED, other: State.CLAIMED}
+
+
+def test_many_processes_are_pruned_at_once_each_with_its_own_error_death_and_jobs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("solidjq.processes.pruning.AT_ONCE", 4)
+    monkeypatch.setattr("solidjq.processes.pruning.BATCH", 3)
+    sizes = [2, 1, 1, 0, 5, 0, 1]  # a transaction each: 2 + 1, then 1 + 0, then 5 alone, then 0 + 1
+    held: dict[int, list[int]] = {}
+    for number, size in enumerate(sizes):
+        job_ids = add_jobs(database, *plain_jobs(size)) if size else []
+        run = {"id": job_ids[0], "since": "2026-01-01T00:00:00Z", "rss": 100} if job_ids else None
+        sample = {"sample": {"rss": 100 + number, "jobs": [run] if run else []}}
+        process = add_process(database, f"pod-{number}", pid=number + 1, metadata=sample)
+        claim_all(database, process)
+        silence(database, process, THRESHOLD + 1 + number)
+        held[process] = job_ids
+    transactions: list[int] = []
+    pruned = prune(database, record=lambda _, jobs: transactions.append(jobs))
+    assert {process.process_id: process.job_ids for process in pruned} == held
+    assert transactions == [3, 1, 5, 1]
+    of_process = {row["id"]: row for row in rows(database, deaths)}
+    assert [row["process_id"] for row in of_process.values()] == list(held)
+    errors = {row["job_id"]: parse_error(row["error"]) for row in rows(database, failed)}
+    for crash in rows(database, crashes):
+        death = of_process[crash["death_id"]]
+        number = list(held).index(death["process_id"])
+        job_ids = held[death["process_id"]]
+        assert crash["job_id"] in job_ids
+        assert (crash["pid"], crash["hostname"]) == (number + 1, "testhost")
+        assert crash["growth"] == (number if crash["job_id"] == job_ids[0] else None)
+        assert (crash["started_at"] is not None) == (crash["job_id"] == job_ids[0])
+        beat = errors[crash["job_id"]].last_heartbeat_at
+        assert beat == death["last_heartbeat_at"].replace(microsecond=0)
+    assert len(rows(database, crashes)) == len(errors) == sum(sizes)
 
 
 def test_metadata_as_long_as_the_column_stop_no_prune(database: Database) -> None:

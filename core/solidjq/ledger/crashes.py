@@ -7,19 +7,20 @@ another program wrote into ``failed_executions`` is counted when ``jq`` first re
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select, update
+from sqlalchemy import ColumnElement, Connection, String, cast, func, insert, literal, null, select, update
+from sqlalchemy.exc import IntegrityError
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, insert_new
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
+from solidjq.errors import ConflictError
 from solidjq.ledger import operations, positions
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, parse_error
@@ -80,8 +81,7 @@ def subject_of(job_id: int, active_job_id: str | None) -> str:
     return active_job_id if active_job_id is not None else f"job {job_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The process whose death crashes are counted for: its row in ``jq_deaths``, host and pid if it may live."""
 
     death_id: int | None = None
@@ -121,6 +121,40 @@ def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin 
     """Count the crashes of jobs that just failed. Call it only if the database has a ledger."""
     for batch in in_batches(job_ids):
         count(connection, among(failed.c.job_id, batch), origin)
+
+
+def count_pruned(connection: Connection, origins: Mapping[int, Origin], runs: Mapping[int, "Run"]) -> None:
+    """Count the crashes of jobs that this transaction has failed, each with the origin of its own process.
+
+    Both are by job id; ``runs`` are of the last samples. Call it only if the database has a ledger.
+
+    Raises ConflictError if another program counts one of them at this moment.
+    """
+    uncounted = ~select(crashes.c.failure_id).where(crashes.c.failure_id == failed.c.id).exists()
+    columns = select(
+        failed.c.id.label("failure_id"),
+        subject().label("subject"),
+        failed.c.job_id,
+        jobs.c.class_name,
+        func.substr(failed.c.error, 1, EVIDENCE).label("evidence"),
+        func.coalesce(failed.c.created_at, utcnow(), type_=failed.c.created_at.type).label("crashed_at"),
+    ).join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+    for batch in in_batches(origins):
+        rows = [
+            {**row._asdict(), **origins[row.job_id]._asdict(), **_run_of(runs.get(row.job_id))}
+            for row in connection.execute(columns.where(among(failed.c.job_id, batch), is_death(), uncounted))
+        ]
+        if not rows:
+            continue
+        try:
+            connection.execute(insert(crashes), rows)
+        except IntegrityError as error:
+            raise ConflictError(f"another program inserted the same rows into {crashes.name} at this moment") from error
+        positions.note(connection, among(failed.c.job_id, batch))
+
+
+def _run_of(run: "Run | None") -> dict[str, Any]:
+    return {"started_at": run and run.started_at, "growth": run and run.growth}
 
 
 def count_all(database: Database) -> None:

@@ -1,7 +1,7 @@
 """The table ``jq_deaths``: each end of a process that ``jq`` saw, with its evidence."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -60,28 +60,53 @@ def record(
     Call it only if the database has a ledger, in the transaction that removes the process. ``process`` is its row.
     """
     owners.require_safe_for_superuser(connection)  # a worker writes for months: the table may be new
+    values = _values(process, source, evidence, sample)
     result = connection.execute(
-        insert(deaths).values(
-            process_id=process.id,
-            kind=process.kind,
-            name=process.name,
-            hostname=process.hostname,
-            pid=process.pid,
-            supervisor_id=process.supervisor_id,
-            started_at=process.created_at,
-            last_heartbeat_at=process.last_heartbeat_at,
-            noticed_at=utcnow(),
-            noticed_by=source.value,
-            exit_status=exit_status,
-            signal=signal,
-            evidence=_json({**evidence, **_stored(sample)}),
-        )
+        insert(deaths).values(**values, exit_status=exit_status, signal=signal, noticed_at=utcnow())
     )
     # Host, pid and last heartbeat mark a process that may only be frozen; one that a supervisor reaped is dead.
-    pruned = source is DeathSource.PRUNE
-    return crashes.Origin(
-        death_id=inserted_id(result),
-        hostname=process.hostname if pruned else None,
-        pid=process.pid if pruned else None,
-        last_heartbeat_at=process.last_heartbeat_at if pruned else None,
-    )
+    number = inserted_id(result)
+    return _frozen(process, number) if source is DeathSource.PRUNE else crashes.Origin(death_id=number)
+
+
+def record_pruned(
+    connection: Connection,
+    processes: Sequence[Row[Any]],
+    evidence: Mapping[int, Mapping[str, object]],
+    samples: Mapping[int, Mapping[str, object]],
+) -> dict[int, crashes.Origin]:
+    """Write the deaths of pruned processes at once; return the origins of their jobs' crashes.
+
+    All three are by process id. What is said of ``record`` holds here, too.
+    """
+    owners.require_safe_for_superuser(connection)
+    values = {row.id: _values(row, DeathSource.PRUNE, evidence[row.id], samples[row.id]) for row in processes}
+    statement = insert(deaths).values(noticed_at=utcnow())
+    if connection.dialect.insert_executemany_returning:
+        returning = statement.returning(deaths.c.process_id, deaths.c.id)
+        numbers = dict(connection.execute(returning, list(values.values())).all())
+    else:  # MySQL
+        numbers = {number: inserted_id(connection.execute(statement, one)) for number, one in values.items()}
+    return {row.id: _frozen(row, numbers[row.id]) for row in processes}
+
+
+def _values(
+    process: Row[Any], source: DeathSource, evidence: Mapping[str, object], sample: Mapping[str, object]
+) -> dict[str, Any]:
+    return {
+        "process_id": process.id,
+        "kind": process.kind,
+        "name": process.name,
+        "hostname": process.hostname,
+        "pid": process.pid,
+        "supervisor_id": process.supervisor_id,
+        "started_at": process.created_at,
+        "last_heartbeat_at": process.last_heartbeat_at,
+        "noticed_by": source.value,
+        "evidence": _json({**evidence, **_stored(sample)}),
+    }
+
+
+def _frozen(process: Row[Any], number: int) -> crashes.Origin:
+    """Return the origin of crashes whose process may only be frozen."""
+    return crashes.Origin(number, process.hostname, process.pid, process.last_heartbeat_at)

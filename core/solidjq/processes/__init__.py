@@ -9,6 +9,7 @@ Read the files in this order:
   whose workers a killer in a queue would kill.
 - ``queue_names``: the queues that exist: those that jobs, workers, pauses or recurring tasks name.
 - ``local_time``: heartbeats that a Rails application writes in its own zone instead of UTC.
+- ``survivors``: how many processes still beat when one fell silent, and how many fell silent too.
 - ``prune_guard``: whether processes that look dead are dead, or only cut off from the database.
 - ``pruning``: fail the jobs of dead processes and orphaned claims, write the deaths, remove the rows.
 - ``prune_sequence``: a whole prune, as the command line and the supervisor both carry it out.

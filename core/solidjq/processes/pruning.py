@@ -6,6 +6,7 @@ The job may be what killed its process; putting it back by itself would be a cra
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select
@@ -13,16 +14,18 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exi
 from solidjq.batching import BATCH
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, jobs, processes
-from solidjq.database.times import ago, boundary
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
 from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import runs_of, sample_of
+from solidjq.processes.survivors import find_survivors
 from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import claims_of, fail, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 from solidjq.untrusted import read_object
+
+AT_ONCE = 200  # silent processes that one transaction removes
 
 Record = Callable[[Connection, int], None]  # is called in each transaction with the number of jobs that it moved
 
@@ -67,48 +70,98 @@ def prune(
 ) -> Iterator[PrunedProcess]:
     """Prune every process whose last sign of life is ``threshold`` seconds old or older by the database's clock.
 
-    One transaction a process: its claims fail with ProcessPrunedError and its row goes. Any number of programs may
-    prune at once; only one of them prunes a process, and none prunes a process that has beaten meanwhile, because the
-    heartbeat is checked again under the row's lock. There is no other check that a silent process is dead: call
-    ``prune_guard`` first, and pass the processes that it finds dead as ``only``. ``witness`` is what
-    the pruning program adds to the evidence of each death (see deaths.py).
+    One transaction for up to ``AT_ONCE`` processes with up to ``BATCH`` claims in all, or for one with more: their
+    claims fail with ProcessPrunedError and their rows go. Any number of programs may prune at once; only one of them
+    prunes a process, and none prunes a process that has beaten meanwhile, because the heartbeat is checked again under
+    the row's lock. There is no other check that a silent process is dead: call ``prune_guard`` first, and pass the
+    processes that it finds dead as ``only``. ``witness`` is what the pruning program adds to the evidence of each death
+    (see deaths.py).
     """
-    while pruned := database.transact(_prune_one, threshold, only, limits, record, witness or {}):
-        yield pruned
+    while pruned := database.transact(_prune_some, threshold, only, limits, record, witness or {}):
+        yield from pruned
 
 
-def _prune_one(
+def _prune_some(
     connection: Connection,
     threshold: float,
     only: Collection[int] | None,
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
-) -> PrunedProcess | None:
-    query = _dead(threshold).limit(1).with_for_update(skip_locked=True)
+) -> list[PrunedProcess]:
+    query = select(processes).where(silent(threshold)).order_by(processes.c.id)
     if only is not None:
         query = query.where(among(processes.c.id, only))
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    pruned = PrunedProcess(*row)
-    beat = pruned.last_heartbeat_at
-    error = missing_error() if beat is None else pruned_error(beat)
-    pruned.job_ids.extend(fail(connection, claims_of(row.id), error, limits))
+    rows = connection.execute(query.limit(AT_ONCE).with_for_update(skip_locked=True)).all()
+    if not rows:
+        return []
+    rows = rows[: _how_many(connection, [row.id for row in rows])]
+    ids = [row.id for row in rows]
+    claims = select(claimed.c.id, claimed.c.process_id, claimed.c.job_id).where(among(claimed.c.process_id, ids))
+    held = connection.execute(claims.order_by(claimed.c.id)).all()
+    errors = {row.id: _error_of(row) for row in rows}
+    failed = set(
+        fail(
+            connection,
+            among(claimed.c.id, [claim.id for claim in held]),
+            {claim.id: errors[claim.process_id] for claim in held},
+            limits,
+        )
+        if held
+        else ()
+    )
+    jobs_of: dict[int, list[int]] = {number: [] for number in ids}
+    for claim in held:
+        if claim.job_id in failed:
+            jobs_of[claim.process_id].append(claim.job_id)
     if operations.exists(connection):
-        process = _row_of(connection, row.id)
-        evidence = {
+        _record_deaths(connection, rows, jobs_of, threshold, witness)
+    connection.execute(delete(processes).where(among(processes.c.id, ids)))
+    if record is not None:
+        record(connection, len(failed))
+    return [
+        PrunedProcess(row.id, row.kind, row.name, row.hostname, row.pid, row.last_heartbeat_at, jobs_of[row.id])
+        for row in rows
+    ]
+
+
+def _how_many(connection: Connection, ids: Sequence[int]) -> int:
+    """Return how many of these processes, from the first on, have no more than ``BATCH`` claims in all; at least 1."""
+    counted = select(claimed.c.process_id, func.count()).where(among(claimed.c.process_id, ids))
+    claims: dict[int, int] = dict(connection.execute(counted.group_by(claimed.c.process_id)).all())
+    totals = accumulate(claims.get(number, 0) for number in ids)
+    return max(1, sum(1 for total in totals if total <= BATCH))
+
+
+def _error_of(process: Row[Any]) -> str:
+    beat = process.last_heartbeat_at
+    return missing_error() if beat is None else pruned_error(beat)
+
+
+def _record_deaths(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    jobs_of: Mapping[int, Sequence[int]],
+    threshold: float,
+    witness: Mapping[str, object],
+) -> None:
+    """Write the deaths of these processes, and count a crash of each of their jobs."""
+    survivors = find_survivors(connection, threshold)
+    samples = {row.id: sample_of(row.metadata) for row in rows}
+    evidence = {
+        row.id: {
             **witness,
             "threshold": threshold,
-            "here": host_evidence(process),
-            "fleet": survivors(connection, process, threshold),
-            **({"ahead": True} if read_object(process.metadata).get("prefetch") else {}),
+            "here": host_evidence(row),
+            "fleet": survivors.of(row),
+            **({"ahead": True} if read_object(row.metadata).get("prefetch") else {}),
         }
-        _count(connection, pruned.job_ids, process, deaths.DeathSource.PRUNE, evidence)
-    connection.execute(delete(processes).where(processes.c.id == row.id))
-    if record is not None:
-        record(connection, len(pruned.job_ids))
-    return pruned
+        for row in rows
+    }
+    origins = deaths.record_pruned(connection, rows, evidence, samples)
+    by_job = {job_id: origins[number] for number, job_ids in jobs_of.items() for job_id in job_ids}
+    runs = {run.job_id: run for number, job_ids in jobs_of.items() if job_ids for run in runs_of(samples[number])}
+    crashes.count_pruned(connection, by_job, runs)
 
 
 def fail_exited(
@@ -228,22 +281,3 @@ def _dead(threshold: float) -> Select[tuple[Any, ...]]:
         .where(silent(threshold))
         .order_by(processes.c.id)
     )
-
-
-def survivors(connection: Connection, process: Row[Any], threshold: float) -> dict[str, int]:
-    """Count the processes that ran when this one fell silent: which still beat, which are silent too, and their hosts.
-
-    A process that was registered after the silence began proves nothing about it. The silent process itself counts.
-    """
-    beat = process.last_heartbeat_at
-    counts = {"alive": 0, "silent": 0, "alive_here": 0, "silent_here": 0}
-    hosts: dict[bool, set[str | None]] = {True: set(), False: set()}
-    query = select(processes.c.hostname, (processes.c.last_heartbeat_at > ago(threshold)).label("alive"), func.count())
-    if beat is not None:
-        query = query.where(processes.c.created_at <= boundary(beat))
-    for hostname, alive, count in connection.execute(query.group_by(processes.c.hostname, "alive")):
-        hosts[bool(alive)].add(hostname)
-        key = "alive" if alive else "silent"
-        counts[key] += count
-        counts[f"{key}_here"] += count if hostname == process.hostname else 0
-    return {**counts, "hosts_alive": len(hosts[True]), "hosts_silent": len(hosts[False] - hosts[True])}
