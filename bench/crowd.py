@@ -48,6 +48,7 @@ SPOT = 50  # failures of one class, one error and one moment
 DEATH = 5  # spots: so many classes were in flight at a death
 INCIDENTS = 400
 GROUPS = 300
+READY = 20_000
 HOSTS = [f"app-{number}.internal" for number in range(40)]
 CLASSES = [f"{name}Job" for name in ("Mail", "Sync", "Import", "Index", "Webhook", "Report", "Billing", "Cleanup")]
 CLASSES += [f"{name}Job" for name in ("Thumbnail", "Export", "Legacy", "Digest", "Invoice", "Search", "Geo", "Audit")]
@@ -112,12 +113,12 @@ class _Death:
     @property
     def error(self) -> str:
         """The error of its jobs."""
-        beat = self.at - timedelta(minutes=6)
+        beat = self.at - timedelta(minutes=6) + timedelta(seconds=self.pid % 50)
         return pruned_error(beat) if self.signal is None else exit_error(self.pid, -self.signal)
 
 
 def fill(database: Database, count: int) -> None:
-    """Make a queue in an empty database: ``count`` failures, as many finished jobs and a fiftieth that is ready."""
+    """Make a queue in an empty database: ``count`` failures, as many finished jobs and ``READY`` ready ones."""
     initialize(database)
     now, dice = database.now(), Random(7)  # noqa: S311
     deaths = list(_deaths(dice, now, max(DEATH, count // SPOT // DEATH // 2)))
@@ -131,9 +132,9 @@ def fill(database: Database, count: int) -> None:
             connection.execute(insert(spots), [{"id": number, **spot} for number, spot in batch])
         for some in in_batches(recorded):
             connection.execute(insert(tables.deaths), [_row_of(death) for death in some])
-        _count_to(connection, 2 * count + count // 50)
-    for low in range(0, 2 * count + count // 50, ROWS):
-        high = min(low + ROWS, 2 * count + count // 50)
+        _count_to(connection, 2 * count + READY)
+    for low in range(0, 2 * count + READY, ROWS):
+        high = min(low + ROWS, 2 * count + READY)
         for first, last, state in ((0, count, "failed"), (count, 2 * count, "finished"), (2 * count, high, "ready")):
             if max(low, first) < min(high, last):
                 database.transact(_make, max(low, first), min(high, last), state)
@@ -174,7 +175,9 @@ def _deaths(dice: Random, now: datetime, count: int) -> Iterator[_Death]:
 
 
 def _row_of(death: _Death) -> dict[str, Any]:
-    beat = death.at - timedelta(minutes=6) if death.signal is None else death.at - timedelta(seconds=20)
+    beat = death.at - timedelta(seconds=20)
+    if death.signal is None:
+        beat = death.at - timedelta(minutes=6) + timedelta(seconds=death.pid % 50)
     sample = {
         "at": beat.isoformat(),
         "interval": 60,

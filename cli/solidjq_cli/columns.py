@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from solidjq_cli import masking, view
 from solidjq_cli.arguments import by_own_name
@@ -571,7 +571,7 @@ def incidents() -> Fields[Incident]:
             Column("cause", lambda i: i.finding.cause.value, "CAUSE"),
             Column("confidence", lambda i: i.finding.confidence.value, "SURE", leaves=2),
             Column("processes", lambda i: len(i.deaths), "PROCESSES", words=_process_count, leaves=1),
-            Column("jobs", lambda i: len(i.jobs), "JOBS"),
+            Column("jobs", lambda i: i.size, "JOBS"),
             Column("hosts", lambda i: i.hosts, "HOSTS", wide=True),
             Column("classes", lambda i: i.classes, "CLASSES", wide=True),
             Column("noticed_at", lambda i: i.noticed_at),
@@ -661,11 +661,27 @@ def _progress_of(stands: DeathPosition | None) -> dict[str, object] | None:
 
 
 class Suspect(NamedTuple):
-    """A job or a class with its score, and the jobs that stand for it."""
+    """A class with its score, or a job, or several jobs with one score."""
 
     kind: str
     score: JobScore | ClassScore
-    job_ids: list[int]
+
+    @property
+    def size(self) -> int:
+        """How many it is."""
+        return int(getattr(self.score, "count", 1))
+
+    @property
+    def job_ids(self) -> list[int]:
+        """The jobs of the subject; none of a class."""
+        return list(getattr(self.score, "job_ids", ()))
+
+    def apart(self) -> Iterator[Suspect]:
+        """Yield each of the jobs."""
+        if self.kind == "class":
+            yield self
+        else:
+            yield from (Suspect(self.kind, score) for score in cast("JobScore", self.score).each())
 
 
 def _stuck_at(suspect: Suspect) -> dict[str, object] | None:

@@ -52,7 +52,7 @@ def draw_list(incidents: Sequence[Incident], waiting: Mapping[str, int], since: 
                     Words(_cause(incident), "" if incident.finding.outside else "error"),
                     Names(tuple(hosts[host] for host in incident.hosts)),
                     f"{waiting[incident.name]:,}",
-                    f"{len(incident.jobs):,}",
+                    f"{incident.size:,}",
                     Names(tuple(_by_count(incident))),
                 ]
                 for incident in incidents
@@ -73,7 +73,7 @@ def _cause(incident: Incident) -> str:
 
 
 def _by_count(incident: Incident) -> list[str]:
-    return [name for name, _ in Counter(job.class_name for job in incident.jobs).most_common()]
+    return [name for name, _ in incident.by_class.most_common()]
 
 
 # -- one incident -----------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def draw(
 
     finding = incident.finding
     more = " or more" if incident.several else ""
-    jobs = count_of(len(incident.jobs), "job")
+    jobs = count_of(incident.size, "job")
     hosts = f" on {', '.join(incident.hosts)}" if incident.hosts else ""
     one = len(incident.deaths) == 1 and not incident.several
     processes = f"{len(incident.deaths)}{more} {'process' if one else 'processes'}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from heapq import nsmallest
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from solidjq_cli.arguments import by_own_name
@@ -34,8 +37,9 @@ def draw(everything: Sequence[Suspect], incident_of: Mapping[str, str], *, since
     for alike in _alike(each for each in jobs if _class_of(each) not in names):
         _print(alike, incident_of)
     if undecided and not everybody:
-        few = ", ".join(f"{_short(each)} ({count_of(each.score.deaths, 'death')})" for each in undecided[:MOST_JOBS])
-        more = f" +{len(undecided) - MOST_JOBS}" if len(undecided) > MOST_JOBS else ""
+        first = islice(_apart(undecided), MOST_JOBS)
+        few = ", ".join(f"{_short(each)} ({count_of(each.score.deaths, 'death')})" for each in first)
+        more = f" +{_count(undecided) - MOST_JOBS}" if _count(undecided) > MOST_JOBS else ""
         paragraph(f"{few}{more}", "too few to tell  ")
     for alike in _alike((*undecided, *bystanders)) if everybody else ():
         _print(alike, incident_of)
@@ -54,10 +58,10 @@ def _headline(
 ) -> str:
     from solidjq.text import count_of
 
-    parts = [count_of(len(each), noun) for each, noun in ((classes, "class"), (jobs, "job")) if each]
-    others = [f"{len(undecided)} cannot be judged yet"] if undecided else []
+    parts = [count_of(_count(each), noun) for each, noun in ((classes, "class"), (jobs, "job")) if each]
+    others = [f"{_count(undecided)} cannot be judged yet"] if undecided else []
     if bystanders:
-        others.append(f"{count_of(len(bystanders), 'bystander')}{'' if everybody else ' (--all)'}")
+        others.append(f"{count_of(_count(bystanders), 'bystander')}{'' if everybody else ' (--all)'}")
     rest = f"; {', '.join(others)}" if others else ""
     if not parts:
         return f"nobody is suspected of a death since {since}{rest}"
@@ -66,10 +70,18 @@ def _headline(
 
 def _print_class(suspect: Suspect, jobs: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
     _print([suspect], incident_of)
-    ids = [job_id for job in jobs for job_id in job.job_ids]
+    ids = array("q", (job_id for job in _apart(jobs) for job_id in job.job_ids))
     if ids:
         more = f" +{len(ids) - MOST_JOBS}" if len(ids) > MOST_JOBS else ""
-        paragraph(f"its jobs {', '.join(map(str, sorted(ids)[:MOST_JOBS]))}{more}", INDENT)
+        paragraph(f"its jobs {', '.join(map(str, nsmallest(MOST_JOBS, ids)))}{more}", INDENT)
+
+
+def _apart(suspects: Iterable[Suspect]) -> Iterator[Suspect]:
+    return (one for each in suspects for one in each.apart())
+
+
+def _count(suspects: Iterable[Suspect]) -> int:
+    return sum(each.size for each in suspects)
 
 
 def _alike(suspects: Iterable[Suspect]) -> Iterable[list[Suspect]]:
@@ -83,8 +95,8 @@ def _alike(suspects: Iterable[Suspect]) -> Iterable[list[Suspect]]:
 def _print(alike: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
     """Print who they are, then why."""
     score = alike[0].score
-    who = ", ".join(map(_short, alike[:MOST_JOBS]))
-    more = f" +{len(alike) - MOST_JOBS}" if len(alike) > MOST_JOBS else ""
+    who = ", ".join(map(_short, islice(_apart(alike), MOST_JOBS)))
+    more = f" +{_count(alike) - MOST_JOBS}" if _count(alike) > MOST_JOBS else ""
     label = "class " if alike[0].kind == "class" else "job   "
     style = "error" if score.standing.held_back else "faint"
     paragraph(f"{who}{more}: {score.standing.value}{_deaths(score.at, incident_of)}", label, style=style)

@@ -10,7 +10,8 @@ from solidjq_cli.flow import cells, cut, fill, pad
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+    from solidjq.incidents.claimed_jobs import ClaimedJob
+    from solidjq.incidents.death_records import DeathRecord
     from solidjq.incidents.incidents import Incident
 
 NARROWEST = 20  # characters that time gets, whatever the names take
@@ -80,7 +81,7 @@ def span(incident: Incident) -> tuple[datetime, datetime]:
     """Choose the time span to draw: the silence takes at least half of the width, the time before it the rest."""
     end = incident.noticed_at
     shown = max(end - incident.at, timedelta(seconds=10))
-    starts = [job.started_at for job in incident.jobs if job.started_at is not None]
+    starts = [at for death in incident.deaths for at in death.jobs.starts]
     starts += [death.started_at for death in incident.deaths if death.started_at is not None]
     return max(min([*starts, incident.at - shown / 10]), incident.at - shown), end
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from solidjq.incidents.causes import RULES, Cause, CauseFinding, Company, Confidence, find_cause
+from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
 from solidjq.incidents.death_cases import INSIDE, Blame
-from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
 
@@ -28,7 +29,7 @@ def pruned(**evidence: Any) -> DeathRecord:
         last_heartbeat_at=BEAT,
         noticed_at=NOTICED,
         evidence={"threshold": 300.0, **evidence},
-        jobs=(ClaimedJob(1, "job 1", "ReportJob"),),
+        jobs=ClaimedJobs([ClaimedJob(1, "job 1", "ReportJob")]),
     )
 
 

@@ -15,9 +15,11 @@ from solidjq.database import tables
 from solidjq.database.times import ago
 from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.charges import find_suspects
-from solidjq.incidents.death_cases import JobStanding
-from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
+from solidjq.incidents.death_cases import Blame, DeathCase, InFlight, JobStanding
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group, split
+from solidjq.incidents.suspects import rank
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -516,6 +518,33 @@ def test_two_deaths_that_charge_make_a_suspect(database: Database) -> None:
     assert [(score.standing, score.deaths) for score in ranking.jobs] == [(JobStanding.SUSPECT, 2)]
 
 
+def test_jobs_of_one_death_and_class_are_scored_once_and_told_apart(database: Database) -> None:
+    """A job that crashed before is scored by itself; the others of its death and class are a crowd."""
+    ids = add_dead(database, "w1", 3)
+    retry_jobs(database, ids[:1], safe=True)
+    kill_again(database, ids[:1], "w2")
+    with database.read() as connection:
+        scores = find_suspects(connection, find_incidents(connection)).jobs
+    assert sorted((score.count, score.deaths, score.job_ids) for score in scores) == [(1, 2, (ids[0],)), (2, 1, ())]
+    apart = [each for score in scores for each in score.each()]
+    assert sorted(each.job_ids for each in apart) == [(job_id,) for job_id in ids]
+    assert [each.count for each in apart] == [1, 1, 1]
+    (crowd,) = [score for score in scores if score.crowd is not None]
+    assert {(each.score, each.standing, each.reasons, each.at) for each in crowd.each()} == {
+        (crowd.score, crowd.standing, crowd.reasons, crowd.at)
+    }
+    named = rank(
+        [
+            DeathCase("d1", Blame.UNKNOWN, tuple(InFlight(each.name, each.class_name) for each in apart)),
+            DeathCase("d2", Blame.UNKNOWN, (InFlight(apart[0].name, apart[0].class_name),)),
+        ],
+        None,
+    )
+    assert {each.name: (each.score, each.standing) for each in named.jobs} == {
+        each.name: (each.score, each.standing) for each in apart
+    }
+
+
 def test_suspects_can_be_isolated(database: Database) -> None:
     suspect = add_dead(database, "w1", 1)
     retry_jobs(database, suspect, safe=True)
@@ -757,7 +786,12 @@ def picture(incident: Incident, width: int) -> list[str]:
 
 def test_a_picture_of_a_silence() -> None:
     job = ClaimedJob(7, "job 7", "Report", 1, NOON - timedelta(seconds=120))
-    one = death(1, started_at=NOON - timedelta(days=3), kind="Worker", jobs=(job, ClaimedJob(8, "job 8", "Mail", 2)))
+    one = death(
+        1,
+        started_at=NOON - timedelta(days=3),
+        kind="Worker",
+        jobs=ClaimedJobs([job, ClaimedJob(8, "job 8", "Mail", 2)]),
+    )
     lines = picture(Incident((one,), (CauseFinding(Cause.HOST, LIKELY),)), 80)
     assert "11:55:00" in lines[0]
     assert lines[0].endswith("12:05:00 UTC")
@@ -773,7 +807,8 @@ def test_a_picture_of_a_silence() -> None:
 @pytest.mark.parametrize("width", [20, 40, 79, 200])
 def test_a_picture_fits(width: int) -> None:
     many = tuple(
-        death(n, jobs=tuple(ClaimedJob(j, "s", "A" * 300) for j in range(40)), hostname="b" * 300) for n in range(1, 50)
+        death(n, jobs=ClaimedJobs(ClaimedJob(j, "s", "A" * 300) for j in range(40)), hostname="b" * 300)
+        for n in range(1, 50)
     )
     lines = picture(Incident(many, (CauseFinding(Cause.UNKNOWN, Confidence.UNKNOWN),) * len(many)), max(width, 60))
     assert any("more jobs" in line for line in lines)

@@ -54,23 +54,18 @@ def suspects(
     found = selection.find_incidents(opened, since, until)
     with opened.read() as connection:
         ranking = find_suspects(connection, found)
-    job_ids: dict[str, set[int]] = {}
-    incident_of: dict[str, str] = {}
-    for incident in found:
-        incident_of |= {death.name: incident.name for death in incident.deaths}
-        for job in incident.jobs:
-            job_ids.setdefault(job.subject, set()).add(job.job_id)
-
     everything = [
-        *(columns.Suspect("class", score, []) for score in ranking.classes),
-        *(columns.Suspect("job", score, sorted(job_ids.get(score.name, ()))) for score in ranking.jobs),
+        *(columns.Suspect("class", score) for score in ranking.classes),
+        *(columns.Suspect("job", score) for score in ranking.jobs),
     ]
+    if drawn(output):
+        incident_of = {death.name: incident.name for incident in found for death in incident.deaths}
+        suspects_view.draw(everything, incident_of, since=since, everybody=everybody)
+        return
     shown = [each for each in everything if everybody or each.score.standing is not JobStanding.BYSTANDER]
     if output is Output.IDS:
         shown = [each for each in shown if each.score.standing.held_back]
-    if drawn(output):
-        suspects_view.draw(everything, incident_of, since=since, everybody=everybody)
-        return
-    records(shown, columns.suspects(), output, empty=f"nobody is suspected of a death since {since}")
-    if output is Output.TABLE and (left := len(everything) - len(shown)):
+    empty = f"nobody is suspected of a death since {since}"
+    count = records((one for each in shown for one in each.apart()), columns.suspects(), output, empty=empty)
+    if output is Output.TABLE and (left := sum(each.size for each in everything) - count):
         note(f"{count_of(left, 'bystander')}; --all shows {'it' if left == 1 else 'them'}")

@@ -1,6 +1,6 @@
 """Parts of statements, and whole statements, that each database spells differently."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     Integer,
+    Row,
     Select,
     String,
     Table,
@@ -194,6 +195,19 @@ def _current_role_postgresql(_element: current_role, _compiler: SQLCompiler, **_
 @compiles(current_role, "mysql")
 def _current_role_mysql(_element: current_role, _compiler: SQLCompiler, **_: Any) -> str:
     return "CURRENT_USER()"
+
+
+STREAMED = 2000  # rows that a streamed query fetches at a time
+
+
+def streamed(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
+    """Yield the rows of a query without holding them all: the server keeps them until they are fetched.
+
+    Fetch all of them before the next statement on this connection, which must be in a transaction.
+    """
+    if connection.dialect.name == "postgresql":  # else it plans for the first tenth of the rows
+        connection.execute(text("SET LOCAL cursor_tuple_fraction = 1"))
+    yield from connection.execute(query.execution_options(yield_per=STREAMED))
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -186,7 +186,7 @@ def _group_fields(group: FailureGroup) -> dict[str, object]:
 def _incident_fields(incident: incidents.Incident) -> dict[str, object]:
     deaths, finding = incident.deaths, incident.finding
     return {
-        "jobs": len(incident.jobs),
+        "jobs": incident.size,
         "cause": finding.cause.value,
         "confidence": finding.confidence.value,
         "facts": list(finding.used),

@@ -2,6 +2,7 @@
 
 Read the files in this order:
 
+- ``claimed_jobs``: the jobs of a death, kept small.
 - ``death_records``: how a process ended, with the evidence, as one kind of record whoever noticed it.
 - ``reconstruction``: deaths that nobody recorded, put together from the failures that they left.
 - ``death_queries``: reads deaths from ``jq_deaths``, and those that have to be reconstructed.

@@ -1,18 +1,22 @@
 """Which jobs the deaths charge: reads deaths and live processes, and ranks the jobs and classes in flight."""
 
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from solidjq.database.tables import claimed, jobs
 from solidjq.incidents import death_queries, incidents
+from solidjq.incidents.claimed_jobs import ClaimedJob
 from solidjq.incidents.class_scores import ClassScore
-from solidjq.incidents.death_cases import INSIDE, SUSPECT_AT, DeathCase, Exposure, InFlight, JobStanding
-from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.incidents.death_cases import INSIDE, SUSPECT_AT, Crowd, DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
 from solidjq.incidents.job_scores import JobScore
 from solidjq.incidents.suspects import Ranking, Suspicion, rank
@@ -24,10 +28,39 @@ from solidjq.untrusted import number
 
 
 def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Ranking:
-    """Rank the jobs and classes that were in flight at the deaths of these incidents."""
+    """Rank the jobs and classes that were in flight at the deaths of these incidents.
+
+    Jobs of one death and class that were in flight at no other have one score, with a crowd: see ``JobScore.each``.
+    """
     of = list(charged)
     samples = (death.sample for incident in of for death in incident.deaths)
-    return rank(_cases(of, _positions(connection, of)), _exposure(connection, samples))
+    ids_of = _ids_of_repeated(of)
+    ranking = rank(_cases(of, ids_of, _positions(connection, of, ids_of)), _exposure(connection, samples))
+    return replace(
+        ranking,
+        jobs=tuple(
+            score if score.crowd is not None else replace(score, job_ids=tuple(ids_of.get(score.name, ())))
+            for score in ranking.jobs
+        ),
+    )
+
+
+def _ids_of_repeated(incidents: Iterable[Incident]) -> dict[str, list[int]]:
+    """Return the ids of the jobs of each subject that was claimed at several deaths, or has a growth of its own.
+
+    Eight bytes a job until the repeated ones are known, however many jobs there are.
+    """
+    deaths = [death for incident in incidents for death in incident.deaths]
+    hashes = array("q", (hash(job.subject) for death in deaths for job in death.jobs))
+    seen = sorted(hashes)
+    twice = {one for one, other in pairwise(seen) if one == other}
+    del seen, hashes
+    found: dict[str, set[int]] = defaultdict(set)
+    for death in deaths:
+        for job in death.jobs:
+            if job.growth is not None or hash(job.subject) in twice:
+                found[job.subject].add(job.job_id)
+    return {subject: sorted(job_ids) for subject, job_ids in found.items()}
 
 
 def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
@@ -101,12 +134,40 @@ def _reason(score: ClassScore | JobScore) -> str:
     return next((reason for reason in score.reasons if JobStanding.TIED in reason), "; ".join(score.reasons[:2]))
 
 
-def _cases(charged: Iterable[Incident], known: Mapping[int, DeathPosition]) -> Iterator[DeathCase]:
+def _cases(
+    charged: Iterable[Incident], known: Container[str], stood: Mapping[int, DeathPosition]
+) -> Iterator[DeathCase]:
+    """Yield the deaths as evidence. The jobs of the subjects ``known`` are named, the others are in crowds.
+
+    ``stood``: by failure, where long jobs stood.
+    """
     for incident in charged:
         for death, finding in incident.pairs:
-            if death.charged:  # processes that ran no job are left out, as they are of the samples
-                in_flight = tuple(_in_flight(job, known) for job in death.charged)
-                yield DeathCase(death.name, finding.blame, in_flight, named=death.named_by_stack)
+            named: list[InFlight] = []
+            others: Counter[str] = Counter()
+            last: dict[str, str] = {}
+            for job in death.jobs:
+                if not death.charges(job.job_id, job.started_at):
+                    continue
+                if job.subject in known:
+                    named.append(_in_flight(job, stood))
+                else:
+                    others[job.class_name] += 1
+                    last[job.class_name] = job.subject
+            for name, count in others.items():
+                crowd = Crowd(count, partial(_members, death, name, known))
+                named.append(InFlight(last[name] if count == 1 else f"{death.name} {name}", name, crowd=crowd))
+            if named:  # processes that ran no job are left out, as they are of the samples
+                yield DeathCase(death.name, finding.blame, tuple(named), named=death.named_by_stack)
+
+
+def _members(death: DeathRecord, class_name: str, known: Container[str]) -> Iterator[tuple[str, int]]:
+    """Yield the subjects and ids of the jobs of one class that a death charges, without the subjects ``known``."""
+    yield from sorted(
+        (job.subject, job.job_id)
+        for job in death.jobs
+        if job.class_name == class_name and job.subject not in known and death.charges(job.job_id, job.started_at)
+    )
 
 
 def _in_flight(job: ClaimedJob, known: Mapping[int, DeathPosition]) -> InFlight:
@@ -114,13 +175,17 @@ def _in_flight(job: ClaimedJob, known: Mapping[int, DeathPosition]) -> InFlight:
     return InFlight(job.subject, job.class_name, job.growth, job.failure_id, None if stood is None else stood.position)
 
 
-def _positions(connection: Connection, charged: Iterable[Incident]) -> dict[int, DeathPosition]:
-    """Return where the jobs stood that were in flight at several deaths, by failure: of others it changes nothing."""
+def _positions(connection: Connection, charged: Iterable[Incident], known: Container[str]) -> dict[int, DeathPosition]:
+    """Return where the jobs stood that were in flight at several deaths, by failure: of others it changes nothing.
+
+    The subjects of such jobs are among ``known``.
+    """
     deaths_of: dict[str, list[int]] = defaultdict(list)
     for incident in charged:
-        for job in incident.charged_jobs:
-            if job.failure_id is not None:
-                deaths_of[job.subject].append(job.failure_id)
+        for death in incident.deaths:
+            for job in death.jobs:
+                if job.subject in known and job.failure_id is not None and death.charges(job.job_id, job.started_at):
+                    deaths_of[job.subject].append(job.failure_id)
     repeated = [ids for ids in deaths_of.values() if len(ids) >= SUSPECT_AT]
     return positions.find(connection, [failure_id for ids in repeated for failure_id in ids])
 

@@ -5,7 +5,7 @@ charges none of them.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -48,15 +48,32 @@ class Blame(StrEnum):
 INSIDE = frozenset({Blame.MEMORY, Blame.CODE})  # one of the jobs in flight killed the process
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Crowd:
+    """Several jobs of one class that were in flight at one death and at no other, and of which nothing more is known.
+
+    The evidence is the same for all, so they are scored once. ``members`` yields the subject and id of each.
+    """
+
+    count: int
+    members: Callable[[], Iterator[tuple[str, int]]]
+
+
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A job that was executing at a death."""
+    """A job that was executing at a death, or a crowd of such jobs under a made-up subject."""
 
     subject: str  # its Active Job id: all attempts share it
     class_name: str
     growth: int | None = None  # bytes that the process grew since the job started, None if not measured
     failure_id: int | None = None  # the failure that it left; a later death of the job has a higher one
     position: Position | None = None  # where the long job stood; None if nobody noted it, or it has no checkpoints
+    crowd: Crowd | None = None
+
+    @property
+    def count(self) -> int:
+        """How many jobs it is."""
+        return 1 if self.crowd is None else self.crowd.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +103,7 @@ class DeathCase:
     @property
     def single(self) -> bool:
         """Whether it charges one job only."""
-        return len(self.jobs) == 1
+        return len(self.jobs) == 1 and self.jobs[0].count == 1
 
 
 @dataclass(frozen=True, slots=True)

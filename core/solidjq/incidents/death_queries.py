@@ -14,10 +14,11 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, cast, exists, fun
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
-from solidjq.database.statements import among
+from solidjq.database.statements import among, streamed
 from solidjq.database.tables import deaths, failed, jobs, processes
 from solidjq.database.times import boundary
-from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.incidents.claimed_jobs import ClaimedJobs
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.reconstruction import death_of, reconstruct
 from solidjq.ledger import crashes, operations
 from solidjq.ledger.deaths import DeathSource, source_of
@@ -38,9 +39,9 @@ def list_deaths(
     """
     has_ledger = operations.exists(connection)
     records = _recorded(connection, since, until) if has_ledger else []
-    queries = _unrecorded_failures(since, until, has_ledger=has_ledger)
-    rows = [row for query in queries for row in connection.execute(query) if row.crashed_at is not None]
-    records += reconstruct(sorted(rows, key=lambda row: (row.crashed_at, row.failure_id)))
+    unrecorded = union_all(*_unrecorded_failures(since, until, has_ledger=has_ledger)).subquery()
+    by_time = unrecorded.select().order_by(unrecorded.c.crashed_at, unrecorded.c.failure_id)
+    records += reconstruct(row for row in streamed(connection, by_time) if row.crashed_at is not None)
     return sorted(records, key=lambda death: (death.noticed_at, _number_of(death.name)))
 
 
@@ -96,17 +97,15 @@ def with_jobs(connection: Connection, records: Collection[DeathRecord]) -> list[
     """Return these deaths, which ``list_by_class`` returned, with their jobs."""
     claimed = _claimed_jobs(connection, [death.key for death in records if death.source is not DeathSource.FAILURES])
     errors = {death.error for death in records if death.source is DeathSource.FAILURES}
-    by_error: dict[str, list[ClaimedJob]] = defaultdict(list)
+    by_error: dict[str, ClaimedJobs] = defaultdict(ClaimedJobs)
     if errors:
         for query in _unrecorded_failures(None, None, has_ledger=operations.exists(connection)):
             rows = query.subquery()
             for batch in in_batches(errors):
-                for row in connection.execute(rows.select().where(rows.c.evidence.in_(batch))):
-                    by_error[row.evidence].append(ClaimedJob(row.job_id, row.subject, row.class_name, row.failure_id))
+                for row in streamed(connection, rows.select().where(rows.c.evidence.in_(batch))):
+                    by_error[row.evidence].add(row.job_id, row.subject, row.class_name, row.failure_id)
     return [
-        replace(
-            death, jobs=tuple(claimed[death.key] if death.source is not DeathSource.FAILURES else by_error[death.error])
-        )
+        replace(death, jobs=claimed[death.key] if death.source is not DeathSource.FAILURES else by_error[death.error])
         for death in records
     ]
 
@@ -156,7 +155,7 @@ def _recorded(
     ]
 
 
-def _record_of(row: Row[Any], noticed_at: datetime, claimed: Iterable[ClaimedJob]) -> DeathRecord:
+def _record_of(row: Row[Any], noticed_at: datetime, claimed: ClaimedJobs) -> DeathRecord:
     source = source_of(row)
     return DeathRecord(
         name=f"d{row.id}",
@@ -174,13 +173,13 @@ def _record_of(row: Row[Any], noticed_at: datetime, claimed: Iterable[ClaimedJob
         exit_status=row.exit_status,
         signal=row.signal,
         evidence=read_object(row.evidence),
-        jobs=tuple(claimed),
+        jobs=claimed,
     )
 
 
-def _claimed_jobs(connection: Connection, death_ids: Iterable[Any]) -> Mapping[Any, list[ClaimedJob]]:
+def _claimed_jobs(connection: Connection, death_ids: Iterable[Any]) -> Mapping[Any, ClaimedJobs]:
     """Return the jobs that crashed at these deaths of ``jq_deaths``."""
-    claimed: dict[int, list[ClaimedJob]] = defaultdict(list)
+    claimed: dict[int, ClaimedJobs] = defaultdict(ClaimedJobs)
     columns = tables.crashes.c
     for batch in in_batches(death_ids):
         query = select(
@@ -192,8 +191,10 @@ def _claimed_jobs(connection: Connection, death_ids: Iterable[Any]) -> Mapping[A
             columns.started_at,
             columns.growth,
         )
-        for row in connection.execute(query.where(among(columns.death_id, batch)).order_by(columns.failure_id)):
-            claimed[row.death_id].append(ClaimedJob(*row[1:]))
+        of_batch = query.where(among(columns.death_id, batch)).order_by(columns.failure_id)
+        for row in streamed(connection, of_batch):
+            job = (row.job_id, row.subject, row.class_name, row.failure_id, row.started_at, row.growth)
+            claimed[row.death_id].add(*job)
     return claimed
 
 

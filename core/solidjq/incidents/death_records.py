@@ -5,27 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
 from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 from solidjq.untrusted import number, part
 
 LONGEST_INTERVAL = 3600.0  # seconds between heartbeats: evidence that claims more is not believed
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
-    """A job that a process had claimed when it died.
-
-    ``started_at``, and ``growth`` of the process since then in bytes, are None if no sample recorded them.
-    """
-
-    job_id: int
-    subject: str  # its Active Job id; else "job 42"
-    class_name: str
-    failure_id: int | None = None
-    started_at: datetime | None = None
-    growth: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +36,7 @@ class DeathRecord:
     exit_status: int | None = None
     signal: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    jobs: tuple[ClaimedJob, ...] = ()
+    jobs: ClaimedJobs = field(default_factory=ClaimedJobs)
     several: bool = False  # its failures may be of several processes that cannot be distinguished
 
     @property
@@ -90,6 +76,11 @@ class DeathRecord:
         """The jobs that may have killed the process."""
         return tuple(job for job in self.jobs if self.charges(job.job_id, job.started_at))
 
+    @property
+    def charges_all(self) -> bool:
+        """Whether every job that it had claimed may have killed it; False if that must be asked of each."""
+        return self.faulting is None and not self.ahead
+
     def charges(self, job_id: int, started_at: datetime | None) -> bool:
         """Whether a job that it had claimed may have killed the process; ``started_at`` is None if that is unknown.
 
@@ -109,7 +100,7 @@ class DeathRecord:
         """Why it does not charge all jobs that the process had claimed, in words; None if it does."""
         if self.faulting is not None and self.named_by_stack:
             return f"the stack of the thread that crashed names job {self.faulting[0]}"
-        return "they had not begun" if len(self.charged) < len(self.jobs) else None
+        return "they had not begun" if not self.charges_all and len(self.charged) < len(self.jobs) else None
 
     @property
     def silent_at(self) -> datetime:

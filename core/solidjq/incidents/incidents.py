@@ -11,7 +11,8 @@ from sqlalchemy import Connection, select
 from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_queries
 from solidjq.incidents.causes import NO_COMPANY, Cause, CauseFinding, Company, FleetCounts, find_cause
-from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.incidents.claimed_jobs import ClaimedJob
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.queue import failure_counts
 from solidjq.rails.error_text import Death
 
@@ -81,9 +82,24 @@ class Incident:
         return [job for death in self.deaths for job in death.jobs]
 
     @property
+    def size(self) -> int:
+        """How many jobs its processes had claimed."""
+        return sum(len(death.jobs) for death in self.deaths)
+
+    @property
     def job_ids(self) -> list[int]:
         """The ids of its jobs; a job that was claimed at two of the deaths is listed twice."""
-        return [job.job_id for job in self.jobs]
+        return [job_id for death in self.deaths for job_id in death.jobs.job_ids]
+
+    @property
+    def failure_ids(self) -> list[int]:
+        """The ids of the failures that it left, as far as they are known."""
+        return [number for death in self.deaths for number in death.jobs.failure_ids]
+
+    @property
+    def by_class(self) -> Counter[str]:
+        """How many of its jobs are of each class."""
+        return sum((death.jobs.by_class() for death in self.deaths), Counter[str]())
 
     @property
     def charged_jobs(self) -> list[ClaimedJob]:
@@ -93,7 +109,7 @@ class Incident:
     @property
     def classes(self) -> list[str]:
         """The classes of its jobs, sorted."""
-        return sorted({job.class_name for job in self.jobs})
+        return sorted(self.by_class)
 
     @property
     def charged(self) -> bool:
@@ -191,7 +207,7 @@ def find_incident(connection: Connection, name: str) -> Incident | None:
     nearby = find_incidents(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND)
     by_name = (incident for incident in nearby if any(death.name == name for death in incident.deaths))
     # A reconstructed death is named by its first failure, but may be searched for by any of its failures.
-    by_job = (incident for incident in nearby if any(f"f{job.failure_id}" == name for job in incident.jobs))
+    by_job = (incident for incident in nearby if any(f"f{number}" == name for number in incident.failure_ids))
     return next(by_name, None) or next(by_job, None)
 
 

@@ -1,12 +1,13 @@
 """Which jobs were in flight at several deaths, and how much each death charges them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from solidjq.incidents.class_scores import ClassScore
-from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, DeathCase, InFlight, JobStanding, manner_reasons
+from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, Crowd, DeathCase, InFlight, JobStanding, manner_reasons
 from solidjq.rails.positions import Position
 from solidjq.text import count_of
 
@@ -27,6 +28,21 @@ class JobScore:
     reasons: tuple[str, ...]
     at: tuple[str, ...] = ()  # the names of the deaths that charge it
     position: Position | None = None  # where a long job stood at the last of them, if it died there at least twice
+    crowd: Crowd | None = None  # the jobs that it is the score of, if it is that of several
+    job_ids: tuple[int, ...] = ()  # its jobs, as far as they were looked up
+
+    @property
+    def count(self) -> int:
+        """How many jobs it is the score of."""
+        return 1 if self.crowd is None else self.crowd.count
+
+    def each(self) -> Iterator["JobScore"]:
+        """Yield the score of each of its jobs."""
+        if self.crowd is None:
+            yield self
+            return
+        for subject, job_id in self.crowd.members():
+            yield replace(self, name=subject, crowd=None, job_ids=(job_id,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,13 @@ class _Flights:
         return not self.repeated and len(self.pairs) > 1
 
 
+class _Accused(NamedTuple):
+    """The jobs that share the blame for a death, by subject, and how many they are."""
+
+    subjects: AbstractSet[str]
+    size: int
+
+
 def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
     """Yield the score of every job in flight at these deaths. ``suspects.rank`` says how a score is made."""
     class_scores = {score.name: score for score in classes}
@@ -91,10 +114,11 @@ def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterato
     flights_of = {subject: _Flights(tuple(pairs)) for subject, pairs in pairs_of.items()}
     repeated = {subject for subject, flights in flights_of.items() if flights.repeated}
     accused = {case.key: _accused(case, class_scores, repeated) for case in charging}
-    for subject, name in {job.subject: job.class_name for case in cases for job in case.jobs}.items():
+    for subject, job in {job.subject: job for case in cases for job in case.jobs}.items():
+        name = job.class_name
         flights = flights_of.get(subject)
         if flights is None:
-            yield JobScore(subject, name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,))
+            yield JobScore(subject, name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,), crowd=job.crowd)
             continue
         deaths, stuck = flights.cases, flights.stuck
         standing, facts = _judge_job(subject, class_scores[name], flights, accused)
@@ -107,19 +131,23 @@ def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterato
         alone = sum(case.alone for case in deaths)
         at = tuple(case.key for case in deaths)
         position = flights.position if stuck else None
-        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons), at, position)
+        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons), at, position, job.crowd)
 
 
-def _accused(case: DeathCase, class_scores: Mapping[str, ClassScore], repeated: AbstractSet[str]) -> AbstractSet[str]:
+def _accused(case: DeathCase, class_scores: Mapping[str, ClassScore], repeated: AbstractSet[str]) -> _Accused:
     """Return the jobs that share the blame for a death; those that better suspects explain are cleared."""
     for standing in (JobStanding.SUSPECT, JobStanding.TIED):
-        if of_such_classes := {job.subject for job in case.jobs if class_scores[job.class_name].standing is standing}:
-            return of_such_classes
-    return {job.subject for job in case.jobs if job.subject in repeated} or {job.subject for job in case.jobs}
+        if of_such_classes := [job for job in case.jobs if class_scores[job.class_name].standing is standing]:
+            return _together(of_such_classes)
+    return _together([job for job in case.jobs if job.subject in repeated] or case.jobs)
 
 
-def _blame(subject: str, case: DeathCase, accused: AbstractSet[str]) -> float:
-    return (2 if case.inside else 1) / len(accused) if subject in accused else 0.0
+def _together(jobs: Sequence[InFlight]) -> _Accused:
+    return _Accused({job.subject for job in jobs}, sum(job.count for job in jobs))
+
+
+def _blame(subject: str, case: DeathCase, accused: _Accused) -> float:
+    return (2 if case.inside else 1) / accused.size if subject in accused.subjects else 0.0
 
 
 def _below_half(x: float) -> float:
@@ -127,7 +155,7 @@ def _below_half(x: float) -> float:
 
 
 def _judge_job(
-    subject: str, class_score: ClassScore, flights: _Flights, accused: Mapping[str, AbstractSet[str]]
+    subject: str, class_score: ClassScore, flights: _Flights, accused: Mapping[str, _Accused]
 ) -> tuple[JobStanding, list[str]]:
     """Return standing and facts of a job that was in flight at a death that charges."""
     case = flights.last
@@ -139,14 +167,14 @@ def _judge_job(
     elif class_score.standing is JobStanding.TIED:
         return JobStanding.TIED, [f"{class_score.name} {class_score.tied}"]
     blamed = accused[case.key]
-    if subject not in blamed:
+    if subject not in blamed.subjects:
         return JobStanding.BYSTANDER, [*facts, "a suspect was in flight beside it"]
     if not case.inside:
         return JobStanding.UNDECIDED if case.single else JobStanding.BYSTANDER, facts
-    if len(blamed) == 1:
+    if blamed.size == 1:
         return JobStanding.SUSPECT, facts
     # One of them killed the process, and the evidence fits all: to put them all back would put the killer back.
     return JobStanding.TIED, [
         *facts,
-        f"one of {len(blamed)} jobs that {JobStanding.TIED}; jq bisect {case.key} finds the killer",
+        f"one of {blamed.size} jobs that {JobStanding.TIED}; jq bisect {case.key} finds the killer",
     ]

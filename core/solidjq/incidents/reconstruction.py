@@ -4,15 +4,17 @@ A death that Rails noticed leaves only failures. The error's text is the same fo
 signal, a status or a last heartbeat: that, and when they failed, is all the evidence.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row
 
-from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.incidents.claimed_jobs import ClaimedJobs
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger import crashes
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
@@ -23,28 +25,48 @@ SAME_DEATH_WITHIN = timedelta(seconds=10)
 LONGEST_FAILING = timedelta(seconds=60)
 
 
-def reconstruct(rows: Sequence[Row[Any]]) -> list[DeathRecord]:
+def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
     """Return the deaths that failures, sorted by time, report: the same error, written one soon after the other.
 
     Two processes whose last heartbeats fell into one second have the same error, as have two of one pid in different
     containers, and jobs whose process has no row always do. Only the time separates them: a prune by ``jq`` writes
     the failures of one process at one instant, which those of no other process share. Where all instants differ, as
     Rails leaves them, nothing does, and the record says that it may stand for several processes.
+
+    No more rows than errors of one instant are held at a time.
     """
-    written = Counter((row.evidence, row.crashed_at) for row in rows)
-    deaths: dict[tuple[str, datetime | None], _GrowingDeath] = {}
+    growing: dict[str, _GrowingDeath] = {}  # by error: of failures that were written one by one
     records: list[_GrowingDeath] = []
-    for row in rows:
-        at_once = written[row.evidence, row.crashed_at] > 1
-        key = (row.evidence, row.crashed_at if at_once else None)
-        growing = deaths.get(key)
-        if growing is None or not growing.includes(row.crashed_at):
-            if (death := death_of(row)) is None:
+    for _, together in groupby(rows, key=attrgetter("crashed_at")):
+        first: dict[str, Row[Any]] = {}  # by error, until another failure of this instant has the same
+        at_once: dict[str, _GrowingDeath | None] = {}
+        for row in together:
+            if row.evidence not in at_once and row.evidence not in first:
+                first[row.evidence] = row
                 continue
-            growing = deaths[key] = _GrowingDeath(death, at_once, row.crashed_at)
-            records.append(growing)
-        growing.add(row)
-    return [growing.record for growing in records]
+            if row.evidence not in at_once:
+                begun = first.pop(row.evidence)
+                at_once[row.evidence] = death = _begun(begun, records, at_once=True)
+                if death is not None:
+                    death.add(begun)
+            if (death := at_once[row.evidence]) is not None:
+                death.add(row)
+        for error, row in first.items():
+            before = growing.get(error)
+            if before is None or not before.includes(row.crashed_at):
+                if (before := _begun(row, records, at_once=False)) is None:
+                    continue
+                growing[error] = before
+            before.add(row)
+    return [each.record for each in records]
+
+
+def _begun(row: Row[Any], records: "list[_GrowingDeath]", *, at_once: bool) -> "_GrowingDeath | None":
+    """Begin a death with this failure and list it in ``records``; None if the failure reports no death."""
+    if (death := death_of(row)) is None:
+        return None
+    records.append(_GrowingDeath(death, at_once, row.crashed_at))
+    return records[-1]
 
 
 @dataclass(slots=True)
@@ -54,20 +76,20 @@ class _GrowingDeath:
     death: DeathRecord
     at_once: bool  # all its failures were written at one instant
     last_at: datetime
-    jobs: list[ClaimedJob] = field(default_factory=list)
+    jobs: ClaimedJobs = field(default_factory=ClaimedJobs)
 
     def includes(self, at: datetime) -> bool:
         """Whether a failure with its error that was written at this time is of this death."""
         return at - self.last_at <= SAME_DEATH_WITHIN and at - self.death.noticed_at <= LONGEST_FAILING
 
     def add(self, row: Row[Any]) -> None:
-        self.jobs.append(ClaimedJob(row.job_id, row.subject, row.class_name, row.failure_id))
+        self.jobs.add(row.job_id, row.subject, row.class_name, row.failure_id)
         self.last_at = row.crashed_at
 
     @property
     def record(self) -> DeathRecord:
         told_apart = self.at_once and self.death.how is not Death.MISSING
-        return replace(self.death, jobs=tuple(self.jobs), several=len(self.jobs) > 1 and not told_apart)
+        return replace(self.death, jobs=self.jobs, several=len(self.jobs) > 1 and not told_apart)
 
 
 def death_of(row: Row[Any]) -> DeathRecord | None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import failures, operations
-from solidjq.incidents.death_records import ClaimedJob
+from solidjq.incidents.claimed_jobs import ClaimedJob
 from solidjq.incidents.incidents import Incident
 from solidjq.ledger.operations import OperationView, exists, list_operations
 from solidjq.queue.jobs import JobView, find_jobs

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from solidjq.batching import in_batches
 from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, NotAQueueError
-from solidjq.incidents.death_records import ClaimedJob, DeathRecord
+from solidjq.incidents.claimed_jobs import ClaimedJob
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident, find_incidents
 from solidjq.ledger.history import Event, history
 from solidjq.queue.failed import Failure

@@ -48,7 +48,7 @@ def trial_manners(connection: Connection, standing: TrialStanding) -> list[Manne
         _manner(death, finding)
         for later in find_incidents(connection, since=began)
         for death, finding in later.pairs
-        if died.intersection(job.job_id for job in death.jobs)
+        if died.intersection(death.jobs.job_ids)
     ]
 
 

@@ -124,7 +124,7 @@ def _incident(connection: Connection, name: str) -> Incident:
 
 
 def _failures_of(incident: Incident) -> "array[int]":
-    return array("q", sorted(job.failure_id for job in incident.jobs if job.failure_id is not None))
+    return array("q", sorted(incident.failure_ids))
 
 
 def _members(database: Database, names: Collection[str], *, archived: bool) -> "dict[str, array[int]]":
