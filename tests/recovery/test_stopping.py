@@ -1,10 +1,11 @@
 """A running job that is asked to stop ends as failed, with its progress; whoever else has a job is left alone."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, text
 
 from solidjq import Cancelled, Database, NewJob, Stopping, current_job, job
 from solidjq.database.tables import failures, jobs
@@ -199,6 +200,22 @@ def test_a_worker_that_leaves_releases_all_but_what_was_asked_to_stop(database: 
     ask(database, asked)
     assert database.transact(heartbeat.deregister, worker.id) == [other]
     assert state_of_each(database) == {asked: State.FAILED, other: State.READY}
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_role_that_may_not_read_the_archive_leaves_all_the_same(database: Database, worker: Worker) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    claim_all(database, worker.id)
+    ask(database, job_id)
+    role = f"worker_{os.getpid()}"
+    with database.write() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+        for name in ("jobs", "claimed_executions", "ready_executions", "processes"):
+            connection.execute(text(f"GRANT ALL ON public.solid_queue_{name} TO {role}"))
+        connection.execute(text(f"GRANT USAGE ON SEQUENCE public.solid_queue_ready_executions_id_seq TO {role}"))
+        connection.execute(text(f"SET LOCAL ROLE {role}"))
+        assert heartbeat.deregister(connection, worker.id) == [job_id]
+        connection.rollback()  # with the role
 
 
 def test_ending_what_nobody_asked_for_ends_nothing(database: Database, worker: Worker, claim: Claim) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, String, cast, literal, literal_column, select
+from sqlalchemy.exc import DBAPIError
 
+from solidjq.database.faults import Fault, fault_of
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failures, operations
 from solidjq.database.text_columns import require_room
@@ -95,9 +97,20 @@ def end_asked(connection: Connection, claims: ColumnElement[bool], limits: Limit
     """Fail those of these claimed jobs that were asked to stop, as their worker would have; return the jobs' ids.
 
     It comes before a release: else a job whose worker stops at this moment would run again elsewhere. It locks the
-    claims, so that a request either counts here or finds the job released.
+    claims, so that a request either counts here or finds the job released. Where the role may not read the archive,
+    there are no requests: a worker must be able to leave all the same.
     """
     locked = connection.scalars(select(claimed.c.id).where(claims).order_by(claimed.c.id).with_for_update()).all()
-    found = requests_of(connection, claims) if locked else {}
+    found = _readable_requests(connection, claims) if locked else {}
     errors = {claim_id: error_json(EXCEPTION_CLASS, request.words, []) for claim_id, request in found.items()}
     return endings.fail(connection, among(claimed.c.id, errors), errors, limits) if errors else []
+
+
+def _readable_requests(connection: Connection, claims: ColumnElement[bool]) -> dict[int, StopRequest]:
+    try:
+        with connection.begin_nested():  # on PostgreSQL an error would end the transaction
+            return requests_of(connection, claims)
+    except DBAPIError as refusal:
+        if fault_of(refusal) not in {Fault.DENIED, Fault.NO_TABLE}:
+            raise
+        return {}
