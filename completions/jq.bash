@@ -18,7 +18,7 @@ _jq_takes() {
             options='--alive-threshold -o --output --fields --local --no-pager --watch -d --database -h --help'
             case ${2-} in
                 --alive-threshold | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -49,7 +49,7 @@ _jq_takes() {
                 --host) takes=values values=host ;;
                 --incident) takes=values values=incident ;;
                 --group) takes=values values=group ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=failed ;;
             esac
@@ -63,7 +63,7 @@ _jq_takes() {
                 --host) takes=values values=host ;;
                 --incident) takes=values values=incident ;;
                 --group) takes=values values=group ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=failed ;;
             esac
@@ -77,7 +77,7 @@ _jq_takes() {
                 --host) takes=values values=host ;;
                 --incident) takes=values values=incident ;;
                 --group) takes=values values=group ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=failed ;;
             esac
@@ -86,7 +86,7 @@ _jq_takes() {
             options='--alive-threshold -n --dry-run --force --reason -q --quiet -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --alive-threshold | --reason | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -100,7 +100,7 @@ _jq_takes() {
                 --incident) takes=values values=incident ;;
                 --group) takes=values values=group ;;
                 --plan-out | --sign-with | --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 [1-9]*) takes=values values=failed ;;
             esac
             ;;
@@ -114,7 +114,7 @@ _jq_takes() {
                 --incident) takes=values values=incident ;;
                 --group) takes=values values=group ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 [1-9]*) takes=values values=failed ;;
             esac
             ;;
@@ -123,7 +123,7 @@ _jq_takes() {
             case ${2-} in
                 --reason | -i | --import | --fields) takes=text ;;
                 --verify-with | --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 1) takes=file ;;
             esac
             ;;
@@ -132,14 +132,14 @@ _jq_takes() {
             case ${2-} in
                 --alive-threshold | --reason | --limit | --rate | -i | --import | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
             esac
             ;;
         'jq undo')
             options='--reason -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --reason | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 1) takes=values values=operation ;;
             esac
@@ -152,14 +152,14 @@ _jq_takes() {
             options='--limit --page-after -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
                 --limit | --page-after | --fields | --sort) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'jq operations show')
             options='--watch -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=operation ;;
@@ -169,7 +169,7 @@ _jq_takes() {
             options='--expect --cleared-to -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --expect | --cleared-to | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -182,7 +182,7 @@ _jq_takes() {
                 --host) takes=values values=host ;;
                 --incident) takes=values values=incident ;;
                 --group) takes=values values=group ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
             esac
@@ -196,14 +196,14 @@ _jq_takes() {
             case ${2-} in
                 --since | --until | --fields) takes=text ;;
                 --host) takes=values values=host ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
         'jq incidents show')
             options='-o --output --fields --local --no-pager --watch -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=incident ;;
@@ -220,7 +220,7 @@ _jq_takes() {
             options='--since --until --all -o --output --fields --local --no-pager --watch -d --database -h --help'
             case ${2-} in
                 --since | --until | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -230,7 +230,7 @@ _jq_takes() {
                 --quarantine) takes=values values=queue ;;
                 --max-deaths | --wait | --reason | -i | --import | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 1) takes=values values=incident ;;
             esac
             ;;
@@ -243,7 +243,7 @@ _jq_takes() {
             case ${2-} in
                 --config) takes=file ;;
                 -i | --import | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 [1-9]*) takes=values values=class ;;
             esac
             ;;
@@ -254,7 +254,7 @@ _jq_takes() {
         'jq profiles list')
             options='-o --output --fields --local --no-pager -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 --fields) takes=text ;;
             esac
             ;;
@@ -266,7 +266,7 @@ _jq_takes() {
             options='--config -o --output --fields --local --no-pager -h --help'
             case ${2-} in
                 --config) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 --fields) takes=text ;;
             esac
             ;;
@@ -274,7 +274,7 @@ _jq_takes() {
             options='--config -o --output --fields --local --no-pager -h --help'
             case ${2-} in
                 --config) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 --fields) takes=text ;;
             esac
             ;;
@@ -301,7 +301,7 @@ _jq_takes() {
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
                 --host) takes=values values=host ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
             esac
@@ -309,7 +309,7 @@ _jq_takes() {
         'jq jobs show')
             options='-o --output --fields --local --no-pager --show-arguments --watch -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 --fields) takes=text ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
@@ -321,7 +321,7 @@ _jq_takes() {
                 --queue) takes=values values=queue ;;
                 --class) takes=values values=class ;;
                 --since | --fields | --sort) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -331,7 +331,7 @@ _jq_takes() {
                 --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=values values=job ;;
             esac
@@ -343,7 +343,7 @@ _jq_takes() {
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
@@ -354,7 +354,7 @@ _jq_takes() {
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
@@ -365,7 +365,7 @@ _jq_takes() {
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
@@ -376,7 +376,7 @@ _jq_takes() {
                 --queue) takes=values values=queue ;;
                 --class | --not-class) takes=values values=class ;;
                 --plan-out | --sign-with | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 [1-9]*) takes=values values=job ;;
             esac
             ;;
@@ -387,7 +387,7 @@ _jq_takes() {
         'jq queues list')
             options='-o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 --fields | --sort) takes=text ;;
                 -d | --database) takes=file ;;
             esac
@@ -396,7 +396,7 @@ _jq_takes() {
             options='--limit -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
                 --limit | --fields | --sort) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -422,7 +422,7 @@ _jq_takes() {
             options='--alive-threshold -o --output --fields --local --no-pager --sort --watch -d --database -h --help'
             case ${2-} in
                 --alive-threshold | --fields | --sort) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -431,7 +431,7 @@ _jq_takes() {
             case ${2-} in
                 --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
                 --reason | --long | --patience | --alive-threshold | -i | --import | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 [1-9]*) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
             esac
@@ -536,7 +536,7 @@ _jq_takes() {
             case ${2-} in
                 -k | --keyword | --priority | --at | --concurrency-key | --import | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
                 1) takes=values values=class ;;
                 [1-9]*) takes=text ;;

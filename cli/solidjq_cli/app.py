@@ -151,7 +151,7 @@ def root(
       jq --database sqlite3:storage/production_queue.sqlite3 processes list
       jq --rails /srv/shop --read-only failed list
 
-    For scripts: -o json|ndjson|csv|ids, notices on stderr, times in UTC.
+    For scripts: -o json|ndjson|csv|markdown|ids, notices on stderr, times in UTC.
     """
     view.begin(csv_raw=csv_raw, paged=not no_pager)
     session.begin(

@@ -69,6 +69,10 @@ class Column(Generic[T]):
         """Its title, or one made of its name."""
         return self.name.replace("_", " ").upper() if self.title is None else self.title
 
+    def told(self, item: T) -> Any:
+        """Return what a person is shown of an item."""
+        return self.value(item) if self.words is None else self.words(item)
+
 
 @dataclass(frozen=True, slots=True)
 class Fields(Generic[T]):

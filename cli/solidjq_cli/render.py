@@ -80,7 +80,7 @@ def records(
     is printed on stderr where a person would otherwise see nothing. Raises UsageError for an unknown field.
     """
     every, fields = fields, _chosen(fields, output)
-    if output is Output.TABLE and not view.current().fields:
+    if output in {Output.TABLE, Output.MARKDOWN} and not view.current().fields:
         fields = fields.shown(wide=view.current().wide)
     counted = _Counted(_sorted(_started(items), every))
     if output is Output.TABLE and view.for_people():
@@ -96,6 +96,8 @@ def records(
 
 def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
     """Print every field of each item, one below the other; for scripts as ``records`` does."""
+    if output is Output.MARKDOWN:
+        return formats.write_details(_started(items), _chosen(fields, output), sys.stdout)
     if output is not Output.TABLE:
         return records(items, fields, output)
     fields = _chosen(fields, output)
@@ -108,7 +110,7 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
                 heading()
             count += 1
             for column in fields.columns:
-                value = column.value(item) if column.words is None else column.words(item)
+                value = column.told(item)
                 if value is None or value in ([], ""):
                     continue
                 if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name in IN_LINES:
@@ -304,7 +306,7 @@ def _head(column: Column[T], rows: Sequence[T]) -> Head:
 def _cell(item: T, column: Column[T], hosts: Mapping[str, str]) -> Cell:
     from solidjq_cli.grid import Names, Words  # noqa: PLC0415
 
-    value = column.value(item) if column.words is None else column.words(item)
+    value = column.told(item)
     if column.hosts and value:
         value = [hosts.get(host, host) for host in value] if isinstance(value, list) else hosts.get(value, value)
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value) and column.wide:

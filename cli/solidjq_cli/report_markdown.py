@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from solidjq.text import one_line, printable
+from solidjq.text import printable
 from solidjq_cli import incident_report as report
+from solidjq_cli.markdown import head, row, text
 from solidjq_cli.timeline import picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 PICTURE_WIDTH = 100  # characters
-_SPECIAL = re.compile(r"([\\`*\[\]<>|&~#!]|(?<![^\W_])_|_(?![^\W_]))")
-_MENTION = "@<!-- -->"  # GitHub and GitLab tell a person whose name follows the sign
 
 
 def write(made: report.Report) -> str:
@@ -23,10 +22,10 @@ def write(made: report.Report) -> str:
 
 
 def _lines(made: report.Report) -> Iterator[str]:
-    yield f"# {_text(made.title)}"
+    yield f"# {text(made.title)}"
     for section in made.sections:
         yield ""
-        yield f"## {_text(section.title)}"
+        yield f"## {text(section.title)}"
         for block in section.blocks:
             yield ""
             yield from _block(block)
@@ -34,33 +33,24 @@ def _lines(made: report.Report) -> Iterator[str]:
 
 def _block(block: report.Block) -> Iterator[str]:
     match block:
-        case report.Paragraph(text):
-            yield _text(text)
+        case report.Paragraph(words):
+            yield text(words)
         case report.Facts(pairs):
-            yield from (f"- {f'**{_text(label)}**: ' if label else ''}{_text(text)}" for label, text in pairs)
+            yield from (f"- {f'**{text(label)}**: ' if label else ''}{text(words)}" for label, words in pairs)
         case report.ToDo(items):
-            yield from (f"- [ ] {_text(item)}" for item in items)
+            yield from (f"- [ ] {text(item)}" for item in items)
         case report.Table(heads, rows, numbers):
-            yield _row(heads)
-            yield _row(["---:" if at in numbers else "---" for at in range(len(heads))])
-            yield from (_row([_text(cell) for cell in row]) for row in rows)
-        case report.Code(text):
-            yield from _fenced(text)
+            yield from head(heads, numbers)
+            yield from (row([text(cell) for cell in cells]) for cells in rows)
+        case report.Code(words):
+            yield from _fenced(words)
         case report.Timeline(lives, start, end):
             yield from _fenced("\n".join(picture(lives, start, end, PICTURE_WIDTH)))
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _fenced(text: str) -> Iterator[str]:
+def _fenced(words: str) -> Iterator[str]:
     """Yield a text between fences that it cannot close."""
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", words)), 3)
     yield fence
-    yield from (printable(line) for line in text.splitlines())
+    yield from (printable(line) for line in words.splitlines())
     yield fence
-
-
-def _text(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", one_line(text)).replace("@", _MENTION)

@@ -20,6 +20,7 @@ class Output(StrEnum):
     JSON = "json"
     NDJSON = "ndjson"
     CSV = "csv"
+    MARKDOWN = "markdown"  # a table for a ticket, with the columns of a table
     IDS = "ids"
 
 

@@ -1,0 +1,45 @@
+"""Markdown for tickets: texts of the database cannot become markup, links or mentions there."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from solidjq.text import one_line
+from solidjq_cli.formats import flat
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+_SPECIAL = re.compile(r"([\\`*\[\]<>|&~#!]|(?<![^\W_])_|_(?![^\W_]))")
+_MENTION = "@<!-- -->"  # GitHub and GitLab tell a person whose name follows the sign
+
+
+def text(words: str) -> str:
+    """Return a text as one line that shows just this text."""
+    return _SPECIAL.sub(r"\\\1", one_line(words)).replace("@", _MENTION)
+
+
+def head(titles: Sequence[str], numbers: Collection[int] = ()) -> Iterator[str]:
+    """Yield the two lines that begin a table; the columns of ``numbers`` are aligned to the right."""
+    yield row([text(title) for title in titles])
+    yield row(["---:" if at in numbers else "---" for at in range(len(titles))])
+
+
+def row(cells: Sequence[str]) -> str:
+    """Return a line of a table; its cells are Markdown already."""
+    return f"| {' | '.join(cells)} |"
+
+
+def value(of_field: Any) -> str:
+    """Return the value of a field as Markdown: times to the second, names and counts as one would write them."""
+    match of_field:
+        case datetime():
+            return f"{of_field.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        case [*names] if all(isinstance(name, str) for name in names):
+            return ", ".join(text(flat(name)) for name in names)
+        case {**counts} if all(type(count) is int for count in counts.values()):
+            return ", ".join(f"{text(flat(name))} ({count:,})" for name, count in counts.items())
+        case _:
+            return text(flat(of_field))
