@@ -444,7 +444,7 @@ _solidjq_takes() {
             options='-w --warn -c --crit --window --patience -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 -w | --warn | -c | --crit | --window | --patience | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -452,7 +452,7 @@ _solidjq_takes() {
             options='-w --warn -c --crit --window --patience -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 -w | --warn | -c | --crit | --window | --patience | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -462,7 +462,7 @@ _solidjq_takes() {
                 --queue) takes=values values=queue ;;
                 -w | --warn | -c | --crit | --patience | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
             esac
             ;;
         'solidjq check processes')
@@ -470,14 +470,14 @@ _solidjq_takes() {
             case ${2-} in
                 --expect | -w | --warn | -c | --crit | --alive-threshold | --patience | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
             esac
             ;;
         'solidjq check dispatcher')
             options='-w --warn -c --crit --alive-threshold --patience -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 -w | --warn | -c | --crit | --alive-threshold | --patience | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -485,7 +485,7 @@ _solidjq_takes() {
             options='-w --warn -c --crit --alive-threshold --patience -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 -w | --warn | -c | --crit | --alive-threshold | --patience | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -493,7 +493,7 @@ _solidjq_takes() {
             options='-w --warn -c --crit --patience -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 -w | --warn | -c | --crit | --patience | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
@@ -503,14 +503,14 @@ _solidjq_takes() {
                 --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' ;;
                 --window | --expect | --alive-threshold | --patience | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
             esac
             ;;
         'solidjq check alive-file')
             options='--max-age -o --output --fields --local --no-pager -h --help'
             case ${2-} in
                 --max-age | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 1) takes=file ;;
             esac
             ;;
@@ -527,7 +527,7 @@ _solidjq_takes() {
             case ${2-} in
                 --queue) takes=values values=queue ;;
                 --timeout | --poll | --fields) takes=text ;;
-                -o | --output) takes=choice values='table wide json ndjson csv ids' ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
             esac
             ;;
