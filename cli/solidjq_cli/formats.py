@@ -1,7 +1,4 @@
-"""The formats for scripts and tickets: JSON, NDJSON, CSV, Markdown, ids and tab-separated lines.
-
-Each value is complete and masked.
-"""
+"""The formats for scripts: JSON, NDJSON, CSV, ids and tab-separated lines, each value complete and masked."""
 
 from __future__ import annotations
 
@@ -45,31 +42,8 @@ def write(items: Iterable[T], fields: Fields[T], output: Output, out: TextIO) ->
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow(column.name for column in fields.columns)
             writer.writerows([_csv_cell(column.value(item)) for column in fields.columns] for item in items)
-        case Output.MARKDOWN:
-            from solidjq_cli import markdown  # noqa: PLC0415  (only this format needs it)
-
-            out.writelines(f"{line}\n" for line in markdown.head([column.heading for column in fields.columns]))
-            out.writelines(
-                markdown.row([markdown.value(column.told(item)) for column in fields.columns]) + "\n" for item in items
-            )
         case _:
             _tab_separated(items, fields.columns, out)
-
-
-def write_details(items: Iterable[T], fields: Fields[T], out: TextIO) -> int:
-    """Write each item as a list of its fields in Markdown, without those that are empty; return how many there were."""
-    from solidjq_cli import markdown  # noqa: PLC0415  (only this format needs it)
-
-    count = 0
-    for count, item in enumerate(items, 1):
-        out.write("\n" if count > 1 else "")
-        told = [(column.name, column.told(item)) for column in fields.columns]
-        out.writelines(
-            f"- **{markdown.text(name)}**: {markdown.value(value)}\n"
-            for name, value in told
-            if value not in (None, "", [])
-        )
-    return count
 
 
 def _json(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from solidjq.text import one_line
 from solidjq_cli.formats import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from solidjq_cli.columns import Fields
+
+T = TypeVar("T")
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>|&~#!]|(?<![^\W_])_|_(?![^\W_]))")
 _MENTION = "@<!-- -->"  # GitHub and GitLab tell a person whose name follows the sign
@@ -43,3 +47,19 @@ def value(of_field: Any) -> str:
             return ", ".join(f"{text(flat(name))} ({count:,})" for name, count in counts.items())
         case _:
             return text(flat(of_field))
+
+
+def write_table(items: Iterable[T], fields: Fields[T], out: TextIO) -> None:
+    """Write items as a table, each as soon as it arrives."""
+    out.writelines(f"{line}\n" for line in head([column.heading for column in fields.columns]))
+    out.writelines(row([value(column.told(item)) for column in fields.columns]) + "\n" for item in items)
+
+
+def write_details(items: Iterable[T], fields: Fields[T], out: TextIO) -> int:
+    """Write each item as a list of its fields, without those that are empty; return how many there were."""
+    count = 0
+    for count, item in enumerate(items, 1):
+        out.write("\n" if count > 1 else "")
+        told = [(column.name, column.told(item)) for column in fields.columns]
+        out.writelines(f"- **{text(name)}**: {value(shown)}\n" for name, shown in told if shown not in (None, "", []))
+    return count

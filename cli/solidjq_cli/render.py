@@ -86,6 +86,10 @@ def records(
     if output is Output.TABLE and view.for_people():
         with page():
             _table(counted, fields.columns, head)
+    elif output is Output.MARKDOWN:
+        from solidjq_cli import markdown  # noqa: PLC0415  (only this format needs it)
+
+        markdown.write_table(counted, fields, sys.stdout)
     else:
         formats.write(counted, fields, output, sys.stdout)
     sys.stdout.flush()
@@ -97,7 +101,9 @@ def records(
 def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
     """Print every field of each item, one below the other; for scripts as ``records`` does."""
     if output is Output.MARKDOWN:
-        return formats.write_details(_started(items), _chosen(fields, output), sys.stdout)
+        from solidjq_cli import markdown  # noqa: PLC0415  (only this format needs it)
+
+        return markdown.write_details(_started(items), _chosen(fields, output), sys.stdout)
     if output is not Output.TABLE:
         return records(items, fields, output)
     fields = _chosen(fields, output)
