@@ -15,7 +15,7 @@ from solidjq_cli import session
 from solidjq_cli.exits import Exit
 from support.commands import run
 from support.environments import contents
-from support.every_command import COMMANDS, PLAN
+from support.every_command import COMMANDS, PLAN, PLUGINS
 from support.processes import add_process
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, claim_all, plain_jobs
@@ -60,6 +60,11 @@ def test_every_command_says_that_uuids_are_not_supported(
             ended = capsys.readouterr()
             told[command] = (code, ended.out, "not integers, such as UUIDs, are not supported" in ended.err, ended.err)
             session.close()
+        plugins = {command: told.pop(command) for command in PLUGINS - {"check alive-file nowhere"}}
+        assert {(code, "such as UUIDs, are not supported" in out) for code, out, *_ in plugins.values()} == {(3, True)}
+        del told["check alive-file nowhere"]
+        down = told.pop("metrics")
+        assert (down[0], "solid_queue_up 0" in down[1], down[2]) == (Exit.DATABASE, True, True)
         assert [each for each in told.items() if each[1][:3] != (Exit.DATABASE, "", True)] == []
         assert contents(connection) == before
 

@@ -97,7 +97,8 @@ def metrics(
     else:
         _write(file, text)
     if not is_up(families):
-        note("the database cannot be read: solid_queue_up is 0")
+        opened.now()  # which says why
+        note("the database could not be read a moment ago: solid_queue_up is 0")
         raise typer.Exit(Exit.DATABASE)
 
 

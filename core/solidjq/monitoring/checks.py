@@ -194,6 +194,8 @@ def check_processes(connection: Connection, terms: CheckTerms) -> CheckReport:
     words = f"{count_of(len(silent), 'process')} silent for {terms.threshold:g} s or more, with {count_of(held, 'job')}"
     given = terms.warn or terms.crit
     bounds = Bounds(terms.warn, terms.crit) if given else Bounds(above(0), above(0) if held else None)
+    if standby and any(process.life(terms.threshold, standby) is None for process in living):
+        return unknown("processes", standby.doubt)
     workers = [process for process in living if process.kind == "Worker"]
     measures = [measure("silent", len(silent), words, bounds), _expected("workers", workers, terms.promises.workers)]
     for queue, expected in terms.promises.expected.items():
