@@ -3,6 +3,7 @@
 import os
 import signal
 
+import hypothesis
 import pytest
 
 pytest.register_assert_rewrite("support")
@@ -17,6 +18,9 @@ pytest_plugins = [
     "support.skips",
 ]
 
+# How long an example takes, or making it, says nothing where other processes run.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 # The tests start the program thousands of times; where this is set, each start would compile it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # For each connection to MariaDB, pymysql reads the machine's certificate authorities: 65 ms, and nothing is verified.

@@ -203,7 +203,7 @@ def test_a_url_is_shown_without_its_password(text: str, printed: str) -> None:
     assert masked_url(parse_url(text)) == printed
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(SECRETS, st.sampled_from(["postgres", "mysql2"]))
 @example("Hunter@/:?#'\" %&\nTwo", "postgres")
 def test_no_password_however_odd_is_ever_shown(password: str, scheme: str) -> None:
@@ -244,7 +244,7 @@ def test_the_command_that_an_error_recommends_holds_no_password() -> None:
 # -- handed on to a child
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(SECRETS, st.sampled_from(["postgres", "mysql2"]))
 def test_a_spelled_out_url_is_read_as_the_same(password: str, scheme: str) -> None:
     url = parse_url(f"{scheme}://app:{quote(password, safe='')}@db/app?connect_timeout=3&prepared_statements=false")
