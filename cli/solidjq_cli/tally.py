@@ -40,8 +40,9 @@ def _goes_on(decision: Decision, stands: DeathPosition) -> str:
 
     candidate = decision.candidate
     error = parse_evidence(candidate.evidence)
-    words = stands.position.progress.described(stands.saved_at, candidate.failed_at, error)
-    return f"job {candidate.job_id} goes on at {words}"
+    progress = stands.position.progress
+    words = progress.described(stands.saved_at, candidate.failed_at, error)
+    return f"job {candidate.job_id} goes on {words if progress.current is None else f'at {words}'}"
 
 
 @dataclass(slots=True)
@@ -76,7 +77,8 @@ class Tally:
             if (queue := decision.destination) is not None:
                 self.destinations[queue] += decision.jobs
             self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
-            if decision.destination is not None and (stands := decision.candidate.stands) is not None:
+            stands = decision.candidate.stands
+            if decision.destination is not None and stands is not None and stands.position.progress.started:
                 self.resumed += 1
                 if len(self.resuming) < MOST_RESUMING:
                     self.resuming.append(_goes_on(decision, stands))

@@ -176,10 +176,13 @@ def test_a_dry_run_says_where_long_jobs_go_on(database: Database, shell: Shell, 
 def test_few_of_many_long_jobs_are_named(database: Database, shell: Shell) -> None:
     for failed_id in fail(database, *(NewJob(class_name="ImportJob") for _ in range(8)), error=missing_error()):
         set_payload(database, failed_id, PAYLOAD)
-    set_payload(database, failed_id, continued({"completed": []}))
+    set_payload(database, failed_id, continued({"completed": [], "attributes": {}}))
     dry = shell.run("retry", "--safe", "--dry-run")
-    assert dry.stderr.count(" goes on at step import") == 5
+    assert dry.stderr.count(" goes on ") == dry.stderr.count(" goes on at step import") == 5
     assert "2 more long jobs go on where they were" in dry.stderr
+    set_payload(database, failed_id, continued({"completed": ["fetch"]}))
+    words = f"job {failed_id} goes on after step fetch (saved 2h before the death)"
+    assert words in shell.run("retry", str(failed_id), "--dry-run").stderr
 
 
 def test_an_incident_says_where_long_jobs_stood(database: Database, shell: Shell) -> None:

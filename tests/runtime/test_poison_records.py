@@ -277,7 +277,8 @@ def test_a_record_that_is_passed_over_is_not_over_the_limit(long_import: Import)
         long_import.retry()
     long_import.run()
     assert retry_jobs(long_import.database, [long_import.id]).verdicts == {long_import.id: Verdict.OVER_LIMIT}
-    long_import.retry(skip_record=True)
+    skipped = retry_jobs(long_import.database, [long_import.id], skip_record=True)
+    assert (skipped.count, skipped.reason(long_import.id)) == (1, None)
     long_import.fatal = 5
     long_import.run()
     assert retry_jobs(long_import.database, [long_import.id], safe=True).verdicts == {long_import.id: Verdict.RETRY}

@@ -189,11 +189,12 @@ def decide(
         if (refusal := check(candidate, terms, rule, now)) is not None:
             return refusal
     isolated = terms.safe and suspected is not None
+    warning = None if terms.skip_record else suspected or _crashed_again(candidate, terms, rule, now)
     queue_as = (terms.isolate if isolated else None) or terms.queue_as or rule.queue_as
     return Decision(
         candidate,
         Verdict.ISOLATE if isolated else Verdict.RETRY,
-        suspected or _crashed_again(candidate, terms, rule, now),
+        warning,
         queue_as=None if queue_as == candidate.queue_name else queue_as,
         scheduled=terms.paced or candidate.limited or candidate.early,
     )
