@@ -207,8 +207,8 @@ class MariaDB(Database):
     def _make(self) -> URL:
         self._port = free_port()
         user = ["--user=root"] if os.geteuid() == 0 else []
-        (self.folder / "tmp").mkdir()  # a server that starts deletes the temporary tables of all that share this folder
-        self._common = ["--no-defaults", f"--datadir={self.disk}/data", f"--tmpdir={self.folder}/tmp", *user]
+        (self.folder / "temporary").mkdir()  # a server that starts deletes the temporary tables of all that share this folder
+        self._common = ["--no-defaults", f"--datadir={self.disk}/data", f"--tmpdir={self.folder}/temporary", *user]
         small = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
         install = [program("mariadb-install-db"), *self._common, *small, "--auth-root-authentication-method=normal"]
         subprocess.run([*install, "--skip-test-db"], check=True, timeout=PATIENCE, **QUIET)

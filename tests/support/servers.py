@@ -121,8 +121,8 @@ def mariadb(*options: str, folder: str) -> Iterator[URL]:
     assert server is not None
     user = ["--user=root"] if os.geteuid() == 0 else []
     # A server that starts deletes the temporary tables in its tmpdir, those of a server that runs too.
-    Path(folder, "tmp").mkdir()
-    own_files = [f"--datadir={folder}/data", f"--tmpdir={folder}/tmp"]
+    Path(folder, "temporary").mkdir()
+    own_files = [f"--datadir={folder}/data", f"--tmpdir={folder}/temporary"]
     # Several servers at once may ask for more of the kernel's asynchronous input and output than it has.
     common = ["--no-defaults", *own_files, "--innodb-use-native-aio=OFF", *user]
     silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
