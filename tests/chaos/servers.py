@@ -207,7 +207,7 @@ class MariaDB(Database):
     def _make(self) -> URL:
         self._port = free_port()
         user = ["--user=root"] if os.geteuid() == 0 else []
-        (self.folder / "temporary").mkdir()  # a server that starts deletes the temporary tables of all that share this folder
+        (self.folder / "temporary").mkdir()  # a server that starts deletes the temporary tables that it finds there
         self._common = ["--no-defaults", f"--datadir={self.disk}/data", f"--tmpdir={self.folder}/temporary", *user]
         small = ["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"]
         install = [program("mariadb-install-db"), *self._common, *small, "--auth-root-authentication-method=normal"]
