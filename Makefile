@@ -61,6 +61,7 @@ format: .venv/.ready ## Format the code
 docs: .venv/.ready ## Write the generated docs and shell completions anew
 	$(BIN)/python -m solidjq_cli.generate
 	$(BIN)/python tests/programs/compatibility.py > docs/compatibility.md
+	$(BIN)/python tests/programs/top_screens.py docs
 
 night: .venv/.ready ## Leave a made-up night of 5,000 failures in a new database, URL=sqlite:night.sqlite3
 	@$(BIN)/python tests/programs/night.py $(URL)
@@ -71,7 +72,7 @@ audit: release/.venv/.ready ## Known vulnerabilities of the locked dependencies,
 
 lock: release/.venv/.ready ## Write release/requirements.lock anew, with the newest versions that pyproject.toml allows
 	@head -2 release/requirements.lock > release/requirements.new
-	release/.venv/bin/uv pip compile pyproject.toml --universal --upgrade --generate-hashes --quiet --no-header \
+	release/.venv/bin/uv pip compile pyproject.toml --extra top --universal --upgrade --generate-hashes --quiet --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 >> release/requirements.new
 	@mv release/requirements.new release/requirements.lock
 

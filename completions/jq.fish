@@ -12,6 +12,8 @@ function __jq_takes
             contains -- $argv[2] -d --database --profile --rails --env --config --schema --table-prefix
         case 'jq status'
             contains -- $argv[2] --alive-threshold -o --output --fields -d --database
+        case 'jq top'
+            contains -- $argv[2] --interval --alive-threshold --config -d --database
         case 'jq init'
             contains -- $argv[2] -d --database
         case 'jq grants'
@@ -191,6 +193,7 @@ end
 complete -c jq -f
 
 complete -c jq -n '__jq_argument 1 1 jq' -a status -d 'Show who lives, what failed and why, and what waits.'
+complete -c jq -n '__jq_argument 1 1 jq' -a top -d 'Watch a queue live, look into its rows, and put safe jobs back.'
 complete -c jq -n '__jq_argument 1 1 jq' -a init -d 'Create the tables that are missing; change nothing that exists.'
 complete -c jq -n '__jq_argument 1 1 jq' -a grants -d 'Print the least rights that a database role needs, as SQL.'
 complete -c jq -n '__jq_argument 1 1 jq' -a failed -d 'Failed jobs: list them, look at one.'
@@ -243,6 +246,12 @@ complete -c jq -n '__jq_at jq status' -l no-pager -d 'Print what is longer than 
 complete -c jq -n '__jq_at jq status' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c jq -n '__jq_at jq status' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq status' -s h -l help -d 'Show this message and exit.'
+
+complete -c jq -n '__jq_at jq top' -l interval -r -f -d 'Read again after so long, 2 seconds at least.'
+complete -c jq -n '__jq_at jq top' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c jq -n '__jq_at jq top' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c jq -n '__jq_at jq top' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c jq -n '__jq_at jq top' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c jq -n '__jq_at jq init' -l notify -l no-notify -d 'PostgreSQL: make (or remove) a trigger that notifies waiting workers of every new job.'
@@ -1038,5 +1047,5 @@ complete -c jq -n '__jq_at jq link-jq' -l remove -d 'Remove the link.'
 complete -c jq -n '__jq_at jq link-jq' -s y -l yes -d 'Do not ask.'
 complete -c jq -n '__jq_at jq link-jq' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_argument 1 - jq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' -d 'A topic, or a command.'
+complete -c jq -n '__jq_argument 1 - jq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status top init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' -d 'A topic, or a command.'
 complete -c jq -n '__jq_at jq help' -s h -l help -d 'Show this message and exit.'

@@ -6,7 +6,7 @@ _solidjq_takes() {
     commands= options= takes= values=
     case $1 in
         solidjq)
-            commands='status init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help'
+            commands='status top init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help'
             options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --no-pager --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
@@ -20,6 +20,13 @@ _solidjq_takes() {
                 --alive-threshold | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
+            esac
+            ;;
+        'solidjq top')
+            options='--interval --alive-threshold --config -d --database -h --help'
+            case ${2-} in
+                --interval | --alive-threshold) takes=text ;;
+                --config | -d | --database) takes=file ;;
             esac
             ;;
         'solidjq init')
@@ -571,7 +578,7 @@ _solidjq_takes() {
         'solidjq help')
             options='-h --help'
             case ${2-} in
-                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' ;;
+                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status top init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' ;;
             esac
             ;;
     esac

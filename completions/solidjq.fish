@@ -12,6 +12,8 @@ function __solidjq_takes
             contains -- $argv[2] -d --database --profile --rails --env --config --schema --table-prefix
         case 'solidjq status'
             contains -- $argv[2] --alive-threshold -o --output --fields -d --database
+        case 'solidjq top'
+            contains -- $argv[2] --interval --alive-threshold --config -d --database
         case 'solidjq init'
             contains -- $argv[2] -d --database
         case 'solidjq grants'
@@ -191,6 +193,7 @@ end
 complete -c solidjq -f
 
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a status -d 'Show who lives, what failed and why, and what waits.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a top -d 'Watch a queue live, look into its rows, and put safe jobs back.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a init -d 'Create the tables that are missing; change nothing that exists.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a grants -d 'Print the least rights that a database role needs, as SQL.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a failed -d 'Failed jobs: list them, look at one.'
@@ -243,6 +246,12 @@ complete -c solidjq -n '__solidjq_at solidjq status' -l no-pager -d 'Print what 
 complete -c solidjq -n '__solidjq_at solidjq status' -l watch -d 'On a terminal, draw it again every 2 seconds, until Ctrl-C.'
 complete -c solidjq -n '__solidjq_at solidjq status' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq status' -s h -l help -d 'Show this message and exit.'
+
+complete -c solidjq -n '__solidjq_at solidjq top' -l interval -r -f -d 'Read again after so long, 2 seconds at least.'
+complete -c solidjq -n '__solidjq_at solidjq top' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c solidjq -n '__solidjq_at solidjq top' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
+complete -c solidjq -n '__solidjq_at solidjq top' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq top' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq init' -l indexes -d 'Make the indexes that Solid Queue\'s tables lack, too.'
 complete -c solidjq -n '__solidjq_at solidjq init' -l notify -l no-notify -d 'PostgreSQL: make (or remove) a trigger that notifies waiting workers of every new job.'
@@ -1038,5 +1047,5 @@ complete -c solidjq -n '__solidjq_at solidjq link-jq' -l remove -d 'Remove the l
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 - solidjq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' -d 'A topic, or a command.'
+complete -c solidjq -n '__solidjq_argument 1 - solidjq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status top init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' -d 'A topic, or a command.'
 complete -c solidjq -n '__solidjq_at solidjq help' -s h -l help -d 'Show this message and exit.'

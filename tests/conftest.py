@@ -13,6 +13,7 @@ pytest_plugins = [
     "support.poolers",
     "support.program",
     "support.screen",
+    "support.top",
     "support.runtime",
     "support.worker",
     "support.skips",

@@ -11,10 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from solidjq_cli import view
 from solidjq_cli.command_list import COMMANDS
 
 _WITH_ARGUMENTS = "--with-arguments"  # of jq retry; its value may be secret
 _ARGUMENTS_START = 45  # of the fields of /proc/self/stat after the program's name; the end is the next one
+
+
+def typed_words() -> list[str]:
+    """Return this command line without the program's name: what was typed, or what ``jq top`` runs within itself."""
+    host = view.host()
+    return sys.argv[1:] if host is None else list(host.words)
 
 
 def program_name() -> str:
@@ -42,7 +49,7 @@ def typed_with(option: str, value: str) -> str:
     from solidjq.text import mask_argument  # noqa: PLC0415
 
     words: list[str] = []
-    given = iter(sys.argv[1:])
+    given = iter(typed_words())
     for word in given:
         if word == option:
             next(given, None)

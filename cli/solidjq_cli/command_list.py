@@ -3,6 +3,7 @@
 # fmt: off
 COMMANDS = {
     "status": ("status", "Show who lives, what failed and why, and what waits."),
+    "top": ("top", "Watch a queue live, look into its rows, and put safe jobs back."),
     "init": ("init", "Create the tables that are missing; change nothing that exists."),
     "grants": ("grants", "Print the least rights that a database role needs, as SQL."),
     "failed": ("failed", "Failed jobs: list them, look at one."),

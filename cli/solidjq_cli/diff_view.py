@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from solidjq_cli import view
 from solidjq_cli.ages import age, rfc3339, when
 from solidjq_cli.columns import Column, Fields
 from solidjq_cli.flow import cut
 from solidjq_cli.grid import Head, Names, Words
-from solidjq_cli.render import heading, table
+from solidjq_cli.render import Keyed, heading, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ def _percent(part: int, whole: int) -> str:
 
 def _group_fields(*, whole: bool = False) -> Fields[FailureGroup]:
     """Fields of a group; those of a table on a terminal are chosen for its width."""
-    people = not whole and sys.stdout.isatty()
+    people = not whole and view.on_terminal()
     width = _width() if people else WIDEST
 
     return Fields(
@@ -100,7 +100,7 @@ def _draw_groups(found: Sequence[FailureGroup], shown: Sequence[FailureGroup]) -
         Head("CLASSES", gives=True),
     ]
     most = max(group.count for group in found)
-    table(heads, (_group_row(group, most) for group in shown))
+    table(heads, (Keyed(group.name, _group_row(group, most)) for group in shown))
 
 
 def _group_row(group: FailureGroup, most: int) -> list[Cell]:
@@ -134,7 +134,7 @@ def _signature_columns() -> tuple[Column[FailureGroup], ...]:
 
 
 def _width() -> int:
-    return shutil.get_terminal_size((WIDE, 24)).columns
+    return view.width() or shutil.get_terminal_size((WIDE, 24)).columns
 
 
 def _short(group: FailureGroup) -> str:
@@ -173,7 +173,7 @@ def _spelled(window: Window) -> str:
 
 
 def _change_fields(now: Window, before: Window) -> Fields[Change]:
-    people = sys.stdout.isatty()
+    people = view.on_terminal()
     widest = not people or _width() >= WIDEST
 
     def rate(count: int, window: Window) -> float:

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from enum import IntEnum
 
+from solidjq_cli import view
 from solidjq_cli.arguments import by_own_name, program_name
 from solidjq_cli.flow import wrap
 
@@ -95,6 +96,9 @@ def drop_output() -> None:
 def say(text: str) -> None:
     """Print a line on stderr, with secrets masked and control characters escaped; a terminal gets it between words."""
     line = line_of(text)
+    if (host := view.host()) is not None:
+        host.say(line)
+        return
     with suppress(OSError):  # not a terminal
         line = "\n".join(wrap(line, os.get_terminal_size(sys.stderr.fileno()).columns, rest="    "))
     with suppress(OSError):  # nobody reads it any more: a closed pipe or terminal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import masking
+from solidjq_cli import masking, view
 from solidjq_cli.columns import Fields
 from solidjq_cli.diff_view import (
     _cell_fields,
@@ -90,7 +89,7 @@ def compare(
 ) -> None:
     """Print what the command line asks for. Ends with exit code 1 if a comparison found a difference."""
     _check(left, right, times, chosen)
-    if limit is None and output is Output.TABLE and sys.stdout.isatty():
+    if limit is None and output is Output.TABLE and view.on_terminal():
         limit = TABLE_LIMIT
     if left is not None and right is not None:
         _beside(opened, left, right, output)
@@ -228,7 +227,7 @@ def _note_all(sentences: Iterable[str]) -> None:
     found = list(sentences)
     if not found:
         return
-    if sys.stdout.isatty():
+    if view.on_terminal():
         heading()  # of a screen that has none
         for sentence in found:
             paragraph(sentence, "  " if sentence.startswith(" ") else "", "    ")
@@ -274,7 +273,7 @@ def _beside(opened: Database, left: str, right: str, output: Output) -> None:
     found = diff_sides.side_by_side(sides[0], sides[1], masking.mask())
     if output is Output.IDS:
         _print_side_ids(opened, sides)
-    elif output is Output.TABLE and sys.stdout.isatty():
+    elif output is Output.TABLE and view.on_terminal():
         records(list(_wrapped(found, _width())), _cell_fields(left, right), output)
     else:
         records(found, _difference_fields(), output)

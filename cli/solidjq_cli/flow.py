@@ -89,8 +89,9 @@ def fill(
 def heading(text: str, places: Sequence[str], width: int | None) -> list[str]:
     """Return the first lines of a screen: a text, and at the right which database it speaks of.
 
-    ``places`` names the database, the fullest form first; the first form that leaves all on one line is taken. If
-    none does, it stands where the last line of the text has room, or else on a line of its own above.
+    ``places`` names the database, the fullest form first; the first form for which the last line of the text has room
+    is taken. If it has room for none, the shortest stands beside the last words of a text that is broken already, on a
+    line more, or else on a line of its own above.
     """
     shortest = places[-1] if places else ""
     if not text or not places:
@@ -100,8 +101,17 @@ def heading(text: str, places: Sequence[str], width: int | None) -> list[str]:
     lines = wrap(text, width)
     for place in places:
         if cells(lines[-1]) + GAP + cells(place) <= width:
-            return [*lines[:-1], lines[-1] + " " * (width - cells(lines[-1]) - cells(place)) + place]
+            return [*lines[:-1], _beside(lines[-1], place, width)]
+    words = lines[-1].split()
+    for number in range(len(words) - 1, 0, -1) if len(lines) > 1 else ():
+        rest = " ".join(words[number:])
+        if cells(rest) + GAP + cells(shortest) <= width:
+            return [*lines[:-1], " ".join(words[:number]), _beside(rest, shortest, width)]
     return [*_alone("", [shortest], width), *lines]
+
+
+def _beside(text: str, place: str, width: int) -> str:
+    return text + " " * (width - cells(text) - cells(place)) + place
 
 
 def _alone(text: str, places: Sequence[str], width: int | None) -> list[str]:

@@ -21,6 +21,7 @@ HINTED = 1  # life, after which the last line is about its job
 def draw(lives: Iterable[Sequence[Event]]) -> list[Event]:
     """Print lives, and return the first event; empty if there is none."""
     first: list[Event] = []
+    last: Sequence[Event] = ()
     count = 0
     with page():
         for events in lives:
@@ -28,10 +29,11 @@ def draw(lives: Iterable[Sequence[Event]]) -> list[Event]:
                 paragraph("")
             count += 1
             first = first or [events[0]]
+            last = events
             _draw(events)
         if count == HINTED:
-            job_id = first[0].job_id
-            next_commands(f"failed show {job_id}", f"jobs show {job_id}")
+            failed = [f"failed show {event.job_id}" for event in last if event.waits]
+            next_commands(*failed[-1:], f"jobs show {last[-1].job_id}")
     return first
 
 

@@ -10,7 +10,7 @@ from solidjq_cli.ages import when
 from solidjq_cli.arguments import by_own_name
 from solidjq_cli.flow import short_hosts
 from solidjq_cli.grid import Head, Names, Words
-from solidjq_cli.render import heading, lines, next_commands, page, paragraph, table
+from solidjq_cli.render import Keyed, heading, lines, next_commands, page, paragraph, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,15 +46,18 @@ def draw_list(incidents: Sequence[Incident], waiting: Mapping[str, int], since: 
         table(
             heads,
             (
-                [
+                Keyed(
                     incident.name,
-                    when(incident.at),
-                    Words(_cause(incident), "" if incident.finding.outside else "error"),
-                    Names(tuple(hosts[host] for host in incident.hosts)),
-                    f"{waiting[incident.name]:,}",
-                    f"{incident.size:,}",
-                    Names(tuple(_by_count(incident))),
-                ]
+                    [
+                        incident.name,
+                        when(incident.at),
+                        Words(_cause(incident), "" if incident.finding.outside else "error"),
+                        Names(tuple(hosts[host] for host in incident.hosts)),
+                        f"{waiting[incident.name]:,}",
+                        f"{incident.size:,}",
+                        Names(tuple(_by_count(incident))),
+                    ],
+                )
                 for incident in incidents
             ),
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # A command that is under none of them is listed last.
 COMMAND_HEADINGS = {
-    "Look": ("status", "failed", "jobs", "queues", "processes"),
+    "Look": ("status", "top", "failed", "jobs", "queues", "processes"),
     "Understand": ("incidents", "suspects", "bisect", "doctor"),
     "Recover": ("prune", "retry", "discard", "apply", "recover", "undo"),
     "Monitor": ("check", "metrics", "wait"),

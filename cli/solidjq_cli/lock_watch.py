@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ class LockWatch:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ended = Event()
-        self._thread = Thread(target=self._watch, name="lock watch", daemon=True)
+        self._thread = Thread(target=copy_context().run, args=(self._watch,), name="lock watch", daemon=True)
         self._thread.start()
 
     def end(self) -> None:

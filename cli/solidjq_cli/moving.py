@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import columns, session
+from solidjq_cli import columns, session, view
 from solidjq_cli.arguments import program_name
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, drawn, note, page, records
@@ -103,7 +104,9 @@ def confirm(question: str, *, place: str | None = None) -> None:
     place = session.current().place() if place is None else place
     text = f"{program_name()}: {place}: {question}" if place else f"{program_name()}: {question}"
     try:
-        if name is None:
+        if (host := view.host()) is not None:
+            agreed = host.ask(text, name)
+        elif name is None:
             agreed = typer.confirm(text, err=True)
         else:
             typed = typer.prompt(
@@ -125,7 +128,7 @@ def confirm_by_name(question: str, *, yes: bool) -> None:
 
     Raises UsageError without a terminal to ask on.
     """
-    if yes or session.current().connecting.confirm_name is None:
+    if yes or (session.current().connecting.confirm_name is None and view.host() is None):
         return
     if not on_a_terminal():
         from solidjq.errors import UsageError  # noqa: PLC0415
@@ -134,16 +137,33 @@ def confirm_by_name(question: str, *, yes: bool) -> None:
     confirm(question)
 
 
+@contextmanager
+def beside_the_answer() -> Iterator[None]:
+    """Print on stderr what is printed within, since standard output may be a file; within ``jq top``, on its screen."""
+    if view.host() is not None:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
 def on_a_terminal() -> bool:
-    """Whether a person can be asked: standard input and standard error are terminals."""
+    """Whether a person can be asked: standard input and standard error are terminals, or the command runs in jq top."""
     # A stream that was closed before the program started is None.
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    return view.host() is not None or all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def with_progress(batches: Iterable[list[Decision]], total: int | None) -> Iterator[list[Decision]]:
     """Draw a bar with rate and time left on a terminal, where there is more than one batch."""
     from solidjq.batching import BATCH  # noqa: PLC0415
 
+    if (host := view.host()) is not None:
+        moved = 0
+        for batch in batches:
+            moved += sum(decision.jobs for decision in batch)
+            yield batch
+            host.moved(moved, total)
+        return
     if total is None or total <= BATCH or not sys.stderr.isatty():
         yield from batches
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import MISSING, Field, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -15,7 +14,7 @@ from typer._click.types import FloatRange
 
 from solidjq.durations import parse_duration
 from solidjq_cli.screens import take_output
-from solidjq_cli.view import Output
+from solidjq_cli.view import Output, on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -165,7 +164,7 @@ ListLimitOption = Annotated[
 
 def list_limit(limit: int | None, output: Output) -> int | None:
     """Return the limit of a list: the one that was typed, else ``LIST_LIMIT`` on a terminal and none elsewhere."""
-    return LIST_LIMIT if limit is None and output is Output.TABLE and sys.stdout.isatty() else limit
+    return LIST_LIMIT if limit is None and output is Output.TABLE and on_terminal() else limit
 
 
 def page_after(what: str, least: int = 0) -> Any:

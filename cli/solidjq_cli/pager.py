@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from solidjq_cli import view
 
@@ -60,15 +60,34 @@ class Page:
             say(text)
 
 
+class Row(NamedTuple):
+    """The lines of a table's row, and what tells it from the others."""
+
+    key: str
+    lines: tuple[str, ...]
+
+
 class Captured(Page):
     """What a command prints for people, kept."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: list[str] = []
+        self.lines: list[str] = []  # all
+        self.rows: dict[int, Row] = {}  # the rows of its tables, each by the place of its first line
+        self.hints: set[int] = set()  # the places of the lines that name the next commands
 
     def write(self, line: str) -> None:
         """Keep a line."""
+        self.lines.append(line)
+
+    def row(self, row: Row) -> None:
+        """Keep a row of a table."""
+        self.rows[len(self.lines)] = row
+        self.lines.extend(row.lines)
+
+    def hint(self, line: str) -> None:
+        """Keep a line that names the next commands."""
+        self.hints.add(len(self.lines))
         self.lines.append(line)
 
     def note(self, text: str) -> None:
@@ -79,12 +98,12 @@ class Captured(Page):
 
 
 @contextmanager
-def captured() -> Iterator[list[str]]:
+def captured() -> Iterator[Captured]:
     """Keep what is printed for people within, instead of printing it."""
     capture = Captured()
     token = _page.set(capture)
     try:
-        yield capture.lines
+        yield capture
     finally:
         _page.reset(token)
 
@@ -147,6 +166,25 @@ def write(line: str) -> None:
         sys.stdout.write(f"{line}\n")
     else:
         opened.write(line)
+
+
+def write_row(row: Row) -> None:
+    """Print a row of a table."""
+    opened = _page.get()
+    if isinstance(opened, Captured):
+        opened.row(row)
+    else:
+        for line in row.lines:
+            write(line)
+
+
+def write_hint(line: str) -> None:
+    """Print a line that names the next commands."""
+    opened = _page.get()
+    if isinstance(opened, Captured):
+        opened.hint(line)
+    else:
+        write(line)
 
 
 def note(text: str) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from solidjq_cli.arguments import by_own_name
+from solidjq_cli.arguments import by_own_name, typed_words
 from solidjq_cli.render import heading, next_commands, paragraph
 
 if TYPE_CHECKING:
@@ -51,10 +50,10 @@ def _headline(tally: Tally, tense: Tense, verb: str) -> str:
 
 def _next(tally: Tally) -> Iterator[str]:
     """Yield this command without --dry-run, and what shows more of what it holds back."""
-    command = shlex.join(argument for argument in sys.argv[1:] if argument not in {"--dry-run", "-n"})
+    command = shlex.join(argument for argument in typed_words() if argument not in {"--dry-run", "-n"})
     if tally.moved and len(command) <= LONGEST:
         yield command
-        if tally.moved > CANARY and not {"discard", "recover"} & {*sys.argv}:
+        if tally.moved > CANARY and not {"discard", "recover"} & {*typed_words()}:
             yield f"{command} --canary {CANARY}"
     held = [decision for decisions in tally.held.values() for decision in decisions]
     stuck = (one for one in held if one.verdict.value == "stuck-record")

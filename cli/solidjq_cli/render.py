@@ -31,7 +31,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from solidjq_cli import formats, pager, view
 from solidjq_cli.formats import flat
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from solidjq_cli.grid import Cell, Head
 
 __all__ = [
+    "Keyed",
     "Output",
     "details",
     "drawn",
@@ -85,7 +86,7 @@ def records(
     counted = _Counted(_sorted(_started(items), every))
     if output is Output.TABLE and view.for_people():
         with page():
-            _table(counted, fields.columns, head)
+            _table(counted, fields.columns, head, _key_of(every))
     elif output is Output.MARKDOWN:
         from solidjq_cli import markdown  # noqa: PLC0415  (only this format needs it)
 
@@ -151,17 +152,25 @@ def heading(text: str = "") -> None:
             pager.write(view.styled(line, "bold") if text else line)
 
 
-def table(heads: Sequence[Head], rows: Iterable[Sequence[Cell]]) -> None:
+class Keyed(NamedTuple):
+    """A row of a table with what tells it from the others: a job's id, the name of a queue or an incident."""
+
+    key: str
+    cells: Sequence[Cell]
+
+
+def table(heads: Sequence[Head], rows: Iterable[Sequence[Cell] | Keyed]) -> None:
     """Print a table for people; its columns share the width by need (see ``grid``)."""
     from solidjq_cli import grid  # noqa: PLC0415
 
-    cleaned = ([_clean_cell(cell) for cell in row] for row in rows)
+    keyed = (row if isinstance(row, Keyed) else Keyed("", row) for row in rows)
+    cleaned = (Keyed(row.key, [_clean_cell(cell) for cell in row.cells]) for row in keyed)
     first = list(islice(cleaned, BLOCK))
-    plan = grid.plan(heads, first, None if view.current().wide else view.width())
+    plan = grid.plan(heads, [row.cells for row in first], None if view.current().wide else view.width())
     if any(head.title for head in heads):
         pager.write(view.styled(plan.title(), "bold"))
-    for line in plan.lines(chain(first, cleaned), view.styled):
-        pager.write(line)
+    for row in chain(first, cleaned):
+        pager.write_row(pager.Row(row.key, tuple(plan.lines([row.cells], view.styled))))
 
 
 def paragraph(text: str, first: str = "", rest: str | None = None, style: str = "") -> None:
@@ -198,7 +207,7 @@ def next_commands(*commands: str, lead: str = "next") -> None:
     if commands and view.for_people():
         parts = [_clean(f"{program_name()} {command}") for command in commands]
         for line in flow.fill(parts, view.width(), f"{lead}  ", gap=" | "):
-            pager.write(line)
+            pager.write_hint(line)
 
 
 def note(text: str) -> None:
@@ -269,7 +278,15 @@ class _Counted:
 # -- tables of items --------------------------------------------------------------------------------------------------
 
 
-def _table(items: Iterable[T], columns: Sequence[Column[T]], head: str | Callable[[int], str]) -> None:
+def _key_of(fields: Fields[T]) -> Column[T] | None:
+    """Return the field by which a program that runs this command tells the rows apart; None if there is none."""
+    host = view.host()
+    return next((column for column in fields.columns if host is not None and column.name == host.key), None)
+
+
+def _table(
+    items: Iterable[T], columns: Sequence[Column[T]], head: str | Callable[[int], str], key: Column[T] | None
+) -> None:
     rest = iter(items)
     rows = list(islice(rest, BLOCK))
     heading(head if isinstance(head, str) else head(len(rows)))
@@ -279,7 +296,10 @@ def _table(items: Iterable[T], columns: Sequence[Column[T]], head: str | Callabl
     hosts = _short_hosts(rows, shown)
     table(
         [_head(column, rows) for column in shown],
-        ([_cell(item, column, hosts) for column in shown] for item in chain(rows, rest)),
+        (
+            Keyed("" if key is None else str(key.value(item)), [_cell(item, column, hosts) for column in shown])
+            for item in chain(rows, rest)
+        ),
     )
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import attendance, moving, new_arguments, options, outcomes, positions
+from solidjq_cli import attendance, moving, new_arguments, options, outcomes, positions, view
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import report_missing
 from solidjq_cli.render import Output, drawn, note
@@ -132,7 +130,7 @@ class Request:
             self._show(self._plan(by_job=by_job), output, done="would move")
             self._exit_if_missing()
             return
-        if (self.asks or self.confirms) and not move.yes:
+        if (self.asks or self.confirms or view.host() is not None) and not move.yes:
             if not moving.on_a_terminal():
                 what = "several jobs of this profile need" if self.confirms else "anything but job ids needs"
                 raise UsageError(f"without a terminal to ask on, {what} --yes; --dry-run shows what it would do")
@@ -233,11 +231,11 @@ class Request:
         if planned.moved == 0:
             self._show(self._plan(by_job=by_job), output, done="moved")
             raise typer.Exit(Exit.PARTLY if planned.held_back else Exit.DONE)
-        with redirect_stdout(sys.stderr):
+        with moving.beside_the_answer():
             moving.draw(planned, Tense.ASKED, self.verb, self._attendance(planned))
         held = f", hold back {planned.held_back}" if planned.held_back else ""
         moving.confirm(f"{self.verb} {count_of(planned.moved, 'job')}{held}?")
-        self.shown = planned.groups if sys.stdout.isatty() else None
+        self.shown = planned.groups if view.on_terminal() else None
 
     def _obstacles(self, tally: Tally) -> list[str]:
         return attendance.obstacles(self.command, self.database, tally.destinations, tally.scheduled)

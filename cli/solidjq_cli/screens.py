@@ -82,14 +82,15 @@ def _watch(callback: Callable[..., None], values: dict[str, Any]) -> None:
     """Draw a screen again and again, until Ctrl-C; the last picture stays on the terminal."""
     from solidjq.errors import DatabaseError, UsageError  # noqa: PLC0415
 
-    if values.get("output") is not view.Output.TABLE or not sys.stdout.isatty():
+    if values.get("output") is not view.Output.TABLE or view.host() is not None or not sys.stdout.isatty():
         raise UsageError("--watch draws a table on a terminal again and again; without --watch it is shown once")
     lines: list[str] = []
     sys.stdout.write("\x1b[?1049h\x1b[2J")
     try:
         while True:
             began = time.monotonic()
-            with pager.captured() as lines:
+            with pager.captured() as capture:
+                lines = capture.lines
                 try:
                     callback(**values)
                 except typer.Exit:  # nothing to see, as yet

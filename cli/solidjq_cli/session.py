@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from solidjq_cli.arguments import program_name, recorded
+from solidjq_cli import view
+from solidjq_cli.arguments import program_name, recorded, typed_words
 from solidjq_cli.exits import say
 from solidjq_cli.lock_watch import LockWatch
 
@@ -80,6 +81,11 @@ class Session:
         from solidjq.settings.sources import load_settings  # noqa: PLC0415
 
         return load_settings(self._options.file)
+
+    @property
+    def options(self) -> Connecting:
+        """How to connect, as it was typed: not completed by a profile."""
+        return self._options
 
     @property
     def config_file(self) -> Path | None:
@@ -177,14 +183,14 @@ class Session:
             answer_timeout=answer_timeout,
         )
         self._opened.append(database)
-        if self._options.database is not None and database.url.password and sys.stderr.isatty():
+        if view.host() is None and self._options.database and database.url.password and sys.stderr.isatty():
             say(
                 "the password in --database is in the shell's history, and others could read it while jq started; use "
                 "JQ_DATABASE_URL, ~/.pgpass, or password_command in a profile"
             )
         if watch:
             self._watches.append(LockWatch(database))
-        if self.embedded and not self._announced:
+        if self.embedded and not self._announced and view.host() is None:
             access = " (read-only)" if database.read_only else ""
             say(f"using the embedded queue {below_home(database.url)}{access}")
             self._announced = True
@@ -206,7 +212,8 @@ class Session:
 
         That it cannot be written to is part of every one.
         """
-        if self._headed or not self._opened:
+        host = view.host()
+        if self._headed or not self._opened or (host is not None and host.headed):
             return []
         self._headed = True
         place = self._place()
@@ -323,7 +330,7 @@ class Session:
             from solidjq.errors import RefusedError  # noqa: PLC0415
 
             raise RefusedError(f"jq {verb} changes the database, and it is opened read-only; nothing was changed")
-        if self.embedded and not self._creates and not sys.stderr.isatty():
+        if self.embedded and not self._creates and view.host() is None and not sys.stderr.isatty():
             from solidjq.database.opening import WAYS_TO_NAME  # noqa: PLC0415
             from solidjq.errors import UsageError  # noqa: PLC0415
 
@@ -351,7 +358,7 @@ class Session:
         from solidjq.ledger.operations import Operation  # noqa: PLC0415
         from solidjq.text import mask_argument  # noqa: PLC0415
 
-        arguments = recorded(sys.argv[1:], (chosen or {}).get("with_arguments"))
+        arguments = recorded(typed_words(), (chosen or {}).get("with_arguments"))
         command = shlex.join([program_name(), *map(mask_argument, arguments)])
         if self._policy_words:
             chosen = {**(chosen or {}), "policy": self._policy_words}
@@ -359,12 +366,16 @@ class Session:
         self._operations.append(operation)
         return operation
 
+    def recorded(self) -> list[int]:
+        """Return the ids of the operations that this command has recorded."""
+        return [operation.id for operation in self._operations if operation.id is not None]
+
     def seal(self, *, interrupted: bool) -> None:
         """Append what this command has recorded to the chain of operations; if that fails, a later command does it.
 
         If it was ``interrupted``, nobody waits for a busy database, or reads of it.
         """
-        recorded = [operation.id for operation in self._operations if operation.id is not None]
+        recorded = self.recorded()
         if not recorded:
             return
         from solidjq.errors import DatabaseError  # noqa: PLC0415
@@ -438,6 +449,12 @@ def seal(*, interrupted: bool) -> None:
     """Seal what the current session's command has recorded; see ``Session.seal``."""
     if (session := _current.get(None)) is not None:
         session.seal(interrupted=interrupted)
+
+
+def recorded_operations() -> tuple[int, ...]:
+    """Return the ids of the operations that the current session's command has recorded."""
+    session = _current.get(None)
+    return () if session is None else tuple(session.recorded())
 
 
 def close() -> None:

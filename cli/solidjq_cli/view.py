@@ -8,6 +8,10 @@ import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEIGHT = 24  # of a terminal that does not say
 
@@ -24,6 +28,26 @@ class Output(StrEnum):
     IDS = "ids"
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What stands in for the terminal of a command line that ``jq top`` runs within itself.
+
+    Its functions are called in the thread that runs the command. ``moved`` may raise KeyboardInterrupt, which ends the
+    command between two batches, as Ctrl-C does on a terminal.
+    """
+
+    words: tuple[str, ...]  # the command line without the program's name, as it is recorded and offered again
+    width: int
+    height: int
+    ask: Callable[
+        [str, str | None], bool
+    ]  # a question, and the name that must be typed for a yes; None for a plain yes
+    say: Callable[[str], None]  # a line that is for stderr on a terminal
+    moved: Callable[[int, int | None], None]  # how many jobs were decided on, of how many; None if that is not known
+    headed: bool = False  # the database is named on its screen already
+    key: str = ""  # the field by which the rows of its table are told apart
+
+
 @dataclass(slots=True)
 class View:
     """What the options of one command line say of its output."""
@@ -37,14 +61,15 @@ class View:
     show_arguments: bool = False  # also the values that are masked
     watch: bool = False  # the screen is drawn again and again
     csv_raw: bool = False  # cells of CSV stay as they are, also those that a spreadsheet would run as a formula
+    host: Host | None = None  # the program within which the command runs; None on a terminal or in a pipe
 
 
 _view: ContextVar[View] = ContextVar("view")
 
 
-def begin(*, csv_raw: bool = False, paged: bool = True) -> None:
+def begin(*, csv_raw: bool = False, paged: bool = True, host: Host | None = None) -> None:
     """Begin the view of a command line; the root of the command tree calls it before the command."""
-    _view.set(View(csv_raw=csv_raw, paged=paged))
+    _view.set(View(csv_raw=csv_raw, paged=paged, host=host))
 
 
 def current() -> View:
@@ -69,9 +94,19 @@ def ids_suffice(output: Output) -> bool:
     return output is Output.IDS and current().sort is None and not current().fields
 
 
+def host() -> Host | None:
+    """Return the program within which the command runs; None on a terminal or in a pipe."""
+    return current().host
+
+
+def on_terminal() -> bool:
+    """Whether the answer is drawn on a terminal, the command's own or that of the program within which it runs."""
+    return current().host is not None or sys.stdout.isatty()
+
+
 def for_people() -> bool:
     """Whether what is printed is for people, so that it has headings, ages and last lines."""
-    return sys.stdout.isatty() or current().typed
+    return on_terminal() or current().typed
 
 
 def masked(text: str) -> str:
@@ -83,11 +118,15 @@ def masked(text: str) -> str:
 
 def width() -> int | None:
     """Return the columns of the terminal; None off a terminal, where nothing is cut or broken."""
+    if (within := current().host) is not None:
+        return within.width
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def height() -> int:
     """Return the lines of the terminal."""
+    if (within := current().host) is not None:
+        return within.height
     return shutil.get_terminal_size((80, HEIGHT)).lines
 
 
@@ -99,7 +138,7 @@ def styled(text: str, style: str) -> str:
 
     A colour never says what no word says: NO_COLOR and dumb terminals have none.
     """
-    if not text.strip() or style not in _CODES or not sys.stdout.isatty():
+    if not text.strip() or style not in _CODES or not on_terminal():
         return text
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text

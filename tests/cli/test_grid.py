@@ -102,11 +102,21 @@ def test_commands_are_broken_between_only() -> None:
         (60, ["9 incidents in 7 days                  shop_queue on db.shop"]),
         (40, ["9 incidents in 7 days         shop_queue"]),
         (30, ["shop_queue", "9 incidents in 7 days"]),
+        (12, ["shop_queue", "9 incidents", "in 7 days"]),
         (None, ["9 incidents in 7 days  shop_queue on db.shop"]),
     ],
 )
 def test_a_heading_names_the_database_at_the_right(width: int | None, lines: list[str]) -> None:
     assert flow.heading("9 incidents in 7 days", ["shop_queue on db.shop", "shop_queue"], width) == lines
+
+
+def test_a_long_heading_has_the_database_beside_its_last_words() -> None:
+    lines = flow.heading("d25: killed: 1 process with 3 jobs on app-2, at 13:24:16 UTC", ["shop_queue"], 36)
+    assert lines == [
+        "d25: killed: 1 process with 3 jobs",
+        "on app-2, at 13:24:16",
+        "UTC                       shop_queue",
+    ]
 
 
 def test_several_names_are_counted_where_they_do_not_fit() -> None:

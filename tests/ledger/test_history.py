@@ -6,12 +6,15 @@ import pytest
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed
+from solidjq.database.urls import url_text
 from solidjq.queue import endings
 from solidjq.rails.error_text import error_json
 from support.deaths import die
 from support.processes import add_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs
+from support.recovery import retry_jobs
+from support.screen import Terminal
 
 
 def test_history_spans_retries_and_rows(database: Database, shell: Shell) -> None:
@@ -46,3 +49,22 @@ def test_history_says_which_queue_a_job_went_to(database: Database, shell: Shell
     details = {(row["event"], row["operation_id"]): row["detail"] for row in events}
     assert details["enqueued", None] == "Mail in mailers"
     assert (details["retried", 1], details["retried", 2]) == ("to queue quarantine: INC-7", None)
+
+
+@pytest.mark.sqlite_only
+def test_only_a_job_that_is_failed_is_offered_as_one(
+    database: Database, screen: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(database.url))
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database)
+
+    def offered() -> str:
+        return screen.show(["history", str(job_id)]).splitlines()[-1]
+
+    assert offered() == f"next  jq failed show {job_id} | jq jobs show {job_id}"
+    retry_jobs(database, [job_id])
+    assert offered() == f"next  jq jobs show {job_id}"
+    claim_all(database, add_process(database))
+    database.transact(endings.finish, claimed.c.job_id == job_id)
+    assert offered() == f"next  jq jobs show {job_id}"

@@ -163,6 +163,7 @@ COMMANDS = (
     Tried("init --indexes"),
     Tried("completions bash"),
 )
+TOP = Tried("top", lacks=True)
 WORK = Tried("work --import sample_jobs", changes=True, lacks=True)
 
 
@@ -384,7 +385,7 @@ def document() -> str:
     record = json.loads(MYSQL_RECORD.read_text())
     head = ["schema", "told by"]
     schemas = [[each.name, each.told_by] for each in GENERATIONS]
-    commands = {f"`{_spelled(each.command)}`": each for each in reversed((*COMMANDS, WORK))}  # the first of its kind
+    commands = {f"`{_spelled(each.command)}`": each for each in reversed((*COMMANDS, TOP, WORK))}  # the first
     cells = [[name, *(_cell(each, of) for of in GENERATIONS)] for name, each in reversed(commands.items())]
     environments = ["environment", "outcome", SQLITE, POSTGRESQL, MARIADB, MYSQL, "test"]
     return _DOCUMENT.format(

@@ -11,6 +11,7 @@ COMMANDS: dict[str, Exit] = {
     "init --indexes": REFUSED,
     "grants somebody": FOUND,
     "status": FOUND,
+    "top": Exit.USAGE,  # without a terminal; tests/live has it with one
     "failed list": FOUND,
     "failed show {failed}": FOUND,
     "failed diff": FOUND,

@@ -5,10 +5,15 @@ import os
 import pty
 import re
 import struct
+import subprocess
+import sys
 import termios
+import threading
 import unicodedata
+from typing import Self
 
 from support.program import Shell, zygote
+from support.waiting import PATIENCE
 
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -59,3 +64,63 @@ def below_heading(shown: str) -> str:
     heading, _, rest = shown.partition("\n")
     assert re.search(r"\S( \(read-(write|only)\))?$", heading), shown
     return rest
+
+
+class Session:
+    """The program on a terminal of 80 by 24 that is its own, while it runs."""
+
+    def __init__(self, shell: Shell, *arguments: str) -> None:
+        self._ours, self._theirs = pty.openpty()
+        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "solidjq_cli", *arguments],
+            stdin=self._theirs,
+            stdout=self._theirs,
+            stderr=self._theirs,
+            env={**shell.env(), "TERM": "xterm-256color"},
+            cwd=shell.folder,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self._bytes = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._theirs)
+        self._reader.join()
+        os.close(self._ours)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                part = os.read(self._ours, 65536)
+            except OSError:  # the other side is closed
+                return
+            self._bytes += part
+
+    @property
+    def shown(self) -> str:
+        """All that was written, with its escapes."""
+        return self._bytes.decode(errors="replace")
+
+    def describe(self) -> str:
+        return f": {self.shown[-2000:]!r}"
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def end(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        return self._process.wait(timeout=PATIENCE)
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the terminal is as a shell wants it: it echoes, and waits for whole lines."""
+        flags = termios.tcgetattr(self._theirs)[3]
+        return bool(flags & termios.ECHO and flags & termios.ICANON)

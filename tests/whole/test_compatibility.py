@@ -4,7 +4,7 @@ from pathlib import Path
 
 import compatibility
 import pytest
-from compatibility import BATCHES, COMMANDS, ENVIRONMENTS, GENERATIONS, WORK, Generation
+from compatibility import BATCHES, COMMANDS, ENVIRONMENTS, GENERATIONS, TOP, WORK, Generation
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
@@ -104,6 +104,6 @@ def test_each_environment_names_a_test() -> None:
 
 
 def test_no_command_is_forgotten() -> None:
-    tried = [each.command for each in (*COMMANDS, WORK)]
+    tried = [each.command for each in (*COMMANDS, TOP, WORK)]
     named = {leaf for leaf in leaves(tree()) for command in tried if command.startswith(leaf)}
     assert named == leaves(tree()) - ELSEWHERE

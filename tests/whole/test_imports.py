@@ -20,7 +20,7 @@ except SystemExit as leaving:
 print(*sys.modules, sep="\\n", file=sys.stderr)
 sys.exit(code)
 """
-SLOW = {"sqlalchemy", "psycopg", "pymysql", "rich", "pydantic"}
+SLOW = {"sqlalchemy", "psycopg", "pymysql", "rich", "pydantic", "textual"}
 # Of each kind of database: what no other needs.
 PARTS = {
     "sqlite": {"sqlite3", "sqlalchemy.dialects.sqlite"},
@@ -45,7 +45,7 @@ def kind() -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["failed", "list", "--help"], ["work", "--help"], ["retry", "-h"]],
+    [["--help"], ["--version"], ["failed", "list", "--help"], ["work", "--help"], ["retry", "-h"], ["top", "-h"]],
     ids=" ".join,
 )
 def test_help_loads_nothing_slow(arguments: list[str], tmp_path: Path) -> None:
@@ -59,6 +59,12 @@ def test_a_list_for_scripts_loads_neither_rich_nor_a_driver_that_it_does_not_nee
     assert modules & SLOW == {"sqlalchemy"}
     unused = ("solidjq.runtime", "solidjq.incidents", "solidjq.diff")  # of the last two only if one is named
     assert not [name for name in modules if name.startswith(unused)]
+
+
+def test_only_top_loads_the_live_screen(shell: Shell) -> None:
+    for command in (["--help"], ["top", "--help"], ["status", "-o", "json"], ["failed", "list", "-o", "table"]):
+        modules = loaded(*command, shell=shell)
+        assert not [name for name in modules if name.startswith(("textual", "solidjq_cli.live"))]
 
 
 @pytest.mark.parametrize("package", ["solidjq", "solidjq_cli"])

@@ -43,7 +43,13 @@ def test_the_ground_is_all_that_has_no_room() -> None:
     assert modules("") == outside | set(rooms["the ground"])
 
 
+def test_the_files_of_the_live_screen_are_listed_in_its_docstring() -> None:
+    docstring = (COMMAND_LINE / "live" / "__init__.py").read_text(encoding="utf-8")
+    there = {path.stem for path in (COMMAND_LINE / "live").glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"^- ``(\w+)``", docstring, re.MULTILINE)) == there
+
+
 def test_the_files_of_the_command_line_are_listed() -> None:
     there = {path.stem for path in COMMAND_LINE.glob("*.py")} - {"__init__"}
-    listed = {word for line in FILES.splitlines()[2:] for word in line[2:45].split()} - {"commands/", "topic_texts/"}
-    assert listed == there
+    listed = {word for line in FILES.splitlines()[2:] for word in line[2:45].split()}
+    assert listed - {"commands/", "topic_texts/", "live/"} == there

@@ -30,6 +30,7 @@ class Event:
     operation_id: int | None = None
     actor: str | None = None
     crash: bool = False  # its process died
+    waits: bool = False  # a failure that waits for a decision
 
 
 def history(connection: Connection, text: str) -> list[Event]:
@@ -153,7 +154,7 @@ def _failed(at: datetime | None, job_id: int, error: str | None, *, now: bool = 
     detail = _describe_error(error)
     if now:
         detail += "; it waits for a decision"
-    return Event(at, job_id, "failed", detail, crash=parse_error(error).death is not None)
+    return Event(at, job_id, "failed", detail, crash=parse_error(error).death is not None, waits=now)
 
 
 def _describe_error(text: str | None) -> str:
