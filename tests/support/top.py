@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,9 @@ def sit_before(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             patch.setattr("solidjq_cli.live.app.run", run_here)
             named = [] if url is None else ["--database", url_text(url)]
             code = run([*named, *before, "top", *options])
+        for thread in threading.enumerate():  # a read that is under way needs the test's database
+            if thread.name.startswith("jq top"):
+                thread.join(PATIENCE)
         if failures:
             raise failures[0]
         return code
