@@ -31,6 +31,7 @@ COMMANDS: dict[str, Exit] = {
     "history {retried}": FOUND,
     "incidents list": FOUND,
     "incidents show {death}": FOUND,
+    "incidents report {death}": FOUND,
     "suspects": FOUND,
     "bisect {death} --yes": REFUSED,
     "policy show": FOUND,
