@@ -30,8 +30,10 @@ from solidjq.rails.error_text import missing_error
 from solidjq.recovery import undo as recovery_undo
 from solidjq_cli.commands.grants import For
 from support.doctor import fix
+from support.long_jobs import add_long_job, save
+from support.processes import add_process, silence
 from support.program import PASSWORD, Shell, assert_refused
-from support.queue import fail, plain_jobs, rows, state_of_each
+from support.queue import claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
 from support.recovery import retry_jobs
 from support.scenes import (
@@ -224,6 +226,24 @@ def test_whoever_recovers_can_only_append_to_the_record(database: Database, make
     assert someone.refused("UPDATE jq_operations SET jobs = 0") is False
     forged = someone.shell.run("operations", "verify")
     assert (forged.returncode, f"operation {last}, or its link, was changed" in forged.stdout) == (5, True)
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_role_of_an_older_version_counts_crashes_of_long_jobs(database: Database, make_someone: Make) -> None:
+    job_id = add_long_job(database)
+    save(database, job_id, "import", 5)
+    worker = add_process(database)
+    claim_all(database, worker)
+    silence(database, worker, 9000)
+    someone = make_someone(database.url)
+    someone.allow("recovering")
+    name = someone.name.replace('"', '""')
+    role = f'"{name}"' if database.url.get_backend_name() == "postgresql" else _account(someone)
+    execute(database.url, f"REVOKE UPDATE (progress, saved_at) ON jq_crashes FROM {role}")
+    done = someone.shell.run("prune")
+    assert done.returncode == 0, done.stderr
+    (crash,) = rows(database, database_tables.crashes)
+    assert (crash["job_id"], crash["progress"]) == (job_id, None)
 
 
 def _allow_as_earlier_versions_did(someone: Someone) -> None:

@@ -1,8 +1,11 @@
 """Faults: what a driver's error means, such as unreachable, denied, a conflict, a missing table."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from solidjq.text import mask_secrets, one_line
@@ -149,3 +152,14 @@ def _fault_by_code(error: DBAPIError) -> Fault:
         if all(part in message for part in parts):
             return fault
     return Fault.UNREACHABLE if isinstance(error, OperationalError) or error.connection_invalidated else Fault.OTHER
+
+
+@contextmanager
+def unless_denied(connection: Connection) -> Iterator[None]:
+    """Open a savepoint, and go on without what was done in it if this role may not do that, or the table is missing."""
+    try:
+        with connection.begin_nested():  # on PostgreSQL an error would end the transaction
+            yield
+    except DBAPIError as refusal:
+        if fault_of(refusal) not in {Fault.DENIED, Fault.NO_TABLE}:
+            raise

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, update
 
 from solidjq.batching import in_batches
+from solidjq.database.faults import unless_denied
 from solidjq.database.statements import among, holds
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.unknown_columns import column_types
@@ -41,7 +42,8 @@ def have_begun() -> ColumnElement[bool]:
 def note(connection: Connection, which: ColumnElement[bool]) -> None:
     """Store where the jobs of those failures among ``which`` stand that were counted as crashes.
 
-    Call it in the transaction that counted them. Does nothing in a ledger without the columns.
+    Call it in the transaction that counted them. Does nothing in a ledger without the columns, or for a role that may
+    not write them, as those that an older ``jq grants`` allowed for: then a crash counts at every position.
     """
     if not are_stored(connection):
         return
@@ -56,7 +58,9 @@ def note(connection: Connection, which: ColumnElement[bool]) -> None:
         for row in connection.execute(query)
         if (part := progress_part(row.arguments)) is not None
     ]
-    if positions:
+    if not positions:
+        return
+    with unless_denied(connection):
         connection.execute(
             update(crashes)
             .where(crashes.c.failure_id == bindparam("noted_id"))

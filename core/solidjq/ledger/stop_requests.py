@@ -9,9 +9,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, String, cast, literal, literal_column, select
-from sqlalchemy.exc import DBAPIError
 
-from solidjq.database.faults import Fault, fault_of
+from solidjq.database.faults import unless_denied
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failures, operations
 from solidjq.database.text_columns import require_room
@@ -107,10 +106,6 @@ def end_asked(connection: Connection, claims: ColumnElement[bool], limits: Limit
 
 
 def _readable_requests(connection: Connection, claims: ColumnElement[bool]) -> dict[int, StopRequest]:
-    try:
-        with connection.begin_nested():  # on PostgreSQL an error would end the transaction
-            return requests_of(connection, claims)
-    except DBAPIError as refusal:
-        if fault_of(refusal) not in {Fault.DENIED, Fault.NO_TABLE}:
-            raise
-        return {}
+    with unless_denied(connection):
+        return requests_of(connection, claims)
+    return {}
