@@ -213,7 +213,7 @@ class Top(App[int]):
             if status is None or not status.away:
                 if wanted.text is not None:
                     text = self.runner.run(wanted.text.words, wanted.size)
-                elif wanted.shown.of.lives or self.pane.read_of != wanted.shown:
+                elif wanted.shown.of.lives or self.pane.stale or self.pane.read_of != wanted.shown:
                     rows = self._read_rows(wanted)
         except BaseException as error:  # JQ_DEBUG lets errors pass
             self.send(self.Broke(error))
@@ -237,7 +237,9 @@ class Top(App[int]):
         raise event.error
 
     def on_top_read(self, event: Read) -> None:
-        """Draw what was read."""
+        """Draw what was read, unless the program is ending: then there is nothing to draw it in."""
+        if not self._main.query("#status"):
+            return
         read = [printed for printed in (event.status, event.rows, event.text) if printed is not None]
         if read:
             self._note_away(next((printed for printed in read if printed.away), None))
@@ -413,7 +415,7 @@ class Top(App[int]):
         """Read at once."""
         if isinstance(self.screen, TextScreen):
             self._read_text(self.screen)
-        self.pane.read_of = None
+        self.pane.stale = True
         self._refresh(status=True)
 
     def action_keys(self) -> None:

@@ -69,6 +69,7 @@ class ListPane(Vertical):
         self.marked: set[str] = set()
         self._read: Printed | None = None  # the rows, as they were read last
         self.read_of: Shown | None = None
+        self.stale = False  # the rows are to be read again, though their list changes only when somebody acts
         self._came: dict[str, float] = {}  # when each row was seen first
 
     def compose(self) -> ComposeResult:
@@ -213,7 +214,7 @@ class ListPane(Vertical):
         known = self.read_of is not None and replace(self.read_of, limit=0) == replace(self.shown, limit=0)
         came = time.monotonic() if known else float("-inf")
         self._came = {row.key: self._came.get(row.key, came) if known else came for row in printed.rows.values()}
-        self._read, self.read_of = printed, self.shown
+        self._read, self.read_of, self.stale = printed, self.shown, False
         self._redraw()
 
     def _redraw(self) -> None:
