@@ -51,6 +51,7 @@ COMMANDS = (
     ("operations", "verify"),
     ("failed", "list", "-o", "ndjson"),
 )
+WEIGHTS = {"kill children": 10, "kill a tree": 5, "kill a supervisor": 2}  # a fault that is not named here has 1
 NEWEST = "SELECT max(id) FROM jq_operations WHERE verb IN ('retry', 'recover', 'discard')"
 
 
@@ -254,7 +255,7 @@ def run(
     with made.prepared(supervisors=supervisors, workers=workers) as world:
         order = faults_of(world)
         world.random.shuffle(order)
-        weights = [10 if fault.name == "kill a child" else 2 if "kill" in fault.name else 1 for fault in order]
+        weights = [WEIGHTS.get(fault.name, 1) for fault in order]
         made.probe(world, "the start")
         with made.traffic(world):
             for fault in order:

@@ -79,12 +79,12 @@ def _kill(world: World, pids: list[int]) -> None:
     world.kills += len(pids)
 
 
-@fault("kill a child", "SIGKILL of a worker or a dispatcher", seconds=(0.1, 0.6), kills=True)
+@fault("kill children", "SIGKILL of one to three workers or dispatchers at once", seconds=(0.1, 0.6), kills=True)
 def _(world: World) -> Iterator[list[int]]:
     children = until(
         lambda: [pid for one in world.fleet.supervisors for pid in one.children()], "a supervisor has a child"
     )
-    chosen = [world.random.choice(children)]
+    chosen = world.random.sample(children, min(world.random.randint(1, 3), len(children)))
     _kill(world, chosen)
     yield chosen
 

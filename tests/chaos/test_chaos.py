@@ -84,7 +84,7 @@ def test_the_oracle_is_content_with_a_job_that_ran_once() -> None:
 
 
 def test_the_oracle_excuses_what_a_killed_process_did_last() -> None:
-    killed = event("ok", "fault", name="kill a child", excused=[7])
+    killed = event("ok", "fault", name="kill children", excused=[7])
     assert judge(replace(RAN_TWICE, history=[*RAN_TWICE.history, killed])) == []
     assert judge(replace(RAN_TWICE, audit=[*RAN_TWICE.audit, ("process-", 7, 4.5)])) == []
     assert judge(replace(RAN_TWICE, audit=[*RAN_TWICE.audit, ("process-", 7, 0.5)])) != []
