@@ -14,7 +14,7 @@ from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, url_text
 from solidjq_cli.exits import Exit
 from support.databases import is_mysql
-from support.every_command import COMMANDS, PLUGINS
+from support.every_command import COMMANDS, ON_TERMINALS, PLUGINS
 from support.processes import add_process, silence
 from support.program import Done, Shell, assert_refused
 from support.queue import add_jobs, claim_all, plain_jobs, rows
@@ -25,8 +25,10 @@ from support.terminal import terminal
 from support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("standby")  # one process starts the standbys, not each
-READ = sorted(command for command, code in COMMANDS.items() if code is not Exit.REFUSED and command not in PLUGINS)
-CHANGE = sorted(COMMANDS.keys() - set(READ) - PLUGINS)
+READ = sorted(
+    command for command, code in COMMANDS.items() if code is not Exit.REFUSED and command not in PLUGINS | ON_TERMINALS
+)
+CHANGE = sorted(COMMANDS.keys() - set(READ) - PLUGINS - ON_TERMINALS)
 DOUBT = "only the primary can tell"
 
 

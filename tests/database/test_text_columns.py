@@ -83,7 +83,10 @@ def test_a_copy_that_would_be_shorter_is_refused(own: Database) -> None:
     assert (rows(own, tables.jobs), rows(own, tables.failed)) == before
     (finding,) = findings(own, "characters")
     assert "jq_failures" in finding.what
-    assert initialize(own).migrated == ["5 texts of every length and language"]
+    assert initialize(own).migrated == [
+        "5 texts of every length and language",
+        "6 where long jobs stood at their deaths",
+    ]
     retry_jobs(own, ids, Operation("discard"), discard=True)
     assert {row["error"] for row in rows(own, tables.failures)} == {LONG + "!"}
 

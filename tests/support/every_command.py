@@ -67,5 +67,6 @@ COMMANDS: dict[str, Exit] = {
     "work --import sample_jobs": REFUSED,
     "completions bash": FOUND,
 }
+ON_TERMINALS = {"top"}  # it draws there alone
 # These answer on standard output and end as monitoring plugins do, whatever goes wrong.
 PLUGINS = {command for command in COMMANDS if command.startswith("check ")}

@@ -15,7 +15,7 @@ from solidjq.recovery import plans
 from solidjq.recovery.retry import plan
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq_cli.exits import Exit
-from support.every_command import COMMANDS, PLAN, PLUGINS
+from support.every_command import COMMANDS, ON_TERMINALS, PLAN, PLUGINS
 from support.program import Bare, Shell, assert_refused
 from support.queue import add_jobs, plain_jobs, state_of_each
 from support.rails import snapshot
@@ -25,7 +25,7 @@ from support.terminal import terminal
 CREATE = {"init", "init --indexes", "enqueue PlainJob", "work --import sample_jobs"}
 NEED_NONE = {"policy show", "profiles list", "completions bash"}
 CHANGE = {command for command, code in COMMANDS.items() if code is Exit.REFUSED} - CREATE
-READ = COMMANDS.keys() - CHANGE - CREATE - NEED_NONE - PLUGINS
+READ = COMMANDS.keys() - CHANGE - CREATE - NEED_NONE - PLUGINS - ON_TERMINALS
 NAMES = {"failed": 1, "retried": 1, "held": 1, "death": "d1", "operation": 1}
 
 
