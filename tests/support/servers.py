@@ -125,6 +125,8 @@ def mariadb(*options: str, folder: str) -> Iterator[URL]:
     own_files = [f"--datadir={folder}/data", f"--tmpdir={folder}/temporary"]
     # Several servers at once may ask for more of the kernel's asynchronous input and output than it has.
     common = ["--no-defaults", *own_files, "--innodb-use-native-aio=OFF", *user]
+    # MySQL starts with no other than its files were made with.
+    common += [option for option in options if option.startswith("--lower-case-table-names")]
     silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     making = ["--auth-root-authentication-method=normal", "--skip-test-db"]
     own = []

@@ -21,7 +21,7 @@ def begin_mysql_session(driver: Any) -> None:
     # Off after on: MySQL whose own default is off reports it as on, and the driver would never switch it on.
     driver.query(
         f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00', autocommit = 1, autocommit = 0, "
-        f"sort_buffer_size = GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER})"
+        f"sort_buffer_size = CAST(GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER}) AS UNSIGNED)"
     )
 
 
