@@ -95,7 +95,7 @@ def test_only_the_newest_failures_are_read(database: Database) -> None:
         assert (some.failed, some.died, some.complete) == (5, 5, False)
         assert failure_counts.count_by_queue(connection, most=6) == (0, [("default", True, 5)])
         older, by_queue = failure_counts.count_by_queue(connection, most=3)
-        assert (older in range(3), by_queue) == (True, [("default", True, 3)])  # a server's statistics may be old
+        assert (older >= 0, by_queue) == (True, [("default", True, 3)])  # by a server's statistics, which may be old
         lowest = failure_counts.lowest_of_newest(connection, 2)
         assert len([row for row in connection.execute(failed.select()) if row.id >= lowest]) == 2
         assert failure_counts.lowest_of_newest(connection, 6) == 0

@@ -193,7 +193,7 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
             crashes.c.last_heartbeat_at,
             crashes.c.death_id,
             crashes.c.started_at,
-            crashes.c.progress if stored else cast(null(), crashes.c.progress.type),
+            crashes.c.progress if stored else null(),
         )
         .where(among(crashes.c.subject, subjects))
         .order_by(crashes.c.failure_id)
