@@ -71,6 +71,7 @@ def test_no_command_fails_on_senseless_rows(
     # How JSON is read does not depend on the database; what else a column takes does.
     much = {"values": 6, "json_values": 1} if kind == "sqlite" else {"values": 4, "json_values": 0}
     ids = damage(queue_url, seed=SEED, **much)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
     (tmp_path / "own.toml").touch()
     monkeypatch.setenv("JQ_CONFIG", str(tmp_path / "own.toml"))
@@ -109,6 +110,7 @@ def test_no_plan_or_bisect_fails_on_senseless_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ids = damage(queue_url, seed=SEED, values=4, json_values=0)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQ_DATABASE_URL", url_text(queue_url))
     (tmp_path / "own.toml").touch()
     monkeypatch.setenv("JQ_CONFIG", str(tmp_path / "own.toml"))
