@@ -17,7 +17,7 @@ from solidjq.ledger.operations import OperationView, exists, list_operations
 from solidjq.queue.jobs import JobView, find_jobs
 from solidjq.queue.states import State
 from solidjq.rails.error_text import parse_error
-from solidjq.recovery.outcome import PUT_BACK, JobOutcome
+from solidjq.recovery.outcome import PUT_BACK, JobOutcome, discards
 
 
 class JobAftermath(NamedTuple):
@@ -94,7 +94,7 @@ def _moves(connection: Connection, job_ids: Sequence[int], since: datetime) -> d
 def _outcome(job: ClaimedJob, views: Sequence[JobView], verbs: Sequence[str]) -> JobAftermath:
     """Decide what became of a job: by its newest row, if there is one; ``verbs`` of the operations that moved it."""
     if not views:
-        discarded = bool(verbs) and verbs[-1] not in PUT_BACK
+        discarded = bool(verbs) and discards(verbs[-1])
         return JobAftermath(job, JobOutcome.DISCARDED if discarded else JobOutcome.GONE, None)
     view = views[-1]
     again = any(verb in PUT_BACK for verb in verbs) or view.job_id != job.job_id

@@ -111,6 +111,11 @@ class OperationOutcome:
         return self.count(JobOutcome.DIED) + sum(move.died for move in self.later)
 
 
+def discards(verb: str) -> bool:
+    """Whether an operation of this verb deletes its jobs, failed ones or those that wait."""
+    return verb.removeprefix("jobs ") == "discard"
+
+
 def outcome_of(connection: Connection, operation: OperationView) -> OperationOutcome | None:
     """Return what became of an operation's jobs; None if its verb puts no jobs back to work.
 
@@ -123,7 +128,7 @@ def outcome_of(connection: Connection, operation: OperationView) -> OperationOut
     if moved := counts[JobOutcome.RETRIED]:
         rows = connection.execute(_by_later_move(operation.id))
         later = tuple(LaterMove(number, verb, count, int(died)) for number, verb, count, died in rows)
-        discarded = sum(move.jobs for move in later if move.verb.removeprefix("jobs ") == "discard")
+        discarded = sum(move.jobs for move in later if discards(move.verb))
         counts[JobOutcome.DISCARDED], counts[JobOutcome.RETRIED] = discarded, moved - discarded
     incidents = _incidents(connection, operation) if counts[JobOutcome.DIED] else {}
     return OperationOutcome(+counts, incidents, later)
