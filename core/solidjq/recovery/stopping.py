@@ -19,7 +19,7 @@ from solidjq.processes.heartbeat import CAN_STOP, Process, list_processes
 from solidjq.queue.jobs import JobView, views_of
 from solidjq.queue.listing import JobFilter
 from solidjq.queue.states import State
-from solidjq.recovery.waiting import WaitingDecision, pages_of, within_limit
+from solidjq.recovery.waiting import WaitingDecision, pages_of, until_limit, within_limit
 from solidjq.untrusted import read_object
 
 VERB = "jobs stop"
@@ -36,12 +36,12 @@ def plan_stop(
     database: Database, chosen: JobFilter, threshold: float, *, limit: int | None = None, batch: int = BATCH
 ) -> Iterator[list[WaitingDecision]]:
     """Yield, batch by batch, what ``stop`` would do now. Changes nothing."""
-    for job_ids in pages_of(database, chosen, (State.CLAIMED,), batch):
+
+    def decide(job_ids: Sequence[int], left: int | None) -> list[WaitingDecision]:
         with database.read() as connection:
-            decisions, limit = within_limit(_judge(connection, job_ids, threshold), limit)
-        yield decisions
-        if limit == 0:
-            return
+            return within_limit(_judge(connection, job_ids, threshold), left)
+
+    yield from until_limit(pages_of(database, chosen, (State.CLAIMED,), batch), decide, limit)
 
 
 def stop(
@@ -61,12 +61,11 @@ def stop(
     """
     with database.read() as connection:
         operations.require(connection)
-    for job_ids in pages_of(database, chosen, (State.CLAIMED,), batch):
-        decisions = database.transact(_stop_batch, job_ids, threshold, operation, limit)
-        limit = None if limit is None else limit - sum(decision.moves for decision in decisions)
-        yield decisions
-        if limit == 0:
-            return
+    yield from until_limit(
+        pages_of(database, chosen, (State.CLAIMED,), batch),
+        lambda job_ids, left: database.transact(_stop_batch, job_ids, threshold, operation, left),
+        limit,
+    )
 
 
 def _stop_batch(
@@ -77,7 +76,7 @@ def _stop_batch(
     limit: int | None,
 ) -> list[WaitingDecision]:
     stop_requests.lock_claims(connection, job_ids)
-    decisions, _ = within_limit(_judge(connection, job_ids, threshold), limit)
+    decisions = within_limit(_judge(connection, job_ids, threshold), limit)
     asked = [decision.job.job_id for decision in decisions if decision.moves]
     if asked:
         stop_requests.ask(connection, asked, operation.record(connection, len(asked)))

@@ -5,7 +5,7 @@ has claimed is left alone. A killed command can simply be run again.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -147,9 +147,23 @@ def plan_waiting(
     database: Database, chosen: JobFilter, terms: WaitingTerms, *, limit: int | None = None, batch: int = BATCH
 ) -> Iterator[list[WaitingDecision]]:
     """Yield, batch by batch, what ``move_waiting`` would do now. Changes nothing."""
-    for job_ids in _pages(database, chosen, terms, batch):
+
+    def decide(job_ids: Sequence[int], left: int | None) -> list[WaitingDecision]:
         with database.read() as connection:
-            decisions, limit = within_limit(judge(connection, job_ids, terms, chosen.states), limit)
+            return within_limit(judge(connection, job_ids, terms, chosen.states), left)
+
+    yield from until_limit(_pages(database, chosen, terms, batch), decide, limit)
+
+
+def until_limit(
+    pages: Iterable[Sequence[int]],
+    decide: Callable[[Sequence[int], int | None], list[WaitingDecision]],
+    limit: int | None,
+) -> Iterator[list[WaitingDecision]]:
+    """Yield what is decided on each page of jobs, until ``limit`` jobs move; ``decide`` is told how many still may."""
+    for job_ids in pages:
+        decisions = decide(job_ids, limit)
+        limit = None if limit is None else limit - sum(decision.moves for decision in decisions)
         yield decisions
         if limit == 0:
             return
@@ -181,12 +195,11 @@ def move_waiting(
     """
     with database.read() as connection:
         operations.require(connection)
-    for job_ids in _pages(database, chosen, terms, batch):
-        decisions = database.transact(move_batch, job_ids, terms, operation, chosen.states, limit)
-        limit = None if limit is None else limit - sum(decision.moves for decision in decisions)
-        yield decisions
-        if limit == 0:
-            return
+    yield from until_limit(
+        _pages(database, chosen, terms, batch),
+        lambda job_ids, left: database.transact(move_batch, job_ids, terms, operation, chosen.states, left),
+        limit,
+    )
 
 
 def move_batch(
@@ -204,7 +217,7 @@ def move_batch(
     """
     locked = waiting.lock_waiting(connection, job_ids)
     found = {job_id: state for job_id, state in locked.items() if state in states}
-    decisions, _ = within_limit(_decided(views_of(connection, job_ids), found, terms), limit)
+    decisions = within_limit(_decided(views_of(connection, job_ids), found, terms), limit)
     if expected is not None:
         check_planned(expected, decisions)
     moving: dict[State, list[int]] = defaultdict(list)
@@ -229,17 +242,17 @@ def _decided(
     return decisions
 
 
-def within_limit(decisions: list[WaitingDecision], limit: int | None) -> tuple[list[WaitingDecision], int | None]:
-    """Leave out the jobs beyond the limit; return what is left of it, too."""
+def within_limit(decisions: list[WaitingDecision], limit: int | None) -> list[WaitingDecision]:
+    """Leave out the jobs beyond the limit."""
     if limit is None:
-        return decisions, None
+        return decisions
     kept: list[WaitingDecision] = []
     for decision in decisions:
         if limit == 0:
             break
         kept.append(decision)
         limit -= decision.moves
-    return kept, limit
+    return kept
 
 
 def _act(connection: Connection, job_ids: Sequence[int], terms: WaitingTerms) -> None:
