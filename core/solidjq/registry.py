@@ -14,10 +14,11 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from solidjq.database.opening import open_database
 from solidjq.database.transactions import Database
-from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError
+from solidjq.errors import DuplicateJobError, JobImportError, UnknownJobError, UsageError
 from solidjq.queue.concurrency import DEFAULT_DURATION, Limit, Limits
 from solidjq.queue.enqueue import NewJob, enqueue_alone
-from solidjq.settings.policy import check_settings
+from solidjq.rails.active_job import OnDeath
+from solidjq.settings.policy import MOST_CHARACTERS, check_settings
 from solidjq.text import one_line
 
 P = ParamSpec("P")
@@ -39,6 +40,7 @@ class Job(Generic[P, R]):
     limit: Limit | None = None
     limit_by: Callable[P, object] | None = None
     policy: Mapping[str, Any] = field(default_factory=dict)
+    on_death: "Job[..., Any] | str | None" = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function in this process."""
@@ -77,6 +79,7 @@ class Job(Generic[P, R]):
             at=self.at,
             concurrency_key=key,
             limit=self.limit,
+            on_death=None if self.on_death is None else _on_death(self.on_death),
         )
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
@@ -103,6 +106,7 @@ def job(
     count: Literal["position", "job"] | None = None,
     max_age: str | None = None,
     queue_as: str | None = None,
+    on_death: "Job[..., Any] | str | None" = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
 
@@ -122,6 +126,7 @@ def job(
     count: Literal["position", "job"] | None = None,
     max_age: str | None = None,
     queue_as: str | None = None,
+    on_death: "Job[..., Any] | str | None" = None,
 ) -> Any:
     """Register a function as a job; an ``async def`` function runs on the worker's event loop.
 
@@ -133,8 +138,15 @@ def job(
     ``retry``, ``max_crashes``, ``window``, ``count``, ``max_age`` and ``queue_as`` are its retry policy, as in
     ``jq.toml``; the commands of ``jq`` use it if they --import the module.
 
-    Raises DuplicateJobError if another function is registered under that name, UsageError for an invalid policy.
+    ``on_death`` is another job, or its name: it is enqueued once for each time that a job dies with its process, with
+    the dead job's id and arguments: ``on_death(job_id, *args, **kwargs)``. It may have no ``limit``, and a job that was
+    enqueued so enqueues none at its own death.
+
+    Raises DuplicateJobError if another function is registered under that name, UsageError for an invalid policy, and
+    for an ``on_death`` that is not a job or has a limit.
     """
+    if on_death is not None:
+        _check_on_death(on_death)
     given = {
         "retry": retry,
         "max_crashes": max_crashes,
@@ -154,6 +166,7 @@ def job(
             limit=None if limit is None else Limit(limit, limit_duration),
             limit_by=limit_by,
             policy=policy,
+            on_death=on_death,
         )
         other = _jobs.get(registered.name)
         if other is not None and _place(other.function) != _place(function):
@@ -165,6 +178,26 @@ def job(
         return registered
 
     return register if function is None else register(function)
+
+
+def _check_on_death(on_death: object) -> None:
+    match on_death:
+        case Job(limit=None):
+            return
+        case Job():
+            raise UsageError(f"@job: on_death: {on_death.name} has a limit, which no program applies at a death")
+        case str() if 0 < len(on_death) <= MOST_CHARACTERS:
+            return
+    raise UsageError("@job: on_death must be a function with @job, or the name of a job")
+
+
+def _on_death(wanted: Job[..., Any] | str) -> OnDeath:
+    """Return what a payload says of this job; a name that is registered in another program has the default queue."""
+    found = _jobs.get(wanted) if isinstance(wanted, str) else wanted
+    if found is None:
+        return OnDeath(str(wanted))
+    _check_on_death(found)
+    return OnDeath(found.name, found.queue, found.priority)
 
 
 def find(class_name: str) -> Job[..., Any]:

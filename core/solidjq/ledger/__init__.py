@@ -7,6 +7,7 @@ Read the files in this order:
 - ``archive``: ``jq_failures``, each failure that left ``failed_executions``, with its whole job for an undo.
 - ``positions``: where long jobs stood at their deaths.
 - ``stop_requests``: rows of the archive that ask the worker of a running job to stop it.
+- ``on_death``: the jobs that are enqueued because another died.
 - ``crashes``: ``jq_crashes``, one row for each death that a job was in flight at.
 - ``deaths``: ``jq_deaths``, each end of a process with its evidence.
 - ``chain``: ``jq_chain``, the seals of operations that have ended.

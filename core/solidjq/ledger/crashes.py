@@ -21,7 +21,7 @@ from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import ConflictError
-from solidjq.ledger import operations, positions
+from solidjq.ledger import on_death, operations, positions
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, parse_error
 from solidjq.rails.positions import Position, position_of
@@ -94,7 +94,11 @@ UNKNOWN_ORIGIN = Origin()
 
 
 def count(connection: Connection, which: ColumnElement[bool], origin: Origin = UNKNOWN_ORIGIN) -> None:
-    """Count those failures among ``which`` that are crashes and were not counted before."""
+    """Count those failures among ``which`` that are crashes and were not counted before.
+
+    For each of them the job is enqueued that the dead one named as its ``on_death``.
+    """
+    asking = on_death.lock_uncounted(connection, which)
     copied = {
         crashes.c.subject: subject(),
         crashes.c.failure_id: failed.c.id,
@@ -115,6 +119,7 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
     )
     insert_new(connection, crashes, [column.name for column in copied], rows)
     positions.note(connection, which)
+    on_death.enqueue_for(connection, asking)
 
 
 def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin = UNKNOWN_ORIGIN) -> None:
@@ -126,7 +131,8 @@ def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin 
 def count_pruned(connection: Connection, origins: Mapping[int, Origin], runs: Mapping[int, "Run"]) -> None:
     """Count the crashes of jobs that this transaction has failed, each with the origin of its own process.
 
-    Both are by job id; ``runs`` are of the last samples. Call it only if the database has a ledger.
+    Both are by job id; ``runs`` are of the last samples. For each of them the job is enqueued that the dead one named
+    as its ``on_death``. Call it only if the database has a ledger.
 
     Raises ConflictError if another program counts one of them at this moment.
     """
@@ -146,11 +152,13 @@ def count_pruned(connection: Connection, origins: Mapping[int, Origin], runs: Ma
         ]
         if not rows:
             continue
+        asking = on_death.lock_uncounted(connection, among(failed.c.job_id, batch))
         try:
             connection.execute(insert(crashes), rows)
         except IntegrityError as error:
             raise ConflictError(f"another program inserted the same rows into {crashes.name} at this moment") from error
         positions.note(connection, among(failed.c.job_id, batch))
+        on_death.enqueue_for(connection, asking)
 
 
 def _run_of(run: "Run | None") -> dict[str, Any]:

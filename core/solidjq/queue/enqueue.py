@@ -34,6 +34,7 @@ class NewJob:
     at: datetime | None = None
     concurrency_key: str | None = None
     limit: Limit | None = None  # of the key; None if only the dispatcher of the application knows it
+    on_death: active_job.OnDeath | None = None  # is enqueued if the job dies with its process
 
     @property
     def at_once(self) -> bool:
@@ -148,6 +149,7 @@ def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> di
             call=active_job.Call(list(new.args), dict(new.kwargs)),
             now=now,
             scheduled_at=due_at,
+            on_death=new.on_death,
         ),
         "priority": new.priority or 0,
         "active_job_id": active_job_id,

@@ -28,11 +28,24 @@ _DURATION = f"{_SERIALIZER}DurationSerializer"
 _RANGE = f"{_SERIALIZER}RangeSerializer"
 
 
+ON_DEATH = "jq_on_death"  # a key of ours in the payload: Active Job reads only its own keys
+_LONGEST_NAME = 255  # characters of the columns class_name and queue_name
+_MOST_PRIORITY = 2**31
+
+
 class Call(NamedTuple):
     """The arguments that a job is called with."""
 
     args: list[Any]
     kwargs: dict[str, Any]
+
+
+class OnDeath(NamedTuple):
+    """The job that is enqueued if another died with its process."""
+
+    class_name: str
+    queue_name: str = "default"
+    priority: int | None = None
 
 
 def payload(
@@ -44,6 +57,7 @@ def payload(
     call: Call,
     now: datetime,
     scheduled_at: datetime,
+    on_death: OnDeath | None = None,
 ) -> str:
     """Return the value of a new job's ``arguments`` column.
 
@@ -68,8 +82,23 @@ def payload(
             "timezone": "UTC",
             "enqueued_at": _instant(now),
             "scheduled_at": _instant(scheduled_at),
+            **({} if on_death is None else {ON_DEATH: on_death._asdict()}),
         }
     )
+
+
+def on_death_of(arguments: str | None) -> OnDeath | None:
+    """Return the job that a payload asks for at the death of its own; None if it asks for none, or in another form."""
+    try:
+        wanted = _load(arguments).get(ON_DEATH)
+    except ArgumentsError:
+        return None
+    match wanted:
+        case {"class_name": str(class_name), "queue_name": str(queue_name), "priority": int() | None as priority}:
+            names = all(0 < len(name) <= _LONGEST_NAME for name in (class_name, queue_name))
+            fits = priority is None or (not isinstance(priority, bool) and abs(priority) < _MOST_PRIORITY)
+            return OnDeath(class_name, queue_name, priority) if names and fits else None
+    return None
 
 
 def call_of(arguments: str | None) -> Call:

@@ -1,0 +1,85 @@
+"""Jobs that are enqueued because another died: what ``@job(on_death=...)`` wrote into the dead job's payload.
+
+A death counts as one row of ``jq_crashes``, whichever program wrote the failure. The job is enqueued in the transaction
+that inserts this row, so once a death: by the supervisor that reaped the process, by the prune that removed it, or by
+the first maintenance that reads a failure which Rails wrote.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, select
+
+from solidjq.batching import in_batches
+from solidjq.database.statements import among, holds
+from solidjq.database.tables import crashes, failed, jobs
+from solidjq.errors import ArgumentsError
+from solidjq.queue.enqueue import NewJob, enqueue
+from solidjq.queue.failed import is_death
+from solidjq.rails.active_job import ON_DEATH, Call, call_of, on_death_of
+
+log = logging.getLogger("solidjq")
+
+
+class DeadJob(NamedTuple):
+    """A job whose crash is about to be counted, and which asks for another job then."""
+
+    failure_id: int
+    job_id: int
+    payload: str
+
+
+def lock_uncounted(connection: Connection, which: ColumnElement[bool]) -> list[DeadJob]:
+    """Lock those failures among ``which`` that are uncounted crashes of jobs with an ``on_death``; return their jobs.
+
+    Call it before the crashes are counted, in the same transaction: a program that counts the same crash waits for the
+    lock, and then finds it counted.
+    """
+    ids = [row.id for row in connection.execute(_uncounted(which))]
+    found: list[DeadJob] = []
+    for batch in in_batches(ids):
+        chosen = among(failed.c.id, batch)
+        connection.execute(select(failed.c.id).where(chosen).order_by(failed.c.id).with_for_update()).all()
+        found += _dead(connection.execute(_uncounted(chosen).add_columns(failed.c.job_id, jobs.c.arguments)))
+    return found
+
+
+def enqueue_for(connection: Connection, dead: Collection[DeadJob]) -> list[int]:
+    """Enqueue what these dead jobs ask for; return the ids of the new jobs.
+
+    The new job is called with the id of the dead job and then with its arguments; the id alone if those cannot be read.
+    """
+    return enqueue(connection, [new for one in dead if (new := _new_job(one)) is not None])
+
+
+def _uncounted(which: ColumnElement[bool]) -> Select[Any]:
+    counted = select(crashes.c.failure_id).where(crashes.c.failure_id == failed.c.id).exists()
+    return (
+        select(failed.c.id)
+        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .where(which, is_death(), ~counted, holds(jobs.c.arguments, f'"{ON_DEATH}"'))
+        .order_by(failed.c.id)
+    )
+
+
+def _dead(rows: Iterable[Row[Any]]) -> Iterator[DeadJob]:
+    return (DeadJob(row.id, row.job_id, row.arguments) for row in rows)
+
+
+def _new_job(dead: DeadJob) -> NewJob | None:
+    wanted = on_death_of(dead.payload)
+    if wanted is None:
+        return None
+    try:
+        call = call_of(dead.payload)
+    except ArgumentsError as error:
+        log.warning("job %d died; %s gets its id alone: %s", dead.job_id, wanted.class_name, error)
+        call = Call([], {})
+    return NewJob(
+        class_name=wanted.class_name,
+        args=[dead.job_id, *call.args],
+        kwargs=call.kwargs,
+        queue_name=wanted.queue_name,
+        priority=wanted.priority,
+    )
