@@ -32,8 +32,9 @@ class Supervisor:
 
     def children(self) -> list[int]:
         """Return the pids of its workers and its dispatcher."""
-        with suppress(psutil.NoSuchProcess):
-            return [child.pid for child in psutil.Process(self.process.pid).children()]
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            started = [child.pid for child in psutil.Process(self.process.pid).children()]
+            return [pid for pid in started if os.getpgid(pid) == pid]  # not the helper of programs/nursery.py
         return []
 
     def tree(self) -> list[int]:

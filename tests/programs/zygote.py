@@ -17,7 +17,10 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
+
+import nursery
 
 import solidjq_cli.__main__ as program
 
@@ -97,17 +100,24 @@ def _become(request: dict[str, object], descriptors: list[int]) -> NoReturn:
     arguments = request["arguments"]
     assert isinstance(arguments, list)
     sys.argv = [str(program.__file__), *arguments]
-    code = 1
+    if "work" in arguments and sys.platform == "linux":
+        nursery.fork_children(_end)
+    _end(program.program)
+
+
+def _end(run: Callable[[], object]) -> NoReturn:
+    """Run a program to its end, and end with its status as the interpreter would."""
+    code: object = 1
     try:
-        code = int(program.program())
+        code = run()
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        code = end.code
     except BaseException:  # noqa: BLE001  (as the interpreter does)
         traceback.print_exc()
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code)
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 if __name__ == "__main__":
