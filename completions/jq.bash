@@ -6,7 +6,7 @@ _jq_takes() {
     commands= options= takes= values=
     case $1 in
         jq)
-            commands='status top init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help'
+            commands='status top init grants failed prune retry discard apply recover undo operations history incidents suspects bisect policy profiles config jobs queues processes doctor check metrics watch wait enqueue work demo completions link-jq help'
             options='-d --database --profile --rails --env --config --schema --table-prefix --read-only --csv-raw --no-pager --version --which -h --help'
             case ${2-} in
                 -d | --database | --rails | --config) takes=file ;;
@@ -529,6 +529,17 @@ _jq_takes() {
                 --format) takes=choice values='openmetrics prometheus' ;;
             esac
             ;;
+        'jq watch')
+            options='--kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --interval --since --name --position --once -o --output --fields --local --no-pager -d --database -h --help'
+            case ${2-} in
+                --kind | --exec | --exec-timeout | --webhook | --cooldown | --interval | --since | --name | --fields) takes=text ;;
+                --class) takes=values values=class ;;
+                --queue) takes=values values=queue ;;
+                --format) takes=choice values='auto json slack' ;;
+                --webhook-secret-file | --position | -d | --database) takes=file ;;
+                -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
+            esac
+            ;;
         'jq wait')
             options='--idle --queue --timeout --poll -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
@@ -578,7 +589,7 @@ _jq_takes() {
         'jq help')
             options='-h --help'
             case ${2-} in
-                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status top init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' ;;
+                [1-9]*) takes=choice values='connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status top init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics watch wait enqueue work demo completions link-jq help' ;;
             esac
             ;;
     esac

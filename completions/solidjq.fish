@@ -110,6 +110,8 @@ function __solidjq_takes
             contains -- $argv[2] --max-age -o --output --fields
         case 'solidjq metrics'
             contains -- $argv[2] --file --listen --format --max-queues --alive-threshold --config -d --database
+        case 'solidjq watch'
+            contains -- $argv[2] --kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --interval --since --name --position -o --output --fields -d --database
         case 'solidjq wait'
             contains -- $argv[2] --queue --timeout --poll -o --output --fields -d --database
         case 'solidjq enqueue'
@@ -217,6 +219,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervi
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a doctor -d 'Examine the queue, and name the fix for each finding.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a check -d 'Answer a monitor (Nagios, Icinga): exit code 0, 1, 2 or 3.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a metrics -d 'Print metrics for Prometheus: once, to a file, or served.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a watch -d 'Tell of each death, incident and failure group as it comes.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a wait -d 'Wait until no job of a queue runs; the gate of a deployment.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: workers and a dispatcher under a supervisor.'
@@ -993,6 +996,27 @@ complete -c solidjq -n '__solidjq_at solidjq metrics' -l config -r -F -d 'The on
 complete -c solidjq -n '__solidjq_at solidjq metrics' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq metrics' -s h -l help -d 'Show this message and exit.'
 
+complete -c solidjq -n '__solidjq_at solidjq watch' -l kind -r -f -d 'Only these: death,incident,group [default: all are printed, incidents and groups delivered]'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l class -r -f -k -a '(__solidjq_values class)' -d 'Only of jobs of these classes: Report*,MailJob'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l queue -r -f -k -a '(__solidjq_values queue)' -d 'Only of jobs of these queues: mailers,report*'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l exec -r -f -d 'Run it once a message, with the JSON on standard input.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l exec-timeout -r -f -d 'When to kill a command that does not end.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l webhook -r -f -d 'Post each message there; may be repeated, @FILE reads URLs. [env: JQ_WEBHOOK]'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l format -r -f -k -a 'auto json slack' -d 'What is posted; auto is slack for hooks.slack.com, else json.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l webhook-secret-file -r -F -d 'Sign what is posted with this. [env: JQ_WEBHOOK_SECRET]'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l cooldown -r -f -d 'Webhooks: how long to count what is like a message: 10m, 0s.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l interval -r -f -d 'How often to look.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l since -r -f -d 'Where a first start begins: 1h, or a time. [default: now]'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l name -r -f -d 'Which watch this is, if there are several.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l position -r -F -d 'Where to keep what was told. [default: the state folder]'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l once -d 'Tell what is new since the last time, and end; for cron.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -s o -l output -r -f -k -a 'table wide json ndjson csv markdown ids' -d 'How to print: for people (table, wide), or for scripts.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l local -d 'In a table, clock times of your zone instead of ages.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l no-pager -d 'Print what is longer than the screen without $PAGER.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
+complete -c solidjq -n '__solidjq_at solidjq watch' -s h -l help -d 'Show this message and exit.'
+
 complete -c solidjq -n '__solidjq_at solidjq wait' -l idle -d 'Wait until no job runs.'
 complete -c solidjq -n '__solidjq_at solidjq wait' -l queue -r -f -k -a '(__solidjq_values queue)' -d 'Of these queues: mailers,report* [default: all]'
 complete -c solidjq -n '__solidjq_at solidjq wait' -l timeout -r -f -d 'How long to wait at most: 30s, 10m; 0s looks once.'
@@ -1047,5 +1071,5 @@ complete -c solidjq -n '__solidjq_at solidjq link-jq' -l remove -d 'Remove the l
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s y -l yes -d 'Do not ask.'
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 - solidjq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status top init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics wait enqueue work demo completions link-jq help' -d 'A topic, or a command.'
+complete -c solidjq -n '__solidjq_argument 1 - solidjq help' -f -k -a 'connecting options selection times safe plans policy configuration environment incidents causes output exit-codes glossary status top init grants failed prune retry discard apply recover undo operations history suspects bisect profiles config jobs queues processes doctor check metrics watch wait enqueue work demo completions link-jq help' -d 'A topic, or a command.'
 complete -c solidjq -n '__solidjq_at solidjq help' -s h -l help -d 'Show this message and exit.'

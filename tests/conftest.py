@@ -15,6 +15,7 @@ pytest_plugins = [
     "support.screen",
     "support.top",
     "support.runtime",
+    "support.receiver",
     "support.worker",
     "support.skips",
 ]

@@ -15,6 +15,8 @@ from solidjq_cli import view
 from solidjq_cli.command_list import COMMANDS
 
 _WITH_ARGUMENTS = "--with-arguments"  # of jq retry; its value may be secret
+_WEBHOOK = "--webhook"  # of jq watch; the path of its URL is secret
+_HOST = re.compile(r"(?:--webhook=)?[a-z]+://[^/?#]*[/?#]")
 _ARGUMENTS_START = 45  # of the fields of /proc/self/stat after the program's name; the end is the next one
 
 
@@ -68,6 +70,7 @@ def hide_passwords() -> None:
     from solidjq.text import mask_argument  # noqa: PLC0415
 
     secret = {argument: masked for argument in sys.argv if (masked := mask_argument(argument)) != argument}
+    secret |= _webhooks(sys.argv)
     if not secret:
         return
     with suppress(OSError, ValueError, IndexError):
@@ -83,6 +86,14 @@ def hide_passwords() -> None:
             if after != before:
                 memory.seek(start)
                 memory.write(after)
+
+
+def _webhooks(arguments: list[str]) -> dict[str, str]:
+    """Return the arguments that hold the URL of a webhook, each with what may be shown of it: no path, no query."""
+    before = ["", *arguments]
+    named = [word for option, word in zip(before, arguments, strict=False) if option == _WEBHOOK]
+    named += [word for word in arguments if word.startswith(f"{_WEBHOOK}=")]
+    return {word: f"{match[0]}***" for word in named if (match := _HOST.match(word)) is not None}
 
 
 def recorded(arguments: list[str], masked: Any) -> list[str]:

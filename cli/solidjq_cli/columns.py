@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from solidjq_cli import masking, view
@@ -503,6 +504,20 @@ def operations() -> Fields[OperationView]:
             Column("ended_at", lambda o: o.ended_at),
         ),
         lambda o: [o.id],
+    )
+
+
+MESSAGE = (
+    *("id", "kind", "name", "at", "database", "title", "incident", "cause", "confidence", "error", "hosts", "deaths"),
+    *("jobs", "jobs_total", "classes", "held_back", "next"),
+)
+
+
+def watched() -> Fields[dict[str, Any]]:
+    """Fields of a message of ``jq watch``: those that webhooks and programs get, too."""
+    return Fields(
+        tuple(Column(name, itemgetter(name)) for name in MESSAGE),
+        lambda message: [job["job_id"] for job in message["jobs"]],
     )
 
 

@@ -44,7 +44,7 @@ MODULES = (
         "history",
     ),
     *("incidents", "suspects", "bisect", "policy", "profiles", "config", "jobs", "queues", "processes", "doctor"),
-    *("check", "metrics", "wait", "enqueue", "work", "demo", "completions", "link_jq", "help", "complete"),
+    *("check", "metrics", "watch", "wait", "enqueue", "work", "demo", "completions", "link_jq", "help", "complete"),
 )
 
 

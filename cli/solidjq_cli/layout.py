@@ -16,7 +16,7 @@ COMMAND_HEADINGS = {
     "Look": ("status", "top", "failed", "jobs", "queues", "processes"),
     "Understand": ("incidents", "suspects", "bisect", "doctor"),
     "Recover": ("prune", "retry", "discard", "apply", "recover", "undo"),
-    "Monitor": ("check", "metrics", "wait"),
+    "Monitor": ("check", "metrics", "watch", "wait"),
     "Record": ("operations", "history"),
     "Run": ("enqueue", "work", "demo"),
     "Set up": ("init", "grants", "policy", "profiles", "config", "completions", "link-jq", "help"),
@@ -70,6 +70,7 @@ OPTION_HEADINGS = {
         ),
     ),
     "Watching": ("--watch",),
+    "To whom": ("--exec", "--exec-timeout", "--webhook", "--format", "--webhook-secret-file", "--cooldown"),
     COMMON: (
         *("--output", "--fields", "--sort", "--local", "--no-pager", "--show-arguments"),
         *("--import", "--config", "--database", "--help"),

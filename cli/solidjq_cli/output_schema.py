@@ -236,11 +236,32 @@ _OF_CHECK = {
     "summary": ("text", "what the whole check found, in words"),
 }
 
+_OF_WATCH = {
+    "id": ("text", "the same each time that the message is sent: a receiver can tell a repetition"),
+    "kind": ("text", "death, incident or group"),
+    "name": ("text", "of the death, incident or group, as other commands take it: d17, f123, g1a2b3c"),
+    "at": ("time", "when the death was noticed, or the first job failed"),
+    "database": ("text", "the database and its server"),
+    "title": ("text", "what happened, in a line of at most 300 characters"),
+    "incident": ("text?", "the incident that a death belongs to; null for a group"),
+    "cause": ("text?", "what the deaths are put down to; null for a group"),
+    "confidence": ("text?", "how sure the cause is; null for a group"),
+    "error": ("text?", "of a group: exception and message, without what varies; else null"),
+    "hosts": ("texts", "on which processes died"),
+    "deaths": ("objects", "the processes that died: name, kind, hostname, pid, signal, exit_status, noticed_by"),
+    "jobs": ("objects", "those that failed, at most 200: job_id, active_job_id, class_name, queue_name, failure_id"),
+    "jobs_total": ("int", "how many failed, those that are not listed included"),
+    "classes": ("counts", "the jobs that failed, by class, the 20 most frequent"),
+    "held_back": ("int", "messages that a cooldown counted instead of sending them; such a message names no jobs"),
+    "next": ("texts", "commands to go on with"),
+}
+
 OF_COMMAND: dict[tuple[str, str], tuple[str, str]] = {
     ("incidents show", "deaths"): ("objects", "its deaths with all evidence"),
     **{("status", name): entry for name, entry in _OF_STATUS.items()},
     ("jobs list", "detail"): ("text?", "what it waits for, who has it, or how it failed"),
     ("wait", "detail"): ("text?", "who has it"),
+    **{("watch", name): entry for name, entry in _OF_WATCH.items()},
     ("failed diff", "classes"): ("counts", "failures by class"),
     ("failed diff", "queues"): ("counts", "failures by queue"),
     ("failed diff", "hosts"): ("counts", "failures by host"),
@@ -273,6 +294,7 @@ def outputs() -> dict[str, tuple[Fields[Any], ...]]:
         "bisect": (columns.bisections(),),
         "doctor": (columns.examined(), columns.checks()),
         "wait": (columns.listed_jobs(),),
+        "watch": (columns.watched(),),
         **{f"check {name}": (columns.measures(),) for name in MONITOR_CHECKS},
         "prune": (columns.pruned(),),
         "retry": decisions,

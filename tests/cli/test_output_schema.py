@@ -44,6 +44,7 @@ READING = {
     **{f"check {name}": [""] for name in ("failures", "deaths", "latency", "processes", "dispatcher")},
     **{f"check {name}": [""] for name in ("recurring", "slots", "all")},
     "check alive-file": ["nowhere"],
+    "watch": ["--once --since 30d --position watched.json"],
     "wait": ["--idle --timeout 0s"],
     "operations list": [""],
     "operations show": ["1"],

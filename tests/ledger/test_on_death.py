@@ -135,7 +135,7 @@ def test_killed_between_any_two_statements(database: Database, shell: Shell) -> 
 
 @pytest.mark.sqlite_only
 def test_what_a_payload_may_ask_for(database: Database) -> None:
-    """Whoever may write rows may write anything: what is no request is none, and arguments that only Ruby reads stay."""
+    """Whoever may write rows may write anything; arguments that only Ruby reads do not keep the other job away."""
     ids = add_jobs(database, asking(1), asking(2), asking(3))
     wrong = [{"jq_on_death": "tell"}, {"jq_on_death": {"class_name": "x" * 256, "queue_name": "q", "priority": 1}}]
     ruby = {

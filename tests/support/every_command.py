@@ -60,6 +60,7 @@ COMMANDS: dict[str, Exit] = {
     "check slots": FOUND,
     "check all": CRITICAL,
     "check alive-file nowhere": CRITICAL,
+    "watch --once --since 30d --position watched.json": FOUND,
     "wait --idle --timeout 0s": Exit.PARTLY,
     "metrics": FOUND,
     "metrics --file written.prom": FOUND,

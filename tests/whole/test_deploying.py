@@ -67,6 +67,7 @@ GRACE = {  # a command line that runs workers -> the seconds until it is killed
 }
 OTHERS = [
     unit(FOLDER / "systemd/solidjq-recover.service")["ExecStart"],
+    unit(FOLDER / "systemd/solidjq-watch.service")["ExecStart"],
     shlex.join(container("recover.yaml")["command"]),
     *(shlex.join(WORKERS[probe]["exec"]["command"]) for probe in ("startupProbe", "livenessProbe")),
     *crontab(),

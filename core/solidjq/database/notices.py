@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("solidjq")
 
 CHANNEL = "jq_ready"
+DEATHS = "jq_deaths"  # every row of jq_deaths is announced, for jq watch
 TRIGGER = owners.NOTIFY_FUNCTION
 
 
-def send(connection: Connection) -> None:
-    """Send a notice that jobs are ready when this transaction commits; nothing on a database without notices."""
+def send(connection: Connection, channel: str = CHANNEL) -> None:
+    """Send a notice when this transaction commits, by default that jobs are ready.
+
+    It does nothing on a database without notices.
+    """
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
+        connection.exec_driver_sql(f"NOTIFY {channel}")
 
 
 def notice() -> ColumnElement[Any]:
@@ -38,7 +42,7 @@ def notice() -> ColumnElement[Any]:
     return func.pg_notify(CHANNEL, "")
 
 
-def listen(database: Database) -> Iterator[None]:
+def listen(database: Database, channel: str = CHANNEL) -> Iterator[None]:
     """Yield once when listening, then at each notice; yield nothing on a database without notices.
 
     Behind a pooler it yields nothing either: the session that listens may be another client's when the notice comes.
@@ -48,9 +52,9 @@ def listen(database: Database) -> Iterator[None]:
         if connection.dialect.name != "postgresql":
             return
         if is_shared(connection):
-            log.info("no notifications of jobs arrive through a pooler: polling alone finds them")
+            log.info("no notifications arrive through a pooler: polling alone finds what is new")
             return
-        connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        connection.exec_driver_sql(f"LISTEN {channel}")
         yield
         driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         answers.wait_without_limit(driver)

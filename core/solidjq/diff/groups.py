@@ -151,7 +151,7 @@ def _unfolded(connection: Connection, chosen: Filter, *, archived: bool = False)
 
 def _counted(connection: Connection, chosen: Filter, *, archived: bool = False) -> Iterator[tuple[Row[Any], Signature]]:
     """Yield the rows of ``_kinds``, each with its signature."""
-    cache: _SignatureCache = {}
+    cache: SignatureCache = {}
     for source in _sources(connection, archived=archived):
         for part in parts(chosen):
             for page in _kinds(connection, source, part):
@@ -246,7 +246,7 @@ def find_members(
 
 def _signed(database: Database, source: _Source, chosen: Filter) -> Iterator[tuple[Row[Any], Signature]]:
     """Yield each failure that the filter matches with its signature, page by page, in the order of their ids."""
-    cache: _SignatureCache = {}
+    cache: SignatureCache = {}
     for part in parts(chosen):
         after = 0
         while True:
@@ -257,6 +257,14 @@ def _signed(database: Database, source: _Source, chosen: Filter) -> Iterator[tup
             if len(rows) < PAGE:
                 break
             after = rows[-1].id
+
+
+def signatures_of(connection: Connection, rows: Sequence[Row[Any]], cache: "SignatureCache") -> list[Signature]:
+    """Return the signature of each of these failures, of which a row has ``id``, ``head`` and ``size`` of the error.
+
+    ``head`` is its first ``HEAD`` characters. Of errors with one outline only one is read whole; ``cache`` keeps that.
+    """
+    return [signature for _, signature in _with_signatures(connection, _FAILED, rows, cache)]
 
 
 def newest_job_ids(connection: Connection, chosen: Filter, limit: int) -> list[int]:
@@ -271,7 +279,7 @@ def newest_job_ids(connection: Connection, chosen: Filter, limit: int) -> list[i
     return newest
 
 
-_SignatureCache = dict[tuple[object, ...], Signature]  # by the outline of an error
+SignatureCache = dict[tuple[object, ...], Signature]  # by the outline of an error
 
 
 def _sources(connection: Connection, *, archived: bool) -> list[_Source]:
@@ -300,7 +308,7 @@ def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[
 
 
 def _with_signatures(
-    connection: Connection, source: _Source, rows: Sequence[Row[Any]], cache: _SignatureCache
+    connection: Connection, source: _Source, rows: Sequence[Row[Any]], cache: SignatureCache
 ) -> Iterator[tuple[Row[Any], Signature]]:
     """Yield each row with its signature; of errors with one outline only one is read whole."""
     outlines = [outline(row.head, row.size, HEAD) for row in rows]

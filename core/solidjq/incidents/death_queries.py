@@ -110,6 +110,18 @@ def with_jobs(connection: Connection, records: Collection[DeathRecord]) -> list[
     ]
 
 
+def find_recorded(connection: Connection, numbers: Collection[int]) -> list[DeathRecord]:
+    """Return the deaths with these ids of ``jq_deaths``, with their jobs. A row without any time is left out."""
+    return [
+        death for batch in in_batches(numbers) for death in _records(connection, [among(deaths.c.id, batch)], jobs=True)
+    ]
+
+
+def list_recorded(connection: Connection, since: datetime) -> list[DeathRecord]:
+    """Return the deaths of ``jq_deaths`` noticed since then, without their jobs."""
+    return _recorded(connection, since, None, jobs=False)
+
+
 def noticed_at(connection: Connection, name: str) -> datetime | None:
     """Return when the death of this name was noticed; None if there is no such death.
 
@@ -144,9 +156,11 @@ def outages(connection: Connection) -> list[tuple[datetime, datetime | None]]:
 def _recorded(
     connection: Connection, since: datetime | None, until: datetime | None, *, jobs: bool = True
 ) -> list[DeathRecord]:
-    rows = connection.execute(
-        select(deaths).where(*_between(deaths.c.noticed_at, since, until)).order_by(deaths.c.id)
-    ).all()
+    return _records(connection, _between(deaths.c.noticed_at, since, until), jobs=jobs)
+
+
+def _records(connection: Connection, which: Iterable[ColumnElement[bool]], *, jobs: bool) -> list[DeathRecord]:
+    rows = connection.execute(select(deaths).where(*which).order_by(deaths.c.id)).all()
     claimed = _claimed_jobs(connection, [row.id for row in rows if jobs])
     return [
         _record_of(row, noticed_at, claimed[row.id])

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert
 
-from solidjq.database import owners
+from solidjq.database import notices, owners
 from solidjq.database.statements import inserted_id
 from solidjq.database.tables import deaths
 from solidjq.database.times import utcnow
@@ -66,6 +66,7 @@ def record(
     )
     # Host, pid and last heartbeat mark a process that may only be frozen; one that a supervisor reaped is dead.
     number = inserted_id(result)
+    notices.send(connection, notices.DEATHS)
     return _frozen(process, number) if source is DeathSource.PRUNE else crashes.Origin(death_id=number)
 
 
@@ -87,6 +88,7 @@ def record_pruned(
         numbers = dict(connection.execute(returning, list(values.values())).all())
     else:  # MySQL
         numbers = {number: inserted_id(connection.execute(statement, one)) for number, one in values.items()}
+    notices.send(connection, notices.DEATHS)
     return {row.id: _frozen(row, numbers[row.id]) for row in processes}
 
 

@@ -1,0 +1,230 @@
+"""What new rows mean: deaths with their jobs, the incidents they belong to, failure groups.
+
+``find_events`` reads what it needs for the new deaths alone, and moves on what the position remembers.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import Connection, select
+
+from solidjq.batching import in_batches
+from solidjq.database.statements import among
+from solidjq.database.tables import jobs
+from solidjq.diff.folding import FOLD_AT
+from solidjq.diff.signatures import Signature
+from solidjq.incidents import incidents
+from solidjq.incidents.causes import CauseFinding
+from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
+from solidjq.incidents.death_queries import list_recorded
+from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.incidents import Incident
+from solidjq.incidents.reconstruction import LONGEST_FAILING, SAME_DEATH_WITHIN, death_of, reconstruct
+from solidjq.ledger import operations
+from solidjq.queue.patterns import fits
+from solidjq.watching.news import NewFailure, News, UnrecordedFailure, place_of
+from solidjq.watching.position import GroupSeen, Position, Remembered
+
+AROUND = timedelta(minutes=10)  # deaths noticed so long before a new one may be of its incident
+REMEMBERED_FOR = 3600.0  # seconds, of deaths that nobody recorded
+GROUP_GONE = 7 * 86400.0  # seconds without a failure after which a group is new again
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which jobs a watch is about: classes and queues by pattern; none named means all."""
+
+    classes: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+
+    @property
+    def everything(self) -> bool:
+        """Whether every job is meant, and with them deaths without any job."""
+        return not self.classes and not self.queues
+
+    def takes(self, class_name: str, queue_name: str | None) -> bool:
+        """Whether a job is meant; one that is gone has no queue any more, and is meant whatever that was."""
+        of_class = not self.classes or any(fits(pattern, class_name) for pattern in self.classes)
+        return of_class and (
+            not self.queues or queue_name is None or any(fits(pattern, queue_name) for pattern in self.queues)
+        )
+
+
+class JobRef(NamedTuple):
+    """A job as messages name it; its arguments are nobody's business."""
+
+    job_id: int
+    active_job_id: str | None
+    class_name: str
+    queue_name: str | None
+    failure_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeath:
+    """A death that was not told before, or jobs that turned out to belong to one that was."""
+
+    death: DeathRecord
+    finding: CauseFinding
+    incident: str
+    jobs: Sequence[JobRef]
+    continued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentNews:
+    """An incident with its new deaths; ``first`` if none of its deaths was told before."""
+
+    incident: Incident
+    first: bool
+    new: Sequence[NewDeath]
+
+    @property
+    def jobs(self) -> list[JobRef]:
+        """The jobs of the new deaths."""
+        return [job for one in self.new for job in one.jobs]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupNews:
+    """New failures of one group; ``first`` if the group was not seen before."""
+
+    signature: Signature
+    first: bool
+    failures: Sequence[NewFailure]
+
+
+Event = NewDeath | IncidentNews | GroupNews
+
+
+def find_events(connection: Connection, news: News, position: Position, choice: Choice) -> list[Event]:
+    """Return what the news mean, deaths before their incidents; what the position remembers moves on."""
+    now = time.time()
+    deaths, continued = _all_deaths(news, position, now)
+    events: list[Event] = []
+    if deaths:
+        for incident in _incidents_of(connection, deaths, position):
+            new = [
+                NewDeath(death, finding, _name_of(incident, position), tuple(found), death.name in continued)
+                for death, finding in incident.pairs
+                if death.name in deaths and ((found := _chosen(connection, death.jobs, choice)) or choice.everything)
+            ]
+            first = not any(death.name in position.announced for death in incident.deaths)
+            name = _name_of(incident, position)
+            position.announced.update((death.name, name) for death in incident.deaths)
+            if new:
+                events += [*new, IncidentNews(incident, first, new)]
+    return [*events, *_groups(news.failures, position, choice, now)]
+
+
+def _name_of(incident: Incident, position: Position) -> str:
+    """Return the name that it was told by; a death that comes later may have a smaller number."""
+    told = [position.announced[death.name] for death in incident.deaths if death.name in position.announced]
+    return told[0] if told else incident.name
+
+
+def _chosen(connection: Connection, claimed: ClaimedJobs, choice: Choice) -> list[JobRef]:
+    found = []
+    for batch in in_batches(claimed):
+        query = select(jobs.c.id, jobs.c.active_job_id, jobs.c.queue_name)
+        rows = {row.id: row for row in connection.execute(query.where(among(jobs.c.id, [one.job_id for one in batch])))}
+        found += [_ref(one, rows.get(one.job_id)) for one in batch]
+    return [job for job in found if choice.takes(job.class_name, job.queue_name)]
+
+
+def _ref(job: ClaimedJob, row: Any) -> JobRef:
+    active_job_id = None if job.subject.startswith("job ") else job.subject
+    return JobRef(
+        job.job_id,
+        active_job_id if row is None else row.active_job_id,
+        job.class_name,
+        None if row is None else row.queue_name,
+        job.failure_id,
+    )
+
+
+# -- deaths and incidents ---------------------------------------------------------------------------------------------
+
+
+def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, DeathRecord], set[str]]:
+    """Return the new deaths by name, and the names of those that were told before and have more jobs now."""
+    found = {death.name: death for death in news.deaths}
+    continued: set[str] = set()
+    position.remembered = [one for one in position.remembered if one.last_at > now - REMEMBERED_FOR]
+    by_time = sorted(news.died, key=lambda row: (row.crashed_at, row.failure_id))
+    for death in reconstruct(cast("Iterable[Any]", by_time)):
+        last = max((row.crashed_at for row in by_time if row.evidence == death.error), default=death.noticed_at)
+        before = _remembered(position, death)
+        if before is None:
+            position.remembered.append(
+                Remembered(
+                    int(death.name[1:]),
+                    death.error,
+                    death.noticed_at.timestamp(),
+                    last.timestamp(),
+                    death.hostname,
+                    death.pid,
+                )
+            )
+            found[death.name] = death
+        else:
+            before.last_at = max(before.last_at, last.timestamp())
+            name = f"f{before.failure_id}"
+            continued.add(name)
+            found[name] = replace(death, name=name)
+    return found, continued
+
+
+def _remembered(position: Position, death: DeathRecord) -> Remembered | None:
+    """Return the death that was told before to which these jobs belong."""
+    at = death.noticed_at.timestamp()
+    for one in position.remembered:
+        near = at - one.last_at <= SAME_DEATH_WITHIN.total_seconds()
+        if one.error == death.error and near and at - one.first_at <= LONGEST_FAILING.total_seconds():
+            return one
+    return None
+
+
+def _incidents_of(connection: Connection, deaths: dict[str, DeathRecord], position: Position) -> Collection[Incident]:
+    """Return the incidents that these deaths belong to, with the other deaths of theirs."""
+    since = min(death.noticed_at for death in deaths.values()) - AROUND
+    around = {death.name: death for death in _told_before(position, since)}
+    if operations.exists(connection):
+        around.update((death.name, death) for death in list_recorded(connection, since))
+    judged = incidents.judge_all(connection, {**around, **deaths}.values())
+    return [incident for incident in judged if any(death.name in deaths for death in incident.deaths)]
+
+
+def _told_before(position: Position, since: datetime) -> Iterable[DeathRecord]:
+    for one in position.remembered:
+        first_at = datetime.fromtimestamp(one.first_at, UTC)
+        row = UnrecordedFailure(one.failure_id, 0, "", "", one.error, first_at, one.hostname, one.pid)
+        death = death_of(cast("Any", row))
+        if death is not None and first_at >= since:
+            yield death
+
+
+# -- failure groups ---------------------------------------------------------------------------------------------------
+
+
+def _groups(failures: Iterable[NewFailure], position: Position, choice: Choice, now: float) -> list[GroupNews]:
+    """Return a record for each group with new failures, in the order in which they came.
+
+    Of groups that come from one place in the code, and differ in a word, only the first few are new.
+    """
+    by_name: dict[str, list[NewFailure]] = {}
+    for failure in failures:
+        if choice.takes(failure.class_name, failure.queue_name):
+            by_name.setdefault(failure.signature.name, []).append(failure)
+    found = []
+    for name, members in by_name.items():
+        place = place_of(members[0].signature)
+        before = position.groups.pop(name, None)
+        alike = sum(1 for seen in position.groups.values() if seen.place == place)
+        first = alike < FOLD_AT and (before is None or before.last_at < now - GROUP_GONE)
+        position.groups[name] = GroupSeen(place, now)
+        found.append(GroupNews(members[0].signature, first, members))
+    return found

@@ -1,0 +1,233 @@
+"""An event as one JSON object: what is printed with ``-o ndjson``, posted to webhooks and passed to programs.
+
+Every message has every field. Its texts are bounded, in one line, and free of secrets that can be recognised; arguments
+of jobs are in none. The same event has the same id each time, so that a receiver can tell a repetition.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from solidjq.incidents.causes import CauseFinding
+from solidjq.incidents.death_records import DeathRecord
+from solidjq.rails.error_text import Death
+from solidjq.text import count_of, first_of, mask_secrets, one_line, signal_name
+from solidjq.watching.events import Event, GroupNews, IncidentNews, JobRef, NewDeath
+from solidjq.watching.position import Held
+
+MOST_JOBS = 200  # of one message; the rest of a death's are in further ones
+MOST_PROCESSES = 20
+MOST_CLASSES = 20
+TITLE = 300  # characters
+NAME = 255  # characters of a class, queue or host
+
+Message = dict[str, Any]
+
+
+def messages_of(event: Event, database: str) -> Iterator[Message]:
+    """Yield the messages of an event: one, but of a death with many jobs several. ``database``: its name in words."""
+    match event:
+        case NewDeath():
+            yield from _of_death(event, database)
+        case IncidentNews():
+            yield _of_incident(event, database)
+        case GroupNews():
+            yield _of_group(event, database)
+
+
+def is_first(event: Event) -> bool:
+    """Whether an event is told by itself; another is only counted, where a cooldown counts."""
+    return isinstance(event, NewDeath) or event.first
+
+
+def summary_of(key: str, held: Held, database: str, now: float) -> Message:
+    """Return the message of what a cooldown has held back."""
+    kind = key.partition(":")[0]
+    number = f"{held.messages:,} more"
+    names = f": {first_of(held.names, 5)}" if held.names else ""
+    jobs = f", {count_of(held.jobs, 'job')}" if held.jobs else ""
+    return _message(
+        _id(database, kind, f"held:{key}:{int(held.until)}"),
+        kind=kind,
+        name=held.names[0] if held.names else "",
+        at=datetime.fromtimestamp(now, UTC),
+        database=database,
+        title=f"{number} since then{names}{jobs}; the first was: {held.title}",
+        jobs_total=held.jobs,
+        held_back=held.messages,
+        next_commands=["solidjq incidents list --since 1h" if kind == "incident" else "solidjq failed diff --since 1h"],
+    )
+
+
+def _of_death(event: NewDeath, database: str) -> Iterator[Message]:
+    death = event.death
+    parts = [event.jobs[at : at + MOST_JOBS] for at in range(0, len(event.jobs), MOST_JOBS)] or [()]
+    for number, jobs in enumerate(parts):
+        suffix = f":{jobs[0].failure_id}" if jobs and (number or event.continued) else ""
+        more = f" (part {number + 1} of {len(parts)})" if len(parts) > 1 else " (more of its jobs)" * event.continued
+        yield _message(
+            _id(database, "death", f"{death.name}:{int(death.noticed_at.timestamp())}{suffix}"),
+            kind="death",
+            name=death.name,
+            at=death.noticed_at,
+            database=database,
+            title=f"{_who(death)} died: {_how(death)}, {event.finding.words}{_with_jobs(event.jobs)}{more}",
+            incident=event.incident,
+            finding=event.finding,
+            deaths=[death],
+            jobs=jobs,
+            jobs_total=len(event.jobs),
+            classes=_classes(event.jobs),
+            next_commands=[f"solidjq incidents show {event.incident}"],
+        )
+
+
+def _of_incident(event: IncidentNews, database: str) -> Message:
+    incident, name = event.incident, event.new[0].incident
+    deaths = [one.death for one in event.new]
+    where = f" on {first_of(incident.hosts, 3)}" if incident.hosts else ""
+    number = count_of(len(deaths), "process")
+    noticed_at = next((death.noticed_at for death in incident.deaths if death.name == name), incident.noticed_at)
+    safe = [f"solidjq retry --safe {name} --dry-run"] if event.jobs else []
+    return _message(
+        _id(database, "incident", f"{name}:{int(noticed_at.timestamp())}"),
+        kind="incident",
+        name=name,
+        at=incident.noticed_at,
+        database=database,
+        title=f"{name}: {number} died{where}, {incident.finding.words}{_with_jobs(event.jobs)}",
+        incident=name,
+        finding=incident.finding,
+        deaths=deaths,
+        jobs=event.jobs[:MOST_JOBS],
+        jobs_total=len(event.jobs),
+        classes=_classes(event.jobs),
+        next_commands=[f"solidjq incidents show {name}", *safe],
+    )
+
+
+def _of_group(event: GroupNews, database: str) -> Message:
+    first, name = event.failures[0], event.signature.name
+    jobs = [
+        JobRef(one.job_id, one.active_job_id, one.class_name, one.queue_name, one.failure_id) for one in event.failures
+    ]
+    return _message(
+        _id(database, "group", f"{name}:{first.failure_id}"),
+        kind="group",
+        name=name,
+        at=first.failed_at,
+        database=database,
+        title=f"{name}: {first.class_name} fails with {event.signature.title}",
+        error=event.signature.title,
+        jobs=jobs[:MOST_JOBS],
+        jobs_total=len(jobs),
+        classes=_classes(jobs),
+        next_commands=[f"solidjq failed show {first.job_id}", f"solidjq failed list {name}"],
+    )
+
+
+def _message(
+    identifier: str,
+    *,
+    kind: str,
+    name: str,
+    at: datetime,
+    database: str,
+    title: str,
+    next_commands: Sequence[str],
+    incident: str | None = None,
+    finding: CauseFinding | None = None,
+    error: str | None = None,
+    deaths: Sequence[DeathRecord] = (),
+    jobs: Sequence[JobRef] = (),
+    jobs_total: int = 0,
+    classes: Counter[str] | None = None,
+    held_back: int = 0,
+) -> Message:
+    hosts = sorted({death.hostname for death in deaths if death.hostname})
+    return {
+        "id": identifier,
+        "kind": kind,
+        "name": name,
+        "at": at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z",
+        "database": bounded(database),
+        "title": bounded(title),
+        "incident": incident,
+        "cause": None if finding is None else str(finding.cause),
+        "confidence": None if finding is None else str(finding.confidence),
+        "error": None if error is None else bounded(error),
+        "hosts": [bounded(host, NAME) for host in hosts[:MOST_PROCESSES]],
+        "deaths": [_process(death) for death in deaths[:MOST_PROCESSES]],
+        "jobs": [_job(job) for job in jobs],
+        "jobs_total": jobs_total,
+        "classes": {bounded(name, NAME): count for name, count in (classes or Counter()).most_common(MOST_CLASSES)},
+        "held_back": held_back,
+        "next": list(next_commands),
+    }
+
+
+def _process(death: DeathRecord) -> dict[str, Any]:
+    return {
+        "name": death.name,
+        "process_id": death.process_id,
+        "kind": _short(death.kind),
+        "process_name": _short(death.process_name),
+        "hostname": _short(death.hostname),
+        "pid": death.pid,
+        "signal": death.signal,
+        "exit_status": death.exit_status,
+        "noticed_by": str(death.source),
+    }
+
+
+def _job(job: JobRef) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "active_job_id": _short(job.active_job_id),
+        "class_name": _short(job.class_name),
+        "queue_name": _short(job.queue_name),
+        "failure_id": job.failure_id,
+    }
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else bounded(text, NAME)
+
+
+def bounded(text: str, most: int = TITLE) -> str:
+    """Return a text in one line, secrets masked, control characters escaped, at most ``most`` characters."""
+    line = one_line(mask_secrets(text[: most * 10]))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _id(database: str, kind: str, rest: str) -> str:
+    """Return the id of a message: the same for the same event, another one for each database."""
+    return f"jq-{sha256(database.encode('utf-8', 'replace')).hexdigest()[:8]}-{kind}-{rest}".replace(".", "_")
+
+
+def _who(death: DeathRecord) -> str:
+    kind = death.kind or "a process"
+    pid = f" pid {death.pid}" if death.pid is not None else ""
+    return f"{kind}{pid}{f' on {death.hostname}' if death.hostname else ''}"
+
+
+def _how(death: DeathRecord) -> str:
+    if death.signal is not None:
+        return f"killed by {signal_name(death.signal)}"
+    if death.exit_status is not None:
+        return f"exited with status {death.exit_status}"
+    return "its process was gone" if death.how is Death.MISSING else "its heartbeat stopped"
+
+
+def _with_jobs(jobs: Sequence[JobRef]) -> str:
+    if not jobs:
+        return "; no job was in flight"
+    counts = _classes(jobs)
+    each = [name if len(jobs) == 1 else f"{name} {count:,}" for name, count in counts.most_common()]
+    return f"; {count_of(len(jobs), 'job')} failed: {first_of(each, 3)}"
+
+
+def _classes(jobs: Iterable[JobRef]) -> Counter[str]:
+    return Counter(job.class_name for job in jobs)

@@ -1,0 +1,170 @@
+"""The watch: it looks for what is new, tells it, keeps the position, and delivers."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from solidjq.database import notices
+from solidjq.database.transactions import Database
+from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, TookTooLongError
+from solidjq.watching import cooldowns
+from solidjq.watching.deliveries import Deliveries, Say, Target
+from solidjq.watching.events import Choice, Event, find_events
+from solidjq.watching.messages import Message, is_first, messages_of, summary_of
+from solidjq.watching.news import Reader
+from solidjq.watching.position import Position, PositionFile
+
+KINDS = ("death", "incident", "group")
+DELIVERED_KINDS = ("incident", "group")  # by default: the message of an incident names the deaths
+LONGEST_OUTAGE_PAUSE = 30.0  # seconds between two looks while the database is away
+LISTEN_AGAIN = 30.0  # seconds until the next attempt to listen
+_PASSING = (DatabaseUnreachableError, ConflictError, TookTooLongError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchTerms:
+    """What a watch tells, and to whom."""
+
+    kinds: tuple[str, ...] = ()  # none: all are printed, and DELIVERED_KINDS delivered
+    choice: Choice = field(default_factory=Choice)
+    since: datetime | None = None  # where a first start begins; None is now
+    interval: float = 1.0  # seconds between two looks
+    cooldown: float = 600.0  # seconds
+    programs: Sequence[Target] = ()  # get every message
+    webhooks: Sequence[Target] = ()  # get one message, and the later ones counted
+
+    def prints(self, kind: str) -> bool:
+        """Whether messages of this kind are printed."""
+        return kind in (self.kinds or KINDS)
+
+    def delivers(self, kind: str) -> bool:
+        """Whether messages of this kind are delivered."""
+        return kind in (self.kinds or DELIVERED_KINDS)
+
+
+class Watch:
+    """One watch on one database. ``tell`` prints a message, and returns when it is out; ``say`` is for people."""
+
+    def __init__(
+        self, database: Database, file: PositionFile, terms: WatchTerms, tell: Callable[[Message], None], say: Say
+    ) -> None:
+        self._database = database
+        self._file = file
+        self._terms = terms
+        self._tell = tell
+        self._say = say
+        self._reader = Reader()
+        self._wake = threading.Event()
+        self._position = self._begin()
+        self._name = database.place().name
+        self._deliveries = Deliveries([*terms.programs, *terms.webhooks], self._position, file, say)
+
+    def _begin(self) -> Position:
+        """Return the position of the file, else that of a watch that begins; written at once: a restart goes on here.
+
+        Raises UsageError if the file is of another database.
+        """
+        identity = str(self._database.identity())
+        position = self._file.load(identity)
+        if position is None:
+            with self._database.read() as connection:
+                position = self._reader.begin(connection, identity, self._terms.since)
+            self._file.save(position)
+        return position
+
+    def run(self) -> None:
+        """Watch until KeyboardInterrupt; a database that is away is waited for."""
+        self._deliveries.start()
+        if self._database.url.get_backend_name() == "postgresql" and not self._database.read_only:
+            threading.Thread(target=self._listen, name="jq-listen", daemon=True).start()
+        try:
+            failures = 0
+            while True:
+                try:
+                    more = self._look()
+                except _PASSING as error:
+                    if not failures:
+                        self._say(f"{error}; the watch goes on when the database is back")
+                    failures += 1
+                    longest = min(LONGEST_OUTAGE_PAUSE, self._terms.interval * 2.0 ** min(failures, 10))
+                    self._wait(longest * random.uniform(0.5, 1))  # noqa: S311
+                    continue
+                if failures:
+                    self._say("the database is back")
+                    failures = 0
+                if not more:
+                    self._wait(self._terms.interval)
+        finally:
+            self._deliveries.stop()
+
+    def run_once(self, finish: Callable[[], None] | None = None) -> int:
+        """Tell and deliver what is new since the position; return how many messages could not be delivered.
+
+        ``finish`` prints what was told, where that is one list: the position is kept afterwards.
+        """
+        while self._look(keep=finish is None):
+            pass
+        if finish is not None:
+            finish()
+            self._file.save(self._position)
+        return self._deliveries.deliver_now()
+
+    def _wait(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _look(self, *, keep: bool = True) -> bool:
+        """Read what is new, tell it, keep the position; return whether there may be more."""
+        draft = self._position.draft()
+        with self._database.read() as connection:
+            news = self._reader.read(connection, draft)
+            found = find_events(connection, news, draft, self._terms.choice)
+        now = time.time()
+        deliveries = [(message, self._terms.webhooks) for message in self._ended(draft, now)]
+        for event in found:
+            deliveries += self._told(event, draft, now)
+        before = self._position.deaths, self._position.failures, self._position.cooldowns
+        if found or deliveries or before != (draft.deaths, draft.failures, draft.cooldowns):
+            with self._file.lock:
+                self._position.take(draft)
+                for message, targets in deliveries:
+                    self._deliveries.add(message, targets)
+                if keep:
+                    self._file.save(self._position)
+        return news.more
+
+    def _told(self, event: Event, draft: Position, now: float) -> Iterator[tuple[Message, Sequence[Target]]]:
+        """Print an event; yield each message that is to be delivered, with its targets."""
+        first = is_first(event)
+        for message in messages_of(event, self._name):
+            kind = message["kind"]
+            if first and self._terms.prints(kind):
+                self._tell(message)
+            if not self._terms.delivers(kind):
+                continue
+            if first and self._terms.programs:
+                yield message, self._terms.programs
+            if self._terms.webhooks and cooldowns.admit(
+                draft.cooldowns, message, first=first, seconds=self._terms.cooldown, now=now
+            ):
+                yield message, self._terms.webhooks
+
+    def _ended(self, draft: Position, now: float) -> Iterator[Message]:
+        for key, held in cooldowns.ended(draft.cooldowns, seconds=self._terms.cooldown, now=now):
+            yield summary_of(key, held, self._name, now)
+
+    def _listen(self) -> None:
+        """Look at once when a death is recorded; without notices, polling finds it."""
+        while True:
+            try:
+                for _ in notices.listen(self._database, notices.DEATHS):
+                    self._wake.set()
+            except _PASSING:
+                time.sleep(LISTEN_AGAIN)
+            except DatabaseError:  # a role that may not, a standby
+                return
+            else:
+                return
