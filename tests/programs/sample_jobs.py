@@ -1,6 +1,7 @@
 """Jobs that the tests' workers run. Each tells the test what happens to it through files in the working directory."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import resource
@@ -26,6 +27,12 @@ def write(line: str) -> None:
 @job
 def note(*args: Any, **kwargs: Any) -> None:
     write(f"{args} {kwargs}")
+
+
+@job
+def note_collector() -> None:
+    """Say whether garbage is collected, and whether the collector leaves what was imported alone."""
+    write(f"collects: {gc.isenabled()}, apart: {gc.get_freeze_count() > 10_000}")
 
 
 @job

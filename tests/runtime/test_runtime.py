@@ -32,12 +32,15 @@ from support.waiting import PATIENCE, until
 
 
 def test_jobs_run_with_the_arguments_they_were_given(runtime: Runtime) -> None:
-    (job_id,) = add_jobs(
-        runtime.database, NewJob(class_name="note", args=[1, "ž", [2.5, None]], kwargs={"key": {"a": 1}})
+    job_ids = add_jobs(
+        runtime.database,
+        NewJob(class_name="note", args=[1, "ž", [2.5, None]], kwargs={"key": {"a": 1}}),
+        NewJob(class_name="note_collector"),
     )
     runtime.start()
-    runtime.wait_for(job_id, State.FINISHED)
-    assert runtime.journal() == ["(1, 'ž', [2.5, None]) {'key': {'a': 1}}"]
+    for job_id in job_ids:
+        runtime.wait_for(job_id, State.FINISHED)
+    assert sorted(runtime.journal()) == ["(1, 'ž', [2.5, None]) {'key': {'a': 1}}", "collects: True, apart: True"]
     code, _ = runtime.stop()
     assert code == 0
     assert rows(runtime.database, process_table) == []
