@@ -5,15 +5,16 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, text, update
 
 from solidjq import Database, NewJob, job, registry
+from solidjq.database.faults import Fault
 from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import failed, jobs
 from solidjq.database.tables import processes as process_table
 from solidjq.database.times import utcnow
 from solidjq.errors import UsageError
-from solidjq.ledger import crashes
+from solidjq.ledger import crashes, on_death
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.queue import endings
@@ -156,6 +157,31 @@ def test_what_a_payload_may_ask_for(database: Database) -> None:
     crashes.count_all(database)
     assert len(told(database)) == 1
     assert len(rows(database, crash_table)) == 3
+
+
+def test_no_row_stops_a_prune(database: Database) -> None:
+    """Names that no column takes, numbers that JSON has not, arguments that are too long with one more."""
+    names = [("a\0b", "q"), ("a\ud800b", "q"), ("tell", "q\0"), ("é" * 255, "q" * 255), ("😀" * 255, "q")]
+    wrong = [{"class_name": name, "queue_name": queue, "priority": 1} for name, queue in names]
+    odd = [["\0"], ["\ud800"], [float("inf")], [10**400], ["x" * 65_400]]
+    payloads = [{"arguments": [1], "jq_on_death": wanted} for wanted in wrong]
+    payloads += [{"arguments": given, "jq_on_death": TELL._asdict()} for given in odd]
+    ids = add_jobs(database, *(asking() for _ in payloads))
+    with database.write() as connection:
+        for job_id, payload in zip(ids, payloads, strict=True):
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(arguments=json.dumps(payload)))
+    die(database)
+    assert len(rows(database, failed)) == len(rows(database, crash_table)) == len(payloads)
+    assert {args[0] for args, _ in told(database)} == set(ids[-len(odd) :])
+
+
+def test_a_role_that_may_enqueue_nothing_prunes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    (held,) = add_jobs(database, asking(1))
+    monkeypatch.setattr(on_death, "fault_of", lambda _: Fault.DENIED)  # of any error, as this one's
+    monkeypatch.setattr(on_death, "enqueue", lambda connection, _: connection.execute(text("SELECT 1 FROM nowhere")))
+    die(database)
+    assert [row["job_id"] for row in rows(database, failed)] == [held]
+    assert told(database) == []
 
 
 def test_what_the_decorator_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,14 @@ the first maintenance that reads a failure which Rails wrote.
 
 import logging
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
+from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import in_batches
+from solidjq.database.faults import Fault, fault_of, words_of
 from solidjq.database.statements import among, holds
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.errors import ArgumentsError
@@ -48,9 +51,45 @@ def lock_uncounted(connection: Connection, which: ColumnElement[bool]) -> list[D
 def enqueue_for(connection: Connection, dead: Collection[DeadJob]) -> list[int]:
     """Enqueue what these dead jobs ask for; return the ids of the new jobs.
 
-    The new job is called with the id of the dead job and then with its arguments; the id alone if those cannot be read.
+    The new job is called with the id of the dead job and then with its arguments; the id alone if those cannot be read,
+    or are longer than the column takes. A job that the database refuses all the same is named in the log and left out:
+    the death is recorded, since no row may stop a prune.
     """
-    return enqueue(connection, [new for one in dead if (new := _new_job(one)) is not None])
+    wanted = [new for one in dead if (new := _new_job(one)) is not None]
+    try:
+        return _enqueue(connection, wanted)
+    except _RefusedError:
+        return [job_id for new in wanted for job_id in _enqueue_one(connection, new)]
+
+
+class _RefusedError(Exception):
+    """The database takes one of the jobs for none, or this role may enqueue none."""
+
+
+def _enqueue(connection: Connection, wanted: Collection[NewJob]) -> list[int]:
+    """Enqueue all of these, or raise _RefusedError and enqueue none."""
+    try:
+        with connection.begin_nested():
+            return enqueue(connection, wanted)
+    except ArgumentsError as error:
+        raise _RefusedError(str(error)) from error
+    except DBAPIError as error:
+        if fault_of(error) not in {Fault.VALUE, Fault.DENIED}:
+            raise
+        raise _RefusedError(words_of(error)) from error
+
+
+def _enqueue_one(connection: Connection, new: NewJob) -> list[int]:
+    dead_id = new.args[0]
+    try:
+        return _enqueue(connection, [new])
+    except _RefusedError as refusal:
+        log.warning("job %s died; %s gets its id alone: %s", dead_id, new.class_name, refusal)
+    try:
+        return _enqueue(connection, [replace(new, args=[dead_id], kwargs={})])
+    except _RefusedError as refusal:
+        log.warning("job %s died; %s is not enqueued: %s", dead_id, new.class_name, refusal)
+        return []
 
 
 def _uncounted(which: ColumnElement[bool]) -> Select[Any]:

@@ -95,7 +95,7 @@ def on_death_of(arguments: str | None) -> OnDeath | None:
         return None
     match wanted:
         case {"class_name": str(class_name), "queue_name": str(queue_name), "priority": int() | None as priority}:
-            names = all(0 < len(name) <= _LONGEST_NAME for name in (class_name, queue_name))
+            names = all(name.isprintable() and 0 < len(name) <= _LONGEST_NAME for name in (class_name, queue_name))
             fits = priority is None or (not isinstance(priority, bool) and abs(priority) < _MOST_PRIORITY)
             return OnDeath(class_name, queue_name, priority) if names and fits else None
     return None
