@@ -88,7 +88,7 @@ def test_it_outlives_an_outage(database: Database, shell: Shell) -> None:
             add_jobs(database, *plain_jobs(1))
             die(database)
             proxy.heal()
-            assert json.loads(watching.stdout.readline())["name"] == "d1"
+            assert json.loads(watching.stdout.readline())["kind"] == "death"
             watching.terminate()
             _, err = watching.communicate()
         assert "the database is back" in err
