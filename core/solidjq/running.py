@@ -77,7 +77,7 @@ class CurrentJob:
         Raises StepError, Stopping, Cancelled and ClaimLostError as ``step`` and ``Step.advance`` do, and StepError for
         rows that a resume could not tell apart, or that are out of order.
         """
-        yield from self.step(name, checkpoint_interval=checkpoint_interval).rows(rows, cursor)
+        yield from self._steps_of_run().begin(name, checkpoint_interval, iterates=True).rows(rows, cursor)
 
     def checkpoint(self, connection: Connection | None = None) -> None:
         """Save the progress now: with a ``connection`` to the queue's database, in the transaction that is open there.
@@ -90,6 +90,10 @@ class CurrentJob:
     def save_at_exception(self) -> None:
         """Save what is not saved yet of the progress, because an exception ends the job; raises nothing."""
         self._steps_of_run().save_at_exception()
+
+    def final_arguments(self) -> str | None:
+        """Return the payload that the job's row gets at its end; None if it stays as it is."""
+        return self._steps_of_run().final_arguments()
 
     def _steps_of_run(self) -> Steps:
         return Steps(None) if self._steps is None else self._steps

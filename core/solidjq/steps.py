@@ -4,8 +4,10 @@
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,7 +15,6 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Transaction, select
 
 from solidjq.database.tables import claimed
-from solidjq.database.transactions import Database
 from solidjq.errors import (
     ArgumentsError,
     Cancelled,
@@ -24,16 +25,18 @@ from solidjq.errors import (
     Stopping,
     TookTooLongError,
 )
-from solidjq.queue import checkpoints
+from solidjq.queue.checkpoint_groups import CheckpointGroups
+from solidjq.queue.checkpoints import save_within
 from solidjq.queue.claim import Claim
 from solidjq.queue.endings import claims_of
 from solidjq.rails.active_job import value_of
 from solidjq.rails.continuation import NO_PROGRESS, check_cursor, progress_of, with_progress
-from solidjq.rails.positions import NO_MARKS, Marks, key_of, marks_of, with_marks
+from solidjq.rails.positions import NO_MARKS, NOWHERE, Marks, key_of, marks_of, with_marks
 
 log = logging.getLogger("solidjq")
 
 CHECKPOINT_INTERVAL = 5.0  # seconds from one checkpoint of a step to the next, unless the step says otherwise
+PATIENCE = 0.05  # seconds that a checkpoint may wait for those of other jobs, and at most a hundredth of its interval
 R = TypeVar("R")
 
 
@@ -42,19 +45,20 @@ class ClaimedBy:
     """The claim of a running job, and the worker that has it.
 
     ``stop_requested`` is whether the worker was told to stop. ``cancelled`` returns who asked for the end of this job,
-    and why, in words; None if nobody did.
+    and why, in words; None if nobody did. ``has_crashed`` is whether a process died while it ran this job before, by a
+    query.
     """
 
     claim: Claim
-    process_id: int
-    database: Database
+    checkpoints: CheckpointGroups
     stop_requested: Callable[[], bool]
     cancelled: Callable[[], str | None] = lambda: None
+    has_crashed: Callable[[], bool] = lambda: False
 
     def is_held(self) -> bool:
         """Whether the worker still has the claim, by a query."""
-        mine = claims_of(self.process_id, [self.claim.id])
-        with self.database.read() as connection:
+        mine = claims_of(self.checkpoints.process_id, [self.claim.id])
+        with self.checkpoints.database.read() as connection:
             return connection.scalar(select(claimed.c.id).where(mine)) is not None
 
 
@@ -74,13 +78,20 @@ class Steps:
         self._saved_marks = before
         self._began_at = self._saved_at = time.monotonic()
         self._begun: list[str] = []  # in this run
+        self._asked = False  # for earlier crashes
+        self._is_warned = False  # that the database could not be asked
+        self._is_marked = before != NO_MARKS  # whether the job's row may have marks
         # The caller's, of the last checkpoint within a transaction. Until the step is complete, nothing is saved
         # elsewhere: if that transaction rolls back, progress that was saved would pass over what it undid.
         self._connection: Connection | None = None
         self._transaction: Transaction | None = None
 
-    def begin(self, name: str, interval: float) -> "Step":
-        """Begin the next step, or go on with it. Raises StepError if it is not the one that the progress expects."""
+    def begin(self, name: str, interval: float, *, iterates: bool = False) -> "Step":
+        """Begin the next step, or go on with it. Raises StepError if it is not the one that the progress expects.
+
+        Where a death came before, it is saved that the step has begun: another one then has a position, though it come
+        before the first checkpoint. If the step ``iterates`` over rows, that is saved when the first row is asked for.
+        """
         if not name:
             raise StepError("a step must have a name")
         if name in self._begun:
@@ -103,7 +114,18 @@ class Steps:
         self._begun.append(name)
         if expected is None:
             self.progress = self.progress.begin(name)
+        if not done and not iterates and self._follows_death():
+            self._save_beginning(interval)
         return Step(self, name, interval, done=done)
+
+    def _follows_death(self) -> bool:
+        """Whether a process died while it ran this job before; it is asked for where the job's row cannot say so."""
+        by = self._claimed_by
+        if by is not None and self._saved == NO_PROGRESS and not self._asked:
+            self._asked = True
+            if by.has_crashed():
+                self._marks = self._marks._replace(since=NOWHERE)
+        return self._marks.since is not None
 
     @property
     def _job(self) -> object:
@@ -132,6 +154,10 @@ class Steps:
         """Note that the current step iterates over rows; if nothing was saved before, save that it has begun."""
         self._marks = self._marks._replace(rows=True)
         if self._claimed_by is not None and (self._saved == NO_PROGRESS or self._marks.since is not None):
+            self._save_beginning(interval)
+
+    def _save_beginning(self, interval: float) -> None:
+        if self._connection is None:  # else another one might wait for its transaction's lock on the claim
             self._is_due(interval)
             self._save_if_possible()
 
@@ -199,33 +225,56 @@ class Steps:
         except Exception as error:  # noqa: BLE001  (the exception that is under way counts)
             log.warning("job %s: its progress could not be saved: %s", self._job, error)
 
+    def final_arguments(self) -> str | None:
+        """Return the payload of the job, which is done, without the marks of its runs; None if it has none."""
+        if self._claimed_by is None or not self._is_marked:
+            return None
+        return with_marks(with_progress(self._claimed_by.claim.arguments or "", self.progress), NO_MARKS)
+
     def _save_if_possible(self) -> None:
         """Save the progress; if the database cannot be asked, the next checkpoint saves it: the job need not fail."""
         try:
             self._save(None)
         except (DatabaseUnreachableError, ConflictError, TookTooLongError) as error:
             self._saved_at = time.monotonic()
-            log.warning("job %s: its progress is not saved, trying again at its next checkpoint: %s", self._job, error)
+            level = logging.DEBUG if self._is_warned else logging.WARNING  # a thousand jobs would fill the log
+            self._is_warned = True
+            words = "job %s: its progress is not saved, trying again at each checkpoint until it is: %s"
+            log.log(level, words, self._job, error)
+        else:
+            self._is_warned = False
 
     def _save(self, connection: Connection | None) -> None:
         by = self._claimed_by
         if by is not None and (self.progress, self._marks) != (self._saved, self._saved_marks):
             arguments = with_marks(with_progress(by.claim.arguments or "", self.progress), self._marks)
+            self._is_marked = True
             if connection is None:
-                held = checkpoints.save(by.database, by.process_id, by.claim, arguments)
+                held = by.checkpoints.save(by.claim, arguments, self._patience)
             else:
-                held = checkpoints.save_within(connection, by.process_id, by.claim, arguments)
+                held = save_within(connection, by.checkpoints.process_id, by.claim, arguments)
             if not held:
                 raise self._not_held(by, connection)
         self._saved_at = time.monotonic()
         if connection is None:
             self._saved, self._saved_marks = self.progress, self._marks
 
+    @property
+    def _patience(self) -> float:
+        """How many seconds a checkpoint may wait for those of other jobs; an event loop must not wait at all."""
+        asyncio = sys.modules.get("asyncio")  # nobody runs a loop who has not loaded it, which takes 30 ms
+        if asyncio is not None:
+            with suppress(RuntimeError):
+                asyncio.get_running_loop()
+                return 0.0
+        return min(PATIENCE, (time.monotonic() - self._saved_at) / 100)
+
     def _not_held(self, by: ClaimedBy, connection: Connection | None) -> Exception:
         if connection is not None and by.is_held():
             return StepError(
                 f"the connection that the checkpoint of job {by.claim.job_id} was given leads to another database than "
-                f"the queue's ({by.database}); a checkpoint and the job's own rows commit together only in one database"
+                f"the queue's ({by.checkpoints.database}); a checkpoint and the job's own rows commit together only in "
+                "one database"
             )
         return ClaimLostError(
             f"job {by.claim.job_id} is no longer this worker's: the worker was taken for dead, and the job may run "

@@ -17,6 +17,7 @@ from solidjq.ledger.stop_requests import EXCEPTION_CLASS, end_asked, requests_of
 from solidjq.processes import heartbeat
 from solidjq.processes.heartbeat import CAN_STOP
 from solidjq.queue import endings
+from solidjq.queue.checkpoint_groups import CheckpointGroups
 from solidjq.queue.claim import Claim
 from solidjq.queue.listing import JobFilter
 from solidjq.queue.states import State
@@ -63,6 +64,7 @@ class Worker:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.id = add_process(database, metadata=OURS)
+        self.checkpoints = CheckpointGroups(database, self.id)
         self.requests = StopRequests(database, self.id, Sampler())
         self.stopping = False
 
@@ -72,7 +74,7 @@ class Worker:
 
     def perform(self, claim: Claim, body: Body) -> Ending:
         Script.body = staticmethod(body)
-        by = ClaimedBy(claim, self.id, self.database, lambda: self.stopping, lambda: self.requests.words(claim.id))
+        by = ClaimedBy(claim, self.checkpoints, lambda: self.stopping, lambda: self.requests.words(claim.id))
         return perform(by)
 
 

@@ -1,5 +1,6 @@
 """A long job whose worker is killed goes on from its last checkpoint."""
 
+import json
 import signal
 from collections import Counter
 from pathlib import Path
@@ -21,13 +22,18 @@ COUNT = 30
 STOPS_AFTER = 20
 
 
-def progress(database: Database) -> Progress:
+def arguments(database: Database) -> str:
     with database.read() as connection:
-        return progress_of(connection.scalar(select(jobs.c.arguments)))
+        return str(connection.scalar(select(jobs.c.arguments)))
+
+
+def progress(database: Database) -> Progress:
+    return progress_of(arguments(database))
 
 
 def test_a_killed_worker_loses_what_it_did_since_its_last_checkpoint(runtime: Runtime, database: Database) -> None:
     (job_id,) = add_jobs(database, NewJob(class_name="import_records", args=[COUNT, STOPS_AFTER]))
+    before = arguments(database)
     file: Path = runtime.shell.folder / "records"
 
     def records() -> list[int]:
@@ -56,4 +62,5 @@ def test_a_killed_worker_loses_what_it_did_since_its_last_checkpoint(runtime: Ru
         number: 2 if number == STOPS_AFTER else 1 for number in range(1, COUNT + 1)
     }
     assert progress(database) == Progress(("import",), resumptions=1)
+    assert json.loads(arguments(database)).keys() == json.loads(before).keys() | {"continuation", "resumptions"}
     runtime.stop()

@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from sqlalchemy import select
 from solidjq import Database, NewJob, current_job, job
 from solidjq.database import tables
 from solidjq.database.tables import jobs
+from solidjq.ledger import crashes
 from solidjq.processes import pruning
 from solidjq.queue import endings
+from solidjq.queue.checkpoint_groups import CheckpointGroups
 from solidjq.queue.states import State
 from solidjq.rails.positions import Marks, Position, marks_of, position_of
 from solidjq.recovery.verdicts import Verdict
@@ -42,7 +45,10 @@ def test_a_record_that_kills_its_worker(runtime: Runtime, database: Database) ->
     (job_id,) = add_jobs(database, NewJob(class_name="import_poisoned", args=[COUNT, POISON]))
     runtime.start("--threads", "1", module="long_jobs")
     runtime.wait_for(job_id, State.FAILED)
-    assert (position(database).where, position(database).skips) == ("at import, at its beginning", False)
+    assert (position(database).where, position(database).skips) == (
+        "in step import, before its first checkpoint",
+        False,
+    )
     assert retry_jobs(database, [job_id], safe=True).verdicts == {job_id: Verdict.RETRY}
     runtime.wait_for(job_id, State.FAILED)
     held = retry_jobs(database, [job_id], safe=True)
@@ -112,7 +118,9 @@ class Import:
         Script.body = staticmethod(body or self.body)
         worker = add_process(self.database, f"worker-{self.now}")
         (claim,) = claim_all(self.database, worker)
-        ending = perform(ClaimedBy(claim, worker, self.database, lambda: self.stopping))
+        groups = CheckpointGroups(self.database, worker)
+        has_crashed = partial(crashes.has_crashed, self.database, claim.job_id, claim.active_job_id)
+        ending = perform(ClaimedBy(claim, groups, lambda: self.stopping, has_crashed=has_crashed))
         if self.died:
             self.database.transact(pruning.fail_exited, worker, pid=int(self.now), returncode=-9)
         elif ending.error:
@@ -152,6 +160,32 @@ def test_after_a_death_each_record_is_saved_for_one_interval(long_import: Import
     assert (long_import.position.progress.cursor, long_import.position.key) == (8, '["import",8]')
     assert long_import.done == [1, 2, 3, 1, 2, 3, 4, 5, 6, 7, 8]
     assert not long_import.position.skips
+
+
+@pytest.mark.parametrize("completes", [False, True], ids=["first step", "second step"])
+def test_a_step_that_dies_before_its_first_checkpoint(long_import: Import, *, completes: bool) -> None:
+    """It writes nothing when it begins, unless it follows a death: so its second death is at a position."""
+    begun: list[str] = []
+
+    def body() -> None:
+        if completes:
+            with current_job().step("fetch"):
+                pass
+        before = rows(long_import.database, jobs)[0]["arguments"]
+        with current_job().step("import"):
+            begun.append("unsaved" if rows(long_import.database, jobs)[0]["arguments"] == before else "saved")
+            long_import.died = True
+            raise Killed
+
+    long_import.run(body)
+    assert retry_jobs(long_import.database, [long_import.id], safe=True).verdicts == {long_import.id: Verdict.RETRY}
+    long_import.run(body)
+    assert begun == ["unsaved", "saved"]
+    held = retry_jobs(long_import.database, [long_import.id], safe=True)
+    assert held.verdicts == {long_import.id: Verdict.STUCK_RECORD}
+    assert held.reason(long_import.id) == "it died twice in step import, before its first checkpoint"
+    long_import.retry()
+    assert long_import.run(lambda: current_job().checkpoint()).error is None
 
 
 def test_a_record_is_passed_over_once(long_import: Import, caplog: pytest.LogCaptureFixture) -> None:

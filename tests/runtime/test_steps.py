@@ -14,6 +14,7 @@ from solidjq.database.times import utcnow
 from solidjq.errors import DatabaseUnreachableError
 from solidjq.processes import pruning
 from solidjq.queue import checkpoints, endings
+from solidjq.queue.checkpoint_groups import CheckpointGroups
 from solidjq.rails.continuation import NO_PROGRESS, Progress, progress_of
 from solidjq.rails.error_text import parse_error
 from solidjq.runtime.performing import perform
@@ -44,13 +45,14 @@ class LongJob:
         (self.id,) = add_jobs(database, NewJob(class_name="scripted"))
         self.database = database
         self.process = add_process(database)
+        self.groups = CheckpointGroups(database, self.process)
         self.stopping = False
 
     def run(self, body: Body) -> Ending:
         """Run the job as a worker does, then release its claim."""
         Script.body = staticmethod(body)
         (claim,) = claim_all(self.database, self.process)
-        ending = perform(ClaimedBy(claim, self.process, self.database, lambda: self.stopping))
+        ending = perform(ClaimedBy(claim, self.groups, lambda: self.stopping))
         self.database.transact(endings.release, endings.claims_of(self.process))
         return ending
 
@@ -89,11 +91,11 @@ def long_job(database: Database) -> LongJob:
 def lost_connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no checkpoint reach the database."""
 
-    def save(*_: object) -> bool:
+    def save(*_: object) -> set[int]:
         raise DatabaseUnreachableError("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", save)
+        patch.setattr(checkpoints, "save_group", save)
         yield
 
 
@@ -180,7 +182,7 @@ def test_a_job_goes_on_if_its_progress_cannot_be_saved(long_job: LongJob, caplog
     with caplog.at_level(logging.WARNING):
         assert long_job.run(import_up_to(3, done)).error is None
     assert done == [0, 1, 2, 3, -1]
-    assert "trying again at its next checkpoint: gone" in caplog.text
+    assert caplog.text.count("trying again at each checkpoint until it is: gone") == 1
 
 
 @pytest.mark.usefixtures("lost_connection")
@@ -476,11 +478,16 @@ def test_what_rails_began_goes_on_here_and_the_other_way_round(long_job: LongJob
     assert long_job.arguments == continued(
         {"completed": ["fetch"], "current": ["import", 4], "attributes": {"tries": 1.0}}, 2, class_name="scripted"
     )
-    assert long_job.run(import_up_to(5, done)).error is None
+    ending = long_job.run(import_up_to(5, done))
     theirs = continued(
         {"completed": ["fetch", "import", "clean"], "attributes": {"tries": 1.0}}, 3, class_name="scripted"
     )
     assert long_job.arguments == f'{theirs[:-1]},"solidjq":{{"running":true}}}}'
+    assert ending.arguments == theirs
+    again = long_job.run(import_up_to(5, done)).arguments  # nothing was saved, but the marks are there
+    assert again == theirs.replace('"resumptions":3', '"resumptions":4')
+    long_job.arguments = theirs
+    assert long_job.run(import_up_to(5, done)).arguments is None
 
 
 @pytest.mark.sqlite_only

@@ -81,9 +81,11 @@ class _Flights:
     @property
     def stuck(self) -> str | None:
         """How often processes died at the record where a long job stands, in words; None if fewer than two did."""
-        count = sum(job.position is not None for job in self.here)
         position = self.position
-        return position.died(count) if count >= SUSPECT_AT and position is not None and position.in_step else None
+        if position is None or not position.in_step:
+            return None
+        count = sum(job.position is not None or position.follows_unsaved_death for job in self.here)
+        return position.died(count) if count >= SUSPECT_AT else None
 
     @property
     def repeated(self) -> bool:

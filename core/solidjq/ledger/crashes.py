@@ -20,7 +20,7 @@ from solidjq.database.statements import among, insert_new
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
-from solidjq.errors import ConflictError
+from solidjq.errors import ConflictError, DatabaseError
 from solidjq.ledger import on_death, operations, positions
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, parse_error
@@ -183,6 +183,16 @@ def _count_some(connection: Connection, above: int) -> list[int]:
     if ids:
         count(connection, among(failed.c.id, ids))
     return list(ids)
+
+
+def has_crashed(database: Database, job_id: int, active_job_id: str | None) -> bool:
+    """Whether a crash of a job was counted; False, too, if the database cannot be asked or has no ledger."""
+    counted = select(crashes.c.failure_id).where(crashes.c.subject == subject_of(job_id, active_job_id)).limit(1)
+    try:
+        with database.read() as connection:
+            return connection.scalar(counted) is not None
+    except DatabaseError:
+        return False
 
 
 def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, list[Crash]]:

@@ -11,7 +11,8 @@ those, and returns them. Read the files in this order:
 - ``slot_maintenance``: expired semaphores, and slots that were lost.
 - ``claim``: gives ready jobs to a worker.
 - ``claim_statements``: the statements of a claim, and which database executes which.
-- ``checkpoints``: writes a running job's progress, fenced by its claim.
+- ``checkpoints``: writes the progress of running jobs, fenced by their claims.
+- ``checkpoint_groups``: lets checkpoints of several jobs share a transaction.
 - ``endings``: how a claim ends: finish, fail, release, all through one door.
 - ``discard``: deletes waiting jobs, or withdraws them from their queues.
 - ``waiting``: runs waiting jobs now, postpones them, moves them to another queue.

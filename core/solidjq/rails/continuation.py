@@ -89,8 +89,13 @@ class Progress:
         if self.current is None:
             return f"after step {_shown(self.completed[-1])}" if self.completed else ""
         if self.cursor is None:
-            return f"step {_shown(self.current)}, at its beginning"
-        return f"step {_shown(self.current)}, cursor {_shown(dumps(self.cursor))}"
+            return f"{self.step_words}, at its beginning"
+        return f"{self.step_words}, cursor {_shown(dumps(self.cursor))}"
+
+    @property
+    def step_words(self) -> str:
+        """The current step in words: ``step import``."""
+        return f"step {_shown(self.current or '')}"
 
 
 def _shown(text: str) -> str:

@@ -25,6 +25,16 @@ def with_values(document: str, texts: Mapping[str, str]) -> str:
     return document
 
 
+def without_value(document: str, key: str) -> str:
+    """Return the object without a key; unchanged if it lacks it."""
+    span = _spans(document).get(key)
+    if span is None:
+        return document
+    before = document[: document.rindex(json.dumps(key), 0, span[0])].rstrip()
+    after = document[span[1] :].lstrip()
+    return before.removesuffix(",") + after if after.startswith("}") else before + after.removeprefix(",").lstrip()
+
+
 def _spans(document: str) -> dict[str, tuple[int, int]]:
     """Return the start and end of each top-level value; of keys that occur twice, the last one, as every parser."""
     decoder = json.JSONDecoder()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from solidjq.errors import UsageError
 from solidjq.rails.active_job import dumps
 from solidjq.rails.continuation import CONTINUATION_KEY, NO_PROGRESS, NOT_STARTED, Progress, progress_of
-from solidjq.rails.json_edits import value_texts, with_values
+from solidjq.rails.json_edits import value_texts, with_values, without_value
 from solidjq.text import times_of
 from solidjq.untrusted import part, read_object
 
@@ -51,6 +51,11 @@ class Position(NamedTuple):
         return self.marks.since or key_of(self.progress)
 
     @property
+    def follows_unsaved_death(self) -> bool:
+        """Whether the run followed a death before which nothing was saved: that death has no position, but was here."""
+        return self.marks.since == NOWHERE
+
+    @property
     def in_step(self) -> bool:
         """Whether a step had begun and was not complete: then one of its rows, or the step, may be the killer."""
         return self.progress.current is not None
@@ -63,6 +68,8 @@ class Position(NamedTuple):
     @property
     def where(self) -> str:
         """The position in words: ``at import, cursor 48213``, ``after step fetch``, ``before its first step``."""
+        if self.in_step and self.progress.cursor is None:
+            return f"in {self.progress.step_words}, before its first checkpoint"
         words = self.progress.words
         return f"at {words.removeprefix('step ')}" if self.in_step else words or "before its first step"
 
@@ -83,6 +90,9 @@ def key_of(progress: Progress) -> str:
         place = list(progress.completed[-1:])
     text = dumps(place)
     return text if len(text) <= LONGEST_KEY else sha256(text.encode()).hexdigest()
+
+
+NOWHERE = key_of(NO_PROGRESS)
 
 
 def position_of(text: str | None) -> Position | None:
@@ -124,8 +134,8 @@ def with_marks(arguments: str, marks: Marks) -> str:
     """Write our marks into a payload, or take them out of it. Raises ValueError if the text is no payload."""
     if not isinstance(json.loads(arguments), dict):
         raise ValueError("the job's arguments are not Active Job's JSON")  # noqa: TRY004  (of a text, not a type)
-    if marks == NO_MARKS and OURS not in value_texts(arguments):
-        return arguments
+    if marks == NO_MARKS:
+        return without_value(arguments, OURS)
     written = {name: value for name, value in marks._asdict().items() if value not in (None, False)}
     return with_values(arguments, {OURS: dumps(written)})
 

@@ -67,7 +67,7 @@ _MEANINGS = {
     Verdict.FINISHED: "is both finished and failed: some program left it so",
     Verdict.STOPPED: "was asked to stop, and did (jq jobs stop)",
     Verdict.OWN_ERROR: "failed with its own error; its process did not die",
-    Verdict.STUCK_RECORD: "died at one record again and again",
+    Verdict.STUCK_RECORD: "died at one record, or in one step, again and again",
     Verdict.OVER_LIMIT: "crashed too often within the window",
     Verdict.NEVER: "policy says never",
     Verdict.ASK: 'policy does not say "auto"',
@@ -299,7 +299,8 @@ def _stuck(
     if candidate.death is None or position is None or not position.in_step:
         return None
     here = without_progress_since(candidate.crashes, position)
-    count = _count_processes(_charging((crash for crash in here if crash.position), terms, rule, now, suspicion))
+    counted = [crash for crash in here if crash.position is not None or position.follows_unsaved_death]
+    count = _count_processes(_charging(counted, terms, rule, now, suspicion))
     return f"it {position.died(count)}" if count >= SUSPECT_AT else None
 
 

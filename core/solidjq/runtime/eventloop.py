@@ -3,7 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+BLOCKING = 32  # calls of asyncio.to_thread at once; Python's own limit on a machine with many cores
 
 
 class EventLoop:
@@ -23,6 +26,7 @@ class EventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
+                self._loop.set_default_executor(ThreadPoolExecutor(BLOCKING, "async job"))
                 threading.Thread(target=self._loop.run_forever, name="event loop", daemon=True).start()
             return self._loop
 

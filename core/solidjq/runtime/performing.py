@@ -29,6 +29,7 @@ def perform(claimed_by: ClaimedBy) -> Ending:
         result = job.function(*call.args, **call.kwargs)
         if isinstance(result, CoroutineType):
             _loop.run(result)
+        arguments = current_job().final_arguments()
     except BaseException as error:  # noqa: BLE001  (SystemExit in a job ends the job, not the worker)
         if not isinstance(error, ClaimLostError):
             current_job().save_at_exception()
@@ -40,7 +41,7 @@ def perform(claimed_by: ClaimedBy) -> Ending:
         return Ending(claim, _describe(error))
     finally:
         set_current_job(None)
-    return Ending(claim)
+    return Ending(claim, arguments=arguments)
 
 
 def _describe(error: BaseException) -> str:

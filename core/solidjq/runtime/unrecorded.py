@@ -37,6 +37,7 @@ class Ending(NamedTuple):
     claim: Claim
     error: str | None = None  # Solid Queue's JSON; None if the job raised no error
     stopped: bool = False  # the job was told to stop and did, so it goes back to its queue
+    arguments: str | None = None  # of a long job that has finished: its payload without the marks of its runs
 
 
 Record = Callable[[Sequence[Ending]], None]  # commits endings in one transaction

@@ -16,11 +16,14 @@ from sqlalchemy import Connection
 from solidjq import registry
 from solidjq.database import notices
 from solidjq.errors import ConflictError, DatabaseError, ProcessGoneError, ValueRefusedError
+from solidjq.ledger import crashes
 from solidjq.ledger.stop_requests import end_asked
 from solidjq.processes.heartbeat import CAN_STOP
 from solidjq.processes.samples import write_instant
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
+from solidjq.queue.checkpoint_groups import CheckpointGroups
+from solidjq.queue.checkpoints import parted, save_group_within
 from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
 from solidjq.rails import error_text
@@ -82,6 +85,7 @@ class Worker(Child):
         self._hands = Hands(self._places, self._child_config.hands)
         self._inbox: SimpleQueue[Claim] = SimpleQueue()
         self._unrecorded = Unrecorded()
+        self._checkpoints = CheckpointGroups(self.database, self.registration.id)
         self._stop_requests = StopRequests(self.database, self.registration.id, self.sampler)
         self._sleeping = False
         self._sound_until = -math.inf
@@ -181,7 +185,8 @@ class Worker(Child):
             self._hands.begin(claim.id, number)
             self.sampler.begin(claim.job_id, claim.class_name)
             cancelled = partial(self._stop_requests.words, claim.id)
-            ending = perform(ClaimedBy(claim, self.registration.id, self.database, self._should_stop, cancelled))
+            has_crashed = partial(crashes.has_crashed, self.database, claim.job_id, claim.active_job_id)
+            ending = perform(ClaimedBy(claim, self._checkpoints, self._should_stop, cancelled, has_crashed))
             self.sampler.end(claim.job_id)
             if ending.stopped:
                 self._hands.stop(claim.id)
@@ -335,7 +340,7 @@ class Worker(Child):
         except ValueRefusedError as error:
             if len(batch) > 1:
                 raise
-            claim, failure, _ = batch[0]
+            claim, failure, *_ = batch[0]
             log.error("%s: the database refused a detail of the ending of job %d: %s", self.name, claim.job_id, error)  # noqa: TRY400
             plain = None if failure is None else error_text.without_details(failure)
             self.database.transact(endings.end_plainly, self.registration.id, claim.id, plain, self._limits)
@@ -346,8 +351,8 @@ class Worker(Child):
 
 
 def _is_simple(ending: Ending) -> bool:
-    """Whether an ending only deletes a claim: no error to store, no slot of a concurrency limit to free."""
-    return ending.error is None and not ending.stopped and ending.claim.concurrency_key is None
+    """Whether an ending only deletes a claim: nothing to store of its job, no slot of a concurrency limit to free."""
+    return ending[1:] == (None, False, None) and ending.claim.concurrency_key is None
 
 
 def _exchange(
@@ -363,6 +368,8 @@ def _exchange(
     finished = [ending.claim.id for ending in batch if ending.error is None and not ending.stopped]
     failed = {ending.claim.id: ending.error for ending in batch if ending.error is not None}
     stopped = [ending.claim.id for ending in batch if ending.stopped]
+    for part in parted({one.claim: one.arguments for one in batch if one.arguments is not None}):
+        save_group_within(connection, process_id, part)
     if finished:
         endings.finish_claims(connection, finished, limits)
     if failed:
