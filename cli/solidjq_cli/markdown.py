@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>|&~#!]|(?<![^\W_])_|_(?![^\W_]))")
-_MENTION = "@<!-- -->"  # GitHub and GitLab tell a person whose name follows the sign
+# GitHub and GitLab tell a person whose name follows an @, and make links of addresses and of #17.
+_LIVE = re.compile(r"@|#(?=\d)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
 def text(words: str) -> str:
     """Return a text as one line that shows just this text."""
-    return _SPECIAL.sub(r"\\\1", one_line(words)).replace("@", _MENTION)
+    return _LIVE.sub(r"\g<0><!-- -->", _SPECIAL.sub(r"\\\1", one_line(words)))
 
 
 def head(titles: Sequence[str], numbers: Collection[int] = ()) -> Iterator[str]:

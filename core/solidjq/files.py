@@ -1,14 +1,16 @@
-"""Reading files that others may have made: only kinds that end, and no more of them than is expected."""
+"""Files that others may have made are read if they are of a kind that ends; files of ours are written whole or not."""
 
 import errno
 import os
 import select
 import stat
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
+NOT_REGULAR = "It is not a regular file"
 PIPE_PATIENCE = 10.0  # seconds until the first byte of a pipe must be there
 
 
@@ -34,7 +36,7 @@ def _check_kind(descriptor: int, *, pipes: bool) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not (pipes and stat.S_ISFIFO(mode)):
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "It is not a regular file")
+            raise OSError(errno.EINVAL, NOT_REGULAR)
     elif not select.select([descriptor], [], [], PIPE_PATIENCE)[0]:
         raise TimeoutError(errno.ETIMEDOUT, f"nothing was written into the pipe for {PIPE_PATIENCE:g} s")
 
@@ -48,18 +50,35 @@ def read_file(path: Path, most: int, *, pipes: bool = False) -> bytes:
     return content
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write beside a file, and rename: a reader sees the old content or the new one, never half of it.
+@contextmanager
+def replaced(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """Yield a file beside ``path`` that takes its place at the end: a reader sees the old content or the new, no half.
 
-    Raises OSError; then the file is as it was.
+    ``mode`` are its rights; None: those of any new file, by the umask. Raises OSError, then nothing was changed; also
+    where there is a link, since whoever may write the folder would choose the file that is lost, and for a device, a
+    pipe or a folder: what root renames to /dev/null is /dev/null from then on.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    _require_replaceable(path)
+    beside = path.with_name(f".jq-{token_hex(8)}.tmp")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-        Path(name).replace(path)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            yield file
+        beside.replace(path)
     except BaseException:
         with suppress(OSError):
-            Path(name).unlink()
+            beside.unlink()
         raise
+
+
+def _require_replaceable(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):  # links as well: that of /dev/stdout may lead to a file
+        raise OSError(errno.EINVAL, NOT_REGULAR)

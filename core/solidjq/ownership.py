@@ -55,7 +55,7 @@ def _problem(place: Path, *, direct: bool, user: int) -> str | None:
     found = place.lstat()
     kind = "the folder" if stat.S_ISDIR(found.st_mode) else "the link" if stat.S_ISLNK(found.st_mode) else "the file"
     if found.st_uid not in {user, _ROOT}:
-        return f"{kind} {place} belongs to {_user_name(found.st_uid)}"
+        return f"{kind} {place} belongs to {user_name(found.st_uid)}"
     sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
     if stat.S_ISLNK(found.st_mode) or (sticky and not direct):
         return None
@@ -89,7 +89,8 @@ def _is_private(group: int, owner: int) -> bool:
     return entry.gr_name == name and members == {owner}
 
 
-def _user_name(user: int) -> str:
+def user_name(user: int) -> str:
+    """Return the name of a user, or ``user 1000`` for an id without one."""
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:

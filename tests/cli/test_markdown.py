@@ -14,7 +14,8 @@ from support.queue import fail
     [
         ("Mailers::Order_Job", "Mailers::Order_Job"),
         ("_a_ *b* `c`", r"\_a\_ \*b\* \`c\`"),
-        ("[x](http://y) <img> &amp; a|b", r"\[x\](http://y) \<img\> \&amp; a\|b"),
+        ("[x](http://y) <img> &amp; a|b", r"\[x\](http:<!-- -->//y) \<img\> \&amp; a\|b"),
+        ("see www.x.example #17 # a.b", r"see www.<!-- -->x.example \#<!-- -->17 \# a.b"),
         ("@all ping root@host", "@<!-- -->all ping root@<!-- -->host"),
         ("two\nlines \x1b[31m", r"two lines \\x1b\[31m"),
     ],

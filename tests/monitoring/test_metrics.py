@@ -250,6 +250,7 @@ def test_once_and_to_a_file(database: Database, shell: Shell, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "line",
     [
+        *(f"--listen {'a' * 70}:1", f"--listen 127.0.0.1:{'1' * 5000}"),
         *("--listen 9394", "--listen x:y", "--listen :1", "--listen 127.0.0.1:99999", "--listen 192.0.2.1:9394"),
         *("--file a --listen 127.0.0.1:0", "--listen 127.0.0.1:0 --format prometheus"),
     ],

@@ -61,6 +61,38 @@ def test_files_that_it_may_not_have(tmp_path: Path) -> None:
         AliveFile(tmp_path / "alive", Wakeup())
 
 
+def test_whoever_may_write_its_folder_chooses_no_file_that_is_touched_or_deleted(tmp_path: Path) -> None:
+    """Its name may become a link or another's file, and its folder a link to another folder."""
+    folder, victims = tmp_path / "folder", tmp_path / "victims"
+    for each in (folder, victims):
+        each.mkdir()
+    victim = victims / "alive"
+    victim.touch()
+    os.utime(victim, (1, 1))
+    with AliveFile(folder / "alive", Wakeup(), 0.02) as alive:
+        (folder / "alive").unlink()
+        (folder / "alive").symlink_to(victim)
+        until(lambda: alive._failed, "the link is noticed")
+        (folder / "alive").unlink()
+        until((folder / "alive").exists, "the file is made again")
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(victims)
+        assert is_touched(tmp_path / "moved" / "alive")
+    assert victim.stat().st_mtime == 1
+    assert not (tmp_path / "moved" / "alive").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_another_user_is_not_taken(tmp_path: Path) -> None:
+    """Its owner could touch it, so that dead workers looked alive."""
+    path = tmp_path / "alive"
+    path.touch()
+    os.chown(path, 65534, 65534)
+    with pytest.raises(UsageError, match="belongs to nobody"):
+        AliveFile(path, Wakeup())
+    assert path.exists()
+
+
 @pytest.mark.sqlite_only
 def test_a_supervisor_touches_it_until_it_is_frozen_or_ends(runtime: Runtime, tmp_path: Path, shell: Shell) -> None:
     path = tmp_path / "alive"

@@ -88,6 +88,8 @@ def test_no_command_fails_on_senseless_rows(
         each = names["death"].split() if command.startswith("incidents report") else [names["death"]]  # one at a time
         for death in each:
             run(words(command, {**names, "death": death}), capsys)
+            if command.startswith("incidents report"):
+                run(f"{words(command, {**names, 'death': death})} --html -", capsys)
         if any(word in command for word in LISTS):
             json.loads(run(f"{words(command, names)} -o json", capsys), parse_constant=refuse)
     run(f"jobs show {names['failed']} -o json", capsys)

@@ -178,12 +178,14 @@ def report_incident(
 def _write(path: Path, text: str) -> None:
     """Write a file, or with ``-`` to stdout. Raises UsageError if the file cannot be written."""
     from solidjq.errors import UsageError
+    from solidjq.files import replaced
 
     if str(path) == "-":
         sys.stdout.write(text)
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        with replaced(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UsageError(f"--html: {path} cannot be written: {error.strerror}") from error
 

@@ -106,12 +106,12 @@ ANSWERS = 5.0  # seconds until a server that does not answer counts as unreachab
 
 
 def _write(path: Path, text: str) -> None:
-    """Write beside the file and rename: a reader sees the old text or the new one, never half."""
     from solidjq.errors import UsageError
-    from solidjq.files import replace_file
+    from solidjq.files import replaced
 
     try:
-        replace_file(path, text.encode())
+        with replaced(path, mode=0o644) as file:  # node_exporter is another user
+            file.write(text.encode())
     except OSError as error:
         raise UsageError(f"--file {path} cannot be written: {error.strerror}") from None
 
@@ -121,7 +121,7 @@ def _address(text: str) -> tuple[str, int]:
 
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or int(port) > MOST_PORT:
+    if not host or not port.isdecimal() or len(port) > len(str(MOST_PORT)) or int(port) > MOST_PORT:
         raise UsageError(f"--listen {text}: write an address and a port, such as 127.0.0.1:9394 or [::1]:9394")
     return host, int(port)
 
@@ -133,6 +133,7 @@ def _serve(database: Database, terms: ScrapeTerms, host: str, port: int) -> None
     from solidjq.errors import UsageError
     from solidjq.monitoring.exposition import MetricsFormat, write
     from solidjq.monitoring.scrape import scrape
+    from solidjq.text import one_line
     from solidjq_cli.metrics_server import serve
 
     def read() -> Callable[[str], str]:
@@ -143,5 +144,6 @@ def _serve(database: Database, terms: ScrapeTerms, host: str, port: int) -> None
         serve(host, port, read, lambda url: note(f"serving metrics of {database} at {url}"))
     except KeyboardInterrupt:  # or SIGTERM: that is how it ends
         return
-    except OSError as error:
-        raise UsageError(f"--listen {host}:{port}: cannot listen there: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+        words = getattr(error, "strerror", None) or one_line(str(error))
+        raise UsageError(f"--listen {host}:{port}: cannot listen there: {words}") from None

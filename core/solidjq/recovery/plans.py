@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from solidjq.database.place import DatabaseIdentity
 from solidjq.errors import RefusedError, UsageError
-from solidjq.files import open_file
+from solidjq.files import open_file, replaced
 from solidjq.ledger import actors
 from solidjq.ownership import weakness
 from solidjq.queue.waiting import WAITING
@@ -122,11 +122,7 @@ def write(
     """
     count = 0
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with replaced(path, mode=0o600) as file:
             seal = _Seal(key)
             by = actors.actor()
             head = {"jq_plan": FORMAT, "id": str(uuid.uuid4()), "by": by, "database": place._asdict()}
@@ -135,12 +131,8 @@ def write(
                 if line := _line(decision):
                     count += _write_line(file, line, seal)
             _write_line(file, {"end": count, **seal.to_record()})
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from None
-        raise
+    except OSError as error:
+        raise UsageError(f"the plan cannot be written to {path}: {error.strerror}") from None
     return count
 
 

@@ -5,10 +5,9 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from solidjq.errors import RefusedError, UsageError
-from solidjq.files import read_file
+from solidjq.files import read_file, replaced
 from solidjq.home import NO_HOME, config_folder
 from solidjq.ownership import weakness
 
@@ -96,10 +95,9 @@ def _write(record: dict[str, str]) -> None:
                 f"cannot keep what you trust in {path.parent}: {problem}; take the right to write from all others; "
                 f"under sudo use sudo -H"
             )
-        with NamedTemporaryFile("w", dir=path.parent, prefix=RECORD_NAME, delete=False) as file:  # made with mode 0600
-            json.dump(record, file, indent=1, sort_keys=True)
+        with replaced(path, mode=0o600) as file:
+            file.write(json.dumps(record, indent=1, sort_keys=True).encode())
             file.flush()
             os.fsync(file.fileno())
-        Path(file.name).replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None

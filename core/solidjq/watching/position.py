@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from solidjq.errors import RefusedError, UsageError
-from solidjq.files import read_file, replace_file
+from solidjq.files import read_file, replaced
 from solidjq.home import state_folder
 from solidjq.watching.id_windows import IdWindow, window_of
 
@@ -216,7 +216,8 @@ class PositionFile:
             if text == self._written:
                 return
             try:
-                replace_file(self.path, text.encode(), OWN_EYES)
+                with replaced(self.path, OWN_EYES) as file:
+                    file.write(text.encode())
             except OSError as error:
                 raise UsageError(f"{self.path} cannot be written: {error.strerror}") from None
             self._written = text
