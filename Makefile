@@ -68,7 +68,7 @@ night: .venv/.ready ## Leave a made-up night of 5,000 failures in a new database
 
 audit: release/.venv/.ready ## Known vulnerabilities of the locked dependencies, dangerous code, a bill of materials
 	$(BIN)/ruff check --select S
-	release/.venv/bin/python release/audit.py
+	release/.venv/bin/python release/audit.py $(ARGS)
 
 lock: release/.venv/.ready ## Write release/requirements.lock anew, with the newest versions that pyproject.toml allows
 	@head -2 release/requirements.lock > release/requirements.new
