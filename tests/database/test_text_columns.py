@@ -1,9 +1,10 @@
 """Texts longer than MySQL's TEXT, and in languages that the database's own character set lacks."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import Connection, Engine, event, text, update
 from sqlalchemy.engine import URL
 
 from solidjq import Database
@@ -11,9 +12,11 @@ from solidjq.database import tables, text_columns
 from solidjq.database.setup import initialize
 from solidjq.errors import DatabaseError, LedgerMissingError, ValueRefusedError
 from solidjq.ledger.operations import Operation
+from solidjq.rails.error_text import missing_error
+from solidjq.recovery.terms import Selection
 from support.deaths import die
 from support.doctor import findings
-from support.queue import add_jobs, plain_jobs, rows
+from support.queue import add_jobs, fail, plain_jobs, rows
 from support.recovery import retry_jobs, undo
 from support.servers import execute
 
@@ -89,6 +92,24 @@ def test_a_copy_that_would_be_shorter_is_refused(own: Database) -> None:
     ]
     retry_jobs(own, ids, Operation("discard"), discard=True)
     assert {row["error"] for row in rows(own, tables.failures)} == {LONG + "!"}
+
+
+@pytest.mark.only_on("mariadb")
+def test_an_operation_measures_the_columns_once(own: Database) -> None:
+    """Not in every batch: the catalogue is slow on a server with many tables. The next operation measures again."""
+    ids = fail(own, *plain_jobs(6), error=missing_error())
+    measured: list[str] = []
+
+    def note(_: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
+        measured.extend([statement] if "character_octet_length" in statement else [])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        retry_jobs(own, selection=Selection(job_ids=ids[:4], batch=2))
+        retry_jobs(own, selection=Selection(job_ids=ids[4:], batch=1), discard=True)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(measured) == 2
 
 
 @pytest.mark.only_on("mariadb")

@@ -32,6 +32,7 @@ from solidjq.untrusted import read_object
 
 NO_FAILURE = 0  # the failure_id of a job that was moved while it waited: it had not failed
 STOP_REQUEST = -1  # of a running job that was asked to stop: it had neither failed nor moved (stop_requests)
+_ROOM = "solidjq_room"  # key of a pooled connection's ``info``: the operation for which its columns were measured
 # The columns of every version's archive. Only later versions have ``more``, and only a discard fills it.
 ARCHIVED = [column for column in failures.c if column is not failures.c.more]
 # The texts that are copied. An Active Job id is not among them: longer ones than its column MySQL refuses by itself.
@@ -60,7 +61,7 @@ def archive(
 
     Raises LedgerMissingError if an older archive cannot store all of it.
     """
-    require_room(connection, ARCHIVED_TEXTS)
+    _require_room(connection, operation_id)
     leaving = select(failed).where(among(failed.c.id, failure_ids)).subquery()
     more = _more(connection, leaving) if with_jobs else None
     connection.execute(archive_statement(leaving, literal(operation_id), more))
@@ -74,7 +75,7 @@ def archive_waiting(
     Their rows have ``NO_FAILURE`` for a failure and the state in ``error``; ``failed_at`` is when a scheduled job was
     due. Raises as ``archive`` does.
     """
-    require_room(connection, ARCHIVED_TEXTS)
+    _require_room(connection, operation_id)
     for state, job_ids in waiting.items():
         execution = EXECUTIONS[state].c
         due = execution.scheduled_at if state is State.SCHEDULED else execution.created_at
@@ -91,6 +92,13 @@ def archive_waiting(
         connection.execute(
             archive_statement(leaving, literal(operation_id), _more(connection, leaving) if with_jobs else None)
         )
+
+
+def _require_room(connection: Connection, operation_id: int) -> None:
+    """Raise as ``require_room`` does; an operation asks the catalogue once a connection, not in every batch."""
+    if connection.info.get(_ROOM) != operation_id:
+        require_room(connection, ARCHIVED_TEXTS)
+        connection.info[_ROOM] = operation_id
 
 
 def state_of(error: str | None) -> State | None:
