@@ -340,7 +340,10 @@ def test_a_retry_whose_reader_leaves_says_how_far_it_came(database: Database, sh
 
 @pytest.mark.sqlite_only
 def test_a_reader_that_has_enough_gets_no_message(database: Database, shell: Shell) -> None:
+    # Even the ids alone must be more than a pipe holds, or the command may end before its reader does.
+    execute(database.url, "INSERT INTO sqlite_sequence VALUES ('solid_queue_jobs', 1000000000000000000)")
     ids = add_jobs(database, *plain_jobs(4000))
+    assert len("\n".join(map(str, ids))) > 75_000
     die(database)
     everything = " ".join(map(str, ids))
     for command in ("failed list -o ids", "failed list", "failed list -o json", f"jobs show {everything}"):
