@@ -5,11 +5,13 @@ import sys
 
 import pytest
 from sqlalchemy import Connection, delete, or_, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.expression import Executable
 
 from solidjq import Database
-from solidjq.database.statements import among
-from solidjq.database.tables import claimed, crashes, failed, jobs
+from solidjq.database.statements import among, insert_many
+from solidjq.database.tables import claimed, crashes, failed, jobs, pauses
+from solidjq.database.times import clock
 from support.databases import explain
 from support.servers import connected
 
@@ -51,3 +53,10 @@ def test_what_the_pool_says_of_a_broken_connection_stays_out_of_sight(capfd: pyt
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_row_that_is_there_already_is_an_integrity_error_by_copy_too(database: Database) -> None:
+    with database.write() as connection:
+        row = {"queue_name": "mail", "created_at": clock(connection)}
+        with pytest.raises(IntegrityError):
+            insert_many(connection, pauses, [row, row])

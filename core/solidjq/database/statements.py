@@ -225,8 +225,10 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row([write(value) for write, value in zip(writers, row.values(), strict=True)])
-    except driver.Error as error:  # raised past SQLAlchemy
-        raise DBAPIError(statement, None, error, connection_invalidated=driver.broken) from error
+    except driver.Error as error:  # raised past SQLAlchemy, so made one of its kinds here
+        raise DBAPIError.instance(
+            statement, None, error, driver.Error, connection_invalidated=driver.broken, dialect=connection.dialect
+        ) from error
 
 
 def _writer(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]:

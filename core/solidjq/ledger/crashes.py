@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, cast, func, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import among, insert_new
+from solidjq.database.statements import among, insert_many, insert_new
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
@@ -154,7 +154,7 @@ def count_pruned(connection: Connection, origins: Mapping[int, Origin], runs: Ma
             continue
         asking = on_death.lock_uncounted(connection, among(failed.c.job_id, batch))
         try:
-            connection.execute(insert(crashes), rows)
+            insert_many(connection, crashes, rows)
         except IntegrityError as error:
             raise ConflictError(f"another program inserted the same rows into {crashes.name} at this moment") from error
         positions.note(connection, among(failed.c.job_id, batch))
