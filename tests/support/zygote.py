@@ -18,6 +18,7 @@ from typing import IO, Self
 from support.paths import PROGRAMS
 from support.waiting import PATIENCE
 
+CHANGES = {"work", "demo", "--import"}  # words of commands that leave their process another than it was
 # Python reads these when it starts, and then never again.
 AT_START = ("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "LC_ALL", "LC_CTYPE", "LANG", "LANGUAGE", "NO_COLOR")
 
@@ -35,6 +36,7 @@ class Running:
         self.args = ["jq", *arguments]
         self.stdout, self.stderr = stdout, stderr
         self.returncode: int | None = None
+        self.stays = False
         self._connection = connection
         self._answers = connection.makefile("r")
         self.pid = int(self._answers.readline())
@@ -48,10 +50,22 @@ class Running:
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            self.returncode = int(self._answers.readline())
-            self._answers.close()
-            self._connection.close()
+            answer = self._answers.readline()
+            self.returncode = int(answer)
+            self.stays = answer.endswith("\n")
+            if not self.stays:
+                self.leave()
         return self.returncode
+
+    def again(self, request: bytes, streams: Sequence[int]) -> None:
+        """Let a program that stays run another command."""
+        self.returncode = None
+        _send(self._connection, request, streams)
+
+    def leave(self) -> None:
+        """Let a program that stays end."""
+        self._answers.close()
+        self._connection.close()
 
     def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
         """Return what is left of its output, once it has ended and nobody else can write there."""
@@ -94,6 +108,23 @@ class Running:
                 stream.close()
 
 
+def _request(
+    arguments: Sequence[str],
+    env: dict[str, str],
+    folder: Path,
+    kill_after: float | None = None,
+    *,
+    stays: bool = True,
+) -> bytes:
+    named = {"arguments": [*arguments], "env": env, "folder": str(folder), "kill_after": kill_after, "stays": stays}
+    return json.dumps(named).encode()
+
+
+def _send(connection: socket.socket, request: bytes, streams: Sequence[int]) -> None:
+    socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
+    connection.sendall(request)
+
+
 class Zygote:
     """The process, and how to ask it."""
 
@@ -106,6 +137,10 @@ class Zygote:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
+        self._stays: tuple[str, Running | None] = (
+            "",
+            None,
+        )  # a file, and the process of its commands
 
     def run(
         self,
@@ -122,11 +157,38 @@ class Zygote:
             given, out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
             given.write(stdin.encode())
             given.seek(0)
-            running = self.start(arguments, [f.fileno() for f in (given, out, err)], env, folder, kill_after)
-            status = running.wait(patience)
+            streams = [f.fileno() for f in (given, out, err)]
+            if kill_after is None and not CHANGES.intersection(arguments) and "PYTHONPATH" not in env:
+                status = self._run_beside(arguments, streams, env, folder, patience)
+            else:
+                status = self.start(arguments, streams, env, folder, kill_after).wait(patience)
             for each in (out, err):
                 each.seek(0)
-            return subprocess.CompletedProcess(running.args, status, *(each.read().decode() for each in (out, err)))
+            printed = (each.read().decode() for each in (out, err))
+            return subprocess.CompletedProcess(["jq", *arguments], status, *printed)
+
+    def _run_beside(
+        self, arguments: Sequence[str], streams: Sequence[int], env: dict[str, str], folder: Path, patience: float
+    ) -> int:
+        """Run a command in the process that ran the last one of this file of tests, if it stayed; return its status.
+
+        A fork pays for each page of memory that it touches, the second command of a process for few.
+        """
+        file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+        (of, stays), self._stays = self._stays, (file, None)  # another thread may run one meanwhile
+        if stays is not None and of != file:
+            stays.leave()
+            stays = None
+        if stays is None:
+            stays = self.start(arguments, streams, env, folder, stays=True)
+        else:
+            stays.again(_request(arguments, env, folder), streams)
+        status = stays.wait(patience)
+        if stays.stays:
+            (_, other), self._stays = self._stays, (file, stays)
+            if other is not None:
+                other.leave()
+        return status
 
     def start(
         self,
@@ -135,15 +197,13 @@ class Zygote:
         env: dict[str, str],
         folder: Path,
         kill_after: float | None = None,
+        *,
+        stays: bool = False,
     ) -> Running:
-        """Start a command on three open files, or kill it after some seconds."""
-        request = json.dumps(
-            {"arguments": [*arguments], "env": env, "folder": str(folder), "kill_after": kill_after}
-        ).encode()
+        """Start a command on three open files, or kill it after some seconds; ``stays``: others may follow it."""
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._path)
-        socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
-        connection.sendall(request)
+        _send(connection, _request(arguments, env, folder, kill_after, stays=stays), streams)
         return Running(arguments, connection)
 
     def start_piped(self, arguments: Sequence[str], env: dict[str, str], folder: Path) -> Running:
