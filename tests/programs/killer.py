@@ -1,10 +1,11 @@
 """A program that runs commands which kill themselves by SIGKILL at one of their steps.
 
-A step (``steps``) is one of the ``moments``: a statement about to be sent, a transaction about to be committed, or one
-just ended; or one of the ``commits`` of a transaction that writes, just after it. Each line of standard input is a JSON
-object: ``url``, ``command`` (one of MOVES below, ``seal``, or the words of a ``jq`` command line), ``steps``, the
-``step`` at which it dies, its own ``stdin``, its environment ``env`` and its ``folder``. For each, it prints the exit
-status: -9 if the command was killed, since it had that many steps.
+A step (``steps``) is one of the ``moments`` of transactions that may write: a statement about to be sent, or the commit
+(to be killed while it only reads changes nothing). Or it is one of their ``commits``, just after it.
+
+Each line of standard input is a JSON object: ``url``, ``command`` (one of MOVES below, ``seal``, or the words of a
+``jq`` command line), ``steps``, the ``step`` at which it dies, its own ``stdin``, its environment ``env`` and its
+``folder``. For each, it prints the exit status: -9 if the command was killed, since it had that many steps.
 """
 
 import io
@@ -13,13 +14,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.pool import Pool
-from zygote import import_everything
+from zygote import import_everything, warm_up
 
 from solidjq import Database
 from solidjq.database import engines
@@ -81,23 +82,29 @@ def killing_at(step: int) -> Callable[..., None]:
 def arm_moments(step: int) -> None:
     """Kill this process at the given moment."""
     tick = killing_at(step)
-    event.listen(Engine, "before_cursor_execute", tick)
-    event.listen(Engine, "commit", tick)
-    event.listen(Pool, "checkin", tick)
+
+    def reached(connection: Connection, *_: Any) -> None:
+        options = connection.get_execution_options()
+        if options.get(engines.WRITES) or options.get("isolation_level") == "AUTOCOMMIT":
+            tick()
+
+    event.listen(Engine, "before_cursor_execute", reached)
+    event.listen(Engine, "commit", reached)
 
 
 def arm_commits(step: int) -> None:
     """Kill this process just after the nth commit of a transaction that may have written."""
     tick = killing_at(step)
     commit = DefaultDialect.do_commit
-    writing: list[bool] = []
+    writing = threading.local()  # the thread that says why the command waits commits what it has read
 
     def will_commit(connection: Connection) -> None:
-        writing[:] = [bool(connection.get_execution_options().get(engines.WRITES))]
+        writing.now = bool(connection.get_execution_options().get(engines.WRITES))
 
     def committed(self: DefaultDialect, driver: Any) -> None:
         commit(self, driver)
-        if writing.pop():
+        if getattr(writing, "now", False):
+            writing.now = False
             tick()
 
     def executed(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
@@ -117,6 +124,7 @@ ARM = {"moments": arm_moments, "commits": arm_commits}
 
 def main() -> None:
     import_everything()
+    warm_up()
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()
         if child == 0:
