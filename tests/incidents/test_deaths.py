@@ -26,6 +26,7 @@ from solidjq.processes.samples import sample_of
 from solidjq.queue.states import State
 from solidjq.runtime import children
 from solidjq.runtime.sampler import Cgroup
+from support.databases import DATABASES
 from support.paths import PROGRAMS
 from support.processes import all_silent
 from support.program import Shell
@@ -64,13 +65,14 @@ def sample(database: Database, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("how", "cause", "confidence"),
+    ("kind", "how", "cause", "confidence"),
     [
-        (signal.SIGSEGV, Cause.CRASH, Confidence.CERTAIN),
-        (signal.SIGABRT, Cause.CRASH, Confidence.CERTAIN),
-        (signal.SIGKILL, Cause.KILLED, None),  # certain only where the kernel counts its kills for memory
-        (-3, Cause.EXIT, Confidence.CERTAIN),
+        *((kind, signal.SIGSEGV, Cause.CRASH, Confidence.CERTAIN) for kind in DATABASES),
+        ("sqlite", signal.SIGABRT, Cause.CRASH, Confidence.CERTAIN),
+        ("postgresql", signal.SIGKILL, Cause.KILLED, None),  # certain only where the kernel counts its kills for memory
+        ("mariadb", -3, Cause.EXIT, Confidence.CERTAIN),
     ],
+    indirect=["kind"],
 )
 def test_an_end_that_the_supervisor_sees(
     runtime: Runtime, how: int, cause: Cause, confidence: Confidence | None

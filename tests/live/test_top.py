@@ -91,7 +91,7 @@ def test_a_list_has_the_rows_of_its_command(
     assert sit_before(look, queue_url, size=(100, 60)) == Exit.DONE
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize(("kind", "width"), [("sqlite", 60), ("postgresql", 80), ("mariadb", 200)], indirect=["kind"])
 def test_enter_shows_the_text_of_the_command(
     night: list[int], queue_url: URL, sit_before: Sit, screen: Terminal, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
@@ -297,6 +297,7 @@ def test_a_retry_shows_its_plan_asks_and_is_taken_back(
     assert len(rows(database, tables.chain)) == 2  # both are sealed
 
 
+@pytest.mark.sqlite_only
 def test_queues_are_paused_and_resumed(night: list[int], database: Database, queue_url: URL, sit_before: Sit) -> None:
     def paused() -> list[Any]:
         return [row["queue_name"] for row in rows(database, tables.pauses)]
@@ -330,7 +331,9 @@ def test_queues_are_paused_and_resumed(night: list[int], database: Database, que
     assert [row["verb"] for row in rows(database, tables.operations)] == ["pause", "resume"]
 
 
-@pytest.mark.parametrize("way", ["option", "environment"])
+@pytest.mark.parametrize(
+    ("kind", "way"), [("sqlite", "option"), ("postgresql", "environment"), ("mariadb", "option")], indirect=["kind"]
+)
 def test_read_only_changes_nothing(
     night: list[int],
     database: Database,

@@ -1,18 +1,17 @@
 """A pattern with a star fits what begins with it, in Python and in SQL alike."""
 
-import pytest
 from sqlalchemy import literal, select
 
 from solidjq import Database
 from solidjq.queue.patterns import PolledQueues, fits, fits_in_sql
 
 
-@pytest.mark.parametrize("pattern", ["mail", "mail*", "*", "ma_l*", "ma%*", "mail**"])
-@pytest.mark.parametrize("name", ["mail", "mailers", "ma_l", "ma%", "mail*", "other"])
-def test_python_and_sql_agree(database: Database, pattern: str, name: str) -> None:
+def test_python_and_sql_agree(database: Database) -> None:
+    names = ("mail", "mailers", "ma_l", "ma%", "mail*", "other")
     with database.read() as connection:
-        in_sql = connection.scalar(select(fits_in_sql(pattern, literal(name))))
-    assert bool(in_sql) is fits(pattern, name)
+        for pattern in ("mail", "mail*", "*", "ma_l*", "ma%*", "mail**"):
+            in_sql = connection.execute(select(*(fits_in_sql(pattern, literal(name)) for name in names))).one()
+            assert [*map(bool, in_sql)] == [fits(pattern, name) for name in names], pattern
 
 
 def test_a_star_fits_every_beginning() -> None:

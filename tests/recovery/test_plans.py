@@ -209,25 +209,20 @@ def test_an_edited_plan_is_found_by_its_checksum(database: Database, tmp_path: P
         plans.read(path)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "complaint"),
-    [
+def test_what_the_plan_says_of_a_job_must_be_true(database: Database, tmp_path: Path) -> None:
+    add_jobs(database, *plain_jobs(2))
+    die(database)
+    for key, value, complaint in (
         ("class_name", "Harmless", "is PlainJob in the database and Harmless in the plan"),
         ("queue_name", "other", "in the database and of other in the plan"),
         ("active_job_id", "forged", "is not failed any more"),
         ("queue_as", "attacker", "would go to its own queue now, and to attacker by the plan"),
-    ],
-)
-def test_what_the_plan_says_of_a_job_must_be_true(
-    database: Database, tmp_path: Path, key: str, value: str, complaint: str
-) -> None:
-    add_jobs(database, *plain_jobs(2))
-    die(database)
-    path = tmp_path / "plan"
-    make(database, path)
-    edit(path, lambda values: values[1].update({key: value}))
-    with pytest.raises(RefusedError, match=complaint):
-        apply(database, plans.read(path))
+    ):
+        path = tmp_path / key
+        make(database, path)
+        edit(path, lambda values, said={key: value}: values[1].update(said))
+        with pytest.raises(RefusedError, match=complaint):
+            apply(database, plans.read(path))
     assert rows(database, failures) == []
 
 
@@ -247,17 +242,18 @@ def test_ids_that_were_exchanged_are_found(database: Database, tmp_path: Path) -
     assert rows(database, failures) == []
 
 
-@pytest.mark.parametrize("key", ["host", "port", "database", "schema", "dialect", "prefix"])
-def test_a_plan_for_another_database_is_refused(database: Database, tmp_path: Path, key: str) -> None:
+def test_a_plan_for_another_database_is_refused(database: Database, tmp_path: Path) -> None:
     add_jobs(database, *plain_jobs(1))
     die(database)
-    path = tmp_path / "plan"
-    make(database, path)
-    edit(path, lambda values: values[0]["database"].update({key: 1 if key == "port" else "another"}))
-    with pytest.raises(RefusedError, match=r"the plan was made for .*; this is .*; make the plan again"):
-        apply(database, plans.read(path))
+    for key in ("host", "port", "database", "schema", "dialect", "prefix"):
+        path = tmp_path / key
+        make(database, path)
+        other = {key: 1 if key == "port" else "another"}
+        edit(path, lambda values, other=other: values[0]["database"].update(other))
+        with pytest.raises(RefusedError, match=r"the plan was made for .*; this is .*; make the plan again"):
+            apply(database, plans.read(path))
+        assert "hunter2" not in path.read_text()
     assert rows(database, failures) == []
-    assert "hunter2" not in path.read_text()
 
 
 @pytest.mark.sqlite_only

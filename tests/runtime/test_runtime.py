@@ -21,6 +21,7 @@ from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
 from solidjq.runtime.hands import read_hands
 from solidjq.untrusted import read_object
+from support.databases import DATABASES
 from support.paths import PROGRAMS
 from support.processes import add_process, silence
 from support.program import Shell
@@ -238,7 +239,14 @@ def test_a_hung_worker_does_not_keep_the_supervisor(runtime: Runtime) -> None:
 # -- dying
 
 
-@pytest.mark.parametrize(("how", "status", "number"), [(9, None, 9), (11, None, 11), (-3, 3, None), (0, 0, None)])
+@pytest.mark.parametrize(
+    ("kind", "how", "status", "number"),
+    [
+        *((kind, 9, None, 9) for kind in DATABASES),
+        *(("sqlite", *end) for end in ((11, None, 11), (-3, 3, None), (0, 0, None))),
+    ],
+    indirect=["kind"],
+)
 def test_a_worker_that_dies_fails_its_jobs_and_is_replaced(
     runtime: Runtime, how: int, status: int | None, number: int | None
 ) -> None:

@@ -14,6 +14,7 @@ from solidjq.database.urls import url_text
 from solidjq.diff.signatures import signature_of
 from solidjq.rails.error_text import error_json
 from support.commands import run
+from support.databases import DATABASES
 from support.deaths import die
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, fail, rows
@@ -94,14 +95,16 @@ CASES: dict[str, Case] = {
 
 
 def test_the_same_choice_means_the_same_jobs_in_every_command(
-    database: Database, queue_url: URL, capsys: pytest.CaptureFixture[str]
+    database: Database, queue_url: URL, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Each command with each choice on SQLite; on the others each choice, with two of the commands in turn."""
     scene = Scene(database)
     here = ["--database", url_text(queue_url), "-o", "ids"]
     wrong = []
-    for case, (options_of, expected_of) in CASES.items():
+    for number, (case, (options_of, expected_of)) in enumerate(CASES.items()):
         options, expected = options_of(scene), sorted(expected_of(scene))
-        for command in COMMANDS:
+        turn = DATABASES.index(kind) + 2 * number
+        for command in COMMANDS if kind == "sqlite" else (COMMANDS[at % len(COMMANDS)] for at in (turn, turn + 1)):
             code = run([*command.split(), *options, *here])
             printed = capsys.readouterr()
             chosen = sorted({int(line) for line in printed.out.split()})

@@ -143,8 +143,10 @@ def test_of_several_names_the_unknown_one_is_named(failures: Database) -> None:
 
 
 @pytest.mark.parametrize("command", ["failed list", "failed diff", "retry --dry-run", "discard -n", "history"])
-def test_results_stay_clean_and_the_reason_stands_on_stderr(failures: Database, shell: Shell, command: str) -> None:
-    for output, nothing in (("json", "[]\n"), ("ids", ""), ("ndjson", "")):
+def test_results_stay_clean_and_the_reason_stands_on_stderr(
+    failures: Database, shell: Shell, kind: str, command: str
+) -> None:
+    for output, nothing in (("json", "[]\n"), ("ids", ""), ("ndjson", ""))[: None if kind == "sqlite" else 1]:
         done = shell.run(*command.split(), "--class", "OrderMialer", "-o", output)
         assert (done.returncode, done.stdout) == (0, nothing)
         assert "jq: no class OrderMialer among the failed jobs; did you mean OrderMailer?" in done.stderr.splitlines()

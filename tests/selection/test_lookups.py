@@ -175,18 +175,8 @@ def ids_of(shell: Shell, *command: str) -> list[int]:
     return sorted({int(line) for line in done.stdout.splitlines()})
 
 
-def test_the_same_options_mean_the_same_jobs_in_every_command(database: Database, shell: Shell, scene: Scene) -> None:
+def test_an_incident_is_shown_and_listed_beside_other_names(shell: Shell, scene: Scene) -> None:
     one, _ = scene.incidents
-    cases = [
-        ([one], scene.here),
-        ([GROUP], scene.timeouts),
-        (["--incident", one, "--class", "A"], scene.here[:2]),
-        (["--group", GROUP], scene.timeouts),
-        (["--host", "worker-2*"], scene.there),
-    ]
-    for options, expected in cases:
-        for command in ("failed list", "failed diff", "history", "retry --dry-run", "discard --dry-run"):
-            assert ids_of(shell, *command.split(), *options) == expected, (command, options)
     assert ids_of(shell, "failed", "show", one, str(scene.other)) == [*scene.here, scene.other]
     assert ids_of(shell, "jobs", "show", one) == scene.here
     assert ids_of(shell, "failed", "list", one, "--class", "B") == scene.here[2:]

@@ -130,6 +130,13 @@ def mariadb_server() -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
+def mariadb_administrator(mariadb_server: URL) -> Iterator[Connection]:
+    """The connection that makes and drops the tests' empty databases."""
+    with connected(mariadb_server, isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
 def mariadb_database(mariadb_server: URL, worker_name: str) -> Iterator[URL]:
     """One initialized database for all tests of this process: making its tables takes longer than a test."""
     name = f"solidjq_test_{worker_name}"
@@ -175,10 +182,12 @@ def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path, worker_
         yield request.getfixturevalue("make_postgresql")()
     else:
         server: URL = request.getfixturevalue("mariadb_server")
+        administrator: Connection = request.getfixturevalue("mariadb_administrator")
         name = f"solidjq_empty_{worker_name}"
-        execute(server, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        administrator.execute(text(f"DROP DATABASE IF EXISTS {name}"))
+        administrator.execute(text(f"CREATE DATABASE {name} CHARACTER SET utf8mb4"))
         yield server.set(database=name)
-        execute(server, f"DROP DATABASE {name}")
+        administrator.execute(text(f"DROP DATABASE {name}"))
 
 
 @pytest.fixture
