@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from solidjq import Database
     from solidjq.database.standby import Standby
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
     from solidjq.incidents.causes import CauseFinding
@@ -695,12 +698,23 @@ class Suspect(NamedTuple):
         """The jobs of the subject; none of a class."""
         return list(getattr(self.score, "job_ids", ()))
 
-    def apart(self) -> Iterator[Suspect]:
-        """Yield each of the jobs."""
-        if self.kind == "class":
-            yield self
+    @property
+    def lowest(self) -> float:
+        """The lowest id of its jobs; infinite of a class."""
+        crowd = getattr(self.score, "crowd", None)
+        return min(self.job_ids, default=math.inf) if crowd is None else crowd.lowest
+
+
+def suspects_apart(database: Database, suspects: Iterable[Suspect]) -> Iterator[Suspect]:
+    """Yield each of these classes, and of the jobs each by itself; those with one score are read in batches."""
+    from solidjq.incidents.charges import each_job  # noqa: PLC0415
+
+    for kind, of_kind in groupby(suspects, key=lambda suspect: suspect.kind):
+        if kind == "class":
+            yield from of_kind
         else:
-            yield from (Suspect(self.kind, score) for score in cast("JobScore", self.score).each())
+            scores = each_job(database, (cast("JobScore", suspect.score) for suspect in of_kind))
+            yield from (Suspect(kind, score) for score in scores)
 
 
 def _stuck_at(suspect: Suspect) -> dict[str, object] | None:

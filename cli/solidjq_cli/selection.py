@@ -129,10 +129,13 @@ def note_unknown_names(database: Database, chosen: Filter) -> None:
             note(sentence)
 
 
-def find_incidents(database: Database, since: str, until: str | None) -> list[Incident]:
-    """Find the incidents noticed between these times. Raises UsageError for a malformed time."""
+def count_incidents(database: Database, since: str, until: str | None, *, waiting: bool = False) -> list[Incident]:
+    """Find the incidents noticed between these times, their jobs only counted; ``waiting``: those still failed, too.
+
+    Raises UsageError for a malformed time.
+    """
     from solidjq.incidents import incidents  # noqa: PLC0415
 
     earliest, latest = parse_span(since, until, database.now())
     with database.read() as connection:
-        return incidents.find_incidents(connection, since=earliest, until=latest)
+        return incidents.count_incidents(connection, since=earliest, until=latest, waiting=waiting)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from array import array
 from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from solidjq_cli.arguments import by_own_name
+from solidjq_cli.columns import suspects_apart
 from solidjq_cli.render import heading, next_commands, paragraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from solidjq import Database
     from solidjq_cli.columns import Suspect
 
 INDENT = "      "
@@ -20,8 +21,18 @@ MOST_DEATHS = 4  # incidents that are named in a line
 MOST_JOBS = 12  # of a class
 
 
-def draw(everything: Sequence[Suspect], incident_of: Mapping[str, str], *, since: str, everybody: bool) -> None:
-    """Print the suspects. ``incident_of``: by the name of a death. ``everybody``: bystanders are named too."""
+def draw(
+    database: Database,
+    everything: Sequence[Suspect],
+    incident_of: Mapping[str, str],
+    *,
+    since: str,
+    everybody: bool,
+) -> None:
+    """Print the suspects. ``incident_of``: by the name of a death. ``everybody``: bystanders are named too.
+
+    Jobs that have one score are read from the database as far as they are named.
+    """
     from solidjq.incidents.death_cases import JobStanding
     from solidjq.text import count_of
 
@@ -33,16 +44,16 @@ def draw(everything: Sequence[Suspect], incident_of: Mapping[str, str], *, since
     bystanders = [each for each in everything if each.score.standing is JobStanding.BYSTANDER]
     heading(_headline(classes, jobs, undecided, bystanders, since=since, everybody=everybody))
     for each in classes:
-        _print_class(each, [job for job in jobs if _class_of(job) == each.score.name], incident_of)
+        _print_class(database, each, [job for job in jobs if _class_of(job) == each.score.name], incident_of)
     for alike in _alike(each for each in jobs if _class_of(each) not in names):
-        _print(alike, incident_of)
+        _print(database, alike, incident_of)
     if undecided and not everybody:
-        first = islice(_apart(undecided), MOST_JOBS)
+        first = islice(suspects_apart(database, undecided), MOST_JOBS)
         few = ", ".join(f"{_short(each)} ({count_of(each.score.deaths, 'death')})" for each in first)
         more = f" +{_count(undecided) - MOST_JOBS}" if _count(undecided) > MOST_JOBS else ""
         paragraph(f"{few}{more}", "too few to tell  ")
     for alike in _alike((*undecided, *bystanders)) if everybody else ():
-        _print(alike, incident_of)
+        _print(database, alike, incident_of)
     ties = [each for each in held if each.score.standing is JobStanding.TIED]
     next_commands(*_next(held, ties, incident_of))
 
@@ -68,16 +79,15 @@ def _headline(
     return f"{' and '.join(parts)} may have killed their process{rest}"
 
 
-def _print_class(suspect: Suspect, jobs: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
-    _print([suspect], incident_of)
-    ids = array("q", (job_id for job in _apart(jobs) for job_id in job.job_ids))
+def _print_class(database: Database, suspect: Suspect, jobs: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
+    _print(database, [suspect], incident_of)
+    # The lowest ids are among the crowds with the lowest ones: no others are read.
+    few = nsmallest(MOST_JOBS, jobs, key=lambda job: job.lowest)
+    ids = [job_id for job in suspects_apart(database, few) for job_id in job.job_ids]
+    count = sum(len(job.job_ids) or job.size for job in jobs)
     if ids:
-        more = f" +{len(ids) - MOST_JOBS}" if len(ids) > MOST_JOBS else ""
+        more = f" +{count - MOST_JOBS}" if count > MOST_JOBS else ""
         paragraph(f"its jobs {', '.join(map(str, nsmallest(MOST_JOBS, ids)))}{more}", INDENT)
-
-
-def _apart(suspects: Iterable[Suspect]) -> Iterator[Suspect]:
-    return (one for each in suspects for one in each.apart())
 
 
 def _count(suspects: Iterable[Suspect]) -> int:
@@ -92,10 +102,10 @@ def _alike(suspects: Iterable[Suspect]) -> Iterable[list[Suspect]]:
     return alike.values()
 
 
-def _print(alike: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
+def _print(database: Database, alike: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
     """Print who they are, then why."""
     score = alike[0].score
-    who = ", ".join(map(_short, islice(_apart(alike), MOST_JOBS)))
+    who = ", ".join(map(_short, islice(suspects_apart(database, alike), MOST_JOBS)))
     more = f" +{_count(alike) - MOST_JOBS}" if _count(alike) > MOST_JOBS else ""
     label = "class " if alike[0].kind == "class" else "job   "
     style = "error" if score.standing.held_back else "faint"

@@ -14,12 +14,21 @@ from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.times import ago
 from solidjq.incidents.causes import Cause, CauseFinding, Confidence
-from solidjq.incidents.charges import find_suspects
+from solidjq.incidents.charges import each_job, find_suspects
 from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
 from solidjq.incidents.death_cases import Blame, DeathCase, InFlight, JobStanding
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.incidents.incidents import Incident, find_incident, find_incidents, group, split
+from solidjq.incidents.incidents import (
+    Incident,
+    count_incidents,
+    find_incident,
+    find_incidents,
+    group,
+    split,
+    with_jobs,
+)
 from solidjq.incidents.suspects import rank
+from solidjq.incidents.waiting import count_waiting
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -524,13 +533,13 @@ def test_jobs_of_one_death_and_class_are_scored_once_and_told_apart(database: Da
     retry_jobs(database, ids[:1], safe=True)
     kill_again(database, ids[:1], "w2")
     with database.read() as connection:
-        scores = find_suspects(connection, find_incidents(connection)).jobs
+        scores = find_suspects(connection, count_incidents(connection)).jobs
     assert sorted((score.count, score.deaths, score.job_ids) for score in scores) == [(1, 2, (ids[0],)), (2, 1, ())]
-    apart = [each for score in scores for each in score.each()]
+    apart = list(each_job(database, scores))
     assert sorted(each.job_ids for each in apart) == [(job_id,) for job_id in ids]
     assert [each.count for each in apart] == [1, 1, 1]
     (crowd,) = [score for score in scores if score.crowd is not None]
-    assert {(each.score, each.standing, each.reasons, each.at) for each in crowd.each()} == {
+    assert {(each.score, each.standing, each.reasons, each.at) for each in each_job(database, [crowd])} == {
         (crowd.score, crowd.standing, crowd.reasons, crowd.at)
     }
     named = rank(
@@ -543,6 +552,57 @@ def test_jobs_of_one_death_and_class_are_scored_once_and_told_apart(database: Da
     assert {each.name: (each.score, each.standing) for each in named.jobs} == {
         each.name: (each.score, each.standing) for each in apart
     }
+
+
+def test_jobs_of_deaths_are_counted_by_the_database_and_read_when_somebody_looks(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deaths that jq recorded, that a prune of an older jq wrote at once, and that Rails wrote job by job."""
+    order = {"recorded": 1, "at once": 2, "job by job": 3}
+    ids = {how: add_dead(database, how, 3, silence=1000 * number) for how, number in order.items()}
+    failures = {row["job_id"]: row for row in rows(database, tables.failed)}
+    deaths = {row["name"]: row["id"] for row in rows(database, tables.deaths)}
+    crashes, failed = tables.crashes.c, tables.failed.c
+    with database.write() as connection:
+        for how in ("at once", "job by job"):
+            connection.execute(delete(tables.deaths).where(tables.deaths.c.id == deaths[how]))
+            connection.execute(update(tables.crashes).where(crashes.death_id == deaths[how]).values(death_id=None))
+            connection.execute(delete(tables.crashes).where(crashes.job_id == ids[how][0]))  # not counted yet
+        for number, job_id in enumerate(ids["job by job"]):
+            at = failures[job_id]["created_at"] + timedelta(seconds=number)
+            connection.execute(update(tables.failed).where(failed.job_id == job_id).values(created_at=at))
+            connection.execute(update(tables.crashes).where(crashes.job_id == job_id).values(crashed_at=at))
+    retry_jobs(database, ids["at once"][1:2])
+    with database.read() as connection:
+        whole = find_incidents(connection)
+        ranking = find_suspects(connection, whole)
+    assert {tuple(sorted(one.job_ids)): one.several for one in whole} == {
+        tuple(ids["recorded"]): False,
+        tuple(ids["at once"]): False,
+        tuple(ids["job by job"]): True,
+    }
+
+    def no_job(*_: object) -> None:
+        raise AssertionError("a job was read")
+
+    monkeypatch.setattr(ClaimedJobs, "add", no_job)
+    with database.read() as connection:
+        counted = count_incidents(connection, waiting=True)
+        suspected = find_suspects(connection, counted)
+        waiting = count_waiting(connection, counted)
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="counted, not read"):
+        _ = counted[0].jobs
+    assert [(one.name, one.size, one.by_class) for one in counted] == [(one.name, 3, one.by_class) for one in whole]
+    assert sorted(waiting.values()) == [2, 3, 3]
+    assert [(score.name, score.score, score.reasons) for score in suspected.jobs] == [
+        (score.name, score.score, score.reasons) for score in ranking.jobs
+    ]
+    assert sorted(each.job_ids for each in each_job(database, suspected.jobs)) == sorted(
+        (job_id,) for of_death in ids.values() for job_id in of_death
+    )
+    with database.read() as connection:
+        assert with_jobs(connection, counted) == whole
 
 
 def test_suspects_can_be_isolated(database: Database) -> None:

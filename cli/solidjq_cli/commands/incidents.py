@@ -15,7 +15,7 @@ from solidjq_cli.render import Output, drawn, note, records
 from solidjq_cli.screens import screen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from solidjq import Database
     from solidjq.incidents.incidents import Incident
@@ -66,18 +66,29 @@ def list_incidents(
     from solidjq.queue.patterns import fits
 
     opened = session.current(database).open()
-    found = selection.find_incidents(opened, since, until)
+    found = selection.count_incidents(opened, since, until, waiting=drawn(output))
     here = [one for one in found if not host or any(fits(pattern, name) for pattern in host for name in one.hosts)]
     if here and drawn(output):
         with opened.read() as connection:
             waiting = count_waiting(connection, here)
         incident_view.draw_list(list(reversed(here)), waiting, since)
         return
-    records(reversed(here), columns.incidents(), output, empty=f"no process died since {since}" if not found else "")
+    latest_first = _with_jobs(opened, reversed(here)) if output is Output.IDS else reversed(here)
+    records(latest_first, columns.incidents(), output, empty=f"no process died since {since}" if not found else "")
     if found and not here:
         hosts = sorted({name for one in found for name in one.hosts})
         for name in host or ():
             note(f"no process is known to have died on host {name} since {since}{suggestion(name, hosts)}")
+
+
+def _with_jobs(database: Database, incidents: Iterable[Incident]) -> Iterator[Incident]:
+    """Yield these incidents with their jobs, which are read one incident after the other."""
+    from solidjq.incidents.incidents import with_jobs
+
+    for incident in incidents:
+        with database.read() as connection:
+            whole = with_jobs(connection, [incident])
+        yield from whole
 
 
 @group.command("show")

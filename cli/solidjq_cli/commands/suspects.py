@@ -51,7 +51,7 @@ def suspects(
     from solidjq.text import count_of
 
     opened = session.current(database).open()
-    found = selection.find_incidents(opened, since, until)
+    found = selection.count_incidents(opened, since, until)
     with opened.read() as connection:
         ranking = find_suspects(connection, found)
     everything = [
@@ -60,12 +60,12 @@ def suspects(
     ]
     if drawn(output):
         incident_of = {death.name: incident.name for incident in found for death in incident.deaths}
-        suspects_view.draw(everything, incident_of, since=since, everybody=everybody)
+        suspects_view.draw(opened, everything, incident_of, since=since, everybody=everybody)
         return
     shown = [each for each in everything if everybody or each.score.standing is not JobStanding.BYSTANDER]
     if output is Output.IDS:
         shown = [each for each in shown if each.score.standing.held_back]
     empty = f"nobody is suspected of a death since {since}"
-    count = records((one for each in shown for one in each.apart()), columns.suspects(), output, empty=empty)
+    count = records(columns.suspects_apart(opened, shown), columns.suspects(), output, empty=empty)
     if output is Output.TABLE and (left := sum(each.size for each in everything) - count):
         note(f"{count_of(left, 'bystander')}; --all shows {'it' if left == 1 else 'them'}")

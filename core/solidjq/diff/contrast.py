@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, select
 
 from solidjq.batching import in_batches
 from solidjq.chance import fisher
-from solidjq.database.statements import among, octets
+from solidjq.database.statements import among, octets, streamed
 from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
@@ -60,11 +60,22 @@ class Contrast:
         return self.finished >= FEWEST_FINISHED
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    id: int
+class _Kind(NamedTuple):
+    """What a job has in common with many others."""
+
     class_name: str
-    traits: frozenset[str]
+    queue_name: str
+    priority: int
+    is_limited: bool
+
+
+class _Job(NamedTuple):
+    id: int
+    kind: _Kind
+    at: datetime | None
+
+
+_Traits = Counter[frozenset[str]]  # how many jobs have these traits
 
 
 def contrast(database: Database, failed_ids: Iterable[int]) -> Contrast:
@@ -73,27 +84,25 @@ def contrast(database: Database, failed_ids: Iterable[int]) -> Contrast:
     At most ``SAMPLE`` jobs are compared on either side; the span is at least ``LEAST_TIME``.
     """
     with database.read() as connection:
-        rows = [
+        died = _jobs(
             row
             for batch in in_batches(islice(failed_ids, SAMPLE))
             for row in connection.execute(_failed_query().where(among(failed.c.job_id, batch)))
-        ]
-        times = [row.at for row in rows if row.at is not None]
+        )
+        times = [job.at for job in died if job.at is not None]
         if not times:
             return Contrast([], 0, 0)
         until = max(times)
         since = min(*times, until - LEAST_TIME)
         query = _finished_query().where(jobs.c.finished_at >= boundary(since), jobs.c.finished_at <= until)
-        others = connection.execute(query.order_by(jobs.c.finished_at.desc()).limit(SAMPLE)).all()
+        others = _jobs(streamed(connection, query.order_by(jobs.c.finished_at.desc()).limit(SAMPLE)))
         if len(others) < FEWEST_FINISHED:
-            return Contrast([], len(rows), len(others), since, until)
+            return Contrast([], len(died), len(others), since, until)
         hours = max(times) - min(times) >= DAYLONG
-        jobs_failed, jobs_finished = ([_job(row, hours=hours) for row in side] for side in (rows, others))
-        tables = list(_tables(jobs_failed, jobs_finished))
-        for class_name, _ in Counter(job.class_name for job in jobs_failed).most_common(_CLASSES):
-            sides = [_with_arguments(connection, sample, class_name) for sample in (jobs_failed, jobs_finished)]
-            tables += _tables(sides[0], sides[1])
-    return Contrast(significant_traits(tables), len(rows), len(others), since, until)
+        tables = list(_tables(*(_traits(side, hours=hours) for side in (died, others))))
+        for class_name, _ in Counter(job.kind.class_name for job in died).most_common(_CLASSES):
+            tables += _tables(*(_argument_traits(connection, side, class_name) for side in (died, others)))
+    return Contrast(significant_traits(tables), len(died), len(others), since, until)
 
 
 def significant_traits(tables: Sequence[tuple[str, int, int, int, int]]) -> list[Trait]:
@@ -143,30 +152,41 @@ def _finished_query() -> Select[Any]:
 _JOB_COLUMNS = (jobs.c.id, jobs.c.class_name, jobs.c.queue_name, jobs.c.priority, jobs.c.concurrency_key)
 
 
-def _job(row: Row[Any], *, hours: bool) -> _Job:
-    traits = {
-        f"class {row.class_name}",
-        f"queue {row.queue_name}",
-        f"priority {row.priority}",
-        "a concurrency limit" if row.concurrency_key else "no concurrency limit",
-    }
-    if hours and row.at is not None:
-        traits.add(f"the hour {row.at:%H}:00-{row.at:%H}:59 UTC")
-    return _Job(row.id, row.class_name, frozenset(traits))
+def _jobs(rows: Iterable[Row[Any]]) -> list[_Job]:
+    """Return the jobs of these rows; those of one kind share what they have in common."""
+    kinds: dict[_Kind, _Kind] = {}
+    made = []
+    for row in rows:
+        kind = _Kind(row.class_name, row.queue_name, row.priority, bool(row.concurrency_key))
+        made.append(_Job(row.id, kinds.setdefault(kind, kind), row.at))
+    return made
 
 
-def _with_arguments(connection: Connection, sample: Sequence[_Job], class_name: str) -> list[_Job]:
-    """Return the jobs of one class, with the shapes of their arguments as traits."""
-    ids = [job.id for job in islice((job for job in sample if job.class_name == class_name), ARGUMENTS_SAMPLE)]
-    return [
-        _Job(job_id, class_name, frozenset(f"{class_name} with {shape}" for shape in _shapes(arguments)))
+def _traits(sample: Iterable[_Job], *, hours: bool) -> _Traits:
+    """Count the jobs by their traits; the hour is one of them with ``hours``."""
+    alike = Counter((job.kind, f"{job.at:%H}" if hours and job.at is not None else None) for job in sample)
+    traits: _Traits = Counter()
+    for (kind, hour), count in alike.items():
+        of_kind = {
+            f"class {kind.class_name}",
+            f"queue {kind.queue_name}",
+            f"priority {kind.priority}",
+            "a concurrency limit" if kind.is_limited else "no concurrency limit",
+        }
+        traits[frozenset(of_kind if hour is None else {*of_kind, f"the hour {hour}:00-{hour}:59 UTC"})] += count
+    return traits
+
+
+def _argument_traits(connection: Connection, sample: Iterable[_Job], class_name: str) -> _Traits:
+    """Count the jobs of one class by the shapes of their arguments."""
+    ids = islice((job.id for job in sample if job.kind.class_name == class_name), ARGUMENTS_SAMPLE)
+    return Counter(
+        frozenset(f"{class_name} with {shape}" for shape in _shapes(arguments))
         for batch in in_batches(ids)
-        for job_id, arguments in connection.execute(
-            select(jobs.c.id, jobs.c.arguments).where(
-                among(jobs.c.id, batch), octets(jobs.c.arguments) <= LONGEST_ARGUMENTS
-            )
+        for arguments in connection.scalars(
+            select(jobs.c.arguments).where(among(jobs.c.id, batch), octets(jobs.c.arguments) <= LONGEST_ARGUMENTS)
         )
-    ]
+    )
 
 
 def _shapes(arguments: str | None) -> Iterator[str]:
@@ -202,12 +222,18 @@ def _type(value: Any) -> str:  # noqa: PLR0911  (one for each type)
     return "a hash"
 
 
-def _tables(failed_jobs: Sequence[_Job], finished_jobs: Sequence[_Job]) -> Iterator[tuple[str, int, int, int, int]]:
+def _tables(failed_jobs: _Traits, finished_jobs: _Traits) -> Iterator[tuple[str, int, int, int, int]]:
     """Yield a 2x2 table for each of the 200 most frequent traits of the failed jobs; nothing if a side is empty."""
     if not failed_jobs or not finished_jobs:
         return
-    failed_with, finished_with = (
-        Counter(trait for job in sample for trait in job.traits) for sample in (failed_jobs, finished_jobs)
-    )
+    failed_with, finished_with = (_by_trait(side) for side in (failed_jobs, finished_jobs))
     for trait, count in failed_with.most_common(200):
-        yield trait, count, len(failed_jobs), finished_with[trait], len(finished_jobs)
+        yield trait, count, failed_jobs.total(), finished_with[trait], finished_jobs.total()
+
+
+def _by_trait(traits: _Traits) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for together, count in traits.items():
+        for trait in together:
+            counts[trait] += count
+    return counts

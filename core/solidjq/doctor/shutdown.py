@@ -12,7 +12,7 @@ from solidjq.database import times
 from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, living
 from solidjq.durations import parse_duration
 from solidjq.incidents.causes import Cause
-from solidjq.incidents.incidents import find_incidents
+from solidjq.incidents.incidents import count_incidents
 from solidjq.processes.heartbeat import Process
 from solidjq.processes.pids import find_local
 from solidjq.rails.settings import RailsConfig
@@ -27,7 +27,7 @@ def _find_short_grace(connection: Connection, terms: DoctorTerms) -> Iterator[Do
     since = times.clock(connection) - SHUTDOWNS
     killed = [
         death
-        for incident in find_incidents(connection, since=since)
+        for incident in count_incidents(connection, since=since)
         for death, finding in incident.pairs
         if finding.cause is Cause.SHUTDOWN
     ]

@@ -5,7 +5,8 @@ Read the files in this order:
 - ``claimed_jobs``: the jobs of a death, kept small.
 - ``death_records``: how a process ended, with the evidence, as one kind of record whoever noticed it.
 - ``reconstruction``: deaths that nobody recorded, put together from the failures that they left.
-- ``death_queries``: reads deaths from ``jq_deaths``, and those that have to be reconstructed.
+- ``death_queries``: reads deaths from ``jq_deaths``, and those that have to be reconstructed; their jobs are counted.
+- ``death_jobs``: reads the jobs of deaths, which were only counted before.
 - ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.
 - ``incidents``: groups deaths of one moment and one manner, judges each, and splits them by cause.
 - ``failure_deaths``: the incident of each failure on a page, its host, and the crashes of its job.

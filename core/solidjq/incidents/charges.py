@@ -1,19 +1,18 @@
 """Which jobs the deaths charge: reads deaths and live processes, and ranks the jobs and classes in flight."""
 
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from solidjq.database.tables import claimed, jobs
-from solidjq.incidents import death_queries, incidents
-from solidjq.incidents.claimed_jobs import ClaimedJob
+from solidjq.database.transactions import Database
+from solidjq.incidents import death_jobs, incidents
+from solidjq.incidents.causes import CauseFinding
+from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJob, ClassCount
 from solidjq.incidents.class_scores import ClassScore
 from solidjq.incidents.death_cases import INSIDE, SUSPECT_AT, Crowd, DeathCase, Exposure, InFlight, JobStanding
 from solidjq.incidents.death_records import DeathRecord
@@ -26,16 +25,21 @@ from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import sample_of
 from solidjq.untrusted import number
 
+JOBS_AT_ONCE = 50_000  # of crowds, that are read together
+
 
 def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Ranking:
     """Rank the jobs and classes that were in flight at the deaths of these incidents.
 
-    Jobs of one death and class that were in flight at no other have one score, with a crowd: see ``JobScore.each``.
+    Jobs of one death and class that were in flight at no other have one score, with a crowd: ``each_job`` reads them.
     """
     of = list(charged)
-    samples = (death.sample for incident in of for death in incident.deaths)
-    ids_of = _ids_of_repeated(of)
-    ranking = rank(_cases(of, ids_of, _positions(connection, of, ids_of)), _exposure(connection, samples))
+    deaths = [death for incident in of for death in incident.deaths]
+    read = _with_jobs_apart(connection, deaths)
+    ids_of = _ids_of_repeated(read.values())
+    stood = _positions(connection, read.values(), ids_of)
+    pairs = ((read.get(death.name, death), finding) for incident in of for death, finding in incident.pairs)
+    ranking = rank(_cases(pairs, ids_of, stood), _exposure(connection, (death.sample for death in deaths)))
     return replace(
         ranking,
         jobs=tuple(
@@ -45,20 +49,60 @@ def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Rankin
     )
 
 
-def _ids_of_repeated(incidents: Iterable[Incident]) -> dict[str, list[int]]:
-    """Return the ids of the jobs of each subject that was claimed at several deaths, or has a growth of its own.
+def each_job(database: Database, scores: Iterable[JobScore]) -> Iterator[JobScore]:
+    """Yield the score of each job: that of a crowd for each of its jobs, which are read in batches.
 
-    Eight bytes a job until the repeated ones are known, however many jobs there are.
+    The batches begin small: who wants only the first jobs waits for no others.
     """
-    deaths = [death for incident in incidents for death in incident.deaths]
-    hashes = array("q", (hash(job.subject) for death in deaths for job in death.jobs))
-    seen = sorted(hashes)
-    twice = {one for one, other in pairwise(seen) if one == other}
-    del seen, hashes
+    rest, most = iter(scores), 1
+    while batch := list(_up_to(most, rest)):
+        most = min(2 * most, JOBS_AT_ONCE)
+        crowds: dict[str, dict[str, DeathRecord]] = defaultdict(dict)  # by class
+        for score in batch:
+            if score.crowd is not None:
+                crowds[score.class_name][score.crowd.death.name] = score.crowd.death
+        read: dict[tuple[str, str], DeathRecord] = {}
+        if crowds:
+            with database.read() as connection:
+                for name, deaths in crowds.items():
+                    for death in death_jobs.with_jobs(connection, deaths.values(), name):
+                        read[name, death.name] = death
+        for score in batch:
+            if (crowd := score.crowd) is None:
+                yield score
+                continue
+            for subject, job_id in _members(read[score.class_name, crowd.death.name], crowd.known):
+                yield replace(score, name=subject, crowd=None, job_ids=(job_id,))
+
+
+def _up_to(most: int, scores: Iterator[JobScore]) -> Iterator[JobScore]:
+    """Yield scores until they are those of ``most`` jobs; at least one, if there is one."""
+    count = 0
+    while count < most and (score := next(scores, None)) is not None:
+        count += score.count
+        yield score
+
+
+def _with_jobs_apart(connection: Connection, deaths: Collection[DeathRecord]) -> dict[str, DeathRecord]:
+    """Return, by name and with their jobs, the deaths that charge jobs of which more is known than that one death.
+
+    Such jobs crashed at other deaths too, or have a growth or a start of their own.
+    """
+    if not deaths:
+        return {}
+    since = min(death.noticed_at for death in deaths) - incidents.LISTED_AROUND
+    apart = death_jobs.find_apart(connection, since, deaths)
+    some = [death for death in deaths if death.name in apart or not death.charges_all]
+    return {death.name: death for death in death_jobs.with_jobs(connection, some)}
+
+
+def _ids_of_repeated(deaths: Collection[DeathRecord]) -> dict[str, list[int]]:
+    """Return the ids of the jobs of each subject that was claimed at several deaths, or has a growth of its own."""
+    times = Counter(job.subject for death in deaths for job in death.jobs)
     found: dict[str, set[int]] = defaultdict(set)
     for death in deaths:
         for job in death.jobs:
-            if job.growth is not None or hash(job.subject) in twice:
+            if job.growth is not None or times[job.subject] > 1:
                 found[job.subject].add(job.job_id)
     return {subject: sorted(job_ids) for subject, job_ids in found.items()}
 
@@ -70,7 +114,7 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     """
     judged = incidents.judge_by_class(connection, since)
     deaths = {death.key: death for death, _, _ in judged}
-    inside = death_queries.with_jobs(connection, [death for death, _, finding in judged if finding.blame in INSIDE])
+    inside = death_jobs.with_jobs(connection, [death for death, _, finding in judged if finding.blame in INSIDE])
     by_stack = {death.key for death in inside if death.named_by_stack}
     named = _named_jobs(connection, deaths, inside)
     cases = [
@@ -135,38 +179,43 @@ def _reason(score: ClassScore | JobScore) -> str:
 
 
 def _cases(
-    charged: Iterable[Incident], known: Container[str], stood: Mapping[int, DeathPosition]
+    pairs: Iterable[tuple[DeathRecord, CauseFinding]], known: Container[str], stood: Mapping[int, DeathPosition]
 ) -> Iterator[DeathCase]:
     """Yield the deaths as evidence. The jobs of the subjects ``known`` are named, the others are in crowds.
 
     ``stood``: by failure, where long jobs stood.
     """
-    for incident in charged:
-        for death, finding in incident.pairs:
-            named: list[InFlight] = []
-            others: Counter[str] = Counter()
-            last: dict[str, str] = {}
-            for job in death.jobs:
-                if not death.charges(job.job_id, job.started_at):
-                    continue
-                if job.subject in known:
-                    named.append(_in_flight(job, stood))
-                else:
-                    others[job.class_name] += 1
-                    last[job.class_name] = job.subject
-            for name, count in others.items():
-                crowd = Crowd(count, partial(_members, death, name, known))
-                named.append(InFlight(last[name] if count == 1 else f"{death.name} {name}", name, crowd=crowd))
-            if named:  # processes that ran no job are left out, as they are of the samples
-                yield DeathCase(death.name, finding.blame, tuple(named), named=death.named_by_stack)
+    for death, finding in pairs:
+        named, crowds = ([], dict(death.counted)) if death.counted is not None else _apart(death, known, stood)
+        counted = replace(death, jobs=UNREAD, counted={})
+        for name, count in crowds.items():
+            crowd = Crowd(count.claimed, count.job_id or 0, counted, known)
+            named.append(InFlight(count.subject if count.claimed == 1 else f"{death.name} {name}", name, crowd=crowd))
+        if named:  # processes that ran no job are left out, as they are of the samples
+            yield DeathCase(death.name, finding.blame, tuple(named), named=death.named_by_stack)
 
 
-def _members(death: DeathRecord, class_name: str, known: Container[str]) -> Iterator[tuple[str, int]]:
-    """Yield the subjects and ids of the jobs of one class that a death charges, without the subjects ``known``."""
-    yield from sorted(
+def _apart(
+    death: DeathRecord, known: Container[str], stood: Mapping[int, DeathPosition]
+) -> tuple[list[InFlight], dict[str, ClassCount]]:
+    """Return the jobs of the subjects ``known`` that a death charges, and the others counted by class."""
+    named: list[InFlight] = []
+    others: dict[str, ClassCount] = {}
+    for job in death.charged:
+        if job.subject in known:
+            named.append(_in_flight(job, stood))
+        else:
+            before = others.get(job.class_name, ClassCount(0))
+            others[job.class_name] = before.plus(1, 0, job.subject, job.job_id)
+    return named, others
+
+
+def _members(death: DeathRecord, known: Container[str]) -> list[tuple[str, int]]:
+    """Return the subjects and ids of the jobs that a death charges, without the subjects ``known``."""
+    return sorted(
         (job.subject, job.job_id)
         for job in death.jobs
-        if job.class_name == class_name and job.subject not in known and death.charges(job.job_id, job.started_at)
+        if job.subject not in known and death.charges(job.job_id, job.started_at)
     )
 
 
@@ -175,17 +224,18 @@ def _in_flight(job: ClaimedJob, known: Mapping[int, DeathPosition]) -> InFlight:
     return InFlight(job.subject, job.class_name, job.growth, job.failure_id, None if stood is None else stood.position)
 
 
-def _positions(connection: Connection, charged: Iterable[Incident], known: Container[str]) -> dict[int, DeathPosition]:
+def _positions(
+    connection: Connection, deaths: Iterable[DeathRecord], known: Container[str]
+) -> dict[int, DeathPosition]:
     """Return where the jobs stood that were in flight at several deaths, by failure: of others it changes nothing.
 
     The subjects of such jobs are among ``known``.
     """
     deaths_of: dict[str, list[int]] = defaultdict(list)
-    for incident in charged:
-        for death in incident.deaths:
-            for job in death.jobs:
-                if job.subject in known and job.failure_id is not None and death.charges(job.job_id, job.started_at):
-                    deaths_of[job.subject].append(job.failure_id)
+    for death in deaths:
+        for job in death.charged:
+            if job.subject in known and job.failure_id is not None:
+                deaths_of[job.subject].append(job.failure_id)
     repeated = [ids for ids in deaths_of.values() if len(ids) >= SUSPECT_AT]
     return positions.find(connection, [failure_id for ids in repeated for failure_id in ids])
 

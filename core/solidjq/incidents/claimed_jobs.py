@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 _JOB = Struct("<qqII")  # its id, that of its failure, the place of its class, the length of its subject in bytes
 _NONE = -(2**63)  # stands for an id that is unknown, or no number in the database
@@ -27,6 +27,23 @@ class ClaimedJob:
     failure_id: int | None = None
     started_at: datetime | None = None
     growth: int | None = None
+
+
+class ClassCount(NamedTuple):
+    """The jobs of one class that a process had claimed when it died, counted by the database."""
+
+    claimed: int
+    begun: int = 0  # of them those whose start was recorded
+    waiting: int = 0  # failed still, by the very failure that the death left; 0 if that was not asked for
+    subject: str = ""  # of one of them
+    job_id: int | None = None  # the lowest of them; None if no id is known
+
+    def plus(self, claimed: int, waiting: int, subject: str, job_id: int | None) -> "ClassCount":
+        """Return the count with more jobs; ``subject`` and ``job_id`` are as in a count of those alone."""
+        lowest = min((one for one in (self.job_id, job_id) if one is not None), default=None)
+        return self._replace(
+            claimed=self.claimed + claimed, waiting=self.waiting + waiting, subject=subject, job_id=lowest
+        )
 
 
 class ClaimedJobs(Sequence[ClaimedJob]):
@@ -116,3 +133,26 @@ class ClaimedJobs(Sequence[ClaimedJob]):
         """Count the jobs of each class, in the order in which the classes come first."""
         counts = Counter(place for _, _, place, *_ in self._parts())
         return Counter({_CLASSES[place]: count for place, count in counts.items()})
+
+
+class _UnreadJobs(ClaimedJobs):
+    """Stands for jobs that were only counted: to look at them is a mistake in the program."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise RuntimeError("the jobs of this death were counted, not read: see death_jobs.with_jobs")
+
+    def _parts(self) -> Iterator[tuple[Any, int | None, int, int, int]]:
+        raise RuntimeError("the jobs of this death were counted, not read: see death_jobs.with_jobs")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _UnreadJobs)
+
+    __hash__ = None  # as of any list
+
+    def __repr__(self) -> str:
+        return "UNREAD"
+
+
+UNREAD = _UnreadJobs()

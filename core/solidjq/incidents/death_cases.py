@@ -5,10 +5,11 @@ charges none of them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.rails.positions import Position
 from solidjq.text import count_of
 
@@ -52,11 +53,13 @@ INSIDE = frozenset({Blame.MEMORY, Blame.CODE})  # one of the jobs in flight kill
 class Crowd:
     """Several jobs of one class that were in flight at one death and at no other, and of which nothing more is known.
 
-    The evidence is the same for all, so they are scored once. ``members`` yields the subject and id of each.
+    The evidence is the same for all, so they are scored once, and only counted: ``charges.each_job`` reads them.
     """
 
     count: int
-    members: Callable[[], Iterator[tuple[str, int]]]
+    lowest: int  # of their ids
+    death: DeathRecord  # that charges them, and maybe others of their class
+    known: Container[str] = frozenset()  # the subjects of those others, which have a score of their own
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,19 @@ sample.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, cast, exists, func, null, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, cast, exists, func, literal, null, or_, select, union_all
 
-from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.statements import among, streamed
 from solidjq.database.tables import deaths, failed, jobs, processes
 from solidjq.database.times import boundary
-from solidjq.incidents.claimed_jobs import ClaimedJobs
-from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJobs, ClassCount
+from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.incidents.reconstruction import death_of, reconstruct
 from solidjq.ledger import crashes, operations
 from solidjq.ledger.deaths import DeathSource, source_of
@@ -30,18 +29,40 @@ from solidjq.untrusted import part, read_object
 
 
 def list_deaths(
-    connection: Connection, *, since: datetime | None = None, until: datetime | None = None
+    connection: Connection, *, since: datetime | None = None, until: datetime | None = None, waiting: bool = False
 ) -> list[DeathRecord]:
-    """Return the deaths noticed from ``since`` on and before ``until``, the oldest first.
+    """Return the deaths noticed from ``since`` on and before ``until``, the oldest first; their jobs are only counted.
+
+    With ``waiting`` it is counted, too, how many of them are failed still; ``death_jobs.with_jobs`` reads the jobs.
 
     Works without the ``jq_`` tables: then every death is reconstructed from the failures that exist now. A row without
     any time that makes sense is left out.
     """
     has_ledger = operations.exists(connection)
-    records = _recorded(connection, since, until) if has_ledger else []
-    unrecorded = union_all(*_unrecorded_failures(since, until, has_ledger=has_ledger)).subquery()
-    by_time = unrecorded.select().order_by(unrecorded.c.crashed_at, unrecorded.c.failure_id)
-    records += reconstruct(row for row in streamed(connection, by_time) if row.crashed_at is not None)
+    records: list[DeathRecord] = []
+    if has_ledger:
+        within = list(_between(deaths.c.noticed_at, since, until))
+        counted = _count_recorded(connection, within, waiting=waiting)
+        records = [replace(death, counted=counted.get(death.key, {})) for death in _recorded(connection, within)]
+    every = union_all(*unrecorded_failures(since, until, has_ledger=has_ledger, waiting=waiting)).subquery().c
+    grouped = (
+        select(
+            func.min(every.failure_id).label("failure_id"),
+            func.max(every.failure_id).label("last_failure_id"),
+            func.min(every.job_id).label("job_id"),
+            func.min(every.subject).label("subject"),
+            every.class_name,
+            every.evidence,
+            every.crashed_at,
+            func.min(every.hostname).label("hostname"),
+            func.min(every.pid).label("pid"),
+            func.count().label("failures"),
+            func.count(every.waiting_id).label("waiting"),
+        )
+        .group_by(every.crashed_at, every.evidence, every.class_name)
+        .order_by(every.crashed_at, "failure_id")
+    )
+    records += reconstruct(row for row in streamed(connection, grouped) if row.crashed_at is not None)
     return sorted(records, key=lambda death: (death.noticed_at, _number_of(death.name)))
 
 
@@ -57,7 +78,7 @@ def list_by_class(
     has_ledger = operations.exists(connection)
     columns = tables.crashes.c
     charged: dict[str, Counter[str]] = defaultdict(Counter)
-    recorded = _recorded(connection, since, None, jobs=False) if has_ledger else []
+    recorded = _recorded(connection, _between(deaths.c.noticed_at, since, None)) if has_ledger else []
     ahead = {death.name for death in recorded if death.ahead}
     faulting = {death.name: death.faulting[1] for death in recorded if death.faulting is not None}
     if has_ledger:
@@ -72,9 +93,18 @@ def list_by_class(
                 charged[name] = Counter([faulting[name]])
             elif jobs_charged := begun if name in ahead else count:
                 charged[name][class_name] += jobs_charged
-    unrecorded = union_all(*_unrecorded_failures(since, None, has_ledger=has_ledger, above=above)).subquery().c
+    unrecorded = (
+        union_all(
+            *unrecorded_failures(
+                since, None, has_ledger=has_ledger, within=[] if above is None else [(above + 1, None)]
+            )
+        )
+        .subquery()
+        .c
+    )
     grouped = select(
         func.min(unrecorded.failure_id).label("failure_id"),
+        func.max(unrecorded.failure_id).label("last_failure_id"),
         func.min(unrecorded.job_id).label("job_id"),
         func.min(unrecorded.subject).label("subject"),
         unrecorded.class_name,
@@ -88,38 +118,21 @@ def list_by_class(
     for row in connection.execute(grouped.order_by("failure_id")):
         death = by_error.get(row.evidence) or death_of(row)
         if death is not None:
-            by_error[row.evidence] = death
+            ids = (row.failure_id, row.last_failure_id, *(death.span or ())[:2])
+            by_error[row.evidence] = replace(death, jobs=UNREAD, span=FailureSpan(min(ids), max(ids)))
             charged[death.name][row.class_name] += row.failures
     return [(death, charged[death.name]) for death in (*recorded, *by_error.values())]
 
 
-def with_jobs(connection: Connection, records: Collection[DeathRecord]) -> list[DeathRecord]:
-    """Return these deaths, which ``list_by_class`` returned, with their jobs."""
-    claimed = _claimed_jobs(connection, [death.key for death in records if death.source is not DeathSource.FAILURES])
-    errors = {death.error for death in records if death.source is DeathSource.FAILURES}
-    by_error: dict[str, ClaimedJobs] = defaultdict(ClaimedJobs)
-    if errors:
-        for query in _unrecorded_failures(None, None, has_ledger=operations.exists(connection)):
-            rows = query.subquery()
-            for batch in in_batches(errors):
-                for row in streamed(connection, rows.select().where(rows.c.evidence.in_(batch))):
-                    by_error[row.evidence].add(row.job_id, row.subject, row.class_name, row.failure_id)
-    return [
-        replace(death, jobs=claimed[death.key] if death.source is not DeathSource.FAILURES else by_error[death.error])
-        for death in records
-    ]
+def list_recorded(
+    connection: Connection, *, since: datetime | None = None, numbers: Sequence[int] | None = None
+) -> list[DeathRecord]:
+    """Return the deaths of ``jq_deaths`` noticed since then, or with these ids, as if without jobs.
 
-
-def find_recorded(connection: Connection, numbers: Collection[int]) -> list[DeathRecord]:
-    """Return the deaths with these ids of ``jq_deaths``, with their jobs. A row without any time is left out."""
-    return [
-        death for batch in in_batches(numbers) for death in _records(connection, [among(deaths.c.id, batch)], jobs=True)
-    ]
-
-
-def list_recorded(connection: Connection, since: datetime) -> list[DeathRecord]:
-    """Return the deaths of ``jq_deaths`` noticed since then, without their jobs."""
-    return _recorded(connection, since, None, jobs=False)
+    A row without any time is left out.
+    """
+    which = [*_between(deaths.c.noticed_at, since, None), *([] if numbers is None else [among(deaths.c.id, numbers)])]
+    return [replace(death, jobs=ClaimedJobs()) for death in _recorded(connection, which)]
 
 
 def noticed_at(connection: Connection, name: str) -> datetime | None:
@@ -140,6 +153,16 @@ def noticed_at(connection: Connection, name: str) -> datetime | None:
     return None
 
 
+def recorded_death(connection: Connection, name: str) -> str | None:
+    """Return the name of the death of ``jq_deaths`` that the failure of a name such as ``f123`` is counted for."""
+    number = parse_id(name[1:])
+    if name[:1] != "f" or number is None or not operations.exists(connection):
+        return None
+    columns = tables.crashes.c
+    death_id = connection.scalar(select(columns.death_id).where(columns.failure_id == number))
+    return None if death_id is None else f"d{death_id}"
+
+
 def outages(connection: Connection) -> list[tuple[datetime, datetime | None]]:
     """Return the last outage of every process that lives now: the times between which it could not send a heartbeat.
 
@@ -153,23 +176,48 @@ def outages(connection: Connection) -> list[tuple[datetime, datetime | None]]:
     return spans
 
 
-def _recorded(
-    connection: Connection, since: datetime | None, until: datetime | None, *, jobs: bool = True
-) -> list[DeathRecord]:
-    return _records(connection, _between(deaths.c.noticed_at, since, until), jobs=jobs)
-
-
-def _records(connection: Connection, which: Iterable[ColumnElement[bool]], *, jobs: bool) -> list[DeathRecord]:
-    rows = connection.execute(select(deaths).where(*which).order_by(deaths.c.id)).all()
-    claimed = _claimed_jobs(connection, [row.id for row in rows if jobs])
+def _recorded(connection: Connection, which: Iterable[ColumnElement[bool]]) -> list[DeathRecord]:
+    query = select(deaths).where(*which).order_by(deaths.c.id)
     return [
-        _record_of(row, noticed_at, claimed[row.id])
-        for row in rows
+        _record_of(row, noticed_at)
+        for row in streamed(connection, query)
         if (noticed_at := row.noticed_at or row.last_heartbeat_at or row.started_at) is not None
     ]
 
 
-def _record_of(row: Row[Any], noticed_at: datetime, claimed: ClaimedJobs) -> DeathRecord:
+def _count_recorded(
+    connection: Connection, which: Iterable[ColumnElement[bool]], *, waiting: bool
+) -> Mapping[Any, Mapping[str, ClassCount]]:
+    """Return how many jobs of which class crashed at each of these deaths of ``jq_deaths``.
+
+    It reads a row a class and death.
+    """
+    columns = tables.crashes.c
+    crashed = tables.crashes.join(deaths, deaths.c.id == columns.death_id)
+    if waiting:
+        crashed = crashed.outerjoin(failed, failed.c.id == columns.failure_id)
+    query = (
+        select(
+            columns.death_id,
+            columns.class_name,
+            func.count(),
+            func.count(columns.started_at),
+            func.count(failed.c.id) if waiting else literal(0),
+            func.min(columns.subject),
+            func.min(columns.job_id),
+        )
+        .select_from(crashed)
+        .where(*which)
+        .group_by(columns.death_id, columns.class_name)
+        .order_by(columns.death_id, func.min(columns.failure_id))
+    )
+    counted: dict[Any, dict[str, ClassCount]] = defaultdict(dict)
+    for death_id, class_name, *counts in connection.execute(query):
+        counted[death_id][class_name] = ClassCount(*counts)
+    return counted
+
+
+def _record_of(row: Row[Any], noticed_at: datetime) -> DeathRecord:
     source = source_of(row)
     return DeathRecord(
         name=f"d{row.id}",
@@ -187,35 +235,23 @@ def _record_of(row: Row[Any], noticed_at: datetime, claimed: ClaimedJobs) -> Dea
         exit_status=row.exit_status,
         signal=row.signal,
         evidence=read_object(row.evidence),
-        jobs=claimed,
+        jobs=UNREAD,
     )
 
 
-def _claimed_jobs(connection: Connection, death_ids: Iterable[Any]) -> Mapping[Any, ClaimedJobs]:
-    """Return the jobs that crashed at these deaths of ``jq_deaths``."""
-    claimed: dict[int, ClaimedJobs] = defaultdict(ClaimedJobs)
-    columns = tables.crashes.c
-    for batch in in_batches(death_ids):
-        query = select(
-            columns.death_id,
-            columns.job_id,
-            columns.subject,
-            columns.class_name,
-            columns.failure_id,
-            columns.started_at,
-            columns.growth,
-        )
-        of_batch = query.where(among(columns.death_id, batch)).order_by(columns.failure_id)
-        for row in streamed(connection, of_batch):
-            job = (row.job_id, row.subject, row.class_name, row.failure_id, row.started_at, row.growth)
-            claimed[row.death_id].add(*job)
-    return claimed
-
-
-def _unrecorded_failures(
-    since: datetime | None, until: datetime | None, *, has_ledger: bool, above: int | None = None
+def unrecorded_failures(
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    has_ledger: bool,
+    within: Sequence[tuple[int, int | None]] = (),
+    waiting: bool = False,
 ) -> list[Select[Any]]:
-    """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record."""
+    """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record.
+
+    ``within`` are ranges of failure_ids, without an end if that is None; all if it is empty.
+    With ``waiting`` the rows of failures that are there still have their failure_id as ``waiting_id``, too.
+    """
     columns = tables.crashes.c
     current = (
         select(
@@ -227,9 +263,10 @@ def _unrecorded_failures(
             failed.c.created_at.label("crashed_at"),
             cast(null(), columns.hostname.type).label("hostname"),
             cast(null(), columns.pid.type).label("pid"),
+            failed.c.id.label("waiting_id"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-        .where(is_death(), *_between(failed.c.created_at, since, until), *_above(failed.c.id, above))
+        .where(is_death(), *_between(failed.c.created_at, since, until), *_within(failed.c.id, within))
     )
     if not has_ledger:
         return [current]
@@ -242,7 +279,12 @@ def _unrecorded_failures(
         columns.crashed_at,
         columns.hostname,
         columns.pid,
-    ).where(columns.death_id.is_(None), *_between(columns.crashed_at, since, until), *_above(columns.failure_id, above))
+        (failed.c.id if waiting else cast(null(), failed.c.id.type)).label("waiting_id"),
+    ).where(
+        columns.death_id.is_(None), *_between(columns.crashed_at, since, until), *_within(columns.failure_id, within)
+    )
+    if waiting:
+        counted = counted.join_from(tables.crashes, failed, failed.c.id == columns.failure_id, isouter=True)
     return [counted, current.where(~exists().where(columns.failure_id == failed.c.id))]
 
 
@@ -253,9 +295,9 @@ def _between(time: ColumnElement[Any], since: datetime | None, until: datetime |
         yield time < boundary(until)
 
 
-def _above(failure_id: ColumnElement[int], least: int | None) -> Iterator[ColumnElement[bool]]:
-    if least is not None:
-        yield failure_id > least
+def _within(failure_id: ColumnElement[int], ranges: Sequence[tuple[int, int | None]]) -> Iterator[ColumnElement[bool]]:
+    if ranges:
+        yield or_(*(failure_id >= first if last is None else failure_id.between(first, last) for first, last in ranges))
 
 
 def _number_of(name: str) -> int:

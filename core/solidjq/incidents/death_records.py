@@ -1,17 +1,27 @@
 """Deaths as one kind of record: how a process ended, with the evidence, whoever noticed it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
+from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs, ClassCount
 from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 from solidjq.untrusted import number, part
 
 LONGEST_INTERVAL = 3600.0  # seconds between heartbeats: evidence that claims more is not believed
+
+
+class FailureSpan(NamedTuple):
+    """Where the failures are that a death was reconstructed from; all have its error."""
+
+    first_id: int  # the lowest failure_id
+    last_id: int  # the highest
+    last_at: datetime | None = None  # when the last was written; None: all failures with its error are of the death
+    at_once: bool = False  # all were written at one instant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +46,9 @@ class DeathRecord:
     exit_status: int | None = None
     signal: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    jobs: ClaimedJobs = field(default_factory=ClaimedJobs)
+    jobs: ClaimedJobs = field(default_factory=ClaimedJobs)  # UNREAD if they were only counted
+    counted: Mapping[str, ClassCount] | None = None  # its jobs by class; None if ``jobs`` has them
+    span: FailureSpan | None = None  # None if jq recorded it
     several: bool = False  # its failures may be of several processes that cannot be distinguished
 
     @property
@@ -72,6 +84,18 @@ class DeathRecord:
         return None
 
     @property
+    def size(self) -> int:
+        """How many jobs it had claimed."""
+        return len(self.jobs) if self.counted is None else sum(count.claimed for count in self.counted.values())
+
+    @property
+    def by_class(self) -> Counter[str]:
+        """How many jobs of each class it had claimed."""
+        if self.counted is None:
+            return self.jobs.by_class()
+        return Counter({name: count.claimed for name, count in self.counted.items()})
+
+    @property
     def charged(self) -> tuple[ClaimedJob, ...]:
         """The jobs that may have killed the process."""
         return tuple(job for job in self.jobs if self.charges(job.job_id, job.started_at))
@@ -93,7 +117,7 @@ class DeathRecord:
     @property
     def named_by_stack(self) -> bool:
         """Whether it charges one of several jobs, because the stack of the thread that crashed names that one."""
-        return self.faulting is not None and len(self.jobs) > 1
+        return self.faulting is not None and self.size > 1
 
     @property
     def why_cleared(self) -> str | None:

@@ -1,7 +1,7 @@
 """Incidents: deaths of one moment, one manner and one cause."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from solidjq.database.tables import processes as process_table
-from solidjq.incidents import death_queries
+from solidjq.incidents import death_jobs, death_queries
 from solidjq.incidents.causes import NO_COMPANY, Cause, CauseFinding, Company, FleetCounts, find_cause
 from solidjq.incidents.claimed_jobs import ClaimedJob
 from solidjq.incidents.death_records import DeathRecord
@@ -84,7 +84,7 @@ class Incident:
     @property
     def size(self) -> int:
         """How many jobs its processes had claimed."""
-        return sum(len(death.jobs) for death in self.deaths)
+        return sum(death.size for death in self.deaths)
 
     @property
     def job_ids(self) -> list[int]:
@@ -99,7 +99,7 @@ class Incident:
     @property
     def by_class(self) -> Counter[str]:
         """How many of its jobs are of each class."""
-        return sum((death.jobs.by_class() for death in self.deaths), Counter[str]())
+        return sum((death.by_class for death in self.deaths), Counter[str]())
 
     @property
     def charged_jobs(self) -> list[ClaimedJob]:
@@ -126,10 +126,21 @@ def find_incidents(
     connection: Connection, *, since: datetime | None = None, until: datetime | None = None
 ) -> list[Incident]:
     """Return the incidents noticed from ``since`` on and before ``until``, the oldest first, each with all deaths."""
+    return with_jobs(connection, count_incidents(connection, since=since, until=until))
+
+
+def count_incidents(
+    connection: Connection, *, since: datetime | None = None, until: datetime | None = None, waiting: bool = False
+) -> list[Incident]:
+    """Return what ``find_incidents`` does, but the jobs of the deaths are only counted, by class.
+
+    With ``waiting`` it is counted, too, how many of them are failed still. Memory does not grow with the jobs.
+    """
     deaths = death_queries.list_deaths(
         connection,
         since=None if since is None else since - LISTED_AROUND,
         until=None if until is None else until + LISTED_AROUND,
+        waiting=waiting,
     )
     return [
         incident
@@ -137,6 +148,13 @@ def find_incidents(
         if (since is None or incident.noticed_at >= since)
         and (until is None or min(death.noticed_at for death in incident.deaths) < until)
     ]
+
+
+def with_jobs(connection: Connection, counted: Collection[Incident]) -> list[Incident]:
+    """Return these incidents with the jobs of their deaths."""
+    deaths = [death for incident in counted for death in incident.deaths]
+    read = {death.name: death for death in death_jobs.with_jobs(connection, deaths)}
+    return [replace(one, deaths=tuple(read[death.name] for death in one.deaths)) for one in counted]
 
 
 def judge_all(connection: Connection, deaths: Iterable[DeathRecord]) -> list[Incident]:
@@ -204,11 +222,18 @@ def find_incident(connection: Connection, name: str) -> Incident | None:
     at = death_queries.noticed_at(connection, name)
     if at is None:
         return None
-    nearby = find_incidents(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND)
-    by_name = (incident for incident in nearby if any(death.name == name for death in incident.deaths))
+    nearby = count_incidents(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND)
+    name = death_queries.recorded_death(connection, name) or name
+    for incident in nearby:
+        if any(death.name == name for death in incident.deaths):
+            return with_jobs(connection, [incident])[0]
     # A reconstructed death is named by its first failure, but may be searched for by any of its failures.
-    by_job = (incident for incident in nearby if any(f"f{number}" == name for number in incident.failure_ids))
-    return next(by_name, None) or next(by_job, None)
+    for incident in nearby:
+        if any(death_jobs.may_be_of(name, death) for death in incident.deaths):
+            (whole,) = with_jobs(connection, [incident])
+            if any(name == f"f{number}" for number in whole.failure_ids):
+                return whole
+    return None
 
 
 def group(deaths: Iterable[DeathRecord]) -> list[tuple[DeathRecord, ...]]:

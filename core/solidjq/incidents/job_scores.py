@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from solidjq.incidents.class_scores import ClassScore
@@ -35,14 +35,6 @@ class JobScore:
     def count(self) -> int:
         """How many jobs it is the score of."""
         return 1 if self.crowd is None else self.crowd.count
-
-    def each(self) -> Iterator["JobScore"]:
-        """Yield the score of each of its jobs."""
-        if self.crowd is None:
-            yield self
-            return
-        for subject, job_id in self.crowd.members():
-            yield replace(self, name=subject, crowd=None, job_ids=(job_id,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from solidjq.incidents.claimed_jobs import ClaimedJobs
-from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.claimed_jobs import UNREAD, ClassCount
+from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.ledger import crashes
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
@@ -26,47 +26,36 @@ LONGEST_FAILING = timedelta(seconds=60)
 
 
 def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
-    """Return the deaths that failures, sorted by time, report: the same error, written one soon after the other.
+    """Return the deaths that failures report: the same error, written one soon after the other.
+
+    A row counts the failures of one instant, error and class; the rows are sorted by time and lowest failure_id. The
+    jobs of the deaths are counted, not read.
 
     Two processes whose last heartbeats fell into one second have the same error, as have two of one pid in different
     containers, and jobs whose process has no row always do. Only the time separates them: a prune by ``jq`` writes
     the failures of one process at one instant, which those of no other process share. Where all instants differ, as
     Rails leaves them, nothing does, and the record says that it may stand for several processes.
 
-    No more rows than errors of one instant are held at a time.
+    No more rows than those of one instant are held at a time.
     """
     growing: dict[str, _GrowingDeath] = {}  # by error: of failures that were written one by one
     records: list[_GrowingDeath] = []
-    for _, together in groupby(rows, key=attrgetter("crashed_at")):
-        first: dict[str, Row[Any]] = {}  # by error, until another failure of this instant has the same
-        at_once: dict[str, _GrowingDeath | None] = {}
+    for at, together in groupby(rows, key=attrgetter("crashed_at")):
+        by_error: dict[str, list[Row[Any]]] = {}
         for row in together:
-            if row.evidence not in at_once and row.evidence not in first:
-                first[row.evidence] = row
-                continue
-            if row.evidence not in at_once:
-                begun = first.pop(row.evidence)
-                at_once[row.evidence] = death = _begun(begun, records, at_once=True)
-                if death is not None:
-                    death.add(begun)
-            if (death := at_once[row.evidence]) is not None:
-                death.add(row)
-        for error, row in first.items():
-            before = growing.get(error)
-            if before is None or not before.includes(row.crashed_at):
-                if (before := _begun(row, records, at_once=False)) is None:
+            by_error.setdefault(row.evidence, []).append(row)
+        for error, alike in by_error.items():
+            at_once = sum(row.failures for row in alike) > 1
+            death = None if at_once else growing.get(error)
+            if death is None or not death.includes(at):
+                if (record := death_of(alike[0])) is None:
                     continue
-                growing[error] = before
-            before.add(row)
+                records.append(death := _GrowingDeath(record, at_once, at))
+                if not at_once:
+                    growing[error] = death
+            for row in alike:
+                death.add(row)
     return [each.record for each in records]
-
-
-def _begun(row: Row[Any], records: "list[_GrowingDeath]", *, at_once: bool) -> "_GrowingDeath | None":
-    """Begin a death with this failure and list it in ``records``; None if the failure reports no death."""
-    if (death := death_of(row)) is None:
-        return None
-    records.append(_GrowingDeath(death, at_once, row.crashed_at))
-    return records[-1]
 
 
 @dataclass(slots=True)
@@ -76,20 +65,30 @@ class _GrowingDeath:
     death: DeathRecord
     at_once: bool  # all its failures were written at one instant
     last_at: datetime
-    jobs: ClaimedJobs = field(default_factory=ClaimedJobs)
+    failure_ids: set[int] = field(default_factory=set)  # the lowest and the highest
+    counted: dict[str, ClassCount] = field(default_factory=dict)
 
     def includes(self, at: datetime) -> bool:
         """Whether a failure with its error that was written at this time is of this death."""
         return at - self.last_at <= SAME_DEATH_WITHIN and at - self.death.noticed_at <= LONGEST_FAILING
 
     def add(self, row: Row[Any]) -> None:
-        self.jobs.add(row.job_id, row.subject, row.class_name, row.failure_id)
+        ids = {*self.failure_ids, row.failure_id, row.last_failure_id}
+        self.failure_ids = {min(ids), max(ids)}
+        before = self.counted.get(row.class_name, ClassCount(0))
+        self.counted[row.class_name] = before.plus(row.failures, row.waiting, row.subject, row.job_id)
         self.last_at = row.crashed_at
 
     @property
     def record(self) -> DeathRecord:
         told_apart = self.at_once and self.death.how is not Death.MISSING
-        return replace(self.death, jobs=self.jobs, several=len(self.jobs) > 1 and not told_apart)
+        return replace(
+            self.death,
+            jobs=UNREAD,
+            counted=self.counted,
+            span=FailureSpan(min(self.failure_ids), max(self.failure_ids), self.last_at, self.at_once),
+            several=sum(count.claimed for count in self.counted.values()) > 1 and not told_apart,
+        )
 
 
 def death_of(row: Row[Any]) -> DeathRecord | None:

@@ -14,7 +14,7 @@ from solidjq.database.times import boundary, clock
 from solidjq.database.transactions import GLANCE, Database
 from solidjq.diff.groups import count_problems
 from solidjq.incidents.death_queries import list_by_class
-from solidjq.incidents.incidents import Incident, find_incidents, judge_all
+from solidjq.incidents.incidents import Incident, count_incidents, judge_all
 from solidjq.incidents.waiting import count_waiting
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import OperationView, list_operations
@@ -164,7 +164,7 @@ def _count_incidents(connection: Connection, since: datetime, died: Count | None
     """Count the incidents with jobs that are still failed; of very many jobs only the deaths are read."""
     exact = died is not None and died.exact and died.number <= MOST_READ
     if exact:
-        found = find_incidents(connection, since=since)
+        found = count_incidents(connection, since=since, waiting=True)
     else:  # deaths that nobody recorded are one if their errors are equal, and were not retried since
         found = judge_all(connection, [death for death, _ in list_by_class(connection, since)])
     waiting = count_waiting(connection, found)

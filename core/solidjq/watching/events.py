@@ -19,6 +19,7 @@ from solidjq.diff.signatures import Signature
 from solidjq.incidents import incidents
 from solidjq.incidents.causes import CauseFinding
 from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
+from solidjq.incidents.death_jobs import jobs_among
 from solidjq.incidents.death_queries import list_recorded
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
@@ -155,7 +156,9 @@ def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, D
     continued: set[str] = set()
     position.remembered = [one for one in position.remembered if one.last_at > now - REMEMBERED_FOR]
     by_time = sorted(news.died, key=lambda row: (row.crashed_at, row.failure_id))
-    for death in reconstruct(cast("Iterable[Any]", by_time)):
+    counted = reconstruct(cast("Iterable[Any]", by_time))
+    claimed = jobs_among(by_time, counted)
+    for death in (replace(death, counted=None, jobs=claimed[death.name]) for death in counted):
         last = max((row.crashed_at for row in by_time if row.evidence == death.error), default=death.noticed_at)
         before = _remembered(position, death)
         if before is None:
@@ -193,7 +196,7 @@ def _incidents_of(connection: Connection, deaths: dict[str, DeathRecord], positi
     since = min(death.noticed_at for death in deaths.values()) - AROUND
     around = {death.name: death for death in _told_before(position, since)}
     if operations.exists(connection):
-        around.update((death.name, death) for death in list_recorded(connection, since))
+        around.update((death.name, death) for death in list_recorded(connection, since=since))
     judged = incidents.judge_all(connection, {**around, **deaths}.values())
     return [incident for incident in judged if any(death.name in deaths for death in incident.deaths)]
 

@@ -14,7 +14,7 @@ from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary
 from solidjq.diff.groups import HEAD, SignatureCache, signatures_of
 from solidjq.diff.signatures import CACHED, Signature
-from solidjq.incidents.death_queries import find_recorded
+from solidjq.incidents.death_jobs import find_recorded
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger import operations
 from solidjq.ledger.crashes import EVIDENCE, subject_of
@@ -50,6 +50,13 @@ class UnrecordedFailure(NamedTuple):
     crashed_at: datetime
     hostname: str | None = None
     pid: int | None = None
+    failures: int = 1
+    waiting: int = 1
+
+    @property
+    def last_failure_id(self) -> int:
+        """The highest id of the failures that it counts: its own."""
+        return self.failure_id
 
 
 class News(NamedTuple):

@@ -1,0 +1,188 @@
+"""The jobs of deaths that were only counted, read when somebody looks at them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select, union_all
+
+from solidjq.batching import BATCH, in_batches
+from solidjq.database import tables
+from solidjq.database.statements import among, streamed
+from solidjq.database.times import boundary
+from solidjq.incidents.claimed_jobs import ClaimedJobs
+from solidjq.incidents.death_queries import list_recorded, unrecorded_failures
+from solidjq.incidents.death_records import DeathRecord, FailureSpan
+from solidjq.ledger import operations
+from solidjq.text import parse_id
+
+SPANS = 50  # ranges of failures that one statement reads
+
+
+def with_jobs(
+    connection: Connection, records: Collection[DeathRecord], class_name: str | None = None
+) -> list[DeathRecord]:
+    """Return these deaths with their jobs, or with those of one class only."""
+    recorded = _of_recorded(connection, [death.key for death in records if death.span is None], class_name)
+    reconstructed = _of_reconstructed(connection, [death for death in records if death.span is not None], class_name)
+    empty = ClaimedJobs()
+    return [
+        replace(
+            death,
+            counted=None,
+            jobs=recorded.get(death.key, empty) if death.span is None else reconstructed.get(death.name, empty),
+        )
+        for death in records
+    ]
+
+
+def find_recorded(connection: Connection, numbers: Collection[int]) -> list[DeathRecord]:
+    """Return the deaths with these ids of ``jq_deaths``, with their jobs. A row without any time is left out."""
+    found = [death for batch in in_batches(numbers) for death in list_recorded(connection, numbers=batch)]
+    return with_jobs(connection, found)
+
+
+def find_apart(connection: Connection, since: datetime, deaths: Iterable[DeathRecord]) -> set[str]:
+    """Return the names of those of these deaths that may have a job that crashed twice since then, or with a growth.
+
+    The database finds the jobs, by subject; of the others nothing is read.
+    """
+    has_ledger = operations.exists(connection)
+    columns = tables.crashes.c
+    current = unrecorded_failures(since, None, has_ledger=has_ledger)[-1].subquery()
+    subjects: list[Select[Any]] = [select(current.c.subject)]
+    if has_ledger:
+        subjects.append(select(columns.subject).where(columns.crashed_at >= boundary(since)))
+    every = union_all(*subjects).subquery().c
+    twice = list(connection.scalars(select(every.subject).group_by(every.subject).having(func.count() > 1)))
+    names: set[str] = set()
+    if has_ledger:
+        of_death = select(columns.death_id).distinct().where(columns.death_id.is_not(None))
+        grown = of_death.where(columns.crashed_at >= boundary(since), columns.growth.is_not(None))
+        names |= {f"d{death_id}" for death_id in connection.scalars(grown)}
+        for batch in in_batches(twice):
+            of_batch = of_death.where(among(columns.subject, batch))
+            names |= {f"d{death_id}" for death_id in connection.scalars(of_batch)}
+    by_error: dict[str, list[tuple[DeathRecord, FailureSpan]]] = defaultdict(list)
+    for death in deaths:
+        if death.span is not None:
+            by_error[death.error].append((death, death.span))
+    if twice and by_error:
+        repeated = frozenset(twice)
+        for query in unrecorded_failures(since, None, has_ledger=has_ledger):
+            rows = query.subquery()
+            of_some = rows.select().where(among(rows.c.subject, twice)) if len(twice) <= BATCH else rows.select()
+            for row in streamed(connection, of_some):
+                if row.subject in repeated:
+                    of_row = (pair for pair in by_error.get(row.evidence, ()) if _spans(pair[1], row.failure_id))
+                    names |= {death.name for death, _ in of_row}
+    return names
+
+
+def may_be_of(failure: str, death: DeathRecord) -> bool:
+    """Whether the failure of a name such as ``f123`` may be one of those that a death was reconstructed from."""
+    number = parse_id(failure[1:])
+    return number is not None and death.span is not None and _spans(death.span, number)
+
+
+def _spans(span: FailureSpan, failure_id: int) -> bool:
+    return span.first_id <= failure_id <= span.last_id
+
+
+def _of_recorded(connection: Connection, death_ids: Iterable[Any], class_name: str | None) -> Mapping[Any, ClaimedJobs]:
+    """Return the jobs that crashed at these deaths of ``jq_deaths``."""
+    claimed: dict[Any, ClaimedJobs] = defaultdict(ClaimedJobs)
+    columns = tables.crashes.c
+    for batch in in_batches(death_ids):
+        query = select(
+            columns.death_id,
+            columns.job_id,
+            columns.subject,
+            columns.class_name,
+            columns.failure_id,
+            columns.started_at,
+            columns.growth,
+        )
+        of_batch = query.where(among(columns.death_id, batch)).order_by(columns.failure_id)
+        if class_name is not None:
+            of_batch = of_batch.where(columns.class_name == class_name)
+        for row in streamed(connection, of_batch):
+            job = (row.job_id, row.subject, row.class_name, row.failure_id, row.started_at, row.growth)
+            claimed[row.death_id].add(*job)
+    return claimed
+
+
+def _of_reconstructed(
+    connection: Connection, records: Sequence[DeathRecord], class_name: str | None
+) -> Mapping[str, ClaimedJobs]:
+    """Return, by name, the jobs of deaths that were reconstructed from failures."""
+    claimed: dict[str, ClaimedJobs] = {}
+    has_ledger = operations.exists(connection)
+    by_time = sorted((death for death in records if death.span and death.span.last_at), key=_ends)
+    by_error = [death for death in records if death.span and not death.span.last_at]
+    for batch in (*in_batches(by_time, SPANS), *in_batches(by_error)):
+        ranges = _padded(list(_merged(_ends(death) for death in batch if death.span and death.span.last_at)))
+        every = union_all(*unrecorded_failures(None, None, has_ledger=has_ledger, within=ranges)).subquery()
+        rows = every.select().where(every.c.evidence.in_({death.error for death in batch}))
+        rows = rows.order_by(every.c.crashed_at, every.c.failure_id)
+        claimed |= jobs_among(streamed(connection, rows), batch, class_name)
+    return claimed
+
+
+def jobs_among(
+    rows: Iterable[Any], records: Iterable[DeathRecord], class_name: str | None = None
+) -> dict[str, ClaimedJobs]:
+    """Return, by name, the jobs of deaths that were reconstructed, among failures that are sorted by time."""
+    of_error: dict[str, list[tuple[DeathRecord, FailureSpan]]] = defaultdict(list)
+    for death in records:
+        if death.span is not None:
+            of_error[death.error].append((death, death.span))
+    claimed: dict[str, ClaimedJobs] = defaultdict(ClaimedJobs)
+    for _, together in groupby(rows, key=attrgetter("crashed_at")):
+        of_instant = list(together)
+        counts = Counter(row.evidence for row in of_instant)
+        for row in of_instant:
+            if class_name is not None and row.class_name != class_name:
+                continue
+            for death, span in of_error.get(row.evidence, ()):
+                if _is_of(row, death, span, alone=counts[row.evidence] == 1):
+                    claimed[death.name].add(row.job_id, row.subject, row.class_name, row.failure_id)
+    return claimed
+
+
+def _ends(death: DeathRecord) -> tuple[int, int]:
+    return (0, 0) if death.span is None else (death.span.first_id, death.span.last_id)
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of failure_ids that these sorted spans cover, none twice."""
+    first, last = 0, -1
+    for low, high in spans:
+        if low > last:
+            if first <= last:
+                yield first, last
+            first, last = low, high
+        last = max(last, high)
+    if first <= last:
+        yield first, last
+
+
+def _padded(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Repeat the last range, so that statements have few lengths: each is compiled once, and kept."""
+    length = next(length for length in (0, 1, 4, 16, SPANS) if length >= len(ranges))
+    return ranges + ranges[-1:] * (length - len(ranges))
+
+
+def _is_of(row: Row[Any], death: DeathRecord, span: FailureSpan, *, alone: bool) -> bool:
+    """Whether a failure with the error of a death is one of its own; ``alone``: no other was written at its instant."""
+    if span.last_at is None:
+        return True
+    if not _spans(span, row.failure_id):
+        return False
+    if span.at_once:
+        return bool(row.crashed_at == death.noticed_at)
+    return alone and death.noticed_at <= row.crashed_at <= span.last_at
