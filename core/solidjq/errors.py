@@ -44,6 +44,10 @@ class ConflictError(DatabaseError):
     """A deadlock or a busy database: nothing was changed, and the same move may be tried again."""
 
 
+class LockedError(ConflictError):
+    """A row or a table was locked by another transaction for longer than this session waits; nothing was changed."""
+
+
 class TookTooLongError(DatabaseError):
     """A statement reached its time limit and was cancelled."""
 

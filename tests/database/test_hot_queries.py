@@ -134,14 +134,14 @@ def claim_some(database: Database, process: int, *queues: str) -> list[queue_cla
 
 
 def finish_some(database: Database, process: int) -> None:
-    ids = [claim.id for claim in claim_some(database, process, "*")]
-    database.transact(endings.finish_claims, ids)
+    held = {claim.id: claim.job_id for claim in claim_some(database, process, "*")}
+    database.transact(endings.finish_claims, process, held)
 
 
 def take_turns(database: Database, process: int) -> None:
     for queues in (("*",), ("queue3", "queue4"), ("queue3*",)):
         claims = take_turn(database, process, [], queues, 10)
-        take_turn(database, process, [claim.id for claim in claims], queues, 10)
+        take_turn(database, process, claims, queues, 10)
 
 
 def decide_on_some(database: Database, _process: int) -> None:

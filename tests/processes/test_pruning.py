@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, crashes, deaths, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
 from solidjq.processes import heartbeat, pruning
+from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death, parse_error
@@ -266,3 +267,24 @@ def test_jq_prune_for_cron(database: Database, shell: Shell) -> None:
     again = shell.run("prune", "--alive-threshold", "60", "--quiet")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert len(rows(database, operations)) == 1
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_neither_a_prune_nor_an_ending_waits_for_claims_of_others_that_are_locked(database: Database) -> None:
+    """Each takes half of the claims, for which MariaDB would rather scan, and lock, all of them."""
+    add_jobs(database, *plain_jobs(30))
+    dead, ending, alive = (add_process(database, name) for name in ("dead", "ending", "alive"))
+    claims = {process: [claim.id for claim in claim_all(database, process, 10)] for process in (dead, ending, alive)}
+    silence(database, dead, 1000)
+    impatient = Database(database.url, lock_timeout=1)
+    with database.write() as holder:
+        for claim_id in claims[alive]:
+            holder.execute(select(claimed.c.id).where(claimed.c.id == claim_id).with_for_update())
+        ((pruned),) = pruning.prune(impatient, 300)
+        assert len(pruned.job_ids) == 10
+        assert len(impatient.transact(endings.finish, endings.claims_of(ending, claims[ending][:5]))) == 5
+        assert len(impatient.transact(endings.release, endings.claims_of(ending))) == 5
+        beaten = impatient.transact(heartbeat.heartbeat, alive, {})
+        assert beaten
+    impatient.close()
+    assert [row["id"] for row in rows(database, claimed)] == claims[alive]

@@ -146,7 +146,7 @@ def test_slots_are_taken_and_given_back(database: Database, seed: int, known: di
             claims = [row["id"] for row in rows(database, claimed) if row["job_id"] in chosen]
             model.end([model.jobs[number] for number in those], after)
             if after is State.FINISHED:
-                database.transact(endings.finish_claims, claims, known)
+                database.transact(endings.finish, endings.claims_of(process, claims), known)
             elif after is State.FAILED:
                 database.transact(endings.fail, endings.claims_of(process, claims), "{}", known)
             else:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 from solidjq import Database
 from solidjq.database.tables import claimed, failed, jobs, ready
 from solidjq.database.times import utcnow
+from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, parse_error
@@ -139,3 +140,26 @@ def test_a_job_that_ended_already_does_not_fail_a_second_time(database: Database
     state, errors = expected[damage]
     assert state_of_each(database) == {job_id: state}
     assert [row["error"] for row in rows(database, failed)] == errors
+
+
+@pytest.mark.parametrize("other_process", [False, True])
+def test_an_ending_of_a_lost_claim_leaves_the_claim_that_got_its_id(database: Database, *, other_process: bool) -> None:
+    """After a failover that lost commits, the server gives the ids of lost claims to others."""
+    ids = add_jobs(database, *plain_jobs(4))
+    process, other = add_process(database), add_process(database, "other")
+    lost = claim_all(database, process)
+    held = {claim.id: claim.job_id for claim in lost}
+    with database.write() as connection:
+        owner = other if other_process else process
+        connection.execute(delete(claimed))
+        for claim_id, job_id in zip(held, ids if other_process else [*ids[1:], ids[0]], strict=True):
+            row = {"id": claim_id, "job_id": job_id, "process_id": owner, "created_at": utcnow()}
+            connection.execute(insert(claimed).values(row))
+    for claim in lost:
+        one = {claim.id: claim.job_id}
+        assert database.transact(endings.finish_claims, process, one) == []
+        assert database.transact(endings.fail, endings.claims_of(process, one), "{}") == []
+        assert database.transact(endings.release, endings.claims_of(process, one)) == []
+        if database.writes_in_with:
+            queue_claim.exchange(database, process, one, ["*"], 1)
+    assert set(state_of_each(database).values()) == {State.CLAIMED}

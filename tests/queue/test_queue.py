@@ -289,7 +289,7 @@ def test_a_workers_turn_takes_from_the_same_queues(
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("high", "mail_in", "mail_out", "other")))
     if paused is not None:
         database.transact(pauses.pause, paused)
-    claims = take_turn(database, process, [claim.id], patterns, 10)
+    claims = take_turn(database, process, [claim], patterns, 10)
     assert [each.queue_name for each in claims] == [name for name in expected if name != paused]
     found = state_of_each(database)
     assert found.pop(over) == State.FINISHED
@@ -302,7 +302,7 @@ def test_neither_a_prefix_nor_a_paused_queue_needs_a_transaction_for_a_turn(
 ) -> None:
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in ("mailers", "other")))
     database.transact(pauses.pause, "other")
-    claims = queue_claim.exchange(database, add_process(database), [], patterns, 10)
+    claims = queue_claim.exchange(database, add_process(database), {}, patterns, 10)
     if database.writes_in_with:
         assert claims is not None
         assert [claim.queue_name for claim in claims] == ["mailers"]

@@ -256,7 +256,7 @@ def test_jobs_that_do_not_run_are_left_alone(database: Database, worker: Worker)
     claims = {claim.job_id: claim for claim in claim_all(database, worker.id)}
     database.transact(endings.release, endings.claims_of(worker.id, [claims[ready].id]))
     database.transact(endings.fail, endings.claims_of(worker.id, [claims[failed].id]), "{}")
-    database.transact(endings.finish_claims, [claims[finished].id])
+    database.transact(endings.finish, endings.claims_of(worker.id, [claims[finished].id]))
     assert ask(database, ready, failed, finished) == {
         ready: "it does not run: it is ready; to delete it: jq jobs discard",
         failed: "it does not run: it has failed; to delete it: jq discard",

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from solidjq import Database, NewJob
-from solidjq.database.tables import blocked, claimed, failed, jobs, ready
+from solidjq.database.tables import blocked, claimed, failed, jobs, ready, semaphores
 from solidjq.database.times import utcnow
+from solidjq.errors import ConflictError
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import sample_of
 from solidjq.queue.states import State
@@ -19,6 +20,8 @@ from support.queue import add_jobs, claim_all, rows, state_of_each
 from support.refusals import UNKNOWN, VALUE, refusing
 from support.waiting import until
 from support.worker import finish_all, finish_despite, notes_to_write, take_turn
+
+ENDED = {State.FINISHED, State.FAILED}
 
 
 def lines(folder: Path) -> list[str]:
@@ -108,7 +111,7 @@ def test_a_ready_row_of_a_job_that_is_claimed_already_keeps_no_other_waiting(
 def test_endings_that_wait_for_a_lock_longer_than_a_statement_may_take_are_recorded_later(
     worker: Worker, database: Database, kind: str, tmp_path: Path
 ) -> None:
-    from sqlalchemy import event, select, text
+    from sqlalchemy import event, text
 
     with database.read() as connection:
         if is_mysql(connection):
@@ -127,5 +130,52 @@ def test_endings_that_wait_for_a_lock_longer_than_a_statement_may_take_are_recor
         connection.execute(select(jobs.c.id).where(jobs.c.id == ids[0]).with_for_update())
         connection.execute(text("SELECT 1"))
         until(lambda: (take_turn(worker), len(worker._unrecorded))[1] == 1, "the other ending is recorded")
+    finish_all(worker, database, ids)
+    assert len(lines(tmp_path)) == 2
+
+
+LOCKS = {"claim": claimed.c.job_id, "job": jobs.c.id, "semaphore": semaphores.c.key}
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+@pytest.mark.parametrize("what", LOCKS)
+def test_a_row_that_is_locked_delays_its_own_job_alone(
+    worker: Worker, database: Database, what: str, tmp_path: Path
+) -> None:
+    from sample_jobs import alone
+
+    ids = add_jobs(database, *notes_to_write(2), alone.new("a"), NewJob(class_name="fail", args=["x"]))
+    locked = ids[2] if what == "semaphore" else ids[0]
+    value = rows(database, jobs)[2]["concurrency_key"] if what == "semaphore" else locked
+    worker.step()
+    column = LOCKS[what]
+    with database.write() as holder:
+        rows_held = holder.execute(select(column).where(column == value).with_for_update()).all()
+        assert len(rows_held) == 1
+        others = set(ids) - {locked}
+        until(
+            lambda: (take_turn(worker), {state_of_each(database)[each] for each in others} == ENDED)[1],
+            "the others have ended while the row is locked",
+        )
+        until(lambda: (take_turn(worker), len(worker._unrecorded))[1] == 1, "the job of the locked row is done")
+        assert state_of_each(database)[locked] is State.CLAIMED
+    until(lambda: (take_turn(worker), state_of_each(database)[locked] is State.FINISHED)[1], "its end is recorded")
+    assert len(lines(tmp_path)) == 4  # each ran once: two notes, the beginning and the end of the third
+
+
+@pytest.mark.sqlite_only
+def test_a_lock_of_sqlite_delays_every_job_until_it_is_free(
+    worker: Worker, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("solidjq.database.transactions.ATTEMPTS", 1)
+    monkeypatch.setattr("solidjq.database.engines.BUSY_TIMEOUT", 0.1)
+    worker.database.close()  # the next connection has that limit
+    ids = add_jobs(database, *notes_to_write(2))
+    worker.step()
+    until(lambda: worker._unrecorded.new == 2, "both jobs are done")
+    with database.write():
+        error = take_turn(worker)
+        assert isinstance(error, ConflictError)
+        assert len(worker._unrecorded) == 2
     finish_all(worker, database, ids)
     assert len(lines(tmp_path)) == 2

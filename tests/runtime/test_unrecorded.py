@@ -1,8 +1,17 @@
 """Endings that the database refuses: none is forgotten, one that cannot be written keeps no other."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from solidjq.errors import AccessDeniedError, ConflictError, DatabaseError, DatabaseUnreachableError, TookTooLongError
+from solidjq.errors import (
+    AccessDeniedError,
+    ConflictError,
+    DatabaseError,
+    DatabaseUnreachableError,
+    LockedError,
+    TookTooLongError,
+)
 from solidjq.queue.claim import Claim
 from solidjq.runtime import unrecorded
 from solidjq.runtime.unrecorded import MOST_REFUSED, Ending, Unrecorded
@@ -19,13 +28,16 @@ class Recorder:
         self.refused = refused
         self.error = error
         self.recorded: list[int] = []
+        self.locked: set[int] = set()
         self.attempts = 0
 
-    def __call__(self, batch: list[Ending]) -> None:
+    def __call__(self, batch: Sequence[Ending]) -> list[Ending]:
         self.attempts += 1
         if self.refused & {ending.claim.id for ending in batch}:
             raise self.error
-        self.recorded += [ending.claim.id for ending in batch]
+        left = [ending for ending in batch if ending.claim.id in self.locked]
+        self.recorded += [ending.claim.id for ending in batch if ending not in left]
+        return left
 
 
 def hold(count: int) -> Unrecorded:
@@ -85,6 +97,22 @@ def test_a_refused_ending_is_tried_again_behind_the_others(monkeypatch: pytest.M
     assert endings.retry_refused(record, at_once=True) is None
     assert sorted(record.recorded) == [1, 2, 3]
     assert len(endings) == 0
+
+
+def test_locked_endings_keep_no_other_and_wait_together() -> None:
+    endings = hold(500)
+    record = Recorder(set(), DatabaseError("never"))
+    record.locked = {1, 7, 400}
+    endings.record_in_parts(endings.take(500), record)
+    assert record.attempts == 1
+    assert ids(endings) == [1, 7, 400]
+    assert 0 < endings.pause(60) <= unrecorded.FIRST_DELAY  # as after one refusal, not after three
+    record.locked = {1, 400}
+    assert isinstance(endings.retry_refused(record, at_once=True), LockedError)
+    assert ids(endings) == [1, 400]
+    record.locked = set()
+    assert endings.retry_refused(record, at_once=True) is None
+    assert sorted(record.recorded) == list(range(1, 501))
 
 
 def test_the_pause_ends_when_a_refused_ending_is_due() -> None:

@@ -57,7 +57,7 @@ def claim_all(database: Database, process_id: int, limit: int = 1000) -> list[Cl
 def take_turn(
     database: Database,
     process_id: int,
-    claim_ids: Sequence[int],
+    claims: Sequence[Claim],
     queues: Sequence[str],
     limit: int,
     excepted: Sequence[str] = (),
@@ -65,11 +65,12 @@ def take_turn(
     """Finish claims and claim others, as a worker does: in one statement where there is one."""
 
     def exchange(connection: Connection) -> list[Claim]:
-        endings.finish_claims(connection, claim_ids)
+        endings.finish_claims(connection, process_id, held)
         return claim.claim(connection, process_id, queues, limit, excepted)
 
-    claims = claim.exchange(database, process_id, claim_ids, queues, limit, excepted)
-    return database.transact(exchange) if claims is None else claims
+    held = {ended.id: ended.job_id for ended in claims}
+    others = claim.exchange(database, process_id, held, queues, limit, excepted)
+    return database.transact(exchange) if others is None else others
 
 
 def rows(database: Database, table: Any) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def test_each_job_runs_once_where_workers_take_turns(database: Database, polled:
     def run(own: Database, process: int) -> list[int]:
         done: list[int] = []
         claims: list[queue_claim.Claim] = []
-        while claims := take_turn(own, process, [claim.id for claim in claims], polled.patterns, 5, polled.excepted):
+        while claims := take_turn(own, process, claims, polled.patterns, 5, polled.excepted):
             done += [claim.job_id for claim in claims]
         return done
 
@@ -85,7 +85,7 @@ def test_a_prune_against_a_turn_of_the_worker_it_prunes(database: Database, queu
     """Whoever is first, no job ends twice, and the pruned worker is left with no claim."""
     ids = add_jobs(database, *plain_jobs(JOBS))
     frozen = add_process(database, "frozen")
-    held = [claim.id for claim in claim_all(database, frozen, JOBS // 2)]
+    held = claim_all(database, frozen, JOBS // 2)
     silence(database, frozen, 1000)
 
     def wake(own: Database) -> None:

@@ -26,6 +26,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``statements``: parts of statements that differ: ``among``, inserts of many rows or only of new ones.
 - ``digests``: SHA-256 of rows, made by the database.
 - ``hot``: ``@hot``, for statements that run every few milliseconds; they are listed in docs/sql.md.
+- ``deletions``: deletions of rows by their ids, which lock no other row.
 - ``duplicates``: rows that must be unique and are not.
 - ``notices``: PostgreSQL's NOTIFY, which wakes workers.
 - ``unknown_columns``: columns of a later Solid Queue or of the application, stored and restored as texts.

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from solidjq.database import answers, keys, owners, poolers, sessions, tables
 from solidjq.database.digests import sha256_of
 from solidjq.database.encodings import adapt_encoding
-from solidjq.database.faults import Fault, fault_of
+from solidjq.database.faults import Fault, fault_of, past_sqlalchemy
 from solidjq.database.option_files import check_option_file
 from solidjq.database.poolers import SessionTerms
 from solidjq.database.times import read_every_timestamp
@@ -45,11 +45,19 @@ WRITES = "solidjq_writes"  # execution option of a connection that will write
 NO_TRANSACTION = "solidjq_no_transaction"  # execution option on SQLite: each statement commits by itself
 
 
-def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: float = answers.COMMAND_TIMEOUT) -> Engine:
+def create(
+    url: URL,
+    *,
+    name: str,
+    read_only: bool = False,
+    answer_timeout: float = answers.COMMAND_TIMEOUT,
+    lock_timeout: float | None = None,
+) -> Engine:
     """Return an engine that has not connected yet. The server lists its connections under ``name``.
 
     With ``read_only``, the database itself refuses every write on its connections. ``answer_timeout`` is how many
-    seconds a server may take to answer; the connection is closed then.
+    seconds a server may take to answer; the connection is closed then. ``lock_timeout`` is how many seconds a statement
+    waits for a lock, by default as long as the server lets it.
 
     Raises ImportError when the driver is missing.
     """
@@ -67,7 +75,7 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
             "client_encoding": "utf8",  # in a database of SQL_ASCII, the driver would return bytes for every text
             "connect_timeout": CONNECT_TIMEOUT,
         }
-        url, terms = _session_terms(url)
+        url, terms = _session_terms(url, lock_timeout)
     else:
         if "read_default_file" in (named := last_values(url.query)):
             check_option_file(named["read_default_file"], named.get("read_default_group", "client"))
@@ -97,27 +105,29 @@ def create(url: URL, *, name: str, read_only: bool = False, answer_timeout: floa
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
             raise DatabaseURLError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         if backend == "mysql":
-            sessions.begin_mysql_session(driver)
+            sessions.begin_mysql_session(driver, lock_timeout)
         return driver
 
     event.listen(engine, "handle_error", _leave_a_reader)
     return engine
 
 
-def _session_terms(url: URL) -> tuple[URL, SessionTerms]:
+def _session_terms(url: URL, lock_timeout: float | None) -> tuple[URL, SessionTerms]:
     """Return the URL that the driver gets, and what is made by statement instead of requested at the start.
 
     A pooler may drop what is requested at the start in silence, or refuse the connection for it.
     """
     prepare = {"true": True, "false": False}.get(str(url.query.get(PREPARE)))
-    terms = SessionTerms(tables=(str(tables.jobs.name), tables.schema_migrations.name), prepare=prepare)
+    ours = {} if lock_timeout is None else {"lock_timeout": str(round(lock_timeout * 1000))}  # milliseconds
+    names = (str(tables.jobs.name), tables.schema_migrations.name)
+    terms = SessionTerms(tables=names, prepare=prepare, settings=ours)
     url = url.difference_update_query([PREPARE])
     requested = url.query.get("options")
     if requested is None:
         return url, terms
     settings, others = poolers.split_options(requested if isinstance(requested, str) else requested[-1])
     # An empty text, too, so that the driver does not take PGOPTIONS or a service's instead.
-    return url.update_query_dict({"options": others}), replace(terms, settings=settings)
+    return url.update_query_dict({"options": others}), replace(terms, settings={**ours, **settings})
 
 
 def _begin(backend: str, driver: Any, info: dict[str, Any], terms: SessionTerms | None) -> None:
@@ -151,7 +161,8 @@ def without_transaction(connection: Connection) -> Connection:
     """Make each statement commit by itself, for statements that no transaction may contain."""
     if connection.dialect.name == "sqlite":  # the driver does, unless a transaction was begun
         return connection.execution_options(**{NO_TRANSACTION: True})
-    return connection.execution_options(isolation_level="AUTOCOMMIT")
+    with past_sqlalchemy(connection, "SET AUTOCOMMIT"):  # a round trip on MySQL
+        return connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _create_sqlite(url: URL, *, read_only: bool) -> Engine:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Dialect
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from solidjq.text import mask_secrets, one_line
@@ -24,6 +24,7 @@ class Fault(Enum):
     DENIED = auto()
     READ_ONLY = auto()  # the server, or this transaction, takes no writes
     CONFLICT = auto()
+    LOCKED = auto()  # by another transaction, for longer than this session waits
     NOT_PREPARED = auto()  # the session lacks a statement that was prepared, or has another of its name: it is shared
     NO_TRANSACTIONS = auto()  # a pooler that gives each statement another session
     TOO_LONG = auto()
@@ -44,7 +45,7 @@ _POSTGRESQL_FAULTS = {
     "42P05": Fault.NOT_PREPARED,
     "40001": Fault.CONFLICT,
     "40P01": Fault.CONFLICT,
-    "55P03": Fault.CONFLICT,
+    "55P03": Fault.LOCKED,
     "57014": Fault.TOO_LONG,
 }
 # Of a table, a column, a schema, a type, a function or an operator that a name leads to.
@@ -64,7 +65,7 @@ _MYSQL_FAULTS = {
     1142: Fault.DENIED,
     1143: Fault.DENIED,
     1146: Fault.NO_TABLE,
-    1205: Fault.CONFLICT,
+    1205: Fault.LOCKED,
     1213: Fault.CONFLICT,
     1290: Fault.READ_ONLY,  # --read-only
     1305: Fault.CONFLICT,  # the savepoint to roll back to was lost in a deadlock
@@ -103,6 +104,28 @@ def fault_of(error: DBAPIError) -> Fault:
     fault = _fault_by_code(error)
     # SQLSTATE classes 22 and 23, by each driver's own table; what a driver cannot even send has no code.
     return Fault.VALUE if fault is Fault.OTHER and isinstance(error, DataError | IntegrityError) else fault
+
+
+def driver_error(error: Any, dialect: Dialect, *, driver: Any = None, statement: str | None = None) -> DBAPIError:
+    """Return an error that the driver raised past SQLAlchemy as SQLAlchemy would have raised it.
+
+    Whether the connection broke is decided by SQLAlchemy's own rule: psycopg's by ``driver``, the connection, which
+    may be None; PyMySQL's by the error alone. Without ``driver``, ``fault_of`` decides by the error's code and kind.
+    """
+    broke = dialect.is_disconnect(error, driver, None)
+    dbapi = dialect.loaded_dbapi.Error
+    made = DBAPIError.instance(statement, None, error, dbapi, connection_invalidated=broke, dialect=dialect)
+    return cast("DBAPIError", made)
+
+
+@contextmanager
+def past_sqlalchemy(connection: Connection, statement: str) -> Iterator[None]:
+    """Let errors of calls of the driver itself, for ``statement``, be those that SQLAlchemy raises."""
+    driver = connection.connection.driver_connection
+    try:
+        yield
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise driver_error(error, connection.dialect, driver=driver, statement=statement) from error
 
 
 def words_of(error: DBAPIError) -> str:

@@ -83,7 +83,7 @@ class HotStatement(Generic[S]):
         for name, value in values.items():
             ids = isinstance(value, list)
             if name in prepared.places:
-                sql = sql.replace(_place(name), (str(value)[1:-1] or "NULL") if ids else str(int(value)))
+                sql = sql.replace(place(name), (str(value)[1:-1] or "NULL") if ids else str(int(value)))
             else:
                 parameters[name] = (array_literal(value) if prepared.plans else str(value)) if ids else value
         order = prepared.order
@@ -103,7 +103,7 @@ class HotStatement(Generic[S]):
         prepared = _prepare(self, dialect)
         sql = prepared.sql
         for name in prepared.places:
-            sql = sql.replace(_place(name), f":{name}")
+            sql = sql.replace(place(name), f":{name}")
         for name, value in prepared.constants.items():
             sql = re.sub(rf":{re.escape(name)}\b", f"'{value}'" if isinstance(value, str) else str(value), sql)
         return sql
@@ -206,7 +206,7 @@ def _ids_in_sqlite(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(ids_in, "mysql")
 def _ids_in_mysql(element: ids_in, compiler: SQLCompiler, **kw: Any) -> str:
     column, ids = element.clauses  # written into the text: MySQL is slow to change rows by a list in a parameter
-    return f"{compiler.process(column, **kw)} IN ({_place(cast('BindParameter[str]', ids).key)})"
+    return f"{compiler.process(column, **kw)} IN ({place(cast('BindParameter[str]', ids).key)})"
 
 
 def limit_of(name: str) -> ColumnElement[int]:
@@ -216,10 +216,11 @@ def limit_of(name: str) -> ColumnElement[int]:
     LIMIT in a parameter it assumes a tenth of the table, so it would plan every execution anew, which takes longer
     than to claim ten jobs.
     """
-    return expression.literal_column(_place(name), Integer())
+    return expression.literal_column(place(name), Integer())
 
 
-def _place(name: str) -> str:
+def place(name: str) -> str:
+    """Return where in the text of a hot statement a value is written when it runs."""
     return f"/*{name}*/"
 
 

@@ -27,13 +27,15 @@ def open_database(
     table_prefix: str | None = None,
     read_only: bool = False,
     answer_timeout: float | None = None,
+    lock_timeout: float | None = None,
 ) -> Database:
     """Open the database at ``url``, else the one that JQ_DATABASE_URL names, else the embedded queue.
 
     The embedded queue is created if it is missing; with ``create`` False, a missing one is a UsageError that says how
     to name a database. ``namespace`` is the tables' PostgreSQL schema. ``table_prefix``, else JQ_TABLE_PREFIX, is the
     prefix of Solid Queue's tables, for the whole process. A server that takes longer than ``answer_timeout`` seconds,
-    by default 600, to answer a statement counts as unreachable. Raises UsageError for a malformed URL or prefix.
+    by default 600, to answer a statement counts as unreachable; a statement that waits for a lock longer than
+    ``lock_timeout`` seconds fails with LockedError. Raises UsageError for a malformed URL or prefix.
     """
     tables.use_prefix(
         os.environ.get(PREFIX_ENVIRONMENT, tables.DEFAULT_PREFIX) if table_prefix is None else table_prefix
@@ -49,7 +51,13 @@ def open_database(
         missing = False
     if namespace is not None:
         target = urls.with_schema(target, namespace)
-    database = Database(target, name=name, read_only=read_only, answer_timeout=answer_timeout or COMMAND_TIMEOUT)
+    database = Database(
+        target,
+        name=name,
+        read_only=read_only,
+        answer_timeout=answer_timeout or COMMAND_TIMEOUT,
+        lock_timeout=lock_timeout,
+    )
     if missing:
         initialize(database)
     return database

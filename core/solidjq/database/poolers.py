@@ -16,9 +16,9 @@ from secrets import randbits
 from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, cast
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import sessions
+from solidjq.database.faults import past_sqlalchemy
 from solidjq.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -223,10 +223,8 @@ def _make_settings(connection: Connection) -> None:
     begin = psycopg.sql.SQL("{}; SELECT {}").format(
         psycopg.sql.SQL(_begin_of(driver)), psycopg.sql.SQL(", ").join(calls)
     )
-    try:
+    with past_sqlalchemy(connection, "BEGIN"):
         driver.execute(begin, prepare=False)
-    except psycopg.Error as error:  # raised past SQLAlchemy
-        raise DBAPIError("BEGIN", None, error, connection_invalidated=driver.broken) from error
 
 
 def _begin_of(driver: "psycopg.Connection[Any]") -> LiteralString:

@@ -16,12 +16,16 @@ SAFE_PATH = "pg_catalog, pg_temp"
 _UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Universal"))
 
 
-def begin_mysql_session(driver: Any) -> None:
-    """Make a new connection strict, and its zone UTC, in which MySQL converts TIMESTAMP columns."""
+def begin_mysql_session(driver: Any, lock_timeout: float | None) -> None:
+    """Make a new connection strict, and its zone UTC, in which MySQL converts TIMESTAMP columns.
+
+    With ``lock_timeout``, a statement waits for a row's lock as many seconds, at least one.
+    """
+    wait = "" if lock_timeout is None else f", innodb_lock_wait_timeout = {max(1, round(lock_timeout))}"
     # Off after on: MySQL whose own default is off reports it as on, and the driver would never switch it on.
     driver.query(
         f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00', autocommit = 1, autocommit = 0, "
-        f"sort_buffer_size = CAST(GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER}) AS UNSIGNED)"
+        f"sort_buffer_size = CAST(GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER}) AS UNSIGNED){wait}"
     )
 
 

@@ -23,12 +23,13 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
+from solidjq.database.faults import past_sqlalchemy
 from solidjq.database.poolers import qualified
 from solidjq.errors import ConflictError
 
@@ -221,14 +222,9 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     columns = ", ".join(prepare.format_column(table.c[name]) for name in names)
     statement = f"COPY {qualified(connection, table.name)} ({columns}) FROM STDIN"
     driver = cast("psycopg.Connection", connection.connection.driver_connection)
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in rows:
-                copy.write_row([write(value) for write, value in zip(writers, row.values(), strict=True)])
-    except driver.Error as error:  # raised past SQLAlchemy, so made one of its kinds here
-        raise DBAPIError.instance(
-            statement, None, error, driver.Error, connection_invalidated=driver.broken, dialect=connection.dialect
-        ) from error
+    with past_sqlalchemy(connection, statement), driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row([write(value) for write, value in zip(writers, row.values(), strict=True)])
 
 
 def _writer(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]:

@@ -25,6 +25,7 @@ from solidjq.errors import (
     DatabaseError,
     DatabaseUnreachableError,
     LedgerMissingError,
+    LockedError,
     MissingDriverError,
     NotAQueueError,
     RefusedError,
@@ -46,7 +47,9 @@ class Database:
     """A queue's database. Cheap to make: it connects at the first transaction.
 
     With ``read_only``, the database itself refuses every write. ``answer_timeout`` is how many seconds a server may
-    take to answer a statement before it counts as unreachable.
+    take to answer a statement before it counts as unreachable. With ``lock_timeout``, a statement that has waited so
+    many seconds for a lock fails with LockedError, and no move is run again after that; SQLite has one lock for all,
+    and its own limit.
 
     Raises MissingDriverError if the driver's package is not installed, UsageError for an option that cannot be used.
     """
@@ -58,12 +61,15 @@ class Database:
         name: str = "jq",
         read_only: bool = False,
         answer_timeout: float = answers.COMMAND_TIMEOUT,
+        lock_timeout: float | None = None,
     ) -> None:
         self.url = url
         self._prefix = tables.prefix()
         self.read_only = read_only
         try:
-            engine = engines.create(url, name=name, read_only=read_only, answer_timeout=answer_timeout)
+            engine = engines.create(
+                url, name=name, read_only=read_only, answer_timeout=answer_timeout, lock_timeout=lock_timeout
+            )
         except (ImportError, NoSuchModuleError) as error:
             raise MissingDriverError(
                 f"the driver for {url.get_backend_name()} is not usable: {one_line(str(error))}; "
@@ -72,6 +78,7 @@ class Database:
         except (ValueError, TypeError, ArgumentError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         self._is_guarded = False
+        self._waits_again = lock_timeout is None
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._reader = engine
         self._writer = engine.execution_options(**{engines.WRITES: True})
@@ -157,7 +164,9 @@ class Database:
             try:
                 with connected() as connection:
                     return move(connection, *args, **kwargs)
-            except ConflictError:
+            except ConflictError as error:
+                if isinstance(error, LockedError) and not self._waits_again:
+                    raise
                 # At random, so that two programs in a deadlock do not meet again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         with connected() as connection:
@@ -253,8 +262,8 @@ class Database:
             raise DatabaseUnreachableError(f"cannot reach {self}: the connection broke") from error
         except PoolTimeoutError as error:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
-        except self._driver_error as error:  # raised past SQLAlchemy, say where it switches autocommit on
-            raise self._translated(DBAPIError(None, None, error, connection_invalidated=True)) from error
+        except self._driver_error as error:  # raised past SQLAlchemy
+            raise self._translated(faults.driver_error(error, self._reader.dialect)) from error
 
     def _translated(self, error: DBAPIError) -> DatabaseError:
         fault = faults.fault_of(error)
@@ -295,6 +304,7 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
         "{database} takes no writes: {words}; if it is a standby, name its primary instead",
     ),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
+    Fault.LOCKED: (LockedError, "{database} is busy ({words}); nothing was changed, try again"),
     Fault.NOT_PREPARED: (
         ConflictError,
         (

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select
 
 from solidjq.batching import BATCH
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.transactions import Database
@@ -116,7 +117,7 @@ def _prune_some(
             jobs_of[claim.process_id].append(claim.job_id)
     if operations.exists(connection):
         _record_deaths(connection, rows, jobs_of, threshold, witness)
-    connection.execute(delete(processes).where(among(processes.c.id, ids)))
+    connection.execute(delete_by_id(processes, ids))
     if record is not None:
         record(connection, len(failed))
     return [
@@ -182,6 +183,8 @@ def fail_exited(
     their jobs go back to their queues. ``faulting`` is the claim of the job whose thread crashed: the death charges it
     alone. Returns the ids of the jobs that failed.
     """
+    # Until a claim of this process that was being committed is there, or cannot come any more.
+    connection.execute(select(processes.c.id).where(processes.c.id == process_id).with_for_update())
     if not_begun:
         release(connection, claims_of(process_id, not_begun))
     witness = {**(witness or {}), **_accused(connection, process_id, faulting)}

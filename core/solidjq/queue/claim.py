@@ -3,17 +3,18 @@
 The statements are in claim_statements.py, with a table of which database executes which.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, select
 
 from solidjq.database.hot import Execute, within
-from solidjq.database.statements import among, distinct_values, write_style, writes_in_with
+from solidjq.database.statements import WriteStyle, among, distinct_values, write_style, writes_in_with
 from solidjq.database.tables import pauses, ready
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError
 from solidjq.queue import claim_statements as statements
+from solidjq.queue.endings import by_claim
 from solidjq.queue.patterns import ALL_QUEUES, PolledQueues, select_queues
 
 
@@ -60,13 +61,14 @@ def claim(
 def exchange(
     database: Database,
     process_id: int,
-    claim_ids: Collection[int],
+    held: Mapping[int, int],
     queues: Sequence[str],
     limit: int,
     excepted: Sequence[str] = (),
 ) -> list[Claim] | None:
     """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in one round trip.
 
+    ``held`` has the job of each claim, as for ``finish_claims``.
     Queues by name take one round trip a queue; prefixes and exceptions take one more. Returns None if the database has
     no such statement, or no queue that fits has a ready job: then call ``finish_claims``, which passes over those that
     this finished already, and ``claim``. Raises ProcessGoneError if the process was pruned.
@@ -74,7 +76,7 @@ def exchange(
     if not database.writes_in_with:
         return None
     polled = PolledQueues(queues, excepted)
-    return _claim_at_once(database.execute, process_id, polled, limit, claim_ids=list(claim_ids))
+    return _claim_at_once(database.execute, process_id, polled, limit, **by_claim(held))
 
 
 def _claim_at_once(
@@ -175,16 +177,26 @@ def _claim_first(connection: Connection, process_id: int, most: int, queue_name:
     job_ids = [row.job_id for row in rows]
     if job_ids and insert_claims_of:
         insert_claims_of(connection, process_id=process_id, job_ids=job_ids)
-    if job_ids:
-        statements.delete_ready(connection, job_ids=job_ids)
+    _delete_ready(connection, rows)
     return job_ids
+
+
+def _delete_ready(connection: Connection, rows: Sequence[Row[Any]]) -> None:
+    """Delete the ready rows of jobs that were just claimed: each has its job's id, and its own if it is locked."""
+    if not rows:
+        return
+    if write_style(connection) is WriteStyle.SILENT:
+        statements.delete_ready_rows(connection, ready_ids=[row.id for row in rows])
+    else:
+        statements.delete_ready(connection, job_ids=[row.job_id for row in rows])
 
 
 def _claim_sound(connection: Connection, process_id: int, most: int, queue_name: str | None) -> list[int]:
     """Claim as ``_claim_first`` does, but only jobs that exist and are not claimed."""
-    job_ids = list(connection.scalars(statements.sound_ready(queue_name, most)))
+    rows = connection.execute(statements.sound_ready(queue_name, most)).all()
+    job_ids = [row.job_id for row in rows]
     if job_ids:
         insertion = statements.claim_insertion(select(ready.c.job_id).where(among(ready.c.job_id, job_ids)))
         connection.execute(insertion, {"process_id": process_id})
-        statements.delete_ready(connection, job_ids=job_ids)
+        _delete_ready(connection, rows)
     return job_ids

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.hot import HotStatement, array_of, hot, ids_in, limit_of
 from solidjq.database.statements import WriteStyle, distinct_by_index
 from solidjq.database.tables import claimed, jobs, pauses, processes, ready
@@ -160,7 +161,7 @@ def lock_first_ready() -> Select[Any]:
 
     Guard: rows that another worker has locked are skipped.
     """
-    return _first_ready()
+    return _first_ready().add_columns(ready.c.id)
 
 
 @hot(WriteStyle.SILENT)
@@ -169,7 +170,7 @@ def lock_first_ready_of_queue() -> Select[Any]:
 
     Guard: rows that another worker has locked are skipped.
     """
-    return _first_ready_of_queue()
+    return _first_ready_of_queue().add_columns(ready.c.id)
 
 
 @hot(WriteStyle.SILENT)
@@ -181,13 +182,22 @@ def insert_claims() -> Insert:
     return claim_insertion(select(ready.c.job_id).where(ids_in(ready.c.job_id, "job_ids")).order_by(ready.c.job_id))
 
 
-@hot
+@hot(WriteStyle.CHAINED, WriteStyle.RETURNING)
 def delete_ready() -> Delete:
     """Delete the ready rows of jobs that are claimed in the same transaction.
 
     Guard: the rows are locked, or this transaction is the only writer.
     """
     return delete(ready).where(ids_in(ready.c.job_id, "job_ids"))
+
+
+@hot(WriteStyle.SILENT)
+def delete_ready_rows() -> Delete:
+    """Delete the ready rows of jobs that are claimed in the same transaction.
+
+    Guard: this transaction has locked the rows.
+    """
+    return delete_by_id(ready, "ready_ids")
 
 
 @hot
@@ -212,7 +222,7 @@ class FromQueues(NamedTuple):
 # lock process, see pauses        claim_from_all, or       lock_process_and_see_pauses   lock_process_and_see_pauses
 # lock the first ready rows       finish_and_claim_...     insert_first_claims           lock_first_ready
 # insert their claims             (all steps in one)       (same)                        insert_claims
-# delete their ready rows                                  delete_ready                  delete_ready
+# delete their ready rows                                  delete_ready                  delete_ready_rows
 # read the claims                                          read_claims                   read_claims
 CLAIM = FromQueues(claim_from_all, claim_from_queue)
 FINISH_AND_CLAIM = FromQueues(finish_and_claim_from_all, finish_and_claim_from_queue)
@@ -246,14 +256,14 @@ def _first_ready_of_queue() -> Select[Any]:
     return _first_ready().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
 
 
-def sound_ready(queue_name: str | None, most: int) -> Select[int]:
+def sound_ready(queue_name: str | None, most: int) -> Select[Any]:
     """Lock the first ready rows of a queue, or of all for None, of jobs that exist and are not claimed."""
     claimable = (
         exists().where(jobs.c.id == ready.c.job_id),
         ~exists().where(claimed.c.job_id == ready.c.job_id),
         *([] if queue_name is None else [ready.c.queue_name == queue_name]),
     )
-    query = select(ready.c.job_id).where(*claimable).order_by(ready.c.priority, ready.c.job_id)
+    query = select(ready.c.job_id, ready.c.id).where(*claimable).order_by(ready.c.priority, ready.c.job_id)
     return query.limit(most).with_for_update(skip_locked=True)
 
 

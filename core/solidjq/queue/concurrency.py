@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from solidjq.batching import BATCH, in_batches
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.hot import hot, ids_in
 from solidjq.database.statements import among, compares_exactly, insert_if_absent
 from solidjq.database.tables import blocked, claimed, jobs, ready, semaphores
@@ -224,12 +225,25 @@ def group_keys(pairs: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
     return list(groups.items())
 
 
-def lock_semaphores(connection: Connection, keys: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock the semaphores of these keys; return the free slots of each that there is, and when it was made."""
+def lock_semaphores(connection: Connection, keys: Collection[str], *, skip_locked: bool = False) -> dict[str, Row[Any]]:
+    """Lock the semaphores of these keys; return the free slots of each that there is, and when it was made.
+
+    With ``skip_locked``, those that another transaction has locked are left out.
+    """
     query: Select[Any] = select(semaphores.c.key, semaphores.c.value, semaphores.c.created_at)
     in_order = query.where(among(semaphores.c.key, keys)).order_by(semaphores.c.key)
-    rows = connection.execute(in_order.with_for_update()).all()
+    rows = connection.execute(in_order.with_for_update(skip_locked=skip_locked)).all()
     return {as_requested(row.key, keys): row for row in rows}
+
+
+def locked_keys(connection: Connection, keys: Collection[str]) -> set[str]:
+    """Lock the semaphores of these keys but those that another transaction has locked; return the keys of those."""
+    left: set[str] = set()
+    for batch in in_safe_batches(connection, keys):
+        locked = lock_semaphores(connection, batch, skip_locked=True)
+        there = connection.scalars(select(semaphores.c.key).where(among(semaphores.c.key, batch)))
+        left |= {as_requested(key, batch) for key in there} - locked.keys()
+    return left
 
 
 def as_requested(key: str, keys: Collection[str]) -> str:
@@ -267,7 +281,7 @@ def promote(connection: Connection, slots: Mapping[str, int]) -> dict[str, list[
             ),
         )
     )
-    connection.execute(delete(blocked).where(among(blocked.c.id, ids)))
+    connection.execute(delete_by_id(blocked, ids))
     for seconds, promoted_keys in group_keys((_duration(rows[-1]), key) for key, rows in waiting.items() if rows):
         connection.execute(
             update(semaphores).where(among(semaphores.c.key, promoted_keys)).values(expires_at=ago(-seconds))

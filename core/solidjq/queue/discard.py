@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, Table, delete, select
 
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, failed, jobs, ready, scheduled
 from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
@@ -15,7 +16,7 @@ def discard(connection: Connection, job_ids: Collection[int], limits: Limits = N
     Returns the ids of the deleted jobs.
     """
     gone = withdraw(connection, job_ids, limits) + _take(connection, failed, job_ids)
-    connection.execute(delete(jobs).where(among(jobs.c.id, gone)))
+    connection.execute(delete_by_id(jobs, gone))
     return gone
 
 

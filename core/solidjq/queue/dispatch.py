@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 
-from sqlalchemy import Connection, case, delete, or_, select
+from sqlalchemy import Connection, case, or_, select
 
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.statements import among
 from solidjq.database.tables import jobs, scheduled
 from solidjq.database.times import utcnow
@@ -45,5 +46,5 @@ def dispatch(connection: Connection, limit: int, limits: Limits = NO_LIMITS) -> 
     if free := [job_id for job_id in job_ids if job_id not in bound]:
         make_ready(connection, free)
     admit(connection, limited)
-    connection.execute(delete(scheduled).where(among(scheduled.c.id, [row.id for row in due])))
+    connection.execute(delete_by_id(scheduled, [row.id for row in due]))
     return job_ids

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     ColumnElement,
     Connection,
     Delete,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Select,
     Update,
     any_,
+    bindparam,
     case,
     delete,
     exists,
@@ -30,47 +32,75 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
+from solidjq.database.deletions import BY_ID, delete_by_id
 from solidjq.database.faults import Fault, fault_of
 from solidjq.database.hot import array_of, hot, ids_in
 from solidjq.database.statements import WriteStyle, among, write_style, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import utcnow
-from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
+from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back, locked_keys
 from solidjq.queue.executions import make_ready
 
 
 def claims_of(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
-    """Return the condition that a claim is this process's and, with ``claim_ids``, one of these."""
+    """Return the condition that a claim is this process's and, with ``claim_ids``, one of these.
+
+    With the jobs of the claims, a mapping, it must also be a claim of one of these jobs: see ``finish_claims``.
+    """
     condition = claimed.c.process_id == process_id
+    if isinstance(claim_ids, Mapping):
+        condition &= among(claimed.c.job_id, claim_ids.values())
     return condition if claim_ids is None else condition & among(claimed.c.id, claim_ids)
 
 
 def finish(connection: Connection, claims: ColumnElement[bool], limits: Limits = NO_LIMITS) -> list[int]:
     """Mark the jobs of these claims as finished. Returns the ids of the jobs that this call finished."""
-    return finish_claims(connection, connection.scalars(select(claimed.c.id).where(claims)).all(), limits)
+    found = connection.execute(select(claimed.c.id, claimed.c.job_id, claimed.c.process_id).where(claims)).all()
+    held: dict[int, dict[int, int]] = defaultdict(dict)
+    for row in found:
+        held[row.process_id][row.id] = row.job_id
+    return [
+        job_id
+        for process_id, jobs_of in held.items()
+        for job_id in finish_claims(connection, process_id, jobs_of, limits)
+    ]
 
 
-def finish_claims(connection: Connection, claim_ids: Collection[int], limits: Limits = NO_LIMITS) -> list[int]:
-    """Mark the jobs of the claims with these ids as finished. Returns the ids of the jobs that this call finished.
+def finish_claims(
+    connection: Connection, process_id: int, held: Mapping[int, int], limits: Limits = NO_LIMITS
+) -> list[int]:
+    """Mark jobs as finished, by the ids of their process's claims. Returns the ids of the jobs that this call finished.
 
-    A claim that has ended is passed over: no other claim ever gets its id.
+    ``held`` has the job of each claim. A claim that has ended is passed over. So is one of another job or process: a
+    server that lost its last commits, in a failover, gives ids of lost claims to others.
     """
     if writes_in_with(connection):
-        return _give_back(connection, finish_claims_at_once(connection, claim_ids=list(claim_ids)), limits)
+        finished = finish_claims_at_once(connection, process_id=process_id, **by_claim(held))
+        return _give_back(connection, finished, limits)
     finish_batch = _FINISH_BATCH[write_style(connection)]
-    return [job_id for batch in in_batches(claim_ids) for job_id in finish_batch(connection, batch, limits)]
+    return [
+        job_id
+        for batch in in_batches(held.items())
+        for job_id in finish_batch(connection, {"process_id": process_id, **by_claim(dict(batch))}, limits)
+    ]
 
 
-def _finish_returning(connection: Connection, claim_ids: list[int], limits: Limits) -> list[int]:
-    job_ids = [row.job_id for row in delete_claims_returning(connection, claim_ids=claim_ids)]
+def by_claim(held: Mapping[int, int]) -> dict[str, list[int]]:
+    """Return the values of ``claim_deletion`` for claims, each with its job."""
+    return {"claim_ids": list(held), "job_ids": list(held.values())}
+
+
+def _finish_returning(connection: Connection, values: Mapping[str, Any], limits: Limits) -> list[int]:
+    job_ids = [row.job_id for row in delete_claims_returning(connection, **values)]
     return _give_back(connection, finish_jobs_returning(connection, job_ids=job_ids), limits) if job_ids else []
 
 
-def _finish_locked(connection: Connection, claim_ids: list[int], limits: Limits) -> list[int]:
-    job_ids = [row.job_id for row in lock_claims(connection, claim_ids=claim_ids)]
+def _finish_locked(connection: Connection, values: Mapping[str, Any], limits: Limits) -> list[int]:
+    locked = {row.id: row.job_id for row in lock_claims(connection, **values)}
+    job_ids = list(locked.values())
     if job_ids:
         finish_jobs(connection, job_ids=job_ids)
-        delete_claims(connection, claim_ids=claim_ids)
+        delete_claims(connection, claim_ids=list(locked))
         give_back(connection, job_ids, limits)
     return job_ids
 
@@ -115,6 +145,26 @@ def _insert_failed(connection: Connection, job_ids: Collection[int], error: str)
             .order_by(jobs.c.id),
         )
     )
+
+
+def locked_elsewhere(connection: Connection, claim_ids: Collection[int]) -> set[int]:
+    """Lock what the endings of these claims change, but wait for nobody; return the claims of which that was not free.
+
+    Those are claims that are still there, and whose own row, or the row of its job or of the semaphore of its key,
+    another transaction has locked. The caller may end the others in this transaction.
+    """
+    free: set[int] = set()
+    for batch in in_batches(sorted(claim_ids)):
+        lock = _claim_lock(among(claimed.c.id, batch), skip_locked=True).with_hint(claimed, BY_ID, "mysql")
+        job_of = {row.id: row.job_id for row in connection.execute(lock)}
+        of_jobs = select(jobs.c.id, jobs.c.concurrency_key).where(among(jobs.c.id, job_of.values())).order_by(jobs.c.id)
+        key_of = dict(connection.execute(of_jobs.with_for_update(skip_locked=True, key_share=True)).all())
+        busy_keys = locked_keys(connection, {key for key in key_of.values() if key is not None})
+        of_others = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, job_of.values() - key_of.keys()))))
+        busy = of_others | {job_id for job_id, key in key_of.items() if key in busy_keys}
+        free |= {claim_id for claim_id, job_id in job_of.items() if job_id not in busy}
+    there = connection.scalars(select(claimed.c.id).where(among(claimed.c.id, claim_ids)))
+    return set(there) - free
 
 
 def end_plainly(
@@ -162,7 +212,11 @@ def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int 
 
     The id is None if a program wrote into the claim what is no id: SQLite takes it.
     """
-    return {row.id: row.job_id for row in connection.execute(_claim_lock(claims))}
+    lock = _claim_lock(claims)
+    if write_style(connection) is WriteStyle.SILENT:  # a scan would wait for claims of others that are locked
+        ids = connection.scalars(select(claimed.c.id).where(claims)).all()
+        lock = lock.where(among(claimed.c.id, ids)).with_hint(claimed, BY_ID, "mysql")
+    return {row.id: row.job_id for row in connection.execute(lock)}
 
 
 def _jobs_of(locked: Mapping[int, int | None]) -> list[int]:
@@ -177,7 +231,7 @@ def _end(connection: Connection, locked: Mapping[int, int | None], limits: Limit
 
 def _delete(connection: Connection, locked: Iterable[int]) -> None:
     for batch in in_batches(locked):
-        connection.execute(delete(claimed).where(among(claimed.c.id, batch)))
+        connection.execute(delete_by_id(claimed, batch))
 
 
 # -- statements -------------------------------------------------------------------------------------------------------
@@ -187,7 +241,8 @@ def _delete(connection: Connection, locked: Iterable[int]) -> None:
 def finish_claims_at_once() -> Select[Any]:
     """Delete claims and mark their jobs as finished.
 
-    Guard: only the jobs of claims that this statement itself deleted are marked; a claim that has ended is passed over.
+    Guard: only the jobs of claims that this statement itself deleted are marked; a claim that has ended, or is of
+    another job or process, is passed over.
     """
     gone, finished = finish_ctes()
     return select(finished).add_cte(gone)
@@ -197,7 +252,7 @@ def finish_claims_at_once() -> Select[Any]:
 def delete_claims_returning() -> ReturningDelete[Any]:
     """Delete claims, and return the ids of their jobs.
 
-    Guard: a claim that has ended has no row, so its job is not returned.
+    Guard: a claim that has ended has no row, so its job is not returned; nor is that of another job or process.
     """
     return _claim_deletion().returning(claimed.c.job_id)
 
@@ -215,9 +270,10 @@ def finish_jobs_returning() -> ReturningUpdate[Any]:
 def lock_claims() -> Select[Any]:
     """Lock claims in the order of their ids, and return the ids of their jobs.
 
-    Guard: a claim that has ended has no row, so its job is not returned; another ending of a claim waits for the lock.
+    Guard: a claim that has ended has no row, so its job is not returned, nor is one of another job or process; another
+    ending of a claim waits for the lock.
     """
-    return _claim_lock(ids_in(claimed.c.id, "claim_ids"))
+    return _claim_lock(_held()).with_hint(claimed, BY_ID, "mysql")
 
 
 @hot(WriteStyle.SILENT)
@@ -235,7 +291,7 @@ def delete_claims() -> Delete:
 
     Guard: this transaction has locked the claims.
     """
-    return _claim_deletion()
+    return delete_by_id(claimed, "claim_ids")
 
 
 def finish_ctes() -> tuple[CTE, CTE]:
@@ -245,12 +301,23 @@ def finish_ctes() -> tuple[CTE, CTE]:
     return gone, finish.returning(jobs.c.id, jobs.c.concurrency_key).cte("finished")
 
 
-def _claim_lock(claims: ColumnElement[bool]) -> Select[Any]:
-    return select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id).with_for_update()
+def _claim_lock(claims: ColumnElement[bool], *, skip_locked: bool = False) -> Select[Any]:
+    query = select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id)
+    return query.with_for_update(skip_locked=skip_locked)
 
 
 def _claim_deletion() -> Delete:
-    return delete(claimed).where(ids_in(claimed.c.id, "claim_ids"))
+    return delete(claimed).where(_held())
+
+
+def _held() -> ColumnElement[bool]:
+    """Return the condition of claims by ``claim_ids``, each of one of ``job_ids`` and of the process ``process_id``.
+
+    In a form in which only the index on the ids can serve it.
+    """
+    process_id = bindparam("process_id", type_=BigInteger())
+    own = (claimed.c.process_id == process_id) & ids_in(claimed.c.job_id, "job_ids")
+    return ids_in(claimed.c.id, "claim_ids") & (case((own, 1), else_=0) == 1)
 
 
 def _job_finish(condition: ColumnElement[bool]) -> Update:

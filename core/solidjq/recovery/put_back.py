@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, exists, insert, select, update
 
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.hot import hot, ids_in
 from solidjq.database.statements import WriteStyle, among, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
@@ -55,7 +56,7 @@ def put_back(
         _delete(connection, others)
     else:
         _put_back(connection, others, terms, pace)
-    connection.execute(delete(failed).where(among(failed.c.id, failure_ids)))
+    connection.execute(delete_by_id(failed, failure_ids))
 
 
 def only_moves(decision: Decision, terms: RetryTerms) -> bool:
@@ -123,7 +124,7 @@ def archive_and_make_ready() -> Insert:
 
 def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
     # The failed rows are deleted with their jobs. A failed job holds no slot of a concurrency limit.
-    connection.execute(delete(jobs).where(among(jobs.c.id, [decision.job_id for decision in moving])))
+    connection.execute(delete_by_id(jobs, [decision.job_id for decision in moving]))
 
 
 def _rewrite(connection: Connection, moving: Sequence[Decision], terms: RetryTerms) -> None:

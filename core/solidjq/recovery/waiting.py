@@ -11,9 +11,10 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, func, select
 
 from solidjq.batching import BATCH, in_batches
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.statements import among
 from solidjq.database.tables import jobs
 from solidjq.database.transactions import Database
@@ -259,7 +260,7 @@ def _act(connection: Connection, job_ids: Sequence[int], terms: WaitingTerms) ->
     match terms.verb:
         case WaitingVerb.DISCARD:
             withdraw(connection, job_ids)
-            connection.execute(delete(jobs).where(among(jobs.c.id, job_ids)))
+            connection.execute(delete_by_id(jobs, job_ids))
         case WaitingVerb.RUN_NOW:
             waiting.run_now(connection, job_ids)
         case WaitingVerb.POSTPONE if terms.until is not None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Collection
 from enum import IntEnum
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from solidjq import registry
 from solidjq.database.answers import RUNTIME_TIMEOUT
@@ -42,6 +42,8 @@ class Stop(IntEnum):
 class Child:
     """A worker or dispatcher: registers, repeats ``step`` until it is told to stop, then deregisters."""
 
+    LOCK_TIMEOUT: ClassVar[float | None] = None  # seconds that a statement waits for a lock; None: as the server says
+
     def __init__(self, child_config: ChildConfig, wakeup: Wakeup) -> None:
         self.config = child_config.config
         self.name = child_config.name
@@ -51,6 +53,7 @@ class Child:
             name=f"solidjq {child_config.kind.lower()}",
             table_prefix=self.config.table_prefix,
             answer_timeout=RUNTIME_TIMEOUT,
+            lock_timeout=self.LOCK_TIMEOUT,
         )
         self.sampler = Sampler()
         self._child_config = child_config

@@ -10,6 +10,7 @@ from solidjq.errors import (
     ConflictError,
     DatabaseUnreachableError,
     LedgerMissingError,
+    LockedError,
     MissingDriverError,
     NotAQueueError,
 )
@@ -40,7 +41,8 @@ class Ending(NamedTuple):
     arguments: str | None = None  # of a long job that has finished: its payload without the marks of its runs
 
 
-Record = Callable[[Sequence[Ending]], None]  # commits endings in one transaction
+# Commits endings in one transaction; returns those that it left because another transaction has locked their rows.
+Record = Callable[[Sequence[Ending]], Sequence[Ending]]
 
 
 class Unrecorded:
@@ -48,8 +50,8 @@ class Unrecorded:
 
     def __init__(self) -> None:
         self._new: deque[Ending] = deque()
-        self._refused: deque[Ending] = deque()  # each of them was refused alone
-        self._refusals = 0  # in a row
+        self._refused: deque[Ending] = deque()  # each was refused alone, or another transaction had locked its rows
+        self._refusals = 0  # attempts in a row that were refused
         self._due = 0.0  # by the monotonic clock: when the refused ones are tried again
 
     def __len__(self) -> int:
@@ -78,45 +80,53 @@ class Unrecorded:
         self._new.extendleft(reversed(list(endings)))
 
     def record_in_parts(self, batch: Sequence[Ending], record: Record) -> None:
-        """Record the endings of a refused batch in halves of halves; set aside those that are refused alone.
+        """Record the endings of a refused batch, if need be in halves of halves; set aside what is refused alone.
 
         Raises the database's error if it concerns every ending; those that are not recorded have been put back.
         """
-        parts = _halves(batch)
+        parts = [batch]
         refused = 0
         while parts:
             part = parts.pop()
             try:
-                record(part)
+                self._set_aside(record(part))
             except Exception as error:
                 alone = len(part) == 1
                 if concerns_all(error) or (alone and refused >= MOST_REFUSED):
                     self.put_back([ending for rest in (part, *reversed(parts)) for ending in rest])
                     raise
                 if alone:
-                    self._set_aside(part[0])
+                    self._set_aside(part)
                     refused += 1
                 else:
                     parts += _halves(part)
 
     def retry_refused(self, record: Record, *, at_once: bool = False) -> Exception | None:
-        """Try the endings that were refused alone, if their time has come, until one is refused again; return why.
+        """Try the endings that were set aside, if their time has come, until one is refused again; return why.
+
+        One whose rows are still locked keeps no other.
 
         Raises the database's error if it concerns every ending.
         """
         if not at_once and time.monotonic() < self._due:
             return None
-        for _ in range(len(self._refused)):
-            ending = self._refused.popleft()
-            try:
-                record([ending])
-            except Exception as error:
-                self._set_aside(ending)  # behind the others: next time it is another one's turn
-                if concerns_all(error):
-                    raise
-                return error
-            self._refusals = 0
-        return None
+        locked: list[Ending] = []
+        try:
+            for _ in range(len(self._refused)):
+                ending = self._refused.popleft()
+                try:
+                    left = record([ending])
+                except Exception as error:
+                    self._set_aside([ending])  # behind the others: next time it is another one's turn
+                    if concerns_all(error):
+                        raise
+                    return error
+                locked += left
+                if not left:
+                    self._refusals = 0
+        finally:
+            self._set_aside(locked)
+        return LockedError(f"{len(locked)} are locked by other transactions") if locked else None
 
     def pause(self, longest: float) -> float:
         """Return how many seconds may pass until an ending must be tried again, at most ``longest``."""
@@ -124,8 +134,10 @@ class Unrecorded:
             return 0.0
         return min(longest, max(0.0, self._due - time.monotonic())) if self._refused else longest
 
-    def _set_aside(self, ending: Ending) -> None:
-        self._refused.append(ending)
+    def _set_aside(self, endings: Sequence[Ending]) -> None:
+        if not endings:
+            return
+        self._refused += endings
         self._refusals += 1
         self._due = time.monotonic() + jittered(FIRST_DELAY, self._refusals, LONGEST_DELAY)
 
@@ -138,4 +150,4 @@ def _halves(batch: Sequence[Ending]) -> list[Sequence[Ending]]:
 
 def concerns_all(error: Exception) -> bool:
     """Whether an error would meet any other ending as well, so that trying each alone is of no use."""
-    return isinstance(error, _OF_ALL)
+    return isinstance(error, _OF_ALL) and not isinstance(error, LockedError)

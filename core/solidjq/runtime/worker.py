@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -62,6 +62,8 @@ class Worker(Child):
     claims as many new ones. A job has ended only with that commit; a crash before it leaves the job claimed, and its
     place stays taken until then. With ``prefetch`` a worker holds that many claims more than it has threads.
     """
+
+    LOCK_TIMEOUT = 2.0  # then what others have locked is left, and the rest goes on
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -166,7 +168,7 @@ class Worker(Child):
 
     def _release(self, waiting: Sequence[Claim]) -> None:
         ids = [claim.id for claim in waiting]
-        self.database.transact(_release, self.registration.id, ids)
+        self.database.transact(_release, self.registration.id, {claim.id: claim.job_id for claim in waiting})
         for claim_id in ids:
             self._hands.let_go(claim_id)
 
@@ -266,6 +268,7 @@ class Worker(Child):
                 raise
             log.warning("%s: the endings of %d jobs were refused together: %s", self.name, done, error)
             self._unrecorded.record_in_parts(self._unrecorded.take(done), self._record)
+            self._report_unrecorded(error)
             return
         self._let_go(batch)
         for claim in claims:
@@ -322,7 +325,7 @@ class Worker(Child):
     def _transact_once(self, batch: Sequence[Ending], wanted: int, *, sound: bool) -> list[Claim]:
         try:
             if wanted and not sound and all(_is_simple(ending) for ending in batch):
-                finished = [ending.claim.id for ending in batch]
+                finished = _jobs_by_claim(batch)
                 queues, excepted = self.config.queues, self.config.excepted_queues
                 claims = queue_claim.exchange(self.database, self.registration.id, finished, queues, wanted, excepted)
                 if claims is not None:
@@ -333,10 +336,14 @@ class Worker(Child):
         except ProcessGoneError:
             self.leave_pruned()
 
-    def _record(self, batch: Sequence[Ending]) -> None:
-        """Commit endings. The database may refuse a value of a single one: then it is written without that value."""
+    def _record(self, batch: Sequence[Ending]) -> Sequence[Ending]:
+        """Commit endings; return those of which another transaction has locked a row.
+
+        The database may refuse a value of a single one: then it is written without that value.
+        """
+        left: set[int] = set()
         try:
-            self._transact(batch)
+            left = self.database.transact(_end_free, self.registration.id, batch, self._limits, self.config)
         except ValueRefusedError as error:
             if len(batch) > 1:
                 raise
@@ -347,12 +354,23 @@ class Worker(Child):
         except Exception as error:
             self._report_unrecorded(error)
             raise
-        self._let_go(batch)
+        self._let_go([ending for ending in batch if ending.claim.id not in left])
+        return [ending for ending in batch if ending.claim.id in left]
 
 
 def _is_simple(ending: Ending) -> bool:
     """Whether an ending only deletes a claim: nothing to store of its job, no slot of a concurrency limit to free."""
     return ending[1:] == (None, False, None) and ending.claim.concurrency_key is None
+
+
+def _end_free(
+    connection: Connection, process_id: int, batch: Sequence[Ending], limits: Limits, config: Config
+) -> set[int]:
+    """End the claims whose rows no other transaction has locked; return the others."""
+    left = endings.locked_elsewhere(connection, [ending.claim.id for ending in batch])
+    free = [ending for ending in batch if ending.claim.id not in left]
+    _exchange(connection, process_id, free, limits, config, wanted=0, sound=False)
+    return left
 
 
 def _exchange(
@@ -365,15 +383,16 @@ def _exchange(
     *,
     sound: bool,
 ) -> list[Claim]:
-    finished = [ending.claim.id for ending in batch if ending.error is None and not ending.stopped]
+    finished = [ending for ending in batch if ending.error is None and not ending.stopped]
     failed = {ending.claim.id: ending.error for ending in batch if ending.error is not None}
-    stopped = [ending.claim.id for ending in batch if ending.stopped]
+    stopped = _jobs_by_claim([ending for ending in batch if ending.stopped])
     for part in parted({one.claim: one.arguments for one in batch if one.arguments is not None}):
         save_group_within(connection, process_id, part)
     if finished:
-        endings.finish_claims(connection, finished, limits)
+        endings.finish_claims(connection, process_id, _jobs_by_claim(finished), limits)
     if failed:
-        endings.fail(connection, endings.claims_of(process_id, failed), failed, limits)
+        held = _jobs_by_claim([ending for ending in batch if ending.error is not None])
+        endings.fail(connection, endings.claims_of(process_id, held), failed, limits)
     if stopped:
         end_asked(connection, endings.claims_of(process_id, stopped), limits)
         _release(connection, process_id, stopped)
@@ -383,5 +402,9 @@ def _exchange(
     return queue_claim.claim(connection, process_id, config.queues, wanted, config.excepted_queues, sound=sound)
 
 
-def _release(connection: Connection, process_id: int, claim_ids: Sequence[int]) -> None:
-    endings.release(connection, endings.claims_of(process_id, claim_ids))
+def _jobs_by_claim(batch: Iterable[Ending]) -> dict[int, int]:
+    return {ending.claim.id: ending.claim.job_id for ending in batch}
+
+
+def _release(connection: Connection, process_id: int, held: Mapping[int, int]) -> None:
+    endings.release(connection, endings.claims_of(process_id, held))
