@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mysql lint format docs night mutants chaos bench bench-million audit lock clean
+.PHONY: help demo test test-mysql lint format docs night mutants chaos interleavings bench bench-million audit lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ mutants: .venv/.ready ## Break lines of the core and print those that no test mi
 chaos: .venv/.ready ## Kill, freeze, cut and fill all around jq for 30 minutes a database, ARGS='sqlite --minutes 5 --seed 1'
 	@PYTHONPATH=tests:tests/programs $(BIN)/python tests/chaos/driver.py --out docs/chaos $(ARGS)
 	@PYTHONPATH=tests $(BIN)/python tests/chaos/report.py
+
+interleavings: .venv/.ready ## Every interleaving of two moves with two preemptions, for hours, ARGS='sqlite --preemptions 1'
+	@PYTHONPATH=tests:tests/programs:tests/chaos $(BIN)/python tests/chaos/interleavings.py --out docs/chaos $(ARGS)
 
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)

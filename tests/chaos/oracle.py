@@ -242,7 +242,7 @@ def _limits(evidence: Evidence) -> Iterator[str]:
 
 def records(evidence: Evidence) -> Iterator[str]:
     """Each failure that was taken away is in the archive, and each operation counts what it moved."""
-    removed = _removed_failures(evidence)
+    removed = removed_failures(evidence)
     for job_id in removed.keys() | evidence.archived.keys():
         archived = evidence.archived.get(job_id, 0)
         if removed[job_id] != archived:
@@ -253,7 +253,7 @@ def records(evidence: Evidence) -> Iterator[str]:
             yield f"the {verb} {operation} counts {moved} jobs; the archive has {found} failures of it"
 
 
-def _removed_failures(evidence: Evidence) -> Counter[int]:
+def removed_failures(evidence: Evidence) -> Counter[int]:
     """Return how many failures each job has lost; MariaDB starts no trigger where a foreign key deletes them."""
     removed: Counter[int] = Counter()
     failed: set[int] = set()
