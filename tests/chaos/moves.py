@@ -73,12 +73,13 @@ def end_what_is_free(seat: Seat) -> None:
 
 
 def maintain(seat: Seat) -> None:
-    """Do what a dispatcher does for concurrency limits, at an interval."""
+    """Do what a dispatcher does for concurrency limits, at an interval. It refills keys that were short before."""
     own = seat.own
     own.transact(slot_maintenance.expire_semaphores)
     for key in own.transact(slot_maintenance.expired_keys, 10):
         own.transact(slot_maintenance.unblock_one, key, ONE)
-    own.transact(slot_maintenance.refill, own.transact(slot_maintenance.find_short, ONE, 10), ONE)
+    still = {f"Limited/{LOST}"}.intersection(own.transact(slot_maintenance.find_short, ONE, 10))
+    own.transact(slot_maintenance.refill, still, ONE)
 
 
 Moves = dict[str, Callable[[Seat], Any]]

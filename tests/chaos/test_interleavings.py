@@ -21,7 +21,7 @@ from solidjq.database import tables
 from support.queue import rows
 
 SEED = os.environ.get("JQ_TEST_SEED", "1")
-CHOSEN = {"sqlite": (8, 2), "postgresql": (3, 1), "mariadb": (1, 1)}  # pairs and triples; preemptions
+CHOSEN = {"sqlite": (8, 2), "postgresql": (2, 1), "mariadb": (1, 1)}  # pairs and triples; preemptions
 STEPS = 40  # of a schedule at random
 
 

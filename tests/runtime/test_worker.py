@@ -3,25 +3,29 @@
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any, NoReturn
 
 import pytest
+from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob
-from solidjq.database.tables import claimed
+from solidjq.database.tables import claimed, jobs, semaphores
+from solidjq.database.times import utcnow
 from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseUnreachableError
 from solidjq.queue.states import State
 from solidjq.runtime import child
 from solidjq.runtime.child import Child
 from solidjq.runtime.config import ChildConfig, Config
+from solidjq.runtime.dispatcher import Dispatcher
 from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
 from support.processes import add_process
-from support.queue import add_jobs, rows, state_of_each
+from support.queue import add_jobs, claim_all, rows, state_of_each
 from support.waiting import PATIENCE, until
 from support.worker import finish_all, notes_to_write
 
@@ -140,3 +144,32 @@ def test_a_database_that_is_away_for_days_is_waited_for(database: Database, monk
     assert left.value.code == 0
     assert all(most / 2 <= pause <= most for pause, most in zip(pauses, [1, 2, 4, 8, 8], strict=False))
     assert 4 <= pauses[-1] <= 8
+
+
+@pytest.mark.sqlite_only
+def test_a_dispatcher_gives_back_a_slot_that_stays_lost_and_none_that_rails_is_giving_back(
+    worker: Worker, database: Database
+) -> None:
+    from sample_jobs import alone
+
+    first, second = add_jobs(database, alone.new("a"), alone.new("b"))
+    claim_all(database, add_process(database, "of Rails"))
+    dispatcher = Dispatcher(replace(worker._child_config, kind="Dispatcher", name="dispatcher"), Wakeup())
+    with database.write() as connection:  # a Rails worker ends the first job ...
+        connection.execute(delete(claimed))
+        connection.execute(update(jobs).where(jobs.c.id == first).values(finished_at=utcnow()))
+    dispatcher.step()
+    with database.write() as connection:  # ... and then gives its slot back
+        connection.execute(update(semaphores).values(value=1))
+    dispatcher._refill_at = 0.0
+    dispatcher.step()
+    assert state_of_each(database)[second] is State.BLOCKED
+    with database.write() as connection:  # the slot is lost
+        connection.execute(update(semaphores).values(value=0))
+    dispatcher._next_maintenance = 0.0
+    dispatcher.step()
+    assert state_of_each(database)[second] is State.BLOCKED
+    dispatcher._refill_at = 0.0
+    dispatcher.step()
+    assert state_of_each(database)[second] is State.READY
+    dispatcher.database.close()

@@ -160,7 +160,8 @@ def locked_elsewhere(connection: Connection, claim_ids: Collection[int]) -> set[
         of_jobs = select(jobs.c.id, jobs.c.concurrency_key).where(among(jobs.c.id, job_of.values())).order_by(jobs.c.id)
         key_of = dict(connection.execute(of_jobs.with_for_update(skip_locked=True, key_share=True)).all())
         busy_keys = locked_keys(connection, {key for key in key_of.values() if key is not None})
-        of_others = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, job_of.values() - key_of.keys()))))
+        not_locked = among(jobs.c.id, set(job_of.values()) - key_of.keys())  # or not there at all
+        of_others = set(connection.scalars(select(jobs.c.id).where(not_locked)))
         busy = of_others | {job_id for job_id, key in key_of.items() if key in busy_keys}
         free |= {claim_id for claim_id, job_id in job_of.items() if job_id not in busy}
     there = connection.scalars(select(claimed.c.id).where(among(claimed.c.id, claim_ids)))

@@ -70,8 +70,9 @@ def _short(limits: Limits) -> Select[Any]:
 def refill(connection: Connection, keys: Collection[str], limits: Limits) -> list[int]:
     """Give these keys the free slots that their jobs leave, and pass them to blocked jobs first.
 
-    Exact at any moment: who takes or gives back a slot changes the job and the semaphore in one transaction, under the
-    lock that this move takes first. Returns the ids of the jobs that became ready.
+    Exact among our own moves: who takes or gives back a slot changes the job and the semaphore in one transaction,
+    under the lock that this move takes first. Rails gives a slot back in a transaction after the one that ends the job:
+    call this for keys that were short for longer than that takes. Returns the ids of the jobs that became ready.
     """
     unblocked: list[int] = []
     for batch in in_safe_batches(connection, keys):

@@ -7,11 +7,15 @@ from solidjq.batching import in_batches
 from solidjq.queue import dispatch, slot_maintenance
 from solidjq.runtime.child import Child
 
+LOOK_AGAIN = 2.0  # seconds; a Rails worker ends a job and gives its slot back in two transactions
+
 
 class Dispatcher(Child):
     """One is enough for a queue; several do no harm."""
 
     _next_maintenance = 0.0
+    _refill_at = 0.0
+    _short: frozenset[str] = frozenset()  # keys with too few free slots, which are looked at again
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -29,6 +33,8 @@ class Dispatcher(Child):
         if time.monotonic() >= self._next_maintenance:
             self._next_maintenance = time.monotonic() + self.config.concurrency_maintenance_interval
             self._maintain_concurrency(size)
+        if self._short and time.monotonic() >= self._refill_at:
+            self._refill(size)
         moved = self.database.transact(dispatch.dispatch, size, registry.limits())
         return 0.0 if len(moved) == size else self.config.dispatcher_polling_interval
 
@@ -37,5 +43,14 @@ class Dispatcher(Child):
         self.database.transact(slot_maintenance.expire_semaphores)
         for key in self.database.transact(slot_maintenance.expired_keys, size):
             self.database.transact(slot_maintenance.unblock_one, key, limits)
-        for keys in in_batches(self.database.transact(slot_maintenance.find_short, limits, size)):
+        if not self._short:
+            self._short = frozenset(self.database.transact(slot_maintenance.find_short, limits, size))
+            self._refill_at = time.monotonic() + LOOK_AGAIN
+
+    def _refill(self, size: int) -> None:
+        """Refill the keys that are still short: not those whose slot a Rails worker was about to give back."""
+        limits = registry.limits()
+        still = self._short.intersection(self.database.transact(slot_maintenance.find_short, limits, size))
+        self._short = frozenset()
+        for keys in in_batches(sorted(still)):
             self.database.transact(slot_maintenance.refill, keys, limits)
