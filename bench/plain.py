@@ -6,6 +6,8 @@ It runs nothing, decides nothing and knows nothing of concurrency limits; every 
 import json
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 
@@ -14,7 +16,7 @@ ERROR = json.dumps(
 )
 
 
-def _payload(active_job_id: str) -> str:
+def payload(active_job_id: str) -> str:
     """Write what Active Job writes for a job."""
     return json.dumps(
         {
@@ -53,7 +55,7 @@ def enqueue(url: str, count: int, batch: int) -> float:
                 INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at)
                 SELECT id, queue_name, priority, created_at FROM new ORDER BY id
                 """,
-                [ids, [_payload(active_job_id) for active_job_id in ids]],
+                [ids, [payload(active_job_id) for active_job_id in ids]],
             )
             connection.commit()
         return time.perf_counter() - start
@@ -159,3 +161,13 @@ def first_page(url: str) -> float:
         start = time.perf_counter()
         connection.execute(page).fetchall()
         return time.perf_counter() - start
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[None]:
+    """Keep a transaction open that has read: until it ends, no row that was there when it began can be cleaned away."""
+    with psycopg.connect(url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT 1 FROM solid_queue_jobs LIMIT 1").fetchall()
+        yield
+        connection.rollback()

@@ -32,15 +32,20 @@ def lines(facts: Sequence[dict[str, Any]], row: str) -> list[Line]:
     return [Line(label, sorted(points)) for label, points in found.items()]
 
 
-def growth(facts: Sequence[dict[str, Any]]) -> str:
-    """Draw all panels."""
+def growth(facts: Sequence[dict[str, Any]], about: Sequence[str]) -> str:
+    """Draw all panels, and below them lines about the run: the machine, versions, the date."""
     panels = [(title, drawn) for row, title in PANELS.items() if (drawn := lines(facts, row))]
     below = max((len(drawn) for _, drawn in panels), default=0) * LEGEND
-    width, height = max(1, len(panels)) * (WIDTH + GAP) + LEFT, TOP + HEIGHT + 50 + below
+    width, height = max(1, len(panels)) * (WIDTH + GAP) + LEFT, TOP + HEIGHT + 50 + below + LEGEND * len(about)
     body = "\n".join(
         part
         for number, (title, drawn) in enumerate(panels)
         for part in _panel(LEFT + number * (WIDTH + GAP), title, drawn)
+    )
+    first = TOP + HEIGHT + 50 + below
+    body += "".join(
+        f'\n<text x="{LEFT}" y="{first + number * LEGEND}" fill="#777">{escape(line)}</text>'
+        for number, line in enumerate(about)
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '

@@ -4,10 +4,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import ours
 import plain
+import plain_mysql
 import watch
 from checkpoints import LONG_JOBS, NEVER, Beside
 from figures import Contender, Row
@@ -16,6 +18,7 @@ from stage import Stage
 
 ONE_BY_ONE = 10_000  # more jobs than this are not given to a peer that moves them one at a time
 LIST_RUNS = 5  # of what takes milliseconds
+PLAIN = {"PostgreSQL": plain, "MariaDB": plain_mysql}
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Plan:
         """How many jobs prune and retry move; how that grows is shown on PostgreSQL."""
         return self.sizes if self.stage.name == "PostgreSQL" else self.sizes[:1]
 
+    @property
+    def sql(self) -> ModuleType | None:
+        """The module of plain SQL for this database, if there is one."""
+        return PLAIN.get(self.stage.name)
+
 
 # -- who takes part ---------------------------------------------------------------------------------------------------
 
@@ -44,11 +52,11 @@ def _jq(setting: str, jobs: int, start: Callable[[], str], work: Callable[[str],
     return Contender("jq", setting, jobs, start, work)
 
 
-def _plain(
-    plan: Plan, setting: str, jobs: int, start: Callable[[], str], work: Callable[[str], Any]
-) -> list[Contender]:
-    """Plain SQL is written for PostgreSQL."""
-    return [Contender("plain SQL", setting, jobs, start, work)] if plan.stage.name == "PostgreSQL" else []
+def _plain(plan: Plan, setting: str, jobs: int, start: Callable[[], str], verb: str, **given: int) -> list[Contender]:
+    """Let plain SQL do a verb where it is written for the database."""
+    if plan.sql is None:
+        return []
+    return [Contender("plain SQL", setting, jobs, start, partial(getattr(plan.sql, verb), **given))]
 
 
 def _theirs(plan: Plan, verb: str, jobs: int, state: str) -> Iterator[Contender]:
@@ -112,7 +120,7 @@ def enqueue(plan: Plan) -> Iterator[Row]:
         f"bulk enqueue of {plan.jobs:,} jobs",
         [
             _jq("1,000 a transaction", plan.jobs, empty, partial(ours.enqueue_many, count=plan.jobs)),
-            *_plain(plan, "1,000 a statement", plan.jobs, empty, partial(plain.enqueue, count=plan.jobs, batch=1000)),
+            *_plain(plan, "1,000 a statement", plan.jobs, empty, "enqueue", count=plan.jobs, batch=1000),
             *_theirs(plan, "enqueue", plan.jobs, "empty"),
         ],
         plan.runs,
@@ -129,7 +137,7 @@ def drain(plan: Plan) -> Iterator[Row]:
     batches = [
         contender
         for batch in (100, 1000)
-        for contender in _plain(plan, f"{batch:,} a batch", plan.jobs, ready, partial(plain.drain, batch=batch))
+        for contender in _plain(plan, f"{batch:,} a batch", plan.jobs, ready, "drain", batch=batch)
     ]
     theirs = _theirs(plan, "drain", plan.jobs, "fill")
     yield Row(
@@ -144,6 +152,31 @@ def memory(plan: Plan) -> Iterator[Row]:
         _jq(options, plan.long, ready, partial(_our_drain, plan.stage, options, plan.long)) for options in plan.workers
     ]
     yield Row("memory", f"long drain of {plan.long:,} no-op jobs", mine, 1, plan.long)
+
+
+def held(plan: Plan) -> Iterator[Row]:
+    """Drain while another transaction stays open, so that the dead rows of all turns pile up."""
+    sql = plan.sql
+    if sql is None:
+        return
+    ready = partial(ours.enqueued, plan.stage, plan.long)
+    beside: Callable[[Callable[[str], Any], str], Any] = partial(_beside_a_snapshot, sql)
+    contenders = []
+    for options in plan.workers:
+        work = partial(_our_drain, plan.stage, options, plan.long)
+        contenders += [_jq(options, plan.long, ready, work)]
+        contenders += [_jq(f"{options}, held", plan.long, ready, partial(beside, work))]
+    for batch in (100, 1000):
+        plainly = partial(sql.drain, batch=batch)
+        contenders += [Contender("plain SQL", f"{batch:,} a batch", plan.long, ready, plainly)]
+        contenders += [Contender("plain SQL", f"{batch:,} a batch, held", plan.long, ready, partial(beside, plainly))]
+    title = f"drain of {plan.long:,} no-op jobs, alone and while another transaction is held open"
+    yield Row("held", title, contenders, plan.runs, plan.long)
+
+
+def _beside_a_snapshot(sql: ModuleType, work: Callable[[str], Any], url: str) -> Any:
+    with sql.snapshot(url):
+        return work(url)
 
 
 def latency(plan: Plan) -> Iterator[Row]:
@@ -192,7 +225,7 @@ def prune(plan: Plan) -> Iterator[Row]:
         claimed = partial(ours.claimed, plan.stage, size)
         contenders = [
             _jq("prune", size, claimed, ours.prune),
-            *_plain(plan, "three statements", size, claimed, plain.prune),
+            *_plain(plan, "three statements", size, claimed, "prune"),
         ]
         yield Row("prune", f"prune of {size:,} claims", contenders, plan.runs, size)
 
@@ -204,8 +237,8 @@ def retry(plan: Plan) -> Iterator[Row]:
         contenders = [
             _jq("retry", size, failed, ours.retry),
             _jq("retry --safe", size, died, ours.retry_safely),
-            *_plain(plan, "1,000 a batch", size, failed, partial(plain.retry, batch=1000)),
-            *_plain(plan, "1,000 a batch, jobs that died", size, died, partial(plain.retry, batch=1000)),
+            *_plain(plan, "1,000 a batch", size, failed, "retry", batch=1000),
+            *_plain(plan, "1,000 a batch, jobs that died", size, died, "retry", batch=1000),
             *_theirs(plan, "retry", size, "fail"),
         ]
         yield Row("retry", f"retry of {size:,} failed jobs", contenders, plan.runs, size)
@@ -213,11 +246,11 @@ def retry(plan: Plan) -> Iterator[Row]:
 
 def first_page(plan: Plan) -> Iterator[Row]:
     """Read the newest 100 failures of a large table."""
-    for size in plan.sizes:
+    for size in plan.recovered:
         failed = partial(ours.failed, plan.stage, size)
         contenders = [
             _jq("failed list --limit 100", 1, failed, ours.first_page),
-            *_plain(plan, "one statement", 1, failed, plain.first_page),
+            *_plain(plan, "one statement", 1, failed, "first_page"),
         ]
         for peer in plan.peers:
             for setting, given in _settings(peer, "list"):
@@ -231,6 +264,7 @@ ROWS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "enqueue": enqueue,
     "drain": drain,
     "memory": memory,
+    "held": held,
     "latency": latency,
     "checkpoints": checkpoints,
     "prune": prune,
@@ -238,3 +272,4 @@ ROWS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "list": first_page,
 }
 ON_SQLITE = ("enqueue", "drain", "prune", "retry")
+ON_MARIADB = ("enqueue", "drain", "memory", "held", "latency", "prune", "retry", "list")

@@ -10,8 +10,9 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ import ours
 import plot
 import rivals
 import stage as stages
+import stage_mariadb
 from figures import Row, show
-from rows import ON_SQLITE, ROWS, Plan
+from rows import ON_MARIADB, ON_SQLITE, ROWS, Plan
 
-OTHERS = ("sqlite", "diff", "suspects")
+OTHERS = ("diff", "suspects")
+ON = ("postgresql", "mariadb", "sqlite")
 PREFETCH = "--threads 10 --prefetch 500"
 
 
@@ -36,6 +39,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*ROWS, *OTHERS]
     parser.add_argument("--only", default=",".join(names), metavar="ROWS", help=f"of {', '.join(names)}")
+    parser.add_argument("--on", default=",".join(ON), metavar="DATABASES", help="of %(default)s")
     parser.add_argument("--peers", default=",".join(rivals.NAMES), help="none, or of %(default)s")
     parser.add_argument("--jobs", type=int, default=10_000, help="of an enqueue and of a drain (default %(default)s)")
     parser.add_argument("--sizes", default="10000,100000", help="of prune, retry and list (default %(default)s)")
@@ -50,9 +54,15 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all raw figures there, too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how prune, retry and list grow, as SVG")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw how prune, retry and list grow, as SVG, and write the raw figures beside it",
+    )
     chosen = parser.parse_args()
     chosen.only = _among(parser, "--only", chosen.only, names)
+    chosen.on = _among(parser, "--on", chosen.on, list(ON))
     chosen.peers = [] if chosen.peers == "none" else _among(parser, "--peers", chosen.peers, list(rivals.NAMES))
     chosen.sizes = [int(size) for size in chosen.sizes.split(",")]
     return chosen
@@ -95,23 +105,35 @@ class Bench:
     def run(self) -> None:
         """Measure whatever was asked for."""
         self.head()
-        only = self.chosen.only
-        if set(only) & {*ROWS, "diff"}:
+        only, on = self.chosen.only, self.chosen.on
+        if "postgresql" in on and set(only) & {*ROWS, "diff"}:
             with stages.postgresql() as stage:
                 self.note("server", stage.settings())
                 here = [peer for peer in self.peers if peer.name != "huey"]
                 self.rows(self.plan(stage, here), [name for name in ROWS if name in only])
                 self.diff(stage)
-        if "sqlite" in only:
-            with stages.sqlite() as stage:
+        if "mariadb" in on and set(only) & set(ON_MARIADB):
+            self.mariadb()
+        if "sqlite" in on and set(only) & set(ON_SQLITE):
+            with stages.sqlite() as file:
                 huey = [peer for peer in self.peers if peer.name == "huey"]
-                self.rows(self.plan(stage, huey), ON_SQLITE)
+                self.rows(self.plan(file, huey), [name for name in ON_SQLITE if name in only])
         if "suspects" in only:
             self.suspects()
 
+    def mariadb(self) -> None:
+        """Measure on MariaDB, if it is installed."""
+        if name := stage_mariadb.missing():
+            self.note("MariaDB", f"not measured: {name} is not installed")
+            return
+        with stage_mariadb.mariadb() as stage:
+            self.note("server", stage.settings())
+            self.rows(self.plan(stage, []), [name for name in ON_MARIADB if name in self.chosen.only])
+
     def head(self) -> None:
         """Name the machine and all versions."""
-        libraries = ", ".join(f"{name} {version(name)}" for name in ("solidjq", "SQLAlchemy", "psycopg"))
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("solidjq", "SQLAlchemy", "psycopg", "PyMySQL"))
+        self.note("date", datetime.now(UTC).date().isoformat())
         self.note("machine", machine())
         self.note("jq", f"Python {platform.python_version()}, {libraries}")
         for peer in self.peers:
@@ -121,7 +143,7 @@ class Bench:
 
     def note(self, name: str, text: str) -> None:
         """Print and keep a line about the run."""
-        self.machine[name] = text
+        self.machine[name] = f"{self.machine[name]}; {text}" if name in self.machine else text
         self.console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
 
     def plan(self, stage: stages.Stage, peers: list[rivals.Peer]) -> Plan:
@@ -131,7 +153,7 @@ class Bench:
             stage, peers, self.workers, given.jobs, given.sizes, given.runs, given.latencies, given.long
         )  # fmt: skip
 
-    def rows(self, plan: Plan, names: list[str] | tuple[str, ...]) -> None:
+    def rows(self, plan: Plan, names: Sequence[str]) -> None:
         """Measure rows, each shown as soon as it is done."""
         for name in names:
             for row in ROWS[name](plan):
@@ -178,7 +200,11 @@ def _written(bench: Bench) -> Iterator[None]:
         if bench.chosen.json:
             bench.chosen.json.write_text(bench.as_json())
         if bench.chosen.plot:
-            bench.chosen.plot.write_text(plot.growth(bench.facts))
+            about = [
+                f"{name}: {text}" for name, text in bench.machine.items() if name in ("date", "machine", "jq", "server")
+            ]
+            bench.chosen.plot.write_text(plot.growth(bench.facts, about))
+            bench.chosen.plot.with_suffix(".json").write_text(bench.as_json())
 
 
 def main() -> None:
