@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    bindparam,
     column,
     exists,
     func,
@@ -161,32 +160,21 @@ def _undo_move(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int
     """Withdraw the jobs that wait and restore their columns; return the others, each with the reason."""
     by_job = {row.job_id: row for row in archived}
     withdrawn = set(withdraw(connection, sorted(by_job)))
-    changed = connection.execute(
+    rows = connection.execute(
         select(jobs.c.id, jobs.c.queue_name, jobs.c.arguments, jobs.c.scheduled_at).where(among(jobs.c.id, withdrawn))
-    ).all()
-    before = [
-        {
-            "changed_id": row.id,
-            "queue": old.queue_name,
-            "args": old.arguments,
-            "due": old.scheduled_at,
-            "at": old.updated_at,
-        }
-        for row in changed
+    )
+    changed = [
+        old.id
+        for row in rows
         if (row.queue_name, row.arguments, row.scheduled_at)
         != ((old := by_job[row.id]).queue_name, old.arguments, old.scheduled_at)
     ]
-    if before:
+    if changed:
+        same = ("queue_name", "arguments", "scheduled_at", "updated_at")
         connection.execute(
             update(jobs)
-            .where(jobs.c.id == bindparam("changed_id"))
-            .values(
-                queue_name=bindparam("queue"),
-                arguments=bindparam("args"),
-                scheduled_at=bindparam("due"),
-                updated_at=bindparam("at"),
-            ),
-            before,
+            .where(jobs.c.id == failures.c.job_id, among(failures.c.id, changed))
+            .values({name: failures.c[name] for name in same})
         )
     left = by_job.keys() - withdrawn
     reasons = dict.fromkeys(left, GONE)
