@@ -89,7 +89,7 @@ function __jq_takes
         case 'jq processes list'
             contains -- $argv[2] --alive-threshold -o --output --fields --sort -d --database
         case 'jq doctor'
-            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output --fields -d --database
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold --grace -i --import -o --output --fields -d --database
         case 'jq check failures'
             contains -- $argv[2] -w --warn -c --crit --window --patience -o --output --fields -d --database
         case 'jq check deaths'
@@ -859,8 +859,8 @@ complete -c jq -n '__jq_at jq processes list' -l watch -d 'On a terminal, draw i
 complete -c jq -n '__jq_at jq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq processes list' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_argument 1 - jq doctor' -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Make these checks only.'
-complete -c jq -n '__jq_at jq doctor' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
+complete -c jq -n '__jq_argument 1 - jq doctor' -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks encryption engine characters journal file-system file-access integrity' -d 'Make these checks only.'
+complete -c jq -n '__jq_at jq doctor' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
 complete -c jq -n '__jq_at jq doctor' -l list -d 'Only list the checks, with what each looks for.'
 complete -c jq -n '__jq_at jq doctor' -l fix -d 'Fix what can be fixed safely; asks once.'
 complete -c jq -n '__jq_at jq doctor' -s y -l yes -d 'Do not ask.'
@@ -868,6 +868,7 @@ complete -c jq -n '__jq_at jq doctor' -l reason -r -f -d 'Why, for the record.'
 complete -c jq -n '__jq_at jq doctor' -l long -r -f -d 'How long a claim, or a wait in a paused queue, may take: 90m, 1d.'
 complete -c jq -n '__jq_at jq doctor' -l patience -r -f -d 'How long one check may take.'
 complete -c jq -n '__jq_at jq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c jq -n '__jq_at jq doctor' -l grace -r -f -d 'What a deployment gives a process between SIGTERM and SIGKILL, for the check shutdown: 30s.'
 complete -c jq -n '__jq_at jq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c jq -n '__jq_at jq doctor' -s o -l output -r -f -k -a 'table wide json ndjson csv markdown ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq doctor' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
@@ -966,7 +967,7 @@ complete -c jq -n '__jq_at jq check slots' -l no-pager -d 'Print what is longer 
 complete -c jq -n '__jq_at jq check slots' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq check slots' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq check all' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
+complete -c jq -n '__jq_at jq check all' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
 complete -c jq -n '__jq_at jq check all' -l window -r -f -d 'How far back failures and deaths count: 15m, 1h, 7d.'
 complete -c jq -n '__jq_at jq check all' -l expect -r -f -d 'How many workers must live. [default: expect of [workers] in jq.toml]'
 complete -c jq -n '__jq_at jq check all' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'

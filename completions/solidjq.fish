@@ -89,7 +89,7 @@ function __solidjq_takes
         case 'solidjq processes list'
             contains -- $argv[2] --alive-threshold -o --output --fields --sort -d --database
         case 'solidjq doctor'
-            contains -- $argv[2] --skip --reason --long --patience --alive-threshold -i --import -o --output --fields -d --database
+            contains -- $argv[2] --skip --reason --long --patience --alive-threshold --grace -i --import -o --output --fields -d --database
         case 'solidjq check failures'
             contains -- $argv[2] -w --warn -c --crit --window --patience -o --output --fields -d --database
         case 'solidjq check deaths'
@@ -859,8 +859,8 @@ complete -c solidjq -n '__solidjq_at solidjq processes list' -l watch -d 'On a t
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq processes list' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 - solidjq doctor' -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Make these checks only.'
-complete -c solidjq -n '__solidjq_at solidjq doctor' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
+complete -c solidjq -n '__solidjq_argument 1 - solidjq doctor' -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks encryption engine characters journal file-system file-access integrity' -d 'Make these checks only.'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l list -d 'Only list the checks, with what each looks for.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l fix -d 'Fix what can be fixed safely; asks once.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s y -l yes -d 'Do not ask.'
@@ -868,6 +868,7 @@ complete -c solidjq -n '__solidjq_at solidjq doctor' -l reason -r -f -d 'Why, fo
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l long -r -f -d 'How long a claim, or a wait in a paused queue, may take: 90m, 1d.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l patience -r -f -d 'How long one check may take.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
+complete -c solidjq -n '__solidjq_at solidjq doctor' -l grace -r -f -d 'What a deployment gives a process between SIGTERM and SIGKILL, for the check shutdown: 30s.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s i -l import -r -f -d 'A module with @job functions; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -s o -l output -r -f -k -a 'table wide json ndjson csv markdown ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c solidjq -n '__solidjq_at solidjq doctor' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'
@@ -966,7 +967,7 @@ complete -c solidjq -n '__solidjq_at solidjq check slots' -l no-pager -d 'Print 
 complete -c solidjq -n '__solidjq_at solidjq check slots' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq check slots' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq check all' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots expired-semaphores blocked-jobs dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application tables indexes owners bloat vacuum durability timeouts isolation connections encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
+complete -c solidjq -n '__solidjq_at solidjq check all' -l skip -r -f -k -a 'no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks encryption engine characters journal file-system file-access integrity' -d 'Leave this check out; may be repeated.'
 complete -c solidjq -n '__solidjq_at solidjq check all' -l window -r -f -d 'How far back failures and deaths count: 15m, 1h, 7d.'
 complete -c solidjq -n '__solidjq_at solidjq check all' -l expect -r -f -d 'How many workers must live. [default: expect of [workers] in jq.toml]'
 complete -c solidjq -n '__solidjq_at solidjq check all' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'

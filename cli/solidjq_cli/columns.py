@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
     from solidjq.ledger.positions import DeathPosition
+    from solidjq.ledger.stop_requests import StopRequest
     from solidjq.ledger.verification import ChainReport
     from solidjq.monitoring.levels import AlertRange, CheckReport, Measure
     from solidjq.processes.heartbeat import Process
@@ -172,8 +173,12 @@ def how_it_ended(error: ErrorInfo) -> str | None:
     return error.message
 
 
-def jobs(holders: Sequence[SlotHolder] = ()) -> Fields[JobView]:
-    """Fields of a job in any state; ``holders``: jobs that hold slots of the concurrency keys of blocked jobs."""
+def jobs(holders: Sequence[SlotHolder] = (), asked: Mapping[int, StopRequest] | None = None) -> Fields[JobView]:
+    """Fields of a job in any state; ``holders``: jobs that hold slots of the concurrency keys of blocked jobs.
+
+    ``asked``: the requests that running jobs stop, by job id.
+    """
+    stops = {} if asked is None else {job_id: request.words for job_id, request in asked.items()}
     return Fields(
         (
             Column("job_id", lambda j: j.job_id, "JOB"),
@@ -191,6 +196,7 @@ def jobs(holders: Sequence[SlotHolder] = ()) -> Fields[JobView]:
             Column("process_name", lambda j: j.process_name),
             Column("process_hostname", lambda j: j.process_hostname),
             Column("process_pid", lambda j: j.process_pid),
+            Column("stop_requested", lambda j: stops.get(j.job_id)),
             Column("blocked_until", lambda j: j.blocked_until),
             Column("blocked_by", lambda j: _blocked_by(j, holders)),
             Column("failed_at", lambda j: j.failed_at),
@@ -850,6 +856,9 @@ def status() -> Fields[QueueStatus]:
     return Fields(
         (
             Column("at", lambda s: s.at, "AT"),
+            Column("engine", lambda s: None if s.product is None else s.product.name),
+            Column("engine_version", lambda s: None if s.product is None else s.product.version),
+            Column("solid_queue", lambda s: None if s.product is None else s.product.tables),
             Column("alive", lambda s: dict(s.alive)),
             Column("silent", lambda s: list(map(_silent, s.silent))),
             *count("failed", lambda s: s.failed),

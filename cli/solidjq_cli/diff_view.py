@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solidjq_cli import view
-from solidjq_cli.ages import age, rfc3339, when
+from solidjq_cli.ages import age, when
 from solidjq_cli.columns import Column, Fields
 from solidjq_cli.flow import cut
 from solidjq_cli.grid import Head, Names, Words
@@ -168,11 +168,11 @@ def _names(counted: Mapping[str, int], *, people: bool) -> Any:
 def _spelled(window: Window) -> str:
     from solidjq.durations import spell_duration
 
-    start = rfc3339(window.since.replace(microsecond=0))
-    return f"{spell_duration(window.length)} from {start}"
+    return f"{spell_duration(window.length)} from {window.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _change_fields(now: Window, before: Window) -> Fields[Change]:
+def _change_fields(now: Window, before: Window, *, in_words: bool = False) -> Fields[Change]:
+    """Fields of a change between two times. ``in_words``: the kind of change stands instead of its mark."""
     people = view.on_terminal()
     widest = not people or _width() >= WIDEST
 
@@ -181,7 +181,7 @@ def _change_fields(now: Window, before: Window) -> Fields[Change]:
 
     return Fields(
         (
-            Column("mark", lambda c: c.kind.mark, ""),
+            Column("mark", lambda c: c.kind.value if in_words else c.kind.mark, "CHANGE" if in_words else ""),
             Column("group", lambda c: c.group.name, "GROUP"),
             Column("now", lambda c: c.now, "NOW"),
             Column("before", lambda c: c.before, "BEFORE"),

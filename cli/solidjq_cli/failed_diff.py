@@ -24,7 +24,17 @@ from solidjq_cli.diff_view import (
     _wrapped,
 )
 from solidjq_cli.options import OptionGroup
-from solidjq_cli.render import Output, details, drawn, heading, next_commands, note, paragraph, records
+from solidjq_cli.render import (
+    Output,
+    details,
+    drawn,
+    heading,
+    next_commands,
+    note,
+    paragraph,
+    records,
+    ticket_heading,
+)
 from solidjq_cli.selection import explain, note_unknown_names
 from solidjq_cli.times import parse_time
 
@@ -245,23 +255,29 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
     now, before = windows
     found = diff_windows.compare_windows(opened, chosen, now, before)
     changes = found.changes[:limit]
+    counts = Counter(change.kind for change in found.changes)
+    kinds = [f"{counts[kind]} {kind.value}" for kind in diff_windows.ChangeKind if counts[kind]]
+    said = f"{', '.join(kinds) or 'no difference'}; {count_of(found.same, 'group')} about the same"
+    times = f"{_spelled(now)} against {_spelled(before)}"
     if output is Output.IDS:
         risen = {diff_windows.ChangeKind.NEW, diff_windows.ChangeKind.GROWN}
         later = replace(chosen, since=now.since, until=now.until)
         _print_ids(opened, later, (change.group.name for change in changes if change.kind in risen))
     else:
-        records(changes, _change_fields(now, before), output)
+        if output is Output.MARKDOWN and not view.current().fields:
+            ticket_heading(f"Failed jobs of {times}: {said}")
+        in_words = output is Output.MARKDOWN
+        records(changes, _change_fields(now, before, in_words=in_words), output, head=said if drawn(output) else "")
     if len(found.changes) > len(changes):
         note(f"{len(found.changes) - len(changes)} more; see --limit")
-    if output is Output.TABLE:
-        counts = Counter(change.kind for change in found.changes)
-        said = (
-            ", ".join(f"{counts[kind]} {kind.value}" for kind in diff_windows.ChangeKind if counts[kind])
-            or "no difference"
-        )
-        note(f"{_spelled(now)} against {_spelled(before)}: {said}; {count_of(found.same, 'group')} about the same")
-        if not found.archive:
-            note("failures that were retried since are not counted: there is no record of them; run: jq init")
+    if drawn(output):
+        paragraph(times)
+        if there := [change.group.name for change in changes if change.now]:
+            next_commands(f"failed diff {there[0]}", f"failed list {there[0]}")
+    elif output is Output.TABLE:
+        note(f"{times}: {said}")
+    if output in {Output.TABLE, Output.MARKDOWN} and not found.archive:
+        note("failures that were retried since are not counted: there is no record of them; run: jq init")
     if found.changes:
         raise typer.Exit(DIFFERENT)
 

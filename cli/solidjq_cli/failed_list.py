@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from solidjq_cli import listed, view
-from solidjq_cli.arguments import typed_with
+from solidjq_cli import listed, paging
 from solidjq_cli.listed import ListedFailure
-from solidjq_cli.render import Output, next_commands, records
+from solidjq_cli.render import Output, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,7 +51,7 @@ def heading(database: Database, chosen: Filter) -> str:
     taken = total if chosen == everything else database.glance(count_failures, chosen)
     died = taken if chosen.deaths == dead else database.glance(count_failures, replace(chosen, deaths=dead))
     if total is None or taken is None:
-        return f"failed jobs; {_order()}"
+        return f"failed jobs; {paging.order()}"
     jobs = count_of(total, "failed job").replace(str(total), f"{total:,}")
     what = jobs if taken == total else f"{taken:,} of {jobs}"
     with_process = f" died with {'its' if taken == 1 else 'their'} process"
@@ -60,19 +59,10 @@ def heading(database: Database, chosen: Filter) -> str:
         what += with_process
     elif died and not chosen.deaths:
         what += f", {died:,}{with_process}"
-    return f"{what}; {_order()}" if taken > 1 else what
-
-
-def _order() -> str:
-    wanted = view.current().sort
-    return "newest first" if wanted is None else f"the newest, sorted by {wanted.removeprefix('-')}"
+    return f"{what}; {paging.order()}" if taken > 1 else what
 
 
 def next_page(last: Failure, older: int | None) -> None:
     """Print the last line: how many failures are older than the last one, and the command that shows them."""
     overview = "failed diff" if last.error.death is None else "incidents list"
-    if older == 0:
-        next_commands(f"failed show {last.job_id}", overview)
-    else:
-        lead = "more" if older is None else f"{older:,} older"
-        next_commands(typed_with("--page-after", str(last.failure_id)), overview, lead=lead)
+    paging.show_next(last.failure_id, older, *([f"failed show {last.job_id}"] if older == 0 else []), overview)

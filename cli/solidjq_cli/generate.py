@@ -302,7 +302,8 @@ finding, and one for each check that found nothing (`healthy`) or could not be m
   a moment between two transactions counts if it is still there a second later.
 - `--fix` asks once on a terminal and needs `--yes` elsewhere. It fixes only what Solid Queue itself would, or what lets
   no job run; it checks again under locks, and is recorded (`jq operations`) with `--reason`.
-- `--import MODULE` makes the limits of Python jobs known. Those of Ruby classes are not in the database.
+- `--import MODULE` makes the names and limits of Python jobs known. Those of Ruby classes are not in the database; with
+  `--rails PATH` the application's files are read as text, and nothing of them is executed.
 
 ## Indexes
 

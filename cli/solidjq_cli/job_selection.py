@@ -108,6 +108,14 @@ def named_jobs(database: Database, names: list[str] | None) -> tuple[list[int] |
     return [view.job_id for views in found.values() for view in views], missing
 
 
+def explain(database: Database, chosen: JobFilter) -> None:
+    """Say why a filter selects no job."""
+    from solidjq.selection.job_explanations import explain_no_jobs  # noqa: PLC0415
+
+    for sentence in explain_no_jobs(database, chosen):
+        note(sentence)
+
+
 def _state(text: str) -> State:
     from solidjq.errors import UsageError  # noqa: PLC0415
     from solidjq.names import suggestion  # noqa: PLC0415

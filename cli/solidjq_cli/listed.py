@@ -232,19 +232,24 @@ def queues(attendance: Attendance) -> Fields[Queue]:
     def style(queue: Queue) -> str | None:
         return "warning" if queue.paused else "error" if state(queue) and queue.ready else None
 
+    fields = columns.queues()
+    of = {column.name: column for column in fields.columns}
+    counts = (("ready", 0), ("claimed", 0), ("scheduled", 2), ("blocked", 1))
     return _with_fields(
         (
-            Column("queue_name", lambda q: q.name, "QUEUE", wide=True),
-            Column("ready", lambda q: q.ready, "READY", words=lambda q: f"{q.ready:,}"),
-            Column("claimed", lambda q: q.claimed, "CLAIMED", words=lambda q: f"{q.claimed:,}"),
-            Column("scheduled", lambda q: q.scheduled, "SCHEDULED", words=lambda q: f"{q.scheduled:,}", leaves=2),
-            Column("blocked", lambda q: q.blocked, "BLOCKED", words=lambda q: f"{q.blocked:,}", leaves=1),
-            Column("oldest_ready_at", lambda q: q.oldest_ready_at, "OLDEST"),
+            of["queue_name"],
+            *(replace(_grouped(of[name]), leaves=leaves) for name, leaves in counts),
+            of["oldest_ready_at"],
             Column("state", state, "STATE", style=style, optional=True),
         ),
-        columns.queues(),
+        fields,
         lambda queue: queue,
     )
+
+
+def _grouped(column: Column[T]) -> Column[T]:
+    """Return a column of counts as people read them: ``4,966``."""
+    return replace(column, words=lambda item: f"{column.value(item):,}")
 
 
 # -- operations -------------------------------------------------------------------------------------------------------

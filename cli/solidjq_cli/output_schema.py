@@ -180,6 +180,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "standing": ("text", "what it counts as"),
     "state": ("text", "the job's state, or several joined by + if its rows are damaged"),
     "status": ("text", "error, warning, note, skipped or healthy"),
+    "stop_requested": ("text?", "who asked the running job to stop, by which operation, and why"),
     "supervisor_id": ("id?", "the process that supervises it"),
     "suspects": ("ids", "jobs of which one is the killer"),
     "table_prefix": ("text?", "what the names of the queue's tables begin with"),
@@ -208,6 +209,9 @@ FIELDS: dict[str, tuple[str, str]] = {
 
 _OF_STATUS: dict[str, tuple[str, str]] = {
     "at": ("time", "the database's clock when it was read"),
+    "engine": ("text?", "the database's product: PostgreSQL, MySQL, MariaDB or SQLite"),
+    "engine_version": ("text?", "its version"),
+    "solid_queue": ("text?", "the versions of Solid Queue that have such tables: before 1.0, 1.0 to 1.6, 1.7 or later"),
     "alive": ("counts", "processes that live, by kind"),
     "silent": ("objects", "processes that are silent for as long as the threshold, those with the most jobs first"),
     "failed": ("int?", "failed jobs; like every count, null if it took longer than a second"),

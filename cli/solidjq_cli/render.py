@@ -58,6 +58,7 @@ __all__ = [
     "paragraph",
     "records",
     "table",
+    "ticket_heading",
 ]
 
 T = TypeVar("T")
@@ -150,6 +151,14 @@ def heading(text: str = "") -> None:
     if view.for_people():
         for line in flow.heading(_clean(text), [_clean(place) for place in session.places()], view.width()):
             pager.write(view.styled(line, "bold") if text else line)
+
+
+def ticket_heading(text: str) -> None:
+    """Print the sentence above a Markdown table: what the table shows, and of which database."""
+    from solidjq_cli import markdown, session  # noqa: PLC0415  (only this format needs it)
+
+    place = "".join(f" ({name})" for name in session.places()[:1])
+    sys.stdout.write(f"{markdown.text(view.masked(text + place))}\n\n")
 
 
 class Keyed(NamedTuple):
@@ -367,7 +376,13 @@ def _told(value: Any) -> str:
     """Write a value beside its name: for people a time with its age, or with ``--local`` as a clock shows it."""
     from solidjq_cli.ages import moment  # noqa: PLC0415
 
-    return moment(value) if isinstance(value, datetime) and view.for_people() else _listed(value)
+    if view.for_people():
+        match value:
+            case datetime():
+                return moment(value)
+            case {**counts} if counts and all(type(count) is int for count in counts.values()):
+                return ", ".join(f"{flat(name)} {count:,}" for name, count in counts.items())
+    return _listed(value)
 
 
 def _clean(text: str) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.database.place import Place
     from solidjq.ledger.operations import Operation
+    from solidjq.rails.job_code import JobCode
     from solidjq.rails.settings import RailsConfig
     from solidjq.settings.policy import Policy
     from solidjq.settings.sources import Settings
@@ -277,6 +278,14 @@ class Session:
         from solidjq.rails.settings import read_config  # noqa: PLC0415
 
         return read_config(self.connecting.rails, self.connecting.environment)
+
+    def rails_code(self) -> JobCode | None:
+        """Read the text of the Rails application's Ruby files; None if no application is named."""
+        if self.connecting.rails is None:
+            return None
+        from solidjq.rails.job_code import read_job_code  # noqa: PLC0415
+
+        return read_job_code(self.connecting.rails)
 
     def policy(self, modules: list[str] | None, *, acts: bool = False, quiet: bool = False) -> Policy:
         """Load the retry policy: the settings files, and the settings of the jobs in these modules.

@@ -212,6 +212,11 @@ def find(class_name: str) -> Job[..., Any]:
         ) from None
 
 
+def names() -> frozenset[str]:
+    """Return the names of all registered jobs."""
+    return frozenset(_jobs)
+
+
 def limits() -> Limits:
     """Return the concurrency limits of all registered jobs."""
     return {name: registered.limit for name, registered in _jobs.items() if registered.limit is not None}

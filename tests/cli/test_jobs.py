@@ -7,12 +7,16 @@ import pytest
 
 from solidjq import Database, NewJob
 from solidjq.database import tables
+from solidjq.processes.heartbeat import CAN_STOP
 from solidjq.queue.concurrency import Limit
+from solidjq.queue.listing import JobFilter
 from solidjq.queue.states import State
 from solidjq.rails.error_text import missing_error
+from solidjq.selection import job_explanations
 from support.processes import add_process
 from support.program import Shell, assert_refused
 from support.queue import add_jobs, claim_all, fail, rows, state_of_each
+from support.waiting import PATIENCE
 
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -67,6 +71,49 @@ def test_the_list_says_what_each_job_waits_for_and_masks_its_arguments(shell: Sh
     assert "s3cret" in shell.run("jobs", "list", "--show-arguments", "-o", "json").stdout
     page = shell.run("jobs", "list", "--limit", "2", "-o", "ids")
     assert page.stderr == f"jq: 3 more; the next page: --page-after {sorted(ids.values())[3]}\n"
+
+
+def test_a_list_of_no_jobs_says_why(database: Database, shell: Shell, ids: dict[str, int]) -> None:
+    """A name that no job has, another state, or the option that leaves nothing."""
+    assert len(ids) == len(state_of_each(database))
+    none = shell.run("jobs", "list", "--until", "1h")
+    assert (none.returncode, none.stderr) == (0, "jq: no jobs\n")
+    # With time enough: the second that the command has is not always enough on a busy machine.
+    of: dict[str, tuple[JobFilter, list[str]]] = {
+        "name": (JobFilter(classes=("Impor",)), ["no job of class Impor; did you mean Import?"]),
+        "state": (
+            JobFilter(queues=("mail",), states=(State.CLAIMED,)),
+            ["there are such jobs that are scheduled or failed: --state scheduled"],
+        ),
+        "one": (
+            JobFilter(queues=("mail",), keys=("Import/7",)),
+            ["without --queue there are some", "without --key there are some"],
+        ),
+        "more": (
+            JobFilter(queues=("reports",), argument="zzz", keys=("none",)),
+            ["more than one of these options leaves nothing"],
+        ),
+        "ids": (
+            JobFilter(job_ids=[ids["failed"]], states=(State.READY,)),
+            ["there are such jobs that are failed: --state failed"],
+        ),
+        "nothing": (JobFilter(until=datetime(2020, 1, 1, tzinfo=UTC)), []),
+    }
+    for chosen, sentences in of.values():
+        assert job_explanations.explain_no_jobs(database, chosen, seconds=PATIENCE) == sentences
+
+
+def test_a_running_job_shows_who_asked_it_to_stop(database: Database, shell: Shell) -> None:
+    asked, other = add_jobs(database, NewJob(class_name="Import"), NewJob(class_name="Import"))
+    claim_all(database, add_process(database, metadata={"runtime": "solidjq 1", CAN_STOP: True}))
+    stopped = shell.run("jobs", "stop", str(asked), "--reason", "INC-7: wrong file")
+    assert stopped.returncode == 0, stopped.stderr
+    shown = json.loads(shell.run("jobs", "show", str(asked), str(other), "-o", "json").stdout)
+    words = {job["job_id"]: job["stop_requested"] for job in shown}
+    assert words[other] is None
+    assert words[asked].startswith("asked to stop by ")
+    assert words[asked].endswith("operation 1: INC-7: wrong file")
+    assert "INC-7: wrong file" in shell.run("jobs", "show", str(asked), "-o", "table").stdout
 
 
 def test_a_blocked_job_names_the_holder_of_its_slot(shell: Shell, ids: dict[str, int]) -> None:

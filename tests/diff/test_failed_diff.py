@@ -182,7 +182,7 @@ def test_without_failures_there_is_nothing(database: Database, shell: Shell) -> 
     done = shell.run("failed", "diff", "--since", "1h", "--against", "24h")
     assert done.returncode == 0
     assert re.fullmatch(
-        r"jq: 1h from \S+Z against 24h from \S+Z: no difference; 0 groups about the same\n", done.stderr
+        r"jq: 1h from \S+ \S+ UTC against 24h from \S+ \S+ UTC: no difference; 0 groups about the same\n", done.stderr
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from compatibility import BATCHES
 from sqlalchemy import delete, update
 from sqlalchemy.engine import URL
 
@@ -14,7 +15,7 @@ from solidjq.database.times import ago
 from solidjq.doctor import examine as doctor
 from solidjq.doctor import fleet, shutdown
 from solidjq.doctor.checks import DoctorTerms, Severity
-from support import rails
+from support import environments, rails
 from support.doctor import findings
 from support.queue import add_jobs, claim_all, plain_jobs
 from support.scenes import (
@@ -33,6 +34,7 @@ from support.scenes import (
     clock_ahead,
     clock_behind,
     clock_right,
+    crowded_key,
     dead_process,
     due,
     due_with_dispatcher,
@@ -50,6 +52,7 @@ from support.scenes import (
     long_claim,
     lose_slot,
     lose_state,
+    nearly_crowded_key,
     nothing,
     orphan,
     overdue_with_dispatcher,
@@ -63,6 +66,7 @@ from support.scenes import (
     unattended,
     working,
 )
+from support.servers import execute
 
 # What the servers of these tests are set to, on purpose or by their packagers, is not what is tested.
 OF_THE_SERVER = ("durability", "isolation", "vacuum", "timeouts", "connections")
@@ -93,6 +97,7 @@ CASES: list[tuple[str, Callable[[Database], None], Severity, int, Callable[[Data
     ("impossible-slots", below_zero, Severity.ERROR, 0, slot_in_use),
     ("expired-semaphores", expired_semaphore, Severity.WARNING, 0, semaphore_to_be_cleared),
     ("blocked-jobs", blocked_too_long, Severity.ERROR, 2, blocked_rightly),
+    ("hot-keys", crowded_key, Severity.WARNING, 0, nearly_crowded_key),
     ("dead-processes", dead_process, Severity.ERROR, 0, working),
     ("dispatcher", due, Severity.ERROR, 1, due_with_dispatcher),
     ("dispatcher", overdue_with_dispatcher, Severity.WARNING, 1, due_with_dispatcher),
@@ -211,6 +216,30 @@ def test_a_worker_that_does_not_run_what_it_holds(database: Database) -> None:
     assert (lost.severity, lost.job_ids) == (Severity.ERROR, (ids[1],))
     assert (running.severity, running.job_ids) == (Severity.WARNING, (ids[0],))
     assert findings(database, "long-claims", long=DAY) == []
+
+
+def test_batches_that_stand_still(empty_url: URL) -> None:
+    """A batch waits for its jobs that wait or run, not for those that have finished or failed."""
+    environments.make(empty_url, BATCHES)
+    queue = Database(empty_url)
+    age = "UPDATE solid_queue_batches SET created_at = '{:%Y-%m-%d %H:%M:%S.%f}'"
+    execute(empty_url, age.format(datetime.now(UTC) - timedelta(days=1)))
+    assert findings(queue, "batches") == []  # it has jobs in every state
+    for state in ("ready", "claimed", "scheduled", "blocked"):
+        execute(empty_url, f"DELETE FROM solid_queue_{state}_executions")  # noqa: S608
+    (found,) = findings(queue, "batches")
+    assert (found.severity, found.what) == (
+        Severity.WARNING, "1 batch has no job that waits or runs, and is not finished: 1",
+    )  # fmt: skip
+    execute(empty_url, "UPDATE solid_queue_batches SET enqueued_at = NULL")
+    assert "was never started: 1" in findings(queue, "batches")[0].what
+    execute(empty_url, age.format(datetime.now(UTC) - timedelta(seconds=1000)))
+    assert findings(queue, "batches") == []  # maintenance may still come
+    execute(empty_url, age.format(datetime.now(UTC) - timedelta(days=1)) + ", finished_at = created_at")
+    assert findings(queue, "batches") == []
+    execute(empty_url, "ALTER TABLE solid_queue_batches DROP COLUMN enqueued_at")
+    assert findings(queue, "batches") == []  # tables of another's
+    queue.close()
 
 
 @pytest.mark.sqlite_only

@@ -1,7 +1,7 @@
 """What the doctor says of the database itself: its settings, its engine, its file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -12,7 +12,7 @@ from solidjq.database.tables import jobs
 from solidjq.database.urls import parse_url
 from solidjq.doctor import checks as doctor_checks
 from solidjq.doctor import examine as doctor
-from solidjq.doctor import sqlite, storage
+from solidjq.doctor import postgresql, sqlite, storage
 from solidjq.doctor.checks import DoctorCheck, DoctorTerms, Severity
 from support.doctor import findings
 from support.queue import add_jobs, plain_jobs
@@ -168,3 +168,23 @@ def test_file_systems() -> None:
 def test_connections() -> None:
     assert list(doctor_checks.judge_connections(89, 100)) == []
     assert len(list(doctor_checks.judge_connections(90, 100))) == 1
+
+
+def test_deadlocks() -> None:
+    def judged(deadlocks: int, seconds: float | None) -> list[Severity]:
+        return [finding.severity for finding in doctor_checks.judge_deadlocks(deadlocks, seconds)]
+
+    day = 86_400.0
+    assert [judged(23, day), judged(24, day), judged(240, day)] == [[], [Severity.NOTE], [Severity.WARNING]]
+    assert judged(9, 60) == [Severity.NOTE]  # of the first hour
+    assert [judged(999, None), judged(1000, None)] == [[], [Severity.NOTE]]
+
+
+def test_connections_of_others_in_clear_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's query leaves out those of its own host; each role and host is a note."""
+    rows = [("app", "10.0.0.5", 12), ("report\x1b[31m", "10.0.0.6", 1)]
+    monkeypatch.setattr(postgresql, "fetch_rows", lambda *_: rows)
+    several, one = postgresql.find_clear_text(cast("Any", None), DoctorTerms())
+    assert several.what == "12 connections of app from 10.0.0.5 are not encrypted"
+    assert one.what == "1 connection of report\\x1b[31m from 10.0.0.6 is not encrypted"
+    assert {several.severity, one.severity} == {Severity.NOTE}

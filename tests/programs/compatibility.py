@@ -355,12 +355,12 @@ on it. MySQL is {version}, on which `make test-mysql` runs all that the tests tr
 
 ## Batches (1.7)
 
-`jq` knows nothing of batches, and changes none of their rows. A job that it fails or finishes keeps its row in
-`solid_queue_batch_executions`, for Solid Queue's own maintenance to find; one that it discards loses that row with its
-job. A job that comes back by the undo of a discard belongs to its batch again, by `batch_id` and without that row: such
-rows stand for work that is still to be done, and in Solid Queue too a failed job has none. So it counts as one of the
-batch's failed jobs, once; a batch that has finished meanwhile stays as it is, and where the batch is gone, `batch_id`
-names none, as with every job of a batch that Solid Queue has cleared away.
+`jq` changes no row of batches; `jq doctor batches` finds those that stand still. A job that it fails or finishes
+keeps its row in `solid_queue_batch_executions`, for Solid Queue's own maintenance to find; one that it discards loses
+that row with its job. A job that comes back by the undo of a discard belongs to its batch again, by `batch_id` and
+without that row: such rows stand for work that is still to be done, and in Solid Queue too a failed job has none. So
+it counts as one of the batch's failed jobs, once; a batch that has finished meanwhile stays as it is, and where the
+batch is gone, `batch_id` names none, as with every job of a batch that Solid Queue has cleared away.
 
 ## Columns that `jq` does not know
 

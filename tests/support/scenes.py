@@ -186,6 +186,14 @@ def blocked_rightly(database: Database) -> None:
     change(database, age_of(blocked, 1500, "expires_at"))
 
 
+def crowded_key(database: Database) -> None:
+    add_jobs(database, *limited(1001))
+
+
+def nearly_crowded_key(database: Database) -> None:
+    add_jobs(database, *limited(1000), *limited(500, "Limited/b"))
+
+
 def dead_process(database: Database) -> None:
     add_jobs(database, *plain_jobs(1))
     worker = add_process(database)

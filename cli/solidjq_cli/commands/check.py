@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,12 +53,20 @@ ExpectOption = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentOptions(options.OptionGroup):
+    """What counts as too many failures or deaths of late."""
+
+    warn: WarnOption = None
+    crit: CritOption = None
+    window: WindowOption = "1h"
+    patience: PatienceOption = 10
+
+
 @group.command("failures")
+@options.grouped
 def failures(
-    warn: WarnOption = None,
-    crit: CritOption = None,
-    window: WindowOption = "1h",
-    patience: PatienceOption = 10,
+    recent: RecentOptions,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -71,15 +80,13 @@ def failures(
       jq check failures
       jq check failures --window 24h --warn 10 --crit 1000
     """
-    _make("failures", output, database, warn=warn, crit=crit, window=window, patience=patience)
+    _make("failures", output, database, **asdict(recent))
 
 
 @group.command("deaths")
+@options.grouped
 def deaths(
-    warn: WarnOption = None,
-    crit: CritOption = None,
-    window: WindowOption = "1h",
-    patience: PatienceOption = 10,
+    recent: RecentOptions,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
@@ -90,7 +97,7 @@ def deaths(
       jq check deaths
       jq check deaths --window 10m --crit 0
     """
-    _make("deaths", output, database, warn=warn, crit=crit, window=window, patience=patience)
+    _make("deaths", output, database, **asdict(recent))
 
 
 @group.command("latency")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.doctor.checks import CheckResult, DoctorFinding, DoctorTerms
-    from solidjq.queue.concurrency import Limits
 
 INDENT = " " * 9
 STYLES = {"error": "error", "warning": "warning"}
@@ -50,6 +49,14 @@ def doctor(
     ] = "1h",
     patience: Annotated[float, options.seconds("--patience", least=0.1, text="How long one check may take.")] = 10,
     alive_threshold: options.AliveThresholdOption = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            "--grace",
+            metavar="DURATION",
+            help="What a deployment gives a process between SIGTERM and SIGKILL, for the check shutdown: 30s.",
+        ),
+    ] = None,
     modules: options.ImportOption = None,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
@@ -71,6 +78,7 @@ def doctor(
       jq doctor
       jq doctor --list
       jq doctor orphans no-state --fix --reason 'INC-7'
+      jq doctor shutdown --grace 30s
       jq doctor --skip durability --long 6h -o json        (for a monitor)
     """
     from solidjq.doctor import examine as core
@@ -81,13 +89,15 @@ def doctor(
         return
     command = session.current(database)
     application = command.rails_config()
-    chosen = core.choose(only or (), skip or (), with_application=application is not None)
+    chosen = core.choose(only or (), skip or (), with_application=application is not None, with_modules=bool(modules))
     terms = DoctorTerms(
         threshold=command.alive_threshold(alive_threshold, acts=fix),
         application=application,
         long=duration_option(long, "--long") or 0.0,
         patience=patience,
-        limits=_limits(modules),
+        grace=duration_option(grace, "--grace"),
+        code=command.rails_code() if core.reads_code(chosen) else None,
+        **_registered(modules),
     )
     opened = command.open()
     if fix:
@@ -103,13 +113,14 @@ def doctor(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _limits(modules: list[str] | None) -> Limits:
+def _registered(modules: list[str] | None) -> dict[str, Any]:
+    """Import modules; return the terms that follow from their jobs."""
     if not modules:
         return {}
     from solidjq import registry
 
     registry.import_modules(modules)
-    return registry.limits()
+    return {"limits": registry.limits(), "registered": registry.names()}
 
 
 def _fix(
@@ -160,9 +171,10 @@ def _show(results: Sequence[CheckResult], output: Output) -> None:
         return
     with page():
         heading(_summary(rows))
+        explained: set[str] = set()
         for row in sorted(rows, key=_rank):
             if row.status != "healthy":
-                _describe(row)
+                _describe(row, explained)
         fixable = dict.fromkeys(
             row.result.check.name for row in rows if row.finding is not None and row.result.check.fix
         )
@@ -173,14 +185,17 @@ def _rank(row: CheckRow) -> int:
     return ["error", "warning", "note", "skipped", "healthy"].index(row.status)
 
 
-def _describe(row: CheckRow) -> None:
+def _describe(row: CheckRow, explained: set[str]) -> None:
+    """Print a finding; why its check matters only if it is not among those ``explained`` before."""
     check = row.result.check
     style = STYLES.get(row.status, "faint")
     if row.finding is None:
         paragraph(f"{check.name}: {row.result.skipped}", f"{row.status:<9}", INDENT, style=style)
         return
     paragraph(f"{check.name}: {row.finding.what}", f"{row.status:<9}", INDENT, style=style)
-    paragraph(by_own_name(check.why), f"{INDENT}why: ")
+    if check.name not in explained:
+        paragraph(by_own_name(check.why), f"{INDENT}why: ")
+        explained.add(check.name)
     paragraph(by_own_name(row.finding.advice), f"{INDENT}fix: ")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, failed_diff, failed_list, failure_view, options, selection, session
+from solidjq_cli import columns, failed_diff, failed_list, failure_view, options, paging, selection, session
 from solidjq_cli.exits import Exit
 from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
@@ -83,9 +83,8 @@ def list_failed(
     older = opened.glance(count_failures, chosen, after=last[0].failure_id) if shown == limit else 0
     if shown and drawn(output):
         failed_list.next_page(last[0], older)
-    elif older != 0:
-        left = "there may be more" if older is None else f"{older} more"
-        note(f"{left}; the next page: --page-after {last[0].failure_id}")
+    elif shown:
+        paging.note_next(last[0].failure_id, older)
     if shown:
         selection.note_unknown_names(opened, chosen)
     elif page_after is None and not missing:

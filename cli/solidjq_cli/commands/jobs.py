@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, listed, options, session, stop_requests, waiting_moves
+from solidjq_cli import columns, listed, options, paging, session, stop_requests, waiting_moves
 from solidjq_cli.ages import rfc3339
-from solidjq_cli.arguments import typed_with
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, read_ids
-from solidjq_cli.job_selection import JobOptions, named_jobs
-from solidjq_cli.render import Output, details, drawn, ids_suffice, next_commands, note, records
+from solidjq_cli.job_selection import JobOptions, explain, named_jobs
+from solidjq_cli.render import Output, details, drawn, ids_suffice, note, records
 from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.stop_requests import StopOptions
 from solidjq_cli.times import parse_due, parse_time
 from solidjq_cli.waiting_moves import WaitingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
+    from solidjq import Database
+    from solidjq.queue.listing import JobFilter
+    from solidjq.queue.states import State
     from solidjq.recovery.waiting import WaitingTerms
+    from solidjq_cli.session import Session
 
 MOST_HOLDERS = 20  # jobs of each state that hold a slot of the keys in question
 
@@ -89,18 +93,26 @@ def list_all(
         listed.jobs() if drawn(output) else columns.listed_jobs(),
         output,
         empty="" if missing else "no jobs",
-        head="jobs, the newest first" if counted is None else f"{counted:,} {'job' if counted == 1 else 'jobs'}",
+        head=_heading(counted),
     )
     older = opened.glance(count_jobs, chosen, after=last[0].job_id) if shown == limit else 0
     if shown and drawn(output):
-        page = [typed_with("--page-after", str(last[0].job_id))] if older != 0 else []
-        lead = "next" if not page else "more" if older is None else f"{older:,} older"
-        next_commands(*page, f"jobs show {last[0].job_id}", lead=lead)
-    elif older != 0:
-        more = "there may be more" if older is None else f"{older:,} more"
-        note(f"{more}; the next page: --page-after {last[0].job_id}")
+        paging.show_next(last[0].job_id, older, f"jobs show {last[0].job_id}")
+    elif shown:
+        paging.note_next(last[0].job_id, older)
+    if not shown and page_after is None and not missing:
+        explain(opened, chosen)
     if missing:
         raise typer.Exit(Exit.PARTLY if shown else Exit.NO_SUCH_JOB)
+
+
+def _heading(counted: int | None) -> str:
+    from solidjq.text import count_of
+
+    if counted is None:
+        return f"jobs; {paging.order()}"
+    jobs = count_of(counted, "job").replace(str(counted), f"{counted:,}")
+    return f"{jobs}; {paging.order()}" if counted > 1 else jobs
 
 
 @group.command("show")
@@ -114,7 +126,7 @@ def show(
     """Show jobs in any state: where each is, who holds it, its arguments and its error.
 
     An Active Job id may name several jobs, one an attempt; an incident names the jobs that were in flight at it. Of a
-    blocked job it says which jobs hold the slots of its concurrency limit.
+    blocked job it says which jobs hold the slots of its concurrency limit, of a running one who asked it to stop.
 
     \b
     Examples:
@@ -122,6 +134,7 @@ def show(
       jq jobs show d13
       jq jobs show 0b8e9c1a -o json
     """
+    from solidjq.ledger.stop_requests import requested_stops
     from solidjq.queue.jobs import find_jobs
     from solidjq.queue.keys import holders_of
     from solidjq.queue.states import State
@@ -134,7 +147,9 @@ def show(
         views = list({view.job_id: view for group in found.values() for view in group}.values())
         keys = {view.concurrency_key or "" for view in views if State.BLOCKED in view.states}
         holders = holders_of(connection, keys, MOST_HOLDERS) if keys else []
-    details(views, columns.jobs(holders), output)
+        running = [view.job_id for view in views if State.CLAIMED in view.states]
+        asked = requested_stops(connection, running) if running else {}
+    details(views, columns.jobs(holders, asked), output)
     missing = [text for text, group in found.items() if not group]
     for text in missing:
         note(f"no job {text}")
@@ -205,23 +220,11 @@ def stop(
       jq jobs stop --class ImportJob --dry-run
       jq jobs stop --queue reports --yes
     """
-    from solidjq.errors import UsageError
     from solidjq.queue.states import State
 
-    if not names and not filters.chooses:
-        raise UsageError("which jobs? Name them (42), or a filter such as --queue; see: jq jobs stop --help")
-    command = session.current(database)
-    opened = command.open()
-    ids, missing = named_jobs(opened, names)
-    chosen = filters.to_filter(opened, ids, (State.CLAIMED,))
-    if others := [state.value for state in chosen.states if state is not State.CLAIMED]:
-        raise UsageError(f"jobs that are {others[0]} do not run: --state takes claimed here")
-    if missing and not ids:
-        raise typer.Exit(Exit.NO_SUCH_JOB)
-    by_id = bool(names) and not filters.chooses
-    left = stop_requests.carry_out(command, opened, chosen, how, output, by_id=by_id)
-    if left or missing:
-        raise typer.Exit(Exit.PARTLY)
+    request = _requested("stop", names, filters, database)
+    chosen = request.filter((State.CLAIMED,), (State.CLAIMED,), "do not run: --state takes claimed here")
+    request.end(stop_requests.carry_out(request.command, request.database, chosen, how, output, by_id=request.by_id))
 
 
 # -- jobs that wait ---------------------------------------------------------------------------------------------------
@@ -336,25 +339,52 @@ def _move(
     output: Output,
     database: str | None,
 ) -> None:
-    from solidjq.errors import UsageError
     from solidjq.queue.states import State
     from solidjq.queue.waiting import WAITING
     from solidjq.recovery.waiting import WaitingVerb
 
+    request = _requested(terms.verb.value, names, filters, database)
+    default = (State.SCHEDULED,) if terms.verb is WaitingVerb.RUN_NOW and not names else WAITING
+    chosen = request.filter(default, WAITING, "do not wait: --state takes ready, scheduled and blocked here")
+    command, opened = request.command, request.database
+    request.end(waiting_moves.carry_out(command, opened, chosen, terms, how, output, by_id=request.by_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Jobs that are named by ids or by a filter, for a verb that changes them."""
+
+    command: Session
+    database: Database
+    filters: JobOptions
+    ids: list[int] | None
+    missing: bool  # a name is that of no job
+    by_id: bool
+
+    def filter(self, default: tuple[State, ...], takes: Collection[State], refusal: str) -> JobFilter:
+        """Return the filter; raises UsageError for a state that the verb does not take."""
+        from solidjq.errors import UsageError
+
+        chosen = self.filters.to_filter(self.database, self.ids, default)
+        if others := [state.value for state in chosen.states if state not in takes]:
+            raise UsageError(f"jobs that are {others[0]} {refusal}")
+        if self.missing and not self.ids:
+            raise typer.Exit(Exit.NO_SUCH_JOB)
+        return chosen
+
+    def end(self, left: int) -> None:
+        """End the command after it left so many jobs alone."""
+        if left or self.missing:
+            raise typer.Exit(Exit.PARTLY)
+
+
+def _requested(verb: str, names: list[str] | None, filters: JobOptions, database: str | None) -> _Request:
+    """Look up the jobs that are named. Raises UsageError if nothing says which jobs."""
+    from solidjq.errors import UsageError
+
     if not names and not filters.chooses:
-        raise UsageError(
-            f"which jobs? Name them (42), or a filter such as --queue; see: jq jobs {terms.verb.value} --help"
-        )
+        raise UsageError(f"which jobs? Name them (42), or a filter such as --queue; see: jq jobs {verb} --help")
     command = session.current(database)
     opened = command.open()
-    default = (State.SCHEDULED,) if terms.verb is WaitingVerb.RUN_NOW and not names else WAITING
     ids, missing = named_jobs(opened, names)
-    chosen = filters.to_filter(opened, ids, default)
-    if others := [state.value for state in chosen.states if state not in WAITING]:
-        raise UsageError(f"jobs that are {others[0]} do not wait: --state takes ready, scheduled and blocked here")
-    if missing and not ids:
-        raise typer.Exit(Exit.NO_SUCH_JOB)
-    by_id = bool(names) and not filters.chooses
-    left = waiting_moves.carry_out(command, opened, chosen, terms, how, output, by_id=by_id)
-    if left or missing:
-        raise typer.Exit(Exit.PARTLY)
+    return _Request(command, opened, filters, ids, bool(missing), by_id=bool(names) and not filters.chooses)

@@ -62,6 +62,8 @@ def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
     """Yield each line: its label, its text and its style."""
     from solidjq.text import count_of
 
+    if found.product is not None:
+        yield "database", str(found.product), ""
     yield "processes", _processes(found), ""
     if found.standby is not None:
         yield "standby", found.standby.doubt, ""

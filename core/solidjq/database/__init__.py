@@ -8,6 +8,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``opening``: opens the database that an argument or the environment names.
 - ``transactions``: ``Database``, the only place where a transaction begins and drivers' errors become ours.
 - ``place``: where a connection leads, for a person: the database, its server, whether it may write.
+- ``product``: which product and version answers, and from which Solid Queue its tables are.
 - ``standby``: whether the server is a standby, and how far behind.
 - ``other_queues``: the queues on the same server or beside the same file, for an error about a database without one.
 - ``poolers``: whether a PostgreSQL session is the connection's own or a pooler's, and the schema that statements name.

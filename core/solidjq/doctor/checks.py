@@ -2,20 +2,26 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from solidjq.database.transactions import Database
+from solidjq.durations import spell_duration
+from solidjq.errors import DatabaseError
 from solidjq.ledger.operations import Operation
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process, list_processes
 from solidjq.queue.concurrency import Limits
+from solidjq.rails.job_code import JobCode
 from solidjq.rails.settings import RailsConfig
 
 MOST_NAMED = 1000  # jobs or keys that one finding names
 MOST_QUEUES = 1000  # queues that one check looks at
 MANY_BYTES = 256 * 2**20  # of free space or write-ahead log; less is not worth a finding
+MANY_DEADLOCKS = 1000  # that are worth a note, in whatever time
+MANY_HOURLY = 10  # deadlocks an hour that hurt
 NEARLY_ALL = 0.9  # of the server's connections
 
 
@@ -36,6 +42,9 @@ class DoctorTerms:
     patience: float = 10.0  # that one check may take
     limits: Limits = field(default_factory=dict)  # of the job classes whose code was imported
     application: RailsConfig | None = None  # the Rails application named with --rails or a profile
+    code: JobCode | None = None  # the text of its Ruby files
+    registered: frozenset[str] | None = None  # the jobs of the modules that were imported; None: none was named
+    grace: float | None = None  # what a stopping process gets before it is killed, if the operator told it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,10 @@ class DoctorFinding:
     severity: Severity = Severity.ERROR
     job_ids: tuple[int, ...] = ()
     subjects: frozenset[object] = frozenset()  # what it is about; a confirmation must find one of them again
+
+
+class SkippedCheckError(DatabaseError):
+    """A check cannot be made here; the message says why."""
 
 
 Find = Callable[[Connection, DoctorTerms], Iterable[DoctorFinding]]
@@ -68,6 +81,7 @@ class DoctorCheck:
     again: bool = False  # a finding may be a moment between two transactions, so only a repeated finding counts
     by_clock: bool = False  # it compares times with the clock, heartbeats above all: on a standby these are old
     of_application: bool = False  # it compares the queue with a Rails application
+    of_code: bool = False  # it compares the queue with a Rails application's text, or with imported modules
     fix: Fix | None = None
     fixes: str = ""
 
@@ -115,4 +129,28 @@ def judge_connections(used: int, most: int) -> Iterator[DoctorFinding]:
             f"{used} of {most} connections are in use: a worker that gets none cannot beat, and is pruned as dead",
             "lower pools and threads, put a pooler in between, or raise max_connections",
             Severity.WARNING,
+        )
+
+
+def judge_deadlocks(deadlocks: int, seconds: float | None) -> Iterator[DoctorFinding]:
+    """Judge how many deadlocks a server counted in so many seconds; None: nobody knows since when it counts."""
+    advice = (
+        "READ COMMITTED for every connection of the queue (on MySQL), and transactions of the application that are "
+        "short and enqueue last; the server's log names the statements"
+    )
+    if seconds is None:
+        if deadlocks >= MANY_DEADLOCKS:
+            yield DoctorFinding(
+                f"the server counted {deadlocks} deadlocks in this database, since an unknown time",
+                f"{advice}. SELECT pg_stat_reset() starts the count anew",
+                Severity.NOTE,
+            )
+        return
+    hourly = deadlocks / max(seconds / 3600, 1.0)
+    if hourly >= 1:
+        yield DoctorFinding(
+            f"{hourly:.0f} deadlocks an hour ({deadlocks} in {spell_duration(timedelta(seconds=seconds))}): the server "
+            "ends one of the two transactions, and who does not try again loses a job's ending or an enqueue",
+            advice,
+            Severity.WARNING if hourly >= MANY_HOURLY else Severity.NOTE,
         )

@@ -17,21 +17,35 @@ from solidjq.database.poolers import schema_of
 from solidjq.database.standby import find_standby
 from solidjq.database.tables import jobs as job_table
 from solidjq.database.transactions import Database
-from solidjq.doctor import application, fleet, jobs, shutdown, slots, storage
+from solidjq.doctor import application, batches, code, fleet, jobs, shutdown, slots, storage
 from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorTerms
 from solidjq.errors import DatabaseError, DatabaseUnreachableError, TookTooLongError, UsageError
 from solidjq.ledger.operations import Operation
 
-CHECKS = (*jobs.CHECKS, *slots.CHECKS, *fleet.CHECKS, *shutdown.CHECKS, *application.CHECKS, *storage.CHECKS)
+CHECKS = (
+    *jobs.CHECKS,
+    *slots.CHECKS,
+    *batches.CHECKS,
+    *fleet.CHECKS,
+    *shutdown.CHECKS,
+    *application.CHECKS,
+    *code.CHECKS,
+    *storage.CHECKS,
+)
 CONFIRM_AFTER = 1.0  # seconds from a finding that may be momentary to its confirmation
 
 
 def choose(
-    only: Collection[str] = (), skip: Collection[str] = (), *, with_application: bool = True
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    *,
+    with_application: bool = True,
+    with_modules: bool = True,
 ) -> list[DoctorCheck]:
     """Return the checks named in ``only``, or all, without those named in ``skip``.
 
-    Checks of a Rails application are left out when there is none; naming one is then an error.
+    Checks of a Rails application, or of imported modules, are left out when there are none; to name one is then an
+    error.
 
     Raises UsageError for an unknown name.
     """
@@ -39,11 +53,22 @@ def choose(
     if unknown := [name for name in (*only, *skip) if name not in names]:
         raise UsageError(f"there is no check {unknown[0]!r}; the checks are: {', '.join(names)}")
     chosen = [check for check in CHECKS if (not only or check.name in only) and check.name not in skip]
-    if with_application:
-        return chosen
-    if only and (lacking := [check.name for check in chosen if check.of_application]):
-        raise UsageError(f"the check {lacking[0]} needs a Rails application: name it with --rails or a profile")
-    return [check for check in chosen if not check.of_application]
+    lacking = [
+        check
+        for check in chosen
+        if not with_application and (check.of_application or (check.of_code and not with_modules))
+    ]
+    if only and lacking:
+        modules = ", or the modules of Python jobs with --import" if lacking[0].of_code else ""
+        raise UsageError(
+            f"the check {lacking[0].name} needs a Rails application: name it with --rails or a profile{modules}"
+        )
+    return [check for check in chosen if check not in lacking]
+
+
+def reads_code(checks: Collection[DoctorCheck]) -> bool:
+    """Whether one of these checks needs the text of the Rails application (``DoctorTerms.code``)."""
+    return any(check in code.CHECKS for check in checks)
 
 
 def examine(

@@ -7,7 +7,16 @@ from sqlalchemy import Connection
 from solidjq.database import text_columns
 from solidjq.database.creators import find_mysql_accounts
 from solidjq.database.tables import solid_queue
-from solidjq.doctor.checks import MANY_BYTES, DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
+from solidjq.doctor.checks import (
+    MANY_BYTES,
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    SkippedCheckError,
+    fetch_rows,
+    judge_connections,
+    judge_deadlocks,
+)
 from solidjq.text import first_of
 
 MOST_ACCOUNTS = 5  # that one finding names
@@ -115,6 +124,27 @@ def find_connections(connection: Connection, _terms: DoctorTerms) -> Iterator[Do
     """Find nearly all connections of the server in use."""
     ((_, used),) = fetch_rows(connection, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     yield from judge_connections(int(used), int(_variables(connection, "max_connections")["max_connections"]))
+
+
+def find_deadlocks(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find a server on which transactions deadlock often. MariaDB tells every account, MySQL those with PROCESS."""
+    counters = dict(
+        map(tuple, fetch_rows(connection, "SHOW GLOBAL STATUS WHERE variable_name IN ('Innodb_deadlocks', 'Uptime')"))
+    )
+    if "Innodb_deadlocks" in counters:
+        yield from judge_deadlocks(int(counters["Innodb_deadlocks"]), float(counters["Uptime"]))
+        return
+    query = (
+        "SELECT `count`, time_elapsed FROM information_schema.innodb_metrics "
+        "WHERE name = 'lock_deadlocks' AND `status` = 'enabled'"
+    )
+    counted = fetch_rows(connection, query)
+    if not counted:
+        raise SkippedCheckError(
+            "the server does not count deadlocks (SET GLOBAL innodb_monitor_enable = lock_deadlocks)"
+        )
+    for deadlocks, seconds in counted:
+        yield from judge_deadlocks(int(deadlocks), float(seconds))
 
 
 def find_bloat(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:

@@ -8,7 +8,14 @@ from solidjq.database import owners
 from solidjq.database.creators import find_creators
 from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
-from solidjq.doctor.checks import DoctorFinding, DoctorTerms, Severity, fetch_rows, judge_connections
+from solidjq.doctor.checks import (
+    DoctorFinding,
+    DoctorTerms,
+    Severity,
+    fetch_rows,
+    judge_connections,
+    judge_deadlocks,
+)
 from solidjq.text import count_of, printable
 
 HOT = (
@@ -134,6 +141,38 @@ def find_connections(connection: Connection, _terms: DoctorTerms) -> Iterator[Do
         "current_setting('max_connections')::int",
     )
     yield from judge_connections(used, most)
+
+
+def find_deadlocks(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find a database in which transactions deadlock often."""
+    # Since PostgreSQL 15 a database does not record since when it counts; the server's own counters began before it.
+    query = (
+        "SELECT deadlocks, extract(epoch FROM clock_timestamp() - coalesce(d.stats_reset, "
+        "least(b.stats_reset, a.stats_reset))) FROM pg_stat_database d, pg_stat_bgwriter b, pg_stat_archiver a "
+        "WHERE datname = current_database()"
+    )
+    for deadlocks, seconds in fetch_rows(connection, query):
+        yield from judge_deadlocks(int(deadlocks), None if seconds is None else float(seconds))
+
+
+def find_clear_text(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find other programs' connections to the queue's database from other hosts without TLS."""
+    # Without pg_read_all_stats the addresses of other roles' connections are NULL: they are not seen.
+    query = (
+        "SELECT usename, host(client_addr), count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND NOT ssl AND client_addr IS NOT NULL "
+        "AND NOT client_addr <<= '127.0.0.0/8' AND client_addr <> '::1' "
+        "AND client_addr IS DISTINCT FROM inet_server_addr() "
+        "GROUP BY usename, client_addr ORDER BY 3 DESC, 1, 2 LIMIT 5"
+    )
+    for user, host, count in fetch_rows(connection, query):
+        yield DoctorFinding(
+            printable(
+                f"{count_of(count, 'connection')} of {user} from {host} {'is' if count == 1 else 'are'} not encrypted"
+            ),
+            "sslmode=verify-full in that program's URL or database.yml, and hostssl instead of host in pg_hba.conf",
+            Severity.NOTE,
+        )
 
 
 def find_owners(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:

@@ -1,13 +1,14 @@
 """Checks of concurrency limits: leaked or expired semaphores, and jobs that are blocked although a slot is free."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
-from sqlalchemy import Connection, Select, or_, select, update
+from sqlalchemy import Connection, Select, func, or_, select, update
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, processes, semaphores
-from solidjq.database.times import ago, utcnow
+from solidjq.database.times import ago, clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import (
     MOST_NAMED,
@@ -18,6 +19,7 @@ from solidjq.doctor.checks import (
     everywhere,
     how_many,
 )
+from solidjq.durations import spell_duration
 from solidjq.ledger.operations import Operation
 from solidjq.queue import slot_maintenance
 from solidjq.queue.concurrency import Limit, Limits, holders
@@ -25,6 +27,8 @@ from solidjq.untrusted import number, read_object
 
 MOST_SLOTS = 1_000_000  # a limit above this is none
 MOST_REFILLED = 100_000  # keys of one run
+MANY_WAITING = 1000  # jobs of one key
+MOST_HOT = 5  # keys that are named
 MAINTENANCE = 600.0  # seconds between the maintenances of a dispatcher that registered no interval
 
 
@@ -206,6 +210,28 @@ def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> in
     return sum(database.transact(unblock, key) for key in keys)
 
 
+def _find_hot(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    waiting = func.count()
+    crowded = (
+        select(blocked.c.concurrency_key, waiting.label("waiting"), func.min(blocked.c.created_at).label("oldest"))
+        .group_by(blocked.c.concurrency_key)
+        .having(waiting >= MANY_WAITING)
+        .order_by(waiting.desc(), blocked.c.concurrency_key)
+        .limit(MOST_HOT)
+    )
+    now = clock(connection)
+    for row in connection.execute(crowded):
+        oldest = row.oldest and spell_duration(max(now - row.oldest, timedelta()))
+        yield DoctorFinding(
+            f"{row.waiting} jobs wait for a slot of {row.concurrency_key}"
+            f"{f', the oldest for {oldest}' if oldest else ''}",
+            "jq queues keys shows who holds its slots; raise the limit of the class, split the key, or discard jobs "
+            "that nobody needs twice (jq jobs discard)",
+            Severity.WARNING,
+            subjects=frozenset([row.concurrency_key]),
+        )
+
+
 CHECKS = (
     DoctorCheck(
         name="leaked-slots",
@@ -235,6 +261,14 @@ CHECKS = (
         advice="When no job of the key runs, delete its row from solid_queue_semaphores: the next enqueue inserts it.",
         finds=everywhere(_find_impossible),
         again=True,
+    ),
+    DoctorCheck(
+        name="hot-keys",
+        asks="Concurrency keys with 1,000 blocked jobs or more.",
+        why="All of them run one after another: jobs come in faster than the limit lets them run, and each that ends "
+        "has the database look for the next one.",
+        advice="Raise the limit, split the key, or let limits_concurrency discard jobs (on_conflict: :discard).",
+        finds=everywhere(_find_hot),
     ),
     DoctorCheck(
         name="expired-semaphores",

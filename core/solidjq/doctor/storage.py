@@ -64,7 +64,7 @@ def _find_missing_tables(connection: Connection, _terms: DoctorTerms) -> Iterato
         )
 
 
-def _find_clear_text(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+def _find_clear_text(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     from solidjq.database.tls import unencrypted_host  # noqa: PLC0415  (Python's ssl is loaded where it is used)
 
     if host := unencrypted_host(connection):
@@ -73,6 +73,8 @@ def _find_clear_text(connection: Connection, _terms: DoctorTerms) -> Iterator[Do
             "sslmode=verify-full in a PostgreSQL URL, ssl_mode=verify_identity in a MySQL URL",
             Severity.NOTE,
         )
+    if connection.dialect.name == "postgresql":
+        yield from postgresql.find_clear_text(connection, terms)
 
 
 CHECKS = (
@@ -149,8 +151,18 @@ CHECKS = (
         finds={"postgresql": postgresql.find_connections, "mysql": mysql.find_connections},
     ),
     DoctorCheck(
+        name="deadlocks",
+        asks="One deadlock an hour or more, by the server's own count: of this database on PostgreSQL, of the whole "
+        "server on MySQL, where this account may read it (PROCESS; on MariaDB every account).",
+        why="The server ends one of the two transactions. Solid Queue does not try an ending again: its job stays "
+        "claimed, or counts as failed although it is done.",
+        advice="READ COMMITTED on MySQL, and short transactions of the application that enqueue last.",
+        finds={"postgresql": postgresql.find_deadlocks, "mysql": mysql.find_deadlocks},
+    ),
+    DoctorCheck(
         name="encryption",
-        asks="A connection to another host in clear text.",
+        asks="A connection to another host in clear text: this one, and on PostgreSQL those of the workers and the "
+        "application, as far as this role may see them (pg_read_all_stats).",
         why="Passwords and the arguments of every job can be read on the way.",
         advice="sslmode=verify-full in a PostgreSQL URL, ssl_mode=verify_identity in a MySQL URL.",
         finds=everywhere(_find_clear_text),

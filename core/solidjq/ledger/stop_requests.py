@@ -105,6 +105,12 @@ def end_asked(connection: Connection, claims: ColumnElement[bool], limits: Limit
     return endings.fail(connection, among(claimed.c.id, errors), errors, limits) if errors else []
 
 
+def requested_stops(connection: Connection, job_ids: Collection[int]) -> dict[int, StopRequest]:
+    """Return the requests that count for the claims of these jobs, by job id; none if the role may not read them."""
+    found = _readable_requests(connection, among(claimed.c.job_id, job_ids))
+    return {request.job_id: request for request in found.values()}
+
+
 def _readable_requests(connection: Connection, claims: ColumnElement[bool]) -> dict[int, StopRequest]:
     with unless_denied(connection):
         return requests_of(connection, claims)

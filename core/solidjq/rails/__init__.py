@@ -10,6 +10,7 @@ Read the files in this order:
 - ``error_text``: the error in ``failed_executions.error``, of every version of Solid Queue.
 - ``database_yml``: the URL of a Rails application's queue database.
 - ``settings``: what a Rails application configures for its workers, in Ruby files and ``config/queue.yml``.
+- ``job_code``: which classes its Ruby files define, and handlers of errors that no job raises.
 - ``schedules``: the times at which a recurring task is due, and which of them were missed.
 - ``schedule_texts``: the texts of schedules, as fugit reads them.
 - ``masking``: values of arguments that are not shown, by the names that Rails and the application filter.

@@ -23,6 +23,7 @@ THRESHOLD, HEARTBEAT = "process_alive_threshold", "process_heartbeat_interval"
 SKIP_LOCKED, CONNECTS_TO, SHUTDOWN = "use_skip_locked", "connects_to", "shutdown_timeout"
 DEFAULT_THREADS, DEFAULT_POOL = 3, 5  # Solid Queue's, Rails'
 DEFAULT_SHUTDOWN = 5.0  # seconds; Solid Queue's
+DEFAULT_DRAIN = 30.0  # seconds; Kamal's
 MOST_BYTES = 1_000_000  # of a Ruby file
 MOST_SECONDS = 10 * 365 * 86400.0  # as of the options
 BESIDE_THREADS = 2  # connections that a worker needs beyond one a thread: for polling and for its heartbeat
@@ -41,6 +42,7 @@ _TIME_ZONE = re.compile(
 )
 _NUMBER = re.compile(r"(?P<number>\d[\d_]*(?:\.\d+)?)(?:\.(?P<unit>second|minute|hour|day)s?)?")
 _WRITING = re.compile(r"\{\s*database:\s*\{\s*writing:\s*:(\w+)\s*(?:,[^{}]*)?\}\s*\}")
+_DRAIN = re.compile(r"drain_timeout:\s*(?:(?P<seconds>\d{1,6})\s*)?(?:.*)")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _BLOCK_BEGINS, _BLOCK_ENDS = re.compile(r"=begin\b"), re.compile(r"=end\b")
 _COMMENT = re.compile(r"#(?!\{).*")
@@ -95,7 +97,7 @@ def ruby_code(
 ) -> Iterator[tuple[Path, list[str]]]:
     """Yield the application's Ruby files of settings in Rails' order, each with its lines without comments."""
     for path in _ruby_files(application, environment, os.environ if variables is None else variables):
-        yield path, _code(path)
+        yield path, ruby_lines(path)
 
 
 def _ruby_files(application: Path, environment: str | None, variables: Mapping[str, str]) -> list[Path]:
@@ -130,7 +132,7 @@ class _How(Enum):
 
 def _statements(path: Path, relative: Path) -> Iterator[tuple[str, _How, RailsSetting]]:
     """Yield the name, form and value of the setting in each line that mentions one."""
-    lines = _code(path)
+    lines = ruby_lines(path)
     carried_out, goes_on = _carried_out(lines), _goes_on(lines)
     for number, line in enumerate(lines):
         for name in dict.fromkeys(_MENTIONED.findall(line)):
@@ -142,7 +144,7 @@ def _statements(path: Path, relative: Path) -> Iterator[tuple[str, _How, RailsSe
             yield name, how, RailsSetting(value, f"{relative}:{number + 1}", line.strip())
 
 
-def _code(path: Path) -> list[str]:
+def ruby_lines(path: Path) -> list[str]:
     """Return a Ruby file's lines without comments, tabs as spaces; empty if it cannot be read."""
     try:
         text = read_file(path, MOST_BYTES).decode("utf-8", "replace")
@@ -225,6 +227,7 @@ class RailsConfig:
     pool: int | None = None  # connections that a process may have
     settings: Mapping[str, RailsSetting] | None = None
     problem: str | None = None
+    drain_timeout: RailsSetting | None = None  # seconds that Kamal gives a stopping container; no code: its default
 
     @property
     def shutdown_timeout(self) -> float | None:
@@ -244,16 +247,34 @@ def read_config(
     environment = chosen_environment(environment, variables)
     path = application / (variables.get("SOLID_QUEUE_CONFIG") or "config/queue.yml")
     settings = read_settings(application, environment, variables=variables)
+    drain = drain_timeout(application)
     if not path.exists() and "SOLID_QUEUE_CONFIG" not in variables:
-        return RailsConfig(str(path), settings=settings)  # bin/jobs may be started with another file
+        return RailsConfig(
+            str(path), settings=settings, drain_timeout=drain
+        )  # bin/jobs may be started with another file
     try:
         template = Template(path, application.absolute(), variables)
         workers = tuple(_workers(template, environment))
         name = settings[CONNECTS_TO].value if CONNECTS_TO in settings else None
         pool = pool_size(application, environment, name=name, variables=variables)
     except UsageError as error:
-        return RailsConfig(str(path), settings=settings, problem=one_line(str(error)))
-    return RailsConfig(str(path), workers, DEFAULT_POOL if pool is None else pool, settings)
+        return RailsConfig(str(path), settings=settings, problem=one_line(str(error)), drain_timeout=drain)
+    return RailsConfig(str(path), workers, DEFAULT_POOL if pool is None else pool, settings, drain_timeout=drain)
+
+
+def drain_timeout(application: Path) -> RailsSetting | None:
+    """Return the ``drain_timeout`` of Kamal's ``config/deploy.yml``, or its default; None without such a file."""
+    path = application / "config" / "deploy.yml"
+    try:
+        lines = read_file(path, MOST_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    relative = path.relative_to(application)
+    for number, line in enumerate(lines):
+        if match := _DRAIN.fullmatch(line):
+            seconds = float(match["seconds"]) if match["seconds"] else None
+            return RailsSetting(seconds, f"{relative}:{number + 1}", line.strip())
+    return RailsSetting(DEFAULT_DRAIN, str(relative), "")
 
 
 def _workers(template: Template, environment: str) -> Iterator[RailsWorker]:

@@ -35,7 +35,7 @@ def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool 
 
     ``implied_deaths``: a safe retry added the term that the job died with its process; the operator did not.
     """
-    queries = _Queries(database, time.monotonic() + GLANCE)
+    queries = BoundedQueries(database, time.monotonic() + GLANCE)
     sentences: list[str] = []
     try:
         for sentence in _explain(queries, chosen, implied_deaths=implied_deaths):
@@ -52,25 +52,29 @@ def unknown_names(connection: Connection, chosen: Filter) -> list[str]:
     """
     several = [(what, names) for what, names in (("class", chosen.classes), ("queue", chosen.queues)) if len(names) > 1]
     several.append(("class", chosen.not_classes))
-    return [
-        f"no job of {what} {name}{suggestion(name, distinct_values(connection, _COLUMNS[what]))}"
-        for what, names in several
-        for name in names
-        if not name.endswith("*") and not _has_job(connection, _COLUMNS[what], name)
-    ]
+    each = (unknown_name(connection, what, name) for what, names in several for name in names)
+    return [sentence for sentence in each if sentence is not None]
+
+
+def unknown_name(connection: Connection, what: str, name: str) -> str | None:
+    """Return a sentence on a ``class`` or ``queue`` that no job has; None if one has it, and for a pattern."""
+    if name.endswith("*") or _has_job(connection, _COLUMNS[what], name):
+        return None
+    return f"no job of {what} {name}{suggestion(name, distinct_values(connection, _COLUMNS[what]))}"
 
 
 _COLUMNS: dict[str, ColumnElement[str]] = {"class": jobs.c.class_name, "queue": jobs.c.queue_name}
 
 
 @dataclass(frozen=True, slots=True)
-class _Queries:
+class BoundedQueries:
     """Queries that share one deadline; one that would end later raises TookTooLongError."""
 
     database: Database
     deadline: float
 
     def run(self, at: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a query finds; raises TookTooLongError if it would end after the deadline."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TookTooLongError("the time for an explanation is over")
@@ -78,10 +82,11 @@ class _Queries:
             return at(connection, *args, **kwargs)
 
     def count(self, chosen: Filter, most: int = MOST_COUNTED) -> int:
+        """Count the failures that match a filter, up to ``most``."""
         return self.run(count_up_to, chosen, most)
 
 
-def _explain(queries: _Queries, chosen: Filter, *, implied_deaths: bool) -> Iterator[str]:
+def _explain(queries: BoundedQueries, chosen: Filter, *, implied_deaths: bool) -> Iterator[str]:
     if not queries.count(_NO_FILTER, 1):
         return
     missing = list(_missing_names(queries, chosen))
@@ -108,7 +113,7 @@ def _explain(queries: _Queries, chosen: Filter, *, implied_deaths: bool) -> Iter
     yield from helps
 
 
-def _counts(queries: _Queries, terms: Iterable["_Term"]) -> Iterator[tuple["_Term", int]]:
+def _counts(queries: BoundedQueries, terms: Iterable["_Term"]) -> Iterator[tuple["_Term", int]]:
     """Yield each term with the count of the failures without it, as long as there is time."""
     with suppress(TookTooLongError):
         for term in terms:
@@ -118,7 +123,7 @@ def _counts(queries: _Queries, terms: Iterable["_Term"]) -> Iterator[tuple["_Ter
 # -- names that no failed job has -------------------------------------------------------------------------------------
 
 
-def _missing_names(queries: _Queries, chosen: Filter) -> Iterator[str]:
+def _missing_names(queries: BoundedQueries, chosen: Filter) -> Iterator[str]:
     """Yield a sentence on each name that no failed job has: of a class, queue, host, incident or group."""
     for name in chosen.classes:
         yield from _of_jobs(queries, "class", name, lambda other: Filter(classes=(other,)))
@@ -136,7 +141,7 @@ def _missing_names(queries: _Queries, chosen: Filter) -> Iterator[str]:
             yield f"no job of {' or '.join(each.names)} is failed any more"
 
 
-def _of_jobs(queries: _Queries, what: str, name: str, by_name: Callable[[str], Filter]) -> Iterator[str]:
+def _of_jobs(queries: BoundedQueries, what: str, name: str, by_name: Callable[[str], Filter]) -> Iterator[str]:
     if queries.count(by_name(name), 1):
         return
     if name.endswith("*"):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, case, func, select
 
+from solidjq.database.product import Product, find_product
 from solidjq.database.standby import Standby, find_standby
 from solidjq.database.tables import failed
 from solidjq.database.times import boundary, clock
@@ -50,6 +51,7 @@ class QueueStatus:
 
     at: datetime
     threshold: float  # seconds: a process that is silent for so long is dead
+    product: Product | None
     standby: Standby | None
     processes: Sequence[Process]
     failed: Count | None
@@ -116,6 +118,7 @@ def find_status(database: Database, threshold: float) -> QueueStatus:
     return QueueStatus(
         at=now,
         threshold=threshold,
+        product=database.glance(find_product),
         standby=standby,
         processes=processes,
         failed=failed_jobs,
