@@ -1,14 +1,12 @@
 """The jobs of deaths that were only counted, read when somebody looks at them."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select, union_all
+from sqlalchemy import Connection, Select, func, select, union_all
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database import tables
@@ -128,29 +126,24 @@ def _of_reconstructed(
         ranges = _padded(list(_merged(_ends(death) for death in batch if death.span and death.span.last_at)))
         every = union_all(*unrecorded_failures(None, None, has_ledger=has_ledger, within=ranges)).subquery()
         rows = every.select().where(every.c.evidence.in_({death.error for death in batch}))
+        if class_name is not None:
+            rows = rows.where(every.c.class_name == class_name)
         rows = rows.order_by(every.c.crashed_at, every.c.failure_id)
-        claimed |= jobs_among(streamed(connection, rows), batch, class_name)
+        claimed |= jobs_among(streamed(connection, rows), batch)
     return claimed
 
 
-def jobs_among(
-    rows: Iterable[Any], records: Iterable[DeathRecord], class_name: str | None = None
-) -> dict[str, ClaimedJobs]:
+def jobs_among(rows: Iterable[Any], records: Iterable[DeathRecord]) -> dict[str, ClaimedJobs]:
     """Return, by name, the jobs of deaths that were reconstructed, among failures that are sorted by time."""
     of_error: dict[str, list[tuple[DeathRecord, FailureSpan]]] = defaultdict(list)
     for death in records:
         if death.span is not None:
             of_error[death.error].append((death, death.span))
     claimed: dict[str, ClaimedJobs] = defaultdict(ClaimedJobs)
-    for _, together in groupby(rows, key=attrgetter("crashed_at")):
-        of_instant = list(together)
-        counts = Counter(row.evidence for row in of_instant)
-        for row in of_instant:
-            if class_name is not None and row.class_name != class_name:
-                continue
-            for death, span in of_error.get(row.evidence, ()):
-                if _is_of(row, death, span, alone=counts[row.evidence] == 1):
-                    claimed[death.name].add(row.job_id, row.subject, row.class_name, row.failure_id)
+    for row in rows:
+        for death, span in of_error.get(row.evidence, ()):
+            if _is_of(row, death, span):
+                claimed[death.name].add(row.job_id, row.subject, row.class_name, row.failure_id)
     return claimed
 
 
@@ -177,12 +170,12 @@ def _padded(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return ranges + ranges[-1:] * (length - len(ranges))
 
 
-def _is_of(row: Row[Any], death: DeathRecord, span: FailureSpan, *, alone: bool) -> bool:
-    """Whether a failure with the error of a death is one of its own; ``alone``: no other was written at its instant."""
+def _is_of(row: Any, death: DeathRecord, span: FailureSpan) -> bool:
+    """Whether a failure with the error of a death is one of its own."""
     if span.last_at is None:
         return True
     if not _spans(span, row.failure_id):
         return False
     if span.at_once:
         return bool(row.crashed_at == death.noticed_at)
-    return alone and death.noticed_at <= row.crashed_at <= span.last_at
+    return death.noticed_at <= row.crashed_at <= span.last_at and row.crashed_at not in span.others_at

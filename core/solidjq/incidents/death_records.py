@@ -22,6 +22,7 @@ class FailureSpan(NamedTuple):
     last_id: int  # the highest
     last_at: datetime | None = None  # when the last was written; None: all failures with its error are of the death
     at_once: bool = False  # all were written at one instant
+    others_at: tuple[datetime, ...] = ()  # instants at which failures of other processes with its error were written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,11 @@ def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
             by_error.setdefault(row.evidence, []).append(row)
         for error, alike in by_error.items():
             at_once = sum(row.failures for row in alike) > 1
-            death = None if at_once else growing.get(error)
+            death = growing.get(error)
+            if at_once:
+                if death is not None and death.includes(at):
+                    death.others_at.append(at)
+                death = None
             if death is None or not death.includes(at):
                 if (record := death_of(alike[0])) is None:
                     continue
@@ -67,6 +71,7 @@ class _GrowingDeath:
     last_at: datetime
     failure_ids: set[int] = field(default_factory=set)  # the lowest and the highest
     counted: dict[str, ClassCount] = field(default_factory=dict)
+    others_at: list[datetime] = field(default_factory=list)
 
     def includes(self, at: datetime) -> bool:
         """Whether a failure with its error that was written at this time is of this death."""
@@ -86,7 +91,9 @@ class _GrowingDeath:
             self.death,
             jobs=UNREAD,
             counted=self.counted,
-            span=FailureSpan(min(self.failure_ids), max(self.failure_ids), self.last_at, self.at_once),
+            span=FailureSpan(
+                min(self.failure_ids), max(self.failure_ids), self.last_at, self.at_once, tuple(self.others_at)
+            ),
             several=sum(count.claimed for count in self.counted.values()) > 1 and not told_apart,
         )
 
