@@ -220,6 +220,7 @@ def test_with_nothing_to_compare_with_no_class_is_suspected() -> None:
 # -- jobs -------------------------------------------------------------------------------------------------------------
 
 KILLINGS = cases("Import", times=5)  # they make Import a suspect
+TWICE = cases("Sync#1", "Import#2", times=2, blame=CODE)  # as after a bisect, which then runs Import#2 alone
 
 
 @pytest.mark.parametrize(
@@ -245,6 +246,20 @@ KILLINGS = cases("Import", times=5)  # they make Import a suspect
             [case("Sync#2", "Sync"), case("Sync#2", "Sync#1", blame=CODE)],
             JobStanding.BYSTANDER,
             "a suspect was in flight beside it",
+        ),
+        ([*TWICE, case("Import#2", blame=CODE)], JobStanding.BYSTANDER, "a suspect was in flight beside it"),
+        ([*TWICE, case("Import#2", blame=MEMORY)], JobStanding.SUSPECT, "in flight at 2 deaths"),
+        ([*TWICE, case("Import#2")], JobStanding.SUSPECT, "in flight at 2 deaths"),
+        ([*TWICE, case("Import#3", blame=CODE)], JobStanding.SUSPECT, "in flight at 2 deaths"),
+        (
+            [*cases("Sync#1", "Sync#2", times=2, blame=CODE), case("Sync#2", blame=CODE)],
+            JobStanding.SUSPECT,  # jobs of one class may kill alike
+            "in flight at 2 deaths",
+        ),
+        (
+            [*TWICE, case("Import#2", blame=CODE), *cases("Sync#1", "Mail", times=2)],
+            JobStanding.SUSPECT,  # of the deaths that nothing explains
+            "in flight at 4 deaths",
         ),
     ],
 )

@@ -52,6 +52,28 @@ def test_a_job_in_flight_at_two_deaths_is_suspected(database: Database) -> None:
     assert state_of_each(database) == {job_id: State.FAILED}
 
 
+def test_a_killer_that_was_proven_clears_its_company_at_all_its_deaths(database: Database) -> None:
+    """As after a bisect, each round of which kills company too; of its own class others may kill as it does."""
+    killer, twin, mail = add_jobs(database, *(NewJob(class_name=name) for name in ("Resize", "Resize", "Mail")))
+    for pid in (71, 72):
+        crash(database, pid, killer, twin, mail)
+        assert set(safe(database).values()) == {Verdict.SUSPECT}
+    crash(database, 73, killer)
+    assert safe(database) == {killer: Verdict.OVER_LIMIT, twin: Verdict.SUSPECT, mail: Verdict.RETRY}
+    with database.read() as connection:
+        ranking = find_suspects(connection, find_incidents(connection))
+        told = {score.name: score.standing.held_back for score in ranking.jobs}
+    assert told == {crash_subject(database, job_id): job_id != mail for job_id in (killer, twin, mail)}
+
+
+def crash(database: Database, pid: int, *job_ids: int) -> None:
+    """Let a worker with these jobs crash."""
+    retry_jobs(database, job_ids)
+    worker = add_process(database, f"worker-{pid}", pid=pid)
+    assert len(claim_all(database, worker)) == len(job_ids)
+    database.transact(pruning.fail_exited, worker, pid=pid, returncode=-11)
+
+
 def test_what_was_only_fetched_ahead_at_two_deaths_is_not_suspected(database: Database) -> None:
     """Its process told, with its last heartbeat, which jobs had begun; of the others nobody knows."""
     began, ahead = add_jobs(database, *plain_jobs(2))

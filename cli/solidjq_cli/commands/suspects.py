@@ -32,10 +32,10 @@ def suspects(
 
     Only jobs that were executing are charged, and a death from outside (a deployment, a lost host, a database that was
     away) charges nobody. A job is a suspect if it was alone when its process crashed, exited or ran out of memory; or
-    after two deaths of different processes; or if its class is a suspect. A class is a suspect if it was in flight at
-    more deaths than chance allows, measured against what usually runs; with few deaths it says "too few to tell". Where
-    the evidence fits several equally, they "cannot be told apart". jq retry --safe holds both kinds back, --isolate
-    sends them to quarantine, jq bisect finds the killer among many.
+    after two deaths that no such job of another class explains; or if its class is a suspect. A class is a suspect if
+    it was in flight at more deaths than chance allows, measured against what usually runs; with few deaths it says "too
+    few to tell". Where the evidence fits several equally, they "cannot be told apart". jq retry --safe holds both kinds
+    back, --isolate sends them to quarantine, jq bisect finds the killer among many.
 
     Of a long job it names the step and the cursor at which it died again and again. A long job that made progress
     between its deaths is no suspect.

@@ -14,7 +14,17 @@ from solidjq.incidents import death_jobs, incidents
 from solidjq.incidents.causes import CauseFinding
 from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJob, ClassCount
 from solidjq.incidents.class_scores import ClassScore
-from solidjq.incidents.death_cases import INSIDE, SUSPECT_AT, Crowd, DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents.death_cases import (
+    INSIDE,
+    SUSPECT_AT,
+    Crowd,
+    DeathCase,
+    Exposure,
+    InFlight,
+    JobStanding,
+    find_proven,
+    merge_cases,
+)
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
 from solidjq.incidents.job_scores import JobScore
@@ -128,6 +138,7 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
         if classes
     ]
     ranking = rank(cases, _exposure(connection, (death.sample for death, _, _ in judged)))
+    proven = find_proven(merge_cases(cases))
     subjects = {job.subject for jobs in named.values() for job in jobs}
     return Suspicion(
         outside=frozenset(death.key for death, _, finding in judged if finding.outside),
@@ -136,6 +147,7 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
         jobs={
             score.name: _reason(score) for score in ranking.jobs if score.standing.held_back and score.name in subjects
         },
+        proven={key: proven[death.name] for key, death in deaths.items() if death.name in proven},
         errors=frozenset(death.error for death in inside),
     )
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.rails.positions import Position
@@ -118,6 +119,33 @@ class Exposure:
 
     samples: int
     running: Mapping[str, int]  # for each class, in how many samples a job of it was executing
+
+
+class Proven(NamedTuple):
+    """The jobs in flight at a death that killed another process alone: they explain it."""
+
+    subjects: frozenset[str]
+    classes: frozenset[str]
+
+    def clears(self, subject: str, class_name: str) -> bool:
+        """Whether they clear this job of the death. Jobs of their own classes may kill as they do."""
+        return subject not in self.subjects and class_name not in self.classes
+
+
+def find_proven(cases: Iterable[DeathCase]) -> dict[str, Proven]:
+    """Return, by key, the deaths with a cause from inside that a proven killer explains.
+
+    A job is proven if it alone was in flight at a death from inside, or a stack names it, as after the last round of a
+    bisect. It explains only deaths of the same blame: what crashes need not be what takes the memory.
+    """
+    inside = [case for case in cases if case.inside]
+    proven = {(case.blame, case.jobs[0].subject) for case in inside if case.single}
+    killers = {case.key: [job for job in case.jobs if (case.blame, job.subject) in proven] for case in inside}
+    return {
+        key: Proven(frozenset(job.subject for job in of), frozenset(job.class_name for job in of))
+        for key, of in killers.items()
+        if of
+    }
 
 
 _STRENGTH = [Blame.UNKNOWN, Blame.MEMORY, Blame.CODE]

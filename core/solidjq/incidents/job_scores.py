@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from solidjq.incidents.class_scores import ClassScore
-from solidjq.incidents.death_cases import CLEARED, SUSPECT_AT, Crowd, DeathCase, InFlight, JobStanding, manner_reasons
+from solidjq.incidents.death_cases import (
+    CLEARED,
+    SUSPECT_AT,
+    Crowd,
+    DeathCase,
+    InFlight,
+    JobStanding,
+    Proven,
+    find_proven,
+    manner_reasons,
+)
 from solidjq.rails.positions import Position
 from solidjq.text import count_of
 
@@ -42,6 +52,7 @@ class _Flights:
     """The deaths that charge one job, and the job as it was at each."""
 
     pairs: tuple[tuple[DeathCase, InFlight], ...]
+    proven: Mapping[str, Proven]  # by the keys of cases: who else is known to have killed the process
 
     @property
     def cases(self) -> list[DeathCase]:
@@ -62,13 +73,14 @@ class _Flights:
         return last.position
 
     @property
-    def here(self) -> list[InFlight]:
-        """The job at those deaths after which it made no progress; without checkpoints at all."""
+    def here(self) -> list[tuple[DeathCase, InFlight]]:
+        """The deaths after which the job made no progress; without checkpoints all."""
         position = self.position
-        jobs = [job for _, job in self.pairs]
-        if position is None:
-            return jobs
-        return [job for job in jobs if job.position is None or job.position.key == position.key]
+        return [
+            (case, job)
+            for case, job in self.pairs
+            if position is None or job.position is None or job.position.key == position.key
+        ]
 
     @property
     def stuck(self) -> str | None:
@@ -76,18 +88,21 @@ class _Flights:
         position = self.position
         if position is None or not position.in_step:
             return None
-        count = sum(job.position is not None or position.follows_unsaved_death for job in self.here)
+        count = sum(job.position is not None or position.follows_unsaved_death for _, job in self.here)
         return position.died(count) if count >= SUSPECT_AT else None
 
     @property
     def repeated(self) -> bool:
-        """Whether it was in flight at several deaths without progress between them."""
-        return len(self.here) >= SUSPECT_AT
+        """Whether it was in flight at several deaths without progress between them, and without a proven killer."""
+        return sum(not self._is_cleared(case, job) for case, job in self.here) >= SUSPECT_AT
+
+    def _is_cleared(self, case: DeathCase, job: InFlight) -> bool:
+        return case.key in self.proven and self.proven[case.key].clears(job.subject, job.class_name)
 
     @property
     def progressed(self) -> bool:
         """Whether it made progress between its deaths, and died but once since."""
-        return not self.repeated and len(self.pairs) > 1
+        return len(self.here) < SUSPECT_AT and len(self.pairs) > 1
 
 
 class _Accused(NamedTuple):
@@ -105,7 +120,8 @@ def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterato
     for case in charging:
         for job in case.jobs:
             pairs_of[job.subject].append((case, job))
-    flights_of = {subject: _Flights(tuple(pairs)) for subject, pairs in pairs_of.items()}
+    proven = find_proven(charging)
+    flights_of = {subject: _Flights(tuple(pairs), proven) for subject, pairs in pairs_of.items()}
     repeated = {subject for subject, flights in flights_of.items() if flights.repeated}
     accused = {case.key: _accused(case, class_scores, repeated) for case in charging}
     for subject, job in {job.subject: job for case in cases for job in case.jobs}.items():

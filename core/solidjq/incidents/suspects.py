@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from solidjq.incidents.class_scores import ClassScore, score_classes
-from solidjq.incidents.death_cases import DeathCase, Exposure, merge_cases
+from solidjq.incidents.death_cases import DeathCase, Exposure, Proven, merge_cases
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.job_scores import JobScore, score_jobs
 from solidjq.ledger.crashes import Crash
@@ -22,6 +22,7 @@ class Suspicion:
     partial: Mapping[int | str, DeathRecord] = field(default_factory=dict)  # deaths that charge some of their jobs only
     classes: Mapping[str, str] = field(default_factory=dict)  # classes that are held, each with the reason
     jobs: Mapping[str, str] = field(default_factory=dict)  # by subject: jobs held for a death from inside, with reasons
+    proven: Mapping[int | str, Proven] = field(default_factory=dict)  # deaths that a proven killer explains
     errors: AbstractSet[str] = frozenset()  # of the deaths from inside, as stored: their jobs are judged one by one
 
     def charges(self, crash: Crash) -> bool:
@@ -30,6 +31,10 @@ class Suspicion:
             return False
         death = self.partial.get(crash.key)
         return death is None or death.charges(crash.job_id, crash.started_at)
+
+    def clears(self, crash: Crash, subject: str, class_name: str) -> bool:
+        """Whether a proven killer, which was in flight beside the job, explains this crash of it."""
+        return crash.key in self.proven and self.proven[crash.key].clears(subject, class_name)
 
 
 NO_SUSPICION = Suspicion()
@@ -56,7 +61,8 @@ def rank(cases: Iterable[DeathCase], exposure: Exposure | None) -> Ranking:
     from inside. The accused are the jobs of suspect classes; if there are none, those of tied ones; if none, those in
     flight at several deaths; if none, all. Two more terms x / (2 + 2x) add less than 1/2 each: x is its class's score,
     and the GB that its process grew. A job is a suspect at two deaths, if its class is one, or if it alone is accused
-    of a death from inside; several that are accused of one are tied.
+    of a death from inside; several that are accused of one are tied. Deaths that a proven killer of another class
+    explains, see ``find_proven``, make no job a suspect by their number.
     """
     merged = merge_cases(cases)
     classes = tuple(sorted(score_classes(merged, exposure), key=_class_order))

@@ -310,6 +310,7 @@ def _suspected(
     """Return the reason why the job may be the killer, None if it is not suspected.
 
     Deaths with a cause from outside charge no job; those of a worker that claims ahead charge only jobs that had begun.
+    Deaths that a proven killer explains do not count towards the two that make a job a suspect.
     A long job that made progress between its deaths is not suspected because of its class.
     """
     if candidate.death is None:
@@ -317,9 +318,10 @@ def _suspected(
     if (held := suspicion.jobs.get(candidate.subject)) is not None:
         return f"it was {held}" if held.startswith("in flight") else held
     charging = _charging(counting_crashes(candidate, terms, rule, now), terms, rule, now, suspicion)
-    if (count := _count_processes(charging)) >= SUSPECT_AT:
-        return f"it was in flight when {count} different processes died"
     class_name = candidate.class_name
+    unexplained = [crash for crash in charging if not suspicion.clears(crash, candidate.subject, class_name)]
+    if (count := _count_processes(unexplained)) >= SUSPECT_AT:
+        return f"it was in flight when {count} different processes died"
     progressed = len(charging) < len(_charging(candidate.crashes, terms, rule, now, suspicion))
     if charging and class_name in suspicion.classes and not progressed:
         return f"{class_name} may kill its process: {suspicion.classes[class_name]}"
