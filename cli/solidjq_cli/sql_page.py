@@ -142,4 +142,14 @@ def _filled(text: str) -> list[str]:
             start = end
         end = place
     lines.append(text[start:].rstrip())
-    return [lines[0], *(f"{INDENT}{line}" for line in lines[1:])]
+    return [part for line in [lines[0], *(f"{INDENT}{line}" for line in lines[1:])] for part in _shortened(line)]
+
+
+def _shortened(line: str) -> list[str]:
+    """Return a line that is still too long, as a CASE may be, on several: broken before its last AND, THEN or ELSE."""
+    outside = re.sub(r"'[^']*'", lambda quoted: "_" * len(quoted[0]), line)
+    places = [match.start() for match in re.finditer(r"(?<=\S) (?=(AND|THEN|ELSE) )", outside[: WIDTH + len(INDENT)])]
+    if len(line) <= WIDTH + len(INDENT) or not places:
+        return [line]
+    begin = INDENT * (1 + (line.startswith(INDENT)))
+    return [line[: places[-1]], *_shortened(f"{begin}{line[places[-1] + 1 :]}")]

@@ -74,7 +74,7 @@ CASES = [
     ("jq completions bash z", set(), REST),
     ("jq doctor orph", {"orphans"}, REST),
     ("jq doctor orphans ", {"journal", "vacuum"}, FILES),
-    ("jq doctor --skip dead", {"dead-processes"}, REST),
+    ("jq doctor --skip dead", {"dead-processes", "deadlocks"}, REST),
     ("jq help exit", {"exit-codes"}, REST),
     # paths
     ("jq --database ", FILES, FORMATS | ROOT_COMMANDS),

@@ -160,7 +160,6 @@ def _stay(connection: socket.socket, request: dict[str, Any], descriptors: list[
     mask = os.umask(0)
     while True:
         sys.path[1:] = own_path
-        tempfile.tempdir = None  # it depends on the environment
         os.umask(mask)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -196,6 +195,7 @@ def _set_up(request: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
+    tempfile.tempdir = None  # it depends on the environment
     os.chdir(request["folder"])
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)

@@ -118,7 +118,7 @@ def test_no_failed_job_at_all_needs_no_explanation(database: Database) -> None:
 
 def test_a_count_stops_and_so_does_the_time(failures: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanations, "MOST_COUNTED", 2)
-    monkeypatch.setattr(explanations._Queries.count, "__defaults__", (2,))
+    monkeypatch.setattr(explanations.BoundedQueries.count, "__defaults__", (2,))
     chosen = Filter(classes=("OrderMailer",), queues=("reports",))
     assert explain_nothing(failures, chosen) == [
         NONE,

@@ -62,8 +62,6 @@ def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
     """Yield each line: its label, its text and its style."""
     from solidjq.text import count_of
 
-    if found.product is not None:
-        yield "database", str(found.product), ""
     yield "processes", _processes(found), ""
     if found.standby is not None:
         yield "standby", found.standby.doubt, ""
@@ -84,6 +82,8 @@ def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
         yield "paused", _named([f"{queue.name} ({queue.ready:,} ready)" for queue in paused]), "warning"
     if found.last is not None:
         yield from _last(found)
+    if found.product is not None:
+        yield "database", str(found.product), ""
 
 
 def _processes(found: QueueStatus) -> str:

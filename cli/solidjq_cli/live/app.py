@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
 BAR = 1  # columns of the scroll bar
-STATUS_SHARE = 4  # the status has a fourth of the lines
+STATUS_SHARE = 4  # of the screen, and a line: how much the status may take
 SLOW = 3.0  # seconds of a read, after which the screen says that it waits
 TALK = 10.0  # seconds for which a message stays
 NEVER = float("-inf")
@@ -152,7 +152,7 @@ class Top(App[int]):
         if self._status is None:
             return
         lines = [line for at, line in enumerate(self._status.lines) if at not in self._status.hints]
-        shown = fit(lines, max(1, self.size.height // STATUS_SHARE), "0 shows all")
+        shown = fit(lines, self.size.height // STATUS_SHARE + 1, "0 shows all")
         self._main.query_one("#status", Static).update(paint(shown))
 
     # -- what is said -------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Watch:
         self._say = say
         self._reader = Reader()
         self._wake = threading.Event()
+        self._stopped = threading.Event()
         self._position = self._begin()
         self._name = database.place().name
         self._deliveries = Deliveries([*terms.programs, *terms.webhooks], self._position, file, say)
@@ -98,6 +99,7 @@ class Watch:
                 if not more:
                     self._wait(self._terms.interval)
         finally:
+            self._stopped.set()
             self._deliveries.stop()
 
     def run_once(self, finish: Callable[[], None] | None = None) -> int:
@@ -163,7 +165,8 @@ class Watch:
                 for _ in notices.listen(self._database, notices.DEATHS):
                     self._wake.set()
             except _PASSING:
-                time.sleep(LISTEN_AGAIN)
+                if self._stopped.wait(LISTEN_AGAIN):
+                    return
             except DatabaseError:  # a role that may not, a standby
                 return
             else:
