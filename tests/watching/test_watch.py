@@ -18,8 +18,10 @@ from solidjq.errors import RefusedError, UsageError
 from solidjq.processes import pruning
 from solidjq.rails.error_text import error_json, exit_error
 from solidjq.watching import news
+from solidjq.watching.deliveries import Deliveries
 from solidjq.watching.events import Choice
 from solidjq.watching.position import PositionFile, default_path
+from solidjq.watching.programs import Program
 from solidjq.watching.watch import Watch, WatchTerms
 from support.deaths import die
 from support.processes import add_process
@@ -234,6 +236,32 @@ def test_where_a_first_start_begins(database: Database, tmp_path: Path) -> None:
     assert [message["error"].split()[1] for message in first(timedelta(hours=2, minutes=30))] == ["gamma", "delta"]
     assert len(first(timedelta(days=1))) == 4
     assert first(timedelta(minutes=1)) == []
+
+
+@pytest.mark.sqlite_only
+def test_a_signal_while_messages_are_added_loses_none(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = PositionFile(tmp_path / "position.json")
+    told: list[dict[str, Any]] = []
+
+    def look() -> None:
+        terms = WatchTerms(programs=[Program(f"sh -c 'cat >> {tmp_path}/delivered'")])
+        Watch(database, file, terms, told.append, print).run_once()
+
+    def interrupted(deliveries: Deliveries, *_: Any) -> None:
+        file.save(deliveries._position)  # as a delivery does that ends meanwhile
+        raise KeyboardInterrupt
+
+    look()
+    fail(database, "alpha is missing")
+    with monkeypatch.context() as patched:
+        patched.setattr(Deliveries, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            look()
+    look()
+    assert len({message["id"] for message in told}) == 1
+    assert [json.loads(line)["id"] for line in (tmp_path / "delivered").read_text().splitlines()] == [told[0]["id"]]
 
 
 @pytest.mark.sqlite_only

@@ -40,6 +40,25 @@ def delivery(tmp_path: Path, *targets: Any) -> tuple[Deliveries, Position, list[
     return Deliveries(targets, position, PositionFile(tmp_path / "position"), said.append), position, said
 
 
+def test_a_position_that_cannot_be_written_holds_up_no_delivery(receiver: Receiver, tmp_path: Path) -> None:
+    hook = Webhook(receiver.url)
+    deliveries, position, said = delivery(tmp_path / "gone", hook)
+
+    def deliver(*numbers: int) -> list[str]:
+        for number in numbers:
+            deliveries.add(message(number), [hook])
+        assert deliveries.deliver_now() == 0
+        return [posted.message["name"] for posted in receiver.posted]
+
+    assert deliver(1, 2) == ["d1", "d2"]
+    (words,) = said
+    assert "position cannot be written: No such file or directory; the watch goes on" in words
+    (tmp_path / "gone").mkdir()
+    assert deliver(3) == ["d1", "d2", "d3"]
+    assert said[1:] == [f"{tmp_path}/gone/position is written again"]
+    assert PositionFile(tmp_path / "gone" / "position").load("here") == Position("here", position.deaths)
+
+
 def test_a_receiver_can_verify_it(receiver: Receiver) -> None:
     hook = Webhook(receiver.url, secret=SECRET)
     assert hook.deliver(message(title="ümläut")).delivered

@@ -123,7 +123,7 @@ class Deliveries:
         with self._changed:
             if not keep:
                 self._position.outbox[target.key].remove(waiting)
-            self._file.save(self._position)
+            self._file.save_if_possible(self._position, self._say)
         if not outcome.delivered:
             what = f"tried again in {pause:.0f} s" if keep else f"given up after {waiting.attempts} attempts"
             self._say(f"{target}: {outcome.words}; {_named(waiting)} is {what}")

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -161,6 +161,7 @@ class PositionFile:
         self.path = path
         self.lock = threading.RLock()  # of the position, which threads that deliver change as well
         self._written = ""
+        self.unsaved = False  # whether the last attempt to write failed
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -221,3 +222,20 @@ class PositionFile:
             except OSError as error:
                 raise UsageError(f"{self.path} cannot be written: {error.strerror}") from None
             self._written = text
+
+    def save_if_possible(self, position: Position, say: Callable[[str], None]) -> None:
+        """Write the position if it has changed; if that fails, say so once, and once when it succeeds again.
+
+        A watch that runs goes on meanwhile: a full disk kills workers too, and they are what it is for.
+        """
+        with self.lock:
+            try:
+                self.save(position)
+            except UsageError as error:
+                if not self.unsaved:
+                    say(f"{error}; the watch goes on, and would repeat messages if it were started again now")
+                self.unsaved = True
+                return
+            if self.unsaved:
+                say(f"{self.path} is written again")
+            self.unsaved = False

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from solidjq.database import notices
 from solidjq.database.transactions import Database
@@ -85,7 +86,7 @@ class Watch:
             failures = 0
             while True:
                 try:
-                    more = self._look()
+                    more = self._look(self._save_if_possible)
                 except _PASSING as error:
                     if not failures:
                         self._say(f"{error}; the watch goes on when the database is back")
@@ -107,19 +108,23 @@ class Watch:
 
         ``finish`` prints what was told, where that is one list: the position is kept afterwards.
         """
-        while self._look(keep=finish is None):
+        save = partial(self._file.save, self._position)
+        while self._look(save if finish is None else None):
             pass
         if finish is not None:
             finish()
-            self._file.save(self._position)
+            save()
         return self._deliveries.deliver_now()
 
     def _wait(self, seconds: float) -> None:
         self._wake.wait(seconds)
         self._wake.clear()
 
-    def _look(self, *, keep: bool = True) -> bool:
-        """Read what is new, tell it, keep the position; return whether there may be more."""
+    def _save_if_possible(self) -> None:
+        self._file.save_if_possible(self._position, self._say)
+
+    def _look(self, save: Callable[[], None] | None) -> bool:
+        """Read what is new, tell it, save the position before it is delivered; return whether there may be more."""
         draft = self._position.draft()
         with self._database.read() as connection:
             news = self._reader.read(connection, draft)
@@ -129,13 +134,14 @@ class Watch:
         for event in found:
             deliveries += self._told(event, draft, now)
         before = self._position.deaths, self._position.failures, self._position.cooldowns
-        if found or deliveries or before != (draft.deaths, draft.failures, draft.cooldowns):
+        changed = before != (draft.deaths, draft.failures, draft.cooldowns)
+        if found or deliveries or changed or self._file.unsaved:
             with self._file.lock:
-                self._position.take(draft)
                 for message, targets in deliveries:
                     self._deliveries.add(message, targets)
-                if keep:
-                    self._file.save(self._position)
+                self._position.take(draft)  # after them: a SIGTERM in between repeats messages, and loses none
+                if save is not None:
+                    save()
         return news.more
 
     def _told(self, event: Event, draft: Position, now: float) -> Iterator[tuple[Message, Sequence[Target]]]:
