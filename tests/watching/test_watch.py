@@ -273,7 +273,7 @@ def test_the_file_of_the_position(database: Database, tmp_path: Path, monkeypatc
         with pytest.raises(RefusedError, match="--name"), PositionFile(path).locked():
             pass
     assert path.stat().st_mode & 0o777 == 0o600
-    for text in ("", "{}", '{"format":1}', "[]", '{"format":1,"database":"x","deaths":{"high":"1"}}'):
+    for text in ("", "{}", "[" * 100_000, '{"format":1}', "[]", '{"format":1,"database":"x","deaths":{"high":"1"}}'):
         path.write_text(text)
         with pytest.raises(UsageError, match="holds no position"):
             Watch(database, PositionFile(path), WatchTerms(), print, print)

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from solidjq.text import count_of
 from solidjq.watching.outcomes import Outcome
 from solidjq.watching.position import Position, PositionFile, Waiting
 
-MOST_WAITING = 500  # messages of one target; beyond, the oldest are dropped
+MOST_WAITING = 500  # messages of a target that does not take them; beyond, the oldest are dropped
+MOST_IN_A_BURST = 5_000  # of a target that has not refused the first of them: deaths come faster than commands run
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two attempts, doubled each time
 ATTEMPTS_ONCE = 3  # within one run of jq watch --once
 ENDING = 15.0  # seconds that a delivery under way may take when the watch is told to stop
@@ -57,9 +59,10 @@ class Deliveries:
             for target in targets:
                 waiting = self._position.outbox[target.key]
                 waiting.append(Waiting(message))
-                if len(waiting) > MOST_WAITING:
+                most = MOST_WAITING if waiting[0].attempts else MOST_IN_A_BURST
+                while len(waiting) > most:
                     dropped = waiting.pop(1)  # the first may be under way
-                    self._say(f"{target} takes nothing, and {MOST_WAITING} messages wait: dropped {_named(dropped)}")
+                    self._say(f"{target} is behind, and {most} messages wait: dropped {_named(dropped)}")
             self._changed.notify_all()
 
     def start(self) -> None:
@@ -125,7 +128,8 @@ class Deliveries:
                 self._position.outbox[target.key].remove(waiting)
             self._file.save_if_possible(self._position, self._say)
         if not outcome.delivered:
-            what = f"tried again in {pause:.0f} s" if keep else f"given up after {waiting.attempts} attempts"
+            attempts = count_of(waiting.attempts, "attempt")
+            what = f"tried again in {pause:.0f} s" if keep else f"given up after {attempts}"
             self._say(f"{target}: {outcome.words}; {_named(waiting)} is {what}")
         return pause
 

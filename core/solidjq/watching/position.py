@@ -66,6 +66,10 @@ class Waiting:
     message: dict[str, Any]
     attempts: int = 0
 
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON has it; ``asdict`` would copy each message at each save."""
+        return {"message": self.message, "attempts": self.attempts}
+
 
 @dataclass(slots=True)
 class Position:
@@ -115,14 +119,17 @@ class Position:
             "announced": self.announced,
             "groups": {name: asdict(seen) for name, seen in self.groups.items()},
             "cooldowns": {key: asdict(held) for key, held in self.cooldowns.items()},
-            "outbox": {key: [asdict(one) for one in waiting] for key, waiting in self.outbox.items() if waiting},
+            "outbox": {key: [one.as_data() for one in waiting] for key, waiting in self.outbox.items() if waiting},
         }
         return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace").decode()
 
 
 def position_of(text: str) -> Position:
     """Return the position that a file holds. Raises ValueError if it holds none of this format."""
-    data = json.loads(text)
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError("no position of this format")
     try:
