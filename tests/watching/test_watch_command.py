@@ -9,7 +9,7 @@ import pytest
 
 from solidjq import Database, NewJob
 from solidjq.database.urls import url_text
-from support.deaths import die
+from support.deaths import die, raise_all
 from support.program import Shell
 from support.proxies import proxied
 from support.queue import add_jobs, plain_jobs
@@ -131,6 +131,12 @@ def test_what_could_not_be_delivered_is_kept(database: Database, shell: Shell, r
     assert len(out.read_text().splitlines()) == 1
     (kept,) = (shell.folder / "state").rglob("*.json")
     assert "hidden" not in kept.read_text()
+    add_jobs(database, *plain_jobs(1))
+    raise_all(database)
+    receiver.answers += [(410, {})]
+    dropped = shell.run(*line)
+    assert (dropped.returncode, "given up after 1 attempt" in dropped.stderr) == (6, True)
+    assert shell.run(*line).returncode == 0
 
 
 @pytest.mark.sqlite_only

@@ -213,6 +213,7 @@ def test_each_is_delivered_although_another_is_down(receiver: Receiver, tmp_path
     paused: list[float] = []
     assert deliveries.deliver_now(paused.append) == 0
     assert [one["name"] for one in receiver.messages] == ["d1", "d2", "d2", "d3"]
+    assert deliveries.dropped == 4
     assert sum("given up after 2 attempts" in line for line in said) == 3
     assert sum("it answered 410" in line for line in said) == 1
     assert len(paused) == 4

@@ -96,7 +96,8 @@ def watch(
 
     It begins now, and after a restart where it ended: the position is in a file, and the database may be read-only.
     Nothing is missed; what was under way when the watch was killed is repeated, with the same id. If the database is
-    away, it waits. --once ends with 6 if something could not be delivered; it is tried again the next time.
+    away, it waits. --once ends with 6 if something could not be delivered: the next run tries again, unless it was
+    given up.
 
     A message for a command or a webhook is one JSON object, which names the jobs without their arguments. Webhooks get
     one message an incident or group; what is like it within --cooldown is counted. The URL of a webhook is a secret:
@@ -155,9 +156,10 @@ def _run(database: Database, file: PositionFile, terms: WatchTerms, output: Outp
             watching.run()
         except KeyboardInterrupt:  # or SIGTERM: that is how it ends
             return
-    left = watching.run_once(None if output in LINES else lambda: _print(told, output))
+    left, dropped = watching.run_once(None if output in LINES else lambda: _print(told, output))
     if left:
         note(f"{count_of(left, 'message')} could not be delivered; the next run tries again")
+    if left or dropped:
         raise typer.Exit(Exit.PARTLY)
 
 

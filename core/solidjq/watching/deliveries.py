@@ -47,6 +47,7 @@ class Deliveries:
         self._say = say
         self._changed = threading.Condition(file.lock)
         self._stopping = False
+        self.dropped = 0  # messages that were given up
         self._threads: list[threading.Thread] = []
         for target in targets:
             position.outbox.setdefault(target.key, [])
@@ -62,6 +63,7 @@ class Deliveries:
                 most = MOST_WAITING if waiting[0].attempts else MOST_IN_A_BURST
                 while len(waiting) > most:
                     dropped = waiting.pop(1)  # the first may be under way
+                    self.dropped += 1
                     self._say(f"{target} is behind, and {most} messages wait: dropped {_named(dropped)}")
             self._changed.notify_all()
 
@@ -128,6 +130,7 @@ class Deliveries:
                 self._position.outbox[target.key].remove(waiting)
             self._file.save_if_possible(self._position, self._say)
         if not outcome.delivered:
+            self.dropped += not keep
             attempts = count_of(waiting.attempts, "attempt")
             what = f"tried again in {pause:.0f} s" if keep else f"given up after {attempts}"
             self._say(f"{target}: {outcome.words}; {_named(waiting)} is {what}")

@@ -103,8 +103,8 @@ class Watch:
             self._stopped.set()
             self._deliveries.stop()
 
-    def run_once(self, finish: Callable[[], None] | None = None) -> int:
-        """Tell and deliver what is new since the position; return how many messages could not be delivered.
+    def run_once(self, finish: Callable[[], None] | None = None) -> tuple[int, int]:
+        """Tell and deliver what is new since the position; return how many messages are left, and how many dropped.
 
         ``finish`` prints what was told, where that is one list: the position is kept afterwards.
         """
@@ -114,7 +114,8 @@ class Watch:
         if finish is not None:
             finish()
             save()
-        return self._deliveries.deliver_now()
+        left = self._deliveries.deliver_now()
+        return left, self._deliveries.dropped
 
     def _wait(self, seconds: float) -> None:
         self._wake.wait(seconds)
