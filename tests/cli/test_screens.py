@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -303,7 +304,8 @@ def test_a_watched_list_is_drawn_again_until_ctrl_c(screen: Terminal, monkeypatc
         if len(waits) == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("solidjq_cli.screens.time.sleep", sleep)
+    # Not of the whole process: what other tests have left behind may sleep in a thread, for ever at once.
+    monkeypatch.setattr("solidjq_cli.screens.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     screen.height = 10
     shown = screen.show(["failed", "list", "--watch"], colours=True)
     assert screen.code == 130

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,7 +177,7 @@ def test_a_checkpoint_that_is_alone_does_not_wait(
     gate.opened.set()
     assert groups.save(claims[0], "first ever", FOREVER)
     later = checkpoint_groups.time.monotonic() + 2 * FOREVER
-    monkeypatch.setattr("solidjq.queue.checkpoint_groups.time.monotonic", lambda: later)
+    monkeypatch.setattr("solidjq.queue.checkpoint_groups.time", SimpleNamespace(monotonic=lambda: later))
     assert groups.save(claims[0], "long after", FOREVER)
 
 

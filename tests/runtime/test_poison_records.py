@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ class Import:
         self.stopping = False
         self.rows: Any = lambda cursor: range((cursor or 0) + 1, 10)
         self.interval = 5.0
-        monkeypatch.setattr("solidjq.steps.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("solidjq.steps.time", SimpleNamespace(monotonic=lambda: self.now))
         write = Steps.save_at_exception
         monkeypatch.setattr(Steps, "save_at_exception", lambda steps: None if self.died else write(steps))
         self.died = False

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ def test_between_steps_the_cursor_is_saved_when_the_interval_is_over(
     long_job: LongJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("solidjq.steps.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("solidjq.steps.time", SimpleNamespace(monotonic=lambda: now[0]))
     seen: list[Any] = []
 
     def body() -> None:
