@@ -111,8 +111,7 @@ def _heading(counted: int | None) -> str:
 
     if counted is None:
         return f"jobs; {paging.order()}"
-    jobs = count_of(counted, "job").replace(str(counted), f"{counted:,}")
-    return f"{jobs}; {paging.order()}" if counted > 1 else jobs
+    return f"{counted:,} jobs; {paging.order()}" if counted > 1 else count_of(counted, "job")
 
 
 @group.command("show")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 ANSWERS = 30.0  # seconds until a server that does not answer counts as unreachable
 LINES = (Output.TABLE, Output.NDJSON)  # each message is printed as it comes
-KINDS = ("death", "incident", "group")  # as in solidjq.watching.watch
 
 
 def add_to(app: typer.Typer) -> None:
@@ -115,7 +114,7 @@ def watch(
     from solidjq.queue.patterns import parse_patterns
     from solidjq.watching.events import Choice
     from solidjq.watching.position import PositionFile, default_path
-    from solidjq.watching.watch import WatchTerms
+    from solidjq.watching.watch import KINDS, WatchTerms
 
     if not (once or output in LINES):
         raise UsageError(f"jq watch prints lines, or -o ndjson; -o {output.value} needs --once")

@@ -19,7 +19,7 @@ from solidjq.doctor.checks import (
 )
 from solidjq.doctor.fleet import is_polled
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL
-from solidjq.queue.patterns import fits
+from solidjq.queue.patterns import fits_any
 from solidjq.rails.settings import BESIDE_THREADS, HEARTBEAT, SKIP_LOCKED, THRESHOLD, RailsConfig
 
 
@@ -44,7 +44,7 @@ def _find_untaken(connection: Connection, terms: DoctorTerms, application: Rails
     patterns = [pattern for worker in application.workers for pattern in worker.queues]
     workers = living(connection, terms, "Worker")
     for queue in distinct_values(connection, ready.c.queue_name)[:MOST_QUEUES]:
-        if any(fits(pattern, queue) for pattern in patterns):
+        if fits_any(patterns, queue):
             continue
         ids = list(connection.scalars(select(ready.c.job_id).where(ready.c.queue_name == queue).limit(MOST_NAMED + 1)))
         if ids:

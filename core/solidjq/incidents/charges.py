@@ -23,7 +23,6 @@ from solidjq.incidents.death_cases import (
     InFlight,
     JobStanding,
     find_proven,
-    merge_cases,
 )
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
@@ -138,7 +137,7 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
         if classes
     ]
     ranking = rank(cases, _exposure(connection, (death.sample for death, _, _ in judged)))
-    proven = find_proven(merge_cases(cases))
+    proven = find_proven(cases)
     subjects = {job.subject for jobs in named.values() for job in jobs}
     return Suspicion(
         outside=frozenset(death.key for death, _, finding in judged if finding.outside),

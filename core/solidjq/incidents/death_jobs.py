@@ -65,10 +65,7 @@ def find_apart(connection: Connection, since: datetime, deaths: Iterable[DeathRe
         for batch in in_batches(twice):
             of_batch = of_death.where(among(columns.subject, batch))
             names |= {f"d{death_id}" for death_id in connection.scalars(of_batch)}
-    by_error: dict[str, list[tuple[DeathRecord, FailureSpan]]] = defaultdict(list)
-    for death in deaths:
-        if death.span is not None:
-            by_error[death.error].append((death, death.span))
+    by_error = _by_error(deaths)
     if twice and by_error:
         repeated = frozenset(twice)
         for query in unrecorded_failures(since, None, has_ledger=has_ledger):
@@ -135,16 +132,22 @@ def _of_reconstructed(
 
 def jobs_among(rows: Iterable[Any], records: Iterable[DeathRecord]) -> dict[str, ClaimedJobs]:
     """Return, by name, the jobs of deaths that were reconstructed, among failures that are sorted by time."""
-    of_error: dict[str, list[tuple[DeathRecord, FailureSpan]]] = defaultdict(list)
-    for death in records:
-        if death.span is not None:
-            of_error[death.error].append((death, death.span))
+    of_error = _by_error(records)
     claimed: dict[str, ClaimedJobs] = defaultdict(ClaimedJobs)
     for row in rows:
         for death, span in of_error.get(row.evidence, ()):
             if _is_of(row, death, span):
                 claimed[death.name].add(row.job_id, row.subject, row.class_name, row.failure_id)
     return claimed
+
+
+def _by_error(deaths: Iterable[DeathRecord]) -> Mapping[str, Sequence[tuple[DeathRecord, FailureSpan]]]:
+    """Return the deaths that were reconstructed, with the failures that they span, by their error."""
+    found: dict[str, list[tuple[DeathRecord, FailureSpan]]] = defaultdict(list)
+    for death in deaths:
+        if death.span is not None:
+            found[death.error].append((death, death.span))
+    return found
 
 
 def _ends(death: DeathRecord) -> tuple[int, int]:

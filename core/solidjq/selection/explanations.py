@@ -36,13 +36,22 @@ def explain_nothing(database: Database, chosen: Filter, *, implied_deaths: bool 
     ``implied_deaths``: a safe retry added the term that the job died with its process; the operator did not.
     """
     queries = BoundedQueries(database, time.monotonic() + GLANCE)
-    sentences: list[str] = []
+    sentences, are_all = found_in_time(_explain(queries, chosen, implied_deaths=implied_deaths))
+    return sentences if sentences or are_all else ["no failed job matches the filter"]
+
+
+def found_in_time(sentences: Iterator[str]) -> tuple[list[str], bool]:
+    """Return the sentences of an explanation that are found before the time is over, and whether that is all.
+
+    An error of the database ends it too: the answer is that nothing was selected, and it has been given.
+    """
+    found: list[str] = []
     try:
-        for sentence in _explain(queries, chosen, implied_deaths=implied_deaths):
-            sentences.append(sentence)  # noqa: PERF402  (what was found before the time is over stays)
-    except DatabaseError:  # the answer is that nothing was selected, and it has been given
-        return sentences or ["no failed job matches the filter"]
-    return sentences
+        for sentence in sentences:
+            found.append(sentence)  # noqa: PERF402  (what was found before the error stays)
+    except DatabaseError:
+        return found, False
+    return found, True
 
 
 def unknown_names(connection: Connection, chosen: Filter) -> list[str]:

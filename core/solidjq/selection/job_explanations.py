@@ -7,10 +7,9 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from solidjq.database.transactions import GLANCE, Database
-from solidjq.errors import DatabaseError
 from solidjq.queue.listing import JobFilter, ids_in
 from solidjq.queue.states import State
-from solidjq.selection.explanations import BoundedQueries, unknown_name
+from solidjq.selection.explanations import BoundedQueries, found_in_time, unknown_name
 
 # The fields of a filter, each with its option.
 _OPTIONS = {
@@ -23,13 +22,7 @@ _EVERYTHING = JobFilter()
 def explain_no_jobs(database: Database, chosen: JobFilter, *, seconds: float = GLANCE) -> list[str]:
     """Return, in sentences, why a filter selects no job; what cannot be asked within so many seconds is left out."""
     queries = BoundedQueries(database, time.monotonic() + seconds)
-    sentences: list[str] = []
-    try:
-        for sentence in _explain(queries, chosen):
-            sentences.append(sentence)  # noqa: PERF402  (what was found before the time is over stays)
-    except DatabaseError:  # the answer is that nothing was selected, and it has been given
-        return sentences
-    return sentences
+    return found_in_time(_explain(queries, chosen))[0]
 
 
 def _explain(queries: BoundedQueries, chosen: JobFilter) -> Iterator[str]:

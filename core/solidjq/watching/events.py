@@ -25,7 +25,7 @@ from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
 from solidjq.incidents.reconstruction import LONGEST_FAILING, SAME_DEATH_WITHIN, death_of, reconstruct
 from solidjq.ledger import operations
-from solidjq.queue.patterns import fits
+from solidjq.queue.patterns import fits_any
 from solidjq.watching.news import NewFailure, News, UnrecordedFailure, place_of
 from solidjq.watching.position import GroupSeen, Position, Remembered
 
@@ -48,10 +48,8 @@ class Choice:
 
     def takes(self, class_name: str, queue_name: str | None) -> bool:
         """Whether a job is meant; one that is gone has no queue any more, and is meant whatever that was."""
-        of_class = not self.classes or any(fits(pattern, class_name) for pattern in self.classes)
-        return of_class and (
-            not self.queues or queue_name is None or any(fits(pattern, queue_name) for pattern in self.queues)
-        )
+        of_class = not self.classes or fits_any(self.classes, class_name)
+        return of_class and (not self.queues or queue_name is None or fits_any(self.queues, queue_name))
 
 
 class JobRef(NamedTuple):
@@ -156,10 +154,11 @@ def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, D
     continued: set[str] = set()
     position.remembered = [one for one in position.remembered if one.last_at > now - REMEMBERED_FOR]
     by_time = sorted(news.died, key=lambda row: (row.crashed_at, row.failure_id))
+    last_at = {row.evidence: row.crashed_at for row in by_time}
     counted = reconstruct(cast("Iterable[Any]", by_time))
     claimed = jobs_among(by_time, counted)
     for death in (replace(death, counted=None, jobs=claimed[death.name]) for death in counted):
-        last = max((row.crashed_at for row in by_time if row.evidence == death.error), default=death.noticed_at)
+        last = last_at.get(death.error, death.noticed_at)
         before = _remembered(position, death)
         if before is None:
             position.remembered.append(

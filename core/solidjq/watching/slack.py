@@ -9,7 +9,7 @@ from typing import Any
 MOST_TEXT = 3_000  # characters that a section takes
 MOST_LISTED = 10  # jobs
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-_IN_CODE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"})  # a backtick would end it
+_IN_CODE = {**_ESCAPES, ord("`"): "'"}  # a backtick would end it
 _SIGNS = {"death": ":skull:", "incident": ":rotating_light:", "group": ":warning:"}
 
 
