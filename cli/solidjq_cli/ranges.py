@@ -6,15 +6,20 @@ from typing import Any
 
 from typer._click.types import _NumberRangeBase
 
-# The largest number that a help text names; larger ones are the limits of a column.
+# The largest number that a help text names, in either direction; larger ones are the limits of a column.
 LARGEST_SHOWN = 1_000_000
 
 
 def describe_range(self: Any) -> str:
     """Return in words which numbers an option takes, without what is only the limit of a column."""
+    least = self.min if self.min and abs(self.min) <= LARGEST_SHOWN else 0
     if self.max is None or self.max > LARGEST_SHOWN:
-        return "" if not self.min else f"{self.min:g} or more"
-    return f"{self.min or 0:g} to {self.max:g}"
+        return f"{_number(least)} or more" if least else ""
+    return f"{_number(least)} to {_number(self.max)}"
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 
 def fail(self: Any, message: str, param: Any = None, ctx: Any = None) -> None:

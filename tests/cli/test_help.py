@@ -47,6 +47,7 @@ def test_a_range_is_in_words_and_no_line_too_long(command: str, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "<=x" not in shown
     assert "9223372036854775807" not in shown
+    assert not re.search(r"\de[+]\d", shown)
     examples = [line for line in shown.splitlines() if line.startswith("    ")]
     assert all(len(line) <= 80 for line in shown.splitlines() if line not in examples)
 
