@@ -19,6 +19,7 @@ from support.waiting import PATIENCE
 from support.zygote import Running
 
 HEARTBEAT, THRESHOLD, SHUTDOWN = 0.5, 4.0, 2.0  # seconds
+PREFETCH = 20  # jobs, of every second supervisor: what it holds and has not begun must not be lost or run twice, either
 HERE = Path(__file__).parent
 
 
@@ -75,6 +76,7 @@ class Fleet:
             "--heartbeat": HEARTBEAT,
             "--alive-threshold": THRESHOLD,
             "--shutdown-timeout": SHUTDOWN,
+            "--prefetch": 0 if self._started % 2 else PREFETCH,
         }
         flat = [str(word) for pair in arguments.items() for word in pair]
         url = self.remote_url if remote else self.url

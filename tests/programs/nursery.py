@@ -87,14 +87,9 @@ def _adopt(adopts: int) -> None:
 
 
 def _serve(connection: socket.socket, end: End) -> NoReturn:
-    """Fork a child for each request, until the supervisor ends."""
-    while True:
-        size, descriptors, _, _ = socket.recv_fds(connection, 4, MOST_DESCRIPTORS)
-        if not size:
-            os._exit(0)
-        received = b""
-        while len(received) < int.from_bytes(size, "big"):
-            received += connection.recv(MOST)
+    """Fork a child for each request, until the supervisor ends, perhaps by a SIGKILL in the middle of a request."""
+    while request := _request(connection):
+        received, descriptors = request
         told, tell = os.pipe()
         between = os.fork()
         if between == 0:  # it ends at once, so that the child becomes the supervisor's
@@ -106,9 +101,25 @@ def _serve(connection: socket.socket, end: End) -> NoReturn:
             os._exit(0)
         os.waitpid(between, 0)
         os.close(tell)
-        connection.sendall(os.read(told, 4) or bytes(4))
+        with suppress(ConnectionError):
+            connection.sendall(os.read(told, 4) or bytes(4))
         for descriptor in (told, *descriptors):
             os.close(descriptor)
+    os._exit(0)
+
+
+def _request(connection: socket.socket) -> tuple[bytes, list[int]] | None:
+    """Wait for a request and its descriptors; return None if the supervisor has ended."""
+    received = b""
+    with suppress(ConnectionError):
+        size, descriptors, _, _ = socket.recv_fds(connection, 4, MOST_DESCRIPTORS)
+        while size and len(received) < int.from_bytes(size, "big"):
+            part = connection.recv(MOST)
+            if not part:
+                return None
+            received += part
+        return (received, descriptors) if size else None
+    return None
 
 
 def _become(request: Mapping[str, Any], descriptors: Sequence[int], end: End) -> NoReturn:
