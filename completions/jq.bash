@@ -530,9 +530,9 @@ _jq_takes() {
             esac
             ;;
         'jq watch')
-            options='--kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --interval --since --name --position --once -o --output --fields --local --no-pager -d --database -h --help'
+            options='--kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --alive-threshold --interval --since --name --position --once -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --kind | --exec | --exec-timeout | --webhook | --cooldown | --interval | --since | --name | --fields) takes=text ;;
+                --kind | --exec | --exec-timeout | --webhook | --cooldown | --alive-threshold | --interval | --since | --name | --fields) takes=text ;;
                 --class) takes=values values=class ;;
                 --queue) takes=values values=queue ;;
                 --format) takes=choice values='auto json slack' ;;

@@ -111,7 +111,7 @@ function __jq_takes
         case 'jq metrics'
             contains -- $argv[2] --file --listen --format --max-queues --alive-threshold --config -d --database
         case 'jq watch'
-            contains -- $argv[2] --kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --interval --since --name --position -o --output --fields -d --database
+            contains -- $argv[2] --kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --alive-threshold --interval --since --name --position -o --output --fields -d --database
         case 'jq wait'
             contains -- $argv[2] --queue --timeout --poll -o --output --fields -d --database
         case 'jq enqueue'
@@ -219,7 +219,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, 
 complete -c jq -n '__jq_argument 1 1 jq' -a doctor -d 'Examine the queue, and name the fix for each finding.'
 complete -c jq -n '__jq_argument 1 1 jq' -a check -d 'Answer a monitor (Nagios, Icinga): exit code 0, 1, 2 or 3.'
 complete -c jq -n '__jq_argument 1 1 jq' -a metrics -d 'Print metrics for Prometheus: once, to a file, or served.'
-complete -c jq -n '__jq_argument 1 1 jq' -a watch -d 'Tell of each death, incident and failure group as it comes.'
+complete -c jq -n '__jq_argument 1 1 jq' -a watch -d 'Tell of each silent host, death, incident and failure group as it comes.'
 complete -c jq -n '__jq_argument 1 1 jq' -a wait -d 'Wait until no job of a queue runs; the gate of a deployment.'
 complete -c jq -n '__jq_argument 1 1 jq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: workers and a dispatcher under a supervisor.'
@@ -997,7 +997,7 @@ complete -c jq -n '__jq_at jq metrics' -l config -r -F -d 'The one file of polic
 complete -c jq -n '__jq_at jq metrics' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq metrics' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq watch' -l kind -r -f -d 'Only these: death,incident,group [default: all are printed, incidents and groups delivered]'
+complete -c jq -n '__jq_at jq watch' -l kind -r -f -d 'Only these: silent,death,incident,group [default: all are printed, all but deaths delivered]'
 complete -c jq -n '__jq_at jq watch' -l class -r -f -k -a '(__jq_values class)' -d 'Only of jobs of these classes: Report*,MailJob'
 complete -c jq -n '__jq_at jq watch' -l queue -r -f -k -a '(__jq_values queue)' -d 'Only of jobs of these queues: mailers,report*'
 complete -c jq -n '__jq_at jq watch' -l exec -r -f -d 'Run it once a message, with the JSON on standard input.'
@@ -1006,6 +1006,7 @@ complete -c jq -n '__jq_at jq watch' -l webhook -r -f -d 'Post each message ther
 complete -c jq -n '__jq_at jq watch' -l format -r -f -k -a 'auto json slack' -d 'What is posted; auto is slack for hooks.slack.com, else json.'
 complete -c jq -n '__jq_at jq watch' -l webhook-secret-file -r -F -d 'Sign what is posted with this. [env: JQ_WEBHOOK_SECRET]'
 complete -c jq -n '__jq_at jq watch' -l cooldown -r -f -d 'Webhooks: how long to count what is like a message: 10m, 0s.'
+complete -c jq -n '__jq_at jq watch' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c jq -n '__jq_at jq watch' -l interval -r -f -d 'How often to look.'
 complete -c jq -n '__jq_at jq watch' -l since -r -f -d 'Where a first start begins: 1h, or a time. [default: now]'
 complete -c jq -n '__jq_at jq watch' -l name -r -f -d 'Which watch this is, if there are several.'

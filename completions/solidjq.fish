@@ -111,7 +111,7 @@ function __solidjq_takes
         case 'solidjq metrics'
             contains -- $argv[2] --file --listen --format --max-queues --alive-threshold --config -d --database
         case 'solidjq watch'
-            contains -- $argv[2] --kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --interval --since --name --position -o --output --fields -d --database
+            contains -- $argv[2] --kind --class --queue --exec --exec-timeout --webhook --format --webhook-secret-file --cooldown --alive-threshold --interval --since --name --position -o --output --fields -d --database
         case 'solidjq wait'
             contains -- $argv[2] --queue --timeout --poll -o --output --fields -d --database
         case 'solidjq enqueue'
@@ -219,7 +219,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervi
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a doctor -d 'Examine the queue, and name the fix for each finding.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a check -d 'Answer a monitor (Nagios, Icinga): exit code 0, 1, 2 or 3.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a metrics -d 'Print metrics for Prometheus: once, to a file, or served.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a watch -d 'Tell of each death, incident and failure group as it comes.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a watch -d 'Tell of each silent host, death, incident and failure group as it comes.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a wait -d 'Wait until no job of a queue runs; the gate of a deployment.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: workers and a dispatcher under a supervisor.'
@@ -997,7 +997,7 @@ complete -c solidjq -n '__solidjq_at solidjq metrics' -l config -r -F -d 'The on
 complete -c solidjq -n '__solidjq_at solidjq metrics' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq metrics' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_at solidjq watch' -l kind -r -f -d 'Only these: death,incident,group [default: all are printed, incidents and groups delivered]'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l kind -r -f -d 'Only these: silent,death,incident,group [default: all are printed, all but deaths delivered]'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l class -r -f -k -a '(__solidjq_values class)' -d 'Only of jobs of these classes: Report*,MailJob'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l queue -r -f -k -a '(__solidjq_values queue)' -d 'Only of jobs of these queues: mailers,report*'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l exec -r -f -d 'Run it once a message, with the JSON on standard input.'
@@ -1006,6 +1006,7 @@ complete -c solidjq -n '__solidjq_at solidjq watch' -l webhook -r -f -d 'Post ea
 complete -c solidjq -n '__solidjq_at solidjq watch' -l format -r -f -k -a 'auto json slack' -d 'What is posted; auto is slack for hooks.slack.com, else json.'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l webhook-secret-file -r -F -d 'Sign what is posted with this. [env: JQ_WEBHOOK_SECRET]'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l cooldown -r -f -d 'Webhooks: how long to count what is like a message: 10m, 0s.'
+complete -c solidjq -n '__solidjq_at solidjq watch' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l interval -r -f -d 'How often to look.'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l since -r -f -d 'Where a first start begins: 1h, or a time. [default: now]'
 complete -c solidjq -n '__solidjq_at solidjq watch' -l name -r -f -d 'Which watch this is, if there are several.'

@@ -518,6 +518,7 @@ def operations() -> Fields[OperationView]:
 
 MESSAGE = (
     *("id", "kind", "name", "at", "database", "title", "incident", "cause", "confidence", "error", "hosts", "deaths"),
+    *("processes", "follows"),
     *("jobs", "jobs_total", "classes", "held_back", "next"),
 )
 

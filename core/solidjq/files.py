@@ -54,6 +54,7 @@ def read_file(path: Path, most: int, *, pipes: bool = False) -> bytes:
 def replaced(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     """Yield a file beside ``path`` that takes its place at the end: a reader sees the old content or the new, no half.
 
+    It is on the disk when the block has ended: a power failure later leaves it.
     ``mode`` are its rights; None: those of any new file, by the umask. Raises OSError, then nothing was changed; also
     where there is a link, since whoever may write the folder would choose the file that is lost, and for a device, a
     pipe or a folder: what root renames to /dev/null is /dev/null from then on.
@@ -66,11 +67,23 @@ def replaced(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # a name that reached the disk before its content would be an empty file
         beside.replace(path)
     except BaseException:
         with suppress(OSError):
             beside.unlink()
         raise
+    with suppress(OSError):  # a folder that may be written and not read, a file system without it
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _require_replaceable(path: Path) -> None:

@@ -17,10 +17,10 @@ from solidjq.database.times import utcnow
 from solidjq.errors import RefusedError, UsageError
 from solidjq.processes import pruning
 from solidjq.rails.error_text import error_json, exit_error
-from solidjq.watching import news
+from solidjq.watching import news, recent_deaths
 from solidjq.watching.deliveries import Deliveries
 from solidjq.watching.events import Choice
-from solidjq.watching.position import PositionFile, default_path
+from solidjq.watching.position_file import PositionFile, default_path
 from solidjq.watching.programs import Program
 from solidjq.watching.watch import Watch, WatchTerms
 from support.deaths import die
@@ -204,6 +204,33 @@ def test_a_look_that_breaks_loses_nothing(database: Database, look: Look, monkey
             with pytest.raises(OSError, match="gone"):
                 look()
     assert len(look()) == 2
+
+
+def test_among_many_deaths_a_look_reads_the_new_ones_alone(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells the same as a watch that reads all of the last minutes."""
+    reads: list[object] = []
+    read = recent_deaths.list_recorded
+    monkeypatch.setattr(recent_deaths, "list_recorded", lambda *args, **more: reads.append(more) or read(*args, **more))
+    told: list[dict[str, Any]] = []
+    begin = database.now()
+
+    def watch(name: str) -> Watch:
+        return Watch(database, PositionFile(tmp_path / name), WatchTerms(since=begin), told.append, print)
+
+    one = watch("one")
+    for silent in (1000, 1001, 5000, 1002):
+        add_jobs(database, *plain_jobs(1))
+        die(database, silent=silent)
+        one._look(None)
+    assert len(reads) == 1
+    incidents = {message["name"]: message["incident"] for message in told if message["kind"] == "death"}
+    first, second, third, fourth = names(database)
+    assert incidents == {first: first, second: first, third: third, fourth: first}
+    told.clear()
+    watch("other")._look(None)
+    assert {message["name"]: message["incident"] for message in told if message["kind"] == "death"} == incidents
 
 
 def test_more_than_a_page(database: Database, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from support.program import Shell
 from support.proxies import proxied
 from support.queue import add_jobs, plain_jobs
 from support.receiver import Receiver
-from support.runtime import Runtime, kill
+from support.runtime import Runtime, children_of, kill
 from support.terminal import terminal
 from support.waiting import until
 
@@ -49,6 +49,35 @@ def test_from_the_kill_of_a_worker_to_a_webhook(
     assert f"pid {pid}" in out
     assert "secret argument" not in out + json.dumps(message)
     assert "hidden" not in out + err
+
+
+def test_from_the_kill_of_a_host_to_a_webhook(
+    database: Database, shell: Shell, runtime: Runtime, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A supervisor dies with its children, and nobody prunes. How long it took is printed, not asserted."""
+    line = ("--read-only", "watch", "--webhook", receiver.url, "--alive-threshold", "15", "--position", "here.json")
+    with shell.start(*line) as watching:
+        until((shell.folder / "here.json").exists, "it watches")
+        runtime.start("--threads", "1", heartbeat=5, threshold=15)
+        (held,) = add_jobs(database, NewJob(class_name="hold", args=["secret argument"]))
+        runtime.running("secret argument")
+        assert runtime.supervisor is not None
+        pids = {runtime.supervisor.pid, *children_of(runtime.supervisor.pid)}
+        killed_at = time.time()
+        for pid in (runtime.supervisor.pid, *pids):  # first the one that would notice the others
+            kill(pid, signal.SIGKILL)
+        message = receiver.wait_for(1)[0]
+        watching.terminate()
+        out, _ = watching.communicate()
+    with capsys.disabled():
+        print(f" {receiver.posted[0].at - killed_at:.2f} s", end="")  # noqa: T201
+    assert (message["kind"], [job["job_id"] for job in message["jobs"]]) == ("silent", [held])
+    assert {process["pid"] for process in message["processes"]} <= pids
+    assert {process["kind"] for process in message["processes"]} >= {"Worker"}
+    assert "all" in message["title"]
+    assert "have been silent for" in out
+    assert "secret argument" not in out + json.dumps(message)
+    assert len(receiver.posted) == 1
 
 
 @pytest.mark.sqlite_only

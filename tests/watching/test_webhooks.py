@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import os
 import re
 import socket
 import ssl
@@ -18,12 +19,14 @@ from solidjq.errors import UsageError
 from solidjq.watching import cooldowns, webhooks
 from solidjq.watching.deliveries import MOST_WAITING, Deliveries, pause_after
 from solidjq.watching.messages import bounded
-from solidjq.watching.position import Held, Position, PositionFile
+from solidjq.watching.position import Held, Position
+from solidjq.watching.position_file import PositionFile
 from solidjq.watching.programs import Program
 from solidjq.watching.slack import MOST_TEXT, slack_form
 from solidjq.watching.webhooks import Form, Webhook, read_secret
 from support.paths import ROOT
 from support.receiver import Receiver
+from support.waiting import until
 
 SECRET = b"a secret of thirty-two bytes ...."
 
@@ -139,9 +142,36 @@ def test_a_server_that_does_not_answer(receiver: Receiver) -> None:
         dripping.join()
         port = server.getsockname()[1]
     absent = Webhook(f"http://127.0.0.1:{port}/hidden").deliver(message())
+    assert (silent.words, slow.words) == ("it did not answer within 0.2 s", "it did not answer within 0.3 s")
+    assert absent.words == "it cannot be reached: Connection refused"
     for outcome in (silent, slow, absent):
         assert (outcome.delivered, outcome.again) == (False, True)
-        assert "hidden" not in outcome.words
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "words"),
+    [
+        ("http", b"", "it closed the connection without an answer"),
+        ("http", b"what do you want?\r\n", "what it answered is not HTTP"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "no encrypted connection could be made"),
+    ],
+)
+def test_a_server_that_answers_nothing_useful(scheme: str, answer: bytes, words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def close() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(65_536)
+                client.sendall(answer)
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        outcome = Webhook(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/hidden").deliver(message())
+        closing.join()
+    assert (outcome.delivered, outcome.again) == (False, True)
+    assert words in outcome.words
+    assert "hidden" not in outcome.words
 
 
 def test_a_certificate_must_be_valid(receiver: Receiver) -> None:
@@ -184,6 +214,7 @@ def test_nothing_in_slack_pings_or_links() -> None:
         message(
             title=bounded("<!channel> &amp; <@U123> password=hunter2 \x1b[31m" + "x" * 10_000),
             jobs=[hostile] * 50,
+            processes=[{"kind": "`<!channel>`\n", "pid": 1, "hostname": "<@U1>"}] * 50,
             jobs_total=50,
             next=["solidjq incidents show d1"],
             database="<!here>",
@@ -272,6 +303,12 @@ def test_programs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     slow = f"sh -c '(sleep 5; touch {left}) & wait'"
     assert "did not end within 0.2 s" in Program(slow, timeout=0.2).deliver(message()).words
     assert Program("true").deliver(message(title="x" * 1_000_000)).delivered  # it reads nothing
+    go = tmp_path / "go"
+    os.mkfifo(go)  # what the command leaves running goes on when it has ended
+    assert Program(f"sh -c '(read x < {go}; touch {left}) & exit 0'").deliver(message()).delivered
+    assert not left.exists()
+    go.write_text("\n")
+    until(left.exists, "the background went on")
     for wrong in ("", "   ", "sh -c 'open"):
         with pytest.raises(UsageError, match="--exec"):
             Program(wrong)
@@ -306,6 +343,8 @@ def test_one_message_and_the_later_ones_counted() -> None:
     assert list(cooldowns.ended(state, seconds=600, now=3000)) == []
     assert sent(3001, 9)
     assert cooldowns.admit(state, message(10), first=True, seconds=0, now=3002)
+    assert not sent(3002, 11)
+    assert [held.messages for _, held in cooldowns.ended(state, seconds=600, now=10)] == [1]  # the clock was set back
 
 
 def test_a_thousand_groups_are_a_handful_of_messages() -> None:

@@ -1,4 +1,4 @@
-"""``jq watch``: tells people and programs of each death, incident and failure group."""
+"""``jq watch``: tells people and programs of each silent host, death, incident and failure group."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from solidjq_cli.times import duration_option, parse_time
 if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.watching.messages import Message
-    from solidjq.watching.position import PositionFile
+    from solidjq.watching.position_file import PositionFile
     from solidjq.watching.watch import WatchTerms
 
 ANSWERS = 30.0  # seconds until a server that does not answer counts as unreachable
@@ -34,7 +34,7 @@ def watch(
         typer.Option(
             "--kind",
             metavar="LIST",
-            help="Only these: death,incident,group  [default: all are printed, incidents and groups delivered]",
+            help="Only these: silent,death,incident,group  [default: all are printed, all but deaths delivered]",
         ),
     ] = None,
     classes: Annotated[
@@ -72,6 +72,7 @@ def watch(
         str,
         typer.Option("--cooldown", metavar="AGE", help="Webhooks: how long to count what is like a message: 10m, 0s."),
     ] = "10m",
+    alive_threshold: options.AliveThresholdOption = None,
     interval: Annotated[float, options.seconds("--interval", least=0.1, text="How often to look.")] = 1,
     since: Annotated[
         str | None,
@@ -91,16 +92,19 @@ def watch(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Tell of each death, incident and failure group as it comes.
+    """Tell of each silent host, death, incident and failure group as it comes.
 
     It begins now, and after a restart where it ended: the position is in a file, and the database may be read-only.
     Nothing is missed; what was under way when the watch was killed is repeated, with the same id. If the database is
     away, it waits. --once ends with 6 if something could not be delivered: the next run tries again, unless it was
     given up.
 
+    A host that is lost, or a process that hangs, is told as silent once its heartbeats are --alive-threshold old,
+    whether anybody prunes or not. Its deaths and their incident follow with the prune.
+
     A message for a command or a webhook is one JSON object, which names the jobs without their arguments. Webhooks get
-    one message an incident or group; what is like it within --cooldown is counted. The URL of a webhook is a secret:
-    give it by JQ_WEBHOOK or @FILE, since others can read a command line while jq starts.
+    one message a silent host, incident or group; what is like it within --cooldown is counted. The URL of a webhook is
+    a secret: give it by JQ_WEBHOOK or @FILE, since others can read a command line while jq starts.
 
     \b
     Examples:
@@ -113,7 +117,7 @@ def watch(
     from solidjq.errors import UsageError
     from solidjq.queue.patterns import parse_patterns
     from solidjq.watching.events import Choice
-    from solidjq.watching.position import PositionFile, default_path
+    from solidjq.watching.position_file import PositionFile, default_path
     from solidjq.watching.watch import KINDS, WatchTerms
 
     if not (once or output in LINES):
@@ -127,12 +131,17 @@ def watch(
     pause = duration_option(cooldown, "--cooldown") or 0.0
     posted = watch_targets.webhooks(webhooks or [], form, secret_file)
     run = watch_targets.programs(program, program_timeout)
-    opened = session.current(database).open(watch=False, answer_timeout=ANSWERS)
+    command = session.current(database)
+    threshold = command.alive_threshold(alive_threshold)
+    if threshold <= 0:
+        raise UsageError("--alive-threshold: a process is silent for longer than 0 s between any two heartbeats")
+    opened = command.open(watch=False, answer_timeout=ANSWERS)
     file = PositionFile(position or default_path(str(opened.identity()), name))
     terms = WatchTerms(
         kinds=chosen,
         choice=choice,
         since=None if since is None else parse_time(since, opened.now(), "--since"),
+        threshold=threshold,
         interval=interval,
         cooldown=pause,
         programs=run,

@@ -157,8 +157,13 @@ def with_jobs(connection: Connection, counted: Collection[Incident]) -> list[Inc
     return [replace(one, deaths=tuple(read[death.name] for death in one.deaths)) for one in counted]
 
 
-def judge_all(connection: Connection, deaths: Iterable[DeathRecord]) -> list[Incident]:
-    """Return the incidents of these deaths, the oldest first; the processes that live now are part of the evidence."""
+def judge_all(
+    connection: Connection, deaths: Iterable[DeathRecord], *, of: Collection[str] | None = None
+) -> list[Incident]:
+    """Return the incidents of these deaths, the oldest first; the processes that live now are part of the evidence.
+
+    ``of``: only the incidents with a death of one of these names.
+    """
     outages = death_queries.outages(connection)
     columns = process_table.c
     lives = connection.execute(select(columns.created_at, columns.last_heartbeat_at)).all()
@@ -177,9 +182,11 @@ def judge_all(connection: Connection, deaths: Iterable[DeathRecord]) -> list[Inc
 
     judged = []
     for moment in group(deaths):
-        beside = company(moment)
-        judged += split(moment, [find_cause(death, beside) for death in moment], beside)
-    return sorted(judged, key=lambda incident: incident.at)
+        if of is None or any(death.name in of for death in moment):
+            beside = company(moment)
+            judged += split(moment, [find_cause(death, beside) for death in moment], beside)
+    asked_for = [one for one in judged if of is None or any(death.name in of for death in one.deaths)]
+    return sorted(asked_for, key=lambda incident: incident.at)
 
 
 def split(

@@ -197,7 +197,7 @@ def judge(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, up: 
     ``up`` is when the database came up, None if it is always there.
     """
     silent = _silent(fleet, threshold, now)
-    if silent and up is not None and now - up < threshold:
+    if silent and up is not None and is_young(up, threshold, now):
         return (
             f"the database came up {_seconds(now - up)} ago, and {len(silent)} of {len(fleet)} processes may only have "
             f"been unable to reach it; in {_seconds(threshold - (now - up))} the live ones have beaten"
@@ -212,6 +212,11 @@ def judge(fleet: Sequence[ProcessRow], threshold: timedelta, now: datetime, up: 
             f"database; if they stay silent, they count as dead in {_seconds(2 * threshold - last)}"
         )
     return None
+
+
+def is_young(up: datetime | None, threshold: timedelta, now: datetime) -> bool:
+    """Whether the database came up so late that no process had the time to be silent for a threshold since."""
+    return up is not None and now - up < threshold
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""Cooldowns: one message an incident's cause or a failure group, and the later ones counted until it is over.
+"""Cooldowns: one message an incident's cause, a host or a failure group, and the later ones counted until it is over.
 
 A process that dies each minute, or a thousand groups after a bad deployment, are a handful of messages.
 """
@@ -37,12 +37,12 @@ def admit(cooldowns: dict[str, Held], message: dict[str, Any], *, first: bool, s
 def ended(cooldowns: dict[str, Held], *, seconds: float, now: float) -> Iterator[tuple[str, Held]]:
     """Yield the cooldowns that are over and have held something back, by key; those begin anew, the others end."""
     for key, held in list(cooldowns.items()):
-        if held.until > now:
+        if now < held.until <= now + seconds:  # later, it was written before the clock was set back
             continue
         del cooldowns[key]
         if held.messages:
             yield key, held
-            if key.startswith("incident"):  # a group that goes on failing is known; processes that go on dying matter
+            if not key.startswith("group"):  # one that goes on failing is known; processes that go on dying matter
                 cooldowns[key] = Held(now + seconds, held.title)
 
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from solidjq.text import count_of
 from solidjq.watching.outcomes import Outcome
-from solidjq.watching.position import Position, PositionFile, Waiting
+from solidjq.watching.position import Position, Waiting
+from solidjq.watching.position_file import PositionFile
 
 MOST_WAITING = 500  # messages of a target that does not take them; beyond, the oldest are dropped
 MOST_IN_A_BURST = 5_000  # of a target that has not refused the first of them: deaths come faster than commands run
@@ -128,7 +129,7 @@ class Deliveries:
         with self._changed:
             if not keep:
                 self._position.outbox[target.key].remove(waiting)
-            self._file.save_if_possible(self._position, self._say)
+            self._file.note(self._position, target.key, waiting, self._say, gone=not keep)
         if not outcome.delivered:
             self.dropped += not keep
             attempts = count_of(waiting.attempts, "attempt")

@@ -1,10 +1,9 @@
-"""What new rows mean: deaths with their jobs, the incidents they belong to, failure groups.
+"""What new rows mean: deaths with their jobs, the incidents they belong to, failure groups; and silences with theirs.
 
 ``find_events`` reads what it needs for the new deaths alone, and moves on what the position remembers.
 """
 
-import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
@@ -12,15 +11,14 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import Connection, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among
-from solidjq.database.tables import jobs
+from solidjq.database.statements import among, streamed
+from solidjq.database.tables import claimed, jobs
 from solidjq.diff.folding import FOLD_AT
 from solidjq.diff.signatures import Signature
 from solidjq.incidents import incidents
 from solidjq.incidents.causes import CauseFinding
 from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
 from solidjq.incidents.death_jobs import jobs_among
-from solidjq.incidents.death_queries import list_recorded
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
 from solidjq.incidents.reconstruction import LONGEST_FAILING, SAME_DEATH_WITHIN, death_of, reconstruct
@@ -28,6 +26,8 @@ from solidjq.ledger import operations
 from solidjq.queue.patterns import fits_any
 from solidjq.watching.news import NewFailure, News, UnrecordedFailure, place_of
 from solidjq.watching.position import GroupSeen, Position, Remembered
+from solidjq.watching.recent_deaths import RecentDeaths
+from solidjq.watching.silence import SilentGroup, told_by
 
 AROUND = timedelta(minutes=10)  # deaths noticed so long before a new one may be of its incident
 REMEMBERED_FOR = 3600.0  # seconds, of deaths that nobody recorded
@@ -71,6 +71,7 @@ class NewDeath:
     incident: str
     jobs: Sequence[JobRef]
     continued: bool = False
+    follows: str | None = None  # the id of the message that told its silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,12 @@ class IncidentNews:
         """The jobs of the new deaths."""
         return [job for one in self.new for job in one.jobs]
 
+    @property
+    def follows(self) -> str | None:
+        """The id of a message that told the silence of a process of it; None if that was not told of each process."""
+        told = [one.follows for one in self.new]
+        return told[0] if all(told) else None
+
 
 @dataclass(frozen=True, slots=True)
 class GroupNews:
@@ -96,18 +103,55 @@ class GroupNews:
     failures: Sequence[NewFailure]
 
 
-Event = NewDeath | IncidentNews | GroupNews
+@dataclass(frozen=True, slots=True)
+class SilenceNews:
+    """Processes that have been silent for ``threshold`` seconds, and the jobs that they have claimed."""
+
+    group: SilentGroup
+    jobs: Sequence[JobRef]
+    threshold: float
 
 
-def find_events(connection: Connection, news: News, position: Position, choice: Choice) -> list[Event]:
-    """Return what the news mean, deaths before their incidents; what the position remembers moves on."""
-    now = time.time()
+Event = NewDeath | IncidentNews | GroupNews | SilenceNews
+
+
+def silence_events(
+    connection: Connection, groups: Iterable[SilentGroup], choice: Choice, threshold: float
+) -> list[SilenceNews]:
+    """Return what is to be told of these silences: with a choice, those of processes that hold a job of it."""
+    found = [SilenceNews(group, tuple(_claimed(connection, group, choice)), threshold) for group in groups]
+    return [event for event in found if event.jobs or choice.everything]
+
+
+def _claimed(connection: Connection, group: SilentGroup, choice: Choice) -> Iterator[JobRef]:
+    columns = claimed.c.job_id, jobs.c.active_job_id, jobs.c.class_name, jobs.c.queue_name
+    query = select(*columns).join_from(claimed, jobs, jobs.c.id == claimed.c.job_id).order_by(claimed.c.id)
+    for batch in in_batches([process.id for process in group.processes]):
+        for row in streamed(connection, query.where(among(claimed.c.process_id, batch))):
+            if choice.takes(row.class_name, row.queue_name):
+                yield JobRef(row.job_id, row.active_job_id, row.class_name, row.queue_name, None)
+
+
+def find_events(
+    connection: Connection, news: News, position: Position, choice: Choice, recent: RecentDeaths, now: float
+) -> list[Event]:
+    """Return what the news mean, deaths before their incidents; what the position remembers moves on.
+
+    ``now``: the database's clock, in seconds since 1970.
+    """
     deaths, continued = _all_deaths(news, position, now)
     events: list[Event] = []
     if deaths:
-        for incident in _incidents_of(connection, deaths, position):
+        for incident in _incidents_of(connection, deaths, position, recent):
             new = [
-                NewDeath(death, finding, _name_of(incident, position), tuple(found), death.name in continued)
+                NewDeath(
+                    death,
+                    finding,
+                    _name_of(incident, position),
+                    tuple(found),
+                    death.name in continued,
+                    told_by(position, death),
+                )
                 for death, finding in incident.pairs
                 if death.name in deaths and ((found := _chosen(connection, death.jobs, choice)) or choice.everything)
             ]
@@ -190,14 +234,15 @@ def _remembered(position: Position, death: DeathRecord) -> Remembered | None:
     return None
 
 
-def _incidents_of(connection: Connection, deaths: dict[str, DeathRecord], position: Position) -> Collection[Incident]:
+def _incidents_of(
+    connection: Connection, deaths: dict[str, DeathRecord], position: Position, recent: RecentDeaths
+) -> Collection[Incident]:
     """Return the incidents that these deaths belong to, with the other deaths of theirs."""
     since = min(death.noticed_at for death in deaths.values()) - AROUND
     around = {death.name: death for death in _told_before(position, since)}
     if operations.exists(connection):
-        around.update((death.name, death) for death in list_recorded(connection, since=since))
-    judged = incidents.judge_all(connection, {**around, **deaths}.values())
-    return [incident for incident in judged if any(death.name in deaths for death in incident.deaths)]
+        around |= recent.around(connection, deaths.values(), since)
+    return incidents.judge_all(connection, {**around, **deaths}.values(), of=deaths.keys())
 
 
 def _told_before(position: Position, since: datetime) -> Iterable[DeathRecord]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, or_
 
 from solidjq.batching import in_batches
+from solidjq.watching.typed import LATER
 
 LATEST = 600.0  # seconds after which a missing id is no longer expected: a transaction that was open for so long
 MOST_GAPS = 1_000  # the youngest are kept
@@ -28,10 +29,11 @@ class Gap(NamedTuple):
 
 @dataclass(slots=True)
 class IdWindow:
-    """All ids up to ``high`` have been read, but for those in the gaps."""
+    """All ids up to ``high`` have been read, but for those in the gaps. Times are the database's, in s since 1970."""
 
     high: int = 0
     gaps: list[Gap] = field(default_factory=list)
+    high_at: float | None = field(default=None, metadata=LATER)  # when ``high`` was read; None if that is unknown
 
     def late(self, column: ColumnElement[int]) -> Iterator[ColumnElement[bool]]:
         """Yield conditions for the rows in the gaps, one a statement."""
@@ -44,7 +46,7 @@ class IdWindow:
             if number > self.high:
                 if number > self.high + 1:
                     self.gaps.append(Gap(self.high + 1, number - 1, now))
-                self.high = number
+                self.high, self.high_at = number, now
             else:
                 self._fill(number)
         del self.gaps[:-MOST_GAPS]
@@ -60,35 +62,26 @@ class IdWindow:
                 self.gaps[at : at + 1] = [part for part in parts if part.first <= part.last]
                 return
 
+    def begins_again(self, newest: int, written_at: float | None) -> bool:
+        """Whether the newest row shows that ids were given out again from a lower one on, as after a restore.
+
+        ``newest`` is its id, ``written_at`` when it was written. Rows that are deleted leave a lower id as the newest,
+        too; but then that row is older than the reading of ``high``.
+        """
+        if self.high_at is None or written_at is None:
+            return False
+        return newest < self.high and written_at > self.high_at
+
     def as_data(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {"high": self.high, "gaps": [list(gap) for gap in self.gaps]}
+        return {"high": self.high, "gaps": [list(gap) for gap in self.gaps], "high_at": self.high_at}
 
 
-def window_of(data: Any) -> IdWindow:
-    """Return the window that ``as_data`` returned. Raises ValueError for anything else."""
-    match data:
-        case {"high": int(high), "gaps": list(gaps)}:
-            return IdWindow(high, [_gap(gap) for gap in gaps])
-    raise ValueError("no window of ids")
-
-
-def _gap(data: Any) -> Gap:
-    match data:
-        case [int(first), int(last), int() | float() as noticed_at]:
-            return Gap(first, last, noticed_at)
-    raise ValueError("no gap of ids")
-
-
-def window_at(newest: Sequence[int], now: float, *, above: int | None = None) -> IdWindow:
-    """Return the window of a watch that begins now, or with the rows ``above`` an id.
+def window_at(newest: Sequence[int], now: float) -> IdWindow:
+    """Return the window of a watch that begins after the row with the highest of these ids.
 
     ``newest`` are the highest ids up to there: what is missing between them may still be in an open transaction.
     """
-    if not newest:
-        return IdWindow(above or 0)
-    window = IdWindow(min(newest))
+    window = IdWindow(min(newest, default=0), high_at=now)
     window.add(newest, now)
-    if above is not None and above > window.high:
-        window.high = above
     return window

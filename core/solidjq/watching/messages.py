@@ -6,22 +6,27 @@ of jobs are in none. The same event has the same id each time, so that a receive
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 from solidjq.incidents.causes import CauseFinding
 from solidjq.incidents.death_records import DeathRecord
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process
 from solidjq.rails.error_text import Death
 from solidjq.text import count_of, first_of, mask_secrets, one_line, signal_name
-from solidjq.watching.events import Event, GroupNews, IncidentNews, JobRef, NewDeath
+from solidjq.untrusted import EARLIEST
+from solidjq.watching.events import Event, GroupNews, IncidentNews, JobRef, NewDeath, SilenceNews
 from solidjq.watching.position import Held
+from solidjq.watching.silence import SilentGroup
 
 MOST_JOBS = 200  # of one message; the rest of a death's are in further ones
 MOST_PROCESSES = 20
 MOST_CLASSES = 20
 TITLE = 300  # characters
 NAME = 255  # characters of a class, queue or host
+
+_LISTS = {"incident": "solidjq incidents list --since 1h", "silent": "solidjq processes list"}
 
 Message = dict[str, Any]
 
@@ -35,11 +40,13 @@ def messages_of(event: Event, database: str) -> Iterator[Message]:
             yield _of_incident(event, database)
         case GroupNews():
             yield _of_group(event, database)
+        case SilenceNews():
+            yield _of_silence(event, database)
 
 
 def is_first(event: Event) -> bool:
     """Whether an event is told by itself; another is only counted, where a cooldown counts."""
-    return isinstance(event, NewDeath) or event.first
+    return isinstance(event, NewDeath | SilenceNews) or event.first
 
 
 def summary_of(key: str, held: Held, database: str, now: float) -> Message:
@@ -57,7 +64,7 @@ def summary_of(key: str, held: Held, database: str, now: float) -> Message:
         title=f"{number} since then{names}{jobs}; the first was: {held.title}",
         jobs_total=held.jobs,
         held_back=held.messages,
-        next_commands=["solidjq incidents list --since 1h" if kind == "incident" else "solidjq failed diff --since 1h"],
+        next_commands=[_LISTS.get(kind, "solidjq failed diff --since 1h")],
     )
 
 
@@ -80,6 +87,7 @@ def _of_death(event: NewDeath, database: str) -> Iterator[Message]:
             jobs=jobs,
             jobs_total=len(event.jobs),
             classes=_classes(event.jobs),
+            follows=event.follows,
             next_commands=[f"solidjq incidents show {event.incident}"],
         )
 
@@ -104,6 +112,7 @@ def _of_incident(event: IncidentNews, database: str) -> Message:
         jobs=event.jobs[:MOST_JOBS],
         jobs_total=len(event.jobs),
         classes=_classes(event.jobs),
+        follows=event.follows,
         next_commands=[f"solidjq incidents show {name}", *safe],
     )
 
@@ -128,6 +137,47 @@ def _of_group(event: GroupNews, database: str) -> Message:
     )
 
 
+def _of_silence(event: SilenceNews, database: str) -> Message:
+    group, first = event.group, event.group.processes[0]
+    hosts = group.hosts
+    beat = 0.0 if first.last_heartbeat_at is None else first.last_heartbeat_at.timestamp()
+    reached = timedelta(seconds=event.threshold)
+    threshold = "" if event.threshold == ALIVE_THRESHOLD else f" --alive-threshold {event.threshold:g}"
+    return _message(
+        _id(database, "silent", f"p{first.id}:{int(beat * 1000)}"),
+        kind="silent",
+        name=bounded(hosts[0], NAME) if len(hosts) == 1 else first.name if not hosts else f"{len(hosts)} hosts",
+        at=(first.last_heartbeat_at or EARLIEST) + reached,
+        database=database,
+        title=_silence_title(group, event.jobs),
+        hosts=hosts,
+        processes=group.processes,
+        jobs=event.jobs[:MOST_JOBS],
+        jobs_total=len(event.jobs),
+        classes=_classes(event.jobs),
+        next_commands=[f"solidjq processes list{threshold}", f"solidjq prune --dry-run{threshold}"],
+    )
+
+
+def _silence_title(group: SilentGroup, jobs: Sequence[JobRef]) -> str:
+    """Return who is silent, for how long, and with how many jobs, in a line."""
+    first, count = group.processes[0], len(group.processes)
+    longest, shortest = first.silence, group.processes[-1].silence
+    span = "for an unknown time" if longest is None else f"for {longest:.0f} s"
+    if longest is not None and shortest is not None and round(shortest) != round(longest):
+        span = f"for {shortest:.0f} to {longest:.0f} s"
+    have, hosts = "has" if count == 1 else "have", group.hosts
+    of = f"all {count} processes" if not group.others else f"{count} of {count + group.others} processes"
+    if group.fleet:
+        who, rather = f"{of}, on {len(hosts)} hosts,", ": rather cut off from the database than dead"
+    elif count == 1:
+        who, rather = f"{first.kind} pid {first.pid}{f' on {hosts[0]}' if hosts else ''}", ""
+    else:
+        who, rather = f"{hosts[0] if hosts else first.name}: {of}", ""
+    held = f"; claimed there: {count_of(len(jobs), 'job')}, {_by_class(jobs)}" if jobs else "; no job is claimed there"
+    return f"{who} {have} been silent {span}{rather}{held}"
+
+
 def _message(
     identifier: str,
     *,
@@ -141,25 +191,30 @@ def _message(
     finding: CauseFinding | None = None,
     error: str | None = None,
     deaths: Sequence[DeathRecord] = (),
+    hosts: Sequence[str] | None = None,
+    processes: Sequence[Process] = (),
+    follows: str | None = None,
     jobs: Sequence[JobRef] = (),
     jobs_total: int = 0,
     classes: Counter[str] | None = None,
     held_back: int = 0,
 ) -> Message:
-    hosts = sorted({death.hostname for death in deaths if death.hostname})
+    of_deaths = sorted({death.hostname for death in deaths if death.hostname})
     return {
         "id": identifier,
         "kind": kind,
         "name": name,
-        "at": at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z",
+        "at": _time(at),
         "database": bounded(database),
         "title": bounded(title),
         "incident": incident,
         "cause": None if finding is None else str(finding.cause),
         "confidence": None if finding is None else str(finding.confidence),
         "error": None if error is None else bounded(error),
-        "hosts": [bounded(host, NAME) for host in hosts[:MOST_PROCESSES]],
-        "deaths": [_process(death) for death in deaths[:MOST_PROCESSES]],
+        "hosts": [bounded(host, NAME) for host in (of_deaths if hosts is None else hosts)[:MOST_PROCESSES]],
+        "deaths": [_death(death) for death in deaths[:MOST_PROCESSES]],
+        "processes": [_process(process) for process in processes[:MOST_PROCESSES]],
+        "follows": follows,
         "jobs": [_job(job) for job in jobs],
         "jobs_total": jobs_total,
         "classes": {bounded(name, NAME): count for name, count in (classes or Counter()).most_common(MOST_CLASSES)},
@@ -168,7 +223,24 @@ def _message(
     }
 
 
-def _process(death: DeathRecord) -> dict[str, Any]:
+def _time(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def _process(process: Process) -> dict[str, Any]:
+    return {
+        "process_id": process.id,
+        "kind": _short(process.kind),
+        "process_name": _short(process.name),
+        "hostname": _short(process.hostname),
+        "pid": process.pid,
+        "last_heartbeat_at": None if process.last_heartbeat_at is None else _time(process.last_heartbeat_at),
+        "silent_for": None if process.silence is None else round(process.silence, 3),
+        "claimed": process.claimed,
+    }
+
+
+def _death(death: DeathRecord) -> dict[str, Any]:
     return {
         "name": death.name,
         "process_id": death.process_id,
@@ -224,9 +296,12 @@ def _how(death: DeathRecord) -> str:
 def _with_jobs(jobs: Sequence[JobRef]) -> str:
     if not jobs:
         return "; no job was in flight"
+    return f"; {count_of(len(jobs), 'job')} failed: {_by_class(jobs)}"
+
+
+def _by_class(jobs: Sequence[JobRef]) -> str:
     counts = _classes(jobs)
-    each = [name if len(jobs) == 1 else f"{name} {count:,}" for name, count in counts.most_common()]
-    return f"; {count_of(len(jobs), 'job')} failed: {first_of(each, 3)}"
+    return first_of([name if len(jobs) == 1 else f"{name} {count:,}" for name, count in counts.most_common()], 3)
 
 
 def _classes(jobs: Iterable[JobRef]) -> Counter[str]:

@@ -1,7 +1,6 @@
 """Reads what is new: rows of ``jq_deaths`` and ``failed_executions``, by their primary keys alone."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from solidjq.batching import in_batches
 from solidjq.database.any_types import ANY_TEXT
 from solidjq.database.statements import among, octets
 from solidjq.database.tables import crashes, deaths, failed, jobs
-from solidjq.database.times import boundary
+from solidjq.database.times import boundary, clock
 from solidjq.diff.groups import HEAD, SignatureCache, signatures_of
 from solidjq.diff.signatures import CACHED, Signature
 from solidjq.incidents.death_jobs import find_recorded
@@ -66,6 +65,7 @@ class News(NamedTuple):
     died: list[UnrecordedFailure]
     failures: list[NewFailure]
     more: bool  # whether there may be more to read at once
+    restarts: list[str]  # in words, the tables whose ids began again below the position
 
 
 class Reader:
@@ -74,17 +74,19 @@ class Reader:
     def __init__(self) -> None:
         self._cache: SignatureCache = {}
 
-    def read(self, connection: Connection, position: Position) -> News:
-        """Return what is new, at most ``PAGE`` rows of each table."""
-        now = time.time()
+    def read(self, connection: Connection, position: Position, now: float) -> News:
+        """Return what is new, at most ``PAGE`` rows of each table. ``now``: the database's clock, in s since 1970."""
         if len(self._cache) > CACHED:
             self._cache.clear()
         recorded: list[DeathRecord] = []
         more = False
+        restarts: list[str] = []
         has_ledger = operations.exists(connection)
         if has_ledger:
+            restarts += _follow_restart(connection, position, "deaths", now)
             numbers, more = _new_rows(connection, select(deaths.c.id), position.deaths, now)
             recorded = find_recorded(connection, [row.id for row in numbers])
+        restarts += _follow_restart(connection, position, "failures", now)
         rows, more_failures = _new_rows(connection, _failures(), position.failures, now)
         signatures = signatures_of(connection, rows, self._cache)
         new = [_failure(row, signature) for row, signature in zip(rows, signatures, strict=True)]
@@ -95,6 +97,7 @@ class Reader:
             [_unrecorded(failure) for failure in died if failure.failure_id not in known],
             [failure for failure in new if failure.signature.death is None],
             more or more_failures,
+            restarts,
         )
 
     def begin(self, connection: Connection, database: str, since: datetime | None) -> Position:
@@ -102,7 +105,7 @@ class Reader:
 
         The groups of the newest failures before it count as told.
         """
-        now = time.time()
+        now = clock(connection).timestamp()
         position = Position(database)
         if operations.exists(connection):
             position.deaths = window_at(_newest(connection, deaths.c.id, _deaths_until(connection, since)), now)
@@ -121,6 +124,26 @@ def place_of(signature: Signature) -> str:
     return Signature(signature.exception_class, "", signature.frames).name
 
 
+def _follow_restart(connection: Connection, position: Position, which: str, now: float) -> Iterator[str]:
+    """If the ids of a table began again below its window, begin there, with the rows written since; yield it in words.
+
+    Nothing of what was remembered by the old ids holds for the new ones.
+    """
+    table, time, last_before = _TABLES[which]
+    window: IdWindow = getattr(position, which)
+    newest = connection.execute(select(table.c.id, time).order_by(table.c.id.desc()).limit(1)).one_or_none()
+    if newest is None or not window.begins_again(newest[0], newest[1] and newest[1].timestamp()):
+        return
+    last = last_before(connection, datetime.fromtimestamp(window.high_at or 0.0, UTC))
+    begun = window_at(_newest(connection, table.c.id, last), now)
+    setattr(position, which, begun)
+    position.forget(which)
+    yield (
+        f"the ids of {table.name} begin again: the newest is {newest[0]}, and {window.high} was read before, so the "
+        f"database was restored or emptied; the watch goes on above {begun.high}"
+    )
+
+
 def _new_rows(
     connection: Connection, query: Select[Any], window: IdWindow, now: float
 ) -> tuple[Sequence[Row[Any]], bool]:
@@ -133,7 +156,8 @@ def _new_rows(
         late = connection.execute(query.where(condition).order_by(column).limit(PAGE)).all()
         complete = complete and len(late) < PAGE
         rows += late
-    window.add([row.id for row in rows], now)
+    if rows:  # none of them was written later than this
+        window.add([row.id for row in rows], clock(connection).timestamp())
     if complete:
         window.forget(now)
     return rows, more or not complete
@@ -219,3 +243,10 @@ def _failures_until(connection: Connection, since: datetime | None) -> int | Non
         else:
             low = found.id
     return int(low)
+
+
+# By the window: its table, when a row was written, and the last id before a time.
+_TABLES: dict[str, tuple[Any, Any, Callable[[Connection, datetime | None], int | None]]] = {
+    "deaths": (deaths, deaths.c.noticed_at, _deaths_until),
+    "failures": (failed, failed.c.created_at, _failures_until),
+}

@@ -50,9 +50,9 @@ class Program:
         return f"exec-{sha256(self.line.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
     def deliver(self, message: dict[str, Any]) -> Outcome:
-        """Run the command; with all that it started it is killed after ``timeout`` seconds. Raises nothing.
+        """Run the command; after ``timeout`` seconds it is killed with all that it started. Raises nothing.
 
-        What it prints is printed on stderr.
+        What it prints is printed on stderr. What a command that ended left running in the background goes on.
         """
         environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
         environment |= {f"JQ_{key.upper()}": str(message[key]).replace("\0", "") for key in ("id", "kind", "name")}
@@ -70,12 +70,19 @@ class Program:
         try:
             process.communicate(text.encode("utf-8", "replace"), self.timeout)
         except subprocess.TimeoutExpired:
+            _kill(process)
             return Outcome(f"it did not end within {self.timeout:g} s, and was killed", again=True)
-        finally:
-            with suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        except BaseException:  # the watch is interrupted, and would run the command again
+            _kill(process)
+            raise
         if process.returncode == 0:
             return DELIVERED
         how = f"with status {process.returncode}" if process.returncode > 0 else f"by signal {-process.returncode}"
         return Outcome(f"it ended {how}", again=True)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a command that has not ended, with its process group."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -7,16 +7,20 @@ or an error can be none of these.
 from typing import Any
 
 MOST_TEXT = 3_000  # characters that a section takes
-MOST_LISTED = 10  # jobs
+MOST_LISTED = 10  # jobs, and processes
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _IN_CODE = {**_ESCAPES, ord("`"): "'"}  # a backtick would end it
-_SIGNS = {"death": ":skull:", "incident": ":rotating_light:", "group": ":warning:"}
+_SIGNS = {"death": ":skull:", "incident": ":rotating_light:", "group": ":warning:", "silent": ":mute:"}
 
 
 def slack_form(message: dict[str, Any]) -> dict[str, Any]:
     """Return what is posted to Slack for a message."""
     title = _text(message["title"])
     lines = [f"{_SIGNS.get(message['kind'], '')} {title}"]
+    silent = message.get("processes", [])
+    processes = [f"{one['kind']} pid {one['pid']} on {one['hostname'] or '?'}" for one in silent[:MOST_LISTED]]
+    if len(silent) > 1:
+        lines += [_code(process) for process in processes]
     jobs = [
         f"{job['job_id']} {job['class_name']} ({job['queue_name'] or '?'})" for job in message["jobs"][:MOST_LISTED]
     ]

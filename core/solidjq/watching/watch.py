@@ -8,18 +8,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
+from sqlalchemy import Connection
+
 from solidjq.database import notices
+from solidjq.database.times import clock
 from solidjq.database.transactions import Database
 from solidjq.errors import ConflictError, DatabaseError, DatabaseUnreachableError, TookTooLongError
+from solidjq.processes.heartbeat import ALIVE_THRESHOLD
 from solidjq.watching import cooldowns
 from solidjq.watching.deliveries import Deliveries, Say, Target
-from solidjq.watching.events import Choice, Event, find_events
+from solidjq.watching.events import Choice, Event, SilenceNews, find_events, silence_events
 from solidjq.watching.messages import Message, is_first, messages_of, summary_of
 from solidjq.watching.news import Reader
-from solidjq.watching.position import Position, PositionFile
+from solidjq.watching.position import Position
+from solidjq.watching.position_file import PositionFile
+from solidjq.watching.recent_deaths import RecentDeaths
+from solidjq.watching.silence import find_silences, mark
 
-KINDS = ("death", "incident", "group")
-DELIVERED_KINDS = ("incident", "group")  # by default: the message of an incident names the deaths
+KINDS = ("silent", "death", "incident", "group")
+DELIVERED_KINDS = ("silent", "incident", "group")  # by default: the message of an incident names the deaths
+KEPT_EVERY = 0.25  # thresholds: how often the position is written for the contact alone
 LONGEST_OUTAGE_PAUSE = 30.0  # seconds between two looks while the database is away
 LISTEN_AGAIN = 30.0  # seconds until the next attempt to listen
 _PASSING = (DatabaseUnreachableError, ConflictError, TookTooLongError)
@@ -32,6 +40,7 @@ class WatchTerms:
     kinds: tuple[str, ...] = ()  # none: all are printed, and DELIVERED_KINDS delivered
     choice: Choice = field(default_factory=Choice)
     since: datetime | None = None  # where a first start begins; None is now
+    threshold: float = ALIVE_THRESHOLD  # seconds of silence from which on a process is told
     interval: float = 1.0  # seconds between two looks
     cooldown: float = 600.0  # seconds
     programs: Sequence[Target] = ()  # get every message
@@ -44,6 +53,11 @@ class WatchTerms:
     def delivers(self, kind: str) -> bool:
         """Whether messages of this kind are delivered."""
         return kind in (self.kinds or DELIVERED_KINDS)
+
+    @property
+    def asks_for_silences(self) -> bool:
+        """Whether silent processes are told at all."""
+        return self.prints("silent")
 
 
 class Watch:
@@ -58,9 +72,12 @@ class Watch:
         self._tell = tell
         self._say = say
         self._reader = Reader()
+        self._recent = RecentDeaths()
+        self._refused = False  # whether it has said that no process can be called silent
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._position = self._begin()
+        self._contact_kept = self._position.contact
         self._name = database.place().name
         self._deliveries = Deliveries([*terms.programs, *terms.webhooks], self._position, file, say)
 
@@ -113,7 +130,7 @@ class Watch:
             pass
         if finish is not None:
             finish()
-            save()
+        save()
         left = self._deliveries.deliver_now()
         return left, self._deliveries.dropped
 
@@ -128,28 +145,60 @@ class Watch:
         """Read what is new, tell it, save the position before it is delivered; return whether there may be more."""
         draft = self._position.draft()
         with self._database.read() as connection:
-            news = self._reader.read(connection, draft)
-            found = find_events(connection, news, draft, self._terms.choice)
+            at = clock(connection)
+            news = self._reader.read(connection, draft, at.timestamp())
+            if news.restarts:
+                self._recent.forget()
+            found = find_events(connection, news, draft, self._terms.choice, self._recent, at.timestamp())
+            silences = self._silences(connection, draft, at)  # last: a death that was told is no silence any more
+        for words in news.restarts:
+            self._say(words)
         now = time.time()
         deliveries = [(message, self._terms.webhooks) for message in self._ended(draft, now)]
-        for event in found:
+        for event in (*silences, *found):
             deliveries += self._told(event, draft, now)
-        before = self._position.deaths, self._position.failures, self._position.cooldowns
-        changed = before != (draft.deaths, draft.failures, draft.cooldowns)
-        if found or deliveries or changed or self._file.unsaved:
-            with self._file.lock:
-                for message, targets in deliveries:
-                    self._deliveries.add(message, targets)
-                self._position.take(draft)  # after them: a SIGTERM in between repeats messages, and loses none
-                if save is not None:
-                    save()
+        with self._file.lock:
+            changed = self._must_be_kept(draft)
+            for message, targets in deliveries:
+                self._deliveries.add(message, targets)
+            self._position.take(draft)  # after them: a SIGTERM in between repeats messages, and loses none
+            if save is not None and (found or deliveries or changed or self._file.unsaved):
+                self._contact_kept = draft.contact
+                save()
         return news.more
+
+    def _silences(self, connection: Connection, draft: Position, now: datetime) -> list[SilenceNews]:
+        """Return the silences to tell; those of no job that is chosen count as told."""
+        if not self._terms.asks_for_silences:
+            return []
+        threshold = self._terms.threshold
+        found = find_silences(connection, draft, threshold, now, self._terms.since)
+        if found.refusal is not None and not self._refused:
+            self._say(f"no process can be called silent: {found.refusal}")
+        self._refused = found.refusal is not None or (self._refused and not found.groups)
+        for group in found.groups:
+            mark(draft, group, None)
+        return silence_events(connection, found.groups, self._terms.choice, threshold)
+
+    def _must_be_kept(self, draft: Position) -> bool:
+        """Whether the position has changed so that it must be written, but for messages and what events remember."""
+        kept, contact = self._contact_kept, draft.contact
+        if contact is not None and (
+            kept is None or not 0 <= contact.until - kept.until < KEPT_EVERY * self._terms.threshold
+        ):
+            return True
+        ours = self._position
+        return (ours.deaths, ours.failures, ours.cooldowns, ours.silences) != (
+            *(draft.deaths, draft.failures, draft.cooldowns, draft.silences),
+        )
 
     def _told(self, event: Event, draft: Position, now: float) -> Iterator[tuple[Message, Sequence[Target]]]:
         """Print an event; yield each message that is to be delivered, with its targets."""
         first = is_first(event)
         for message in messages_of(event, self._name):
             kind = message["kind"]
+            if isinstance(event, SilenceNews):
+                mark(draft, event.group, message["id"])
             if first and self._terms.prints(kind):
                 self._tell(message)
             if not self._terms.delivers(kind):

@@ -9,6 +9,7 @@ import binascii
 import hmac
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
@@ -100,7 +101,8 @@ class Webhook:
             with error:
                 return _refused(error.code, error.headers.get("Retry-After"))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Outcome(f"no answer: {_reason(error)}", again=True)
+            words = f"it did not answer within {self.timeout:g} s" if watched.was_cut else _reason(error, self.timeout)
+            return Outcome(words, again=True)
         finally:
             limit.cancel()
 
@@ -161,14 +163,28 @@ def _until(date: str) -> float:
     return parsedate_to_datetime(date).timestamp() - time.time()
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, timeout: float) -> str:
     """Return an error in words that contain no URL."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is not valid ({cause.verify_message})"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return type(cause).__name__ if isinstance(cause, Exception) else str(cause)
+    if isinstance(cause, ssl.SSLError):
+        return f"no encrypted connection could be made ({cause.reason or cause.strerror})"
+    for kinds, words in _REASONS:
+        if isinstance(cause, kinds):
+            return words.format(timeout=timeout)
+    return (
+        f"it cannot be reached: {cause.strerror or cause}" if isinstance(cause, OSError) else "it cannot be posted to"
+    )
+
+
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (http.client.RemoteDisconnected, "it closed the connection without an answer"),
+    ((ConnectionResetError, BrokenPipeError), "it broke the connection off without an answer"),
+    (TimeoutError, "it did not answer within {timeout:g} s"),
+    (socket.gaierror, "its host's name has no address"),
+    (http.client.HTTPException, "what it answered is not HTTP"),
+)
 
 
 # -- one connection ---------------------------------------------------------------------------------------------------
@@ -179,8 +195,10 @@ class _Watched:
 
     def __init__(self) -> None:
         self.connection: http.client.HTTPConnection | None = None
+        self.was_cut = False
 
     def cut(self) -> None:
+        self.was_cut = True
         sock = None if self.connection is None else self.connection.sock
         if sock is not None:
             with suppress(OSError):
