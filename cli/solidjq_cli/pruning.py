@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from solidjq.processes.pruning import PrunedProcess
 
 
-def hostname() -> str:
-    """Return the name of this host, as processes register with it."""
-    import socket  # noqa: PLC0415
-
-    return socket.gethostname()
-
-
 def settle(database: Database, threshold: float, *, force: bool, quiet: bool, nothing: str) -> Doubts:
     """Check who is dead; where several processes look dead, wait and check again.
 
@@ -49,7 +42,7 @@ def settle(database: Database, threshold: float, *, force: bool, quiet: bool, no
         _sleep(pause, counting=counting)
 
     try:
-        doubts = prune_sequence.settle(database, threshold, wait, hostname=hostname(), force=force)
+        doubts = prune_sequence.settle(database, threshold, wait, looks_up=True, force=force)
     except KeyboardInterrupt:
         note("interrupted; nothing was changed")
         raise typer.Exit(Exit.INTERRUPTED) from None
@@ -133,7 +126,7 @@ def preview(database: Database, threshold: float, *, force: bool) -> list[Pruned
     """Return the processes that a prune would remove now if no doubt were left. Changes nothing."""
     from solidjq.processes import prune_sequence  # noqa: PLC0415
 
-    doubts = prune_sequence.check(database, threshold, hostname=hostname(), force=force)
+    doubts = prune_sequence.check(database, threshold, looks_up=True, force=force)
     with database.read() as connection:
         return prune_sequence.preview(connection, threshold, doubts)
 

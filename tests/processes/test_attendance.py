@@ -14,6 +14,8 @@ from solidjq.queue import pauses
 from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 
+POD = {"pid_ns": "pid:[1]"}
+
 
 def worker(name: str = "w1", *, metadata: str | None = None, pid: int = 1, hostname: str | None = "a") -> Process:
     return Process(
@@ -32,7 +34,7 @@ def worker(name: str = "w1", *, metadata: str | None = None, pid: int = 1, hostn
     )
 
 
-def polling(queues: str, name: str = "w1", *, pid: int = 1, **more: str) -> Process:
+def polling(queues: str, name: str = "w1", *, pid: int = 1, **more: object) -> Process:
     return worker(name, metadata=json.dumps({"polling_interval": 0.1, "queues": queues, **more}), pid=pid)
 
 
@@ -71,6 +73,9 @@ def test_a_dedicated_worker_polls_one_queue_and_no_other() -> None:
         ([polling("*", "spared", **{"except": "quarantine"})], []),
         ([polling("quarantine", "own", pid=7), polling("low", "beside", pid=7)], ["beside"]),
         ([polling("quarantine", "own", pid=7), polling("low", "apart", pid=8)], []),
+        ([polling("quarantine", "own", sample=POD), polling("low", "in-another", sample={"pid_ns": "pid:[2]"})], []),
+        ([polling("quarantine", "own", sample=POD), polling("low", "in-the-same", sample=POD)], ["in-the-same"]),
+        ([polling("quarantine", "own", sample=POD), polling("low", "unknown")], ["unknown"]),
         ([], []),
     ],
 )

@@ -188,14 +188,16 @@ def test_a_server_tells_since_when_it_is_up(database: Database, kind: str) -> No
         assert timedelta() <= now - up < timedelta(days=10_000)
 
 
-def doubts(database: Database, threshold: float = 1000, hostname: str | None = None, before: Doubts = NOBODY) -> Doubts:
+def doubts(database: Database, threshold: float = 1000, before: Doubts = NOBODY) -> Doubts:
     with database.read() as connection:
-        return prune_guard.find_doubts(connection, threshold, hostname=hostname, before=before)
+        return prune_guard.find_doubts(connection, threshold, before=before)
 
 
-def at_host(database: Database, process: int, hostname: str) -> None:
+def at_host(database: Database, process: int, hostname: str, **more: str) -> None:
     with database.write() as connection:
-        connection.execute(update(tables.processes).where(tables.processes.c.id == process).values(hostname=hostname))
+        connection.execute(
+            update(tables.processes).where(tables.processes.c.id == process).values(hostname=hostname, **more)
+        )
 
 
 def test_hosts_that_fell_silent_together_are_let_be_for_another_threshold(
@@ -289,13 +291,13 @@ def test_a_process_of_this_host_that_runs_is_spared(database: Database, monkeypa
         return find_local(row) if row.pid != 1 else LocalProcess("sleeping")  # in a container pid 1 may be young
 
     with database.read() as connection:
-        found = prune_guard.find_doubts(connection, 1000, hostname=host, find=find)
+        found = prune_guard.find_doubts(connection, 1000, looks_up=True, find=find)
     assert set(found.alive) == {alive}
     assert set(found.unsure) == {gone, younger}
     assert "pid 1 of this host, alive, still runs" in found.alive[alive]
     assert "another program has its pid by now: ps -o lstart,args -p 1" in found.alive[alive]
     assert looked_for == [1, 2**22 + 7, os.getpid()]
-    assert not doubts(database, hostname="elsewhere").alive
+    assert not doubts(database).alive
 
 
 # -- a beat between the look and the prune
@@ -711,7 +713,7 @@ def test_a_network_that_was_away_for_long_kills_no_fleet(
     tree = {row["id"] for row in rows(database, tables.processes)}
     for process in tree:
         silence(database, process, 1000)
-        at_host(database, process, "elsewhere")  # on its own host, cron would see that it runs
+        at_host(database, process, "elsewhere", metadata="{}")  # on its own host, cron would see that it runs
     with looking_again(Shell(shell.url, shell.folder), "prune", "--alive-threshold", str(threshold)) as cron:
         network.cut = False
         _, log = cron.communicate(timeout=PATIENCE)

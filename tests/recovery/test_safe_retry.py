@@ -166,7 +166,7 @@ def test_a_job_whose_old_process_still_beats_under_another_row_stays(database: D
     done = retry_jobs(database, [job_id], safe=True)
     assert done.verdicts == {job_id: Verdict.ALIVE}
     assert "same-pid" in str(done.reason(job_id))
-    silence(database, other, 1001)  # it has not beaten since, either
+    silence(database, other, 2000)  # it has not beaten since, either
     assert safe(database) == {job_id: Verdict.RETRY}
 
 

@@ -52,7 +52,7 @@ def prune(
     threshold = command.alive_threshold(alive_threshold, acts=not dry_run)
     # All of it first: a broken pipe or a full disk must not stop a prune half-way.
     if dry_run:
-        doubts = prune_sequence.check(opened, threshold, hostname=pruning.hostname(), force=force)
+        doubts = prune_sequence.check(opened, threshold, looks_up=True, force=force)
         with opened.read() as connection:
             pruned = prune_sequence.preview(connection, threshold, doubts)
         if not quiet:

@@ -1,9 +1,11 @@
 """Attendance: which workers live and which queues they poll, whether a dispatcher lives, which queues are paused."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -11,6 +13,7 @@ from solidjq.database.standby import find_standby
 from solidjq.database.tables import pauses
 from solidjq.durations import spell_duration
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, HEARTBEAT_INTERVAL, Process, list_processes
+from solidjq.processes.pids import are_two
 from solidjq.processes.samples import sample_of
 from solidjq.queue.patterns import ALL_QUEUES, PolledQueues
 from solidjq.text import count_of, first_of
@@ -40,8 +43,14 @@ class Attendance:
         These are the workers that poll the queue beside others, and those that run in the process of a worker that
         polls it: in Solid Queue's async mode all workers of a host are threads of one process.
         """
-        killed = {_address(worker) for worker in self.takers(queue)}
-        return [worker for worker in self.workers if not is_dedicated(worker, queue) and _address(worker) in killed]
+        takers: dict[tuple[str | None, int], list[Mapping[str, Any]]] = defaultdict(list)
+        for taker in self.takers(queue):
+            takers[_address(taker)].append(sample_of(taker.metadata))
+        return [
+            worker
+            for worker in self.workers
+            if not is_dedicated(worker, queue) and _is_one_of(worker, takers.get(_address(worker), ()))
+        ]
 
     def warning(self, queue: str, jobs: int) -> str | None:
         """Return why it is dangerous to send so many suspected jobs to a queue; None if only its own workers die."""
@@ -142,6 +151,11 @@ def how_to_spare(queue: str) -> str:
 
 def _address(worker: Process) -> tuple[str | None, int]:
     return worker.hostname, worker.pid
+
+
+def _is_one_of(worker: Process, samples: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a worker's process may be one that these samples of its address are of."""
+    return any(not are_two(sample_of(worker.metadata), sample) for sample in samples)
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -51,9 +51,21 @@ class LocalProcess(NamedTuple):
         return self.state not in {GONE, UNKNOWN, ELSEWHERE}
 
 
+def ran_here(process: Row[Any] | Process) -> bool:
+    """Whether a process ran under this host's name, or shares this program's pids whatever the host's name was then.
+
+    A laptop that joins another network, or a cloud host whose name is set late, renames itself while its processes run.
+    """
+    if process.hostname is not None and process.hostname == socket.gethostname():
+        return True
+    sample = sample_of(process.metadata)
+    ours = (boot_id(), pid_namespace())
+    return None not in ours and (sample.get("boot_id"), sample.get("pid_ns")) == ours
+
+
 def find_local(process: Row[Any] | Process) -> LocalProcess:
-    """Look for the process of a row of ``solid_queue_processes``; ELSEWHERE if its host has another name."""
-    if process.hostname is None or process.hostname != socket.gethostname() or process.pid is None:
+    """Look for the process of a row of ``solid_queue_processes``; ELSEWHERE if it did not run on this host."""
+    if process.pid is None or not ran_here(process):
         return LocalProcess(ELSEWHERE)
     return look_up(
         process.pid,
@@ -66,8 +78,8 @@ def find_local(process: Row[Any] | Process) -> LocalProcess:
 def look_up(
     pid: int, sample: Mapping[str, Any], *, registered_at: datetime | None, last_heartbeat_at: datetime | None
 ) -> LocalProcess:
-    """Look for a process that ran under this host's name. ``sample`` is its last one, empty if it took none."""
-    if _differs(sample.get("boot_id"), boot_id()) or _differs(sample.get("pid_ns"), pid_namespace()):
+    """Look for a process that ran on this host. ``sample`` is its last one, empty if it took none."""
+    if _in_other_pids(sample, {"boot_id": boot_id(), "pid_ns": pid_namespace()}):
         return LocalProcess(ELSEWHERE)
     if not is_pid(pid):
         return LocalProcess(GONE)
@@ -81,6 +93,17 @@ def look_up(
         same = may_execute_jobs(command, program) and started <= _latest_start(registered_at, last_heartbeat_at)
     titled = TITLE.match("".join((command or [])[:1])) is not None
     return LocalProcess(state, started, certain=recorded is not None or titled) if same else LocalProcess(GONE)
+
+
+def are_two(sample: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two samples are certainly of two processes, though their hosts have one name and they have one pid.
+
+    Containers may have one host name, and their processes the same low pids. Samples that record nothing prove nothing.
+    """
+    started, other_started = instant(sample.get("pid_started")), instant(other.get("pid_started"))
+    if started is not None and other_started is not None and abs(started - other_started) > SAME_START:
+        return True
+    return _in_other_pids(sample, other)
 
 
 def may_execute_jobs(command: Sequence[str] | None, program: str | None) -> bool:
@@ -135,7 +158,7 @@ def host_evidence(process: Row[Any] | Process) -> dict[str, Any]:
     ``process`` is ``gone``, or the state that the operating system reports: ``running``, ``sleeping``, ``stopped`` ...
     ``certain``: the pid is still its own. ``elsewhere``: this host has the row's host name, but cannot see its pids.
     """
-    if process.hostname is None or process.hostname != socket.gethostname():
+    if not ran_here(process):
         return {}
     found = find_local(process)
     evidence: dict[str, Any] = {"boot_id": boot_id(), **clocks()}
@@ -148,8 +171,10 @@ def host_evidence(process: Row[Any] | Process) -> dict[str, Any]:
     return {key: value for key, value in evidence.items() if value is not None}
 
 
-def _differs(recorded: object, ours: str | None) -> bool:
-    return recorded is not None and ours is not None and recorded != ours
+def _in_other_pids(sample: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two samples are of two boots or two pid namespaces, in which one pid names two processes."""
+    pairs = ((sample.get(key), other.get(key)) for key in ("boot_id", "pid_ns"))
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def _latest_start(registered_at: datetime | None, last_heartbeat_at: datetime | None) -> datetime:

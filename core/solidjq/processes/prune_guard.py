@@ -87,15 +87,15 @@ def find_doubts(
     threshold: float,
     *,
     before: Doubts = NOBODY,
-    hostname: str | None = None,
+    looks_up: bool = False,
     find: Callable[[Row[Any]], LocalProcess] = find_local,
     force: bool = False,
 ) -> Doubts:
     """Find the processes that are dead by this threshold, in seconds, and the reasons to doubt it.
 
-    ``before`` is the result of an earlier check. ``hostname``: this host's name, if its processes shall be looked up;
-    ``find`` looks up the process of a row on this host. ``force``, or JQ_PRUNE_FORCE=1, skips every doubt but one: on a
-    standby, heartbeats are as old as its lag, so no process counts as dead.
+    ``before`` is the result of an earlier check. ``looks_up``: whether the processes of this host are looked up, each
+    row by ``find``. ``force``, or JQ_PRUNE_FORCE=1, skips every doubt but one: on a standby, heartbeats are as old as
+    its lag, so no process counts as dead.
     """
     if (standby := find_standby(connection)) is not None:
         return Doubts(refusal=standby.doubt, standby=standby)
@@ -109,8 +109,7 @@ def find_doubts(
     refusal = judge_zone(fleet, span, now) or judge(fleet, span, now, up_since(connection))
     if refusal is not None:
         return Doubts(refusal=refusal, silent=_beats(silent))
-    here = [process.id for process in silent if hostname is not None and process.hostname == hostname]
-    alive = dict(_running(connection, here, find))
+    alive = dict(_running(connection, [process.id for process in silent], find)) if looks_up else {}
     gone = [process for process in silent if process.id not in alive]
     long_dead = find_long_dead(fleet, span, now, lambda: _last_activity(connection, fleet, span, now))
     elsewhere = {p.id for p in silent if local_time.offset_of(p.last_heartbeat_at, now, span) is not None}

@@ -23,24 +23,22 @@ def pause_of(threshold: float) -> float:
 
 
 def check(
-    database: Database, threshold: float, *, before: Doubts = NOBODY, hostname: str | None = None, force: bool = False
+    database: Database, threshold: float, *, before: Doubts = NOBODY, looks_up: bool = False, force: bool = False
 ) -> Doubts:
     """Check once who is dead, and what speaks against it; see ``prune_guard.find_doubts`` for the parameters."""
     with database.read() as connection:
-        return find_doubts(connection, threshold, before=before, hostname=hostname, force=force)
+        return find_doubts(connection, threshold, before=before, looks_up=looks_up, force=force)
 
 
-def settle(
-    database: Database, threshold: float, wait: Wait, *, hostname: str | None = None, force: bool = False
-) -> Doubts:
+def settle(database: Database, threshold: float, wait: Wait, *, looks_up: bool = False, force: bool = False) -> Doubts:
     """Check who is dead, and check again after ``wait`` as long as it is unsure of some process.
 
     The result either names the dead or contains a refusal; nobody in it is ``unsure``.
     """
-    doubts = check(database, threshold, hostname=hostname, force=force)
+    doubts = check(database, threshold, looks_up=looks_up, force=force)
     while doubts.unsure:
         wait(doubts, pause_of(threshold))
-        doubts = check(database, threshold, before=doubts, hostname=hostname, force=force)
+        doubts = check(database, threshold, before=doubts, looks_up=looks_up, force=force)
     return doubts
 
 

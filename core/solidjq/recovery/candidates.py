@@ -37,7 +37,7 @@ from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, positions
 from solidjq.processes import heartbeat
-from solidjq.processes.pids import look_up, ran_then
+from solidjq.processes.pids import are_two, look_up, ran_then
 from solidjq.processes.samples import sample_of
 from solidjq.rails.active_job import CLEAN_COUNTERS, COUNTER_KEY
 from solidjq.rails.error_text import DEATH_PREFIX
@@ -243,7 +243,7 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crash
     counted = crashes.crashes_of(connection, subjects)
     old = {(crash.hostname, crash.pid) for group in counted.values() for crash in group if crash.pid is not None}
     registered = heartbeat.processes_at(connection, old)
-    samples = _samples_here(connection, (crash for group in counted.values() for crash in group))
+    samples = _last_samples(connection, (crash for group in counted.values() for crash in group), registered)
     completed: list[Candidate] = []
     for candidate in candidates:
         subject = crashes.subject_of(candidate.job_id, candidate.active_job_id)
@@ -256,10 +256,16 @@ def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crash
     return completed
 
 
-def _samples_here(connection: Connection, counted: Iterable[crashes.Crash]) -> dict[int, tuple[datetime | None, Any]]:
-    """Return, for the deaths of processes of this host, when each was registered, and its last sample."""
+def _last_samples(
+    connection: Connection, counted: Iterable[crashes.Crash], registered: Collection[tuple[str | None, int | None]]
+) -> dict[int, tuple[datetime | None, Any]]:
+    """Return when each process was registered that may still live, and its last sample, by its death."""
     host = socket.gethostname()
-    death_ids = {crash.death_id for crash in counted if crash.hostname == host and crash.death_id is not None}
+    death_ids = {
+        crash.death_id
+        for crash in counted
+        if crash.death_id is not None and (crash.hostname == host or (crash.hostname, crash.pid) in registered)
+    }
     samples: dict[int, tuple[datetime | None, Any]] = {}
     for batch in in_batches(death_ids):
         columns = (deaths.c.id, deaths.c.started_at, deaths.c.evidence)
@@ -276,17 +282,19 @@ def _alive(
     """Return, in words, why the process of a crash may still run the job; None if it does not seem to live.
 
     ``registered``: the processes registered now, by host and pid. Only one that ran before the crash and has beaten
-    since is the old one; any other got its pid later, as in a container that was restarted in place.
+    since is the old one. Any other got its pid later, as in a container that was restarted in place, or has the pid in
+    another container of the same host name, which its sample shows.
     """
     beat = crash.last_heartbeat_at or crashes.parse_evidence(crash.evidence).last_heartbeat_at
     if crash.hostname is None or crash.pid is None or beat is None:
         return None
+    registered_at, sample = samples.get(crash.death_id or 0, (None, {}))
     for row in registered.get((crash.hostname, crash.pid), ()):
-        if row.last_heartbeat_at is not None and row.last_heartbeat_at > beat and ran_then(row, beat):
+        has_beaten = row.last_heartbeat_at is not None and row.last_heartbeat_at > beat
+        if has_beaten and ran_then(row, beat) and not are_two(sample, sample_of(row.metadata)):
             return f"its old process, pid {crash.pid} at {crash.hostname}, still sends heartbeats, as {row.name}"
     if crash.hostname != socket.gethostname():
         return None
-    registered_at, sample = samples.get(crash.death_id or 0, (None, {}))
     found = look_up(crash.pid, sample, registered_at=registered_at, last_heartbeat_at=beat)
     if not found.runs:
         return None
