@@ -1,4 +1,8 @@
-"""Make every interleaving with two preemptions, of each pair and some triples of moves, on a database of its own."""
+"""Make every interleaving with two preemptions, of each pair and some triples of moves, on a database of its own.
+
+With ``--random N`` instead N interleavings with any number of preemptions, each of ``--actors`` moves at random: what
+three or four programs do to each other when they meet again and again. The seed alone decides which.
+"""
 
 import argparse
 import json
@@ -8,17 +12,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import theatre
-from interleaving import explore, shrink, stops_at_statements
-from moves import PAIRS, TRIPLES, Scene, prepare
+from interleaving import Schedule, at_random, explore, shrink, stops_at_statements
+from moves import MOVES, OURS, PAIRS, TRIPLES, Scene, prepare
 from sqlalchemy.engine import URL, make_url
 
 from solidjq import Database
 from solidjq.database.setup import initialize
 from support.servers import execute, mariadb, server_folder
 
+STEPS = 80  # of a schedule at random; what comes after them goes on without a preemption
 KINDS = ("sqlite", "postgresql", "mariadb")
 
 
@@ -44,11 +50,9 @@ def empty(kind: str) -> Iterator[URL]:
                 yield url.set(database="interleavings")
 
 
-def make(kind: str, preemptions: int, names: list[tuple[str, ...]]) -> dict[str, object]:
-    """Make all interleavings of these moves; return how many there are, and what was wrong."""
-    began = time.monotonic()
-    counts: dict[str, int] = {}
-    violations: list[str] = []
+@contextmanager
+def prepared(kind: str) -> Iterator[Scene]:
+    """Open a scene on a database of its own."""
     with empty(kind) as url:
         database = Database(url)
         initialize(database)
@@ -56,10 +60,18 @@ def make(kind: str, preemptions: int, names: list[tuple[str, ...]]) -> dict[str,
         prepare(database)
         database.close()
         with stops_at_statements(), theatre.opened(url) as opened:
-            scene = Scene(opened)
-            for each in names:
-                counts[" + ".join(each)] = _all_of(scene, each, preemptions, violations)
-                print(f"{kind}: {' + '.join(each)}: {counts[' + '.join(each)]}", flush=True)
+            yield Scene(opened)
+
+
+def make(kind: str, preemptions: int, names: list[tuple[str, ...]]) -> dict[str, object]:
+    """Make all interleavings of these moves; return how many there are, and what was wrong."""
+    began = time.monotonic()
+    counts: dict[str, int] = {}
+    violations: list[str] = []
+    with prepared(kind) as scene:
+        for each in names:
+            counts[" + ".join(each)] = _all_of(scene, each, preemptions, violations)
+            print(f"{kind}: {' + '.join(each)}: {counts[' + '.join(each)]}", flush=True)
     return {
         "database": kind,
         "preemptions": preemptions,
@@ -75,12 +87,52 @@ def _all_of(scene: Scene, names: tuple[str, ...], preemptions: int, violations: 
     made: set[tuple[int, ...]] = set()
     for schedule in explore(lambda wanted: scene.perform(names, wanted), preemptions):
         made.add(tuple(scene.run.went))
-        if found := scene.judge(names):
-            least = shrink(schedule, lambda fewer: bool(scene.violations(names, fewer)))
-            violations.append(f"schedule {least} of {names}: {found}")
-            print(violations[-1], flush=True)
+        if _is_wrong(scene, names, schedule, violations):
             break
     return len(made)
+
+
+def _is_wrong(scene: Scene, names: tuple[str, ...], schedule: Schedule, violations: list[str]) -> bool:
+    """Judge the interleaving that was just made; of a wrong one keep what matters."""
+    found = scene.judge(names)
+    if found:
+        least = shrink(schedule, lambda fewer: bool(scene.violations(names, fewer)))
+        violations.append(f"schedule {least} of {names}: {found}")
+        print(violations[-1], flush=True)
+    return bool(found)
+
+
+def some_moves(dice: random.Random, count: int) -> tuple[str, ...]:
+    """Choose moves, at most one of Rails: what Rails' own do to each other is not ours to promise."""
+    ours = dice.sample(sorted(OURS), count - 1)
+    return (*ours, dice.choice(sorted(MOVES.keys() - ours)))
+
+
+def make_random(kind: str, count: int, actors: int, seed: int) -> dict[str, object]:
+    """Make so many interleavings at random, each of other moves; return how many there were, and of how many turns."""
+    began = time.monotonic()
+    dice = random.Random(f"{seed} {kind}")  # noqa: S311
+    made: set[tuple[object, ...]] = set()
+    turns = 0
+    violations: list[str] = []
+    with prepared(kind) as scene:
+        for _ in range(count):
+            names = some_moves(dice, actors)
+            scene.warm(names)
+            schedule = at_random(dice, actors, STEPS)
+            went = scene.perform(names, schedule).went
+            turns += sum(one != other for one, other in pairwise(went))
+            made.add((names, *went))
+            _is_wrong(scene, names, schedule, violations)
+    return {
+        "database": kind,
+        "actors": actors,
+        "seed": seed,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "interleavings": len(made),
+        "turns": turns,
+        "violations": violations,
+    }
 
 
 def main() -> None:
@@ -89,6 +141,10 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], default=[])
     parser.add_argument("--preemptions", type=int, default=2)
     parser.add_argument("--some", type=int, default=None, help="so many pairs and triples, by the seed")
+    parser.add_argument(
+        "--random", type=int, default=None, metavar="N", help="N interleavings at random instead of all"
+    )
+    parser.add_argument("--actors", type=int, choices=range(2, theatre.SEATS + 1), default=3, help="of each of those")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", default="1/1", help="1/4: the first of four parts, which may run at the same time")
     parser.add_argument("--of", default=None, help="the moves of one pair or triple, with + in between")
@@ -104,6 +160,11 @@ def main() -> None:
     names = names[part - 1 :: parts]
     failed = False
     for kind in chosen.kinds or KINDS:
+        if chosen.random is not None:
+            summary = make_random(kind, chosen.random, chosen.actors, chosen.seed)
+            print(json.dumps(summary, indent=1), flush=True)
+            failed = failed or bool(summary["violations"])
+            continue
         summary = make(kind, chosen.preemptions, names)
         print(json.dumps(summary | {"of": len(names)}, indent=1), flush=True)
         if chosen.out is not None:

@@ -19,7 +19,7 @@ from solidjq import Database
 from solidjq.database import tables
 from support.servers import connected, execute
 
-SEATS = 3  # actors at most
+SEATS = 4  # actors at most
 TABLES = (
     *(table.name for table in tables.solid_queue.sorted_tables),
     *(table.name for table in tables.LEDGER),

@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, select, update
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed, deaths, jobs, operations
-from solidjq.database.times import utcnow
+from solidjq.database.times import ago, utcnow
 from solidjq.incidents.causes import Cause
 from solidjq.incidents.incidents import Incident, find_incidents
 from solidjq.ledger.operations import Operation
@@ -21,7 +21,7 @@ from solidjq.rails.error_text import error_json
 from solidjq.recovery.aftermath import Aftermath, aftermath_of
 from solidjq.recovery.outcome import JobOutcome as Is
 from support.browser import browser
-from support.deaths import die
+from support.deaths import die, raise_all
 from support.processes import add_process, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs
@@ -84,6 +84,25 @@ def test_what_became_of_each_job(database: Database) -> None:
         away: (Is.DISCARDED, False),
     }
     assert moved(database) == [("retry", 5), ("discard", 1)]
+
+
+def test_only_operations_on_its_own_jobs_and_since_its_deaths_belong_to_an_incident(database: Database) -> None:
+    (other,) = add_jobs(database, *plain_jobs(1))
+    raise_all(database)
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database)
+    for retried in (other, job_id):
+        retry_jobs(database, [retried])
+    assert moved(database) == [("retry", 1)]
+
+    def begin_at(time: object) -> None:
+        with database.write() as connection:
+            connection.execute(update(operations).values(created_at=time))
+
+    begin_at(only_incident(database).at)  # at the very moment
+    assert moved(database) == [("retry", 1)]
+    begin_at(ago(86400))
+    assert moved(database) == []
 
 
 def test_a_job_is_followed_to_the_row_of_its_next_attempt(database: Database) -> None:

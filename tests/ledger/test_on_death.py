@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, select, text, update
 
 from solidjq import Database, NewJob, job, registry
 from solidjq.database.faults import Fault
@@ -13,7 +13,7 @@ from solidjq.database.tables import crashes as crash_table
 from solidjq.database.tables import failed, jobs
 from solidjq.database.tables import processes as process_table
 from solidjq.database.times import utcnow
-from solidjq.errors import UsageError
+from solidjq.errors import ConflictError, UsageError
 from solidjq.ledger import crashes, on_death
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
@@ -89,6 +89,29 @@ def test_a_death_enqueues_one_job_with_the_id_and_the_arguments(
     assert end(database) == [first]
     crashes.count_all(database)
     assert told(database) == [([first, 42], {"to": "a@b"})]
+
+
+def test_a_death_that_nobody_counted_yet_is_not_told_with_that_of_another(database: Database) -> None:
+    (first,) = add_jobs(database, asking(1))
+    by_rails(database)
+    (second,) = add_jobs(database, asking(2))
+    die(database)
+    assert told(database) == [([second, 2], {})]
+    crashes.count_all(database)
+    assert told(database) == [([second, 2], {}), ([first, 1], {})]
+
+
+@pytest.mark.only_on("postgresql")
+def test_to_count_a_death_waits_for_no_other_failure(database: Database) -> None:
+    ids = add_jobs(database, asking(1), asking(2))
+    by_rails(database)
+    mine, other = (failed.c.job_id == job_id for job_id in ids)
+    with database.write() as counting:
+        assert [dead.job_id for dead in on_death.lock_uncounted(counting, mine)] == [ids[0]]
+        with database.write() as connection:
+            connection.execute(select(failed.c.id).where(other).with_for_update(nowait=True)).one()
+        with pytest.raises(ConflictError), database.write() as connection:
+            connection.execute(select(failed.c.id).where(mine).with_for_update(nowait=True))
 
 
 def test_two_programs_at_once(database: Database) -> None:

@@ -160,13 +160,23 @@ def test_what_came_meanwhile_is_written_together(database: Database, gate: Gate,
 
 @pytest.mark.sqlite_only
 def test_one_that_has_patience_waits_until_another_has_none(
-    gate: Gate, behind: Any, groups: CheckpointGroups, claims: list[Claim]
+    gate: Gate, behind: Any, groups: CheckpointGroups, claims: list[Claim], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waits: list[float] = []
+    wait = checkpoint_groups._Waiting.wait
+
+    def noted(self: Any, seconds: float) -> None:
+        waits.append(seconds)
+        wait(self, seconds)
+
+    monkeypatch.setattr(checkpoint_groups._Waiting, "wait", noted)
     answers = behind("patient", "patient too", patience=FOREVER)
     gate.opened.set()
     assert answers[0].result(PATIENCE)
+    until(lambda: len(waits) == 2, "the patient one waits")  # at first it was only told that it is its turn
     assert groups.save(claims[3], "at once", 0.0)
     assert results(answers) == [True] * 3
+    assert len(waits) == 2  # nor does it look again and again
     assert gate.groups == [["first"], ["patient", "patient too", "at once"]]
 
 

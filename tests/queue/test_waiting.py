@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from solidjq import Database, NewJob
 from solidjq.database import tables
@@ -330,6 +330,11 @@ def test_a_stale_plan_moves_nothing(database: Database, tmp_path: Path) -> None:
     with database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.id == ids[1]).values(class_name="Another"))
     with pytest.raises(RefusedError, match="class Another in the database and of PlainJob in the plan"):
+        apply(database, file)
+    with database.write() as connection:  # one is another job, whose id the server gave once more
+        connection.execute(update(jobs).where(jobs.c.id == ids[2]).values(active_job_id="another"))
+        connection.execute(delete(jobs).where(jobs.c.id == ids[3]))
+    with pytest.raises(RefusedError, match=f"job {ids[2]} is gone; and 1 more"):
         apply(database, file)
 
 

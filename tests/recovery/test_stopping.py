@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import delete, text
 from solidjq import Cancelled, Database, NewJob, Stopping, current_job, job
 from solidjq.database.tables import failures, jobs
 from solidjq.database.tables import processes as process_table
-from solidjq.errors import UsageError
+from solidjq.errors import LedgerMissingError, UsageError
 from solidjq.ledger import history as ledger_history
 from solidjq.ledger.operations import Operation, list_operations
 from solidjq.ledger.stop_requests import EXCEPTION_CLASS, end_asked, requests_of
@@ -23,6 +24,7 @@ from solidjq.queue.listing import JobFilter
 from solidjq.queue.states import State
 from solidjq.rails.continuation import Progress, progress_of
 from solidjq.rails.error_text import parse_error
+from solidjq.recovery import stopping
 from solidjq.recovery.stopping import VERB, plan_stop, stop
 from solidjq.recovery.verdicts import Verdict
 from solidjq.runtime.performing import perform
@@ -31,11 +33,13 @@ from solidjq.runtime.stop_requests import StopRequests
 from solidjq.runtime.unrecorded import Ending
 from solidjq.runtime.worker import _exchange
 from solidjq.steps import ClaimedBy
+from support.locks import sessions
 from support.processes import add_process, silence
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs, undo
 from support.runtime import Runtime
-from support.waiting import until
+from support.servers import execute
+from support.waiting import PATIENCE, until
 
 THRESHOLD = 300.0
 OURS: Mapping[str, object] = {"runtime": "solidjq 1", CAN_STOP: True}
@@ -268,6 +272,26 @@ def test_a_job_is_asked_once(database: Database, claim: Claim) -> None:
     ask(database, claim.job_id)
     assert ask(database, claim.job_id) == {claim.job_id: "it was asked to stop already, by operation 1"}
     assert len(rows(database, failures)) == 1
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_of_two_who_ask_at_once_one_asks(database: Database, claim: Claim) -> None:
+    own, answers = Database(database.url), []
+    second = threading.Thread(target=lambda: answers.append(ask(own, claim.job_id)))
+    with database.write() as connection:
+        stopping._stop_batch(connection, [claim.job_id], THRESHOLD, Operation(VERB), None)
+        second.start()
+        until(lambda: sessions(database), "the second waits for the claim's lock")
+    second.join(PATIENCE)
+    own.close()
+    assert answers == [{claim.job_id: "it was asked to stop already, by operation 1"}]
+    assert [row["job_id"] for row in rows(database, failures)] == [claim.job_id]
+
+
+def test_without_a_ledger_nobody_can_be_asked(own: Database) -> None:
+    execute(own.url, "DROP TABLE jq_deaths")
+    with pytest.raises(LedgerMissingError):
+        ask(own)
 
 
 def test_a_dry_run_decides_alike_and_changes_nothing(database: Database, worker: Worker) -> None:

@@ -22,6 +22,8 @@ class Proxy:
 
     delay = 0.0
     _resets = 0
+    _commits_left = 0  # until the one that is lost
+    _commits = False  # whether the server gets that one
 
     def __init__(self, target: tuple[str, int] | str) -> None:
         self._target = target
@@ -48,6 +50,25 @@ class Proxy:
             with suppress(OSError):  # it has just been closed
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._resets += 1
+
+    def lose_commit(self, number: int, *, committed: bool) -> None:
+        """Close the connection that sends the ``number``-th COMMIT of inserts from now on, and forward no answer.
+
+        With ``committed``, the server got it and has answered; else it never did.
+        """
+        self._commits_left, self._commits = number, committed
+
+    @property
+    def lost_commit(self) -> bool:
+        """Whether there was such a COMMIT."""
+        return not self._commits_left
+
+    def _loses(self) -> bool:
+        """Count one of these; return whether it is the one to be lost."""
+        if not self._commits_left:
+            return False
+        self._commits_left -= 1
+        return not self._commits_left
 
     def heal(self, *, closing: bool = False) -> None:
         """Forward again; with ``closing``, only on new connections."""
@@ -89,7 +110,7 @@ class Proxy:
             except OSError:
                 client.close()
                 return
-        resets = self._resets
+        resets, inserted = self._resets, False
         self._pairs.add((client, server))
         try:
             while not self._ended.is_set() and resets == self._resets:
@@ -97,6 +118,15 @@ class Proxy:
                     data = source.recv(65536)
                     if not data:
                         return
+                    # The statement of MySQL, and of PostgreSQL, which is not always sent its text, the answer.
+                    inserted = inserted or b"INSERT INTO" in data or b"INSERT 0 " in data
+                    if source is client and b"COMMIT" in data:
+                        if inserted and self._loses():
+                            if self._commits:
+                                server.sendall(data)
+                                server.recv(65536)
+                            return
+                        inserted = False
                     time.sleep(self.delay)
                     (server if source is client else client).sendall(data)
         except OSError:
