@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,8 @@ from rich.table import Table
 
 from watch import CrashedError, Drain
 
-Sample = float | Drain | list[float]  # seconds; of a drain with the worker's memory; or of each job
+# Seconds; of a drain with the worker's memory; of each job; or named figures of several kinds.
+Sample = float | Drain | list[float] | Mapping[str, float]
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Contender:
     work: Callable[[str], Sample]
     seconds: list[float] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)  # MB at the first job and at the end
+    measures: list[Mapping[str, float]] = field(default_factory=list)  # figures by the heading of their column
     error: str | None = None
 
     def add(self, sample: Sample) -> None:
@@ -32,6 +34,8 @@ class Contender:
         if isinstance(sample, Drain):
             self.seconds.append(sample.seconds)
             self.memory.append((sample.memory_first, sample.memory_last))
+        elif isinstance(sample, Mapping):
+            self.measures.append(sample)
         else:
             self.seconds += sample if isinstance(sample, list) else [sample]
 
@@ -43,7 +47,7 @@ class Contender:
     @property
     def measured(self) -> bool:
         """Tell whether it got through."""
-        return self.error is None and bool(self.seconds)
+        return self.error is None and bool(self.seconds or self.measures)
 
 
 @dataclass
@@ -55,7 +59,9 @@ class Row:
     contenders: list[Contender]
     runs: int
     size: int  # of the tables that it starts from
-    unit: str = "jobs/s"  # or "ms" of the whole, or "ms each" for the median and the 99th percentile of single jobs
+    # "jobs/s"; "ms" of the whole; "ms each": the median and the 99th percentile of single jobs; "s each": the first and
+    # the last of them; or "": medians of the named figures.
+    unit: str = "jobs/s"
     notes: Sequence[Callable[[], Sequence[str]]] = ()  # what more there is to say below the table
 
     def measure(self, copy: Callable[[str], str], tell: Callable[[str], object]) -> None:
@@ -74,7 +80,9 @@ class Row:
     def facts(self, database: str) -> Iterator[dict[str, Any]]:
         """Yield the raw figures."""
         for each in self.contenders:
-            told = {key: getattr(each, key) for key in ("who", "setting", "jobs", "seconds", "memory", "error")}
+            told = {
+                key: getattr(each, key) for key in ("who", "setting", "jobs", "seconds", "memory", "measures", "error")
+            }
             yield {"database": database, "row": self.name, "size": self.size, **told}
 
 
@@ -84,9 +92,10 @@ def show(console: Console, row: Row) -> None:
     table = Table(title=row.title, title_justify="left", title_style="bold")
     table.add_column("")
     table.add_column("setting")
-    for heading in HEADINGS[row.unit]:
+    for heading in HEADINGS.get(row.unit) or _named(row):
         table.add_column(heading, justify="right")
-    for each in ours if len(row.contenders) > 1 else []:
+    compared = bool(row.unit) and len(row.contenders) > 1
+    for each in ours if compared else []:
         table.add_column(f"jq {each.setting}\n÷ this", justify="right", max_width=26)
     remembered = any(each.memory for each in row.contenders)
     if remembered:
@@ -95,8 +104,8 @@ def show(console: Console, row: Row) -> None:
         if not each.measured:
             table.add_row(each.who, f"{each.setting} {each.error}".strip())
             continue
-        cells = [each.who, each.setting, *_cells(row.unit, each)]
-        cells += [f"{mine.rate / each.rate:.2f}" for mine in ours] if len(row.contenders) > 1 else []
+        cells = [each.who, each.setting, *(_cells(row.unit, each) if row.unit else _medians(row, each))]
+        cells += [f"{mine.rate / each.rate:.2f}" for mine in ours] if compared else []
         if remembered:
             cells.append(" / ".join(f"{value:.0f}" for value in each.memory[-1]) if each.memory else "")
         table.add_row(*cells)
@@ -110,7 +119,17 @@ HEADINGS = {
     "jobs/s": ("jobs", "jobs/s", "seconds", "slowest to fastest"),
     "ms": ("milliseconds", "fastest to slowest"),
     "ms each": ("jobs", "p50 ms", "p99 ms"),
+    "s each": ("jobs", "first job, s", "last job, s"),
 }
+
+
+def _named(row: Row) -> list[str]:
+    return list(dict.fromkeys(name for each in row.contenders for sample in each.measures for name in sample))
+
+
+def _medians(row: Row, each: Contender) -> list[str]:
+    values = ([sample[name] for sample in each.measures if name in sample] for name in _named(row))
+    return [f"{statistics.median(found):,.3g}" if found else "" for found in values]
 
 
 def percentile(values: Sequence[float], part: float) -> float:
@@ -122,6 +141,8 @@ def _cells(unit: str, each: Contender) -> tuple[str, ...]:
     seconds = each.seconds
     if unit == "ms each":
         return f"{len(seconds)}", f"{percentile(seconds, 0.5) * 1000:.1f}", f"{percentile(seconds, 0.99) * 1000:.1f}"
+    if unit == "s each":
+        return f"{len(seconds)}", f"{min(seconds):.1f}", f"{max(seconds):.1f}"
     if unit == "ms":
         return (
             f"{statistics.median(seconds) * 1000:.2f}",

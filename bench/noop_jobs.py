@@ -1,4 +1,6 @@
-"""The job that is drained."""
+"""The jobs that are drained, and those that are killed."""
+
+import time
 
 import marks
 from solidjq import job
@@ -8,3 +10,9 @@ from solidjq import job
 def noop(sent: float) -> None:
     """Do nothing."""
     marks.note(sent)
+
+
+@job(name="BenchHeldJob", retry="auto")
+def held(number: float) -> None:
+    """Sleep until it is killed; do nothing in the next run."""
+    time.sleep(marks.hold(number))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import sqlalchemy
 from sqlalchemy import func
 
+import pouring
 import watch
 from solidjq import Database, NewJob, enqueue, open_database
 from solidjq.batching import in_batches
@@ -142,7 +143,12 @@ def retry_safely(url: str) -> float:
     return _retry(url, Selection(chosen=Filter(deaths=frozenset(Death))), RetryTerms(safe=True))
 
 
-def _retry(url: str, selection: Selection, terms: RetryTerms) -> float:
+def retry_beside_a_drain(url: str) -> float:
+    """Retry all that failed as ``retry`` does; other programs claim meanwhile."""
+    return _retry(url, Selection(), DEFAULT_TERMS, alone=False)
+
+
+def _retry(url: str, selection: Selection, terms: RetryTerms, *, alone: bool = True) -> float:
     with _ready(url) as database:
         start = time.perf_counter()
         moved = 0
@@ -151,7 +157,7 @@ def _retry(url: str, selection: Selection, terms: RetryTerms) -> float:
         seconds = time.perf_counter() - start
         with database.read() as connection:
             ready = connection.scalar(sqlalchemy.select(func.count()).select_from(tables.ready))
-    if not moved or moved != ready:
+    if not moved or (alone and moved != ready):
         raise watch.CrashedError(f"{moved} were retried, {ready} are ready")
     return seconds
 
@@ -174,6 +180,20 @@ def send(url: str, gaps: Iterator[float]) -> None:
         for gap in gaps:
             time.sleep(gap)
             queue_enqueue.enqueue_alone(database, NewJob(class_name="BenchJob", args=[time.time()]))
+
+
+def hold(url: str, count: int) -> None:
+    """Enqueue jobs that sleep until they are killed, and do nothing in their next run."""
+    with opened(url) as database:
+        database.transact(enqueue, [NewJob(class_name="BenchHeldJob", args=[-n]) for n in range(1, count + 1)])
+
+
+def pour(url: str, count: int, rate: float) -> float:
+    """Enqueue jobs at a rate, one in each transaction, each with the time of its enqueuing; return the seconds."""
+    with _ready(url) as database:
+        return pouring.by_threads(
+            count, rate, lambda sent: queue_enqueue.enqueue_alone(database, NewJob(class_name="BenchJob", args=[sent]))
+        )
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

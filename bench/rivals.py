@@ -14,7 +14,7 @@ from watch import HERE, CrashedError, last_line
 
 ENVIRONMENT = HERE / ".venv"
 REQUIREMENTS = HERE / "requirements-peers.txt"
-NAMES = ("pgqueuer", "procrastinate", "oban", "firm", "huey")
+NAMES = ("pgqueuer", "procrastinate", "oban", "ox", "firm", "huey")
 
 
 class Peer:

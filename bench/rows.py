@@ -1,115 +1,24 @@
 """The rows: for each, who takes part, with which settings, from which database."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
 
+import failover
+import idle
+import interference
+import load
+import notifications
 import ours
-import plain
-import plain_mysql
 import watch
 from checkpoints import LONG_JOBS, NEVER, Beside
+from contenders import Plan, absent, ask, jq, our_drain, peer_drain, plain_sql, prepared, settings_of, theirs
 from figures import Contender, Row
 from rivals import Peer
-from stage import Stage
 
-ONE_BY_ONE = 10_000  # more jobs than this are not given to a peer that moves them one at a time
 LIST_RUNS = 5  # of what takes milliseconds
-PLAIN = {"PostgreSQL": plain, "MariaDB": plain_mysql}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much of it: jobs of a drain, sizes of what recovery moves, runs, and who takes part."""
-
-    stage: Stage
-    peers: Sequence[Peer]
-    workers: Sequence[str]  # options of jq work, each a contender of its own
-    jobs: int
-    sizes: Sequence[int]
-    runs: int
-    latencies: int
-    long: int
-
-    @property
-    def recovered(self) -> Sequence[int]:
-        """How many jobs prune and retry move; how that grows is shown on PostgreSQL."""
-        return self.sizes if self.stage.name == "PostgreSQL" else self.sizes[:1]
-
-    @property
-    def sql(self) -> ModuleType | None:
-        """The module of plain SQL for this database, if there is one."""
-        return PLAIN.get(self.stage.name)
-
-
-# -- who takes part ---------------------------------------------------------------------------------------------------
-
-
-def _jq(setting: str, jobs: int, start: Callable[[], str], work: Callable[[str], Any]) -> Contender:
-    return Contender("jq", setting, jobs, start, work)
-
-
-def _plain(plan: Plan, setting: str, jobs: int, start: Callable[[], str], verb: str, **given: int) -> list[Contender]:
-    """Let plain SQL do a verb where it is written for the database."""
-    if plan.sql is None:
-        return []
-    return [Contender("plain SQL", setting, jobs, start, partial(getattr(plan.sql, verb), **given))]
-
-
-def _theirs(plan: Plan, verb: str, jobs: int, state: str) -> Iterator[Contender]:
-    """Let each peer do a verb with each setting that it names, from its tables or from so many jobs in a state."""
-    for peer in plan.peers:
-        count = int(jobs * peer.about.get("share", 1)) if verb == "drain" else jobs
-        for setting, given in _settings(peer, verb):
-            work: Callable[[str], Any] = partial(_ask, peer, verb, given)
-            if verb == "drain":
-                work = partial(_drain, plan.stage, peer, given, count)
-            elif verb == "enqueue":
-                work = partial(_ask, peer, verb, given | {"count": count})
-            each = Contender(peer.name, setting, count, partial(_state, plan.stage, peer, state, count), work)
-            if peer.about.get("one_by_one") and verb != "drain" and count > ONE_BY_ONE:
-                each.error = "not run: one job at a time"
-            yield each
-        yield from _absent(peer, verb)
-
-
-def _settings(peer: Peer, verb: str) -> list[tuple[str, dict[str, Any]]]:
-    found = peer.settings(verb)
-    return [] if isinstance(found, str) else found
-
-
-def _absent(peer: Peer, verb: str) -> list[Contender]:
-    """Say why a peer takes no part."""
-    found = peer.settings(verb)
-    return [Contender(peer.name, "", 1, str, float, error=found)] if isinstance(found, str) else []
-
-
-def _state(stage: Stage, peer: Peer, state: str, count: int) -> str:
-    """Return the name of a peer's database: its tables alone, or with so many jobs."""
-    tables = stage.prepared(peer.name, partial(peer.ask, "install"))
-    if state == "empty":
-        return tables
-    return stage.prepared(f"{peer.name}_{state}_{count}", partial(peer.ask, state, count=count), tables)
-
-
-def _ask(peer: Peer, verb: str, given: dict[str, Any], url: str) -> float:
-    seconds: float = peer.ask(verb, url, **given)
-    return seconds
-
-
-def _drain(stage: Stage, peer: Peer, given: dict[str, Any], count: int, url: str) -> watch.Drain:
-    settled = partial(stage.settled, url, peer.about["done"])
-    return watch.drain(peer.command("work", **given), peer.environment(url), settled, count)
-
-
-def _our_drain(stage: Stage, options: str, count: int, url: str) -> watch.Drain:
-    return watch.drain(ours.command(options), ours.environment(url), partial(stage.settled, url, ours.DONE), count)
-
-
-# -- the rows ---------------------------------------------------------------------------------------------------------
 
 
 def enqueue(plan: Plan) -> Iterator[Row]:
@@ -119,9 +28,9 @@ def enqueue(plan: Plan) -> Iterator[Row]:
         "enqueue",
         f"bulk enqueue of {plan.jobs:,} jobs",
         [
-            _jq("1,000 a transaction", plan.jobs, empty, partial(ours.enqueue_many, count=plan.jobs)),
-            *_plain(plan, "1,000 a statement", plan.jobs, empty, "enqueue", count=plan.jobs, batch=1000),
-            *_theirs(plan, "enqueue", plan.jobs, "empty"),
+            jq("1,000 a transaction", plan.jobs, empty, partial(ours.enqueue_many, count=plan.jobs)),
+            *plain_sql(plan, "1,000 a statement", plan.jobs, empty, "enqueue", count=plan.jobs, batch=1000),
+            *theirs(plan, "enqueue", plan.jobs, "empty"),
         ],
         plan.runs,
         plan.jobs,
@@ -132,16 +41,19 @@ def drain(plan: Plan) -> Iterator[Row]:
     """Drain."""
     ready = partial(ours.enqueued, plan.stage, plan.jobs)
     mine = [
-        _jq(options, plan.jobs, ready, partial(_our_drain, plan.stage, options, plan.jobs)) for options in plan.workers
+        jq(options, plan.jobs, ready, partial(our_drain, plan.stage, options, plan.jobs)) for options in plan.workers
     ]
     batches = [
         contender
         for batch in (100, 1000)
-        for contender in _plain(plan, f"{batch:,} a batch", plan.jobs, ready, "drain", batch=batch)
+        for contender in plain_sql(plan, f"{batch:,} a batch", plan.jobs, ready, "drain", batch=batch)
     ]
-    theirs = _theirs(plan, "drain", plan.jobs, "fill")
     yield Row(
-        "drain", f"drain of {plan.jobs:,} no-op jobs by one worker", [*mine, *batches, *theirs], plan.runs, plan.jobs
+        "drain",
+        f"drain of {plan.jobs:,} no-op jobs by one worker",
+        [*mine, *batches, *theirs(plan, "drain", plan.jobs, "fill")],
+        plan.runs,
+        plan.jobs,
     )
 
 
@@ -149,7 +61,7 @@ def memory(plan: Plan) -> Iterator[Row]:
     """Drain for long, once, and look at the worker's memory."""
     ready = partial(ours.enqueued, plan.stage, plan.long)
     mine = [
-        _jq(options, plan.long, ready, partial(_our_drain, plan.stage, options, plan.long)) for options in plan.workers
+        jq(options, plan.long, ready, partial(our_drain, plan.stage, options, plan.long)) for options in plan.workers
     ]
     yield Row("memory", f"long drain of {plan.long:,} no-op jobs", mine, 1, plan.long)
 
@@ -163,13 +75,22 @@ def held(plan: Plan) -> Iterator[Row]:
     beside: Callable[[Callable[[str], Any], str], Any] = partial(_beside_a_snapshot, sql)
     contenders = []
     for options in plan.workers:
-        work = partial(_our_drain, plan.stage, options, plan.long)
-        contenders += [_jq(options, plan.long, ready, work)]
-        contenders += [_jq(f"{options}, held", plan.long, ready, partial(beside, work))]
+        work = partial(our_drain, plan.stage, options, plan.long)
+        contenders += [jq(options, plan.long, ready, work)]
+        contenders += [jq(f"{options}, held", plan.long, ready, partial(beside, work))]
     for batch in (100, 1000):
         plainly = partial(sql.drain, batch=batch)
         contenders += [Contender("plain SQL", f"{batch:,} a batch", plan.long, ready, plainly)]
         contenders += [Contender("plain SQL", f"{batch:,} a batch, held", plan.long, ready, partial(beside, plainly))]
+    for peer in plan.peers:
+        count = int(plan.long * peer.about.get("share", 1))
+        ends = settings_of(peer, "drain")  # ten at once, and the best of those that were tried
+        for setting, given in [*ends[:1], *ends[1:][-1:]]:
+            start = partial(prepared, plan.stage, peer, "fill", count)
+            theirs_alone = partial(peer_drain, plan.stage, peer, given, count)
+            contenders += [Contender(peer.name, setting, count, start, theirs_alone)]
+            contenders += [Contender(peer.name, f"{setting}, held", count, start, partial(beside, theirs_alone))]
+        contenders += absent(peer, "drain")
     title = f"drain of {plan.long:,} no-op jobs, alone and while another transaction is held open"
     yield Row("held", title, contenders, plan.runs, plan.long)
 
@@ -194,12 +115,12 @@ def latency(plan: Plan) -> Iterator[Row]:
         send = partial(peer.ask, "send", url, count=plan.latencies)
         return watch.latencies(peer.command("work", **given), peer.environment(url), send, plan.latencies)
 
-    contenders = [_jq(options, 1, partial(ours.empty, plan.stage), partial(mine, options)) for options in plan.workers]
+    contenders = [jq(options, 1, partial(ours.empty, plan.stage), partial(mine, options)) for options in plan.workers]
     for peer in plan.peers:
-        for setting, given in _settings(peer, "latency"):
-            start = partial(_state, plan.stage, peer, "empty", 0)
+        for setting, given in settings_of(peer, "latency"):
+            start = partial(prepared, plan.stage, peer, "empty")
             contenders.append(Contender(peer.name, setting, 1, start, partial(theirs, peer, given)))
-        contenders += _absent(peer, "latency")
+        contenders += absent(peer, "latency")
     yield Row("latency", "from enqueue to start, idle worker", contenders, 1, 0, "ms each")
 
 
@@ -212,7 +133,7 @@ def checkpoints(plan: Plan) -> Iterator[Row]:
         "no checkpoints": Beside(plan.stage, plan.long, NEVER),
         "200 checkpoints a second": Beside(plan.stage, plan.long, 0.0),
     }
-    mine = [_jq(setting, plan.long, ready, work) for setting, work in beside.items()]
+    mine = [jq(setting, plan.long, ready, work) for setting, work in beside.items()]
     title = f"drain of {plan.long:,} no-op jobs beside {LONG_JOBS:,} running ones"
     row = Row("checkpoints", title, mine, plan.runs, plan.long)
     row.notes = [work.notes for work in beside.values()]
@@ -224,8 +145,8 @@ def prune(plan: Plan) -> Iterator[Row]:
     for size in plan.recovered:
         claimed = partial(ours.claimed, plan.stage, size)
         contenders = [
-            _jq("prune", size, claimed, ours.prune),
-            *_plain(plan, "three statements", size, claimed, "prune"),
+            jq("prune", size, claimed, ours.prune),
+            *plain_sql(plan, "three statements", size, claimed, "prune"),
         ]
         yield Row("prune", f"prune of {size:,} claims", contenders, plan.runs, size)
 
@@ -235,11 +156,11 @@ def retry(plan: Plan) -> Iterator[Row]:
     for size in plan.recovered:
         failed, died = partial(ours.failed, plan.stage, size), partial(ours.died, plan.stage, size)
         contenders = [
-            _jq("retry", size, failed, ours.retry),
-            _jq("retry --safe", size, died, ours.retry_safely),
-            *_plain(plan, "1,000 a batch", size, failed, "retry", batch=1000),
-            *_plain(plan, "1,000 a batch, jobs that died", size, died, "retry", batch=1000),
-            *_theirs(plan, "retry", size, "fail"),
+            jq("retry", size, failed, ours.retry),
+            jq("retry --safe", size, died, ours.retry_safely),
+            *plain_sql(plan, "1,000 a batch", size, failed, "retry", batch=1000),
+            *plain_sql(plan, "1,000 a batch, jobs that died", size, died, "retry", batch=1000),
+            *theirs(plan, "retry", size, "fail"),
         ]
         yield Row("retry", f"retry of {size:,} failed jobs", contenders, plan.runs, size)
 
@@ -249,14 +170,14 @@ def first_page(plan: Plan) -> Iterator[Row]:
     for size in plan.recovered:
         failed = partial(ours.failed, plan.stage, size)
         contenders = [
-            _jq("failed list --limit 100", 1, failed, ours.first_page),
-            *_plain(plan, "one statement", 1, failed, "first_page"),
+            jq("failed list --limit 100", 1, failed, ours.first_page),
+            *plain_sql(plan, "one statement", 1, failed, "first_page"),
         ]
         for peer in plan.peers:
-            for setting, given in _settings(peer, "list"):
-                start = partial(_state, plan.stage, peer, "fail", size)
-                contenders.append(Contender(peer.name, setting, 1, start, partial(_ask, peer, "list", given)))
-            contenders += _absent(peer, "list")
+            for setting, given in settings_of(peer, "list"):
+                start = partial(prepared, plan.stage, peer, "fail", size)
+                contenders.append(Contender(peer.name, setting, 1, start, partial(ask, peer, "list", given)))
+            contenders += absent(peer, "list")
         yield Row("list", f"first page of {size:,} failures", contenders, max(plan.runs, LIST_RUNS), size, "ms")
 
 
@@ -270,6 +191,23 @@ ROWS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "prune": prune,
     "retry": retry,
     "list": first_page,
+    "load": load.rows,
+    "interference": interference.rows,
+    "idle": idle.rows,
+    "notify": notifications.rows,
+    "recovery-time": failover.rows,
 }
 ON_SQLITE = ("enqueue", "drain", "prune", "retry")
-ON_MARIADB = ("enqueue", "drain", "memory", "held", "latency", "prune", "retry", "list")
+ON_MARIADB = (
+    "enqueue",
+    "drain",
+    "memory",
+    "held",
+    "latency",
+    "prune",
+    "retry",
+    "list",
+    "load",
+    "interference",
+    "recovery-time",
+)

@@ -26,8 +26,9 @@ import plot
 import rivals
 import stage as stages
 import stage_mariadb
+from contenders import Plan
 from figures import Row, show
-from rows import ON_MARIADB, ON_SQLITE, ROWS, Plan
+from rows import ON_MARIADB, ON_SQLITE, ROWS
 
 OTHERS = ("diff", "suspects")
 ON = ("postgresql", "mariadb", "sqlite")
@@ -46,6 +47,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="of which the median is shown (default %(default)s)")
     parser.add_argument("--long", type=int, default=50_000, help="jobs of the memory row (default %(default)s)")
     parser.add_argument("--latencies", type=int, default=100, help="jobs of the latency row (default %(default)s)")
+    parser.add_argument("--rates", default="1000", help="enqueues a second of the load row (default %(default)s)")
+    parser.add_argument("--idle", default="50", help="workers of the idle row (default %(default)s)")
+    parser.add_argument(
+        "--default-thresholds",
+        action="store_true",
+        help="measure recovery-time with everybody's default settings, too: some take more than five minutes",
+    )
     parser.add_argument(
         "--worker",
         action="append",
@@ -64,7 +72,8 @@ def options() -> argparse.Namespace:
     chosen.only = _among(parser, "--only", chosen.only, names)
     chosen.on = _among(parser, "--on", chosen.on, list(ON))
     chosen.peers = [] if chosen.peers == "none" else _among(parser, "--peers", chosen.peers, list(rivals.NAMES))
-    chosen.sizes = [int(size) for size in chosen.sizes.split(",")]
+    for name in ("sizes", "rates", "idle"):
+        setattr(chosen, name, [int(number) for number in getattr(chosen, name).split(",")])
     return chosen
 
 
@@ -150,8 +159,18 @@ class Bench:
         """Say how much."""
         given = self.chosen
         return Plan(
-            stage, peers, self.workers, given.jobs, given.sizes, given.runs, given.latencies, given.long
-        )  # fmt: skip
+            stage,
+            peers,
+            self.workers,
+            given.jobs,
+            given.sizes,
+            given.runs,
+            given.latencies,
+            given.long,
+            given.rates,
+            given.idle,
+            given.default_thresholds,
+        )
 
     def rows(self, plan: Plan, names: Sequence[str]) -> None:
         """Measure rows, each shown as soon as it is done."""

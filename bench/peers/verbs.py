@@ -6,6 +6,8 @@ fill     enqueue so many jobs in whatever way is quick; not measured
 enqueue  -> seconds of enqueuing so many jobs
 work     run a worker with a setting, until it is told to end
 send     enqueue jobs one by one at an idle worker, each with the time of its enqueuing
+pour     -> seconds of enqueuing so many jobs at a rate, each with the time of its enqueuing
+hold     enqueue jobs that sleep until they are killed, and do nothing in their next run
 fail     leave so many jobs as the peer leaves failed ones
 retry    -> seconds of putting all of them back
 list     -> seconds of reading the newest 100 of them a second time

@@ -13,6 +13,7 @@ from oban.schema import install as install_tables
 from psycopg.types.json import set_json_dumps, set_json_loads
 
 import marks
+import pouring
 import verbs
 
 T = TypeVar("T")
@@ -22,7 +23,10 @@ set_json_loads(orjson.loads)
 
 @job(queue="default")
 async def noop(sent: float) -> None:
-    marks.note(sent)
+    if sent < 0:
+        await asyncio.sleep(marks.hold(sent))
+    else:
+        marks.note(sent)
 
 
 def about() -> dict[str, object]:
@@ -34,6 +38,12 @@ def about() -> dict[str, object]:
         "enqueue": [["enqueue_many, 1,000 a call", {"batch": 1000}]],
         "drain": [["limit=10", {"limit": 10}], ["limit=100", {"limit": 100}], ["limit=500", {"limit": 500}]],
         "latency": [["limit=10", {"limit": 10}]],
+        "load": [["limit=10", {"limit": 10}], ["limit=500", {"limit": 500}]],
+        "idle": [["limit=10", {"limit": 10}]],
+        "recovery-time": [
+            ["rescue_after=300 s (default)", {}, "default"],
+            ["rescue_after=10 s, each second", {"lifeline": {"rescue_after": 10.0, "interval": 1.0}}, "short"],
+        ],
         "retry": [["1,000 a call", {"batch": 1000}], ["all in one call", {"batch": 10**9}]],
     }
 
@@ -68,16 +78,27 @@ def enqueue(count: int, batch: int = verbs.BATCH) -> float:
     return opened(run)
 
 
-def work(limit: int) -> None:
+def work(limit: int = 10, **options: object) -> None:
     async def run(oban: Oban) -> None:
         async with oban:
             await asyncio.Event().wait()
 
-    opened(run, queues={"default": limit})
+    opened(run, queues={"default": limit}, **options)
 
 
 def send(count: int) -> None:
     opened(lambda oban: verbs.send_one_by_one(count, lambda sent: oban.enqueue(noop.new(sent))))
+
+
+def pour(count: int, rate: float) -> float:
+    async def run(oban: Oban) -> float:
+        return await pouring.by_tasks(count, rate, [lambda sent: oban.enqueue(noop.new(sent))] * pouring.SENDERS)
+
+    return opened(run)
+
+
+def hold(count: int) -> None:
+    opened(lambda oban: oban.enqueue_many(noop.new(-number) for number in range(1, count + 1)))
 
 
 def fail(count: int) -> None:
@@ -104,5 +125,6 @@ def retry(batch: int) -> float:
 
 
 verbs.answer(
-    about=about, install=install, fill=enqueue, enqueue=enqueue, work=work, send=send, fail=fail, retry=retry
+    about=about, install=install, fill=enqueue, enqueue=enqueue, work=work, send=send, fail=fail, retry=retry,
+    pour=pour, hold=hold,
 )  # fmt: skip

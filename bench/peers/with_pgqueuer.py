@@ -1,7 +1,9 @@
 """PgQueuer, on asyncpg and uvloop, as its own command runs it."""
 
+import asyncio
 import json
 import time
+from datetime import timedelta
 
 import asyncpg
 import uvloop
@@ -11,6 +13,7 @@ from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 
 import marks
+import pouring
 import verbs
 
 
@@ -27,6 +30,12 @@ def about() -> dict[str, object]:
         ],
         "retry": [["1,000 a call", {"batch": 1000}], ["all in one call", {"batch": 10**9}]],
         "latency": [["batch_size=10 (default)", {"batch_size": 10}]],
+        "load": [["batch_size=10 (default)", {"batch_size": 10}], ["batch_size=1000", {"batch_size": 1000}]],
+        "idle": [["batch_size=10 (default)", {"batch_size": 10}]],
+        "recovery-time": [
+            ["heartbeat_timeout=30 s (default)", {}, "default"],
+            ["heartbeat_timeout=5 s", {"heartbeat_timeout": 5.0}, "short"],
+        ],
         "list": [["list_failed_jobs(limit=100)", {}]],
     }
 
@@ -57,15 +66,19 @@ def enqueue(count: int, batch: int = verbs.BATCH) -> float:
     return uvloop.run(run())
 
 
-def work(batch_size: int) -> None:
+def work(batch_size: int = 10, heartbeat_timeout: float = 30.0) -> None:
     async def run() -> None:
         pgq = PgQueuer(await connect())
 
         @pgq.entrypoint("noop")
         async def noop(job: Job) -> None:
-            marks.note(*json.loads(job.payload or b""))
+            (sent,) = json.loads(job.payload or b"")
+            if sent < 0:
+                await asyncio.sleep(marks.hold(sent))
+            else:
+                marks.note(sent)
 
-        await pgq.run(batch_size=batch_size)
+        await pgq.run(batch_size=batch_size, heartbeat_timeout=timedelta(seconds=heartbeat_timeout))
 
     uvloop.run(run())
 
@@ -74,6 +87,23 @@ def send(count: int) -> None:
     async def run() -> None:
         queries = Queries(await connect())
         await verbs.send_one_by_one(count, lambda sent: queries.enqueue("noop", json.dumps([sent]).encode()))
+
+    uvloop.run(run())
+
+
+def pour(count: int, rate: float) -> float:
+    async def run() -> float:
+        queries = [Queries(await connect()) for _ in range(pouring.SENDERS)]
+        senders = [lambda sent, each=each: each.enqueue("noop", json.dumps([sent]).encode()) for each in queries]
+        return await pouring.by_tasks(count, rate, senders)
+
+    return uvloop.run(run())
+
+
+def hold(count: int) -> None:
+    async def run() -> None:
+        queries = Queries(await connect())
+        await queries.enqueue(["noop"] * count, [json.dumps([-n]).encode() for n in range(1, count + 1)], [0] * count)
 
     uvloop.run(run())
 
@@ -115,5 +145,5 @@ def list_failed() -> float:
 
 verbs.answer(
     about=about, install=install, fill=enqueue, enqueue=enqueue, work=work, send=send, fail=fail, retry=retry,
-    list=list_failed,
+    list=list_failed, pour=pour, hold=hold,
 )  # fmt: skip

@@ -7,18 +7,30 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import psycopg
-from procrastinate import App, PsycopgConnector
+from procrastinate import App, JobContext, PsycopgConnector
 
 import marks
+import pouring
 import verbs
 
 T = TypeVar("T")
 app = App(connector=PsycopgConnector(conninfo=verbs.URL))
+stalled_after = 30.0  # seconds without a heartbeat
 
 
 @app.task(name="noop")
 async def noop(sent: float) -> None:
-    marks.note(sent)
+    if sent < 0:
+        await asyncio.sleep(marks.hold(sent))
+    else:
+        marks.note(sent)
+
+
+@app.task(queueing_lock="retry_stalled", pass_context=True)
+async def retry_stalled(_context: JobContext, timestamp: int) -> None:  # noqa: ARG001  (procrastinate passes it)
+    """Put the jobs of dead workers back, as a periodic task: nothing else does."""
+    for stalled in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after):
+        await app.job_manager.retry_job(stalled)
 
 
 def about() -> dict[str, object]:
@@ -32,6 +44,16 @@ def about() -> dict[str, object]:
         "drain": [["concurrency=10", {"concurrency": 10}], ["concurrency=30", {"concurrency": 30}]],
         "retry": [["one at a time", {}]],
         "latency": [["concurrency=10", {"concurrency": 10}]],
+        "load": [["concurrency=10", {"concurrency": 10}]],
+        "idle": [["concurrency=10", {"concurrency": 10}]],
+        "recovery-time": [
+            ["periodic task, each minute", {"every": "* * * * *"}, "default"],
+            [
+                "periodic task, each 5 s; heartbeats 1 s, stalled after 5 s",
+                {"every": "* * * * * */5", "heartbeat": 1.0, "stalled": 5.0},
+                "short",
+            ],
+        ],
         "one_by_one": True,
     }
 
@@ -58,12 +80,25 @@ def enqueue(count: int, batch: int = verbs.BATCH) -> float:
     return opened(run)
 
 
-def work(concurrency: int) -> None:
-    opened(lambda: app.run_worker_async(concurrency=concurrency))
+def work(concurrency: int = 10, every: str = "", heartbeat: float = 10.0, stalled: float = 30.0) -> None:
+    global stalled_after  # noqa: PLW0603  (once a process)
+    stalled_after = stalled
+    if every:
+        app.periodic(cron=every)(retry_stalled)
+    options = {"update_heartbeat_interval": heartbeat, "stalled_worker_timeout": stalled}
+    opened(lambda: app.run_worker_async(concurrency=concurrency, **options))
 
 
 def send(count: int) -> None:
     opened(lambda: verbs.send_one_by_one(count, lambda sent: noop.defer_async(sent=sent)))
+
+
+def pour(count: int, rate: float) -> float:
+    return opened(lambda: pouring.by_tasks(count, rate, [lambda sent: noop.defer_async(sent=sent)] * pouring.SENDERS))
+
+
+def hold(count: int) -> None:
+    opened(lambda: noop.batch_defer_async(*({"sent": -number} for number in range(1, count + 1))))
 
 
 def fail(count: int) -> None:
@@ -88,5 +123,6 @@ def retry() -> float:
 
 
 verbs.answer(
-    about=about, install=install, fill=enqueue, enqueue=enqueue, work=work, send=send, fail=fail, retry=retry
+    about=about, install=install, fill=enqueue, enqueue=enqueue, work=work, send=send, fail=fail, retry=retry,
+    pour=pour, hold=hold,
 )  # fmt: skip

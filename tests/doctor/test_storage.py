@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 
 from solidjq import Database
+from solidjq.database import notices
 from solidjq.database.setup import initialize
 from solidjq.database.tables import jobs
 from solidjq.database.urls import parse_url
@@ -178,6 +179,48 @@ def test_deadlocks() -> None:
     assert [judged(23, day), judged(24, day), judged(240, day)] == [[], [Severity.NOTE], [Severity.WARNING]]
     assert judged(9, 60) == [Severity.NOTE]  # of the first hour
     assert [judged(999, None), judged(1000, None)] == [[], [Severity.NOTE]]
+
+
+def test_commits_that_notify() -> None:
+    assert list(doctor_checks.judge_notifying(199.9)) == []
+    (finding,) = doctor_checks.judge_notifying(1234.5)
+    assert (finding.severity, "about 1234 transactions a second" in finding.what) == (Severity.WARNING, True)
+
+
+@pytest.mark.only_on("postgresql")
+def test_the_trigger_where_many_enqueue(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any commit that inserts a ready row counts here; what is inserted comes between the two readings."""
+    between: list[str] = []
+
+    def wait(connection: Connection) -> None:
+        execute(database.url, *between, "SELECT pg_stat_force_next_flush()")
+        waited(connection)
+
+    waited = postgresql._wait
+    monkeypatch.setattr(postgresql, "_wait", wait)
+    monkeypatch.setattr(postgresql, "COUNTED", 0.0)
+    monkeypatch.setattr(doctor_checks, "MANY_NOTIFYING", 1e-6)
+    add_jobs(database, *plain_jobs(2))
+    execute(
+        database.url,
+        "CREATE TABLE saved AS SELECT * FROM solid_queue_ready_executions",
+        "DELETE FROM solid_queue_ready_executions",
+    )
+    between.append("INSERT INTO solid_queue_ready_executions SELECT * FROM saved")
+    assert findings(database, "notifications") == []  # no trigger
+    execute(database.url, "DELETE FROM solid_queue_ready_executions")
+    notices.install(database)
+    (finding,) = findings(database, "notifications")
+    assert "jq init --no-notify" in finding.advice
+    between[:] = ["UPDATE solid_queue_jobs SET priority = 1"]  # a commit that notifies nobody
+    assert findings(database, "notifications") == []
+    execute(
+        database.url,
+        "ALTER TABLE solid_queue_ready_executions DISABLE TRIGGER USER",
+        "DELETE FROM solid_queue_ready_executions",
+    )
+    between[:] = ["INSERT INTO solid_queue_ready_executions SELECT * FROM saved"]
+    assert findings(database, "notifications") == []
 
 
 def test_connections_of_others_in_clear_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ MOST_QUEUES = 1000  # queues that one check looks at
 MANY_BYTES = 256 * 2**20  # of free space or write-ahead log; less is not worth a finding
 MANY_DEADLOCKS = 1000  # that are worth a note, in whatever time
 MANY_HOURLY = 10  # deadlocks an hour that hurt
+MANY_NOTIFYING = 200.0  # commits a second that notify; a disk that takes 1 to 3 ms a commit allows 300 to 1,000
 NEARLY_ALL = 0.9  # of the server's connections
 
 
@@ -128,6 +129,18 @@ def judge_connections(used: int, most: int) -> Iterator[DoctorFinding]:
         yield DoctorFinding(
             f"{used} of {most} connections are in use: a worker that gets none cannot beat, and is pruned as dead",
             "lower pools and threads, put a pooler in between, or raise max_connections",
+            Severity.WARNING,
+        )
+
+
+def judge_notifying(commits: float) -> Iterator[DoctorFinding]:
+    """Warn of ``commits`` a second that notify: the server makes them durable one after another."""
+    if commits >= MANY_NOTIFYING:
+        yield DoctorFinding(
+            f"about {commits:.0f} transactions a second enqueue, and the trigger of jq init --notify makes each wait "
+            "for the commit of the one before",
+            "jq init --no-notify: workers then find new jobs when they poll, every 0.1 s; or enqueue several jobs in "
+            "one transaction",
             Severity.WARNING,
         )
 

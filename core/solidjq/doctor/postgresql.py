@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from solidjq.database import owners
+from solidjq.database import notices, owners
 from solidjq.database.creators import find_creators
 from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
@@ -15,6 +15,7 @@ from solidjq.doctor.checks import (
     fetch_rows,
     judge_connections,
     judge_deadlocks,
+    judge_notifying,
 )
 from solidjq.text import count_of, printable
 
@@ -30,6 +31,7 @@ HOT = (
 
 MANY_DEAD = 10_000  # dead rows
 LONG_TRANSACTION = 900  # seconds
+COUNTED = 2.0  # seconds; sessions report their counts at most once a second
 SHORT = 5000  # milliseconds; a time limit below that ends healthy statements
 
 
@@ -153,6 +155,38 @@ def find_deadlocks(connection: Connection, _terms: DoctorTerms) -> Iterator[Doct
     )
     for deadlocks, seconds in fetch_rows(connection, query):
         yield from judge_deadlocks(int(deadlocks), None if seconds is None else float(seconds))
+
+
+def find_notifying(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    """Find the trigger of ``jq init --notify`` on a queue into which very many transactions enqueue.
+
+    If the trigger is there, this takes COUNTED seconds.
+    """
+    table = qualified(connection, ready.name)
+    query = "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND tgname = :name AND tgenabled <> 'D'"
+    if not fetch_rows(connection, query, table=table, name=notices.TRIGGER):
+        return
+    commits, rows, start = _counters(connection, table)
+    _wait(connection)
+    more_commits, more_rows, end = _counters(connection, table)
+    # A transaction that only reads notifies nobody, and one that enqueues inserts at least a row.
+    yield from judge_notifying(min(more_commits - commits, more_rows - rows) / (end - start))
+
+
+def _counters(connection: Connection, table: str) -> tuple[int, int, float]:
+    """Return the counts of committed transactions and of rows inserted into the table, and the time in seconds."""
+    ((commits, rows, now),) = fetch_rows(
+        connection,
+        "SELECT xact_commit, pg_stat_get_tuples_inserted(to_regclass(:table)), extract(epoch FROM clock_timestamp()) "
+        "FROM pg_stat_database WHERE datname = current_database()",
+        table=table,
+    )
+    return int(commits), int(rows), float(now)
+
+
+def _wait(connection: Connection) -> None:
+    fetch_rows(connection, "SELECT pg_sleep(:seconds)", seconds=COUNTED)
+    fetch_rows(connection, "SELECT pg_stat_clear_snapshot()")  # counters stay as this transaction read them first
 
 
 def find_clear_text(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:

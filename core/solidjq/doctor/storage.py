@@ -160,6 +160,15 @@ CHECKS = (
         finds={"postgresql": postgresql.find_deadlocks, "mysql": mysql.find_deadlocks},
     ),
     DoctorCheck(
+        name="notifications",
+        asks="PostgreSQL: the trigger of jq init --notify on a queue into which 200 transactions a second or more "
+        "enqueue, counted for two seconds.",
+        why="PostgreSQL commits transactions that notify one after another, so all that enqueue together are as fast "
+        "as one connection.",
+        advice="jq init --no-notify, or several jobs in each transaction.",
+        finds={"postgresql": postgresql.find_notifying},
+    ),
+    DoctorCheck(
         name="encryption",
         asks="A connection to another host in clear text: this one, and on PostgreSQL those of the workers and the "
         "application, as far as this role may see them (pg_read_all_stats).",

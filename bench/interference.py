@@ -1,0 +1,78 @@
+"""How much a drain suffers while ``jq prune`` or ``jq retry`` moves many jobs of the same queue."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import sqlalchemy
+from sqlalchemy import func
+
+import ours
+import watch
+from contenders import Plan, jq
+from figures import Row
+from solidjq import Database
+from solidjq.database import tables
+from stage import Stage
+
+ALONE = 4.0  # seconds of the drain by itself
+READY = 150_000  # jobs; more than any worker drains meanwhile
+PRUNED, RETRIED = 10_000, 100_000
+PATIENT = "--alive-threshold 1000000"  # so that the drain's own supervisor leaves the dead process to the prune
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """Prune and retry beside a drain."""
+    claimed, failed = (
+        partial(_ready_beside, plan.stage, ours.claimed, PRUNED),
+        partial(_ready_beside, plan.stage, ours.failed, RETRIED),
+    )
+    contenders = []
+    for options in plan.workers:
+        for what, start, move in (
+            (f"prune of {PRUNED:,}", claimed, ours.prune),
+            (f"retry of {RETRIED:,}", failed, ours.retry_beside_a_drain),
+        ):
+            contenders.append(jq(f"{what} beside {options}", 1, start, partial(_beside, options, move)))
+    title = "a drain by one worker, alone and while jobs are recovered"
+    yield Row("interference", title, contenders, plan.runs, READY, "")
+
+
+def _ready_beside(stage: Stage, other: Callable[[Stage, int], str], size: int) -> str:
+    source = other(stage, size)
+    return stage.prepared(f"{source}_and_ready", lambda url: ours.enqueue_many(url, READY), source)
+
+
+def _beside(options: str, move: Callable[[str], float], url: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder, ours.opened(url) as database:
+        marks = Path(folder) / "first"
+        with watch.running(ours.command(f"{options} {PATIENT}"), ours.environment(url), marks) as alive:
+            give_up = time.monotonic() + watch.START
+            while not marks.exists():
+                watch.pause(alive, give_up)
+            time.sleep(2.0)  # until its statements are prepared
+            start = database.now()
+            time.sleep(ALONE)
+            middle = database.now()
+            move(url)
+            end = database.now()
+            alive()
+        alone, beside = _rate(database, start, middle), _rate(database, middle, end)
+    return {
+        "drain alone, jobs/s": alone,
+        "drain beside, jobs/s": beside,
+        "beside ÷ alone": beside / alone,
+        "moved in s": (end - middle).total_seconds(),
+    }
+
+
+def _rate(database: Database, start: datetime, end: datetime) -> float:
+    finished = tables.jobs.c.finished_at
+    with database.read() as connection:
+        count = connection.scalar(
+            sqlalchemy.select(func.count()).select_from(tables.jobs).where(finished >= start, finished < end)
+        )
+    return (count or 0) / (end - start).total_seconds()

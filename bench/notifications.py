@@ -1,0 +1,68 @@
+"""What the trigger of ``jq init --notify`` costs programs that enqueue: PostgreSQL commits notifications one by one."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import ours
+import watch
+from contenders import Plan
+from figures import Contender, Row
+from plain import payload
+from solidjq.database import notices
+from stage import Stage
+
+CLIENTS = 32
+PAYLOAD = payload("00000000-0000-0000-0000-000000000000")
+ENQUEUE = """
+WITH new AS (
+    INSERT INTO solid_queue_jobs (queue_name, class_name, arguments, priority, active_job_id, scheduled_at, created_at,
+        updated_at)
+    SELECT 'default', 'BenchJob', :payload, 0, gen_random_uuid()::text, now.utc, now.utc, now.utc
+    FROM (SELECT timezone('UTC', now())) AS now (utc)
+    RETURNING id, queue_name, priority, created_at)
+INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at)
+SELECT id, queue_name, priority, created_at FROM new;
+"""
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """Enqueue over many connections, one job in each transaction."""
+    if plan.stage.name != "PostgreSQL":
+        return
+    count = plan.jobs // CLIENTS * CLIENTS
+    without, triggered = partial(ours.empty, plan.stage), partial(_with_trigger, plan.stage)
+    contenders = [
+        Contender("plain SQL", f"{clients} connections{what}", count, start, partial(_enqueue, clients, count))
+        for clients in (1, CLIENTS)
+        for what, start in (("", without), (", with the trigger", triggered))
+    ]
+    yield Row("notify", f"enqueue of {count:,} jobs, one a transaction", contenders, plan.runs, count)
+
+
+def _with_trigger(stage: Stage) -> str:
+    def install(url: str) -> None:
+        with ours.opened(url) as database:
+            notices.install(database)
+
+    return stage.prepared("jq_notify", install, ours.empty(stage))
+
+
+def _enqueue(clients: int, count: int, url: str) -> float:
+    program = shutil.which("pgbench")
+    if program is None:
+        raise watch.CrashedError("pgbench is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "enqueue.sql"
+        script.write_text(ENQUEUE)
+        options = ["-n", "-M", "prepared", "-D", f"payload={PAYLOAD}", "-c", str(clients), "-t", str(count // clients)]
+        options += ["-j", str(min(clients, 2)), "-f", str(script)]
+        ran = subprocess.run([program, *options, url], capture_output=True, text=True, check=False)  # noqa: S603
+    rate = re.search(r"^tps = ([\d.]+)", ran.stdout, re.MULTILINE)
+    if ran.returncode or rate is None:
+        raise watch.CrashedError(watch.last_line(ran.stderr))
+    return count / float(rate[1])
