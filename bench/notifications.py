@@ -19,15 +19,18 @@ from stage import Stage
 CLIENTS = 32
 PAYLOAD = payload("00000000-0000-0000-0000-000000000000")
 ENQUEUE = """
-WITH new AS (
+WITH job AS (
     INSERT INTO solid_queue_jobs (queue_name, class_name, arguments, priority, active_job_id, scheduled_at, created_at,
         updated_at)
     SELECT 'default', 'BenchJob', :payload, 0, gen_random_uuid()::text, now.utc, now.utc, now.utc
     FROM (SELECT timezone('UTC', now())) AS now (utc)
-    RETURNING id, queue_name, priority, created_at)
-INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at)
-SELECT id, queue_name, priority, created_at FROM new;
+    RETURNING id, queue_name, priority, created_at),
+rows AS (
+    INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at)
+    SELECT id, queue_name, priority, created_at FROM job)
+SELECT id{more} FROM job;
 """
+SILENT, NOTIFYING = ENQUEUE.format(more=""), ENQUEUE.format(more=", pg_notify('jq_ready', '')")
 
 
 def rows(plan: Plan) -> Iterator[Row]:
@@ -37,9 +40,13 @@ def rows(plan: Plan) -> Iterator[Row]:
     count = plan.jobs // CLIENTS * CLIENTS
     without, triggered = partial(ours.empty, plan.stage), partial(_with_trigger, plan.stage)
     contenders = [
-        Contender("plain SQL", f"{clients} connections{what}", count, start, partial(_enqueue, clients, count))
+        Contender("plain SQL", f"{clients} at once{what}", count, start, partial(_enqueue, clients, count, script))
         for clients in (1, CLIENTS)
-        for what, start in (("", without), (", with the trigger", triggered))
+        for what, start, script in (
+            ("", without, SILENT),
+            (", with the trigger", triggered, SILENT),
+            (", each notifying as Python's enqueue does", without, NOTIFYING),
+        )
     ]
     yield Row("notify", f"enqueue of {count:,} jobs, one a transaction", contenders, plan.runs, count)
 
@@ -52,13 +59,13 @@ def _with_trigger(stage: Stage) -> str:
     return stage.prepared("jq_notify", install, ours.empty(stage))
 
 
-def _enqueue(clients: int, count: int, url: str) -> float:
+def _enqueue(clients: int, count: int, text: str, url: str) -> float:
     program = shutil.which("pgbench")
     if program is None:
         raise watch.CrashedError("pgbench is not installed")
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "enqueue.sql"
-        script.write_text(ENQUEUE)
+        script.write_text(text)
         options = ["-n", "-M", "prepared", "-D", f"payload={PAYLOAD}", "-c", str(clients), "-t", str(count // clients)]
         options += ["-j", str(min(clients, 2)), "-f", str(script)]
         ran = subprocess.run([program, *options, url], capture_output=True, text=True, check=False)  # noqa: S603
