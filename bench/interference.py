@@ -13,7 +13,7 @@ from sqlalchemy import func
 import ours
 import watch
 from contenders import Plan, jq
-from figures import Row
+from figures import Contender, Row
 from solidjq import Database
 from solidjq.database import tables
 from stage import Stage
@@ -25,18 +25,17 @@ PATIENT = "--alive-threshold 1000000"  # so that the drain's own supervisor leav
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """Prune and retry beside a drain."""
-    claimed, failed = (
-        partial(_ready_beside, plan.stage, ours.claimed, PRUNED),
-        partial(_ready_beside, plan.stage, ours.failed, RETRIED),
-    )
+    """Prune and retry beside a drain; plain SQL retries the same rows, to show what the database itself takes."""
+    claimed = partial(_ready_beside, plan.stage, ours.claimed, PRUNED)
+    failed = partial(_ready_beside, plan.stage, ours.failed, RETRIED)
     contenders = []
     for options in plan.workers:
-        for what, start, move in (
-            (f"prune of {PRUNED:,}", claimed, ours.prune),
-            (f"retry of {RETRIED:,}", failed, ours.retry_beside_a_drain),
-        ):
-            contenders.append(jq(f"{what} beside {options}", 1, start, partial(_beside, options, move)))
+        prune, retry = f"prune of {PRUNED:,} beside {options}", f"retry of {RETRIED:,} beside {options}"
+        contenders.append(jq(prune, 1, claimed, partial(_beside, options, ours.prune)))
+        contenders.append(jq(retry, 1, failed, partial(_beside, options, ours.retry_beside_a_drain)))
+        if plan.sql is not None:
+            plainly = partial(_beside, options, partial(plan.sql.retry, batch=1000))
+            contenders.append(Contender("plain SQL", retry, 1, failed, plainly))
     title = "a drain by one worker, alone and while jobs are recovered"
     yield Row("interference", title, contenders, plan.runs, READY, "")
 
