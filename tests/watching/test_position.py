@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,20 @@ def test_ids_that_begin_again_are_followed(database: Database, tmp_path: Path) -
         Watch(database, file, WatchTerms(), told.append, said.append).run_once()
         return [(one["kind"], one["name"]) for one in told]
 
-    def fail(number: int, word: str) -> None:
+    def fail(number: int, word: str, *, ahead: float = 0) -> None:
         (job_id,) = add_jobs(database, NewJob(class_name="PlainJob"))
         with database.write() as connection:
-            error = error_json("ArgumentError", f"{word} is missing")
-            connection.execute(insert(failed).values(id=number, job_id=job_id, error=error, created_at=utcnow()))
+            error, now = error_json("ArgumentError", f"{word} is missing"), database.now()
+            values = {"error": error, "created_at": now + timedelta(seconds=ahead)}
+            connection.execute(insert(failed).values(id=number, job_id=job_id, **values))
 
     assert look() == []
+    fail(4_000, "delta", ahead=2)  # the clock of an application
+    fail(4_001, "epsilon")
+    assert len(look()) == 2
+    with database.write() as connection:
+        connection.execute(delete(failed).where(failed.c.id == 4_001))
+    assert (look(), said) == ([], [])
     fail(5_000, "alpha")
     add_jobs(database, *plain_jobs(1))
     die(database)
@@ -173,9 +181,9 @@ def test_ids_that_begin_again_are_followed(database: Database, tmp_path: Path) -
         connection.execute(update(deaths).values(id=7_000))
     assert [kind for kind, _ in look()] == ["death", "incident", "group"]
     with database.write() as connection:
-        connection.execute(delete(failed).where(failed.c.id >= 5_000))
+        connection.execute(delete(failed).where(failed.c.id >= 4_000))
     assert (look(), said) == ([], [])  # a retry deletes the newest rows, too
-    fail(17, "beta")
+    fail(17, "beta", ahead=3)
     with database.write() as connection:
         values = {"kind": "Worker", "name": "w", "pid": 1, "hostname": "h", "process_id": 1, "noticed_by": "prune"}
         connection.execute(delete(deaths))
@@ -183,6 +191,6 @@ def test_ids_that_begin_again_are_followed(database: Database, tmp_path: Path) -
     assert [(kind, name) for kind, name in look() if kind != "group"] == [("death", "d3"), ("incident", "d3")]
     assert len(said) == 2
     assert "the ids of jq_deaths begin again: the newest is 3, and 7000 was read before" in said[0]
-    fail(18, "gamma")
+    fail(18, "gamma", ahead=3)
     assert [kind for kind, _ in look()] == ["group"]
     assert len(said) == 2

@@ -7,6 +7,7 @@ them. That costs a few bytes a gap, where a set of the ids that were seen would 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, or_
@@ -33,7 +34,8 @@ class IdWindow:
 
     high: int = 0
     gaps: list[Gap] = field(default_factory=list)
-    high_at: float | None = field(default=None, metadata=LATER)  # when ``high`` was read; None if that is unknown
+    # No row that was read was written later than this; None if that is unknown.
+    high_at: float | None = field(default=None, metadata=LATER)
 
     def late(self, column: ColumnElement[int]) -> Iterator[ColumnElement[bool]]:
         """Yield conditions for the rows in the gaps, one a statement."""
@@ -46,10 +48,15 @@ class IdWindow:
             if number > self.high:
                 if number > self.high + 1:
                     self.gaps.append(Gap(self.high + 1, number - 1, now))
-                self.high, self.high_at = number, now
+                self.high, self.high_at = number, max(now, self.high_at or now)
             else:
                 self._fill(number)
         del self.gaps[:-MOST_GAPS]
+
+    def note_times(self, written_at: Iterable[datetime | None]) -> None:
+        """Note when rows that were read were written, by the clocks of applications: one may be ahead."""
+        times = [time.timestamp() for time in written_at if time is not None]
+        self.high_at = max([*times, *(() if self.high_at is None else (self.high_at,))], default=None)
 
     def forget(self, now: float) -> None:
         """Forget the gaps that are older than any transaction. Call it after all gaps have been looked for."""

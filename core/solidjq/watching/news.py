@@ -88,6 +88,7 @@ class Reader:
             recorded = find_recorded(connection, [row.id for row in numbers])
         restarts += _follow_restart(connection, position, "failures", now)
         rows, more_failures = _new_rows(connection, _failures(), position.failures, now)
+        position.failures.note_times(row.created_at for row in rows)
         signatures = signatures_of(connection, rows, self._cache)
         new = [_failure(row, signature) for row, signature in zip(rows, signatures, strict=True)]
         died = [failure for failure in new if failure.signature.death is not None]
@@ -113,6 +114,7 @@ class Reader:
         position.failures = window_at(_newest(connection, failed.c.id, last), now)
         before = _failures().order_by(failed.c.id.desc()).limit(BASELINE)
         rows = connection.execute(before if last is None else before.where(failed.c.id <= last)).all()
+        position.failures.note_times(row.created_at for row in rows)
         for signature in signatures_of(connection, rows[::-1], self._cache):
             if signature.death is None:
                 position.groups[signature.name] = GroupSeen(place_of(signature), now)
