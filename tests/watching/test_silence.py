@@ -261,11 +261,13 @@ def test_each_host_is_posted_once_within_a_cooldown(database: Database, watcher:
 def test_on_a_standby_no_process_is_called_silent(
     database: Database, queue_url: URL, standby_url: URL, shell: Shell
 ) -> None:
-    standby = Watcher(Database(standby_url), shell.folder / "position.json")
+    opened = Database(standby_url)
+    standby = Watcher(opened, shell.folder / "position.json")
     assert standby.look() == []
     standby.been_in_contact()
     add(database, "web-1", silent=400)
     follow(queue_url, standby_url)
     assert standby.look() == []
+    opened.close()
     (words,) = standby.said
     assert "no process can be called silent: this is a standby" in words
