@@ -182,9 +182,11 @@ def test_deadlocks() -> None:
 
 
 def test_commits_that_notify() -> None:
-    assert list(doctor_checks.judge_notifying(199.9)) == []
-    (finding,) = doctor_checks.judge_notifying(1234.5)
+    assert list(doctor_checks.judge_notifying(199.9, 2)) == []
+    (finding,) = doctor_checks.judge_notifying(1234.5, 0)
     assert (finding.severity, "about 1234 transactions a second" in finding.what) == (Severity.WARNING, True)
+    (finding,) = doctor_checks.judge_notifying(40.0, 3)  # on a slow disk
+    assert "3 wait to notify" in finding.what
 
 
 @pytest.mark.only_on("postgresql")

@@ -23,6 +23,7 @@ MANY_BYTES = 256 * 2**20  # of free space or write-ahead log; less is not worth 
 MANY_DEADLOCKS = 1000  # that are worth a note, in whatever time
 MANY_HOURLY = 10  # deadlocks an hour that hurt
 MANY_NOTIFYING = 200.0  # commits a second that notify; a disk that takes 1 to 3 ms a commit allows 300 to 1,000
+MANY_WAITING = 3  # transactions that wait to notify; on a slow disk they never reach that rate
 NEARLY_ALL = 0.9  # of the server's connections
 
 
@@ -133,12 +134,12 @@ def judge_connections(used: int, most: int) -> Iterator[DoctorFinding]:
         )
 
 
-def judge_notifying(commits: float) -> Iterator[DoctorFinding]:
-    """Warn of ``commits`` a second that notify: the server makes them durable one after another."""
-    if commits >= MANY_NOTIFYING:
+def judge_notifying(commits: float, waiting: int) -> Iterator[DoctorFinding]:
+    """Warn of ``commits`` a second that notify, or of ``waiting`` ones: the server makes them durable one by one."""
+    if commits >= MANY_NOTIFYING or waiting >= MANY_WAITING:
         yield DoctorFinding(
-            f"about {commits:.0f} transactions a second enqueue, and the trigger of jq init --notify makes each wait "
-            "for the commit of the one before",
+            f"about {commits:.0f} transactions a second enqueue, {waiting} wait to notify: the trigger of jq init "
+            "--notify makes each wait for the commit of the one before",
             "jq init --no-notify: workers then find new jobs when they poll, every 0.1 s; or enqueue several jobs in "
             "one transaction",
             Severity.WARNING,

@@ -1,6 +1,7 @@
 """Checks of PostgreSQL itself."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -166,22 +167,33 @@ def find_notifying(connection: Connection, _terms: DoctorTerms) -> Iterator[Doct
     query = "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND tgname = :name AND tgenabled <> 'D'"
     if not fetch_rows(connection, query, table=table, name=notices.TRIGGER):
         return
-    commits, rows, start = _counters(connection, table)
+    before = _notifying(connection, table)
     _wait(connection)
-    more_commits, more_rows, end = _counters(connection, table)
+    after = _notifying(connection, table)
     # A transaction that only reads notifies nobody, and one that enqueues inserts at least a row.
-    yield from judge_notifying(min(more_commits - commits, more_rows - rows) / (end - start))
+    counted = min(after.commits - before.commits, after.rows - before.rows)
+    yield from judge_notifying(counted / (after.at - before.at), min(before.waiting, after.waiting))
 
 
-def _counters(connection: Connection, table: str) -> tuple[int, int, float]:
-    """Return the counts of committed transactions and of rows inserted into the table, and the time in seconds."""
-    ((commits, rows, now),) = fetch_rows(
+class _Notifying(NamedTuple):
+    """Counts of committed transactions and of rows inserted into the table, those who wait to notify, the time in s."""
+
+    commits: int
+    rows: int
+    waiting: int
+    at: float
+
+
+def _notifying(connection: Connection, table: str) -> _Notifying:
+    # A transaction that notifies locks "database 0" until its commit is durable.
+    ((commits, rows, waiting, at),) = fetch_rows(
         connection,
-        "SELECT xact_commit, pg_stat_get_tuples_inserted(to_regclass(:table)), extract(epoch FROM clock_timestamp()) "
-        "FROM pg_stat_database WHERE datname = current_database()",
+        "SELECT xact_commit, pg_stat_get_tuples_inserted(to_regclass(:table)), (SELECT count(*) FROM pg_locks WHERE "
+        "NOT granted AND locktype = 'object' AND classid = CAST('pg_database' AS regclass) AND objid = 0), "
+        "extract(epoch FROM clock_timestamp()) FROM pg_stat_database WHERE datname = current_database()",
         table=table,
     )
-    return int(commits), int(rows), float(now)
+    return _Notifying(int(commits), int(rows), int(waiting), float(at))
 
 
 def _wait(connection: Connection) -> None:

@@ -162,7 +162,7 @@ CHECKS = (
     DoctorCheck(
         name="notifications",
         asks="PostgreSQL: the trigger of jq init --notify on a queue into which 200 transactions a second or more "
-        "enqueue, counted for two seconds.",
+        "enqueue, counted for two seconds, or while three or more wait to notify.",
         why="PostgreSQL commits transactions that notify one after another, so all that enqueue together are as fast "
         "as one connection.",
         advice="jq init --no-notify, or several jobs in each transaction.",
