@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 MYSQL_MODE = "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 # Bytes, MariaDB's own default: with less, rows with long texts cannot be sorted (error 1038). MySQL has 256 KiB.
 MYSQL_SORT_BUFFER = 2 * 1024 * 1024
+MYSQL_LONGEST_LIST = 1024 * 1024  # bytes, also MariaDB's default: with less, JSON_ARRAYAGG cuts a batch's ids off there
 ANY_BYTES = "SQL_ASCII"  # the encoding of a PostgreSQL database that stores bytes of any encoding
 # Nothing is looked up in a schema in which others may create. pg_temp is searched first if it is not named.
 SAFE_PATH = "pg_catalog, pg_temp"
@@ -25,7 +26,8 @@ def begin_mysql_session(driver: Any, lock_timeout: float | None) -> None:
     # Off after on: MySQL whose own default is off reports it as on, and the driver would never switch it on.
     driver.query(
         f"SET SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00', autocommit = 1, autocommit = 0, "
-        f"sort_buffer_size = CAST(GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER}) AS UNSIGNED){wait}"
+        f"sort_buffer_size = CAST(GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER}) AS UNSIGNED), "
+        f"group_concat_max_len = CAST(GREATEST(@@group_concat_max_len, {MYSQL_LONGEST_LIST}) AS UNSIGNED){wait}"
     )
 
 

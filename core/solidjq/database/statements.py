@@ -1,5 +1,6 @@
 """Parts of statements, and whole statements, that each database spells differently."""
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import (
     ARRAY,
+    BindParameter,
     Boolean,
     ColumnElement,
     Connection,
@@ -37,43 +39,63 @@ if TYPE_CHECKING:
     import psycopg
 
 
-class _ArrayText(UserDefinedType[str]):
-    """PostgreSQL's text for an array of numbers, sent without a type: the server reads it once, not for every row."""
+class _Ids(UserDefinedType[Collection[int]]):
+    """A list of ids in one value: PostgreSQL's text for an array, or the inside of ``IN ()``.
+
+    To PostgreSQL it is sent without a type: the server reads it once, not for every row.
+    """
 
     cache_ok = True
 
-    def literal_processor(self, dialect: Dialect) -> Callable[[str], str]:  # noqa: ARG002
-        return lambda numbers: f"'{numbers}'"
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        return array_literal
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Collection[int]], str]:
+        if dialect.name == "postgresql":
+            return lambda ids: f"'{array_literal(ids)}'"
+        return lambda ids: ",".join(map(str, ids)) or "SELECT 1 FROM DUAL WHERE 1 != 1"
 
 
 class among(expression.FunctionElement[bool]):  # noqa: N801
-    """``column IN (values)``; on PostgreSQL one array, because parsing a thousand parameters takes long."""
+    """``column IN (values)``, where ``values`` may be the name of a list of ids that is given at execution.
+
+    On PostgreSQL one array, on MySQL ids within the text: parsing or formatting a thousand parameters takes long.
+    """
 
     type = Boolean()
     _is_implicitly_boolean = True  # else SQLAlchemy writes "(... IN ...) = 1" where no index can serve it
     inherit_cache = True
 
-    def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
-        members = list(values)
+    def __init__(self, column: ColumnElement[Any], values: Collection[Any] | str) -> None:
         kind = ARRAY(column.type)
-        array: ColumnElement[Any] = expression.bindparam(None, members, type_=kind, unique=True)
-        if isinstance(column.type, Integer):  # as text, which takes a tenth of the driver's time for a list
-            literal = expression.bindparam(None, array_literal(members), type_=_ArrayText(), unique=True)
-            array = expression.cast(literal, kind)
-        one_by_one = expression.bindparam(None, members, type_=column.type, unique=True, expanding=True)
-        super().__init__(column, array, column.in_(one_by_one))
+        name, members = (values, None) if isinstance(values, str) else (None, list(values))
+
+        def value(type_: TypeEngine[Any], *, expanding: bool = False) -> BindParameter[Any]:
+            return expression.bindparam(name, members, type_=type_, unique=name is None, expanding=expanding)
+
+        whole = value(_Ids() if isinstance(column.type, Integer) else kind)
+        super().__init__(column, whole, expression.cast(whole, kind), column.in_(value(column.type, expanding=True)))
 
 
 @compiles(among)
 def _among(element: among, compiler: SQLCompiler, **kw: Any) -> str:
-    _column, _array, contained = element.clauses
+    *_, contained = element.clauses
     return f"({compiler.process(contained, **kw)})"
 
 
 @compiles(among, "postgresql")
 def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
-    column, array, _contained = element.clauses
+    column, _, array, _ = element.clauses
     return f"{compiler.process(column, **kw)} = ANY ({compiler.process(array, **kw)})"
+
+
+@compiles(among, "mysql")
+def _among_mysql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    column, whole, _, contained = element.clauses
+    if not isinstance(whole.type, _Ids):
+        return f"({compiler.process(contained, **kw)})"
+    ids = compiler.process(whole, **{**kw, "literal_execute": True})
+    return f"{compiler.process(column, **kw)} IN ({ids})"
 
 
 class WriteStyle(Enum):
@@ -84,7 +106,7 @@ class WriteStyle(Enum):
     SILENT = "MySQL, MariaDB"  # nothing: rows are locked and read first. MariaDB's UPDATE has no RETURNING
 
 
-def write_style(connection: Connection) -> WriteStyle:
+def write_style(connection: Connection | Engine) -> WriteStyle:
     """Return what this database returns of the rows that a statement changes."""
     if writes_in_with(connection):
         return WriteStyle.CHAINED
@@ -103,13 +125,74 @@ def array_literal(numbers: Collection[int]) -> str:
 
 
 def gathers(connection: Connection) -> bool:
-    """Whether GROUP BY can return each group's ids as an array, and keeps texts apart that differ in case or spaces."""
-    return connection.dialect.name == "postgresql"
+    """Whether a group's earliest and latest time are those of its rows; SQLite's times may be texts of any kind."""
+    return connection.dialect.name != "sqlite"
 
 
-def first(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a column of the first row of each group, on a database that ``gathers``."""
-    return func.array_agg(column, type_=ARRAY(column.type))[1]
+class _Numbers(UserDefinedType[list[int]]):
+    """Numbers of many rows in one value: an array, or its JSON text."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], list[int]] | None:  # noqa: ARG002
+        return None if dialect.name == "postgresql" else json.loads
+
+
+class gathered(expression.FunctionElement[list[int]]):  # noqa: N801  (used like an SQL function)
+    """The numbers of a group's rows as a list, in no order."""
+
+    type = _Numbers()
+    inherit_cache = True
+
+
+@compiles(gathered)
+def _gathered(element: gathered, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"array_agg({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(gathered, "mysql")
+def _gathered_mysql(element: gathered, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"JSON_ARRAYAGG({compiler.process(element.clauses, **kw)})"
+
+
+class exactly(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
+    """A text that is compared exactly: on MySQL its bytes, for a collation ignores case, accents and spaces.
+
+    What it returns there is for the server alone: the driver would return bytes.
+    """
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(exactly)
+def _exactly(element: exactly, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+@compiles(exactly, "mysql")
+def _exactly_mysql(element: exactly, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **kw)} AS BINARY)"
+
+
+class before(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
+    """A text up to the first place of another, or all of it."""
+
+    type = String()
+    inherit_cache = True
+
+    def __init__(self, text: ColumnElement[str], part: str) -> None:
+        super().__init__(text, expression.bindparam(None, part, type_=String(), unique=True))
+
+
+@compiles(before, "postgresql")
+def _before_postgresql(element: before, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"split_part({compiler.process(element.clauses, **kw)}, 1)"
+
+
+@compiles(before, "mysql")
+def _before_mysql(element: before, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"SUBSTRING_INDEX({compiler.process(element.clauses, **kw)}, 1)"
 
 
 class holds(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)
@@ -125,6 +208,12 @@ class holds(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL 
 @compiles(holds)
 def _holds(element: holds, compiler: SQLCompiler, **kw: Any) -> str:
     return f"instr({compiler.process(element.clauses, **kw)}) > 0"
+
+
+@compiles(holds, "mysql")
+def _holds_mysql(element: holds, compiler: SQLCompiler, **kw: Any) -> str:
+    text, part = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"instr(CAST({text} AS BINARY), {part}) > 0"  # as bytes: a collation takes longer for every character
 
 
 @compiles(holds, "postgresql")

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, exists, insert, select
 
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
@@ -46,14 +47,14 @@ def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
 
     A job that is ready already stays as it is: rows that other programs damaged stop no other job.
     """
-    connection.execute(
-        insert(ready).from_select(
-            ["job_id", "queue_name", "priority", "created_at"],
-            select(jobs.c.id, jobs.c.queue_name, jobs.c.priority, utcnow())
-            .where(among(jobs.c.id, job_ids), ~exists().where(ready.c.job_id == jobs.c.id))
-            .order_by(jobs.c.id),
-        )
-    )
+    connection.execute(ready_insertion(select().where(among(jobs.c.id, job_ids)).order_by(jobs.c.id)))
+
+
+def ready_insertion(chosen: Select[Any]) -> Insert:
+    """Return the INSERT of ``make_ready`` for the jobs that a query finds, which selects no columns yet."""
+    rows = chosen.add_columns(jobs.c.id, jobs.c.queue_name, jobs.c.priority, utcnow())
+    absent = ~exists().where(ready.c.job_id == jobs.c.id)
+    return insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], rows.where(absent))
 
 
 def block(connection: Connection, job_ids: Collection[int], duration: float) -> None:

@@ -30,8 +30,7 @@ from sqlalchemy import (
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
-from solidjq.database.hot import ids_in
-from solidjq.database.statements import among, array_literal, first, gathers, holds
+from solidjq.database.statements import among, before, exactly, gathered, gathers, holds
 from solidjq.database.tables import blocked, claimed, deaths, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
@@ -94,7 +93,7 @@ def find_groups(
 ) -> list[CandidateGroup]:
     """Group those of these failures that are simple cases, in the database; leave out all others.
 
-    Returns no group if the database cannot aggregate ids into an array. ``suspicion`` and ``has_ledger`` are those of
+    Returns no group if the database does not ``gathers``. ``suspicion`` and ``has_ledger`` are those of
     ``find_candidates``. Even without ``twins``, a job with a twin is left out while its own crash is not counted yet:
     counted, the crash may count for the twin as well.
     """
@@ -102,12 +101,13 @@ def find_groups(
         return []
     rows = connection.execute(
         _group_query(has_ledger=has_ledger, twins=twins, suspects=tuple(suspicion.classes)),
-        {"ids": array_literal(failure_ids), "first": min(failure_ids), "last": max(failure_ids)},
+        {"ids": failure_ids, "first": min(failure_ids), "last": max(failure_ids)},
     )
     groups: list[CandidateGroup] = []
-    for oldest, newest, ids, job_id, active_job_id, class_name, queue_name, *rest in rows:
-        candidate = _candidate(ids[0], job_id, active_job_id, class_name, queue_name, oldest, *rest)
-        groups.append(CandidateGroup(candidate, candidate._replace(failed_at=newest), ids))
+    for oldest, newest, ids, *row in rows:
+        candidate = _candidate(*row)
+        of_oldest, of_newest = (candidate._replace(failed_at=at) for at in (oldest, newest))
+        groups.append(CandidateGroup(of_oldest, of_newest, ids))
     return groups
 
 
@@ -124,25 +124,31 @@ def _group_query(*, has_ledger: bool, twins: bool, suspects: tuple[str, ...]) ->
     # Without these bounds PostgreSQL may read all crashes.
     own_crash = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))
     query = _candidate_query(has_ledger=has_ledger, twins_matter=twins_matter, own_crash=own_crash, suspects=suspects)
-    rows = query.where(ids_in(failed.c.id, "ids")).subquery()
+    rows = query.where(among(failed.c.id, "ids")).subquery("simple")
     # A verdict on a job's own error needs only the exception class, which is stored before the message. Messages differ
     # from job to job, and would leave every group with one failure.
-    error = case(
-        (holds(rows.c.evidence, DEATH_PREFIX), rows.c.evidence),
-        else_=func.split_part(rows.c.evidence, ',"message":', 1),
-    )
-    key = (rows.c.class_name, rows.c.queue_name, error, *(rows.c[name] for name in _FLAGS), rows.c.failed_at.is_(None))
-    return (
+    error = case((holds(rows.c.evidence, DEATH_PREFIX), rows.c.evidence), else_=before(rows.c.evidence, ',"message":'))
+    flags = [rows.c[name] for name in _FLAGS]
+    groups = (
         select(
-            func.min(rows.c.failed_at),
-            func.max(rows.c.failed_at),
-            func.array_agg(rows.c.failure_id),
-            first(rows.c.job_id),
-            first(rows.c.active_job_id),
-            *key[:-1],
+            func.min(rows.c.failure_id).label("first_id"),
+            func.min(rows.c.failed_at).label("oldest"),
+            func.max(rows.c.failed_at).label("newest"),
+            gathered(rows.c.failure_id).label("ids"),
+            *flags,
         )
         .where(~rows.c.crashed, ~rows.c.shared, ~rows.c.long)
-        .group_by(*key)
+        .group_by(
+            *(exactly(text) for text in (rows.c.class_name, rows.c.queue_name, error)),
+            *flags,
+            rows.c.failed_at.is_(None),
+        )
+        .subquery("groups")
+    )
+    return (
+        select(groups.c.oldest, groups.c.newest, groups.c.ids, *_facts(), *(groups.c[name] for name in _FLAGS))
+        .join(failed, failed.c.id == groups.c.first_id)
+        .join(jobs, jobs.c.id == failed.c.job_id)
     )
 
 
@@ -160,13 +166,7 @@ def _candidate_query(
     if has_ledger:
         source = source.outerjoin(_OWN, and_(_OWN.c.failure_id == failed.c.id, own_crash))
     return select(  # in the order of _candidate's parameters
-        failed.c.id.label("failure_id"),
-        failed.c.job_id,
-        jobs.c.active_job_id,
-        jobs.c.class_name,
-        jobs.c.queue_name,
-        failed.c.created_at.label("failed_at"),
-        _EVIDENCE.label("evidence"),
+        *_facts(),
         jobs.c.concurrency_key.is_not(None).label("limited"),
         jobs.c.finished_at.is_not(None).label("finished"),
         func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
@@ -176,6 +176,19 @@ def _candidate_query(
         and_(twins_matter, has_twin).label("shared"),
         positions.have_begun().label("long"),
     ).select_from(source)
+
+
+def _facts() -> tuple[ColumnElement[Any], ...]:
+    """Return the columns of ``_candidate``'s first parameters."""
+    return (
+        failed.c.id.label("failure_id"),
+        failed.c.job_id,
+        jobs.c.active_job_id,
+        jobs.c.class_name,
+        jobs.c.queue_name,
+        failed.c.created_at.label("failed_at"),
+        _EVIDENCE.label("evidence"),
+    )
 
 
 def _candidate(
@@ -230,7 +243,8 @@ def worn() -> ColumnElement[bool]:
 
     Few jobs' are, and a retry fetches and rewrites the arguments of those alone.
     """
-    return holds(func.replace(func.coalesce(jobs.c.arguments, ""), CLEAN_COUNTERS, ""), COUNTER_KEY)
+    text = exactly(func.coalesce(jobs.c.arguments, ""))
+    return holds(func.replace(text, CLEAN_COUNTERS, ""), COUNTER_KEY)
 
 
 def _with_crashes(connection: Connection, candidates: Sequence[Candidate], crashed: Collection[int]) -> list[Candidate]:

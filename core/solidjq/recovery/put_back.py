@@ -13,7 +13,7 @@ from solidjq.database.statements import WriteStyle, among, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import archive
-from solidjq.queue.executions import make_ready, schedule
+from solidjq.queue.executions import make_ready, ready_insertion, schedule
 from solidjq.rails.active_job import replace_arguments, reset_counters
 from solidjq.rails.continuation import parse_position, progress_of, with_progress, without_progress
 from solidjq.rails.positions import skipping, without_marks
@@ -41,13 +41,12 @@ def put_back(
 
     Call it in the transaction that made the decisions and has locked their failures.
     """
-    in_one_statement = writes_in_with(connection)
     simple: list[Decision] = []
     others: list[Decision] = []
     for decision in moving:
-        (simple if in_one_statement and only_moves(decision, terms) else others).append(decision)
+        (simple if only_moves(decision, terms) else others).append(decision)
     if simple:
-        archive_and_make_ready(connection, failure_ids=failure_ids_of(simple), operation_id=operation_id)
+        _make_ready(connection, failure_ids_of(simple), operation_id)
     if not others:
         return
     failure_ids = failure_ids_of(others)
@@ -56,6 +55,17 @@ def put_back(
         _delete(connection, others)
     else:
         _put_back(connection, others, terms, pace)
+    connection.execute(delete_by_id(failed, failure_ids))
+
+
+def _make_ready(connection: Connection, failure_ids: Sequence[int], operation_id: int) -> None:
+    """Put back jobs that change in nothing; their own ids are never read."""
+    if writes_in_with(connection):
+        archive_and_make_ready(connection, failure_ids=failure_ids, operation_id=operation_id)
+        return
+    archive.archive(connection, failure_ids, operation_id)
+    leaving = select().join_from(failed, jobs, jobs.c.id == failed.c.job_id).where(among(failed.c.id, failure_ids))
+    connection.execute(ready_insertion(leaving.order_by(failed.c.id)))
     connection.execute(delete_by_id(failed, failure_ids))
 
 
