@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from itertools import combinations
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, insert, literal, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, insert, literal, select, union_all
 
 from solidjq.batching import BATCH
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import ago, utcnow
@@ -135,7 +136,7 @@ def _archive_some_finished(connection: Connection, operation: Operation) -> int:
     ids = list(connection.scalars(locked))
     if ids:
         archive.archive(connection, ids, operation.record(connection, len(ids)))
-        connection.execute(delete(failed).where(among(failed.c.id, ids)))
+        connection.execute(delete_by_id(failed, ids))
     return len(ids)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, Table, delete, select
+from sqlalchemy import Connection, Table, select
 
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.statements import among
@@ -15,7 +15,7 @@ def discard(connection: Connection, job_ids: Collection[int], limits: Limits = N
 
     Returns the ids of the deleted jobs.
     """
-    gone = withdraw(connection, job_ids, limits) + _take(connection, failed, job_ids)
+    gone = withdraw(connection, job_ids, limits) + take(connection, failed, job_ids)
     connection.execute(delete_by_id(jobs, gone))
     return gone
 
@@ -25,16 +25,17 @@ def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = 
 
     The caller gives the jobs another state, or deletes them, in the same transaction.
     """
-    of_ready = _take(connection, ready, job_ids)
-    others = [job_id for table in (scheduled, blocked) for job_id in _take(connection, table, job_ids)]
+    of_ready = take(connection, ready, job_ids)
+    others = [job_id for table in (scheduled, blocked) for job_id in take(connection, table, job_ids)]
     # Of these states, only ready holds a slot of a concurrency limit. Slots are given back last, so that none goes to a
     # blocked job that is withdrawn here too.
     give_back(connection, of_ready, limits)
     return of_ready + others
 
 
-def _take(connection: Connection, table: Table, job_ids: Collection[int]) -> list[int]:
-    locked = select(table.c.job_id).where(among(table.c.job_id, job_ids)).order_by(table.c.id).with_for_update()
-    taken = list(connection.scalars(locked))
-    connection.execute(delete(table).where(among(table.c.job_id, taken)))
-    return taken
+def take(connection: Connection, table: Table, job_ids: Collection[int]) -> list[int]:
+    """Delete the rows that these jobs have in a table of executions; return the ids of the jobs that had one."""
+    of_jobs = select(table.c.id, table.c.job_id).where(among(table.c.job_id, job_ids)).order_by(table.c.id)
+    locked = connection.execute(of_jobs.with_for_update()).all()
+    connection.execute(delete_by_id(table, [row.id for row in locked]))
+    return [row.job_id for row in locked]

@@ -7,14 +7,14 @@ not among them: whoever locks its row first has it. ``discard`` has the moves th
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, delete, literal, select, update
+from sqlalchemy import ColumnElement, Connection, literal, select, update
 
 from solidjq.database import notices
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import NO_LIMITS, Limits
-from solidjq.queue.discard import withdraw
+from solidjq.queue.discard import take, withdraw
 from solidjq.queue.executions import EXECUTIONS, make_ready, schedule
 from solidjq.queue.states import State
 
@@ -43,7 +43,7 @@ def run_now(connection: Connection, job_ids: Collection[int]) -> None:
     free = [job_id for job_id in job_ids if job_id not in limited]
     _set_due(connection, job_ids, utcnow())
     connection.execute(update(scheduled).where(among(scheduled.c.job_id, limited)).values(scheduled_at=utcnow()))
-    connection.execute(delete(scheduled).where(among(scheduled.c.job_id, free)))
+    take(connection, scheduled, free)
     make_ready(connection, free)
     if free:
         notices.send(connection)
