@@ -81,15 +81,18 @@ def _section(statement: HotStatement[Any]) -> Iterator[str]:
 
 _SUBQUERY = re.compile(r"\((?=(SELECT|INSERT|UPDATE|DELETE) )")
 _CLAUSE = re.compile(
-    r"\b(WITH|SELECT|INSERT INTO|DELETE FROM|USING|UPDATE|SET|VALUES|FROM|((LEFT OUTER|INNER) |STRAIGHT_)?JOIN|WHERE"
-    r"|GROUP BY|ORDER BY|LIMIT|FOR UPDATE|FOR KEY SHARE|LOCK IN SHARE MODE|RETURNING|UNION ALL)\b"
+    r"\b(WITH|SELECT|INSERT INTO|DELETE FROM|USING|UPDATE|SET|VALUES|FROM|((LEFT( OUTER)?|INNER) |STRAIGHT_)?JOIN"
+    r"|WHERE|GROUP BY|ORDER BY|LIMIT|FOR UPDATE|FOR KEY SHARE|LOCK IN SHARE MODE|RETURNING|UNION ALL)\b"
 )
 
 
 def layout(sql: str) -> list[str]:
     """Return SQL with each clause on a line of its own, and long clauses and subqueries on several, indented."""
     sql = re.sub(r"\s+", " ", sql).strip()
-    starts = [match.start() for match in _CLAUSE.finditer(_outside(sql))]
+    # It begins at 0 in any case: with a parenthesis, if it is a UNION.
+    starts = sorted(
+        {0, *(match.start() for match in _CLAUSE.finditer(_outside(sql)))}
+    )  # 0: it may begin with "(SELECT"
     parts = (sql[start:end].strip() for start, end in zip(starts, [*starts[1:], len(sql)], strict=True))
     return [line for part in parts for line in _clause(part)]
 

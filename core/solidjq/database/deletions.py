@@ -5,7 +5,7 @@ deletes waits for every row that another transaction has locked: the end of one 
 index hint does not change that; a join that begins with the ids does.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Boolean, Delete, String, Table
@@ -31,6 +31,30 @@ class delete_by_id(Delete):  # noqa: N801  (used like ``delete``)
         super().__init__(table)
         wanted: _named | _listed = _named(table.c.id, ids) if isinstance(ids, str) else _listed(table.c.id, ids)
         self._where_criteria = (wanted,)
+
+
+class delete_both(expression.Executable, expression.ClauseElement):  # noqa: N801  (used like ``delete``)
+    """Delete rows of two tables by their ids, in a hot statement of MySQL; the ids' names are the tables' values.
+
+    The ids are one list with two parts, and each is looked up in the table of its part.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, ids: Mapping[Table, str]) -> None:
+        self.ids = ids
+
+
+@compiles(delete_both, "mysql")
+def _compile_both(element: delete_both, compiler: SQLCompiler, **_kw: Any) -> str:
+    names = [compiler.preparer.format_table(table) for table in element.ids]
+    lists = ",".join(f"[{place(name)}]" for name in element.ids.values())
+    columns = "part FOR ORDINALITY, NESTED PATH '$[*]' COLUMNS (id BIGINT PATH '$')"
+    joins = " ".join(
+        f"LEFT JOIN {name} {BY_ID} ON {name}.id = ids.id AND ids.part = {part}" for part, name in enumerate(names, 1)
+    )
+    text = f"JSON_TABLE('[{lists}]', '$[*]' COLUMNS ({columns})) AS ids {joins}"
+    return f"DELETE FROM {', '.join(names)} USING {text}"  # noqa: S608  (compiled)
 
 
 class _named(ids_in):  # noqa: N801

@@ -42,6 +42,7 @@ BUSY_TIMEOUT = 5.0  # seconds that an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 SCHEMA_LOCK_TIMEOUT = 30  # seconds
 WRITES = "solidjq_writes"  # execution option of a connection that will write
+_COMMITTED = "solidjq_committed"  # key of a connection's ``info``: its last transaction did, and nothing came after it
 NO_TRANSACTION = "solidjq_no_transaction"  # execution option on SQLite: each statement commits by itself
 
 
@@ -67,6 +68,7 @@ def create(
     # READ COMMITTED: each statement of a move sees what others committed before it. Under MySQL's default, the SELECT
     # of a claim would also lock the gaps between rows, and workers would deadlock with programs that enqueue.
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
+    options["pool_reset_on_return"] = None  # see _reset
     terms: SessionTerms | None = None
     if backend == "postgresql":
         options["use_native_hstore"] = False  # no column has that type; looking it up takes two round trips
@@ -109,7 +111,26 @@ def create(
         return driver
 
     event.listen(engine, "handle_error", _leave_a_reader)
+    event.listen(engine, "reset", _reset)
     return engine
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction; it commits at the end of the block, and rolls back if the block raises."""
+    with engine.connect() as connection:
+        with connection.begin():
+            yield connection
+        connection.info[_COMMITTED] = True
+
+
+def _reset(driver: Any, record: Any, _state: object) -> None:
+    """End what a connection left open that goes back to the pool.
+
+    The pool would do so after a commit, too; on MySQL that is a round trip for every transaction.
+    """
+    if not record.info.pop(_COMMITTED, False):
+        driver.rollback()
 
 
 def _session_terms(url: URL, lock_timeout: float | None) -> tuple[URL, SessionTerms]:

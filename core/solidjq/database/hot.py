@@ -83,7 +83,7 @@ class HotStatement(Generic[S]):
         for name, value in values.items():
             ids = isinstance(value, list)
             if name in prepared.places:
-                sql = sql.replace(place(name), (str(value)[1:-1] or "NULL") if ids else str(int(value)))
+                sql = sql.replace(place(name), (str(value)[1:-1] or "null") if ids else str(int(value)))
             else:
                 parameters[name] = (array_literal(value) if prepared.plans else str(value)) if ids else value
         order = prepared.order

@@ -90,7 +90,7 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Open a transaction that only reads."""
         self._require_own_prefix()
-        with self._errors(), self._reader.begin() as connection:
+        with self._errors(), engines.transaction(self._reader) as connection:
             yield connection
 
     @contextmanager
@@ -101,7 +101,7 @@ class Database:
         """
         self.require_writable()
         self._require_own_prefix()
-        with self._errors(), self._writer.begin() as connection:
+        with self._errors(), engines.transaction(self._writer) as connection:
             self._guard(connection)
             yield connection
 
@@ -183,6 +183,11 @@ class Database:
                 f"{self} was opened for tables {self._prefix}*, but this process now uses {tables.prefix()}*: "
                 "one process works on queues of one prefix"
             )
+
+    @property
+    def write_style(self) -> statements.WriteStyle:
+        """What this database returns of the rows that a statement changes."""
+        return statements.write_style(self._writer)
 
     @property
     def writes_in_with(self) -> bool:

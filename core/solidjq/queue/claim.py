@@ -14,7 +14,8 @@ from solidjq.database.tables import pauses, ready
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError
 from solidjq.queue import claim_statements as statements
-from solidjq.queue.endings import by_claim
+from solidjq.queue.claim_statements import Locked
+from solidjq.queue.endings import by_claim, finish_jobs
 from solidjq.queue.patterns import ALL_QUEUES, PolledQueues, select_queues
 
 
@@ -66,16 +67,19 @@ def exchange(
     limit: int,
     excepted: Sequence[str] = (),
 ) -> list[Claim] | None:
-    """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in one round trip.
+    """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in few round trips.
 
     ``held`` has the job of each claim, as for ``finish_claims``.
-    Queues by name take one round trip a queue; prefixes and exceptions take one more. Returns None if the database has
-    no such statement, or no queue that fits has a ready job: then call ``finish_claims``, which passes over those that
-    this finished already, and ``claim``. Raises ProcessGoneError if the process was pruned.
+    On PostgreSQL one; queues by name take one a queue, prefixes and exceptions one more. On MySQL one transaction that
+    locks everything at once, for all queues or one by its name. Returns None if the database has no such statement, or
+    no queue that fits has a ready job: then call ``finish_claims``, which passes over those that this finished already,
+    and ``claim``. Raises ProcessGoneError if the process was pruned.
     """
-    if not database.writes_in_with:
-        return None
     polled = PolledQueues(queues, excepted)
+    if database.write_style is WriteStyle.SILENT and _is_one(polled):
+        return database.transact(_exchange_locked, process_id, held, polled, limit)
+    if database.write_style is not WriteStyle.CHAINED:
+        return None
     return _claim_at_once(database.execute, process_id, polled, limit, **by_claim(held))
 
 
@@ -116,6 +120,43 @@ def _claim_at_once(
     return claims
 
 
+def _is_one(polled: PolledQueues) -> bool:
+    """Whether one statement can poll these queues: all, or one by its name."""
+    queues, excepted = polled
+    return not excepted and ("*" in queues or (len(queues) == 1 and not queues[0].endswith("*")))
+
+
+def _exchange_locked(
+    connection: Connection, process_id: int, held: Mapping[int, int], polled: PolledQueues, limit: int
+) -> list[Claim]:
+    values = {"process_id": process_id, "most": limit, **by_claim(held)}
+    if "*" in polled.patterns:
+        rows = statements.LOCK_TURN.from_all(connection, **values)
+    else:
+        rows = statements.LOCK_TURN.from_queue(connection, queue_name=polled.patterns[0], **values)
+    locked: dict[str, dict[int, int]] = {what: {} for what in Locked}
+    for row in rows:
+        locked[row.what][row.id] = row.job_id
+    if process_id not in locked[Locked.PROCESS]:
+        raise ProcessGoneError(f"process {process_id} was pruned")
+    paused = bool(locked[Locked.PROCESS][process_id])
+    ended, first = locked[Locked.CLAIM], {} if paused else locked[Locked.READY]
+    if ended:
+        finish_jobs(connection, job_ids=list(ended.values()))
+    if first:
+        statements.insert_claims(connection, process_id=process_id, job_ids=list(first.values()))
+    if ended or first:
+        statements.delete_claims_and_ready(connection, claim_ids=list(ended), ready_ids=list(first))
+    if paused:
+        return _claim_in_steps(connection, process_id, polled, limit, sound=False)
+    return _read_claims(connection, list(first.values())) if first else []
+
+
+def _read_claims(connection: Connection, job_ids: list[int]) -> list[Claim]:
+    claims = [Claim._make(row) for row in statements.read_claims(connection, job_ids=job_ids)]
+    return sorted(claims, key=lambda claim: (claim.priority, claim.job_id))
+
+
 def _claims_in(rows: Sequence[Row[Any]], process_id: int) -> list[Claim] | None:
     """Return the claims in the rows of a statement that claims at once; None if it found a queue paused."""
     if not rows:
@@ -141,9 +182,9 @@ def _claim_in_steps(
             break
     if not job_ids:
         return []
-    claims = [Claim._make(row) for row in statements.read_claims(connection, job_ids=job_ids)]
+    claims = _read_claims(connection, job_ids)
     turn = {name: number for number, name in enumerate(names)}
-    return sorted(claims, key=lambda claim: (turn.get(claim.queue_name, 0), claim.priority, claim.job_id))
+    return sorted(claims, key=lambda claim: turn.get(claim.queue_name, 0))
 
 
 def _queues_to_poll(connection: Connection, polled: PolledQueues, *, paused: bool) -> Sequence[str | None]:

@@ -1,11 +1,14 @@
 """The hot statements of a claim, with a table of which database executes which. claim.py sends them."""
 
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    CompoundSelect,
     Delete,
+    Executable,
     Exists,
     FromClause,
     Insert,
@@ -19,17 +22,19 @@ from sqlalchemy import (
     delete,
     exists,
     insert,
+    literal,
     select,
     true,
+    union_all,
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from solidjq.database.deletions import delete_by_id
+from solidjq.database.deletions import delete_both, delete_by_id
 from solidjq.database.hot import HotStatement, array_of, hot, ids_in, limit_of
 from solidjq.database.statements import WriteStyle, distinct_by_index
 from solidjq.database.tables import claimed, jobs, pauses, processes, ready
 from solidjq.database.times import utcnow
-from solidjq.queue.endings import finish_ctes
+from solidjq.queue.endings import finish_ctes, held_claims
 
 # -- all of a claim at once --------------------------------------------------------------------------------------------
 
@@ -224,6 +229,8 @@ class FromQueues(NamedTuple):
 # insert their claims             (all steps in one)       (same)                        insert_claims
 # delete their ready rows                                  delete_ready                  delete_ready_rows
 # read the claims                                          read_claims                   read_claims
+#
+# On MySQL, a worker's turn of all queues or one by its name locks by lock_turn: see claim.exchange.
 CLAIM = FromQueues(claim_from_all, claim_from_queue)
 FINISH_AND_CLAIM = FromQueues(finish_and_claim_from_all, finish_and_claim_from_queue)
 TAKE_FIRST = {
@@ -233,6 +240,59 @@ TAKE_FIRST = {
 }
 INSERT_CLAIMS = {WriteStyle.SILENT: insert_claims}
 QUEUES_BY_FIRST_JOB = {WriteStyle.SILENT: distinct_queues_by_first_job}
+
+
+# -- endings and a claim in steps -------------------------------------------------------------------------------------
+
+
+class Locked(StrEnum):
+    """What a row is of that lock_turn has locked."""
+
+    CLAIM = "claim"
+    PROCESS = "process"  # its job_id is whether any queue is paused
+    READY = "ready"
+
+
+@hot(WriteStyle.SILENT)
+def lock_turn() -> CompoundSelect[Any]:
+    """Lock what a worker's turn changes, in one round trip: the claims that end, the process, the first ready rows.
+
+    Guard: as in lock_claims, lock_process_and_see_pauses and lock_first_ready, in this order: a claim that has ended is
+    not returned, a prune of the process waits or came first, ready rows that another worker has locked are skipped.
+    """
+    return _turn_lock(_first_ready())
+
+
+@hot(WriteStyle.SILENT)
+def lock_turn_of_queue() -> CompoundSelect[Any]:
+    """Lock what lock_turn locks, with the first ready rows of one queue.
+
+    Guard: as in lock_turn.
+    """
+    return _turn_lock(_first_ready_of_queue())
+
+
+@hot(WriteStyle.SILENT)
+def delete_claims_and_ready() -> Executable:
+    """Delete the claims of jobs that were just marked as finished, and the ready rows of jobs that were claimed.
+
+    Guard: this transaction has locked all of them.
+    """
+    return delete_both({claimed: "claim_ids", ready: "ready_ids"})
+
+
+def _turn_lock(first_ready: Select[Any]) -> CompoundSelect[Any]:
+    any_paused = exists().select_from(pauses)
+    return union_all(
+        held_claims().with_only_columns(literal(Locked.CLAIM.value).label("what"), claimed.c.id, claimed.c.job_id),
+        _process_lock()
+        .with_only_columns(literal(Locked.PROCESS.value), processes.c.id, any_paused)
+        .order_by(processes.c.id),
+        first_ready.with_only_columns(literal(Locked.READY.value), ready.c.id, ready.c.job_id),
+    )
+
+
+LOCK_TURN = FromQueues(lock_turn, lock_turn_of_queue)
 
 
 # -- parts of these statements -----------------------------------------------------------------------------------------

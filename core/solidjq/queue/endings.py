@@ -96,12 +96,13 @@ def _finish_returning(connection: Connection, values: Mapping[str, Any], limits:
 
 
 def _finish_locked(connection: Connection, values: Mapping[str, Any], limits: Limits) -> list[int]:
-    locked = {row.id: row.job_id for row in lock_claims(connection, **values)}
-    job_ids = list(locked.values())
+    locked = lock_claims(connection, **values)
+    job_ids = [row.job_id for row in locked]
     if job_ids:
         finish_jobs(connection, job_ids=job_ids)
-        delete_claims(connection, claim_ids=list(locked))
-        give_back(connection, job_ids, limits)
+        delete_claims(connection, claim_ids=[row.id for row in locked])
+    if limited := [row.job_id for row in locked if row.concurrency_key is not None]:
+        give_back(connection, limited, limits)
     return job_ids
 
 
@@ -269,12 +270,14 @@ def finish_jobs_returning() -> ReturningUpdate[Any]:
 
 @hot(WriteStyle.SILENT)
 def lock_claims() -> Select[Any]:
-    """Lock claims in the order of their ids, and return the ids of their jobs.
+    """Lock claims in the order of their ids, and return the ids of their jobs and the keys of their limits.
 
     Guard: a claim that has ended has no row, so its job is not returned, nor is one of another job or process; another
-    ending of a claim waits for the lock.
+    ending of a claim waits for the lock. The jobs' rows are not locked by this.
     """
-    return _claim_lock(_held()).with_hint(claimed, BY_ID, "mysql")
+    return held_claims().add_columns(
+        select(jobs.c.concurrency_key).where(jobs.c.id == claimed.c.job_id).scalar_subquery().label("concurrency_key")
+    )
 
 
 @hot(WriteStyle.SILENT)
@@ -300,6 +303,11 @@ def finish_ctes() -> tuple[CTE, CTE]:
     gone = _claim_deletion().returning(claimed.c.job_id).cte("ended")
     finish = _job_finish(jobs.c.id == any_(array_of(gone.c.job_id)))
     return gone, finish.returning(jobs.c.id, jobs.c.concurrency_key).cte("finished")
+
+
+def held_claims() -> Select[Any]:
+    """Return the query that locks claims by ``claim_ids``, ``job_ids`` and ``process_id``."""
+    return _claim_lock(_held()).with_hint(claimed, BY_ID, "mysql")
 
 
 def _claim_lock(claims: ColumnElement[bool], *, skip_locked: bool = False) -> Select[Any]:
