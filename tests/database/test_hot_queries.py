@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 from solidjq import Database
 from solidjq.batching import in_batches
 from solidjq.database import hot
-from solidjq.database.statements import gathers
+from solidjq.database.grouping import gathers
 from solidjq.database.tables import failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob
-from solidjq.database import statements
+from solidjq.database.grouping import gathers
 from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.queue import endings
@@ -111,7 +111,7 @@ def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database) ->
 def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Database) -> None:
     decisions = planned(mixed, RetryTerms(), by_job=False)
     with mixed.read() as connection:
-        gathered = statements.gathers(connection)
+        gathered = gathers(connection)
     assert (max(decision.jobs for decision in decisions) > 1) is gathered
 
 

@@ -25,6 +25,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``any_types``: column types that read whatever SQLite stores in any column.
 - ``times``: column types of times, and the database's clock in SQL.
 - ``statements``: parts of statements that differ: ``among``, inserts of many rows or only of new ones.
+- ``grouping``: parts of statements that group rows: ids as a list, texts compared exactly.
 - ``digests``: SHA-256 of rows, made by the database.
 - ``hot``: ``@hot``, for statements that run every few milliseconds; they are listed in docs/sql.md.
 - ``deletions``: deletions of rows by their ids, which lock no other row.

@@ -68,7 +68,7 @@ def create(
     # READ COMMITTED: each statement of a move sees what others committed before it. Under MySQL's default, the SELECT
     # of a claim would also lock the gaps between rows, and workers would deadlock with programs that enqueue.
     options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
-    options["pool_reset_on_return"] = None  # see _reset
+    options["pool_reset_on_return"] = None  # _reset does it
     terms: SessionTerms | None = None
     if backend == "postgresql":
         options["use_native_hstore"] = False  # no column has that type; looking it up takes two round trips

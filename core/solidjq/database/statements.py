@@ -1,6 +1,5 @@
 """Parts of statements, and whole statements, that each database spells differently."""
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
@@ -122,77 +121,6 @@ def writes_in_with(connection: Connection | Engine) -> bool:
 def array_literal(numbers: Collection[int]) -> str:
     """Return an array of numbers as PostgreSQL's text for it."""
     return f"{{{','.join(map(str, numbers))}}}"
-
-
-def gathers(connection: Connection) -> bool:
-    """Whether a group's earliest and latest time are those of its rows; SQLite's times may be texts of any kind."""
-    return connection.dialect.name != "sqlite"
-
-
-class _Numbers(UserDefinedType[list[int]]):
-    """Numbers of many rows in one value: an array, or its JSON text."""
-
-    cache_ok = True
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], list[int]] | None:  # noqa: ARG002
-        return None if dialect.name == "postgresql" else json.loads
-
-
-class gathered(expression.FunctionElement[list[int]]):  # noqa: N801  (used like an SQL function)
-    """The numbers of a group's rows as a list, in no order."""
-
-    type = _Numbers()
-    inherit_cache = True
-
-
-@compiles(gathered)
-def _gathered(element: gathered, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"array_agg({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(gathered, "mysql")
-def _gathered_mysql(element: gathered, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"JSON_ARRAYAGG({compiler.process(element.clauses, **kw)})"
-
-
-class exactly(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
-    """A text that is compared exactly: on MySQL its bytes, for a collation ignores case, accents and spaces.
-
-    What it returns there is for the server alone: the driver would return bytes.
-    """
-
-    type = String()
-    inherit_cache = True
-
-
-@compiles(exactly)
-def _exactly(element: exactly, compiler: SQLCompiler, **kw: Any) -> str:
-    return compiler.process(element.clauses, **kw)
-
-
-@compiles(exactly, "mysql")
-def _exactly_mysql(element: exactly, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"CAST({compiler.process(element.clauses, **kw)} AS BINARY)"
-
-
-class before(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
-    """A text up to the first place of another, or all of it."""
-
-    type = String()
-    inherit_cache = True
-
-    def __init__(self, text: ColumnElement[str], part: str) -> None:
-        super().__init__(text, expression.bindparam(None, part, type_=String(), unique=True))
-
-
-@compiles(before, "postgresql")
-def _before_postgresql(element: before, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"split_part({compiler.process(element.clauses, **kw)}, 1)"
-
-
-@compiles(before, "mysql")
-def _before_mysql(element: before, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"SUBSTRING_INDEX({compiler.process(element.clauses, **kw)}, 1)"
 
 
 class holds(expression.FunctionElement[bool]):  # noqa: N801  (used like an SQL function)

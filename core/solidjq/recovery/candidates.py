@@ -30,7 +30,8 @@ from sqlalchemy import (
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
-from solidjq.database.statements import among, before, exactly, gathered, gathers, holds
+from solidjq.database.grouping import before, exactly, gathered, gathers
+from solidjq.database.statements import among, holds
 from solidjq.database.tables import blocked, claimed, deaths, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
