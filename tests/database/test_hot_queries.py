@@ -269,6 +269,23 @@ def test_a_job_that_is_due_is_enqueued_in_one_round_trip(database: Database) -> 
     assert not [query for query in last if not query.startswith("WITH job AS")]  # no COMMIT of its own
 
 
+@pytest.mark.only_on("mariadb")
+def test_a_turn_of_a_worker_takes_six_round_trips(database: Database) -> None:
+    process = add_process(database)
+    add_jobs(database, *plain_jobs(20))
+    claims = take_turn(database, process, [], ["*"], 10)
+    with recorded() as sent:
+        others = take_turn(database, process, claims, ["*"], 10)
+    assert {claim.job_id for claim in claims}.isdisjoint(claim.job_id for claim in others)
+    assert (len(claims), len(others)) == (10, 10)
+    assert len(sent) == 5  # the sixth is the COMMIT, and nothing comes after it
+    rollbacks = text("SHOW SESSION STATUS LIKE 'Com_rollback'")
+    with database.write() as connection:
+        before = connection.execute(rollbacks).all()
+    with database.write() as connection:
+        assert connection.execute(rollbacks).all() == before
+
+
 @pytest.mark.only_on("postgresql")  # the others plan each time anew
 def test_a_plan_for_an_empty_table_is_not_kept_when_it_is_full(
     database: Database, monkeypatch: pytest.MonkeyPatch
