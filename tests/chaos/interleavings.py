@@ -116,7 +116,7 @@ def make_random(kind: str, count: int, actors: int, seed: int) -> dict[str, obje
     turns = 0
     violations: list[str] = []
     with prepared(kind) as scene:
-        for _ in range(count):
+        for number in range(1, count + 1):
             names = some_moves(dice, actors)
             scene.warm(names)
             schedule = at_random(dice, actors, STEPS)
@@ -124,6 +124,8 @@ def make_random(kind: str, count: int, actors: int, seed: int) -> dict[str, obje
             turns += sum(one != other for one, other in pairwise(went))
             made.add((names, *went))
             _is_wrong(scene, names, schedule, violations)
+            if number % 20 == 0:
+                print(f"{kind}: {number} of {count}, {turns} turns", flush=True)
     return {
         "database": kind,
         "actors": actors,

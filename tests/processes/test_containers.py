@@ -160,7 +160,8 @@ def test_of_two_containers_of_one_name_each_has_its_own_jobs(
     assert (pruned.returncode, pruned.stdout.split()) == (0, [str(dead)]), pruned.stderr
     assert {row["id"] for row in rows(database, processes)} == of_second
     assert state_of_each(database) == {dead: State.FAILED, lives: State.CLAIMED}
-    with database.write() as connection:  # of one pid too, whichever the kernel gave them
+    with database.write() as connection:  # as if both had run for hours, and with one pid, whichever the kernel gave
+        connection.execute(update(processes).values(created_at=ago(9000)))
         connection.execute(update(crashes).values(pid=1))
     assert safe(database) == {dead: Verdict.RETRY}
     second.let_end("lives")
