@@ -44,7 +44,7 @@ from solidjq.database.times import UtcDateTime
 from solidjq.ledger import crashes
 from solidjq.rails.error_text import error_json, exit_error, pruned_error
 
-SPOT = 50  # failures of one class, one error and one moment
+SPOT = 50  # failures of one class, one error and one moment; fewer if more deaths are wanted
 DEATH = 5  # spots: so many classes were in flight at a death
 INCIDENTS = 400
 GROUPS = 300
@@ -117,27 +117,36 @@ class _Death:
         return pruned_error(beat) if self.signal is None else exit_error(self.pid, -self.signal)
 
 
-def fill(database: Database, count: int) -> None:
-    """Make a queue in an empty database: ``count`` failures, as many finished jobs and ``READY`` ready ones."""
+def fill(database: Database, count: int, wanted_deaths: int | None = None, finished: int | None = None) -> None:
+    """Make a queue in an empty database: ``count`` failures, ``finished`` jobs (as many) and ``READY`` ready ones.
+
+    Half of the failures are of ``wanted_deaths`` in a tenth as many incidents, nine tenths of them
+    recorded; None: of few deaths in ``INCIDENTS``, half of them recorded.
+    """
     initialize(database)
     now, dice = database.now(), Random(7)  # noqa: S311
-    deaths = list(_deaths(dice, now, max(DEATH, count // SPOT // DEATH // 2)))
+    if wanted_deaths is None:
+        spot, deaths = SPOT, list(_deaths(dice, now, max(DEATH, count // SPOT // DEATH // 2), INCIDENTS, 0.5))
+    else:
+        spot = max(1, count // wanted_deaths // DEATH // 2)
+        deaths = list(_deaths(dice, now, wanted_deaths, wanted_deaths // 10, 0.9))
+    end = count + (count if finished is None else finished)
     recorded = [death for death in deaths if death.recorded]
     for number, death in enumerate(recorded, start=1):
         death.number = number
-    made = sorted([*_death_spots(dice, deaths), *_error_spots(dice, now, count // SPOT - len(deaths) * DEATH)], key=_at)
+    made = sorted([*_death_spots(dice, deaths), *_error_spots(dice, now, count // spot - len(deaths) * DEATH)], key=_at)
     with database.write() as connection:
         _made.create_all(connection)
         for batch in in_batches(enumerate(made)):
             connection.execute(insert(spots), [{"id": number, **spot} for number, spot in batch])
         for some in in_batches(recorded):
             connection.execute(insert(tables.deaths), [_row_of(death) for death in some])
-        _count_to(connection, 2 * count + READY)
-    for low in range(0, 2 * count + READY, ROWS):
-        high = min(low + ROWS, 2 * count + READY)
-        for first, last, state in ((0, count, "failed"), (count, 2 * count, "finished"), (2 * count, high, "ready")):
+        _count_to(connection, end + READY)
+    for low in range(0, end + READY, ROWS):
+        high = min(low + ROWS, end + READY)
+        for first, last, state in ((0, count, "failed"), (count, end, "finished"), (end, high, "ready")):
             if max(low, first) < min(high, last):
-                database.transact(_make, max(low, first), min(high, last), state)
+                database.transact(_make, max(low, first), min(high, last), state, spot)
     with database.write() as connection:
         for table in (tables.jobs, tables.failed, tables.deaths):
             begin_ids_above(connection, table, connection.scalar(select(func.max(table.c.id))) or 0)
@@ -162,14 +171,14 @@ def _at(spot: dict[str, Any]) -> datetime:
     return at
 
 
-def _deaths(dice: Random, now: datetime, count: int) -> Iterator[_Death]:
-    """Yield the deaths of a few hundred moments: one manner each, some on one host, some on many."""
-    moments = min(INCIDENTS, count // 2)
+def _deaths(dice: Random, now: datetime, count: int, most: int, share: float) -> Iterator[_Death]:
+    """Yield deaths of ``most`` moments: one manner each, some on one host, some on many; ``jq`` recorded a share."""
+    moments = min(most, count // 2)
     for number in range(moments):
         at = now - SPAN + (SPAN - timedelta(minutes=30)) * number / moments
         signal = dice.choice([None, None, 9, 9, 11])
         hosts = dice.sample(HOSTS, dice.choice([1, 1, 3]))
-        recorded = dice.random() < 0.5  # noqa: PLR2004
+        recorded = dice.random() < share
         for _ in range(count // moments + (number < count % moments)):
             yield _Death(at, dice.choice(hosts), dice.randrange(100, 4_000_000), signal, recorded)
 
@@ -248,17 +257,17 @@ def _count_to(connection: Connection, most: int) -> None:
         done = min(2 * done, most)
 
 
-def _make(connection: Connection, first: int, last: int, state: str) -> None:
-    """Make the jobs with the numbers from ``first`` on and below ``last``, and the rows of their state."""
+def _make(connection: Connection, first: int, last: int, state: str, size: int) -> None:
+    """Make the jobs from number ``first`` on and below ``last``, ``size`` a spot, and the rows of their state."""
     number, spot = numbers.c.n, spots.c
-    is_of = (numbers.c.n / SPOT) if connection.dialect.name != "mysql" else func.floor(numbers.c.n / SPOT)
+    is_of = (numbers.c.n / size) if connection.dialect.name != "mysql" else func.floor(numbers.c.n / size)
     total = select(func.count()).select_from(spots).scalar_subquery()
     source = numbers.join(spots, spot.id == cast(func.floor(is_of), BigInteger) % total)
     chosen = (number >= first, number < last)
     job_id = number + 1
     written = cast(job_id, String(20))
     active_job_id = literal("0b8e9c1a-0000-4000-8000-") + cast(number + 100_000_000_000, String(20))
-    at = later(spot.at, (number % SPOT) * spot.step)
+    at = later(spot.at, (number % size) * spot.step)
     payload = (
         literal('{"job_class":"')
         + spot.class_name

@@ -263,7 +263,7 @@ def run(console: Console, url: str, chosen: argparse.Namespace) -> list[Measured
         if filled and not chosen.keep:
             raise SystemExit(f"million: {database} has a queue already; name an empty database, or add --keep")
         if not filled:
-            crowd.fill(database, count)
+            crowd.fill(database, count, chosen.deaths, chosen.finished)
             crowd.analyze(database)
         with database.read() as connection:
             failures = connection.scalar(select(func.count()).select_from(tables.failed))
@@ -305,6 +305,10 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--failures", type=int, default=1_000_000, help="on SQLite a fifth of them (default %(default)s)"
     )
+    parser.add_argument(
+        "--deaths", type=int, help="processes that died in a tenth as many incidents; else a few thousand"
+    )
+    parser.add_argument("--finished", type=int, help="finished jobs; else as many as failures")
     parser.add_argument("--only", action="append", metavar="TEXT", help="commands that contain it; may be repeated")
     parser.add_argument("--keep", action="store_true", help="measure a queue that exists as it is; commands change it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")

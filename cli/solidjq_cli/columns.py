@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorFinding
     from solidjq.incidents.causes import CauseFinding
     from solidjq.incidents.class_scores import ClassScore
+    from solidjq.incidents.death_cases import JobStanding
     from solidjq.incidents.death_records import DeathRecord
     from solidjq.incidents.incidents import Incident
     from solidjq.incidents.job_scores import JobScore
+    from solidjq.incidents.summaries import IncidentSummary
+    from solidjq.incidents.suspects import Ranking
     from solidjq.ledger.history import Event
     from solidjq.ledger.operations import OperationView
     from solidjq.ledger.positions import DeathPosition
@@ -591,8 +594,8 @@ def events() -> Fields[Event]:
     )
 
 
-def incidents() -> Fields[Incident]:
-    """Fields of an incident."""
+def incidents() -> Fields[Any]:
+    """Fields of an incident: of an ``Incident`` or an ``IncidentSummary``."""
     return Fields(
         (
             Column("incident", lambda i: i.name, "INCIDENT"),
@@ -612,7 +615,7 @@ def incidents() -> Fields[Incident]:
     )
 
 
-def _process_count(incident: Incident) -> str:
+def _process_count(incident: Incident | IncidentSummary) -> str:
     return f"{len(incident.deaths)}{' or more' if incident.several else ''}"
 
 
@@ -710,6 +713,12 @@ class Suspect(NamedTuple):
         """The lowest id of its jobs; infinite of a class."""
         crowd = getattr(self.score, "crowd", None)
         return min(self.job_ids, default=math.inf) if crowd is None else crowd.lowest
+
+
+def suspects_of(ranking: Ranking, *standings: JobStanding) -> Iterator[Suspect]:
+    """Yield the classes with these standings, then the jobs."""
+    yield from (Suspect("class", score) for score in ranking.classes if score.standing in standings)
+    yield from (Suspect("job", score) for score in ranking.jobs.standing(*standings))
 
 
 def suspects_apart(database: Database, suspects: Iterable[Suspect]) -> Iterator[Suspect]:

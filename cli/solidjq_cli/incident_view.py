@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from solidjq.incidents.incidents import Incident
+    from solidjq.incidents.summaries import IncidentSummary
     from solidjq.ledger.positions import DeathPosition
     from solidjq.recovery.verdicts import Decision
 
@@ -26,11 +27,11 @@ PIPE_WIDTH = 100  # of a picture that no terminal limits
 LABEL = "          "  # as wide as "because   "
 
 
-def draw_list(incidents: Sequence[Incident], waiting: Mapping[str, int], since: str) -> None:
-    """Print incidents, a line each. ``waiting``: by name, how many of its jobs are still failed."""
+def draw_list(incidents: Sequence[IncidentSummary], since: str) -> None:
+    """Print incidents, a line each, with how many of their jobs are still failed."""
     from solidjq.text import count_of
 
-    left = sum(1 for incident in incidents if waiting[incident.name])
+    left = sum(1 for incident in incidents if incident.waiting)
     hosts = short_hosts({host for incident in incidents for host in incident.hosts})
     with page():
         heading(f"{count_of(len(incidents), 'incident')} since {since}, {left} with jobs that still wait")
@@ -53,7 +54,7 @@ def draw_list(incidents: Sequence[Incident], waiting: Mapping[str, int], since: 
                         when(incident.at),
                         Words(_cause(incident), "" if incident.finding.outside else "error"),
                         Names(tuple(hosts[host] for host in incident.hosts)),
-                        f"{waiting[incident.name]:,}",
+                        f"{incident.waiting:,}",
                         f"{incident.size:,}",
                         Names(tuple(_by_count(incident))),
                     ],
@@ -61,11 +62,11 @@ def draw_list(incidents: Sequence[Incident], waiting: Mapping[str, int], since: 
                 for incident in incidents
             ),
         )
-        first = next((incident.name for incident in incidents if waiting[incident.name]), incidents[0].name)
+        first = next((incident.name for incident in incidents if incident.waiting), incidents[0].name)
         next_commands(f"incidents show {first}", "suspects", "retry --safe --dry-run")
 
 
-def _cause(incident: Incident) -> str:
+def _cause(incident: IncidentSummary) -> str:
     """Return the cause, its doubt, and how many processes: ``killed (likely, 3 processes)``."""
     finding = incident.finding
     doubt = [] if finding.confidence.value in {"certain", "unknown"} else [finding.confidence.value]
@@ -75,7 +76,7 @@ def _cause(incident: Incident) -> str:
     return f"{finding.cause.value} ({beside})" if beside else finding.cause.value
 
 
-def _by_count(incident: Incident) -> list[str]:
+def _by_count(incident: IncidentSummary) -> list[str]:
     return [name for name, _ in incident.by_class.most_common()]
 
 

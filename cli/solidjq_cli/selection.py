@@ -15,7 +15,7 @@ from solidjq_cli.times import parse_span
 
 if TYPE_CHECKING:
     from solidjq import Database
-    from solidjq.incidents.incidents import Incident
+    from solidjq.incidents.summaries import IncidentSummary
     from solidjq.queue.failed import Filter
     from solidjq.selection.request import RequestedFailures
 
@@ -129,13 +129,16 @@ def note_unknown_names(database: Database, chosen: Filter) -> None:
             note(sentence)
 
 
-def count_incidents(database: Database, since: str, until: str | None, *, waiting: bool = False) -> list[Incident]:
+def summarize_incidents(
+    database: Database, since: str, until: str | None, *, waiting: bool = False
+) -> list[IncidentSummary]:
     """Find the incidents noticed between these times, their jobs only counted; ``waiting``: those still failed, too.
 
     Raises UsageError for a malformed time.
     """
-    from solidjq.incidents import incidents  # noqa: PLC0415
+    from solidjq.incidents.incidents import each_incident  # noqa: PLC0415
+    from solidjq.incidents.summaries import summarize  # noqa: PLC0415
 
     earliest, latest = parse_span(since, until, database.now())
     with database.read() as connection:
-        return incidents.count_incidents(connection, since=earliest, until=latest, waiting=waiting)
+        return summarize(each_incident(connection, since=earliest, until=latest, waiting=waiting))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from heapq import nsmallest
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from solidjq_cli.arguments import by_own_name
-from solidjq_cli.columns import suspects_apart
+from solidjq_cli.columns import suspects_apart, suspects_of
 from solidjq_cli.render import heading, next_commands, paragraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from solidjq import Database
+    from solidjq.incidents.death_cases import JobStanding
+    from solidjq.incidents.suspects import Ranking
     from solidjq_cli.columns import Suspect
 
 INDENT = "      "
@@ -23,7 +25,7 @@ MOST_JOBS = 12  # of a class
 
 def draw(
     database: Database,
-    everything: Sequence[Suspect],
+    ranking: Ranking,
     incident_of: Mapping[str, str],
     *,
     since: str,
@@ -36,43 +38,40 @@ def draw(
     from solidjq.incidents.death_cases import JobStanding
     from solidjq.text import count_of
 
-    held = [each for each in everything if each.score.standing.held_back]
+    held = list(suspects_of(ranking, JobStanding.SUSPECT, JobStanding.TIED))
     classes = [each for each in held if each.kind == "class"]
     names = {each.score.name for each in classes}
     jobs = [each for each in held if each.kind == "job"]
-    undecided = [each for each in everything if each.score.standing is JobStanding.UNDECIDED]
-    bystanders = [each for each in everything if each.score.standing is JobStanding.BYSTANDER]
-    heading(_headline(classes, jobs, undecided, bystanders, since=since, everybody=everybody))
+    undecided = _count(ranking, JobStanding.UNDECIDED)
+    heading(_headline(ranking, since=since, everybody=everybody))
     for each in classes:
         _print_class(database, each, [job for job in jobs if _class_of(job) == each.score.name], incident_of)
     for alike in _alike(each for each in jobs if _class_of(each) not in names):
         _print(database, alike, incident_of)
     if undecided and not everybody:
-        first = islice(suspects_apart(database, undecided), MOST_JOBS)
+        first = islice(suspects_apart(database, suspects_of(ranking, JobStanding.UNDECIDED)), MOST_JOBS)
         few = ", ".join(f"{_short(each)} ({count_of(each.score.deaths, 'death')})" for each in first)
-        more = f" +{_count(undecided) - MOST_JOBS}" if _count(undecided) > MOST_JOBS else ""
+        more = f" +{undecided - MOST_JOBS}" if undecided > MOST_JOBS else ""
         paragraph(f"{few}{more}", "too few to tell  ")
-    for alike in _alike((*undecided, *bystanders)) if everybody else ():
+    others = (suspects_of(ranking, standing) for standing in (JobStanding.UNDECIDED, JobStanding.BYSTANDER))
+    for alike in _alike(chain.from_iterable(others)) if everybody else ():
         _print(database, alike, incident_of)
     ties = [each for each in held if each.score.standing is JobStanding.TIED]
     next_commands(*_next(held, ties, incident_of))
 
 
-def _headline(
-    classes: Sequence[Suspect],
-    jobs: Sequence[Suspect],
-    undecided: Sequence[Suspect],
-    bystanders: Sequence[Suspect],
-    *,
-    since: str,
-    everybody: bool,
-) -> str:
+def _headline(ranking: Ranking, *, since: str, everybody: bool) -> str:
+    from solidjq.incidents.death_cases import JobStanding
     from solidjq.text import count_of
 
-    parts = [count_of(_count(each), noun) for each, noun in ((classes, "class"), (jobs, "job")) if each]
-    others = [f"{_count(undecided)} cannot be judged yet"] if undecided else []
+    held = [standing for standing in JobStanding if standing.held_back]
+    classes = sum(score.standing in held for score in ranking.classes)
+    jobs = ranking.jobs.count(*held)
+    undecided, bystanders = (_count(ranking, one) for one in (JobStanding.UNDECIDED, JobStanding.BYSTANDER))
+    parts = [count_of(count, noun) for count, noun in ((classes, "class"), (jobs, "job")) if count]
+    others = [f"{undecided} cannot be judged yet"] if undecided else []
     if bystanders:
-        others.append(f"{count_of(_count(bystanders), 'bystander')}{'' if everybody else ' (--all)'}")
+        others.append(f"{count_of(bystanders, 'bystander')}{'' if everybody else ' (--all)'}")
     rest = f"; {', '.join(others)}" if others else ""
     if not parts:
         return f"nobody is suspected of a death since {since}{rest}"
@@ -90,8 +89,9 @@ def _print_class(database: Database, suspect: Suspect, jobs: Sequence[Suspect], 
         paragraph(f"its jobs {', '.join(map(str, nsmallest(MOST_JOBS, ids)))}{more}", INDENT)
 
 
-def _count(suspects: Iterable[Suspect]) -> int:
-    return sum(each.size for each in suspects)
+def _count(ranking: Ranking, standing: JobStanding) -> int:
+    """Return how many classes and jobs have this standing."""
+    return sum(score.standing is standing for score in ranking.classes) + ranking.jobs.count(standing)
 
 
 def _alike(suspects: Iterable[Suspect]) -> Iterable[list[Suspect]]:
@@ -106,7 +106,8 @@ def _print(database: Database, alike: Sequence[Suspect], incident_of: Mapping[st
     """Print who they are, then why."""
     score = alike[0].score
     who = ", ".join(map(_short, islice(suspects_apart(database, alike), MOST_JOBS)))
-    more = f" +{_count(alike) - MOST_JOBS}" if _count(alike) > MOST_JOBS else ""
+    size = sum(each.size for each in alike)
+    more = f" +{size - MOST_JOBS}" if size > MOST_JOBS else ""
     label = "class " if alike[0].kind == "class" else "job   "
     style = "error" if score.standing.held_back else "faint"
     paragraph(f"{who}{more}: {score.standing.value}{_deaths(score.at, incident_of)}", label, style=style)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
+from solidjq.incidents.summaries import IncidentSummary
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.history import Event
 from solidjq.rails.error_text import Death
@@ -69,10 +71,15 @@ def words(*texts: str) -> set[str]:
     return {word for text in texts for word in text.split()}
 
 
+def waiting(incident: Incident) -> IncidentSummary:
+    """Return an incident all of whose jobs are failed still."""
+    return replace(IncidentSummary.of(incident), waiting=incident.size)
+
+
 @settings(max_examples=30)
 @given(WIDTHS, st.lists(incidents(), min_size=1, max_size=2))
 def test_incidents(width: int, found: list[Incident]) -> None:
-    lines = screen(width, lambda: incident_view.draw_list(found, {one.name: one.size for one in found}, "7d"))
+    lines = screen(width, lambda: incident_view.draw_list(list(map(waiting, found)), "7d"))
     said = words(*lines)
     for incident in found:
         assert words(incident.name, f"{incident.size:,}", incident.finding.cause.value) <= {
@@ -119,5 +126,5 @@ def test_twenty_hosts_are_counted_where_they_do_not_fit(width: int) -> None:
     )
     finding = CauseFinding(Cause.KILLED, Confidence.LIKELY, (), ())
     incident = Incident(deaths, (finding,) * 20)
-    lines = screen(width, lambda: incident_view.draw_list([incident], {"d1": 0}, "7d"))
+    lines = screen(width, lambda: incident_view.draw_list([IncidentSummary.of(incident)], "7d"))
     assert any("host1 +19" in line or "host1, " in line for line in lines)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.incidents.incidents import Incident
+    from solidjq.incidents.summaries import IncidentSummary
     from solidjq.ledger.positions import DeathPosition
     from solidjq.recovery.verdicts import Decision
     from solidjq_cli.session import Session
@@ -61,17 +62,14 @@ def list_incidents(
       jq incidents list --since 30d -o json
       jq incidents list --host worker-4
     """
-    from solidjq.incidents.waiting import count_waiting
     from solidjq.names import suggestion
     from solidjq.queue.patterns import fits
 
     opened = session.current(database).open()
-    found = selection.count_incidents(opened, since, until, waiting=drawn(output))
+    found = selection.summarize_incidents(opened, since, until, waiting=drawn(output))
     here = [one for one in found if not host or any(fits(pattern, name) for pattern in host for name in one.hosts)]
     if here and drawn(output):
-        with opened.read() as connection:
-            waiting = count_waiting(connection, here)
-        incident_view.draw_list(list(reversed(here)), waiting, since)
+        incident_view.draw_list(list(reversed(here)), since)
         return
     latest_first = _with_jobs(opened, reversed(here)) if output is Output.IDS else reversed(here)
     records(latest_first, columns.incidents(), output, empty=f"no process died since {since}" if not found else "")
@@ -81,14 +79,14 @@ def list_incidents(
             note(f"no process is known to have died on host {name} since {since}{suggestion(name, hosts)}")
 
 
-def _with_jobs(database: Database, incidents: Iterable[Incident]) -> Iterator[Incident]:
+def _with_jobs(database: Database, incidents: Iterable[IncidentSummary]) -> Iterator[IncidentSummary]:
     """Yield these incidents with their jobs, which are read one incident after the other."""
-    from solidjq.incidents.incidents import with_jobs
+    from solidjq.incidents.summaries import with_jobs
 
     for incident in incidents:
         with database.read() as connection:
-            whole = with_jobs(connection, [incident])
-        yield from whole
+            whole = with_jobs(connection, incident)
+        yield whole
 
 
 @group.command("show")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from solidjq_cli import columns, options, selection, session, suspects_view
 from solidjq_cli.render import Output, drawn, note, records
 from solidjq_cli.screens import screen
+from solidjq_cli.times import parse_span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from solidjq.incidents.incidents import Incident
 
 DEFAULT_SINCE = "30d"
 
@@ -48,24 +54,30 @@ def suspects(
     """
     from solidjq.incidents.charges import find_suspects
     from solidjq.incidents.death_cases import JobStanding
+    from solidjq.incidents.incidents import each_incident
     from solidjq.text import count_of
 
     opened = session.current(database).open()
-    found = selection.count_incidents(opened, since, until)
+    earliest, latest = parse_span(since, until, opened.now())
+    incident_of: dict[str, str] = {}
     with opened.read() as connection:
+        found = _noted(each_incident(connection, since=earliest, until=latest), incident_of)
         ranking = find_suspects(connection, found)
-    everything = [
-        *(columns.Suspect("class", score) for score in ranking.classes),
-        *(columns.Suspect("job", score) for score in ranking.jobs),
-    ]
     if drawn(output):
-        incident_of = {death.name: incident.name for incident in found for death in incident.deaths}
-        suspects_view.draw(opened, everything, incident_of, since=since, everybody=everybody)
+        suspects_view.draw(opened, ranking, incident_of, since=since, everybody=everybody)
         return
-    shown = [each for each in everything if everybody or each.score.standing is not JobStanding.BYSTANDER]
+    standings = [one for one in JobStanding if everybody or one is not JobStanding.BYSTANDER]
     if output is Output.IDS:
-        shown = [each for each in shown if each.score.standing.held_back]
+        standings = [one for one in standings if one.held_back]
+    shown = columns.suspects_of(ranking, *standings)
     empty = f"nobody is suspected of a death since {since}"
     count = records(columns.suspects_apart(opened, shown), columns.suspects(), output, empty=empty)
-    if output is Output.TABLE and (left := sum(each.size for each in everything) - count):
+    if output is Output.TABLE and (left := len(ranking.classes) + ranking.jobs.count(*JobStanding) - count):
         note(f"{count_of(left, 'bystander')}; --all shows {'it' if left == 1 else 'them'}")
+
+
+def _noted(incidents: Iterable[Incident], incident_of: dict[str, str]) -> Iterator[Incident]:
+    """Yield the incidents, and note the incident of each death."""
+    for incident in incidents:
+        incident_of.update(dict.fromkeys((death.name for death in incident.deaths), incident.name))
+        yield incident

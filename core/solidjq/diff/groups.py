@@ -179,13 +179,16 @@ def _add_deaths(connection: Connection, died: Collection[FailureGroup], chosen: 
         return
     by_name = {group.name: group for group in died}
     of_chosen = _names_of_deaths(connection, chosen) if chosen.hosts or chosen.named else None
+    counted = []
     for death, classes, finding in incidents.judge_by_class(connection, since - DEATHS_AROUND):
-        if of_chosen is not None and death.name not in of_chosen:
-            continue
-        if (group := by_name.get(signature_of(death.error).name)) is not None and classes:
-            group.causes[finding.words] += classes.total()
-            if death.hostname is not None:
-                group.hosts[death.hostname] += classes.total()
+        if classes and (of_chosen is None or death.name in of_chosen):
+            name = signature_of(death.error).name
+            counted.append((death.name[0], int(death.name[1:]), name, finding.words, death.hostname, classes.total()))
+    for _, _, name, words, hostname, count in sorted(counted):
+        if (group := by_name.get(name)) is not None:
+            group.causes[words] += count
+            if hostname is not None:
+                group.hosts[hostname] += count
 
 
 def _names_of_deaths(connection: Connection, chosen: Filter) -> set[str]:

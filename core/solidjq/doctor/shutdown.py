@@ -13,7 +13,7 @@ from solidjq.doctor.checks import DoctorCheck, DoctorFinding, DoctorTerms, Sever
 from solidjq.doctor.local_units import Unit
 from solidjq.durations import spell_duration
 from solidjq.incidents.causes import Cause
-from solidjq.incidents.incidents import count_incidents
+from solidjq.incidents.incidents import each_incident
 from solidjq.ledger import operations
 from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL, Process
@@ -47,7 +47,7 @@ class LongClass(NamedTuple):
 
 def _find_short_grace(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     since = times.clock(connection) - SHUTDOWNS
-    findings = (finding for incident in count_incidents(connection, since=since) for finding in incident.findings)
+    findings = (finding for incident in each_incident(connection, since=since) for finding in incident.findings)
     yield from judge_killed(sum(finding.cause is Cause.SHUTDOWN for finding in findings))
     supervisors = living(connection, terms, "Supervisor")
     graces = deployment_graces(terms)

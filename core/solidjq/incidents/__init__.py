@@ -5,12 +5,15 @@ Read the files in this order:
 - ``claimed_jobs``: the jobs of a death, kept small.
 - ``death_records``: how a process ended, with the evidence, as one kind of record whoever noticed it.
 - ``reconstruction``: deaths that nobody recorded, put together from the failures that they left.
-- ``death_queries``: reads deaths from ``jq_deaths``, and those that have to be reconstructed; their jobs are counted.
+- ``unrecorded``: the failures of such deaths, grouped by the database.
+- ``death_queries``: yields deaths as they fell silent, those of ``jq_deaths`` in batches; their jobs are counted.
 - ``death_jobs``: reads the jobs of deaths, which were only counted before.
 - ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.
 - ``incidents``: groups deaths of one moment and one manner, judges each, and splits them by cause.
+- ``summaries``: incidents without the evidence of their deaths.
 - ``failure_deaths``: the incident of each failure on a page, its host, and the crashes of its job.
-- ``death_cases``: deaths and what usually runs, as the evidence that the next three files work on.
+- ``death_cases``: deaths and what usually runs, as the evidence that the next four files work on.
+- ``packed_cases``: very many of them in a few bytes each.
 - ``class_scores``: job classes that are in flight at more deaths than chance allows.
 - ``job_scores``: jobs that were in flight at several deaths.
 - ``suspects``: the ranking of both, and what a retry needs of it.

@@ -11,23 +11,23 @@ from sqlalchemy import Connection, select
 from solidjq.database.tables import claimed, jobs
 from solidjq.database.transactions import Database
 from solidjq.incidents import death_jobs, incidents
-from solidjq.incidents.causes import CauseFinding
-from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJob, ClassCount
+from solidjq.incidents.claimed_jobs import ClaimedJob, ClassCount
 from solidjq.incidents.class_scores import ClassScore
 from solidjq.incidents.death_cases import (
     INSIDE,
     SUSPECT_AT,
+    Blame,
     Crowd,
     DeathCase,
     Exposure,
     InFlight,
     JobStanding,
-    find_proven,
 )
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
 from solidjq.incidents.job_scores import JobScore
-from solidjq.incidents.suspects import Ranking, Suspicion, rank
+from solidjq.incidents.packed_cases import PackedCases
+from solidjq.incidents.suspects import Ranking, Suspicion, rank_packed
 from solidjq.ledger import crashes, operations, positions
 from solidjq.ledger.positions import DeathPosition
 from solidjq.processes.heartbeat import list_processes
@@ -41,21 +41,27 @@ def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Rankin
     """Rank the jobs and classes that were in flight at the deaths of these incidents.
 
     Jobs of one death and class that were in flight at no other have one score, with a crowd: ``each_job`` reads them.
+    The incidents are read once; of a death some hundred bytes are kept.
     """
-    of = list(charged)
-    deaths = [death for incident in of for death in incident.deaths]
-    read = _with_jobs_apart(connection, deaths)
+    samples, counted, begins = _Samples(), PackedCases(), []
+    for incident in charged:
+        for death, finding in incident.pairs:
+            samples.add(death.sample)
+            slim = death.slim
+            counts = death.counted if death.counted is not None else _apart(death, frozenset(), {})[1]
+            counted.add(DeathCase(death.name, finding.blame, tuple(_crowds(slim, counts))), slim)
+            begins.append(incident.at)
+    read = _with_jobs_apart(connection, counted.deaths)
     ids_of = _ids_of_repeated(read.values())
     stood = _positions(connection, read.values(), ids_of)
-    pairs = ((read.get(death.name, death), finding) for incident in of for death, finding in incident.pairs)
-    ranking = rank(_cases(pairs, ids_of, stood), _exposure(connection, (death.sample for death in deaths)))
-    return replace(
-        ranking,
-        jobs=tuple(
-            score if score.crowd is not None else replace(score, job_ids=tuple(ids_of.get(score.name, ())))
-            for score in ranking.jobs
-        ),
-    )
+    cases = PackedCases(known=ids_of)
+    for place in sorted(range(len(begins)), key=begins.__getitem__):
+        case, death = counted.at(place), counted.deaths[place]
+        if death.name in read:
+            case = _case_of(read[death.name], case.blame, ids_of, stood)
+        if case.jobs:  # processes that ran no job are left out, as they are of the samples
+            cases.add(case, death)
+    return rank_packed(cases, _exposure(connection, samples), ids_of)
 
 
 def each_job(database: Database, scores: Iterable[JobScore]) -> Iterator[JobScore]:
@@ -121,33 +127,38 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
 
     It reads a row a death and class, not a row a job: its cost does not grow with the jobs of a death.
     """
-    judged = incidents.judge_by_class(connection, since)
-    deaths = {death.key: death for death, _, _ in judged}
-    inside = death_jobs.with_jobs(connection, [death for death, _, finding in judged if finding.blame in INSIDE])
-    by_stack = {death.key for death in inside if death.named_by_stack}
-    named = _named_jobs(connection, deaths, inside)
-    cases = [
-        DeathCase(
-            death.name,
-            finding.blame,
-            tuple(_jobs_of(death.name, classes, named.get(death.key, ()))),
-            named=death.key in by_stack,
-        )
-        for death, classes, finding in judged
-        if classes
-    ]
-    ranking = rank(cases, _exposure(connection, (death.sample for death, _, _ in judged)))
-    proven = find_proven(cases)
-    subjects = {job.subject for jobs in named.values() for job in jobs}
+    samples, counted = _Samples(), PackedCases()
+    outside: set[int | str] = set()
+    errors: set[str] = set()
+    inside: list[DeathRecord] = []
+    for death, classes, finding in incidents.judge_by_class(connection, since):
+        samples.add(death.sample)
+        slim = death.slim
+        counts = {name: ClassCount(count) for name, count in classes.items()}
+        counted.add(DeathCase(death.name, finding.blame, tuple(_crowds(slim, counts))), slim)
+        if finding.outside:
+            outside.add(death.key)
+        elif finding.blame in INSIDE:
+            inside.append(slim)
+            errors.add(death.error)
+    with_jobs = death_jobs.with_jobs(connection, inside)
+    by_stack = {death.key for death in with_jobs if death.named_by_stack}
+    deaths = {death.key: death for death in counted.deaths}
+    named = _named_jobs(connection, deaths, with_jobs)
+    cases = PackedCases()
+    for case, death in zip(counted, counted.deaths, strict=True):
+        if case.jobs:
+            jobs = tuple(_jobs_of(case, named.get(death.key, ())))
+            cases.add(DeathCase(case.key, case.blame, jobs, named=death.key in by_stack), death)
+    ranking = rank_packed(cases, _exposure(connection, samples))
+    proven = ranking.jobs.proven
     return Suspicion(
-        outside=frozenset(death.key for death, _, finding in judged if finding.outside),
-        partial={key: death for key, death in deaths.items() if death.ahead or death.faulting is not None},
+        outside=outside,
+        partial={key: death for key, death in deaths.items() if not death.charges_all},
         classes={score.name: _reason(score) for score in ranking.classes if score.standing.held_back},
-        jobs={
-            score.name: _reason(score) for score in ranking.jobs if score.standing.held_back and score.name in subjects
-        },
+        jobs={score.name: _reason(score) for score in ranking.jobs.named() if score.standing.held_back},
         proven={key: proven[death.name] for key, death in deaths.items() if death.name in proven},
-        errors=frozenset(death.error for death in inside),
+        errors=errors,
     )
 
 
@@ -173,15 +184,13 @@ def _named_jobs(
     return {key: list(jobs.values()) for key, jobs in named.items()}
 
 
-def _jobs_of(death: str, classes: Mapping[str, int], named: Collection[InFlight]) -> Iterator[InFlight]:
-    """Yield the jobs that are known by name, and for the rest of each class made-up ones.
-
-    Up to two of a class are enough to score classes, and to see that a job was not alone.
-    """
+def _jobs_of(case: DeathCase, named: Collection[InFlight]) -> Iterator[InFlight]:
+    """Yield the jobs of a case that are known by name, and the rest of each class as a crowd."""
     yield from named
     known = Counter(job.class_name for job in named)
-    for name, count in classes.items():
-        yield from (InFlight(f"{death} {name} {n}", name) for n in range(min(count - known[name], 2)))
+    for job in case.jobs:
+        if job.crowd is not None and (rest := job.count - known[job.class_name]) > 0:
+            yield replace(job, crowd=replace(job.crowd, count=rest))
 
 
 def _reason(score: ClassScore | JobScore) -> str:
@@ -189,21 +198,19 @@ def _reason(score: ClassScore | JobScore) -> str:
     return next((reason for reason in score.reasons if JobStanding.TIED in reason), "; ".join(score.reasons[:2]))
 
 
-def _cases(
-    pairs: Iterable[tuple[DeathRecord, CauseFinding]], known: Container[str], stood: Mapping[int, DeathPosition]
-) -> Iterator[DeathCase]:
-    """Yield the deaths as evidence. The jobs of the subjects ``known`` are named, the others are in crowds.
+def _case_of(death: DeathRecord, blame: Blame, known: Container[str], stood: Mapping[int, DeathPosition]) -> DeathCase:
+    """Return a death as evidence. The jobs of the subjects ``known`` are named, the others are in crowds.
 
     ``stood``: by failure, where long jobs stood.
     """
-    for death, finding in pairs:
-        named, crowds = ([], dict(death.counted)) if death.counted is not None else _apart(death, known, stood)
-        counted = replace(death, jobs=UNREAD, counted={})
-        for name, count in crowds.items():
-            crowd = Crowd(count.claimed, count.job_id or 0, counted, known)
-            named.append(InFlight(count.subject if count.claimed == 1 else f"{death.name} {name}", name, crowd=crowd))
-        if named:  # processes that ran no job are left out, as they are of the samples
-            yield DeathCase(death.name, finding.blame, tuple(named), named=death.named_by_stack)
+    named, counts = _apart(death, known, stood)
+    return DeathCase(death.name, blame, (*named, *_crowds(death, counts)), named=death.named_by_stack)
+
+
+def _crowds(death: DeathRecord, counts: Mapping[str, ClassCount]) -> Iterator[InFlight]:
+    for name, count in counts.items():
+        subject = count.subject if count.claimed == 1 and count.subject else f"{death.name} {name}"
+        yield InFlight(subject, name, crowd=Crowd(count.claimed, count.job_id or 0, death))
 
 
 def _apart(
@@ -251,24 +258,35 @@ def _positions(
     return positions.find(connection, [failure_id for ids in repeated for failure_id in ids])
 
 
-def _exposure(connection: Connection, last_samples: Iterable[Mapping[str, Any]]) -> Exposure:
-    """Return what runs while no process dies.
+class _Samples:
+    """What the last samples of processes counted."""
 
-    Processes of ``jq work`` count their samples; ``last_samples`` are those of the dead. Any other process, such as
-    Rails' own, is sampled once: the jobs that it has claimed now.
+    def __init__(self) -> None:
+        self.count = 0
+        self.by_class: Counter[str] = Counter()
+
+    def add(self, sample: Mapping[str, Any]) -> None:
+        """Add those of one process."""
+        self.count += int(number(sample, "looks") or 0)
+        if isinstance(seen := sample.get("seen"), dict):
+            self.by_class.update({name: count for name, count in seen.items() if isinstance(count, int)})
+
+
+def _exposure(connection: Connection, samples: _Samples) -> Exposure:
+    """Return what runs while no process dies; ``samples`` has those of the dead.
+
+    Processes of ``jq work`` count their samples. Any other process, such as Rails' own, is sampled once: the jobs that
+    it has claimed now.
     """
-    count, by_class = 0, Counter[str]()
     running: dict[int, set[str]] = defaultdict(set)
     classes_now = select(claimed.c.process_id, jobs.c.class_name).join(jobs, jobs.c.id == claimed.c.job_id).distinct()
     for process_id, class_name in connection.execute(classes_now):
         running[process_id].add(class_name)
-    samples = {process.id: sample_of(process.metadata) for process in list_processes(connection)}
+    living = {process.id: sample_of(process.metadata) for process in list_processes(connection)}
     for process_id, classes in running.items():
-        if not samples.get(process_id):
-            count += 1
-            by_class.update(classes)
-    for sample in (*samples.values(), *last_samples):
-        count += int(number(sample, "looks") or 0)
-        counts = sample.get("seen")
-        by_class.update({k: v for k, v in counts.items() if isinstance(v, int)} if isinstance(counts, dict) else {})
-    return Exposure(count, by_class)
+        if not living.get(process_id):
+            samples.count += 1
+            samples.by_class.update(classes)
+    for sample in living.values():
+        samples.add(sample)
+    return Exposure(samples.count, samples.by_class)

@@ -3,8 +3,10 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
+from typing import NamedTuple
 
 from solidjq.chance import fisher
 from solidjq.incidents.death_cases import (
@@ -12,11 +14,11 @@ from solidjq.incidents.death_cases import (
     PROVEN_AT,
     SUSPECT_AT,
     Blame,
-    DeathCase,
+    DeathTally,
     Exposure,
     JobStanding,
-    manner_reasons,
 )
+from solidjq.incidents.packed_cases import PackedCases
 from solidjq.text import count_of
 
 FEWEST_DEATHS = 3  # with fewer deaths a class is never a suspect
@@ -40,22 +42,23 @@ class ClassScore:
     at: tuple[str, ...] = ()  # the names of the deaths that charge it
 
 
-def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator[ClassScore]:
+def score_classes(cases: PackedCases, exposure: Exposure | None) -> Iterator[ClassScore]:
     """Yield the score of every class in flight at these deaths. ``suspects.rank`` says how a score is made."""
-    charging = [case for case in cases if not case.outside]
-    deaths_of = _deaths_by_class(charging)
-    proven = {name: jobs for name in deaths_of if len(jobs := _proven(name, charging)) >= PROVEN_AT}
+    counted = _count(cases)
+    charging = counted.charging.bit_count()
+    deaths_of = {name: tally.deaths for name, tally in counted.classes.items() if tally.deaths}
+    proven = {name: jobs for name in deaths_of if len(jobs := counted.classes[name].proven) >= PROVEN_AT}
     trial = None
-    if (controls := _controls(cases, exposure)) is not None:
+    if (controls := _controls(counted, exposure)) is not None:
         # A class that occurs less than FEWEST_DEATHS times in all could not become a suspect: it is no test, and does
         # not make the correction for many tests stricter.
-        occurrences = Counter(controls.running) + Counter({name: len(keys) for name, keys in deaths_of.items()})
+        occurrences = Counter(controls.running) + Counter({name: of.bit_count() for name, of in deaths_of.items()})
         tested = sum(times >= FEWEST_DEATHS for times in occurrences.values())
-        trial = _Trial(deaths_of, {case.key for case in charging}, controls, tested)
+        trial = _Trial(deaths_of, counted.charging, controls, tested, cases)
         trial.run(proven)
-    for name in _deaths_by_class(cases):
-        deaths = [case for case in charging if case.key in deaths_of.get(name, ())]
-        if not deaths:
+    for name, tally in counted.classes.items():
+        deaths = tally.manners
+        if not deaths.all:
             yield ClassScore(name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,))
             continue
         score, standing, facts = 0.0, JobStanding.UNDECIDED, ["and how often it runs when nobody dies is unknown"]
@@ -63,14 +66,65 @@ def score_classes(cases: list[DeathCase], exposure: Exposure | None) -> Iterator
             score, standing, facts = _judge_class(name, trial)
         if name in proven:
             standing = JobStanding.SUSPECT
-            how = "alone, or named by the stack," if any(case.named for case in deaths) else "alone"
+            how = "alone, or named by the stack," if deaths.named else "alone"
             facts.append(f"{len(proven[name])} of its jobs were {how} when their process crashed or exited")
         tied = facts[-1] if standing is JobStanding.TIED else ""
-        reasons = (f"in flight at {len(deaths)} of {count_of(len(charging), 'death')}, {facts[0]}", *facts[1:])
-        reasons = (*reasons, *_repeated_job(name, deaths), *manner_reasons(deaths))
-        alone = sum(case.alone for case in deaths)
-        at = tuple(case.key for case in deaths)
-        yield ClassScore(name, score, standing, len(deaths), alone, reasons, tied, at)
+        reasons = (f"in flight at {deaths.all} of {count_of(charging, 'death')}, {facts[0]}", *facts[1:])
+        reasons = (*reasons, *_repeated_job(tally.times), *deaths.reasons)
+        at = tuple(_keys(tally.deaths, cases))
+        yield ClassScore(name, score, standing, deaths.all, deaths.alone, reasons, tied, at)
+
+
+@dataclass(slots=True)
+class _ClassTally:
+    """The deaths at which a class was in flight. ``deaths`` are those that charge: a bit for the place of each case."""
+
+    deaths: int = 0
+    outside: int = 0  # how many charge nobody
+    manners: DeathTally = field(default_factory=DeathTally)
+    proven: set[str] = field(default_factory=set)  # jobs that were alone or named by the stack at a crash or an exit
+    times: Counter[str] = field(default_factory=Counter)  # of each job that is known by name
+
+
+class _Counted(NamedTuple):
+    """All cases, counted by class; ``charging`` has a bit for the place of each case that charges."""
+
+    classes: Mapping[str, _ClassTally]
+    charging: int
+    outside: int
+
+
+def _count(cases: PackedCases) -> _Counted:
+    classes: dict[str, _ClassTally] = defaultdict(_ClassTally)
+    bits: dict[str, bytearray] = defaultdict(lambda: bytearray(len(cases) // 8 + 1))
+    charging = bytearray(len(cases) // 8 + 1)
+    for place, case in enumerate(cases):
+        byte, bit = place >> 3, 1 << (place & 7)
+        names = {job.class_name for job in case.jobs}
+        if case.outside:
+            for name in names:
+                classes[name].outside += 1
+            continue
+        charging[byte] |= bit
+        for name in names:
+            classes[name].manners.add(case)
+            bits[name][byte] |= bit
+        if case.single and case.blame is Blame.CODE:  # memory proves less: what others filled kills who runs then
+            classes[case.jobs[0].class_name].proven.add(case.jobs[0].subject)
+        for job in case.jobs:
+            if job.crowd is None:  # a job of a crowd was at one death
+                classes[job.class_name].times[job.subject] += 1
+    for name, of_class in bits.items():
+        classes[name].deaths = int.from_bytes(of_class, "little")
+    all_charging = int.from_bytes(charging, "little")
+    return _Counted(classes, all_charging, len(cases) - all_charging.bit_count())
+
+
+def _keys(places: int, cases: PackedCases) -> Iterator[str]:
+    """Yield the keys of the cases at whose places there is a bit, in their order."""
+    for byte, bits in enumerate(places.to_bytes(places.bit_length() // 8 + 1, "little")):
+        if bits:
+            yield from (cases.key_at(8 * byte + bit) for bit in range(8) if bits >> bit & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,35 +136,30 @@ class _Controls:
     noun: str
 
 
-def _controls(cases: Iterable[DeathCase], exposure: Exposure | None) -> _Controls | None:
+def _controls(counted: _Counted, exposure: Exposure | None) -> _Controls | None:
     if exposure is not None and exposure.samples > 0:
         running = {name: min(count, exposure.samples) for name, count in exposure.running.items()}
         return _Controls(exposure.samples, running, "samples of live processes")
-    outside = [case for case in cases if case.outside]
-    if not outside:
+    if not counted.outside:
         return None
-    running = {name: len(keys) for name, keys in _deaths_by_class(outside).items()}
-    return _Controls(len(outside), running, "processes that were ended from outside")
-
-
-def _deaths_by_class(cases: Iterable[DeathCase]) -> dict[str, set[str]]:
-    keys: dict[str, set[str]] = defaultdict(set)
-    for case in cases:
-        for job in case.jobs:
-            keys[job.class_name].add(case.key)
-    return dict(keys)
+    running = {name: tally.outside for name, tally in counted.classes.items() if tally.outside}
+    return _Controls(counted.outside, running, "processes that were ended from outside")
 
 
 @dataclass(frozen=True, slots=True)
 class _Test:
     """One class tested against the controls, at deaths that no better suspect explains."""
 
-    deaths: AbstractSet[str]  # with a job of the class in flight
+    places: int  # a bit for each death with a job of the class in flight
     all_deaths: int
     running: int
     samples: int
     tested: int  # classes tested, for the Bonferroni correction
     p: float
+
+    @property
+    def deaths(self) -> int:
+        return self.places.bit_count()
 
     @property
     def score(self) -> float:
@@ -122,7 +171,7 @@ class _Test:
 
     @property
     def passed(self) -> bool:
-        return len(self.deaths) >= FEWEST_DEATHS and self.corrected <= FALSE_ALARMS
+        return self.deaths >= FEWEST_DEATHS and self.corrected <= FALSE_ALARMS
 
     @property
     def could_pass(self) -> bool:
@@ -137,10 +186,11 @@ class _Test:
 class _Trial:
     """The search for suspects: the best class explains its deaths, and the rest are tested at the others."""
 
-    deaths_of: Mapping[str, AbstractSet[str]]
-    unexplained: AbstractSet[str]  # deaths without a suspect in flight
+    deaths_of: Mapping[str, int]  # a bit for the place of each death
+    unexplained: int  # the same of deaths without a suspect in flight
     controls: _Controls
     tested: int
+    cases: PackedCases
     first: dict[str, _Test] = field(init=False)  # the tests at all deaths
     suspects: dict[str, _Test] = field(default_factory=dict)
     tied: dict[str, tuple[tuple[str, ...], _Test]] = field(default_factory=dict)  # by class: its rivals, its test
@@ -150,10 +200,11 @@ class _Trial:
 
     def test(self, class_name: str, *, without: str | None = None) -> _Test:
         """Test a class at the unexplained deaths, leaving out those of the class ``without``."""
-        left = self.unexplained if without is None else self.unexplained - self.deaths_of[without]
+        left = self.unexplained if without is None else self.unexplained & ~self.deaths_of[without]
         running = self.controls.running.get(class_name, 0)
         deaths, samples = self.deaths_of[class_name] & left, self.controls.samples
-        return _Test(deaths, len(left), running, samples, self.tested, fisher(len(deaths), len(left), running, samples))
+        of, among = deaths.bit_count(), left.bit_count()
+        return _Test(deaths, among, running, samples, self.tested, fisher(of, among, running, samples))
 
     def run(self, proven: Iterable[str]) -> None:
         """Make the class with the least p-value a suspect and its deaths explained, until no class passes.
@@ -163,10 +214,10 @@ class _Trial:
         """
         for name in proven:
             self.suspects[name] = self.first[name]
-            self.unexplained = self.unexplained - self.deaths_of[name]
+            self.unexplained &= ~self.deaths_of[name]
         rest = sorted(name for name, test in self.first.items() if test.passed and name not in self.suspects)
         while passed := {name: test for name in rest if (test := self.test(name)).passed}:
-            best = min(passed, key=lambda name: (passed[name].p, -len(passed[name].deaths)))
+            best = min(passed, key=lambda name: (passed[name].p, -passed[name].deaths))
             group = (best, *(name for name in passed if name != best and self._rivals(best, name)))
             if len(group) == 1:
                 self.suspects[best] = passed[best]
@@ -174,7 +225,7 @@ class _Trial:
                 rest.remove(name)
                 if len(group) > 1:
                     self.tied[name] = (tuple(other for other in group if other != name), passed[name])
-                self.unexplained = self.unexplained - self.deaths_of[name]
+                self.unexplained &= ~self.deaths_of[name]
 
     def _rivals(self, best: str, other: str) -> bool:
         """Whether the other class may as well be the one that killed the processes that ``best`` was in.
@@ -190,9 +241,9 @@ class _Trial:
 
     def _surprise(self, class_name: str, *, without: str) -> float:
         """Return -log10 of the chance that the class was by chance at its deaths without the other."""
-        alone = (self.deaths_of[class_name] - self.deaths_of[without]) & self.unexplained
+        alone = self.deaths_of[class_name] & ~self.deaths_of[without] & self.unexplained
         share = (self.controls.running.get(class_name, 0) + 1) / (self.controls.samples + 2)
-        return -math.log10(share) * len(alone)
+        return -math.log10(share) * alone.bit_count()
 
 
 def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str]]:
@@ -202,15 +253,16 @@ def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str
     score = min(first.score, last.score)
     controls = f"in {first.running} of {first.samples} {trial.controls.noun}"
     facts = [f"{controls}; {first} ({count_of(trial.tested, 'class')} tested)"]
-    if explained := first.deaths - last.deaths:
+    if explained := first.places & ~last.places:
         company = [other for other in trial.suspects if other != name and explained & trial.deaths_of[other]]
-        facts.append(f"beside {' or '.join(company)} at {len(explained)} of these; {last} without them")
+        facts.append(f"beside {' or '.join(company)} at {explained.bit_count()} of these; {last} without them")
     if rivals:
-        together = frozenset(first.deaths).intersection(*(trial.deaths_of[other] for other in rivals)) or first.deaths
-        return score, JobStanding.TIED, [*facts, tie(sorted((name, *rivals)), latest(together))]
+        together = reduce(and_, (trial.deaths_of[other] for other in rivals), first.places) or first.places
+        named = latest(_keys(together, trial.cases))
+        return score, JobStanding.TIED, [*facts, tie(sorted((name, *rivals)), named)]
     if name in trial.suspects:
         return score, JobStanding.SUSPECT, facts
-    if len(first.deaths) < FEWEST_DEATHS:
+    if first.deaths < FEWEST_DEATHS:
         return score, JobStanding.UNDECIDED, [*facts, f"fewer than {FEWEST_DEATHS} deaths"]
     if not first.could_pass:
         return score, JobStanding.UNDECIDED, [*facts, "it runs so often that even every death could be chance"]
@@ -227,18 +279,8 @@ def latest(deaths: Iterable[str]) -> str:
     return max(deaths, key=lambda name: (len(name), name))
 
 
-def _proven(class_name: str, deaths: Iterable[DeathCase]) -> set[str]:
-    """Return the jobs of the class that were alone, or named by the stack, when their process crashed or exited.
-
-    Memory proves less: what other jobs filled before kills whichever job runs then.
-    """
-    single = [case.jobs[0] for case in deaths if case.single and case.blame is Blame.CODE]
-    return {job.subject for job in single if job.class_name == class_name}
-
-
-def _repeated_job(class_name: str, deaths: Iterable[DeathCase]) -> Iterator[str]:
+def _repeated_job(times: Mapping[str, int]) -> Iterator[str]:
     """Yield a reason if one job was in flight again and again: then it may be that job, and not its class."""
-    times = Counter(job.subject for case in deaths for job in case.jobs if job.class_name == class_name)
-    subject, most = max(times.items(), key=lambda item: (item[1], item[0]))
+    subject, most = max(times.items(), key=lambda item: (item[1], item[0]), default=("", 0))
     if most >= SUSPECT_AT:
         yield f"at {most} of these with one and the same job, {subject}"

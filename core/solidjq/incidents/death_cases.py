@@ -5,7 +5,7 @@ charges none of them.
 """
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -132,19 +132,17 @@ class Proven(NamedTuple):
         return subject not in self.subjects and class_name not in self.classes
 
 
-def find_proven(cases: Iterable[DeathCase]) -> dict[str, Proven]:
+def find_proven(cases: Collection[DeathCase]) -> dict[str, Proven]:
     """Return, by key, the deaths with a cause from inside that a proven killer explains.
 
     A job is proven if it alone was in flight at a death from inside, or a stack names it, as after the last round of a
     bisect. It explains only deaths of the same blame: what crashes need not be what takes the memory.
     """
-    inside = [case for case in cases if case.inside]
-    proven = {(case.blame, case.jobs[0].subject) for case in inside if case.single}
-    killers = {case.key: [job for job in case.jobs if (case.blame, job.subject) in proven] for case in inside}
+    proven = {(case.blame, case.jobs[0].subject) for case in cases if case.inside and case.single}
     return {
-        key: Proven(frozenset(job.subject for job in of), frozenset(job.class_name for job in of))
-        for key, of in killers.items()
-        if of
+        case.key: Proven(frozenset(job.subject for job in of), frozenset(job.class_name for job in of))
+        for case in cases
+        if case.inside and (of := [job for job in case.jobs if (case.blame, job.subject) in proven])
     }
 
 
@@ -166,12 +164,28 @@ def merge_cases(cases: Iterable[DeathCase]) -> list[DeathCase]:
     return list(merged.values())
 
 
-def manner_reasons(deaths: Iterable[DeathCase]) -> Iterator[str]:
-    """Yield, in words, at how many of these deaths a stack names the job, at how many it was alone, and from inside."""
-    cases = list(deaths)
-    if named := sum(case.named for case in cases):
-        yield f"named by the stack of the thread that crashed at {count_of(named, 'death')}"
-    if alone := sum(case.alone for case in cases):
-        yield f"alone at {count_of(alone, 'death')}"
-    if inside := sum(case.inside for case in cases):
-        yield f"a crash, an exit or no memory left at {count_of(inside, 'death')}"
+@dataclass(slots=True)
+class DeathTally:
+    """Deaths that charge a job or a class, counted: all, those where a stack names the job, where it was alone, ..."""
+
+    all: int = 0
+    named: int = 0
+    alone: int = 0
+    inside: int = 0
+
+    def add(self, case: DeathCase) -> None:
+        """Count a death."""
+        self.all += 1
+        self.named += case.named
+        self.alone += case.alone
+        self.inside += case.inside
+
+    @property
+    def reasons(self) -> Iterator[str]:
+        """At how many deaths a stack names the job, at how many it was alone, and how many came from inside."""
+        if self.named:
+            yield f"named by the stack of the thread that crashed at {count_of(self.named, 'death')}"
+        if self.alone:
+            yield f"alone at {count_of(self.alone, 'death')}"
+        if self.inside:
+            yield f"a crash, an exit or no memory left at {count_of(self.inside, 'death')}"

@@ -13,8 +13,9 @@ from solidjq.database import tables
 from solidjq.database.statements import among, streamed
 from solidjq.database.times import boundary
 from solidjq.incidents.claimed_jobs import ClaimedJobs
-from solidjq.incidents.death_queries import list_recorded, unrecorded_failures
+from solidjq.incidents.death_queries import list_recorded
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
+from solidjq.incidents.unrecorded import unrecorded_failures
 from solidjq.ledger import operations
 from solidjq.text import parse_id
 

@@ -4,15 +4,18 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs, ClassCount
+from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJob, ClaimedJobs, ClassCount
 from solidjq.ledger.deaths import DeathSource
 from solidjq.processes.heartbeat import HEARTBEAT_INTERVAL
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 from solidjq.untrusted import number, part
 
 LONGEST_INTERVAL = 3600.0  # seconds between heartbeats: evidence that claims more is not believed
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class FailureSpan(NamedTuple):
@@ -65,6 +68,21 @@ class DeathRecord:
         if self.how is Death.PRUNED:
             return missing_error() if self.last_heartbeat_at is None else pruned_error(self.last_heartbeat_at)
         return exit_error(self.pid or 0, -self.signal if self.signal is not None else self.exit_status or 0)
+
+    @property
+    def slim(self) -> "DeathRecord":
+        """The record with what its jobs are found by and charged by, and nothing else."""
+        needed = {key: self.evidence[key] for key in ("error", "ahead", "faulting") if key in self.evidence}
+        return DeathRecord(
+            name=self.name,
+            source=self.source,
+            how=self.how,
+            noticed_at=self.noticed_at,
+            evidence=needed or _NOTHING,
+            jobs=UNREAD,
+            counted=_NOTHING,
+            span=self.span,
+        )
 
     @property
     def sample(self) -> Mapping[str, Any]:

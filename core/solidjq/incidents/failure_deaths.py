@@ -1,13 +1,13 @@
 """Which incident each of some failures belongs to, on which host its process died, and how often its job crashed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
 from solidjq.database.tables import failed
 from solidjq.database.times import boundary
-from solidjq.incidents.incidents import LISTED_AROUND, Incident, find_incidents
+from solidjq.incidents.incidents import LISTED_AROUND, Incident, each_with_jobs
 from solidjq.ledger import crashes, operations, positions
 from solidjq.ledger.crashes import Crash
 from solidjq.queue.failed import Failure, is_death
@@ -37,11 +37,12 @@ def find_failure_deaths(connection: Connection, failures: Sequence[Failure]) -> 
     counted = crashes.crashes_of(connection, set(subjects.values())) if operations.exists(connection) else {}
     present = positions.find_present(connection, [id_ for id_, subject in subjects.items() if counted.get(subject)])
     hosts = {crash.failure_id: crash.hostname for of_one in counted.values() for crash in of_one}
+    wanted = set(subjects)
     names: dict[int, str] = {}
     for incident in _incidents_around(connection, died):
         for death in incident.deaths:
             for job in death.jobs:
-                if job.failure_id is not None:
+                if job.failure_id in wanted:
                     names[job.failure_id] = incident.name
                     hosts[job.failure_id] = death.hostname or hosts.get(job.failure_id)
     return {
@@ -55,7 +56,7 @@ def find_failure_deaths(connection: Connection, failures: Sequence[Failure]) -> 
     }
 
 
-def _incidents_around(connection: Connection, died: Sequence[Failure]) -> list[Incident]:
+def _incidents_around(connection: Connection, died: Sequence[Failure]) -> Iterable[Incident]:
     times = [failure.failed_at for failure in died if failure.failed_at is not None]
     if not times:
         return []
@@ -68,4 +69,4 @@ def _incidents_around(connection: Connection, died: Sequence[Failure]) -> list[I
     )
     if (connection.scalar(select(func.count()).select_from(around)) or 0) >= MOST_AROUND:
         return []
-    return find_incidents(connection, since=since, until=until)
+    return each_with_jobs(connection, since=since, until=until)

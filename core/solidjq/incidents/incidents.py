@@ -1,6 +1,6 @@
 """Incidents: deaths of one moment, one manner and one cause."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
+from solidjq.batching import in_batches
 from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_jobs, death_queries
 from solidjq.incidents.causes import NO_COMPANY, Cause, CauseFinding, Company, FleetCounts, find_cause
 from solidjq.incidents.claimed_jobs import ClaimedJob
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.queue import failure_counts
 from solidjq.rails.error_text import Death
 
 LATE = timedelta(seconds=5)  # a heartbeat may be late by that; Rails writes it in whole seconds into an error
 SEARCH_AROUND = timedelta(days=1)  # how far around one death the others of its incident are searched for
+TOGETHER = 20  # incidents whose jobs are read together
 LISTED_AROUND = timedelta(hours=1)  # as far beyond the times asked for: an incident keeps its name at their edge
 
 
@@ -126,28 +127,35 @@ def find_incidents(
     connection: Connection, *, since: datetime | None = None, until: datetime | None = None
 ) -> list[Incident]:
     """Return the incidents noticed from ``since`` on and before ``until``, the oldest first, each with all deaths."""
-    return with_jobs(connection, count_incidents(connection, since=since, until=until))
+    return sorted(each_with_jobs(connection, since=since, until=until), key=lambda incident: incident.at)
 
 
-def count_incidents(
+def each_with_jobs(
+    connection: Connection, *, since: datetime | None = None, until: datetime | None = None
+) -> Iterator[Incident]:
+    """Yield what ``find_incidents`` returns, a few at a time, as their first processes fell silent."""
+    for batch in in_batches(each_incident(connection, since=since, until=until), TOGETHER):
+        yield from with_jobs(connection, batch)
+
+
+def each_incident(
     connection: Connection, *, since: datetime | None = None, until: datetime | None = None, waiting: bool = False
-) -> list[Incident]:
-    """Return what ``find_incidents`` does, but the jobs of the deaths are only counted, by class.
+) -> Iterator[Incident]:
+    """Yield what ``each_with_jobs`` does, but the jobs of the deaths are only counted, by class.
 
-    With ``waiting`` it is counted, too, how many of them are failed still. Memory does not grow with the jobs.
+    With ``waiting`` it is counted, too, how many of them are failed still. Memory grows neither with the jobs nor with
+    the recorded deaths, but with those of one moment.
     """
-    deaths = death_queries.list_deaths(
+    deaths = death_queries.each_death(
         connection,
         since=None if since is None else since - LISTED_AROUND,
         until=None if until is None else until + LISTED_AROUND,
         waiting=waiting,
     )
-    return [
-        incident
-        for incident in judge_all(connection, deaths)
-        if (since is None or incident.noticed_at >= since)
-        and (until is None or min(death.noticed_at for death in incident.deaths) < until)
-    ]
+    for incident in judge_each(connection, deaths):
+        begins_before = until is None or min(death.noticed_at for death in incident.deaths) < until
+        if begins_before and (since is None or incident.noticed_at >= since):
+            yield incident
 
 
 def with_jobs(connection: Connection, counted: Collection[Incident]) -> list[Incident]:
@@ -163,6 +171,17 @@ def judge_all(
     """Return the incidents of these deaths, the oldest first; the processes that live now are part of the evidence.
 
     ``of``: only the incidents with a death of one of these names.
+    """
+    by_silence = sorted(deaths, key=lambda death: death.silent_at)
+    return sorted(judge_each(connection, by_silence, of=of), key=lambda incident: incident.at)
+
+
+def judge_each(
+    connection: Connection, deaths: Iterable[DeathRecord], *, of: Collection[str] | None = None
+) -> Iterator[Incident]:
+    """Yield the incidents of deaths that come as they fell silent, each as soon as no more deaths can be of it.
+
+    The processes that live now are part of the evidence. ``of``: as in ``judge_all``.
     """
     outages = death_queries.outages(connection)
     columns = process_table.c
@@ -180,13 +199,11 @@ def judge_all(
         alive_here = {host: FleetCounts.of(deaths_there, "alive_here") for host, deaths_there in here.items()}
         return Company(hosts, len(moment), survivors, outages, FleetCounts.of(moment, "alive"), alive_here)
 
-    judged = []
     for moment in group(deaths):
         if of is None or any(death.name in of for death in moment):
             beside = company(moment)
-            judged += split(moment, [find_cause(death, beside) for death in moment], beside)
-    asked_for = [one for one in judged if of is None or any(death.name in of for death in one.deaths)]
-    return sorted(asked_for, key=lambda incident: incident.at)
+            parts = split(moment, [find_cause(death, beside) for death in moment], beside)
+            yield from (one for one in parts if of is None or any(death.name in of for death in one.deaths))
 
 
 def split(
@@ -204,24 +221,21 @@ def split(
     return [replace(one, beside=tuple(other for other in neighbours if other.name != one.name)) for one in apart]
 
 
-def judge_by_class(connection: Connection, since: datetime) -> list[tuple[DeathRecord, Counter[str], CauseFinding]]:
-    """Return the deaths noticed since then, each with how many jobs of which class it charges, and its cause.
+def judge_by_class(connection: Connection, since: datetime) -> Iterator[tuple[DeathRecord, Counter[str], CauseFinding]]:
+    """Yield the deaths noticed since then, each with how many jobs of which class it charges, and its cause.
 
-    The deaths are without their jobs: it reads a row a class and death.
+    The deaths are without their jobs: it reads a row a class and death. Those of one moment come together.
     """
-    by_class = death_queries.list_by_class(connection, since)
-    judged = judge_all(connection, [death for death, _ in by_class])
-    findings = {death.name: finding for incident in judged for death, finding in incident.pairs}
-    return [(death, classes, findings[death.name]) for death, classes in by_class]
+    charged: dict[str, Counter[str]] = {}
 
+    def noted(pairs: Iterable[tuple[DeathRecord, Counter[str]]]) -> Iterator[DeathRecord]:
+        for death, classes in pairs:
+            charged[death.name] = classes
+            yield death
 
-def find_recent(connection: Connection, since: datetime, *, most: int = 20_000) -> list[Incident]:
-    """Return the incidents noticed since then, their deaths without jobs, in a time that many failures do not lengthen.
-
-    Deaths that nobody recorded are searched for among the newest ``most`` failures.
-    """
-    above = failure_counts.lowest_of_newest(connection, most)
-    return judge_all(connection, [death for death, _ in death_queries.list_by_class(connection, since, above=above)])
+    for incident in judge_each(connection, noted(death_queries.each_by_class(connection, since))):
+        for death, finding in incident.pairs:
+            yield death, charged.pop(death.name), finding
 
 
 def find_incident(connection: Connection, name: str) -> Incident | None:
@@ -229,22 +243,23 @@ def find_incident(connection: Connection, name: str) -> Incident | None:
     at = death_queries.noticed_at(connection, name)
     if at is None:
         return None
-    nearby = count_incidents(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND)
     name = death_queries.recorded_death(connection, name) or name
-    for incident in nearby:
+    candidates = []
+    for incident in each_incident(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND):
         if any(death.name == name for death in incident.deaths):
             return with_jobs(connection, [incident])[0]
-    # A reconstructed death is named by its first failure, but may be searched for by any of its failures.
-    for incident in nearby:
         if any(death_jobs.may_be_of(name, death) for death in incident.deaths):
-            (whole,) = with_jobs(connection, [incident])
-            if any(name == f"f{number}" for number in whole.failure_ids):
-                return whole
+            candidates.append(incident)
+    # A reconstructed death is named by its first failure, but may be searched for by any of its failures.
+    for incident in sorted(candidates, key=lambda incident: incident.at):
+        (whole,) = with_jobs(connection, [incident])
+        if any(name == f"f{number}" for number in whole.failure_ids):
+            return whole
     return None
 
 
-def group(deaths: Iterable[DeathRecord]) -> list[tuple[DeathRecord, ...]]:
-    """Group deaths of one manner that may have happened at one moment.
+def group(deaths: Iterable[DeathRecord]) -> Iterator[tuple[DeathRecord, ...]]:
+    """Yield groups of deaths of one manner that may have happened at one moment; the deaths come as they fell silent.
 
     A process died at most one heartbeat after it was last known to live, so deaths of one moment are at most one
     heartbeat apart. A group ends there, however dense the next deaths follow.
@@ -252,20 +267,30 @@ def group(deaths: Iterable[DeathRecord]) -> list[tuple[DeathRecord, ...]]:
     PrunedProcess processes are grouped wherever they ran: a supervisor with its children, or all hosts at once. Reaped
     processes are grouped only if they ran on one host and ended with the same signal or status.
     """
-    groups: list[list[DeathRecord]] = []
-    recent: list[tuple[datetime, list[DeathRecord]]] = []  # until when each of them must have died
-    for death in sorted(deaths, key=lambda death: death.silent_at):
+    begun: deque[_Moment] = deque()  # those not yielded, in the order of their first deaths
+    for death in deaths:
+        for moment in begun:
+            moment.ended = moment.ended or death.silent_at > moment.until
+        while begun and begun[0].ended:
+            yield tuple(begun.popleft().deaths)
         dead_by = death.silent_at + death.interval + LATE
-        recent = [(until, moment) for until, moment in recent if death.silent_at <= until]
-        for at, (until, moment) in enumerate(recent):
-            if _same_manner(death, moment[0]):
-                moment.append(death)
-                recent[at] = (min(until, dead_by), moment)
+        for moment in begun:
+            if not moment.ended and _same_manner(death, moment.deaths[0]):
+                moment.deaths.append(death)
+                moment.until = min(moment.until, dead_by)
                 break
         else:
-            groups.append([death])
-            recent.append((dead_by, groups[-1]))
-    return [tuple(moment) for moment in groups]
+            begun.append(_Moment([death], dead_by))
+    yield from (tuple(moment.deaths) for moment in begun)
+
+
+@dataclass(slots=True)
+class _Moment:
+    """Deaths of one manner that may have happened at one moment; ``until``: when the last of them must have died."""
+
+    deaths: list[DeathRecord]
+    until: datetime
+    ended: bool = False
 
 
 def _same_manner(one: DeathRecord, other: DeathRecord) -> bool:

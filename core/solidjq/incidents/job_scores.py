@@ -1,9 +1,11 @@
 """Which jobs were in flight at several deaths, and how much each death charges them."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from solidjq.incidents.class_scores import ClassScore
@@ -12,17 +14,19 @@ from solidjq.incidents.death_cases import (
     SUSPECT_AT,
     Crowd,
     DeathCase,
+    DeathTally,
     InFlight,
     JobStanding,
     Proven,
     find_proven,
-    manner_reasons,
 )
+from solidjq.incidents.packed_cases import PackedCases
 from solidjq.rails.positions import Position
 from solidjq.text import count_of
 
 _MB = 1_000_000
 _GB = 1_000_000_000
+_MOST_JOBS = 1 << 32  # of one case
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,36 +116,150 @@ class _Accused(NamedTuple):
     size: int
 
 
-def score_jobs(cases: list[DeathCase], classes: Iterable[ClassScore]) -> Iterator[JobScore]:
-    """Yield the score of every job in flight at these deaths. ``suspects.rank`` says how a score is made."""
-    class_scores = {score.name: score for score in classes}
-    charging = [case for case in cases if not case.outside]
-    pairs_of: dict[str, list[tuple[DeathCase, InFlight]]] = defaultdict(list)
-    for case in charging:
-        for job in case.jobs:
-            pairs_of[job.subject].append((case, job))
-    proven = find_proven(charging)
-    flights_of = {subject: _Flights(tuple(pairs), proven) for subject, pairs in pairs_of.items()}
-    repeated = {subject for subject, flights in flights_of.items() if flights.repeated}
-    accused = {case.key: _accused(case, class_scores, repeated) for case in charging}
-    for subject, job in {job.subject: job for case in cases for job in case.jobs}.items():
-        name = job.class_name
-        flights = flights_of.get(subject)
+class JobRanking(Iterable[JobScore]):
+    """The scores of every job in flight at some deaths, suspects first, then by score.
+
+    They are made whenever they are read, and a crowd takes 8 bytes. ``suspects.rank`` says how a score is made.
+    ``ids_of``: the ids of jobs that are known by name.
+    """
+
+    def __init__(
+        self, cases: PackedCases, classes: Iterable[ClassScore], ids_of: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        self._cases = cases
+        self._class_scores = {score.name: score for score in classes}
+        self._ids_of = ids_of or {}
+        self.proven = find_proven(cases)
+        self._jobs: dict[str, InFlight] = {}  # those that are known by name
+        pairs_of: dict[str, list[tuple[DeathCase, InFlight]]] = defaultdict(list)
+        for place in cases.named:
+            case = cases.at(place)
+            for job in case.jobs:
+                if job.crowd is None:
+                    self._jobs[job.subject] = job
+                    if not case.outside:
+                        pairs_of[job.subject].append((case, job))
+        self._flights = {subject: _Flights(tuple(pairs), self.proven) for subject, pairs in pairs_of.items()}
+        self._repeated = {subject for subject, flights in self._flights.items() if flights.repeated}
+        self._of_crowds: dict[tuple[object, ...], JobScore] = {}  # scores that crowds of many deaths have
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Iterable) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of any list
+
+    def __iter__(self) -> Iterator[JobScore]:
+        return self.standing(*JobStanding)
+
+    def count(self, *standings: JobStanding) -> int:
+        """Return how many jobs have one of these standings."""
+        return sum(self._counts[standing] for standing in standings)
+
+    def standing(self, *standings: JobStanding) -> Iterator[JobScore]:
+        """Yield the scores of the jobs with these standings, in their order."""
+        by_rank: dict[tuple[int, float], array[int]] = defaultdict(lambda: array("Q"))
+        for (standing, score), members in self._members.items():
+            if standing in standings:
+                by_rank[standing.rank, -score].extend(members)
+        for _, members in sorted(by_rank.items()):
+            yield from map(self._score_at, sorted(members, key=self._name_at))
+
+    def named(self) -> Iterator[JobScore]:
+        """Yield the scores of the jobs that are known by name, in no order."""
+        return map(self._score, self._jobs.values())
+
+    @cached_property
+    def _counts(self) -> Counter[JobStanding]:
+        counts: Counter[JobStanding] = Counter()
+        for (standing, _), members in self._members.items():
+            counts[standing] += sum(self._job_at(member)[1].count for member in members)
+        return counts
+
+    @cached_property
+    def _members(self) -> "dict[tuple[JobStanding, float], array[int]]":
+        """Which jobs have which standing and score: in one number the place of a case and that of the job there."""
+        members: dict[tuple[JobStanding, float], array[int]] = defaultdict(lambda: array("Q"))
+        for place, case in enumerate(self._cases):
+            accused = _accused(case, self._class_scores, self._repeated)
+            for at, job in enumerate(case.jobs):
+                if job.crowd is not None:
+                    score = self._score_in(case, job, accused)
+                    members[score.standing, score.score].append(place * _MOST_JOBS + at)
+        for at, score in enumerate(self.named()):
+            members[score.standing, score.score].append(len(self._cases) * _MOST_JOBS + at)
+        return members
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self._jobs)
+
+    def _job_at(self, member: int) -> tuple[DeathCase | None, InFlight]:
+        """Return a member's job, and the case of its death; None if it is known by name."""
+        place, at = divmod(member, _MOST_JOBS)
+        if place == len(self._cases):
+            return None, self._jobs[self._names[at]]
+        case = self._case_at(place)
+        return case, case.jobs[at]
+
+    @cached_property
+    def _case_at(self) -> Callable[[int], DeathCase]:
+        return lru_cache(4)(self._cases.at)
+
+    def _name_at(self, member: int) -> str:
+        return self._job_at(member)[1].subject
+
+    def _score_at(self, member: int) -> JobScore:
+        case, job = self._job_at(member)
+        if case is None:
+            return self._score(job)
+        return self._score_in(case, job, _accused(case, self._class_scores, self._repeated))
+
+    def _score_in(self, case: DeathCase, job: InFlight, accused: _Accused) -> JobScore:
+        """Return the score of a crowd; that of crowds that are alike is made once."""
+        flights = _Flights(((case, job),), self.proven)
+        if case.outside:
+            return _cleared(job)
+        blamed = accused.size if job.subject in accused.subjects else 0
+        if case.inside and blamed > 1:  # its reason names the death
+            return self._judged(job, flights, {case.key: accused})
+        alike = (job.class_name, case.inside, case.single, case.named, blamed)
+        if (score := self._of_crowds.get(alike)) is None:
+            score = self._of_crowds[alike] = self._judged(job, flights, {case.key: accused})
+        return replace(score, name=job.subject, at=(case.key,), crowd=job.crowd)
+
+    def _score(self, job: InFlight) -> JobScore:
+        """Return the score of a job that is known by name."""
+        flights = self._flights.get(job.subject)
         if flights is None:
-            yield JobScore(subject, name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,), crowd=job.crowd)
-            continue
-        deaths, stuck = flights.cases, flights.stuck
-        standing, facts = _judge_job(subject, class_scores[name], flights, accused)
-        reasons = [*([stuck] if stuck else []), f"in flight at {count_of(len(deaths), 'death')}", *facts]
-        reasons += manner_reasons(deaths)
+            score = _cleared(job)
+        else:
+            accused = {case.key: _accused(case, self._class_scores, self._repeated) for case in flights.cases}
+            score = self._judged(job, flights, accused)
+        return replace(score, job_ids=tuple(self._ids_of.get(job.subject, ())))
+
+    def _judged(self, job: InFlight, flights: _Flights, accused: Mapping[str, _Accused]) -> JobScore:
+        """Return the score of a job that was in flight at deaths that charge."""
+        subject, name = job.subject, job.class_name
+        class_score = self._class_scores[name]
+        stuck, deaths = flights.stuck, DeathTally()
+        for case in flights.cases:
+            deaths.add(case)
+        standing, facts = _judge_job(subject, class_score, flights, accused)
+        reasons = [*([stuck] if stuck else []), f"in flight at {count_of(deaths.all, 'death')}", *facts]
+        reasons += deaths.reasons
         if flights.growth >= _MB:
             reasons.append(f"the process had grown by {flights.growth / _MB:,.0f} MB since it started")
-        score = sum(1 + _blame(subject, case, accused[case.key]) for case in deaths)
-        score += _below_half(class_scores[name].score) + _below_half(flights.growth / _GB)
-        alone = sum(case.alone for case in deaths)
-        at = tuple(case.key for case in deaths)
+        score = sum(1 + _blame(subject, case, accused[case.key]) for case in flights.cases)
+        score += _below_half(class_score.score) + _below_half(flights.growth / _GB)
+        at = tuple(case.key for case in flights.cases)
         position = flights.position if stuck else None
-        yield JobScore(subject, name, score, standing, len(deaths), alone, tuple(reasons), at, position, job.crowd)
+        return JobScore(
+            subject, name, score, standing, deaths.all, deaths.alone, tuple(reasons), at, position, job.crowd
+        )
+
+
+def _cleared(job: InFlight) -> JobScore:
+    return JobScore(job.subject, job.class_name, 0.0, JobStanding.BYSTANDER, 0, 0, (CLEARED,), crowd=job.crowd)
 
 
 def _accused(case: DeathCase, class_scores: Mapping[str, ClassScore], repeated: AbstractSet[str]) -> _Accused:

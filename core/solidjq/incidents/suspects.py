@@ -1,13 +1,14 @@
 """Which jobs and job classes may have killed their process: a ranking from deaths and from what usually runs. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from solidjq.incidents.class_scores import ClassScore, score_classes
 from solidjq.incidents.death_cases import DeathCase, Exposure, Proven, merge_cases
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.incidents.job_scores import JobScore, score_jobs
+from solidjq.incidents.job_scores import JobRanking
+from solidjq.incidents.packed_cases import PackedCases
 from solidjq.ledger.crashes import Crash
 
 
@@ -44,7 +45,7 @@ NO_SUSPICION = Suspicion()
 class Ranking:
     """Every job and class that was in flight at a death, suspects first, then by score."""
 
-    jobs: tuple[JobScore, ...]
+    jobs: JobRanking
     classes: tuple[ClassScore, ...]
 
 
@@ -64,15 +65,16 @@ def rank(cases: Iterable[DeathCase], exposure: Exposure | None) -> Ranking:
     of a death from inside; several that are accused of one are tied. Deaths that a proven killer of another class
     explains, see ``find_proven``, make no job a suspect by their number.
     """
-    merged = merge_cases(cases)
-    classes = tuple(sorted(score_classes(merged, exposure), key=_class_order))
-    jobs = tuple(sorted(score_jobs(merged, classes), key=_job_order))
-    return Ranking(jobs, classes)
+    return rank_packed(PackedCases(merge_cases(cases)), exposure)
+
+
+def rank_packed(
+    cases: PackedCases, exposure: Exposure | None, ids_of: Mapping[str, Sequence[int]] | None = None
+) -> Ranking:
+    """Rank as ``rank`` does; ``ids_of``: the ids of jobs that are known by name."""
+    classes = tuple(sorted(score_classes(cases, exposure), key=_class_order))
+    return Ranking(JobRanking(cases, classes, ids_of), classes)
 
 
 def _class_order(score: ClassScore) -> tuple[int, float, int, int, str]:
     return score.standing.rank, -score.score, -score.deaths, -score.alone, score.name
-
-
-def _job_order(score: JobScore) -> tuple[int, float, str]:
-    return score.standing.rank, -score.score, score.name

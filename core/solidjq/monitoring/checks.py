@@ -18,7 +18,7 @@ from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.durations import spell_duration
 from solidjq.errors import DatabaseError, DatabaseUnreachableError, TookTooLongError
-from solidjq.incidents.incidents import Incident, find_recent
+from solidjq.incidents.summaries import IncidentSummary, find_recent
 from solidjq.monitoring.levels import AlertRange, Bounds, CheckReport, Level, Measure, above, measure, unknown
 from solidjq.processes.attendance import polled_by
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process, list_processes
@@ -116,7 +116,7 @@ def check_deaths(connection: Connection, terms: CheckTerms) -> CheckReport:
     return CheckReport("deaths", [measure("died", deaths, text, terms.bounds(0, 5))], text)
 
 
-def _incident(incident: Incident) -> str:
+def _incident(incident: IncidentSummary) -> str:
     hosts = f" on {first_of(incident.hosts, 2)}" if incident.hosts else ""
     return f"{incident.name} {incident.finding.words}{hosts} ({len(incident.deaths)})"
 

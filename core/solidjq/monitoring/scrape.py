@@ -19,7 +19,7 @@ from solidjq.database.tables import blocked, deaths, operations, scheduled, sema
 from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, DatabaseUnreachableError
-from solidjq.incidents.incidents import find_recent
+from solidjq.incidents.summaries import find_recent
 from solidjq.ledger.operations import exists as has_ledger
 from solidjq.monitoring.families import OTHER, Family, bounded, label_of, named
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, list_processes

@@ -9,7 +9,7 @@ from solidjq.database.transactions import Database
 from solidjq.errors import AccessDeniedError, NotAQueueError
 from solidjq.incidents.claimed_jobs import ClaimedJob
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.incidents.incidents import Incident, find_incidents
+from solidjq.incidents.incidents import Incident, each_with_jobs
 from solidjq.ledger.history import Event, history
 from solidjq.queue.failed import Failure
 from solidjq.recovery.run import Run, begin
@@ -102,19 +102,18 @@ def _find_incidents(
     times: list[datetime] = [failure.failed_at for failure in failures if failure.error.death and failure.failed_at]
     if not times:
         return {}
+    wanted = {failure.failure_id for failure in failures}
     try:
         with database.read() as connection:
-            found = find_incidents(connection, since=min(times) - AROUND, until=max(times) + AROUND)
+            return {
+                job.failure_id: (incident, death, job)
+                for incident in each_with_jobs(connection, since=min(times) - AROUND, until=max(times) + AROUND)
+                for death in incident.deaths
+                for job in death.jobs
+                if job.failure_id in wanted and job.failure_id is not None
+            }
     except (AccessDeniedError, NotAQueueError):
         return {}
-    wanted = {failure.failure_id for failure in failures}
-    return {
-        job.failure_id: (incident, death, job)
-        for incident in found
-        for death in incident.deaths
-        for job in death.jobs
-        if job.failure_id in wanted and job.failure_id is not None
-    }
 
 
 def _past(database: Database, failure: Failure) -> list[Event]:

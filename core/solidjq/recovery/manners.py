@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 from solidjq.database.tables import operations
 from solidjq.incidents.causes import Cause, CauseFinding
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.incidents.incidents import Incident, find_incidents
+from solidjq.incidents.incidents import Incident, each_with_jobs
 from solidjq.recovery.bisect import TrialStanding
 from solidjq.text import signal_name
 
@@ -46,7 +46,7 @@ def trial_manners(connection: Connection, standing: TrialStanding) -> list[Manne
     died = set(standing.died)
     return [
         _manner(death, finding)
-        for later in find_incidents(connection, since=began)
+        for later in each_with_jobs(connection, since=began)
         for death, finding in later.pairs
         if died.intersection(death.jobs.job_ids)
     ]

@@ -7,9 +7,9 @@ a new row for each attempt.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, literal_column, or_, select
 
@@ -25,15 +25,11 @@ from solidjq.database.tables import (
     ready,
     scheduled,
 )
-from solidjq.incidents.death_queries import list_by_class
-from solidjq.incidents.incidents import judge_all
+from solidjq.incidents.summaries import find_recent
 from solidjq.ledger.archive import STOP_REQUEST
 from solidjq.ledger.crashes import EVIDENCE
 from solidjq.ledger.operations import OperationView
 from solidjq.queue.failed import is_death
-
-if TYPE_CHECKING:
-    from solidjq.incidents.death_records import DeathRecord
 
 PUT_BACK = frozenset({"retry", "recover", "bisect"})  # the verbs of operations whose jobs go back to work
 SAME_INCIDENT = timedelta(hours=1)  # how far before the operation an incident may begin that one of its jobs died in
@@ -239,23 +235,16 @@ def _by_death(operation_id: int) -> Select[Any]:
 
 def _incidents(connection: Connection, operation: OperationView) -> dict[str, int]:
     """Return how many of the operation's jobs died again in which incident, the most first."""
-    names = _incident_names(connection, operation.created_at)
+    since = operation.created_at
+    recent = [] if since is None else find_recent(connection, since - SAME_INCIDENT, most=None)
+    names: dict[str, str] = {}  # of the incident, by the death's name and by the error of its jobs
+    for incident in recent:
+        for death in incident.deaths:
+            names[death.name] = incident.name
+            if error := death.evidence.get("error"):
+                names.setdefault(str(error), incident.name)
     counts: Counter[str] = Counter()
     for elsewhere, death_id, error, failure_id, count in connection.execute(_by_death(operation.id)):
         if not elsewhere:
             counts[names.get(error if death_id is None else f"d{death_id}", f"f{failure_id}")] += count
     return dict(counts.most_common())
-
-
-def _incident_names(connection: Connection, since: datetime | None) -> dict[str, str]:
-    """Return the incident of each death noticed since then, by the death's name and by the error of its jobs."""
-    if since is None:
-        return {}
-    deaths: list[DeathRecord] = [death for death, _ in list_by_class(connection, since - SAME_INCIDENT)]
-    names: dict[str, str] = {}
-    for incident in judge_all(connection, deaths):
-        for death in incident.deaths:
-            names[death.name] = incident.name
-            if error := death.evidence.get("error"):
-                names.setdefault(str(error), incident.name)
-    return names

@@ -13,7 +13,8 @@ from solidjq.database.tables import operations as operation_table
 from solidjq.database.tables import processes as process_table
 from solidjq.database.times import clock
 from solidjq.diff.groups import groups_of
-from solidjq.incidents.incidents import count_incidents
+from solidjq.incidents.incidents import each_incident
+from solidjq.incidents.summaries import summarize
 from solidjq.ledger import operations
 from solidjq.queue.failed import Filter
 from solidjq.text import count_of
@@ -97,7 +98,7 @@ def _beginning_with(
 def _incidents(connection: Connection, prefix: str) -> Iterator[Completion]:
     if prefix and prefix[0] not in "df":
         return
-    incidents = count_incidents(connection, since=clock(connection) - INCIDENTS_WITHIN)
+    incidents = summarize(each_incident(connection, since=clock(connection) - INCIDENTS_WITHIN))
     for incident in incidents[: -MOST - 1 : -1]:
         yield Completion(incident.name, f"{incident.finding.cause.value}, {count_of(incident.size, 'job')}")
 

@@ -14,8 +14,8 @@ from solidjq.database.tables import failed
 from solidjq.database.times import boundary, clock
 from solidjq.database.transactions import GLANCE, Database
 from solidjq.diff.groups import count_problems
-from solidjq.incidents.death_queries import list_by_class
-from solidjq.incidents.incidents import Incident, count_incidents, judge_all
+from solidjq.incidents.incidents import each_incident
+from solidjq.incidents.summaries import IncidentSummary, find_recent
 from solidjq.incidents.waiting import count_waiting
 from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import OperationView, list_operations
@@ -167,13 +167,13 @@ def _count_incidents(connection: Connection, since: datetime, died: Count | None
     """Count the incidents with jobs that are still failed; of very many jobs only the deaths are read."""
     exact = died is not None and died.exact and died.number <= MOST_READ
     if exact:
-        found = count_incidents(connection, since=since, waiting=True)
-    else:  # deaths that nobody recorded are one if their errors are equal, and were not retried since
-        found = judge_all(connection, [death for death, _ in list_by_class(connection, since)])
-    waiting = count_waiting(connection, found)
-    left = [one for one in found if waiting[one.name] or (not exact and _reconstructed(one))]
-    return Count(len(left), exact)
+        found = each_incident(connection, since=since, waiting=True)
+        return Count(sum(summary.waiting > 0 for summary in map(IncidentSummary.of, found)))
+    # Deaths that nobody recorded are one if their errors are equal, and were not retried since.
+    recent = find_recent(connection, since, most=None)
+    waiting = count_waiting(connection, recent)
+    return Count(sum(waiting[one.name] > 0 or _reconstructed(one) for one in recent), exact=False)
 
 
-def _reconstructed(incident: Incident) -> bool:
+def _reconstructed(incident: IncidentSummary) -> bool:
     return any(death.source is DeathSource.FAILURES for death in incident.deaths)

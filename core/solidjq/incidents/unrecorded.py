@@ -1,0 +1,138 @@
+"""Deaths that nobody recorded: the failures that they left, grouped by the database."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, cast, exists, func, null, or_, select, union_all
+
+from solidjq.database import tables
+from solidjq.database.statements import streamed
+from solidjq.database.tables import failed, jobs
+from solidjq.database.times import boundary
+from solidjq.incidents.claimed_jobs import UNREAD
+from solidjq.incidents.death_records import DeathRecord, FailureSpan
+from solidjq.incidents.reconstruction import death_of, reconstruct
+from solidjq.ledger import crashes
+from solidjq.queue.failed import is_death
+
+
+def list_unrecorded(
+    connection: Connection, since: datetime | None, until: datetime | None, *, has_ledger: bool, waiting: bool
+) -> list[DeathRecord]:
+    """Return the deaths whose failures were written between these times; their jobs are counted by class."""
+    every = union_all(*unrecorded_failures(since, until, has_ledger=has_ledger, waiting=waiting)).subquery().c
+    grouped = (
+        select(
+            func.min(every.failure_id).label("failure_id"),
+            func.max(every.failure_id).label("last_failure_id"),
+            func.min(every.job_id).label("job_id"),
+            func.min(every.subject).label("subject"),
+            every.class_name,
+            every.evidence,
+            every.crashed_at,
+            func.min(every.hostname).label("hostname"),
+            func.min(every.pid).label("pid"),
+            func.count().label("failures"),
+            func.count(every.waiting_id).label("waiting"),
+        )
+        .group_by(every.crashed_at, every.evidence, every.class_name)
+        .order_by(every.crashed_at, "failure_id")
+    )
+    return reconstruct(row for row in streamed(connection, grouped) if row.crashed_at is not None)
+
+
+def list_by_error(
+    connection: Connection, since: datetime, *, has_ledger: bool, above: int | None = None
+) -> list[tuple[DeathRecord, Counter[str]]]:
+    """Return a death for each error of failures written since then, with how many jobs of which class failed with it.
+
+    With ``above`` only failures above that failure_id count.
+    """
+    within = [] if above is None else [(above + 1, None)]
+    every = union_all(*unrecorded_failures(since, None, has_ledger=has_ledger, within=within)).subquery().c
+    grouped = select(
+        func.min(every.failure_id).label("failure_id"),
+        func.max(every.failure_id).label("last_failure_id"),
+        func.min(every.job_id).label("job_id"),
+        func.min(every.subject).label("subject"),
+        every.class_name,
+        every.evidence,
+        func.min(every.crashed_at).label("crashed_at"),
+        func.min(every.hostname).label("hostname"),
+        func.min(every.pid).label("pid"),
+        func.count().label("failures"),
+    ).group_by(every.evidence, every.class_name)
+    by_error: dict[str, DeathRecord] = {}
+    charged: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in connection.execute(grouped.order_by("failure_id")):
+        death = by_error.get(row.evidence) or death_of(row)
+        if death is not None:
+            ids = (row.failure_id, row.last_failure_id, *(death.span or ())[:2])
+            by_error[row.evidence] = replace(death, jobs=UNREAD, span=FailureSpan(min(ids), max(ids)))
+            charged[death.name][row.class_name] += row.failures
+    return [(death, charged[death.name]) for death in by_error.values()]
+
+
+def unrecorded_failures(
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    has_ledger: bool,
+    within: Sequence[tuple[int, int | None]] = (),
+    waiting: bool = False,
+) -> list[Select[Any]]:
+    """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record.
+
+    ``within`` are ranges of failure_ids, without an end if that is None; all if it is empty.
+    With ``waiting`` the rows of failures that are there still have their failure_id as ``waiting_id``, too.
+    """
+    columns = tables.crashes.c
+    current = (
+        select(
+            failed.c.id.label("failure_id"),
+            failed.c.job_id,
+            crashes.subject().label("subject"),
+            jobs.c.class_name,
+            func.substr(failed.c.error, 1, crashes.EVIDENCE).label("evidence"),
+            failed.c.created_at.label("crashed_at"),
+            cast(null(), columns.hostname.type).label("hostname"),
+            cast(null(), columns.pid.type).label("pid"),
+            failed.c.id.label("waiting_id"),
+        )
+        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .where(is_death(), *between(failed.c.created_at, since, until), *_within(failed.c.id, within))
+    )
+    if not has_ledger:
+        return [current]
+    counted = select(
+        columns.failure_id,
+        columns.job_id,
+        columns.subject,
+        columns.class_name,
+        columns.evidence,
+        columns.crashed_at,
+        columns.hostname,
+        columns.pid,
+        (failed.c.id if waiting else cast(null(), failed.c.id.type)).label("waiting_id"),
+    ).where(
+        columns.death_id.is_(None), *between(columns.crashed_at, since, until), *_within(columns.failure_id, within)
+    )
+    if waiting:
+        counted = counted.join_from(tables.crashes, failed, failed.c.id == columns.failure_id, isouter=True)
+    return [counted, current.where(~exists().where(columns.failure_id == failed.c.id))]
+
+
+def between(time: ColumnElement[Any], since: datetime | None, until: datetime | None) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions for a time from ``since`` on and before ``until``; None is no limit."""
+    if since is not None:
+        yield time >= boundary(since)
+    if until is not None:
+        yield time < boundary(until)
+
+
+def _within(failure_id: ColumnElement[int], ranges: Sequence[tuple[int, int | None]]) -> Iterator[ColumnElement[bool]]:
+    if ranges:
+        yield or_(*(failure_id >= first if last is None else failure_id.between(first, last) for first, last in ranges))

@@ -1,0 +1,196 @@
+"""Very many deaths: they are read as they fell silent, a batch at a time, and packed for a ranking."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from solidjq import Database
+from solidjq.database import tables
+from solidjq.incidents import death_queries
+from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, Exposure, InFlight, JobStanding
+from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.incidents import Incident, each_incident, group
+from solidjq.incidents.packed_cases import PackedCases
+from solidjq.incidents.summaries import summarize
+from solidjq.incidents.suspects import Ranking, rank_packed
+from solidjq.ledger.deaths import DeathSource
+from solidjq.rails.error_text import Death, exit_error
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+EVERY = 40  # deaths
+
+
+def fill(database: Database, count: int = EVERY) -> None:
+    """Record deaths an hour apart with a job each, the later ones first; every fourth is without a record."""
+    now = database.now()
+    for number in range(count):
+        at = now - timedelta(hours=number + 1)
+        error = exit_error(1000 + number, 11)
+        with database.write() as connection:
+            job_id = connection.execute(
+                insert(tables.jobs).values(
+                    queue_name="default", class_name=f"Job{number % 3}", priority=0, created_at=at, updated_at=at
+                )
+            ).inserted_primary_key[0]
+            failure_id = connection.execute(
+                insert(tables.failed).values(job_id=job_id, error=error, created_at=at)
+            ).inserted_primary_key[0]
+            if number % 4 == 0:
+                continue
+            death_id = connection.execute(
+                insert(tables.deaths).values(
+                    kind="Worker", pid=1000 + number, hostname="h", noticed_at=at, noticed_by="supervisor", signal=11
+                )
+            ).inserted_primary_key[0]
+            crash = {"failure_id": failure_id, "subject": f"job {job_id}", "job_id": job_id, "death_id": death_id}
+            connection.execute(
+                insert(tables.crashes).values(**crash, class_name=f"Job{number % 3}", evidence=error, crashed_at=at)
+            )
+
+
+def swept(database: Database) -> list[Incident]:
+    with database.read() as connection:
+        return list(each_incident(connection))
+
+
+def test_deaths_come_as_they_fell_silent_whatever_the_size_of_a_batch(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database)
+    whole = swept(database)
+    assert len(whole) == EVERY
+    assert whole == sorted(whole, key=lambda incident: incident.at)
+    assert {death.source for one in whole for death in one.deaths} == {DeathSource.SUPERVISOR, DeathSource.FAILURES}
+    monkeypatch.setattr(death_queries, "AT_ONCE", 3)
+    assert swept(database) == whole
+
+
+def test_no_more_deaths_are_read_than_the_incident_needs(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(database)
+    read: list[str] = []
+    record_of = death_queries._record_of
+
+    def noted(*given: Any) -> DeathRecord:
+        read.append((record := record_of(*given)).name)
+        return record
+
+    monkeypatch.setattr(death_queries, "AT_ONCE", 3)
+    monkeypatch.setattr(death_queries, "_record_of", noted)
+    with database.read() as connection:
+        incidents = each_incident(connection)
+        for _ in range(4):
+            next(incidents)
+        assert 3 <= len(read) <= 9
+        assert len(list(incidents)) == EVERY - 4
+    assert len(read) == len(set(read)) == EVERY * 3 // 4
+
+
+def test_a_summary_finds_the_jobs_of_its_deaths(database: Database) -> None:
+    from solidjq.incidents.summaries import with_jobs
+
+    fill(database)
+    with database.read() as connection:
+        whole = list(each_incident(connection, waiting=True))
+        short = summarize(whole)
+        job_ids = [job_id for summary in short for job_id in with_jobs(connection, summary).job_ids]
+    assert [(one.name, one.at, one.noticed_at, one.size, one.hosts, one.classes, one.several) for one in short] == [
+        (one.name, one.at, one.noticed_at, one.size, one.hosts, one.classes, one.several) for one in whole
+    ]
+    assert [(one.finding.words, one.waiting) for one in short] == [(one.finding.words, 1) for one in whole]
+    assert job_ids == list(range(EVERY, 0, -1))
+
+
+def test_a_moment_ends_when_no_more_deaths_can_be_of_it() -> None:
+    taken: list[int] = []
+
+    def deaths() -> Iterator[DeathRecord]:
+        for number in range(100):
+            taken.append(number)
+            at = NOON + timedelta(seconds=20 * number)
+            yield DeathRecord(
+                name=f"d{number}", source=DeathSource.SUPERVISOR, how=Death.EXITED, noticed_at=at, signal=9
+            )
+
+    moments = group(deaths())
+    assert [death.name for death in next(moments)] == ["d0", "d1", "d2", "d3"]
+    assert taken == [0, 1, 2, 3, 4]
+    assert sum(map(len, moments)) == 96
+
+
+# -- packed -----------------------------------------------------------------------------------------------------------
+
+
+def crowds(count: int = 300) -> list[tuple[DeathCase, DeathRecord]]:
+    """Make up deaths with crowds of several classes; one in ten has a job that is known by name, too."""
+    dice = Random(3)  # noqa: S311
+    made = []
+    for number in range(1, count + 1):
+        death = DeathRecord(name=f"d{number}", source=DeathSource.PRUNE, how=Death.PRUNED, noticed_at=NOON)
+        jobs = [
+            InFlight(
+                f"job {number}{name}" if size == 1 else f"d{number} {name}", name, crowd=Crowd(size, number, death)
+            )
+            for name in dice.sample(["Mail", "Sync", "Import", "Rare"], dice.choice([1, 2, 3]))
+            if (size := dice.choice([1, 1, 2, 40]))
+        ]
+        if number % 10 == 0:
+            jobs.insert(0, InFlight(f"named {number % 50}", "Mail", failure_id=number))
+        blame = dice.choice([Blame.OUTSIDE, Blame.UNKNOWN, Blame.CODE, Blame.MEMORY])
+        made.append((DeathCase(death.name, blame, tuple(jobs)), death))
+    return made
+
+
+def packed(made: list[tuple[DeathCase, DeathRecord]]) -> PackedCases:
+    cases = PackedCases()
+    for case, death in made:
+        cases.add(case, death)
+    return cases
+
+
+def without_identity(case: DeathCase) -> Any:
+    """Return what is stored of a case; crowds are equal only to themselves."""
+    jobs = [
+        (job.subject, job.class_name, job.failure_id, job.count, job.crowd and (job.crowd.lowest, job.crowd.death))
+        for job in case.jobs
+    ]
+    return case.key, case.blame, case.named, jobs
+
+
+def test_a_packed_case_is_read_as_it_was() -> None:
+    made = crowds()
+    cases = packed(made)
+    assert len(cases) == len(made)
+    assert [without_identity(case) for case in cases] == [without_identity(case) for case, _ in made]
+
+
+def test_a_ranking_of_crowds_has_every_job_once_in_its_order() -> None:
+    made = crowds()
+    ranking: Ranking = rank_packed(packed(made), Exposure(1000, {"Mail": 900, "Sync": 500}))
+    scores = list(ranking.jobs)
+    assert {score.name for score in scores} == {job.subject for case, _ in made for job in case.jobs}
+    assert len(scores) == len({score.name for score in scores})
+    assert scores == sorted(scores, key=lambda score: (score.standing.rank, -score.score, score.name))
+    assert {score.standing for score in scores} >= {JobStanding.SUSPECT, JobStanding.BYSTANDER}
+    for standing in JobStanding:
+        of_it = [score for score in scores if score.standing is standing]
+        assert [score.name for score in ranking.jobs.standing(standing)] == [score.name for score in of_it]
+        assert ranking.jobs.count(standing) == sum(score.count for score in of_it)
+
+
+def test_a_crowd_has_the_score_of_its_only_job() -> None:
+    """Whether a death's jobs come as crowds of one or by name changes no score."""
+    made = [(case, death) for case, death in crowds() if all(job.count == 1 for job in case.jobs)]
+    by_name = [
+        DeathCase(case.key, case.blame, tuple(InFlight(job.subject, job.class_name) for job in case.jobs))
+        for case, _ in made
+    ]
+    exposure = Exposure(1000, {"Mail": 900, "Sync": 500})
+    one, other = rank_packed(packed(made), exposure), rank_packed(PackedCases(by_name), exposure)
+    assert one.classes == other.classes
+    assert [(score.name, score.score, score.standing, score.reasons, score.at) for score in one.jobs] == [
+        (score.name, score.score, score.standing, score.reasons, score.at) for score in other.jobs
+    ]
