@@ -84,7 +84,7 @@ chaos: .venv/.ready ## Kill, freeze, cut and fill all around jq for 30 minutes a
 	@PYTHONPATH=tests $(BIN)/python tests/chaos/report.py
 
 interleavings: .venv/.ready ## Every interleaving of two moves with two preemptions, for hours, ARGS='sqlite --preemptions 1'
-	@PYTHONPATH=tests:tests/programs:tests/chaos $(BIN)/python tests/chaos/interleavings.py --out docs/chaos $(ARGS)
+	@PYTHONPATH=tests:tests/programs:tests/chaos $(BIN)/python tests/chaos/interleavings.py $(ARGS)
 
 bench: .venv/.ready ## Measure speed beside other job queues and plain SQL
 	$(BIN)/python bench/run.py $(ARGS)

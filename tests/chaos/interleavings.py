@@ -171,9 +171,8 @@ def main() -> None:
         print(json.dumps(summary | {"of": len(names)}, indent=1), flush=True)
         if chosen.out is not None:
             chosen.out.mkdir(parents=True, exist_ok=True)
-            (chosen.out / f"interleavings-{kind}{'' if parts == 1 else f'-{part}'}.json").write_text(
-                json.dumps(summary, indent=1) + "\n"
-            )
+            name = kind if parts == 1 else f"{kind}-{part}"
+            (chosen.out / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
         failed = failed or bool(summary["violations"])
     sys.exit(failed)
 
