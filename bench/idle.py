@@ -30,8 +30,12 @@ def rows(plan: Plan) -> Iterator[Row]:
     if plan.stage.name != "PostgreSQL":
         return
     for count in plan.idle:
-        empty = partial(ours.empty, plan.stage)
-        contenders = [jq(f"--processes {count} --threads 10", 1, empty, partial(_ours, count))]
+        empty, triggered = partial(ours.empty, plan.stage), partial(ours.with_trigger, plan.stage)
+        setting = f"--processes {count} --threads 10"
+        contenders = [
+            jq(setting, 1, empty, partial(_ours, count)),
+            jq(f"{setting}, with the trigger", 1, triggered, partial(_ours, count)),
+        ]
         for peer in plan.peers:
             for setting, given in settings_of(peer, "idle"):
                 start = partial(prepared, plan.stage, peer, "empty")

@@ -13,8 +13,6 @@ import watch
 from contenders import Plan
 from figures import Contender, Row
 from plain import payload
-from solidjq.database import notices
-from stage import Stage
 
 CLIENTS = 32
 PAYLOAD = payload("00000000-0000-0000-0000-000000000000")
@@ -38,7 +36,7 @@ def rows(plan: Plan) -> Iterator[Row]:
     if plan.stage.name != "PostgreSQL":
         return
     count = plan.jobs // CLIENTS * CLIENTS
-    without, triggered = partial(ours.empty, plan.stage), partial(_with_trigger, plan.stage)
+    without, triggered = partial(ours.empty, plan.stage), partial(ours.with_trigger, plan.stage)
     contenders = [
         Contender("plain SQL", f"{clients} at once{what}", count, start, partial(_enqueue, clients, count, script))
         for clients in (1, CLIENTS)
@@ -49,14 +47,6 @@ def rows(plan: Plan) -> Iterator[Row]:
         )
     ]
     yield Row("notify", f"enqueue of {count:,} jobs, one a transaction", contenders, plan.runs, count)
-
-
-def _with_trigger(stage: Stage) -> str:
-    def install(url: str) -> None:
-        with ours.opened(url) as database:
-            notices.install(database)
-
-    return stage.prepared("jq_notify", install, ours.empty(stage))
 
 
 def _enqueue(clients: int, count: int, text: str, url: str) -> float:

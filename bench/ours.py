@@ -15,7 +15,7 @@ import pouring
 import watch
 from solidjq import Database, NewJob, enqueue, open_database
 from solidjq.batching import in_batches
-from solidjq.database import tables
+from solidjq.database import notices, tables
 from solidjq.database.setup import initialize
 from solidjq.database.times import ago
 from solidjq.ledger.operations import Operation
@@ -53,6 +53,11 @@ def opened(url: str) -> Iterator[Database]:
 def empty(stage: Stage) -> str:
     """Start from the tables alone."""
     return stage.prepared("jq", lambda url: _with(url, initialize))
+
+
+def with_trigger(stage: Stage) -> str:
+    """Start from the tables and the trigger that notifies workers of every new job."""
+    return stage.prepared("jq_notify", lambda url: _with(url, notices.install), empty(stage))
 
 
 def enqueued(stage: Stage, count: int) -> str:

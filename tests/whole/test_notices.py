@@ -15,6 +15,7 @@ from solidjq.database.times import utcnow
 from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseError, UsageError
 from solidjq.queue.claim import ALL_QUEUES, claim
+from solidjq.queue.pauses import pause, resume
 from solidjq.queue.states import State
 from support.paths import PROGRAMS
 from support.processes import add_process
@@ -49,6 +50,14 @@ def triggers(database: Database) -> int:
 def test_who_enqueues_tells_those_who_wait(database: Database) -> None:
     with listening(database) as hears:
         add_jobs(database, *plain_jobs(1))
+        assert hears()
+
+
+@pytest.mark.only_on("postgresql")
+def test_who_resumes_a_queue_tells_them_too(database: Database) -> None:
+    database.transact(pause, "default")
+    with listening(database) as hears:
+        assert database.transact(resume, "default")
         assert hears()
 
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ColumnElement, Connection, func
+from sqlalchemy import ColumnElement, Connection, func, text
 
 from solidjq.database import answers, owners
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
@@ -60,6 +60,17 @@ def listen(database: Database, channel: str = CHANNEL) -> Iterator[None]:
         answers.wait_without_limit(driver)
         for _ in driver.notifies():
             yield
+
+
+def announces_all(connection: Connection) -> bool:
+    """Return whether the trigger sends a notice for every ready row, whichever program inserts it."""
+    if connection.dialect.name != "postgresql":
+        return False
+    query = (
+        "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND tgname = :name AND tgenabled IN ('O', 'A')"
+    )
+    wanted = {"table": qualified(connection, ready.name), "name": TRIGGER}
+    return connection.scalar(text(query), wanted) is not None
 
 
 def install(database: Database) -> None:

@@ -163,10 +163,9 @@ def find_notifying(connection: Connection, _terms: DoctorTerms) -> Iterator[Doct
 
     If the trigger is there, this takes COUNTED seconds.
     """
-    table = qualified(connection, ready.name)
-    query = "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND tgname = :name AND tgenabled <> 'D'"
-    if not fetch_rows(connection, query, table=table, name=notices.TRIGGER):
+    if not notices.announces_all(connection):
         return
+    table = qualified(connection, ready.name)
     before = _notifying(connection, table)
     _wait(connection)
     after = _notifying(connection, table)

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, delete, select
 
+from solidjq.database import notices
 from solidjq.database.statements import insert_if_absent
 from solidjq.database.tables import pauses
 from solidjq.database.times import utcnow
@@ -15,5 +16,6 @@ def pause(connection: Connection, queue_name: str) -> bool:
 
 
 def resume(connection: Connection, queue_name: str) -> bool:
-    """Resume a queue: its jobs are claimed again. False if it was not paused."""
+    """Resume a queue: its jobs are claimed again, at once where workers listen. False if it was not paused."""
+    notices.send(connection)
     return connection.execute(delete(pauses).where(pauses.c.queue_name == queue_name)).rowcount > 0

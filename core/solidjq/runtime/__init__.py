@@ -10,6 +10,7 @@ In reading order:
 - ``child``: what every child does: register, work in steps, stop, deregister;
 - ``reachable``: waits for a database that is away when a process starts;
 - ``worker``, ``dispatcher``: the two kinds of child;
+- ``listener``: wakes a worker when jobs are ready, and decides how often it polls;
 - ``unrecorded``: the endings that a worker has not committed yet, and those that the database refuses;
 - ``contact``: how long the last heartbeat is ago, and what a worker may still do;
 - ``performing``, ``eventloop``: run one job, an ``async def`` job on the event loop;

@@ -14,8 +14,7 @@ from typing import NoReturn
 from sqlalchemy import Connection
 
 from solidjq import registry
-from solidjq.database import notices
-from solidjq.errors import ConflictError, DatabaseError, ProcessGoneError, ValueRefusedError
+from solidjq.errors import ConflictError, ProcessGoneError, ValueRefusedError
 from solidjq.ledger import crashes
 from solidjq.ledger.stop_requests import end_asked
 from solidjq.processes.heartbeat import CAN_STOP
@@ -33,6 +32,7 @@ from solidjq.runtime.config import Config
 from solidjq.runtime.contact import Contact
 from solidjq.runtime.hands import Hands
 from solidjq.runtime.last_words import shown_as, thread_name
+from solidjq.runtime.listener import Listener
 from solidjq.runtime.performing import perform
 from solidjq.runtime.stop_requests import StopRequests
 from solidjq.runtime.unrecorded import Ending, Unrecorded, concerns_all
@@ -43,14 +43,12 @@ log = logging.getLogger("solidjq")
 
 MOST_ENDINGS = 500  # in one transaction
 FLUSH_TIMEOUT = 2.0  # seconds that a stopping worker takes to commit the endings of jobs that are done
-LEAST_INTERVAL = 0.01  # seconds between two claims because of notifications, however many arrive
 WATCH_INTERVAL = 0.25  # seconds between two looks at the age of the last heartbeat
 DOUBT_INTERVAL = 0.1  # seconds until a job that may not begin is looked at again
 LEAST_LOST = 1.0  # seconds for a heartbeat after the process was frozen, whatever the lost timeout is
 MOST_NAMED = 20  # job ids that one log line names
 LONGEST_ERROR = 200  # characters of an error in a heartbeat
 SETTLE_INTERVAL = 60.0  # seconds between two looks for claims that this worker does not hold
-LISTEN_AGAIN = 5.0  # seconds from a broken connection to the next attempt to listen
 SOUND_INTERVAL = 60.0  # seconds in which ready rows that cannot be claimed are passed over
 RETRY_INTERVAL = 0.2  # seconds between attempts to commit endings while it stops
 
@@ -92,13 +90,12 @@ class Worker(Child):
         self._sleeping = False
         self._sound_until = -math.inf
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
-        self._notified = False  # that jobs are ready
-        self._notified_claim_at = -math.inf  # when the last claim because of a notification was
+        self._listener = Listener(self.database, self.wakeup, self.name, self.config.worker_polling_interval)
         for number in range(self.config.threads):
             name = thread_name(number)
             threading.Thread(target=shown_as(name, self._work), args=[number], name=name, daemon=True).start()
         os.register_at_fork(after_in_child=self.database.forget_connections)
-        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        self._listener.start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         self._stop_requests.start()
 
@@ -115,13 +112,12 @@ class Worker(Child):
         wanted = free if free > self.config.prefetch // 2 or self._inbox.empty() else 0
         if self._contact() is not Contact.SURE:
             wanted = 0
-        if not done and self._notified and (early := self._notified_claim_at + LEAST_INTERVAL - time.monotonic()) > 0:
+        if not done and (early := self._listener.seconds_too_early()):
             return self._pause(early)
-        if self._notified:
-            self._notified, self._notified_claim_at = False, time.monotonic()
+        self._listener.begin_claim()
         if wanted or done:
             self._exchange(done, wanted)
-        return self._pause(self.config.worker_polling_interval)
+        return self._pause(self._listener.polling_interval)
 
     def drain(self) -> None:
         """Release claims whose jobs have not begun; wait for running jobs until the shutdown timeout or Stop.NOW.
@@ -236,19 +232,6 @@ class Worker(Child):
                 leave(EXIT_LOST)
             time.sleep(WATCH_INTERVAL)
 
-    def _listen(self) -> None:
-        """Wake the main thread whenever the database notifies that jobs are ready."""
-        while True:
-            try:
-                for _ in notices.listen(self.database):
-                    self._notified = True
-                    self.wakeup.wake()
-            except DatabaseError as error:
-                log.info("%s: no notifications of jobs, listening again in %g s: %s", self.name, LISTEN_AGAIN, error)
-            else:
-                return
-            time.sleep(LISTEN_AGAIN)
-
     def _exchange(self, done: int, wanted: int = 0) -> None:
         """In one transaction: end ``done`` jobs and claim ``wanted`` others.
 
@@ -302,6 +285,7 @@ class Worker(Child):
         Not only after an error: a statement on a connection that went silent may be executed much later.
         """
         lost = self.database.transact(endings.release_others, self.registration.id, self._hands.claims)
+        self._listener.check()
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
         if lost:
             log.warning("%s: released %d jobs that were claimed just before the connection broke", self.name, len(lost))
