@@ -10,6 +10,7 @@ from solidjq.database.urls import url_text
 from solidjq.errors import SolidJQError
 from solidjq.queue.states import State
 from solidjq.runtime.config import ChildConfig, Config
+from solidjq.runtime.listener import Listener
 from solidjq.runtime.registration import Registration
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
@@ -24,7 +25,7 @@ def worker(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     assert sample_jobs
     monkeypatch.chdir(tmp_path)  # where the jobs write
-    monkeypatch.setattr(Worker, "_listen", lambda _: None)
+    monkeypatch.setattr(Listener, "start", lambda _: None)
     monkeypatch.setattr(Worker, "_watch", lambda _: None)  # it would end this process
     config = Config(database_url=url_text(database.url), threads=2)
     supervisor = add_process(database, "supervisor", kind="Supervisor")
