@@ -180,10 +180,14 @@ def test_wrong_lines(shell: Shell) -> None:
         ["--cooldown", "soon"],
         ["--exec", ""],
         ["--name", "a/b"],
+        ["--position", ""],
+        ["--position", "/"],
+        ["--position", str(shell.folder)],
         ["--since", "soon"],
     ):
         ended = shell.run("watch", "--once", *line)
         assert (ended.returncode, ended.stdout) == (2, ""), line
+    assert not shell.folder.with_name(f"{shell.folder.name}.lock").exists()
     assert "needs --once" in shell.run("watch", "-o", "csv").stderr
     once = shell.run("watch", "--once", "-o", "json")
     assert (once.returncode, json.loads(once.stdout)) == (0, [])

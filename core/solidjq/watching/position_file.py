@@ -52,9 +52,11 @@ def default_path(database: str, name: str) -> Path:
 
 
 class PositionFile:
-    """The file of a position, locked for one watch at a time; threads may save it."""
+    """The file of a position, locked for one watch at a time; threads may save it. Raises UsageError for a folder."""
 
     def __init__(self, path: Path) -> None:
+        if not path.name or path.is_dir():
+            raise UsageError(f"--position {path}: this is a folder; name a file")
         self.path = path
         self.lock = threading.RLock()  # of the position, which threads that deliver change as well
         self._notes = path.with_name(f"{path.name}.delivered")
