@@ -158,6 +158,41 @@ def test_an_outage_is_no_silence(database: Database, watcher: Watcher) -> None:
     assert [one["process_id"] for message in watcher.look() for one in message["processes"]] == [late]
 
 
+def test_an_outage_within_the_look_itself_is_no_silence(
+    database: Database, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine slept, or the network was away, after the look had begun and before it read the processes."""
+    add(database, "web-1", silent=400)
+    real = silences.clock
+    with monkeypatch.context() as patch:
+        patch.setattr(silences, "clock", lambda connection: real(connection) + timedelta(seconds=151))
+        assert watcher.look() == []
+    watcher.been_in_contact(149)
+    assert watcher.look() == []
+    watcher.been_in_contact(151)
+    assert len(watcher.look()) == 1
+
+
+def test_heartbeats_of_a_host_whose_clock_is_behind_are_told_once(database: Database, watcher: Watcher) -> None:
+    """Each is a threshold old when it comes, so none of them ends the silence that was told."""
+    behind = add(database, "web-1", silent=400)
+    add(database, "web-9")
+    (message,) = watcher.look()
+    for seconds in (390, 380):
+        silence(database, behind, seconds)
+        assert watcher.look() == []
+    list(pruning.prune(database, 150))
+    assert {one["follows"] for one in watcher.look()} == {message["id"]}
+
+
+def test_a_process_without_a_host_has_the_name_of_its_row(database: Database, watcher: Watcher) -> None:
+    add(database, "", silent=400)
+    (message,) = watcher.look()
+    assert message["hosts"] == []
+    assert message["name"].startswith("worker-")
+    assert message["title"].startswith("Worker pid 4242 has been silent")
+
+
 def test_contact() -> None:
     assert contact_after(None, 100, 150) == Contact(100, 100)
     assert contact_after(Contact(0, 100), 250, 150) == Contact(0, 250)
@@ -249,7 +284,9 @@ def test_each_host_is_posted_once_within_a_cooldown(database: Database, watcher:
     for number in range(6):
         add(database, f"web-{number + 4}")
     watcher.look(webhooks=[hook])
-    silence(database, hung, 500)  # it had beaten, and is silent again
+    silence(database, hung, 1)
+    assert watcher.look(webhooks=[hook]) == []
+    silence(database, hung, 400)
     add(database, "web-2", silent=400)
     assert [message["name"] for message in watcher.look(webhooks=[hook])] == ["web-1", "web-2"]
     assert [message["name"] for message in receiver.messages] == ["web-1", "web-2"]

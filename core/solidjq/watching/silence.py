@@ -11,6 +11,8 @@ Silent is not dead. What a silence of this kind cannot be taken for is an outage
   have half a threshold to beat again. All times are the database's, so a jump of this host's clock is no gap.
 - A process that was seen silent half a threshold ago needs no contact in between: that is how ``--once`` tells it where
   cron runs it seldom.
+- A heartbeat that is already a threshold old when it comes ends no silence: its host's clock is behind, and each beat
+  would be told anew.
 """
 
 from collections import defaultdict
@@ -22,7 +24,7 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.standby import find_standby
 from solidjq.database.tables import processes
-from solidjq.database.times import up_since
+from solidjq.database.times import clock, up_since
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.processes.heartbeat import AHEAD, Process, list_processes, silent
 from solidjq.processes.prune_guard import FLEET, PAUSE, ProcessRow, is_young, judge_zone
@@ -44,7 +46,7 @@ class SilentGroup:
     @property
     def hosts(self) -> list[str]:
         """The hosts, sorted; without processes whose row names none."""
-        return sorted({process.hostname for process in self.processes if process.hostname is not None})
+        return sorted({process.hostname for process in self.processes if process.hostname})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +65,30 @@ def find_silences(
     ``since``: what a first start tells of the silences that are there already: those that reached the threshold then
     or later; None is none of them.
     """
-    at, pause = now.timestamp(), PAUSE * threshold
-    begins, position.contact = position.contact is None, contact_after(position.contact, at, pause)
+    before, pause = position.contact, PAUSE * threshold
+    position.contact = contact_after(before, now.timestamp(), pause)
     columns = processes.c.id, processes.c.last_heartbeat_at
     beats = {
         str(row.id): _seconds(row.last_heartbeat_at)
         for row in connection.execute(select(*columns).where(silent(threshold)))
     }
-    _forget(position.silences, beats, at)
+    if before is not None:
+        _follow_late_beats(position.silences, beats, before.until - threshold)
+    _forget(position.silences, beats, now.timestamp())
     if all(_is_told(position.silences.get(key), beat) for key, beat in beats.items()):
         return Silences()
     fleet = list_processes(connection)
     dead = [process for process in fleet if _silence(process) >= threshold]
-    if begins:
+    if before is None:
         for process in dead:
             if since is None or now - timedelta(seconds=_silence(process) - threshold) < since:
                 _mark(position, process, None)
     fresh = [process for process in dead if not _is_told(position.silences.get(str(process.id)), beat_of(process))]
     if not fresh:
         return Silences()
+    now = clock(connection)  # whatever was away during this look itself, or asleep, counts as a gap in the contact
+    at = now.timestamp()
+    position.contact = contact_after(position.contact, at, pause)
     if (refusal := _refusal(connection, fleet, threshold, now)) is not None:
         position.contact = Contact(at, at)
         return Silences(refusal=refusal)
@@ -203,6 +210,14 @@ def _forget(silences: dict[str, Silence], beats: Mapping[str, float | None], now
             silence.gone_at = now
         elif now - silence.gone_at > REMEMBERED_FOR:
             del silences[key]
+
+
+def _follow_late_beats(silences: Mapping[str, Silence], beats: Mapping[str, float | None], late: float) -> None:
+    """Move told silences on to the heartbeats that have come since, of ``late`` or before: they were old on arrival."""
+    for key, beat in beats.items():
+        silence = silences.get(key)
+        if silence is not None and silence.told and silence.gone_at is None and beat is not None and beat <= late:
+            silence.beat = beat
 
 
 def _is_told(silence: Silence | None, beat: float | None) -> bool:
