@@ -1,5 +1,8 @@
 """How often a worker polls, beside what the database announces."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy import text
 
@@ -7,7 +10,7 @@ from solidjq import Database
 from solidjq.database import notices
 from solidjq.database.poolers import qualified
 from solidjq.database.tables import ready
-from solidjq.runtime.listener import ANNOUNCED_POLLING, Listener
+from solidjq.runtime.listener import ANNOUNCED_POLLING, CHECK_INTERVAL, Listener
 from solidjq.runtime.wakeup import Wakeup
 from support.waiting import PATIENCE, until
 
@@ -21,16 +24,23 @@ def started(database: Database, polling_interval: float = OWN) -> Listener:
     listener = Listener(database, wakeup, "worker-1", polling_interval)
     listener.start()
     wakeup.wait(PATIENCE)
+    listener.check_if_due()
     return listener
 
 
 @pytest.mark.only_on("postgresql")
-def test_a_worker_polls_seldom_while_every_ready_row_is_announced(database: Database) -> None:
+def test_a_worker_polls_seldom_while_every_ready_row_is_announced(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notices.install(database)
     listener = started(database)
     assert listener.polling_interval == ANNOUNCED_POLLING
     notices.remove(database)
-    listener.check()
+    listener.check_if_due()
+    assert listener.polling_interval == ANNOUNCED_POLLING  # it looked just now
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + CHECK_INTERVAL, sleep=time.sleep)
+    monkeypatch.setattr("solidjq.runtime.listener.time", later)
+    listener.check_if_due()
     assert listener.polling_interval == OWN
 
 
@@ -68,5 +78,5 @@ def test_a_worker_whose_listening_session_is_gone_polls_as_before(database: Data
 def test_a_database_without_notices_is_polled_as_often_as_it_is_told(database: Database) -> None:
     listener = Listener(database, Wakeup(), "worker-1", OWN)
     listener.start()
-    listener.check()
+    listener.check_if_due()
     assert listener.polling_interval == OWN

@@ -22,6 +22,7 @@ LISTEN_AGAIN = 5.0  # seconds from a broken connection to the next attempt to li
 # Seconds between two polls while every ready row is announced. What no notification announces waits so long: jobs of a
 # queue that Rails resumes, and ready rows whose claim another worker's broken transaction gave up.
 ANNOUNCED_POLLING = 1.0
+CHECK_INTERVAL = 60.0  # seconds between two looks whether every ready row is announced
 
 
 class Listener:
@@ -34,6 +35,7 @@ class Listener:
         self._polling_interval = polling_interval
         self._listening = False
         self._all_announced = False
+        self._check_at = 0.0
         self._notified = False
         self._claimed_at = -math.inf  # when the last claim because of a notification began
 
@@ -47,9 +49,14 @@ class Listener:
         announced = self._listening and self._all_announced
         return max(self._polling_interval, ANNOUNCED_POLLING) if announced else self._polling_interval
 
-    def check(self) -> None:
-        """Look whether the trigger of ``jq init --notify`` is there. Raises DatabaseError if that cannot be read."""
-        self._all_announced = self._database.transact(notices.announces_all)
+    def check_if_due(self) -> None:
+        """Look whether the trigger of ``jq init --notify`` is there, once it listens and then each minute.
+
+        Only the worker's main thread calls it: another thread would hold a connection more. Raises DatabaseError.
+        """
+        if self._listening and time.monotonic() >= self._check_at:
+            self._check_at = time.monotonic() + CHECK_INTERVAL
+            self._all_announced = self._database.transact(notices.announces_all)
 
     def seconds_too_early(self) -> float:
         """Return how many seconds a claim because of a notification must wait; 0 if there is none to wait for."""
@@ -64,15 +71,12 @@ class Listener:
         while True:
             try:
                 for _ in notices.listen(self._database):
-                    if not self._listening:
-                        self.check()
-                        self._listening = True
-                    self._notified = True
+                    self._listening = self._notified = True
                     self._wakeup.wake()
             except DatabaseError as error:
                 log.info("%s: no notifications of jobs, listening again in %g s: %s", self._name, LISTEN_AGAIN, error)
             else:
                 return
             finally:
-                self._listening = False
+                self._listening, self._check_at = False, 0.0
             time.sleep(LISTEN_AGAIN)

@@ -117,6 +117,7 @@ class Worker(Child):
         self._listener.begin_claim()
         if wanted or done:
             self._exchange(done, wanted)
+        self._listener.check_if_due()
         return self._pause(self._listener.polling_interval)
 
     def drain(self) -> None:
@@ -285,7 +286,6 @@ class Worker(Child):
         Not only after an error: a statement on a connection that went silent may be executed much later.
         """
         lost = self.database.transact(endings.release_others, self.registration.id, self._hands.claims)
-        self._listener.check()
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
         if lost:
             log.warning("%s: released %d jobs that were claimed just before the connection broke", self.name, len(lost))
