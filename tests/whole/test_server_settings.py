@@ -71,6 +71,15 @@ def test_settings_of_a_postgresql_database(empty_url: URL, commands_run: Run) ->
     assert commands_run(empty_url) == []
 
 
+@pytest.mark.only_on("mariadb")
+@pytest.mark.parametrize("collation", ["utf8mb4_unicode_ci", "utf8mb4_bin", "latin1_general_cs"])
+def test_collation_of_a_mariadb_database(empty_url: URL, commands_run: Run, collation: str) -> None:
+    """Rails' own database.yml may name any; that of the session is another."""
+    character_set = collation.partition("_")[0]
+    execute(empty_url, f"ALTER DATABASE {empty_url.database} CHARACTER SET {character_set} COLLATE {collation}")
+    assert commands_run(empty_url) == []
+
+
 def test_settings_of_a_mariadb_server(commands_run: Run) -> None:
     if missing := missing_program(mariadb_programs()):
         pytest.skip(f"{missing} is not installed")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, cast, exists, func, null, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, null, or_, select, union_all
 
 from solidjq.database import tables
 from solidjq.database.statements import streamed
@@ -98,8 +98,9 @@ def unrecorded_failures(
             jobs.c.class_name,
             func.substr(failed.c.error, 1, crashes.EVIDENCE).label("evidence"),
             failed.c.created_at.label("crashed_at"),
-            cast(null(), columns.hostname.type).label("hostname"),
-            cast(null(), columns.pid.type).label("pid"),
+            # Not cast to their types: on MySQL such a text has the session's collation, and no union joins two.
+            null().label("hostname"),
+            null().label("pid"),
             failed.c.id.label("waiting_id"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
@@ -116,7 +117,7 @@ def unrecorded_failures(
         columns.crashed_at,
         columns.hostname,
         columns.pid,
-        (failed.c.id if waiting else cast(null(), failed.c.id.type)).label("waiting_id"),
+        (failed.c.id if waiting else null()).label("waiting_id"),
     ).where(
         columns.death_id.is_(None), *between(columns.crashed_at, since, until), *_within(columns.failure_id, within)
     )

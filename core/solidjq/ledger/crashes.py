@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select, update
+from sqlalchemy import ColumnElement, Connection, String, cast, func, literal, null, select, type_coerce, update
 from sqlalchemy.exc import IntegrityError
 
 from solidjq.batching import BATCH, in_batches
@@ -73,7 +73,8 @@ def without_progress_since(all_crashes: Iterable[Crash], here: Position | None) 
 
 def subject() -> ColumnElement[str]:
     """Return, as SQL, the key that a job's crashes are counted by: its Active Job id, else ``job`` and its id."""
-    return func.coalesce(jobs.c.active_job_id, literal("job ") + cast(jobs.c.id, String(20)))
+    # The id is not cast: on MySQL the text would have the session's collation, and no comparison with another's.
+    return func.coalesce(jobs.c.active_job_id, literal("job ") + type_coerce(jobs.c.id, String()))
 
 
 def subject_of(job_id: int, active_job_id: str | None) -> str:
