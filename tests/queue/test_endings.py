@@ -1,20 +1,24 @@
 """A claim ends once, whoever ends it: finish, fail, release."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 
 from solidjq import Database
-from solidjq.database.tables import claimed, failed, jobs, ready
+from solidjq.database.tables import claimed, failed, jobs, processes, ready
 from solidjq.database.times import utcnow
+from solidjq.errors import ProcessGoneError
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, parse_error
+from support.locks import sessions
 from support.processes import add_process
-from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each, take_turn
+from support.waiting import PATIENCE, until
 
 ERROR = error_json("ValueError", "boom", ["app.py:1:in `work'"])
 
@@ -162,3 +166,30 @@ def test_an_ending_of_a_lost_claim_leaves_the_claim_that_got_its_id(database: Da
         assert database.transact(endings.release, endings.claims_of(process, one)) == []
         queue_claim.exchange(database, process, one, ["*"], 1)
     assert set(state_of_each(database).values()) == {State.CLAIMED}
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+@pytest.mark.parametrize("ended", [1, 2])
+def test_a_turn_waits_for_a_prune_and_never_meets_it_in_a_deadlock(database: Database, ended: int) -> None:
+    *held, waiting = add_jobs(database, *plain_jobs(3))
+    process = add_process(database)
+    claims = claim_all(database, process, 2)[:ended]
+    own, answers = Database(database.url), []
+
+    def turn() -> None:
+        try:
+            take_turn(own, process, claims, ["*"], 1)
+        except ProcessGoneError as error:
+            answers.append(error)
+
+    worker = threading.Thread(target=turn)
+    with database.write() as connection:
+        connection.execute(select(processes.c.id).where(processes.c.id == process).with_for_update())
+        worker.start()
+        until(lambda: sessions(database), "the turn waits for the process")
+        endings.fail(connection, endings.claims_of(process), ERROR)
+        connection.execute(delete(processes).where(processes.c.id == process))
+    worker.join(PATIENCE)
+    own.close()
+    assert len(answers) == 1
+    assert state_of_each(database) == dict.fromkeys(held, State.FAILED) | {waiting: State.READY}

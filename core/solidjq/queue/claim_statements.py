@@ -248,17 +248,17 @@ QUEUES_BY_FIRST_JOB = {WriteStyle.SILENT: distinct_queues_by_first_job}
 class Locked(StrEnum):
     """What a row is of that lock_turn has locked."""
 
-    CLAIM = "claim"
     PROCESS = "process"  # its job_id is whether any queue is paused
+    CLAIM = "claim"
     READY = "ready"
 
 
 @hot(WriteStyle.SILENT)
 def lock_turn() -> CompoundSelect[Any]:
-    """Lock what a worker's turn changes, in one round trip: the claims that end, the process, the first ready rows.
+    """Lock what a worker's turn changes, in one round trip: the process, the claims that end, the first ready rows.
 
-    Guard: as in lock_claims, lock_process_and_see_pauses and lock_first_ready, in this order: a claim that has ended is
-    not returned, a prune of the process waits or came first, ready rows that another worker has locked are skipped.
+    Guard: as in lock_process_and_see_pauses, lock_claims and lock_first_ready, in this order: a prune of the process
+    waits or came first, a claim that has ended is not returned, ready rows that another worker has locked are skipped.
     """
     return _turn_lock(_first_ready())
 
@@ -283,11 +283,11 @@ def delete_claims_and_ready() -> Executable:
 
 def _turn_lock(first_ready: Select[Any]) -> CompoundSelect[Any]:
     any_paused = exists().select_from(pauses)
-    return union_all(
-        held_claims().with_only_columns(literal(Locked.CLAIM.value).label("what"), claimed.c.id, claimed.c.job_id),
+    return union_all(  # the process first, as a prune locks it before its claims: in the other order both may deadlock
         _process_lock()
-        .with_only_columns(literal(Locked.PROCESS.value), processes.c.id, any_paused)
+        .with_only_columns(literal(Locked.PROCESS.value).label("what"), processes.c.id, any_paused.label("job_id"))
         .order_by(processes.c.id),
+        held_claims().with_only_columns(literal(Locked.CLAIM.value), claimed.c.id, claimed.c.job_id),
         first_ready.with_only_columns(literal(Locked.READY.value), ready.c.id, ready.c.job_id),
     )
 
