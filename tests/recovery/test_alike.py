@@ -9,6 +9,7 @@ from solidjq import Database, NewJob
 from solidjq.database.grouping import gathers
 from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.times import ago, utcnow
+from solidjq.ledger.stop_requests import EXCEPTION_CLASS
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
@@ -43,7 +44,7 @@ def mixed(database: Database) -> Database:
     die(database)
     uncounted = add_jobs(database, *plain_jobs(5))
     die(database, silent=3000)
-    raised = add_jobs(database, *plain_jobs(12), *plain_jobs(3, queue_name="slow"))
+    raised = add_jobs(database, *plain_jobs(16), *plain_jobs(3, queue_name="slow"))
     worker = add_process(database)
     claim_all(database, worker)
     database.transact(endings.fail, endings.claims_of(worker), error_json("ArgumentError", "boom"))
@@ -60,14 +61,18 @@ def mixed(database: Database) -> Database:
             (raised[2], {"arguments": '{"arguments":[],"executions":2,"exception_executions":{"[E]":2}}'}),
             (raised[3], {"arguments": '{"arguments":[{"executions":0,"exception_executions":{}}],"executions":2}'}),
             (raised[4], {"active_job_id": None}),
+            (raised[14], {"active_job_id": ""}),
+            (raised[15], {"active_job_id": ""}),
         ):
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
         errors = (error_json("KeyError", "one"), error_json("KeyError", 'two, "message":', ["a.rb:1"]))
         foreign = ('{"message":"no class"}', "boom", "", None, '{"exception_class":"SolidQueue::Processes::Other"}')
+        # In another order than Rails', and after a field of its own.
+        late = [f'{{"at":1,"message":"no","exception_class":"{name}"}}' for name in ("KeyError", EXCEPTION_CLASS)]
         spoken = error_json("KeyError", "it was SolidQueue::Processes::ProcessPrunedError that it met")
-        for job_id, error in zip(raised[5:], (*errors, *foreign, spoken), strict=False):
+        for job_id, error in zip(raised[5:], (*errors, *foreign, spoken, *late), strict=False):
             connection.execute(update(failed).where(failed.c.job_id == job_id).values(error=error))
-        old = [died[7], died[11], raised[13]]
+        old = [died[7], died[11], raised[17]]
         connection.execute(update(failed).where(failed.c.job_id.in_(old)).values(created_at=ago(HOURS_AGO)))
         again = died[10]
         connection.execute(update(jobs).where(jobs.c.id.in_([again, waiting])).values(active_job_id="waits"))

@@ -126,9 +126,11 @@ def _group_query(*, has_ledger: bool, twins: bool, suspects: tuple[str, ...]) ->
     own_crash = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))
     query = _candidate_query(has_ledger=has_ledger, twins_matter=twins_matter, own_crash=own_crash, suspects=suspects)
     rows = query.where(among(failed.c.id, "ids")).subquery("simple")
-    # A verdict on a job's own error needs only the exception class, which is stored before the message. Messages differ
-    # from job to job, and would leave every group with one failure.
-    error = case((holds(rows.c.evidence, DEATH_PREFIX), rows.c.evidence), else_=before(rows.c.evidence, ',"message":'))
+    # A verdict on a job's own error needs only the exception class, which Rails stores before the message. Messages
+    # differ from job to job, and would leave every group with one failure.
+    head = before(rows.c.evidence, ',"message":')
+    named = and_(~holds(rows.c.evidence, DEATH_PREFIX), holds(head, '"exception_class":'))
+    error = case((named, head), else_=rows.c.evidence)
     flags = [rows.c[name] for name in _FLAGS]
     groups = (
         select(
@@ -320,7 +322,7 @@ def _alive(
 def _with_twins(connection: Connection, candidates: Sequence[Candidate], shared: Collection[str]) -> list[Candidate]:
     """Add the twin, of the Active Job ids ``shared``, that waits, runs, failed later or finished since the failure."""
     waits = or_(*(_is_in(table) for table in (ready, scheduled, blocked, claimed)))
-    twins: dict[str, list[tuple[int, datetime | None, int | None, bool]]] = defaultdict(list)
+    twins: dict[str | None, list[tuple[int, datetime | None, int | None, bool]]] = defaultdict(list)
     for row in connection.execute(
         select(
             jobs.c.id, jobs.c.active_job_id, jobs.c.finished_at, failed.c.id.label("failure_id"), waits.label("waits")
@@ -330,7 +332,7 @@ def _with_twins(connection: Connection, candidates: Sequence[Candidate], shared:
         .order_by(jobs.c.id)
     ):
         twins[row.active_job_id].append((row.id, row.finished_at, row.failure_id, bool(row.waits)))
-    return [one._replace(twin=_twin(one, twins.get(one.active_job_id or "", ()))) for one in candidates]
+    return [one._replace(twin=_twin(one, twins.get(one.active_job_id, ()))) for one in candidates]
 
 
 def _is_in(table: Table) -> ColumnElement[bool]:
