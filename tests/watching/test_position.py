@@ -163,7 +163,7 @@ def test_ids_that_begin_again_are_followed(database: Database, tmp_path: Path) -
     def fail(number: int, word: str, *, ahead: float = 0) -> None:
         (job_id,) = add_jobs(database, NewJob(class_name="PlainJob"))
         with database.write() as connection:
-            error, now = error_json("ArgumentError", f"{word} is missing"), database.now()
+            error, now = error_json(f"{word.capitalize()}Error", "boom"), database.now()
             values = {"error": error, "created_at": now + timedelta(seconds=ahead)}
             connection.execute(insert(failed).values(id=number, job_id=job_id, **values))
 
@@ -190,7 +190,14 @@ def test_ids_that_begin_again_are_followed(database: Database, tmp_path: Path) -
         connection.execute(insert(deaths).values(id=3, noticed_at=utcnow(), last_heartbeat_at=utcnow(), **values))
     assert [(kind, name) for kind, name in look() if kind != "group"] == [("death", "d3"), ("incident", "d3")]
     assert len(said) == 2
-    assert "the ids of jq_deaths begin again: the newest is 3, and 7000 was read before" in said[0]
+    assert "the ids of jq_deaths begin again: 3 is new, and 7000 was read before" in said[0]
     fail(18, "gamma", ahead=3)
     assert [kind for kind, _ in look()] == ["group"]
     assert len(said) == 2
+    with database.write() as connection:
+        connection.execute(delete(failed))
+    for number, word in ((1, "zeta"), (2, "eta"), (18, "theta"), (30, "iota")):  # more than there were
+        fail(number, word, ahead=4)
+    assert len(look()) == 4
+    assert "the ids of solid_queue_failed_executions begin again: 18 is new, and 18 was read before" in said[2]
+    assert (look(), len(said)) == ([], 3)

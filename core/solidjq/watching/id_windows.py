@@ -69,15 +69,13 @@ class IdWindow:
                 self.gaps[at : at + 1] = [part for part in parts if part.first <= part.last]
                 return
 
-    def begins_again(self, newest: int, written_at: float | None) -> bool:
-        """Whether the newest row shows that ids were given out again from a lower one on, as after a restore.
+    def begins_again(self, written_at: float | None) -> bool:
+        """Whether ids were given out again from a lower one on, as after a restore.
 
-        ``newest`` is its id, ``written_at`` when it was written. Rows that are deleted leave a lower id as the newest,
-        too; but then that row is older than the reading of ``high``.
+        ``written_at``: when the row with the highest id up to ``high`` was written. It was read, or is older than what
+        was read, so it is not younger: not even if newer ids are far above ``high`` again.
         """
-        if self.high_at is None or written_at is None:
-            return False
-        return newest < self.high and written_at > self.high_at
+        return self.high_at is not None and written_at is not None and written_at > self.high_at
 
     def as_data(self) -> dict[str, Any]:
         """Return it as JSON has it."""

@@ -133,15 +133,16 @@ def _follow_restart(connection: Connection, position: Position, which: str, now:
     """
     table, time, last_before = _TABLES[which]
     window: IdWindow = getattr(position, which)
-    newest = connection.execute(select(table.c.id, time).order_by(table.c.id.desc()).limit(1)).one_or_none()
-    if newest is None or not window.begins_again(newest[0], newest[1] and newest[1].timestamp()):
+    read = select(table.c.id, time).where(table.c.id <= window.high).order_by(table.c.id.desc()).limit(1)
+    last_read = connection.execute(read).one_or_none()
+    if last_read is None or not window.begins_again(last_read[1] and last_read[1].timestamp()):
         return
     last = last_before(connection, datetime.fromtimestamp(window.high_at or 0.0, UTC))
     begun = window_at(_newest(connection, table.c.id, last), now)
     setattr(position, which, begun)
     position.forget(which)
     yield (
-        f"the ids of {table.name} begin again: the newest is {newest[0]}, and {window.high} was read before, so the "
+        f"the ids of {table.name} begin again: {last_read[0]} is new, and {window.high} was read before, so the "
         f"database was restored or emptied; the watch goes on above {begun.high}"
     )
 
