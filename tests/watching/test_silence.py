@@ -294,6 +294,24 @@ def test_each_host_is_posted_once_within_a_cooldown(database: Database, watcher:
     assert (held, receiver.messages[-1]["held_back"]) == ([], 1)
 
 
+def test_as_many_other_hosts_within_a_cooldown_are_posted(
+    database: Database, watcher: Watcher, receiver: Receiver
+) -> None:
+    """Both messages are named after the number of hosts; what is alike is the same hosts."""
+    hook = Webhook(receiver.url)
+    for host in ("web-1", "web-2"):
+        add(database, host, silent=400)
+    assert [message["name"] for message in watcher.look(webhooks=[hook])] == ["2 hosts"]
+    list(pruning.prune(database, 150))
+    for host in ("web-3", "web-4"):
+        add(database, host, silent=400)
+    watcher.look(webhooks=[hook], kinds=("silent",))
+    assert [message["hosts"] for message in receiver.messages if message["kind"] == "silent"] == [
+        ["web-1", "web-2"],
+        ["web-3", "web-4"],
+    ]
+
+
 @pytest.mark.only_on("postgresql")
 def test_on_a_standby_no_process_is_called_silent(
     database: Database, queue_url: URL, standby_url: URL, shell: Shell

@@ -48,6 +48,17 @@ def ended(cooldowns: dict[str, Held], *, seconds: float, now: float) -> Iterator
 
 def _key(cooldowns: dict[str, Held], message: dict[str, Any]) -> str:
     kind = message["kind"]
-    key = f"{kind}:{message['cause'] if kind == 'incident' else message['name']}"
+    key = f"{kind}:{_subject(message)}"
     alike = sum(1 for other in cooldowns if other.startswith(f"{kind}:"))
     return key if key in cooldowns or alike < MOST_KEYS else f"{kind}:{REST}"
+
+
+def _subject(message: dict[str, Any]) -> str:
+    """Return what two messages of a kind have in common if they are alike."""
+    match message["kind"]:
+        case "incident":
+            return str(message["cause"])
+        case "silent":  # its name is the number of hosts if there are several
+            return ",".join(message["hosts"]) or str(message["name"])
+        case _:
+            return str(message["name"])
