@@ -1,7 +1,7 @@
 """A claim ends once, whoever ends it: finish, fail, release."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +13,13 @@ from solidjq.database.times import utcnow
 from solidjq.errors import ProcessGoneError
 from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings
+from solidjq.queue.claim import Claim
+from solidjq.queue.concurrency import NO_LIMITS
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json, parse_error
+from solidjq.runtime import unrecorded
+from solidjq.runtime.config import Config
+from solidjq.runtime.worker import _exchange
 from support.locks import sessions
 from support.processes import add_process
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each, take_turn
@@ -168,9 +173,19 @@ def test_an_ending_of_a_lost_claim_leaves_the_claim_that_got_its_id(database: Da
     assert set(state_of_each(database).values()) == {State.CLAIMED}
 
 
+def turn_in_steps(database: Database, process: int, claims: Sequence[Claim], queues: Sequence[str], limit: int) -> None:
+    """Take a worker's turn whose endings are not simple, or whose queues one statement cannot poll."""
+    config = Config(database_url="", queues=tuple(queues))
+    batch = [unrecorded.Ending(claim) for claim in claims]
+    database.transact(_exchange, process, batch, NO_LIMITS, config, limit, sound=False)
+
+
 @pytest.mark.only_on("postgresql", "mariadb")
+@pytest.mark.parametrize("turn_of", [take_turn, turn_in_steps])
 @pytest.mark.parametrize("ended", [1, 2])
-def test_a_turn_waits_for_a_prune_and_never_meets_it_in_a_deadlock(database: Database, ended: int) -> None:
+def test_a_turn_waits_for_a_prune_and_never_meets_it_in_a_deadlock(
+    database: Database, ended: int, turn_of: Callable[..., Any]
+) -> None:
     *held, waiting = add_jobs(database, *plain_jobs(3))
     process = add_process(database)
     claims = claim_all(database, process, 2)[:ended]
@@ -178,7 +193,7 @@ def test_a_turn_waits_for_a_prune_and_never_meets_it_in_a_deadlock(database: Dat
 
     def turn() -> None:
         try:
-            take_turn(own, process, claims, ["*"], 1)
+            turn_of(own, process, claims, ["*"], 1)
         except ProcessGoneError as error:
             answers.append(error)
 

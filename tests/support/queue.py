@@ -65,8 +65,9 @@ def take_turn(
     """Finish claims and claim others, as a worker does: in one statement where there is one."""
 
     def exchange(connection: Connection) -> list[Claim]:
+        paused = claim.lock_process(connection, process_id)
         endings.finish_claims(connection, process_id, held)
-        return claim.claim(connection, process_id, queues, limit, excepted)
+        return claim.claim(connection, process_id, queues, limit, excepted, paused=paused)
 
     held = {ended.id: ended.job_id for ended in claims}
     others = claim.exchange(database, process_id, held, queues, limit, excepted)

@@ -40,6 +40,7 @@ def claim(
     excepted: Sequence[str] = (),
     *,
     sound: bool = False,
+    paused: bool | None = None,
 ) -> list[Claim]:
     """Claim up to ``limit`` ready jobs for a process, by queue order, then priority, then age.
 
@@ -49,14 +50,29 @@ def claim(
     any more.
 
     Raises ValueRefusedError if the database refuses the claim of any of them: its job is gone, or claimed already. With
-    ``sound``, which is slower, such ready rows are passed over.
+    ``sound``, which is slower, such ready rows are passed over. ``paused`` is what ``lock_process`` returned, if this
+    transaction has called it.
     """
     polled = PolledQueues(queues, excepted)
     if not sound and writes_in_with(connection):
         claims = _claim_at_once(within(connection), process_id, polled, limit)
         if claims is not None:
             return claims
-    return _claim_in_steps(connection, process_id, polled, limit, sound=sound)
+    if paused is None:
+        paused = lock_process(connection, process_id)
+    return _claim_in_steps(connection, process_id, polled, limit, sound=sound, paused=paused)
+
+
+def lock_process(connection: Connection, process_id: int) -> bool:
+    """Lock a process's row until the transaction ends, so that no prune comes in between; return if a queue is paused.
+
+    A transaction that ends claims of the process and then claims others calls this first: a prune locks the process
+    and then its claims, and in two orders both may deadlock. Raises ProcessGoneError if the process was pruned.
+    """
+    process = statements.lock_process_and_see_pauses(connection, process_id=process_id)
+    if not process:
+        raise ProcessGoneError(f"process {process_id} was pruned")
+    return bool(process[0].paused)
 
 
 def exchange(
@@ -148,7 +164,7 @@ def _exchange_locked(
     if ended or first:
         statements.delete_claims_and_ready(connection, claim_ids=list(ended), ready_ids=list(first))
     if paused:
-        return _claim_in_steps(connection, process_id, polled, limit, sound=False)
+        return _claim_in_steps(connection, process_id, polled, limit, sound=False, paused=True)
     return _read_claims(connection, list(first.values())) if first else []
 
 
@@ -168,12 +184,9 @@ def _claims_in(rows: Sequence[Row[Any]], process_id: int) -> list[Claim] | None:
 
 
 def _claim_in_steps(
-    connection: Connection, process_id: int, polled: PolledQueues, limit: int, *, sound: bool
+    connection: Connection, process_id: int, polled: PolledQueues, limit: int, *, sound: bool, paused: bool
 ) -> list[Claim]:
-    process = statements.lock_process_and_see_pauses(connection, process_id=process_id)
-    if not process:
-        raise ProcessGoneError(f"process {process_id} was pruned")
-    names = _queues_to_poll(connection, polled, paused=bool(process[0].paused))
+    names = _queues_to_poll(connection, polled, paused=paused)
     job_ids: list[int] = []
     claim_first = _claim_sound if sound else _claim_first
     for name in names:

@@ -367,6 +367,7 @@ def _exchange(
     *,
     sound: bool,
 ) -> list[Claim]:
+    paused = queue_claim.lock_process(connection, process_id) if wanted else None
     finished = [ending for ending in batch if ending.error is None and not ending.stopped]
     failed = {ending.claim.id: ending.error for ending in batch if ending.error is not None}
     stopped = _jobs_by_claim([ending for ending in batch if ending.stopped])
@@ -383,7 +384,8 @@ def _exchange(
     # Last: a job that an ending unblocked may be claimed at once.
     if not wanted:
         return []
-    return queue_claim.claim(connection, process_id, config.queues, wanted, config.excepted_queues, sound=sound)
+    queues, excepted = config.queues, config.excepted_queues
+    return queue_claim.claim(connection, process_id, queues, wanted, excepted, sound=sound, paused=paused)
 
 
 def _jobs_by_claim(batch: Iterable[Ending]) -> dict[int, int]:
