@@ -88,8 +88,11 @@ def commands(database: Database) -> Iterator[Command]:
     yield Command("incidents list --since 30d")
     yield Command(f"incidents show {names['incident']} -o json")
     yield Command(f"failed list {names['incident']} -o ids")
+    yield Command(f"incidents report {names['incident']}")
     yield Command("suspects -o json")
     yield Command("doctor -o json")
+    yield Command("check all")
+    yield Command("metrics")
     yield Command(f"history {names['job']} -o json")
     yield Command(f"history {names['incident']} -o json")
     yield Command("prune --dry-run -o json")
@@ -103,6 +106,8 @@ def commands(database: Database) -> Iterator[Command]:
     yield Command("operations show LAST -o json")
     yield Command("operations verify -o json")
     yield Command("undo LAST --yes -o ids")
+    yield Command("discard --class MailJob --yes --reason bench -o json")
+    yield Command("undo LAST --yes -o json")
 
 
 def _names(database: Database) -> dict[str, str]:
