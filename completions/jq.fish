@@ -219,7 +219,7 @@ complete -c jq -n '__jq_argument 1 1 jq' -a processes -d 'Supervisors, workers, 
 complete -c jq -n '__jq_argument 1 1 jq' -a doctor -d 'Examine the queue, and name the fix for each finding.'
 complete -c jq -n '__jq_argument 1 1 jq' -a check -d 'Answer a monitor (Nagios, Icinga): exit code 0, 1, 2 or 3.'
 complete -c jq -n '__jq_argument 1 1 jq' -a metrics -d 'Print metrics for Prometheus: once, to a file, or served.'
-complete -c jq -n '__jq_argument 1 1 jq' -a watch -d 'Tell of each silent host, death, incident and failure group as it comes.'
+complete -c jq -n '__jq_argument 1 1 jq' -a watch -d 'Tell of silent hosts, deaths, incidents and failure groups.'
 complete -c jq -n '__jq_argument 1 1 jq' -a wait -d 'Wait until no job of a queue runs; the gate of a deployment.'
 complete -c jq -n '__jq_argument 1 1 jq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c jq -n '__jq_argument 1 1 jq' -a work -d 'Run jobs: workers and a dispatcher under a supervisor.'

@@ -219,7 +219,7 @@ complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a processes -d 'Supervi
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a doctor -d 'Examine the queue, and name the fix for each finding.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a check -d 'Answer a monitor (Nagios, Icinga): exit code 0, 1, 2 or 3.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a metrics -d 'Print metrics for Prometheus: once, to a file, or served.'
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a watch -d 'Tell of each silent host, death, incident and failure group as it comes.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a watch -d 'Tell of silent hosts, deaths, incidents and failure groups.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a wait -d 'Wait until no job of a queue runs; the gate of a deployment.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a enqueue -d 'Enqueue a job, Ruby\'s or Python\'s.'
 complete -c solidjq -n '__solidjq_argument 1 1 solidjq' -a work -d 'Run jobs: workers and a dispatcher under a supervisor.'

@@ -149,9 +149,11 @@ def _filled(text: str) -> list[str]:
 
 
 def _shortened(line: str) -> list[str]:
-    """Return a line that is still too long, as a CASE may be, on several: broken before its last AND, THEN or ELSE."""
+    """Return a line that is still too long, as a CASE may be, on several: broken before its last such word."""
     outside = re.sub(r"'[^']*'", lambda quoted: "_" * len(quoted[0]), line)
-    places = [match.start() for match in re.finditer(r"(?<=\S) (?=(AND|THEN|ELSE) )", outside[: WIDTH + len(INDENT)])]
+    places = [
+        match.start() for match in re.finditer(r"(?<=\S) (?=(AND|THEN|ELSE|COLUMNS) )", outside[: WIDTH + len(INDENT)])
+    ]
     if len(line) <= WIDTH + len(INDENT) or not places:
         return [line]
     begin = INDENT * (1 + (line.startswith(INDENT)))

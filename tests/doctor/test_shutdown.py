@@ -102,7 +102,7 @@ def test_a_supervisor_of_ours_that_systemd_gives_too_little_time(
     here = Sampler().take({})
     supervisor(database, "supervisor-1", shutdown_timeout=25.0, sample=here)
     supervisor(database, "enough", shutdown_timeout=20, sample=here)
-    supervisor(database, "elsewhere", "elsewhere", shutdown_timeout=25.0, sample=here)
+    supervisor(database, "elsewhere", "elsewhere", shutdown_timeout=25.0, sample={**here, "boot_id": "of that host"})
     supervisor(database, "another-boot", shutdown_timeout=25.0, sample={**here, "boot_id": "another"})
     supervisor(database, "pid-reused", shutdown_timeout=25.0, sample={**here, "pid_started": "2026-01-01T00:00:00Z"})
     monkeypatch.setattr(local_units, "_command_line", lambda _: ["jq", "work", "--shutdown-timeout", "99"])

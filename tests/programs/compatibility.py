@@ -141,7 +141,7 @@ COMMANDS = (
     Tried("check all --skip processes --skip dispatcher", ends=WARNING),
     Tried("check alive-file nowhere", ends=CRITICAL),
     Tried("metrics"),
-    Tried("watch --once --since 30d --position watched.json"),
+    Tried("watch --once --since 30d --position watched.json", lacks=True),
     Tried("wait --idle --timeout 0s", ends=Exit.PARTLY, lacks=True),
     Tried("doctor", ends=Exit.PARTLY),
     Tried("doctor orphans --fix --yes", changes=True),

@@ -1,6 +1,8 @@
 """How often a worker polls, beside what the database announces."""
 
+import threading
 import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,8 @@ from solidjq import Database
 from solidjq.database import notices
 from solidjq.database.poolers import qualified
 from solidjq.database.tables import ready
-from solidjq.runtime.listener import ANNOUNCED_POLLING, CHECK_INTERVAL, Listener
+from solidjq.runtime import listener
+from solidjq.runtime.listener import ANNOUNCED_POLLING, Listener
 from solidjq.runtime.wakeup import Wakeup
 from support.waiting import PATIENCE, until
 
@@ -18,65 +21,87 @@ OWN = 0.1  # seconds
 LISTENERS = "FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN jq_ready'"
 
 
-def started(database: Database, polling_interval: float = OWN) -> Listener:
-    """Start a listener, and wait until the database's first word has woken its worker."""
-    wakeup = Wakeup()
-    listener = Listener(database, wakeup, "worker-1", polling_interval)
-    listener.start()
-    wakeup.wait(PATIENCE)
-    listener.check_if_due()
-    return listener
+@pytest.fixture
+def started(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], Listener]]:
+    """Start a listener and wait until it listens; it listens no more when the test has ended."""
+    ended = threading.Event()
+
+    def rest(_seconds: float) -> None:
+        ended.set()
+        threading.Event().wait()  # for ever, instead of listening again
+
+    monkeypatch.setattr(listener, "time", SimpleNamespace(monotonic=time.monotonic, sleep=rest))
+
+    def start(polling_interval: float) -> Listener:
+        wakeup = Wakeup()
+        started = Listener(database, wakeup, "worker-1", polling_interval)
+        started.start()
+        wakeup.wait(PATIENCE)
+        started.check_if_due()
+        return started
+
+    yield start
+    end_listening(database)
+    assert ended.wait(PATIENCE)
+
+
+def end_listening(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {LISTENERS}"))
 
 
 @pytest.mark.only_on("postgresql")
 def test_a_worker_polls_seldom_while_every_ready_row_is_announced(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, started: Callable[[float], Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notices.install(database)
-    listener = started(database)
-    assert listener.polling_interval == ANNOUNCED_POLLING
+    made = started(OWN)
+    assert made.polling_interval == ANNOUNCED_POLLING
     notices.remove(database)
-    listener.check_if_due()
-    assert listener.polling_interval == ANNOUNCED_POLLING  # it looked just now
-    later = SimpleNamespace(monotonic=lambda: time.monotonic() + CHECK_INTERVAL, sleep=time.sleep)
-    monkeypatch.setattr("solidjq.runtime.listener.time", later)
-    listener.check_if_due()
-    assert listener.polling_interval == OWN
+    made.check_if_due()
+    assert made.polling_interval == ANNOUNCED_POLLING  # it looked just now
+    monkeypatch.setattr(listener, "CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(made, "_check_at", 0.0)
+    made.check_if_due()
+    assert made.polling_interval == OWN
 
 
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("statement", ["DISABLE TRIGGER jq_notify", "ENABLE REPLICA TRIGGER jq_notify"])
-def test_a_trigger_that_does_not_fire_announces_nothing(database: Database, statement: str) -> None:
+def test_a_trigger_that_does_not_fire_announces_nothing(
+    database: Database, started: Callable[[float], Listener], statement: str
+) -> None:
     notices.install(database)
     with database.write() as connection:
         connection.execute(text(f"ALTER TABLE {qualified(connection, ready.name)} {statement}"))
-    assert started(database).polling_interval == OWN
+    assert started(OWN).polling_interval == OWN
 
 
 @pytest.mark.only_on("postgresql")
-def test_without_the_trigger_others_announce_nothing_and_it_polls_as_often_as_it_is_told(database: Database) -> None:
-    assert started(database).polling_interval == OWN
+def test_without_the_trigger_it_polls_as_often_as_it_is_told(started: Callable[[float], Listener]) -> None:
+    assert started(OWN).polling_interval == OWN
 
 
 @pytest.mark.only_on("postgresql")
-def test_a_longer_interval_of_its_own_stays(database: Database) -> None:
+def test_a_longer_interval_of_its_own_stays(database: Database, started: Callable[[float], Listener]) -> None:
     notices.install(database)
-    assert started(database, 30.0).polling_interval == 30.0
+    assert started(30.0).polling_interval == 30.0
 
 
 @pytest.mark.only_on("postgresql")
-def test_a_worker_whose_listening_session_is_gone_polls_as_before(database: Database) -> None:
+def test_a_worker_whose_listening_session_is_gone_polls_as_before(
+    database: Database, started: Callable[[float], Listener]
+) -> None:
     notices.install(database)
-    listener = started(database)
-    assert listener.polling_interval == ANNOUNCED_POLLING
-    with database.write() as connection:
-        assert connection.execute(text(f"SELECT pg_terminate_backend(pid) {LISTENERS}")).rowcount == 1
-    until(lambda: listener.polling_interval == OWN, "it polls as before")
+    made = started(OWN)
+    assert made.polling_interval == ANNOUNCED_POLLING
+    end_listening(database)
+    until(lambda: made.polling_interval == OWN, "it polls as before")
 
 
 @pytest.mark.only_on("sqlite", "mariadb")
 def test_a_database_without_notices_is_polled_as_often_as_it_is_told(database: Database) -> None:
-    listener = Listener(database, Wakeup(), "worker-1", OWN)
-    listener.start()
-    listener.check_if_due()
-    assert listener.polling_interval == OWN
+    made = Listener(database, Wakeup(), "worker-1", OWN)
+    made.start()
+    made.check_if_due()
+    assert made.polling_interval == OWN

@@ -92,7 +92,7 @@ def watch(
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Tell of each silent host, death, incident and failure group as it comes.
+    """Tell of silent hosts, deaths, incidents and failure groups.
 
     It begins now, and after a restart where it ended: the position is in a file, and the database may be read-only.
     Nothing is missed; what was under way when the watch was killed is repeated, with the same id. If the database is

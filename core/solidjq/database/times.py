@@ -204,8 +204,8 @@ def up_since(connection: Connection) -> datetime | None:
     """Return when the database server started, by its own clock; None for SQLite, which has no server."""
     match connection.dialect.name:
         case "postgresql":
-            started: datetime = connection.execute(text("SELECT pg_postmaster_start_time()")).scalar_one()
-            return started.astimezone(UTC)
+            query = "SELECT extract(epoch FROM pg_postmaster_start_time())"  # a number: DateStyle may be any
+            return datetime.fromtimestamp(float(connection.execute(text(query)).scalar_one()), UTC)
         case "mysql":
             _name, seconds = connection.execute(text("SHOW GLOBAL STATUS LIKE 'Uptime'")).one()
             return clock(connection) - timedelta(seconds=int(seconds))

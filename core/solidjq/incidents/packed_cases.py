@@ -7,14 +7,14 @@ from struct import Struct
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, InFlight
 from solidjq.incidents.death_records import DeathRecord
 
-_CROWD = Struct("<IIqH")  # the place of its class, its count, the lowest id, the length of its subject in bytes
+_CROWD = Struct("<IIqI")  # the place of its class, its count, the lowest id, the length of its subject in bytes
 _BLAMES = tuple(Blame)
 
 
 class PackedCases(Collection[DeathCase]):
     """Cases of which no two have one key, in order. ``known``: the subjects of jobs that are in no crowd.
 
-    A crowd takes 18 bytes, and the characters of its subject if it is one job. Jobs that are known by name are kept as
+    A crowd takes 20 bytes, and the characters of its subject if it is one job. Jobs that are known by name are kept as
     they are, and come first when a case is read.
     """
 
