@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, null, or_, select, union_all
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from solidjq.database import tables
 from solidjq.database.statements import streamed
@@ -25,23 +26,19 @@ def list_unrecorded(
     """Return the deaths whose failures were written between these times; their jobs are counted by class."""
     every = union_all(*unrecorded_failures(since, until, has_ledger=has_ledger, waiting=waiting)).subquery().c
     grouped = (
-        select(
-            func.min(every.failure_id).label("failure_id"),
-            func.max(every.failure_id).label("last_failure_id"),
-            func.min(every.job_id).label("job_id"),
-            func.min(every.subject).label("subject"),
-            every.class_name,
-            every.evidence,
-            every.crashed_at,
-            func.min(every.hostname).label("hostname"),
-            func.min(every.pid).label("pid"),
-            func.count().label("failures"),
-            func.count(every.waiting_id).label("waiting"),
-        )
+        select(*_of_group(every), every.crashed_at, func.count(every.waiting_id).label("waiting"))
         .group_by(every.crashed_at, every.evidence, every.class_name)
         .order_by(every.crashed_at, "failure_id")
     )
     return reconstruct(row for row in streamed(connection, grouped) if row.crashed_at is not None)
+
+
+def _of_group(every: ReadOnlyColumnCollection[str, Any]) -> Iterator[ColumnElement[Any]]:
+    """Yield what is read of failures of one class and one error."""
+    yield from (every.class_name, every.evidence)
+    yield from (func.min(every[name]).label(name) for name in ("failure_id", "job_id", "subject", "hostname", "pid"))
+    yield func.max(every.failure_id).label("last_failure_id")
+    yield func.count().label("failures")
 
 
 def list_by_error(
@@ -53,18 +50,9 @@ def list_by_error(
     """
     within = [] if above is None else [(above + 1, None)]
     every = union_all(*unrecorded_failures(since, None, has_ledger=has_ledger, within=within)).subquery().c
-    grouped = select(
-        func.min(every.failure_id).label("failure_id"),
-        func.max(every.failure_id).label("last_failure_id"),
-        func.min(every.job_id).label("job_id"),
-        func.min(every.subject).label("subject"),
-        every.class_name,
-        every.evidence,
-        func.min(every.crashed_at).label("crashed_at"),
-        func.min(every.hostname).label("hostname"),
-        func.min(every.pid).label("pid"),
-        func.count().label("failures"),
-    ).group_by(every.evidence, every.class_name)
+    grouped: Select[Any] = select(*_of_group(every), func.min(every.crashed_at).label("crashed_at")).group_by(
+        every.evidence, every.class_name
+    )
     by_error: dict[str, DeathRecord] = {}
     charged: dict[str, Counter[str]] = defaultdict(Counter)
     for row in connection.execute(grouped.order_by("failure_id")):
