@@ -26,9 +26,11 @@ def test_a_retry_whose_commits_are_in_doubt(database: Database, shell: Shell, *,
     die(database)
     amounts = []
     with proxied(database.url) as (proxy, url):
+        # MySQL offers TLS, and the proxy looks for a COMMIT.
+        plain = url.update_query_dict({"ssl_mode": "disabled"}) if url.get_backend_name() == "mysql" else url
         for number in count(1):
             proxy.lose_commit(number, committed=committed)
-            done = shell.run("retry", "--safe", "--yes", "--batch", str(BATCH), url=url_text(url))
+            done = shell.run("retry", "--safe", "--yes", "--batch", str(BATCH), url=url_text(plain))
             check_account(database, done.stderr)
             if not proxy.lost_commit:
                 break
