@@ -88,6 +88,23 @@ def absent(peer: Peer, verb: str) -> list[Contender]:
     return [Contender(peer.name, "", 1, str, float, error=found)] if isinstance(found, str) else []
 
 
+def each_peer(
+    plan: Plan,
+    verb: str,
+    work: Callable[[Peer, dict[str, Any], str], Any],
+    state: str = "empty",
+    count: int = 0,
+    *,
+    settings: Callable[[Peer, str], list[Any]] = settings_of,
+) -> Iterator[Contender]:
+    """Let each peer do this work with each of its settings, from its tables or from so many jobs in a state."""
+    for peer in plan.peers:
+        start = partial(prepared, plan.stage, peer, state, count)
+        for setting, given in settings(peer, verb):
+            yield Contender(peer.name, setting, 1, start, partial(work, peer, given))
+        yield from absent(peer, verb)
+
+
 def prepared(stage: Stage, peer: Peer, state: str, count: int = 0) -> str:
     """Return the name of a peer's database: its tables alone, or with so many jobs."""
     tables = stage.prepared(peer.name, partial(peer.ask, "install"))

@@ -15,13 +15,13 @@ from typing import Any
 
 import ours
 import watch
-from contenders import Plan, absent, jq, prepared, settings_of
-from figures import Contender, Row
+from contenders import Plan, each_peer, jq, settings_of
+from figures import Row
 from rivals import Peer
 
 HELD = 10  # jobs in the hands of the worker
 DEADLINE = 900.0  # seconds; the defaults of some take five minutes and more
-SHORT = "--threads 10 --heartbeat 1 --alive-threshold 5"
+SHORT = "--heartbeat 1 --alive-threshold 5"
 Kill = Callable[[int], None]
 
 
@@ -32,7 +32,12 @@ def rows(plan: Plan) -> Iterator[Row]:
     lost = "host lost; jq recover every"
     contenders = [
         jq(f"{supervised} 1 s", 1, empty, partial(_ours, "--threads 10", 1.0, [], kill_process)),
-        jq(f"{lost} 1 s, {SHORT[13:]}", 1, empty, partial(_ours, SHORT, 1.0, ["--alive-threshold", "5"], kill_host)),
+        jq(
+            f"{lost} 1 s, {SHORT}",
+            1,
+            empty,
+            partial(_ours, f"--threads 10 {SHORT}", 1.0, ["--alive-threshold", "5"], kill_host),
+        ),
     ]
     if plan.default_thresholds:
         contenders += [
@@ -41,14 +46,14 @@ def rows(plan: Plan) -> Iterator[Row]:
                 f"{lost} 60 s (cron), default thresholds", 1, empty, partial(_ours, "--threads 10", 60.0, [], kill_host)
             ),
         ]
-    for peer in plan.peers:
-        for setting, given, pace in settings_of(peer, "recovery-time"):
-            if pace == "short" or plan.default_thresholds:
-                start = partial(prepared, plan.stage, peer, "empty")
-                contenders.append(Contender(peer.name, setting, 1, start, partial(_theirs, peer, given)))
-        contenders += absent(peer, "recovery-time")
+    contenders += each_peer(plan, "recovery-time", _theirs, settings=partial(_at_these_paces, plan))
     title = f"from kill -9 of a worker to its {HELD} jobs running elsewhere"
     yield Row("recovery-time", title, contenders, plan.runs, HELD, "s each")
+
+
+def _at_these_paces(plan: Plan, peer: Peer, verb: str) -> list[Any]:
+    found = settings_of(peer, verb)
+    return [(setting, given) for setting, given, pace in found if pace == "short" or plan.default_thresholds]
 
 
 def kill_process(pid: int) -> None:

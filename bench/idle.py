@@ -13,8 +13,8 @@ import psycopg
 
 import ours
 import watch
-from contenders import Plan, absent, jq, prepared, settings_of
-from figures import Contender, Row
+from contenders import Plan, each_peer, jq
+from figures import Row
 from rivals import Peer
 
 WINDOW = 30.0  # seconds
@@ -36,11 +36,7 @@ def rows(plan: Plan) -> Iterator[Row]:
             jq(setting, 1, empty, partial(_ours, count)),
             jq(f"{setting}, with the trigger", 1, triggered, partial(_ours, count)),
         ]
-        for peer in plan.peers:
-            for setting, given in settings_of(peer, "idle"):
-                start = partial(prepared, plan.stage, peer, "empty")
-                contenders.append(Contender(peer.name, setting, 1, start, partial(_theirs, peer, given, count)))
-            contenders += absent(peer, "idle")
+        contenders += each_peer(plan, "idle", partial(_theirs, count))
         yield Row("idle", f"{count} idle workers, {WINDOW:.0f} seconds", contenders, 1, count, "")
 
 
@@ -49,7 +45,7 @@ def _ours(count: int, url: str) -> dict[str, float]:
     return at_rest([(command, ours.environment(url))], url, count)
 
 
-def _theirs(peer: Peer, given: dict[str, Any], count: int, url: str) -> dict[str, float]:
+def _theirs(count: int, peer: Peer, given: dict[str, Any], url: str) -> dict[str, float]:
     return at_rest([(peer.command("work", **given), peer.environment(url))] * count, url, count)
 
 

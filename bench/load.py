@@ -6,8 +6,8 @@ from typing import Any
 
 import ours
 import watch
-from contenders import Plan, absent, jq, prepared, settings_of
-from figures import Contender, Row, percentile
+from contenders import Plan, each_peer, jq
+from figures import Row, percentile
 from rivals import Peer
 
 SECONDS = 10  # of enqueuing
@@ -21,13 +21,7 @@ def rows(plan: Plan) -> Iterator[Row]:
             jq(options, 1, partial(ours.empty, plan.stage), partial(_our_waits, options, count, rate))
             for options in plan.workers
         ]
-        for peer in plan.peers:
-            for setting, given in settings_of(peer, "load"):
-                start = partial(prepared, plan.stage, peer, "empty")
-                contenders.append(
-                    Contender(peer.name, setting, 1, start, partial(_their_waits, peer, given, count, rate))
-                )
-            contenders += absent(peer, "load")
+        contenders += each_peer(plan, "load", partial(_their_waits, count, rate))
         title = f"from enqueue to start, one worker, {rate:,} enqueues a second wanted, for {SECONDS} seconds"
         yield Row("load", title, contenders, plan.runs, rate, "")
 
@@ -36,7 +30,7 @@ def _our_waits(options: str, count: int, rate: int, url: str) -> dict[str, float
     return _waits(ours.command(options), ours.environment(url), partial(ours.pour, url, count, rate), count)
 
 
-def _their_waits(peer: Peer, given: dict[str, Any], count: int, rate: int, url: str) -> dict[str, float]:
+def _their_waits(count: int, rate: int, peer: Peer, given: dict[str, Any], url: str) -> dict[str, float]:
     pour = partial(peer.ask, "pour", url, count=count, rate=rate)
     return _waits(peer.command("work", **given), peer.environment(url), pour, count)
 

@@ -14,7 +14,7 @@ import notifications
 import ours
 import watch
 from checkpoints import LONG_JOBS, NEVER, Beside
-from contenders import Plan, absent, ask, jq, our_drain, peer_drain, plain_sql, prepared, settings_of, theirs
+from contenders import Plan, absent, ask, each_peer, jq, our_drain, peer_drain, plain_sql, prepared, settings_of, theirs
 from figures import Contender, Row
 from rivals import Peer
 
@@ -116,11 +116,7 @@ def latency(plan: Plan) -> Iterator[Row]:
         return watch.latencies(peer.command("work", **given), peer.environment(url), send, plan.latencies)
 
     contenders = [jq(options, 1, partial(ours.empty, plan.stage), partial(mine, options)) for options in plan.workers]
-    for peer in plan.peers:
-        for setting, given in settings_of(peer, "latency"):
-            start = partial(prepared, plan.stage, peer, "empty")
-            contenders.append(Contender(peer.name, setting, 1, start, partial(theirs, peer, given)))
-        contenders += absent(peer, "latency")
+    contenders += each_peer(plan, "latency", theirs)
     yield Row("latency", "from enqueue to start, idle worker", contenders, 1, 0, "ms each")
 
 
@@ -173,11 +169,7 @@ def first_page(plan: Plan) -> Iterator[Row]:
             jq("failed list --limit 100", 1, failed, ours.first_page),
             *plain_sql(plan, "one statement", 1, failed, "first_page"),
         ]
-        for peer in plan.peers:
-            for setting, given in settings_of(peer, "list"):
-                start = partial(prepared, plan.stage, peer, "fail", size)
-                contenders.append(Contender(peer.name, setting, 1, start, partial(ask, peer, "list", given)))
-            contenders += absent(peer, "list")
+        contenders += each_peer(plan, "list", lambda peer, given, url: ask(peer, "list", given, url), "fail", size)
         yield Row("list", f"first page of {size:,} failures", contenders, max(plan.runs, LIST_RUNS), size, "ms")
 
 

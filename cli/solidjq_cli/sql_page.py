@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110  # of a line of SQL
 INDENT = "    "
+WIDEST = WIDTH + len(INDENT)  # of an indented one
 
 _INTRODUCTION = """
 # Hot statements
@@ -90,9 +91,7 @@ def layout(sql: str) -> list[str]:
     """Return SQL with each clause on a line of its own, and long clauses and subqueries on several, indented."""
     sql = re.sub(r"\s+", " ", sql).strip()
     # It begins at 0 in any case: with a parenthesis, if it is a UNION.
-    starts = sorted(
-        {0, *(match.start() for match in _CLAUSE.finditer(_outside(sql)))}
-    )  # 0: it may begin with "(SELECT"
+    starts = sorted({0, *(match.start() for match in _CLAUSE.finditer(_outside(sql)))})
     parts = (sql[start:end].strip() for start, end in zip(starts, [*starts[1:], len(sql)], strict=True))
     return [line for part in parts for line in _clause(part)]
 
@@ -111,7 +110,7 @@ def _outside(sql: str) -> str:
 def _clause(text: str) -> list[str]:
     """Return a clause on one line if it fits; else its subqueries, conditions or items on lines of their own."""
     lines = _filled(text)
-    if not text.startswith("WITH") and all(len(line) <= WIDTH + len(INDENT) for line in lines):
+    if not text.startswith("WITH") and all(len(line) <= WIDEST for line in lines):
         return lines
     match = _SUBQUERY.search(text)
     if match is None:
@@ -151,10 +150,8 @@ def _filled(text: str) -> list[str]:
 def _shortened(line: str) -> list[str]:
     """Return a line that is still too long, as a CASE may be, on several: broken before its last such word."""
     outside = re.sub(r"'[^']*'", lambda quoted: "_" * len(quoted[0]), line)
-    places = [
-        match.start() for match in re.finditer(r"(?<=\S) (?=(AND|THEN|ELSE|COLUMNS) )", outside[: WIDTH + len(INDENT)])
-    ]
-    if len(line) <= WIDTH + len(INDENT) or not places:
+    places = [match.start() for match in re.finditer(r"(?<=\S) (?=(AND|THEN|ELSE|COLUMNS) )", outside[:WIDEST])]
+    if len(line) <= WIDEST or not places:
         return [line]
     begin = INDENT * (1 + (line.startswith(INDENT)))
     return [line[: places[-1]], *_shortened(f"{begin}{line[places[-1] + 1 :]}")]

@@ -38,7 +38,7 @@ def draw(
     from solidjq.incidents.death_cases import JobStanding
     from solidjq.text import count_of
 
-    held = list(suspects_of(ranking, JobStanding.SUSPECT, JobStanding.TIED))
+    held = list(suspects_of(ranking, *(standing for standing in JobStanding if standing.held_back)))
     classes = [each for each in held if each.kind == "class"]
     names = {each.score.name for each in classes}
     jobs = [each for each in held if each.kind == "job"]

@@ -8,12 +8,12 @@ jobs run at once than the limit allows.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, or_, select
 
 from solidjq.batching import BATCH
 from solidjq.database import indexes
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.indexes import RequiredIndex
-from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, processes, semaphores, solid_queue
 from solidjq.errors import RefusedError
 
@@ -75,7 +75,7 @@ def remove_some(connection: Connection, required: RequiredIndex) -> int:
     """
     ids = connection.scalars(_surplus(required).limit(BATCH).with_for_update()).all()
     table = _table(required)
-    connection.execute(delete(table).where(among(table.c.id, ids)))
+    connection.execute(delete_by_id(table, ids))
     return len(set(ids))
 
 

@@ -54,11 +54,6 @@ class WatchTerms:
         """Whether messages of this kind are delivered."""
         return kind in (self.kinds or DELIVERED_KINDS)
 
-    @property
-    def asks_for_silences(self) -> bool:
-        """Whether silent processes are told at all."""
-        return self.prints("silent")
-
 
 class Watch:
     """One watch on one database. ``tell`` prints a message, and returns when it is out; ``say`` is for people."""
@@ -169,7 +164,7 @@ class Watch:
 
     def _silences(self, connection: Connection, draft: Position, now: datetime) -> list[SilenceNews]:
         """Return the silences to tell; those of no job that is chosen count as told."""
-        if not self._terms.asks_for_silences:
+        if not self._terms.prints("silent"):
             return []
         threshold = self._terms.threshold
         found = find_silences(connection, draft, threshold, now, self._terms.since)
