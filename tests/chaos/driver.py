@@ -40,6 +40,7 @@ from support.proxies import proxied
 
 ANSWER = 5.0  # seconds that the enqueuer waits for an answer
 PATIENCE = 90.0  # seconds in which a job that is enqueued after a fault must have run, and all must have ended
+LEAST_JOBS = 60  # that a run enqueues, however slow the machine is
 COMMANDS = (
     ("prune", "--force", "--alive-threshold", str(THRESHOLD)),
     ("recover", "--force", "--alive-threshold", str(THRESHOLD)),
@@ -136,6 +137,7 @@ class Run:
             self.history.add("info", "enqueue", jobs=numbers, words=str(error)[:100])
             return []
         self.history.add("ok", "enqueue", jobs=numbers)
+        self.counts["jobs enqueued"] += len(numbers)
         return numbers
 
     def _command_all_the_time(self, world: World, number: int) -> None:
@@ -260,7 +262,7 @@ def run(
         with made.traffic(world):
             for fault in order:
                 made.strike(world, fault)
-            while time.monotonic() - began < minutes * 60:
+            while time.monotonic() - began < minutes * 60 or made.counts["jobs enqueued"] < LEAST_JOBS:
                 made.strike(world, world.random.choices(order, weights)[0])
         made.drain(world)
         events = history.read(made.history.path)

@@ -93,10 +93,12 @@ def test_nobody_is_called_dead_on_a_standby(database: Database, queue_url: URL, 
 
 
 @pytest.mark.only_on("postgresql")
-def test_a_live_process_is_alive_on_a_standby_too(database: Database, queue_url: URL, standby_url: URL) -> None:
+def test_a_live_process_is_alive_on_a_standby_too(
+    database: Database, queue_url: URL, standby_url: URL, shell: Shell
+) -> None:
     add_process(database)
     follow(queue_url, standby_url)
-    done = Shell(url_text(standby_url), ".").run("processes", "list", "-o", "json")  # type: ignore[arg-type]
+    done = Shell(url_text(standby_url), shell.folder).run("processes", "list", "-o", "json")
     assert [process["alive"] for process in json.loads(done.stdout)] == [True]
 
 

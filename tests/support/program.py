@@ -16,6 +16,7 @@ from support.waiting import PATIENCE
 from support.zygote import AT_START, Running, Zygote
 
 JQ = ("-m", "solidjq_cli")  # what Python runs
+Done = subprocess.CompletedProcess[str]
 
 
 @dataclass
@@ -27,9 +28,13 @@ class Shell:
     environment: dict[str, str] = field(default_factory=dict)
     fresh: bool = False  # each run starts a Python of its own, and imports what it needs itself
 
-    def run(self, *arguments: str, stdin: str = "", url: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        env = self.env(url)
+    def run(self, *arguments: str, stdin: str = "", url: str | None = None) -> Done:
+        """Run a command to its end; what it said is shown if the test fails."""
+        done = self._run(arguments, stdin, self.env(url))
+        sys.stderr.write(f"$ jq {' '.join(arguments)}\n{done.stderr}# {done.returncode}\n")
+        return done
+
+    def _run(self, arguments: Sequence[str], stdin: str, env: dict[str, str]) -> Done:
         if not self._fresh():
             return zygote().run(list(arguments), stdin, env, self.folder, PATIENCE)
         return subprocess.run(
@@ -46,7 +51,7 @@ class Shell:
     def _fresh(self) -> bool:
         return self.fresh or any(name in self.environment for name in AT_START)
 
-    def line(self, line: str) -> subprocess.CompletedProcess[str]:
+    def line(self, line: str) -> Done:
         """Run a line of bash, in which ``jq`` is this program."""
         script = f'jq() {{ "{sys.executable}" -m solidjq_cli "$@"; }}; set -o pipefail; {line}'
         return subprocess.run(
@@ -90,9 +95,6 @@ class Bare(Shell):
 
     def env(self, url: str | None = None) -> dict[str, str]:
         return {key: value for key, value in super().env(url).items() if key != "JQ_DATABASE_URL"}
-
-
-Done = subprocess.CompletedProcess[str]
 
 
 PASSWORD = "hunter2"  # noqa: S105  (of users that the tests make)

@@ -116,6 +116,7 @@ def _request(
     *,
     stays: bool = True,
 ) -> bytes:
+    assert folder.is_absolute()  # of the process that runs it, "." is the folder of an earlier test
     named = {"arguments": [*arguments], "env": env, "folder": str(folder), "kill_after": kill_after, "stays": stays}
     return json.dumps(named).encode()
 
