@@ -888,7 +888,7 @@ complete -c jq -n '__jq_argument 1 1 jq check' -a all -d 'Make every check of th
 complete -c jq -n '__jq_argument 1 1 jq check' -a alive-file -d 'Tell whether jq work lives, by the file that it touches; for a liveness probe.'
 complete -c jq -n '__jq_at jq check' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq check failures' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c jq -n '__jq_at jq check failures' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20; times as 5m.'
 complete -c jq -n '__jq_at jq check failures' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
 complete -c jq -n '__jq_at jq check failures' -l window -r -f -d 'How far back failures and deaths count: 15m, 1h, 7d.'
 complete -c jq -n '__jq_at jq check failures' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
@@ -899,7 +899,7 @@ complete -c jq -n '__jq_at jq check failures' -l no-pager -d 'Print what is long
 complete -c jq -n '__jq_at jq check failures' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq check failures' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq check deaths' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c jq -n '__jq_at jq check deaths' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20; times as 5m.'
 complete -c jq -n '__jq_at jq check deaths' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
 complete -c jq -n '__jq_at jq check deaths' -l window -r -f -d 'How far back failures and deaths count: 15m, 1h, 7d.'
 complete -c jq -n '__jq_at jq check deaths' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
@@ -911,7 +911,7 @@ complete -c jq -n '__jq_at jq check deaths' -s d -l database -r -F -d 'The queue
 complete -c jq -n '__jq_at jq check deaths' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq check latency' -l queue -r -f -k -a '(__jq_values queue)' -d 'These queues only: mailers,report* [default: *]'
-complete -c jq -n '__jq_at jq check latency' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c jq -n '__jq_at jq check latency' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20; times as 5m.'
 complete -c jq -n '__jq_at jq check latency' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
 complete -c jq -n '__jq_at jq check latency' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
 complete -c jq -n '__jq_at jq check latency' -l config -r -F -d 'The one file of policy and profiles. [default: see jq policy show; env: JQ_CONFIG]'
@@ -923,7 +923,7 @@ complete -c jq -n '__jq_at jq check latency' -s d -l database -r -F -d 'The queu
 complete -c jq -n '__jq_at jq check latency' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq check processes' -l expect -r -f -d 'How many workers must live. [default: expect of [workers] in jq.toml]'
-complete -c jq -n '__jq_at jq check processes' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c jq -n '__jq_at jq check processes' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20; times as 5m.'
 complete -c jq -n '__jq_at jq check processes' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
 complete -c jq -n '__jq_at jq check processes' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c jq -n '__jq_at jq check processes' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
@@ -935,7 +935,7 @@ complete -c jq -n '__jq_at jq check processes' -l no-pager -d 'Print what is lon
 complete -c jq -n '__jq_at jq check processes' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq check processes' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq check dispatcher' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c jq -n '__jq_at jq check dispatcher' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20; times as 5m.'
 complete -c jq -n '__jq_at jq check dispatcher' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
 complete -c jq -n '__jq_at jq check dispatcher' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c jq -n '__jq_at jq check dispatcher' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
@@ -946,7 +946,7 @@ complete -c jq -n '__jq_at jq check dispatcher' -l no-pager -d 'Print what is lo
 complete -c jq -n '__jq_at jq check dispatcher' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq check dispatcher' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq check recurring' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c jq -n '__jq_at jq check recurring' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20; times as 5m.'
 complete -c jq -n '__jq_at jq check recurring' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
 complete -c jq -n '__jq_at jq check recurring' -l alive-threshold -r -f -d 'A process whose last heartbeat is this old is dead. Must fit the workers\' own setting. [env: JQ_ALIVE_THRESHOLD; default: the profile\'s, with --rails the application\'s, else 300]'
 complete -c jq -n '__jq_at jq check recurring' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
@@ -957,7 +957,7 @@ complete -c jq -n '__jq_at jq check recurring' -l no-pager -d 'Print what is lon
 complete -c jq -n '__jq_at jq check recurring' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq check recurring' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_at jq check slots' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20, 5m.'
+complete -c jq -n '__jq_at jq check slots' -s w -l warn -r -f -d 'A warning outside of it: 10, 10:20, @10:20; times as 5m.'
 complete -c jq -n '__jq_at jq check slots' -s c -l crit -r -f -d 'Critical outside of it, written the same way.'
 complete -c jq -n '__jq_at jq check slots' -l patience -r -f -d 'How long one statement may take; else it is unknown.'
 complete -c jq -n '__jq_at jq check slots' -s o -l output -r -f -k -a 'table wide json ndjson csv markdown ids' -d 'How to print: for people (table, wide), or for scripts.'

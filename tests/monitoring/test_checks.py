@@ -19,6 +19,7 @@ from solidjq.queue import failure_counts, pauses
 from solidjq.rails.error_text import error_json, exit_error
 from solidjq.settings.promises import Promises
 from support.processes import add_attendants, add_process, add_worker_of, silence
+from support.program import Shell
 from support.queue import add_jobs, fail, plain_jobs
 from support.rails import load, read
 from support.scenes import age_of, blocked_rightly, change, dead_process, due
@@ -52,15 +53,27 @@ def level(database: Database, name: str, **terms: Any) -> Level:
     ],
 )
 def test_ranges(text: str, alerts: list[float], quiet: list[float]) -> None:
-    bound = parse_range(text, "--warn")
+    bound = parse_range(text, "--warn", of_time=True)
     assert [bound.alerts(value) for value in (*alerts, *quiet)] == [True] * len(alerts) + [False] * len(quiet)
-    assert parse_range(bound.text, "--warn") == bound  # the values are printed with it
+    assert parse_range(bound.text, "--warn", of_time=False) == bound  # the values are printed with it
 
 
 @pytest.mark.parametrize("text", ["", "abc", "20:10", "1:2:3", "nan", "inf", "@", "~", "5 parsecs"])
 def test_no_ranges(text: str) -> None:
     with pytest.raises(UsageError, match="--crit"):
-        parse_range(text, "--crit")
+        parse_range(text, "--crit", of_time=True)
+
+
+@pytest.mark.parametrize("text", ["5m", "1:5m", "@1m:2m"])
+def test_what_is_counted_has_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--warn .*this check counts"):
+        parse_range(text, "--warn", of_time=False)
+
+
+@pytest.mark.parametrize(("check", "status"), [("failures", 3), ("deaths", 3), ("processes", 3), ("slots", 0)])
+def test_durations_are_for_checks_of_time(shell: Shell, check: str, status: int) -> None:
+    done = shell.run("check", check, "--crit", "5m")
+    assert (done.returncode, "this check counts" in done.stderr + done.stdout) == (status, status == 3), done
 
 
 def test_the_worst_level() -> None:

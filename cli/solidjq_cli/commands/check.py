@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 WarnOption = Annotated[
     str | None,
-    typer.Option("--warn", "-w", metavar="RANGE", help="A warning outside of it: 10, 10:20, @10:20, 5m."),
+    typer.Option("--warn", "-w", metavar="RANGE", help="A warning outside of it: 10, 10:20, @10:20; times as 5m."),
 ]
 CritOption = Annotated[
     str | None, typer.Option("--crit", "-c", metavar="RANGE", help="Critical outside of it, written the same way.")
@@ -276,7 +276,7 @@ def _make(name: str, output: Output, database: str | None, **chosen: Any) -> Non
             raise UsageError(f"--skip {unknown[0]}: there is no such check; the checks are: {', '.join(checks.CHECKS)}")
         names = [each for each in checks.CHECKS if each not in skipped] if name == "all" else [name]
         command = session.current(database, chosen.get("config_file"))
-        terms = _terms(command, chosen)
+        terms = _terms(command, chosen, of_time=name in checks.OF_TIME)
         opened = command.open(watch=False, answer_timeout=chosen["patience"] + ANSWERS)
         plugin.answer(name, checks.make_checks(opened, names, terms), output)
 
@@ -284,7 +284,7 @@ def _make(name: str, output: Output, database: str | None, **chosen: Any) -> Non
 ANSWERS = 5.0  # seconds beyond --patience until a server that does not answer counts as unreachable
 
 
-def _terms(command: session.Session, chosen: dict[str, Any]) -> Any:
+def _terms(command: session.Session, chosen: dict[str, Any], *, of_time: bool) -> Any:
     from datetime import timedelta
 
     from solidjq.errors import UsageError
@@ -295,8 +295,8 @@ def _terms(command: session.Session, chosen: dict[str, Any]) -> Any:
     if not window:
         raise UsageError("--window must be longer than 0 s")
     return CheckTerms(
-        warn=_range(chosen.get("warn"), "--warn"),
-        crit=_range(chosen.get("crit"), "--crit"),
+        warn=_range(chosen.get("warn"), "--warn", of_time=of_time),
+        crit=_range(chosen.get("crit"), "--crit", of_time=of_time),
         threshold=command.alive_threshold(chosen.get("alive_threshold")),
         window=timedelta(seconds=window),
         queues=parse_queues(chosen.get("queues") or ""),
@@ -305,10 +305,10 @@ def _terms(command: session.Session, chosen: dict[str, Any]) -> Any:
     )
 
 
-def _range(text: str | None, option: str) -> AlertRange | None:
+def _range(text: str | None, option: str, *, of_time: bool) -> AlertRange | None:
     from solidjq.monitoring.levels import parse_range
 
-    return None if text is None else parse_range(text, option)
+    return None if text is None else parse_range(text, option, of_time=of_time)
 
 
 def _promises(command: session.Session, expect: int | None) -> Promises:

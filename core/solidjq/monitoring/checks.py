@@ -262,3 +262,4 @@ CHECKS: Mapping[str, Callable[[Connection, CheckTerms], CheckReport]] = {
     "recurring": check_recurring,
     "slots": check_slots,
 }
+OF_TIME = frozenset({"latency", "dispatcher", "slots"})  # they measure seconds; the others count

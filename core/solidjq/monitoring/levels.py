@@ -46,17 +46,20 @@ class AlertRange:
         return (self.low <= value <= self.high) is self.inside
 
 
-def parse_range(text: str, name: str) -> AlertRange:
-    """Read ``10`` (above 10), ``10:`` (below 10), ``~:10``, ``10:20``, ``@10:20`` (within); each end may be ``5m``.
+def parse_range(text: str, name: str, *, of_time: bool) -> AlertRange:
+    """Read ``10`` (above 10), ``10:`` (below 10), ``~:10``, ``10:20``, ``@10:20`` (within).
 
-    Raises UsageError, with the option's ``name``, for anything else.
+    Of a range ``of_time`` each end may also be a duration, such as ``5m``. Raises UsageError, with the option's
+    ``name``, for anything else.
     """
+    read = _seconds if of_time else _number
     written = text.strip()
     low, colon, high = written.removeprefix("@").rpartition(":")
-    least = -math.inf if low == "~" else _number(low) if low else 0.0
-    most = math.inf if colon and not high else _number(high)
+    least = -math.inf if low == "~" else read(low) if low else 0.0
+    most = math.inf if colon and not high else read(high)
     if least is None or most is None or least > most:
-        raise UsageError(f"{name} {text}: write a range of the monitoring plugins: 10, 10:, 10:20, @10:20, or 5m")
+        ends = ", or 5m" if of_time else "; this check counts"
+        raise UsageError(f"{name} {text}: write a range of the monitoring plugins: 10, 10:, 10:20, @10:20{ends}")
     ends = "" if most == math.inf else f"{most:g}"
     start = "~:" if least == -math.inf else f"{least:g}:" if colon else ""
     return AlertRange(f"{'@' * written.startswith('@')}{start}{ends}", least, most, written.startswith("@"))
@@ -77,10 +80,12 @@ def above(limit: float) -> AlertRange:
     return AlertRange(f"{limit:g}", 0.0, limit)
 
 
-def _number(text: str) -> float | None:
+def _seconds(text: str) -> float | None:
     duration = parse_duration(text)
-    if duration is not None:
-        return duration.total_seconds()
+    return _number(text) if duration is None else duration.total_seconds()
+
+
+def _number(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:
