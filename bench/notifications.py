@@ -1,4 +1,4 @@
-"""What the trigger of ``jq init --notify`` costs programs that enqueue: PostgreSQL commits notifications one by one."""
+"""What notifications cost programs that enqueue: PostgreSQL commits transactions that notify one by one."""
 
 import re
 import shutil
@@ -7,12 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Dialect
+from sqlalchemy.dialects import postgresql
 
 import ours
 import watch
-from contenders import Plan
+from contenders import Plan, jq
 from figures import Contender, Row
 from plain import payload
+from solidjq.database import notices
 
 CLIENTS = 32
 PAYLOAD = payload("00000000-0000-0000-0000-000000000000")
@@ -28,11 +33,19 @@ rows AS (
     SELECT id, queue_name, priority, created_at FROM job)
 SELECT id{more} FROM job;
 """
-SILENT, NOTIFYING = ENQUEUE.format(more=""), ENQUEUE.format(more=", pg_notify('jq_ready', '')")
+
+
+def _script(*notice: ColumnElement[Any]) -> str:
+    dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    written = [f", {each.compile(dialect=dialect, compile_kwargs={'literal_binds': True})}" for each in notice]
+    return ENQUEUE.format(more="".join(written))
+
+
+SILENT, NOTIFYING, AS_PYTHON = _script(), _script(notices.notice()), _script(notices.notice_of_few())
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """Enqueue over many connections, one job in each transaction."""
+    """Enqueue over many connections, one job in each transaction: by pgbench, and from Python."""
     if plan.stage.name != "PostgreSQL":
         return
     count = plan.jobs // CLIENTS * CLIENTS
@@ -43,7 +56,16 @@ def rows(plan: Plan) -> Iterator[Row]:
         for what, start, script in (
             ("", without, SILENT),
             (", with the trigger", triggered, SILENT),
-            (", each notifying as Python's enqueue does", without, NOTIFYING),
+            (", each notifying", without, NOTIFYING),
+            (", notifying as Python's enqueue does", without, AS_PYTHON),
+        )
+    ]
+    contenders += [
+        jq(f"{clients} threads{what}", count, without, partial(enqueue, clients=clients, count=count))
+        for clients in (1, CLIENTS)
+        for what, enqueue in (
+            ("", ours.enqueue_one_by_one),
+            (", in the caller's transactions", ours.enqueue_in_transactions),
         )
     ]
     yield Row("notify", f"enqueue of {count:,} jobs, one a transaction", contenders, plan.runs, count)

@@ -5,8 +5,9 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import sqlalchemy
 from sqlalchemy import func
@@ -128,6 +129,29 @@ def enqueue_many(url: str, count: int) -> float:
         start = time.perf_counter()
         for batch in in_batches(NewJob(class_name="BenchJob", args=[0]) for _ in range(count)):
             database.transact(enqueue, batch)
+        return time.perf_counter() - start
+
+
+def enqueue_one_by_one(url: str, clients: int, count: int) -> float:
+    """Enqueue each job in a transaction of its own, over so many connections."""
+    return _enqueue_at_once(url, clients, count, queue_enqueue.enqueue_alone)
+
+
+def enqueue_in_transactions(url: str, clients: int, count: int) -> float:
+    """Enqueue as ``enqueue_one_by_one``, each job in a transaction that might do more."""
+    return _enqueue_at_once(url, clients, count, lambda database, new: database.transact(enqueue, [new]))
+
+
+def _enqueue_at_once(url: str, clients: int, count: int, enqueue_one: Callable[[Database, NewJob], object]) -> float:
+    with ExitStack() as stack, ThreadPoolExecutor(clients) as pool:
+        databases = [stack.enter_context(_ready(url)) for _ in range(clients)]
+
+        def run(database: Database) -> None:
+            for _ in range(count // clients):
+                enqueue_one(database, NewJob(class_name="BenchJob", args=[0]))
+
+        start = time.perf_counter()
+        list(pool.map(run, databases))
         return time.perf_counter() - start
 
 

@@ -182,11 +182,32 @@ def test_deadlocks() -> None:
 
 
 def test_commits_that_notify() -> None:
-    assert list(doctor_checks.judge_notifying(199.9, 2)) == []
-    (finding,) = doctor_checks.judge_notifying(1234.5, 0)
+    assert list(doctor_checks.judge_notifying(199.9, 2, triggered=True)) == []
+    (finding,) = doctor_checks.judge_notifying(1234.5, 0, triggered=True)
     assert (finding.severity, "about 1234 transactions a second" in finding.what) == (Severity.WARNING, True)
-    (finding,) = doctor_checks.judge_notifying(40.0, 3)  # on a slow disk
+    (finding,) = doctor_checks.judge_notifying(40.0, 3, triggered=True)  # on a slow disk
     assert "3 wait to notify" in finding.what
+    assert list(doctor_checks.judge_notifying(1234.5, 2, triggered=False)) == []
+    (finding,) = doctor_checks.judge_notifying(0.0, 3, triggered=False)
+    assert "3 transactions wait to notify" in finding.what
+    assert "--no-notify" not in finding.advice
+
+
+@pytest.mark.only_on("postgresql")
+def test_who_waits_to_notify_without_the_trigger(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked at again only if there were three; whoever is gone by then does not count."""
+    numbers: list[int] = []
+    looked = postgresql._notifying
+    monkeypatch.setattr(postgresql, "COUNTED", 0.0)
+
+    def look(*given: Any) -> postgresql._Notifying:
+        return looked(*given)._replace(waiting=numbers.pop(0), at=float(-len(numbers)))
+
+    monkeypatch.setattr(postgresql, "_notifying", look)
+    for waiting, found in (([2], 0), ([9, 2], 0), ([9, 3], 1)):
+        numbers[:] = waiting
+        assert len(findings(database, "notifications")) == found, waiting
+        assert numbers == []
 
 
 @pytest.mark.only_on("postgresql")

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from sqlalchemy import insert, text
 
-from solidjq import Database, NewJob
+from solidjq import Database, NewJob, enqueue
 from solidjq.database import notices
 from solidjq.database.tables import processes as process_table
 from solidjq.database.tables import ready
@@ -15,13 +16,18 @@ from solidjq.database.times import utcnow
 from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseError, UsageError
 from solidjq.queue.claim import ALL_QUEUES, claim
+from solidjq.queue.enqueue import enqueue_alone
 from solidjq.queue.pauses import pause, resume
 from solidjq.queue.states import State
 from support.paths import PROGRAMS
 from support.processes import add_process
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows, state_of_each
+from support.servers import execute
 from support.waiting import PATIENCE, until
+
+if TYPE_CHECKING:
+    import psycopg
 
 NEVER = 3600.0  # seconds
 
@@ -41,6 +47,28 @@ def listening(database: Database) -> Iterator[Callable[[], bool]]:
     yield lambda: heard.acquire(timeout=PATIENCE)
 
 
+def notices_of(database: Database, move: Callable[[], object]) -> int:
+    """Make a move; return how many notices it sent: those that arrive before a last one, which follows them."""
+    with database.outside_transactions() as connection:
+        connection.exec_driver_sql(f"LISTEN {notices.CHANNEL}")
+        move()
+        execute(database.url, f"NOTIFY {notices.CHANNEL}, 'the last one'")
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        for number, notice in enumerate(driver.notifies(timeout=PATIENCE)):
+            if notice.payload:
+                return number
+    raise AssertionError("the last notice did not arrive")
+
+
+@contextmanager
+def taking_place(database: Database, place: int) -> Iterator[None]:
+    """Be one of the two that are about to commit a notice."""
+    with database.write() as connection:
+        taken = text("SELECT pg_try_advisory_xact_lock(hashtext('solidjq.notices'), :place)")
+        assert connection.scalar(taken, {"place": place})
+        yield
+
+
 def triggers(database: Database) -> int:
     with database.read() as connection:
         return connection.execute(text("SELECT count(*) FROM pg_trigger WHERE tgname = 'jq_notify'")).scalar_one()
@@ -51,6 +79,33 @@ def test_who_enqueues_tells_those_who_wait(database: Database) -> None:
     with listening(database) as hears:
         add_jobs(database, *plain_jobs(1))
         assert hears()
+
+
+@pytest.mark.only_on("postgresql")
+def test_of_those_that_enqueue_at_once_two_notify(database: Database) -> None:
+    """A notice keeps its place until its transaction ends; who finds none free enqueues and sends none."""
+
+    def enqueue_one() -> None:
+        enqueue_alone(database, NewJob(class_name="note"))
+
+    with taking_place(database, 1):
+        assert notices_of(database, enqueue_one) == 1
+        with taking_place(database, 2):
+            assert notices_of(database, enqueue_one) == 0
+        assert notices_of(database, enqueue_one) == 1
+    assert len(rows(database, ready)) == 3
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_callers_transaction_notifies_and_takes_no_place(database: Database) -> None:
+    """It may last: meanwhile others would find none."""
+
+    def enqueue_within() -> None:
+        with database.write() as connection, taking_place(database, 1), taking_place(database, 2):
+            enqueue(connection, [NewJob(class_name="note")])
+            assert connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")) == 2
+
+    assert notices_of(database, enqueue_within) == 1
 
 
 @pytest.mark.only_on("postgresql")

@@ -1,14 +1,15 @@
 """Notices: wake waiting workers when jobs become ready, by PostgreSQL's NOTIFY and LISTEN.
 
 Notices only shorten the wait. Workers poll all the same, so a notice that is lost or never sent costs a polling
-interval. ``enqueue`` sends one; with the trigger of ``jq init --notify``, so does every ready row, Rails' included.
+interval. ``enqueue`` sends one, or leaves it to others that are about to; with the trigger of ``jq init --notify``,
+every ready row sends one, Rails' included.
 """
 
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ColumnElement, Connection, func, text
+from sqlalchemy import ColumnElement, Connection, func, or_, select, text
 
 from solidjq.database import answers, owners
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
@@ -40,6 +41,18 @@ def send(connection: Connection, channel: str = CHANNEL) -> None:
 def notice() -> ColumnElement[Any]:
     """Return the SQL expression that sends a notice, for a statement on a database that ``writes_in_with``."""
     return func.pg_notify(CHANNEL, "")
+
+
+def notice_of_few() -> ColumnElement[Any]:
+    """Return the SQL expression that sends a notice unless two other transactions are about to send theirs.
+
+    The server commits transactions that notify one after another. Of all that enqueue at once, only two wait for that;
+    the workers that these wake find what the others enqueued. Only for a statement that is a transaction by itself: a
+    longer one would keep its place, an advisory lock, and with it others from notifying, until it ends.
+    """
+    # The second commits behind the first, and so behind most of those that came while both were at it.
+    places = [func.pg_try_advisory_xact_lock(func.hashtext("solidjq.notices"), place) for place in (1, 2)]
+    return select(notice()).where(or_(*places)).scalar_subquery()
 
 
 def listen(database: Database, channel: str = CHANNEL) -> Iterator[None]:

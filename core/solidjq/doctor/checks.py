@@ -134,14 +134,24 @@ def judge_connections(used: int, most: int) -> Iterator[DoctorFinding]:
         )
 
 
-def judge_notifying(commits: float, waiting: int) -> Iterator[DoctorFinding]:
-    """Warn of ``commits`` a second that notify, or of ``waiting`` ones: the server makes them durable one by one."""
-    if commits >= MANY_NOTIFYING or waiting >= MANY_WAITING:
+def judge_notifying(commits: float, waiting: int, *, triggered: bool) -> Iterator[DoctorFinding]:
+    """Warn of ``commits`` a second that enqueue, if the trigger notifies for each, or of ``waiting`` ones that notify.
+
+    The server makes transactions that notify durable one by one.
+    """
+    several = "enqueue several jobs in one transaction"
+    if triggered and (commits >= MANY_NOTIFYING or waiting >= MANY_WAITING):
         yield DoctorFinding(
             f"about {commits:.0f} transactions a second enqueue, {waiting} wait to notify: the trigger of jq init "
             "--notify makes each wait for the commit of the one before",
-            "jq init --no-notify: workers then find new jobs when they poll, every 0.1 s; or enqueue several jobs in "
-            "one transaction",
+            f"jq init --no-notify: workers then find new jobs when they poll, every 0.1 s; or {several}",
+            Severity.WARNING,
+        )
+    elif waiting >= MANY_WAITING:
+        yield DoctorFinding(
+            f"{waiting} transactions wait to notify, each for the commit of the one before: those of Python that "
+            "enqueue among other statements, or other programs'",
+            f"{several}, or in none: a job's enqueue() in Python leaves the notice to others that send one at the time",
             Severity.WARNING,
         )
 

@@ -10,6 +10,7 @@ from solidjq.database.creators import find_creators
 from solidjq.database.poolers import qualified, schema_of
 from solidjq.database.tables import claimed, jobs, processes, ready, scheduled, semaphores, solid_queue
 from solidjq.doctor.checks import (
+    MANY_WAITING,
     DoctorFinding,
     DoctorTerms,
     Severity,
@@ -159,19 +160,21 @@ def find_deadlocks(connection: Connection, _terms: DoctorTerms) -> Iterator[Doct
 
 
 def find_notifying(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find the trigger of ``jq init --notify`` on a queue into which very many transactions enqueue.
+    """Find a queue into which very many transactions enqueue that notify: by the trigger, or by themselves.
 
-    If the trigger is there, this takes COUNTED seconds.
+    If the trigger is there, or transactions wait to notify, this takes COUNTED seconds.
     """
-    if not notices.announces_all(connection):
-        return
+    triggered = notices.announces_all(connection)
     table = qualified(connection, ready.name)
     before = _notifying(connection, table)
+    if not triggered and before.waiting < MANY_WAITING:
+        return
     _wait(connection)
     after = _notifying(connection, table)
     # A transaction that only reads notifies nobody, and one that enqueues inserts at least a row.
     counted = min(after.commits - before.commits, after.rows - before.rows)
-    yield from judge_notifying(counted / (after.at - before.at), min(before.waiting, after.waiting))
+    rate = counted / (after.at - before.at)
+    yield from judge_notifying(rate, min(before.waiting, after.waiting), triggered=triggered)
 
 
 class _Notifying(NamedTuple):

@@ -161,8 +161,8 @@ CHECKS = (
     ),
     DoctorCheck(
         name="notifications",
-        asks="PostgreSQL: the trigger of jq init --notify on a queue into which 200 transactions a second or more "
-        "enqueue, counted for two seconds, or while three or more wait to notify.",
+        asks="PostgreSQL: three or more transactions that wait to notify; or the trigger of jq init --notify on a "
+        "queue into which 200 transactions a second or more enqueue, counted for two seconds.",
         why="PostgreSQL commits transactions that notify one after another, so all that enqueue together are as fast "
         "as one connection.",
         advice="jq init --no-notify, or several jobs in each transaction.",

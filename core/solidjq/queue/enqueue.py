@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select
 
 from solidjq.batching import in_batches
 from solidjq.database import notices
-from solidjq.database.hot import Execute, hot, within
+from solidjq.database.hot import Execute, HotStatement, hot, within
 from solidjq.database.statements import WriteStyle, among, insert_many, writes_in_with
 from solidjq.database.tables import jobs, ready
 from solidjq.database.times import clock, utcnow
@@ -57,7 +57,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     """
     new_jobs = list(new_jobs)
     if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
-        return [_enqueue_ready(within(connection), new_jobs[0])]
+        return [_enqueue_ready(within(connection), insert_ready_job, new_jobs[0])]
     now = clock(connection)
     rows: list[dict[str, Any]] = []
     due: list[str] = []
@@ -92,16 +92,16 @@ def enqueue_alone(database: Database, new: NewJob) -> int:
     Raises ArgumentsError if Active Job cannot serialize an argument.
     """
     if new.at_once and database.writes_in_with:
-        return _enqueue_ready(database.execute, new)
+        return _enqueue_ready(database.execute, insert_ready_job_alone, new)
     (job_id,) = database.transact(enqueue, [new])
     return job_id
 
 
-def _enqueue_ready(execute: Execute, new: NewJob) -> int:
+def _enqueue_ready(execute: Execute, insertion: HotStatement[Any], new: NewJob) -> int:
     # Reading the database's clock would be a round trip. The statement sets the row's times by that clock; the times in
     # the payload decide nothing, and Rails takes them from the host's clock too.
     row = _row(new, str(uuid.uuid4()), now := datetime.now(UTC), now)
-    job_id: int = execute(insert_ready_job, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
+    job_id: int = execute(insertion, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
     return job_id
 
 
@@ -123,10 +123,24 @@ _SERVER_TIMES = {"scheduled_at", "created_at", "updated_at"}
 
 @hot(WriteStyle.CHAINED)
 def insert_ready_job() -> Select[Any]:
-    """Insert a job and its ready row, and notify the workers that wait for one.
+    """Insert a job and its ready row in the caller's transaction, and notify the workers that wait for one.
 
     No guard: the job is new, and nobody sees a part of it.
     """
+    return _insertion(notices.notice())
+
+
+@hot(WriteStyle.CHAINED)
+def insert_ready_job_alone() -> Select[Any]:
+    """Insert a job and its ready row in a transaction of its own; notify unless two others are about to.
+
+    No guard: the job is new, and nobody sees a part of it. The two advisory locks, which nobody waits for, decide
+    nothing but who notifies.
+    """
+    return _insertion(notices.notice_of_few())
+
+
+def _insertion(notice: ColumnElement[Any]) -> Select[Any]:
     names = {column.name for column in jobs.c} - _SERVER_TIMES - {"id", "finished_at"}
     values: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in sorted(names)}
     values.update(dict.fromkeys(_SERVER_TIMES, utcnow()))
@@ -134,7 +148,7 @@ def insert_ready_job() -> Select[Any]:
     rows = insert(ready).from_select(
         ["job_id", "queue_name", "priority", "created_at"], select(job.c.id, job.c.queue_name, job.c.priority, utcnow())
     )
-    return select(job.c.id, notices.notice()).add_cte(rows.cte("rows"))
+    return select(job.c.id, notice).add_cte(rows.cte("rows"))
 
 
 def _row(new: NewJob, active_job_id: str, now: datetime, due_at: datetime) -> dict[str, Any]:
