@@ -12,11 +12,23 @@ def fisher(ones_with: int, ones: int, others_with: int, others: int) -> float:
     ``others_with`` of the ``others`` have it.
     """
     total, marked = ones + others, ones_with + others_with
-    every, p = log_comb(total, ones), 0.0
-    for count in range(ones_with, min(marked, ones) + 1):
-        more = math.exp(log_comb(marked, count) + log_comb(total - marked, ones - count) - every)
+    least, most = max(ones_with, marked - others, 0), min(marked, ones)
+    if most < least:
+        return 0.0
+    # From the likeliest count on both ways, each term from the one before: all other terms are smaller.
+    peak = min(max(least, (marked + 1) * (ones + 1) // (total + 2)), most)
+    term = math.exp(log_comb(marked, peak) + log_comb(total - marked, ones - peak) - log_comb(total, ones))
+    p = more = term
+    for count in range(peak, most):
+        more *= (marked - count) * (ones - count) / ((count + 1) * (others - marked + count + 1))
         p += more
-        if more < p * _NEGLIGIBLE:  # the terms that follow are smaller still
+        if more < p * _NEGLIGIBLE:
+            break
+    more = term
+    for count in range(peak, least, -1):
+        more *= count * (others - marked + count) / ((marked - count + 1) * (ones - count + 1))
+        p += more
+        if more < p * _NEGLIGIBLE:
             break
     return min(1.0, p)
 

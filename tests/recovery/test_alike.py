@@ -10,6 +10,7 @@ from solidjq.database.grouping import gathers
 from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.ledger.stop_requests import EXCEPTION_CLASS
+from solidjq.processes import heartbeat, pruning
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
@@ -111,6 +112,33 @@ def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database) ->
     for name, terms in TERMS.items():
         each, together = (planned(mixed, terms, by_job=by_job) for by_job in (True, False))
         assert by_failure(together) == by_failure(each), name
+
+
+def crash(database: Database, pid: int) -> None:
+    """Let a worker claim all that is ready and end by SIGSEGV, as its supervisor records it."""
+    worker = database.transact(heartbeat.register, kind="Worker", name=f"w{pid}", pid=pid, hostname="h", metadata={})
+    claim_all(database, worker)
+    database.transact(pruning.fail_exited, worker, pid=pid, returncode=-11)
+
+
+def test_jobs_that_crashed_together_are_decided_on_as_each_alone_and_so_is_one_that_crashed_again(
+    database: Database,
+) -> None:
+    first = add_jobs(database, *(NewJob(class_name=name) for name in ("Mail", "Mail", "Mail", "Other", "Other")))
+    crash(database, 1)
+    retry_jobs(database, first[:1])
+    add_jobs(database, NewJob(class_name="Mail"), NewJob(class_name="Other"))
+    crash(database, 2)
+    for terms in (RetryTerms(safe=True), RetryTerms(safe=True, isolate="quarantine"), RetryTerms()):
+        each, together = (planned(database, terms, by_job=by_job) for by_job in (True, False))
+        assert by_failure(together) == by_failure(each)
+        reasons = [{number: d.reason for d in some for number in d.failure_ids} for some in (each, together)]
+        assert reasons[0] == reasons[1]
+    reasons_of = {
+        decision.job_id: decision.reason for decision in planned(database, RetryTerms(safe=True), by_job=True)
+    }
+    assert reasons_of.pop(first[0]) == "it was in flight at 2 deaths; a crash, an exit or no memory left at 2 deaths"
+    assert set(reasons_of.values()) == {None}, "the job that crashed twice explains both deaths"
 
 
 def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Database) -> None:

@@ -3,10 +3,11 @@
 import itertools
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from solidjq.incidents.suspects import NO_SUSPICION
+from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger.crashes import Crash
 from solidjq.rails.error_text import Death, exit_error, missing_error, pruned_error
 from solidjq.recovery.terms import RetryTerms
@@ -211,3 +212,25 @@ def test_of_jobs_alike_all_move_or_none(terms: RetryTerms) -> None:
 def test_a_job_of_which_more_is_known_is_like_no_other() -> None:
     for candidate in (DIED, DIED._replace(counted_crashes=(), twin="t"), DIED._replace(counted_crashes=(), alive="a")):
         assert verdict_key(candidate, SAFE, ClassPolicy(), NOW, NO_SUSPICION) is None
+
+
+def test_jobs_of_one_death_from_inside_are_alike_and_those_of_two_are_not() -> None:
+    once = DIED._replace(counted_crashes=(), death_id=7)
+    suspicion = Suspicion(inside={7: 0, 8: 1}, jobs={"b": None}, failures={3})
+
+    def key(**changed: Any) -> tuple[object, ...] | None:
+        return verdict_key(once._replace(**changed), SAFE, ClassPolicy(), NOW, suspicion)
+
+    assert key() == key(job_id=2, failure_id=2, active_job_id="c") is not None
+    assert key(death_id=8) != key() != key(death_id=9)
+    assert key(active_job_id="b") is None, "a job that was at another death, too"
+    assert key(failure_id=3) is None, "a failure of such a job"
+
+
+def test_of_a_suspect_class_it_counts_whether_the_death_charges() -> None:
+    once = DIED._replace(counted_crashes=(), death_id=7)
+    suspicion = Suspicion(outside={7, 8}, classes={"Report": "it may kill"})
+    keys = [verdict_key(once._replace(death_id=id_), SAFE, ClassPolicy(), NOW, suspicion) for id_ in (7, 8, 9, 10)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    verdicts = [decide(once._replace(death_id=id_), SAFE, ClassPolicy(), NOW, suspicion).verdict for id_ in (7, 9)]
+    assert verdicts == [Verdict.RETRY, Verdict.SUSPECT]

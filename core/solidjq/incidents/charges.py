@@ -12,7 +12,6 @@ from solidjq.database.tables import claimed, jobs
 from solidjq.database.transactions import Database
 from solidjq.incidents import death_jobs, incidents
 from solidjq.incidents.claimed_jobs import ClaimedJob, ClassCount
-from solidjq.incidents.class_scores import ClassScore
 from solidjq.incidents.death_cases import (
     INSIDE,
     SUSPECT_AT,
@@ -21,13 +20,12 @@ from solidjq.incidents.death_cases import (
     DeathCase,
     Exposure,
     InFlight,
-    JobStanding,
 )
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident
 from solidjq.incidents.job_scores import JobScore
 from solidjq.incidents.packed_cases import PackedCases
-from solidjq.incidents.suspects import Ranking, Suspicion, rank_packed
+from solidjq.incidents.suspects import Ranking, Suspicion, rank_packed, reason_of
 from solidjq.ledger import crashes, operations, positions
 from solidjq.ledger.positions import DeathPosition
 from solidjq.processes.heartbeat import list_processes
@@ -125,12 +123,13 @@ def _ids_of_repeated(deaths: Collection[DeathRecord]) -> dict[str, list[int]]:
 def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     """Return what a retry needs to decide on suspects, from the deaths since then.
 
-    It reads a row a death and class, not a row a job: its cost does not grow with the jobs of a death.
+    It reads a row a death and class, not a row a job: its cost does not grow with the jobs of a death. Only jobs that
+    were in flight at a death from inside and at another one are read.
     """
     samples, counted = _Samples(), PackedCases()
     outside: set[int | str] = set()
-    errors: set[str] = set()
-    inside: list[DeathRecord] = []
+    by_stack: set[int | str] = set()
+    inside: dict[int | str, DeathRecord] = {}
     for death, classes, finding in incidents.judge_by_class(connection, since):
         samples.add(death.sample)
         slim = death.slim
@@ -139,15 +138,18 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
         if finding.outside:
             outside.add(death.key)
         elif finding.blame in INSIDE:
-            inside.append(slim)
-            errors.add(death.error)
-    with_jobs = death_jobs.with_jobs(connection, inside)
-    by_stack = {death.key for death in with_jobs if death.named_by_stack}
+            inside[death.key] = slim
+            if death.named_by_stack:
+                by_stack.add(death.key)
     deaths = {death.key: death for death in counted.deaths}
-    named = _named_jobs(connection, deaths, with_jobs)
+    repeated = death_jobs.with_jobs(connection, inside.values(), repeated=True)
+    named = _named_jobs(connection, deaths, repeated)
     cases = PackedCases()
+    places: dict[int | str, int] = {}
     for case, death in zip(counted, counted.deaths, strict=True):
         if case.jobs:
+            if death.key in inside:
+                places[death.key] = len(cases)
             jobs = tuple(_jobs_of(case, named.get(death.key, ())))
             cases.add(DeathCase(case.key, case.blame, jobs, named=death.key in by_stack), death)
     ranking = rank_packed(cases, _exposure(connection, samples))
@@ -155,17 +157,19 @@ def find_suspicion(connection: Connection, since: datetime) -> Suspicion:
     return Suspicion(
         outside=outside,
         partial={key: death for key, death in deaths.items() if not death.charges_all},
-        classes={score.name: _reason(score) for score in ranking.classes if score.standing.held_back},
-        jobs={score.name: _reason(score) for score in ranking.jobs.named() if score.standing.held_back},
+        classes={score.name: reason_of(score) for score in ranking.classes if score.standing.held_back},
+        jobs={score.name: reason_of(score) if score.standing.held_back else None for score in ranking.jobs.named()},
+        failures={job.failure_id for jobs in named.values() for job in jobs if job.failure_id is not None},
+        inside=places,
+        ranking=ranking.jobs,
         proven={key: proven[death.name] for key, death in deaths.items() if death.name in proven},
-        errors=errors,
     )
 
 
 def _named_jobs(
     connection: Connection, deaths: Mapping[int | str, DeathRecord], inside: Collection[DeathRecord]
 ) -> Mapping[int | str, list[InFlight]]:
-    """Return, by death, the jobs that a death from inside charges, and which other deaths charge them."""
+    """Return, by death, the jobs of ``inside`` that a death from inside charges, and which other deaths charge them."""
     charged = [job.failure_id for death in inside for job in death.charged if job.failure_id is not None]
     present = positions.find_present(connection, charged)
     named: dict[int | str, dict[str, InFlight]] = defaultdict(dict)
@@ -191,11 +195,6 @@ def _jobs_of(case: DeathCase, named: Collection[InFlight]) -> Iterator[InFlight]
     for job in case.jobs:
         if job.crowd is not None and (rest := job.count - known[job.class_name]) > 0:
             yield replace(job, crowd=replace(job.crowd, count=rest))
-
-
-def _reason(score: ClassScore | JobScore) -> str:
-    """Return, in one sentence, why a safe retry holds such jobs."""
-    return next((reason for reason in score.reasons if JobStanding.TIED in reason), "; ".join(score.reasons[:2]))
 
 
 def _case_of(death: DeathRecord, blame: Blame, known: Container[str], stood: Mapping[int, DeathPosition]) -> DeathCase:

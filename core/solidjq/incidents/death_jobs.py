@@ -15,7 +15,7 @@ from solidjq.database.times import boundary
 from solidjq.incidents.claimed_jobs import ClaimedJobs
 from solidjq.incidents.death_queries import list_recorded
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
-from solidjq.incidents.unrecorded import unrecorded_failures
+from solidjq.incidents.unrecorded import crashed_again, unrecorded_failures
 from solidjq.ledger import operations
 from solidjq.text import parse_id
 
@@ -23,11 +23,20 @@ SPANS = 50  # ranges of failures that one statement reads
 
 
 def with_jobs(
-    connection: Connection, records: Collection[DeathRecord], class_name: str | None = None
+    connection: Connection,
+    records: Collection[DeathRecord],
+    class_name: str | None = None,
+    *,
+    repeated: bool = False,
 ) -> list[DeathRecord]:
-    """Return these deaths with their jobs, or with those of one class only."""
-    recorded = _of_recorded(connection, [death.key for death in records if death.span is None], class_name)
-    reconstructed = _of_reconstructed(connection, [death for death in records if death.span is not None], class_name)
+    """Return these deaths with their jobs, or with those of one class only.
+
+    ``repeated``: only with those that may have been in flight at another death, too.
+    """
+    keys = [death.key for death in records if death.span is None]
+    recorded = _of_recorded(connection, keys, class_name, repeated=repeated)
+    unrecorded = [death for death in records if death.span is not None]
+    reconstructed = _of_reconstructed(connection, unrecorded, class_name, repeated=repeated)
     empty = ClaimedJobs()
     return [
         replace(
@@ -89,7 +98,9 @@ def _spans(span: FailureSpan, failure_id: int) -> bool:
     return span.first_id <= failure_id <= span.last_id
 
 
-def _of_recorded(connection: Connection, death_ids: Iterable[Any], class_name: str | None) -> Mapping[Any, ClaimedJobs]:
+def _of_recorded(
+    connection: Connection, death_ids: Iterable[Any], class_name: str | None, *, repeated: bool
+) -> Mapping[Any, ClaimedJobs]:
     """Return the jobs that crashed at these deaths of ``jq_deaths``."""
     claimed: dict[Any, ClaimedJobs] = defaultdict(ClaimedJobs)
     columns = tables.crashes.c
@@ -106,6 +117,8 @@ def _of_recorded(connection: Connection, death_ids: Iterable[Any], class_name: s
         of_batch = query.where(among(columns.death_id, batch)).order_by(columns.failure_id)
         if class_name is not None:
             of_batch = of_batch.where(columns.class_name == class_name)
+        if repeated:
+            of_batch = of_batch.where(crashed_again())
         for row in streamed(connection, of_batch):
             job = (row.job_id, row.subject, row.class_name, row.failure_id, row.started_at, row.growth)
             claimed[row.death_id].add(*job)
@@ -113,7 +126,7 @@ def _of_recorded(connection: Connection, death_ids: Iterable[Any], class_name: s
 
 
 def _of_reconstructed(
-    connection: Connection, records: Sequence[DeathRecord], class_name: str | None
+    connection: Connection, records: Sequence[DeathRecord], class_name: str | None, *, repeated: bool
 ) -> Mapping[str, ClaimedJobs]:
     """Return, by name, the jobs of deaths that were reconstructed from failures."""
     claimed: dict[str, ClaimedJobs] = {}
@@ -122,7 +135,8 @@ def _of_reconstructed(
     by_error = [death for death in records if death.span and not death.span.last_at]
     for batch in (*in_batches(by_time, SPANS), *in_batches(by_error)):
         ranges = _padded(list(_merged(_ends(death) for death in batch if death.span and death.span.last_at)))
-        every = union_all(*unrecorded_failures(None, None, has_ledger=has_ledger, within=ranges)).subquery()
+        failures = unrecorded_failures(None, None, has_ledger=has_ledger, within=ranges, repeated=repeated)
+        every = union_all(*failures).subquery()
         rows = every.select().where(every.c.evidence.in_({death.error for death in batch}))
         if class_name is not None:
             rows = rows.where(every.c.class_name == class_name)

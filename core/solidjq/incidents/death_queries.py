@@ -186,7 +186,10 @@ def _with_counts(
 def _with_charges(
     connection: Connection, batches: Iterable[list[DeathRecord]], since: datetime
 ) -> Iterator[tuple[DeathRecord, Counter[str]]]:
-    """Yield deaths of ``jq_deaths`` with how many jobs of which class that crashed since then each charges."""
+    """Yield deaths of ``jq_deaths`` with how many jobs of which class that crashed since then each charges.
+
+    Of a death that charges one job alone, all its jobs are counted.
+    """
     columns = tables.crashes.c
     query = (
         select(columns.death_id, columns.class_name, func.count(), func.count(columns.started_at))
@@ -202,9 +205,11 @@ def _with_charges(
             death = by_key[death_id]
             if death.faulting is not None:
                 charged[death_id] = Counter([death.faulting[1]])
+                counts = {**(death.counted or {}), class_name: ClassCount(count, begun)}
+                by_key[death_id] = replace(death, counted=counts)
             elif jobs_charged := begun if death.ahead else count:
                 charged[death_id][class_name] += jobs_charged
-        yield from ((death, charged.get(death.key, Counter())) for death in batch)
+        yield from ((death, charged.get(key, Counter())) for key, death in by_key.items())
 
 
 def _record_of(row: Row[Any], noticed_at: datetime) -> DeathRecord:

@@ -168,6 +168,24 @@ class JobRanking(Iterable[JobScore]):
         """Yield the scores of the jobs that are known by name, in no order."""
         return map(self._score, self._jobs.values())
 
+    def of_crowd(self, place: int, class_name: str) -> JobScore | None:
+        """Return the score of the crowd of a class at the case with this place; None if there is no such crowd.
+
+        That of a crowd is kept for a while.
+        """
+        return self._of_crowd(place, class_name)
+
+    @cached_property
+    def _of_crowd(self) -> Callable[[int, str], JobScore | None]:
+        def of_crowd(place: int, class_name: str) -> JobScore | None:
+            case = self._case_at(place)
+            job = next((job for job in case.jobs if job.crowd is not None and job.class_name == class_name), None)
+            if job is None:
+                return None
+            return self._score_in(case, job, _accused(case, self._class_scores, self._repeated))
+
+        return lru_cache(1000)(of_crowd)
+
     @cached_property
     def _counts(self) -> Counter[JobStanding]:
         counts: Counter[JobStanding] = Counter()

@@ -5,9 +5,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from solidjq.incidents.class_scores import ClassScore, score_classes
-from solidjq.incidents.death_cases import DeathCase, Exposure, Proven, merge_cases
+from solidjq.incidents.death_cases import DeathCase, Exposure, JobStanding, Proven, merge_cases
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.incidents.job_scores import JobRanking
+from solidjq.incidents.job_scores import JobRanking, JobScore
 from solidjq.incidents.packed_cases import PackedCases
 from solidjq.ledger.crashes import Crash
 
@@ -22,9 +22,13 @@ class Suspicion:
     outside: AbstractSet[int | str] = frozenset()  # deaths that charge nobody
     partial: Mapping[int | str, DeathRecord] = field(default_factory=dict)  # deaths that charge some of their jobs only
     classes: Mapping[str, str] = field(default_factory=dict)  # classes that are held, each with the reason
-    jobs: Mapping[str, str] = field(default_factory=dict)  # by subject: jobs held for a death from inside, with reasons
+    jobs: Mapping[str, str | None] = field(default_factory=dict)  # by subject, see ``held``: those known by name
+    failures: AbstractSet[int] = frozenset()  # that these jobs left at deaths from inside
+    inside: Mapping[int | str, int] = field(
+        default_factory=dict
+    )  # deaths from inside, with their places in ``ranking``
+    ranking: JobRanking | None = None  # of the jobs in flight at them
     proven: Mapping[int | str, Proven] = field(default_factory=dict)  # deaths that a proven killer explains
-    errors: AbstractSet[str] = frozenset()  # of the deaths from inside, as stored: their jobs are judged one by one
 
     def charges(self, crash: Crash) -> bool:
         """Whether a crash charges its job: not at a death from outside, nor if it cannot have been this job."""
@@ -33,12 +37,33 @@ class Suspicion:
         death = self.partial.get(crash.key)
         return death is None or death.charges(crash.job_id, crash.started_at)
 
+    def held(self, subject: str, class_name: str, crashes: Iterable[Crash]) -> str | None:
+        """Return why a job is held that was in flight at a death from inside; None if it is not.
+
+        A job that was in flight at other deaths, too, is known by name. Any other is as all of its class at its death.
+        """
+        if subject in self.jobs:
+            return self.jobs[subject]
+        for crash in crashes:
+            place = self.inside.get(crash.key)
+            if place is None or self.ranking is None or not self.charges(crash):
+                continue
+            score = self.ranking.of_crowd(place, class_name)
+            if score is not None and score.standing.held_back:
+                return reason_of(score)
+        return None
+
     def clears(self, crash: Crash, subject: str, class_name: str) -> bool:
         """Whether a proven killer, which was in flight beside the job, explains this crash of it."""
         return crash.key in self.proven and self.proven[crash.key].clears(subject, class_name)
 
 
 NO_SUSPICION = Suspicion()
+
+
+def reason_of(score: ClassScore | JobScore) -> str:
+    """Return, in one sentence, why a safe retry holds such jobs."""
+    return next((reason for reason in score.reasons if JobStanding.TIED in reason), "; ".join(score.reasons[:2]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,11 +71,13 @@ def unrecorded_failures(
     has_ledger: bool,
     within: Sequence[tuple[int, int | None]] = (),
     waiting: bool = False,
+    repeated: bool = False,
 ) -> list[Select[Any]]:
     """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record.
 
     ``within`` are ranges of failure_ids, without an end if that is None; all if it is empty.
     With ``waiting`` the rows of failures that are there still have their failure_id as ``waiting_id``, too.
+    ``repeated``: only of jobs that may have been in flight at another death, too.
     """
     columns = tables.crashes.c
     current = (
@@ -94,6 +96,11 @@ def unrecorded_failures(
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
         .where(is_death(), *between(failed.c.created_at, since, until), *_within(failed.c.id, within))
     )
+    if repeated:
+        twin = jobs.alias()
+        again = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
+        counted_before = exists().where(columns.subject == crashes.subject()).correlate_except(tables.crashes)
+        current = current.where(or_(again, counted_before) if has_ledger else again)
     if not has_ledger:
         return [current]
     counted = select(
@@ -109,9 +116,17 @@ def unrecorded_failures(
     ).where(
         columns.death_id.is_(None), *between(columns.crashed_at, since, until), *_within(columns.failure_id, within)
     )
+    if repeated:
+        counted = counted.where(crashed_again())
     if waiting:
         counted = counted.join_from(tables.crashes, failed, failed.c.id == columns.failure_id, isouter=True)
     return [counted, current.where(~exists().where(columns.failure_id == failed.c.id))]
+
+
+def crashed_again() -> ColumnElement[bool]:
+    """Return the SQL condition that the job of a row of ``jq_crashes`` has another one."""
+    columns, other = tables.crashes.c, tables.crashes.alias()
+    return exists().where(other.c.subject == columns.subject, other.c.failure_id != columns.failure_id)
 
 
 def between(time: ColumnElement[Any], since: datetime | None, until: datetime | None) -> Iterator[ColumnElement[bool]]:

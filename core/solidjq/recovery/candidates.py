@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
+    null,
     or_,
     select,
     true,
@@ -34,7 +35,6 @@ from solidjq.database.grouping import before, exactly, gathered, gathers
 from solidjq.database.statements import among, holds
 from solidjq.database.tables import blocked, claimed, deaths, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
-from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, positions
 from solidjq.processes import heartbeat
 from solidjq.processes.pids import are_two, look_up, ran_then
@@ -47,20 +47,16 @@ from solidjq.recovery.verdicts import Candidate
 def find_candidates(
     connection: Connection,
     failure_ids: Collection[int],
-    suspicion: Suspicion = NO_SUSPICION,
     *,
     has_ledger: bool,
     twins: bool = True,
 ) -> list[Candidate]:
     """Return a candidate for each of these failures that still exists, by failure id.
 
-    ``suspicion`` names the suspect classes, whose earlier crashes are read too. ``has_ledger``: whether the ``jq_``
-    tables exist. ``twins``: whether to look for twins. One statement covers the many jobs that died once and have no
-    twin; the others cost a few more.
+    ``has_ledger``: whether the ``jq_`` tables exist. ``twins``: whether to look for twins. One statement covers the
+    many jobs that died once and have no twin; the others cost a few more.
     """
-    query = _candidate_query(
-        has_ledger=has_ledger, twins_matter=true() if twins else false(), own_crash=true(), suspects=suspicion.classes
-    )
+    query = _candidate_query(has_ledger=has_ledger, twins_matter=true() if twins else false(), own_crash=true())
     rows = connection.execute(query.where(among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
     candidates = [_candidate(*row) for row in rows]
     if long := [row.failure_id for row in rows if row.long]:
@@ -87,27 +83,27 @@ class CandidateGroup(NamedTuple):
 def find_groups(
     connection: Connection,
     failure_ids: Collection[int],
-    suspicion: Suspicion = NO_SUSPICION,
     *,
     has_ledger: bool,
     twins: bool = True,
 ) -> list[CandidateGroup]:
     """Group those of these failures that are simple cases, in the database; leave out all others.
 
-    Returns no group if the database does not ``gathers``. ``suspicion`` and ``has_ledger`` are those of
-    ``find_candidates``. Even without ``twins``, a job with a twin is left out while its own crash is not counted yet:
-    counted, the crash may count for the twin as well.
+    Returns no group if the database does not ``gathers``. ``has_ledger`` is that of ``find_candidates``. Even without
+    ``twins``, a job with a twin is left out while its own crash is not counted yet: counted, the crash may count for
+    the twin as well.
     """
     if not gathers(connection):
         return []
     rows = connection.execute(
-        _group_query(has_ledger=has_ledger, twins=twins, suspects=tuple(suspicion.classes)),
+        _group_query(has_ledger=has_ledger, twins=twins),
         {"ids": failure_ids, "first": min(failure_ids), "last": max(failure_ids)},
     )
     groups: list[CandidateGroup] = []
     for oldest, newest, ids, *row in rows:
         candidate = _candidate(*row)
-        of_oldest, of_newest = (candidate._replace(failed_at=at) for at in (oldest, newest))
+        of_oldest = candidate if candidate.failed_at == oldest else candidate._replace(failed_at=oldest)
+        of_newest = of_oldest if oldest == newest else candidate._replace(failed_at=newest)
         groups.append(CandidateGroup(of_oldest, of_newest, ids))
     return groups
 
@@ -115,16 +111,16 @@ def find_groups(
 _OWN = tables.crashes.alias()  # the crash that a failure was counted as
 _EVIDENCE = func.substr(failed.c.error, 1, crashes.EVIDENCE)
 _DIED = func.coalesce(holds(_EVIDENCE, DEATH_PREFIX), False)  # with false positives: Python parses the error
-_FLAGS = ("limited", "finished", "early", "worn", "counted")
+_FLAGS = ("limited", "finished", "early", "worn", "counted", "death_id")
 
 
-@lru_cache(maxsize=8)
-def _group_query(*, has_ledger: bool, twins: bool, suspects: tuple[str, ...]) -> Select[Any]:
+@lru_cache(maxsize=4)
+def _group_query(*, has_ledger: bool, twins: bool) -> Select[Any]:
     """Return the statement that groups failures; cached, since building it takes longer than a verdict."""
     twins_matter = true() if twins else and_(_DIED, _OWN.c.failure_id.is_(None)) if has_ledger else false()
     # Without these bounds PostgreSQL may read all crashes.
     own_crash = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))
-    query = _candidate_query(has_ledger=has_ledger, twins_matter=twins_matter, own_crash=own_crash, suspects=suspects)
+    query = _candidate_query(has_ledger=has_ledger, twins_matter=twins_matter, own_crash=own_crash)
     rows = query.where(among(failed.c.id, "ids")).subquery("simple")
     # A verdict on a job's own error needs only the exception class, which Rails stores before the message. Messages
     # differ from job to job, and would leave every group with one failure.
@@ -156,7 +152,7 @@ def _group_query(*, has_ledger: bool, twins: bool, suspects: tuple[str, ...]) ->
 
 
 def _candidate_query(
-    *, has_ledger: bool, twins_matter: ColumnElement[bool], own_crash: ColumnElement[bool], suspects: Collection[str]
+    *, has_ledger: bool, twins_matter: ColumnElement[bool], own_crash: ColumnElement[bool]
 ) -> Select[Any]:
     """Return the statement that reads each failure, and whether its crashes or twins must be read as well.
 
@@ -175,7 +171,9 @@ def _candidate_query(
         func.coalesce(jobs.c.scheduled_at > utcnow(), False).label("early"),
         worn().label("worn"),
         (_OWN.c.failure_id.is_not(None) if has_ledger else false()).label("counted"),
-        (and_(_DIED, _crashes_matter(suspects)) if has_ledger else false()).label("crashed"),
+        (_OWN.c.death_id if has_ledger else null()).label("death_id"),
+        (_OWN.c.started_at if has_ledger else null()).label("started_at"),
+        (and_(_DIED, _crashes_matter()) if has_ledger else false()).label("crashed"),
         and_(twins_matter, has_twin).label("shared"),
         positions.have_begun().label("long"),
     ).select_from(source)
@@ -207,6 +205,8 @@ def _candidate(
     early: object,
     worn: object,
     counted: object,
+    death_id: int | None,
+    started_at: datetime | None = None,
     *_: object,
 ) -> Candidate:
     error = crashes.parse_evidence(evidence)
@@ -225,20 +225,21 @@ def _candidate(
         worn=bool(worn),
         counted=bool(counted),
         evidence=evidence,
+        death_id=death_id,
+        started_at=started_at,
     )
 
 
-def _crashes_matter(suspects: Collection[str]) -> ColumnElement[bool]:
+def _crashes_matter() -> ColumnElement[bool]:
     """Return the SQL condition under which the rows of ``jq_crashes`` can change the verdict on a job that died.
 
-    That is so if it crashed before, if its process may live (it ran on this host, or is registered), or if its class is
-    among ``suspects``.
+    That is so if it crashed before, or if its process may live: it ran on this host, or is registered.
     """
     other = tables.crashes.alias()
     earlier = exists().where(other.c.subject == crashes.subject(), other.c.failure_id != failed.c.id)
     registered = tuple_(_OWN.c.hostname, _OWN.c.pid).in_(select(tables.processes.c.hostname, tables.processes.c.pid))
     here = _OWN.c.hostname == socket.gethostname()
-    return func.coalesce(or_(here, registered, jobs.c.class_name.in_(suspects), earlier), False)
+    return func.coalesce(or_(here, registered, earlier), False)
 
 
 def worn() -> ColumnElement[bool]:

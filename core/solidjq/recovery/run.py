@@ -26,6 +26,8 @@ from solidjq.recovery.terms import EVERYTHING, RetryTerms, Selection
 from solidjq.recovery.verdicts import Candidate, Decision, Verdict, decide, verdict_key, window_of
 from solidjq.settings.policy import Policy
 
+MOST_DECIDED = 1000  # decisions that are kept
+
 
 class Batch(NamedTuple):
     """The failures of one page, and the decisions on them."""
@@ -46,7 +48,7 @@ class Run:
     has_ledger: bool
     by_job: bool  # each decision is on one job
     verdicts: Counter[str] = field(default_factory=Counter)
-    moving: dict[tuple[object, ...], Decision] = field(default_factory=dict)  # a cache of decisions, by verdict key
+    decided: dict[tuple[object, ...], Decision] = field(default_factory=dict)  # a cache of decisions, by verdict key
 
     @property
     def moved(self) -> int:
@@ -80,12 +82,10 @@ class Run:
     def _judge_one_by_one(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
         decisions: list[Decision] = []
         left = self.left
-        for candidate in find_candidates(
-            connection, failure_ids, self.suspicion, has_ledger=self.has_ledger, twins=self.terms.safe
-        ):
+        for candidate in find_candidates(connection, failure_ids, has_ledger=self.has_ledger, twins=self.terms.safe):
             if left == 0:
                 break
-            decision = self._decide(candidate)
+            decision = self._decide(candidate, self._key(candidate))
             decisions.append(decision)
             if left is not None and decision.verdict.moves:
                 left -= 1
@@ -94,27 +94,29 @@ class Run:
     def _judge_groups(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
         """Decide on groups of these failures; leave out groups whose oldest and newest may get different verdicts."""
         decisions: list[Decision] = []
-        groups = find_groups(connection, failure_ids, self.suspicion, has_ledger=self.has_ledger, twins=self.terms.safe)
+        groups = find_groups(connection, failure_ids, has_ledger=self.has_ledger, twins=self.terms.safe)
         for group in groups:
-            rule = self.policy.rule(group.newest.class_name)
-            keys = {
-                verdict_key(candidate, self.terms, rule, self.now, self.suspicion)
-                for candidate in (group.oldest, group.newest)
-            }
-            if len(keys) == 1 and None not in keys:
-                decision = self._decide(group.newest)
+            if not self.suspicion.failures.isdisjoint(group.failure_ids):
+                continue
+            key = self._key(group.newest)
+            if key is not None and (group.oldest is group.newest or key == self._key(group.oldest)):
+                decision = self._decide(group.newest, key)
                 if not decision.verdict.moves or only_moves(decision, self.terms):
                     decisions.append(decision._replace(group=group.failure_ids))
         return decisions
 
-    def _decide(self, candidate: Candidate) -> Decision:
-        rule = self.policy.rule(candidate.class_name)
-        key = verdict_key(candidate, self.terms, rule, self.now, self.suspicion)
-        if key is not None and (before := self.moving.get(key)) is not None:
+    def _key(self, candidate: Candidate) -> tuple[object, ...] | None:
+        return verdict_key(candidate, self.terms, self.policy.rule(candidate.class_name), self.now, self.suspicion)
+
+    def _decide(self, candidate: Candidate, key: tuple[object, ...] | None) -> Decision:
+        if key is not None and (before := self.decided.get(key)) is not None:
             return Decision(candidate, before.verdict, before.reason, before.queue_as, before.scheduled)
+        rule = self.policy.rule(candidate.class_name)
         decision = decide(candidate, self.terms, rule, self.now, self.suspicion)
-        if key is not None and decision.verdict.moves:
-            self.moving[key] = decision
+        if key is not None and decision.verdict is not Verdict.TOO_OLD:  # whose reason has the age of the job
+            if len(self.decided) >= MOST_DECIDED:
+                self.decided.clear()
+            self.decided[key] = decision
         return decision
 
     def move(

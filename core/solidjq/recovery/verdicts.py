@@ -99,6 +99,8 @@ class Candidate(NamedTuple):
     alive: str | None = None  # the process that may still be running it, in words
     stands: DeathPosition | None = None  # how far a long job is, and since when; None if it has begun no step
     twin: str | None = None  # another job of the same Active Job id that makes this one needless, in words
+    death_id: int | None = None  # jq_deaths.id of its death, if that was recorded
+    started_at: datetime | None = None  # when it began before its death, if a sample recorded it
 
     @property
     def subject(self) -> str:
@@ -110,7 +112,9 @@ class Candidate(NamedTuple):
         """The job's crashes: those in ``jq_crashes`` if they were read, else the one that this failure reports."""
         if self.counted_crashes or self.death is None:
             return self.counted_crashes
-        return (Crash(self.failure_id, self.job_id, self.failed_at, self.evidence),)
+        process = (None, None, None)
+        own = (self.failure_id, self.job_id, self.failed_at, self.evidence, *process, self.death_id, self.started_at)
+        return (Crash(*own),)
 
     @property
     def position(self) -> Position | None:
@@ -205,20 +209,28 @@ def verdict_key(
 ) -> tuple[object, ...] | None:
     """Return a cache key: candidates with equal keys get the same verdict, so it is computed once.
 
-    None if this candidate must be judged by itself: it crashed before, its death has a cause from inside, its process
-    may live, another job does the same work, or its class is a suspect. Most jobs have a key, and thousands of an
-    outage share one.
+    None if this candidate must be judged by itself: it crashed before, its process may live, another job does the same
+    work, it is a long job, or its death may not charge it. Most jobs have a key, and thousands of an outage share one.
     """
-    if candidate.counted_crashes or candidate.alive or candidate.twin or candidate.class_name in suspicion.classes:
+    if candidate.counted_crashes or candidate.alive or candidate.twin or candidate.stands:
         return None
-    if candidate.evidence in suspicion.errors or candidate.subject in suspicion.jobs:
+    if candidate.subject in suspicion.jobs or candidate.failure_id in suspicion.failures:
         return None
+    death: object = None  # what decides whether the job is suspected
+    for crash in candidate.crashes:
+        if crash.key in suspicion.partial:
+            return None
+        if crash.key in suspicion.inside:
+            death = (crash.key,)
+        elif candidate.class_name in suspicion.classes:
+            death = crash.key in suspicion.outside
     at, oldest = candidate.failed_at, _oldest(terms, rule, now)
     return (
         candidate.class_name,
         candidate.queue_name,
         candidate.exception_class,
         candidate.death,
+        death,
         candidate.finished,
         candidate.limited,
         candidate.early,
@@ -315,7 +327,7 @@ def _suspected(
     """
     if candidate.death is None:
         return None
-    if (held := suspicion.jobs.get(candidate.subject)) is not None:
+    if (held := suspicion.held(candidate.subject, candidate.class_name, candidate.crashes)) is not None:
         return f"it was {held}" if held.startswith("in flight") else held
     charging = _charging(counting_crashes(candidate, terms, rule, now), terms, rule, now, suspicion)
     class_name = candidate.class_name
