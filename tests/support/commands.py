@@ -1,5 +1,10 @@
 """Every command that there is, and a command run in the test's own process."""
 
+from functools import cache
+from typing import Any
+
+import typer
+
 from solidjq_cli import exits, session
 from solidjq_cli.app import app
 from solidjq_cli.command_tree import Command
@@ -13,10 +18,16 @@ def leaves(command: Command) -> set[str]:
     return set().union(*below) if below else {" ".join(command.path[1:])}
 
 
+@cache
+def program() -> Any:
+    """Return the program, to be called with arguments; it keeps what it loads: to load a command costs more than it."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command in this process."""
     try:
-        app(arguments, prog_name="jq")
+        program()(arguments, prog_name="jq")
     except SystemExit as end:
         return int(end.code or 0)
     except Exception as error:  # noqa: BLE001  (as the program does)

@@ -17,8 +17,8 @@ from solidjq.runtime.dispatcher import Dispatcher
 from solidjq.runtime.wakeup import Wakeup
 from solidjq.runtime.worker import Worker
 from solidjq_cli import exits, session
-from solidjq_cli.app import app
 from solidjq_cli.exits import Exit
+from support.commands import program
 from support.every_command import COMMANDS, FOUND, ON_TERMINALS
 from support.queue import add_jobs, rows
 from support.senseless import damage
@@ -37,7 +37,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str], *also: Exit) -> str:
     """Run a command; return its output. An error that is not one of ours is the test's failure."""
     code = 0
     try:
-        app(command.split(), prog_name="jq")
+        program()(command.split(), prog_name="jq")
     except SystemExit as end:
         code = int(end.code or 0)
     except SolidJQError as error:
