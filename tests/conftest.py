@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -50,3 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """``-n auto``: two more than there are cores, since tests mostly wait for other processes; from four to eight."""
     return max(4, min((os.cpu_count() or 1) + 2, 8))
+
+
+@pytest.fixture(autouse=True)
+def _handlers_stay() -> Iterator[None]:
+    """A test that leaves a handler of a signal behind fails, not a later one that sends itself a Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    yield
+    changed = {number: found for number in before if (found := signal.getsignal(number)) != before[number]}
+    for number in changed:
+        signal.signal(number, before[number])
+    descriptor = signal.set_wakeup_fd(-1)
+    assert (changed, descriptor) == ({}, -1), "handlers of signals, or the file that hears of them, are not as before"

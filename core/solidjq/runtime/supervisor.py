@@ -34,7 +34,7 @@ MOST_NAMED = 20  # job ids that one log line names
 
 @dataclass
 class Supervisor:
-    """Runs in the main thread of its process, until a signal ends it.
+    """Runs in the main thread of its process, until a signal ends it; then the handlers of signals are as before.
 
     Children are started as programs of their own, not forked: this process has threads, and forking a process with
     threads can hang. Each child's standard input stays open as long as this process lives, so a child notices the end
@@ -72,6 +72,12 @@ class Supervisor:
     def _run(self) -> int:
         stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
         self._wakeup.listen(stopping, waking=[signal.SIGCHLD])
+        try:
+            return self._supervise()
+        finally:
+            self._wakeup.restore()
+
+    def _supervise(self) -> int:
         self._sampler = Sampler()
         self._oom_kills = self._sampler.cgroup.oom_kills()
         name = process_name("supervisor(spawn)")

@@ -27,22 +27,30 @@ class Wakeup:
         self.orphaned = False  # the lifeline reached end of file
         self.longest = math.inf  # seconds: no wait is longer
         self.turned_at = time.monotonic()  # when the program last came to wait, or went on
+        self._before: dict[signal.Signals, Any] = {}  # the handlers that ``listen`` replaced
+        self._descriptor_before = -1
 
     def listen(self, collected: Iterable[signal.Signals], *, waking: Iterable[signal.Signals] = ()) -> None:
         """Append the ``collected`` signals to ``signals``; the ``waking`` ones only end a ``wait``.
 
         SIGHUP stays ignored where it is: nohup started the program so that it outlives its terminal. A process that a
-        job forks gets the handlers of before: it ends at a SIGTERM that is its own.
+        job forks gets the handlers of before: it ends at a SIGTERM that is its own. ``restore`` gives them back.
         """
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        before: dict[signal.Signals, Any] = {}
+        self._descriptor_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in collected:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
-            before[number] = signal.signal(number, lambda number, _frame: self.signals.append(number))
+            self._before[number] = signal.signal(number, lambda number, _frame: self.signals.append(number))
         for number in waking:
-            before[number] = signal.signal(number, lambda _number, _frame: None)
-        _reset_at_fork(before)
+            self._before[number] = signal.signal(number, lambda _number, _frame: None)
+        _reset_at_fork(self._before)
+
+    def restore(self) -> None:
+        """Put back the handlers that ``listen`` replaced. Call it in the main thread."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._descriptor_before)
+        self._before.clear()
 
     def wake(self) -> None:
         """End the current ``wait``, or else the next one. Any thread may call it."""
@@ -85,7 +93,8 @@ def _reset_at_fork(handlers: Mapping[signal.Signals, Any]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
     def reset() -> None:
-        signal.set_wakeup_fd(-1)
+        if handlers:  # they were not restored
+            signal.set_wakeup_fd(-1)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         unblock()
