@@ -57,6 +57,11 @@ def night(database: Database) -> list[int]:
     return dead
 
 
+def tabs(live: Live) -> int:
+    """Return how many lines the names of the lists take."""
+    return len([line for line in live.lines if "4 queues" in line or "6 operations" in line])
+
+
 def comparable(text: str) -> list[str]:
     """Return a text without its ages and the place of the database, which one of two screens may have elsewhere."""
     lines = (
@@ -193,12 +198,11 @@ def test_hostile_text_stays_text(database: Database, queue_url: URL, sit_before:
 def test_another_size_is_drawn_at_once(queue_url: URL, sit_before: Sit) -> None:
     async def look(live: Live) -> None:
         await live.reads()
-        for width, height, tabs in ((60, 20, 2), (120, 40, 1)):
+        for width, height, lines in ((60, 20, 2), (120, 40, 1)):
             await live.pilot.resize_terminal(width, height)
             await live.shows_keys_for(width)
+            await live.until(lambda lines=lines: tabs(live) == lines, f"the tabs take {lines} lines")
             assert len(live.lines) == height
-            lines = [line for line in live.lines if "4 queues" in line or "6 operations" in line]
-            assert len(lines) == tabs
             assert max(map(len, live.lines)) <= width
 
     assert sit_before(look, queue_url) == Exit.DONE
