@@ -12,7 +12,7 @@ from solidjq.errors import DatabaseUnreachableError, TookTooLongError
 from support.proxies import proxied
 from support.queue import add_jobs, plain_jobs
 
-TIMEOUT = 0.5
+TIMEOUT = 2.0  # seconds, in which a server that is only busy answers
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

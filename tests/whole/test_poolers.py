@@ -188,7 +188,7 @@ def test_two_schemas_of_one_queue(queue: URL, pooled: Pooled) -> None:
 
 def test_settings_of_the_url_hold_for_our_transactions_only(queue: URL, pooled: Pooled) -> None:
     reached = pooled(queue, **TRANSACTIONS, default_pool_size=1)
-    limited = parse_url(f"{url_text(reached)}?options=-cstatement_timeout=50%20-cwork_mem=1MB")
+    limited = parse_url(f"{url_text(reached)}?options=-cstatement_timeout=2000%20-cwork_mem=1MB")
     with opened(limited) as database, other_client(reached) as client:
         with database.read() as connection, pytest.raises(TookTooLongError), database._errors():
             connection.exec_driver_sql("SELECT pg_sleep(30)")
