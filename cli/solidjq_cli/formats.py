@@ -74,9 +74,13 @@ def _records(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[dict[
                 masked(value)
                 if kind is str
                 else value
-                if value is None or kind is int
+                if value is None or kind is int or kind is float
                 else rfc3339(value)
                 if kind is datetime
+                else [
+                    masked(item) if type(item) is str else item if type(item) is int else plain(item) for item in value
+                ]
+                if kind is list
                 else plain(value)
             )
         yield record

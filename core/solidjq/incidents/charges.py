@@ -32,7 +32,7 @@ from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import sample_of
 from solidjq.untrusted import number
 
-JOBS_AT_ONCE = 50_000  # of crowds, that are read together
+JOBS_AT_ONCE = 10_000  # of crowds, that are read together
 
 
 def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Ranking:
@@ -85,7 +85,7 @@ def each_job(database: Database, scores: Iterable[JobScore]) -> Iterator[JobScor
                 yield score
                 continue
             for subject, job_id in _members(read[score.class_name, crowd.death.name], crowd.known):
-                yield replace(score, name=subject, crowd=None, job_ids=(job_id,))
+                yield score.of_member(subject, job_id)
 
 
 def _up_to(most: int, scores: Iterator[JobScore]) -> Iterator[JobScore]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from heapq import merge
 from typing import NamedTuple
 
+from solidjq.batching import in_batches
 from solidjq.incidents.class_scores import ClassScore
 from solidjq.incidents.death_cases import (
     CLEARED,
@@ -27,6 +29,7 @@ from solidjq.text import count_of
 _MB = 1_000_000
 _GB = 1_000_000_000
 _MOST_JOBS = 1 << 32  # of one case
+_RUN = 10_000  # jobs that are sorted together
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class JobScore:
     def count(self) -> int:
         """How many jobs it is the score of."""
         return 1 if self.crowd is None else self.crowd.count
+
+    def of_member(self, subject: str, job_id: int) -> "JobScore":
+        """Return the score of one job of the crowd."""
+        facts = (self.class_name, self.score, self.standing, self.deaths, self.alone, self.reasons, self.at)
+        return JobScore(subject, *facts, self.position, None, (job_id,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +170,7 @@ class JobRanking(Iterable[JobScore]):
             if standing in standings:
                 by_rank[standing.rank, -score].extend(members)
         for _, members in sorted(by_rank.items()):
-            yield from map(self._score_at, sorted(members, key=self._name_at))
+            yield from map(self._score_at, self._by_name(members))
 
     def named(self) -> Iterator[JobScore]:
         """Yield the scores of the jobs that are known by name, in no order."""
@@ -223,8 +231,14 @@ class JobRanking(Iterable[JobScore]):
     def _case_at(self) -> Callable[[int], DeathCase]:
         return lru_cache(4)(self._cases.at)
 
+    def _by_name(self, members: Iterable[int]) -> Iterator[int]:
+        """Yield members by their subjects, of which those of one run are held at a time."""
+        runs = [array("Q", sorted(run, key=self._name_at)) for run in in_batches(members, _RUN)]
+        return merge(*runs, key=self._name_at)
+
     def _name_at(self, member: int) -> str:
-        return self._job_at(member)[1].subject
+        place, at = divmod(member, _MOST_JOBS)
+        return self._names[at] if place == len(self._cases) else self._cases.subject_at(place, at)
 
     def _score_at(self, member: int) -> JobScore:
         case, job = self._job_at(member)

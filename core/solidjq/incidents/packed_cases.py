@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Collection, Container, Iterable, Iterator
+from itertools import islice
 from struct import Struct
 
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, InFlight
@@ -73,12 +74,23 @@ class PackedCases(Collection[DeathCase]):
         jobs = (*self._named.get(place, ()), *self._crowds_at(place))
         return DeathCase(self._keys[place], _BLAMES[flags >> 1], jobs, named=bool(flags & 1))
 
+    def subject_at(self, place: int, at: int) -> str:
+        """Return the subject of the job ``at`` of the case at this place, without building the case."""
+        named = self._named.get(place, ())
+        if at < len(named):
+            return named[at].subject
+        return next(islice(self._parts_at(place), at - len(named), None))[0]
+
     def _crowds_at(self, place: int) -> Iterator[InFlight]:
+        for subject, name, count, lowest in self._parts_at(place):
+            yield InFlight(subject, name, crowd=Crowd(count, lowest, self.deaths[place], self._known))
+
+    def _parts_at(self, place: int) -> Iterator[tuple[str, str, int, int]]:
+        """Yield of each crowd of a case its subject, its class, its count and the lowest id."""
         at, end = self._ends[place], self._ends[place + 1]
         while at < end:
-            death = self.deaths[place]
             of_class, count, lowest, length = _CROWD.unpack_from(self._crowds, at)
             start, at = at + _CROWD.size, at + _CROWD.size + length
             name = self._classes[of_class]
-            subject = self._crowds[start:at].decode("utf-8", "surrogatepass") if count == 1 else f"{death.name} {name}"
-            yield InFlight(subject, name, crowd=Crowd(count, lowest, death, self._known))
+            alone = self._crowds[start:at].decode("utf-8", "surrogatepass") if count == 1 else ""
+            yield alone if count == 1 else f"{self.deaths[place].name} {name}", name, count, lowest
