@@ -17,7 +17,7 @@ import pytest
 
 from solidjq.errors import UsageError
 from solidjq.watching import cooldowns, webhooks
-from solidjq.watching.deliveries import MOST_WAITING, Deliveries, pause_after
+from solidjq.watching.deliveries import FIRST_PAUSE, MOST_WAITING, Deliveries, pause_after
 from solidjq.watching.messages import bounded
 from solidjq.watching.position import Held, Position
 from solidjq.watching.position_file import PositionFile
@@ -194,9 +194,10 @@ def test_urls_and_secrets_that_cannot_be_used() -> None:
     ):
         with pytest.raises(UsageError, match="no URL"):
             Webhook(url)
-    with pytest.raises(UsageError) as refused:
-        Webhook("https://user:hunter2@host/token")
-    assert "hunter2" not in str(refused.value)
+    for user in ("user:hunter2", "hunter2", ":hunter2"):  # some receivers take the user for the secret
+        with pytest.raises(UsageError, match="user or password") as refused:
+            Webhook(f"https://{user}@host/token")
+        assert "hunter2" not in str(refused.value)
     hook = Webhook("https://hooks.example/T0/secret", secret=SECRET)
     assert str(hook) == "https://hooks.example/***"
     assert "T0" not in repr(hook) + hook.key
@@ -258,6 +259,18 @@ def test_each_is_delivered_although_another_is_down(receiver: Receiver, tmp_path
     assert position.outbox[patient.key][0].attempts == 3
     deliveries.add(message(MOST_WAITING + 5), [patient])
     assert len(position.outbox[patient.key]) == MOST_WAITING
+
+
+def test_a_delivery_at_once_is_tried_again_after_seconds_though_an_hour_was_asked_for(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    hook = Webhook(receiver.url)
+    deliveries, _, _ = delivery(tmp_path, hook)
+    receiver.answers += [(503, {"Retry-After": "3600"})] * 3
+    deliveries.add(message(1), [hook])
+    paused: list[float] = []
+    assert deliveries.deliver_now(paused.append) == 1
+    assert paused == [2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
 
 
 def test_threads_deliver_and_stop(receiver: Receiver, tmp_path: Path) -> None:
