@@ -35,15 +35,18 @@ class ClassCount(NamedTuple):
     claimed: int
     begun: int = 0  # of them those whose start was recorded
     waiting: int = 0  # failed still, by the very failure that the death left; 0 if that was not asked for
-    subject: str = ""  # of one of them
+    subject: str = ""  # of one of them; may be empty if they are several
     job_id: int | None = None  # the lowest of them; None if no id is known
 
     def plus(self, claimed: int, waiting: int, subject: str, job_id: int | None) -> "ClassCount":
-        """Return the count with more jobs; ``subject`` and ``job_id`` are as in a count of those alone."""
+        """Return the count with more jobs; ``subject`` and ``job_id`` are as in a count of those alone.
+
+        A subject is kept only if it is one job.
+        """
         lowest = min((one for one in (self.job_id, job_id) if one is not None), default=None)
-        return self._replace(
-            claimed=self.claimed + claimed, waiting=self.waiting + waiting, subject=subject, job_id=lowest
-        )
+        total = self.claimed + claimed
+        kept = subject if total == 1 else ""
+        return ClassCount(total, self.begun, self.waiting + waiting, kept, lowest)
 
 
 class ClaimedJobs(Sequence[ClaimedJob]):

@@ -4,7 +4,7 @@ A death that Rails noticed leaves only failures. The error's text is the same fo
 signal, a status or a last heartbeat: that, and when they failed, is all the evidence.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -39,7 +39,8 @@ def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
     No more rows than those of one instant are held at a time.
     """
     growing: dict[str, _GrowingDeath] = {}  # by error: of failures that were written one by one
-    records: list[_GrowingDeath] = []
+    deaths: list[_GrowingDeath] = []
+    classes: dict[str, str] = {}  # each name once: the driver makes a text for each row
     for at, together in groupby(rows, key=attrgetter("crashed_at")):
         by_error: dict[str, list[Row[Any]]] = {}
         for row in together:
@@ -49,17 +50,26 @@ def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
             death = growing.get(error)
             if at_once:
                 if death is not None and death.includes(at):
-                    death.others_at.append(at)
+                    death.others_at += (at,)
                 death = None
             if death is None or not death.includes(at):
                 if (record := death_of(alike[0])) is None:
                     continue
-                records.append(death := _GrowingDeath(record, at_once, at))
+                first_id, last_id = alike[0].failure_id, alike[0].last_failure_id
+                deaths.append(death := _GrowingDeath(record, at_once, at, first_id, last_id))
                 if not at_once:
                     growing[error] = death
             for row in alike:
-                death.add(row)
-    return [each.record for each in records]
+                death.add(row, classes.setdefault(row.class_name, row.class_name))
+    growing.clear()
+    return list(_records(deaths))
+
+
+def _records(deaths: "list[_GrowingDeath]") -> Iterator[DeathRecord]:
+    """Yield the records of deaths and take these out of the list, so that none is held in both forms."""
+    deaths.reverse()
+    while deaths:
+        yield deaths.pop().record
 
 
 @dataclass(slots=True)
@@ -69,19 +79,20 @@ class _GrowingDeath:
     death: DeathRecord
     at_once: bool  # all its failures were written at one instant
     last_at: datetime
-    failure_ids: set[int] = field(default_factory=set)  # the lowest and the highest
+    first_id: int  # the lowest of its failures
+    last_id: int  # the highest
     counted: dict[str, ClassCount] = field(default_factory=dict)
-    others_at: list[datetime] = field(default_factory=list)
+    others_at: tuple[datetime, ...] = ()
 
     def includes(self, at: datetime) -> bool:
         """Whether a failure with its error that was written at this time is of this death."""
         return at - self.last_at <= SAME_DEATH_WITHIN and at - self.death.noticed_at <= LONGEST_FAILING
 
-    def add(self, row: Row[Any]) -> None:
-        ids = {*self.failure_ids, row.failure_id, row.last_failure_id}
-        self.failure_ids = {min(ids), max(ids)}
-        before = self.counted.get(row.class_name, ClassCount(0))
-        self.counted[row.class_name] = before.plus(row.failures, row.waiting, row.subject, row.job_id)
+    def add(self, row: Row[Any], class_name: str) -> None:
+        self.first_id = min(self.first_id, row.failure_id)
+        self.last_id = max(self.last_id, row.last_failure_id)
+        before = self.counted.get(class_name, ClassCount(0))
+        self.counted[class_name] = before.plus(row.failures, row.waiting, row.subject, row.job_id)
         self.last_at = row.crashed_at
 
     @property
@@ -91,9 +102,7 @@ class _GrowingDeath:
             self.death,
             jobs=UNREAD,
             counted=self.counted,
-            span=FailureSpan(
-                min(self.failure_ids), max(self.failure_ids), self.last_at, self.at_once, tuple(self.others_at)
-            ),
+            span=FailureSpan(self.first_id, self.last_id, self.last_at, self.at_once, self.others_at),
             several=sum(count.claimed for count in self.counted.values()) > 1 and not told_apart,
         )
 
