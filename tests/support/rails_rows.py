@@ -1,7 +1,6 @@
 """Rows that Rails left, as the core and the program read them: one line a row."""
 
 import re
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,7 +51,7 @@ def by_state(found: list[tuple[str, int]]) -> dict[str, list[int]]:
 
 def failure_records(database: Database, chosen: Filter | None = None, **settings: int) -> list[dict[str, Any]]:
     found = list_failures(database, chosen or Filter(), **{"limit": None, **settings})
-    return [{**asdict(failure.error), **asdict(failure)} for failure in found]
+    return [{**failure.error._asdict(), **failure._asdict()} for failure in found]
 
 
 def failed_jobs(database: Database, chosen: Filter | None = None, **settings: int) -> list[int]:

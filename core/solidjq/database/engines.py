@@ -25,7 +25,7 @@ from solidjq.database.encodings import adapt_encoding
 from solidjq.database.faults import Fault, fault_of, past_sqlalchemy
 from solidjq.database.option_files import check_option_file
 from solidjq.database.poolers import SessionTerms
-from solidjq.database.times import read_every_timestamp
+from solidjq.database.times import mysql_conversions, read_every_timestamp
 from solidjq.database.unknown_columns import decode, unquote
 from solidjq.database.url_options import PREPARE, last_values
 from solidjq.errors import AccessDeniedError, DatabaseURLError
@@ -81,7 +81,7 @@ def create(
     else:
         if "read_default_file" in (named := last_values(url.query)):
             check_option_file(named["read_default_file"], named.get("read_default_group", "client"))
-        arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name}
+        arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name, "conv": mysql_conversions()}
         if read_only:
             arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
         from solidjq.database.tls import with_tls  # noqa: PLC0415  (only MySQL's driver needs Python's ssl)

@@ -20,8 +20,7 @@ PAGE = 500
 PAGE_OF_IDS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One failed job. ``failure_id`` is the id of its failed execution; failures are listed and paged by it."""
 
     failure_id: int
@@ -243,7 +242,7 @@ _WITHOUT_ARGUMENTS = _COLUMNS.with_only_columns(
 def _failure(row: Any) -> Failure:
     values = list(row)
     values[_ERROR] = parse_error(values[_ERROR])
-    return Failure(*values)
+    return Failure._make(values)
 
 
 def conditions(chosen: Filter, after: int | None = None) -> Iterator[ColumnElement[bool]]:

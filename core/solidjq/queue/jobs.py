@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, or_, select
 
@@ -16,8 +15,7 @@ from solidjq.queue.states import State
 from solidjq.text import parse_id
 
 
-@dataclass(frozen=True, slots=True)
-class JobView:
+class JobView(NamedTuple):
     """A job, its state and its execution row. A job in several states is damaged; ``states`` lists all of them."""
 
     job_id: int
@@ -25,7 +23,6 @@ class JobView:
     class_name: str
     queue_name: str
     priority: int
-    states: tuple[State, ...]
     concurrency_key: str | None
     arguments: str | None
     enqueued_at: datetime | None
@@ -40,6 +37,7 @@ class JobView:
     failed_at: datetime | None
     error: str | None
     changed_at: datetime | None  # the job's row; of a job that saves its progress, its last checkpoint
+    states: tuple[State, ...]
 
 
 def find_jobs(connection: Connection, ids: Sequence[str]) -> dict[str, list[JobView]]:
@@ -75,12 +73,11 @@ def views_of(connection: Connection, job_ids: Sequence[int]) -> list[JobView]:
 
 
 def _view(row: Any) -> JobView:
-    values = row._asdict()
-    execution_ids = {state: values.pop(state.name) for state in EXECUTIONS}
-    states = tuple(state for state, execution_id in execution_ids.items() if execution_id is not None)
-    if values["finished_at"] is not None:
-        states = (*states, State.FINISHED)
-    return JobView(**values, states=states)
+    own, execution_ids = row[: -len(EXECUTIONS)], row[-len(EXECUTIONS) :]
+    states = [state for state, there in zip(EXECUTIONS, execution_ids, strict=True) if there is not None]
+    if own[_FINISHED_AT] is not None:
+        states.append(State.FINISHED)
+    return JobView._make((*own, tuple(states)))
 
 
 _QUERY = (
@@ -113,3 +110,5 @@ _QUERY = (
     .outerjoin(failed, failed.c.job_id == jobs.c.id)
     .outerjoin(processes, processes.c.id == claimed.c.process_id)
 )
+
+_FINISHED_AT = JobView._fields.index("finished_at")

@@ -3,10 +3,9 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from solidjq.untrusted import moment_of, parse_time
 
@@ -89,8 +88,7 @@ _STATUS = re.compile(r"status (\d{1,18})(?!\d)")
 _SIGNAL = re.compile(r"signal (\d{1,18})(?!\d)")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
+class ErrorInfo(NamedTuple):
     """The parts of an error text. If the text is not Solid Queue's JSON, ``message`` is the whole text."""
 
     exception_class: str | None = None
@@ -113,10 +111,10 @@ def parse_error(text: str | None) -> ErrorInfo:
         data = _truncated(text)
     if not isinstance(data, dict) or not ("exception_class" in data or "message" in data):
         return ErrorInfo(message=text)
-    name, message, frames = (data.get(key) for key in ("exception_class", "message", "backtrace"))
+    name, message, frames = data.get("exception_class"), data.get("message"), data.get("backtrace")
     name = None if name is None else str(name)
     message = None if message is None else str(message)
-    backtrace = tuple(str(frame) for frame in frames) if isinstance(frames, list) else ()
+    backtrace = tuple(map(str, frames)) if isinstance(frames, list) else ()
     death = _DEATHS.get(name or "")
     if death is None or message is None:
         return ErrorInfo(name, message, backtrace, death)
