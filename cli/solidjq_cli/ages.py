@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+_RFC_3339 = "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ"
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 
 
 def rfc3339(time: datetime) -> str:
     """Write a time in UTC, always with microseconds, so that times sort as text."""
     utc = time if time.tzinfo is UTC else time.astimezone(UTC)
-    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    # isoformat, without its zone, takes twice as long.
+    return _RFC_3339 % (utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond)
 
 
 def age(time: datetime, now: datetime | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
@@ -98,10 +99,12 @@ class Fields(Generic[T]):
         return self.of(column for column in self.columns if column.title is not None or (wide and column.extra))
 
 
-def _arguments(text: str | None) -> Any:
+def _arguments() -> Callable[[str | None], Any]:
+    """Return what shows a job's arguments; the mask is read at the first of them."""
     from solidjq.rails.active_job import shown_arguments  # noqa: PLC0415
 
-    return shown_arguments(text, masking.mask())
+    mask = cache(masking.mask)
+    return lambda text: shown_arguments(text, mask())
 
 
 def _progress(arguments: str | None, saved_at: datetime | None, failed_at: datetime | None, error: ErrorInfo) -> Any:
@@ -143,11 +146,12 @@ def failures() -> Fields[Failure]:
 
 def failure_details() -> Fields[Failure]:
     """Fields of a failed job, with its arguments and backtrace, which are too long for a list."""
+    arguments = _arguments()
     return Fields(
         (
             *(column for column in failures().columns if column.name != "error"),
             Column("progress", lambda f: _progress(f.arguments, f.changed_at, f.failed_at, f.error)),
-            Column("arguments", lambda f: _arguments(f.arguments)),
+            Column("arguments", lambda f: arguments(f.arguments)),
             Column("backtrace", lambda f: list(f.error.backtrace)),
         ),
         lambda f: [f.job_id],
@@ -181,6 +185,7 @@ def jobs(holders: Sequence[SlotHolder] = (), asked: Mapping[int, StopRequest] | 
 
     ``asked``: the requests that running jobs stop, by job id.
     """
+    arguments = _arguments()
     stops = {} if asked is None else {job_id: request.words for job_id, request in asked.items()}
     return Fields(
         (
@@ -206,7 +211,7 @@ def jobs(holders: Sequence[SlotHolder] = (), asked: Mapping[int, StopRequest] | 
             Column("error_class", lambda j: _parsed(j).exception_class),
             Column("message", lambda j: _parsed(j).message),
             Column("progress", lambda j: _progress(j.arguments, j.changed_at, j.failed_at, _parsed(j))),
-            Column("arguments", lambda j: _arguments(j.arguments)),
+            Column("arguments", lambda j: arguments(j.arguments)),
         ),
         lambda j: [j.job_id],
     )
@@ -320,10 +325,15 @@ def _standing(job: JobView) -> str | None:
     return f"holds {job.concurrency_key}" if state is State.READY and job.concurrency_key else None
 
 
-def _parsed(job: JobView) -> Any:
+def _parsed(job: JobView) -> ErrorInfo:
+    return _error(job.error)
+
+
+@lru_cache(maxsize=1)  # several fields of a job are read from its error
+def _error(text: str | None) -> ErrorInfo:
     from solidjq.rails.error_text import parse_error  # noqa: PLC0415
 
-    return parse_error(job.error)
+    return parse_error(text)
 
 
 def processes(threshold: float, standby: Standby | None) -> Fields[Process]:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from datetime import datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from solidjq_cli import view
@@ -13,13 +14,13 @@ from solidjq_cli.ages import rfc3339
 from solidjq_cli.view import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from solidjq_cli.columns import Column, Fields
 
 T = TypeVar("T")
 
-_encoded = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each row
+_encoded = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each value
 
 # What makes a spreadsheet run a cell as a formula, full-width forms included; a signed number runs nothing.
 _SIGN = r"[=+\-@\t\r＝＋－＠]"  # noqa: RUF001
@@ -28,85 +29,114 @@ FORMULA = re.compile(rf"{_SIGN}(?!\d+(?:\.\d+)?\Z)")
 _FORMULA_BEHIND = re.compile(rf"""(;[\s"]*)(?={_SIGN}(?!\d+(?:\.\d+)?(?:[;,]|\Z)))""")
 
 
+class Writers(dict[type, "Callable[[Any], str]"]):
+    """What writes a value, by its type: a list may have a million rows, so options are read once and not per value.
+
+    Secrets are masked before ``text`` gets them. ``other`` masks what it writes itself.
+    """
+
+    def __init__(
+        self, *, empty: str, text: Callable[[str], str], time: Callable[[datetime], str], other: Callable[[Any], str]
+    ) -> None:
+        from solidjq.text import mask_secrets  # noqa: PLC0415
+
+        self[NoneType] = lambda _: empty
+        self[int] = str
+        self[str] = text if view.current().show_arguments else lambda value: text(mask_secrets(value))
+        self[datetime] = time
+        self._other = other
+
+    def __missing__(self, kind: type) -> Callable[[Any], str]:
+        return self._other
+
+
 def write(items: Iterable[T], fields: Fields[T], output: Output, out: TextIO) -> None:
     """Write items in a format for scripts, each as soon as it arrives; ``TABLE`` is tab-separated lines."""
+    from solidjq.text import one_line  # noqa: PLC0415
+
+    names = [column.name for column in fields.columns]
     match output:
         case Output.IDS:
             for item in items:
                 out.writelines(f"{number}\n" for number in fields.ids(item))
         case Output.JSON:
-            _json(items, fields.columns, out)
+            _json(_objects(items, fields.columns), out)
         case Output.NDJSON:
-            out.writelines(dumps(record) + "\n" for record in _records(items, fields.columns))
+            out.writelines(f"{line}\n" for line in _objects(items, fields.columns))
         case Output.CSV:
             writer = csv.writer(out, lineterminator="\n")
-            writer.writerow(column.name for column in fields.columns)
-            writer.writerows([_csv_cell(column.value(item)) for column in fields.columns] for item in items)
+            writer.writerow(names)
+            writer.writerows(_rows(items, fields.columns, _csv_writers()))
         case _:
-            _tab_separated(items, fields.columns, out)
+            out.write("\t".join(names) + "\n")
+            tabs = Writers(empty="", text=one_line, time=rfc3339, other=flat)
+            out.writelines("\t".join(row) + "\n" for row in _rows(items, fields.columns, tabs))
 
 
-def _json(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
+def _json(lines: Iterable[str], out: TextIO) -> None:
     separator = "[\n"
-    for record in _records(items, columns):
-        out.write(separator + dumps(record))
+    for line in lines:
+        out.write(separator + line)
         separator = ",\n"
     out.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
-def _tab_separated(items: Iterable[T], columns: Sequence[Column[T]], out: TextIO) -> None:
-    out.write("\t".join(column.name for column in columns) + "\n")
-    out.writelines("\t".join(flat(column.value(item)) for column in columns) + "\n" for item in items)
+def _objects(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[str]:
+    """Yield each item as an object of JSON, as ``dumps`` would write it."""
+    from solidjq.text import escape_json  # noqa: PLC0415
 
-
-def _records(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[dict[str, Any]]:
-    """Yield what JSON has of each item. What most values are is decided here, since a list may have a million rows."""
-    from solidjq.text import mask_secrets  # noqa: PLC0415
-
-    masked = (lambda text: text) if view.current().show_arguments else mask_secrets
-    readers = [(column.name, column.value) for column in columns]
+    masking = _masking()
+    writers = Writers(
+        empty="null",
+        text=_encoded,
+        time=lambda value: f'"{rfc3339(value)}"',
+        other=lambda value: _encoded(masking(value)),
+    )
+    readers = {_encoded(column.name): column.value for column in columns}  # a field may be named twice
     for item in items:
-        record = {}
-        for name, read in readers:
-            value = read(item)
-            kind = type(value)
-            record[name] = (
-                masked(value)
-                if kind is str
-                else value
-                if value is None or kind is int or kind is float
-                else rfc3339(value)
-                if kind is datetime
-                else [
-                    masked(item) if type(item) is str else item if type(item) is int else plain(item) for item in value
-                ]
-                if kind is list
-                else plain(value)
-            )
-        yield record
+        pairs = [f"{name}: {writers[type(value := read(item))](value)}" for name, read in readers.items()]
+        yield escape_json(f"{{{', '.join(pairs)}}}")
+
+
+def _rows(items: Iterable[T], columns: Sequence[Column[T]], writers: Writers) -> Iterator[list[str]]:
+    readers = [column.value for column in columns]
+    for item in items:
+        yield [writers[type(value := read(item))](value) for read in readers]
 
 
 def plain(value: Any) -> Any:
     """Return a value as JSON has it, with secrets masked."""
-    from solidjq.text import MASK, names_a_secret  # noqa: PLC0415
+    return _masking()(value)
+
+
+def _masking() -> Callable[[Any], Any]:
+    """Return ``plain`` for many values: the options are read once."""
+    from solidjq.text import MASK, mask_secrets, names_a_secret  # noqa: PLC0415
 
     shown = view.current().show_arguments
-    match value:
-        case datetime():
-            return rfc3339(value)
-        case str():
-            return view.masked(value)
-        case bytes():  # SQLite stores them in any column
-            return view.masked(value.decode("utf-8", "backslashreplace"))
-        case dict():
-            return {
-                view.masked(key): MASK if not shown and isinstance(item, str) and names_a_secret(key) else plain(item)
-                for key, item in value.items()
-            }
-        case list():
-            return [plain(item) for item in value]
-        case _:
-            return value
+    masked = str if shown else mask_secrets
+
+    def masking(value: Any) -> Any:  # noqa: PLR0911  (one case a type)
+        match value:
+            case str():
+                return masked(value)
+            case int() | float() | None:
+                return value
+            case dict():
+                return {
+                    masked(key): MASK if not shown and isinstance(item, str) and names_a_secret(key) else masking(item)
+                    for key, item in value.items()
+                }
+            case list():
+                return [masking(item) for item in value]
+            case datetime():
+                return rfc3339(value)
+            case bytes():  # SQLite stores them in any column
+                return masked(value.decode("utf-8", "backslashreplace"))
+            case _:
+                return value
+
+    return masking
 
 
 def dumps(value: Any) -> str:
@@ -121,14 +151,23 @@ def as_json(value: Any) -> str:
     return dumps(plain(value))
 
 
-def _csv_cell(value: Any) -> str:
-    """Return a value as a cell of CSV, with an apostrophe before a formula unless ``--csv-raw`` is given."""
-    cell = flat(value)
+def _csv_writers() -> Writers:
+    """Return what writes the cells of CSV: an apostrophe stands before a formula unless ``--csv-raw`` is given."""
+    from solidjq.text import one_line  # noqa: PLC0415
+
     if view.current().csv_raw:
-        return cell
-    if ";" in cell:
-        cell = _FORMULA_BEHIND.sub(r"\1'", cell)
-    return f"'{cell}" if isinstance(value, str) and FORMULA.match(cell) else cell
+        return Writers(empty="", text=one_line, time=rfc3339, other=flat)
+
+    def harmless(value: str) -> str:
+        cell = _between(one_line(value))
+        return f"'{cell}" if FORMULA.match(cell) else cell
+
+    return Writers(empty="", text=harmless, time=rfc3339, other=lambda value: _between(flat(value)))
+
+
+def _between(cell: str) -> str:
+    """Return a cell with an apostrophe before each formula behind a semicolon."""
+    return _FORMULA_BEHIND.sub(r"\1'", cell) if ";" in cell else cell
 
 
 def flat(value: Any) -> str:

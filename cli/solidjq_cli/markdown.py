@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from solidjq.text import one_line
-from solidjq_cli.formats import flat
+from solidjq_cli.formats import Writers, flat
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ def value(of_field: Any) -> str:
     """Return the value of a field as Markdown: times to the second, names and counts as one would write them."""
     match of_field:
         case datetime():
-            return f"{of_field.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            return _time(of_field)
         case [*names] if all(isinstance(name, str) for name in names):
             return ", ".join(text(flat(name)) for name in names)
         case {**counts} if all(type(count) is int for count in counts.values()):
@@ -50,10 +50,16 @@ def value(of_field: Any) -> str:
             return text(flat(of_field))
 
 
+def _time(of_field: datetime) -> str:
+    return f"{of_field.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def write_table(items: Iterable[T], fields: Fields[T], out: TextIO) -> None:
     """Write items as a table, each as soon as it arrives."""
     out.writelines(f"{line}\n" for line in head([column.heading for column in fields.columns]))
-    out.writelines(row([value(column.told(item)) for column in fields.columns]) + "\n" for item in items)
+    writers = Writers(empty="", text=text, time=_time, other=value)
+    told = [column.value if column.words is None else column.words for column in fields.columns]
+    out.writelines(row([writers[type(cell := tell(item))](cell) for tell in told]) + "\n" for item in items)
 
 
 def write_details(items: Iterable[T], fields: Fields[T], out: TextIO) -> int:

@@ -133,7 +133,7 @@ def shown_arguments(arguments: str | None, mask: "Mask | None" = None) -> Any:
     """
     try:
         shown = _load(arguments).get("arguments")
-        json.dumps(shown, allow_nan=False)
+        _ENCODER.encode(shown)
         readable = depth_of(shown) <= MOST_DEPTH
     except (ArgumentsError, ValueError, RecursionError):
         readable = False

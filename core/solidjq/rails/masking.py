@@ -33,6 +33,8 @@ class Mask:
     def applied(self, value: Any) -> Any:
         """Return a value of JSON with the secrets in it masked: values of secret keys, and passwords in texts."""
         match value:
+            case str():
+                return mask_secrets(value)
             case dict():
                 return {
                     key: MASK if self.hides(key) and item not in (None, MASK) else self.applied(item)
@@ -40,8 +42,6 @@ class Mask:
                 }
             case list():
                 return [self.applied(item) for item in value]
-            case str():
-                return mask_secrets(value)
             case _:
                 return value
 
