@@ -33,6 +33,8 @@ def rows(plan: Plan) -> Iterator[Row]:
         prune, retry = f"prune of {PRUNED:,} beside {options}", f"retry of {RETRIED:,} beside {options}"
         contenders.append(jq(prune, 1, claimed, partial(_beside, options, ours.prune)))
         contenders.append(jq(retry, 1, failed, partial(_beside, options, ours.retry_beside_a_drain)))
+        fast = f"retry --fast of {RETRIED:,} beside {options}"
+        contenders.append(jq(fast, 1, failed, partial(_beside, options, ours.retry_fast_beside_a_drain)))
         if plan.sql is not None:
             plainly = partial(_beside, options, partial(plan.sql.retry, batch=1000))
             contenders.append(Contender("plain SQL", retry, 1, failed, plainly))

@@ -178,6 +178,11 @@ def retry_beside_a_drain(url: str) -> float:
     return _retry(url, Selection(), DEFAULT_TERMS, alone=False)
 
 
+def retry_fast_beside_a_drain(url: str) -> float:
+    """Retry as ``retry_beside_a_drain`` does, without rests."""
+    return _retry(url, Selection(fast=True), DEFAULT_TERMS, alone=False)
+
+
 def _retry(url: str, selection: Selection, terms: RetryTerms, *, alone: bool = True) -> float:
     with _ready(url) as database:
         start = time.perf_counter()

@@ -98,7 +98,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq retry')
-            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --with-arguments --restart --from --skip-record --canary --wait --watch -n --dry-run --plan-out --sign-with -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
+            options='--safe --include-errors --force --reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --max-crashes --window --limit --batch --rate --delay --queue-as --isolate --quarantine --keep-counters --with-arguments --restart --from --skip-record --canary --wait --watch -n --dry-run --plan-out --sign-with --fast -y --yes --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --reason | --error | --argument | --since | --until | --max-age | --max-crashes | --window | --limit | --batch | --rate | --delay | --with-arguments | --from | --canary | --wait | -i | --import | --fields) takes=text ;;
                 --queue | --queue-as | --quarantine) takes=values values=queue ;;
@@ -112,7 +112,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq discard')
-            options='--reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            options='--reason --pruned --exited --missing --died --error --queue --class --not-class --argument --since --until --host --incident --group --max-age --limit --batch -n --dry-run --plan-out --sign-with --fast -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --reason | --error | --argument | --since | --until | --max-age | --limit | --batch | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
@@ -126,7 +126,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq apply')
-            options='--reason --verify-with -y --yes --watch --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
+            options='--reason --verify-with --fast -y --yes --watch --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --reason | -i | --import | --fields) takes=text ;;
                 --verify-with | --config | -d | --database) takes=file ;;
@@ -135,7 +135,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq recover')
-            options='--alive-threshold --force --reason --limit --rate -n --dry-run -q --quiet --watch --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
+            options='--alive-threshold --force --reason --limit --rate --fast -n --dry-run -q --quiet --watch --config -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --alive-threshold | --reason | --limit | --rate | -i | --import | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
@@ -143,7 +143,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq undo')
-            options='--reason -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            options='--reason --fast -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --reason | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
@@ -344,7 +344,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq jobs discard')
-            options='--state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            options='--state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with --fast -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
@@ -355,7 +355,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq jobs run-now')
-            options='--state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            options='--state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with --fast -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
@@ -366,7 +366,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq jobs postpone')
-            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with --fast -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --to | --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;
@@ -377,7 +377,7 @@ _solidjq_takes() {
             esac
             ;;
         'solidjq jobs move')
-            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with -y --yes -o --output --fields --local --no-pager -d --database -h --help'
+            options='--to --state --queue --class --not-class --argument --since --until --key --limit --batch --reason -n --dry-run --plan-out --sign-with --fast -y --yes -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
                 --to | --state | --argument | --since | --until | --key | --limit | --batch | --reason | --fields) takes=text ;;
                 --queue) takes=values values=queue ;;

@@ -47,6 +47,7 @@ OPTION_HEADINGS = {
         "--rate",
         "--delay",
         "--batch",
+        "--fast",
         "--queue-as",
         "--isolate",
         "--quarantine",

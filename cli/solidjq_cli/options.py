@@ -111,6 +111,9 @@ LimitOption = Annotated[
 BatchOption = Annotated[
     int, typer.Option("--batch", metavar="N", min=1, max=1000, help="Jobs a transaction.", show_default=True)
 ]
+FastOption = Annotated[
+    bool, typer.Option("--fast", help="No rests between batches, which leave the database to busy workers.")
+]
 RateOption = Annotated[
     str | None, typer.Option("--rate", metavar="N/UNIT", help="Spread them out: 100/m, 5/s, 2000/h.")
 ]

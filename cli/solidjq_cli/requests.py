@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -35,6 +35,7 @@ class MoveOptions(options.OptionGroup):
     dry_run: options.DryRunOption = False
     plan_out: options.PlanOutOption = None
     sign_with: options.SignOption = None
+    fast: options.FastOption = False
     yes: options.YesOption = False
 
 
@@ -101,6 +102,7 @@ class Request:
         from solidjq.recovery import plans
         from solidjq.text import count_of
 
+        self.selection = replace(self.selection, fast=move.fast)
         if move.sign_with is not None and move.plan_out is None:
             raise UsageError("--sign-with signs a plan; it goes with --plan-out")
         if move.plan_out is not None:

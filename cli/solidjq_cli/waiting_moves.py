@@ -125,7 +125,7 @@ def carry_out(
     tally = JobTally()
     account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
     with accounted(account):
-        moved = move_waiting(database, chosen, terms, operation, limit=how.limit, batch=how.batch)
+        moved = move_waiting(database, chosen, terms, operation, limit=how.limit, batch=how.batch, fast=how.move.fast)
         show_decisions(moved, output, by_id=by_id, empty=empty, tally=tally)
     if operation.id is not None:
         note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
@@ -154,6 +154,8 @@ def apply(
     terms: WaitingTerms,
     operation: Operation,
     output: Output,
+    *,
+    fast: bool,
 ) -> None:
     """Carry out a plan of waiting jobs, and say what was done."""
     from solidjq.recovery.apply import apply_waiting  # noqa: PLC0415
@@ -164,7 +166,8 @@ def apply(
     account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
     with accounted(account):
         empty = "nothing is left of this plan: it was carried out before, or is empty"
-        show_decisions(apply_waiting(database, plan, terms, operation), output, by_id=False, empty=empty, tally=tally)
+        moved = apply_waiting(database, plan, terms, operation, fast=fast)
+        show_decisions(moved, output, by_id=False, empty=empty, tally=tally)
     if operation.id is not None:
         note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
 

@@ -29,6 +29,7 @@ def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan that --plan-out wrote.")],
     reason: options.ReasonOption = None,
     verify_with: options.VerifyOption = None,
+    fast: options.FastOption = False,
     yes: options.YesOption = False,
     watch: options.WatchOption = False,
     config_file: options.ConfigOption = None,
@@ -75,11 +76,11 @@ def apply(
     attendance.settle("; ".join(warnings) or None, yes=yes, question="apply the plan all the same?")
     moving.confirm_by_name(f"apply the plan of {count_of(plan.size, 'job')}?", yes=yes)
     if plan.waiting is not None:
-        waiting_moves.apply(opened, plan, plan.waiting, operation, output)
+        waiting_moves.apply(opened, plan, plan.waiting, operation, output, fast=fast)
         return
     tally = Tally()
     with accounted(tally.account(opened, operation)):
-        batches = apply_plan(opened, plan, operation, policy=policy)
+        batches = apply_plan(opened, plan, operation, policy=policy, fast=fast)
         empty = "nothing is left of this plan: it was carried out before, or is empty"
         moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty, verb=operation.verb)
     tally.conclude(operation, *attendance.obstacles(command, opened, tally.destinations, tally.scheduled))

@@ -178,6 +178,7 @@ def verify_operations(
 def undo(
     operation: Annotated[str, typer.Argument(metavar="OPERATION", help="Its id, from jq operations list.")],
     reason: options.ReasonOption = None,
+    fast: options.FastOption = False,
     yes: options.YesOption = False,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
@@ -208,7 +209,7 @@ def undo(
     reasons: Counter[str | None] = Counter()
 
     def counted() -> Iterator[UndoneJob]:
-        for batch in recovery_undo.undo(opened, operation_id, undoing):
+        for batch in recovery_undo.undo(opened, operation_id, undoing, fast=fast):
             for undone in batch:
                 reasons[undone.reason] += 1
                 yield undone

@@ -28,6 +28,7 @@ def recover(
     reason: options.ReasonOption = None,
     limit: options.LimitOption = None,
     rate: options.RateOption = None,
+    fast: options.FastOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Only show what would be retried; prune nothing.")
     ] = False,
@@ -67,7 +68,7 @@ def recover(
     opened = command.open()
     terms = RetryTerms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = filter_for(terms)
-    selected = Selection(chosen=chosen, limit=limit)
+    selected = Selection(chosen=chosen, limit=limit, fast=fast)
     by_job = moving.lists_jobs(output, by_job=False)
     tally = Tally()
     if dry_run:

@@ -12,6 +12,7 @@ from solidjq.errors import RefusedError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.recovery.planned import PlannedFailure, check_unchanged
 from solidjq.recovery.plans import MAKE_ANEW, Plan
+from solidjq.recovery.rests import Rests
 from solidjq.recovery.retry import count_suspects
 from solidjq.recovery.run import begin
 from solidjq.recovery.terms import Selection
@@ -28,11 +29,17 @@ def require_own(database: Database, plan: Plan) -> None:
 
 
 def apply_plan(
-    database: Database, plan: Plan, operation: ledger_operations.Operation, *, policy: Policy = BUILT_IN
+    database: Database,
+    plan: Plan,
+    operation: ledger_operations.Operation,
+    *,
+    policy: Policy = BUILT_IN,
+    fast: bool = False,
 ) -> Iterator[list[Decision]]:
     """Move exactly the failures of the plan; yield each committed batch's decisions.
 
-    Idempotent: failures that this plan moved before are skipped, so an apply that was killed can be run again. Raises
+    Idempotent: failures that this plan moved before are skipped, so an apply that was killed can be run again. While
+    workers claim jobs it rests between batches, unless it is to be ``fast``. Raises
     LedgerMissingError without ``jq_`` tables. Raises RefusedError before it moves anything if the plan was made for
     another database, or a failure of it is gone, is not what the plan says, or may not move any more; and between two
     batches if one changes meanwhile; committed batches stay.
@@ -41,11 +48,16 @@ def apply_plan(
     with database.read() as connection:
         ledger_operations.require(connection)
     _check(database, plan, policy)
-    yield from _move(database, plan, operation, policy)
+    yield from _move(database, plan, operation, policy, Rests(database, fast=fast))
 
 
 def apply_waiting(
-    database: Database, plan: Plan, terms: WaitingTerms, operation: ledger_operations.Operation
+    database: Database,
+    plan: Plan,
+    terms: WaitingTerms,
+    operation: ledger_operations.Operation,
+    *,
+    fast: bool = False,
 ) -> Iterator[list[WaitingDecision]]:
     """Move exactly the waiting jobs of the plan; yield each committed batch's decisions. Else as ``apply_plan``."""
     require_own(database, plan)
@@ -54,9 +66,10 @@ def apply_waiting(
     for batch in in_batches(_waiting_left(database, plan)):
         with database.read() as connection:
             check_planned(batch, judge(connection, [job.job_id for job in batch], terms))
+    rests = Rests(database, fast=fast)
     for batch in in_batches(_waiting_left(database, plan)):
         job_ids = sorted(job.job_id for job in batch)
-        yield database.transact(move_batch, job_ids, terms, operation, expected=batch)
+        yield rests.transact(move_batch, job_ids, terms, operation, expected=batch)
 
 
 def _waiting_left(database: Database, plan: Plan) -> Iterator[PlannedJob]:
@@ -87,7 +100,7 @@ def _check(database: Database, plan: Plan, policy: Policy) -> None:
 
 
 def _move(
-    database: Database, plan: Plan, operation: ledger_operations.Operation, policy: Policy
+    database: Database, plan: Plan, operation: ledger_operations.Operation, policy: Policy, rests: Rests
 ) -> Iterator[list[Decision]]:
     """Move what is left of the plan, and yield each committed batch's decisions.
 
@@ -96,7 +109,7 @@ def _move(
     with database.read() as connection:
         run = begin(connection, plan.terms, policy)
     for batch in in_batches(_left(database, plan)):
-        moved = database.transact(run.move, _ids_of(batch), operation, batch)
+        moved = rests.transact(run.move, _ids_of(batch), operation, batch)
         run.count(moved.decisions)
         yield moved.decisions
 

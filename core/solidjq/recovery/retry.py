@@ -1,6 +1,6 @@
 """Retry or discard failed jobs, batch by batch: page through a selection, decide on each failure, move what may move.
 
-Each batch is one transaction. A killed retry can simply be run again.
+Each batch is one transaction, with rests between them while workers claim jobs. A killed retry can simply be run again.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from solidjq.batching import BATCH, in_batches
 from solidjq.database.transactions import Database
 from solidjq.ledger import operations
 from solidjq.queue.failed import ids_of, newest, page_of_ids, parts
+from solidjq.recovery.rests import Rests
 from solidjq.recovery.run import Batch, Run, begin
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection, filter_for
 from solidjq.recovery.verdicts import Decision, Verdict
@@ -84,7 +85,8 @@ def retry(
         operations.require(connection)
         run = begin(connection, terms, policy, selection, by_job=by_job)
     run.verdicts[Verdict.RETRY] = moved_before
-    yield from _page_by_page(database, selection, run, lambda page: database.transact(run.move, page, operation))
+    rests = Rests(database, fast=selection.fast)
+    yield from _page_by_page(database, selection, run, lambda page: rests.transact(run.move, page, operation))
     if operation.id is not None:
         database.transact(operation.record, 0, +run.verdicts)
 

@@ -35,6 +35,7 @@ from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
 from solidjq.queue.states import State
 from solidjq.queue.waiting import wait_again
+from solidjq.recovery.rests import Rests
 from solidjq.recovery.waiting import WAITING_VERBS, WaitingVerb
 from solidjq.text import with_article
 from solidjq.untrusted import read_object
@@ -76,13 +77,16 @@ def reason_of(count: int, reason: str) -> str:
     return reason if count == 1 else OF_SEVERAL.get(reason, reason.replace(" moved it again", " moved them again"))
 
 
-def undo(database: Database, operation_id: int, operation: operations.Operation) -> Iterator[list[UndoneJob]]:
+def undo(
+    database: Database, operation_id: int, operation: operations.Operation, *, fast: bool = False
+) -> Iterator[list[UndoneJob]]:
     """Undo an operation; yield what happened to each of its jobs, batch by batch, each batch committed.
 
     A job that still waits leaves its queue and gets its old queue name, due time and arguments back; its failure is
     inserted into ``failed_executions`` under its old id. If it had not failed but waited, it waits again as before. A
     deleted job is inserted again. A job that was claimed, finished or failed
-    since is left as it is. Crash counts stay. Idempotent: a killed undo can be run again.
+    since is left as it is. Crash counts stay. Idempotent: a killed undo can be run again. While workers claim jobs it
+    rests between batches, unless it is to be ``fast``.
 
     Raises NoSuchJobError if there is no such operation, UsageError if its verb is not in ``UNDOABLE``.
     """
@@ -97,7 +101,8 @@ def undo(database: Database, operation_id: int, operation: operations.Operation)
             "bisect, discard, and jobs discard, run-now, postpone and move"
         )
     above = 0
-    while batch := database.transact(_undo, operation_id, above, operation, verb):
+    rests = Rests(database, fast=fast)
+    while batch := rests.transact(_undo, operation_id, above, operation, verb):
         above = batch[-1][0]
         yield [undone for _, undone in batch]
 

@@ -26,6 +26,7 @@ from solidjq.queue.jobs import JobView, views_of
 from solidjq.queue.listing import JobFilter, conditions_of, id_column, ids_in
 from solidjq.queue.states import State
 from solidjq.recovery.planned import PREVIEW
+from solidjq.recovery.rests import Rests
 from solidjq.text import first_of
 
 
@@ -187,18 +188,21 @@ def move_waiting(
     *,
     limit: int | None = None,
     batch: int = BATCH,
+    fast: bool = False,
 ) -> Iterator[list[WaitingDecision]]:
     """Move the waiting jobs that the filter selects; yield each batch's decisions, committed.
 
     Jobs that are named by ids in other states get a decision that leaves them alone. Jobs that are enqueued after the
-    start are not moved. ``limit``: the most jobs to move. Raises LedgerMissingError, before it changes anything, if the
+    start are not moved. ``limit``: the most jobs to move. While workers claim jobs it rests between batches, unless it
+    is to be ``fast``. Raises LedgerMissingError, before it changes anything, if the
     ``jq_`` tables are missing, or if a discard would delete columns that they cannot store.
     """
     with database.read() as connection:
         operations.require(connection)
+    rests = Rests(database, fast=fast)
     yield from until_limit(
         _pages(database, chosen, terms, batch),
-        lambda job_ids, left: database.transact(move_batch, job_ids, terms, operation, chosen.states, left),
+        lambda job_ids, left: rests.transact(move_batch, job_ids, terms, operation, chosen.states, left),
         limit,
     )
 

@@ -1,0 +1,68 @@
+"""Rests: between its batches, what moves many jobs leaves the database to the workers that claim jobs."""
+
+import time
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, func, select
+
+from solidjq.database.tables import claimed
+from solidjq.database.transactions import Database
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LONGEST = 5.0  # seconds; a batch that took longer has waited for a lock
+
+
+class Rests:
+    """Makes the moves of one command, a transaction each, with rests between them while jobs are claimed.
+
+    A rest lasts until the last move lies as long ago as it took, LONGEST at most. So the moves take no more than half
+    of the time, and from the workers half of what they would take without rests. There is none before the third move:
+    only two can show that a job was claimed in between. ``fast``: no rests.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        fast: bool = False,
+        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._fast = fast
+        self._sleep = sleep
+        self._clock = clock
+        self._newest: int | None = None  # the newest claim when the last move was made
+        self._looked = False
+        self._is_claiming = False
+        self._took = 0.0  # seconds of the last move
+        self._ended = 0.0  # when it ended
+
+    def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Rest if it is due, then run a move in a transaction as ``Database.transact`` does."""
+        if self._fast:
+            return self._database.transact(move, *args, **kwargs)
+        rest = rest_after(self._took, self._clock() - self._ended)
+        if self._is_claiming and rest:
+            self._sleep(rest)
+
+        def move_and_look(connection: Connection) -> tuple[T, int | None]:
+            moved = move(connection, *args, **kwargs)
+            return moved, connection.scalar(select(func.max(claimed.c.id)))
+
+        start = self._clock()
+        moved, newest = self._database.transact(move_and_look)
+        self._ended = self._clock()
+        self._took = self._ended - start
+        # Ids of claims only grow: if the newest is another one, it was claimed since, whether or not others have ended.
+        self._is_claiming = self._looked and newest is not None and newest != self._newest
+        self._newest, self._looked = newest, True
+        return moved
+
+
+def rest_after(took: float, since: float) -> float:
+    """Return how many seconds to rest after a move that took so long and ended ``since`` seconds ago."""
+    return max(0.0, min(took, LONGEST) - since)
