@@ -20,7 +20,10 @@ from rivals import Peer
 WINDOW = 30.0  # seconds
 STILL = 10.0  # seconds in which no connection was opened: all workers are up
 FOR_EACH = 10.0  # seconds for a worker to start
-CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+THREADS = 10  # of a worker
+CONNECTIONS = 6  # of a worker at most, whoever's it is
+MEGABYTES = 50  # of a worker at most, with the server's part of it
+COUNT = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 STATEMENT = ("LOG:  statement: ", "LOG:  execute ")
 Command = tuple[Sequence[str], Mapping[str, str]]
 
@@ -31,17 +34,22 @@ def rows(plan: Plan) -> Iterator[Row]:
         return
     for count in plan.idle:
         empty, triggered = partial(ours.empty, plan.stage), partial(ours.with_trigger, plan.stage)
-        setting = f"--processes {count} --threads 10"
+        setting = _options(count)
         contenders = [
             jq(setting, 1, empty, partial(_ours, count)),
             jq(f"{setting}, with the trigger", 1, triggered, partial(_ours, count)),
         ]
         contenders += each_peer(plan, "idle", partial(_theirs, count))
-        yield Row("idle", f"{count} idle workers, {WINDOW:.0f} seconds", contenders, 1, count, "")
+        title = f"{count} idle workers, {count * THREADS} job threads, {WINDOW:.0f} seconds"
+        yield Row("idle", title, contenders, 1, count, "")
+
+
+def _options(count: int) -> str:
+    return f"--processes {count} --threads {THREADS}"
 
 
 def _ours(count: int, url: str) -> dict[str, float]:
-    command = ours.command(f"--processes {count} --threads 10")
+    command = ours.command(_options(count))
     return at_rest([(command, ours.environment(url))], url, count)
 
 
@@ -52,8 +60,12 @@ def _theirs(count: int, peer: Peer, given: dict[str, Any], url: str) -> dict[str
 def at_rest(commands: Sequence[Command], url: str, workers: int) -> dict[str, float]:
     """Run the commands until all of their workers are up; return what they cost in a window of time.
 
-    Statements are counted in a second window by the server's log, which would cost CPU in the first one.
+    Statements are counted in a second window by the server's log, which would cost CPU in the first one. Raises
+    CrashedError before it starts any if there is not enough memory: the machine would end programs of others.
     """
+    free = psutil.virtual_memory().available / 2**20
+    if workers * MEGABYTES > free:
+        raise watch.CrashedError(f"{workers} workers need up to {workers * MEGABYTES:,} MB; {free:,.0f} MB are free")
     with ExitStack() as stack:
         admin = stack.enter_context(psycopg.connect(url, autocommit=True))
         started = [stack.enter_context(watch.running(*command, Path(os.devnull))) for command in commands]
@@ -78,7 +90,7 @@ def _wait_for_all(admin: "psycopg.Connection[Any]", started: Sequence[Callable[[
         for alive in started:
             watch.pause(alive, give_up, 0)
         time.sleep(0.5)
-        if (now := _number(admin, CONNECTIONS)) > count:
+        if (now := _number(admin, COUNT)) > count:
             count, since = now, time.monotonic()
     return count
 

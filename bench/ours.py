@@ -31,9 +31,10 @@ from solidjq.recovery import retry as recovery_retry
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection
 from stage import Stage
 
+# The last row is looked for first: it is drained last, and the first rows may be dead ones that are still there.
 DONE = (
-    "SELECT NOT EXISTS (SELECT 1 FROM solid_queue_ready_executions) "
-    "AND NOT EXISTS (SELECT 1 FROM solid_queue_claimed_executions)"
+    "SELECT (SELECT id FROM solid_queue_ready_executions ORDER BY id DESC LIMIT 1) IS NULL "
+    "AND (SELECT id FROM solid_queue_claimed_executions ORDER BY id DESC LIMIT 1) IS NULL"
 )
 PAGE = 100
 
@@ -224,11 +225,17 @@ def hold(url: str, count: int) -> None:
 
 
 def pour(url: str, count: int, rate: float) -> float:
-    """Enqueue jobs at a rate, one in each transaction, each with the time of its enqueuing; return the seconds."""
+    """Enqueue jobs at a rate, each with the time of its enqueuing; return the seconds."""
     with _ready(url) as database:
-        return pouring.by_threads(
-            count, rate, lambda sent: queue_enqueue.enqueue_alone(database, NewJob(class_name="BenchJob", args=[sent]))
-        )
+
+        def send(times: list[float]) -> None:
+            new = [NewJob(class_name="BenchJob", args=[sent]) for sent in times]
+            if len(new) == 1:
+                queue_enqueue.enqueue_alone(database, new[0])
+            else:
+                database.transact(enqueue, new)
+
+        return pouring.by_threads(count, rate, send)
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

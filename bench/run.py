@@ -21,6 +21,7 @@ import psutil
 from rich.console import Console
 
 import fleet
+import idle
 import ours
 import plot
 import rivals
@@ -48,7 +49,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--long", type=int, default=50_000, help="jobs of the memory row (default %(default)s)")
     parser.add_argument("--latencies", type=int, default=100, help="jobs of the latency row (default %(default)s)")
     parser.add_argument("--rates", default="1000", help="enqueues a second of the load row (default %(default)s)")
-    parser.add_argument("--idle", default="50", help="workers of the idle row (default %(default)s)")
+    parser.add_argument(
+        "--idle", default="50", help="workers of the idle row, of 10 threads each (default %(default)s)"
+    )
     parser.add_argument(
         "--default-thresholds",
         action="store_true",
@@ -116,7 +119,7 @@ class Bench:
         self.head()
         only, on = self.chosen.only, self.chosen.on
         if "postgresql" in on and set(only) & {*ROWS, "diff"}:
-            with stages.postgresql() as stage:
+            with stages.postgresql(max(stages.CONNECTIONS, idle.CONNECTIONS * max(self.chosen.idle))) as stage:
                 self.note("server", stage.settings())
                 here = [peer for peer in self.peers if peer.name != "huey"]
                 self.rows(self.plan(stage, here), [name for name in ROWS if name in only])

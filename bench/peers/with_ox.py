@@ -78,7 +78,7 @@ def send(count: int) -> None:
 
 
 def pour(count: int, rate: float) -> float:
-    return pouring.by_threads(count, rate, noop.enqueue)
+    return pouring.by_threads(count, rate, lambda times: enqueue_many(noop, [((sent,), {}) for sent in times]))
 
 
 def hold(count: int) -> None:

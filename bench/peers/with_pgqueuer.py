@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from datetime import timedelta
+from functools import partial
 
 import asyncpg
 import uvloop
@@ -91,11 +92,15 @@ def send(count: int) -> None:
     uvloop.run(run())
 
 
+async def _send(queries: Queries, times: list[float]) -> None:
+    size = len(times)
+    await queries.enqueue(["noop"] * size, [json.dumps([sent]).encode() for sent in times], [0] * size)
+
+
 def pour(count: int, rate: float) -> float:
     async def run() -> float:
         queries = [Queries(await connect()) for _ in range(pouring.SENDERS)]
-        senders = [lambda sent, each=each: each.enqueue("noop", json.dumps([sent]).encode()) for each in queries]
-        return await pouring.by_tasks(count, rate, senders)
+        return await pouring.by_tasks(count, rate, [partial(_send, each) for each in queries])
 
     return uvloop.run(run())
 

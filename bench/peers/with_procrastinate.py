@@ -94,7 +94,10 @@ def send(count: int) -> None:
 
 
 def pour(count: int, rate: float) -> float:
-    return opened(lambda: pouring.by_tasks(count, rate, [lambda sent: noop.defer_async(sent=sent)] * pouring.SENDERS))
+    def send(times: list[float]) -> Awaitable[object]:
+        return noop.batch_defer_async(*({"sent": sent} for sent in times))
+
+    return opened(lambda: pouring.by_tasks(count, rate, [send] * pouring.SENDERS))
 
 
 def hold(count: int) -> None:
