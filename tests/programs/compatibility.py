@@ -302,6 +302,12 @@ ENVIRONMENTS = (
         (MARIADB,),
     ),
     Environment(
+        "MySQL's binary log with `binlog_format = STATEMENT`",
+        "what writes is refused with the remedy, exit code 3; with `MIXED` or `ROW`, every command works",
+        f"{_SETTINGS}::test_a_binary_log_by_statement",
+        (MARIADB,),
+    ),
+    Environment(
         "the server takes no writes any more in the middle of a retry, as after a fail-over",
         "exit code 3; says how far it came and how to go on",
         "tests/recovery/test_stopped_halfway.py::test_a_fail_over_half_way",

@@ -10,6 +10,10 @@ from sqlalchemy.engine import URL
 
 from solidjq import Database
 from solidjq.database.urls import url_text
+from solidjq.doctor.checks import DoctorTerms, Severity
+from solidjq.doctor.mysql import find_isolation
+from solidjq.ledger.operations import Operation
+from solidjq_cli.exits import Exit
 from support.environments import make, run_every_command
 from support.servers import execute, mariadb, mariadb_programs, missing_program, server_folder
 
@@ -47,7 +51,8 @@ ON_MARIADB = (
     "--lower-case-table-names=1",
     "--sort-buffer-size=1024",
 )
-
+MOST_WRITE = 10  # of the commands
+REMEDY = "let an administrator run: SET GLOBAL binlog_format = MIXED"
 
 Run = Callable[[URL], list[tuple[object, object]]]
 
@@ -94,4 +99,41 @@ def test_settings_of_a_mariadb_server(commands_run: Run) -> None:
             assert connection.scalar(text("SELECT @@autocommit")) == 1
         with database.write() as connection:
             assert connection.scalar(text("SELECT @@autocommit")) == 0
+        database.close()
+
+
+def test_a_binary_log_by_statement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every writing command says in one line what to change, and has changed nothing; then all of them work."""
+    if missing := missing_program(mariadb_programs()):
+        pytest.skip(f"{missing} is not installed")
+    monkeypatch.chdir(tmp_path)
+    log = ("--log-bin=log", "--server-id=1", "--binlog-format=MIXED")
+    with server_folder("log") as folder, mariadb(*log, folder=folder) as server:
+        execute(server, "CREATE DATABASE queue")
+        url = server.set(database="queue")
+        monkeypatch.setenv("JQ_DATABASE_URL", url_text(url))
+        names = make(url, FIRST)
+        execute(server, "SET GLOBAL binlog_format = STATEMENT")
+        ended = run_every_command(url, names, FIRST, monkeypatch, capsys)
+        writing = {command for _, (command, _, changes, *_) in ended if changes}
+        refused = {command: (code, told) for (command, code, *_, told), _ in ended if REMEDY in str(told)}
+        assert writing - refused.keys() == set()
+        assert len(writing) > MOST_WRITE
+        assert [command for (command, _, changed, *_), _ in ended if changed] == []
+        doctor = refused.pop("doctor orphans --fix --yes")  # which goes on with its other checks
+        assert doctor[0] == Exit.PARTLY
+        assert {(code, str(told).count(REMEDY)) for code, told in refused.values()} == {(Exit.DATABASE, 1)}
+        database = Database(url)
+        with database.read() as connection:
+            (finding, *_) = find_isolation(connection, DoctorTerms())
+        database.close()
+        assert (finding.severity, "binlog_format is STATEMENT" in finding.what) == (Severity.ERROR, True)
+        execute(server, "SET GLOBAL binlog_format = MIXED")
+        ended = run_every_command(url, names, FIRST, monkeypatch, capsys)
+        assert [(each.outcome, each.expected) for each in ended if each.outcome != each.expected] == []
+        execute(server, "SET GLOBAL binlog_format = ROW")
+        database = Database(url)
+        assert database.transact(Operation("prune").record, 1)
         database.close()

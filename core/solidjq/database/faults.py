@@ -27,6 +27,7 @@ class Fault(Enum):
     LOCKED = auto()  # by another transaction, for longer than this session waits
     NOT_PREPARED = auto()  # the session lacks a statement that was prepared, or has another of its name: it is shared
     NO_TRANSACTIONS = auto()  # a pooler that gives each statement another session
+    STATEMENT_LOG = auto()  # the server's binary log takes no writes at our isolation level
     TOO_LONG = auto()
     VALUE = auto()  # a value of the statement cannot be stored, however often it is tried
     OTHER = auto()
@@ -69,6 +70,7 @@ _MYSQL_FAULTS = {
     1213: Fault.CONFLICT,
     1290: Fault.READ_ONLY,  # --read-only
     1305: Fault.CONFLICT,  # the savepoint to roll back to was lost in a deadlock
+    1665: Fault.STATEMENT_LOG,
     1690: Fault.VALUE,  # a number out of range
     1792: Fault.READ_ONLY,
     1836: Fault.READ_ONLY,

@@ -324,6 +324,13 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
             "session mode, or the server itself"
         ),
     ),
+    Fault.STATEMENT_LOG: (
+        DatabaseError,
+        (
+            "{database} takes no writes at READ COMMITTED while its binary log is by statement; nothing was changed, "
+            "let an administrator run: SET GLOBAL binlog_format = MIXED (or ROW), and set it in my.cnf"
+        ),
+    ),
     Fault.TOO_LONG: (TookTooLongError, "{database} stopped a statement that took too long: {words}"),
     Fault.VALUE: (ValueRefusedError, "{database} refused a value: {words}"),
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),

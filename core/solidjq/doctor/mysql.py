@@ -78,7 +78,14 @@ def find_character_sets(connection: Connection, _terms: DoctorTerms) -> Iterator
 
 
 def find_isolation(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
-    """Find an isolation level other than READ COMMITTED."""
+    """Find an isolation level other than READ COMMITTED, and a binary log that takes no writes at that level."""
+    log = _variables(connection, "log_bin", "binlog_format")
+    if log.get("log_bin") == "ON" and log.get("binlog_format") == "STATEMENT":
+        yield DoctorFinding(
+            "binlog_format is STATEMENT: the server refuses every write at READ COMMITTED, at which jq and its workers "
+            "write",
+            "SET GLOBAL binlog_format = MIXED (or ROW), and in my.cnf; sessions that are open keep the old one",
+        )
     levels = _variables(connection, "transaction_isolation", "tx_isolation")  # old servers have the second name
     level = next(iter(levels.values()), "READ-COMMITTED")
     if level != "READ-COMMITTED":

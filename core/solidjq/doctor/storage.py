@@ -138,9 +138,10 @@ CHECKS = (
     ),
     DoctorCheck(
         name="isolation",
-        asks="An isolation level other than READ COMMITTED.",
-        why="On MySQL, polls lock gaps and deadlock with enqueues; on PostgreSQL, they fail with serialization errors.",
-        advice="READ COMMITTED for the queue's connections, as Solid Queue recommends.",
+        asks="An isolation level other than READ COMMITTED; on MySQL, a binary log that takes no writes at that level.",
+        why="On MySQL, polls lock gaps and deadlock with enqueues; on PostgreSQL, they fail with serialization errors. "
+        "With binlog_format = STATEMENT, MySQL refuses every write of jq.",
+        advice="READ COMMITTED for the queue's connections, as Solid Queue recommends; binlog_format = MIXED or ROW.",
         finds={"postgresql": postgresql.find_isolation, "mysql": mysql.find_isolation},
     ),
     DoctorCheck(
