@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.expression import Executable
 
 from solidjq import Database
-from solidjq.database.statements import among, insert_many
+from solidjq.database.grouping import lock_ids
+from solidjq.database.statements import among, insert_many, read_among
 from solidjq.database.tables import claimed, crashes, failed, jobs, pauses
 from solidjq.database.times import clock
 from support.databases import explain
@@ -60,3 +61,25 @@ def test_a_row_that_is_there_already_is_an_integrity_error_by_copy_too(database:
         row = {"queue_name": "mail", "created_at": clock(connection)}
         with pytest.raises(IntegrityError):
             insert_many(connection, pauses, [row, row])
+
+
+@pytest.mark.parametrize("ids", [[], [2], [2, 3, 4], [4, 2, 3, 3], [2, 4, 5], [-1, 0, 1, 2]])
+def test_rows_that_are_read_by_a_list_of_keys(database: Database, ids: list[int]) -> None:
+    with database.write() as connection:
+        rows = [{"id": number, "queue_name": f"q{number}"} for number in range(1, 7)]
+        insert_many(connection, pauses, [{**row, "created_at": clock(connection)} for row in rows])
+        read = connection.scalars(select(pauses.c.id).where(read_among(pauses.c.id, ids)).order_by(pauses.c.id)).all()
+        by_name = select(pauses.c.id).where(read_among(pauses.c.id, "ids")).order_by(pauses.c.id)
+        assert read == connection.scalars(by_name, {"ids": ids}).all() == sorted({*ids} & {*range(1, 7)})
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_page_of_ids_is_locked_alone(database: Database) -> None:
+    with database.write() as connection:
+        rows = [{"id": number, "queue_name": f"q{number}"} for number in range(1, 7)]
+        insert_many(connection, pauses, [{**row, "created_at": clock(connection)} for row in rows])
+    page = select(pauses.c.id).where(pauses.c.id > 1).order_by(pauses.c.id)
+    with database.write() as connection, database.write() as other:
+        assert lock_ids(connection, page.limit(3)) == [2, 3, 4]
+        assert lock_ids(connection, page.where(pauses.c.id > 9).limit(3)) == []
+        assert other.scalars(page.with_for_update(skip_locked=True)).all() == [5, 6]

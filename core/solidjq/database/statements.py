@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class _Ids(UserDefinedType[Collection[int]]):
-    """A list of ids in one value: PostgreSQL's text for an array, or the inside of ``IN ()``.
+    """A list of ids in one value: PostgreSQL's text for an array, or a condition's text behind its column.
 
     To PostgreSQL it is sent without a type: the server reads it once, not for every row.
     """
@@ -52,7 +52,21 @@ class _Ids(UserDefinedType[Collection[int]]):
     def literal_processor(self, dialect: Dialect) -> Callable[[Collection[int]], str]:
         if dialect.name == "postgresql":
             return lambda ids: f"'{array_literal(ids)}'"
-        return lambda ids: ",".join(map(str, ids)) or "SELECT 1 FROM DUAL WHERE 1 != 1"
+        return self._condition
+
+    def _condition(self, ids: Collection[int]) -> str:
+        listed = ",".join(map(str, ids)) or "SELECT 1 FROM DUAL WHERE 1 != 1"
+        return f"IN ({listed})"
+
+
+class _Range(_Ids):
+    cache_ok = True
+
+    def _condition(self, ids: Collection[int]) -> str:
+        first, last = min(ids, default=0), max(ids, default=0)
+        if first < last and len(set(ids)) == last - first + 1:
+            return f"BETWEEN {first} AND {last}"
+        return super()._condition(ids)
 
 
 class among(expression.FunctionElement[bool]):  # noqa: N801
@@ -64,6 +78,7 @@ class among(expression.FunctionElement[bool]):  # noqa: N801
     type = Boolean()
     _is_implicitly_boolean = True  # else SQLAlchemy writes "(... IN ...) = 1" where no index can serve it
     inherit_cache = True
+    _ids = _Ids
 
     def __init__(self, column: ColumnElement[Any], values: Collection[Any] | str) -> None:
         kind = ARRAY(column.type)
@@ -72,8 +87,19 @@ class among(expression.FunctionElement[bool]):  # noqa: N801
         def value(type_: TypeEngine[Any], *, expanding: bool = False) -> BindParameter[Any]:
             return expression.bindparam(name, members, type_=type_, unique=name is None, expanding=expanding)
 
-        whole = value(_Ids() if isinstance(column.type, Integer) else kind)
+        whole = value(self._ids() if isinstance(column.type, Integer) else kind)
         super().__init__(column, whole, expression.cast(whole, kind), column.in_(value(column.type, expanding=True)))
+
+
+class read_among(among):  # noqa: N801
+    """``among`` for a primary key, in a statement that locks none of the rows that it reads.
+
+    Failures of one moment have ids without a gap, and MySQL reads a range in a fifth of the time. A statement that
+    locks would wait for the row behind the range, too.
+    """
+
+    inherit_cache = True
+    _ids = _Range
 
 
 @compiles(among)
@@ -94,7 +120,24 @@ def _among_mysql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
     if not isinstance(whole.type, _Ids):
         return f"({compiler.process(contained, **kw)})"
     ids = compiler.process(whole, **{**kw, "literal_execute": True})
-    return f"{compiler.process(column, **kw)} IN ({ids})"
+    return f"{compiler.process(column, **kw)} {ids}"
+
+
+class without_index(expression.FunctionElement[int]):  # noqa: N801  (used like an SQL function)
+    """A number by whose index PostgreSQL must not look, because its statistics, which are old, would let it."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(without_index)
+def _with_index(element: without_index, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+@compiles(without_index, "postgresql")
+def _without_index(element: without_index, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"({compiler.process(element.clauses, **kw)} + 0)"
 
 
 class WriteStyle(Enum):

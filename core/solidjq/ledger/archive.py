@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from solidjq.database.poolers import schema_of
-from solidjq.database.statements import among
+from solidjq.database.statements import among, read_among
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.text_columns import require_room
 from solidjq.database.times import utcnow
@@ -62,7 +62,7 @@ def archive(
     Raises LedgerMissingError if an older archive cannot store all of it.
     """
     _require_room(connection, operation_id)
-    leaving = select(failed).where(among(failed.c.id, failure_ids)).subquery()
+    leaving = select(failed).where(read_among(failed.c.id, failure_ids)).subquery()
     more = _more(connection, leaving) if with_jobs else None
     connection.execute(archive_statement(leaving, literal(operation_id), more))
 

@@ -37,5 +37,6 @@ def take(connection: Connection, table: Table, job_ids: Collection[int]) -> list
     """Delete the rows that these jobs have in a table of executions; return the ids of the jobs that had one."""
     of_jobs = select(table.c.id, table.c.job_id).where(among(table.c.job_id, job_ids)).order_by(table.c.id)
     locked = connection.execute(of_jobs.with_for_update()).all()
-    connection.execute(delete_by_id(table, [row.id for row in locked]))
+    if locked:
+        connection.execute(delete_by_id(table, [row.id for row in locked]))
     return [row.job_id for row in locked]

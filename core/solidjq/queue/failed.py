@@ -14,7 +14,7 @@ from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
 from solidjq.queue.patterns import fits_in_sql
-from solidjq.rails.error_text import Death, ErrorInfo, parse_error
+from solidjq.rails.error_text import DEATH_PREFIX, Death, ErrorInfo, parse_error
 
 PAGE = 500
 PAGE_OF_IDS = 10_000
@@ -181,7 +181,7 @@ def page_of_ids(chosen: Filter, *, above: int, top: int, limit: int) -> Select[i
 
 def ids_of(job_ids: Collection[int], chosen: Filter) -> Select[int]:
     """Select the failure_ids of those of these jobs that have failed and match the filter."""
-    return _ids(chosen).where(among(failed.c.job_id, job_ids))
+    return _ids(chosen).where(among(failed.c.job_id, job_ids)).limit(len(job_ids))
 
 
 def _ids(chosen: Filter) -> Select[int]:
@@ -304,15 +304,15 @@ def is_death() -> ColumnElement[bool]:
 
 def _is_of(deaths: Container[Death]) -> ColumnElement[bool]:
     # The commonest first: the others are not evaluated then.
-    return or_(*(_of_class(death.exception_class) for death in Death if death in deaths))
-
-
-def _of_class(name: str) -> ColumnElement[bool]:
+    names = [death.exception_class for death in Death if death in deaths]
     # A JSON string has no unescaped quote, so this text can only be the key itself. Rails writes it first, compactly.
-    as_rails_writes_it = failed.c.error.startswith(f'{{"exception_class":"{name}"', autoescape=True)
+    as_rails_writes_it = (failed.c.error.startswith(f'{{"exception_class":"{name}"', autoescape=True) for name in names)
     # Another program, or a column that was jsonb for a while, puts blanks and other keys before it.
-    anywhere = (holds(failed.c.error, f'"exception_class"{colon}"{name}"') for colon in (":", ": ", " : ", " :"))
-    return or_(as_rails_writes_it, and_(octets(failed.c.error) < _LONGEST_DEATH, or_(*anywhere)))
+    colons = (":", ": ", " : ", " :")
+    anywhere = (holds(failed.c.error, f'"exception_class"{colon}"{name}"') for name in names for colon in colons)
+    # Most short errors are no deaths: they are searched once, for what the classes of all deaths begin with.
+    named = holds(failed.c.error, DEATH_PREFIX)
+    return or_(*as_rails_writes_it, and_(octets(failed.c.error) < _LONGEST_DEATH, named, or_(*anywhere)))
 
 
 _LONGEST_DEATH = 1000  # bytes; the error of a death has no backtrace, so long errors need not be read

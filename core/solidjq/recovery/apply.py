@@ -134,4 +134,4 @@ def _moved(database: Database, plan: Plan, column: ColumnElement[int], ids: Sequ
 
 def _ids_of(batch: Iterable[PlannedFailure]) -> Select[int]:
     ids = [failure.failure_id for failure in batch]
-    return select(failed.c.id).where(among(failed.c.id, ids)).order_by(failed.c.id)
+    return select(failed.c.id).where(among(failed.c.id, ids)).order_by(failed.c.id).limit(len(ids))

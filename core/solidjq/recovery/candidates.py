@@ -32,7 +32,7 @@ from sqlalchemy import (
 from solidjq.batching import in_batches
 from solidjq.database import tables
 from solidjq.database.grouping import before, exactly, gathered, gathers
-from solidjq.database.statements import among, holds
+from solidjq.database.statements import among, holds, read_among
 from solidjq.database.tables import blocked, claimed, deaths, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import crashes, positions
@@ -57,7 +57,7 @@ def find_candidates(
     many jobs that died once and have no twin; the others cost a few more.
     """
     query = _candidate_query(has_ledger=has_ledger, twins_matter=true() if twins else false(), own_crash=true())
-    rows = connection.execute(query.where(among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
+    rows = connection.execute(query.where(read_among(failed.c.id, failure_ids)).order_by(failed.c.id)).all()
     candidates = [_candidate(*row) for row in rows]
     if long := [row.failure_id for row in rows if row.long]:
         stands = positions.find_present(connection, long)
@@ -121,7 +121,7 @@ def _group_query(*, has_ledger: bool, twins: bool) -> Select[Any]:
     # Without these bounds PostgreSQL may read all crashes.
     own_crash = _OWN.c.failure_id.between(bindparam("first"), bindparam("last"))
     query = _candidate_query(has_ledger=has_ledger, twins_matter=twins_matter, own_crash=own_crash)
-    rows = query.where(among(failed.c.id, "ids")).subquery("simple")
+    rows = query.where(read_among(failed.c.id, "ids")).subquery("simple")
     # A verdict on a job's own error needs only the exception class, which Rails stores before the message. Messages
     # differ from job to job, and would leave every group with one failure.
     head = before(rows.c.evidence, ',"message":')

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, exists
 
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.hot import hot, ids_in
-from solidjq.database.statements import WriteStyle, among, writes_in_with
+from solidjq.database.statements import WriteStyle, among, read_among, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import archive
@@ -64,7 +64,7 @@ def _make_ready(connection: Connection, failure_ids: Sequence[int], operation_id
         archive_and_make_ready(connection, failure_ids=failure_ids, operation_id=operation_id)
         return
     archive.archive(connection, failure_ids, operation_id)
-    leaving = select().join_from(failed, jobs, jobs.c.id == failed.c.job_id).where(among(failed.c.id, failure_ids))
+    leaving = select().join_from(failed, jobs, jobs.c.id == failed.c.job_id).where(read_among(failed.c.id, failure_ids))
     connection.execute(ready_insertion(leaving.order_by(failed.c.id)))
     connection.execute(delete_by_id(failed, failure_ids))
 

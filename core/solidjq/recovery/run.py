@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Select, select
 
 from solidjq.batching import in_batches
+from solidjq.database.grouping import lock_ids
 from solidjq.database.statements import among
 from solidjq.database.tables import failed
 from solidjq.database.times import clock
@@ -130,7 +131,7 @@ class Run:
 
         Raises RefusedError if the decisions are not to move exactly the ``expected`` failures.
         """
-        locked = connection.scalars(page.with_for_update()).all()
+        locked = lock_ids(connection, page)
         decisions = self.judge(connection, locked)
         uncounted = failure_ids_of(one for one in decisions if one.candidate.death and not one.candidate.counted)
         if uncounted:

@@ -11,11 +11,14 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Text,
+    cast,
     column,
     exists,
     func,
     insert,
     inspect,
+    or_,
     select,
     table,
     update,
@@ -24,8 +27,9 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import BATCH
 from solidjq.database.faults import Fault, fault_of, words_of
+from solidjq.database.grouping import exactly
 from solidjq.database.poolers import schema_of
-from solidjq.database.statements import among
+from solidjq.database.statements import among, read_among, without_index
 from solidjq.database.tables import claimed, failed, failures, jobs
 from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
@@ -54,6 +58,10 @@ OF_SEVERAL = {
     GONE: "they are gone: cleared after they finished, or discarded",
     TAKEN: "there are jobs with these ids already",
 }
+# What is read of each archived job, and also of one that had not failed.
+_MOVED = (failures.c.id, failures.c.job_id, failures.c.class_name, failures.c.queue_name)
+_WAITED = (*_MOVED, failures.c.error, failures.c.failed_at)
+_CHANGED = ("queue_name", "arguments", "scheduled_at")  # what a retry may change of a job
 UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD, *WAITING_VERBS})
 
 
@@ -102,17 +110,34 @@ def undo(
         )
     above = 0
     rests = Rests(database, fast=fast)
-    while batch := rests.transact(_undo, operation_id, above, operation, verb):
-        above = batch[-1][0]
-        yield [undone for _, undone in batch]
+    while span := _span(database, operation_id, above):
+        first, last = span
+        above = max(above, first - 1)
+        while batch := rests.transact(_undo, operation_id, (above, last), operation, verb):
+            above = batch[-1][0]
+            yield [undone for _, undone in batch]
+        above = last
+
+
+def _span(database: Database, operation_id: int, above: int) -> tuple[int, int] | None:
+    """Return the first and the last id, above ``above``, that an operation has in the archive; None if it has none."""
+    number = failures.c.id + 0  # by the operation's index: the archive itself may be long, and all of it would be read
+    left = (failures.c.operation_id == operation_id, failures.c.restored_by.is_(None), number > above)
+    with database.read() as connection:
+        first, last = connection.execute(select(func.min(number), func.max(number)).where(*left)).one()
+    return None if first is None else (first, last)
 
 
 def _undo(
-    connection: Connection, operation_id: int, above: int, operation: operations.Operation, verb: str
+    connection: Connection, operation_id: int, between: tuple[int, int], operation: operations.Operation, verb: str
 ) -> list[tuple[int, UndoneJob]]:
+    above, last = between
+    # What was just archived is not in the server's statistics. PostgreSQL takes an operation for small then, and would
+    # read all of it for each batch.
+    of_operation = without_index(failures.c.operation_id) == operation_id
     archived = connection.execute(
-        select(*archive.ARCHIVED)
-        .where(failures.c.operation_id == operation_id, failures.c.restored_by.is_(None), failures.c.id > above)
+        select(*(_WAITED if verb in WAITING_VERBS else _MOVED))
+        .where(of_operation, failures.c.restored_by.is_(None), failures.c.id > above, failures.c.id <= last)
         .order_by(failures.c.id)
         .limit(BATCH)
         .with_for_update()
@@ -138,21 +163,23 @@ def _undo(
 
 def _moved_again(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
     """Return the jobs that a later operation moved, each with the reason: this operation's job is not in the queue."""
-    later = connection.execute(
-        select(failures.c.job_id, func.max(failures.c.id).label("id"), func.max(failures.c.operation_id).label("by"))
+    later = failures.alias()
+    moved_by = (  # read for each row: a join might read the whole archive
+        select(func.max(later.c.operation_id))
         .where(
-            among(failures.c.job_id, [row.job_id for row in archived]),
-            failures.c.restored_by.is_(None),
-            failures.c.failure_id != archive.STOP_REQUEST,
+            later.c.job_id == failures.c.job_id,
+            without_index(later.c.id) > failures.c.id,
+            later.c.restored_by.is_(None),
+            later.c.failure_id != archive.STOP_REQUEST,
         )
-        .group_by(failures.c.job_id)
+        .scalar_subquery()
     )
-    newest = {row.job_id: (row.id, row.by) for row in later}
-    return {
-        row.job_id: f"operation {newest[row.job_id][1]} moved it again"
-        for row in archived
-        if newest[row.job_id][0] > row.id
-    }
+    each = select(failures.c.job_id, moved_by.label("moved_by")).where(
+        read_among(failures.c.id, [row.id for row in archived])
+    )
+    moved = each.subquery("each_job")
+    again = connection.execute(select(moved).where(moved.c.moved_by.is_not(None)))
+    return {row.job_id: f"operation {row.moved_by} moved it again" for row in again}
 
 
 def _waited(row: Row[Any]) -> tuple[State, datetime | None]:
@@ -163,25 +190,17 @@ def _waited(row: Row[Any]) -> tuple[State, datetime | None]:
 
 def _undo_move(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
     """Withdraw the jobs that wait and restore their columns; return the others, each with the reason."""
-    by_job = {row.job_id: row for row in archived}
-    withdrawn = set(withdraw(connection, sorted(by_job)))
-    rows = connection.execute(
-        select(jobs.c.id, jobs.c.queue_name, jobs.c.arguments, jobs.c.scheduled_at).where(among(jobs.c.id, withdrawn))
-    )
-    changed = [
-        old.id
-        for row in rows
-        if (row.queue_name, row.arguments, row.scheduled_at)
-        != ((old := by_job[row.id]).queue_name, old.arguments, old.scheduled_at)
-    ]
-    if changed:
-        same = ("queue_name", "arguments", "scheduled_at", "updated_at")
+    archive_ids = {row.job_id: row.id for row in archived}
+    withdrawn = withdraw(connection, sorted(archive_ids))
+    if changed := _changed(connection, [archive_ids[job_id] for job_id in withdrawn]):
         connection.execute(
             update(jobs)
             .where(jobs.c.id == failures.c.job_id, among(failures.c.id, changed))
-            .values({name: failures.c[name] for name in same})
+            .values({name: failures.c[name] for name in (*_CHANGED, "updated_at")})
         )
-    left = by_job.keys() - withdrawn
+    left = archive_ids.keys() - set(withdrawn)
+    if not left:
+        return {}
     reasons = dict.fromkeys(left, GONE)
     runs = exists().where(claimed.c.job_id == jobs.c.id)
     fails = exists().where(failed.c.job_id == jobs.c.id)
@@ -190,6 +209,16 @@ def _undo_move(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int
     ):
         reasons[row.id] = RUNS if row.runs else FAILED if row.fails else FINISHED
     return reasons
+
+
+def _changed(connection: Connection, archive_ids: Sequence[int]) -> Sequence[int]:
+    """Return those of these archive ids whose job has another queue, due time or arguments by now."""
+    differ = or_(
+        *(exactly(cast(jobs.c[name], Text())).is_distinct_from(exactly(failures.c[name])) for name in _CHANGED[:2]),
+        jobs.c.scheduled_at.is_distinct_from(failures.c.scheduled_at),
+    )
+    both = select(failures.c.id).join(jobs, jobs.c.id == failures.c.job_id)
+    return connection.scalars(both.where(read_among(failures.c.id, sorted(archive_ids)), differ)).all()
 
 
 def _undo_discard(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
@@ -252,7 +281,7 @@ def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Ma
             connection.execute(
                 insert(table(jobs.name, *map(column, values), schema=schema_of(connection))).from_select(
                     list(values),
-                    select(*values.values()).where(among(failures.c.id, archive_ids)).order_by(failures.c.job_id),
+                    select(*values.values()).where(read_among(failures.c.id, archive_ids)).order_by(failures.c.job_id),
                 )
             )
     except DBAPIError as error:
@@ -267,7 +296,7 @@ def _fail_again(connection: Connection, archive_ids: Collection[int]) -> None:
         insert(failed).from_select(
             ["id", "job_id", "error", "created_at"],
             select(failures.c.failure_id, failures.c.job_id, failures.c.error, failures.c.failed_at)
-            .where(among(failures.c.id, archive_ids))
+            .where(read_among(failures.c.id, archive_ids))
             .order_by(failures.c.failure_id),
         )
     )
