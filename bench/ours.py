@@ -28,6 +28,7 @@ from solidjq.queue.failed import Filter
 from solidjq.queue.patterns import ALL_QUEUES
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
+from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection
 from stage import Stage
 
@@ -80,6 +81,11 @@ def failed(stage: Stage, count: int) -> str:
 def died(stage: Stage, count: int) -> str:
     """Start from jobs that died with one process."""
     return stage.prepared(f"jq_died_{count}", prune, claimed(stage, count))
+
+
+def retried(stage: Stage, count: int) -> str:
+    """Start from jobs that failed with one error and were put back."""
+    return stage.prepared(f"jq_retried_{count}", retry, failed(stage, count))
 
 
 def failed_differently(stage: Stage, count: int) -> str:
@@ -196,6 +202,38 @@ def _retry(url: str, selection: Selection, terms: RetryTerms, *, alone: bool = T
     if not moved or (alone and moved != ready):
         raise watch.CrashedError(f"{moved} were retried, {ready} are ready")
     return seconds
+
+
+def discard(url: str) -> float:
+    """Discard all that failed, with the archive, in transactions of 1,000."""
+    terms = RetryTerms(discard=True)
+    with _ready(url) as database:
+        start = time.perf_counter()
+        for _ in recovery_retry.retry(database, Selection(), Operation("discard"), terms, by_job=False):
+            pass
+        seconds = time.perf_counter() - start
+        _require_none(database, tables.jobs)
+    return seconds
+
+
+def undo(url: str) -> float:
+    """Take the last retry back, in transactions of 1,000."""
+    with _ready(url) as database:
+        with database.read() as connection:
+            last = connection.scalar(sqlalchemy.select(func.max(tables.operations.c.id))) or 0
+        start = time.perf_counter()
+        for _ in recovery_undo.undo(database, last, Operation("undo")):
+            pass
+        seconds = time.perf_counter() - start
+        _require_none(database, tables.ready)
+    return seconds
+
+
+def _require_none(database: Database, table: sqlalchemy.Table) -> None:
+    with database.read() as connection:
+        left = connection.scalar(sqlalchemy.select(func.count()).select_from(table))
+    if left:
+        raise watch.CrashedError(f"{left} rows are left in {table.name}")
 
 
 def first_page(url: str) -> float:

@@ -109,6 +109,20 @@ def prune(url: str) -> float:
 
 def retry(url: str, batch: int) -> float:
     """Archive failures, remove them and make their jobs ready, a batch a transaction, the oldest first."""
+    return _move(
+        url,
+        batch,
+        "INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at) SELECT id, "
+        "queue_name, priority, timezone('UTC', now()) FROM solid_queue_jobs WHERE id = ANY(%s) ORDER BY id",
+    )
+
+
+def discard(url: str, batch: int) -> float:
+    """Archive failures and remove them with their jobs, a batch a transaction, the oldest first."""
+    return _move(url, batch, "DELETE FROM solid_queue_jobs WHERE id = ANY(%s)")
+
+
+def _move(url: str, batch: int, jobs: str) -> float:
     with psycopg.connect(url) as connection:
         start = time.perf_counter()
         ((operation,),) = connection.execute(
@@ -139,12 +153,40 @@ def retry(url: str, batch: int) -> float:
                 """,
                 [operation, failure_ids],
             )
-            connection.execute(
-                "INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at) SELECT id, "
-                "queue_name, priority, timezone('UTC', now()) FROM solid_queue_jobs WHERE id = ANY(%s) ORDER BY id",
-                [job_ids],
-            )
             connection.execute("DELETE FROM solid_queue_failed_executions WHERE id = ANY(%s)", [failure_ids])
+            connection.execute(jobs, [job_ids])
+            connection.execute("UPDATE jq_operations SET jobs = jobs + %s WHERE id = %s", [len(page), operation])
+            connection.commit()
+
+
+def undo(url: str, batch: int) -> float:
+    """Take the jobs of the last operation out of their queue and restore their failures, a batch a transaction."""
+    with psycopg.connect(url) as connection:
+        start = time.perf_counter()
+        ((last,),) = connection.execute("SELECT max(id) FROM jq_operations").fetchall()
+        ((operation,),) = connection.execute(
+            "INSERT INTO jq_operations (verb, actor, jobs, created_at) VALUES ('undo', 'bench', 0, "
+            "timezone('UTC', now())) RETURNING id"
+        ).fetchall()
+        above = 0
+        while True:
+            page = connection.execute(
+                "SELECT id, job_id FROM jq_failures WHERE operation_id = %s AND restored_by IS NULL AND id > %s "
+                "ORDER BY id LIMIT %s FOR UPDATE",
+                [last, above, batch],
+            ).fetchall()
+            if not page:
+                connection.commit()
+                return time.perf_counter() - start
+            above = page[-1][0]
+            ids, job_ids = [row[0] for row in page], [row[1] for row in page]
+            connection.execute("DELETE FROM solid_queue_ready_executions WHERE job_id = ANY(%s)", [job_ids])
+            connection.execute(
+                "INSERT INTO solid_queue_failed_executions (id, job_id, error, created_at) SELECT failure_id, job_id, "
+                "error, failed_at FROM jq_failures WHERE id = ANY(%s) ORDER BY failure_id",
+                [ids],
+            )
+            connection.execute("UPDATE jq_failures SET restored_by = %s WHERE id = ANY(%s)", [operation, ids])
             connection.execute("UPDATE jq_operations SET jobs = jobs + %s WHERE id = %s", [len(page), operation])
             connection.commit()
 

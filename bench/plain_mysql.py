@@ -83,6 +83,20 @@ def prune(url: str) -> float:
 
 def retry(url: str, batch: int) -> float:
     """Archive failures, remove them and make their jobs ready, a batch a transaction, the oldest first."""
+    return _move(
+        url,
+        batch,
+        "INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at) SELECT id, queue_name, "
+        f"priority, {NOW} FROM solid_queue_jobs WHERE id IN ({{}}) ORDER BY id",
+    )
+
+
+def discard(url: str, batch: int) -> float:
+    """Archive failures and remove them with their jobs, a batch a transaction, the oldest first."""
+    return _move(url, batch, "DELETE FROM solid_queue_jobs WHERE id IN ({})")
+
+
+def _move(url: str, batch: int, jobs: str) -> float:
     connection = connect(url)
     with connection, connection.cursor() as cursor:
         start = time.perf_counter()
@@ -108,11 +122,39 @@ def retry(url: str, batch: int) -> float:
                 f"WHERE f.id IN ({failure_ids}) ORDER BY f.id",
                 [operation],
             )
-            cursor.execute(
-                "INSERT INTO solid_queue_ready_executions (job_id, queue_name, priority, created_at) SELECT id, "
-                f"queue_name, priority, {NOW} FROM solid_queue_jobs WHERE id IN ({job_ids}) ORDER BY id"
-            )
             cursor.execute(f"DELETE FROM solid_queue_failed_executions WHERE id IN ({failure_ids})")
+            cursor.execute(jobs.format(job_ids))
+            cursor.execute("UPDATE jq_operations SET jobs = jobs + %s WHERE id = %s", [len(page), operation])
+            connection.commit()
+
+
+def undo(url: str, batch: int) -> float:
+    """Take the jobs of the last operation out of their queue and restore their failures, a batch a transaction."""
+    connection = connect(url)
+    with connection, connection.cursor() as cursor:
+        start = time.perf_counter()
+        cursor.execute("SELECT max(id) FROM jq_operations")
+        ((last,),) = cursor.fetchall()
+        cursor.execute(f"INSERT INTO jq_operations (verb, actor, jobs, created_at) VALUES ('undo', 'bench', 0, {NOW})")
+        operation, above = cursor.lastrowid, 0
+        while True:
+            cursor.execute(
+                "SELECT id, job_id FROM jq_failures WHERE operation_id = %s AND restored_by IS NULL AND id > %s "
+                "ORDER BY id LIMIT %s FOR UPDATE",
+                [last, above, batch],
+            )
+            page = cursor.fetchall()
+            if not page:
+                connection.commit()
+                return time.perf_counter() - start
+            above = page[-1][0]
+            ids, job_ids = _list([row[0] for row in page]), _list([row[1] for row in page])
+            cursor.execute(f"DELETE FROM solid_queue_ready_executions WHERE job_id IN ({job_ids})")
+            cursor.execute(
+                "INSERT INTO solid_queue_failed_executions (id, job_id, error, created_at) SELECT failure_id, job_id, "
+                f"error, failed_at FROM jq_failures WHERE id IN ({ids}) ORDER BY failure_id"
+            )
+            cursor.execute(f"UPDATE jq_failures SET restored_by = %s WHERE id IN ({ids})", [operation])
             cursor.execute("UPDATE jq_operations SET jobs = jobs + %s WHERE id = %s", [len(page), operation])
             connection.commit()
 

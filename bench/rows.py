@@ -161,6 +161,29 @@ def retry(plan: Plan) -> Iterator[Row]:
         yield Row("retry", f"retry of {size:,} failed jobs", contenders, plan.runs, size)
 
 
+def discard(plan: Plan) -> Iterator[Row]:
+    """Delete failed jobs, of which the archive keeps all."""
+    for size in plan.recovered:
+        failed = partial(ours.failed, plan.stage, size)
+        contenders = [
+            jq("discard", size, failed, ours.discard),
+            *plain_sql(plan, "1,000 a batch", size, failed, "discard", batch=1000),
+        ]
+        yield Row("discard", f"discard of {size:,} failed jobs", contenders, plan.runs, size)
+
+
+def undo(plan: Plan) -> Iterator[Row]:
+    """Take a retry back, beside the retry itself."""
+    for size in plan.recovered:
+        failed, retried = partial(ours.failed, plan.stage, size), partial(ours.retried, plan.stage, size)
+        contenders = [
+            jq("undo", size, retried, ours.undo),
+            jq("retry", size, failed, ours.retry),
+            *plain_sql(plan, "1,000 a batch", size, retried, "undo", batch=1000),
+        ]
+        yield Row("undo", f"undo of a retry of {size:,} jobs", contenders, plan.runs, size)
+
+
 def first_page(plan: Plan) -> Iterator[Row]:
     """Read the newest 100 failures of a large table."""
     for size in plan.recovered:
@@ -182,6 +205,8 @@ ROWS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "checkpoints": checkpoints,
     "prune": prune,
     "retry": retry,
+    "discard": discard,
+    "undo": undo,
     "list": first_page,
     "load": load.rows,
     "interference": interference.rows,
@@ -189,7 +214,7 @@ ROWS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "notify": notifications.rows,
     "recovery-time": failover.rows,
 }
-ON_SQLITE = ("enqueue", "drain", "prune", "retry")
+ON_SQLITE = ("enqueue", "drain", "prune", "retry", "discard", "undo")
 ON_MARIADB = (
     "enqueue",
     "drain",
@@ -198,6 +223,8 @@ ON_MARIADB = (
     "latency",
     "prune",
     "retry",
+    "discard",
+    "undo",
     "list",
     "load",
     "interference",
