@@ -22,7 +22,7 @@ from solidjq.watching.messages import bounded
 from solidjq.watching.position import Held, Position
 from solidjq.watching.position_file import PositionFile
 from solidjq.watching.programs import Program
-from solidjq.watching.slack import MOST_TEXT, slack_form
+from solidjq.watching.slack import MOST_LISTED, MOST_TEXT, slack_form
 from solidjq.watching.webhooks import Form, Webhook, read_secret
 from support.paths import ROOT
 from support.receiver import Receiver
@@ -230,6 +230,15 @@ def test_nothing_in_slack_pings_or_links() -> None:
     assert b'"blocks"' in Webhook("https://hooks.slack.com/services/x").body(message())
     assert b'"blocks"' in Webhook("https://chat.example/x", form=Form.SLACK).body(message())
     assert b'"blocks"' not in Webhook("https://hooks.slack.com.example/x").body(message())
+
+
+@pytest.mark.parametrize(("total", "more"), [(MOST_LISTED, []), (1234, [f"and {1234 - MOST_LISTED:,} more"])])
+def test_slack_says_how_many_jobs_are_left_out(total: int, more: list[str]) -> None:
+    jobs = [{"job_id": number, "class_name": "MailJob", "queue_name": "default"} for number in range(total)]
+    posted = slack_form(message(jobs=jobs, jobs_total=total))
+    lines = posted["blocks"][0]["text"]["text"].splitlines()
+    assert sum("MailJob" in line for line in lines) == MOST_LISTED
+    assert [line for line in lines if "more" in line] == more
 
 
 # -- delivering -------------------------------------------------------------------------------------------------------
