@@ -38,15 +38,24 @@ def draw(
     from solidjq.incidents.death_cases import JobStanding
     from solidjq.text import count_of
 
-    held = list(suspects_of(ranking, *(standing for standing in JobStanding if standing.held_back)))
-    classes = [each for each in held if each.kind == "class"]
-    names = {each.score.name for each in classes}
-    jobs = [each for each in held if each.kind == "job"]
+    classes: dict[str, tuple[Suspect, _Members]] = {}
+    apart: list[Suspect] = []  # jobs of other classes
+    noted: dict[object, list[Suspect]] = {}  # who decides which commands come next: there may be very many jobs
+    for each in suspects_of(ranking, *(standing for standing in JobStanding if standing.held_back)):
+        if each.kind == "class":
+            classes[each.score.name] = each, _Members()
+        elif (of_class := classes.get(_class_of(each))) is not None:
+            of_class[1].add(each)
+        else:
+            apart.append(each)
+        if getattr(each.score, "position", None) is not None:
+            noted.setdefault("stuck", []).append(each)
+        noted.setdefault(each.score.standing, [each])
     undecided = _count(ranking, JobStanding.UNDECIDED)
     heading(_headline(ranking, since=since, everybody=everybody))
-    for each in classes:
-        _print_class(database, each, [job for job in jobs if _class_of(job) == each.score.name], incident_of)
-    for alike in _alike(each for each in jobs if _class_of(each) not in names):
+    for each, members in classes.values():
+        _print_class(database, each, members, incident_of)
+    for alike in _alike(apart):
         _print(database, alike, incident_of)
     if undecided and not everybody:
         first = islice(suspects_apart(database, suspects_of(ranking, JobStanding.UNDECIDED)), MOST_JOBS)
@@ -56,8 +65,25 @@ def draw(
     others = (suspects_of(ranking, standing) for standing in (JobStanding.UNDECIDED, JobStanding.BYSTANDER))
     for alike in _alike(chain.from_iterable(others)) if everybody else ():
         _print(database, alike, incident_of)
-    ties = [each for each in held if each.score.standing is JobStanding.TIED]
-    next_commands(*_next(held, ties, incident_of))
+    next_commands(*_next(list(chain(*noted.values())), noted.get(JobStanding.TIED, ()), incident_of))
+
+
+class _Members:
+    """The jobs of a class that are held back: how many they are, and those with the lowest ids."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._few: list[Suspect] = []
+
+    def add(self, job: Suspect) -> None:
+        self.count += len(job.job_ids) or job.size
+        self._few.append(job)
+        if len(self._few) > 10 * MOST_JOBS:
+            self._few = self.lowest
+
+    @property
+    def lowest(self) -> list[Suspect]:
+        return nsmallest(MOST_JOBS, self._few, key=lambda job: job.lowest)
 
 
 def _headline(ranking: Ranking, *, since: str, everybody: bool) -> str:
@@ -78,14 +104,12 @@ def _headline(ranking: Ranking, *, since: str, everybody: bool) -> str:
     return f"{' and '.join(parts)} may have killed their process{rest}"
 
 
-def _print_class(database: Database, suspect: Suspect, jobs: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
+def _print_class(database: Database, suspect: Suspect, members: _Members, incident_of: Mapping[str, str]) -> None:
     _print(database, [suspect], incident_of)
     # The lowest ids are among the crowds with the lowest ones: no others are read.
-    few = nsmallest(MOST_JOBS, jobs, key=lambda job: job.lowest)
-    ids = [job_id for job in suspects_apart(database, few) for job_id in job.job_ids]
-    count = sum(len(job.job_ids) or job.size for job in jobs)
+    ids = [job_id for job in suspects_apart(database, members.lowest) for job_id in job.job_ids]
     if ids:
-        more = f" +{count - MOST_JOBS}" if count > MOST_JOBS else ""
+        more = f" +{members.count - MOST_JOBS}" if members.count > MOST_JOBS else ""
         paragraph(f"its jobs {', '.join(map(str, nsmallest(MOST_JOBS, ids)))}{more}", INDENT)
 
 
