@@ -167,6 +167,24 @@ def test_every_verb_that_moves_many_jobs_rests(
             made.clear()
 
 
+def test_nobody_rests_after_the_last_batch(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[object] = []
+
+    class Counted(Rests):
+        def transact(self, *args: Any, **kwargs: Any) -> Any:
+            moves.append(args)
+            return super().transact(*args, **kwargs)
+
+    for module in (retry, undo):
+        monkeypatch.setattr(module, "Rests", Counted)
+    add_jobs(database, *plain_jobs(3))
+    die(database)
+    retried = Operation("retry")
+    assert len(list(retry.retry(database, Selection(batch=1), retried))) == len(moves) == 3
+    moves.clear()
+    assert len(list(undo.undo(database, retried.id or 0, Operation("undo")))) == len(moves) == 1
+
+
 @pytest.mark.parametrize("command", ["retry --safe --yes", "discard --died --yes", "recover"])
 def test_it_is_switched_off_on_the_command_line(command: str, database: Database, shell: Shell) -> None:
     add_jobs(database, *plain_jobs(1))

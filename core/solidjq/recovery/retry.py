@@ -110,7 +110,7 @@ def _page_by_page(
         top = newest(connection)
     above = 0
     for part in parts(selection.chosen):
-        while run.left != 0:
+        while run.left != 0 and above < top:
             page = process(page_of_ids(part, above=above, top=top, limit=selection.batch))
             if not page.failure_ids:
                 break

@@ -113,7 +113,7 @@ def undo(
     while span := _span(database, operation_id, above):
         first, last = span
         above = max(above, first - 1)
-        while batch := rests.transact(_undo, operation_id, (above, last), operation, verb):
+        while above < last and (batch := rests.transact(_undo, operation_id, (above, last), operation, verb)):
             above = batch[-1][0]
             yield [undone for _, undone in batch]
         above = last
