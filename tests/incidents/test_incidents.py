@@ -34,7 +34,7 @@ from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import register
-from solidjq.rails.error_text import Death
+from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import rails
@@ -42,6 +42,7 @@ from support.processes import add_process, start_of, stopped_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows
 from support.recovery import retry_jobs
+from support.scenes import change
 from support.terminal import terminal
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -696,6 +697,48 @@ def test_the_job_whose_thread_crashed_is_accused_and_its_company_goes_back(datab
     assert all(by_the_stack in score.reasons for score in ranking.jobs)
     assert held.reason(ids[1]) == f"it was in flight at 1 death; {by_the_stack}"
     assert incident.deaths[0].why_cleared == f"the stack of the thread that crashed names job {ids[1]}"
+
+
+def test_jobs_whose_class_was_renamed_since_their_death_are_held_with_it(database: Database) -> None:
+    ids = add_dead(database, "w1", 2, signal=11)
+    accused = add_jobs(database, NewJob(class_name="PlainJob"))
+    process = database.transact(register, kind="Worker", name="w2", pid=9, hostname="h", metadata={})
+    (claim,) = claim_all(database, process)
+    database.transact(pruning.fail_exited, process, pid=9, returncode=-6, faulting=claim.id)
+    held = retry_jobs(database, [*ids, *accused], safe=True)
+    change(database, update(tables.jobs).values(class_name="RenamedJob"))
+    renamed = retry_jobs(database, [*ids, *accused], safe=True)
+    assert set(renamed.verdicts.values()) == {Verdict.SUSPECT}
+    assert renamed.verdicts == held.verdicts
+    assert [renamed.reason(each) for each in ids] == [held.reason(each) for each in ids]
+
+
+def test_classes_that_differ_in_case_only_are_two(database: Database) -> None:
+    ids = add_jobs(database, *(NewJob(class_name=name) for name in ("HTTPJob", "HttpJob", "HttpJob")))
+    process = database.transact(register, kind="Worker", name="w1", pid=9, hostname="h", metadata={})
+    claim_all(database, process)
+    database.transact(pruning.fail_exited, process, pid=9, returncode=-11)
+    reason = "one of 3 jobs that cannot be told apart; jq bisect {} finds the killer"
+    for death in ("d1", "f1"):
+        (incident,) = all_incidents(database)
+        name = incident.deaths[0].name
+        assert name[:1] == death[:1]
+        held = retry_jobs(database, ids, safe=True)
+        assert {held.reason(each) for each in ids} == {reason.format(name)}
+        with database.read() as connection:
+            ranking = find_suspects(connection, [incident])
+        apart = sorted((score.class_name, *score.job_ids) for score in each_job(database, ranking.jobs))
+        assert apart == [("HTTPJob", ids[0]), ("HttpJob", ids[1]), ("HttpJob", ids[2])]
+        change(database, delete(tables.deaths), delete(tables.crashes))
+
+
+def test_a_death_whose_accused_job_was_never_counted_keeps_nobody_from_a_retry(database: Database) -> None:
+    ids = add_jobs(database, NewJob(class_name="PlainJob"))
+    process = database.transact(register, kind="Worker", name="w1", pid=9, hostname="h", metadata={})
+    (claim,) = claim_all(database, process)
+    database.transact(pruning.fail_exited, process, pid=9, returncode=-11, faulting=claim.id)
+    change(database, delete(tables.crashes), update(tables.failed).values(error=error_json("ArgumentError", "boom")))
+    assert retry_jobs(database, ids, safe=True, include_errors=True).verdicts == {ids[0]: Verdict.RETRY}
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def each_job(database: Database, scores: Iterable[JobScore]) -> Iterator[JobScor
             if (crowd := score.crowd) is None:
                 yield score
                 continue
-            for subject, job_id in _members(read[score.class_name, crowd.death.name], crowd.known):
+            for subject, job_id in _members(read[score.class_name, crowd.death.name], score.class_name, crowd.known):
                 yield score.of_member(subject, job_id)
 
 
@@ -227,12 +227,14 @@ def _apart(
     return named, others
 
 
-def _members(death: DeathRecord, known: Container[str]) -> list[tuple[str, int]]:
-    """Return the subjects and ids of the jobs that a death charges, without the subjects ``known``."""
+def _members(death: DeathRecord, class_name: str, known: Container[str]) -> list[tuple[str, int]]:
+    """Return the subjects and ids of the jobs of a class that a death charges, without the subjects ``known``."""
     return sorted(
         (job.subject, job.job_id)
         for job in death.jobs
-        if job.subject not in known and death.charges(job.job_id, job.started_at)
+        if job.class_name == class_name  # MySQL also read those whose class differs in case
+        and job.subject not in known
+        and death.charges(job.job_id, job.started_at)
     )
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, literal, select
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
+from solidjq.database.grouping import exactly
 from solidjq.database.statements import among, streamed
 from solidjq.database.tables import deaths, failed, processes
 from solidjq.database.times import boundary
@@ -165,14 +166,14 @@ def _with_counts(
     crashed = tables.crashes
     query = select(
         columns.death_id,
-        columns.class_name,
+        func.min(columns.class_name),
         func.count(),
         func.count(columns.started_at),
         func.count(failed.c.id) if waiting else literal(0),
         func.min(columns.subject),
         func.min(columns.job_id),
     ).select_from(crashed.outerjoin(failed, failed.c.id == columns.failure_id) if waiting else crashed)
-    query = query.group_by(columns.death_id, columns.class_name).order_by(
+    query = query.group_by(columns.death_id, exactly(columns.class_name)).order_by(
         columns.death_id, func.min(columns.failure_id)
     )
     for batch in batches:
@@ -186,18 +187,16 @@ def _with_counts(
 def _with_charges(
     connection: Connection, batches: Iterable[list[DeathRecord]], since: datetime
 ) -> Iterator[tuple[DeathRecord, Counter[str]]]:
-    """Yield deaths of ``jq_deaths`` with how many jobs of which class that crashed since then each charges.
-
-    Of a death that charges one job alone, all its jobs are counted.
-    """
+    """Yield deaths of ``jq_deaths`` with how many jobs of which class that crashed since then each charges."""
     columns = tables.crashes.c
     query = (
-        select(columns.death_id, columns.class_name, func.count(), func.count(columns.started_at))
+        select(columns.death_id, func.min(columns.class_name), func.count(), func.count(columns.started_at))
         .where(columns.crashed_at >= boundary(since))
-        .group_by(columns.death_id, columns.class_name)
+        .group_by(columns.death_id, exactly(columns.class_name))
     )
     for batch in batches:
-        by_key = {death.key: death for death in batch}
+        # Of one that charges a single job, all jobs are counted: none, if none of them failed by it.
+        by_key = {death.key: replace(death, counted={}) if death.faulting else death for death in batch}
         charged: dict[Any, Counter[str]] = defaultdict(Counter)
         for death_id, class_name, count, begun in connection.execute(
             query.where(among(columns.death_id, list(by_key)))

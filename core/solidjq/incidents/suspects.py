@@ -48,7 +48,10 @@ class Suspicion:
             place = self.inside.get(crash.key)
             if place is None or self.ranking is None or not self.charges(crash):
                 continue
-            score = self.ranking.of_crowd(place, class_name)
+            # Its class may have been renamed since, in the code and in the jobs that wait.
+            faulting = self.partial[crash.key].faulting if crash.key in self.partial else None
+            name_then = crash.class_name or class_name if faulting is None else faulting[1]
+            score = self.ranking.of_crowd(place, name_then)
             if score is not None and score.standing.held_back:
                 return reason_of(score)
         return None

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, exists, func, null, or
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from solidjq.database import tables
+from solidjq.database.grouping import exactly
 from solidjq.database.statements import streamed
 from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary
@@ -27,7 +28,7 @@ def list_unrecorded(
     every = union_all(*unrecorded_failures(since, until, has_ledger=has_ledger, waiting=waiting)).subquery().c
     grouped = (
         select(*_of_group(every), every.crashed_at, func.count(every.waiting_id).label("waiting"))
-        .group_by(every.crashed_at, every.evidence, every.class_name)
+        .group_by(every.crashed_at, every.evidence, exactly(every.class_name))
         .order_by(every.crashed_at, "failure_id")
     )
     return reconstruct(row for row in streamed(connection, grouped) if row.crashed_at is not None)
@@ -35,8 +36,9 @@ def list_unrecorded(
 
 def _of_group(every: ReadOnlyColumnCollection[str, Any]) -> Iterator[ColumnElement[Any]]:
     """Yield what is read of failures of one class and one error."""
-    yield from (every.class_name, every.evidence)
-    yield from (func.min(every[name]).label(name) for name in ("failure_id", "job_id", "subject", "hostname", "pid"))
+    yield every.evidence
+    lowest = ("class_name", "failure_id", "job_id", "subject", "hostname", "pid")
+    yield from (func.min(every[name]).label(name) for name in lowest)
     yield func.max(every.failure_id).label("last_failure_id")
     yield func.count().label("failures")
 
@@ -51,7 +53,7 @@ def list_by_error(
     within = [] if above is None else [(above + 1, None)]
     every = union_all(*unrecorded_failures(since, None, has_ledger=has_ledger, within=within)).subquery().c
     grouped: Select[Any] = select(*_of_group(every), func.min(every.crashed_at).label("crashed_at")).group_by(
-        every.evidence, every.class_name
+        every.evidence, exactly(every.class_name)
     )
     by_error: dict[str, DeathRecord] = {}
     charged: dict[str, Counter[str]] = defaultdict(Counter)

@@ -45,6 +45,7 @@ class Crash(NamedTuple):
     death_id: int | None = None
     started_at: datetime | None = None  # when the job began, if a sample recorded it
     position: Position | None = None  # where the job stood; None if nobody noted it, or it has no checkpoints
+    class_name: str | None = None  # the job's class then; None if the crash was not counted yet: the one that it has
 
     @property
     def key(self) -> int | str:
@@ -213,12 +214,13 @@ def crashes_of(connection: Connection, subjects: Collection[str]) -> dict[str, l
             crashes.c.death_id,
             crashes.c.started_at,
             crashes.c.progress if stored else null(),
+            crashes.c.class_name,
         )
         .where(among(crashes.c.subject, subjects))
         .order_by(crashes.c.failure_id)
     )
-    for name, *values, progress in rows:
-        by_subject[name].append(Crash._make((*values, position_of(progress))))
+    for name, *values, progress, class_name in rows:
+        by_subject[name].append(Crash._make((*values, position_of(progress), class_name)))
     return by_subject
 
 

@@ -233,13 +233,15 @@ def _candidate(
 def _crashes_matter() -> ColumnElement[bool]:
     """Return the SQL condition under which the rows of ``jq_crashes`` can change the verdict on a job that died.
 
-    That is so if it crashed before, or if its process may live: it ran on this host, or is registered.
+    That is so if it crashed before, if its class was another one then, or if its process may live: it ran on this host,
+    or is registered.
     """
     other = tables.crashes.alias()
     earlier = exists().where(other.c.subject == crashes.subject(), other.c.failure_id != failed.c.id)
     registered = tuple_(_OWN.c.hostname, _OWN.c.pid).in_(select(tables.processes.c.hostname, tables.processes.c.pid))
     here = _OWN.c.hostname == socket.gethostname()
-    return func.coalesce(or_(here, registered, earlier), False)
+    renamed = exactly(_OWN.c.class_name) != exactly(jobs.c.class_name)
+    return func.coalesce(or_(here, registered, renamed, earlier), False)
 
 
 def worn() -> ColumnElement[bool]:
