@@ -98,3 +98,18 @@ class DuplicateJobError(SolidJQError):
 
 class JobImportError(SolidJQError):
     """A module named with --import cannot be imported."""
+
+
+_OF_ALL = (
+    AccessDeniedError,
+    ConflictError,
+    DatabaseUnreachableError,
+    LedgerMissingError,
+    MissingDriverError,
+    NotAQueueError,
+)
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether an error would meet every other row as well, so that trying each alone is of no use."""
+    return isinstance(error, _OF_ALL) and not isinstance(error, LockedError)

@@ -11,7 +11,9 @@ from sqlalchemy import delete, select, update
 from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, crashes, deaths, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
-from solidjq.processes import heartbeat, pruning
+from solidjq.errors import DatabaseError
+from solidjq.processes import heartbeat, prune_sequence, pruning
+from solidjq.processes.prune_guard import Doubts
 from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
@@ -19,6 +21,7 @@ from solidjq.rails.error_text import Death, parse_error
 from support.processes import add_process, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.refusals import UNKNOWN, refusing
 
 THRESHOLD = 300.0
 
@@ -267,6 +270,21 @@ def test_jq_prune_for_cron(database: Database, shell: Shell) -> None:
     again = shell.run("prune", "--alive-threshold", "60", "--quiet")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert len(rows(database, operations)) == 1
+
+
+def test_a_process_whose_prune_is_refused_keeps_no_other(database: Database, kind: str) -> None:
+    """Each holds a job, and an application's trigger takes the failure of one of them for none."""
+    bad, *others = add_jobs(database, *plain_jobs(4))
+    dead = [add_process(database, f"dead {number}") for number in range(4)]
+    for process in dead:
+        claim_all(database, process, 1)
+        silence(database, process, 1000)
+    with refusing(database, kind, "INSERT", failed.name, f"NEW.job_id = {bad}", UNKNOWN):
+        with pytest.raises(DatabaseError, match="refused by the test"):
+            list(prune_sequence.prune_checked(database, THRESHOLD, Doubts(dead=frozenset(dead))))
+        assert state_of_each(database) == {bad: State.CLAIMED, **dict.fromkeys(others, State.FAILED)}
+        assert len(rows(database, crashes)) == 3
+    assert [process.job_ids for process in prune(database)] == [[bad]]
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

@@ -13,6 +13,8 @@ from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import sample_of
 from solidjq.queue.states import State
 from solidjq.rails.error_text import parse_error
+from solidjq.runtime.child import Stop
+from solidjq.runtime.contact import Contact
 from solidjq.runtime.worker import Worker
 from support.databases import is_mysql
 from support.processes import add_process
@@ -179,3 +181,18 @@ def test_a_lock_of_sqlite_delays_every_job_until_it_is_free(
         assert len(worker._unrecorded) == 2
     finish_all(worker, database, ids)
     assert len(lines(tmp_path)) == 2
+
+
+def test_a_job_that_stopped_early_is_never_finished_because_its_release_is_refused(
+    worker: Worker, database: Database, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not done its work: where it cannot go back to its queue now, it must go back later."""
+    (job_id,) = add_jobs(database, NewJob(class_name="hold_until_told", args=["a"]))
+    monkeypatch.setattr(worker, "stop_requested", lambda: Stop.DRAIN)
+    worker.step()
+    until(lambda: worker._unrecorded.new == 1, "the job has stopped")
+    with refusing(database, kind, "INSERT", ready.name, f"NEW.job_id = {job_id}", VALUE):
+        until(lambda: (take_turn(worker), worker._unrecorded.new)[1] == 0, "its ending was refused")
+        assert state_of_each(database)[job_id] is State.CLAIMED
+    monkeypatch.setattr(worker, "_contact", lambda: Contact.DOUBTFUL)  # so that it claims nothing
+    until(lambda: (take_turn(worker), state_of_each(database)[job_id] is State.READY)[1], "it is back in its queue")

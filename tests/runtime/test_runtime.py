@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from solidjq import Database, NewJob
-from solidjq.database.tables import blocked, claimed, crashes, ready, scheduled
+from solidjq.database.tables import blocked, claimed, crashes, failed, ready, scheduled
 from solidjq.database.tables import processes as process_table
 from solidjq.processes import pruning
 from solidjq.queue.states import State
@@ -26,6 +26,7 @@ from support.paths import PROGRAMS
 from support.processes import add_process, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, rows, state_of_each
+from support.refusals import UNKNOWN, refusing
 from support.runtime import Runtime, freeze, held, is_running, kill
 from support.waiting import PATIENCE, until
 
@@ -289,6 +290,23 @@ def test_a_worker_killed_from_outside_fails_all_that_it_held(runtime: Runtime) -
         runtime.wait_for(job_id, State.FAILED)
         error = runtime.error(job_id)
         assert error.message == f"Process pid={pid} exited unexpectedly. Received unhandled signal 9."
+
+
+def test_a_death_whose_report_is_refused_keeps_no_other(runtime: Runtime, kind: str) -> None:
+    """An application's trigger takes no failure of the first worker's job; the second worker dies after it."""
+    bad, other = ids = add_jobs(runtime.database, held("one"), held("two"))
+    runtime.start("--threads", "1", "--processes", "2")
+    pids = [runtime.running("one"), runtime.running("two")]
+    with refusing(runtime.database, kind, "INSERT", failed.name, f"NEW.job_id = {bad}", UNKNOWN):
+        kill(pids[0], signal.SIGKILL)
+        runtime.wait_for_log("its death cannot be reported yet")
+        kill(pids[1], signal.SIGKILL)
+        runtime.wait_for(other, State.FAILED)
+        assert runtime.state(bad) is State.CLAIMED
+    runtime.wait_for(bad, State.FAILED)
+    assert all(
+        f"Process pid={pid} exited" in runtime.error(job_id).message for pid, job_id in zip(pids, ids, strict=True)
+    )
 
 
 # The program jq, for which every child dies quickly, however long its start takes on a busy machine.

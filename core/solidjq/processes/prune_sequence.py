@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from sqlalchemy import Connection
 
 from solidjq.database.transactions import Database
+from solidjq.errors import DatabaseError, concerns_all
 from solidjq.ledger import crashes
 from solidjq.processes import pruning
 from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
@@ -54,9 +55,17 @@ def prune_checked(
 
     Orphaned claims come last, as a ``PrunedProcess`` without an id. ``record``, ``witness``: as for ``pruning.prune``.
     """
-    yield from pruning.prune(database, threshold, only=doubts.dead, record=record, witness=witness)
+    refusal: DatabaseError | None = None
+    try:
+        yield from pruning.prune(database, threshold, only=doubts.dead, record=record, witness=witness)
+    except DatabaseError as error:
+        if concerns_all(error):
+            raise
+        refusal = error  # of some processes; what concerns others is done first
     yield from _orphaned(pruning.fail_orphans(database, record=record))
     crashes.count_all(database)
+    if refusal is not None:
+        raise refusal
 
 
 def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[PrunedProcess]:

@@ -16,6 +16,7 @@ from solidjq.database.deletions import delete_by_id
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.transactions import Database
+from solidjq.errors import DatabaseError, concerns_all
 from solidjq.ledger import crashes, deaths, operations
 from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
@@ -27,6 +28,7 @@ from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 from solidjq.untrusted import read_object
 
 AT_ONCE = 200  # silent processes that one transaction removes
+MOST_REFUSED = 10  # processes whose prune the database refuses; then it refuses that of all
 
 Record = Callable[[Connection, int], None]  # is called in each transaction with the number of jobs that it moved
 
@@ -77,9 +79,33 @@ def prune(
     the row's lock. There is no other check that a silent process is dead: call ``prune_guard`` first, and pass the
     processes that it finds dead as ``only``. ``witness`` is what the pruning program adds to the evidence of each death
     (see deaths.py).
+
+    A process whose prune the database refuses, because of a trigger say, keeps no other: up to ``MOST_REFUSED`` are
+    passed over, and the error of the first is raised at the end.
     """
-    while pruned := database.transact(_prune_some, threshold, only, limits, record, witness or {}):
+    passed: list[int] = []
+    tried: list[int] = []  # by the last transaction
+    at_once = AT_ONCE
+    first: DatabaseError | None = None
+    while True:
+        tried.clear()
+        try:
+            pruned = database.transact(
+                _prune_some, threshold, only, limits, record, witness or {}, passed=passed, tried=tried, at_once=at_once
+            )
+        except DatabaseError as error:
+            if not tried or concerns_all(error) or len(passed) >= MOST_REFUSED:
+                raise
+            at_once = 1
+            if len(tried) == 1:
+                passed += tried
+                first, at_once = first or error, AT_ONCE
+            continue
         yield from pruned
+        if not pruned:
+            break
+    if first is not None:
+        raise first
 
 
 def _prune_some(
@@ -89,15 +115,21 @@ def _prune_some(
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
+    *,
+    passed: Collection[int],
+    tried: list[int],
+    at_once: int,
 ) -> list[PrunedProcess]:
     query = select(processes).where(silent(threshold)).order_by(processes.c.id)
     if only is not None:
         query = query.where(among(processes.c.id, only))
-    rows = connection.execute(query.limit(AT_ONCE).with_for_update(skip_locked=True)).all()
+    if passed:
+        query = query.where(processes.c.id.not_in(passed))
+    rows = connection.execute(query.limit(at_once).with_for_update(skip_locked=True)).all()
     if not rows:
         return []
     rows = rows[: _how_many(connection, [row.id for row in rows])]
-    ids = [row.id for row in rows]
+    tried[:] = ids = [row.id for row in rows]
     claims = select(claimed.c.id, claimed.c.process_id, claimed.c.job_id).where(among(claimed.c.process_id, ids))
     held = connection.execute(claims.order_by(claimed.c.id)).all()
     errors = {row.id: _error_of(row) for row in rows}

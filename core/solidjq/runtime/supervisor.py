@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError, JobImportError
+from solidjq.errors import DatabaseError, JobImportError, concerns_all
 from solidjq.processes import heartbeat, prune_sequence
 from solidjq.processes.prune_guard import NOBODY, Doubts
 from solidjq.runtime import child_deaths
@@ -151,14 +151,16 @@ class Supervisor:
         self._report()
 
     def _report(self) -> None:
-        while self._unreported:
-            death = self._unreported[0]
+        """Report the deaths that are not in the database yet; one that is refused alone keeps no other waiting."""
+        for death in list(self._unreported):
             try:
                 jobs = self.database.transact(child_deaths.report, death, self._registration.id)
             except DatabaseError as error:
                 log.warning("%s: its death cannot be reported yet: %s", death.name, error)
-                return
-            del self._unreported[0]
+                if concerns_all(error):
+                    return
+                continue
+            self._unreported.remove(death)
             if jobs:
                 end = "released" if death.killed else "failed with ProcessExitError"
                 log.error("%s: %s; %s jobs %s", death.name, death.describe(), end, _named(jobs))

@@ -5,31 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from solidjq.errors import (
-    AccessDeniedError,
-    ConflictError,
-    DatabaseUnreachableError,
-    LedgerMissingError,
-    LockedError,
-    MissingDriverError,
-    NotAQueueError,
-)
+from solidjq.errors import LockedError, concerns_all
 from solidjq.queue.claim import Claim
 from solidjq.runtime.backoff import jittered
 
 FIRST_DELAY = 0.5  # seconds until an ending that was refused alone is tried again
 LONGEST_DELAY = 30.0
 MOST_REFUSED = 2  # endings refused alone in one attempt; then the database refuses them all
-
-# These concern every ending alike: there is no use in trying the endings of a batch one by one.
-_OF_ALL = (
-    AccessDeniedError,
-    ConflictError,
-    DatabaseUnreachableError,
-    LedgerMissingError,
-    MissingDriverError,
-    NotAQueueError,
-)
 
 
 class Ending(NamedTuple):
@@ -146,8 +128,3 @@ def _halves(batch: Sequence[Ending]) -> list[Sequence[Ending]]:
     """Return both halves of a batch that are not empty, the later one first."""
     middle = (len(batch) + 1) // 2
     return [half for half in (batch[middle:], batch[:middle]) if half]
-
-
-def concerns_all(error: Exception) -> bool:
-    """Whether an error would meet any other ending as well, so that trying each alone is of no use."""
-    return isinstance(error, _OF_ALL) and not isinstance(error, LockedError)

@@ -14,7 +14,7 @@ from typing import NoReturn
 from sqlalchemy import Connection
 
 from solidjq import registry
-from solidjq.errors import ConflictError, ProcessGoneError, ValueRefusedError
+from solidjq.errors import ConflictError, ProcessGoneError, ValueRefusedError, concerns_all
 from solidjq.ledger import crashes
 from solidjq.ledger.stop_requests import end_asked
 from solidjq.processes.heartbeat import CAN_STOP
@@ -35,7 +35,7 @@ from solidjq.runtime.last_words import shown_as, thread_name
 from solidjq.runtime.listener import Listener
 from solidjq.runtime.performing import perform
 from solidjq.runtime.stop_requests import StopRequests
-from solidjq.runtime.unrecorded import Ending, Unrecorded, concerns_all
+from solidjq.runtime.unrecorded import Ending, Unrecorded
 from solidjq.steps import ClaimedBy
 from solidjq.text import first_of, mask_secrets, one_line
 
@@ -323,13 +323,14 @@ class Worker(Child):
     def _record(self, batch: Sequence[Ending]) -> Sequence[Ending]:
         """Commit endings; return those of which another transaction has locked a row.
 
-        The database may refuse a value of a single one: then it is written without that value.
+        The database may refuse a value of a single one: then it is written without that value. A job that stopped
+        early has none, and is not done: it stays until it can go back to its queue.
         """
         left: set[int] = set()
         try:
             left = self.database.transact(_end_free, self.registration.id, batch, self._limits, self.config)
         except ValueRefusedError as error:
-            if len(batch) > 1:
+            if len(batch) > 1 or batch[0].stopped:
                 raise
             claim, failure, *_ = batch[0]
             log.error("%s: the database refused a detail of the ending of job %d: %s", self.name, claim.job_id, error)  # noqa: TRY400
