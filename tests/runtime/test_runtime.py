@@ -28,6 +28,7 @@ from support.program import Shell
 from support.queue import add_jobs, claim_all, rows, state_of_each
 from support.refusals import UNKNOWN, refusing
 from support.runtime import Runtime, freeze, held, is_running, kill
+from support.servers import execute
 from support.waiting import PATIENCE, until
 
 # -- jobs
@@ -307,6 +308,21 @@ def test_a_death_whose_report_is_refused_keeps_no_other(runtime: Runtime, kind: 
     assert all(
         f"Process pid={pid} exited" in runtime.error(job_id).message for pid, job_id in zip(pids, ids, strict=True)
     )
+
+
+def test_a_supervisor_that_cannot_deregister_exits_as_a_command_without_its_database(runtime: Runtime) -> None:
+    runtime.start()
+    runtime.worker()
+    until(lambda: runtime.processes("Dispatcher"), "a dispatcher is registered")
+    name = process_table.name
+    execute(runtime.database.url, f"ALTER TABLE {name} RENAME TO hidden")
+    try:
+        code, log = runtime.stop()
+    finally:
+        execute(runtime.database.url, f"ALTER TABLE hidden RENAME TO {name}")
+    assert code == 3
+    assert "cannot deregister" in log
+    assert "Traceback" not in log
 
 
 # The program jq, for which every child dies quickly, however long its start takes on a busy machine.

@@ -27,6 +27,7 @@ from solidjq.text import first_of
 log = logging.getLogger("solidjq")
 
 KIND = "Supervisor(spawn)"
+EXIT_NO_DATABASE = 3  # the exit code of every command whose database is away or refuses
 KILL_MARGIN = 3.0  # seconds beyond the shutdown timeout that a child gets to release its jobs
 REPORT_RETRY = 1.0  # seconds between attempts to report a death to a database that is away
 MOST_NAMED = 20  # job ids that one log line names
@@ -59,7 +60,7 @@ class Supervisor:
     _doubts: Doubts = NOBODY  # from the last check of the processes, while the database could be reached
 
     def run(self) -> int:
-        """Supervise until stopped; return the exit status: 1 if this supervisor was pruned or could not deregister.
+        """Supervise until stopped; return the exit status: 1 if it was pruned, 3 if it could not deregister.
 
         Raises DatabaseError if it cannot register, unless it waits for a database that is away, and JobImportError if
         the jobs' modules cannot be imported. UsageError or RefusedError if the alive file cannot be its own.
@@ -103,7 +104,9 @@ class Supervisor:
             self._leave()
         if self._cannot_import:
             raise JobImportError("the jobs cannot be imported (see the log above); check --import")
-        return 1 if self._pruned or self._failed else 0
+        if self._pruned:
+            return 1
+        return EXIT_NO_DATABASE if self._failed else 0
 
     def _register(self, name: str) -> Registration:
         if self.check is not None:
