@@ -31,7 +31,7 @@ from solidjq.recovery import undo as recovery_undo
 from solidjq_cli.commands.grants import For
 from support.doctor import fix
 from support.long_jobs import add_long_job, save
-from support.processes import add_process, silence
+from support.processes import add_process, fail_orphans, silence
 from support.program import PASSWORD, Shell, assert_refused
 from support.queue import claim_all, fail, plain_jobs, rows, state_of_each
 from support.rails import snapshot
@@ -342,7 +342,7 @@ def test_every_right_to_write_is_one_that_a_move_uses(database: Database) -> Non
     event.listen(database._reader, "before_cursor_execute", listen)
     pruning_of = Operation("prune")
     assert list(pruning.prune(database, 300, record=pruning_of.record))
-    assert pruning.fail_orphans(database) == []
+    assert fail_orphans(database) == []
     ran = Operation("retry")
     retry_jobs(database, [failed, failed + 1, failed + 2], ran)
     assert ran.id is not None

@@ -29,7 +29,7 @@ from solidjq.queue.failed import Filter, list_failures, page_of_ids
 from solidjq.rails.error_text import Death, error_json, pruned_error
 from solidjq.recovery.candidates import find_candidates, find_groups
 from support.databases import explain
-from support.processes import add_process, silence
+from support.processes import add_process, fail_orphans, silence
 from support.queue import add_jobs, plain_jobs, take_turn
 from support.servers import execute
 
@@ -176,7 +176,7 @@ HOT: dict[str, Callable[[Database, int], object]] = {
     "unblock": lambda database, _: database.transact(slot_maintenance.expired_keys, 10),
     "heartbeat": lambda database, process: database.transact(heartbeat.heartbeat, process),
     "prune": prune_one,
-    "orphans": lambda database, _: pruning.fail_orphans(database),
+    "orphans": lambda database, _: fail_orphans(database),
     "first page": lambda database, _: list(list_failures(database, Filter(), limit=50)),
     "page that died": lambda database, _: list(list_failures(database, DIED, limit=50)),
     "page of a class": lambda database, _: list(list_failures(database, Filter(classes=("Job4",)), limit=50)),

@@ -38,7 +38,7 @@ from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import rails
-from support.processes import add_process, start_of, stopped_process
+from support.processes import add_process, fail_orphans, start_of, stopped_process
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows
 from support.recovery import retry_jobs
@@ -484,7 +484,7 @@ def test_failures_without_end_are_not_one_death(database: Database, times: list[
     claim_all(database, gone)
     with database.write() as connection:
         connection.execute(delete(tables.processes))
-    assert pruning.fail_orphans(database) == ids
+    assert fail_orphans(database) == ids
     forget(database)
     failed_at(database, dict(zip(ids, times, strict=True)))
     found = [death for incident in all_incidents(database) for death in incident.deaths]

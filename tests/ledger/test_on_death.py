@@ -24,7 +24,7 @@ from solidjq.rails.error_text import exit_error
 from solidjq.recovery import undo
 from support.deaths import die
 from support.killer import KILLED, killer
-from support.processes import add_process, silence
+from support.processes import add_process, fail_orphans, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, clear, plain_jobs, rows
 from support.races import at_once
@@ -62,7 +62,7 @@ def orphaned(database: Database) -> list[int]:
     claim_all(database, worker)
     with database.write() as connection:
         connection.execute(delete(process_table).where(process_table.c.id == worker))
-    return pruning.fail_orphans(database)
+    return fail_orphans(database)
 
 
 @pytest.mark.parametrize("end", [die, by_supervisor, orphaned, by_rails])

@@ -13,7 +13,7 @@ from solidjq.database import tables
 from solidjq.database.tables import blocked, failed, jobs, ready, recurring_executions, recurring_tasks, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.errors import UsageError
-from solidjq.monitoring.checks import CHECKS, CheckTerms, make_checks
+from solidjq.monitoring.checks import CHECKS, CheckTerms, check_latency, make_checks
 from solidjq.monitoring.levels import CheckReport, Level, above, parse_range, worst
 from solidjq.queue import failure_counts, pauses
 from solidjq.rails.error_text import error_json, exit_error
@@ -74,6 +74,22 @@ def test_what_is_counted_has_no_duration(text: str) -> None:
 def test_durations_are_for_checks_of_time(shell: Shell, check: str, status: int) -> None:
     done = shell.run("check", check, "--crit", "5m")
     assert (done.returncode, "this check counts" in done.stderr + done.stdout) == (status, status == 3), done
+
+
+def test_the_latency_of_a_queue_that_nothing_names_is_unknown(database: Database) -> None:
+    """A check of a misspelled name would be green for ever; a promise names a queue, too."""
+    add_jobs(database, *plain_jobs(1, queue_name="mailers"))
+    known = CheckTerms(queues=("mailers", "mail*", "*"))
+    unknown = CheckTerms(queues=("mialers", "reports", "x*"), promises=Promises(latencies={"reports": 60.0}))
+    with database.read() as connection:
+        assert check_latency(connection, known).level is Level.OK
+        found = check_latency(connection, unknown)
+    assert {one.label: one.level for one in found.measures} == {
+        "mialers": Level.UNKNOWN,
+        "x*": Level.UNKNOWN,
+        "reports": Level.OK,
+    }
+    assert "no queue mialers; did you mean mailers?" in found.text
 
 
 def test_the_worst_level() -> None:
@@ -150,11 +166,12 @@ def test_latency(database: Database) -> None:
     waits(database, "low", 200)
     assert level(database, "latency") is OK
     assert level(database, "latency", warn=above(100)) is WARNING
+    waits(database, "mailers", 1)
     assert level(database, "latency", warn=above(100), queues=["mail*"]) is OK
     waits(database, "lower", 2000)
     found = check(database, "latency")
     assert (found.level, found.text) == (CRITICAL, "lower: the oldest ready job waits for 33m")
-    assert [(one.label, one.unit) for one in found.measures] == [("low", "s"), ("lower", "s")]
+    assert [(one.label, one.unit) for one in found.measures] == [("low", "s"), ("lower", "s"), ("mailers", "s")]
 
 
 def test_promised_latency(database: Database) -> None:

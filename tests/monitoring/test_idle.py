@@ -11,8 +11,9 @@ from solidjq.errors import DatabaseUnreachableError
 from solidjq.monitoring.idle import wait_until_idle
 from solidjq.queue import endings
 from solidjq.queue.jobs import JobView
+from solidjq_cli.exits import Exit
 from support.processes import add_process
-from support.program import Shell
+from support.program import Shell, assert_refused
 from support.queue import add_jobs, claim_all, plain_jobs
 from support.terminal import terminal
 
@@ -89,7 +90,17 @@ def test_the_command(database: Database, shell: Shell) -> None:
     (found,) = json.loads(busy.stdout)
     assert (busy.returncode, found["job_id"], found["detail"]) == (6, job_id, "pid 4711 on testhost")
     assert "1 job still runs after 0s" in busy.stderr
+    add_jobs(database, *plain_jobs(1, queue_name="mailers"))
     assert shell.run("wait", "--idle", "--queue", "mailers", "--timeout", "0s").returncode == 0
     assert "1 job still runs" in terminal(shell, "wait", "--idle", "--timeout", "0s")
     for line in ([], ["--idle", "--timeout", "soon"], ["--idle", "--queue", ","], ["--idle", "--queue", "a*b"]):
         assert shell.run("wait", *line).returncode == 2
+
+
+def test_a_gate_for_a_queue_that_nothing_names_stays_shut(database: Database, shell: Shell) -> None:
+    add_jobs(database, *plain_jobs(1, queue_name="mailers"))
+    for named, words in (("mialers", "no queue mialers; did you mean mailers?"), ("x*,mail*", "no queue x*.")):
+        done = shell.run("wait", "--idle", "--queue", named, "--timeout", "0s")
+        assert_refused(done, Exit.REFUSED, words, "jq queues pause --create")
+    assert shell.run("queues", "pause", "--create", "mialers").returncode == 0
+    assert shell.run("wait", "--idle", "--queue", "mialers,mail*", "--timeout", "0s").returncode == 0

@@ -18,7 +18,7 @@ from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death, parse_error
-from support.processes import add_process, silence
+from support.processes import add_process, fail_orphans, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.refusals import UNKNOWN, refusing
@@ -150,8 +150,8 @@ def test_orphaned_claims_fail_as_missing(database: Database) -> None:
         connection.execute(update(claimed).where(claimed.c.job_id == nobodys).values(process_id=None))
     with database.read() as connection:
         assert pruning.find_orphans(connection) == [orphan, nobodys]
-    assert pruning.fail_orphans(database) == [orphan, nobodys]
-    assert pruning.fail_orphans(database) == []
+    assert fail_orphans(database) == [orphan, nobodys]
+    assert fail_orphans(database) == []
     assert state_of_each(database) == {orphan: State.FAILED, nobodys: State.FAILED, held: State.CLAIMED}
     assert {row["error"] for row in rows(database, failed)} == {
         (
@@ -285,6 +285,23 @@ def test_a_process_whose_prune_is_refused_keeps_no_other(database: Database, kin
         assert state_of_each(database) == {bad: State.CLAIMED, **dict.fromkeys(others, State.FAILED)}
         assert len(rows(database, crashes)) == 3
     assert [process.job_ids for process in prune(database)] == [[bad]]
+
+
+def test_an_orphan_that_is_refused_keeps_no_other(database: Database, kind: str) -> None:
+    """Nor does it keep the crashes of the others from being counted."""
+    bad, *others = add_jobs(database, *plain_jobs(4))
+    gone = add_process(database)
+    claim_all(database, gone)
+    with database.write() as connection:
+        connection.execute(delete(process_table))
+    with refusing(database, kind, "INSERT", failed.name, f"NEW.job_id = {bad}", UNKNOWN):
+        pruned = prune_sequence.prune_checked(database, THRESHOLD, Doubts())
+        assert sorted(next(pruned).job_ids) == others
+        with pytest.raises(DatabaseError, match="refused by the test"):
+            next(pruned)
+        assert state_of_each(database) == {bad: State.CLAIMED, **dict.fromkeys(others, State.FAILED)}
+        assert len(rows(database, crashes)) == 3
+    assert fail_orphans(database) == [bad]
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

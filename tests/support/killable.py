@@ -19,6 +19,7 @@ from solidjq.recovery.retry import plan
 from solidjq.recovery.terms import RetryTerms, Selection
 from support.deaths import ALL
 from support.every_command import PLAN
+from support.processes import fail_orphans
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
 from support.scenes import (
@@ -110,7 +111,7 @@ CASES = {
     "prune": Case(
         ("prune",), five_silent, lambda database: list(pruning.prune(database, 300)), {FAILED: 4} | HANDED_ON
     ),
-    "missing": Case(("prune",), five_orphaned, pruning.fail_orphans, {FAILED: 4} | HANDED_ON),
+    "missing": Case(("prune",), five_orphaned, fail_orphans, {FAILED: 4} | HANDED_ON),
     "retry": Case(("retry", "-"), five_failed, retry_all, {READY: 4, SCHEDULED: 1}, failed_ids),
     "safe": Case(
         ("retry", "--safe", "--yes", "--batch", "2", "--queue-as", "q"),
@@ -151,7 +152,7 @@ MORE_CASES = {
         {READY: 4, BLOCKED: 1},
     ),
     "apply": Case(("apply", PLAN, "--yes"), five_died, retry_safely, {READY: 3, SCHEDULED: 2}),
-    "fix": Case(("doctor", "orphans", "--fix", "--yes"), five_orphaned, pruning.fail_orphans, {FAILED: 4} | HANDED_ON),
+    "fix": Case(("doctor", "orphans", "--fix", "--yes"), five_orphaned, fail_orphans, {FAILED: 4} | HANDED_ON),
 }
 
 

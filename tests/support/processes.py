@@ -78,3 +78,8 @@ def stopped_process(title: str = sys.executable) -> Iterator[subprocess.Popen[by
 
 def start_of(pid: int) -> datetime:
     return datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
+
+
+def fail_orphans(database: Database) -> list[int]:
+    """Fail the claims of processes without a row; return their jobs."""
+    return [job_id for job_ids in pruning.fail_orphans(database) for job_id in job_ids]

@@ -22,6 +22,7 @@ from solidjq.queue.states import MOVES, State
 from solidjq.rails.error_text import error_json
 from solidjq.recovery import undo
 from solidjq.recovery.terms import Selection
+from support.processes import fail_orphans
 from support.queue import clear, rows, state_of_each
 from support.recovery import retry_jobs
 
@@ -155,7 +156,7 @@ class Queue(RuleBasedStateMachine):
         self.processes.remove(process)
         with self.database.write() as connection:
             connection.execute(delete(tables.processes).where(tables.processes.c.id == process))
-        self.deaths.update(self.step("fail", lambda: pruning.fail_orphans(self.database)))
+        self.deaths.update(self.step("fail", lambda: fail_orphans(self.database)))
 
     @rule(index=INDEX, by_job=st.booleans())
     def retry(self, index: int, by_job: bool) -> None:  # noqa: FBT001

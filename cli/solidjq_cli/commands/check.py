@@ -116,7 +116,7 @@ def latency(
 
     Above what is promised is critical, above 80 % of that a warning. The promise is in jq.toml, as latency = "1m"
     under [queues.mailers], or in the queue's name: within_5_minutes. Queues without one are judged by --warn and
-    --crit, 5 and 30 minutes.
+    --crit, 5 and 30 minutes. A queue of --queue that no job, worker, pause, recurring task or promise names is unknown.
 
     \b
     Examples:

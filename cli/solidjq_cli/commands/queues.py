@@ -159,15 +159,11 @@ def resume(names: NamesArgument, database: options.DatabaseOption = None) -> Non
 
 
 def _unknown(opened: Database, names: Iterable[str]) -> dict[str, str]:
-    """Return a sentence on each of these names that no queue has, with the name that may have been meant."""
-    from solidjq.names import suggestion
-    from solidjq.processes import queue_names
+    """Return a sentence on each of these names that no queue has."""
+    from solidjq.processes.queue_names import explain_unknown, unknown_queues
 
     with opened.read() as connection:
-        if not (unknown := queue_names.unknown_queues(connection, dict.fromkeys(names))):
-            return {}
-        existing = queue_names.queue_names(connection)
-    return {name: f"no queue {name}{suggestion(name, existing)}" for name in unknown}
+        return explain_unknown(connection, unknown_queues(connection, dict.fromkeys(names)))
 
 
 class _Moves:

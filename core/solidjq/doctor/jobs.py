@@ -152,7 +152,8 @@ def _find_orphans(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
 
 
 def _fail_orphans(database: Database, terms: DoctorTerms, operation: Operation) -> int:
-    return len(pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_possible))
+    failed = pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_possible)
+    return sum(len(job_ids) for job_ids in failed)
 
 
 def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:

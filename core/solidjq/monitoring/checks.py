@@ -22,6 +22,7 @@ from solidjq.incidents.summaries import IncidentSummary, find_recent
 from solidjq.monitoring.levels import AlertRange, Bounds, CheckReport, Level, Measure, above, measure, unknown
 from solidjq.processes.attendance import polled_by
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD, Process, list_processes
+from solidjq.processes.queue_names import explain_unknown, unknown_patterns
 from solidjq.queue.failure_counts import count_recent
 from solidjq.queue.overview import list_ready
 from solidjq.queue.patterns import fits_any
@@ -128,12 +129,14 @@ def check_latency(connection: Connection, terms: CheckTerms) -> CheckReport:
     """Judge how long the oldest ready job of each queue has waited.
 
     A promised latency that is exceeded is critical, and a warning from ``NEARLY`` of it on; a queue without a promise
-    is judged by ``warn`` and ``crit``, by default 5 and 30 minutes.
+    is judged by ``warn`` and ``crit``, by default 5 and 30 minutes. A name in ``queues`` that neither a queue nor a
+    promise has is unknown: it may be a typing error, and would be OK for ever.
     """
     paused = set(connection.scalars(select(pauses.c.queue_name)))
     waiting = {one.name: one.latency or 0.0 for one in list_ready(connection) if fits_any(terms.queues, one.name)}
     promised = [name for name in terms.promises.latencies if "*" not in name and fits_any(terms.queues, name)]
-    measures = []
+    asked = unknown_patterns(connection, [pattern for pattern in terms.queues if pattern not in promised])
+    measures = [Measure(name, Level.UNKNOWN, text) for name, text in explain_unknown(connection, asked).items()]
     for queue in sorted({*waiting, *promised}):
         latency, promise = waiting.get(queue, 0.0), terms.promises.latency(queue)
         bounds = terms.bounds(300, 1800) if promise is None else Bounds(above(NEARLY * promise), above(promise))

@@ -5,6 +5,7 @@ a supervisor goes on with its other work and checks again at its next turn.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
@@ -55,17 +56,28 @@ def prune_checked(
 
     Orphaned claims come last, as a ``PrunedProcess`` without an id. ``record``, ``witness``: as for ``pruning.prune``.
     """
-    refusal: DatabaseError | None = None
-    try:
+    refusals: list[DatabaseError] = []
+    with _put_off(refusals):
         yield from pruning.prune(database, threshold, only=doubts.dead, record=record, witness=witness)
+    orphans: list[int] = []
+    with _put_off(refusals):
+        for batch in pruning.fail_orphans(database, record=record):
+            orphans += batch
+    yield from _orphaned(orphans)
+    crashes.count_all(database)
+    if refusals:
+        raise refusals[0]
+
+
+@contextmanager
+def _put_off(refusals: list[DatabaseError]) -> Iterator[None]:
+    """Keep the error of rows that the database refuses to remove; what concerns others is done first."""
+    try:
+        yield
     except DatabaseError as error:
         if concerns_all(error):
             raise
-        refusal = error  # of some processes; what concerns others is done first
-    yield from _orphaned(pruning.fail_orphans(database, record=record))
-    crashes.count_all(database)
-    if refusal is not None:
-        raise refusal
+        refusals.append(error)
 
 
 def preview(connection: Connection, threshold: float, doubts: Doubts) -> list[PrunedProcess]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select
 
@@ -27,8 +27,10 @@ from solidjq.queue.endings import claims_of, fail, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 from solidjq.untrusted import read_object
 
+T = TypeVar("T")
+
 AT_ONCE = 200  # silent processes that one transaction removes
-MOST_REFUSED = 10  # processes whose prune the database refuses; then it refuses that of all
+MOST_REFUSED = 10  # processes, or orphaned claims, that the database refuses to remove; then it refuses that of all
 
 Record = Callable[[Connection, int], None]  # is called in each transaction with the number of jobs that it moved
 
@@ -83,27 +85,44 @@ def prune(
     A process whose prune the database refuses, because of a trigger say, keeps no other: up to ``MOST_REFUSED`` are
     passed over, and the error of the first is raised at the end.
     """
-    passed: list[int] = []
-    tried: list[int] = []  # by the last transaction
-    at_once = AT_ONCE
+    for pruned in _passing_over(
+        lambda attempt: database.transact(_prune_some, threshold, only, limits, record, witness or {}, attempt)
+    ):
+        yield from pruned
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one transaction of a prune may take, at most ``at_once`` and none of ``passed``, and what it tried."""
+
+    at_once: int
+    passed: list[int] = field(default_factory=list)
+    tried: list[int] = field(default_factory=list)
+
+
+def _passing_over(move: Callable[[_Attempt], T | None], at_once: int = AT_ONCE) -> Iterator[T]:
+    """Make moves, a transaction each, until one returns None; what the database refuses alone keeps nothing else.
+
+    A move that was refused is made again with one row at a time until the refused one is found. Up to ``MOST_REFUSED``
+    are passed over, and the error of the first is raised at the end.
+    """
+    attempt = _Attempt(at_once)
     first: DatabaseError | None = None
     while True:
-        tried.clear()
+        attempt.tried = []
         try:
-            pruned = database.transact(
-                _prune_some, threshold, only, limits, record, witness or {}, passed=passed, tried=tried, at_once=at_once
-            )
+            moved = move(attempt)
         except DatabaseError as error:
-            if not tried or concerns_all(error) or len(passed) >= MOST_REFUSED:
+            if not attempt.tried or concerns_all(error) or len(attempt.passed) >= MOST_REFUSED:
                 raise
-            at_once = 1
-            if len(tried) == 1:
-                passed += tried
-                first, at_once = first or error, AT_ONCE
+            attempt.at_once = 1
+            if len(attempt.tried) == 1:
+                attempt.passed += attempt.tried
+                first, attempt.at_once = first or error, at_once
             continue
-        yield from pruned
-        if not pruned:
+        if moved is None:
             break
+        yield moved
     if first is not None:
         raise first
 
@@ -115,21 +134,18 @@ def _prune_some(
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
-    *,
-    passed: Collection[int],
-    tried: list[int],
-    at_once: int,
-) -> list[PrunedProcess]:
+    attempt: _Attempt,
+) -> list[PrunedProcess] | None:
     query = select(processes).where(silent(threshold)).order_by(processes.c.id)
     if only is not None:
         query = query.where(among(processes.c.id, only))
-    if passed:
-        query = query.where(processes.c.id.not_in(passed))
-    rows = connection.execute(query.limit(at_once).with_for_update(skip_locked=True)).all()
+    if attempt.passed:
+        query = query.where(processes.c.id.not_in(attempt.passed))
+    rows = connection.execute(query.limit(attempt.at_once).with_for_update(skip_locked=True)).all()
     if not rows:
-        return []
+        return None
     rows = rows[: _how_many(connection, [row.id for row in rows])]
-    tried[:] = ids = [row.id for row in rows]
+    attempt.tried = ids = [row.id for row in rows]
     claims = select(claimed.c.id, claimed.c.process_id, claimed.c.job_id).where(among(claimed.c.process_id, ids))
     held = connection.execute(claims.order_by(claimed.c.id)).all()
     errors = {row.id: _error_of(row) for row in rows}
@@ -275,20 +291,23 @@ def find_orphans(connection: Connection) -> list[int]:
     return list(_claimed_jobs(connection, _orphaned()))
 
 
-def fail_orphans(database: Database, *, limits: Limits = NO_LIMITS, record: Record | None = None) -> list[int]:
-    """Fail claims whose process row is gone, with ProcessMissingError; return their jobs.
+def fail_orphans(
+    database: Database, *, limits: Limits = NO_LIMITS, record: Record | None = None
+) -> Iterator[list[int]]:
+    """Fail claims whose process row is gone, with ProcessMissingError; yield the jobs of each transaction.
 
-    Solid Queue looks for them only when a supervisor boots.
+    Solid Queue looks for them only when a supervisor boots. As in ``prune``, a claim whose end the database refuses
+    keeps no other.
     """
-    failed: list[int] = []
-    while (batch := database.transact(_fail_orphans, limits, record)) is not None:
-        failed += batch
-    return failed
+    yield from _passing_over(lambda attempt: database.transact(_fail_orphans, limits, record, attempt), BATCH)
 
 
-def _fail_orphans(connection: Connection, limits: Limits, record: Record | None) -> list[int] | None:
+def _fail_orphans(connection: Connection, limits: Limits, record: Record | None, attempt: _Attempt) -> list[int] | None:
     """Fail some orphaned claims, and return their jobs; None if there is no such claim."""
-    ids = list(connection.scalars(select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id).limit(BATCH)))
+    query = select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id).limit(attempt.at_once)
+    if attempt.passed:
+        query = query.where(claimed.c.id.not_in(attempt.passed))
+    attempt.tried = ids = list(connection.scalars(query))
     if not ids:
         return None
     failed = fail(connection, and_(among(claimed.c.id, ids), _orphaned()), missing_error(), limits)

@@ -6,7 +6,9 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, processes, recurring_tasks
+from solidjq.names import suggestion
 from solidjq.processes.attendance import polled_in
+from solidjq.queue.patterns import ALL_QUEUES, fits
 
 
 def unknown_queues(connection: Connection, names: Iterable[str]) -> list[str]:
@@ -20,6 +22,24 @@ def unknown_queues(connection: Connection, names: Iterable[str]) -> list[str]:
         for name in names
         if name not in known and connection.scalar(select(jobs.c.id).where(jobs.c.queue_name == name).limit(1)) is None
     ]
+
+
+def unknown_patterns(connection: Connection, patterns: Iterable[str]) -> list[str]:
+    """Return those of these patterns, such as ``mailers`` or ``mail*``, that no queue's name fits; ``*`` fits all."""
+    patterns = [pattern for pattern in patterns if pattern not in ALL_QUEUES]
+    unknown = unknown_queues(connection, [pattern for pattern in patterns if not pattern.endswith("*")])
+    if starred := [pattern for pattern in patterns if pattern.endswith("*")]:
+        existing = queue_names(connection)
+        unknown += [pattern for pattern in starred if not any(fits(pattern, name) for name in existing)]
+    return unknown
+
+
+def explain_unknown(connection: Connection, unknown: Iterable[str]) -> dict[str, str]:
+    """Return a sentence on each of these ``unknown`` names or patterns, with the name that may have been meant."""
+    if not (unknown := list(unknown)):
+        return {}
+    existing = queue_names(connection)
+    return {name: f"no queue {name}{suggestion(name.removesuffix('*'), existing)}" for name in unknown}
 
 
 def queue_names(connection: Connection) -> list[str]:
