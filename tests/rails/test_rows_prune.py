@@ -13,6 +13,7 @@ from solidjq.queue import dispatch
 from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import Death
 from support import rails
+from support.processes import fail_orphans
 from support.program import Shell
 from support.queue import rows
 from support.rails_rows import BEATING, FAR_AHEAD, LONG_AGO, failed_jobs, failure_records, written
@@ -84,7 +85,7 @@ def test_a_dead_process_is_pruned_as_solid_queue_does_it(
     assert [process["id"] for process in rows(left, processes)] == [4, 5]
     assert_failed_and_next_let_in(left, before, began, error=PRUNED, priorities=priorities, unblocked=unblocked)
     assert list(pruning.prune(left, 300)) == []
-    assert pruning.fail_orphans(left) == []
+    assert fail_orphans(left) == []
 
 
 @pytest.mark.only_on("postgresql")
@@ -133,7 +134,7 @@ def test_a_claim_of_no_process_fails_too(left: Database, kind: str) -> None:
     rails.load(left.url, fixture)
     before, began = rails.snapshot(left.url), left.now()
     assert list(pruning.prune(left, 300)) == []
-    assert pruning.fail_orphans(left) == [5]
+    assert fail_orphans(left) == [5]
     assert_failed_and_next_let_in(left, before, began, error=MISSING, priorities={6: 0}, unblocked=6)
     assert [process["id"] for process in rows(left, processes)] == [4, 5, 6]
 

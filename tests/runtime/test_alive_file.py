@@ -130,5 +130,5 @@ def test_a_database_that_is_away_stops_no_touch(shell: Shell, database: Database
         proxy.cut()
         runtime.wait_for_log("heartbeat failed")
         assert is_touched(path)
-        assert runtime.stop()[0] in {0, 1}
+        assert runtime.stop()[0] in {0, 3}  # 3: it could not deregister
     assert not path.exists()

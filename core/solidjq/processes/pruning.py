@@ -86,7 +86,8 @@ def prune(
     passed over, and the error of the first is raised at the end.
     """
     for pruned in _passing_over(
-        lambda attempt: database.transact(_prune_some, threshold, only, limits, record, witness or {}, attempt)
+        lambda attempt: database.transact(_prune_some, threshold, only, limits, record, witness or {}, attempt),
+        AT_ONCE,
     ):
         yield from pruned
 
@@ -100,7 +101,7 @@ class _Attempt:
     tried: list[int] = field(default_factory=list)
 
 
-def _passing_over(move: Callable[[_Attempt], T | None], at_once: int = AT_ONCE) -> Iterator[T]:
+def _passing_over(move: Callable[[_Attempt], T | None], at_once: int) -> Iterator[T]:
     """Make moves, a transaction each, until one returns None; what the database refuses alone keeps nothing else.
 
     A move that was refused is made again with one row at a time until the refused one is found. Up to ``MOST_REFUSED``
