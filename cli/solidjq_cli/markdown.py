@@ -58,7 +58,7 @@ def write_table(items: Iterable[T], fields: Fields[T], out: TextIO) -> None:
     """Write items as a table, each as soon as it arrives."""
     out.writelines(f"{line}\n" for line in head([column.heading for column in fields.columns]))
     writers = Writers(empty="", text=text, time=_time, other=value)
-    told = [column.value if column.words is None else column.words for column in fields.columns]
+    told = [column.told for column in fields.columns]
     out.writelines(row([writers[type(cell := tell(item))](cell) for tell in told]) + "\n" for item in items)
 
 

@@ -40,7 +40,8 @@ def draw(
 
     classes: dict[str, tuple[Suspect, _Members]] = {}
     apart: list[Suspect] = []  # jobs of other classes
-    noted: dict[object, list[Suspect]] = {}  # who decides which commands come next: there may be very many jobs
+    tie: Suspect | None = None
+    stuck: int | None = None
     for each in suspects_of(ranking, *(standing for standing in JobStanding if standing.held_back)):
         if each.kind == "class":
             classes[each.score.name] = each, _Members()
@@ -48,9 +49,9 @@ def draw(
             of_class[1].add(each)
         else:
             apart.append(each)
-        if getattr(each.score, "position", None) is not None:
-            noted.setdefault("stuck", []).append(each)
-        noted.setdefault(each.score.standing, [each])
+        if tie is None and each.score.standing is JobStanding.TIED:
+            tie = each
+        stuck = stuck or _stuck(each)
     undecided = _count(ranking, JobStanding.UNDECIDED)
     heading(_headline(ranking, since=since, everybody=everybody))
     for each, members in classes.values():
@@ -65,7 +66,7 @@ def draw(
     others = (suspects_of(ranking, standing) for standing in (JobStanding.UNDECIDED, JobStanding.BYSTANDER))
     for alike in _alike(chain.from_iterable(others)) if everybody else ():
         _print(database, alike, incident_of)
-    next_commands(*_next(list(chain(*noted.values())), noted.get(JobStanding.TIED, ()), incident_of))
+    next_commands(*_next(tie, stuck, incident_of, held=bool(classes or apart)))
 
 
 class _Members:
@@ -157,10 +158,16 @@ def _class_of(suspect: Suspect) -> str:
     return str(getattr(suspect.score, "class_name", suspect.score.name))
 
 
-def _next(held: Sequence[Suspect], ties: Sequence[Suspect], incident_of: Mapping[str, str]) -> Iterator[str]:
-    yield from dict.fromkeys(f"bisect {incident_of.get(each.score.at[-1], each.score.at[-1])}" for each in ties[:1])
-    positions = ((each, getattr(each.score, "position", None)) for each in held)
-    if stuck := next((each.job_ids[0] for each, at in positions if at is not None and at.skips and each.job_ids), None):
+def _stuck(suspect: Suspect) -> int | None:
+    """Return a job that can go on without the record at which it dies; None if the suspect is not such a one."""
+    at = getattr(suspect.score, "position", None)
+    return suspect.job_ids[0] if at is not None and at.skips and suspect.job_ids else None
+
+
+def _next(tie: Suspect | None, stuck: int | None, incident_of: Mapping[str, str], *, held: bool) -> Iterator[str]:
+    if tie is not None:
+        yield f"bisect {incident_of.get(tie.score.at[-1], tie.score.at[-1])}"
+    if stuck:
         yield f"retry {stuck} --skip-record"
     if held:
         yield from ("retry --safe --dry-run", "retry --safe --isolate --dry-run")

@@ -15,7 +15,6 @@ from solidjq_cli.screens import screen
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from solidjq import Database
     from solidjq.processes.attendance import Attendance
     from solidjq.queue.overview import Queue
     from solidjq_cli.session import Session
@@ -129,13 +128,14 @@ def pause(
       jq queues pause mailers
       jq queues pause --create imports_of_tomorrow
     """
-    from solidjq.errors import RefusedError
+    from solidjq.processes.queue_names import refuse_unknown, unknown_queues
     from solidjq.queue import pauses
 
     moves = _Moves(session.current(database), "pause")
-    if not create and (unknown := _unknown(moves.opened, names)):
-        which = " ".join(text if text.endswith("?") else f"{text}." for text in unknown.values())
-        raise RefusedError(f"{which} Nothing was paused; to pause a queue before its first job: --create")
+    if not create:
+        otherwise = "Nothing was paused; to pause a queue before its first job: --create"
+        with moves.opened.read() as connection:
+            refuse_unknown(connection, unknown_queues(connection, dict.fromkeys(names)), otherwise)
     moves.carry_out(names, pauses.pause, "paused", "was paused already")
 
 
@@ -147,23 +147,17 @@ def resume(names: NamesArgument, database: options.DatabaseOption = None) -> Non
     Example:
       jq queues resume mailers
     """
+    from solidjq.processes.queue_names import explain_unknown, unknown_queues
     from solidjq.queue import pauses
 
     moves = _Moves(session.current(database), "resume")
-    unknown = _unknown(moves.opened, names)
+    with moves.opened.read() as connection:
+        unknown = explain_unknown(connection, unknown_queues(connection, dict.fromkeys(names)))
     moves.carry_out([name for name in names if name not in unknown], pauses.resume, "resumed", "was not paused")
     for sentence in unknown.values():
         note(sentence)
     if unknown:
         raise typer.Exit(Exit.PARTLY if len(unknown) < len(set(names)) else Exit.NO_SUCH_JOB)
-
-
-def _unknown(opened: Database, names: Iterable[str]) -> dict[str, str]:
-    """Return a sentence on each of these names that no queue has."""
-    from solidjq.processes.queue_names import explain_unknown, unknown_queues
-
-    with opened.read() as connection:
-        return explain_unknown(connection, unknown_queues(connection, dict.fromkeys(names)))
 
 
 class _Moves:

@@ -46,9 +46,9 @@ def wait(
       jq queues pause reports && jq wait --idle --queue reports --timeout 10m
       jq wait --idle --timeout 0s -o json
     """
-    from solidjq.errors import RefusedError, UsageError
+    from solidjq.errors import UsageError
     from solidjq.monitoring.idle import wait_until_idle
-    from solidjq.processes.queue_names import explain_unknown, unknown_patterns
+    from solidjq.processes.queue_names import refuse_unknown, unknown_patterns
     from solidjq.queue.patterns import parse_patterns
 
     if not idle:
@@ -66,11 +66,10 @@ def wait(
         told[0] = len(running)
 
     left = wait_until_idle(opened, chosen, timeout=seconds, poll=poll, said=say_how_many)
-    with opened.read() as connection:
-        unknown = {} if left else explain_unknown(connection, unknown_patterns(connection, chosen))
-    if unknown:
-        which = " ".join(text if text.endswith("?") else f"{text}." for text in unknown.values())
-        raise RefusedError(f"{which} To wait for a queue before its first job: jq queues pause --create")
+    if chosen and not left:
+        otherwise = "To wait for a queue before its first job: jq queues pause --create"
+        with opened.read() as connection:
+            refuse_unknown(connection, unknown_patterns(connection, chosen), otherwise)
     records(left, columns.listed_jobs(), output, head=f"{_many(left)} still {_runs(left)}" if left else "no job runs")
     if left:
         note(f"{_many(left)} still {_runs(left)} after {timeout}; whether a dead process has it: jq prune --dry-run")

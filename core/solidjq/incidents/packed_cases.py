@@ -92,5 +92,8 @@ class PackedCases(Collection[DeathCase]):
             of_class, count, lowest, length = _CROWD.unpack_from(self._crowds, at)
             start, at = at + _CROWD.size, at + _CROWD.size + length
             name = self._classes[of_class]
-            alone = self._crowds[start:at].decode("utf-8", "surrogatepass") if count == 1 else ""
-            yield alone if count == 1 else f"{self.deaths[place].name} {name}", name, count, lowest
+            if count == 1:
+                subject = self._crowds[start:at].decode("utf-8", "surrogatepass")
+            else:
+                subject = f"{self.deaths[place].name} {name}"
+            yield subject, name, count, lowest

@@ -24,9 +24,7 @@ class Suspicion:
     classes: Mapping[str, str] = field(default_factory=dict)  # classes that are held, each with the reason
     jobs: Mapping[str, str | None] = field(default_factory=dict)  # by subject, see ``held``: those known by name
     failures: AbstractSet[int] = frozenset()  # that these jobs left at deaths from inside
-    inside: Mapping[int | str, int] = field(
-        default_factory=dict
-    )  # deaths from inside, with their places in ``ranking``
+    inside: Mapping[int | str, int] = field(default_factory=dict)  # deaths from inside: their places in ``ranking``
     ranking: JobRanking | None = None  # of the jobs in flight at them
     proven: Mapping[int | str, Proven] = field(default_factory=dict)  # deaths that a proven killer explains
 
@@ -49,8 +47,9 @@ class Suspicion:
             if place is None or self.ranking is None or not self.charges(crash):
                 continue
             # Its class may have been renamed since, in the code and in the jobs that wait.
-            faulting = self.partial[crash.key].faulting if crash.key in self.partial else None
-            name_then = crash.class_name or class_name if faulting is None else faulting[1]
+            death = self.partial.get(crash.key)
+            accused = None if death is None else death.faulting
+            name_then = accused[1] if accused is not None else crash.class_name or class_name
             score = self.ranking.of_crowd(place, name_then)
             if score is not None and score.standing.held_back:
                 return reason_of(score)

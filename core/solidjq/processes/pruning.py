@@ -100,6 +100,10 @@ class _Attempt:
     passed: list[int] = field(default_factory=list)
     tried: list[int] = field(default_factory=list)
 
+    def of(self, query: Select[T], number: ColumnElement[int]) -> Select[T]:
+        """Return the query for the rows that this transaction may take; ``number`` is their id."""
+        return (query.where(number.not_in(self.passed)) if self.passed else query).limit(self.at_once)
+
 
 def _passing_over(move: Callable[[_Attempt], T | None], at_once: int) -> Iterator[T]:
     """Make moves, a transaction each, until one returns None; what the database refuses alone keeps nothing else.
@@ -140,9 +144,7 @@ def _prune_some(
     query = select(processes).where(silent(threshold)).order_by(processes.c.id)
     if only is not None:
         query = query.where(among(processes.c.id, only))
-    if attempt.passed:
-        query = query.where(processes.c.id.not_in(attempt.passed))
-    rows = connection.execute(query.limit(attempt.at_once).with_for_update(skip_locked=True)).all()
+    rows = connection.execute(attempt.of(query, processes.c.id).with_for_update(skip_locked=True)).all()
     if not rows:
         return None
     rows = rows[: _how_many(connection, [row.id for row in rows])]
@@ -305,9 +307,7 @@ def fail_orphans(
 
 def _fail_orphans(connection: Connection, limits: Limits, record: Record | None, attempt: _Attempt) -> list[int] | None:
     """Fail some orphaned claims, and return their jobs; None if there is no such claim."""
-    query = select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id).limit(attempt.at_once)
-    if attempt.passed:
-        query = query.where(claimed.c.id.not_in(attempt.passed))
+    query = attempt.of(select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id), claimed.c.id)
     attempt.tried = ids = list(connection.scalars(query))
     if not ids:
         return None

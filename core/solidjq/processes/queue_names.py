@@ -6,6 +6,7 @@ from sqlalchemy import Connection, select
 
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, processes, recurring_tasks
+from solidjq.errors import RefusedError
 from solidjq.names import suggestion
 from solidjq.processes.attendance import polled_in
 from solidjq.queue.patterns import ALL_QUEUES, fits
@@ -40,6 +41,14 @@ def explain_unknown(connection: Connection, unknown: Iterable[str]) -> dict[str,
         return {}
     existing = queue_names(connection)
     return {name: f"no queue {name}{suggestion(name.removesuffix('*'), existing)}" for name in unknown}
+
+
+def refuse_unknown(connection: Connection, unknown: Iterable[str], otherwise: str) -> None:
+    """Raise RefusedError if there are ``unknown`` names or patterns, and say what to do ``otherwise``."""
+    sentences = explain_unknown(connection, unknown).values()
+    if sentences:
+        which = " ".join(text if text.endswith("?") else f"{text}." for text in sentences)
+        raise RefusedError(f"{which} {otherwise}")
 
 
 def queue_names(connection: Connection) -> list[str]:

@@ -112,9 +112,8 @@ class Candidate(NamedTuple):
         """The job's crashes: those in ``jq_crashes`` if they were read, else the one that this failure reports."""
         if self.counted_crashes or self.death is None:
             return self.counted_crashes
-        process = (None, None, None)
-        own = (self.failure_id, self.job_id, self.failed_at, self.evidence, *process, self.death_id, self.started_at)
-        return (Crash(*own),)
+        own = (self.failure_id, self.job_id, self.failed_at, self.evidence)
+        return (Crash(*own, death_id=self.death_id, started_at=self.started_at),)
 
     @property
     def position(self) -> Position | None:
