@@ -26,6 +26,7 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import discard, dispatch, endings, enqueue, slot_maintenance, waiting
 from solidjq.queue import jobs as queue_jobs
 from solidjq.queue.failed import Filter, list_failures, page_of_ids
+from solidjq.queue.scan_start import ScanStart
 from solidjq.rails.error_text import Death, error_json, pruned_error
 from solidjq.recovery.candidates import find_candidates, find_groups
 from support.databases import explain
@@ -143,6 +144,15 @@ def take_turns(database: Database, process: int) -> None:
         take_turn(database, process, claims, queues, 10)
 
 
+def take_turns_behind_a_bound(database: Database, process: int) -> None:
+    for queues in (("*",), ("queue3",)):
+        start = ScanStart()
+        for _ in range(3):
+            start.begin(0)
+            assert queue_claim.exchange(database, process, {}, queues, 10, (), start)
+            start.measure_if_due(lambda queue, bound: queue_claim.scan_cost(database, queue, bound) + 1, 0)
+
+
 def decide_on_some(database: Database, _process: int) -> None:
     with database.read() as connection:
         ids = connection.scalars(page_of_ids(DIED, above=100, top=10**6, limit=20)).all()
@@ -222,6 +232,24 @@ def test_waiting_jobs_are_deleted_without_a_scan_that_waits_for_others(database:
     }
     with database.write() as connection:
         assert not [each for each in deletions if LARGE.intersection(read_whole(connection, *each))]
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_scan_behind_a_bound_begins_in_the_middle_of_the_index(database: Database) -> None:
+    process = fill(database)
+    with recorded() as sent:
+        take_turns_behind_a_bound(database, process)
+    behind = [each for each in sent if "priority > " in each[0] or ">= (" in each[0]]
+    with database.write() as connection:
+        plans = [explain(connection, *each) for each in behind]
+        whole = [LARGE.intersection(read_whole(connection, *each)) for each in behind]
+    assert whole == [set(), set()]  # of three turns, only the last begins at a bound
+    if database.url.get_backend_name() == "postgresql":
+        assert not [plan for plan in plans if "(ROW(priority, job_id) >= ROW" not in str(plan)]
+        return
+    scans = [step for plan in plans for step in plan if step["table"] == ready.name]
+    assert {(step["type"], "filesort" in step["Extra"]) for step in scans} == {("range", False)}
+    assert {step["key"] for step in scans} == {"index_solid_queue_poll_all", "index_solid_queue_poll_by_queue"}
 
 
 def test_a_query_without_an_index_would_be_found(database: Database) -> None:

@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import delete, update
 
 from solidjq import Database, NewJob
+from solidjq.database.statements import WriteStyle
 from solidjq.database.tables import claimed, jobs, semaphores
 from solidjq.database.times import utcnow
 from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseUnreachableError
+from solidjq.queue.scan_start import Bound
 from solidjq.queue.states import State
 from solidjq.runtime import child
 from solidjq.runtime.child import Child
@@ -89,6 +91,47 @@ def test_what_was_in_hand_is_not_put_back(worker: Worker, database: Database, tm
     (tmp_path / "a.may-end").touch()
     finish_all(worker, database, ids)
     assert sum(line.startswith("a runs") for line in notes(tmp_path)) == 1
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_worker_with_free_threads_passes_over_no_job_although_scans_are_dear(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scans from the first entry are then minutes apart; but one that finds too little behind a bound makes another."""
+    monkeypatch.setattr(worker, "_scan_cost", lambda _queue, _bound: 60.0)
+    ids = add_jobs(database, *notes_to_write(6))
+    for _ in range(2):
+        worker.step()
+        until(lambda: worker._unrecorded.new == 2, "both are over")
+    (early,) = add_jobs(database, NewJob(class_name="note", priority=-1))
+    worker.step()
+    assert {row["job_id"] for row in rows(database, claimed)} == set(ids[4:])
+    until(lambda: worker._unrecorded.new == 2, "both are over")
+    assert worker.step() == 0
+    assert rows(database, claimed) == []
+    worker.step()
+    assert [row["job_id"] for row in rows(database, claimed)] == [early]
+    finish_all(worker, database, [*ids, early])
+
+
+def test_a_busy_worker_measures_what_its_scans_cost_and_an_idle_one_does_not(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[str | None, Bound]] = []
+
+    def measure(queue: str | None, bound: Bound) -> float:
+        measured.append((queue, bound))
+        return 0.0
+
+    monkeypatch.setattr(worker, "_scan_cost", measure)
+    (only,) = add_jobs(database, *notes_to_write(1))
+    finish_all(worker, database, [only])
+    assert measured == []
+    ids = add_jobs(database, *notes_to_write(3))
+    worker.step()
+    has_bounds = database.write_style is not WriteStyle.RETURNING  # SQLite keeps no entries of deleted rows
+    assert measured == ([(None, Bound(0, ids[1]))] if has_bounds else [])
+    finish_all(worker, database, [only, *ids])
 
 
 @pytest.mark.sqlite_only

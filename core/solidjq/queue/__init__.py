@@ -9,6 +9,7 @@ those, and returns them. Read the files in this order:
 - ``dispatch``: makes scheduled jobs ready when they are due.
 - ``concurrency``: the limits: semaphores, and blocked jobs that wait for a slot.
 - ``slot_maintenance``: expired semaphores, and slots that were lost.
+- ``scan_start``: where a worker's scan for ready jobs begins while another transaction is held open.
 - ``claim``: gives ready jobs to a worker.
 - ``claim_statements``: the statements of a claim, and which database executes which.
 - ``checkpoints``: writes the progress of running jobs, fenced by their claims.

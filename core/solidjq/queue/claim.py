@@ -3,10 +3,11 @@
 The statements are in claim_statements.py, with a table of which database executes which.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, literal, select
 
 from solidjq.database.hot import Execute, within
 from solidjq.database.statements import WriteStyle, among, distinct_values, write_style, writes_in_with
@@ -17,6 +18,9 @@ from solidjq.queue import claim_statements as statements
 from solidjq.queue.claim_statements import Locked
 from solidjq.queue.endings import by_claim, finish_jobs
 from solidjq.queue.patterns import ALL_QUEUES, PolledQueues, select_queues
+from solidjq.queue.scan_start import Bound, ScanStart
+
+MEASUREMENTS = 3  # of a scan, of which the quickest counts: the others may have waited for the CPU
 
 
 class Claim(NamedTuple):
@@ -41,6 +45,7 @@ def claim(
     *,
     sound: bool = False,
     paused: bool | None = None,
+    scan_start: ScanStart | None = None,
 ) -> list[Claim]:
     """Claim up to ``limit`` ready jobs for a process, by queue order, then priority, then age.
 
@@ -51,11 +56,11 @@ def claim(
 
     Raises ValueRefusedError if the database refuses the claim of any of them: its job is gone, or claimed already. With
     ``sound``, which is slower, such ready rows are passed over. ``paused`` is what ``lock_process`` returned, if this
-    transaction has called it.
+    transaction has called it. With ``scan_start``, some scans pass over ready rows before a bound.
     """
     polled = PolledQueues(queues, excepted)
     if not sound and writes_in_with(connection):
-        claims = _claim_at_once(within(connection), process_id, polled, limit)
+        claims = _claim_at_once(within(connection), process_id, polled, limit, scan_start or ScanStart())
         if claims is not None:
             return claims
     if paused is None:
@@ -82,6 +87,7 @@ def exchange(
     queues: Sequence[str],
     limit: int,
     excepted: Sequence[str] = (),
+    scan_start: ScanStart | None = None,
 ) -> list[Claim] | None:
     """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in few round trips.
 
@@ -89,51 +95,100 @@ def exchange(
     On PostgreSQL one; queues by name take one a queue, prefixes and exceptions one more. On MySQL one transaction that
     locks everything at once, for all queues or one by its name. Returns None if the database has no such statement, or
     no queue that fits has a ready job: then call ``finish_claims``, which passes over those that this finished already,
-    and ``claim``. Raises ProcessGoneError if the process was pruned.
+    and ``claim``. Raises ProcessGoneError if the process was pruned. With ``scan_start``, some scans pass over ready
+    rows before a bound.
     """
     polled = PolledQueues(queues, excepted)
+    scan_start = scan_start or ScanStart()
     if database.write_style is WriteStyle.SILENT and _is_one(polled):
-        return database.transact(_exchange_locked, process_id, held, polled, limit)
+        return database.transact(_exchange_locked, process_id, held, polled, limit, scan_start)
     if database.write_style is not WriteStyle.CHAINED:
         return None
-    return _claim_at_once(database.execute, process_id, polled, limit, **by_claim(held))
+    return _claim_at_once(database.execute, process_id, polled, limit, scan_start, **by_claim(held))
+
+
+def scan_cost(database: Database, queue_name: str | None, bound: Bound) -> float:
+    """Return how many seconds a bound saves a scan of a queue, or of all for None.
+
+    They are spent on entries of deleted rows, which the database cannot clean away while another transaction is open.
+    """
+    return database.transact(_scan_cost, statements.ready_before(queue_name, database.write_style), bound)
+
+
+def _scan_cost(connection: Connection, ready_before: Select[Any], bound: Bound) -> float:
+    nothing = select(literal(1))  # which takes a round trip
+    connection.execute(nothing)  # the first statement of a transaction takes longer
+    of_nothing, of_scan = [], []
+    for _ in range(MEASUREMENTS):
+        of_nothing.append(_seconds_of(connection, nothing))
+        of_scan.append(_seconds_of(connection, ready_before, bound._asdict()))
+    return min(of_scan) - min(of_nothing)
+
+
+def _seconds_of(connection: Connection, query: Select[Any], values: Mapping[str, int] | None = None) -> float:
+    start = time.monotonic()
+    connection.execute(query, values)
+    return time.monotonic() - start
 
 
 def _claim_at_once(
-    execute: Execute, process_id: int, polled: PolledQueues, limit: int, **finish: list[int]
+    execute: Execute, process_id: int, polled: PolledQueues, limit: int, scan_start: ScanStart, **finish: list[int]
 ) -> list[Claim] | None:
     """Claim in one statement, or in one a queue; the first also finishes the claims in ``finish``."""
-    queues, excepted = polled
-    if "*" in queues and excepted:
-        queues = ALL_QUEUES
-    elif "*" in queues:
-        statement = (statements.FINISH_AND_CLAIM if finish else statements.CLAIM).from_all
-        claims = _claims_in(execute(statement, process_id=process_id, most=limit, **finish), process_id)
+    patterns, excepted = polled
+    if "*" in patterns and not excepted:
+        claims = _claims_in(_claim_from(None, execute, process_id, limit, scan_start, finish), process_id)
         if claims is not None:
+            scan_start.note(None, claims)
             return claims
-        queues, finish = ALL_QUEUES, {}  # one is paused: its jobs must not hide the others
-    wild = any(name.endswith("*") for name in queues)
-    if wild or excepted:
-        existing_queues = statements.queues_by_first_job if excepted else statements.queues_with_ready_jobs
-        existing = execute(existing_queues) if wild else []
-        queues = select_queues(queues, [row.value for row in existing], excepted)
-        if not queues:
-            return None
+        finish = {}  # one is paused: its jobs must not hide the others
+    queues = _queues_with_jobs(execute, polled, scan_start)
+    if not queues:
+        return None
     claims = []
-    for name in dict.fromkeys(queues):
-        statement = (statements.FINISH_AND_CLAIM if finish else statements.CLAIM).from_queue
-        most = limit - len(claims)
+    for name in queues:
         try:
-            rows = execute(statement, process_id=process_id, queue_name=name, most=most, **finish)
+            rows = _claim_from(name, execute, process_id, limit - len(claims), scan_start, finish)
         except DatabaseError:
             if not claims:
                 raise
             break  # each statement may be a transaction: jobs that are claimed already must be performed
-        claims += _claims_in(rows, process_id) or []
+        of_queue = _claims_in(rows, process_id) or []
+        scan_start.note(name, of_queue)
+        claims += of_queue
         finish = {}
         if len(claims) >= limit:
             break
     return claims
+
+
+def _queues_with_jobs(execute: Execute, polled: PolledQueues, scan_start: ScanStart) -> list[str]:
+    """Return the queues to poll, in order: those that are named, and those with ready jobs that fit a pattern."""
+    patterns = ALL_QUEUES if "*" in polled.patterns else polled.patterns
+    if scan_start.queues is None and any(name.endswith("*") for name in patterns):
+        existing = statements.queues_by_first_job if polled.excepted else statements.queues_with_ready_jobs
+        scan_start.queues = [row.value for row in execute(existing)]
+    return select_queues(patterns, scan_start.queues or (), polled.excepted)
+
+
+def _claim_from(
+    queue_name: str | None,
+    execute: Execute,
+    process_id: int,
+    most: int,
+    scan_start: ScanStart,
+    finish: Mapping[str, list[int]],
+) -> Sequence[Row[Any]]:
+    """Execute the statement that claims from one queue, or from all for None; it finishes the claims in ``finish``."""
+    values: dict[str, Any] = {"process_id": process_id, "most": most, **finish}
+    kind = statements.FINISH_AND_CLAIM if finish else statements.CLAIM
+    bound = scan_start.bound(queue_name)
+    if bound is not None:
+        kind = statements.FINISH_AND_CLAIM_BEHIND
+        values |= {**by_claim({}), **finish, **bound._asdict()}
+    if queue_name is None:
+        return execute(kind.from_all, **values)
+    return execute(kind.from_queue, queue_name=queue_name, **values)
 
 
 def _is_one(polled: PolledQueues) -> bool:
@@ -143,13 +198,22 @@ def _is_one(polled: PolledQueues) -> bool:
 
 
 def _exchange_locked(
-    connection: Connection, process_id: int, held: Mapping[int, int], polled: PolledQueues, limit: int
+    connection: Connection,
+    process_id: int,
+    held: Mapping[int, int],
+    polled: PolledQueues,
+    limit: int,
+    scan_start: ScanStart,
 ) -> list[Claim]:
     values = {"process_id": process_id, "most": limit, **by_claim(held)}
-    if "*" in polled.patterns:
-        rows = statements.LOCK_TURN.from_all(connection, **values)
+    queue_name = None if "*" in polled.patterns else polled.patterns[0]
+    bound = scan_start.bound(queue_name)
+    lock_turn = statements.LOCK_TURN if bound is None else statements.LOCK_TURN_BEHIND
+    values |= {} if bound is None else bound._asdict()
+    if queue_name is None:
+        rows = lock_turn.from_all(connection, **values)
     else:
-        rows = statements.LOCK_TURN.from_queue(connection, queue_name=polled.patterns[0], **values)
+        rows = lock_turn.from_queue(connection, queue_name=queue_name, **values)
     locked: dict[str, dict[int, int]] = {what: {} for what in Locked}
     for row in rows:
         locked[row.what][row.id] = row.job_id
@@ -165,7 +229,9 @@ def _exchange_locked(
         statements.delete_claims_and_ready(connection, claim_ids=list(ended), ready_ids=list(first))
     if paused:
         return _claim_in_steps(connection, process_id, polled, limit, sound=False, paused=True)
-    return _read_claims(connection, list(first.values())) if first else []
+    claims = _read_claims(connection, list(first.values())) if first else []
+    scan_start.note(queue_name, claims)
+    return claims
 
 
 def _read_claims(connection: Connection, job_ids: list[int]) -> list[Claim]:

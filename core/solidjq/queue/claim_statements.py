@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
     CompoundSelect,
     Delete,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Exists,
     FromClause,
     Insert,
+    Integer,
     ScalarSelect,
     Select,
     String,
@@ -25,6 +27,7 @@ from sqlalchemy import (
     literal,
     select,
     true,
+    tuple_,
     union_all,
 )
 from sqlalchemy.sql.dml import ReturningInsert
@@ -76,6 +79,27 @@ def finish_and_claim_from_queue() -> Select[Any]:
     Guard: a claim whose row is gone has ended before, and its job is not touched.
     """
     return claim_from_queue.statement().add_cte(*finish_ctes())
+
+
+@hot(WriteStyle.CHAINED)
+def finish_and_claim_from_all_behind() -> Select[Any]:
+    """Finish and claim as finish_and_claim_from_all does, but pass over ready rows before a bound.
+
+    Guard: as in finish_and_claim_from_all; a row before the bound is claimed later (see scan_start.py).
+    """
+    return _whole_claim(_behind(_first_ready(), WriteStyle.CHAINED), exists().select_from(pauses)).add_cte(
+        *finish_ctes()
+    )
+
+
+@hot(WriteStyle.CHAINED)
+def finish_and_claim_from_queue_behind() -> Select[Any]:
+    """Finish and claim as finish_and_claim_from_queue does, but pass over ready rows before a bound.
+
+    Guard: as in finish_and_claim_from_queue; a row before the bound is claimed later (see scan_start.py).
+    """
+    candidates = _behind(_first_ready_of_queue(), WriteStyle.CHAINED)
+    return _whole_claim(candidates, _queue_is_paused()).add_cte(*finish_ctes())
 
 
 @hot(WriteStyle.CHAINED)
@@ -230,9 +254,11 @@ class FromQueues(NamedTuple):
 # delete their ready rows                                  delete_ready                  delete_ready_rows
 # read the claims                                          read_claims                   read_claims
 #
-# On MySQL, a worker's turn of all queues or one by its name locks by lock_turn: see claim.exchange.
+# On MySQL, a worker's turn of all queues or one by its name locks by lock_turn: see claim.exchange. Where scans
+# are dear, the statements whose names end in _behind are sent instead: see scan_start.py.
 CLAIM = FromQueues(claim_from_all, claim_from_queue)
 FINISH_AND_CLAIM = FromQueues(finish_and_claim_from_all, finish_and_claim_from_queue)
+FINISH_AND_CLAIM_BEHIND = FromQueues(finish_and_claim_from_all_behind, finish_and_claim_from_queue_behind)
 TAKE_FIRST = {
     WriteStyle.CHAINED: FromQueues(insert_first_claims, insert_first_claims_of_queue),  # if no queue fits a prefix
     WriteStyle.RETURNING: FromQueues(insert_first_claims, insert_first_claims_of_queue),
@@ -273,6 +299,24 @@ def lock_turn_of_queue() -> CompoundSelect[Any]:
 
 
 @hot(WriteStyle.SILENT)
+def lock_turn_behind() -> CompoundSelect[Any]:
+    """Lock what lock_turn locks, but pass over ready rows before a bound.
+
+    Guard: as in lock_turn; a row before the bound is claimed later (see scan_start.py).
+    """
+    return _turn_lock(_behind(_first_ready(), WriteStyle.SILENT))
+
+
+@hot(WriteStyle.SILENT)
+def lock_turn_of_queue_behind() -> CompoundSelect[Any]:
+    """Lock what lock_turn_of_queue locks, but pass over ready rows before a bound.
+
+    Guard: as in lock_turn; a row before the bound is claimed later (see scan_start.py).
+    """
+    return _turn_lock(_behind(_first_ready_of_queue(), WriteStyle.SILENT))
+
+
+@hot(WriteStyle.SILENT)
 def delete_claims_and_ready() -> Executable:
     """Delete the claims of jobs that were just marked as finished, and the ready rows of jobs that were claimed.
 
@@ -293,6 +337,7 @@ def _turn_lock(first_ready: Select[Any]) -> CompoundSelect[Any]:
 
 
 LOCK_TURN = FromQueues(lock_turn, lock_turn_of_queue)
+LOCK_TURN_BEHIND = FromQueues(lock_turn_behind, lock_turn_of_queue_behind)
 
 
 # -- parts of these statements -----------------------------------------------------------------------------------------
@@ -314,6 +359,39 @@ def _first_ready() -> Select[Any]:
 
 def _first_ready_of_queue() -> Select[Any]:
     return _first_ready().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
+
+
+def _behind(first_ready: Select[Any], style: WriteStyle) -> Select[Any]:
+    """Let a query begin at the bound ``priority``, ``job_id`` in the index on both.
+
+    In the form for which each database reads only a part of the index: MySQL does not for a pair, PostgreSQL for
+    nothing else. No other index serves either form.
+    """
+    priority, job_id = _bound()
+    if style is WriteStyle.SILENT:
+        same = (ready.c.priority == priority) & (ready.c.job_id >= job_id)
+        return first_ready.where(same | (ready.c.priority > priority))
+    return first_ready.where(tuple_(ready.c.priority, ready.c.job_id) >= tuple_(priority, job_id))
+
+
+def ready_before(queue_name: str | None, style: WriteStyle) -> Select[Any]:
+    """Scan a queue, or all for None, up to the bound ``priority``, ``job_id``, as a claim would; see ``_behind``.
+
+    As a rule nothing is there but entries of deleted rows, so this locks nothing. But it must lock what it finds, for
+    MariaDB passes over such entries twenty times as fast if it need not. Executed once a second at most.
+    """
+    priority, job_id = _bound()
+    query = select(ready.c.job_id).order_by(ready.c.priority, ready.c.job_id).limit(1).with_for_update(skip_locked=True)
+    if queue_name is not None:
+        query = query.where(ready.c.queue_name == queue_name)
+    if style is WriteStyle.SILENT:
+        same = (ready.c.priority == priority) & (ready.c.job_id < job_id)
+        return query.where(same | (ready.c.priority < priority))
+    return query.where(tuple_(ready.c.priority, ready.c.job_id) < tuple_(priority, job_id))
+
+
+def _bound() -> tuple[BindParameter[int], BindParameter[int]]:
+    return bindparam("priority", type_=Integer()), bindparam("job_id", type_=BigInteger())
 
 
 def sound_ready(queue_name: str | None, most: int) -> Select[Any]:

@@ -25,6 +25,7 @@ from solidjq.queue.checkpoint_groups import CheckpointGroups
 from solidjq.queue.checkpoints import parted, save_group_within
 from solidjq.queue.claim import Claim
 from solidjq.queue.concurrency import Limits
+from solidjq.queue.scan_start import ScanStart
 from solidjq.rails import error_text
 from solidjq.runtime import contact
 from solidjq.runtime.child import EXIT_LOST, Child, Stop, leave
@@ -87,6 +88,8 @@ class Worker(Child):
         self._unrecorded = Unrecorded()
         self._checkpoints = CheckpointGroups(self.database, self.registration.id)
         self._stop_requests = StopRequests(self.database, self.registration.id, self.sampler)
+        self._scan_start = ScanStart()
+        self._scan_cost = partial(queue_claim.scan_cost, self.database)
         self._sleeping = False
         self._sound_until = -math.inf
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
@@ -115,8 +118,13 @@ class Worker(Child):
         if not done and (early := self._listener.seconds_too_early()):
             return self._pause(early)
         self._listener.begin_claim()
-        if wanted or done:
-            self._exchange(done, wanted)
+        if wanted:
+            self._scan_start.begin(time.monotonic())
+        found = self._exchange(done, wanted) if wanted or done else 0
+        if self._scan_start.must_look_again(found=found, wanted=wanted):
+            return 0.0
+        if wanted and found == wanted:  # it is busy; who finds less than it wants has time
+            self._scan_start.measure_if_due(self._scan_cost, time.monotonic())
         self._listener.check_if_due()
         return self._pause(self._listener.polling_interval)
 
@@ -233,8 +241,8 @@ class Worker(Child):
                 leave(EXIT_LOST)
             time.sleep(WATCH_INTERVAL)
 
-    def _exchange(self, done: int, wanted: int = 0) -> None:
-        """In one transaction: end ``done`` jobs and claim ``wanted`` others.
+    def _exchange(self, done: int, wanted: int = 0) -> int:
+        """In one transaction: end ``done`` jobs and claim ``wanted`` others; return how many were claimed.
 
         Where the database refuses the endings of some jobs, the others end, and those are tried again later.
         """
@@ -253,12 +261,13 @@ class Worker(Child):
             log.warning("%s: the endings of %d jobs were refused together: %s", self.name, done, error)
             self._unrecorded.record_in_parts(self._unrecorded.take(done), self._record)
             self._report_unrecorded(error)
-            return
+            return 0
         self._let_go(batch)
         for claim in claims:
             self._hands.take(claim.id)
         for claim in claims:
             self._inbox.put(claim)
+        return len(claims)
 
     def _let_go(self, batch: Sequence[Ending]) -> None:
         for ending in batch:
@@ -311,11 +320,20 @@ class Worker(Child):
             if wanted and not sound and all(_is_simple(ending) for ending in batch):
                 finished = _jobs_by_claim(batch)
                 queues, excepted = self.config.queues, self.config.excepted_queues
-                claims = queue_claim.exchange(self.database, self.registration.id, finished, queues, wanted, excepted)
+                claims = queue_claim.exchange(
+                    self.database, self.registration.id, finished, queues, wanted, excepted, self._scan_start
+                )
                 if claims is not None:
                     return claims
             return self.database.transact(
-                _exchange, self.registration.id, batch, self._limits, self.config, wanted, sound=sound
+                _exchange,
+                self.registration.id,
+                batch,
+                self._limits,
+                self.config,
+                wanted,
+                sound=sound,
+                scan_start=self._scan_start,
             )
         except ProcessGoneError:
             self.leave_pruned()
@@ -367,6 +385,7 @@ def _exchange(
     wanted: int,
     *,
     sound: bool,
+    scan_start: ScanStart | None = None,
 ) -> list[Claim]:
     paused = queue_claim.lock_process(connection, process_id) if wanted else None
     finished = [ending for ending in batch if ending.error is None and not ending.stopped]
@@ -386,7 +405,9 @@ def _exchange(
     if not wanted:
         return []
     queues, excepted = config.queues, config.excepted_queues
-    return queue_claim.claim(connection, process_id, queues, wanted, excepted, sound=sound, paused=paused)
+    return queue_claim.claim(
+        connection, process_id, queues, wanted, excepted, sound=sound, paused=paused, scan_start=scan_start
+    )
 
 
 def _jobs_by_claim(batch: Iterable[Ending]) -> dict[int, int]:
