@@ -133,10 +133,10 @@ def _length_inside(text: str) -> int:
 
 
 def _filled(text: str) -> list[str]:
-    """Return text on lines that are broken after a comma or before an AND or OR."""
+    """Return text on lines that are broken after a comma, before an AND or OR, or between two rows compared."""
     listed = re.fullmatch(r"((?:INSERT INTO \S+|VALUES) \()(.*)\)", text)
     outside = f"{'_' * len(listed[1])}{_outside(listed[2])}_" if listed else _outside(text)
-    breaks = [match.end() for match in re.finditer(r", | (?=(?:AND|OR) )", outside)]
+    breaks = [match.end() for match in re.finditer(r", | (?=(?:AND|OR) |>= \()", outside)]
     lines, start, end = [], 0, 0
     for place in [*breaks, len(text)]:
         if end > start and place - start > WIDTH:
