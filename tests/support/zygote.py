@@ -38,7 +38,7 @@ class Running:
         self.returncode: int | None = None
         self.stays = False
         self._connection = connection
-        self._answers = connection.makefile("r")
+        self._answers = connection.makefile("rb", buffering=0)  # what a buffer has already read, select does not see
         self.pid = int(self._answers.readline())
 
     def poll(self) -> int | None:
@@ -52,7 +52,7 @@ class Running:
                 raise subprocess.TimeoutExpired(self.args, timeout)
             answer = self._answers.readline()
             self.returncode = int(answer)
-            self.stays = answer.endswith("\n")
+            self.stays = answer.endswith(b"\n")
             if not self.stays:
                 self.leave()
         return self.returncode
