@@ -20,7 +20,7 @@ from support.paths import PROGRAMS
 from support.program import Shell
 from support.queue import add_jobs, rows, state_of_each
 from support.runtime import Runtime, is_running, kill
-from support.servers import execute
+from support.servers import execute, server_folder
 from support.standbys import POSTGRESQL_USER
 from support.waiting import until
 
@@ -105,9 +105,8 @@ def test_jobs_that_end_while_the_disk_of_sqlite_is_full(kind: str, tmp_path: Pat
 @pytest.mark.only_on("postgresql")
 def test_jobs_that_end_while_the_disk_of_postgresql_is_full(kind: str, postgresql_server: URL, tmp_path: Path) -> None:
     assert kind == "postgresql"
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)  # the server is another user, where the tests run as root
-    with small_disk(tmp_path / "disk", "16m") as disk:
+    with server_folder("disk") as folder, small_disk(Path(folder, "disk"), "16m") as disk:
+        Path(folder).chmod(0o755)  # the server is another user, where the tests run as root
         place = disk / "tables"
         place.mkdir()
         if os.geteuid() == 0:
