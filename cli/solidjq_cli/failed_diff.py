@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from solidjq_cli import masking, view
 from solidjq_cli.columns import Fields
+from solidjq_cli.diff_options import TABLE_LIMIT
 from solidjq_cli.diff_view import (
     _cell_fields,
     _change_fields,
@@ -23,7 +23,6 @@ from solidjq_cli.diff_view import (
     _width,
     _wrapped,
 )
-from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import (
     Output,
     details,
@@ -45,45 +44,11 @@ if TYPE_CHECKING:
     from solidjq.diff.sides import DiffSide
     from solidjq.diff.windows import Window
     from solidjq.queue.failed import Filter
+    from solidjq_cli.diff_options import TimeOptions
 
 DIFFERENT = 1  # the exit code of a comparison that found a difference, as diff has it
-TABLE_LIMIT = 20
-SIDES = 2  # of one comparison
 
 _JOB_IDS: Fields[int] = Fields((), lambda job_id: [job_id])  # of ids themselves
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeOptions(OptionGroup):
-    """The two times to compare."""
-
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            metavar="TIME",
-            help="Compare --since .. now with the time before it: 24h long, or from a time on.",
-        ),
-    ] = None
-    after: Annotated[
-        str | None,
-        typer.Option(
-            "--after",
-            metavar="TIME",
-            help="For a deploy: compare TIME .. now with the same length of time before it.",
-        ),
-    ] = None
-    before: Annotated[
-        str | None,
-        typer.Option(
-            "--before", metavar="TIME", help="With --after: the earlier time ends here, when the deploy began."
-        ),
-    ] = None
-
-    @property
-    def names_any(self) -> bool:
-        """Whether times are compared."""
-        return self.against is not None or self.after is not None
 
 
 def compare(

@@ -172,7 +172,6 @@ class Session:
         says so when the command waits for a lock.
         """
         from solidjq.database.opening import embedded_url, open_database  # noqa: PLC0415
-        from solidjq.database.place import below_home  # noqa: PLC0415
 
         self._creates = create
         database = open_database(
@@ -192,6 +191,8 @@ class Session:
         if watch:
             self._watches.append(LockWatch(database))
         if self.embedded and not self._announced and view.host() is None:
+            from solidjq.database.place import below_home  # noqa: PLC0415
+
             access = " (read-only)" if database.read_only else ""
             say(f"using the embedded queue {below_home(database.url)}{access}")
             self._announced = True

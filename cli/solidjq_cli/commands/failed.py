@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, failed_diff, failed_list, failure_view, options, paging, selection, session
+from solidjq_cli import columns, diff_options, failed_list, options, paging, selection, session
+from solidjq_cli.diff_options import TimeOptions
 from solidjq_cli.exits import Exit
-from solidjq_cli.failed_diff import TimeOptions
 from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
 from solidjq_cli.render import Output, details, drawn, ids_suffice, note, records
 from solidjq_cli.screens import screen, shows_arguments
@@ -152,6 +152,7 @@ def _draw(database: Database, failures: Iterable[Failure], policy: Policy, *, fu
     from itertools import islice
 
     from solidjq.recovery.dossiers import compile_dossiers
+    from solidjq_cli import failure_view
 
     rest = iter(failures)
     shown = list(islice(rest, MOST_SHOWN))
@@ -184,7 +185,7 @@ def diff(
             metavar="N",
             min=1,
             max=options.MOST_ID,
-            help=f"At most N groups  [default: {failed_diff.TABLE_LIMIT} on a terminal, else all]",
+            help=f"At most N groups  [default: {diff_options.TABLE_LIMIT} on a terminal, else all]",
         ),
     ] = None,
     output: options.OutputOption = Output.TABLE,
@@ -212,9 +213,10 @@ def diff(
     """
     from solidjq.names import NameKind, kind_of
     from solidjq.selection.lookups import whole_name
+    from solidjq_cli import failed_diff
 
     sides = read_ids(names or [])
-    among = "-" in (names or []) or len(sides) > failed_diff.SIDES
+    among = "-" in (names or []) or len(sides) > diff_options.SIDES
     among = among or (len(sides) == 1 and kind_of(sides[0]) is NameKind.INCIDENT)
     opened = session.current(database).open()
     archived = times.names_any

@@ -20,10 +20,8 @@ from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.database import answers, keys, owners, poolers, sessions, tables
-from solidjq.database.digests import sha256_of
 from solidjq.database.encodings import adapt_encoding
 from solidjq.database.faults import Fault, fault_of, past_sqlalchemy
-from solidjq.database.option_files import check_option_file
 from solidjq.database.poolers import SessionTerms
 from solidjq.database.times import mysql_conversions, read_every_timestamp
 from solidjq.database.unknown_columns import decode, unquote
@@ -80,6 +78,8 @@ def create(
         url, terms = _session_terms(url, lock_timeout)
     else:
         if "read_default_file" in (named := last_values(url.query)):
+            from solidjq.database.option_files import check_option_file  # noqa: PLC0415  (where a URL names one)
+
             check_option_file(named["read_default_file"], named.get("read_default_group", "client"))
         arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name, "conv": mysql_conversions()}
         if read_only:
@@ -188,6 +188,8 @@ def without_transaction(connection: Connection) -> Connection:
 
 def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
     import sqlite3  # noqa: PLC0415
+
+    from solidjq.database.digests import sha256_of  # noqa: PLC0415  (other databases have it)
 
     path = Path(url.database or "").absolute()
 

@@ -7,7 +7,6 @@ from sqlalchemy.engine import URL
 
 from solidjq.database import tables, urls
 from solidjq.database.answers import COMMAND_TIMEOUT
-from solidjq.database.setup import initialize
 from solidjq.database.transactions import Database
 from solidjq.errors import UsageError
 
@@ -59,6 +58,8 @@ def open_database(
         lock_timeout=lock_timeout,
     )
     if missing:
+        from solidjq.database.setup import initialize  # noqa: PLC0415  (seldom)
+
         initialize(database)
     return database
 

@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import answers, engines, faults, other_queues, owners, poolers, statements, tables, urls
+from solidjq.database import answers, engines, faults, owners, poolers, statements, tables, urls
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
-from solidjq.database.other_queues import Surroundings
-from solidjq.database.place import DatabaseIdentity, Place, find_place, identify
 from solidjq.database.times import clock
 from solidjq.errors import (
     AccessDeniedError,
@@ -34,6 +32,10 @@ from solidjq.errors import (
     ValueRefusedError,
 )
 from solidjq.text import one_line
+
+if TYPE_CHECKING:
+    from solidjq.database.other_queues import Surroundings
+    from solidjq.database.place import DatabaseIdentity, Place
 
 GLANCE = 1.0  # seconds for what is only said beside an answer
 GRACE = 0.5  # seconds more until a glance closes its connection: the server's own limit comes first
@@ -217,18 +219,24 @@ class Database:
         with self.read() as connection:
             return clock(connection)
 
-    def place(self) -> Place:
+    def place(self) -> "Place":
         """Return where this leads: the database, its server, whether it may write, whether it is a standby."""
+        from solidjq.database.place import find_place  # noqa: PLC0415  (by few commands)
+
         with self.read() as connection:
             return find_place(connection, self.url, read_only=self.read_only)
 
-    def identity(self) -> DatabaseIdentity:
+    def identity(self) -> "DatabaseIdentity":
         """Return which database this is, for a file that belongs to it."""
+        from solidjq.database.place import identify  # noqa: PLC0415  (by few commands)
+
         with self.read() as connection:
             return identify(connection, self.url)
 
-    def look_around(self) -> Surroundings:
+    def look_around(self) -> "Surroundings":
         """Return which tables are in this database, and where else on its server, or beside its file, a queue is."""
+        from solidjq.database import other_queues  # noqa: PLC0415  (if no queue is here)
+
         return other_queues.look_around(self._reader, self.url)
 
     def not_a_queue(self, words: str) -> DatabaseError:
@@ -275,12 +283,15 @@ class Database:
         words = faults.words_of(error)
         if fault is Fault.NO_TABLE:
             return self.not_a_queue(words)
-        if fault is Fault.NO_DATABASE and (queues := other_queues.queues_of_server(self.url)):
-            return NotAQueueError(
-                f"{words}; Solid Queue's tables are in {other_queues.names_of(queues)}: name one of these"
-            )
-        if fault is Fault.NO_FILE:
-            return NotAQueueError(other_queues.no_file(Path(self.url.database or ""), self.init_command))
+        if fault in {Fault.NO_DATABASE, Fault.NO_FILE}:
+            from solidjq.database import other_queues  # noqa: PLC0415  (if no queue is here)
+
+            if fault is Fault.NO_FILE:
+                return NotAQueueError(other_queues.no_file(Path(self.url.database or ""), self.init_command))
+            if queues := other_queues.queues_of_server(self.url):
+                return NotAQueueError(
+                    f"{words}; Solid Queue's tables are in {other_queues.names_of(queues)}: name one of these"
+                )
         what = "" if self._prefix == tables.DEFAULT_PREFIX else f" with tables {self._prefix}*"
         kind, message = _TRANSLATIONS[fault]
         return kind(message.format(database=self, words=words, what=what, function=faults.function_of(error)))
