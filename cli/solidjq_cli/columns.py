@@ -759,7 +759,7 @@ def suspects() -> Fields[Suspect]:
             Column("deaths", lambda s: s.score.deaths, "DEATHS"),
             Column("alone", lambda s: s.score.alone, "ALONE"),
             Column("score", lambda s: round(s.score.score, 2), "SCORE"),
-            Column("reasons", lambda s: list(s.score.reasons), "WHY", wide=True),
+            Column("reasons", lambda s: s.score.reasons, "WHY", wide=True),
             Column("job_ids", lambda s: s.job_ids),
             Column("position", _stuck_at),
         ),

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from datetime import datetime
+from functools import lru_cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -32,7 +33,8 @@ _FORMULA_BEHIND = re.compile(rf"""(;[\s"]*)(?={_SIGN}(?!\d+(?:\.\d+)?(?:[;,]|\Z)
 class Writers(dict[type, "Callable[[Any], str]"]):
     """What writes a value, by its type: a list may have a million rows, so options are read once and not per value.
 
-    Secrets are masked before ``text`` gets them. ``other`` masks what it writes itself.
+    Secrets are masked before ``text`` gets them. ``other`` masks what it writes itself. A tuple is one of texts: what
+    was written of the last few is kept, since many rows have the same.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Writers(dict[type, "Callable[[Any], str]"]):
         self[int] = str
         self[str] = text if view.current().show_arguments else lambda value: text(mask_secrets(value))
         self[datetime] = time
+        self[tuple] = lru_cache(maxsize=100)(other)
         self._other = other
 
     def __missing__(self, kind: type) -> Callable[[Any], str]:
@@ -127,7 +130,7 @@ def _masking() -> Callable[[Any], Any]:
                     masked(key): MASK if not shown and isinstance(item, str) and names_a_secret(key) else masking(item)
                     for key, item in value.items()
                 }
-            case list():
+            case list() | tuple():
                 return [masking(item) for item in value]
             case datetime():
                 return rfc3339(value)

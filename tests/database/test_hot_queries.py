@@ -16,10 +16,14 @@ from sqlalchemy import Connection, Engine, event, insert, literal, select, text
 
 from solidjq import Database
 from solidjq.batching import in_batches
-from solidjq.database import hot
+from solidjq.database import hot, tables
 from solidjq.database.grouping import gathers
 from solidjq.database.tables import failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
+from solidjq.doctor import examine as doctor
+from solidjq.doctor.checks import DoctorTerms
+from solidjq.incidents import death_jobs, death_queries
+from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger import crashes
 from solidjq.processes import heartbeat, pruning
 from solidjq.queue import claim as queue_claim
@@ -278,6 +282,59 @@ def test_the_end_of_a_job_reads_no_other_that_is_unfinished(database: Database) 
                 plans.append(str(explain(connection, statement, parameters)))
     assert len(plans) > 2
     assert not [plan for plan in plans if "on_finished_at" in plan]
+
+
+def jobs_read(connection: Connection, statement: str, parameters: Any) -> int:
+    """Execute a statement, and return how many jobs PostgreSQL read for it, by whichever way."""
+    found = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
+    plan = json.loads(found) if isinstance(found, str) else found
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in nodes(plan[0]["Plan"])
+        if node.get("Relation Name") == jobs.name
+    )
+
+
+def of_two_processes(database: Database) -> None:
+    """Let a process have died before the failures of each second job, which nobody counted; all others finished."""
+    fill(database)
+    with database.write() as connection:
+        for table in (ready, scheduled, tables.crashes):
+            connection.execute(table.delete())
+        connection.execute(jobs.update().where(jobs.c.id % 3 != 1).values(finished_at=utcnow()))
+        second = failed.c.id % 2 == 0
+        connection.execute(failed.update().where(second).values(error=pruned_error(NOON.replace(hour=13))))
+    execute(database.url, f"VACUUM ANALYZE {jobs.name}", f"VACUUM ANALYZE {failed.name}")
+
+
+def look_for_states(database: Database) -> None:
+    checks = doctor.choose(["no-state", "two-states", "finished-and-failed"])
+    assert all(result.healthy for result in doctor.examine(database, checks, DoctorTerms()))
+
+
+def read_jobs_of_one(database: Database) -> None:
+    (one,) = (death for death in database.transact(list_deaths) if death.error == pruned_error(NOON))
+    (death,) = database.transact(death_jobs.with_jobs, [one])
+    assert len(death.jobs) == JOBS // 6
+
+
+def list_deaths(connection: Connection) -> list[DeathRecord]:
+    return list(death_queries.each_death(connection))
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize(("read", "most"), [(look_for_states, JOBS // 3), (read_jobs_of_one, JOBS // 6)])
+def test_beside_many_finished_jobs_those_of_failures_alone_are_read(
+    database: Database, read: Callable[[Database], None], most: int
+) -> None:
+    of_two_processes(database)
+    with recorded() as sent:
+        read(database)
+    of_jobs = [one for one in sent if jobs.name in one[0] and "AS failures" not in one[0]]  # which groups all failures
+    assert of_jobs
+    with database.read() as connection:
+        counts = {statement: jobs_read(connection, statement, given) for statement, given in of_jobs}
+    assert {statement: count for statement, count in counts.items() if count > most} == {}
 
 
 @pytest.mark.only_on("postgresql")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import Connection, delete, or_, select, text, update
+from sqlalchemy import Connection, delete, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.expression import Executable
 
@@ -83,3 +83,11 @@ def test_a_page_of_ids_is_locked_alone(database: Database) -> None:
         assert lock_ids(connection, page.limit(3)) == [2, 3, 4]
         assert lock_ids(connection, page.where(pauses.c.id > 9).limit(3)) == []
         assert other.scalars(page.with_for_update(skip_locked=True)).all() == [5, 6]
+
+
+@pytest.mark.only_on("postgresql")
+def test_no_statement_is_compiled_and_a_stream_is_planned_for_its_end(database: Database) -> None:
+    settings = select(func.current_setting("jit"), func.current_setting("cursor_tuple_fraction"))
+    for _ in range(2):  # the second time in the same session
+        with database.read() as connection:
+            assert connection.execute(settings).one() == ("off", "1")

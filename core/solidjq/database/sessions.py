@@ -14,6 +14,7 @@ MYSQL_LONGEST_LIST = 1024 * 1024  # bytes, also MariaDB's default: with less, JS
 ANY_BYTES = "SQL_ASCII"  # the encoding of a PostgreSQL database that stores bytes of any encoding
 # Nothing is looked up in a schema in which others may create. pg_temp is searched first if it is not named.
 SAFE_PATH = "pg_catalog, pg_temp"
+JIT_SINCE = 110_000  # the version of PostgreSQL that began to compile statements
 _UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Universal"))
 
 
@@ -36,8 +37,13 @@ def postgresql_settings(driver: "psycopg.Connection[Any]") -> dict[str, str]:
 
     And the encoding, which a URL's option or a pooler may have changed; neither where it is so already, which costs no
     round trip to see. Names of types come unquoted, or they would not be known.
+
+    No statement is compiled: a condition of fifty ranges took 0.7 s to compile, and 0.1 s to execute. What is streamed
+    is read to its end: by itself PostgreSQL plans a cursor for the first tenth of its rows.
     """
-    settings = {"quote_all_identifiers": "off"}
+    settings = {"quote_all_identifiers": "off", "cursor_tuple_fraction": "1"}
+    if driver.info.server_version >= JIT_SINCE:
+        settings["jit"] = "off"
     if driver.info.parameter_status("TimeZone") not in _UTC:
         settings["timezone"] = "UTC"
     # Asked for UTF-8, the server fails a read of any bytes that are not UTF-8.

@@ -275,8 +275,6 @@ def streamed(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
 
     Fetch all of them before the next statement on this connection, which must be in a transaction.
     """
-    if connection.dialect.name == "postgresql":  # else it plans for the first tenth of the rows
-        connection.execute(text("SET LOCAL cursor_tuple_fraction = 1"))
     yield from connection.execute(query.execution_options(yield_per=STREAMED))
 
 

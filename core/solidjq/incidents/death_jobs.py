@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select, union_all
+from sqlalchemy import Connection, func, select, union_all
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database import tables
@@ -15,7 +15,7 @@ from solidjq.database.times import boundary
 from solidjq.incidents.claimed_jobs import ClaimedJobs
 from solidjq.incidents.death_queries import list_recorded
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
-from solidjq.incidents.unrecorded import crashed_again, unrecorded_failures
+from solidjq.incidents.unrecorded import crashed_again, unrecorded_failures, unrecorded_subjects
 from solidjq.ledger import operations
 from solidjq.text import parse_id
 
@@ -61,8 +61,7 @@ def find_apart(connection: Connection, since: datetime, deaths: Iterable[DeathRe
     """
     has_ledger = operations.exists(connection)
     columns = tables.crashes.c
-    current = unrecorded_failures(since, None, has_ledger=has_ledger)[-1].subquery()
-    subjects: list[Select[Any]] = [select(current.c.subject)]
+    subjects = [unrecorded_subjects(since, has_ledger=has_ledger)]
     if has_ledger:
         subjects.append(select(columns.subject).where(columns.crashed_at >= boundary(since)))
     every = union_all(*subjects).subquery().c
@@ -135,9 +134,12 @@ def _of_reconstructed(
     by_error = [death for death in records if death.span and not death.span.last_at]
     for batch in (*in_batches(by_time, SPANS), *in_batches(by_error)):
         ranges = _padded(list(_merged(_ends(death) for death in batch if death.span and death.span.last_at)))
-        failures = unrecorded_failures(None, None, has_ledger=has_ledger, within=ranges, repeated=repeated)
+        errors = {death.error for death in batch}  # in each part of the union: PostgreSQL pushes it into none
+        failures = unrecorded_failures(
+            None, None, has_ledger=has_ledger, within=ranges, errors=errors, repeated=repeated
+        )
         every = union_all(*failures).subquery()
-        rows = every.select().where(every.c.evidence.in_({death.error for death in batch}))
+        rows = every.select()
         if class_name is not None:
             rows = rows.where(every.c.class_name == class_name)
         rows = rows.order_by(every.c.crashed_at, every.c.failure_id)

@@ -1,7 +1,7 @@
 """Deaths that nobody recorded: the failures that they left, grouped by the database."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -72,23 +72,26 @@ def unrecorded_failures(
     *,
     has_ledger: bool,
     within: Sequence[tuple[int, int | None]] = (),
+    errors: Collection[str] = (),
     waiting: bool = False,
     repeated: bool = False,
 ) -> list[Select[Any]]:
     """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record.
 
     ``within`` are ranges of failure_ids, without an end if that is None; all if it is empty.
+    ``errors``: only failures whose errors begin with these ``crashes.EVIDENCE`` characters; all if it is empty.
     With ``waiting`` the rows of failures that are there still have their failure_id as ``waiting_id``, too.
     ``repeated``: only of jobs that may have been in flight at another death, too.
     """
     columns = tables.crashes.c
+    evidence = func.substr(failed.c.error, 1, crashes.EVIDENCE)
     current = (
         select(
             failed.c.id.label("failure_id"),
             failed.c.job_id,
             crashes.subject().label("subject"),
             jobs.c.class_name,
-            func.substr(failed.c.error, 1, crashes.EVIDENCE).label("evidence"),
+            evidence.label("evidence"),
             failed.c.created_at.label("crashed_at"),
             # Not cast to their types: on MySQL such a text has the session's collation, and no union joins two.
             null().label("hostname"),
@@ -98,6 +101,8 @@ def unrecorded_failures(
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
         .where(is_death(), *between(failed.c.created_at, since, until), *_within(failed.c.id, within))
     )
+    if errors:
+        current = current.where(evidence.in_(errors))
     if repeated:
         twin = jobs.alias()
         again = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
@@ -118,11 +123,25 @@ def unrecorded_failures(
     ).where(
         columns.death_id.is_(None), *between(columns.crashed_at, since, until), *_within(columns.failure_id, within)
     )
+    if errors:
+        counted = counted.where(columns.evidence.in_(errors))
     if repeated:
         counted = counted.where(crashed_again())
     if waiting:
         counted = counted.join_from(tables.crashes, failed, failed.c.id == columns.failure_id, isouter=True)
-    return [counted, current.where(~exists().where(columns.failure_id == failed.c.id))]
+    # Without these bounds PostgreSQL may read all crashes.
+    return [
+        counted,
+        current.where(~exists().where(columns.failure_id == failed.c.id, *_within(columns.failure_id, within))),
+    ]
+
+
+def unrecorded_subjects(since: datetime, *, has_ledger: bool) -> Select[tuple[str]]:
+    """Return the statement for the subjects of jobs that failed by a death since then and are not in ``jq_crashes``."""
+    # Looked up job by job: joined, PostgreSQL may read all jobs, and those that have finished are many.
+    subject = select(crashes.subject()).where(jobs.c.id == failed.c.job_id).scalar_subquery()
+    query = select(subject.label("subject")).where(is_death(), *between(failed.c.created_at, since, None))
+    return query.where(~exists().where(tables.crashes.c.failure_id == failed.c.id)) if has_ledger else query
 
 
 def crashed_again() -> ColumnElement[bool]:
