@@ -34,7 +34,7 @@ from solidjq.ledger.deaths import DeathSource
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import register
-from solidjq.rails.error_text import Death, error_json
+from solidjq.rails.error_text import Death, error_json, exit_error
 from solidjq.recovery.verdicts import Verdict
 from solidjq_cli.timeline import draw
 from support import rails
@@ -527,6 +527,20 @@ def test_two_deaths_that_charge_make_a_suspect(database: Database) -> None:
     with database.read() as connection:
         ranking = find_suspects(connection, find_incidents(connection))
     assert [(score.standing, score.deaths) for score in ranking.jobs] == [(JobStanding.SUSPECT, 2)]
+
+
+def test_twins_at_two_deaths_that_nobody_recorded_are_one_job(database: Database) -> None:
+    """As of a job that was enqueued again under its Active Job id: both failures are Rails' own, and not counted."""
+    twins = add_jobs(database, *plain_jobs(2))
+    with database.write() as connection:
+        connection.execute(tables.ready.delete())
+        connection.execute(update(tables.jobs).values(active_job_id="the same"))
+        for minute, job_id in enumerate(twins):
+            died = {"job_id": job_id, "error": exit_error(100 + minute, -11), "created_at": ago(600 - 60 * minute)}
+            connection.execute(tables.failed.insert().values(**died))
+    with database.read() as connection:
+        (score,) = find_suspects(connection, each_incident(connection)).jobs
+    assert (score.name, score.deaths, list(score.job_ids)) == ("the same", 2, twins)
 
 
 def test_jobs_of_one_death_and_class_are_scored_once_and_told_apart(database: Database) -> None:
