@@ -1,6 +1,7 @@
 """Very many deaths: they are read as they fell silent, a batch at a time, and packed for a ranking."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -12,9 +13,9 @@ from solidjq import Database
 from solidjq.database import tables
 from solidjq.incidents import death_queries
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, Exposure, InFlight, JobStanding
-from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.incidents.incidents import Incident, each_incident, group
-from solidjq.incidents.packed_cases import PackedCases
+from solidjq.incidents.packed_cases import PackedCases, PackedDeaths
 from solidjq.incidents.summaries import summarize
 from solidjq.incidents.suspects import Ranking, rank_packed
 from solidjq.ledger.deaths import DeathSource
@@ -195,3 +196,19 @@ def test_a_crowd_has_the_score_of_its_only_job() -> None:
     assert [(score.name, score.score, score.standing, score.reasons, score.at) for score in one.jobs] == [
         (score.name, score.score, score.standing, score.reasons, score.at) for score in other.jobs
     ]
+
+
+def test_packed_deaths_are_the_slim_records_that_were_added() -> None:
+    at = datetime(2026, 11, 27, 12, 0, 0, 123456, tzinfo=UTC)
+    plain = DeathRecord(name="d17", source=DeathSource.PRUNE, how=Death.PRUNED, noticed_at=at, hostname="h")
+    reaped = replace(plain, name="d9223372036854775807", source=DeathSource.SUPERVISOR, how=Death.EXITED)
+    partial = replace(plain, evidence={"ahead": True, "sample": {}})
+    unrecorded = replace(plain, name="f3", source=DeathSource.FAILURES, evidence={"error": "e"}, span=FailureSpan(3, 4))
+    records = [one.slim for one in (plain, partial, reaped, unrecorded, replace(plain, noticed_at=at.replace(year=1)))]
+    packed = PackedDeaths()
+    for record in records:
+        packed.append(record)
+    assert list(packed) == records
+    assert (len(packed), packed[-1], packed[1:3]) == (5, records[-1], records[1:3])
+    with pytest.raises(IndexError):
+        packed[5]

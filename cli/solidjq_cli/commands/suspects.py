@@ -61,8 +61,8 @@ def suspects(
     earliest, latest = parse_span(since, until, opened.now())
     incident_of: dict[str, str] = {}
     with opened.read() as connection:
-        found = _noted(each_incident(connection, since=earliest, until=latest), incident_of)
-        ranking = find_suspects(connection, found)
+        found = each_incident(connection, since=earliest, until=latest)
+        ranking = find_suspects(connection, _noted(found, incident_of) if drawn(output) else found)
     if drawn(output):
         suspects_view.draw(opened, ranking, incident_of, since=since, everybody=everybody)
         return

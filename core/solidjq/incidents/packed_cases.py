@@ -1,15 +1,71 @@
 """Death cases packed into bytes, and built again whenever they are read: a bad month leaves 50,000 of them."""
 
 from array import array
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from struct import Struct
+from types import MappingProxyType
+from typing import Any, overload
 
+from solidjq.incidents.claimed_jobs import UNREAD
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, InFlight
 from solidjq.incidents.death_records import DeathRecord
+from solidjq.ledger.deaths import DeathSource
+from solidjq.rails.error_text import Death
 
+_DEATH = Struct("<qqBB")  # jq_deaths.id, when it was noticed in microseconds, the places of its source and manner
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_SOURCES, _MANNERS = tuple(DeathSource), tuple(Death)
 _CROWD = Struct("<IIqI")  # the place of its class, its count, the lowest id, the length of its subject in bytes
 _BLAMES = tuple(Blame)
+
+
+class PackedDeaths(Sequence[DeathRecord]):
+    """Slim records of deaths, see ``DeathRecord.slim``, in order.
+
+    A recorded death that charges all its jobs takes 18 bytes, and is built again whenever it is read.
+    """
+
+    def __init__(self) -> None:
+        self._packed = bytearray()
+        self._others: dict[int, DeathRecord] = {}  # by place: those that are kept as they are
+
+    def append(self, death: DeathRecord) -> None:
+        """Add a death at the end."""
+        plain = death.span is None and not death.evidence and death.noticed_at.tzinfo is UTC
+        if not plain or death.jobs is not UNREAD or death.source is DeathSource.FAILURES:
+            self._others[len(self)] = death
+            self._packed += bytes(_DEATH.size)
+            return
+        noticed = (death.noticed_at - _EPOCH) // timedelta(microseconds=1)
+        places = _SOURCES.index(death.source), _MANNERS.index(death.how)
+        self._packed += _DEATH.pack(int(death.name[1:]), noticed, *places)
+
+    def __len__(self) -> int:
+        return len(self._packed) // _DEATH.size
+
+    @overload
+    def __getitem__(self, at: int) -> DeathRecord: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[DeathRecord]: ...
+    def __getitem__(self, at: int | slice) -> DeathRecord | list[DeathRecord]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        place = range(len(self))[at]
+        if (other := self._others.get(place)) is not None:
+            return other
+        number, noticed, source, how = _DEATH.unpack_from(self._packed, place * _DEATH.size)
+        return DeathRecord(
+            name=f"d{number}",
+            source=_SOURCES[source],
+            how=_MANNERS[how],
+            noticed_at=_EPOCH + timedelta(microseconds=noticed),
+            evidence=_NOTHING,
+            jobs=UNREAD,
+            counted=_NOTHING,
+        )
 
 
 class PackedCases(Collection[DeathCase]):
@@ -20,7 +76,7 @@ class PackedCases(Collection[DeathCase]):
     """
 
     def __init__(self, cases: Iterable[DeathCase] = (), known: Container[str] = frozenset()) -> None:
-        self.deaths: list[DeathRecord] = []  # of each case, as far as they were added
+        self.deaths = PackedDeaths()  # of each case, as far as they were added
         self._keys: list[str] = []
         self._flags = bytearray()  # twice the place of the blame, and 1 more if a stack names the job
         self._ends = array("Q", [0])  # where the crowds of each case end
