@@ -29,6 +29,7 @@ from solidjq.queue.patterns import ALL_QUEUES
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
 from solidjq.recovery import undo as recovery_undo
+from solidjq.recovery.rests import Rests
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection
 from stage import Stage
 
@@ -187,14 +188,15 @@ def retry_beside_a_drain(url: str) -> float:
 
 def retry_fast_beside_a_drain(url: str) -> float:
     """Retry as ``retry_beside_a_drain`` does, without rests."""
-    return _retry(url, Selection(fast=True), DEFAULT_TERMS, alone=False)
+    return _retry(url, Selection(), DEFAULT_TERMS, alone=False, fast=True)
 
 
-def _retry(url: str, selection: Selection, terms: RetryTerms, *, alone: bool = True) -> float:
+def _retry(url: str, selection: Selection, terms: RetryTerms, *, alone: bool = True, fast: bool = False) -> float:
     with _ready(url) as database:
         start = time.perf_counter()
         moved = 0
-        for batch in recovery_retry.retry(database, selection, Operation("retry"), terms, by_job=False):
+        rests = Rests(database, fast=fast)
+        for batch in recovery_retry.retry(database, selection, Operation("retry"), terms, by_job=False, rests=rests):
             moved += sum(decision.jobs for decision in batch if decision.verdict.moves)
         seconds = time.perf_counter() - start
         with database.read() as connection:
@@ -222,7 +224,7 @@ def undo(url: str) -> float:
         with database.read() as connection:
             last = connection.scalar(sqlalchemy.select(func.max(tables.operations.c.id))) or 0
         start = time.perf_counter()
-        for _ in recovery_undo.undo(database, last, Operation("undo")):
+        for _ in recovery_undo.undo_batches(database, last, Operation("undo"), by_job=False):
             pass
         seconds = time.perf_counter() - start
         _require_none(database, tables.ready)

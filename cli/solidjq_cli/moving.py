@@ -17,6 +17,8 @@ from solidjq_cli.tally import MOST_NAMED, Groups, Tally, Tense
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from solidjq import Database
+    from solidjq.recovery.rests import Rests
     from solidjq.recovery.verdicts import Decision
 
 
@@ -145,6 +147,14 @@ def beside_the_answer() -> Iterator[None]:
         return
     with redirect_stdout(sys.stderr):
         yield
+
+
+def rests(database: Database, *, fast: bool, quiet: bool = False) -> Rests:
+    """Return the rests of a command, the first of which it says on stderr, above its progress, unless ``quiet``."""
+    from solidjq.recovery.rests import Rests  # noqa: PLC0415
+
+    words = "rests between batches, since workers are claiming jobs; --fast does not rest"
+    return Rests(database, fast=fast, begins=lambda: None if quiet else note(words))
 
 
 def on_a_terminal() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
     from solidjq.queue.jobs import JobView
+    from solidjq.recovery.rests import Rests
     from solidjq.recovery.terms import RetryTerms, Selection
     from solidjq.recovery.verdicts import Decision
     from solidjq.settings.policy import Policy
@@ -58,6 +59,7 @@ class Request:
         self.policy = policy
         self.reason = reason
         self.tally = Tally()
+        self.rests: Rests | None = None
         self.served: set[int] = set()
         self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
         self.asks = True  # before it moves jobs: not for jobs that were named one by one
@@ -102,7 +104,6 @@ class Request:
         from solidjq.recovery import plans
         from solidjq.text import count_of
 
-        self.selection = replace(self.selection, fast=move.fast)
         if move.sign_with is not None and move.plan_out is None:
             raise UsageError("--sign-with signs a plan; it goes with --plan-out")
         if move.plan_out is not None:
@@ -142,6 +143,7 @@ class Request:
         if canary is not None:
             self._refuse_vain_canary(canary)
         operation = self.command.operation(self.verb, self.reason, chosen=self._record())
+        self.rests = moving.rests(self.database, fast=move.fast)
         with accounted(self.tally.account(self.database, operation)):
             if canary is not None:
                 self._canary(operation, canary, patience)
@@ -173,6 +175,7 @@ class Request:
             policy=self.policy,
             moved_before=self.tally.moved,
             by_job=by_job,
+            rests=self.rests,
         )
         return self._noting_served(run)
 

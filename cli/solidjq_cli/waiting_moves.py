@@ -125,7 +125,8 @@ def carry_out(
     tally = JobTally()
     account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
     with accounted(account):
-        moved = move_waiting(database, chosen, terms, operation, limit=how.limit, batch=how.batch, fast=how.move.fast)
+        rests = moving.rests(database, fast=how.move.fast)
+        moved = move_waiting(database, chosen, terms, operation, limit=how.limit, batch=how.batch, rests=rests)
         show_decisions(moved, output, by_id=by_id, empty=empty, tally=tally)
     if operation.id is not None:
         note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
@@ -166,7 +167,7 @@ def apply(
     account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
     with accounted(account):
         empty = "nothing is left of this plan: it was carried out before, or is empty"
-        moved = apply_waiting(database, plan, terms, operation, fast=fast)
+        moved = apply_waiting(database, plan, terms, operation, rests=moving.rests(database, fast=fast))
         show_decisions(moved, output, by_id=False, empty=empty, tally=tally)
     if operation.id is not None:
         note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")

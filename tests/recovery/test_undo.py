@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete, select, text, update
+from sqlalchemy import create_engine, delete, insert, select, text, update
 
 from solidjq import Database, NewJob
 from solidjq.database.setup import initialize
@@ -13,6 +13,8 @@ from solidjq.diff.sides import find_side
 from solidjq.errors import LedgerMissingError, NoSuchJobError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import dispatch, endings
+from solidjq.queue.claim import ALL_QUEUES
+from solidjq.queue.claim import claim as claim_jobs
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
@@ -22,7 +24,7 @@ from support.deaths import ALL, die
 from support.processes import add_process
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import Retried, retry_jobs, undo
-from support.schemas import make_older
+from support.schemas import drop_index, make_older
 from support.servers import connected, execute
 
 
@@ -52,6 +54,31 @@ def test_all_is_as_it_was(database: Database, verb: str) -> None:
     assert [row["restored_by"] for row in rows(database, failures)] == [rows(database, operations)[-1]["id"]] * 3
     assert undo(database, operation) == {}
     assert retry(database, Operation("retry")).job_ids == ids  # and it can be retried again
+
+
+def test_jobs_that_nobody_names_are_only_counted(database: Database) -> None:
+    ids = add_jobs(database, *plain_jobs(3))
+    die(database)
+    operation = Operation("retry")
+    retry(database, operation)
+    (claim,) = database.transact(claim_jobs, add_process(database), ALL_QUEUES, 1)
+    (batch,) = recovery_undo.undo_batches(database, operation.id or 0, Operation("undo"), by_job=False)
+    assert (batch.jobs, batch.reasons) == ((), {None: len(ids) - 1, "it runs now": 1})
+    assert state_of_each(database)[claim.job_id] is State.CLAIMED
+
+
+def test_a_job_that_is_ready_twice_leaves_with_both_rows(own: Database) -> None:
+    ids = add_jobs(own, *plain_jobs(2))
+    die(own)
+    operation = Operation("retry")
+    retry(own, operation)
+    execute(own.url, "CREATE INDEX of_jobs ON solid_queue_ready_executions (job_id)")  # for MySQL's foreign key
+    drop_index(own, "index_solid_queue_ready_executions_on_job_id", "solid_queue_ready_executions")
+    with own.write() as connection:
+        columns = ["job_id", "queue_name", "priority", "created_at"]
+        connection.execute(insert(ready).from_select(columns, select(*(ready.c[name] for name in columns))))
+    assert undo(own, operation) == dict.fromkeys(ids)
+    assert rows(own, ready) == []
 
 
 def test_what_was_claimed_or_ended_stays(database: Database) -> None:

@@ -80,7 +80,7 @@ def apply(
         return
     tally = Tally()
     with accounted(tally.account(opened, operation)):
-        batches = apply_plan(opened, plan, operation, policy=policy, fast=fast)
+        batches = apply_plan(opened, plan, operation, policy=policy, rests=moving.rests(opened, fast=fast))
         empty = "nothing is left of this plan: it was carried out before, or is empty"
         moving.show(batches, output, tally, by_job=False, total=plan.size, empty=empty, verb=operation.verb)
     tally.conclude(operation, *attendance.obstacles(command, opened, tally.destinations, tally.scheduled))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -207,21 +207,21 @@ def undo(
     moving.confirm_by_name(f"take operation {operation_id} back?", yes=yes)
     undoing = command.operation("undo", reason, chosen={"operation": operation_id})
     reasons: Counter[str | None] = Counter()
+    by_job = output is not Output.TABLE
 
-    def counted() -> Iterator[UndoneJob]:
-        for batch in recovery_undo.undo(opened, operation_id, undoing, fast=fast):
-            for undone in batch:
-                reasons[undone.reason] += 1
-                yield undone
+    def undone() -> Iterator[UndoneJob]:
+        rests = moving.rests(opened, fast=fast)
+        for batch in recovery_undo.undo_batches(opened, operation_id, undoing, rests=rests, by_job=by_job):
+            reasons.update(batch.reasons)
+            yield from batch.jobs
 
     account = Account(opened, undoing, lambda jobs: f"took back {count_of(jobs, 'job')}", lambda: reasons[None])
     with accounted(account):
-        if output is Output.TABLE:
-            heading()
-            for _ in counted():
-                pass
+        if by_job:
+            records(undone(), columns.undone(), output)
         else:
-            records(counted(), columns.undone(), output)
+            heading()
+            deque(undone(), maxlen=0)
     if not reasons:
         note(f"nothing is left to take back of operation {operation_id}")
         return

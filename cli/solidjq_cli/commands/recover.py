@@ -68,7 +68,7 @@ def recover(
     opened = command.open()
     terms = RetryTerms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = filter_for(terms)
-    selected = Selection(chosen=chosen, limit=limit, fast=fast)
+    selected = Selection(chosen=chosen, limit=limit)
     by_job = moving.lists_jobs(output, by_job=False)
     tally = Tally()
     if dry_run:
@@ -98,7 +98,8 @@ def recover(
         return "; ".join(filter(None, parts)) or None
 
     with accounted(done):
-        batches = retry(opened, selected, operation, terms, policy=policy, by_job=by_job)
+        rests = moving.rests(opened, fast=fast, quiet=quiet)
+        batches = retry(opened, selected, operation, terms, policy=policy, by_job=by_job, rests=rests)
         if quiet:
             tally.count(batches)
         else:

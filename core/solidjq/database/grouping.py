@@ -1,14 +1,16 @@
 """Statements that gather many rows in one, which each database spells differently; groups where it ``gathers``."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Select, String, select
+from sqlalchemy import ColumnElement, Connection, Dialect, Select, String, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import UserDefinedType
+
+ALL_ROWS = 2**63 - 1  # a LIMIT that leaves out no row
 
 
 def gathers(connection: Connection) -> bool:
@@ -16,16 +18,16 @@ def gathers(connection: Connection) -> bool:
     return connection.dialect.name != "sqlite"
 
 
-class _Numbers(UserDefinedType[list[int]]):
+class _Numbers(UserDefinedType[list[Any]]):
     """Numbers of many rows in one value: an array, or its JSON text."""
 
     cache_ok = True
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], list[int]] | None:  # noqa: ARG002
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], list[Any]] | None:  # noqa: ARG002
         return None if dialect.name == "postgresql" else lambda numbers: json.loads(numbers or "[]")
 
 
-class gathered(expression.FunctionElement[list[int]]):  # noqa: N801  (used like an SQL function)
+class gathered(expression.FunctionElement[list[Any]]):  # noqa: N801  (used like an SQL function)
     """The numbers of a group's rows as a list, in no order."""
 
     type = _Numbers()
@@ -82,14 +84,27 @@ def _before_mysql(element: before, compiler: SQLCompiler, **kw: Any) -> str:
     return f"SUBSTRING_INDEX({compiler.process(element.clauses, **kw)}, 1)"
 
 
-def lock_ids(connection: Connection, page: Select[int]) -> Sequence[int]:
-    """Lock the rows of a page of ids, a query with an order and a limit; return the ids, ascending.
+def read_numbers(connection: Connection, query: Select[Any]) -> list[tuple[int, ...]]:
+    """Return the rows of a query, in no order; each of its columns is a number, and none is NULL.
 
-    MySQL's driver takes longer for a thousand rows than the server does, so there they come as one. Without the limit,
-    the server might merge the inner query into the outer one, and lock in another order.
+    MySQL's driver takes longer for a thousand rows than the server does, so there they come as one.
     """
-    locking = page.with_for_update()
     if connection.dialect.name != "mysql":
-        return connection.scalars(locking).all()
-    (number,) = (locked := locking.subquery("locked")).columns
-    return sorted(connection.scalars(select(gathered(number)).select_from(locked)).one())
+        return [tuple(row) for row in connection.execute(query)]
+    rows = query.subquery("numbers")
+    packed = select(gathered(func.json_array(*rows.columns))).select_from(rows)
+    return list(map(tuple, connection.scalars(packed).one()))
+
+
+def lock_rows(connection: Connection, page: Select[Any]) -> list[tuple[int, ...]]:
+    """Lock the rows of a query with an order and a limit; return them, ascending. Its columns are as above.
+
+    Without a limit, ALL_ROWS if nothing else, MySQL might merge the inner query into the outer one, and lock in
+    another order.
+    """
+    return sorted(read_numbers(connection, page.with_for_update()))
+
+
+def lock_ids(connection: Connection, page: Select[int]) -> list[int]:
+    """Lock the rows of a page of ids, a query with an order and a limit; return the ids, ascending."""
+    return [number for (number,) in lock_rows(connection, page)]

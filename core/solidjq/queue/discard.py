@@ -5,6 +5,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, Table, select
 
 from solidjq.database.deletions import delete_by_id
+from solidjq.database.grouping import ALL_ROWS, lock_rows
 from solidjq.database.statements import among
 from solidjq.database.tables import blocked, failed, jobs, ready, scheduled
 from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
@@ -36,7 +37,7 @@ def withdraw(connection: Connection, job_ids: Collection[int], limits: Limits = 
 def take(connection: Connection, table: Table, job_ids: Collection[int]) -> list[int]:
     """Delete the rows that these jobs have in a table of executions; return the ids of the jobs that had one."""
     of_jobs = select(table.c.id, table.c.job_id).where(among(table.c.job_id, job_ids)).order_by(table.c.id)
-    locked = connection.execute(of_jobs.with_for_update()).all()
+    locked = lock_rows(connection, of_jobs.limit(ALL_ROWS))
     if locked:
-        connection.execute(delete_by_id(table, [row.id for row in locked]))
-    return [row.job_id for row in locked]
+        connection.execute(delete_by_id(table, [row_id for row_id, _ in locked]))
+    return [job_id for _, job_id in locked]

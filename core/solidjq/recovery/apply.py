@@ -34,21 +34,21 @@ def apply_plan(
     operation: ledger_operations.Operation,
     *,
     policy: Policy = BUILT_IN,
-    fast: bool = False,
+    rests: Rests | None = None,
 ) -> Iterator[list[Decision]]:
     """Move exactly the failures of the plan; yield each committed batch's decisions.
 
     Idempotent: failures that this plan moved before are skipped, so an apply that was killed can be run again. While
-    workers claim jobs it rests between batches, unless it is to be ``fast``. Raises
-    LedgerMissingError without ``jq_`` tables. Raises RefusedError before it moves anything if the plan was made for
-    another database, or a failure of it is gone, is not what the plan says, or may not move any more; and between two
-    batches if one changes meanwhile; committed batches stay.
+    workers claim jobs it rests between batches, unless ``rests`` are fast. Raises LedgerMissingError without ``jq_``
+    tables. Raises RefusedError before it moves anything if the plan was made for another database, or a failure of it
+    is gone, is not what the plan says, or may not move any more; and between two batches if one changes meanwhile;
+    committed batches stay.
     """
     require_own(database, plan)
     with database.read() as connection:
         ledger_operations.require(connection)
     _check(database, plan, policy)
-    yield from _move(database, plan, operation, policy, Rests(database, fast=fast))
+    yield from _move(database, plan, operation, policy, rests or Rests(database))
 
 
 def apply_waiting(
@@ -57,7 +57,7 @@ def apply_waiting(
     terms: WaitingTerms,
     operation: ledger_operations.Operation,
     *,
-    fast: bool = False,
+    rests: Rests | None = None,
 ) -> Iterator[list[WaitingDecision]]:
     """Move exactly the waiting jobs of the plan; yield each committed batch's decisions. Else as ``apply_plan``."""
     require_own(database, plan)
@@ -66,7 +66,7 @@ def apply_waiting(
     for batch in in_batches(_waiting_left(database, plan)):
         with database.read() as connection:
             check_planned(batch, judge(connection, [job.job_id for job in batch], terms))
-    rests = Rests(database, fast=fast)
+    rests = rests or Rests(database)
     for batch in in_batches(_waiting_left(database, plan)):
         job_ids = sorted(job.job_id for job in batch)
         yield rests.transact(move_batch, job_ids, terms, operation, expected=batch)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, exists, insert, select, update
 
 from solidjq.database.deletions import delete_by_id
+from solidjq.database.grouping import read_numbers
 from solidjq.database.hot import hot, ids_in
 from solidjq.database.statements import WriteStyle, among, read_among, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
@@ -52,7 +53,7 @@ def put_back(
     failure_ids = failure_ids_of(others)
     archive.archive(connection, failure_ids, operation_id, with_jobs=terms.discard)
     if terms.discard:
-        _delete(connection, others)
+        _delete(connection, failure_ids)
     else:
         _put_back(connection, others, terms, pace)
     connection.execute(delete_by_id(failed, failure_ids))
@@ -67,6 +68,11 @@ def _make_ready(connection: Connection, failure_ids: Sequence[int], operation_id
     leaving = select().join_from(failed, jobs, jobs.c.id == failed.c.job_id).where(read_among(failed.c.id, failure_ids))
     connection.execute(ready_insertion(leaving.order_by(failed.c.id)))
     connection.execute(delete_by_id(failed, failure_ids))
+
+
+def fits_groups(decision: Decision, terms: RetryTerms) -> bool:
+    """Whether a decision that moves jobs can be on a group: none of them changes in a way of its own."""
+    return terms.discard or only_moves(decision, terms)
 
 
 def only_moves(decision: Decision, terms: RetryTerms) -> bool:
@@ -132,9 +138,10 @@ def archive_and_make_ready() -> Insert:
     return insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], rows)
 
 
-def _delete(connection: Connection, moving: Sequence[Decision]) -> None:
+def _delete(connection: Connection, failure_ids: Sequence[int]) -> None:
     # The failed rows are deleted with their jobs. A failed job holds no slot of a concurrency limit.
-    connection.execute(delete_by_id(jobs, [decision.job_id for decision in moving]))
+    of_failures = read_numbers(connection, select(failed.c.job_id).where(read_among(failed.c.id, failure_ids)))
+    connection.execute(delete_by_id(jobs, sorted(job_id for (job_id,) in of_failures)))
 
 
 def _rewrite(connection: Connection, moving: Sequence[Decision], terms: RetryTerms) -> None:

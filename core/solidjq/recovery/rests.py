@@ -20,7 +20,7 @@ class Rests:
 
     A rest lasts until the last move lies as long ago as it took, LONGEST at most. So the moves take no more than half
     of the time, and from the workers half of what they would take without rests. There is none before the third move:
-    only two can show that a job was claimed in between. ``fast``: no rests.
+    only two can show that a job was claimed in between. ``fast``: no rests. ``begins`` is called before the first rest.
     """
 
     def __init__(
@@ -28,11 +28,13 @@ class Rests:
         database: Database,
         *,
         fast: bool = False,
+        begins: Callable[[], object] = lambda: None,
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._fast = fast
+        self._begins: Callable[[], object] | None = begins
         self._sleep = sleep
         self._clock = clock
         self._newest: int | None = None  # the newest claim when the last move was made
@@ -47,6 +49,9 @@ class Rests:
             return self._database.transact(move, *args, **kwargs)
         rest = rest_after(self._took, self._clock() - self._ended)
         if self._is_claiming and rest:
+            if self._begins is not None:
+                self._begins()
+                self._begins = None
             self._sleep(rest)
 
         def move_and_look(connection: Connection) -> tuple[T, int | None]:

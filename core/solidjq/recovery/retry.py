@@ -69,6 +69,7 @@ def retry(
     policy: Policy = BUILT_IN,
     moved_before: int = 0,
     by_job: bool = True,
+    rests: Rests | None = None,
 ) -> Iterator[list[Decision]]:
     """Retry the selected jobs that the terms allow, or discard them if the terms say so; yield each batch's decisions.
 
@@ -76,7 +77,8 @@ def retry(
     retry of one job, the counters ``executions`` and ``exception_executions`` start again at 0, unless the terms keep
     them. A job with a concurrency key goes to ``scheduled_executions``: the dispatcher, which has the limit of its
     class, lets it run. ``moved_before``: jobs that the same operation moved already; they count towards the limit and
-    the pace. With ``by_job`` each decision is on one job, without it perhaps on a group, as in ``plan``.
+    the pace. With ``by_job`` each decision is on one job, without it perhaps on a group, as in ``plan``. While workers
+    claim jobs it rests between batches, unless ``rests`` are fast.
 
     Raises LedgerMissingError, before it changes anything, if the ``jq_`` tables are missing, or if a discard would
     delete columns that they cannot store.
@@ -85,8 +87,8 @@ def retry(
         operations.require(connection)
         run = begin(connection, terms, policy, selection, by_job=by_job)
     run.verdicts[Verdict.RETRY] = moved_before
-    rests = Rests(database, fast=selection.fast)
-    yield from _page_by_page(database, selection, run, lambda page: rests.transact(run.move, page, operation))
+    moves = rests or Rests(database)
+    yield from _page_by_page(database, selection, run, lambda page: moves.transact(run.move, page, operation))
     if operation.id is not None:
         database.transact(operation.record, 0, +run.verdicts)
 
@@ -112,8 +114,9 @@ def _page_by_page(
     for part in parts(selection.chosen):
         while run.left != 0 and above < top:
             page = process(page_of_ids(part, above=above, top=top, limit=selection.batch))
-            if not page.failure_ids:
+            if page.failure_ids:
+                run.count(page.decisions)
+                yield page.decisions
+                above = page.failure_ids[-1]
+            if len(page.failure_ids) < selection.batch:
                 break
-            run.count(page.decisions)
-            yield page.decisions
-            above = page.failure_ids[-1]

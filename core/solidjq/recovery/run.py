@@ -22,7 +22,7 @@ from solidjq.ledger import crashes, operations
 from solidjq.queue.failed import is_death
 from solidjq.recovery.candidates import find_candidates, find_groups
 from solidjq.recovery.planned import PlannedFailure, check_unchanged
-from solidjq.recovery.put_back import Pace, failure_ids_of, only_moves, put_back
+from solidjq.recovery.put_back import Pace, failure_ids_of, fits_groups, put_back
 from solidjq.recovery.terms import EVERYTHING, RetryTerms, Selection
 from solidjq.recovery.verdicts import Candidate, Decision, Verdict, decide, verdict_key, window_of
 from solidjq.settings.policy import Policy
@@ -102,7 +102,7 @@ class Run:
             key = self._key(group.newest)
             if key is not None and (group.oldest is group.newest or key == self._key(group.oldest)):
                 decision = self._decide(group.newest, key)
-                if not decision.verdict.moves or only_moves(decision, self.terms):
+                if not decision.verdict.moves or fits_groups(decision, self.terms):
                     decisions.append(decision._replace(group=group.failure_ids))
         return decisions
 
@@ -156,7 +156,7 @@ def begin(
     if terms.safe or not (terms.discard or _none_died(connection, selection.job_ids)):
         suspicion = find_suspicion(connection, now - window_of(terms, policy.rule("")))
     # These terms change each job on its own, so grouping the jobs first would save nothing.
-    by_job = by_job or terms.discard or terms.paced or terms.rewrites or terms.queue_as is not None
+    by_job = by_job or terms.paced or terms.rewrites or terms.queue_as is not None
     return Run(terms, policy, now, selection.limit, suspicion, operations.exists(connection), by_job)
 
 

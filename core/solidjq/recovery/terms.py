@@ -16,15 +16,13 @@ NO_FILTER = Filter()
 class Selection:
     """Which failed jobs to retry: those that match the filter and, if ``job_ids`` is not None, are among these.
 
-    ``limit``: the most jobs to move, the oldest failures first. ``batch``: failures a transaction. ``fast``: without
-    rests between the batches.
+    ``limit``: the most jobs to move, the oldest failures first. ``batch``: failures a transaction.
     """
 
     chosen: Filter = NO_FILTER
     job_ids: Sequence[int] | None = None
     limit: int | None = None
     batch: int = BATCH
-    fast: bool = False
 
 
 EVERYTHING = Selection()

@@ -1,16 +1,14 @@
 """Undo a retry or a discard: each job that no process has claimed since is failed again, exactly as it was."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Row,
     Text,
     cast,
     column,
@@ -27,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import BATCH
 from solidjq.database.faults import Fault, fault_of, words_of
-from solidjq.database.grouping import exactly
+from solidjq.database.grouping import exactly, lock_rows
 from solidjq.database.poolers import schema_of
 from solidjq.database.statements import among, read_among, without_index
 from solidjq.database.tables import claimed, failed, failures, jobs
@@ -58,9 +56,6 @@ OF_SEVERAL = {
     GONE: "they are gone: cleared after they finished, or discarded",
     TAKEN: "there are jobs with these ids already",
 }
-# What is read of each archived job, and also of one that had not failed.
-_MOVED = (failures.c.id, failures.c.job_id, failures.c.class_name, failures.c.queue_name)
-_WAITED = (*_MOVED, failures.c.error, failures.c.failed_at)
 _CHANGED = ("queue_name", "arguments", "scheduled_at")  # what a retry may change of a job
 UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD, *WAITING_VERBS})
 
@@ -85,16 +80,38 @@ def reason_of(count: int, reason: str) -> str:
     return reason if count == 1 else OF_SEVERAL.get(reason, reason.replace(" moved it again", " moved them again"))
 
 
+@dataclass(frozen=True, slots=True)
+class UndoneBatch:
+    """What an undo did in one transaction: to how many jobs, and why it left some of them alone."""
+
+    last: int  # the last id in the archive
+    reasons: Mapping[str | None, int]  # counts; None: the jobs that are failed again
+    jobs: Sequence[UndoneJob]  # empty unless they are wanted
+
+
 def undo(
-    database: Database, operation_id: int, operation: operations.Operation, *, fast: bool = False
+    database: Database, operation_id: int, operation: operations.Operation, *, rests: Rests | None = None
 ) -> Iterator[list[UndoneJob]]:
-    """Undo an operation; yield what happened to each of its jobs, batch by batch, each batch committed.
+    """Undo an operation as ``undo_batches`` does; yield what happened to each of its jobs, batch by batch."""
+    for batch in undo_batches(database, operation_id, operation, rests=rests):
+        yield [*batch.jobs]
+
+
+def undo_batches(
+    database: Database,
+    operation_id: int,
+    operation: operations.Operation,
+    *,
+    rests: Rests | None = None,
+    by_job: bool = True,
+) -> Iterator[UndoneBatch]:
+    """Undo an operation; yield each batch, committed, ``by_job`` with each of its jobs.
 
     A job that still waits leaves its queue and gets its old queue name, due time and arguments back; its failure is
     inserted into ``failed_executions`` under its old id. If it had not failed but waited, it waits again as before. A
     deleted job is inserted again. A job that was claimed, finished or failed
     since is left as it is. Crash counts stay. Idempotent: a killed undo can be run again. While workers claim jobs it
-    rests between batches, unless it is to be ``fast``.
+    rests between batches, unless ``rests`` are fast.
 
     Raises NoSuchJobError if there is no such operation, UsageError if its verb is not in ``UNDOABLE``.
     """
@@ -109,13 +126,16 @@ def undo(
             "bisect, discard, and jobs discard, run-now, postpone and move"
         )
     above = 0
-    rests = Rests(database, fast=fast)
+    rests = rests or Rests(database)
     while span := _span(database, operation_id, above):
         first, last = span
         above = max(above, first - 1)
-        while above < last and (batch := rests.transact(_undo, operation_id, (above, last), operation, verb)):
-            above = batch[-1][0]
-            yield [undone for _, undone in batch]
+        while above < last:
+            batch = rests.transact(_undo, operation_id, (above, last), operation, verb, by_job=by_job)
+            if batch is None:
+                break
+            above = batch.last
+            yield batch
         above = last
 
 
@@ -129,39 +149,47 @@ def _span(database: Database, operation_id: int, above: int) -> tuple[int, int] 
 
 
 def _undo(
-    connection: Connection, operation_id: int, between: tuple[int, int], operation: operations.Operation, verb: str
-) -> list[tuple[int, UndoneJob]]:
+    connection: Connection,
+    operation_id: int,
+    between: tuple[int, int],
+    operation: operations.Operation,
+    verb: str,
+    *,
+    by_job: bool,
+) -> UndoneBatch | None:
     above, last = between
     # What was just archived is not in the server's statistics. PostgreSQL takes an operation for small then, and would
     # read all of it for each batch.
     of_operation = without_index(failures.c.operation_id) == operation_id
-    archived = connection.execute(
-        select(*(_WAITED if verb in WAITING_VERBS else _MOVED))
+    archived = lock_rows(
+        connection,
+        select(failures.c.id, failures.c.job_id)
         .where(of_operation, failures.c.restored_by.is_(None), failures.c.id > above, failures.c.id <= last)
         .order_by(failures.c.id)
-        .limit(BATCH)
-        .with_for_update()
-    ).all()
+        .limit(BATCH),
+    )
     if not archived:
-        return []
-    reasons = _moved_again(connection, archived)
-    free = [row for row in archived if row.job_id not in reasons]
+        return None
+    archive_ids = [archive_id for archive_id, _ in archived]
+    reasons = _moved_again(connection, archive_ids)
+    free = {archive_id: job_id for archive_id, job_id in archived if job_id not in reasons}
     deleted = verb in {DISCARD, WaitingVerb.DISCARD.recorded}
     reasons |= (_undo_discard if deleted else _undo_move)(connection, free)
-    back = [row for row in free if row.job_id not in reasons]
-    if restored := [row.id for row in back]:
-        if verb in WAITING_VERBS:
-            wait_again(connection, {row.job_id: _waited(row) for row in back})
-        else:
-            _fail_again(connection, restored)
+    if restored := [archive_id for archive_id, job_id in free.items() if job_id not in reasons]:
+        (_wait_again if verb in WAITING_VERBS else _fail_again)(connection, restored)
         undo_id = operation.record(connection, len(restored))
         connection.execute(update(failures).where(among(failures.c.id, restored)).values(restored_by=undo_id))
-    return [
-        (row.id, UndoneJob(row.job_id, row.class_name, row.queue_name, reasons.get(row.job_id))) for row in archived
-    ]
+    counts = Counter(map(reasons.get, (job_id for _, job_id in archived)))
+    return UndoneBatch(archive_ids[-1], counts, _undone_jobs(connection, archive_ids, reasons) if by_job else ())
 
 
-def _moved_again(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
+def _undone_jobs(connection: Connection, archive_ids: Sequence[int], reasons: Mapping[int, str]) -> list[UndoneJob]:
+    of_jobs = select(failures.c.job_id, failures.c.class_name, failures.c.queue_name)
+    found = connection.execute(of_jobs.where(read_among(failures.c.id, archive_ids)).order_by(failures.c.id))
+    return [UndoneJob(*row, reasons.get(row.job_id)) for row in found]
+
+
+def _moved_again(connection: Connection, archive_ids: Sequence[int]) -> dict[int, str]:
     """Return the jobs that a later operation moved, each with the reason: this operation's job is not in the queue."""
     later = failures.alias()
     moved_by = (  # read for each row: a join might read the whole archive
@@ -174,23 +202,15 @@ def _moved_again(connection: Connection, archived: Sequence[Row[Any]]) -> dict[i
         )
         .scalar_subquery()
     )
-    each = select(failures.c.job_id, moved_by.label("moved_by")).where(
-        read_among(failures.c.id, [row.id for row in archived])
-    )
+    each = select(failures.c.job_id, moved_by.label("moved_by")).where(read_among(failures.c.id, archive_ids))
     moved = each.subquery("each_job")
     again = connection.execute(select(moved).where(moved.c.moved_by.is_not(None)))
     return {row.job_id: f"operation {row.moved_by} moved it again" for row in again}
 
 
-def _waited(row: Row[Any]) -> tuple[State, datetime | None]:
-    """Return the state of an archived job that waited, and when it was due."""
-    state = archive.state_of(row.error)
-    return (State.READY if state is None else state), row.failed_at
-
-
-def _undo_move(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
+def _undo_move(connection: Connection, archived: Mapping[int, int]) -> dict[int, str]:
     """Withdraw the jobs that wait and restore their columns; return the others, each with the reason."""
-    archive_ids = {row.job_id: row.id for row in archived}
+    archive_ids = {job_id: archive_id for archive_id, job_id in archived.items()}
     withdrawn = withdraw(connection, sorted(archive_ids))
     if changed := _changed(connection, [archive_ids[job_id] for job_id in withdrawn]):
         connection.execute(
@@ -221,12 +241,11 @@ def _changed(connection: Connection, archive_ids: Sequence[int]) -> Sequence[int
     return connection.scalars(both.where(read_among(failures.c.id, sorted(archive_ids)), differ)).all()
 
 
-def _undo_discard(connection: Connection, archived: Sequence[Row[Any]]) -> dict[int, str]:
+def _undo_discard(connection: Connection, archived: Mapping[int, int]) -> dict[int, str]:
     """Insert the jobs again under their old ids; return those that could not be inserted, each with the reason."""
-    ids = [row.job_id for row in archived]
-    taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, ids))))
+    taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, archived.values()))))
     reasons = dict.fromkeys(taken, TAKEN)
-    job_ids = {row.id: row.job_id for row in archived if row.job_id not in taken}
+    job_ids = {archive_id: job_id for archive_id, job_id in archived.items() if job_id not in taken}
     types = archive.more_columns(connection)
     for names, archive_ids in _by_columns(connection, list(job_ids), types).items():
         more = {name: types[name] for name in names}
@@ -289,6 +308,15 @@ def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Ma
             raise
         return words_of(error)
     return None
+
+
+def _wait_again(connection: Connection, archive_ids: Collection[int]) -> None:
+    waited = select(failures.c.job_id, failures.c.error, failures.c.failed_at)
+    before = {
+        row.job_id: (archive.state_of(row.error) or State.READY, row.failed_at)
+        for row in connection.execute(waited.where(read_among(failures.c.id, archive_ids)).order_by(failures.c.id))
+    }
+    wait_again(connection, before)
 
 
 def _fail_again(connection: Connection, archive_ids: Collection[int]) -> None:

@@ -188,21 +188,21 @@ def move_waiting(
     *,
     limit: int | None = None,
     batch: int = BATCH,
-    fast: bool = False,
+    rests: Rests | None = None,
 ) -> Iterator[list[WaitingDecision]]:
     """Move the waiting jobs that the filter selects; yield each batch's decisions, committed.
 
     Jobs that are named by ids in other states get a decision that leaves them alone. Jobs that are enqueued after the
-    start are not moved. ``limit``: the most jobs to move. While workers claim jobs it rests between batches, unless it
-    is to be ``fast``. Raises LedgerMissingError, before it changes anything, if the
-    ``jq_`` tables are missing, or if a discard would delete columns that they cannot store.
+    start are not moved. ``limit``: the most jobs to move. While workers claim jobs it rests between batches, unless
+    ``rests`` are fast. Raises LedgerMissingError, before it changes anything, if the ``jq_`` tables are missing, or if
+    a discard would delete columns that they cannot store.
     """
     with database.read() as connection:
         operations.require(connection)
-    rests = Rests(database, fast=fast)
+    moves = rests or Rests(database)
     yield from until_limit(
         _pages(database, chosen, terms, batch),
-        lambda job_ids, left: rests.transact(move_batch, job_ids, terms, operation, chosen.states, left),
+        lambda job_ids, left: moves.transact(move_batch, job_ids, terms, operation, chosen.states, left),
         limit,
     )
 
