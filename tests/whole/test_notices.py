@@ -10,11 +10,11 @@ from sqlalchemy import insert, text
 
 from solidjq import Database, NewJob, enqueue
 from solidjq.database import notices
+from solidjq.database.tables import jobs, ready
 from solidjq.database.tables import processes as process_table
-from solidjq.database.tables import ready
 from solidjq.database.times import utcnow
 from solidjq.database.urls import url_text
-from solidjq.errors import DatabaseError, UsageError
+from solidjq.errors import AccessDeniedError, DatabaseError, UsageError
 from solidjq.queue.claim import ALL_QUEUES, claim
 from solidjq.queue.enqueue import enqueue_alone
 from solidjq.queue.pauses import pause, resume
@@ -94,6 +94,31 @@ def test_of_those_that_enqueue_at_once_two_notify(database: Database) -> None:
             assert notices_of(database, enqueue_one) == 0
         assert notices_of(database, enqueue_one) == 1
     assert len(rows(database, ready)) == 3
+
+
+@pytest.fixture
+def enqueuer(own: Database, worker_name: str) -> Iterator[Database]:
+    """A role that may enqueue, and of the catalogue's functions call only what everybody may."""
+    role = f"enqueuer_{worker_name}"
+    grants = (f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {role}",)
+    execute(own.url, f"CREATE ROLE {role} LOGIN", *grants, f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
+    database = Database(own.url.set(username=role))
+    yield database
+    database.close()
+    execute(own.url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize("function", ["pg_try_advisory_xact_lock(int, int)", "pg_notify(text, text)"])
+def test_who_may_not_call_a_function_of_the_notice_enqueues(own: Database, enqueuer: Database, function: str) -> None:
+    execute(own.url, f"REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC")
+    ids: list[int] = []
+    assert notices_of(own, lambda: ids.append(enqueue_alone(enqueuer, NewJob(class_name="note")))) == 1
+    assert state_of_each(own) == dict.fromkeys(ids, State.READY)
+    execute(own.url, f"REVOKE INSERT ON {ready.name} FROM {enqueuer.url.username}")
+    with pytest.raises(AccessDeniedError, match=ready.name):
+        enqueue_alone(enqueuer, NewJob(class_name="note"))
+    assert len(rows(own, jobs)) == 1
 
 
 @pytest.mark.only_on("postgresql")

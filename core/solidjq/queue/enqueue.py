@@ -3,6 +3,7 @@
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from solidjq.database.statements import WriteStyle, among, insert_many, writes_i
 from solidjq.database.tables import jobs, ready
 from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
+from solidjq.errors import AccessDeniedError
 from solidjq.queue.concurrency import KeyAndLimit, Limit, admit
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.rails import active_job
@@ -58,6 +60,10 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     new_jobs = list(new_jobs)
     if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
         return [_enqueue_ready(within(connection), insert_ready_job, new_jobs[0])]
+    return _enqueue_all(connection, new_jobs)
+
+
+def _enqueue_all(connection: Connection, new_jobs: Sequence[NewJob]) -> list[int]:
     now = clock(connection)
     rows: list[dict[str, Any]] = []
     due: list[str] = []
@@ -92,8 +98,9 @@ def enqueue_alone(database: Database, new: NewJob) -> int:
     Raises ArgumentsError if Active Job cannot serialize an argument.
     """
     if new.at_once and database.writes_in_with:
-        return _enqueue_ready(database.execute, insert_ready_job_alone, new)
-    (job_id,) = database.transact(enqueue, [new])
+        with suppress(AccessDeniedError):  # to a function that only the notice needs, or to what is needed below too
+            return _enqueue_ready(database.execute, insert_ready_job_alone, new)
+    (job_id,) = database.transact(_enqueue_all, [new])
     return job_id
 
 
