@@ -10,6 +10,7 @@ on this machine: have it to yourself. A command that writes is measured last, si
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import pty
@@ -259,6 +260,12 @@ def opened(url: str) -> Iterator[Database]:
 # -- a run ------------------------------------------------------------------------------------------------------------
 
 
+def _fill(url: str, count: int, deaths: int | None, finished: int | None) -> None:
+    with opened(url) as database:
+        crowd.fill(database, count, deaths, finished)
+        crowd.analyze(database)
+
+
 def run(console: Console, url: str, chosen: argparse.Namespace) -> list[Measured]:
     """Fill the database if it is empty, measure, and print each command as soon as it is done."""
     with opened(url) as database:
@@ -268,8 +275,14 @@ def run(console: Console, url: str, chosen: argparse.Namespace) -> list[Measured
         if filled and not chosen.keep:
             raise SystemExit(f"million: {database} has a queue already; name an empty database, or add --keep")
         if not filled:
-            crowd.fill(database, count, chosen.deaths, chosen.finished)
-            crowd.analyze(database)
+            # A program that this one starts has at least its peak of memory for ru_maxrss, and a fill takes 280 MB.
+            filling = multiprocessing.get_context("spawn").Process(
+                target=_fill, args=(url, count, chosen.deaths, chosen.finished)
+            )
+            filling.start()
+            filling.join()
+            if filling.exitcode:
+                raise SystemExit(f"million: {database} was not filled")
         with database.read() as connection:
             failures = connection.scalar(select(func.count()).select_from(tables.failed))
             jobs = connection.scalar(select(func.count()).select_from(tables.jobs))
