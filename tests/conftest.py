@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 
+import compiled_statements
 import hypothesis
 import pytest
 
@@ -25,6 +26,7 @@ pytest_plugins = [
 # How long an example takes, or making it, says nothing where other processes run.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
+compiled_statements.share()
 # The tests start the program thousands of times; where this is set, each start would compile it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # For each connection to MariaDB, pymysql reads the machine's certificate authorities: 65 ms, and nothing is verified.

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import compiled_statements
 from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.engine.default import DefaultDialect
 from zygote import import_everything, warm_up
@@ -123,6 +124,7 @@ ARM = {"moments": arm_moments, "commits": arm_commits}
 
 
 def main() -> None:
+    compiled_statements.share()
     import_everything()
     warm_up()
     for line in iter(sys.stdin.readline, ""):

@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import compiled_statements
 import nursery
 import typer
 from sqlalchemy import select as select_rows
@@ -233,6 +234,7 @@ def _run(run: Callable[[], object]) -> tuple[int, bool]:
 
 if __name__ == "__main__":
     where = sys.argv[1]
+    compiled_statements.share()
     import_everything()
     warm_up()
     zygote = Zygote(where)
