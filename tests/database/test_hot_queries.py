@@ -115,10 +115,12 @@ def read_whole(connection: Connection, statement: str, parameters: Any) -> Itera
             plan = json.loads(found) if isinstance(found, str) else found
             return [node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"]
         case "mysql":
+            # "index": it reads all entries of an index, unless it stops at the limit.
+            whole = {"ALL"} if "LIMIT" in statement else {"ALL", "index"}
             return [
                 row["table"]
                 for row in explain(connection, statement, parameters)
-                if row["type"] == "ALL" and row["select_type"] != "INSERT"
+                if row["type"] in whole and row["select_type"] != "INSERT"
             ]
         case _:
             words = [row["detail"].split() for row in explain(connection, statement, parameters)]
@@ -168,6 +170,7 @@ def decide_on_some(database: Database, _process: int) -> None:
 def look_up(database: Database, _process: int) -> None:
     with database.read() as connection:
         queue_jobs.find_jobs(connection, ["17", "aj-23"])
+        queue_jobs.find_jobs(connection, ["17"])
 
 
 def prune_one(database: Database, _process: int) -> None:

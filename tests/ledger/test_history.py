@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from sqlalchemy import event
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import claimed
 from solidjq.database.urls import url_text
+from solidjq.ledger.history import history
 from solidjq.queue import endings
 from solidjq.rails.error_text import error_json
 from support.deaths import die
@@ -68,3 +70,20 @@ def test_only_a_job_that_is_failed_is_offered_as_one(
     claim_all(database, add_process(database))
     database.transact(endings.finish, claimed.c.job_id == job_id)
     assert offered() == f"next  jq jobs show {job_id}"
+
+
+def test_each_statement_of_a_lookup_is_for_one_index(database: Database) -> None:
+    """MariaDB reads a whole table for an OR of two indexes that is sorted by a third."""
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    die(database)
+    retry_jobs(database, [job_id])
+    statements: list[str] = []
+
+    def note(_: object, _cursor: object, statement: str, *_more: object) -> None:
+        statements.append(statement)
+
+    with database.read() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        assert [one.event for one in history(connection, str(job_id))] == ["enqueued", "failed", "retried"]
+    assert statements
+    assert not [statement for statement in statements if " OR " in statement]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, select
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
@@ -58,8 +58,9 @@ def _find(connection: Connection, ids: list[str], views: dict[str, list[JobView]
     for text in ids:
         if (number := parse_id(text)) is not None:
             by_number[number].append(text)
-    query = _QUERY.where(or_(among(jobs.c.id, by_number), among(jobs.c.active_job_id, ids))).order_by(jobs.c.id)
-    for view in map(_view, connection.execute(query)):
+    # A statement for either index: MariaDB reads the whole table for an OR of both that is to be sorted.
+    attempts = connection.scalars(select(jobs.c.id).where(among(jobs.c.active_job_id, ids)))
+    for view in views_of(connection, sorted({*by_number, *attempts})):
         for key in {*by_number[view.job_id], view.active_job_id} & views.keys():
             views[str(key)].append(view)
 
