@@ -54,7 +54,7 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             at = time.time()
             found.held.wait()
             status, headers = found.answers.pop(0) if found.answers else (200, {})
@@ -65,6 +65,8 @@ def receiver() -> Iterator[Receiver]:
             for name, value in {**headers, "Content-Length": "0"}.items():
                 self.send_header(name, value)
             self.end_headers()
+
+        do_GET = do_POST  # noqa: N815  (a redirect that is followed may come as one)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the server's name for it)
             """Write no line for each request."""

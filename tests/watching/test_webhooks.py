@@ -101,8 +101,7 @@ def test_the_receiver_of_the_docs(receiver: Receiver) -> None:
         (503, {"Retry-After": "soon"}, True, None),
         (404, {}, False, None),
         (410, {}, False, None),
-        (302, {"Location": "/elsewhere"}, False, None),
-        (308, {"Location": "/elsewhere"}, False, None),
+        *((status, {"Location": "/elsewhere"}, False, None) for status in (301, 302, 303, 307, 308)),
     ],
 )
 def test_what_an_answer_means(
@@ -117,6 +116,16 @@ def test_what_an_answer_means(
     assert (outcome.delivered, outcome.again, outcome.after) == (False, again, after)
     assert str(status) in outcome.words
     assert len(receiver.posted) == 1  # no redirect was followed
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_passes_nothing_on(receiver: Receiver, status: int) -> None:
+    """Neither the message nor its signature is sent on, nor is anything asked there."""
+    receiver.answers.append((status, {"Location": f"http://localhost:{receiver.port}/elsewhere"}))
+    outcome = Webhook(receiver.url, secret=b"a secret of 16 bytes").deliver(message())
+    assert (outcome.delivered, outcome.again) == (False, False)
+    assert "redirects are not followed" in outcome.words
+    assert len(receiver.posted) == 1
 
 
 def test_a_server_that_does_not_answer(receiver: Receiver) -> None:
