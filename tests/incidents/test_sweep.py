@@ -7,18 +7,19 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from solidjq import Database
 from solidjq.database import tables
-from solidjq.incidents import death_queries
+from solidjq.incidents import death_queries, incidents
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, Exposure, InFlight, JobStanding
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
-from solidjq.incidents.incidents import Incident, each_incident, group
+from solidjq.incidents.incidents import Incident, each_incident, find_incident, group, with_jobs
 from solidjq.incidents.packed_cases import PackedCases, PackedDeaths
 from solidjq.incidents.summaries import summarize
 from solidjq.incidents.suspects import Ranking, rank_packed
 from solidjq.ledger.deaths import DeathSource
+from solidjq.queue import failure_counts
 from solidjq.rails.error_text import Death, exit_error
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -88,6 +89,72 @@ def test_no_more_deaths_are_read_than_the_incident_needs(database: Database, mon
         assert 3 <= len(read) <= 9
         assert len(list(incidents)) == EVERY - 4
     assert len(read) == len(set(read)) == EVERY * 3 // 4
+
+
+def failures_in_time(database: Database) -> list[int]:
+    """Make failures whose ids rise with time: the one at place n was written EVERY - n hours before noon."""
+    fill(database)
+    with database.write() as connection:
+        ids = list(connection.scalars(select(tables.failed.c.id).order_by(tables.failed.c.id)))
+        for place, failure_id in enumerate(ids):
+            give_time(connection, failure_id, NOON - timedelta(hours=EVERY - place))
+    return ids
+
+
+def give_time(connection: Connection, failure_id: int, at: datetime) -> None:
+    connection.execute(update(tables.failed).values(created_at=at).where(tables.failed.c.id == failure_id))
+
+
+def test_the_ids_of_a_time_are_found_along_the_primary_key(database: Database) -> None:
+    ids = failures_in_time(database)
+    with database.read() as connection:
+
+        def between(since: datetime, until: datetime) -> tuple[int, int | None]:
+            return failure_counts.ids_between(connection, since, until)
+
+        # About as many more as say the time together.
+        first, last = between(NOON - timedelta(hours=12.5), NOON - timedelta(hours=8.5))
+        assert last is not None
+        assert first <= ids[EVERY - 12] < ids[EVERY - 9] <= last + failure_counts.NEAR
+        assert between(NOON - timedelta(days=9), NOON + timedelta(days=1)) == (1, None)
+        assert failure_counts.last_before(connection, NOON - timedelta(hours=8.5)) == ids[EVERY - 9]
+        assert failure_counts.last_before(connection, NOON - timedelta(days=9)) is None
+    with database.write() as connection:
+        connection.execute(delete(tables.failed))
+    with database.read() as connection:
+        assert failure_counts.ids_between(connection, NOON, NOON + timedelta(days=1)) == (1, None)
+
+
+def test_a_failure_of_a_wrong_clock_does_not_mislead(database: Database) -> None:
+    ids = failures_in_time(database)
+    since, until = NOON - timedelta(hours=30.5), NOON - timedelta(hours=20.5)
+    with database.write() as connection:
+        for place in range(0, EVERY, 5):
+            give_time(connection, ids[place], NOON + timedelta(days=30 if place % 2 else -30))
+    with database.read() as connection:
+        first, last = failure_counts.ids_between(connection, since, until)
+    assert last is not None
+    assert first <= ids[EVERY - 30] + failure_counts.NEAR
+    assert last >= ids[EVERY - 21] - failure_counts.NEAR
+
+
+def test_one_incident_does_not_read_the_whole_queue(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(database, 4)
+    whole = {incident.name: incident for incident in swept(database)}
+    with database.read() as connection:
+        expected = {name: with_jobs(connection, [incident])[0] for name, incident in whole.items()}
+    monkeypatch.setattr(incidents, "each_incident", None)
+    with database.read() as connection:
+        assert {name: find_incident(connection, name) for name in whole} == expected
+
+
+def test_an_incident_of_a_wrong_clock_is_found_in_the_whole_queue(database: Database) -> None:
+    """Failures that were copied from another database: their ids do not rise with their times."""
+    fill(database, 80)  # the later ids have the earlier times
+    names = [incident.name for incident in swept(database)]
+    with database.read() as connection:
+        found = [find_incident(connection, name) for name in names]
+    assert [one and one.name for one in found] == names
 
 
 def test_a_summary_finds_the_jobs_of_its_deaths(database: Database) -> None:

@@ -211,8 +211,8 @@ def test_among_many_deaths_a_look_reads_the_new_ones_alone(
 ) -> None:
     """It tells the same as a watch that reads all of the last minutes."""
     reads: list[object] = []
-    read = recent_deaths.list_recorded
-    monkeypatch.setattr(recent_deaths, "list_recorded", lambda *args, **more: reads.append(more) or read(*args, **more))
+    read = recent_deaths.each_recorded
+    monkeypatch.setattr(recent_deaths, "each_recorded", lambda *args, **more: reads.append(more) or read(*args, **more))
     told: list[dict[str, Any]] = []
     begin = database.now()
 

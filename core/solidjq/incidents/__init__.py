@@ -4,8 +4,10 @@ Read the files in this order:
 
 - ``claimed_jobs``: the jobs of a death, kept small.
 - ``death_records``: how a process ended, with the evidence, as one kind of record whoever noticed it.
+- ``stored_evidence``: its evidence, parsed when somebody looks at it.
 - ``reconstruction``: deaths that nobody recorded, put together from the failures that they left.
 - ``unrecorded``: the failures of such deaths, grouped by the database.
+- ``packed_deaths``: very many of them in a few hundred bytes each.
 - ``death_queries``: yields deaths as they fell silent, those of ``jq_deaths`` in batches; their jobs are counted.
 - ``death_jobs``: reads the jobs of deaths, which were only counted before.
 - ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.

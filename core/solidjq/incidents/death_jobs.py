@@ -50,8 +50,7 @@ def with_jobs(
 
 def find_recorded(connection: Connection, numbers: Collection[int]) -> list[DeathRecord]:
     """Return the deaths with these ids of ``jq_deaths``, with their jobs. A row without any time is left out."""
-    found = [death for batch in in_batches(numbers) for death in list_recorded(connection, numbers=batch)]
-    return with_jobs(connection, found)
+    return with_jobs(connection, list_recorded(connection, numbers))
 
 
 def find_apart(connection: Connection, since: datetime, deaths: Iterable[DeathRecord]) -> set[str]:

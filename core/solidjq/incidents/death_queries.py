@@ -6,10 +6,11 @@ sample.
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from heapq import merge
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, func, literal, select
@@ -22,14 +23,18 @@ from solidjq.database.tables import deaths, failed, processes
 from solidjq.database.times import boundary
 from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJobs, ClassCount
 from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.packed_deaths import in_order
+from solidjq.incidents.stored_evidence import StoredEvidence
 from solidjq.incidents.unrecorded import between, list_by_error, list_unrecorded
 from solidjq.ledger import operations
 from solidjq.ledger.deaths import DeathSource, source_of
 from solidjq.processes.samples import instant, sample_of
+from solidjq.queue import failure_counts
 from solidjq.rails.error_text import Death
 from solidjq.text import parse_id
-from solidjq.untrusted import part, read_object
+from solidjq.untrusted import part
 
+CLOCKS = timedelta(hours=1)  # that the clocks of two hosts may differ by
 AT_ONCE = 200  # recorded deaths that are read together: each has a few kB of evidence
 
 
@@ -47,7 +52,21 @@ def each_death(
     reconstructed = list_unrecorded(connection, since, until, has_ledger=has_ledger, waiting=waiting)
     recorded = _recorded(connection, between(deaths.c.noticed_at, since, until)) if has_ledger else iter(())
     counted = _with_counts(connection, recorded, waiting=waiting)
-    return merge(counted, sorted(reconstructed, key=_silence), key=_silence)
+    return merge(counted, in_order(reconstructed), key=_silence)
+
+
+def each_around(connection: Connection, since: datetime, until: datetime) -> Iterator[DeathRecord]:
+    """Yield the deaths noticed from ``since`` on and before ``until``, as they fell silent, for those around one death.
+
+    Unlike in ``each_death`` the jobs of recorded ones are not even counted, and failures are searched for along the
+    primary key: of a host whose clock is wrong by more than ``CLOCKS`` they may be missed. So it does not read the
+    whole queue, where no index has the time.
+    """
+    has_ledger = operations.exists(connection)
+    within = [failure_counts.ids_between(connection, since - CLOCKS, until + CLOCKS)]
+    reconstructed = list_unrecorded(connection, since, until, has_ledger=has_ledger, within=within)
+    recorded = _recorded(connection, between(deaths.c.noticed_at, since, until)) if has_ledger else iter(())
+    return merge(chain.from_iterable(recorded), in_order(reconstructed), key=_silence)
 
 
 def each_by_class(
@@ -64,7 +83,8 @@ def each_by_class(
     reconstructed = list_by_error(connection, since, has_ledger=has_ledger, above=above)
     recorded = _recorded(connection, between(deaths.c.noticed_at, since, None)) if has_ledger else iter(())
     charged = _with_charges(connection, recorded, since)
-    return merge(charged, sorted(reconstructed, key=_silence_of_pair), key=_silence_of_pair)
+    pairs = ((death, death.by_class) for death in in_order(reconstructed))
+    return merge(charged, pairs, key=_silence_of_pair)
 
 
 def _silence(death: DeathRecord) -> tuple[datetime, datetime, int]:
@@ -75,15 +95,19 @@ def _silence_of_pair(pair: tuple[DeathRecord, Counter[str]]) -> tuple[datetime, 
     return _silence(pair[0])
 
 
-def list_recorded(
-    connection: Connection, *, since: datetime | None = None, numbers: Sequence[int] | None = None
-) -> list[DeathRecord]:
-    """Return the deaths of ``jq_deaths`` noticed since then, or with these ids, as if without jobs.
+def each_recorded(connection: Connection, *, since: datetime) -> Iterator[DeathRecord]:
+    """Yield the deaths of ``jq_deaths`` noticed since then, in the order of their ids, their jobs unread.
 
-    A row without any time is left out.
+    A row without any time is left out. Fetch all of them before the next statement on this connection.
     """
-    which = [*between(deaths.c.noticed_at, since, None), *([] if numbers is None else [among(deaths.c.id, numbers)])]
-    rows = streamed(connection, select(deaths).where(*which).order_by(deaths.c.id))
+    rows = streamed(connection, select(deaths).where(*between(deaths.c.noticed_at, since, None)).order_by(deaths.c.id))
+    yield from (_record_of(row, at) for row in rows if (at := _noticed_at(row)) is not None)
+
+
+def list_recorded(connection: Connection, numbers: Iterable[int]) -> list[DeathRecord]:
+    """Return the deaths with these ids of ``jq_deaths``, as if without jobs. A row without any time is left out."""
+    query = select(deaths).order_by(deaths.c.id)
+    rows = (row for some in in_batches(numbers) for row in connection.execute(query.where(among(deaths.c.id, some))))
     records = (_record_of(row, at) for row in rows if (at := _noticed_at(row)) is not None)
     return [replace(death, jobs=ClaimedJobs()) for death in records]
 
@@ -228,6 +252,6 @@ def _record_of(row: Row[Any], noticed_at: datetime) -> DeathRecord:
         last_heartbeat_at=row.last_heartbeat_at,
         exit_status=row.exit_status,
         signal=row.signal,
-        evidence=read_object(row.evidence),
+        evidence=StoredEvidence(row.evidence),
         jobs=UNREAD,
     )

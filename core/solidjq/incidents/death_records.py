@@ -28,6 +28,15 @@ class FailureSpan(NamedTuple):
     others_at: tuple[datetime, ...] = ()  # instants at which failures of other processes with its error were written
 
 
+class Manner(NamedTuple):
+    """How a process ended, as far as deaths of one moment must agree in it."""
+
+    how: Death
+    hostname: str | None = None
+    signal: int | None = None
+    exit_status: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeathRecord:
     """One process's end. ``evidence`` has its last ``sample``, and what the supervisor or the prune observed.
@@ -151,6 +160,13 @@ class DeathRecord:
         if self.how is Death.PRUNED and self.last_heartbeat_at is not None:
             return self.last_heartbeat_at
         return self.noticed_at
+
+    @property
+    def manner(self) -> Manner:
+        """What it has in common with every death of its moment: see ``incidents.group``."""
+        if self.how is Death.PRUNED:
+            return Manner(self.how)
+        return Manner(self.how, self.hostname, self.signal, self.exit_status)
 
     @property
     def interval(self) -> timedelta:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection, select
 
@@ -13,8 +13,7 @@ from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_jobs, death_queries
 from solidjq.incidents.causes import NO_COMPANY, Cause, CauseFinding, Company, FleetCounts, find_cause
 from solidjq.incidents.claimed_jobs import ClaimedJob
-from solidjq.incidents.death_records import DeathRecord
-from solidjq.rails.error_text import Death
+from solidjq.incidents.death_records import DeathRecord, Manner
 
 LATE = timedelta(seconds=5)  # a heartbeat may be late by that; Rails writes it in whole seconds into an error
 SEARCH_AROUND = timedelta(days=1)  # how far around one death the others of its incident are searched for
@@ -239,13 +238,25 @@ def judge_by_class(connection: Connection, since: datetime) -> Iterator[tuple[De
 
 
 def find_incident(connection: Connection, name: str) -> Incident | None:
-    """Return the incident with the death of this name, or with a job of the failure ``f123``; None if there is none."""
+    """Return the incident with the death of this name, or with a job of the failure ``f123``; None if there is none.
+
+    It reads the deaths around that one. All failures are searched only for one that is not among those: its host's
+    clock was wrong by hours.
+    """
     at = death_queries.noticed_at(connection, name)
     if at is None:
         return None
     name = death_queries.recorded_death(connection, name) or name
+    since, until = at - SEARCH_AROUND, at + SEARCH_AROUND
+    around = death_queries.each_around(connection, since - LISTED_AROUND, until + LISTED_AROUND)
+    found = _named(connection, judge_each(connection, around), name)
+    return found or _named(connection, each_incident(connection, since=since, until=until), name)
+
+
+def _named(connection: Connection, incidents: Iterable[Incident], name: str) -> Incident | None:
+    """Return, with its jobs, the one of these incidents with the death of this name, or with a job of the failure."""
     candidates = []
-    for incident in each_incident(connection, since=at - SEARCH_AROUND, until=at + SEARCH_AROUND):
+    for incident in incidents:
         if any(death.name == name for death in incident.deaths):
             return with_jobs(connection, [incident])[0]
         if any(death_jobs.may_be_of(name, death) for death in incident.deaths):
@@ -258,7 +269,26 @@ def find_incident(connection: Connection, name: str) -> Incident | None:
     return None
 
 
-def group(deaths: Iterable[DeathRecord]) -> Iterator[tuple[DeathRecord, ...]]:
+class Grouped(Protocol):
+    """What deaths are grouped by: a ``DeathRecord``, or less."""
+
+    @property
+    def silent_at(self) -> datetime:
+        """When the process was last known to live."""
+
+    @property
+    def interval(self) -> timedelta:
+        """It died at most so long after that."""
+
+    @property
+    def manner(self) -> Manner:
+        """How it ended."""
+
+
+D = TypeVar("D", bound=Grouped)
+
+
+def group(deaths: Iterable[D]) -> Iterator[tuple[D, ...]]:
     """Yield groups of deaths of one manner that may have happened at one moment; the deaths come as they fell silent.
 
     A process died at most one heartbeat after it was last known to live, so deaths of one moment are at most one
@@ -267,35 +297,30 @@ def group(deaths: Iterable[DeathRecord]) -> Iterator[tuple[DeathRecord, ...]]:
     PrunedProcess processes are grouped wherever they ran: a supervisor with its children, or all hosts at once. Reaped
     processes are grouped only if they ran on one host and ended with the same signal or status.
     """
-    begun: deque[_Moment] = deque()  # those not yielded, in the order of their first deaths
+    begun: deque[_Moment[D]] = deque()  # those not yielded, in the order of their first deaths
+    last: dict[Manner, _Moment[D]] = {}  # of these, the last of each manner
     for death in deaths:
-        for moment in begun:
-            moment.ended = moment.ended or death.silent_at > moment.until
-        while begun and begun[0].ended:
-            yield tuple(begun.popleft().deaths)
+        while begun and death.silent_at > begun[0].until:
+            moment = begun.popleft()
+            if last.get(moment.manner) is moment:
+                del last[moment.manner]
+            yield tuple(moment.deaths)
         dead_by = death.silent_at + death.interval + LATE
-        for moment in begun:
-            if not moment.ended and _same_manner(death, moment.deaths[0]):
-                moment.deaths.append(death)
-                moment.until = min(moment.until, dead_by)
-                break
+        manner = death.manner
+        current = last.get(manner)
+        if current is not None and death.silent_at <= current.until:
+            current.deaths.append(death)
+            current.until = min(current.until, dead_by)
         else:
-            begun.append(_Moment([death], dead_by))
+            begun.append(moment := _Moment(manner, [death], dead_by))
+            last[manner] = moment
     yield from (tuple(moment.deaths) for moment in begun)
 
 
 @dataclass(slots=True)
-class _Moment:
+class _Moment(Generic[D]):
     """Deaths of one manner that may have happened at one moment; ``until``: when the last of them must have died."""
 
-    deaths: list[DeathRecord]
+    manner: Manner
+    deaths: list[D]
     until: datetime
-    ended: bool = False
-
-
-def _same_manner(one: DeathRecord, other: DeathRecord) -> bool:
-    if one.how is not other.how:
-        return False
-    if one.how is Death.PRUNED:
-        return True
-    return (one.hostname, one.signal, one.exit_status) == (other.hostname, other.signal, other.exit_status)

@@ -4,7 +4,8 @@ A death that Rails noticed leaves only failures. The error's text is the same fo
 signal, a status or a last heartbeat: that, and when they failed, is all the evidence.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -13,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from solidjq.incidents.claimed_jobs import UNREAD, ClassCount
+from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJobs, ClassCount
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.ledger import crashes
 from solidjq.ledger.deaths import DeathSource
@@ -25,8 +26,8 @@ SAME_DEATH_WITHIN = timedelta(seconds=10)
 LONGEST_FAILING = timedelta(seconds=60)
 
 
-def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
-    """Return the deaths that failures report: the same error, written one soon after the other.
+def reconstruct(rows: Iterable[Row[Any]]) -> Iterator[DeathRecord]:
+    """Yield the deaths that failures report, in order: the same error, written one soon after the other.
 
     A row counts the failures of one instant, error and class; the rows are sorted by time and lowest failure_id. The
     jobs of the deaths are counted, not read.
@@ -36,12 +37,13 @@ def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
     the failures of one process at one instant, which those of no other process share. Where all instants differ, as
     Rails leaves them, nothing does, and the record says that it may stand for several processes.
 
-    No more rows than those of one instant are held at a time.
+    The rows of one instant are held at a time, and the deaths of a minute.
     """
+    open_deaths: deque[_GrowingDeath] = deque()
     growing: dict[str, _GrowingDeath] = {}  # by error: of failures that were written one by one
-    deaths: list[_GrowingDeath] = []
     classes: dict[str, str] = {}  # each name once: the driver makes a text for each row
     for at, together in groupby(rows, key=attrgetter("crashed_at")):
+        yield from _ended(open_deaths, growing, at)
         by_error: dict[str, list[Row[Any]]] = {}
         for row in together:
             by_error.setdefault(row.evidence, []).append(row)
@@ -56,20 +58,23 @@ def reconstruct(rows: Iterable[Row[Any]]) -> list[DeathRecord]:
                 if (record := death_of(alike[0])) is None:
                     continue
                 first_id, last_id = alike[0].failure_id, alike[0].last_failure_id
-                deaths.append(death := _GrowingDeath(record, at_once, at, first_id, last_id))
+                open_deaths.append(death := _GrowingDeath(record, at_once, at, first_id, last_id))
                 if not at_once:
                     growing[error] = death
             for row in alike:
                 death.add(row, classes.setdefault(row.class_name, row.class_name))
-    growing.clear()
-    return list(_records(deaths))
+    yield from (death.record for death in open_deaths)
 
 
-def _records(deaths: "list[_GrowingDeath]") -> Iterator[DeathRecord]:
-    """Yield the records of deaths and take these out of the list, so that none is held in both forms."""
-    deaths.reverse()
-    while deaths:
-        yield deaths.pop().record
+def _ended(
+    open_deaths: "deque[_GrowingDeath]", growing: "dict[str, _GrowingDeath]", at: datetime
+) -> Iterator[DeathRecord]:
+    """Yield the first of these deaths as long as no failure written at that time or later is of it; take it out."""
+    while open_deaths and not open_deaths[0].includes(at):
+        ended = open_deaths.popleft()
+        if growing.get(ended.error) is ended:
+            del growing[ended.error]
+        yield ended.record
 
 
 @dataclass(slots=True)
@@ -83,6 +88,11 @@ class _GrowingDeath:
     last_id: int  # the highest
     counted: dict[str, ClassCount] = field(default_factory=dict)
     others_at: tuple[datetime, ...] = ()
+
+    @property
+    def error(self) -> str:
+        """The error of its failures."""
+        return self.death.error
 
     def includes(self, at: datetime) -> bool:
         """Whether a failure with its error that was written at this time is of this death."""
@@ -109,18 +119,39 @@ class _GrowingDeath:
 
 def death_of(row: Row[Any]) -> DeathRecord | None:
     """Return the death that a failure's error reports; None if it reports none, or the failure has no time."""
-    error = crashes.parse_evidence(row.evidence)
-    if error.death is None or row.crashed_at is None:
+    if row.crashed_at is None:
+        return None
+    return death_from(row.failure_id, row.evidence, row.crashed_at, row.hostname, row.pid)
+
+
+def death_from(
+    failure_id: int,
+    error: str,
+    noticed_at: datetime,
+    hostname: str | None,
+    pid: int | None,
+    *,
+    counted: Mapping[str, ClassCount] | None = None,
+    span: FailureSpan | None = None,
+    several: bool = False,
+) -> DeathRecord | None:
+    """Return the death that the error of a failure reports, its jobs as counted; None if it reports none."""
+    parsed = crashes.parse_evidence(error)
+    if parsed.death is None:
         return None
     return DeathRecord(
-        name=f"f{row.failure_id}",
+        name=f"f{failure_id}",
         source=DeathSource.FAILURES,
-        how=error.death,
-        noticed_at=row.crashed_at,
-        hostname=row.hostname,
-        pid=row.pid if error.pid is None else error.pid,
-        last_heartbeat_at=error.last_heartbeat_at,
-        exit_status=error.exit_status,
-        signal=error.signal,
-        evidence={"error": row.evidence},
+        how=parsed.death,
+        noticed_at=noticed_at,
+        hostname=hostname,
+        pid=pid if parsed.pid is None else parsed.pid,
+        last_heartbeat_at=parsed.last_heartbeat_at,
+        exit_status=parsed.exit_status,
+        signal=parsed.signal,
+        evidence={"error": error},
+        jobs=ClaimedJobs() if counted is None else UNREAD,
+        counted=counted,
+        span=span,
+        several=several,
     )

@@ -14,6 +14,7 @@ from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.claimed_jobs import ClassCount
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident, Neighbour, judge_each
+from solidjq.incidents.packed_deaths import IncidentDeaths
 from solidjq.queue import failure_counts
 
 
@@ -29,7 +30,7 @@ class IncidentSummary:
     hosts: Sequence[str]
     by_class: Counter[str]
     beside: tuple[Neighbour, ...]
-    deaths: tuple[DeathRecord, ...]  # with what their jobs are found by, and nothing else
+    deaths: Sequence[DeathRecord]  # with what their jobs are found by, and nothing else
     waiting: int  # jobs that are failed still; 0 if that was not counted
 
     @classmethod
@@ -45,7 +46,7 @@ class IncidentSummary:
             list(map(intern, incident.hosts)),
             incident.by_class,
             incident.beside,
-            tuple(death.slim for death in incident.deaths),
+            IncidentDeaths(death.slim for death in incident.deaths),
             sum(count.waiting for death in incident.deaths for count in (death.counted or {}).values()),
         )
 

@@ -1,9 +1,10 @@
 """Deaths that nobody recorded: the failures that they left, grouped by the database."""
 
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, null, or_, select, union_all
@@ -14,7 +15,7 @@ from solidjq.database.grouping import exactly
 from solidjq.database.statements import streamed
 from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary
-from solidjq.incidents.claimed_jobs import UNREAD
+from solidjq.incidents.claimed_jobs import UNREAD, ClassCount
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.incidents.reconstruction import death_of, reconstruct
 from solidjq.ledger import crashes
@@ -22,16 +23,26 @@ from solidjq.queue.failed import is_death
 
 
 def list_unrecorded(
-    connection: Connection, since: datetime | None, until: datetime | None, *, has_ledger: bool, waiting: bool
-) -> list[DeathRecord]:
-    """Return the deaths whose failures were written between these times; their jobs are counted by class."""
-    every = union_all(*unrecorded_failures(since, until, has_ledger=has_ledger, waiting=waiting)).subquery().c
+    connection: Connection,
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    has_ledger: bool,
+    waiting: bool = False,
+    within: Sequence[tuple[int, int | None]] = (),
+) -> Iterator[DeathRecord]:
+    """Yield the deaths whose failures were written between these times; their jobs are counted by class.
+
+    ``within``, ``waiting``: as in ``unrecorded_failures``.
+    """
+    failures = unrecorded_failures(since, until, has_ledger=has_ledger, waiting=waiting, within=within)
+    every = union_all(*failures).subquery().c
     grouped = (
         select(*_of_group(every), every.crashed_at, func.count(every.waiting_id).label("waiting"))
         .group_by(every.crashed_at, every.evidence, exactly(every.class_name))
         .order_by(every.crashed_at, "failure_id")
     )
-    return reconstruct(row for row in streamed(connection, grouped) if row.crashed_at is not None)
+    yield from reconstruct(row for row in streamed(connection, grouped) if row.crashed_at is not None)
 
 
 def _of_group(every: ReadOnlyColumnCollection[str, Any]) -> Iterator[ColumnElement[Any]]:
@@ -45,8 +56,8 @@ def _of_group(every: ReadOnlyColumnCollection[str, Any]) -> Iterator[ColumnEleme
 
 def list_by_error(
     connection: Connection, since: datetime, *, has_ledger: bool, above: int | None = None
-) -> list[tuple[DeathRecord, Counter[str]]]:
-    """Return a death for each error of failures written since then, with how many jobs of which class failed with it.
+) -> Iterator[DeathRecord]:
+    """Yield a death for each error of failures written since then; their jobs are counted by class.
 
     With ``above`` only failures above that failure_id count.
     """
@@ -55,15 +66,13 @@ def list_by_error(
     grouped: Select[Any] = select(*_of_group(every), func.min(every.crashed_at).label("crashed_at")).group_by(
         every.evidence, exactly(every.class_name)
     )
-    by_error: dict[str, DeathRecord] = {}
-    charged: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in connection.execute(grouped.order_by("failure_id")):
-        death = by_error.get(row.evidence) or death_of(row)
-        if death is not None:
-            ids = (row.failure_id, row.last_failure_id, *(death.span or ())[:2])
-            by_error[row.evidence] = replace(death, jobs=UNREAD, span=FailureSpan(min(ids), max(ids)))
-            charged[death.name][row.class_name] += row.failures
-    return [(death, charged[death.name]) for death in by_error.values()]
+    rows = streamed(connection, grouped.order_by(exactly(every.evidence), "failure_id"))
+    for _, group in groupby(rows, key=attrgetter("evidence")):
+        alike = list(group)
+        if (death := death_of(alike[0])) is not None:
+            counted = {row.class_name: ClassCount(row.failures) for row in alike}
+            span = FailureSpan(alike[0].failure_id, max(row.last_failure_id for row in alike))
+            yield replace(death, jobs=UNREAD, counted=counted, span=span)
 
 
 def unrecorded_failures(
@@ -99,7 +108,7 @@ def unrecorded_failures(
             failed.c.id.label("waiting_id"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-        .where(is_death(), *between(failed.c.created_at, since, until), *_within(failed.c.id, within))
+        .where(*between(failed.c.created_at, since, until), *_within(failed.c.id, within), is_death())
     )
     if errors:
         current = current.where(evidence.in_(errors))

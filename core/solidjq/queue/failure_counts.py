@@ -17,6 +17,7 @@ from solidjq.database.times import boundary
 from solidjq.queue.failed import is_death
 
 MOST_READ = 10_000  # failures whose errors are read
+NEAR = 15  # failures whose times say together when the ids of their place were given out
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,38 @@ def lowest_of_newest(connection: Connection, most: int) -> int:
     """Return the failure_id of the last of the newest ``most`` failures, or 0 if there are not so many."""
     ids = select(failed.c.id).order_by(failed.c.id.desc()).offset(most - 1).limit(1)
     return connection.scalar(ids) or 0
+
+
+def last_before(connection: Connection, time: datetime, *, near: int = 1) -> int | None:
+    """Return the failure_id of the last failure written before a time, about; None if there is none.
+
+    No index has the time, but ids rise with it. ``near``: how many failures at a place are looked at; the middle one
+    of them counts, so that a few of a host with a wrong clock do not mislead.
+    """
+    lowest, highest = connection.execute(select(func.min(failed.c.id), func.max(failed.c.id))).one()
+    if lowest is None:
+        return None
+    low, high = lowest - 1, highest  # low: the last id that is too old
+    query = select(failed.c.id, failed.c.created_at).order_by(failed.c.id).limit(near)
+    while low < high:
+        middle = (low + high) // 2
+        rows = connection.execute(query.where(failed.c.id > middle)).all()
+        times = sorted(row.created_at for row in rows if row.created_at is not None)
+        if not times or times[len(times) // 2] >= time:
+            high = middle
+        else:
+            low = rows[0].id
+    return None if low < lowest else int(low)
+
+
+def ids_between(connection: Connection, since: datetime, until: datetime) -> tuple[int, int | None]:
+    """Return the first and the last failure_id that were given out from ``since`` on and before ``until``, about.
+
+    The last is None if there is no failure after it. A failure that is gone by now had its id in its order, too.
+    """
+    before, last = (last_before(connection, time, near=NEAR) for time in (since, until))
+    after = connection.scalar(select(func.min(failed.c.id)).where(failed.c.id > (last or 0)))
+    return (before or 0) + 1, None if after is None else after - 1
 
 
 def _newest(most: int) -> Subquery:

@@ -199,7 +199,7 @@ def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, D
     position.remembered = [one for one in position.remembered if one.last_at > now - REMEMBERED_FOR]
     by_time = sorted(news.died, key=lambda row: (row.crashed_at, row.failure_id))
     last_at = {row.evidence: row.crashed_at for row in by_time}
-    counted = reconstruct(cast("Iterable[Any]", by_time))
+    counted = list(reconstruct(cast("Iterable[Any]", by_time)))
     claimed = jobs_among(by_time, counted)
     for death in (replace(death, counted=None, jobs=claimed[death.name]) for death in counted):
         last = last_at.get(death.error, death.noticed_at)
@@ -241,7 +241,7 @@ def _incidents_of(
     since = min(death.noticed_at for death in deaths.values()) - AROUND
     around = {death.name: death for death in _told_before(position, since)}
     if operations.exists(connection):
-        around |= recent.around(connection, deaths.values(), since)
+        around |= recent.beside(connection, {**around, **deaths}.values(), deaths.keys(), since)
     return incidents.judge_all(connection, {**around, **deaths}.values(), of=deaths.keys())
 
 

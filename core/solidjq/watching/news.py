@@ -17,6 +17,7 @@ from solidjq.incidents.death_jobs import find_recorded
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger import operations
 from solidjq.ledger.crashes import EVIDENCE, subject_of
+from solidjq.queue import failure_counts
 from solidjq.watching.id_windows import IdWindow, window_at
 from solidjq.watching.position import GroupSeen, Position
 
@@ -230,22 +231,8 @@ def _deaths_until(connection: Connection, since: datetime | None) -> int | None:
 
 
 def _failures_until(connection: Connection, since: datetime | None) -> int | None:
-    """Return the id of the last failure before ``since``, about: no index has the time, but ids rise with it."""
-    if since is None:
-        return None
-    low, high = connection.execute(select(func.min(failed.c.id), func.max(failed.c.id))).one()
-    if high is None:
-        return None
-    low -= 1  # the last id that is too old
-    while low < high:
-        middle = (low + high) // 2
-        query = select(failed.c.id, failed.c.created_at).where(failed.c.id > middle).order_by(failed.c.id).limit(1)
-        found = connection.execute(query).one_or_none()
-        if found is None or (found.created_at is not None and found.created_at >= since):
-            high = middle
-        else:
-            low = found.id
-    return int(low)
+    """Return the id of the last failure before ``since``, 0 if there is none; None for the last of all."""
+    return None if since is None else failure_counts.last_before(connection, since) or 0
 
 
 # By the window: its table, when a row was written, and the last id before a time.
