@@ -294,6 +294,7 @@ def test_recurring_without_a_scheduler(database: Database) -> None:
     set_up(database, "clean", "every day", since=60)
     found = check(database, "recurring")
     assert (found.level, found.text) == (CRITICAL, "no scheduler lives, with 1 recurring task set up")
+    assert [(one.label, one.value) for one in found.measures if one.level is CRITICAL] == [("schedulers", 0)]
 
 
 def test_what_cannot_be_known_of_recurring_tasks_is_said(database: Database) -> None:
