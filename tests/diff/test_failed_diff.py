@@ -6,6 +6,7 @@ import json
 import math
 import re
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -158,6 +159,53 @@ def test_many_pages_are_one_list(database: Database, monkeypatch: pytest.MonkeyP
     groups = diff_groups.group_failures(database, Filter())
     assert [group.count for group in groups] == [20, 8]
     assert list(diff_groups.job_ids(database, Filter(), [groups[0].name])) == ids[:20]
+
+
+LIBRARY = [f"/usr/lib/ruby/gems/3.3.0/gems/http-1/lib/{at}.rb:{at}:in `call'" for at in range(40)]
+
+
+@pytest.mark.parametrize("most", [0, 500])
+def test_numbers_are_folded_by_the_database_and_codes_are_not(
+    database: Database, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(diff_groups, "CODED", most)
+    monkeypatch.setattr(diff_groups, "PAGE", 40)
+    frames = [*FRAMES, *LIBRARY]
+
+    def of(name: str, message: str) -> list[str]:
+        return [error_json(name, message.replace("@", str(number)), frames) for number in range(100, 115)]
+
+    errors = [*of("E1", "id @ of é"), *of("E1", "id @"), *of("E2", "id @"), *of("e2", "id @")]
+    errors += of("E1", "status 404 of @") + of("E1", "status 503 of @")
+    errors += of("E1", "a <b> @") + of("E1", "x" * 600 + " @") + of("E1", "y" * 2500 + " @")
+    errors += [json.dumps({"message": "no code @", "exception_class": "E", "backtrace": frames})] * 2
+    for error in (*errors, "no JSON 5", None):
+        add(database, error)
+    groups = diff_groups.group_failures(database, Filter())
+    assert {group.signature: group.count for group in groups} == Counter(
+        map(signature_of, [*errors, "no JSON 5", None])
+    )
+    for group in groups:
+        ids = list(diff_groups.job_ids(database, Filter(), [group.name]))
+        assert len(ids) == group.count
+        assert ids == sorted(ids)
+
+
+def test_errors_that_differ_in_numbers_reach_the_program_as_one_row(database: Database) -> None:
+    frames = [*FRAMES, *LIBRARY]
+    add(database, *(error_json("E", f"id {number} is gone", frames) for number in range(100, 130)))
+    with database.read() as connection:
+        rows = diff_groups._Pages(diff_groups._FAILED, Filter(), {}).read(connection)
+    assert [row.failures for row, _ in rows] == [30]
+
+
+def test_classes_with_as_many_failures_come_by_name(database: Database) -> None:
+    for name in ("ZJob", "AJob", "MJob"):
+        add(database, timeout(), class_name=name, queue_name=name)
+    (group,) = diff_groups.group_failures(database, Filter())
+    assert (list(group.classes), list(group.queues)) == (["AJob", "MJob", "ZJob"],) * 2
+    assert (found := diff_groups.find_group(database, group.name)) is not None
+    assert list(found.classes) == list(group.classes)
 
 
 @pytest.mark.sqlite_only

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from solidjq.diff import signatures
-from solidjq.diff.signatures import MESSAGE_LENGTH, READ, normalize, outline, signature_of
+from solidjq.diff.signatures import MESSAGE_LENGTH, READ, hides_digits, normalize, outline, signature_of
 from solidjq.rails.error_text import Death, error_json, exit_error, missing_error, pruned_error
 
 UUIDS = ("0b8e9c1a-0f6a-4c0e-9d56-2f7c2f6d5a10", "FFBECB90-fb57-475a-aed3-97e1d498b6a6")
@@ -285,3 +285,18 @@ WORDS = st.one_of(
 def test_the_quick_way_over_numbers_leads_to_the_same_signature(words: list[str], name: str) -> None:
     error = error_json(name, " ".join(words), ["/app/jobs/a7.rb:12:in 'run'"])
     assert outline(error, len(error), 10**6) == (signature_of(error),)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=6), st.sampled_from(["ValueError", "E2"]), st.integers(0, 9))
+@example(["status", "4"], "ValueError", 0)
+@example(["id", "4"], "ValueError", 0)
+def test_digits_that_zeros_may_hide_are_seen_in_the_zeros(words: list[str], name: str, other: int) -> None:
+    error, third = (
+        error_json(name, " ".join(words).translate(digits), ["/app/jobs/a7.rb:12:in 'run'"])
+        for digits in ({}, str.maketrans("123456789", str((other + 3) % 10) * 9))
+    )
+    head, behind, backtrace = error.partition('"backtrace":')
+    start, message, text = head.partition('","message":"')
+    folded = f"{start}{message}{text.translate(str.maketrans('123456789', '0' * 9))}{behind}{backtrace}"
+    if "\\u" not in error and not hides_digits(folded):
+        assert signature_of(error) == signature_of(third) == signature_of(folded)

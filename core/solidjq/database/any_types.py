@@ -49,6 +49,8 @@ def any_string(length: int | None = None) -> TypeEngine[str]:
 
 
 ANY_TEXT: TypeEngine[str] = Text().with_variant(_AnyText(), "sqlite")
+# Of what MySQL returns as bytes because it was compared so.
+ANY_BYTES: TypeEngine[str] = ANY_TEXT.with_variant(_AnyText(), "mysql")
 # For copies: they hold what their source holds, however long its column was made. MySQL's TEXT ends at 64 KB.
 LONG_TEXT: TypeEngine[str] = ANY_TEXT.with_variant(Text(2**32 - 1), "mysql")
 LONG_STRING: TypeEngine[str] = String().with_variant(Text(2**32 - 1), "mysql").with_variant(_AnyString(), "sqlite")

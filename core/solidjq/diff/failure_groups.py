@@ -49,13 +49,22 @@ class FailureGroup:
 
 
 def fold(groups: Iterable[FailureGroup], folds: Mapping[Signature, Signature]) -> list[FailureGroup]:
-    """Return these groups, those with one signature after folding as one group, the largest first."""
+    """Return these groups, those with one signature after folding as one group, the largest first.
+
+    Classes and queues with as many failures come in the order of their names, in whichever order these were read.
+    """
     folded: dict[Signature, FailureGroup] = {}
     for group in groups:
         signature = folds.get(group.signature, group.signature)
         before = folded.get(signature)
         folded[signature] = replace(group, signature=signature) if before is None else _merged(before, group)
+    for group in folded.values():
+        group.classes, group.queues = _by_name(group.classes), _by_name(group.queues)
     return sorted(folded.values(), key=lambda group: (-group.count, -group.example))
+
+
+def _by_name(counts: Counter[str]) -> Counter[str]:
+    return Counter(dict(sorted(counts.items())))
 
 
 def _merged(one: FailureGroup, other: FailureGroup) -> FailureGroup:

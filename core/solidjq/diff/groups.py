@@ -10,17 +10,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Subquery, case, func, select, true, type_coerce
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
-from solidjq.database.any_types import ANY_TEXT
+from solidjq.database.any_types import ANY_BYTES, ANY_TEXT
+from solidjq.database.grouping import before, exact_text, from_first, gathered, zeroed
 from solidjq.database.statements import among, octets
 from solidjq.database.tables import crashes, failed, failures, jobs
 from solidjq.database.transactions import Database
 from solidjq.diff.failure_groups import FailureGroup, fold
 from solidjq.diff.folding import fold_of, folds_of, names_among
-from solidjq.diff.signatures import READ, Signature, outline, signature_of
+from solidjq.diff.signatures import (
+    BACKTRACE,
+    FIRST_FRAME,
+    MESSAGE_KEY,
+    READ,
+    Signature,
+    hides_digits,
+    outline,
+    signature_of,
+)
 from solidjq.incidents import incidents
 from solidjq.ledger import archive, operations
 from solidjq.queue.failed import Filter, conditions, parts
@@ -28,7 +38,11 @@ from solidjq.queue.failed import Filter, conditions, parts
 HEAD = 500  # characters of the error that are read of every failure
 DEATHS_AROUND = timedelta(hours=1)  # how long after its first job failed a death may be noticed
 PAGE = 20_000  # failures that one statement reads
+SHORT = 2_000  # bytes: PostgreSQL may compress a longer error
+CODED = 500  # kinds of errors with digits that matter: if there are more, all errors are read as they are
 EXAMPLES = 100  # whole errors that one statement reads
+
+SignatureCache = dict[tuple[object, ...], Signature]  # by the outline of an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +59,49 @@ class _Source:
     conditions: Callable[[Filter], Iterable[ColumnElement[bool]]]
     joined: bool = False
 
-    def heads(self, chosen: Filter, after: int) -> Select[Any]:
-        """Return the statement for the next page of failures that the filter matches, with the head of each error."""
-        # Every failure has a job: the join is needed only for a filter on the job's columns.
-        return self._heads(chosen, after, joins=self.joined and chosen.reads_jobs)
+    def page(self, chosen: Filter, after: int, *, raw: bool, counted: bool) -> Select[Any]:
+        """Return the statement for the next page of failures that the filter matches, with the text that is compared.
 
-    def page(self, chosen: Filter, after: int) -> Select[Any]:
-        """Return the statement for such a page with each failure's class, queue and time besides."""
-        query = self._heads(chosen, after, joins=self.joined)
-        return query.add_columns(
-            self.class_name.label("class_name"),
-            self.queue_name.label("queue_name"),
-            self.failed_at.label("failed_at"),
-        )
-
-    def _heads(self, chosen: Filter, after: int, *, joins: bool) -> Select[Any]:
-        columns: tuple[ColumnElement[Any], ...] = (
+        ``raw``: with the head of each error as it is, besides. ``counted``: with each failure's class and queue.
+        """
+        query = select(
             self.id.label("id"),
             self.failure_id.label("failure_id"),
             self.job_id.label("job_id"),
-            func.substr(self.error, 1, HEAD, type_=ANY_TEXT).label("head"),
+            self.failed_at.label("failed_at"),
             octets(self.error).label("size"),
+            *_folded(self.error),
         )
-        query = select(*columns)
-        if joins:
+        if raw:
+            query = query.add_columns(_head(self.error).label("raw"))
+        if counted:
+            names = (self.class_name.label("class_name"), self.queue_name.label("queue_name"))
+            query = query.add_columns(*(exact_text(name).label(name.name) for name in names))
+        # Every failure has a job: the join is needed only for the job's columns.
+        if self.joined and (counted or chosen.reads_jobs):
             query = query.join_from(failed, jobs, jobs.c.id == failed.c.job_id)
         return query.where(self.id > after, *self.conditions(chosen)).order_by(self.id).limit(PAGE)
+
+
+def _head(error: ColumnElement[str]) -> ColumnElement[str]:
+    return exact_text(func.substr(error, 1, HEAD))
+
+
+def _folded(error: ColumnElement[str]) -> tuple[ColumnElement[str], ColumnElement[str]]:
+    """Return an error up to its message, and its head with zeros for the digits before the backtrace.
+
+    Of a hundred thousand errors that differ in a number the database makes one row. If there is no backtrace, or not
+    soon, the first is NULL and the second the head as it is.
+    """
+    # The beginning of a long text: PostgreSQL decompresses no more of it.
+    begun = case((octets(error) <= SHORT, error), else_=func.substr(error, 1, HEAD))
+    start = before(begun, BACKTRACE)
+    has_backtrace = octets(start) < octets(begun)
+    zeros = zeroed(exact_text(start)) + exact_text(from_first(begun, BACKTRACE, len(BACKTRACE) + FIRST_FRAME))
+    return (
+        case((has_backtrace, exact_text(before(start, MESSAGE_KEY)))).label("name"),
+        type_coerce(case((has_backtrace, zeros), else_=_head(error)), ANY_BYTES).label("head"),
+    )
 
 
 _ARCHIVED = {
@@ -143,19 +174,19 @@ def _unfolded(connection: Connection, chosen: Filter, *, archived: bool = False)
     for row, signature in _counted(connection, chosen, archived=archived):
         if (group := groups.get(signature)) is None:
             group = groups[signature] = FailureGroup(signature)
-        _head, _size, *counts, _id = tuple(row)
-        group.add(*counts)
+        group.add(row.class_name, row.queue_name, row.failures, row.first_at, row.last_at, row.job_id)
     _add_deaths(connection, [group for group in groups.values() if group.signature.death is not None], chosen)
     return list(groups.values())
 
 
 def _counted(connection: Connection, chosen: Filter, *, archived: bool = False) -> Iterator[tuple[Row[Any], Signature]]:
-    """Yield the rows of ``_kinds``, each with its signature."""
+    """Yield a row for all failures of a page with equal errors, class and queue, with their signature."""
     cache: SignatureCache = {}
     for source in _sources(connection, archived=archived):
         for part in parts(chosen):
-            for page in _kinds(connection, source, part):
-                yield from _with_signatures(connection, source, page, cache)
+            pages = _Pages(source, part, cache)
+            while pages.more:
+                yield from pages.read(connection)
 
 
 def count_problems(connection: Connection, chosen: Filter, *, seconds: float) -> tuple[int, bool]:
@@ -212,16 +243,18 @@ def find_group(database: Database, name: str, chosen: Filter | None = None) -> F
         members = [group for group in groups if names_among(group.signature, names)]
         if members:
             alone = next((group for group in members if group.name == name), None)
-            return alone or fold(members, {group.signature: fold_of(group.signature, name) for group in members})[0]
+            folds = {} if alone else {group.signature: fold_of(group.signature, name) for group in members}
+            return fold([alone] if alone else members, folds)[0]
     return None
 
 
 def job_ids(database: Database, chosen: Filter, names: Collection[str]) -> Iterator[int]:
     """Yield the ids of the jobs failed now in the groups of these names, in the order of their failures."""
     wanted = frozenset(names)
-    for row, signature in _signed(database, _FAILED, chosen):
-        if names_among(signature, wanted):
-            yield row.job_id
+    for page in _members(database, _FAILED, chosen):
+        found = [row for row, signature in page if names_among(signature, wanted)]
+        pairs = (pair for row in found for pair in zip(row.failure_ids, row.job_ids, strict=True))
+        yield from (job_id for _, job_id in sorted(pairs))
 
 
 def find_members(
@@ -237,29 +270,24 @@ def find_members(
     with database.read() as connection:
         sources = _sources(connection, archived=archived)
     for source in sources:
-        for row, signature in _signed(database, source, Filter()):
-            groups.add(signature.name)
-            for name in names_among(signature, wanted):
-                groups.add(name)
-                members[name].append(row.failure_id)
-    if len(sources) > 1:
-        members = {name: array("q", sorted(ids)) for name, ids in members.items()}
-    return members, groups
+        for page in _members(database, source, Filter()):
+            for row, signature in page:
+                groups.add(signature.name)
+                for name in names_among(signature, wanted):
+                    groups.add(name)
+                    members[name].extend(row.failure_ids)
+    return {name: array("q", sorted(ids)) for name, ids in members.items()}, groups
 
 
-def _signed(database: Database, source: _Source, chosen: Filter) -> Iterator[tuple[Row[Any], Signature]]:
-    """Yield each failure that the filter matches with its signature, page by page, in the order of their ids."""
+def _members(database: Database, source: _Source, chosen: Filter) -> Iterator[list[tuple[Row[Any], Signature]]]:
+    """Yield pages of rows, one for all failures with equal errors, with their ids and their signature."""
     cache: SignatureCache = {}
     for part in parts(chosen):
-        after = 0
-        while True:
+        pages = _Pages(source, part, cache, counted=False)
+        while pages.more:
             with database.read() as connection:
-                rows = connection.execute(source.heads(part, after)).all()
-                signed = list(_with_signatures(connection, source, rows, cache))
-            yield from signed
-            if len(rows) < PAGE:
-                break
-            after = rows[-1].id
+                page = pages.read(connection)
+            yield page
 
 
 def signatures_of(connection: Connection, rows: Sequence[Row[Any]], cache: "SignatureCache") -> list[Signature]:
@@ -267,7 +295,8 @@ def signatures_of(connection: Connection, rows: Sequence[Row[Any]], cache: "Sign
 
     ``head`` is its first ``HEAD`` characters. Of errors with one outline only one is read whole; ``cache`` keeps that.
     """
-    return [signature for _, signature in _with_signatures(connection, _FAILED, rows, cache)]
+    kinds = [outline(row.head, row.size, HEAD) for row in rows]
+    return _signatures(connection, _FAILED, rows, kinds, cache)
 
 
 def newest_job_ids(connection: Connection, chosen: Filter, limit: int) -> list[int]:
@@ -282,48 +311,97 @@ def newest_job_ids(connection: Connection, chosen: Filter, limit: int) -> list[i
     return newest
 
 
-SignatureCache = dict[tuple[object, ...], Signature]  # by the outline of an error
-
-
 def _sources(connection: Connection, *, archived: bool) -> list[_Source]:
     return [_FAILED, _ARCHIVE] if archived and operations.exists(connection) else [_FAILED]
 
 
-def _kinds(connection: Connection, source: _Source, chosen: Filter) -> Iterator[Sequence[Row[Any]]]:
-    """Yield the failures page by page, those with equal heads, sizes, classes and queues counted in one row."""
-    after = 0
-    while True:
-        page = source.page(chosen, after).subquery()
-        kind = (page.c.head, page.c.size, page.c.class_name, page.c.queue_name)
-        query = select(
-            *kind,
-            func.count().label("failures"),
-            func.min(page.c.failed_at).label("first_at"),
-            func.max(page.c.failed_at).label("last_at"),
-            func.max(page.c.job_id).label("job_id"),
-            func.max(page.c.id).label("id"),
-        ).group_by(*kind)
-        rows = connection.execute(query).all()
-        yield rows
-        if sum(row.failures for row in rows) < PAGE:
-            return
-        after = max(row.id for row in rows)
+class _Pages:
+    """Reads the failures that a filter matches page by page; those of a page with equal errors are one row.
+
+    ``counted``: a row has class, queue, ``failures``, ``first_at``, ``last_at`` and the newest ``job_id``; otherwise
+    the ``failure_ids`` and ``job_ids``.
+    """
+
+    def __init__(self, source: _Source, chosen: Filter, cache: SignatureCache, *, counted: bool = True) -> None:
+        self.more = True
+        self._source = source
+        self._chosen = chosen
+        self._cache = cache
+        self._counted = counted
+        self._after = 0
+        self._coded: dict[str, None] = {}  # heads with zeros for digits that matter: these errors are read as they are
+
+    def read(self, connection: Connection) -> list[tuple[Row[Any], Signature]]:
+        """Return the rows of the next page, each with its signature."""
+        while True:
+            rows = connection.execute(self._query()).all()
+            coded = {row.head: None for row in rows if row.name is not None and hides_digits(_whole_head(row))}
+            if not coded:
+                break
+            self._coded |= coded
+        self.more = sum(row.failures for row in rows) == PAGE
+        self._after = max((row.id for row in rows), default=0)
+        kinds = [_outline(row) for row in rows]
+        return list(zip(rows, _signatures(connection, self._source, rows, kinds, self._cache), strict=True))
+
+    def _query(self) -> Select[Any]:
+        page = self._source.page(self._chosen, self._after, raw=bool(self._coded), counted=self._counted).subquery()
+        if self._coded:
+            page = _unfolded_where(page, self._coded)
+        columns = page.c
+        kind = [columns.name, columns.head, columns.size]
+        facts = [func.count().label("failures"), func.max(columns.id).label("id")]
+        if self._counted:
+            kind += [columns.class_name, columns.queue_name]
+            facts += [
+                func.min(columns.failed_at).label("first_at"),
+                func.max(columns.failed_at).label("last_at"),
+                func.max(columns.job_id).label("job_id"),
+            ]
+        else:
+            facts += [gathered(columns.failure_id).label("failure_ids"), gathered(columns.job_id).label("job_ids")]
+        return select(*kind, *facts).group_by(*kind)
 
 
-def _with_signatures(
-    connection: Connection, source: _Source, rows: Sequence[Row[Any]], cache: SignatureCache
-) -> Iterator[tuple[Row[Any], Signature]]:
-    """Yield each row with its signature; of errors with one outline only one is read whole."""
-    outlines = [outline(row.head, row.size, HEAD) for row in rows]
-    wanted = {row.id: kind for row, kind in zip(rows, outlines, strict=True) if not _whole(kind) and kind not in cache}
+def _unfolded_where(page: Subquery, coded: Collection[str]) -> Subquery:
+    """Return a page with the heads as they are instead of these; instead of all if they are many."""
+    name, head, raw = page.c.name, page.c.head, page.c.raw
+    is_coded = head.in_(coded) if len(coded) <= CODED else true()
+    others = [column for column in page.c if column not in {name, head, raw}]
+    return select(
+        case((~is_coded, name)).label("name"), case((is_coded, raw), else_=head).label("head"), *others
+    ).subquery()
+
+
+def _outline(row: Row[Any]) -> tuple[object, ...]:
+    return outline(row.head, row.size, HEAD) if row.name is None else outline(_whole_head(row), row.size, 0)
+
+
+def _whole_head(row: Row[Any]) -> str:
+    """Return the head of an error with zeros in the message alone."""
+    name: str = row.name
+    return name + str(row.head)[len(name) :]
+
+
+def _signatures(
+    connection: Connection,
+    source: _Source,
+    rows: Sequence[Row[Any]],
+    kinds: Sequence[tuple[object, ...]],
+    cache: SignatureCache,
+) -> list[Signature]:
+    """Return the signature of each row, of which ``kinds`` has the outline; of each kind only one is read whole."""
+    wanted = {row.id: kind for row, kind in zip(rows, kinds, strict=True) if not _whole(kind) and kind not in cache}
     examples = {kind: row_id for row_id, kind in wanted.items()}
     for batch in in_batches(examples.values(), EXAMPLES):
         text = func.substr(source.error, 1, READ, type_=ANY_TEXT)
         for row_id, error in connection.execute(select(source.id, text).where(among(source.id, batch))):
             cache[wanted[row_id]] = signature_of(error)
-    for row, kind in zip(rows, outlines, strict=True):
-        # If a failure was moved between the two statements, its head is all that is left.
-        yield row, kind[0] if isinstance(kind[0], Signature) else cache.get(kind) or signature_of(row.head)
+    # If a failure was moved between the two statements, its head is all that is left.
+    return [
+        kind[0] if isinstance(kind[0], Signature) else cache.get(kind) or signature_of(row.head)
+        for row, kind in zip(rows, kinds, strict=True)
+    ]
 
 
 def _whole(kind: tuple[object, ...]) -> bool:

@@ -70,8 +70,9 @@ def _manner(info: ErrorInfo) -> str:
 
 # -- the beginning of an error ----------------------------------------------------------------------------------------
 
-_BACKTRACE = '"backtrace":['
-_FIRST_FRAME = 100  # characters: backtraces that begin with the same, and are as long, count as equal
+BACKTRACE = '"backtrace":['
+MESSAGE_KEY = '","message":"'
+FIRST_FRAME = 100  # characters: backtraces that begin with the same, and are as long, count as equal
 
 
 def outline(head: str | None, size: int, cut: int) -> tuple[object, ...]:
@@ -83,12 +84,12 @@ def outline(head: str | None, size: int, cut: int) -> tuple[object, ...]:
     """
     if head is None or len(head) < cut:
         return (signature_of(head and _zeroed(head)),)
-    before, has_backtrace, backtrace = head.partition(_BACKTRACE)
+    before, has_backtrace, backtrace = head.partition(BACKTRACE)
     if not has_backtrace:  # the message is longer than the head, and may be cut in the middle of a number
         name, message = _beginning(_zeroed(head))
         return name, message[: MESSAGE_LENGTH // 2], size
     # The length from the backtrace on is in bytes, as the databases count it.
-    return *_beginning(_zeroed(before)), size - len(before.encode("utf-8", "replace")), backtrace[:_FIRST_FRAME]
+    return *_beginning(_zeroed(before)), size - len(before.encode("utf-8", "replace")), backtrace[:FIRST_FRAME]
 
 
 @lru_cache(CACHED)
@@ -103,21 +104,41 @@ def _zeroed(error: str) -> str:
 
     Of a hundred thousand errors that differ in a number only one is parsed; the others hit the cache.
     """
-    name, has_message, rest = error.partition('","message":"')
-    message, end, backtrace = rest.partition('","backtrace":')
-    if (
-        not has_message
-        or not name.startswith('{"exception_class":"')
-        or "SolidQueue::" in name
-        # Without its escapes and double spaces, a digit could follow a word that makes it a code.
-        or "\\" in message
-        or "  " in message
-        or not message.isascii()
-        or ("(" in message and _NUMBERED.search(message))
-        or _digits_matter(message)
-    ):
+    name, has_message, message, rest = _cut_at_message(error)
+    if not _may_be_zeroed(name, has_message, message):
         return error
-    return f"{name}{has_message}{message.translate(_ZEROS)}{end}{backtrace}"
+    return f"{name}{has_message}{message.translate(_ZEROS)}{rest}"
+
+
+def hides_digits(head: str) -> bool:
+    """Whether zeros in the message of an error, written there for any digit, may hide a part of the signature.
+
+    What decides on that is the same for all digits, so it is seen in the zeros.
+    """
+    name, has_message, message, _ = _cut_at_message(head)
+    return "0" in message and not _may_be_zeroed(name, has_message, message)
+
+
+def _cut_at_message(error: str) -> tuple[str, str, str, str]:
+    """Return what is before the message, the key between, the message, and what is behind it."""
+    name, has_message, rest = error.partition(MESSAGE_KEY)
+    message, end, behind = rest.partition('","backtrace":')
+    return name, has_message, message, end + behind
+
+
+def _may_be_zeroed(name: str, has_message: str, message: str) -> bool:
+    """Whether an error, cut at its message, has the same signature with zeros for the digits of its message."""
+    return bool(
+        has_message
+        and name.startswith('{"exception_class":"')
+        and "SolidQueue::" not in name
+        # Without its escapes and double spaces, a digit could follow a word that makes it a code.
+        and "\\" not in message
+        and "  " not in message
+        and message.isascii()
+        and not ("(" in message and _NUMBERED.search(message))
+        and not _digits_matter(message)
+    )
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -321,6 +342,6 @@ def _method(method: str) -> str:
 
 def _cut_frames(error: str) -> Iterator[str]:
     """Yield the complete frames of a backtrace that was cut off."""
-    _, has_backtrace, backtrace = error.partition(_BACKTRACE)
+    _, has_backtrace, backtrace = error.partition(BACKTRACE)
     if has_backtrace:
         yield from (match[1].replace("\\u003c", "<").replace("\\u003e", ">") for match in _STRING.finditer(backtrace))
