@@ -312,10 +312,9 @@ def _standing(job: JobView) -> str | None:
     from solidjq.queue.states import State  # noqa: PLC0415
     from solidjq_cli.ages import rfc3339, when  # noqa: PLC0415
 
-    written = when if view.for_people() else rfc3339
     state = job.states[0] if job.states else None
     if state is State.SCHEDULED and job.scheduled_at is not None:
-        return f"due {written(job.scheduled_at)}"
+        return f"due {(when if view.for_people() else rfc3339)(job.scheduled_at)}"
     if state is State.BLOCKED:
         return f"for {job.concurrency_key}"
     if state is State.CLAIMED:

@@ -7,6 +7,7 @@ import json
 import re
 from datetime import datetime
 from functools import lru_cache
+from json.encoder import encode_basestring
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -91,13 +92,17 @@ def _objects(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[str]:
     masking = _masking()
     writers = Writers(
         empty="null",
-        text=_encoded,
+        text=encode_basestring,
         time=lambda value: f'"{rfc3339(value)}"',
         other=lambda value: _encoded(masking(value)),
     )
     readers = {_encoded(column.name): column.value for column in columns}  # a field may be named twice
     for item in items:
-        pairs = [f"{name}: {writers[type(value := read(item))](value)}" for name, read in readers.items()]
+        # Most fields of a job are empty: that needs no look-up.
+        pairs = [
+            f"{name}: null" if (value := read(item)) is None else f"{name}: {writers[type(value)](value)}"
+            for name, read in readers.items()
+        ]
         yield escape_json(f"{{{', '.join(pairs)}}}")
 
 
@@ -120,6 +125,8 @@ def _masking() -> Callable[[Any], Any]:
     masked = str if shown else mask_secrets
 
     def masking(value: Any) -> Any:  # noqa: PLR0911  (one case a type)
+        if type(value) is str:  # quicker than a case, and most are texts
+            return masked(value)
         match value:
             case str():
                 return masked(value)

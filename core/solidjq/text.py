@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from signal import Signals
 from urllib.parse import unquote
 
@@ -21,6 +22,7 @@ _SECRET = re.compile(
     r"(?i)(?:password|passwd|pwd|passphrase|secret|token|(?:api|access|secret|private)[-_]?key(?:[-_]base)?)\Z"
 )
 MASK = "***"
+SHORT_KEY = 100  # characters of a key that may be kept in a cache
 # A word of more characters than any id, name or hash has.
 _LONG_WORD = re.compile(r"([\w-]{40})[\w-]{90,}")
 
@@ -81,12 +83,17 @@ def first_of(items: Sequence[object], most: int, *, separator: str = ", ") -> st
 
 def mask_secrets(text: str) -> str:
     """Replace passwords in URLs and in pairs (``password=x``, ``token = 'x y'``) with ``***``, in linear time."""
-    masked = _WORD.sub(lambda word: _mask_url(word[0]), text) if "://" in text else text
+    masked = _WORD.sub(lambda word: _mask_url(word[0]), text) if "@" in text and "://" in text else text
     return _mask_pairs(masked) if "=" in masked else masked
 
 
 def names_a_secret(key: str) -> bool:
     """Whether a key, percent-encoded or not, is that of a password, token or the like: ``sslpassword``, ``api_key``."""
+    return (_names_a_secret if len(key) <= SHORT_KEY else _names_a_secret.__wrapped__)(key)
+
+
+@lru_cache(1024)  # a list has the same keys in each of its rows
+def _names_a_secret(key: str) -> bool:
     return _SECRET.search(unquote(key) if "%" in key else key) is not None
 
 

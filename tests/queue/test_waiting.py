@@ -15,6 +15,7 @@ from solidjq.errors import RefusedError, UsageError
 from solidjq.ledger.operations import Operation
 from solidjq.queue import claim, dispatch
 from solidjq.queue.concurrency import Limit
+from solidjq.queue.jobs import views_of
 from solidjq.queue.listing import JobFilter, count_jobs, list_job_ids, list_jobs
 from solidjq.queue.states import State
 from solidjq.queue.waiting import WAITING
@@ -255,6 +256,18 @@ def test_the_list_has_each_job_once_newest_first_in_any_choice(database: Databas
         assert [job.job_id for job in list_job_ids(database, chosen)] == sorted(expected, reverse=True), chosen
         with database.read() as connection:
             assert count_jobs(connection, chosen) == len(expected)
+
+
+def test_a_finished_job_that_has_an_execution_is_listed_with_both_states(database: Database) -> None:
+    scene = Scene(database)
+    finished = [scene.claimed, scene.failed, *add_jobs(database, *plain_jobs(2))]
+    with database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.id.in_(finished)).values(finished_at=LATER))
+        connection.execute(delete(ready).where(ready.c.job_id.in_(finished)))
+    with database.read() as connection:
+        whole = views_of(connection, finished)
+    assert list(list_jobs(database, JobFilter(states=(State.FINISHED,)))) == whole[::-1]
+    assert [len(view.states) for view in whole] == [2, 2, 1, 1]
 
 
 def test_pages_of_the_list(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

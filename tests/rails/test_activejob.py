@@ -314,6 +314,11 @@ def test_what_is_no_payload_is_an_error(text: str | None) -> None:
         ("[1]", "[1]"),
         (None, None),
         ('{"arguments": [NaN]}', '{"arguments": [NaN]}'),
+        ('{"arguments": [1e999]}', '{"arguments": [1e999]}'),
+        ('{"arguments": [1], "other": [NaN, 1e999]}', [1]),
+        (' {"arguments": [1]} ', [1]),
+        ('{"arguments": [1]} 2', '{"arguments": [1]} 2'),
+        ('{"arguments": ["' + "[" * 200 + '"]}', ["[" * 200]),
         ("[" * 100_000, "[" * 100_000),
     ],
 )

@@ -1,7 +1,7 @@
 """Statements that gather many rows in one, which each database spells differently; groups where it ``gathers``."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Integer, Select, String, func, select
@@ -181,3 +181,11 @@ def lock_rows(connection: Connection, page: Select[Any]) -> list[tuple[int, ...]
 def lock_ids(connection: Connection, page: Select[int]) -> list[int]:
     """Lock the rows of a page of ids, a query with an order and a limit; return the ids, ascending."""
     return [number for (number,) in lock_rows(connection, page)]
+
+
+def read_ids(connection: Connection, page: Select[int], *, descending: bool = False) -> Sequence[int]:
+    """Return the ids of a page, a query with a limit that is ordered by them; on MySQL they come as one row."""
+    if connection.dialect.name != "mysql":
+        return connection.scalars(page).all()
+    (number,) = (found := page.subquery("page")).columns
+    return sorted(connection.scalars(select(gathered(number)).select_from(found)).one(), reverse=descending)

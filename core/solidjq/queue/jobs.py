@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, or_, select
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
@@ -73,6 +73,21 @@ def views_of(connection: Connection, job_ids: Sequence[int]) -> list[JobView]:
     ]
 
 
+def views_of_finished(connection: Connection, job_ids: Sequence[int]) -> list[JobView]:
+    """Return those of these jobs that there are, in no order; sooner than ``views_of`` if most of them have finished.
+
+    A finished job has no execution, and so nothing to read in half of the columns.
+    """
+    views, others = [], []
+    for batch in in_batches(job_ids):
+        for row in connection.execute(_FINISHED_QUERY.where(among(jobs.c.id, batch))).all():
+            if row.finished_at is None or row.has_execution:
+                others.append(row.job_id)
+            else:
+                views.append(JobView._make((*row[:_OWN], *_NO_EXECUTION, row.changed_at, (State.FINISHED,))))
+    return views + views_of(connection, others)
+
+
 def _view(row: Any) -> JobView:
     own, execution_ids = row[: -len(EXECUTIONS)], row[-len(EXECUTIONS) :]
     states = [state for state, there in zip(EXECUTIONS, execution_ids, strict=True) if there is not None]
@@ -113,3 +128,11 @@ _QUERY = (
 )
 
 _FINISHED_AT = JobView._fields.index("finished_at")
+
+_OWN = _FINISHED_AT + 1
+_NO_EXECUTION = (None,) * (JobView._fields.index("changed_at") - _OWN)
+_FINISHED_QUERY = select(
+    *list(_QUERY.selected_columns)[:_OWN],
+    jobs.c.updated_at.label("changed_at"),
+    or_(*(exists().where(table.c.job_id == jobs.c.id) for table in EXECUTIONS.values())).label("has_execution"),
+)

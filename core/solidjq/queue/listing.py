@@ -9,13 +9,14 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from solidjq.batching import in_batches
+from solidjq.database.grouping import read_ids
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
 from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.failed import of_jobs
-from solidjq.queue.jobs import JobView, views_of
+from solidjq.queue.jobs import JobView, views_of, views_of_finished
 from solidjq.queue.patterns import fits_in_sql
 from solidjq.queue.states import State
 from solidjq.text import parse_id
@@ -76,7 +77,8 @@ def list_jobs(
     """Yield jobs, the newest first, from below the job id ``after``. Reads page by page: memory is constant."""
 
     def read(connection: Connection, state: State, ids: Sequence[int]) -> list[JobView]:
-        views = {view.job_id: view for view in views_of(connection, ids)}
+        read_views = views_of_finished if state is State.FINISHED else views_of
+        views = {view.job_id: view for view in read_views(connection, ids)}
         # A job that has left the state between the two statements is not of this list any more.
         return [views[each] for each in ids if each in views and state in views[each].states]
 
@@ -124,7 +126,8 @@ def _pages(
         while True:
             query = ids_in(state, chosen, part).order_by(column.desc()).limit(size)
             with database.read() as connection:
-                ids = connection.scalars(query if below is None else query.where(column < below)).all()
+                page_of_ids = query if below is None else query.where(column < below)
+                ids = read_ids(connection, page_of_ids, descending=True)
                 page = read(connection, state, ids)
             yield from page
             if len(ids) < size:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
@@ -132,6 +133,10 @@ def shown_arguments(arguments: str | None, mask: "Mask | None" = None) -> Any:
     what is secret: then its length is all that is shown.
     """
     try:
+        return _applied(_usual(arguments), mask)
+    except (ValueError, RecursionError):
+        pass
+    try:
         shown = _load(arguments).get("arguments")
         _ENCODER.encode(shown)
         readable = depth_of(shown) <= MOST_DEPTH
@@ -139,7 +144,22 @@ def shown_arguments(arguments: str | None, mask: "Mask | None" = None) -> Any:
         readable = False
     if not readable:
         return arguments if mask is None or not arguments else hidden_text(arguments)
+    return _applied(shown, mask)
+
+
+def _applied(shown: Any, mask: "Mask | None") -> Any:
     return shown if mask is None else mask.applied(shown)
+
+
+def _usual(arguments: str | None) -> Any:
+    """Return the arguments of a payload that is strict JSON as a whole; raise ValueError for others, and deep ones."""
+    # No deeper than it has brackets.
+    if arguments is None or arguments.count("[") + arguments.count("{") > MOST_DEPTH:
+        raise ValueError("deep")
+    data, end = _STRICT.raw_decode(arguments)
+    if end < len(arguments) or type(data) is not dict:
+        raise ValueError("no payload")
+    return data.get("arguments")
 
 
 def hidden_text(arguments: str) -> str:
@@ -186,6 +206,14 @@ def _reject_constant(name: str) -> Any:
     raise ValueError(name)
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(digits)
+    return number
+
+
+_STRICT = json.JSONDecoder(parse_float=_finite, parse_constant=_reject_constant)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from solidjq.rails.settings import ruby_code
-from solidjq.text import MASK, mask_secrets
+from solidjq.text import MASK, SHORT_KEY, mask_secrets
 
 # What a new Rails 8 application filters: config/initializers/filter_parameter_logging.rb.
 RAILS_NAMES = (
     *("passw", "email", "secret", "token", "_key", "crypt", "salt", "certificate", "otp", "ssn", "cvv", "cvc"),
 )
 _OWN_KEYS = "_aj_"  # of Active Job: they say what a value is
+_CACHED = 1024  # keys
 
 
 class Mask:
@@ -24,26 +25,28 @@ class Mask:
 
     def __init__(self, names: Iterable[str] = RAILS_NAMES) -> None:
         self.names = tuple(dict.fromkeys(names))
+        self._hidden: dict[str, bool] = {}  # a list has the same keys in each of its rows
         self._pattern = re.compile("|".join(map(_pattern, self.names)) or r"(?!)", re.IGNORECASE)
 
     def hides(self, key: str) -> bool:
         """Whether the value of this key is masked."""
-        return not key.startswith(_OWN_KEYS) and self._pattern.search(key) is not None
+        if (hidden := self._hidden.get(key)) is None:
+            hidden = not key.startswith(_OWN_KEYS) and self._pattern.search(key) is not None
+            if len(key) <= SHORT_KEY and len(self._hidden) < _CACHED:
+                self._hidden[key] = hidden
+        return hidden
 
     def applied(self, value: Any) -> Any:
         """Return a value of JSON with the secrets in it masked: values of secret keys, and passwords in texts."""
-        match value:
-            case str():
-                return mask_secrets(value)
-            case dict():
-                return {
-                    key: MASK if self.hides(key) and item not in (None, MASK) else self.applied(item)
-                    for key, item in value.items()
-                }
-            case list():
-                return [self.applied(item) for item in value]
-            case _:
-                return value
+        kind = type(value)
+        if kind is str:
+            return mask_secrets(value)
+        if kind is dict:
+            return {
+                key: MASK if self.hides(key) and item not in (None, MASK) else self.applied(item)
+                for key, item in value.items()
+            }
+        return [self.applied(item) for item in value] if kind is list else value
 
 
 def _pattern(name: str) -> str:
