@@ -247,6 +247,27 @@ def test_a_claim_beside_endings_of_another_kind_begins_at_the_bound_too(database
     assert [claim.job_id for claim in claims] == ids[4:6]
 
 
+@pytest.mark.only_on("postgresql")  # on MySQL no turn of several queues passes over anything
+@pytest.mark.parametrize(
+    ("queues", "excepted"), [(("urgent", "a*"), ()), (("*",), ("b",))], ids=["name and prefix", "exception"]
+)
+def test_a_queue_that_was_empty_waits_for_no_interval_while_a_worker_is_idle(
+    database: Database, queues: tuple[str, ...], excepted: tuple[str, ...]
+) -> None:
+    """The queues of a turn are kept for an interval: in this one, a queue by its name, or one that is paused."""
+    turns = Turns(database, queues, excepted)
+    ids = add_jobs(database, *plain_jobs(2, queue_name="a"))
+    assert turns.take(0) == ids  # busy, so it measures that scans are dear
+    add_jobs(database, *plain_jobs(1, queue_name="c"))
+    database.transact(pauses.pause, "c")
+    assert turns.take(LEAST_INTERVAL) == []
+    new = add_jobs(database, NewJob(class_name="J", queue_name="a"))
+    found = turns.take(1.5 * LEAST_INTERVAL)
+    if turns.start.must_look_again(found=len(found), wanted=2):
+        found += turns.take(1.5 * LEAST_INTERVAL)
+    assert found == new
+
+
 def test_without_bounds_the_first_job_comes_first(database: Database) -> None:
     process = add_process(database)
     ids = add_jobs(database, *plain_jobs(4))

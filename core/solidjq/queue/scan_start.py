@@ -8,8 +8,8 @@ So two rules hold, whatever the bound is:
 
 - A scan from the first entry comes every ``interval`` seconds, a tenth of a second as a rule: a row before the bound
   waits no longer than a job that an idle worker finds when it polls.
-- A turn that began at a bound and found fewer jobs than were wanted is followed at once by one from the first entry: a
-  worker never sleeps while a job is ready.
+- A turn that began at a bound, or looked only in the queues that had jobs before, and found fewer jobs than were wanted
+  is followed at once by one from the first entry of all: a worker never sleeps while a job is ready.
 """
 
 import math
@@ -45,7 +45,7 @@ class ScanStart:
         self._until = -math.inf  # by the monotonic clock: when the next scan must be from the first entry
         self._cost = 0.0  # seconds; 0 if a scan is not dear
         self._measure_at = -math.inf
-        self._is_bounded = False  # whether a scan of this turn began at a bound
+        self._is_whole = True  # whether this turn sees every ready row, in whatever queue
         self.queues: Sequence[str] | None = None  # the names of the queues that had ready jobs at the last scan of all
 
     @property
@@ -55,17 +55,15 @@ class ScanStart:
 
     def begin(self, now: float) -> None:
         """Begin a turn."""
-        self._is_bounded = False
         if now >= self._until:
             self._bounds.clear()
             self.queues = None
             self._until = now + self.interval
+        self._is_whole = not self._bounds and self.queues is None
 
     def bound(self, queue: str | None) -> Bound | None:
         """Return where this turn's scan of a queue begins; None is the first entry."""
-        bound = self._bounds.get(queue)
-        self._is_bounded |= bound is not None
-        return bound
+        return self._bounds.get(queue)
 
     def note(self, queue: str | None, claims: Sequence[_Placed]) -> None:
         """Note the jobs that a scan of a queue found, in the order of the index."""
@@ -74,7 +72,7 @@ class ScanStart:
 
     def must_look_again(self, *, found: int, wanted: int) -> bool:
         """End a turn; return whether the next one must follow at once, and scan from the first entry."""
-        if found >= wanted or not self._is_bounded:
+        if found >= wanted or self._is_whole:
             return False
         self._until = -math.inf
         return True
