@@ -343,12 +343,25 @@ def test_excepted_queues_are_left_out(database: Database, paused: str | None, wa
         assert claimed == [name for name in expected if name != paused], (patterns, excepted)
 
 
-def test_with_an_exception_the_queue_of_the_first_job_comes_first(database: Database) -> None:
+@pytest.mark.parametrize("left_out", ["excepted", "paused"])
+@pytest.mark.parametrize("way", ["turn", "claim"])
+def test_if_one_of_all_queues_is_left_out_the_queue_of_the_first_job_comes_first(
+    database: Database, left_out: str, way: str
+) -> None:
     process = add_process(database)
     names = ["z", "quarantine", "a", "z", "m"]
     add_jobs(database, *(NewJob(class_name="A", queue_name=name) for name in names))
-    claimed = [take_turn(database, process, [], ["*"], 1, ["quarantine"]) for _ in range(5)]
-    assert [claim.queue_name for claims in claimed for claim in claims] == ["z", "a", "z", "m"]
+    if left_out == "paused":
+        database.transact(pauses.pause, "quarantine")
+    excepted = ["quarantine"] if left_out == "excepted" else []
+    claimed: list[str] = []
+    for _ in range(5):
+        if way == "turn":
+            claims = take_turn(database, process, [], ["*"], 1, excepted)
+        else:
+            claims = database.transact(queue_claim.claim, process, ["*"], 1, excepted)
+        claimed += [claim.queue_name for claim in claims]
+    assert claimed == ["z", "a", "z", "m"]
 
 
 def test_pause_and_resume_tell_whether_they_changed_anything(database: Database) -> None:

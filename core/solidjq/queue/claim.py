@@ -50,9 +50,9 @@ def claim(
     """Claim up to ``limit`` ready jobs for a process, by queue order, then priority, then age.
 
     ``queues`` are names and prefixes (``mail*``), polled in this order; ``*`` is every queue. Queues that fit an
-    ``excepted`` name or prefix and paused queues are skipped. With an exception, the queues that fit one pattern
-    are polled in the order of their first jobs. Raises ProcessGoneError if the process was pruned: it must not claim
-    any more.
+    ``excepted`` name or prefix and paused queues are skipped. With an exception, or if one of all queues is paused, the
+    queues that fit one pattern are polled in the order of their first jobs. Raises ProcessGoneError if the process was
+    pruned: it must not claim any more.
 
     Raises ValueRefusedError if the database refuses the claim of any of them: its job is gone, or claimed already. With
     ``sound``, which is slower, such ready rows are passed over. ``paused`` is what ``lock_process`` returned, if this
@@ -166,7 +166,7 @@ def _queues_with_jobs(execute: Execute, polled: PolledQueues, scan_start: ScanSt
     """Return the queues to poll, in order: those that are named, and those with ready jobs that fit a pattern."""
     patterns = ALL_QUEUES if "*" in polled.patterns else polled.patterns
     if scan_start.queues is None and any(name.endswith("*") for name in patterns):
-        existing = statements.queues_by_first_job if polled.excepted else statements.queues_with_ready_jobs
+        existing = statements.queues_by_first_job if polled.by_first_job else statements.queues_with_ready_jobs
         scan_start.queues = [row.value for row in execute(existing)]
     return select_queues(patterns, scan_start.queues or (), polled.excepted)
 
@@ -276,7 +276,8 @@ def _queues_to_poll(connection: Connection, polled: PolledQueues, *, paused: boo
         queues = ALL_QUEUES
     existing: Sequence[str] = []
     if any(name.endswith("*") for name in queues):
-        existing = _queues_in_turn(connection) if excepted else distinct_values(connection, ready.c.queue_name)
+        in_turn = polled.by_first_job
+        existing = _queues_in_turn(connection) if in_turn else distinct_values(connection, ready.c.queue_name)
     return [name for name in select_queues(queues, existing, excepted) if name not in without]
 
 

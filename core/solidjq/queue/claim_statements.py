@@ -116,7 +116,8 @@ def queues_by_first_job() -> Select[Any]:
     """Read the names of the queues that have ready jobs, that of the first job first, a few index entries a queue.
 
     No guard: a queue that gets its first job a moment later is polled next time. For a worker that polls all queues
-    but some: one statement over all rows would read the rows of those, however many wait there, at every turn.
+    but some, which are excepted or paused: one statement over all rows would read the rows of those, however many wait
+    there, at every turn.
     """
     return _by_first_job(distinct_by_index(ready.c.queue_name).subquery("queues"))
 

@@ -30,6 +30,14 @@ class PolledQueues(NamedTuple):
         """Whether the worker claims jobs of this queue."""
         return fits_any(self.patterns, queue) and not fits_any(self.excepted, queue)
 
+    @property
+    def by_first_job(self) -> bool:
+        """Whether the queues that fit one pattern take turns by their first jobs; else they come by name.
+
+        A worker of all queues polls them one by one only while one is excepted or paused: no other may starve for it.
+        """
+        return "*" in self.patterns or bool(self.excepted)
+
     def describe(self) -> str:
         """Return the queues in words: ``mail*,low except mailers``."""
         polled = ",".join(self.patterns)
