@@ -27,6 +27,7 @@ from solidjq.queue.failed import Filter
 from solidjq.rails.error_text import error_json, exit_error, missing_error
 from support.program import Shell
 from support.recovery import retry_jobs
+from support.servers import execute
 from support.terminal import below_heading, terminal, unprintable
 
 NOW = datetime.now(UTC).replace(microsecond=0)  # of each test
@@ -197,6 +198,19 @@ def test_errors_that_differ_in_numbers_reach_the_program_as_one_row(database: Da
     with database.read() as connection:
         rows = diff_groups._Pages(diff_groups._FAILED, Filter(), {}).read(connection)
     assert [row.failures for row, _ in rows] == [30]
+
+
+@pytest.mark.sqlite_only
+def test_codes_in_errors_that_are_not_valid_text_end_the_reading(database: Database) -> None:
+    add(database, *(error_json("E", f"status {code} of @", FRAMES) for code in (404, 404, 503)))
+    execute(
+        database.url,
+        "UPDATE solid_queue_failed_executions SET error = CAST(replace(CAST(error AS BLOB), '@', x'ff') AS TEXT)",
+    )
+    add(database, *(error_json("E", f"code {code}", FRAMES) for code in (17, 17, 18, 18)))
+    groups = diff_groups.group_failures(database, Filter())
+    counts = {group.signature.message[:10]: group.count for group in groups}
+    assert counts == {"status 404": 2, "status 503": 1, "code 17": 2, "code 18": 2}
 
 
 def test_classes_with_as_many_failures_come_by_name(database: Database) -> None:

@@ -330,6 +330,7 @@ class _Pages:
         self._counted = counted
         self._after = 0
         self._coded: dict[str, None] = {}  # heads with zeros for digits that matter: these errors are read as they are
+        self._folds = True  # otherwise all errors are
 
     def read(self, connection: Connection) -> list[tuple[Row[Any], Signature]]:
         """Return the rows of the next page, each with its signature."""
@@ -338,6 +339,8 @@ class _Pages:
             coded = {row.head: None for row in rows if row.name is not None and hides_digits(_whole_head(row))}
             if not coded:
                 break
+            # A head that was not valid text is read as another: the database finds none that equals it.
+            self._folds = not coded.keys() <= self._coded.keys() and len(self._coded | coded) <= CODED
             self._coded |= coded
         self.more = sum(row.failures for row in rows) == PAGE
         self._after = max((row.id for row in rows), default=0)
@@ -347,7 +350,7 @@ class _Pages:
     def _query(self) -> Select[Any]:
         page = self._source.page(self._chosen, self._after, raw=bool(self._coded), counted=self._counted).subquery()
         if self._coded:
-            page = _unfolded_where(page, self._coded)
+            page = _unfolded_where(page, self._coded if self._folds else ())
         columns = page.c
         kind = [columns.name, columns.head, columns.size]
         facts = [func.count().label("failures"), func.max(columns.id).label("id")]
@@ -364,9 +367,9 @@ class _Pages:
 
 
 def _unfolded_where(page: Subquery, coded: Collection[str]) -> Subquery:
-    """Return a page with the heads as they are instead of these; instead of all if they are many."""
+    """Return a page with the heads as they are instead of these; instead of all if none is named."""
     name, head, raw = page.c.name, page.c.head, page.c.raw
-    is_coded = head.in_(coded) if len(coded) <= CODED else true()
+    is_coded = head.in_(coded) if coded else true()
     others = [column for column in page.c if column not in {name, head, raw}]
     return select(
         case((~is_coded, name)).label("name"), case((is_coded, raw), else_=head).label("head"), *others
