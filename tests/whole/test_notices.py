@@ -114,11 +114,17 @@ def test_who_may_not_call_a_function_of_the_notice_enqueues(own: Database, enque
     execute(own.url, f"REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC")
     ids: list[int] = []
     assert notices_of(own, lambda: ids.append(enqueue_alone(enqueuer, NewJob(class_name="note")))) == 1
+
+    def enqueue_within() -> None:
+        with enqueuer.write() as connection:
+            ids.extend(enqueue(connection, [NewJob(class_name="note")]))
+
+    assert notices_of(own, enqueue_within) == 1
     assert state_of_each(own) == dict.fromkeys(ids, State.READY)
     execute(own.url, f"REVOKE INSERT ON {ready.name} FROM {enqueuer.url.username}")
     with pytest.raises(AccessDeniedError, match=ready.name):
         enqueue_alone(enqueuer, NewJob(class_name="note"))
-    assert len(rows(own, jobs)) == 1
+    assert len(rows(own, jobs)) == 2
 
 
 @pytest.mark.only_on("postgresql")

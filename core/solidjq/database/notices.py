@@ -27,6 +27,7 @@ log = logging.getLogger("solidjq")
 CHANNEL = "jq_ready"
 DEATHS = "jq_deaths"  # every row of jq_deaths is announced, for jq watch
 TRIGGER = owners.NOTIFY_FUNCTION
+_MAY_CALL = "solidjq_may_call_notice"  # key of a pooled connection's ``info``
 
 
 def send(connection: Connection, channel: str = CHANNEL) -> None:
@@ -39,8 +40,19 @@ def send(connection: Connection, channel: str = CHANNEL) -> None:
 
 
 def notice() -> ColumnElement[Any]:
-    """Return the SQL expression that sends a notice, for a statement on a database that ``writes_in_with``."""
+    """Return the SQL expression that sends a notice, for a statement on a database that ``writes_in_with``.
+
+    The statement is refused whole unless the role ``may_call`` it.
+    """
     return func.pg_notify(CHANNEL, "")
+
+
+def may_call(connection: Connection) -> bool:
+    """Whether this role may call the function of ``notice``; ``send`` needs none. Read once a connection."""
+    if _MAY_CALL not in connection.info:
+        privilege = func.has_function_privilege("pg_catalog.pg_notify(text, text)", "EXECUTE")
+        connection.info[_MAY_CALL] = connection.scalar(select(privilege))
+    return bool(connection.info[_MAY_CALL])
 
 
 def notice_of_few() -> ColumnElement[Any]:

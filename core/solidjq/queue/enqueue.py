@@ -58,7 +58,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     Raises ArgumentsError, before anything is inserted, if Active Job cannot serialize an argument.
     """
     new_jobs = list(new_jobs)
-    if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection):
+    if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection) and notices.may_call(connection):
         return [_enqueue_ready(within(connection), insert_ready_job, new_jobs[0])]
     return _enqueue_all(connection, new_jobs)
 
