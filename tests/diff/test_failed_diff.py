@@ -200,6 +200,17 @@ def test_errors_that_differ_in_numbers_reach_the_program_as_one_row(database: Da
     assert [row.failures for row, _ in rows] == [30]
 
 
+def test_short_errors_are_told_apart_by_all_their_frames(database: Database) -> None:
+    frames = [f"/srv/shop/app/{'jobs/' * 20}a_job.rb:12:in `perform'", "/srv/shop/app/models/order.rb:7:in `{}'"]
+    for caller in ("charge", "charge", "refund"):
+        add(database, error_json("E", "no such order 5", [frame.format(caller) for frame in frames]))
+    groups = diff_groups.group_failures(database, Filter())
+    assert [(group.count, group.signature.frames[1]) for group in groups] == [
+        (2, "app/models/order.rb:charge"),
+        (1, "app/models/order.rb:refund"),
+    ]
+
+
 @pytest.mark.sqlite_only
 def test_codes_in_errors_that_are_not_valid_text_end_the_reading(database: Database) -> None:
     add(database, *(error_json("E", f"status {code} of @", FRAMES) for code in (404, 404, 503)))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Integer, Select, String, func, select
+from sqlalchemy import ColumnElement, Connection, Dialect, Select, String, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -115,12 +115,8 @@ class from_first(expression.FunctionElement[str]):  # noqa: N801  (used like an 
     type = String()
     inherit_cache = True
 
-    def __init__(self, text: ColumnElement[str], part: str, length: int) -> None:
-        super().__init__(
-            text,
-            expression.bindparam(None, part, type_=String(), unique=True),
-            expression.bindparam(None, length, type_=Integer(), unique=True),
-        )
+    def __init__(self, text: ColumnElement[str], part: str, length: ColumnElement[int]) -> None:
+        super().__init__(text, expression.bindparam(None, part, type_=String(), unique=True), length)
 
 
 @compiles(from_first, "postgresql")

@@ -97,7 +97,8 @@ def _folded(error: ColumnElement[str]) -> tuple[ColumnElement[str], ColumnElemen
     begun = case((octets(error) <= SHORT, error), else_=func.substr(error, 1, HEAD))
     start = before(begun, BACKTRACE)
     has_backtrace = octets(start) < octets(begun)
-    zeros = zeroed(exact_text(start)) + exact_text(from_first(begun, BACKTRACE, len(BACKTRACE) + FIRST_FRAME))
+    length = case((octets(error) <= HEAD, HEAD), else_=len(BACKTRACE) + FIRST_FRAME)
+    zeros = zeroed(exact_text(start)) + exact_text(from_first(begun, BACKTRACE, length))
     return (
         case((has_backtrace, exact_text(before(start, MESSAGE_KEY)))).label("name"),
         type_coerce(case((has_backtrace, zeros), else_=_head(error)), ANY_BYTES).label("head"),

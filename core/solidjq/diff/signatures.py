@@ -80,7 +80,7 @@ def outline(head: str | None, size: int, cut: int) -> tuple[object, ...]:
 
     Errors with equal keys have equal signatures: class and normalised message are the same, and the backtraces begin
     with the same characters and are equally long. ``size`` is the length of the whole error in bytes. If the head is
-    the whole error, the key is its signature in a tuple.
+    the whole error, the key is its signature in a tuple; without a ``cut`` it has the whole backtrace of the head.
     """
     if head is None or len(head) < cut:
         return (signature_of(head and _zeroed(head)),)
@@ -89,7 +89,8 @@ def outline(head: str | None, size: int, cut: int) -> tuple[object, ...]:
         name, message = _beginning(_zeroed(head))
         return name, message[: MESSAGE_LENGTH // 2], size
     # The length from the backtrace on is in bytes, as the databases count it.
-    return *_beginning(_zeroed(before)), size - len(before.encode("utf-8", "replace")), backtrace[:FIRST_FRAME]
+    length = size - len(before.encode("utf-8", "replace"))
+    return *_beginning(_zeroed(before)), length, backtrace[: FIRST_FRAME if cut else None]
 
 
 @lru_cache(CACHED)
