@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from solidjq import Database
 from solidjq.database import tables
@@ -279,3 +279,23 @@ def test_packed_deaths_are_the_slim_records_that_were_added() -> None:
     assert (len(packed), packed[-1], packed[1:3]) == (5, records[-1], records[1:3])
     with pytest.raises(IndexError):
         packed[5]
+
+
+def test_an_error_that_was_stored_as_bytes_is_the_same_death(database: Database) -> None:
+    """SQLite keeps a value as it came, whatever the column's type, and tells bytes from the same text."""
+    with database.write() as connection:
+        ids = [
+            connection.execute(
+                insert(tables.jobs).values(
+                    queue_name="default", class_name="Job", priority=0, created_at=NOON, updated_at=NOON
+                )
+            ).inserted_primary_key[0]
+            for _ in range(4)
+        ]
+        rows = [{"job_id": job_id, "error": exit_error(7, 11), "created_at": NOON} for job_id in ids]
+        connection.execute(insert(tables.failed), rows)
+        if connection.dialect.name == "sqlite":
+            connection.execute(text(f"UPDATE {tables.failed.name} SET error = CAST(error AS BLOB) WHERE id % 2 = 0"))
+    with database.read() as connection:
+        found = list(death_queries.each_by_class(connection, NOON - timedelta(days=1)))
+    assert [dict(classes) for _, classes in found] == [{"Job": 4}]

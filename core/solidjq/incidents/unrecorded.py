@@ -1,5 +1,6 @@
 """Deaths that nobody recorded: the failures that they left, grouped by the database."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -7,7 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, null, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, Text, cast, exists, func, null, or_, select, union_all
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from solidjq.database import tables
@@ -66,11 +67,15 @@ def list_by_error(
     grouped: Select[Any] = select(*_of_group(every), func.min(every.crashed_at).label("crashed_at")).group_by(
         every.evidence, exactly(every.class_name)
     )
-    rows = streamed(connection, grouped.order_by(exactly(every.evidence), "failure_id"))
+    # SQLite may have stored the same error as text and as bytes, which it keeps apart.
+    rows = streamed(connection, grouped.order_by(exactly(cast(every.evidence, Text())), "failure_id"))
     for _, group in groupby(rows, key=attrgetter("evidence")):
         alike = list(group)
         if (death := death_of(alike[0])) is not None:
-            counted = {row.class_name: ClassCount(row.failures) for row in alike}
+            by_class: Counter[str] = Counter()
+            for row in alike:
+                by_class[row.class_name] += row.failures
+            counted = {name: ClassCount(failures) for name, failures in by_class.items()}
             span = FailureSpan(alike[0].failure_id, max(row.last_failure_id for row in alike))
             yield replace(death, jobs=UNREAD, counted=counted, span=span)
 
