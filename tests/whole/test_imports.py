@@ -135,6 +135,31 @@ def test_a_short_command_collects_no_garbage(kind: str, shell: Shell) -> None:
         assert "collections: 0\n" in err, arguments
 
 
+# Leaves garbage in cycles behind a command, and tells how much of it there was at most.
+CYCLES = """
+import gc, sys
+from solidjq_cli.__main__ import main
+try:
+    main()
+except SystemExit:
+    pass
+counts = []
+for _ in range(300_000):
+    cycle = []
+    cycle.append(cycle)
+    counts.append(gc.get_count()[0])
+print(f"most: {max(counts[-100_000:])}", file=sys.stderr)
+"""
+
+
+def test_a_long_command_collects_its_garbage_soon(shell: Shell) -> None:
+    """Else a retry of a million jobs would need 20 MB more: each batch leaves objects that refer to one another."""
+    with shell.start("--version", program=("-c", CYCLES)) as process:
+        _, err = process.communicate()
+    (most,) = (int(line.removeprefix("most: ")) for line in err.splitlines() if line.startswith("most: "))
+    assert 0 < most <= 20_000 + 10
+
+
 def test_every_command_is_listed() -> None:
     folder = Path(commands.__path__[0])
     with_commands = {path.stem for path in folder.glob("*.py") if "def add_to(" in path.read_text("utf-8")}
