@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, LargeBinary, cast, delete, insert, select, update
 
 from solidjq import Database
 from solidjq.database import tables
@@ -295,7 +295,8 @@ def test_an_error_that_was_stored_as_bytes_is_the_same_death(database: Database)
         rows = [{"job_id": job_id, "error": exit_error(7, 11), "created_at": NOON} for job_id in ids]
         connection.execute(insert(tables.failed), rows)
         if connection.dialect.name == "sqlite":
-            connection.execute(text(f"UPDATE {tables.failed.name} SET error = CAST(error AS BLOB) WHERE id % 2 = 0"))
+            stored = update(tables.failed).where(tables.failed.c.id % 2 == 0)
+            connection.execute(stored.values(error=cast(tables.failed.c.error, LargeBinary)))
     with database.read() as connection:
         found = list(death_queries.each_by_class(connection, NOON - timedelta(days=1)))
     assert [dict(classes) for _, classes in found] == [{"Job": 4}]
