@@ -174,14 +174,14 @@ def lock_rows(connection: Connection, page: Select[Any]) -> list[tuple[int, ...]
     return sorted(read_numbers(connection, page.with_for_update()))
 
 
-def lock_ids(connection: Connection, page: Select[int]) -> list[int]:
-    """Lock the rows of a page of ids, a query with an order and a limit; return the ids, ascending."""
-    return [number for (number,) in lock_rows(connection, page)]
-
-
 def read_ids(connection: Connection, page: Select[int], *, descending: bool = False) -> Sequence[int]:
     """Return the ids of a page, a query with a limit that is ordered by them; on MySQL they come as one row."""
     if connection.dialect.name != "mysql":
         return connection.scalars(page).all()
     (number,) = (found := page.subquery("page")).columns
     return sorted(connection.scalars(select(gathered(number)).select_from(found)).one(), reverse=descending)
+
+
+def lock_ids(connection: Connection, page: Select[int]) -> Sequence[int]:
+    """Lock the rows of a page of ids, a query with a limit that is ordered by them; return the ids, ascending."""
+    return read_ids(connection, page.with_for_update())

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from itertools import islice
 from struct import Struct
 from types import MappingProxyType
@@ -11,11 +11,11 @@ from typing import Any, overload
 from solidjq.incidents.claimed_jobs import UNREAD
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, InFlight
 from solidjq.incidents.death_records import DeathRecord
+from solidjq.incidents.packed_deaths import micros_of, time_of
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
 
 _DEATH = Struct("<qqBB")  # jq_deaths.id, when it was noticed in microseconds, the places of its source and manner
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _SOURCES, _MANNERS = tuple(DeathSource), tuple(Death)
 _CROWD = Struct("<IIqI")  # the place of its class, its count, the lowest id, the length of its subject in bytes
@@ -39,9 +39,8 @@ class PackedDeaths(Sequence[DeathRecord]):
             self._others[len(self)] = death
             self._packed += bytes(_DEATH.size)
             return
-        noticed = (death.noticed_at - _EPOCH) // timedelta(microseconds=1)
         places = _SOURCES.index(death.source), _MANNERS.index(death.how)
-        self._packed += _DEATH.pack(int(death.name[1:]), noticed, *places)
+        self._packed += _DEATH.pack(int(death.name[1:]), micros_of(death.noticed_at), *places)
 
     def __len__(self) -> int:
         return len(self._packed) // _DEATH.size
@@ -61,7 +60,7 @@ class PackedDeaths(Sequence[DeathRecord]):
             name=f"d{number}",
             source=_SOURCES[source],
             how=_MANNERS[how],
-            noticed_at=_EPOCH + timedelta(microseconds=noticed),
+            noticed_at=time_of(noticed),
             evidence=_NOTHING,
             jobs=UNREAD,
             counted=_NOTHING,

@@ -66,19 +66,19 @@ def pack(death: DeathRecord) -> bytes:
     flags = _AT_ONCE * at_once + _SEVERAL * death.several
     flags += _COUNTED * (death.counted is not None) + _HOST * (death.hostname is not None)
     head = _DEATH.pack(
-        _micros(death.silent_at) + _SIGN,
-        _micros(death.noticed_at) + _SIGN,
+        micros_of(death.silent_at) + _SIGN,
+        micros_of(death.noticed_at) + _SIGN,
         int(death.name[1:]) + _SIGN,
         first_id,
         last_id,
-        _NONE if last_at is None else _micros(last_at),
+        _NONE if last_at is None else micros_of(last_at),
         _NONE if death.pid is None else death.pid,
         flags,
         len(others_at),
         len(host),
         len(error),
     )
-    times = (_TIME.pack(_micros(at)) for at in others_at)
+    times = (_TIME.pack(micros_of(at)) for at in others_at)
     return b"".join((head, *times, host, error, *_packed_counts(death)))
 
 
@@ -96,18 +96,18 @@ def unpack(packed: bytes) -> DeathRecord:
     """Return the death that ``pack`` was called with, its jobs unread."""
     parts = _Parts(packed)
     head = _Head._make(parts.take(_DEATH))
-    others_at = tuple(_time(parts.take(_TIME)[0]) for _ in range(head.others))
+    others_at = tuple(time_of(parts.take(_TIME)[0]) for _ in range(head.others))
     host, error = parts.text(head.host), parts.text(head.error)
     counted: dict[str, ClassCount] = {}
     while parts.left:
         place, claimed, begun, waiting, lowest, length = parts.take(_COUNT)
         job_id = None if lowest == _NONE else lowest
         counted[_CLASSES[place]] = ClassCount(claimed, begun, waiting, parts.text(length), job_id)
-    last_at = None if head.last_at == _NONE else _time(head.last_at)
+    last_at = None if head.last_at == _NONE else time_of(head.last_at)
     death = death_from(
         head.number - _SIGN,
         error,
-        _time(head.noticed_at - _SIGN),
+        time_of(head.noticed_at - _SIGN),
         host if head.flags & _HOST else None,
         None if head.pid == _NONE else head.pid,
         counted=counted if head.flags & _COUNTED else None,
@@ -161,9 +161,11 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _micros(at: datetime) -> int:
+def micros_of(at: datetime) -> int:
+    """Return a time as microseconds since 1970, exactly."""
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def _time(micros: int) -> datetime:
+def time_of(micros: int) -> datetime:
+    """Return the time that ``micros_of`` was called with, in UTC."""
     return _EPOCH + timedelta(microseconds=micros)
