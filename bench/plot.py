@@ -5,14 +5,17 @@ Written by hand, since a dozen lines and labels need no library.
 
 import math
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 PANELS = {"prune": "prune", "retry": "retry", "list": "failed list, first page"}
 COLOURS = ("#c0392b", "#e67e22", "#2c3e50", "#2980b9", "#16a085", "#8e44ad", "#7f8c8d", "#27ae60")
+DASHES = ("", "6 3", "2 2")  # one after another once all colours are used
 WIDTH, HEIGHT, LEFT, TOP, GAP = 250, 260, 60, 40, 90
 LEGEND = 16  # pixels a line
+LETTER = 6  # pixels wide at most, on average
 
 
 class Line(NamedTuple):
@@ -36,7 +39,9 @@ def growth(facts: Sequence[dict[str, Any]], about: Sequence[str]) -> str:
     """Draw all panels, and below them lines about the run: the machine, versions, the date."""
     panels = [(title, drawn) for row, title in PANELS.items() if (drawn := lines(facts, row))]
     below = max((len(drawn) for _, drawn in panels), default=0) * LEGEND
-    width, height = max(1, len(panels)) * (WIDTH + GAP) + LEFT, TOP + HEIGHT + 50 + below + LEGEND * len(about)
+    width = max(1, len(panels)) * (WIDTH + GAP) + LEFT
+    about = [part for line in about for part in textwrap.wrap(line, (width - 2 * LEFT) // LETTER)]
+    height = TOP + HEIGHT + 50 + below + LEGEND * len(about)
     body = "\n".join(
         part
         for number, (title, drawn) in enumerate(panels)
@@ -72,11 +77,13 @@ def _panel(left: int, title: str, drawn: Sequence[Line]) -> Iterator[str]:
         _, y = place(10**low_x, 10**power)
         yield f'<line x1="{left}" y1="{y}" x2="{left + WIDTH}" y2="{y}" stroke="#ddd"/>'
         yield f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{10.0**power:g}</text>'
-    for number, (line, colour) in enumerate(zip(drawn, COLOURS * 2, strict=False)):
+    for number, line in enumerate(drawn):
+        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+        stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
         places = [place(*point) for point in line.points]
         path = " ".join(f"{x},{y}" for x, y in places)
-        yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        yield f'<polyline points="{path}" fill="none" {stroke}/>'
         yield from (f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in places)
         y = TOP + HEIGHT + 40 + number * LEGEND
-        yield f'<circle cx="{left + 4}" cy="{y - 4}" r="4" fill="{colour}"/>'
-        yield f'<text x="{left + 14}" y="{y}">{escape(line.label)}</text>'
+        yield f'<line x1="{left}" y1="{y - 4}" x2="{left + 18}" y2="{y - 4}" {stroke}/>'
+        yield f'<text x="{left + 24}" y="{y}">{escape(line.label)}</text>'

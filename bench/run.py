@@ -222,9 +222,7 @@ def _written(bench: Bench) -> Iterator[None]:
         if bench.chosen.json:
             bench.chosen.json.write_text(bench.as_json())
         if bench.chosen.plot:
-            about = [
-                f"{name}: {text}" for name, text in bench.machine.items() if name in ("date", "machine", "jq", "server")
-            ]
+            about = [f"{name}: {text}" for name, text in bench.machine.items()]
             bench.chosen.plot.write_text(plot.growth(bench.facts, about))
             bench.chosen.plot.with_suffix(".json").write_text(bench.as_json())
 
