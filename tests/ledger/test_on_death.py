@@ -106,8 +106,9 @@ def test_to_count_a_death_waits_for_no_other_failure(database: Database) -> None
     ids = add_jobs(database, asking(1), asking(2))
     by_rails(database)
     mine, other = (failed.c.job_id == job_id for job_id in ids)
+    (failure_id,) = [row["id"] for row in rows(database, failed) if row["job_id"] == ids[0]]
     with database.write() as counting:
-        assert [dead.job_id for dead in on_death.lock_uncounted(counting, mine)] == [ids[0]]
+        assert [dead.job_id for dead in on_death.lock_uncounted(counting, [failure_id])] == [ids[0]]
         with database.write() as connection:
             connection.execute(select(failed.c.id).where(other).with_for_update(nowait=True)).one()
         with pytest.raises(ConflictError), database.write() as connection:

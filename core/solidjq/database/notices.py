@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text
 
 from solidjq.database import answers, owners
 from solidjq.database.engines import SCHEMA_LOCK_TIMEOUT
@@ -48,10 +48,14 @@ def notice() -> ColumnElement[Any]:
 
 
 def may_call(connection: Connection) -> bool:
-    """Whether this role may call the function of ``notice``; ``send`` needs none. Read once a connection."""
+    """Whether this role may call the functions of ``notice`` and ``notice_of_few``; ``send`` needs none.
+
+    Read once a connection.
+    """
     if _MAY_CALL not in connection.info:
-        privilege = func.has_function_privilege("pg_catalog.pg_notify(text, text)", "EXECUTE")
-        connection.info[_MAY_CALL] = connection.scalar(select(privilege))
+        functions = ("pg_notify(text, text)", "pg_try_advisory_xact_lock(int, int)", "hashtext(text)")
+        rights = [func.has_function_privilege(f"pg_catalog.{function}", "EXECUTE") for function in functions]
+        connection.info[_MAY_CALL] = connection.scalar(select(and_(*rights)))
     return bool(connection.info[_MAY_CALL])
 
 

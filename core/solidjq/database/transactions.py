@@ -140,6 +140,10 @@ class Database:
         """Execute a hot UPDATE or DELETE as ``execute`` does; return how many rows it found."""
         return self._again(self._alone, statement.count, **values)
 
+    def each_alone(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a move of which each statement is a transaction of its own; again after a deadlock."""
+        return self._again(self._alone, move, *args, **kwargs)
+
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
         """Open a connection for one statement that is a transaction by itself."""

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import in_batches
 from solidjq.database.faults import Fault, fault_of, words_of
-from solidjq.database.statements import among, holds
+from solidjq.database.statements import among, holds, lacks
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.errors import ArgumentsError
 from solidjq.queue.enqueue import NewJob, enqueue
@@ -33,18 +33,22 @@ class DeadJob(NamedTuple):
     payload: str
 
 
-def lock_uncounted(connection: Connection, which: ColumnElement[bool]) -> list[DeadJob]:
-    """Lock those failures among ``which`` that are uncounted crashes of jobs with an ``on_death``; return their jobs.
+def asks() -> ColumnElement[bool]:
+    """Return the SQL condition that a job names another as its ``on_death``, with false positives."""
+    return holds(jobs.c.arguments, f'"{ON_DEATH}"')
+
+
+def lock_uncounted(connection: Connection, failure_ids: Collection[int]) -> list[DeadJob]:
+    """Lock these failures; return the jobs of those that are uncounted crashes of jobs with an ``on_death``.
 
     Call it before the crashes are counted, in the same transaction: a program that counts the same crash waits for the
     lock, and then finds it counted.
     """
-    ids = [row.id for row in connection.execute(_uncounted(which))]
     found: list[DeadJob] = []
-    for batch in in_batches(ids):
+    for batch in in_batches(failure_ids):
         chosen = among(failed.c.id, batch)
         connection.execute(select(failed.c.id).where(chosen).order_by(failed.c.id).with_for_update()).all()
-        found += _dead(connection.execute(_uncounted(chosen).add_columns(failed.c.job_id, jobs.c.arguments)))
+        found += _dead(connection.execute(_uncounted(chosen)))
     return found
 
 
@@ -93,11 +97,10 @@ def _enqueue_one(connection: Connection, new: NewJob) -> list[int]:
 
 
 def _uncounted(which: ColumnElement[bool]) -> Select[Any]:
-    counted = select(crashes.c.failure_id).where(crashes.c.failure_id == failed.c.id).exists()
     return (
-        select(failed.c.id)
+        select(failed.c.id, failed.c.job_id, jobs.c.arguments)
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-        .where(which, is_death(), ~counted, holds(jobs.c.arguments, f'"{ON_DEATH}"'))
+        .where(which, is_death(), lacks(crashes.c.failure_id, failed.c.id), asks())
         .order_by(failed.c.id)
     )
 

@@ -16,7 +16,6 @@ from solidjq.database.statements import among, holds
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.unknown_columns import column_types
 from solidjq.ledger import operations
-from solidjq.queue.failed import is_death
 from solidjq.rails.continuation import CONTINUATION_KEY, NOT_STARTED
 from solidjq.rails.positions import Position, position_of, progress_part
 
@@ -39,19 +38,25 @@ def have_begun() -> ColumnElement[bool]:
     return holds(text, CONTINUATION_KEY) & ~holds(text, NOT_STARTED)
 
 
-def note(connection: Connection, which: ColumnElement[bool]) -> None:
-    """Store where the jobs of those failures among ``which`` stand that were counted as crashes.
+def has_steps() -> ColumnElement[bool]:
+    """Return the SQL condition that a job has checkpoints, with false positives."""
+    return holds(jobs.c.arguments, CONTINUATION_KEY)
+
+
+def note(connection: Connection, failure_ids: Collection[int]) -> None:
+    """Store where the jobs of these failures stand, if the failures were counted as crashes.
 
     Call it in the transaction that counted them. Does nothing in a ledger without the columns, or for a role that may
     not write them, as those that an older ``jq grants`` allowed for: then a crash counts at every position.
     """
-    if not are_stored(connection):
+    if not failure_ids or not are_stored(connection):
         return
     # Without a join with the crashes: PostgreSQL takes a table that is being filled for empty, and read all of it for
     # each failure. Few jobs have checkpoints, and of what is not counted as a crash the update finds no row.
     positions = [
         {"noted_id": row.id, "part": part, "at": row.updated_at}
-        for row in connection.execute(_payloads().where(which, is_death()).order_by(failed.c.id))
+        for batch in in_batches(failure_ids)
+        for row in connection.execute(_payloads().where(among(failed.c.id, batch)).order_by(failed.c.id))
         if (part := progress_part(row.arguments)) is not None
     ]
     if not positions:
@@ -95,5 +100,5 @@ def _payloads() -> Select[tuple[int, str | None, datetime | None]]:
     return (
         select(failed.c.id, jobs.c.arguments, jobs.c.updated_at)
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-        .where(holds(jobs.c.arguments, CONTINUATION_KEY))
+        .where(has_steps())
     )

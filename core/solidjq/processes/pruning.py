@@ -211,9 +211,14 @@ def _record_deaths(
         for row in rows
     }
     origins = deaths.record_pruned(connection, rows, evidence, samples)
-    by_job = {job_id: origins[number] for number, job_ids in jobs_of.items() for job_id in job_ids}
-    runs = {run.job_id: run for number, job_ids in jobs_of.items() if job_ids for run in runs_of(samples[number])}
-    crashes.count_pruned(connection, by_job, runs)
+    runs = {number: runs_of(samples[number]) for number, job_ids in jobs_of.items() if job_ids}
+    if len(rows) == 1:  # perhaps with very many jobs: the database copies what their crashes share
+        ((number, origin),) = origins.items()
+        crashes.count_failed(connection, jobs_of[number], origin)
+        crashes.note_runs(connection, origin, runs.get(number, ()))
+    else:
+        by_job = {job_id: origins[number] for number, job_ids in jobs_of.items() for job_id in job_ids}
+        crashes.count_pruned(connection, by_job, {run.job_id: run for some in runs.values() for run in some})
 
 
 def fail_exited(

@@ -21,7 +21,6 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    exists,
     func,
     insert,
     literal,
@@ -35,7 +34,7 @@ from solidjq.batching import in_batches
 from solidjq.database.deletions import BY_ID, delete_by_id
 from solidjq.database.faults import Fault, fault_of
 from solidjq.database.hot import array_of, hot, ids_in
-from solidjq.database.statements import WriteStyle, among, write_style, writes_in_with
+from solidjq.database.statements import WriteStyle, among, lacks, write_style, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back, locked_keys
@@ -142,7 +141,7 @@ def _insert_failed(connection: Connection, job_ids: Collection[int], error: str)
         insert(failed).from_select(
             ["job_id", "error", "created_at"],
             select(jobs.c.id, literal(error), utcnow())
-            .where(among(jobs.c.id, job_ids), _unfinished(), ~exists().where(failed.c.job_id == jobs.c.id))
+            .where(among(jobs.c.id, job_ids), _unfinished(), lacks(failed.c.job_id, jobs.c.id))
             .order_by(jobs.c.id),
         )
     )

@@ -3,7 +3,6 @@
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +11,11 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, sel
 
 from solidjq.batching import in_batches
 from solidjq.database import notices
-from solidjq.database.hot import Execute, HotStatement, hot, within
+from solidjq.database.hot import HotStatement, hot
 from solidjq.database.statements import WriteStyle, among, insert_many, writes_in_with
 from solidjq.database.tables import jobs, ready
 from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database
-from solidjq.errors import AccessDeniedError
 from solidjq.queue.concurrency import KeyAndLimit, Limit, admit
 from solidjq.queue.executions import make_ready, schedule
 from solidjq.rails import active_job
@@ -59,7 +57,7 @@ def enqueue(connection: Connection, new_jobs: Iterable[NewJob]) -> list[int]:
     """
     new_jobs = list(new_jobs)
     if len(new_jobs) == 1 and new_jobs[0].at_once and writes_in_with(connection) and notices.may_call(connection):
-        return [_enqueue_ready(within(connection), insert_ready_job, new_jobs[0])]
+        return [_enqueue_ready(connection, insert_ready_job, new_jobs[0])]
     return _enqueue_all(connection, new_jobs)
 
 
@@ -98,17 +96,23 @@ def enqueue_alone(database: Database, new: NewJob) -> int:
     Raises ArgumentsError if Active Job cannot serialize an argument.
     """
     if new.at_once and database.writes_in_with:
-        with suppress(AccessDeniedError):  # to a function that only the notice needs, or to what is needed below too
-            return _enqueue_ready(database.execute, insert_ready_job_alone, new)
+        job_id = database.each_alone(_enqueue_in_one, new)
+        if job_id is not None:
+            return job_id
     (job_id,) = database.transact(_enqueue_all, [new])
     return job_id
 
 
-def _enqueue_ready(execute: Execute, insertion: HotStatement[Any], new: NewJob) -> int:
+def _enqueue_in_one(connection: Connection, new: NewJob) -> int | None:
+    """Enqueue a job that is ready at once by one statement; return its id, None if this role may send no notice."""
+    return _enqueue_ready(connection, insert_ready_job_alone, new) if notices.may_call(connection) else None
+
+
+def _enqueue_ready(connection: Connection, insertion: HotStatement[Any], new: NewJob) -> int:
     # Reading the database's clock would be a round trip. The statement sets the row's times by that clock; the times in
     # the payload decide nothing, and Rails takes them from the host's clock too.
     row = _row(new, str(uuid.uuid4()), now := datetime.now(UTC), now)
-    job_id: int = execute(insertion, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
+    job_id: int = insertion(connection, **{name: row[name] for name in row.keys() - _SERVER_TIMES})[0].id
     return job_id
 
 

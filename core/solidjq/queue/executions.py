@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, insert, select
 
-from solidjq.database.statements import among
+from solidjq.database.statements import among, lacks
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.queue.states import State
@@ -36,7 +36,7 @@ def schedule(connection: Connection, job_ids: Collection[int], at: ColumnElement
                 jobs.c.scheduled_at if at is None else at,
                 utcnow(),
             )
-            .where(among(jobs.c.id, job_ids), ~exists().where(scheduled.c.job_id == jobs.c.id))
+            .where(among(jobs.c.id, job_ids), lacks(scheduled.c.job_id, jobs.c.id))
             .order_by(jobs.c.id),
         )
     )
@@ -53,7 +53,7 @@ def make_ready(connection: Connection, job_ids: Collection[int]) -> None:
 def ready_insertion(chosen: Select[Any]) -> Insert:
     """Return the INSERT of ``make_ready`` for the jobs that a query finds, which selects no columns yet."""
     rows = chosen.add_columns(jobs.c.id, jobs.c.queue_name, jobs.c.priority, utcnow())
-    absent = ~exists().where(ready.c.job_id == jobs.c.id)
+    absent = lacks(ready.c.job_id, jobs.c.id)
     return insert(ready).from_select(["job_id", "queue_name", "priority", "created_at"], rows.where(absent))
 
 
