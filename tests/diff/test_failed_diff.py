@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert
+from sqlalchemy import text as sql
 
 from solidjq import Database
 from solidjq.database import tables
 from solidjq.database.tables import failed, jobs
 from solidjq.diff import groups as diff_groups
+from solidjq.diff import pages
 from solidjq.diff.contrast import Contrast, contrast, one_sided_p, significant_traits
 from solidjq.diff.failure_groups import FailureGroup
 from solidjq.diff.signatures import signature_of
@@ -155,7 +157,7 @@ def test_what_looks_alike_at_first_is_read_to_its_end(database: Database) -> Non
 
 
 def test_many_pages_are_one_list(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diff_groups, "PAGE", 7)
+    monkeypatch.setattr(pages, "PAGE", 7)
     ids = add(database, *(not_found(number) for number in range(20)), *(timeout() for _ in range(8)))
     groups = diff_groups.group_failures(database, Filter())
     assert [group.count for group in groups] == [20, 8]
@@ -169,8 +171,8 @@ LIBRARY = [f"/usr/lib/ruby/gems/3.3.0/gems/http-1/lib/{at}.rb:{at}:in `call'" fo
 def test_numbers_are_folded_by_the_database_and_codes_are_not(
     database: Database, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(diff_groups, "CODED", most)
-    monkeypatch.setattr(diff_groups, "PAGE", 40)
+    monkeypatch.setattr(pages, "CODED", most)
+    monkeypatch.setattr(pages, "PAGE", 40)
     frames = [*FRAMES, *LIBRARY]
 
     def of(name: str, message: str) -> list[str]:
@@ -196,8 +198,29 @@ def test_errors_that_differ_in_numbers_reach_the_program_as_one_row(database: Da
     frames = [*FRAMES, *LIBRARY]
     add(database, *(error_json("E", f"id {number} is gone", frames) for number in range(100, 130)))
     with database.read() as connection:
-        rows = diff_groups._Pages(diff_groups._FAILED, Filter(), {}).read(connection)
+        rows = pages.FailurePages(pages.FAILED, Filter(), {}).read(connection)
     assert [row.failures for row, _ in rows] == [30]
+
+
+def test_classes_and_queues_are_told_apart_by_every_character(database: Database) -> None:
+    names = [("AJob", "bc"), ("AJobb", "c"), ("ajob", "bc"), ("AJob", "bc "), ("AJob", "BC"), ("AJöb", "bc")]
+    for class_name, queue_name in names:
+        add(database, timeout(), timeout(), class_name=class_name, queue_name=queue_name)
+    with database.read() as connection:
+        page = pages.FailurePages(pages.FAILED, Filter(), {}).read(connection)
+    assert Counter({(row.class_name, row.queue_name): row.failures for row, _ in page}) == dict.fromkeys(names, 2)
+
+
+@pytest.mark.only_on("mariadb")
+@pytest.mark.parametrize(("word", "groups"), [("id", 1), ("status", 20)])
+def test_a_page_is_grouped_in_memory(database: Database, word: str, groups: int) -> None:
+    add(database, *(error_json("E", f"{word} {number}", [*FRAMES, *LIBRARY]) for number in range(400, 420)))
+    with database.read() as connection:
+        reader = pages.FailurePages(pages.FAILED, Filter(), {})
+        on_disk = sql("SHOW SESSION STATUS LIKE 'Created_tmp_disk_tables'")
+        before = connection.execute(on_disk).one()[1]
+        assert len(reader.read(connection)) == groups
+        assert connection.execute(on_disk).one()[1] == before
 
 
 def test_short_errors_are_told_apart_by_all_their_frames(database: Database) -> None:

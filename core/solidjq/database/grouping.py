@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Select, String, func, select
+from sqlalchemy import ColumnElement, Connection, Dialect, LargeBinary, Select, String, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -18,6 +18,11 @@ ALL_ROWS = 2**63 - 1  # a LIMIT that leaves out no row
 def gathers(connection: Connection) -> bool:
     """Whether a group's earliest and latest time are those of its rows; SQLite's times may be texts of any kind."""
     return connection.dialect.name != "sqlite"
+
+
+def groups_by_digest(connection: Connection) -> bool:
+    """Whether rows are grouped by a ``digest`` of their texts: on MySQL a temporary table of texts is on disk."""
+    return connection.dialect.name == "mysql"
 
 
 class _Numbers(UserDefinedType[list[Any]]):
@@ -81,6 +86,22 @@ class exact_text(exactly):  # noqa: N801  (used like an SQL function)
 @compiles(exact_text, "mysql")
 def _exact_text_mysql(element: exact_text, compiler: SQLCompiler, **kw: Any) -> str:
     return f"CAST(CONVERT({compiler.process(element.clauses, **kw)} USING utf8mb4) AS BINARY)"
+
+
+class digest(expression.FunctionElement[bytes]):  # noqa: N801  (used like an SQL function)
+    """The SHA-256 of texts and numbers, where ``groups_by_digest``; equal only if each of them is, byte by byte.
+
+    The texts must be ``exact_text``: then no byte of them is one of the two that stand between them and for NULL.
+    """
+
+    type = LargeBinary()
+    inherit_cache = True
+
+
+@compiles(digest, "mysql")
+def _digest_mysql(element: digest, compiler: SQLCompiler, **kw: Any) -> str:
+    parts = ", X'FF', ".join(f"COALESCE({compiler.process(part, **kw)}, X'FE')" for part in element.clauses)
+    return f"CAST(UNHEX(SHA2(CONCAT({parts}), 256)) AS BINARY(32))"
 
 
 class before(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)

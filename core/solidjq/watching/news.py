@@ -11,7 +11,7 @@ from solidjq.database.any_types import ANY_TEXT
 from solidjq.database.statements import among, octets
 from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary, clock
-from solidjq.diff.groups import HEAD, SignatureCache, signatures_of
+from solidjq.diff.pages import HEAD, SignatureCache, signatures_of
 from solidjq.diff.signatures import CACHED, Signature
 from solidjq.incidents.death_jobs import find_recorded
 from solidjq.incidents.death_records import DeathRecord
