@@ -76,7 +76,7 @@ def _held(tally: Tally) -> Iterator[tuple[Verdict, str]]:
     for verdict, count in sorted(counts.items(), key=lambda item: (item[1], order.index(item[0]))):
         named = tally.held.get(verdict, ())
         for (reason, class_name), alike in _alike(named).items():
-            yield verdict, f"{_jobs(alike)} {class_name}: {reason or verdict.meaning}"
+            yield verdict, f"{_jobs(alike, class_name)}: {reason or verdict.meaning}"
         if rest := count - sum(decision.jobs for decision in named):
             classes = Counter[str]()
             for (other, class_name, _), number in tally.groups.items():
@@ -92,13 +92,13 @@ def _alike(named: Sequence[Decision]) -> dict[tuple[str | None, str], list[Decis
     return alike
 
 
-def _jobs(decisions: Sequence[Decision]) -> str:
-    """Name the jobs; where decisions are on groups, count them."""
+def _jobs(decisions: Sequence[Decision], class_name: str) -> str:
+    """Name jobs of a class; where decisions are on groups, count them: a bare number would be read as an id."""
     jobs = sum(decision.jobs for decision in decisions)
     if jobs > len(decisions):
-        return f"{jobs:,}"
+        return f"{jobs:,} jobs of {class_name}"
     more = f" +{jobs - MOST_JOBS}" if jobs > MOST_JOBS else ""
-    return ", ".join(str(decision.job_id) for decision in decisions[:MOST_JOBS]) + more
+    return f"{', '.join(str(decision.job_id) for decision in decisions[:MOST_JOBS])}{more} {class_name}"
 
 
 def _moving(of_verdict: Mapping[tuple[Verdict, str, str], int]) -> str:

@@ -130,7 +130,9 @@ def _alike(suspects: Iterable[Suspect]) -> Iterable[list[Suspect]]:
 def _print(database: Database, alike: Sequence[Suspect], incident_of: Mapping[str, str]) -> None:
     """Print who they are, then why."""
     score = alike[0].score
-    who = ", ".join(map(_short, islice(suspects_apart(database, alike), MOST_JOBS)))
+    in_order = sorted(alike, key=lambda suspect: suspect.lowest)  # classes keep theirs
+    first = islice(suspects_apart(database, in_order), MOST_JOBS)
+    who = ", ".join(map(_short, sorted(first, key=lambda suspect: suspect.lowest)))
     size = sum(each.size for each in alike)
     more = f" +{size - MOST_JOBS}" if size > MOST_JOBS else ""
     label = "class " if alike[0].kind == "class" else "job   "

@@ -758,6 +758,17 @@ def test_a_death_whose_accused_job_was_never_counted_keeps_nobody_from_a_retry(d
 # -- the commands -----------------------------------------------------------------------------------------------------
 
 
+def test_jobs_that_cannot_be_told_apart_are_named_in_order_and_counted_as_jobs(database: Database, shell: Shell) -> None:
+    """Not in the order of their Active Job ids; and "6 PlainJob" of a group in a plan would be read as job 6."""
+    ids = add_dead(database, "w1", 6, signal=11)
+    named = ", ".join(f"{job_id} PlainJob" for job_id in ids)
+    assert f"\njob   {named}: cannot be told apart" in shell.run("suspects", "-o", "table").stdout
+    planned = shell.run("retry", "--safe", "--dry-run", "-o", "table").stdout
+    reason = "one of 6 jobs that cannot be told apart"
+    by_itself, grouped = f"{', '.join(map(str, ids))} PlainJob", "6 jobs of PlainJob"
+    assert any(f"\nsuspect     {jobs}: {reason}" in planned for jobs in (by_itself, grouped))
+
+
 def test_incidents_list_and_show(database: Database, shell: Shell) -> None:
     ids = add_dead(database, "w1", 3, signal=11)
     listed = shell.run("incidents", "list", "-o", "json")

@@ -208,6 +208,13 @@ def test_shown_lines_must_come_in_their_order() -> None:
     assert missing_line(["two", "one"], "one\ntwo\n") == "one"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_zsh_takes_every_block_as_it_is_typed(page: Path) -> None:
+    """At a prompt of zsh ``$!)`` ends in "event not found": what follows a ``!`` must end it."""
+    for block in re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        assert re.findall(r"!(?![ \n=(]).*", re.sub(r"'[^']*'", "", block)) == []
+
+
 # -- the links between pages ------------------------------------------------------------------------------------------
 
 
