@@ -758,7 +758,7 @@ def test_a_death_whose_accused_job_was_never_counted_keeps_nobody_from_a_retry(d
 # -- the commands -----------------------------------------------------------------------------------------------------
 
 
-def test_jobs_that_cannot_be_told_apart_are_named_in_order_and_counted_as_jobs(database: Database, shell: Shell) -> None:
+def test_jobs_that_cannot_be_told_apart_are_in_order_and_counted_as_jobs(database: Database, shell: Shell) -> None:
     """Not in the order of their Active Job ids; and "6 PlainJob" of a group in a plan would be read as job 6."""
     ids = add_dead(database, "w1", 6, signal=11)
     named = ", ".join(f"{job_id} PlainJob" for job_id in ids)
