@@ -76,6 +76,7 @@ def report(error: Exception, url_source: str | None = None) -> Exit:
     place = f"{url_source}: " if url_source and isinstance(error, errors.DatabaseURLError) else ""
     say(f"{place}{error}")
     ladder: tuple[tuple[type[errors.SolidJQError], Exit], ...] = (
+        (errors.RowsRefusedError, Exit.PARTLY),
         (errors.DatabaseError, Exit.DATABASE),
         (errors.NoSuchJobError, Exit.NO_SUCH_JOB),
         (errors.RefusedError, Exit.REFUSED),

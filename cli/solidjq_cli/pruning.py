@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from solidjq import Database
+    from solidjq.errors import RowsRefusedError
     from solidjq.ledger.operations import Operation
     from solidjq.processes.prune_guard import Doubts
     from solidjq.processes.pruning import PrunedProcess
@@ -72,10 +73,17 @@ def _sleep(seconds: float, *, counting: bool) -> None:
         sys.stderr.flush()
 
 
-def refuse_alive(doubts: Doubts) -> None:
-    """Name the processes that were spared. Raises RefusedError, for exit code 5, if there are any."""
+def leave(doubts: Doubts, refusal: RowsRefusedError | None = None) -> None:
+    """Name the processes that were spared, and the jobs that the database refused to fail.
+
+    Raises RefusedError, for exit code 5, if a process was spared, else the ``refusal``, for exit code 6.
+    """
     from solidjq.errors import RefusedError  # noqa: PLC0415
 
+    if refusal is not None and not doubts.alive:
+        raise refusal
+    if refusal is not None:
+        note(str(refusal))
     if doubts.alive:
         *others, last = doubts.alive.values()
         for words in others:
@@ -103,12 +111,17 @@ def check_record(database: Database, threshold: float, *, quiet: bool) -> None:
         )
 
 
-def prune(database: Database, threshold: float, doubts: Doubts, operation: Operation) -> list[PrunedProcess]:
+def prune(
+    database: Database, threshold: float, doubts: Doubts, operation: Operation
+) -> tuple[list[PrunedProcess], RowsRefusedError | None]:
     """Prune the processes that the check found dead, all before anything is printed; return them.
+
+    With them comes the error that names jobs which the database refuses to fail: the others are done all the same.
 
     A broken pipe or a full disk must not stop a prune half-way. Ctrl-C or a lost connection may: then say what was done
     until then.
     """
+    from solidjq.errors import RowsRefusedError  # noqa: PLC0415
     from solidjq.processes import prune_sequence  # noqa: PLC0415
     from solidjq_cli.stopping import Account, accounted  # noqa: PLC0415
 
@@ -117,9 +130,15 @@ def prune(database: Database, threshold: float, doubts: Doubts, operation: Opera
     def done(_count: int) -> str:
         return words(pruned) + ("" if operation.id is None else f" under operation {operation.id}")
 
+    refusal: RowsRefusedError | None = None
     with accounted(Account(database, None, done, lambda: len(pruned))):
-        pruned.extend(prune_sequence.prune_checked(database, threshold, doubts, record=operation.record_if_possible))
-    return pruned
+        try:
+            pruned.extend(
+                prune_sequence.prune_checked(database, threshold, doubts, record=operation.record_if_possible)
+            )
+        except RowsRefusedError as error:
+            refusal = error
+    return pruned, refusal
 
 
 def preview(database: Database, threshold: float, *, force: bool) -> list[PrunedProcess]:

@@ -56,6 +56,10 @@ class ValueRefusedError(DatabaseError):
     """The database cannot store a value of the statement. Trying the same again cannot help."""
 
 
+class RowsRefusedError(DatabaseError):
+    """The database refuses to change a few rows, by a trigger say. All others were changed; these stay as they were."""
+
+
 class NoSuchJobError(SolidJQError):
     """No job, group of failures, incident or operation has this id."""
 

@@ -21,7 +21,8 @@ from solidjq.rails.error_text import Death, parse_error
 from support.processes import add_process, fail_orphans, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
-from support.refusals import UNKNOWN, refusing
+from support.refusals import UNKNOWN, VALUE, refusing
+from support.servers import execute
 
 THRESHOLD = 300.0
 
@@ -302,6 +303,94 @@ def test_an_orphan_that_is_refused_keeps_no_other(database: Database, kind: str)
         assert state_of_each(database) == {bad: State.CLAIMED, **dict.fromkeys(others, State.FAILED)}
         assert len(rows(database, crashes)) == 3
     assert fail_orphans(database) == [bad]
+
+
+@pytest.mark.parametrize("state", [VALUE, UNKNOWN])
+def test_a_job_that_is_refused_keeps_no_other_of_its_process(
+    database: Database, kind: str, shell: Shell, state: str
+) -> None:
+    """It stays claimed, as an orphan: the next prune tries again."""
+    ids = add_jobs(database, *plain_jobs(9))
+    dead = [add_process(database, f"dead {number}") for number in range(2)]
+    claim_all(database, dead[0], 7)
+    claim_all(database, dead[1])
+    for process in dead:
+        silence(database, process, 1000)
+    bad = {ids[1], ids[5]}
+    left = {job_id: State.CLAIMED if job_id in bad else State.FAILED for job_id in ids}
+    with refusing(database, kind, "INSERT", failed.name, f"NEW.job_id IN ({ids[1]}, {ids[5]})", state):
+        ran = shell.run("prune", "--force", "-o", "ids")
+        assert (ran.returncode, ran.stdout.split()) == (6, [str(job_id) for job_id in ids if job_id not in bad])
+        assert f"jobs {ids[1]}, {ids[5]} stay claimed" in ran.stderr
+        assert "refused by the test" in ran.stderr
+        assert state_of_each(database) == left
+        assert len(rows(database, crashes)) == len({row["failure_id"] for row in rows(database, crashes)}) == 7
+        assert len(rows(database, deaths)) == 2
+        assert not rows(database, process_table)
+        ran = shell.run("prune", "--force", "-o", "ids")
+        assert (ran.returncode, ran.stdout) == (6, "")
+        assert f"jobs {ids[1]}, {ids[5]} stay claimed" in ran.stderr
+        assert state_of_each(database) == left
+    assert set(fail_orphans(database)) == bad
+    assert len(rows(database, crashes)) == 9
+
+
+def test_a_database_that_refuses_every_failure_stops_a_prune(database: Database, kind: str) -> None:
+    ids = add_jobs(database, *plain_jobs(40))
+    dead = add_process(database)
+    claim_all(database, dead)
+    silence(database, dead, 1000)
+    with refusing(database, kind, "INSERT", failed.name, "NEW.job_id > 0", UNKNOWN):
+        with pytest.raises(DatabaseError, match="refused by the test"):
+            list(prune_sequence.prune_checked(database, THRESHOLD, Doubts(dead=frozenset([dead]))))
+        assert set(state_of_each(database).values()) == {State.CLAIMED}
+        assert not rows(database, deaths)
+        assert rows(database, process_table)
+    assert [process.job_ids for process in prune(database)] == [ids]
+
+
+def test_a_recover_retries_although_a_job_is_refused(database: Database, kind: str, shell: Shell) -> None:
+    bad, *others = add_jobs(database, *plain_jobs(3))
+    dead = add_process(database)
+    claim_all(database, dead)
+    silence(database, dead, 1000)
+    shell.environment["JQ_CONFIG"] = "own.toml"
+    (shell.folder / "own.toml").write_text('[default]\nretry = "auto"\n')
+    with refusing(database, kind, "INSERT", failed.name, f"NEW.job_id = {bad}", UNKNOWN):
+        ran = shell.run("recover", "--force", "-o", "ids")
+    assert ran.returncode == 6
+    assert f"job {bad} stays claimed" in ran.stderr
+    assert state_of_each(database) == {bad: State.CLAIMED, **dict.fromkeys(others, State.READY)}
+
+
+def test_a_job_that_is_refused_keeps_no_other_of_a_dead_child(database: Database, kind: str) -> None:
+    bad, *others = add_jobs(database, *plain_jobs(4))
+    child = add_process(database)
+    claim_all(database, child)
+    with refusing(database, kind, "INSERT", failed.name, f"NEW.job_id = {bad}", UNKNOWN):
+        assert sorted(database.transact(pruning.fail_exited, child, pid=77, returncode=-9)) == others
+        assert state_of_each(database) == {bad: State.CLAIMED, **dict.fromkeys(others, State.FAILED)}
+    assert len(rows(database, crashes)) == 3
+    assert fail_orphans(database) == [bad]
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_trigger_that_ends_the_transaction_stops_a_prune_whole(database: Database) -> None:
+    bad, *others = add_jobs(database, *plain_jobs(4))
+    dead = [add_process(database, f"dead {number}") for number in range(2)]
+    claim_all(database, dead[0], 2)
+    claim_all(database, dead[1])
+    for process in dead:
+        silence(database, process, 1000)
+    refusal = f"WHEN NEW.job_id = {bad} BEGIN SELECT RAISE(ROLLBACK, 'ended by the test'); END"
+    execute(database.url, f"CREATE TRIGGER refusal BEFORE INSERT ON {failed.name} {refusal}")
+    with pytest.raises(DatabaseError, match="ended by the test"):
+        list(prune_sequence.prune_checked(database, THRESHOLD, Doubts(dead=frozenset(dead))))
+    assert state_of_each(database) == {
+        **dict.fromkeys([bad, others[0]], State.CLAIMED),
+        **dict.fromkeys(others[1:], State.FAILED),
+    }
+    assert len(rows(database, deaths)) == 1
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

@@ -37,6 +37,9 @@ def prune(
     it waits changes nothing. It does not wait for processes that have been silent for more than four thresholds while
     others went on working. A process of this host that still runs is spared. On a standby nothing is ever pruned.
 
+    A job that the database refuses to fail, because of a trigger say, stays claimed and is named, with exit code 6; the
+    others of its process fail, and the next prune tries again.
+
     -o ids prints the ids of the jobs that failed.
 
     \b
@@ -50,6 +53,7 @@ def prune(
     command = session.current(database)
     opened = command.open()
     threshold = command.alive_threshold(alive_threshold, acts=not dry_run)
+    refusal = None
     # All of it first: a broken pipe or a full disk must not stop a prune half-way.
     if dry_run:
         doubts = prune_sequence.check(opened, threshold, looks_up=True, force=force)
@@ -61,7 +65,7 @@ def prune(
         command.require_utc(force=force, nothing="nothing was pruned")
         operation = command.operation("prune", reason)
         doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")
-        pruned = pruning.prune(opened, threshold, doubts, operation)
+        pruned, refusal = pruning.prune(opened, threshold, doubts, operation)
     if not quiet:
         with reader_may_leave():
             records(pruned, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
@@ -72,4 +76,4 @@ def prune(
         note(f"would be refused: {doubts.refusal}")
     if dry_run and doubts.unsure:
         note(f"would wait {prune_sequence.pause_of(threshold):g} s and check again whether any of them lives")
-    pruning.refuse_alive(doubts)
+    pruning.leave(doubts, refusal)

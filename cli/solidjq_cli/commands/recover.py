@@ -89,7 +89,7 @@ def recover(
     operation = command.operation("recover", reason, chosen={**chosen.to_record(), **terms.to_record()})
     command.require_utc(force=force, nothing="nothing was pruned or retried")
     doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned or retried")
-    pruned = pruning.prune(opened, threshold, doubts, pruning_operation)
+    pruned, refusal = pruning.prune(opened, threshold, doubts, pruning_operation)
     if pruned and not quiet:
         note(pruning.words(pruned))
 
@@ -108,7 +108,7 @@ def recover(
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
         tally.conclude(operation, *_held_back(tally), *obstacles)
     died = watch and operation.id is not None and outcomes.watch(opened, operation.id, output)
-    pruning.refuse_alive(doubts)
+    pruning.leave(doubts, refusal)
     if tally.unrecovered() or died:
         raise typer.Exit(Exit.PARTLY)
 

@@ -274,15 +274,16 @@ class Database:
         except DBAPIError as error:
             if faults.fault_of(error) is Fault.NOT_PREPARED:
                 poolers.stop_preparing(self._reader)
-            raise self._translated(error) from error
+            raise self.translated(error) from error
         except PendingRollbackError as error:  # a statement after the one at which the connection broke
             raise DatabaseUnreachableError(f"cannot reach {self}: the connection broke") from error
         except PoolTimeoutError as error:
             raise DatabaseUnreachableError(f"all connections to {self} are busy") from error
         except self._driver_error as error:  # raised past SQLAlchemy
-            raise self._translated(faults.driver_error(error, self._reader.dialect)) from error
+            raise self.translated(faults.driver_error(error, self._reader.dialect)) from error
 
-    def _translated(self, error: DBAPIError) -> DatabaseError:
+    def translated(self, error: DBAPIError) -> DatabaseError:
+        """Return the error of this package for one of the driver's."""
         fault = faults.fault_of(error)
         words = faults.words_of(error)
         if fault is Fault.NO_TABLE:

@@ -3,34 +3,35 @@
 The job may be what killed its process; putting it back by itself would be a crash loop (Solid Queue's own rule).
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, func, or_, select
 
 from solidjq.batching import BATCH
 from solidjq.database.deletions import delete_by_id
+from solidjq.database.faults import words_of
 from solidjq.database.statements import among
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError, concerns_all
 from solidjq.ledger import crashes, deaths, operations
+from solidjq.processes.attempts import MOST_REFUSED, Attempt, passing_over
 from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import runs_of, sample_of
 from solidjq.processes.survivors import find_survivors
 from solidjq.queue.concurrency import NO_LIMITS, Limits
-from solidjq.queue.endings import claims_of, fail, release
+from solidjq.queue.endings import claims_of, fail_but_refused, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 from solidjq.untrusted import read_object
 
-T = TypeVar("T")
+log = logging.getLogger("solidjq")
 
 AT_ONCE = 200  # silent processes that one transaction removes
-MOST_REFUSED = 10  # processes, or orphaned claims, that the database refuses to remove; then it refuses that of all
 
 Record = Callable[[Connection, int], None]  # is called in each transaction with the number of jobs that it moved
 
@@ -82,54 +83,16 @@ def prune(
     processes that it finds dead as ``only``. ``witness`` is what the pruning program adds to the evidence of each death
     (see deaths.py).
 
-    A process whose prune the database refuses, because of a trigger say, keeps no other: up to ``MOST_REFUSED`` are
-    passed over, and the error of the first is raised at the end.
+    A job or a process that the database refuses to end, because of a trigger say, keeps no other: up to
+    ``MOST_REFUSED`` stay as they are, and RowsRefusedError names the jobs at the end. A process of whose jobs some
+    failed goes, and the refused claims are orphans then. One of whose jobs none failed stays.
     """
-    for pruned in _passing_over(
+    for pruned in passing_over(
+        database,
         lambda attempt: database.transact(_prune_some, threshold, only, limits, record, witness or {}, attempt),
         AT_ONCE,
     ):
         yield from pruned
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What one transaction of a prune may take, at most ``at_once`` and none of ``passed``, and what it tried."""
-
-    at_once: int
-    passed: list[int] = field(default_factory=list)
-    tried: list[int] = field(default_factory=list)
-
-    def of(self, query: Select[T], number: ColumnElement[int]) -> Select[T]:
-        """Return the query for the rows that this transaction may take; ``number`` is their id."""
-        return (query.where(number.not_in(self.passed)) if self.passed else query).limit(self.at_once)
-
-
-def _passing_over(move: Callable[[_Attempt], T | None], at_once: int) -> Iterator[T]:
-    """Make moves, a transaction each, until one returns None; what the database refuses alone keeps nothing else.
-
-    A move that was refused is made again with one row at a time until the refused one is found. Up to ``MOST_REFUSED``
-    are passed over, and the error of the first is raised at the end.
-    """
-    attempt = _Attempt(at_once)
-    first: DatabaseError | None = None
-    while True:
-        attempt.tried = []
-        try:
-            moved = move(attempt)
-        except DatabaseError as error:
-            if not attempt.tried or concerns_all(error) or len(attempt.passed) >= MOST_REFUSED:
-                raise
-            attempt.at_once = 1
-            if len(attempt.tried) == 1:
-                attempt.passed += attempt.tried
-                first, attempt.at_once = first or error, at_once
-            continue
-        if moved is None:
-            break
-        yield moved
-    if first is not None:
-        raise first
 
 
 def _prune_some(
@@ -139,7 +102,7 @@ def _prune_some(
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
-    attempt: _Attempt,
+    attempt: Attempt,
 ) -> list[PrunedProcess] | None:
     query = select(processes).where(silent(threshold)).order_by(processes.c.id)
     if only is not None:
@@ -152,24 +115,21 @@ def _prune_some(
     claims = select(claimed.c.id, claimed.c.process_id, claimed.c.job_id).where(among(claimed.c.process_id, ids))
     held = connection.execute(claims.order_by(claimed.c.id)).all()
     errors = {row.id: _error_of(row) for row in rows}
-    failed = set(
-        fail(
-            connection,
-            among(claimed.c.id, [claim.id for claim in held]),
-            {claim.id: errors[claim.process_id] for claim in held},
-            limits,
-        )
-        if held
-        else ()
-    )
+    jobs_by_claim = {claim.id: claim.job_id for claim in held}
+    failed = set(attempt.fail(connection, jobs_by_claim, {c.id: errors[c.process_id] for c in held}, limits))
     jobs_of: dict[int, list[int]] = {number: [] for number in ids}
     for claim in held:
         if claim.job_id in failed:
             jobs_of[claim.process_id].append(claim.job_id)
-    if operations.exists(connection):
+    if attempt.refused:
+        stuck = {c.process_id for c in held if c.job_id in attempt.refused and not jobs_of[c.process_id]}
+        attempt.left = list(stuck)
+        rows = [row for row in rows if row.id not in stuck]
+        ids = [row.id for row in rows]
+    if rows and operations.exists(connection):
         _record_deaths(connection, rows, jobs_of, threshold, witness)
     connection.execute(delete_by_id(processes, ids))
-    if record is not None:
+    if rows and record is not None:
         record(connection, len(failed))
     return [
         PrunedProcess(row.id, row.kind, row.name, row.hostname, row.pid, row.last_heartbeat_at, jobs_of[row.id])
@@ -237,14 +197,22 @@ def fail_exited(
     Solid Queue leaves the row until it is pruned; here its death is certain, so the row is not needed any more.
     ``witness`` is what the supervisor adds to the evidence (see deaths.py). The claims ``not_begun`` are innocent, and
     their jobs go back to their queues. ``faulting`` is the claim of the job whose thread crashed: the death charges it
-    alone. Returns the ids of the jobs that failed.
+    alone. A claim that the database refuses to end stays, as an orphan that each prune tries again; but if it refuses
+    all of them, nothing is done. Returns the ids of the jobs that failed.
     """
     # Until a claim of this process that was being committed is there, or cannot come any more.
     connection.execute(select(processes.c.id).where(processes.c.id == process_id).with_for_update())
     if not_begun:
         release(connection, claims_of(process_id, not_begun))
     witness = {**(witness or {}), **_accused(connection, process_id, faulting)}
-    failed = fail(connection, claims_of(process_id), exit_error(pid, returncode), limits)
+    error = exit_error(pid, returncode)
+    failed, refused = fail_but_refused(connection, claims_of(process_id), error, limits, most=MOST_REFUSED)
+    if refused and not failed:
+        raise next(iter(refused.values()))
+    for claim_id, refusal in refused.items():
+        log.error(
+            "claim %d of pid %d stays: the database refused to fail its job: %s", claim_id, pid, words_of(refusal)
+        )
     record_exit(connection, process_id, failed, returncode=returncode, witness=witness)
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return failed
@@ -307,19 +275,22 @@ def fail_orphans(
     Solid Queue looks for them only when a supervisor boots. As in ``prune``, a claim whose end the database refuses
     keeps no other.
     """
-    yield from _passing_over(lambda attempt: database.transact(_fail_orphans, limits, record, attempt), BATCH)
+    yield from passing_over(database, lambda attempt: database.transact(_fail_orphans, limits, record, attempt), BATCH)
 
 
-def _fail_orphans(connection: Connection, limits: Limits, record: Record | None, attempt: _Attempt) -> list[int] | None:
+def _fail_orphans(connection: Connection, limits: Limits, record: Record | None, attempt: Attempt) -> list[int] | None:
     """Fail some orphaned claims, and return their jobs; None if there is no such claim."""
-    query = attempt.of(select(claimed.c.id).where(_orphaned()).order_by(claimed.c.id), claimed.c.id)
-    attempt.tried = ids = list(connection.scalars(query))
-    if not ids:
+    query = select(claimed.c.id, claimed.c.job_id).where(_orphaned()).order_by(claimed.c.id)
+    found: Sequence[Row[Any]] = connection.execute(attempt.of(query, claimed.c.id)).all()
+    orphans: dict[int, int | None] = {row.id: row.job_id for row in found}
+    attempt.tried = list(orphans)
+    if not orphans:
         return None
-    failed = fail(connection, and_(among(claimed.c.id, ids), _orphaned()), missing_error(), limits)
-    if operations.exists(connection):
+    failed = attempt.fail(connection, orphans, missing_error(), limits, still=_orphaned())
+    attempt.left = [claim_id for claim_id, job_id in orphans.items() if job_id in attempt.refused]
+    if failed and operations.exists(connection):
         crashes.count_failed(connection, failed)
-    if record is not None:
+    if failed and record is not None:
         record(connection, len(failed))
     return failed
 

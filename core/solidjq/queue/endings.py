@@ -135,6 +135,47 @@ def fail(
     return _jobs_of(locked)
 
 
+def fail_but_refused(
+    connection: Connection,
+    claims: ColumnElement[bool],
+    errors: Mapping[int, str] | str,
+    limits: Limits = NO_LIMITS,
+    *,
+    most: int,
+) -> tuple[list[int], dict[int, DBAPIError]]:
+    """Fail claims as ``fail`` does, but those that the database refuses, by a trigger say, stay as they are.
+
+    Returns the ids of the jobs that this call failed, and the error of each claim that was refused. If more than
+    ``most`` are refused, the database refuses them all: the error is raised. The refused are found by halves, each in a
+    savepoint.
+    """
+    failed_ids: list[int] = []
+    refused: dict[int, DBAPIError] = {}
+    ids = connection.scalars(select(claimed.c.id).where(claims).order_by(claimed.c.id)).all()
+    parts = [ids] if ids else []
+    while parts:
+        part = parts.pop()
+        savepoint = connection.begin_nested()
+        try:
+            failed_ids += fail(connection, claims & among(claimed.c.id, part), errors, limits)
+            savepoint.commit()
+        except DBAPIError as error:
+            if fault_of(error) not in {Fault.VALUE, Fault.OTHER}:
+                raise
+            try:
+                savepoint.rollback()
+            except DBAPIError:  # the transaction has ended: a trigger of SQLite may do that
+                raise error from None
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+                continue
+            refused[part[0]] = error
+            if len(refused) > most:
+                raise
+    return failed_ids, refused
+
+
 def _insert_failed(connection: Connection, job_ids: Collection[int], error: str) -> None:
     """Insert failed rows, but none for a job that has finished or failed, even if a claim of it was left behind."""
     connection.execute(

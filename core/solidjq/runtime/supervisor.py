@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError, JobImportError, concerns_all
+from solidjq.errors import DatabaseError, JobImportError, RowsRefusedError, concerns_all
 from solidjq.processes import heartbeat, prune_sequence
 from solidjq.processes.prune_guard import NOBODY, Doubts
 from solidjq.runtime import child_deaths
@@ -175,23 +175,8 @@ class Supervisor:
         if time.monotonic() < self._next_maintenance:
             return
         self._next_maintenance = time.monotonic() + self.config.alive_threshold
-        gone: set[str] = set()
         try:
-            outage = self._registration.outage
-            for pruned in prune_sequence.prune_checked(
-                self.database,
-                self.config.alive_threshold,
-                self._check_processes(),
-                witness={} if outage is None else {"outage": outage},
-            ):
-                if pruned.process_id is None:
-                    log.error("jobs claimed by no process, failed: %s", _named(pruned.job_ids))
-                    continue
-                # The place too: without the ledger, this line alone keeps it.
-                self._wakeup.turned_at = time.monotonic()  # many deaths take long, and are no standstill
-                place = f"pid {pruned.pid} on {pruned.hostname}"
-                log.error("%s: pruned, %s; failed jobs %s", pruned.name, place, _named(pruned.job_ids))
-                gone.add(pruned.name)
+            gone = self._prune()
             with self.database.read() as connection:
                 registered = heartbeat.names_of_children(connection, self._registration.id)
         except DatabaseError as error:
@@ -205,6 +190,28 @@ class Supervisor:
                 log.error("%s: its row is gone while it runs; killing it", slot.name)
                 slot.process.kill()
             slot.seen = slot.name in registered
+
+    def _prune(self) -> set[str]:
+        """Prune the dead and fail orphaned claims; return the names of the processes that were pruned."""
+        gone: set[str] = set()
+        outage = self._registration.outage
+        witness = {} if outage is None else {"outage": outage}
+        doubts = self._check_processes()
+        try:
+            for pruned in prune_sequence.prune_checked(
+                self.database, self.config.alive_threshold, doubts, witness=witness
+            ):
+                if pruned.process_id is None:
+                    log.error("jobs claimed by no process, failed: %s", _named(pruned.job_ids))
+                    continue
+                # The place too: without the ledger, this line alone keeps it.
+                self._wakeup.turned_at = time.monotonic()  # many deaths take long, and are no standstill
+                place = f"pid {pruned.pid} on {pruned.hostname}"
+                log.error("%s: pruned, %s; failed jobs %s", pruned.name, place, _named(pruned.job_ids))
+                gone.add(pruned.name)
+        except RowsRefusedError as error:
+            log.warning("not all jobs of dead processes failed: %s", error)
+        return gone
 
     def _check_processes(self) -> Doubts:
         """Check who is dead: nobody while others may only have been cut off or frozen, as this process may have been.
