@@ -8,6 +8,7 @@ its arguments, environment, folder, streams and exit status is that of a fresh p
 
 import contextlib
 import contextvars
+import ctypes
 import gc
 import importlib
 import json
@@ -23,6 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import compiled_statements
@@ -38,6 +40,8 @@ from solidjq.database import tables
 from solidjq_cli.app import app
 
 MOST = 2**20  # bytes of a request
+LARGE = 2**21  # bytes of a large page
+COLLAPSE = 25  # madvise(2), MADV_COLLAPSE, since Linux 6.1
 
 
 def import_everything() -> None:
@@ -71,6 +75,25 @@ def warm_up() -> None:
         database.close()
     gc.collect()
     gc.freeze()  # no fork looks at these objects again, to find that none of them is garbage
+    use_large_pages()
+
+
+def use_large_pages() -> None:
+    """Move this process's memory into pages of 2 MB, where the kernel can.
+
+    A fork copies the table of its parent's pages, and its end clears it: for 68 MB in pages of 4 KB, that is half of
+    what a short command costs.
+    """
+    if sys.platform != "linux":
+        return
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for line in Path("/proc/self/maps").read_text(encoding="ascii").splitlines():
+        area, rights, _, _, _, *name = line.split()
+        if rights == "rw-p" and name in ([], ["[heap]"]):  # not of a file
+            first, last = (int(address, 16) for address in area.split("-"))
+            for page in range(-(-first // LARGE) * LARGE, last - LARGE + 1, LARGE):
+                madvise(page, LARGE, COLLAPSE)  # an older kernel refuses, and nothing is lost
 
 
 class Zygote:
