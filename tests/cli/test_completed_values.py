@@ -16,7 +16,7 @@ from solidjq.database.urls import url_text
 from solidjq_cli.command_tree import tree
 from support.commands import leaves
 from support.deaths import die
-from support.program import Bare, Shell
+from support.program import Bare, Shell, zygote
 from support.queue import add_jobs, fail
 from support.shells import SHELLS, Bash, Fish, Zsh, environment, needs
 
@@ -57,10 +57,10 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     needs(request.param)
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "bin").mkdir()
-    for program in ("jq", "solidjq"):
+    starts = {"jq": zygote().command(), "solidjq": f"{sys.executable} -P -m solidjq_cli"}  # by fork, and a fresh Python
+    for program, start in starts.items():
         (folder / "bin" / program).write_text(
-            "#!/bin/sh\nexport JQ_COMPLETION_TIMEOUT=60 JQ_DATABASE_URL=queue.sqlite3\n"
-            f'exec {sys.executable} -P -m solidjq_cli "$@"\n'
+            f'#!/bin/sh\nexport JQ_COMPLETION_TIMEOUT=60 JQ_DATABASE_URL=queue.sqlite3\nexec {start} "$@"\n'
         )
         (folder / "bin" / program).chmod(0o755)
     with closing(make_queue(folder / "queue.sqlite3")) as database:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -142,6 +143,10 @@ class Zygote:
             "",
             None,
         )  # a file, and the process of its commands
+
+    def command(self) -> str:
+        """Return a line of a shell that becomes the program, with the words that follow it."""
+        return shlex.join([sys.executable, "-I", "-S", str(PROGRAMS / "ask_zygote.py"), self._path])
 
     def run(
         self,
