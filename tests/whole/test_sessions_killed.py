@@ -24,7 +24,8 @@ from support.waiting import until
 
 # Those that make no statement, run until they are stopped, or wait for jobs to run.
 ELSEWHERE = {"completions bash", "profiles list", "work --import sample_jobs", "bisect {death} --yes", f"apply {PLAN}"}
-STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55)  # the statements before which the session is killed
+# The statements before which the session is killed. A driver's error is told in one place, whatever the command.
+STEPS = {"postgresql": (1, 3, 8, 21, 55), "mariadb": (2, 5, 13, 34)}
 ALLOWED = {Exit.DONE, Exit.DATABASE, Exit.PARTLY}  # done: what only adds to the answer failed, or was tried again
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -34,6 +35,10 @@ def _nothing_is_left() -> Iterator[None]:
     """Collect the connections and cursors of killed sessions, which nobody closes, before a later test fails by it."""
     yield
     gc.collect()
+
+
+def writes(command: str) -> bool:
+    return COMMANDS[command] == Exit.REFUSED  # where it may change nothing
 
 
 @contextmanager
@@ -94,6 +99,7 @@ def kill(kind: str, queue_url: URL) -> Iterator[Callable[[Any], None]]:
 def test_a_command_whose_session_is_killed_says_so(
     database: Database,
     queue_url: URL,
+    kind: str,
     kill: Callable[[Any], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -104,10 +110,13 @@ def test_a_command_whose_session_is_killed_says_so(
     monkeypatch.setenv("JQ_PRUNE_FORCE", "1")
     surprises = []
     unreachable = 0
-    for command in sorted(COMMANDS.keys() - ELSEWHERE - PLUGINS):
-        clear(database)
-        names = something_for_every_command(database)
-        for step in STEPS:
+    names = something_for_every_command(database)
+    commands = sorted(COMMANDS.keys() - ELSEWHERE - PLUGINS)
+    for command in sorted(commands, key=writes):  # those that only read find the same queue
+        if writes(command):
+            clear(database)
+            names = something_for_every_command(database)
+        for step in STEPS[kind]:
             capsys.readouterr()
             with killing(step, kill) as killed:
                 code = run(command.format(**names).split())
@@ -120,7 +129,7 @@ def test_a_command_whose_session_is_killed_says_so(
             if code not in ALLOWED or "unexpected error" in err or len(lines) != (code == Exit.DATABASE):
                 surprises.append((command, step, code, err))
     assert surprises == []
-    assert unreachable > len(COMMANDS)
+    assert unreachable > len(commands)
 
 
 @pytest.mark.only_on("postgresql", "mariadb")
