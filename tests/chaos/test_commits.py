@@ -14,6 +14,7 @@ from support.killable import CASES, MORE_CASES, Case, check, held, plan_all
 from support.killer import KILLED, killer
 from support.program import Shell
 from support.queue import clear, state_of_each
+from support.snapshots import snapshot
 from support.waiting import until
 
 # How often each commits until its work is done: its batches, and the crashes that it counts. The seal of the operation
@@ -42,24 +43,28 @@ def test_killed_after_each_commit_and_run_again(database: Database, shell: Shell
     for name, case in (CASES | MORE_CASES).items():
         if name in COMMITS:
             last = COMMITS[name]
+            clear(database)
+            case.prepare(database)
+            if PLAN in case.command:
+                plan_all(database, tmp_path)
+            prepare_again = snapshot(database)
             turns = range(1 + DATABASES.index(kind), last, len(DATABASES))
             with killer(shell.url, shell, case.command, steps="commits") as run:
-                killed = {n: kill_after_commit(n, case, database, tmp_path, run) for n in (*turns, last, last + 1)}
+                killed = {n: kill_after_commit(n, case, database, prepare_again, run) for n in (*turns, last, last + 1)}
             if killed != {n: n <= last for n in killed}:
                 wrong[name] = killed
     assert wrong == {}
 
 
-def kill_after_commit(number: int, case: Case, database: Database, folder: Path, run: Callable[..., int]) -> bool:
+def kill_after_commit(
+    number: int, case: Case, database: Database, prepare_again: Callable[[], None], run: Callable[..., int]
+) -> bool:
     """Run a command until it is killed after this commit, and then again; return False if it has no such commit."""
 
     def complete() -> bool:
         return run(given, NEVER) in FINE and held(database) == case.expected
 
-    clear(database)
-    case.prepare(database)
-    if PLAN in case.command:
-        plan_all(database, folder)
+    prepare_again()
     given = case.stdin(database)
     killed = run(given, number) == KILLED
     if killed:

@@ -371,10 +371,10 @@ def five_silent_first_operation(database: Database) -> None:
 
 
 def reset_ids(database: Database) -> None:
-    """The operation of a test's own preparation is number 1 on every database."""
+    """The operation of a test's own preparation is number 1 on every database; another one's is the next."""
     restart = {
-        "mysql": "ALTER TABLE jq_operations AUTO_INCREMENT = 1",
-        "postgresql": "ALTER SEQUENCE jq_operations_id_seq RESTART",
+        "mysql": "ALTER TABLE jq_operations AUTO_INCREMENT = 1",  # or what follows the last one
+        "postgresql": "SELECT setval('jq_operations_id_seq', COALESCE(max(id), 0) + 1, false) FROM jq_operations",
         "sqlite": "DELETE FROM sqlite_sequence WHERE name = 'jq_operations'",
     }
     execute(database.url, restart[database.url.get_backend_name()])

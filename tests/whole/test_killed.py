@@ -14,8 +14,9 @@ from support.databases import DATABASES
 from support.killable import CASES, check, held
 from support.killer import KILLED, killer
 from support.program import Shell
-from support.queue import clear, state_of_each
+from support.queue import state_of_each
 from support.servers import connected
+from support.snapshots import snapshot
 from support.waiting import until
 
 
@@ -23,14 +24,15 @@ from support.waiting import until
 def test_killed_between_any_two_statements(database: Database, shell: Shell, kind: str, name: str) -> None:
     case = CASES[name]
     # The longer commands have many steps: together the databases see each of them.
-    long = name in {"prune", "missing", "retry", "safe", "discarding", "undo", "recover"}
-    first, stride = (DATABASES.index(kind) + 1, len(DATABASES)) if long else (1, 1)
+    short = name in {"enqueue", "claim", "deregister", "dispatch", "pause"}
+    first, stride = (1, 1) if short else (DATABASES.index(kind) + 1, len(DATABASES))
     killed = 0
+    case.prepare(database)
+    prepare_again = snapshot(database)
     with killer(shell.url, shell, case.command, first=first, stride=stride) as run:
         code = KILLED
         while code == KILLED:
-            clear(database)
-            case.prepare(database)
+            prepare_again()
             code = run(case.stdin(database))
             found = state_of_each(database)  # one state each, whenever it was killed
             if name == "discarding":
