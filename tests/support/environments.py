@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 from compatibility import COMMANDS, Generation
-from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.engine import URL
 
 from solidjq import Database
@@ -48,7 +48,7 @@ def make(url: URL, generation: Generation) -> dict[str, object]:
 def contents(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
     """Return every row of every table, as the database has it."""
     return {
-        name: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {name}"))), key=str)  # noqa: S608
+        name: sorted((tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {name}")), key=str)  # noqa: S608
         for name in inspect(connection).get_table_names()
     }
 
