@@ -50,11 +50,21 @@ def moment(time: datetime) -> str:
 
 
 def clock_time(time: datetime, now: datetime | None = None) -> str:
-    """Write a time of this zone as short as can be: ``16:03:48``, ``11-25 16:03``, ``2025-11-25 16:03``."""
+    """Write a time of this zone as short as can be: ``16:03:48``, ``11-25 16:03``, ``2025-11-25 16:03``.
+
+    In the hour that occurs twice when clocks are set back, the zone says which one: ``02:20:01 CET``.
+    """
     local, today = time.astimezone(), (now or datetime.now(UTC)).astimezone()
+    zone = " %Z" if _occurs_twice(local) else ""
     if local.date() == today.date():
-        return f"{local:%H:%M:%S}"
-    return f"{local:%m-%d %H:%M}" if local.year == today.year else f"{local:%Y-%m-%d %H:%M}"
+        return f"{local:%H:%M:%S{zone}}"
+    return f"{local:%m-%d %H:%M{zone}}" if local.year == today.year else f"{local:%Y-%m-%d %H:%M{zone}}"
+
+
+def _occurs_twice(local: datetime) -> bool:
+    """Whether the clock of this zone showed the time of ``local`` at another moment, too."""
+    shown = local.replace(tzinfo=None)
+    return shown.replace(fold=0).astimezone().utcoffset() != shown.replace(fold=1).astimezone().utcoffset()
 
 
 def _distance(time: datetime, now: datetime | None) -> tuple[str, bool]:

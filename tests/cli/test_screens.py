@@ -240,6 +240,23 @@ def test_clock_times_of_the_own_zone(monkeypatch: pytest.MonkeyPatch) -> None:
         time.tzset()
 
 
+def test_the_hour_that_occurs_twice_has_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the newest of a list would seem older than the one below it."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        first, now = datetime(2026, 10, 25, 0, 40, tzinfo=UTC), datetime(2026, 10, 25, 5, tzinfo=UTC)
+        hours = [first + timedelta(hours=hour, seconds=1) for hour in range(-1, 3)]
+        shown = ["01:40:01", "02:40:01 CEST", "02:40:01 CET", "03:40:01"]
+        assert [ages.clock_time(hour, now) for hour in hours] == shown
+        later = now + timedelta(days=100)
+        assert ages.clock_time(first, now + timedelta(days=1)) == "10-25 02:40 CEST"
+        assert ages.clock_time(first, later) == "2026-10-25 02:40 CEST"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.usefixtures("url")
 def test_local_times_instead_of_ages(screen: Terminal) -> None:
     one = ["failed", "list", "--limit", "1", "--died", "--class", "請求書*"]

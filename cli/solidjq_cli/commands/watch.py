@@ -184,7 +184,9 @@ def _tell_person(message: Message) -> None:
 
     from solidjq_cli.ages import clock_time
 
-    paragraph(message["title"], first=f"{clock_time(datetime.fromisoformat(message['at']))}  ", rest="          ")
+    time = f"{clock_time(datetime.fromisoformat(message['at']))}  "
+    indent = " " * len(time)
+    paragraph(message["title"], first=time, rest=indent)
     if message["kind"] != "death":  # an incident follows, with its own
-        next_commands(*(command.removeprefix("solidjq ") for command in message["next"]), lead="          next")
+        next_commands(*(command.removeprefix("solidjq ") for command in message["next"]), lead=f"{indent}next")
     sys.stdout.flush()
