@@ -19,12 +19,41 @@ if TYPE_CHECKING:
 AT_ONCE = 500  # failures whose deaths are looked up together
 
 
-def show(command: Session, database: Database, failures: Iterable[Failure], chosen: Filter, *, empty: str) -> int:
-    """Print failures as a table for people; return how many there were."""
+def show(
+    command: Session,
+    database: Database,
+    failures: Iterable[Failure],
+    chosen: Filter,
+    limit: int | None,
+    *,
+    empty: str,
+) -> tuple[int, Failure | None, int | None]:
+    """Print the newest failures, ``limit`` of them, as a table for people.
+
+    Return how many there were, the oldest one, and how many are older; None if that takes too long to count.
+    """
+    from solidjq.queue.failed import count_failures  # noqa: PLC0415
+
     fields = listed.failures(command.policy(None, quiet=True), database.now())
-    return records(
-        _with_deaths(database, failures), fields, Output.TABLE, empty=empty, head=lambda _: heading(database, chosen)
-    )
+    last: list[Failure] = []
+    older: dict[int, int | None] = {}
+
+    def remembering() -> Iterator[Failure]:
+        for failure in failures:
+            last[:] = [failure]
+            yield failure
+
+    def head(shown: int) -> str:
+        text, count = heading(database, chosen, last[0].failure_id if last and shown == limit else None)
+        older[shown] = count
+        return text
+
+    shown = records(_with_deaths(database, remembering()), fields, Output.TABLE, empty=empty, head=head)
+    if shown != limit:
+        return shown, next(iter(last), None), 0
+    if shown not in older:  # the heading was printed before the last one was read
+        older[shown] = database.glance(count_failures, chosen, after=last[0].failure_id)
+    return shown, last[0], older[shown]
 
 
 def _with_deaths(database: Database, failures: Iterable[Failure]) -> Iterator[ListedFailure]:
@@ -36,22 +65,24 @@ def _with_deaths(database: Database, failures: Iterable[Failure]) -> Iterator[Li
         yield from (ListedFailure(failure, deaths.get(failure.failure_id)) for failure in page)
 
 
-def heading(database: Database, chosen: Filter) -> str:
+def heading(database: Database, chosen: Filter, last: int | None = None) -> tuple[str, int | None]:
     """Say how many failures a filter takes, of how many, and how many of them died with their process.
 
-    A count that takes long is left out.
+    The number of those below the failure_id ``last`` is returned, too. All counts share a second, the dearest comes
+    last; one that is not done by then is left out.
     """
-    from solidjq.queue.failed import Filter, count_failures  # noqa: PLC0415
+    from solidjq.queue.failed import Filter, count_failures, count_with_older  # noqa: PLC0415
     from solidjq.rails.error_text import Death  # noqa: PLC0415
     from solidjq.text import count_of  # noqa: PLC0415
 
+    glance = database.glances()
     dead = frozenset(Death.__members__.values())
     everything = Filter()
-    total = database.glance(count_failures, everything)
-    taken = total if chosen == everything else database.glance(count_failures, chosen)
-    died = taken if chosen.deaths == dead else database.glance(count_failures, replace(chosen, deaths=dead))
+    taken, older = glance(count_with_older, chosen, last or 0) or (None, None)
+    total = taken if chosen == everything else glance(count_failures, everything)
+    died = taken if chosen.deaths == dead else glance(count_failures, replace(chosen, deaths=dead))
     if total is None or taken is None:
-        return f"failed jobs; {paging.order()}"
+        return f"failed jobs; {paging.order()}", older
     jobs = count_of(total, "failed job").replace(str(total), f"{total:,}")
     what = jobs if taken == total else f"{taken:,} of {jobs}"
     with_process = f" died with {'its' if taken == 1 else 'their'} process"
@@ -59,7 +90,7 @@ def heading(database: Database, chosen: Filter) -> str:
         what += with_process
     elif died and not chosen.deaths:
         what += f", {died:,}{with_process}"
-    return f"{what}; {paging.order()}" if taken > 1 else what
+    return f"{what}; {paging.order()}" if taken > 1 else what, older
 
 
 def next_page(last: Failure, older: int | None) -> None:

@@ -37,6 +37,10 @@ def test_a_glance_ends_by_itself(database: Database) -> None:
 
     assert database.glance(endless) in (None, [(1,)])  # MySQL's SLEEP returns 1 if it is stopped
     assert database.glance(lambda connection: connection.scalar(text("SELECT 7"))) == 7
+    glance = database.glances()
+    assert glance(lambda connection: connection.scalar(text("SELECT 7"))) == 7
+    assert glance(endless) in (None, [(1,)])
+    assert glance(lambda connection: connection.scalar(text("SELECT 7"))) is None  # the second is over
 
 
 @pytest.mark.sqlite_only

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from solidjq import Database
-    from solidjq.queue.failed import Failure
+    from solidjq.queue.failed import Failure, Filter
     from solidjq.settings.policy import Policy
 
 MOST_SHOWN = 50  # failed jobs in full on a terminal
@@ -58,38 +58,48 @@ def list_failed(
       jq failed list --pruned -o ids | jq retry -
       jq failed list -o json --limit 500 --page-after 81200
     """
-    from solidjq.queue.failed import count_failures, list_failure_ids, list_failures
+    from solidjq.queue.failed import list_failures
 
     opened = session.current(database).open()
     resolved = filters.resolve(opened, names, include_jobs=True)
     chosen = resolved.chosen
     limit = options.list_limit(limit, output)
+    missing = {name: views for name, views in resolved.jobs.items() if not views}
+    empty = "" if missing else "no failed jobs"
+    if drawn(output):
+        listing = list_failures(opened, chosen, limit=limit, after=page_after, arguments=False)
+        shown, oldest, older = failed_list.show(session.current(), opened, listing, chosen, limit, empty=empty)
+        if oldest is not None:
+            failed_list.next_page(oldest, older)
+    else:
+        shown = _list_for_scripts(opened, chosen, limit, page_after, output, empty)
+    if shown:
+        selection.note_unknown_names(opened, chosen)
+    elif page_after is None and not missing:
+        selection.explain(opened, chosen)
+    report_missing(missing, range(shown))
+
+
+def _list_for_scripts(
+    opened: Database, chosen: Filter, limit: int | None, after: int | None, output: Output, empty: str
+) -> int:
+    from solidjq.queue.failed import count_failures, list_failure_ids, list_failures
+
     last: list[Any] = []
     listing: Callable[..., Iterator[Any]] = partial(list_failures, arguments=False)
     if ids_suffice(output):
         listing = list_failure_ids
 
     def remembering() -> Iterator[Any]:
-        for failure in listing(opened, chosen, limit=limit, after=page_after):
+        for failure in listing(opened, chosen, limit=limit, after=after):
             last[:] = [failure]
             yield failure
 
-    missing = {name: views for name, views in resolved.jobs.items() if not views}
-    empty = "" if missing else "no failed jobs"
-    if drawn(output):
-        shown = failed_list.show(session.current(), opened, remembering(), chosen, empty=empty)
-    else:
-        shown = records(remembering(), columns.failures(), output, empty=empty)
-    older = opened.glance(count_failures, chosen, after=last[0].failure_id) if shown == limit else 0
-    if shown and drawn(output):
-        failed_list.next_page(last[0], older)
-    elif shown:
-        paging.note_next(last[0].failure_id, older)
+    shown = records(remembering(), columns.failures(), output, empty=empty)
     if shown:
-        selection.note_unknown_names(opened, chosen)
-    elif page_after is None and not missing:
-        selection.explain(opened, chosen)
-    report_missing(missing, range(shown))
+        older = opened.glance(count_failures, chosen, after=last[0].failure_id) if shown == limit else 0
+        paging.note_next(last[0].failure_id, older)
+    return shown
 
 
 @group.command("show")

@@ -73,7 +73,7 @@ def list_all(
       jq jobs list --argument gid://shop/Order/77 --state finished --state failed
       jq jobs list --key 'ImportJob/*' -o ids
     """
-    from solidjq.queue.listing import UNFINISHED, count_jobs, list_job_ids, list_jobs
+    from solidjq.queue.listing import UNFINISHED, count_jobs, count_with_older, list_job_ids, list_jobs
 
     opened = session.current(database).open()
     ids, missing = named_jobs(opened, names)
@@ -87,19 +87,27 @@ def list_all(
             last[:] = [job]
             yield job
 
-    counted = opened.glance(count_jobs, chosen, after=page_after) if drawn(output) else None
+    older: dict[int, int | None] = {}
+
+    def head(shown: int) -> str:
+        below = last[0].job_id if last and shown == limit else 0
+        counted, older[shown] = opened.glance(count_with_older, chosen, below, after=page_after) or (None, None)
+        return _heading(counted)
+
     shown = records(
         remembering(),
         listed.jobs() if drawn(output) else columns.listed_jobs(),
         output,
         empty="" if missing else "no jobs",
-        head=_heading(counted),
+        head=head,
     )
-    older = opened.glance(count_jobs, chosen, after=last[0].job_id) if shown == limit else 0
+    if shown == limit and shown not in older:  # no heading, or it was printed before the last job was read
+        older[shown] = opened.glance(count_jobs, chosen, after=last[0].job_id)
+    left = older[shown] if shown == limit else 0
     if shown and drawn(output):
-        paging.show_next(last[0].job_id, older, f"jobs show {last[0].job_id}")
+        paging.show_next(last[0].job_id, left, f"jobs show {last[0].job_id}")
     elif shown:
-        paging.note_next(last[0].job_id, older)
+        paging.note_next(last[0].job_id, left)
     if not shown and page_after is None and not missing:
         explain(opened, chosen)
     if missing:

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 GLANCE = 1.0  # seconds for what is only said beside an answer
 GRACE = 0.5  # seconds more until a glance closes its connection: the server's own limit comes first
 ATTEMPTS = 8  # of one move, if deadlocks or a busy database end each
+
+LEAST_GLANCE = 0.01  # seconds: with less time left no look is begun
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,15 +121,11 @@ class Database:
 
         For what is only said beside an answer: it must neither delay the answer nor decide how the command ends.
         """
-        try:
-            with (
-                answers.within(GLANCE + GRACE),
-                self.read() as connection,
-                engines.time_limit(connection, GLANCE),
-            ):
-                return look(connection, *args, **kwargs)
-        except DatabaseError:
-            return None
+        return self.glances()(look, *args, **kwargs)
+
+    def glances(self) -> "Glances":
+        """Return what makes several glances within one second, as ``glance`` makes one."""
+        return Glances(self, time.monotonic() + GLANCE)
 
     def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one move in one transaction; run it again from its start after a deadlock or if the database is busy."""
@@ -352,3 +351,26 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),
     Fault.OTHER: (DatabaseError, "{database} reported: {words}"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Glances:
+    """Looks that share one deadline: however many numbers stand beside an answer, they delay it by that much only."""
+
+    database: Database
+    deadline: float  # of time.monotonic
+
+    def __call__(self, look: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Return what a look finds, or None if that fails or would end after the deadline."""
+        seconds = self.deadline - time.monotonic()
+        if seconds < LEAST_GLANCE:
+            return None
+        try:
+            with (
+                answers.within(seconds + GRACE),
+                self.database.read() as connection,
+                engines.time_limit(connection, seconds),
+            ):
+                return look(connection, *args, **kwargs)
+        except DatabaseError:
+            return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, not_, null, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, case, func, not_, null, or_, select
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database.statements import among, holds, octets, own_arguments
@@ -198,6 +198,19 @@ def count_failures(connection: Connection, chosen: Filter, *, after: int | None 
         connection.scalar(select(func.count()).select_from(_source(part)).where(*conditions(part, after))) or 0
         for part in parts(chosen)
     )
+
+
+def count_with_older(connection: Connection, chosen: Filter, last: int) -> tuple[int, int]:
+    """Count the failures that match a filter, and those of them below the failure_id ``last``."""
+    counts = [
+        connection.execute(
+            select(func.count(), func.count(case((failed.c.id < last, 1))))
+            .select_from(_source(part))
+            .where(*conditions(part))
+        ).one()
+        for part in parts(chosen)
+    ]
+    return sum(every for every, _ in counts), sum(older for _, older in counts)
 
 
 def count_up_to(connection: Connection, chosen: Filter, most: int) -> int:

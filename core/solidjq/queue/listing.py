@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select
 
 from solidjq.batching import in_batches
 from solidjq.database.grouping import read_ids
@@ -145,14 +145,24 @@ def _parts(chosen: JobFilter) -> Iterator[Sequence[int] | None]:
 
 def count_jobs(connection: Connection, chosen: JobFilter, *, after: int | None = None) -> int:
     """Count the jobs that match a filter, below the job id ``after``; one in several states is counted in each."""
-    count = 0
+    return count_with_older(connection, chosen, 0, after=after)[0]
+
+
+def count_with_older(
+    connection: Connection, chosen: JobFilter, last: int, *, after: int | None = None
+) -> tuple[int, int]:
+    """Count the jobs that match a filter, as ``count_jobs`` does, and those of them below the job id ``last``."""
+    every = older = 0
     for state in dict.fromkeys(chosen.states):
         for part in _parts(chosen):
             matching = ids_in(state, chosen, part)
             if after is not None:
                 matching = matching.where(id_column(state) < after)
-            count += connection.scalar(select(func.count()).select_from(matching.subquery())) or 0
-    return count
+            (job_id,) = (found := matching.subquery()).c
+            counts = select(func.count(), func.count(case((job_id < last, 1)))).select_from(found)
+            number, below = connection.execute(counts).one()
+            every, older = every + number, older + below
+    return every, older
 
 
 def id_column(state: State) -> ColumnElement[int]:
