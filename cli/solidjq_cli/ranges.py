@@ -27,8 +27,8 @@ def fail(self: Any, message: str, param: Any = None, ctx: Any = None) -> None:
     value, out_of_range, _ = message.partition(" is not in the range ")
     if out_of_range:
         too_small = self.min is not None and float(value) < self.min
-        bound = int(self.min if too_small else self.max)
-        message = f"{value} is too {f'small: {bound:,} or more' if too_small else f'large: {bound:,} or less'}"
+        bound = _number(self.min if too_small else self.max)
+        message = f"{value} is too {f'small: {bound} or more' if too_small else f'large: {bound} or less'}"
     elif " is not a valid " in message:
         value = message.partition(" is not a valid ")[0]
         message = f"{value} is not a {'whole number' if 'int' in self.name else 'number'}"

@@ -6,6 +6,7 @@ import select
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -60,7 +61,7 @@ def replaced(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     pipe or a folder: what root renames to /dev/null is /dev/null from then on.
     """
     _require_replaceable(path)
-    beside = path.with_name(f".jq-{token_hex(8)}.tmp")
+    beside = path.with_name(f"{_beside(path)}{token_hex(8)}.tmp")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -76,6 +77,17 @@ def replaced(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
         raise
     with suppress(OSError):  # a folder that may be written and not read, a file system without it
         _sync_folder(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of this file left beside it when they were killed; call it where nobody else can write it."""
+    for beside in path.parent.glob(f"{_beside(path)}*.tmp"):
+        with suppress(OSError):
+            beside.unlink()
+
+
+def _beside(path: Path) -> str:
+    return f".jq-{sha256(os.fsencode(path.name)).hexdigest()[:12]}-"  # short, however long the name is
 
 
 def _sync_folder(path: Path) -> None:

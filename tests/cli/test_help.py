@@ -178,6 +178,7 @@ def test_a_manual_page_calls_the_program_by_its_own_name() -> None:
         ("retry --limit 0", "0 is too small: 1 or more"),
         ("retry --batch 5000", "5000 is too large: 1,000 or less"),
         ("prune --alive-threshold -1", "too small: 0 or more"),
+        ("watch --interval 0.05s", "0.05 is too small: 0.1 or more"),
         ("undo 1 2", "unexpected argument: 2"),
         ("jobs show", "missing argument 'JOB...'; see: jq jobs show --help"),
         ("failed list --bogus", "no such option: --bogus; see: jq failed list --help"),

@@ -14,7 +14,7 @@ from solidjq import Database, NewJob
 from solidjq.database.tables import deaths, failed
 from solidjq.database.times import utcnow
 from solidjq.errors import UsageError
-from solidjq.files import replaced
+from solidjq.files import remove_leftovers, replaced
 from solidjq.rails.error_text import error_json
 from solidjq.watching.deliveries import Deliveries
 from solidjq.watching.outcomes import DELIVERED, Outcome
@@ -149,6 +149,24 @@ def test_what_is_replaced_is_on_the_disk_first(tmp_path: Path, monkeypatch: pyte
 
 
 # -- ids that begin again ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_watch_left_beside_the_position_is_removed(tmp_path: Path) -> None:
+    own, other = tmp_path / "position.json", tmp_path / "other.json"
+    for path in (own, other):
+        if (child := os.fork()) == 0:
+            with replaced(path) as file:
+                file.write(b"half")
+                os._exit(9)  # as SIGKILL
+        os.waitpid(child, 0)
+    left = {*tmp_path.iterdir()}
+    assert len(left) == 2
+    position_file = PositionFile(own)
+    with position_file.locked():
+        position_file.save(Position("here"))
+    assert len(left & {*tmp_path.iterdir()}) == 1, "another file's may be written now"
+    remove_leftovers(other)
+    assert not left & {*tmp_path.iterdir()}
 
 
 def test_ids_that_begin_again_are_followed(database: Database, tmp_path: Path) -> None:

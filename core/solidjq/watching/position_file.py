@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from solidjq.errors import RefusedError, UsageError
-from solidjq.files import read_file, replaced
+from solidjq.files import read_file, remove_leftovers, replaced
 from solidjq.home import state_folder
 from solidjq.watching.position import Position, Waiting, position_of
 from solidjq.watching.typed import built
@@ -82,6 +82,7 @@ class PositionFile:
                 raise RefusedError(
                     f"another jq watch keeps its position in {self.path}; give this one a --name of its own"
                 ) from None
+            remove_leftovers(self.path)
             yield
         finally:
             os.close(descriptor)
