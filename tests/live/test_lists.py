@@ -129,3 +129,6 @@ def test_nobody_reads_more_often_than_every_two_seconds() -> None:
     assert Poller(lambda: None, 0.1).pause(0.0) == LEAST
     assert Poller(lambda: None, 10).pause(0.5) == 10
     assert Poller(lambda: None, 2).pause(3.0) == 3 * SHARE
+    held_up = Poller(lambda: None, 2)
+    assert [held_up.pause(took) for took in (0.1, 15.0, 0.1)] == [2, 2, 2], "one read does not make a minute's silence"
+    assert [held_up.pause(took) for took in (9.0, 9.0)] == [2, 9 * SHARE]

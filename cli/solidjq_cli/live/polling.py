@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LEAST = 2.0  # seconds between the beginnings of two reads
-SHARE = 4  # a read that takes long is made less often: reading takes a fifth of the time
+SHARE = 4  # reads that take long are made less often: reading takes a fifth of the time
 
 
 class Poller:
@@ -25,6 +26,7 @@ class Poller:
         self._wanted = Event()
         self._ended = False
         self._held = False
+        self._took = math.inf  # the last read, in seconds
         self._thread = Thread(target=self._work, name="jq top reads", daemon=True)
 
     def start(self) -> None:
@@ -47,8 +49,12 @@ class Poller:
         self._wanted.set()
 
     def pause(self, took: float) -> float:
-        """Return how long to wait after a read that took so long, in seconds."""
-        return max(self._interval, SHARE * took)
+        """Return how long to wait after a read that took so long, in seconds.
+
+        One that is longer than the one before may have waited for a server that was held up: the next one shows it.
+        """
+        usual, self._took = min(took, self._took), took
+        return max(self._interval, SHARE * usual)
 
     def _work(self) -> None:
         while not self._ended:
