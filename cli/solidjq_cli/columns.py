@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from solidjq.queue.jobs import JobView
     from solidjq.queue.keys import ConcurrencyKey, SlotHolder
     from solidjq.queue.overview import Queue
+    from solidjq.queue.states import State
     from solidjq.rails.error_text import ErrorInfo
     from solidjq.recovery.bisect import TrialStanding
     from solidjq.recovery.outcome import OperationOutcome
@@ -192,7 +193,7 @@ def jobs(holders: Sequence[SlotHolder] = (), asked: Mapping[int, StopRequest] | 
             Column("job_id", lambda j: j.job_id, "JOB"),
             Column("class_name", lambda j: j.class_name, "CLASS", wide=True),
             Column("queue_name", lambda j: j.queue_name, "QUEUE", wide=True),
-            Column("state", lambda j: "+".join(state.value for state in j.states) or "none", "STATE"),
+            Column("state", lambda j: _state(j.states), "STATE"),
             Column("active_job_id", lambda j: j.active_job_id),
             Column("priority", lambda j: j.priority, "PRIORITY"),
             Column("concurrency_key", lambda j: j.concurrency_key),
@@ -304,24 +305,34 @@ def listed_jobs() -> Fields[JobView]:
         for column in jobs().columns
         if column.name not in {"message", "blocked_by", "progress"}
     )
-    return Fields((*columns, Column("detail", _standing, "DETAIL", wide=True)), lambda j: [j.job_id])
+    return Fields((*columns, Column("detail", _standing(), "DETAIL", wide=True)), lambda j: [j.job_id])
 
 
-def _standing(job: JobView) -> str | None:
-    """Return what a job waits for, who has it, or how it failed."""
+def _standing() -> Callable[[JobView], str | None]:
+    """Return what says what a job waits for, who has it, or how it failed."""
     from solidjq.queue.states import State  # noqa: PLC0415
     from solidjq_cli.ages import rfc3339, when  # noqa: PLC0415
 
-    state = job.states[0] if job.states else None
-    if state is State.SCHEDULED and job.scheduled_at is not None:
-        return f"due {(when if view.for_people() else rfc3339)(job.scheduled_at)}"
-    if state is State.BLOCKED:
-        return f"for {job.concurrency_key}"
-    if state is State.CLAIMED:
-        return f"pid {job.process_pid} on {job.process_hostname}" if job.process_pid else "its process is gone"
-    if state is State.FAILED:
-        return error_line(_parsed(job))
-    return f"holds {job.concurrency_key}" if state is State.READY and job.concurrency_key else None
+    def standing(job: JobView) -> str | None:
+        state = job.states[0] if job.states else None
+        if state is State.FINISHED:  # most jobs of a long list
+            return None
+        if state is State.SCHEDULED and job.scheduled_at is not None:
+            return f"due {(when if view.for_people() else rfc3339)(job.scheduled_at)}"
+        if state is State.BLOCKED:
+            return f"for {job.concurrency_key}"
+        if state is State.CLAIMED:
+            return f"pid {job.process_pid} on {job.process_hostname}" if job.process_pid else "its process is gone"
+        if state is State.FAILED:
+            return error_line(_parsed(job))
+        return f"holds {job.concurrency_key}" if state is State.READY and job.concurrency_key else None
+
+    return standing
+
+
+@lru_cache(maxsize=64)  # the jobs of a list have few
+def _state(states: tuple[State, ...]) -> str:
+    return "+".join(state.value for state in states) or "none"
 
 
 def _parsed(job: JobView) -> ErrorInfo:
@@ -447,7 +458,7 @@ def waiting_decisions() -> Fields[WaitingDecision]:
             Column("job_id", lambda d: d.job.job_id, "JOB"),
             Column("class_name", lambda d: d.job.class_name, "CLASS", wide=True),
             Column("queue_name", lambda d: d.job.queue_name, "QUEUE", wide=True),
-            Column("state", lambda d: "+".join(state.value for state in d.job.states) or "none", "STATE"),
+            Column("state", lambda d: _state(d.job.states), "STATE"),
             Column("moves", lambda d: d.moves, "MOVES"),
             Column("reason", lambda d: d.reason, "WHY NOT", wide=True),
             Column("concurrency_key", lambda d: d.job.concurrency_key),

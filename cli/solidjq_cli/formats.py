@@ -87,6 +87,7 @@ def _json(lines: Iterable[str], out: TextIO) -> None:
 
 def _objects(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[str]:
     """Yield each item as an object of JSON, as ``dumps`` would write it."""
+    from solidjq.rails.masking import Harmless  # noqa: PLC0415
     from solidjq.text import escape_json  # noqa: PLC0415
 
     masking = _masking()
@@ -96,6 +97,7 @@ def _objects(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[str]:
         time=lambda value: f'"{rfc3339(value)}"',
         other=lambda value: _encoded(masking(value)),
     )
+    writers[Harmless] = _encoded
     readers = {_encoded(column.name): column.value for column in columns}  # a field may be named twice
     for item in items:
         # Most fields of a job are empty: that needs no look-up.

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from solidjq.rails.error_text import MAX_ERROR_BYTES, Death, ErrorInfo, error_json, parse_error
+from solidjq.rails.error_text import (
+    MAX_ERROR_BYTES,
+    Death,
+    ErrorInfo,
+    error_json,
+    exit_error,
+    parse_error,
+    parse_summary,
+    pruned_error,
+)
 from solidjq.text import escape_json, mask_secrets, one_line, printable
 
 UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -291,3 +300,28 @@ def test_an_exception_class_of_any_length_fits_too(name: str) -> None:
 def test_what_we_write_is_read_back(name: str, message: str, frames: list[str]) -> None:
     info = parse_error(error_json(name, message, frames))
     assert (info.exception_class, info.message, list(info.backtrace)) == (name, message, frames)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        "",
+        "no JSON",
+        "[]",
+        error_json("E", "a message", ["a", "b"]),
+        error_json("E", "a message", []),
+        error_json("E", "a message"),
+        error_json("E", 'with "quotes"\nand lines', ["a"]),
+        error_json("E", "a message", ["a"])[:-5],
+        exit_error(17, -9),
+        pruned_error(datetime(2026, 11, 27, tzinfo=UTC)),
+        error_json(Death.EXITED.exception_class, "Process pid=5 exited unexpectedly. Exited with status 3.", ["a"]),
+        '{"exception_class":"E","message":"first","backtrace":["a"],"message":"last"}',
+        '{"exception_class":"E","message":"first","backtrace":["a"],"exception_class":"F"}',
+        '{"exception_class":"E","message":"a\tb","backtrace":["a"]}',
+        '{"message":"m","exception_class":"E","backtrace":["a"]}',
+    ],
+)
+def test_a_summary_is_the_whole_error_but_for_the_backtrace(error: str | None) -> None:
+    assert parse_summary(error) == parse_error(error)._replace(backtrace=())

@@ -1,16 +1,20 @@
 """Values of secret keys in arguments are masked, by the names of Rails, of jq.toml and of the application."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from solidjq.errors import UsageError
 from solidjq.rails.active_job import shown_arguments
-from solidjq.rails.masking import RAILS_NAMES, Mask, application_names, contains_mask, with_own
+from solidjq.rails.masking import RAILS_NAMES, Harmless, Mask, application_names, contains_mask, with_own
 from solidjq.settings.file import SettingsFile
 from solidjq.settings.masks import masked_names
 from solidjq.settings.sources import Settings
+from solidjq_cli.formats import plain
 
 MASK = "***"
 
@@ -35,6 +39,34 @@ MASK = "***"
 )
 def test_what_rails_filters_is_masked(value: Any, shown: Any) -> None:
     assert Mask().applied(value) == shown
+
+
+_WORDS = st.sampled_from(
+    ["", "a text", "name", "password=x", "https://ann:pw@host/", "gid://shop/Order/1", "ann@example.org", "a\\tb", "é"]
+)
+_KEYS = st.sampled_from(
+    ["id", "name", "_aj_symbol_keys", "password", "api_key", "sslkey", "sslpassword", "token=1", "q"]
+)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | _WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values=st.lists(_VALUES, max_size=3), ascii_only=st.booleans())
+def test_what_is_not_masked_piece_by_piece_has_nothing_to_mask(values: list[Any], *, ascii_only: bool) -> None:
+    mask = Mask()
+    document = json.dumps({"arguments": values}, ensure_ascii=ascii_only)
+    shown = shown_arguments(document, mask)
+    assert shown == mask.applied(values)
+    if isinstance(shown, Harmless):
+        assert plain(shown) == values
+
+
+def test_most_arguments_are_not_masked_piece_by_piece() -> None:
+    for values in ([], [5, "a"], [{"_aj_globalid": "gid://shop/Order/1"}, {"id": [{"name": "a"}]}]):
+        assert type(shown_arguments(json.dumps({"arguments": values}), Mask())) is Harmless
 
 
 def test_own_names_are_added_and_may_be_anchored() -> None:

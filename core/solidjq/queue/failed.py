@@ -14,9 +14,9 @@ from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
 from solidjq.queue.patterns import fits_in_sql
-from solidjq.rails.error_text import DEATH_PREFIX, Death, ErrorInfo, parse_error
+from solidjq.rails.error_text import DEATH_PREFIX, Death, ErrorInfo, parse_error, parse_summary
 
-PAGE = 500
+PAGE = 1000
 PAGE_OF_IDS = 10_000
 
 
@@ -104,10 +104,10 @@ def list_failures(
 ) -> Iterator[Failure]:
     """Yield failures, newest first, from below the failure_id ``after``. Reads page by page: memory is constant.
 
-    Without ``arguments`` these are not read, and None.
+    Without ``arguments`` these are not read, and None; nor is a backtrace, which is empty.
     """
-    query = _COLUMNS if arguments else _WITHOUT_ARGUMENTS
-    return map(_failure, _pages(database, chosen, lambda _: query, PAGE, limit, after))
+    query, make = (_COLUMNS, _failure) if arguments else (_WITHOUT_ARGUMENTS, _listed_failure)
+    return map(make, _pages(database, chosen, lambda _: query, PAGE, limit, after))
 
 
 def list_failure_ids(
@@ -255,6 +255,12 @@ _WITHOUT_ARGUMENTS = _COLUMNS.with_only_columns(
 def _failure(row: Any) -> Failure:
     values = list(row)
     values[_ERROR] = parse_error(values[_ERROR])
+    return Failure._make(values)
+
+
+def _listed_failure(row: Any) -> Failure:
+    values = list(row)
+    values[_ERROR] = parse_summary(values[_ERROR])
     return Failure._make(values)
 
 

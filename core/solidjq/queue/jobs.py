@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, exists, or_, select
+from sqlalchemy import Connection, Select, exists, or_, select
 
 from solidjq.batching import in_batches
 from solidjq.database.statements import among
@@ -73,19 +73,23 @@ def views_of(connection: Connection, job_ids: Sequence[int]) -> list[JobView]:
     ]
 
 
-def views_of_finished(connection: Connection, job_ids: Sequence[int]) -> list[JobView]:
-    """Return those of these jobs that there are, in no order; sooner than ``views_of`` if most of them have finished.
+def read_finished(connection: Connection, page: Select[int]) -> tuple[Sequence[int], dict[int, JobView]]:
+    """Return the ids of a page of finished jobs, in its order, and their views, read in one statement.
 
-    A finished job has no execution, and so nothing to read in half of the columns.
+    ``page`` selects ids from the table of jobs. A finished job has no execution, and so nothing to read in half of the
+    columns; one that has is damaged, and read as others are.
     """
-    views, others = [], []
-    for batch in in_batches(job_ids):
-        for row in connection.execute(_FINISHED_QUERY.where(among(jobs.c.id, batch))).all():
-            if row.finished_at is None or row.has_execution:
-                others.append(row.job_id)
-            else:
-                views.append(JobView._make((*row[:_OWN], *_NO_EXECUTION, row.changed_at, (State.FINISHED,))))
-    return views + views_of(connection, others)
+    query = page.with_only_columns(*_FINISHED_COLUMNS, maintain_column_froms=True)
+    views, damaged = {}, []
+    rows = connection.execute(query).all()
+    for row in rows:
+        if row[-1]:
+            damaged.append(row[0])
+        else:
+            views[row[0]] = JobView._make((*row[:_OWN], *_NO_EXECUTION, row[_OWN], _IS_FINISHED))
+    if damaged:
+        views |= {view.job_id: view for view in views_of(connection, damaged)}
+    return [row[0] for row in rows], views
 
 
 def _view(row: Any) -> JobView:
@@ -131,7 +135,8 @@ _FINISHED_AT = JobView._fields.index("finished_at")
 
 _OWN = _FINISHED_AT + 1
 _NO_EXECUTION = (None,) * (JobView._fields.index("changed_at") - _OWN)
-_FINISHED_QUERY = select(
+_IS_FINISHED = (State.FINISHED,)
+_FINISHED_COLUMNS = (
     *list(_QUERY.selected_columns)[:_OWN],
     jobs.c.updated_at.label("changed_at"),
     or_(*(exists().where(table.c.job_id == jobs.c.id) for table in EXECUTIONS.values())).label("has_execution"),

@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select
@@ -16,14 +17,14 @@ from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
 from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.failed import of_jobs
-from solidjq.queue.jobs import JobView, views_of, views_of_finished
+from solidjq.queue.jobs import JobView, read_finished, views_of
 from solidjq.queue.patterns import fits_in_sql
 from solidjq.queue.states import State
 from solidjq.text import parse_id
 
 T = TypeVar("T", "JobId", JobView)
 
-PAGE = 500
+PAGE = 1000
 PAGE_OF_IDS = 10_000
 UNFINISHED = tuple(EXECUTIONS)
 
@@ -76,11 +77,15 @@ def list_jobs(
 ) -> Iterator[JobView]:
     """Yield jobs, the newest first, from below the job id ``after``. Reads page by page: memory is constant."""
 
-    def read(connection: Connection, state: State, ids: Sequence[int]) -> list[JobView]:
-        read_views = views_of_finished if state is State.FINISHED else views_of
-        views = {view.job_id: view for view in read_views(connection, ids)}
-        # A job that has left the state between the two statements is not of this list any more.
-        return [views[each] for each in ids if each in views and state in views[each].states]
+    def read(connection: Connection, state: State, page: Select[int]) -> tuple[int, int, list[JobView]]:
+        if state is State.FINISHED:
+            ids, views = read_finished(connection, page)
+        else:
+            ids = read_ids(connection, page, descending=True)
+            views = {view.job_id: view for view in views_of(connection, ids)}
+        # A job that has left the state between two statements is not of this list any more.
+        listed = [view for each in ids if (view := views.get(each)) is not None and state in view.states]
+        return len(ids), min(ids, default=0), listed
 
     return _merged(
         [_pages(database, state, chosen, after, PAGE, read) for state in dict.fromkeys(chosen.states)], limit
@@ -92,8 +97,9 @@ def list_job_ids(
 ) -> Iterator[JobId]:
     """Yield the ids of what ``list_jobs`` yields, in the same order; it reads nothing else of a job."""
 
-    def read(_connection: Connection, _state: State, ids: Sequence[int]) -> list[JobId]:
-        return [JobId(job_id) for job_id in ids]
+    def read(connection: Connection, _state: State, page: Select[int]) -> tuple[int, int, list[JobId]]:
+        ids = read_ids(connection, page, descending=True)
+        return len(ids), min(ids, default=0), list(map(JobId, ids))
 
     states = dict.fromkeys(chosen.states)
     return _merged([_pages(database, state, chosen, after, PAGE_OF_IDS, read) for state in states], limit)
@@ -101,6 +107,9 @@ def list_job_ids(
 
 def _merged(states: Sequence[Iterator[T]], limit: int | None) -> Iterator[T]:
     """Yield the jobs of all states, the newest first, at most ``limit``; one in several states, being damaged, once."""
+    if len(states) == 1:
+        yield from islice(states[0], limit)
+        return
     before = None
     for job in heapq.merge(*states, key=lambda job: job.job_id, reverse=True):
         if limit == 0:
@@ -117,22 +126,23 @@ def _pages(
     chosen: JobFilter,
     after: int | None,
     size: int,
-    read: Callable[[Connection, State, Sequence[int]], Sequence[T]],
+    read: Callable[[Connection, State, Select[int]], tuple[int, int, Sequence[T]]],
 ) -> Iterator[T]:
-    """Yield what ``read`` returns for the ids of the jobs in one state, the newest first."""
+    """Yield what ``read`` returns of the jobs in one state, the newest first.
+
+    It gets the query for the ids of a page, and returns how many there are and the lowest, too.
+    """
     column = id_column(state)
     for part in _parts(chosen):
         below = after
         while True:
             query = ids_in(state, chosen, part).order_by(column.desc()).limit(size)
             with database.read() as connection:
-                page_of_ids = query if below is None else query.where(column < below)
-                ids = read_ids(connection, page_of_ids, descending=True)
-                page = read(connection, state, ids)
+                count, lowest, page = read(connection, state, query if below is None else query.where(column < below))
             yield from page
-            if len(ids) < size:
+            if count < size:
                 break
-            below = ids[-1]
+            below = lowest
 
 
 def _parts(chosen: JobFilter) -> Iterator[Sequence[int] | None]:

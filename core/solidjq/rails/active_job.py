@@ -133,7 +133,8 @@ def shown_arguments(arguments: str | None, mask: "Mask | None" = None) -> Any:
     what is secret: then its length is all that is shown.
     """
     try:
-        return _applied(_usual(arguments), mask)
+        usual = _usual(arguments)
+        return usual if mask is None else mask.applied_to_document(usual, arguments or "")
     except (ValueError, RecursionError):
         pass
     try:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from solidjq.untrusted import moment_of, parse_time
@@ -82,6 +83,7 @@ def _death_json(death: Death, message: str) -> str:
 
 _TRUNCATED_CLASS = re.compile(r'"exception_class"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _TRUNCATED_MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)')
+_SUMMARY = re.compile(r'\{"exception_class":"([^"\\\x00-\x1f]*)","message":"([^"\\\x00-\x1f]*)","backtrace":\[')
 _HEARTBEAT = re.compile(r"last heartbeat at: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (UTC|[+-]\d\d:?\d\d)")
 _PID = re.compile(r"pid=(\d{1,18})(?!\d)")
 _STATUS = re.compile(r"status (\d{1,18})(?!\d)")
@@ -128,6 +130,22 @@ def parse_error(text: str | None) -> ErrorInfo:
         signal=_number(_SIGNAL, message) if death is Death.EXITED else None,
         last_heartbeat_at=_heartbeat(message),
     )
+
+
+def parse_summary(text: str | None) -> ErrorInfo:
+    """Parse an error as ``parse_error`` does, but for the backtrace, which a list does not show."""
+    match = _SUMMARY.match(text) if text else None
+    if text and match and match[1] not in _DEATHS:
+        after = match.end()
+        # Of two keys of one name, the last counts.
+        if text.find('"exception_class"', after) < 0 and text.find('"message"', after) < 0:
+            return ErrorInfo(match[1], match[2])
+    return _summary(text)
+
+
+@lru_cache(64)  # the jobs of one process have one error
+def _summary(text: str | None) -> ErrorInfo:
+    return parse_error(text)._replace(backtrace=())
 
 
 def _truncated(text: str) -> Any:

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from solidjq.rails.settings import ruby_code
-from solidjq.text import MASK, SHORT_KEY, mask_secrets
+from solidjq.text import MASK, SHORT_KEY, has_no_secrets, mask_secrets, names_a_secret
 
 # What a new Rails 8 application filters: config/initializers/filter_parameter_logging.rb.
 RAILS_NAMES = (
     *("passw", "email", "secret", "token", "_key", "crypt", "salt", "certificate", "otp", "ssn", "cvv", "cvc"),
 )
 _OWN_KEYS = "_aj_"  # of Active Job: they say what a value is
-_CACHED = 1024  # keys
+_CACHED = 1024  # keys, and objects
+_MOST_KEYS = 20  # of an object that is kept
+
+
+class Harmless(list[Any]):
+    """A list in which nothing is secret: neither this room's masks nor that of passwords in texts change it."""
 
 
 class Mask:
@@ -26,6 +31,7 @@ class Mask:
     def __init__(self, names: Iterable[str] = RAILS_NAMES) -> None:
         self.names = tuple(dict.fromkeys(names))
         self._hidden: dict[str, bool] = {}  # a list has the same keys in each of its rows
+        self._harmless: dict[tuple[str, ...], bool] = {}  # likewise, all keys of an object
         self._pattern = re.compile("|".join(map(_pattern, self.names)) or r"(?!)", re.IGNORECASE)
 
     def hides(self, key: str) -> bool:
@@ -35,6 +41,26 @@ class Mask:
             if len(key) <= SHORT_KEY and len(self._hidden) < _CACHED:
                 self._hidden[key] = hidden
         return hidden
+
+    def applied_to_document(self, value: Any, document: str) -> Any:
+        """Return what ``applied`` does of a value from a document of JSON: a Harmless list if nothing is secret."""
+        if type(value) is list and has_no_secrets(document) and self._is_harmless(value):
+            return Harmless(value)
+        return self.applied(value)
+
+    def _is_harmless(self, value: Any) -> bool:
+        """Whether no key in a value of JSON, however deep, names a secret."""
+        if type(value) is dict:
+            keys = tuple(value)
+            harmless = self._harmless.get(keys)
+            if harmless is None:
+                harmless = not any(self.hides(key) or names_a_secret(key) for key in keys)
+                if len(keys) <= _MOST_KEYS and len(self._harmless) < _CACHED:
+                    self._harmless[keys] = harmless
+            if not harmless:
+                return False
+            value = value.values()
+        return all(self._is_harmless(item) for item in value if type(item) is dict or type(item) is list)
 
     def applied(self, value: Any) -> Any:
         """Return a value of JSON with the secrets in it masked: values of secret keys, and passwords in texts."""
