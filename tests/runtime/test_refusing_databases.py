@@ -16,6 +16,7 @@ from solidjq.database.setup import initialize
 from solidjq.database.tables import claimed
 from solidjq.database.urls import url_text
 from solidjq.queue.states import State
+from solidjq_cli.exits import Exit
 from support.paths import PROGRAMS
 from support.program import Shell
 from support.queue import add_jobs, rows, state_of_each
@@ -102,6 +103,23 @@ def test_jobs_that_end_while_the_disk_of_sqlite_is_full(kind: str, tmp_path: Pat
         database.close()
 
 
+@pytest.mark.sqlite_only
+def test_a_command_says_that_the_disk_of_sqlite_may_be_full(kind: str, tmp_path: Path) -> None:
+    """Without a free byte not even a read can begin, and SQLite's own words are those of a broken disk."""
+    assert kind == "sqlite"
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        url = URL.create("sqlite", database=str(disk / "queue.sqlite3"))
+        database = Database(url)
+        initialize(database)
+        database.close()
+        fill(disk)
+        done = Shell(url_text(url), tmp_path).run("status")
+        assert (done.returncode, done.stdout) == (Exit.DATABASE, "")
+        assert "disk I/O error (its -shm file cannot grow: is the disk full?)" in done.stderr
+        (disk / "filler").unlink()
+        assert Shell(url_text(url), tmp_path).run("status").returncode == Exit.DONE
+
+
 @pytest.mark.only_on("postgresql")
 def test_jobs_that_end_while_the_disk_of_postgresql_is_full(kind: str, postgresql_server: URL, tmp_path: Path) -> None:
     assert kind == "postgresql"
@@ -122,7 +140,7 @@ def test_jobs_that_end_while_the_disk_of_postgresql_is_full(kind: str, postgresq
         try:
             with running(database, database.url, tmp_path) as runtime:
                 check_that_nothing_is_forgotten(
-                    runtime, lambda: fill(disk), (disk / "filler").unlink, "No space left on device"
+                    runtime, lambda: fill(disk), (disk / "filler").unlink, "(the server's disk is full)"
                 )
         finally:
             database.close()

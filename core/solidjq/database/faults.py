@@ -99,6 +99,11 @@ _SQLITE_FAULTS = (
     ("interrupted", Fault.TOO_LONG),
     ("string or blob too big", Fault.VALUE),
 )
+# What the driver's own words leave out, by its code.
+_FULL_DISKS = {
+    "53100": "the server's disk is full",
+    "SQLITE_IOERR_SHMSIZE": "its -shm file cannot grow: is the disk full?",
+}
 
 
 def fault_of(error: DBAPIError) -> Fault:
@@ -141,7 +146,9 @@ def words_of(error: DBAPIError) -> str:
             text = f"{message} (error {code})"
         case _:
             text = str(origin)
-    return mask_secrets(one_line(text))
+    name = getattr(origin, "sqlite_errorname", None) or getattr(origin, "sqlstate", None)
+    about = f" ({_FULL_DISKS[name]})" if name in _FULL_DISKS else ""
+    return mask_secrets(one_line(f"{text}{about}"))
 
 
 def _is_of_a_function(error: DBAPIError, state: str) -> bool:
