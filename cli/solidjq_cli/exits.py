@@ -91,7 +91,10 @@ def report(error: Exception, url_source: str | None = None) -> Exit:
 
 def drop_output() -> None:
     """Discard all further output to standard output: it has no reader any more, or cannot be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != 1:  # as it is where 1 was closed
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
 
 def say(text: str) -> None:

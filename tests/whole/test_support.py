@@ -2,6 +2,7 @@
 
 import socket
 
+import pytest
 from compiled_statements import kind_of
 from sqlalchemy import Dialect, select
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
@@ -11,6 +12,7 @@ from solidjq import Database
 from solidjq.database import hot
 from solidjq.database.tables import jobs
 from solidjq.queue import endings
+from support.program import Shell, zygote
 from support.zygote import Running
 
 
@@ -21,6 +23,19 @@ def test_a_program_that_ended_before_its_pid_was_read_has_ended() -> None:
         running = Running(["--version"], ours)
         assert (running.pid, running.wait(0), running.stays) == (4242, 3, True)
         running.leave()
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [("failed list", 0), ("undo 1", 4), ("apply missing", 2), ("nonsense", 2)]
+)
+def test_a_command_runs_in_the_process_of_the_last_one_however_that_ended(
+    shell: Shell, command: str, status: int
+) -> None:
+    assert shell.run(*command.split()).returncode == status
+    last = zygote()._stays[1]
+    assert last is not None, "the command has left something behind, and each one after it costs a fork"
+    shell.run("status")
+    assert zygote()._stays[1] is last
 
 
 def test_two_engines_of_one_database_compile_a_statement_once(database: Database) -> None:
