@@ -14,6 +14,24 @@ import psycopg
 ERROR = json.dumps(
     {"exception_class": "SolidQueue::Processes::ProcessPrunedError", "message": "silent", "backtrace": []}
 )
+EVIDENCE = json.dumps({"threshold": 300, "fleet": {"alive": 0, "silent": 1, "hosts_alive": 0, "hosts_silent": 1}})
+DEATHS = """
+    INSERT INTO jq_deaths (process_id, kind, name, hostname, pid, supervisor_id, started_at, last_heartbeat_at,
+        noticed_at, noticed_by, evidence)
+    SELECT id, kind, name, hostname, pid, supervisor_id, created_at, last_heartbeat_at, {now}, 'prune', %s
+    FROM solid_queue_processes
+    """
+CRASHES = """
+    INSERT INTO jq_crashes (subject, failure_id, job_id, class_name, evidence, death_id, hostname, pid,
+        last_heartbeat_at, crashed_at)
+    SELECT j.active_job_id, f.id, j.id, j.class_name, substr(f.error, 1, 255), d.id, d.hostname, d.pid,
+        d.last_heartbeat_at, f.created_at
+    FROM solid_queue_claimed_executions c
+        JOIN jq_deaths d ON d.process_id = c.process_id
+        JOIN solid_queue_jobs j ON j.id = c.job_id
+        JOIN solid_queue_failed_executions f ON f.job_id = c.job_id
+    ORDER BY f.id
+    """
 
 
 def payload(active_job_id: str) -> str:
@@ -92,8 +110,11 @@ def drain(url: str, batch: int) -> float:
             connection.commit()
 
 
-def prune(url: str) -> float:
-    """Fail all claims of the silent processes in three statements and one transaction."""
+def prune(url: str, *, counted: bool = False) -> float:
+    """Fail all claims of the silent processes in three statements and one transaction.
+
+    With ``counted``, two more record the deaths, and count a crash of each job, as ``jq`` does.
+    """
     with psycopg.connect(url) as connection:
         start = time.perf_counter()
         connection.execute(
@@ -101,6 +122,9 @@ def prune(url: str) -> float:
             "SELECT job_id, %s, timezone('UTC', now()) FROM solid_queue_claimed_executions ORDER BY id",
             [ERROR],
         )
+        if counted:
+            connection.execute(DEATHS.format(now="timezone('UTC', now())"), [EVIDENCE])
+            connection.execute(CRASHES)
         connection.execute("DELETE FROM solid_queue_claimed_executions")
         connection.execute("DELETE FROM solid_queue_processes")
         connection.commit()

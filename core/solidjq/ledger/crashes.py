@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     literal,
     null,
+    or_,
     select,
     type_coerce,
     update,
@@ -114,9 +115,8 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
 
     For each of them the job is enqueued that the dead one named as its ``on_death``.
     """
-    dead = connection.execute(_dead(failed.c.id.label("failure_id")).where(which).order_by(failed.c.id)).all()
-    if not dead:
-        return
+    others = or_(on_death.asks(), positions.has_steps())  # few jobs: the others' crashes do not pass through here
+    special = _dead(failed.c.id.label("failure_id")).where(which, others).order_by(failed.c.id)
     copied = {
         crashes.c.subject: subject(),
         crashes.c.failure_id: failed.c.id,
@@ -129,15 +129,14 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
         crashes.c.last_heartbeat_at: time_value(origin.last_heartbeat_at),
         crashes.c.crashed_at: func.coalesce(failed.c.created_at, utcnow()),
     }
-    with _other_jobs(connection, dead):
-        for batch in in_batches(row.failure_id for row in dead):
-            rows = (
-                select(*copied.values())
-                .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
-                .where(among(failed.c.id, batch))
-                .order_by(failed.c.id)
-            )
-            insert_new(connection, crashes, [column.name for column in copied], rows)
+    rows = (
+        select(*copied.values())
+        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .where(which, is_death())
+        .order_by(failed.c.id)
+    )
+    with _other_jobs(connection, connection.execute(special).all()):
+        insert_new(connection, crashes, [column.name for column in copied], rows)
 
 
 def _dead(*columns: ColumnElement[Any]) -> Select[Any]:

@@ -12,7 +12,7 @@ from solidjq.database.tables import claimed
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all
 from solidjq.queue.concurrency import Limits
-from solidjq.queue.endings import fail, fail_but_refused
+from solidjq.queue.endings import fail, fail_but_refused, fail_locked
 
 MOST_REFUSED = 10  # claims, or processes, that the database refuses to end; then it refuses that of all
 
@@ -47,11 +47,16 @@ class Attempt:
         *,
         still: ColumnElement[bool] | None = None,
     ) -> list[int]:
-        """Fail these claims, each with its job, if ``still`` holds for them; return the ids of the jobs that failed."""
+        """Fail these claims, each with its job; return the ids of the jobs that failed.
+
+        This transaction has locked the claims, unless ``still`` is a condition that must hold for them.
+        """
         if not claims:
             return []
         condition = among(claimed.c.id, claims) if still is None else among(claimed.c.id, claims) & still
         if not self.careful:
+            if still is None:
+                return fail_locked(connection, claims, errors, limits)
             return fail(connection, condition, errors, limits)
         failed, refused = fail_but_refused(connection, condition, errors, limits, most=MOST_REFUSED)
         self.refused = {claims[claim_id]: error for claim_id, error in refused.items()}

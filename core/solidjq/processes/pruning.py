@@ -25,7 +25,7 @@ from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import runs_of, sample_of
 from solidjq.processes.survivors import find_survivors
 from solidjq.queue.concurrency import NO_LIMITS, Limits
-from solidjq.queue.endings import claims_of, fail_but_refused, release
+from solidjq.queue.endings import claims_of, fail_but_refused, lock_held, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
 from solidjq.untrusted import read_object
 
@@ -112,8 +112,7 @@ def _prune_some(
         return None
     rows = rows[: _how_many(connection, [row.id for row in rows])]
     attempt.tried = ids = [row.id for row in rows]
-    claims = select(claimed.c.id, claimed.c.process_id, claimed.c.job_id).where(among(claimed.c.process_id, ids))
-    held = connection.execute(claims.order_by(claimed.c.id)).all()
+    held = lock_held(connection, ids)
     errors = {row.id: _error_of(row) for row in rows}
     jobs_by_claim = {claim.id: claim.job_id for claim in held}
     failed = set(attempt.fail(connection, jobs_by_claim, {c.id: errors[c.process_id] for c in held}, limits))

@@ -123,7 +123,16 @@ def fail(
 
     Errors are Solid Queue's JSON text (see rails/error_text.py). Returns the ids of the jobs that this call failed.
     """
-    locked = _lock(connection, claims)
+    return fail_locked(connection, _lock(connection, claims), errors, limits)
+
+
+def fail_locked(
+    connection: Connection,
+    locked: Mapping[int, int | None],
+    errors: Mapping[int, str] | str,
+    limits: Limits = NO_LIMITS,
+) -> list[int]:
+    """Fail claims that this transaction has locked, each with the id of its job; see ``fail``."""
     by_error: dict[str, list[int]] = defaultdict(list)
     for claim_id, job_id in locked.items():
         if job_id is not None:
@@ -249,16 +258,29 @@ def release_others(connection: Connection, process_id: int, claim_ids: Collectio
     return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(claim_ids)) else []
 
 
+def lock_held(connection: Connection, process_ids: Collection[int]) -> list[Row[Any]]:
+    """Lock the claims of these processes, in id order; return their ids, ``job_id`` and ``process_id``."""
+    lock = _claim_lock(among(claimed.c.process_id, process_ids)).add_columns(claimed.c.process_id)
+    if write_style(connection) is WriteStyle.SILENT:
+        lock = _by_ids(connection, lock, among(claimed.c.process_id, process_ids))
+    return list(connection.execute(lock))
+
+
 def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int | None]:
     """Open the door: lock the claims that are still there, in id order; return their jobs' ids by claim id.
 
     The id is None if a program wrote into the claim what is no id: SQLite takes it.
     """
     lock = _claim_lock(claims)
-    if write_style(connection) is WriteStyle.SILENT:  # a scan would wait for claims of others that are locked
-        ids = connection.scalars(select(claimed.c.id).where(claims)).all()
-        lock = lock.where(among(claimed.c.id, ids)).with_hint(claimed, BY_ID, "mysql")
+    if write_style(connection) is WriteStyle.SILENT:
+        lock = _by_ids(connection, lock, claims)
     return {row.id: row.job_id for row in connection.execute(lock)}
+
+
+def _by_ids(connection: Connection, lock: Select[Any], claims: ColumnElement[bool]) -> Select[Any]:
+    """Return a lock of claims that finds them by their ids: a scan would wait for claims of others that are locked."""
+    ids = connection.scalars(select(claimed.c.id).where(claims)).all()
+    return lock.where(among(claimed.c.id, ids)).with_hint(claimed, BY_ID, "mysql")
 
 
 def _jobs_of(locked: Mapping[int, int | None]) -> list[int]:
