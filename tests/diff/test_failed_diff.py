@@ -107,6 +107,18 @@ def read_json(shell: Shell, *command: str, code: int = 0) -> list[dict[str, Any]
 # -- groups
 
 
+@pytest.mark.only_on("sqlite", "mariadb")
+def test_an_error_is_not_cut_at_its_first_nul(database: Database, shell: Shell) -> None:
+    """PostgreSQL stores none. A message, a class or a text that is no JSON may contain it, and differ behind it."""
+    parts = ["plain\0 one", "plain\0 two", "plain", "\0"]
+    quoted = [error_json("E", f"m @ {end}", FRAMES).replace("@", "\0") for end in ("a", "b")]
+    add(database, *parts, *quoted, error_json("E@1", "m", FRAMES).replace("@", "\0"))
+    groups = read_json(shell)
+    assert sorted(group["title"] for group in groups) == sorted([*parts, "E: m \0 a", "E: m \0 b", "E\0001: m"])
+    assert {group["jobs"] for group in groups} == {1}
+    assert sum("app/jobs/a_job.rb" in group["frames"][0] for group in groups if group["frames"]) == 3
+
+
 def test_failures_of_one_signature_are_a_group(database: Database, shell: Shell) -> None:
     users = add(database, *(not_found(number) for number in (1, 22, 333)), minutes=50)
     users += add(database, not_found(4), minutes=10, class_name="BJob", queue_name="mail")

@@ -104,8 +104,31 @@ def _digest_mysql(element: digest, compiler: SQLCompiler, **kw: Any) -> str:
     return f"CAST(UNHEX(SHA2(CONCAT({parts}), 256)) AS BINARY(32))"
 
 
+class begin(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
+    """So many characters of a text, the first; on SQLite all of a text with U+0000, at which its ``substr`` ends."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(begin)
+def _begin(element: begin, compiler: SQLCompiler, **kw: Any) -> str:
+    text, length = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"substr({text}, 1, {length})"
+
+
+@compiles(begin, "sqlite")
+def _begin_sqlite(element: begin, compiler: SQLCompiler, **kw: Any) -> str:
+    text, length = (compiler.process(clause, **kw) for clause in element.clauses)
+    return _unless_cut(text, f"substr({text}, 1, {length})")
+
+
+def _unless_cut(text: str, part: str) -> str:
+    return f"(CASE WHEN instr({text}, char(0)) > 0 THEN {text} ELSE {part} END)"
+
+
 class before(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)
-    """A text up to the first place of another, or all of it."""
+    """A text up to the first place of another, or all of it; on SQLite all of a text with U+0000, see ``begin``."""
 
     type = String()
     inherit_cache = True
@@ -122,7 +145,7 @@ def _before_postgresql(element: before, compiler: SQLCompiler, **kw: Any) -> str
 @compiles(before, "sqlite")
 def _before_sqlite(element: before, compiler: SQLCompiler, **kw: Any) -> str:
     text, part = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"substr({text}, 1, instr({text} || {part}, {part}) - 1)"
+    return _unless_cut(text, f"substr({text}, 1, instr({text} || {part}, {part}) - 1)")
 
 
 @compiles(before, "mysql")

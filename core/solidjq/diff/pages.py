@@ -13,7 +13,7 @@ from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
 from solidjq.database.any_types import ANY_BYTES, ANY_TEXT
-from solidjq.database.grouping import before, digest, exact_text, from_first, gathered, groups_by_digest, zeroed
+from solidjq.database.grouping import before, begin, digest, exact_text, from_first, gathered, groups_by_digest, zeroed
 from solidjq.database.statements import among, octets
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.diff.signatures import (
@@ -81,7 +81,7 @@ class FailureSource:
     @property
     def head(self) -> ColumnElement[str]:
         """The first characters of the error, as they are."""
-        return exact_text(func.substr(self.error, 1, HEAD))
+        return exact_text(begin(self.error, HEAD))
 
     @property
     def folded(self) -> tuple[ColumnElement[str], ColumnElement[str]]:
