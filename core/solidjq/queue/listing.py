@@ -85,7 +85,7 @@ def list_jobs(
             views = {view.job_id: view for view in views_of(connection, ids)}
         # A job that has left the state between two statements is not of this list any more.
         listed = [view for each in ids if (view := views.get(each)) is not None and state in view.states]
-        return len(ids), min(ids, default=0), listed
+        return len(ids), ids[-1] if ids else 0, listed
 
     return _merged(
         [_pages(database, state, chosen, after, PAGE, read) for state in dict.fromkeys(chosen.states)], limit
@@ -99,7 +99,7 @@ def list_job_ids(
 
     def read(connection: Connection, _state: State, page: Select[int]) -> tuple[int, int, list[JobId]]:
         ids = read_ids(connection, page, descending=True)
-        return len(ids), min(ids, default=0), list(map(JobId, ids))
+        return len(ids), ids[-1] if ids else 0, list(map(JobId, ids))
 
     states = dict.fromkeys(chosen.states)
     return _merged([_pages(database, state, chosen, after, PAGE_OF_IDS, read) for state in states], limit)
@@ -130,7 +130,7 @@ def _pages(
 ) -> Iterator[T]:
     """Yield what ``read`` returns of the jobs in one state, the newest first.
 
-    It gets the query for the ids of a page, and returns how many there are and the lowest, too.
+    It gets the query for the ids of a page, and returns how many there are and the last, too.
     """
     column = id_column(state)
     for part in _parts(chosen):
@@ -138,11 +138,11 @@ def _pages(
         while True:
             query = ids_in(state, chosen, part).order_by(column.desc()).limit(size)
             with database.read() as connection:
-                count, lowest, page = read(connection, state, query if below is None else query.where(column < below))
+                count, last, page = read(connection, state, query if below is None else query.where(column < below))
             yield from page
             if count < size:
                 break
-            below = lowest
+            below = last
 
 
 def _parts(chosen: JobFilter) -> Iterator[Sequence[int] | None]:

@@ -60,7 +60,11 @@ class Mask:
             if not harmless:
                 return False
             value = value.values()
-        return all(self._is_harmless(item) for item in value if type(item) is dict or type(item) is list)
+        for item in value:
+            kind = type(item)
+            if (kind is dict or kind is list) and not self._is_harmless(item):
+                return False
+        return True
 
     def applied(self, value: Any) -> Any:
         """Return a value of JSON with the secrets in it masked: values of secret keys, and passwords in texts."""
