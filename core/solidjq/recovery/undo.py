@@ -43,6 +43,8 @@ from solidjq.text import with_article
 from solidjq.untrusted import read_object
 
 DISCARD = "discard"
+# How many ids of the archive one batch looks through. MySQL leaves gaps between the ids of two inserts.
+NARROWEST, WIDEST = 2 * BATCH, 100 * BATCH
 # Why a job is left alone, of one job and of several.
 RUNS = "it runs now"
 FAILED = "it failed again"
@@ -84,9 +86,14 @@ def reason_of(count: int, reason: str) -> str:
 class UndoneBatch:
     """What an undo did in one transaction: to how many jobs, and why it left some of them alone."""
 
-    last: int  # the last id in the archive
+    last: int  # the last id in the archive; 0 if there was no job
     reasons: Mapping[str | None, int]  # counts; None: the jobs that are failed again
     jobs: Sequence[UndoneJob]  # empty unless they are wanted
+
+    @property
+    def size(self) -> int:
+        """How many jobs it had."""
+        return sum(self.reasons.values())
 
 
 def undo(
@@ -129,14 +136,24 @@ def undo_batches(
     rests = rests or Rests(database)
     while span := _span(database, operation_id, above):
         first, last = span
-        above = max(above, first - 1)
+        above, width = max(above, first - 1), NARROWEST
         while above < last:
-            batch = rests.transact(_undo, operation_id, (above, last), operation, verb, by_job=by_job)
-            if batch is None:
-                break
-            above = batch.last
-            yield batch
-        above = last
+            end = min(above + width, last)
+            batch = rests.transact(_undo, operation_id, (above, end), operation, verb, by_job=by_job)
+            above = batch.last if batch.size == BATCH else end
+            width = next_width(width, batch.size)
+            if batch.size:
+                yield batch
+
+
+def next_width(width: int, found: int) -> int:
+    """Return how many ids of the archive the next batch looks through, after ``found`` failures in so many.
+
+    PostgreSQL takes a range in a table without statistics for scattered rows, and reads all of it before it sorts: with
+    a range up to the operation's last id, each batch would read what is left. The narrowest range holds a batch if
+    nothing else was archived meanwhile; where others were, it grows.
+    """
+    return NARROWEST if found * 2 >= BATCH else min(width * 2, WIDEST)
 
 
 def _span(database: Database, operation_id: int, above: int) -> tuple[int, int] | None:
@@ -156,20 +173,20 @@ def _undo(
     verb: str,
     *,
     by_job: bool,
-) -> UndoneBatch | None:
-    above, last = between
+) -> UndoneBatch:
+    above, end = between
     # What was just archived is not in the server's statistics. PostgreSQL takes an operation for small then, and would
     # read all of it for each batch.
     of_operation = without_index(failures.c.operation_id) == operation_id
     archived = lock_rows(
         connection,
         select(failures.c.id, failures.c.job_id)
-        .where(of_operation, failures.c.restored_by.is_(None), failures.c.id > above, failures.c.id <= last)
+        .where(of_operation, failures.c.restored_by.is_(None), failures.c.id > above, failures.c.id <= end)
         .order_by(failures.c.id)
         .limit(BATCH),
     )
     if not archived:
-        return None
+        return UndoneBatch(0, {}, ())
     archive_ids = [archive_id for archive_id, _ in archived]
     reasons = _moved_again(connection, archive_ids)
     free = {archive_id: job_id for archive_id, job_id in archived if job_id not in reasons}
@@ -192,8 +209,10 @@ def _undone_jobs(connection: Connection, archive_ids: Sequence[int], reasons: Ma
 def _moved_again(connection: Connection, archive_ids: Sequence[int]) -> dict[int, str]:
     """Return the jobs that a later operation moved, each with the reason: this operation's job is not in the queue."""
     later = failures.alias()
-    moved_by = (  # read for each row: a join might read the whole archive
-        select(func.max(later.c.operation_id))
+    # Read for each row: a join might read the whole archive. So would, for each row, PostgreSQL's search for the
+    # maximum from the end of that column's index.
+    moved_by = (
+        select(func.max(without_index(later.c.operation_id)))
         .where(
             later.c.job_id == failures.c.job_id,
             without_index(later.c.id) > failures.c.id,
