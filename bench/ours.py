@@ -29,6 +29,7 @@ from solidjq.queue.patterns import ALL_QUEUES
 from solidjq.rails.error_text import Death, error_json
 from solidjq.recovery import retry as recovery_retry
 from solidjq.recovery import undo as recovery_undo
+from solidjq.recovery.details import Detail
 from solidjq.recovery.rests import Rests
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection
 from stage import Stage
@@ -196,7 +197,9 @@ def _retry(url: str, selection: Selection, terms: RetryTerms, *, alone: bool = T
         start = time.perf_counter()
         moved = 0
         rests = Rests(database, fast=fast)
-        for batch in recovery_retry.retry(database, selection, Operation("retry"), terms, by_job=False, rests=rests):
+        for batch in recovery_retry.retry(
+            database, selection, Operation("retry"), terms, detail=Detail.COUNTS, rests=rests
+        ):
             moved += sum(decision.jobs for decision in batch if decision.verdict.moves)
         seconds = time.perf_counter() - start
         with database.read() as connection:
@@ -211,7 +214,7 @@ def discard(url: str) -> float:
     terms = RetryTerms(discard=True)
     with _ready(url) as database:
         start = time.perf_counter()
-        for _ in recovery_retry.retry(database, Selection(), Operation("discard"), terms, by_job=False):
+        for _ in recovery_retry.retry(database, Selection(), Operation("discard"), terms, detail=Detail.COUNTS):
             pass
         seconds = time.perf_counter() - start
         _require_none(database, tables.jobs)

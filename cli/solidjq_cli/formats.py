@@ -65,8 +65,7 @@ def write(items: Iterable[T], fields: Fields[T], output: Output, out: TextIO) ->
     names = [column.name for column in fields.columns]
     match output:
         case Output.IDS:
-            for item in items:
-                out.writelines(f"{number}\n" for number in fields.ids(item))
+            out.writelines(f"{number}\n" for item in items for number in fields.ids(item))
         case Output.JSON:
             _json(_objects(items, fields.columns), out)
         case Output.NDJSON:

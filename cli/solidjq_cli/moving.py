@@ -11,13 +11,14 @@ import typer
 from solidjq_cli import columns, session, view
 from solidjq_cli.arguments import program_name
 from solidjq_cli.exits import Exit
-from solidjq_cli.render import Output, drawn, note, page, records
+from solidjq_cli.render import Output, drawn, ids_suffice, note, page, records
 from solidjq_cli.tally import MOST_NAMED, Groups, Tally, Tense
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from solidjq import Database
+    from solidjq.recovery.details import Detail
     from solidjq.recovery.rests import Rests
     from solidjq.recovery.verdicts import Decision
 
@@ -85,6 +86,15 @@ def warnings(tally: Tally) -> Iterator[str]:
 def lists_jobs(output: Output, *, by_job: bool) -> bool:
     """Whether ``show`` prints a line for each job."""
     return by_job or output is not Output.TABLE
+
+
+def detail(output: Output, *, by_job: bool) -> Detail:
+    """Return how much a retry has to decide and read for what ``show`` prints."""
+    from solidjq.recovery.details import Detail  # noqa: PLC0415
+
+    if not lists_jobs(output, by_job=by_job):
+        return Detail.COUNTS
+    return Detail.IDS if ids_suffice(output) and not by_job else Detail.JOBS
 
 
 def groups(tally: Tally, output: Output, *, empty: str = "") -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.ledger.operations import Operation
     from solidjq.queue.jobs import JobView
+    from solidjq.recovery.details import Detail
     from solidjq.recovery.rests import Rests
     from solidjq.recovery.terms import RetryTerms, Selection
     from solidjq.recovery.verdicts import Decision
@@ -102,13 +103,14 @@ class Request:
         """Show the plan, ask for confirmation, move the jobs, follow them, and exit with the matching code."""
         from solidjq.errors import UsageError
         from solidjq.recovery import plans
+        from solidjq.recovery.details import Detail
         from solidjq.text import count_of
 
         if move.sign_with is not None and move.plan_out is None:
             raise UsageError("--sign-with signs a plan; it goes with --plan-out")
         if move.plan_out is not None:
             key = None if move.sign_with is None else plans.read_key(move.sign_with)
-            planned = moving.with_progress(self._plan(by_job=True), self._total())
+            planned = moving.with_progress(self._plan(Detail.JOBS), self._total())
             count = plans.write(
                 move.plan_out,
                 self.database.identity(),
@@ -128,16 +130,16 @@ class Request:
             self._note_attendance(self.tally)
             self._exit_if_missing()
             return
-        by_job = moving.lists_jobs(output, by_job=self.jobs is not None)
+        detail = moving.detail(output, by_job=self.jobs is not None)
         if move.dry_run:
-            self._show(self._plan(by_job=by_job), output, done="would move")
+            self._show(self._plan(detail), output, done="would move")
             self._exit_if_missing()
             return
         if (self.asks or self.confirms or view.host() is not None) and not move.yes:
             if not moving.on_a_terminal():
                 what = "several jobs of this profile need" if self.confirms else "anything but job ids needs"
                 raise UsageError(f"without a terminal to ask on, {what} --yes; --dry-run shows what it would do")
-            self._ask(output, by_job=by_job)
+            self._ask(output, detail)
         else:
             attendance.settle(self._warning(), yes=move.yes, question=f"{self.verb} them all the same?")
         if canary is not None:
@@ -147,7 +149,7 @@ class Request:
         with accounted(self.tally.account(self.database, operation)):
             if canary is not None:
                 self._canary(operation, canary, patience)
-            run = self._retry(self.selection, self.terms, operation, by_job=by_job)
+            run = self._retry(self.selection, self.terms, operation, detail)
             self._show(run, output, done="moved")
         held = [f"held back {count_of(self.tally.held_back, 'job')}"] if self.tally.held_back else []
         self.tally.conclude(operation, *held, *self._obstacles(self.tally))
@@ -156,14 +158,14 @@ class Request:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _plan(self, *, by_job: bool) -> Iterator[list[Decision]]:
+    def _plan(self, detail: Detail) -> Iterator[list[Decision]]:
         from solidjq.recovery import retry as recovery_retry
 
-        plan = recovery_retry.plan(self.database, self.selection, self.terms, policy=self.policy, by_job=by_job)
+        plan = recovery_retry.plan(self.database, self.selection, self.terms, policy=self.policy, detail=detail)
         return self._noting_served(plan)
 
     def _retry(
-        self, selected: Selection, terms: RetryTerms, operation: Operation, *, by_job: bool
+        self, selected: Selection, terms: RetryTerms, operation: Operation, detail: Detail
     ) -> Iterator[list[Decision]]:
         from solidjq.recovery import retry as recovery_retry
 
@@ -174,7 +176,7 @@ class Request:
             terms,
             policy=self.policy,
             moved_before=self.tally.moved,
-            by_job=by_job,
+            detail=detail,
             rests=self.rests,
         )
         return self._noting_served(run)
@@ -227,14 +229,15 @@ class Request:
         count = self.database.glance(count_failures, self.selection.chosen)
         return count if count is None or self.selection.limit is None else min(count, self.selection.limit)
 
-    def _ask(self, output: Output, *, by_job: bool) -> None:
+    def _ask(self, output: Output, detail: Detail) -> None:
         """Show the plan and ask, on stderr: standard output may be a file, in another format."""
+        from solidjq.recovery.details import Detail
         from solidjq.text import count_of
 
         planned = Tally()
-        planned.count(moving.with_progress(self._plan(by_job=False), self._total()))
+        planned.count(moving.with_progress(self._plan(Detail.COUNTS), self._total()))
         if planned.moved == 0:
-            self._show(self._plan(by_job=by_job), output, done="moved")
+            self._show(self._plan(detail), output, done="moved")
             raise typer.Exit(Exit.PARTLY if planned.held_back else Exit.DONE)
         with moving.beside_the_answer():
             moving.draw(planned, Tense.ASKED, self.verb, self._attendance(planned))
@@ -268,11 +271,12 @@ class Request:
         if not there.endangered(queue):
             return None
         from solidjq.recovery import retry as recovery_retry
+        from solidjq.recovery.details import Detail
 
         if queue in {self.terms.isolate, options.QUARANTINE}:
             if planned is None:
                 planned = Tally()
-                planned.count(self._plan(by_job=False))
+                planned.count(self._plan(Detail.COUNTS))
             return there.warning(queue, planned.destinations[queue])
         return there.warning(
             queue, recovery_retry.count_suspects(self.database, self.selection, self.terms, policy=self.policy)
@@ -286,10 +290,11 @@ class Request:
 
     def _canary(self, operation: Operation, size: int, patience: float) -> None:
         from solidjq.recovery import canary
+        from solidjq.recovery.details import Detail
         from solidjq.text import count_of
 
         def retry(selected: Selection, terms: RetryTerms) -> Iterator[list[Decision]]:
-            for batch in self._retry(selected, terms, operation, by_job=True):
+            for batch in self._retry(selected, terms, operation, Detail.JOBS):
                 yield list(self.tally.add(decision for decision in batch if decision.verdict.moves))
 
         outcome = canary.run(

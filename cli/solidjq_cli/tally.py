@@ -71,22 +71,29 @@ class Tally:
     def add(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
         """Count these decisions and yield them unchanged."""
         for decision in decisions:
-            self.groups[decision.verdict, decision.candidate.class_name, decision.candidate.queue_name] += decision.jobs
-            if not decision.verdict.moves and len(named := self.held.setdefault(decision.verdict, [])) < MOST_HELD:
+            candidate, verdict, jobs = decision.candidate, decision.verdict, decision.jobs
+            self.groups[verdict, candidate.class_name, candidate.queue_name] += jobs
+            if verdict.moves:
+                self._add_moving(decision, jobs)
+            elif len(named := self.held.setdefault(verdict, [])) < MOST_HELD:
                 named.append(decision)
-            if (queue := decision.destination) is not None:
-                self.destinations[queue] += decision.jobs
-            self.scheduled += decision.jobs if decision.verdict.moves and decision.scheduled else 0
+            yield decision
+
+    def _add_moving(self, decision: Decision, jobs: int) -> None:
+        if (queue := decision.destination) is not None:
+            self.destinations[queue] += jobs
             stands = decision.candidate.stands
-            if decision.destination is not None and stands is not None and stands.position.progress.started:
+            if stands is not None and stands.position.progress.started:
                 self.resumed += 1
                 if len(self.resuming) < MOST_RESUMING:
                     self.resuming.append(_goes_on(decision, stands))
-            if decision.warning is not None and len(self.warned) < MOST_REASONS:
-                self.warned[decision.warning] += decision.jobs
-                if self.warned[decision.warning] <= MOST_NAMED:
-                    self.examples.setdefault(decision.warning, []).append(decision.job_id)
-            yield decision
+        if decision.scheduled:
+            self.scheduled += jobs
+        warning = decision.warning
+        if warning is not None and len(self.warned) < MOST_REASONS:
+            self.warned[warning] += jobs
+            if self.warned[warning] <= MOST_NAMED:
+                self.examples.setdefault(warning, []).append(decision.job_id)
 
     def count(self, batches: Iterable[list[Decision]]) -> None:
         """Count every decision of these batches."""

@@ -285,7 +285,7 @@ class Run:
                 self.violate(f"job {job_id} failed with {error.exception_class}: {error.message}")
         terms = RetryTerms(force=True)
         operation = Operation("retry", reason="kills")
-        moved = retry(self.database, Selection(job_ids=list(errors)), operation, terms, policy=BUILT_IN, by_job=True)
+        moved = retry(self.database, Selection(job_ids=list(errors)), operation, terms, policy=BUILT_IN)
         for _ in moved:
             pass
         return len(errors)

@@ -14,6 +14,7 @@ from solidjq.processes import heartbeat, pruning
 from solidjq.queue import endings
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
+from solidjq.recovery.details import Detail
 from solidjq.recovery.retry import plan
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.recovery.verdicts import Decision, Verdict
@@ -98,20 +99,47 @@ TERMS = {
 }
 
 
+def planned(database: Database, terms: RetryTerms, detail: Detail) -> list[Decision]:
+    return [each for batch in plan(database, EVERYTHING, terms, policy=POLICY, detail=detail) for each in batch]
+
+
+def alone(database: Database, terms: RetryTerms) -> list[Decision]:
+    return planned(database, terms, Detail.FACTS)
+
+
+def together(database: Database, terms: RetryTerms) -> list[Decision]:
+    return planned(database, terms, Detail.COUNTS)
+
+
 def by_failure(decisions: list[Decision]) -> dict[int, tuple[Verdict, str | None, bool]]:
     told = {each: (d.verdict, d.queue_as, d.scheduled) for d in decisions for each in d.failure_ids}
     assert len(told) == sum(decision.jobs for decision in decisions), "a failure was decided on twice"
     return told
 
 
-def planned(database: Database, terms: RetryTerms, *, by_job: bool) -> list[Decision]:
-    return [each for batch in plan(database, EVERYTHING, terms, policy=POLICY, by_job=by_job) for each in batch]
+def as_printed(decision: Decision, *, whole: bool) -> tuple[object, ...]:
+    candidate = decision.candidate
+    ids = (candidate.failure_id, candidate.job_id)
+    rest = (candidate.active_job_id, candidate.failed_at) if whole else ()
+    of_group = (candidate.class_name, candidate.queue_name, candidate.death, len(candidate.crashes), candidate.stands)
+    return (*ids, *rest, *of_group, *decision[1:])
 
 
 def test_together_they_get_the_verdicts_that_each_gets_alone(mixed: Database) -> None:
     for name, terms in TERMS.items():
-        each, together = (planned(mixed, terms, by_job=by_job) for by_job in (True, False))
-        assert by_failure(together) == by_failure(each), name
+        assert by_failure(together(mixed, terms)) == by_failure(alone(mixed, terms)), name
+
+
+def test_each_job_of_a_group_is_told_as_if_it_was_decided_on_alone(mixed: Database) -> None:
+    for name, terms in TERMS.items():
+        expected = alone(mixed, terms)
+        for detail in (Detail.IDS, Detail.JOBS):
+            whole = detail is Detail.JOBS
+            each, all_alone = (
+                [as_printed(one, whole=whole) for one in some if whole or one.verdict.moves]
+                for some in (planned(mixed, terms, detail), expected)
+            )
+            assert each == all_alone, (name, detail)
 
 
 def crash(database: Database, pid: int) -> None:
@@ -130,13 +158,11 @@ def test_jobs_that_crashed_together_are_decided_on_as_each_alone_and_so_is_one_t
     add_jobs(database, NewJob(class_name="Mail"), NewJob(class_name="Other"))
     crash(database, 2)
     for terms in (RetryTerms(safe=True), RetryTerms(safe=True, isolate="quarantine"), RetryTerms()):
-        each, together = (planned(database, terms, by_job=by_job) for by_job in (True, False))
-        assert by_failure(together) == by_failure(each)
-        reasons = [{number: d.reason for d in some for number in d.failure_ids} for some in (each, together)]
+        each, groups = alone(database, terms), together(database, terms)
+        assert by_failure(groups) == by_failure(each)
+        reasons = [{number: d.reason for d in some for number in d.failure_ids} for some in (each, groups)]
         assert reasons[0] == reasons[1]
-    reasons_of = {
-        decision.job_id: decision.reason for decision in planned(database, RetryTerms(safe=True), by_job=True)
-    }
+    reasons_of = {decision.job_id: decision.reason for decision in alone(database, RetryTerms(safe=True))}
     assert reasons_of.pop(first[0]) == "it was in flight at 2 deaths; a crash, an exit or no memory left at 2 deaths"
     assert set(reasons_of.values()) == {None}, "the job that crashed twice explains both deaths"
 
@@ -145,7 +171,7 @@ def test_a_decision_is_on_many_where_the_database_can_gather_them(mixed: Databas
     with mixed.read() as connection:
         gathered = gathers(connection)
     for terms in (RetryTerms(), RetryTerms(discard=True)):
-        decisions = planned(mixed, terms, by_job=False)
+        decisions = together(mixed, terms)
         assert (max(decision.jobs for decision in decisions) > 1) is gathered
 
 
@@ -162,7 +188,7 @@ def test_a_decision_on_many_is_on_those_that_were_chosen_alone(database: Databas
 
 @pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
 def test_together_they_move_as_each_does_alone(mixed: Database, terms: RetryTerms) -> None:
-    expected = planned(mixed, terms, by_job=True)
+    expected = alone(mixed, terms)
     moving = {d.job_id: d.scheduled for d in expected if d.verdict.moves}
     with mixed.read() as connection:
         before = states(connection)

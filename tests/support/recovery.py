@@ -7,6 +7,7 @@ from typing import Any
 from solidjq import Database
 from solidjq.ledger.operations import Operation
 from solidjq.recovery import undo as recovery_undo
+from solidjq.recovery.details import Detail
 from solidjq.recovery.retry import retry
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.recovery.verdicts import Decision, Verdict
@@ -57,7 +58,8 @@ def retry_jobs(
 ) -> Retried:
     """Retry these jobs, or a selection, in this process."""
     chosen = Selection(job_ids=job_ids) if selection is None else selection
-    ran = retry(database, chosen, operation or Operation("retry"), RetryTerms(**terms), policy=policy, by_job=by_job)
+    detail = Detail.JOBS if by_job else Detail.COUNTS
+    ran = retry(database, chosen, operation or Operation("retry"), RetryTerms(**terms), policy=policy, detail=detail)
     return Retried([decision for batch in ran for decision in batch])
 
 

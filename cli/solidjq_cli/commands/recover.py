@@ -69,10 +69,10 @@ def recover(
     terms = RetryTerms(safe=True, auto_only=True, interval=rate_option(rate))
     chosen = filter_for(terms)
     selected = Selection(chosen=chosen, limit=limit)
-    by_job = moving.lists_jobs(output, by_job=False)
+    detail = moving.detail(output, by_job=False)
     tally = Tally()
     if dry_run:
-        batches = plan(opened, selected, terms, policy=policy, by_job=by_job)
+        batches = plan(opened, selected, terms, policy=policy, detail=detail)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover", tense=Tense.DRY_RUN)
         threshold = command.alive_threshold(alive_threshold)
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
@@ -99,7 +99,7 @@ def recover(
 
     with accounted(done):
         rests = moving.rests(opened, fast=fast, quiet=quiet)
-        batches = retry(opened, selected, operation, terms, policy=policy, by_job=by_job, rests=rests)
+        batches = retry(opened, selected, operation, terms, policy=policy, detail=detail, rests=rests)
         if quiet:
             tally.count(batches)
         else:

@@ -203,7 +203,7 @@ def read_numbers(connection: Connection, query: Select[Any]) -> list[tuple[int, 
     MySQL's driver takes longer for a thousand rows than the server does, so there they come as one.
     """
     if connection.dialect.name != "mysql":
-        return [tuple(row) for row in connection.execute(query)]
+        return list(map(tuple, connection.execute(query).all()))
     rows = query.subquery("numbers")
     packed = select(gathered(func.json_array(*rows.columns))).select_from(rows)
     return list(map(tuple, connection.scalars(packed).one()))

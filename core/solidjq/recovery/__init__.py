@@ -5,6 +5,7 @@ Read the files in this order:
 - ``terms``: which failures a retry takes, what it may move, and where to.
 - ``verdicts``: may this failed job move, and if not, why. Pure functions over a ``Candidate`` and the ``RetryTerms``.
 - ``candidates``: reads the facts that a verdict rests on; groups failures that get the same verdict.
+- ``details``: which job each decision is on, once groups were decided on.
 - ``put_back``: carries decisions out: archives the failures, and puts their jobs back to work or deletes them.
 - ``planned``: the failures of a plan, and whether each may still move as planned.
 - ``run``: one batch of a retry: locks its failures, decides, and moves what may move.

@@ -12,6 +12,7 @@ from solidjq.incidents.death_records import DeathRecord
 from solidjq.incidents.incidents import Incident, each_with_jobs
 from solidjq.ledger.history import Event, history
 from solidjq.queue.failed import Failure
+from solidjq.recovery.details import Detail
 from solidjq.recovery.run import Run, begin
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.recovery.verdicts import Decision, counting_crashes, window_of
@@ -72,7 +73,7 @@ def _begin(database: Database, failures: Sequence[Failure], terms: RetryTerms, p
     chosen = Selection(job_ids=[failure.job_id for failure in failures])
     try:
         with database.read() as connection:
-            return begin(connection, terms, policy, chosen)
+            return begin(connection, terms, policy, chosen, detail=Detail.FACTS)
     except (AccessDeniedError, NotAQueueError):  # a role that may read little, a schema of before 1.0
         return None
 

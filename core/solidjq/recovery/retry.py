@@ -12,6 +12,7 @@ from solidjq.batching import BATCH, in_batches
 from solidjq.database.transactions import Database
 from solidjq.ledger import operations
 from solidjq.queue.failed import ids_of, newest, page_of_ids, parts
+from solidjq.recovery.details import Detail
 from solidjq.recovery.rests import Rests
 from solidjq.recovery.run import Batch, Run, begin
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection, filter_for
@@ -25,15 +26,11 @@ def plan(
     terms: RetryTerms = DEFAULT_TERMS,
     *,
     policy: Policy = BUILT_IN,
-    by_job: bool = True,
+    detail: Detail = Detail.JOBS,
 ) -> Iterator[list[Decision]]:
-    """Yield, batch by batch, the decisions that a retry under these terms would make now. Changes nothing.
-
-    With ``by_job`` each decision is on one job. Without it, a decision may be on a group of failures with one verdict
-    key, which halves the time.
-    """
+    """Yield, batch by batch, the decisions that a retry under these terms would make now. Changes nothing."""
     with database.read() as connection:
-        run = begin(connection, terms, policy, selection, by_job=by_job)
+        run = begin(connection, terms, policy, selection, detail=detail)
 
     def judge(page: Select[int]) -> Batch:
         with database.read() as connection:
@@ -54,7 +51,7 @@ def count_suspects(database: Database, selection: Selection, terms: RetryTerms, 
     deaths = replace(selection, chosen=filter_for(safe, selection.chosen), batch=BATCH)
     return sum(
         decision.jobs
-        for batch in plan(database, deaths, safe, policy=policy, by_job=False)
+        for batch in plan(database, deaths, safe, policy=policy, detail=Detail.COUNTS)
         for decision in batch
         if decision.verdict is Verdict.ISOLATE
     )
@@ -68,7 +65,7 @@ def retry(
     *,
     policy: Policy = BUILT_IN,
     moved_before: int = 0,
-    by_job: bool = True,
+    detail: Detail = Detail.JOBS,
     rests: Rests | None = None,
 ) -> Iterator[list[Decision]]:
     """Retry the selected jobs that the terms allow, or discard them if the terms say so; yield each batch's decisions.
@@ -77,15 +74,14 @@ def retry(
     retry of one job, the counters ``executions`` and ``exception_executions`` start again at 0, unless the terms keep
     them. A job with a concurrency key goes to ``scheduled_executions``: the dispatcher, which has the limit of its
     class, lets it run. ``moved_before``: jobs that the same operation moved already; they count towards the limit and
-    the pace. With ``by_job`` each decision is on one job, without it perhaps on a group, as in ``plan``. While workers
-    claim jobs it rests between batches, unless ``rests`` are fast.
+    the pace. While workers claim jobs it rests between batches, unless ``rests`` are fast.
 
     Raises LedgerMissingError, before it changes anything, if the ``jq_`` tables are missing, or if a discard would
     delete columns that they cannot store.
     """
     with database.read() as connection:
         operations.require(connection)
-        run = begin(connection, terms, policy, selection, by_job=by_job)
+        run = begin(connection, terms, policy, selection, detail=detail)
     run.verdicts[Verdict.RETRY] = moved_before
     moves = rests or Rests(database)
     yield from _page_by_page(database, selection, run, lambda page: moves.transact(run.move, page, operation))

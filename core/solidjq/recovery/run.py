@@ -21,6 +21,7 @@ from solidjq.incidents.suspects import NO_SUSPICION, Suspicion
 from solidjq.ledger import crashes, operations
 from solidjq.queue.failed import is_death
 from solidjq.recovery.candidates import find_candidates, find_groups
+from solidjq.recovery.details import Detail, decisions_by_job
 from solidjq.recovery.planned import PlannedFailure, check_unchanged
 from solidjq.recovery.put_back import Pace, failure_ids_of, fits_groups, put_back
 from solidjq.recovery.terms import EVERYTHING, RetryTerms, Selection
@@ -47,7 +48,7 @@ class Run:
     limit: int | None
     suspicion: Suspicion
     has_ledger: bool
-    by_job: bool  # each decision is on one job
+    detail: Detail
     verdicts: Counter[str] = field(default_factory=Counter)
     decided: dict[tuple[object, ...], Decision] = field(default_factory=dict)  # a cache of decisions, by verdict key
 
@@ -72,9 +73,16 @@ class Run:
         self.verdicts.update(_count(decisions))
 
     def judge(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
+        """Decide on these failures, in the detail that is wanted; leave out those beyond the limit."""
+        return self._detailed(connection, self._judge(connection, failure_ids))
+
+    def _detailed(self, connection: Connection, decisions: list[Decision]) -> list[Decision]:
+        return decisions if self.detail is Detail.COUNTS else decisions_by_job(connection, decisions, self.detail)
+
+    def _judge(self, connection: Connection, failure_ids: Collection[int]) -> list[Decision]:
         """Decide on these failures; leave out those beyond the limit."""
         left = self.left
-        if self.by_job or not failure_ids or (left is not None and left < len(failure_ids)):
+        if self.detail is Detail.FACTS or not failure_ids or (left is not None and left < len(failure_ids)):
             return self._judge_one_by_one(connection, failure_ids)
         decisions = self._judge_groups(connection, failure_ids)
         rest = set(failure_ids).difference(*(decision.group for decision in decisions))
@@ -102,6 +110,8 @@ class Run:
             key = self._key(group.newest)
             if key is not None and (group.oldest is group.newest or key == self._key(group.oldest)):
                 decision = self._decide(group.newest, key)
+                if decision.verdict is Verdict.TOO_OLD and self.detail.divides(decision):
+                    continue  # the reason has the age of each job
                 if not decision.verdict.moves or fits_groups(decision, self.terms):
                     decisions.append(decision._replace(group=group.failure_ids))
         return decisions
@@ -132,32 +142,38 @@ class Run:
         Raises RefusedError if the decisions are not to move exactly the ``expected`` failures.
         """
         locked = lock_ids(connection, page)
-        decisions = self.judge(connection, locked)
+        decisions = self._judge(connection, locked)
         uncounted = failure_ids_of(one for one in decisions if one.candidate.death and not one.candidate.counted)
         if uncounted:
             crashes.count(connection, among(failed.c.id, uncounted))
             if _may_share(decisions):
-                decisions = self.judge(connection, locked)  # the crash of one job may be an earlier one of its twin
+                decisions = self._judge(connection, locked)  # the crash of one job may be an earlier one of its twin
+        detailed = self._detailed(connection, decisions)
         if expected is not None:
-            check_unchanged(expected, decisions, moved=self.moved > 0)
+            check_unchanged(expected, detailed, moved=self.moved > 0)
         if moving := [decision for decision in decisions if decision.verdict.moves]:
             verdicts = self.verdicts + _count(decisions)
             count = sum(decision.jobs for decision in moving)
             put_back(connection, moving, operation.record(connection, count, verdicts), self.terms, self.pace)
-        return Batch(locked, decisions)
+        return Batch(locked, detailed)
 
 
 def begin(
-    connection: Connection, terms: RetryTerms, policy: Policy, selection: Selection = EVERYTHING, *, by_job: bool = True
+    connection: Connection,
+    terms: RetryTerms,
+    policy: Policy,
+    selection: Selection = EVERYTHING,
+    *,
+    detail: Detail = Detail.JOBS,
 ) -> Run:
     """Read what all decisions of a run share: the time, the suspicion and whether there is a ledger."""
     now = clock(connection)
     suspicion = NO_SUSPICION
     if terms.safe or not (terms.discard or _none_died(connection, selection.job_ids)):
         suspicion = find_suspicion(connection, now - window_of(terms, policy.rule("")))
-    # These terms change each job on its own, so grouping the jobs first would save nothing.
-    by_job = by_job or terms.paced or terms.rewrites or terms.queue_as is not None
-    return Run(terms, policy, now, selection.limit, suspicion, operations.exists(connection), by_job)
+    if terms.paced or terms.rewrites or terms.queue_as is not None:
+        detail = Detail.FACTS  # these terms change each job in its own way: groups would save nothing
+    return Run(terms, policy, now, selection.limit, suspicion, operations.exists(connection), detail)
 
 
 def _none_died(connection: Connection, job_ids: Sequence[int] | None) -> bool:

@@ -107,6 +107,13 @@ class Candidate(NamedTuple):
         """The key that its crashes are counted by."""
         return subject_of(self.job_id, self.active_job_id)
 
+    def like_it(
+        self, failure_id: int, job_id: int, active_job_id: str | None = None, failed_at: datetime | None = None
+    ) -> "Candidate":
+        """Return the candidate of another failure of its group: one of which everything else may be taken for equal."""
+        names = (active_job_id, self.class_name, self.queue_name)
+        return Candidate._make((failure_id, job_id, *names, failed_at, *self[_OF_GROUP:]))
+
     @property
     def crashes(self) -> tuple[Crash, ...]:
         """The job's crashes: those in ``jq_crashes`` if they were read, else the one that this failure reports."""
@@ -119,6 +126,9 @@ class Candidate(NamedTuple):
     def position(self) -> Position | None:
         """Where a long job stands; None if it has begun no step."""
         return None if self.stands is None else self.stands.position
+
+
+_OF_GROUP = Candidate._fields.index("exception_class")
 
 
 class Decision(NamedTuple):
