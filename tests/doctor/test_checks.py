@@ -181,6 +181,13 @@ def test_several_ills_hide_none(database: Database) -> None:
     }  # fmt: skip
 
 
+def test_a_job_in_two_states_hides_no_other_that_is_in_none(database: Database) -> None:
+    two_states(database)
+    lose_state(database)
+    (finding,) = findings(database, "no-state")
+    assert len(finding.job_ids) == 1
+
+
 # -- what only looks ill ---------------------------------------------------------------------------------------------
 
 

@@ -44,15 +44,18 @@ def _stateless() -> ColumnElement[bool]:
 
 
 def _all_in_a_state(connection: Connection) -> bool:
-    """Whether as many jobs are unfinished as there are executions, which the database counts by indexes alone.
+    """Whether as many jobs are unfinished as have an execution, which the database counts by indexes alone.
 
     A search for jobs without an execution reads every job, and most may have finished long ago. The two counts are
-    equal all the same if as many executions too many hide them: jobs in two states, or finished with an execution,
-    which are findings of other checks.
+    equal all the same if as many jobs are finished and have an execution, which are findings of other checks.
     """
     unfinished = select(func.count()).select_from(jobs).where(jobs.c.finished_at.is_(None)).scalar_subquery()
-    counts = (select(func.count()).select_from(table).scalar_subquery() for table in EXECUTIONS.values())
-    return bool(connection.scalar(select(unfinished == sum(counts, literal(0)))))
+    rows = [select(func.count()).select_from(table).scalar_subquery() for table in EXECUTIONS.values()]
+    twice = [
+        select(func.count()).select_from(one.join(other, other.c.job_id == one.c.job_id)).scalar_subquery()
+        for one, other in combinations(EXECUTIONS.values(), 2)
+    ]
+    return bool(connection.scalar(select(unfinished == sum(rows, literal(0)) - sum(twice, literal(0)))))
 
 
 def _find_stateless(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
