@@ -8,6 +8,7 @@ import re
 from datetime import datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
+from math import isfinite
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -101,6 +102,9 @@ def _objects(items: Iterable[T], columns: Sequence[Column[T]]) -> Iterator[str]:
         other=lambda value: _encoded(masking(value)),
     )
     writers[Harmless] = _encoded
+    other = writers[object]
+    writers[float] = lambda value: repr(value) if isfinite(value) else other(value)
+    writers[list] = lambda value: str(value) if all(type(one) is int for one in value) else other(value)
     readers = {_encoded(column.name): column.value for column in columns}  # a field may be named twice
     for item in items:
         # Most fields of a job are empty: that needs no look-up.

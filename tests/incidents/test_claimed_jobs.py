@@ -37,6 +37,15 @@ def test_what_is_packed_comes_out(jobs: list[ClaimedJob]) -> None:
     assert counts.total() == len(jobs)
 
 
+@given(JOBS)
+def test_the_jobs_of_each_class_are_taken_apart_in_order(jobs: list[ClaimedJob]) -> None:
+    classes = dict.fromkeys(job.class_name for job in jobs)
+    expected = {name: [job for job in jobs if job.class_name == name] for name in classes}
+    apart = ClaimedJobs(jobs).apart()
+    assert {name: list(of_class) for name, of_class in apart.items()} == expected
+    assert [len(of_class) for of_class in apart.values()] == [len(of_class) for of_class in expected.values()]
+
+
 def test_an_id_that_is_no_number_stays_unknown() -> None:
     packed = ClaimedJobs()
     packed.add(None, "job ?", "Mail", None)  # SQLite takes anything for an id

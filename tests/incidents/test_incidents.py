@@ -727,7 +727,11 @@ def test_jobs_whose_class_was_renamed_since_their_death_are_held_with_it(databas
     assert [renamed.reason(each) for each in ids] == [held.reason(each) for each in ids]
 
 
-def test_classes_that_differ_in_case_only_are_two(database: Database) -> None:
+@pytest.mark.parametrize("room", [0, 200_000])
+def test_classes_that_differ_in_case_only_are_two(
+    database: Database, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr("solidjq.incidents.charges.MOST_KEPT", room)  # jobs of other classes
     ids = add_jobs(database, *(NewJob(class_name=name) for name in ("HTTPJob", "HttpJob", "HttpJob")))
     process = database.transact(register, kind="Worker", name="w1", pid=9, hostname="h", metadata={})
     claim_all(database, process)

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, LargeBinary, cast, delete, insert, select, update
+from sqlalchemy import Connection, LargeBinary, cast, delete, insert, select, text, update
 
 from solidjq import Database
 from solidjq.database import tables
@@ -16,11 +16,13 @@ from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, Exposure, InF
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.incidents.incidents import Incident, each_incident, find_incident, group, with_jobs
 from solidjq.incidents.packed_cases import PackedCases, PackedDeaths
+from solidjq.incidents.reconstruction import reconstruct
 from solidjq.incidents.summaries import summarize
 from solidjq.incidents.suspects import Ranking, rank_packed
+from solidjq.incidents.unrecorded import find_repeated, list_unrecorded
 from solidjq.ledger.deaths import DeathSource
 from solidjq.queue import failure_counts
-from solidjq.rails.error_text import Death, exit_error
+from solidjq.rails.error_text import Death, exit_error, missing_error
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 EVERY = 40  # deaths
@@ -300,3 +302,128 @@ def test_an_error_that_was_stored_as_bytes_is_the_same_death(database: Database)
     with database.read() as connection:
         found = list(death_queries.each_by_class(connection, NOON - timedelta(days=1)))
     assert [dict(classes) for _, classes in found] == [{"Job": 4}]
+
+
+# -- deaths that nobody recorded, a row an error ----------------------------------------------------------------------
+
+SECOND = 1_000_000  # microseconds
+ONE = exit_error(1, 11)
+
+
+def fail(database: Database, *failures: tuple[int, str], error: str = ONE, counted: str = "") -> None:
+    """Insert failures: when, in microseconds after a day ago, and of which class; those of one class may be counted."""
+    began = (database.now() - timedelta(days=1)).replace(microsecond=0)
+    for after, name in failures:
+        at = began + timedelta(microseconds=after)
+        with database.write() as connection:
+            job_id = connection.execute(
+                insert(tables.jobs).values(
+                    queue_name="default", class_name=name, priority=0, created_at=at, updated_at=at
+                )
+            ).inserted_primary_key[0]
+            failure_id = connection.execute(
+                insert(tables.failed).values(job_id=job_id, error=error, created_at=at)
+            ).inserted_primary_key[0]
+            if name == counted:
+                crash = {"failure_id": failure_id, "subject": f"job {job_id}", "job_id": job_id, "class_name": name}
+                connection.execute(insert(tables.crashes).values(**crash, evidence=error, crashed_at=at))
+
+
+def unrecorded(database: Database) -> list[DeathRecord]:
+    with database.read() as connection:
+        return sorted(list_unrecorded(connection, None, None, has_ledger=True, waiting=True), key=lambda one: one.name)
+
+
+@pytest.mark.parametrize(
+    ("failures", "deaths"),
+    [
+        ([(0, "AJob")], 1),
+        ([(0, "BJob"), (20, "AJob"), (40, "BJob")], 1),
+        ([(40, "BJob"), (20, "AJob"), (0, "BJob")], 1),  # ids against time: the first failure names the death
+        ([(0, "BJob"), (0, "AJob"), (0, "BJob")], 1),  # at one instant
+        ([(0, "BJob"), (10 * SECOND, "AJob")], 1),
+        ([(0, "BJob"), (10 * SECOND + 1, "AJob")], 2),
+        ([(9 * SECOND * at, "AJob") for at in range(9)], 2),  # each soon after the one before, but for too long
+        ([(0, "AJob"), (5, "AJob"), (7, "AJob"), (7, "BJob"), (9, "AJob")], 2),  # one instant, and one by one around it
+        ([(0, "AJob"), (0, "AJob"), (SECOND, "AJob"), (SECOND, "AJob")], 2),
+    ],
+)
+@pytest.mark.parametrize("counted", ["", "AJob"])
+def test_a_row_an_error_says_what_a_row_an_instant_does(
+    database: Database, monkeypatch: pytest.MonkeyPatch, failures: list[tuple[int, str]], deaths: int, counted: str
+) -> None:
+    fail(database, *failures, counted=counted)
+    fail(database, (0, "CJob"), error=exit_error(2, 11))
+    found = unrecorded(database)
+    assert len(found) == deaths + 1
+    monkeypatch.setattr("solidjq.incidents.unrecorded.gathers", lambda _connection: False)
+    by_instant = unrecorded(database)
+    assert found == by_instant
+    # Output lists the classes in this order.
+    assert [list(death.counted or ()) for death in found] == [list(death.counted or ()) for death in by_instant]
+
+
+def test_only_errors_of_several_deaths_are_read_by_their_instants(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(database, (0, "AJob"), (20, "AJob"))
+    fail(database, (0, "AJob"), (100 * SECOND, "AJob"), error=missing_error())
+    errors: list[str] = []
+    monkeypatch.setattr(
+        "solidjq.incidents.unrecorded.reconstruct",
+        lambda rows: reconstruct(row for row in rows if not errors.append(row.evidence)),
+    )
+    assert len(unrecorded(database)) == 3
+    in_sqlite = database.url.get_backend_name() == "sqlite"
+    assert set(errors) == ({ONE, missing_error()} if in_sqlite else {missing_error()})
+
+
+def test_a_list_of_instants_that_was_cut_off_decides_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(database, *((at, "AJob") for at in range(5)), (6, "BJob"))
+    whole = unrecorded(database)
+    monkeypatch.setattr("solidjq.database.grouping.LONGEST_LIST", 3)
+    with database.read() as connection:
+        if connection.dialect.name == "mysql":
+            connection.execute(text("SET SESSION group_concat_max_len = 100"))
+        assert list(list_unrecorded(connection, None, None, has_ledger=True, waiting=True)) == whole
+        if connection.dialect.name == "mysql":
+            connection.execute(text("SET SESSION group_concat_max_len = 1048576"))
+
+
+def test_the_jobs_that_crashed_twice_are_found_counted_or_not(database: Database) -> None:
+    def job(subject: str, *, counted: bool, before: timedelta = timedelta()) -> None:
+        at = database.now() - before
+        with database.write() as connection:
+            job_id = connection.execute(
+                insert(tables.jobs).values(
+                    queue_name="default",
+                    class_name="AJob",
+                    priority=0,
+                    active_job_id=subject,
+                    created_at=at,
+                    updated_at=at,
+                )
+            ).inserted_primary_key[0]
+            failure_id = connection.execute(
+                insert(tables.failed).values(job_id=job_id, error=ONE, created_at=at)
+            ).inserted_primary_key[0]
+            if counted:
+                crash = {"failure_id": failure_id, "subject": subject, "job_id": job_id, "class_name": "AJob"}
+                connection.execute(insert(tables.crashes).values(**crash, evidence=ONE, crashed_at=at))
+
+    job("once", counted=False)
+    job("counted once", counted=True)
+    for counted in (False, True):
+        job("mixed", counted=counted)
+        job("uncounted", counted=False)
+        job("counted", counted=True)
+    old = timedelta(days=3)
+    for subject in ("old and counted", "old and mixed"):
+        job(subject, counted=True, before=old)
+    job("old and counted", counted=True)
+    job("old and mixed", counted=False)
+    with database.read() as connection:
+        found = find_repeated(connection, database.now() - timedelta(days=1), has_ledger=True)
+    assert found == {"mixed", "uncounted", "counted"}

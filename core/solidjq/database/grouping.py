@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Dialect, LargeBinary, Select, String, func, select
@@ -12,6 +13,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from solidjq.database.any_types import ANY_BYTES
 
+LONGEST_LIST = 10_000  # pairs of a group
 ALL_ROWS = 2**63 - 1  # a LIMIT that leaves out no row
 
 
@@ -34,6 +36,19 @@ class _Numbers(UserDefinedType[list[Any]]):
         return None if dialect.name == "postgresql" else lambda numbers: json.loads(numbers or "[]")
 
 
+class _ShortList(_Numbers):
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        read = super().result_processor(dialect, coltype)
+
+        def read_whole(numbers: Any) -> Any:
+            with suppress(ValueError):
+                return None if numbers is None or read is None else read(numbers)
+
+        return None if read is None else read_whole
+
+
 class gathered(expression.FunctionElement[list[Any]]):  # noqa: N801  (used like an SQL function)
     """The numbers of a group's rows as a list, in no order."""
 
@@ -54,6 +69,27 @@ def _gathered_sqlite(element: gathered, compiler: SQLCompiler, **kw: Any) -> str
 @compiles(gathered, "mysql")
 def _gathered_mysql(element: gathered, compiler: SQLCompiler, **kw: Any) -> str:
     return f"JSON_ARRAYAGG({compiler.process(element.clauses, **kw)})"
+
+
+class gathered_pairs(gathered):  # noqa: N801  (used like an SQL function)
+    """Two numbers of each of a group's rows as a list of pairs, in no order.
+
+    A list that is longer than ``LONGEST_LIST`` is cut off there, or None.
+    """
+
+    type = _ShortList()
+    inherit_cache = True
+
+
+@compiles(gathered_pairs, "postgresql")
+def _gathered_pairs_postgresql(element: gathered_pairs, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(array_agg(ARRAY[{compiler.process(element.clauses, **kw)}]))[1:{LONGEST_LIST}]"
+
+
+@compiles(gathered_pairs, "mysql")
+def _gathered_pairs_mysql(element: gathered_pairs, compiler: SQLCompiler, **kw: Any) -> str:
+    # MariaDB cuts the text off at group_concat_max_len.
+    return f"JSON_ARRAYAGG(JSON_ARRAY({compiler.process(element.clauses, **kw)}))"
 
 
 class exactly(expression.FunctionElement[str]):  # noqa: N801  (used like an SQL function)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Buffer
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 class _SqliteDateTime(UserDefinedType[datetime]):
     """Rails' ``datetime(6)`` on SQLite: text such as ``2026-11-23 04:40:22.022096``."""
 
@@ -212,6 +215,34 @@ def _ago_mysql(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
 def _ago_sqlite(element: ago, compiler: SQLCompiler, **kw: Any) -> str:
     microseconds = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', (-{microseconds} / 1000000.0) || ' seconds')"
+
+
+class micros(expression.FunctionElement[int]):  # noqa: N801  (used like an SQL function)
+    """A time as the number that ``micros_of`` returns; NULL for one at the ends of the calendar. Not on SQLite."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(micros, "postgresql")
+def _micros_postgresql(element: micros, compiler: SQLCompiler, **kw: Any) -> str:
+    time = compiler.process(element.clauses, **kw)
+    return f"CASE WHEN isfinite({time}) THEN (extract(epoch FROM {time}) * 1000000)::bigint END"
+
+
+@compiles(micros, "mysql")
+def _micros_mysql(element: micros, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {compiler.process(element.clauses, **kw)})"
+
+
+def micros_of(at: datetime) -> int:
+    """Return a time as microseconds since 1970, exactly."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_of(count: int) -> datetime:
+    """Return the time that ``micros_of`` was called with, in UTC."""
+    return _EPOCH + timedelta(microseconds=count)
 
 
 def clock(connection: Connection) -> datetime:

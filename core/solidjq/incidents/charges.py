@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, select
 from solidjq.database.tables import claimed, jobs
 from solidjq.database.transactions import Database
 from solidjq.incidents import death_jobs, incidents
-from solidjq.incidents.claimed_jobs import ClaimedJob, ClassCount
+from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs, ClassCount
 from solidjq.incidents.death_cases import (
     INSIDE,
     SUSPECT_AT,
@@ -33,6 +34,7 @@ from solidjq.processes.samples import sample_of
 from solidjq.untrusted import number
 
 JOBS_AT_ONCE = 10_000  # of crowds, that are read together
+MOST_KEPT = 200_000  # jobs of other classes, of some sixty bytes each
 
 
 def find_suspects(connection: Connection, charged: Iterable[Incident]) -> Ranking:
@@ -68,6 +70,7 @@ def each_job(database: Database, scores: Iterable[JobScore]) -> Iterator[JobScor
     The batches begin small: who wants only the first jobs waits for no others.
     """
     rest, most = iter(scores), 1
+    reader = _ClassReader()
     while batch := list(_up_to(most, rest)):
         most = min(2 * most, JOBS_AT_ONCE)
         crowds: dict[str, dict[str, DeathRecord]] = defaultdict(dict)  # by class
@@ -78,7 +81,7 @@ def each_job(database: Database, scores: Iterable[JobScore]) -> Iterator[JobScor
         if crowds:
             with database.read() as connection:
                 for name, deaths in crowds.items():
-                    for death in death_jobs.with_jobs(connection, deaths.values(), name):
+                    for death in reader.with_jobs(connection, deaths.values(), name):
                         read[name, death.name] = death
         for score in batch:
             if (crowd := score.crowd) is None:
@@ -86,6 +89,42 @@ def each_job(database: Database, scores: Iterable[JobScore]) -> Iterator[JobScor
                 continue
             for subject, job_id in _members(read[score.class_name, crowd.death.name], score.class_name, crowd.known):
                 yield score.of_member(subject, job_id)
+
+
+class _ClassReader:
+    """Reads the jobs of deaths class by class.
+
+    The failures of a death that nobody recorded are searched by their error, which takes as long for one class as for
+    all. So all are read, and those of other classes kept in a few bytes until they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], ClaimedJobs] = {}  # by class and death
+        self._room = MOST_KEPT
+        self._has_ledger: bool | None = None
+
+    def with_jobs(
+        self, connection: Connection, deaths: Collection[DeathRecord], class_name: str
+    ) -> Iterator[DeathRecord]:
+        """Yield these deaths with their jobs of a class."""
+        if self._has_ledger is None:
+            self._has_ledger = operations.exists(connection)
+        read = partial(death_jobs.with_jobs, connection, has_ledger=self._has_ledger)
+        left = []
+        for death in deaths:
+            if (jobs := self._kept.pop((class_name, death.name), None)) is None:
+                left.append(death)
+            else:
+                self._room += len(jobs)
+                yield replace(death, counted=None, jobs=jobs)
+        whole = [death for death in left if death.span is not None] if self._room > 0 else []
+        yield from read([death for death in left if death.span is None or not whole], class_name)
+        for death in read(whole):
+            apart = death.jobs.apart()
+            yield replace(death, jobs=apart.pop(class_name, ClaimedJobs()))
+            for name, jobs in apart.items():
+                self._kept[name, death.name] = jobs
+                self._room -= len(jobs)
 
 
 def _up_to(most: int, scores: Iterator[JobScore]) -> Iterator[JobScore]:

@@ -132,6 +132,19 @@ class ClaimedJobs(Sequence[ClaimedJob]):
         """When those jobs began whose start was recorded."""
         return (started_at for started_at, _ in (self._samples or {}).values() if started_at is not None)
 
+    def apart(self) -> dict[str, "ClaimedJobs"]:
+        """Return the jobs of each class by themselves, in order."""
+        apart: dict[int, ClaimedJobs] = {}
+        for at, (*_, place, start, end) in enumerate(self._parts()):
+            if (jobs := apart.get(place)) is None:
+                jobs = apart[place] = ClaimedJobs()
+            if self._samples is not None and at in self._samples:
+                jobs._samples = jobs._samples or {}
+                jobs._samples[jobs._count] = self._samples[at]
+            jobs._packed += self._packed[start - _JOB.size : end]
+            jobs._count += 1
+        return {_CLASSES[place]: jobs for place, jobs in apart.items()}
+
     def by_class(self) -> Counter[str]:
         """Count the jobs of each class, in the order in which the classes come first."""
         counts = Counter(place for _, _, place, *_ in self._parts())

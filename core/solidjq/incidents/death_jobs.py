@@ -1,12 +1,12 @@
 """The jobs of deaths that were only counted, read when somebody looks at them."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select, union_all
+from sqlalchemy import Connection, select, union_all
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database import tables
@@ -15,11 +15,9 @@ from solidjq.database.times import boundary
 from solidjq.incidents.claimed_jobs import ClaimedJobs
 from solidjq.incidents.death_queries import list_recorded
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
-from solidjq.incidents.unrecorded import crashed_again, unrecorded_failures, unrecorded_subjects
+from solidjq.incidents.unrecorded import SPANS, crashed_again, find_repeated, ranges_over, unrecorded_failures
 from solidjq.ledger import operations
 from solidjq.text import parse_id
-
-SPANS = 50  # ranges of failures that one statement reads
 
 
 def with_jobs(
@@ -28,15 +26,20 @@ def with_jobs(
     class_name: str | None = None,
     *,
     repeated: bool = False,
+    has_ledger: bool | None = None,
 ) -> list[DeathRecord]:
     """Return these deaths with their jobs, or with those of one class only.
 
-    ``repeated``: only with those that may have been in flight at another death, too.
+    ``repeated``: only with those that may have been in flight at another death, too. ``has_ledger``: None to look.
     """
     keys = [death.key for death in records if death.span is None]
     recorded = _of_recorded(connection, keys, class_name, repeated=repeated)
     unrecorded = [death for death in records if death.span is not None]
-    reconstructed = _of_reconstructed(connection, unrecorded, class_name, repeated=repeated)
+    if unrecorded and has_ledger is None:
+        has_ledger = operations.exists(connection)
+    reconstructed = _of_reconstructed(
+        connection, unrecorded, class_name, repeated=repeated, has_ledger=bool(has_ledger)
+    )
     empty = ClaimedJobs()
     return [
         replace(
@@ -60,11 +63,7 @@ def find_apart(connection: Connection, since: datetime, deaths: Iterable[DeathRe
     """
     has_ledger = operations.exists(connection)
     columns = tables.crashes.c
-    subjects = [unrecorded_subjects(since, has_ledger=has_ledger)]
-    if has_ledger:
-        subjects.append(select(columns.subject).where(columns.crashed_at >= boundary(since)))
-    every = union_all(*subjects).subquery().c
-    twice = list(connection.scalars(select(every.subject).group_by(every.subject).having(func.count() > 1)))
+    twice = find_repeated(connection, since, has_ledger=has_ledger)
     names: set[str] = set()
     if has_ledger:
         of_death = select(columns.death_id).distinct().where(columns.death_id.is_not(None))
@@ -75,12 +74,11 @@ def find_apart(connection: Connection, since: datetime, deaths: Iterable[DeathRe
             names |= {f"d{death_id}" for death_id in connection.scalars(of_batch)}
     by_error = _by_error(deaths)
     if twice and by_error:
-        repeated = frozenset(twice)
         for query in unrecorded_failures(since, None, has_ledger=has_ledger):
             rows = query.subquery()
             of_some = rows.select().where(among(rows.c.subject, twice)) if len(twice) <= BATCH else rows.select()
             for row in streamed(connection, of_some):
-                if row.subject in repeated:
+                if row.subject in twice:
                     of_row = (pair for pair in by_error.get(row.evidence, ()) if _spans(pair[1], row.failure_id))
                     names |= {death.name for death, _ in of_row}
     return names
@@ -124,15 +122,19 @@ def _of_recorded(
 
 
 def _of_reconstructed(
-    connection: Connection, records: Sequence[DeathRecord], class_name: str | None, *, repeated: bool
+    connection: Connection,
+    records: Sequence[DeathRecord],
+    class_name: str | None,
+    *,
+    repeated: bool,
+    has_ledger: bool,
 ) -> Mapping[str, ClaimedJobs]:
     """Return, by name, the jobs of deaths that were reconstructed from failures."""
     claimed: dict[str, ClaimedJobs] = {}
-    has_ledger = operations.exists(connection)
     by_time = sorted((death for death in records if death.span and death.span.last_at), key=_ends)
     by_error = [death for death in records if death.span and not death.span.last_at]
     for batch in (*in_batches(by_time, SPANS), *in_batches(by_error)):
-        ranges = _padded(list(_merged(_ends(death) for death in batch if death.span and death.span.last_at)))
+        ranges = ranges_over(_ends(death) for death in batch if death.span and death.span.last_at)
         errors = {death.error for death in batch}  # in each part of the union: PostgreSQL pushes it into none
         failures = unrecorded_failures(
             None, None, has_ledger=has_ledger, within=ranges, errors=errors, repeated=repeated
@@ -168,25 +170,6 @@ def _by_error(deaths: Iterable[DeathRecord]) -> Mapping[str, Sequence[tuple[Deat
 
 def _ends(death: DeathRecord) -> tuple[int, int]:
     return (0, 0) if death.span is None else (death.span.first_id, death.span.last_id)
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of failure_ids that these sorted spans cover, none twice."""
-    first, last = 0, -1
-    for low, high in spans:
-        if low > last:
-            if first <= last:
-                yield first, last
-            first, last = low, high
-        last = max(last, high)
-    if first <= last:
-        yield first, last
-
-
-def _padded(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Repeat the last range, so that statements have few lengths: each is compiled once, and kept."""
-    length = next(length for length in (0, 1, 4, 16, SPANS) if length >= len(ranges))
-    return ranges + ranges[-1:] * (length - len(ranges))
 
 
 def _is_of(row: Any, death: DeathRecord, span: FailureSpan) -> bool:

@@ -8,10 +8,10 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Any, overload
 
+from solidjq.database.times import micros_of, time_of
 from solidjq.incidents.claimed_jobs import UNREAD
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, InFlight
 from solidjq.incidents.death_records import DeathRecord
-from solidjq.incidents.packed_deaths import micros_of, time_of
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
 

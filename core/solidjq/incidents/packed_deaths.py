@@ -4,10 +4,10 @@ The bytes of deaths sort as the deaths fell silent.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from struct import Struct
 from typing import NamedTuple, overload
 
+from solidjq.database.times import micros_of, time_of
 from solidjq.incidents.claimed_jobs import ClassCount
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.incidents.reconstruction import death_from
@@ -19,7 +19,6 @@ _TIME = Struct(">q")
 # The place of the class, the jobs claimed, begun and waiting, the lowest job id, the length of its subject in bytes.
 _COUNT = Struct(">IIIIqI")
 _NONE = -(2**63)  # stands for an id or a time that is unknown
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIGN = 2**63  # added to times, which may lie before 1970: their bytes sort only without a sign
 _AT_ONCE, _SEVERAL, _COUNTED, _HOST = 1, 2, 4, 8
 # The names of classes, each once: few, and the same at all deaths.
@@ -159,13 +158,3 @@ class _Parts:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def micros_of(at: datetime) -> int:
-    """Return a time as microseconds since 1970, exactly."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def time_of(micros: int) -> datetime:
-    """Return the time that ``micros_of`` was called with, in UTC."""
-    return _EPOCH + timedelta(microseconds=micros)

@@ -5,25 +5,29 @@ signal, a status or a last heartbeat: that, and when they failed, is all the evi
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row
 
+from solidjq.database.times import micros_of, time_of
 from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJobs, ClassCount
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.ledger import crashes
 from solidjq.ledger.deaths import DeathSource
 from solidjq.rails.error_text import Death
+from solidjq.untrusted import EARLIEST, LATEST
 
 # Failures with the same error count as one death: each this close to the one before, since Rails writes them one by
 # one, and the last of them this close to the first.
 SAME_DEATH_WITHIN = timedelta(seconds=10)
 LONGEST_FAILING = timedelta(seconds=60)
+_WITHIN, _LONGEST = (time // timedelta(microseconds=1) for time in (SAME_DEATH_WITHIN, LONGEST_FAILING))
+_FIRST, _LAST = micros_of(EARLIEST), micros_of(LATEST)
 
 
 def reconstruct(rows: Iterable[Row[Any]]) -> Iterator[DeathRecord]:
@@ -66,6 +70,34 @@ def reconstruct(rows: Iterable[Row[Any]]) -> Iterator[DeathRecord]:
     yield from (death.record for death in open_deaths)
 
 
+def reconstruct_one(rows: Sequence[Row[Any]]) -> DeathRecord | None:
+    """Return the death that all failures with one error are of, as ``reconstruct`` would; None if that is not certain.
+
+    A row counts the failures of one class; its ``moments`` are when each was written, in microseconds, and its id.
+    They are of one death if all were written at one instant; or each at another, soon after the one before.
+    """
+    if any(row.hosts or row.moments is None or len(row.moments) != row.failures for row in rows):
+        return None
+    moments = [(at, failure_id) for row in rows for at, failure_id in row.moments]
+    if any(at is None for at, _ in moments):
+        return None
+    moments.sort()
+    times = [at for at, _ in moments]
+    length = times[-1] - times[0]
+    at_once = len(times) > 1 and length == 0
+    soon = length <= _LONGEST and all(0 < later - at <= _WITHIN for at, later in pairwise(times))
+    if not (at_once or soon) or not _FIRST <= times[0] <= times[-1] < _LAST:
+        return None
+    first_at, first_id = moments[0]
+    if (record := death_from(first_id, rows[0].evidence, time_of(first_at), None, None)) is None:
+        return None
+    ids = [failure_id for _, failure_id in moments]
+    death = _GrowingDeath(record, at_once, time_of(times[-1]), min(ids), max(ids))
+    for row in sorted(rows, key=lambda row: min(row.moments)):
+        death.count(row, row.class_name)
+    return death.record
+
+
 def _ended(
     open_deaths: "deque[_GrowingDeath]", growing: "dict[str, _GrowingDeath]", at: datetime
 ) -> Iterator[DeathRecord]:
@@ -101,9 +133,12 @@ class _GrowingDeath:
     def add(self, row: Row[Any], class_name: str) -> None:
         self.first_id = min(self.first_id, row.failure_id)
         self.last_id = max(self.last_id, row.last_failure_id)
+        self.last_at = row.crashed_at
+        self.count(row, class_name)
+
+    def count(self, row: Row[Any], class_name: str) -> None:
         before = self.counted.get(class_name, ClassCount(0))
         self.counted[class_name] = before.plus(row.failures, row.waiting, row.subject, row.job_id)
-        self.last_at = row.crashed_at
 
     @property
     def record(self) -> DeathRecord:

@@ -1,26 +1,30 @@
 """Deaths that nobody recorded: the failures that they left, grouped by the database."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, cast, exists, func, null, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, Text, cast, exists, func, null, or_, select, union_all
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
+from solidjq.batching import BATCH, in_batches
 from solidjq.database import tables
-from solidjq.database.grouping import exactly
-from solidjq.database.statements import streamed
+from solidjq.database.grouping import exactly, gathered_pairs, gathers
+from solidjq.database.statements import among, streamed
 from solidjq.database.tables import failed, jobs
-from solidjq.database.times import boundary
+from solidjq.database.times import boundary, micros
 from solidjq.incidents.claimed_jobs import UNREAD, ClassCount
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
-from solidjq.incidents.reconstruction import death_of, reconstruct
+from solidjq.incidents.reconstruction import death_of, reconstruct, reconstruct_one
 from solidjq.ledger import crashes
 from solidjq.queue.failed import is_death
+
+SPANS = 50  # ranges of failures that one statement reads
 
 
 def list_unrecorded(
@@ -36,14 +40,49 @@ def list_unrecorded(
 
     ``within``, ``waiting``: as in ``unrecorded_failures``.
     """
-    failures = unrecorded_failures(since, until, has_ledger=has_ledger, waiting=waiting, within=within)
+    chosen = partial(unrecorded_failures, since, until, has_ledger=has_ledger, waiting=waiting, within=within)
+    if not gathers(connection):
+        yield from reconstruct(_by_instant(connection, chosen()))
+        return
+    divided: dict[str, tuple[int, int]] = {}  # errors whose failures may be of several deaths, and the ids they span
+    for error, group in groupby(_by_error(connection, chosen()), key=attrgetter("evidence")):
+        if crashes.parse_evidence(error).death is not None:
+            rows = list(group)
+            if (death := reconstruct_one(rows)) is None:
+                divided[error] = min(row.failure_id for row in rows), max(row.last_failure_id for row in rows)
+            else:
+                yield death
+    if divided:
+        errors = divided.keys() if len(divided) <= BATCH else ()
+        instants = _by_instant(connection, chosen(errors=errors, within=ranges_over(divided.values())))
+        yield from reconstruct(row for row in instants if row.evidence in divided)
+
+
+def _by_instant(connection: Connection, failures: Sequence[Select[Any]]) -> Iterator[Row[Any]]:
+    """Yield a row an instant, error and class, sorted by time."""
     every = union_all(*failures).subquery().c
     grouped = (
         select(*_of_group(every), every.crashed_at, func.count(every.waiting_id).label("waiting"))
-        .group_by(every.crashed_at, every.evidence, exactly(every.class_name))
+        .group_by(every.crashed_at, exactly(every.evidence), exactly(every.class_name))
         .order_by(every.crashed_at, "failure_id")
     )
-    yield from reconstruct(row for row in streamed(connection, grouped) if row.crashed_at is not None)
+    return (row for row in streamed(connection, grouped) if row.crashed_at is not None)
+
+
+def _by_error(connection: Connection, failures: Sequence[Select[Any]]) -> Iterator[Row[Any]]:
+    """Yield a row an error and class, sorted by error, with what ``reconstruct_one`` needs.
+
+    Rails writes each failure at an instant of its own: these are a tenth of the rows of ``_by_instant`` or fewer.
+    """
+    every = union_all(*failures).subquery().c
+    grouped = select(
+        *_of_group(every),
+        func.count(every.waiting_id).label("waiting"),
+        (func.count(every.hostname) + func.count(every.pid)).label("hosts"),
+        gathered_pairs(micros(every.crashed_at), every.failure_id).label("moments"),
+    )
+    error = exactly(cast(every.evidence, Text()))
+    return streamed(connection, grouped.group_by(exactly(every.evidence), exactly(every.class_name)).order_by(error))
 
 
 def _of_group(every: ReadOnlyColumnCollection[str, Any]) -> Iterator[ColumnElement[Any]]:
@@ -65,7 +104,7 @@ def list_by_error(
     within = [] if above is None else [(above + 1, None)]
     every = union_all(*unrecorded_failures(since, None, has_ledger=has_ledger, within=within)).subquery().c
     grouped: Select[Any] = select(*_of_group(every), func.min(every.crashed_at).label("crashed_at")).group_by(
-        every.evidence, exactly(every.class_name)
+        exactly(every.evidence), exactly(every.class_name)
     )
     # SQLite may have stored the same error as text and as bytes, which it keeps apart.
     rows = streamed(connection, grouped.order_by(exactly(cast(every.evidence, Text())), "failure_id"))
@@ -150,18 +189,53 @@ def unrecorded_failures(
     ]
 
 
-def unrecorded_subjects(since: datetime, *, has_ledger: bool) -> Select[tuple[str]]:
-    """Return the statement for the subjects of jobs that failed by a death since then and are not in ``jq_crashes``."""
-    # Looked up job by job: joined, PostgreSQL may read all jobs, and those that have finished are many.
-    subject = select(crashes.subject()).where(jobs.c.id == failed.c.job_id).scalar_subquery()
-    query = select(subject.label("subject")).where(is_death(), *between(failed.c.created_at, since, None))
-    return query.where(~exists().where(tables.crashes.c.failure_id == failed.c.id)) if has_ledger else query
+def find_repeated(connection: Connection, since: datetime, *, has_ledger: bool) -> set[str]:
+    """Return the subjects of jobs that crashed twice since then, counted or not.
+
+    To group all subjects would take MySQL several seconds: here few are grouped, or by their index alone.
+    """
+    failures = unrecorded_failures(since, None, has_ledger=has_ledger, repeated=True)[-1].subquery().c
+    grouped = select(failures.subject, func.count().label("times")).group_by(failures.subject).subquery().c
+    of_failures = select(grouped.subject)
+    if not has_ledger:
+        return set(connection.scalars(of_failures.where(grouped.times > 1)))
+    columns = tables.crashes.c
+    recent = columns.crashed_at >= boundary(since)
+    counted = exists().where(columns.subject == grouped.subject, recent).correlate_except(tables.crashes)
+    found = set(connection.scalars(of_failures.where(or_(grouped.times > 1, counted))))
+    several = select(columns.subject).group_by(columns.subject).having(func.count() > 1)
+    for batch in in_batches(connection.scalars(several).all()):
+        found.update(connection.scalars(several.where(among(columns.subject, batch), recent)))
+    return found
 
 
 def crashed_again() -> ColumnElement[bool]:
     """Return the SQL condition that the job of a row of ``jq_crashes`` has another one."""
     columns, other = tables.crashes.c, tables.crashes.alias()
     return exists().where(other.c.subject == columns.subject, other.c.failure_id != columns.failure_id)
+
+
+def ranges_over(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return at most ``SPANS`` ranges of failure_ids that together contain these."""
+    ranges = list(_merged(sorted(spans)))
+    if len(ranges) > SPANS:
+        ranges = [(ranges[0][0], ranges[-1][1])]
+    # Padded, so that statements have few lengths: each is compiled once, and kept.
+    length = next(length for length in (0, 1, 4, 16, SPANS) if length >= len(ranges))
+    return ranges + ranges[-1:] * (length - len(ranges))
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges that these sorted spans cover, none twice."""
+    first, last = 0, -1
+    for low, high in spans:
+        if low > last:
+            if first <= last:
+                yield first, last
+            first, last = low, high
+        last = max(last, high)
+    if first <= last:
+        yield first, last
 
 
 def between(time: ColumnElement[Any], since: datetime | None, until: datetime | None) -> Iterator[ColumnElement[bool]]:
