@@ -3,6 +3,8 @@
 The command line turns each type into an exit code (``solidjq_cli/exits.py``).
 """
 
+from collections.abc import Sequence
+
 
 class SolidJQError(Exception):
     """The root of all errors here; its text is one line, written for the operator."""
@@ -58,6 +60,12 @@ class ValueRefusedError(DatabaseError):
 
 class RowsRefusedError(DatabaseError):
     """The database refuses to change a few rows, by a trigger say. All others were changed; these stay as they were."""
+
+    def __init__(self, reason: str, job_ids: Sequence[int | None] = ()) -> None:
+        names = f"job {job_ids[0]} stays" if len(job_ids) == 1 else f"jobs {', '.join(map(str, job_ids))} stay"
+        super().__init__(f"{names} claimed: {reason}" if job_ids else reason)
+        self.reason = reason
+        self.job_ids = job_ids
 
 
 class NoSuchJobError(SolidJQError):

@@ -335,6 +335,40 @@ def test_a_job_that_is_refused_keeps_no_other_of_its_process(
     assert len(rows(database, crashes)) == 9
 
 
+def test_each_refused_job_is_named_whether_its_process_is_there_or_not(
+    database: Database, kind: str, shell: Shell
+) -> None:
+    add_jobs(database, *plain_jobs(4))
+    gone, alone, with_others = (add_process(database, name) for name in ("gone", "alone", "with others"))
+    holders = (gone, alone, with_others, with_others)
+    orphan, refused, other, free = (claim_all(database, process, 1)[0].job_id for process in holders)
+    with database.write() as connection:
+        connection.execute(process_table.delete().where(process_table.c.id == gone))
+    for process in (alone, with_others):
+        silence(database, process, 1000)
+    bad = f"{orphan}, {refused}, {other}"
+    with refusing(database, kind, "INSERT", failed.name, f"NEW.job_id IN ({bad})", UNKNOWN):
+        ran = shell.run("prune", "--force", "-o", "ids")
+    assert (ran.returncode, ran.stdout.split()) == (6, [str(free)])
+    assert f"jobs {refused}, {other}, {orphan} stay claimed" in ran.stderr
+
+
+def test_a_crash_that_the_database_refuses_to_count_is_no_other_program(
+    database: Database, kind: str, shell: Shell
+) -> None:
+    ids = add_jobs(database, *plain_jobs(6))
+    dead = [add_process(database, f"dead {number}") for number in range(3)]
+    for process in dead:
+        claim_all(database, process, 2)
+        silence(database, process, 1000)
+    with refusing(database, kind, "INSERT", crashes.name, f"NEW.job_id = {ids[2]}", VALUE):
+        ran = shell.run("prune", "--force", "-o", "ids")
+    assert ran.returncode == 6
+    assert "refused by the test" in ran.stderr
+    assert ran.stdout.split() == [str(job_id) for job_id in (*ids[:2], *ids[4:])]
+    assert [process.job_ids for process in prune(database)] == [ids[2:4]]
+
+
 def test_a_database_that_refuses_every_failure_stops_a_prune(database: Database, kind: str) -> None:
     ids = add_jobs(database, *plain_jobs(40))
     dead = add_process(database)

@@ -99,6 +99,7 @@ _SQLITE_FAULTS = (
     ("interrupted", Fault.TOO_LONG),
     ("string or blob too big", Fault.VALUE),
 )
+_DUPLICATES = frozenset(("23505", 1062, 1586, "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"))
 # What the driver's own words leave out, by its code.
 _FULL_DISKS = {
     "53100": "the server's disk is full",
@@ -111,6 +112,13 @@ def fault_of(error: DBAPIError) -> Fault:
     fault = _fault_by_code(error)
     # SQLSTATE classes 22 and 23, by each driver's own table; what a driver cannot even send has no code.
     return Fault.VALUE if fault is Fault.OTHER and isinstance(error, DataError | IntegrityError) else fault
+
+
+def is_duplicate(error: DBAPIError) -> bool:
+    """Whether a unique key exists already; a trigger, NOT NULL and a foreign key raise the same kind of error."""
+    origin: Any = error.orig
+    codes = (getattr(origin, "sqlite_errorname", None), getattr(origin, "sqlstate", None), *origin.args[:1])
+    return not _DUPLICATES.isdisjoint(codes)
 
 
 def driver_error(error: Any, dialect: Dialect, *, driver: Any = None, statement: str | None = None) -> DBAPIError:

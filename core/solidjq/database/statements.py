@@ -30,7 +30,7 @@ from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
-from solidjq.database.faults import past_sqlalchemy
+from solidjq.database.faults import is_duplicate, past_sqlalchemy
 from solidjq.database.poolers import qualified
 from solidjq.errors import ConflictError
 
@@ -341,6 +341,8 @@ def insert_new(connection: Connection, table: Table, names: Sequence[str], rows:
     try:
         connection.execute(expression.insert(table).from_select(list(names), rows.where(lacks(key, selected))))
     except IntegrityError as error:
+        if not is_duplicate(error):
+            raise
         raise ConflictError(f"another program inserted the same rows into {table.name} at this moment") from error
 
 

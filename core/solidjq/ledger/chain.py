@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from solidjq.batching import in_batches
 from solidjq.database.digests import hash_of, row_hash, row_text
+from solidjq.database.faults import is_duplicate
 from solidjq.database.statements import among
 from solidjq.database.tables import chain, failures, operations
 from solidjq.database.times import boundary, clock, utcnow
@@ -254,4 +255,6 @@ def _append(connection: Connection, digests: dict[int, FailuresDigest]) -> None:
         for batch in in_batches(links):
             connection.execute(insert(chain), batch)
     except IntegrityError as error:
+        if not is_duplicate(error):
+            raise
         raise ConflictError("another command sealed its operation at this moment") from error

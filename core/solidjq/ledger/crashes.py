@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from solidjq.batching import BATCH, in_batches
+from solidjq.database.faults import is_duplicate
 from solidjq.database.statements import among, insert_many, insert_new, lacks
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
@@ -191,6 +192,8 @@ def count_pruned(connection: Connection, origins: Mapping[int, Origin], runs: Ma
             try:
                 insert_many(connection, crashes, rows)
             except IntegrityError as error:
+                if not is_duplicate(error):
+                    raise
                 raise ConflictError(
                     f"another program inserted the same rows into {crashes.name} at this moment"
                 ) from error

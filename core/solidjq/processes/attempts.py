@@ -1,6 +1,6 @@
 """Attempts at ending claims, of which the database may refuse some: what it refuses alone keeps nothing else."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -51,6 +51,7 @@ class Attempt:
 
         This transaction has locked the claims, unless ``still`` is a condition that must hold for them.
         """
+        self.refused = {}  # what was refused before a deadlock may have ended since
         if not claims:
             return []
         condition = among(claimed.c.id, claims) if still is None else among(claimed.c.id, claims) & still
@@ -91,7 +92,7 @@ def passing_over(database: Database, move: Callable[[Attempt], T | None], at_onc
         attempt.careful = attempt.at_once < at_once  # then the refused row is still being looked for
         yield moved
     if refused:
-        raise _refusal_of(list(refused), database.translated(next(iter(refused.values()))))
+        raise RowsRefusedError(str(database.translated(next(iter(refused.values())))), list(refused))
     if first is not None:
         raise RowsRefusedError(str(first)) from first
 
@@ -106,8 +107,3 @@ def _narrow(attempt: Attempt, at_once: int) -> bool:
         attempt.at_once = 1
     attempt.careful = True
     return False
-
-
-def _refusal_of(job_ids: Sequence[int | None], error: DatabaseError) -> RowsRefusedError:
-    names = f"job {job_ids[0]} stays" if len(job_ids) == 1 else f"jobs {', '.join(map(str, job_ids))} stay"
-    return RowsRefusedError(f"{names} claimed: {error}")

@@ -4,13 +4,13 @@ The command line and the supervisor both prune this way. Only the waiting differ
 a supervisor goes on with its other work and checks again at its next turn.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError, concerns_all
+from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all
 from solidjq.ledger import crashes
 from solidjq.processes import pruning
 from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
@@ -66,7 +66,17 @@ def prune_checked(
     yield from _orphaned(orphans)
     crashes.count_all(database)
     if refusals:
-        raise refusals[0]
+        raise _all_of(refusals)
+
+
+def _all_of(refusals: Sequence[DatabaseError]) -> DatabaseError:
+    """Return the first of these errors; if it is about refused rows, with the jobs that all of them name."""
+    if not isinstance(refusals[0], RowsRefusedError):
+        return refusals[0]
+    of_rows = [refusal for refusal in refusals if isinstance(refusal, RowsRefusedError)]
+    job_ids = list(dict.fromkeys(job_id for refusal in of_rows for job_id in refusal.job_ids))
+    reason = next((refusal.reason for refusal in of_rows if refusal.job_ids), of_rows[0].reason)
+    return RowsRefusedError(reason, job_ids)
 
 
 @contextmanager

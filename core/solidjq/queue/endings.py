@@ -169,7 +169,7 @@ def fail_but_refused(
             failed_ids += fail(connection, claims & among(claimed.c.id, part), errors, limits)
             savepoint.commit()
         except DBAPIError as error:
-            if fault_of(error) not in {Fault.VALUE, Fault.OTHER}:
+            if fault_of(error) not in {Fault.VALUE, Fault.OTHER, Fault.NO_NAME}:
                 raise
             try:
                 savepoint.rollback()
