@@ -21,13 +21,13 @@ from support.waiting import until
 # follows; test_chain.py kills that.
 COMMITS = {
     "enqueue": 1,
-    "prune": 5,
-    "missing": 5,
+    "prune": 4,
+    "missing": 4,
     "retry": 2,
     "safe": 4,
     "discarding": 4,
     "undo": 1,
-    "recover": 6,
+    "recover": 5,
     "pause": 1,
     "resume": 1,
     "apply": 1,
