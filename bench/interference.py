@@ -19,17 +19,21 @@ from solidjq.database import tables
 from stage import Stage
 
 ALONE = 4.0  # seconds of the drain by itself
+NOTHING = 8.0  # seconds, about as long as a retry with rests
 READY = 150_000  # jobs; more than any worker drains meanwhile
 PRUNED, RETRIED = 10_000, 100_000
 PATIENT = "--alive-threshold 1000000"  # so that the drain's own supervisor leaves the dead process to the prune
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """Prune and retry beside a drain; plain SQL retries the same rows, to show what the database itself takes."""
+    """Nothing, prune and retry beside a drain; plain SQL retries the same rows: what the database itself takes."""
     claimed = partial(_ready_beside, plan.stage, ours.claimed, PRUNED)
     failed = partial(_ready_beside, plan.stage, ours.failed, RETRIED)
     contenders = []
     for options in plan.workers:
+        # Its rate changes by itself, as dead rows pile up: this is what a ratio is to be compared with.
+        nothing = f"nothing for {NOTHING:.0f} s beside {options}"
+        contenders.append(jq(nothing, 1, failed, partial(_beside, options, _nothing)))
         prune, retry = f"prune of {PRUNED:,} beside {options}", f"retry of {RETRIED:,} beside {options}"
         contenders.append(jq(prune, 1, claimed, partial(_beside, options, ours.prune)))
         contenders.append(jq(retry, 1, failed, partial(_beside, options, ours.retry_beside_a_drain)))
@@ -45,6 +49,11 @@ def rows(plan: Plan) -> Iterator[Row]:
 def _ready_beside(stage: Stage, other: Callable[[Stage, int], str], size: int) -> str:
     source = other(stage, size)
     return stage.prepared(f"{source}_and_ready", lambda url: ours.enqueue_many(url, READY), source)
+
+
+def _nothing(_url: str) -> float:
+    time.sleep(NOTHING)
+    return NOTHING
 
 
 def _beside(options: str, move: Callable[[str], float], url: str) -> dict[str, float]:

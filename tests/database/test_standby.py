@@ -10,8 +10,10 @@ from solidjq import Database
 from solidjq.database.place import Place, find_place, host_of
 from solidjq.database.setup import initialize
 from solidjq.database.standby import LAGGING, Standby, find_standby, judge_replica
+from solidjq.database.tables import failed, jobs
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, url_text
+from solidjq.errors import AccessDeniedError
 from solidjq_cli.exits import Exit
 from support.databases import is_mysql
 from support.every_command import COMMANDS, ON_TERMINALS, PLUGINS
@@ -138,8 +140,8 @@ def test_every_command_on_a_standby(
     planned = ["retry", "--died", "--dry-run"]
     assert "no worker lives" in shell.run(*planned).stderr
     assert "lives" not in standby.run(*planned).stderr
-    failed = {command: done.stderr for command, done in ended.items() if done.returncode not in {0, Exit.PARTLY}}
-    assert failed == {}
+    unread = {command: done.stderr for command, done in ended.items() if done.returncode not in {0, Exit.PARTLY}}
+    assert unread == {}
     refused = {command: standby.run(*command.format(**scene).split()) for command in CHANGE}
     accepted = {command for command, done in refused.items() if done.returncode not in {2, 3, 5}}
     assert accepted <= {"init", "init --indexes"}  # nothing is missing: nothing is changed
@@ -152,11 +154,11 @@ def test_every_command_on_a_standby(
 
 
 def test_a_mariadb_that_takes_no_writes_is_a_standby(mariadb_standby: URL, mariadb_server: URL, tmp_path: Any) -> None:
-    execute(mariadb_standby, "DROP DATABASE IF EXISTS queue", "CREATE DATABASE queue")
     url = mariadb_standby.set(database="queue")
-    database = Database(url)
-    initialize(database)  # as its administrator, who may
+    execute(mariadb_standby, "SET GLOBAL read_only = 0")
+    database = _empty_queue(mariadb_standby, url)
     silent_worker(database)
+    execute(mariadb_standby, "SET GLOBAL read_only = 1")
     assert standby_of(url) == Standby(None)
     assert standby_of(mariadb_server) is None
     assert str(database.place()) == f"queue on 127.0.0.1:{url.port} (standby, an unknown time behind, read-only)"
@@ -178,6 +180,41 @@ def test_a_mariadb_that_takes_no_writes_is_a_standby(mariadb_standby: URL, maria
         execute(url, "SET GLOBAL read_only = 1")
     assert standby_of(url) == Standby(None)
     database.close()
+
+
+def test_an_administrator_writes_to_no_mariadb_that_is_read_only(mariadb_standby: URL, tmp_path: Any) -> None:
+    """Though the server would let it: the row would be missing on the primary."""
+    url = mariadb_standby.set(database="queue")
+    (tmp_path / "plan.json").write_text("{}")
+    shell = Shell(url_text(url), tmp_path)
+    execute(mariadb_standby, "SET GLOBAL read_only = 0")
+    database = _empty_queue(mariadb_standby, url)
+    scene = something_for_every_command(database)
+    execute(mariadb_standby, "SET GLOBAL read_only = 1")
+    before = rows(database, jobs), rows(database, failed)
+    ended = {command: shell.run(*command.format(**scene).split()) for command in READ}
+    assert {done.stderr for done in ended.values() if done.returncode not in {0, Exit.PARTLY}} == set()
+    refused = {command: shell.run(*command.format(**scene).split()) for command in CHANGE}
+    accepted = {command for command, done in refused.items() if done.returncode not in {2, 3, 5}}
+    assert accepted <= {"init", "init --indexes"}  # nothing is missing: nothing is changed
+    assert "takes no writes: the server is set read-only" in refused["retry {failed}"].stderr
+    assert "name its primary" in refused["retry {failed}"].stderr
+    opened = Database(url)
+    for write in (opened.transact, opened.each_alone):
+        with pytest.raises(AccessDeniedError, match="takes no writes"):
+            write(lambda connection: connection.execute(jobs.delete()))
+    with pytest.raises(AccessDeniedError, match="takes no writes"), opened.outside_transactions():
+        pass
+    opened.close()
+    assert (rows(database, jobs), rows(database, failed)) == before
+    database.close()
+
+
+def _empty_queue(server: URL, url: URL) -> Database:
+    execute(server, "DROP DATABASE IF EXISTS queue", "CREATE DATABASE queue")
+    database = Database(url)
+    initialize(database)
+    return database
 
 
 RUNS = {"Slave_IO_Running": "Yes", "Slave_SQL_Running": "Yes"}

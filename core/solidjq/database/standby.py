@@ -71,9 +71,18 @@ def _postgresql(connection: Connection) -> Standby | None:
 
 
 def _mysql(connection: Connection) -> Standby | None:
+    return judge_replica(_replica_status(connection), read_only=takes_no_writes(connection))
+
+
+def takes_no_writes(connection: Connection) -> bool:
+    """Whether a MySQL server is set read-only. It would still take the writes of its administrators.
+
+    A row that is written on a replica is missing on its primary, and the replication may stop at it.
+    """
+    if connection.dialect.name != "mysql":
+        return False
     values = connection.execute(text("SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only")).one()
-    read_only = any(str(value).upper() not in {"0", "OFF", "NONE"} for value in values)
-    return judge_replica(_replica_status(connection), read_only=read_only)
+    return any(str(value).upper() not in {"0", "OFF", "NONE"} for value in values)
 
 
 def _replica_status(connection: Connection) -> Mapping[str, Any] | None:

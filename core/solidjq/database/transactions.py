@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import answers, engines, faults, owners, poolers, statements, tables, urls
+from solidjq.database import answers, engines, faults, owners, poolers, standby, statements, tables, urls
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
 from solidjq.database.times import clock
@@ -102,7 +102,8 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Open a transaction that may write; it commits at the end of the block, and rolls back if the block raises.
 
-        Raises RefusedError if the database is opened read-only, or a superuser would run the code of another role.
+        Raises RefusedError if the database is opened read-only, or a superuser would run the code of another role;
+        AccessDeniedError if a MySQL server is set read-only, even where this user could write all the same.
         """
         self.require_writable()
         self._require_own_prefix()
@@ -111,8 +112,14 @@ class Database:
             yield connection
 
     def _guard(self, connection: Connection) -> None:
-        """Before the first write, check whose code the tables run: every command that writes passes here."""
+        """Before the first write, check whose code the tables run, and whether the server is to be written to.
+
+        Every command that writes passes here.
+        """
         if not self._is_guarded:
+            if standby.takes_no_writes(connection):
+                message = _TRANSLATIONS[Fault.READ_ONLY][1]
+                raise AccessDeniedError(message.format(database=self, words="the server is set read-only"))
             owners.require_safe_for_superuser(connection)
             self._is_guarded = True
 
