@@ -270,6 +270,22 @@ def test_a_finished_job_that_has_an_execution_is_listed_with_both_states(databas
     assert [len(view.states) for view in whole] == [2, 2, 1, 1]
 
 
+def test_a_job_that_finished_at_a_time_that_cannot_be_read_is_finished_wherever_it_is_shown(database: Database) -> None:
+    scene = Scene(database)
+    finished = [scene.failed, scene.ready]
+    with database.write() as connection:
+        unreadable = datetime(9500, 1, 1, tzinfo=UTC)
+        connection.execute(update(jobs).where(jobs.c.id.in_(finished)).values(finished_at=unreadable))
+        connection.execute(delete(ready).where(ready.c.job_id == scene.ready))
+    with database.read() as connection:
+        views = views_of(connection, finished)
+    assert [(view.finished_at, view.states) for view in views] == [
+        (None, (State.FAILED, State.FINISHED)),
+        (None, (State.FINISHED,)),
+    ]
+    assert list(list_jobs(database, JobFilter(states=(State.FINISHED,)))) == views[::-1]
+
+
 def test_pages_of_the_list(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solidjq.queue.listing.PAGE", 2)
     monkeypatch.setattr("solidjq.queue.listing.PAGE_OF_IDS", 3)

@@ -93,9 +93,10 @@ def read_finished(connection: Connection, page: Select[int]) -> tuple[Sequence[i
 
 
 def _view(row: Any) -> JobView:
-    own, execution_ids = row[: -len(EXECUTIONS)], row[-len(EXECUTIONS) :]
+    *own, has_finished = row[: -len(EXECUTIONS)]
+    execution_ids = row[-len(EXECUTIONS) :]
     states = [state for state, there in zip(EXECUTIONS, execution_ids, strict=True) if there is not None]
-    if own[_FINISHED_AT] is not None:
+    if has_finished:
         states.append(State.FINISHED)
     return JobView._make((*own, tuple(states)))
 
@@ -121,6 +122,7 @@ _QUERY = (
         failed.c.created_at.label("failed_at"),
         failed.c.error,
         jobs.c.updated_at.label("changed_at"),
+        jobs.c.finished_at.is_not(None).label("has_finished"),  # even at a time that cannot be read
         *(table.c.id.label(state.name) for state, table in EXECUTIONS.items()),
     )
     .outerjoin(ready, ready.c.job_id == jobs.c.id)
@@ -131,9 +133,7 @@ _QUERY = (
     .outerjoin(processes, processes.c.id == claimed.c.process_id)
 )
 
-_FINISHED_AT = JobView._fields.index("finished_at")
-
-_OWN = _FINISHED_AT + 1
+_OWN = JobView._fields.index("finished_at") + 1
 _NO_EXECUTION = (None,) * (JobView._fields.index("changed_at") - _OWN)
 _IS_FINISHED = (State.FINISHED,)
 _FINISHED_COLUMNS = (

@@ -84,6 +84,7 @@ def _death_json(death: Death, message: str) -> str:
 _TRUNCATED_CLASS = re.compile(r'"exception_class"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _TRUNCATED_MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)')
 _SUMMARY = re.compile(r'\{"exception_class":"([^"\\\x00-\x1f]*)","message":"([^"\\\x00-\x1f]*)","backtrace":\[')
+_ESCAPED_LETTER = re.compile(r"\\u00[5-7]")  # Rails escapes none
 _HEARTBEAT = re.compile(r"last heartbeat at: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (UTC|[+-]\d\d:?\d\d)")
 _PID = re.compile(r"pid=(\d{1,18})(?!\d)")
 _STATUS = re.compile(r"status (\d{1,18})(?!\d)")
@@ -137,8 +138,9 @@ def parse_summary(text: str | None) -> ErrorInfo:
     match = _SUMMARY.match(text) if text else None
     if text and match and match[1] not in _DEATHS:
         after = match.end()
-        # Of two keys of one name, the last counts.
-        if text.find('"exception_class"', after) < 0 and text.find('"message"', after) < 0:
+        # Of two keys of one name, the last counts. Its letters may be escaped.
+        names = text.find('"exception_class"', after) >= 0 or text.find('"message"', after) >= 0
+        if not names and not _ESCAPED_LETTER.search(text, after):
             return ErrorInfo(match[1], match[2])
     return _summary(text)
 
