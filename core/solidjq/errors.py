@@ -5,6 +5,8 @@ The command line turns each type into an exit code (``solidjq_cli/exits.py``).
 
 from collections.abc import Sequence
 
+MOST_NAMED = 20  # jobs in the message of an error
+
 
 class SolidJQError(Exception):
     """The root of all errors here; its text is one line, written for the operator."""
@@ -62,7 +64,9 @@ class RowsRefusedError(DatabaseError):
     """The database refuses to change a few rows, by a trigger say. All others were changed; these stay as they were."""
 
     def __init__(self, reason: str, job_ids: Sequence[int | None] = ()) -> None:
-        names = f"job {job_ids[0]} stays" if len(job_ids) == 1 else f"jobs {', '.join(map(str, job_ids))} stay"
+        listed = ", ".join(map(str, job_ids[:MOST_NAMED]))
+        more = f" and {len(job_ids) - MOST_NAMED:,} more" if len(job_ids) > MOST_NAMED else ""
+        names = f"job {listed} stays" if len(job_ids) == 1 else f"jobs {listed}{more} stay"
         super().__init__(f"{names} claimed: {reason}" if job_ids else reason)
         self.reason = reason
         self.job_ids = job_ids

@@ -369,6 +369,34 @@ def test_a_crash_that_the_database_refuses_to_count_is_no_other_program(
     assert [process.job_ids for process in prune(database)] == [ids[2:4]]
 
 
+def test_many_refused_jobs_keep_no_other(database: Database, kind: str, shell: Shell) -> None:
+    """The first twelve claims of the first process are refused; then those of its jobs that are orphans, and others."""
+    ids = add_jobs(database, *plain_jobs(60))
+    dead = [add_process(database, f"dead {number}") for number in range(15)]
+    claim_all(database, dead[0], 32)
+    for process in dead[1:]:
+        claim_all(database, process, 2)
+    for process in dead:
+        silence(database, process, 1000)
+    bad = [*ids[:12], *ids[32::2]]
+    good = [job_id for job_id in ids if job_id not in bad]
+    left = {job_id: State.CLAIMED if job_id in bad else State.FAILED for job_id in ids}
+    with refusing(database, kind, "INSERT", failed.name, f"NEW.job_id IN ({', '.join(map(str, bad))})", UNKNOWN):
+        ran = shell.run("prune", "--force", "-o", "ids")
+        assert (ran.returncode, ran.stdout.split()) == (6, [str(job_id) for job_id in good])
+        assert f"{', '.join(map(str, bad[:20]))} and 6 more stay claimed" in ran.stderr
+        assert state_of_each(database) == left
+        (late,) = add_jobs(database, *plain_jobs(1))
+        gone = add_process(database, "gone")
+        claim_all(database, gone)
+        with database.write() as connection:
+            connection.execute(process_table.delete().where(process_table.c.id == gone))
+        ran = shell.run("prune", "--force", "-o", "ids")
+        assert (ran.returncode, ran.stdout.split()) == (6, [str(late)])
+    assert set(fail_orphans(database)) == set(bad)
+    assert len(rows(database, crashes)) == 61
+
+
 def test_a_database_that_refuses_every_failure_stops_a_prune(database: Database, kind: str) -> None:
     ids = add_jobs(database, *plain_jobs(40))
     dead = add_process(database)

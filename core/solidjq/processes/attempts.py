@@ -14,7 +14,9 @@ from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all
 from solidjq.queue.concurrency import Limits
 from solidjq.queue.endings import fail, fail_but_refused, fail_locked
 
-MOST_REFUSED = 10  # claims, or processes, that the database refuses to end; then it refuses that of all
+# While nothing else ends, so many are tried; then the database refuses all.
+MOST_REFUSED = 500  # claims in one transaction
+MOST_PASSED = 10  # rows, a transaction each
 
 T = TypeVar("T")
 
@@ -68,23 +70,27 @@ def passing_over(database: Database, move: Callable[[Attempt], T | None], at_onc
     """Make moves, a transaction each, until one returns None; what the database refuses alone keeps nothing else.
 
     A move that was refused is made again with care; if that is refused, too, with one row at a time until the refused
-    one is found. Up to ``MOST_REFUSED`` are passed over. At the end RowsRefusedError names their jobs.
+    one is found. It is passed over, unless more than ``MOST_PASSED`` were since anything was moved. At the end
+    RowsRefusedError names the jobs.
     """
     attempt = Attempt(at_once)
     refused: dict[int | None, DBAPIError] = {}
     first: DatabaseError | None = None
-    while len(refused) <= MOST_REFUSED:
+    in_vain = 0  # rows that were passed over since anything was moved
+    while in_vain <= MOST_PASSED:
         attempt.tried, attempt.left, attempt.refused = [], [], {}
         try:
             moved = move(attempt)
         except DatabaseError as error:
-            if not attempt.tried or concerns_all(error) or len(attempt.passed) >= MOST_REFUSED:
+            if not attempt.tried or concerns_all(error) or in_vain >= MOST_PASSED:
                 raise
             if _narrow(attempt, at_once):
                 first = first or error
+                in_vain += 1
             continue
         if moved is None:
             break
+        in_vain = 0 if moved else in_vain + len(attempt.left)
         if attempt.refused:
             refused |= attempt.refused
             attempt.passed += attempt.left

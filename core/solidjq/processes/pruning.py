@@ -83,9 +83,9 @@ def prune(
     processes that it finds dead as ``only``. ``witness`` is what the pruning program adds to the evidence of each death
     (see deaths.py).
 
-    A job or a process that the database refuses to end, because of a trigger say, keeps no other: up to
-    ``MOST_REFUSED`` stay as they are, and RowsRefusedError names the jobs at the end. A process of whose jobs some
-    failed goes, and the refused claims are orphans then. One of whose jobs none failed stays.
+    A job or a process that the database refuses to end, because of a trigger say, keeps no other: it stays as it is,
+    and RowsRefusedError names the jobs at the end. A process of whose jobs some failed goes, and the refused claims are
+    orphans then. One of whose jobs none failed stays.
     """
     for pruned in passing_over(
         database,

@@ -155,8 +155,8 @@ def fail_but_refused(
     """Fail claims as ``fail`` does, but those that the database refuses, by a trigger say, stay as they are.
 
     Returns the ids of the jobs that this call failed, and the error of each claim that was refused. If more than
-    ``most`` are refused, the database refuses them all: the error is raised. The refused are found by halves, each in a
-    savepoint.
+    ``most`` are refused and none has failed, the database refuses them all: the error is raised. The refused
+    are found by halves, each in a savepoint.
     """
     failed_ids: list[int] = []
     refused: dict[int, DBAPIError] = {}
@@ -180,7 +180,7 @@ def fail_but_refused(
                 parts += [part[middle:], part[:middle]]
                 continue
             refused[part[0]] = error
-            if len(refused) > most:
+            if len(refused) > most and not failed_ids:
                 raise
     return failed_ids, refused
 
