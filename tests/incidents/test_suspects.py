@@ -89,6 +89,13 @@ def test_company_is_explained_by_the_suspect() -> None:
     assert "beside Import at 4 of these; p = 1 without them" in mail.reasons
 
 
+def test_the_suspects_that_explain_company_are_named_in_the_order_of_their_names() -> None:
+    """Not in that of their deaths, nor of a set, which differs from one start of Python to the next."""
+    killings = [case(f"{name}#{number}", blame=CODE) for name in ("Zip", "Import") for number in range(3)]
+    found = [*killings, *cases("Zip", "Mail", times=2), *cases("Import", "Mail", times=2), *cases("Sync", times=4)]
+    assert any(reason.startswith("beside Import or Zip at 4 of these") for reason in class_of(found, "Mail").reasons)
+
+
 def test_but_not_if_it_dies_without_the_suspect_too() -> None:
     found = [*cases("Import", "Mail", times=4), *cases("Import", times=4), *cases("Mail", times=4), *cases("Sync")]
     assert class_of(found, "Import").standing is class_of(found, "Mail").standing is JobStanding.SUSPECT

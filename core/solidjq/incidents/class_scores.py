@@ -117,7 +117,8 @@ def _count(cases: PackedCases) -> _Counted:
     for name, of_class in bits.items():
         classes[name].deaths = int.from_bytes(of_class, "little")
     all_charging = int.from_bytes(charging, "little")
-    return _Counted(classes, all_charging, len(cases) - all_charging.bit_count())
+    # By name: the set above has another order in every process, and the facts name classes in this one.
+    return _Counted(dict(sorted(classes.items())), all_charging, len(cases) - all_charging.bit_count())
 
 
 def _keys(places: int, cases: PackedCases) -> Iterator[str]:
