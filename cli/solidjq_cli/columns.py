@@ -872,16 +872,19 @@ def policies() -> Fields[PolicySetting]:
 def status() -> Fields[QueueStatus]:
     """Fields of a queue's status. What took too long to count is null; ``..._exact`` false means so many or more."""
 
-    def count(name: str, of: Callable[[QueueStatus], Count | None]) -> tuple[Column[QueueStatus], ...]:
-        def number(status: QueueStatus) -> int | None:
-            found = of(status)
+    def number(name: str) -> Column[QueueStatus]:
+        def value(status: QueueStatus) -> int | None:
+            found: Count | None = getattr(status, name)
             return None if found is None else found.number
 
-        def exact(status: QueueStatus) -> bool | None:
-            found = of(status)
+        return Column(name, value, name.upper())
+
+    def exact(name: str) -> Column[QueueStatus]:
+        def value(status: QueueStatus) -> bool | None:
+            found: Count | None = getattr(status, name)
             return None if found is None else found.exact
 
-        return Column(name, number, name.upper()), Column(f"{name}_exact", exact)
+        return Column(f"{name}_exact", value, f"{name.upper()} EXACT")
 
     return Fields(
         (
@@ -891,13 +894,14 @@ def status() -> Fields[QueueStatus]:
             Column("solid_queue", lambda s: None if s.product is None else s.product.tables),
             Column("alive", lambda s: dict(s.alive)),
             Column("silent", lambda s: list(map(_silent, s.silent))),
-            *count("failed", lambda s: s.failed),
-            *count("died", lambda s: s.died),
-            *count("incidents", lambda s: s.incidents),
+            number("failed"),
+            number("died"),
+            number("incidents"),
             Column("errors", lambda s: s.errors, "ERRORS"),
-            *count("problems", lambda s: s.problems),
+            number("problems"),
             Column("new_died", lambda s: s.new_died, "NEW DIED"),
             Column("new_errors", lambda s: s.new_errors, "NEW ERRORS"),
+            *map(exact, ("failed", "died", "incidents", "problems")),
             Column("queues", lambda s: None if s.queues is None else list(map(_queue, s.queues))),
             Column("last_operation", lambda s: None if s.last is None else _operation(*s.last)),
         ),

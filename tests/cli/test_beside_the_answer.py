@@ -44,6 +44,24 @@ def test_a_glance_ends_by_itself(database: Database) -> None:
 
 
 @pytest.mark.sqlite_only
+def test_a_count_that_was_stopped_is_called_inexact_in_a_pipe(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_jobs(database, *plain_jobs(2), error="boom")
+    monkeypatch.setenv("JQ_DATABASE_URL", url_text(database.url))
+    monkeypatch.setattr("solidjq.status.report.count_problems", lambda *_, **__: (1, True))
+    assert run(["status"]) == 0
+    heading, row = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    shown = dict(zip(heading, row, strict=True))
+    assert {name: shown[name] for name in ("failed", "failed_exact", "problems", "problems_exact")} == {
+        "failed": "2",
+        "failed_exact": "true",
+        "problems": "1",
+        "problems_exact": "false",
+    }
+
+
+@pytest.mark.sqlite_only
 def test_a_count_that_fails_decides_nothing(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
