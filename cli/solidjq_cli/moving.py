@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from solidjq import Database
     from solidjq.recovery.details import Detail
+    from solidjq.recovery.refusals import Refusals
     from solidjq.recovery.rests import Rests
     from solidjq.recovery.verdicts import Decision
 
@@ -31,6 +32,7 @@ def show(
     by_job: bool,
     total: int | None = None,
     shown: Groups | None = None,
+    refusals: Refusals | None = None,
     empty: str = "",
     verb: str = "retry",
     tense: Tense | None = None,
@@ -41,7 +43,7 @@ def show(
     Where ``lists_jobs`` holds, each decision must be on one job. What was ``shown`` before, as the plan, and came out
     just so, is not printed again. On a terminal, ``notes`` are part of the plan, whose heading needs ``verb`` and
     ``tense``; elsewhere they are for the caller to print.
-    A broken pipe or Ctrl-C stops it between two batches.
+    ``empty`` is not printed if the batches add to ``refusals``. A broken pipe or Ctrl-C stops it between two batches.
     """
     batches = with_progress(batches, total)
     if not lists_jobs(output, by_job=by_job):
@@ -51,13 +53,15 @@ def show(
         if tally.groups and drawn(output):
             draw(tally, Tense.DID if tense is None else tense, verb, notes(tally))
             return
-        groups(tally, output, empty=empty)
+        groups(tally, output, empty="" if refusals and refusals.errors else empty)
         warn(tally)
         return
     decisions = tally.add(decision for batch in batches for decision in batch)
     if output is Output.IDS:
         decisions = (decision for decision in decisions if decision.verdict.moves)
-    records(decisions, columns.decisions(), output, empty=empty)
+    count = records(decisions, columns.decisions(), output)
+    if output is Output.TABLE and empty and not count and not (refusals and refusals.errors):
+        note(empty)
     warn(tally)
 
 

@@ -53,6 +53,8 @@ class Request:
         policy: Policy,
         reason: str | None,
     ) -> None:
+        from solidjq.recovery.refusals import Refusals
+
         self.command = command
         self.database = database
         self.verb = verb
@@ -61,6 +63,7 @@ class Request:
         self.reason = reason
         self.tally = Tally()
         self.rests: Rests | None = None
+        self.refusals = Refusals()
         self.served: set[int] = set()
         self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
         self.asks = True  # before it moves jobs: not for jobs that were named one by one
@@ -152,7 +155,7 @@ class Request:
             run = self._retry(self.selection, self.terms, operation, detail)
             self._show(run, output, done="moved")
         held = [f"held back {count_of(self.tally.held_back, 'job')}"] if self.tally.held_back else []
-        self.tally.conclude(operation, *held, *self._obstacles(self.tally))
+        self.tally.conclude(operation, *held, *self.refusals.words(), *self._obstacles(self.tally))
         died = watch and operation.id is not None and outcomes.watch(self.database, operation.id, output)
         self._exit(died=died)
 
@@ -178,15 +181,17 @@ class Request:
             moved_before=self.tally.moved,
             detail=detail,
             rests=self.rests,
+            refusals=self.refusals,
         )
         return self._noting_served(run)
 
     def _noting_served(self, batches: Iterator[list[Decision]]) -> Iterator[list[Decision]]:
-        """Record which of the jobs that were named by id got a decision."""
+        """Record which of the jobs that were named by id got a decision, or were refused by the database."""
         for batch in batches:
             if self.jobs is not None:
                 self.served.update(decision.job_id for decision in batch)
             yield batch
+        self.served.update(self.refusals.errors)
 
     def _show(self, batches: Iterator[list[Decision]], output: Output, *, done: str) -> None:
         moving.show(
@@ -196,6 +201,7 @@ class Request:
             by_job=self.jobs is not None,
             total=self._total(),
             shown=self.shown,
+            refusals=self.refusals,
             empty="" if self.tally.groups else f"no failed jobs to {self.verb}",
             verb=self.verb,
             tense=Tense.DRY_RUN if done == "would move" else Tense.DID,
@@ -216,7 +222,7 @@ class Request:
         """Say why there is nothing to move, or which of several names is none."""
         if not self.asks:
             return
-        if (tally or self.tally).groups:
+        if (tally or self.tally).groups or self.refusals.errors:
             note_unknown_names(self.database, self.selection.chosen)
         else:
             explain(self.database, self.selection.chosen, implied_deaths=self.implied_deaths)
@@ -336,5 +342,5 @@ class Request:
     def _exit(self, *, died: bool) -> None:
         if self.jobs is not None:
             report_missing(self.jobs, self.served, held_back=self.tally.held_back)
-        if self.tally.held_back or died:
+        if self.tally.held_back or self.refusals.errors or died:
             raise typer.Exit(Exit.PARTLY)

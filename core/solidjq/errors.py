@@ -129,3 +129,8 @@ _OF_ALL = (
 def concerns_all(error: Exception) -> bool:
     """Whether an error would meet every other row as well, so that trying each alone is of no use."""
     return isinstance(error, _OF_ALL) and not isinstance(error, LockedError)
+
+
+def concerns_rows(error: DatabaseError) -> bool:
+    """Whether an error may be about a few rows of a transaction, so that the same move without them may succeed."""
+    return not isinstance(error, (*_OF_ALL, TookTooLongError))

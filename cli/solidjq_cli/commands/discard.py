@@ -38,6 +38,9 @@ def discard(
     The failure and the job are archived first, so that jq undo can bring them back. With an incident,
     a group or a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes.
 
+    A job that the database refuses to delete, because of a trigger say, stays failed and is named, with exit code 6;
+    the others are deleted. If more than ten are refused, the discard stops, with exit code 3.
+
     \b
     Examples:
       jq discard g2569e0c --dry-run

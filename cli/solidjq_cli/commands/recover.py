@@ -16,6 +16,9 @@ from solidjq_cli.times import rate_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from solidjq import Database
+    from solidjq_cli.session import Session
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
@@ -49,6 +52,7 @@ def recover(
     Exit code 6 if a job of an "auto" class was held back as stuck-record, over-limit, suspect or alive. What policy
     leaves to a person (ask, never, too-old) and what needs no retry (duplicate, finished) is counted on stderr, with
     exit code 0.
+    A job that the database refuses to move, because of a trigger say, stays failed and is named, with exit code 6.
     Exit code 5 if silent processes may be alive, as with jq prune.
 
     \b
@@ -58,6 +62,7 @@ def recover(
     """
     from solidjq.errors import UsageError
     from solidjq.ledger import operations
+    from solidjq.recovery.refusals import Refusals
     from solidjq.recovery.retry import plan, retry
     from solidjq.recovery.terms import RetryTerms, Selection, filter_for
 
@@ -74,13 +79,7 @@ def recover(
     if dry_run:
         batches = plan(opened, selected, terms, policy=policy, detail=detail)
         moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover", tense=Tense.DRY_RUN)
-        threshold = command.alive_threshold(alive_threshold)
-        obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
-        for line in (*_held_back(tally), *obstacles):
-            note(line)
-        if dead := pruning.preview(opened, threshold, force=force):
-            would = pruning.words(dead, would=True)
-            note(f"before that, it {would}, which are not counted here; see: jq prune --dry-run")
+        _note_dry_run(command, opened, tally, command.alive_threshold(alive_threshold), force=force)
         return
     with opened.read() as connection:
         operations.require(connection)  # before the prune: what it fails could not be retried
@@ -93,24 +92,39 @@ def recover(
     if pruned and not quiet:
         note(pruning.words(pruned))
 
+    refusals = Refusals()
+
     def done() -> str | None:
         parts = [pruning.words(pruned) if pruned else None, tally.account(opened, operation)()]
         return "; ".join(filter(None, parts)) or None
 
     with accounted(done):
         rests = moving.rests(opened, fast=fast, quiet=quiet)
-        batches = retry(opened, selected, operation, terms, policy=policy, detail=detail, rests=rests)
+        batches = retry(
+            opened, selected, operation, terms, policy=policy, detail=detail, rests=rests, refusals=refusals
+        )
         if quiet:
             tally.count(batches)
         else:
-            moving.show(batches, output, tally, by_job=False, empty="no failed jobs to recover")
+            moving.show(batches, output, tally, by_job=False, refusals=refusals, empty="no failed jobs to recover")
     if not quiet:
         obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
         tally.conclude(operation, *_held_back(tally), *obstacles)
+    for line in refusals.words():
+        note(line)
     died = watch and operation.id is not None and outcomes.watch(opened, operation.id, output)
     pruning.leave(doubts, refusal)
-    if tally.unrecovered() or died:
+    if tally.unrecovered() or refusals.errors or died:
         raise typer.Exit(Exit.PARTLY)
+
+
+def _note_dry_run(command: Session, opened: Database, tally: Tally, threshold: float, *, force: bool) -> None:
+    obstacles = attendance.obstacles(command, opened, tally.destinations, tally.scheduled, threshold)
+    for line in (*_held_back(tally), *obstacles):
+        note(line)
+    if dead := pruning.preview(opened, threshold, force=force):
+        would = pruning.words(dead, would=True)
+        note(f"before that, it {would}, which are not counted here; see: jq prune --dry-run")
 
 
 def _held_back(tally: Tally) -> Iterator[str]:

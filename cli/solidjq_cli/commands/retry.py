@@ -160,6 +160,9 @@ def retry(
     shows the plan and asks once; elsewhere it needs --yes. If nothing is taken, it says why. Exit code 6 if some were
     held back, or with --watch died again.
 
+    A job that the database refuses to move, because of a trigger say, stays failed and is named, with exit code 6; the
+    others move. If more than ten are refused, the retry stops, with exit code 3.
+
     \b
     Examples:
       jq retry 42 43

@@ -47,6 +47,10 @@ class Operation:
         """The id of its row; None until ``record`` has written it."""
         return self._id
 
+    def revert(self, operation_id: int | None) -> None:
+        """Set the id back to what it was before a transaction that was rolled back: another command may get it now."""
+        self._id = operation_id
+
     def record(self, connection: Connection, jobs_moved: int, verdicts: Mapping[str, int] | None = None) -> int:
         """Count ``jobs_moved`` more jobs, in the transaction that moves them; return the operation's id.
 

@@ -9,6 +9,7 @@ Read the files in this order:
 - ``put_back``: carries decisions out: archives the failures, and puts their jobs back to work or deletes them.
 - ``planned``: the failures of a plan, and whether each may still move as planned.
 - ``run``: one batch of a retry: locks its failures, decides, and moves what may move.
+- ``refusals``: jobs that the database refuses to move are found by halves, named, and keep no others.
 - ``rests``: between batches, the database is left to workers that claim jobs.
 - ``retry``: a retry, from a selection to its last batch; a dry run makes the same decisions and moves nothing.
 - ``waiting``: discards, runs now, postpones or moves jobs that wait.

@@ -9,10 +9,14 @@ from dataclasses import replace
 from sqlalchemy import Select
 
 from solidjq.batching import BATCH, in_batches
+from solidjq.database.statements import among
+from solidjq.database.tables import failed
 from solidjq.database.transactions import Database
+from solidjq.errors import DatabaseError
 from solidjq.ledger import operations
 from solidjq.queue.failed import ids_of, newest, page_of_ids, parts
 from solidjq.recovery.details import Detail
+from solidjq.recovery.refusals import Refusals, reverting
 from solidjq.recovery.rests import Rests
 from solidjq.recovery.run import Batch, Run, begin
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection, filter_for
@@ -32,10 +36,11 @@ def plan(
     with database.read() as connection:
         run = begin(connection, terms, policy, selection, detail=detail)
 
-    def judge(page: Select[int]) -> Batch:
+    def judge(page: Select[int]) -> Iterator[Batch]:
         with database.read() as connection:
             failure_ids = connection.scalars(page).all()
-            return Batch(failure_ids, run.judge(connection, failure_ids))
+            batch = Batch(failure_ids, run.judge(connection, failure_ids))
+        yield batch
 
     yield from _page_by_page(database, selection, run, judge)
 
@@ -67,6 +72,7 @@ def retry(
     moved_before: int = 0,
     detail: Detail = Detail.JOBS,
     rests: Rests | None = None,
+    refusals: Refusals | None = None,
 ) -> Iterator[list[Decision]]:
     """Retry the selected jobs that the terms allow, or discard them if the terms say so; yield each batch's decisions.
 
@@ -74,7 +80,8 @@ def retry(
     retry of one job, the counters ``executions`` and ``exception_executions`` start again at 0, unless the terms keep
     them. A job with a concurrency key goes to ``scheduled_executions``: the dispatcher, which has the limit of its
     class, lets it run. ``moved_before``: jobs that the same operation moved already; they count towards the limit and
-    the pace. While workers claim jobs it rests between batches, unless ``rests`` are fast.
+    the pace. While workers claim jobs it rests between batches, unless ``rests`` are fast. Jobs that the database
+    refuses to move stay failed and are added to ``refusals``; without it, the first of them stops the retry.
 
     Raises LedgerMissingError, before it changes anything, if the ``jq_`` tables are missing, or if a discard would
     delete columns that they cannot store.
@@ -84,35 +91,66 @@ def retry(
         run = begin(connection, terms, policy, selection, detail=detail)
     run.verdicts[Verdict.RETRY] = moved_before
     moves = rests or Rests(database)
-    yield from _page_by_page(database, selection, run, lambda page: moves.transact(run.move, page, operation))
+
+    def transact(page: Select[int]) -> Batch:
+        with reverting(operation):
+            return moves.transact(run.move, page, operation)
+
+    def move(page: Select[int]) -> Iterator[Batch]:
+        try:
+            batch = transact(page)
+        except DatabaseError as error:
+            if refusals is None:
+                raise
+            refusal = error
+        else:
+            yield batch
+            return
+        with database.read() as connection:
+            rows = [(row.id, row.job_id) for row in connection.execute(page.add_columns(failed.c.job_id))]
+        halves = refusals.by_halves(rows, refusal, lambda ids: transact(page.where(among(failed.c.id, ids))))
+        for failure_ids, moved in halves:
+            yield Batch(failure_ids, [] if moved is None else moved.decisions)
+
+    yield from _page_by_page(database, selection, run, move)
     if operation.id is not None:
         database.transact(operation.record, 0, +run.verdicts)
 
 
 def _page_by_page(
-    database: Database, selection: Selection, run: Run, process: Callable[[Select[int]], Batch]
+    database: Database, selection: Selection, run: Run, process: Callable[[Select[int]], Iterator[Batch]]
 ) -> Iterator[list[Decision]]:
     """Process each page of a selection, the oldest failures first, until the run's limit is reached.
 
-    A page is a statement that selects failure ids. No failure that was written after the start is on one.
+    A page is a statement that selects failure ids. No failure that was written after the start is on one. ``process``
+    yields what it decided on a page, in one batch or several.
     """
     if selection.job_ids is not None:
         for batch in in_batches(sorted(set(selection.job_ids)), selection.batch):
             if run.left == 0:
                 return
-            page = process(ids_of(batch, selection.chosen))
-            run.count(page.decisions)
-            yield page.decisions
+            for page in _counted(run, process(ids_of(batch, selection.chosen))):
+                yield page.decisions
         return
     with database.read() as connection:
         top = newest(connection)
     above = 0
     for part in parts(selection.chosen):
         while run.left != 0 and above < top:
-            page = process(page_of_ids(part, above=above, top=top, limit=selection.batch))
-            if page.failure_ids:
-                run.count(page.decisions)
-                yield page.decisions
-                above = page.failure_ids[-1]
-            if len(page.failure_ids) < selection.batch:
+            size = 0
+            for page in _counted(run, process(page_of_ids(part, above=above, top=top, limit=selection.batch))):
+                if page.failure_ids:
+                    yield page.decisions
+                    above = page.failure_ids[-1]
+                    size += len(page.failure_ids)
+            if size < selection.batch:
                 break
+
+
+def _counted(run: Run, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Count the verdicts of each batch before it is yielded, until the run's limit is reached."""
+    for batch in batches:
+        run.count(batch.decisions)
+        yield batch
+        if run.left == 0:
+            return

@@ -1,14 +1,15 @@
 """Undo a retry or a discard: each job that no process has claimed since is failed again, exactly as it was."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Select,
     Text,
     cast,
     column,
@@ -32,11 +33,12 @@ from solidjq.database.tables import claimed, failed, failures, jobs
 from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database
 from solidjq.database.unknown_columns import unpacked
-from solidjq.errors import NoSuchJobError, UsageError
+from solidjq.errors import DatabaseError, NoSuchJobError, UsageError
 from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
 from solidjq.queue.states import State
 from solidjq.queue.waiting import wait_again
+from solidjq.recovery.refusals import Refusals, reverting
 from solidjq.recovery.rests import Rests
 from solidjq.recovery.waiting import WAITING_VERBS, WaitingVerb
 from solidjq.text import with_article
@@ -116,8 +118,8 @@ def undo_batches(
 
     A job that still waits leaves its queue and gets its old queue name, due time and arguments back; its failure is
     inserted into ``failed_executions`` under its old id. If it had not failed but waited, it waits again as before. A
-    deleted job is inserted again. A job that was claimed, finished or failed
-    since is left as it is. Crash counts stay. Idempotent: a killed undo can be run again. While workers claim jobs it
+    deleted job is inserted again. A job that was claimed, finished or failed since is left as it is, as is one that the
+    database refuses to move. Crash counts stay. Idempotent: a killed undo can be run again. While workers claim jobs it
     rests between batches, unless ``rests`` are fast.
 
     Raises NoSuchJobError if there is no such operation, UsageError if its verb is not in ``UNDOABLE``.
@@ -133,17 +135,57 @@ def undo_batches(
             "bisect, discard, and jobs discard, run-now, postpone and move"
         )
     above = 0
-    rests = rests or Rests(database)
+    moves = rests or Rests(database)
+    refusals = Refusals()
+
+    def transact(between: tuple[int, int]) -> UndoneBatch:
+        with reverting(operation):
+            return moves.transact(_undo, operation_id, between, operation, verb, by_job=by_job)
+
     while span := _span(database, operation_id, above):
         first, last = span
         above, width = max(above, first - 1), NARROWEST
         while above < last:
             end = min(above + width, last)
-            batch = rests.transact(_undo, operation_id, (above, end), operation, verb, by_job=by_job)
-            above = batch.last if batch.size == BATCH else end
-            width = next_width(width, batch.size)
-            if batch.size:
-                yield batch
+            size = last_of_batch = 0
+            for batch in _passing_over(database, operation_id, (above, end), transact, refusals, by_job=by_job):
+                size, last_of_batch = size + batch.size, batch.last
+                if batch.size:
+                    yield batch
+            above = last_of_batch if size >= BATCH else end
+            width = next_width(width, size)
+
+
+def _passing_over(
+    database: Database,
+    operation_id: int,
+    between: tuple[int, int],
+    transact: Callable[[tuple[int, int]], UndoneBatch],
+    refusals: Refusals,
+    *,
+    by_job: bool,
+) -> Iterator[UndoneBatch]:
+    """Undo a batch in one transaction, or in several if the database refuses to move some of its jobs."""
+    try:
+        batch = transact(between)
+    except DatabaseError as error:
+        refusal = error
+    else:
+        yield batch
+        return
+    with database.read() as connection:
+        rows = [(row.id, row.job_id) for row in connection.execute(_batch(operation_id, between))]
+    job_ids = dict(rows)
+    for archive_ids, moved in refusals.by_halves(rows, refusal, lambda ids: transact((ids[0] - 1, ids[-1]))):
+        last = archive_ids[-1]
+        if moved is not None:
+            yield replace(moved, last=last)  # 0 if the jobs were moved meanwhile
+            continue
+        job_id = job_ids[last]
+        reason = f"the database refuses to move job {job_id}: {refusals.errors[job_id]}"
+        with database.read() as connection:
+            undone = _undone_jobs(connection, archive_ids, {job_id: reason}) if by_job else ()
+        yield UndoneBatch(last, {reason: 1}, undone)
 
 
 def next_width(width: int, found: int) -> int:
@@ -174,17 +216,7 @@ def _undo(
     *,
     by_job: bool,
 ) -> UndoneBatch:
-    above, end = between
-    # What was just archived is not in the server's statistics. PostgreSQL takes an operation for small then, and would
-    # read all of it for each batch.
-    of_operation = without_index(failures.c.operation_id) == operation_id
-    archived = lock_rows(
-        connection,
-        select(failures.c.id, failures.c.job_id)
-        .where(of_operation, failures.c.restored_by.is_(None), failures.c.id > above, failures.c.id <= end)
-        .order_by(failures.c.id)
-        .limit(BATCH),
-    )
+    archived = lock_rows(connection, _batch(operation_id, between))
     if not archived:
         return UndoneBatch(0, {}, ())
     archive_ids = [archive_id for archive_id, _ in archived]
@@ -198,6 +230,20 @@ def _undo(
         connection.execute(update(failures).where(among(failures.c.id, restored)).values(restored_by=undo_id))
     counts = Counter(map(reasons.get, (job_id for _, job_id in archived)))
     return UndoneBatch(archive_ids[-1], counts, _undone_jobs(connection, archive_ids, reasons) if by_job else ())
+
+
+def _batch(operation_id: int, between: tuple[int, int]) -> Select[Any]:
+    """Select the first jobs of an operation between two ids of the archive."""
+    above, end = between
+    # What was just archived is not in the server's statistics. PostgreSQL takes an operation for small then, and would
+    # read all of it for each batch.
+    of_operation = without_index(failures.c.operation_id) == operation_id
+    return (
+        select(failures.c.id, failures.c.job_id)
+        .where(of_operation, failures.c.restored_by.is_(None), failures.c.id > above, failures.c.id <= end)
+        .order_by(failures.c.id)
+        .limit(BATCH)
+    )
 
 
 def _undone_jobs(connection: Connection, archive_ids: Sequence[int], reasons: Mapping[int, str]) -> list[UndoneJob]:

@@ -1,0 +1,152 @@
+"""A job that the database refuses to move, by a trigger say, keeps no other from a retry, a discard or an undo."""
+
+import json
+
+import pytest
+
+from solidjq import Database
+from solidjq.database.tables import failed, failures, jobs, operations, ready
+from solidjq.errors import DatabaseError
+from solidjq.ledger.operations import Operation
+from solidjq.queue.states import State
+from solidjq.recovery.refusals import MOST_REFUSED
+from support.deaths import die
+from support.program import Shell
+from support.queue import add_jobs, plain_jobs, rows, state_of_each
+from support.recovery import retry_jobs
+from support.refusals import UNKNOWN, VALUE, refusing
+
+COMMANDS = {
+    "retry": ("retry", "--died", "--yes"),
+    "retry --safe": ("retry", "--safe", "--yes"),
+    "discard": ("discard", "--died", "--yes"),
+}
+
+
+def refused(*job_ids: int) -> str:
+    return f"NEW.job_id IN ({', '.join(map(str, job_ids))})"
+
+
+@pytest.mark.parametrize("state", [VALUE, UNKNOWN])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_job_that_is_refused_keeps_no_other(
+    database: Database, kind: str, shell: Shell, command: str, state: str
+) -> None:
+    """The archive refuses it, which each of these commands writes."""
+    ids = add_jobs(database, *plain_jobs(9))
+    die(database)
+    bad = (ids[1], ids[8])
+    with refusing(database, kind, "INSERT", failures.name, refused(*bad), state):
+        ran = shell.run(*COMMANDS[command], "--batch", "4", "-o", "ids")
+    moved = [job_id for job_id in ids if job_id not in bad]
+    assert (ran.returncode, ran.stdout.split()) == (6, [str(job_id) for job_id in moved])
+    assert f"jobs {bad[0]}, {bad[1]} stay failed: " in ran.stderr
+    assert "refused by the test" in ran.stderr
+    left = dict.fromkeys(bad, State.FAILED)
+    assert state_of_each(database) == left | ({} if command == "discard" else dict.fromkeys(moved, State.READY))
+    (operation,) = rows(database, operations)
+    verdict = "discard" if command == "discard" else "retry"
+    assert (operation["jobs"], json.loads(operation["verdicts"])) == (7, {verdict: 7})
+    assert shell.run(*COMMANDS[command], "-o", "ids").stdout.split() == [str(job_id) for job_id in bad]
+
+
+@pytest.mark.parametrize("more", [(), ("--rate", "60/m")])
+def test_a_job_that_is_refused_takes_no_place_under_a_limit(
+    database: Database, kind: str, shell: Shell, more: tuple[str, ...]
+) -> None:
+    ids = add_jobs(database, *plain_jobs(9))
+    die(database)
+    with refusing(database, kind, "INSERT", failures.name, refused(ids[0]), UNKNOWN):
+        ran = shell.run("retry", "--died", "--yes", "--limit", "3", *more, "-o", "ids")
+    assert (ran.returncode, ran.stdout.split()) == (6, [str(job_id) for job_id in ids[1:4]])
+    assert f"job {ids[0]} stays failed: " in ran.stderr
+    assert sum(state is State.FAILED for state in state_of_each(database).values()) == 6
+
+
+def test_a_job_that_is_named_and_refused_is_not_missing(database: Database, kind: str, shell: Shell) -> None:
+    bad, other = add_jobs(database, *plain_jobs(2))
+    die(database)
+    with refusing(database, kind, "INSERT", ready.name, refused(bad), UNKNOWN):
+        both = shell.run("retry", str(bad), str(other))
+        alone = shell.run("retry", str(bad))
+    for ran in (both, alone):
+        assert ran.returncode == 6
+        assert f"job {bad} stays failed: " in ran.stderr
+        assert "was not taken" not in ran.stderr
+    assert "jq undo" not in alone.stderr
+    assert "no failed jobs" not in alone.stderr
+    assert state_of_each(database) == {bad: State.FAILED, other: State.READY}
+    assert len(rows(database, operations)) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_that_refuses_every_job_stops_the_command(
+    database: Database, kind: str, shell: Shell, command: str
+) -> None:
+    ids = add_jobs(database, *plain_jobs(MOST_REFUSED + 1))
+    die(database)
+    with refusing(database, kind, "INSERT", failures.name, "NEW.job_id > 0", UNKNOWN):
+        ran = shell.run(*COMMANDS[command])
+    assert ran.returncode == 3
+    assert "refused by the test" in ran.stderr
+    assert state_of_each(database) == dict.fromkeys(ids, State.FAILED)
+    assert not rows(database, operations)
+
+
+def test_a_retry_that_is_exact_is_refused_as_a_whole(database: Database, kind: str, shell: Shell) -> None:
+    ids = add_jobs(database, *plain_jobs(3))
+    die(database)
+    assert shell.run("retry", "--safe", "--plan-out", "plan.json").returncode == 0
+    with refusing(database, kind, "INSERT", failures.name, refused(ids[1]), UNKNOWN):
+        assert shell.run("apply", "plan.json", "--yes").returncode == 3
+        with pytest.raises(DatabaseError, match="refused by the test"):
+            retry_jobs(database, ids, Operation("bisect"))
+    assert state_of_each(database) == dict.fromkeys(ids, State.FAILED)
+
+
+def test_a_recover_goes_on_past_a_job_that_is_refused(database: Database, kind: str, shell: Shell) -> None:
+    bad, *others = add_jobs(database, *plain_jobs(4))
+    die(database)
+    shell.environment["JQ_CONFIG"] = "own.toml"
+    (shell.folder / "own.toml").write_text('[default]\nretry = "auto"\n')
+    with refusing(database, kind, "INSERT", failures.name, refused(bad), UNKNOWN):
+        ran = shell.run("recover", "--force", "--quiet")
+    assert ran.returncode == 6
+    assert f"job {bad} stays failed: " in ran.stderr
+    assert state_of_each(database) == {bad: State.FAILED, **dict.fromkeys(others, State.READY)}
+
+
+@pytest.mark.parametrize("verb", ["retry", "discard"])
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_job_that_is_refused_keeps_no_other_from_an_undo(
+    database: Database, kind: str, shell: Shell, verb: str, output: str
+) -> None:
+    ids = add_jobs(database, *plain_jobs(9))
+    die(database)
+    operation = Operation(verb)
+    retry_jobs(database, ids, operation, discard=verb == "discard")
+    moved = rows(database, jobs)
+    bad = (ids[1], ids[8])
+    with refusing(database, kind, "INSERT", failed.name, refused(*bad), UNKNOWN):
+        ran = shell.run("undo", str(operation.id), "-o", output)
+    assert ran.returncode == 6
+    assert "took back 7 jobs" in ran.stderr
+    assert all(f"refuses to move job {job_id}: " in ran.stderr for job_id in bad)
+    if output == "json":
+        assert [one["job_id"] for one in json.loads(ran.stdout) if "refuses to move" in (one["reason"] or "")] == [*bad]
+    left = {} if verb == "discard" else dict.fromkeys(bad, State.READY)
+    assert state_of_each(database) == left | {job_id: State.FAILED for job_id in ids if job_id not in bad}
+    assert [job for job in rows(database, jobs) if job["id"] in bad] == [job for job in moved if job["id"] in bad]
+    ran = shell.run("undo", str(operation.id))
+    assert (ran.returncode, "took back 2 jobs" in ran.stderr) == (0, True)
+    assert state_of_each(database) == dict.fromkeys(ids, State.FAILED)
+
+
+def test_a_database_that_refuses_every_job_stops_an_undo(database: Database, kind: str, shell: Shell) -> None:
+    ids = add_jobs(database, *plain_jobs(MOST_REFUSED + 1))
+    die(database)
+    operation = Operation("retry")
+    retry_jobs(database, ids, operation)
+    with refusing(database, kind, "INSERT", failed.name, "NEW.job_id > 0", UNKNOWN):
+        assert shell.run("undo", str(operation.id)).returncode == 3
+    assert state_of_each(database) == dict.fromkeys(ids, State.READY)
