@@ -313,6 +313,8 @@ class Request:
             began=lambda jobs: note(f"canary: retried {count_of(jobs, 'job')}; waiting until they have ended"),
         )
         if not outcome.safe:
+            for line in self.refusals.words():
+                note(line)
             why = (
                 f"{outcome.died} of {outcome.jobs} died again"
                 if outcome.died

@@ -11,6 +11,7 @@ from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
 from solidjq.recovery.refusals import MOST_REFUSED
 from support.deaths import die
+from support.processes import add_attendants
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
@@ -150,3 +151,16 @@ def test_a_database_that_refuses_every_job_stops_an_undo(database: Database, kin
     with refusing(database, kind, "INSERT", failed.name, "NEW.job_id > 0", UNKNOWN):
         assert shell.run("undo", str(operation.id)).returncode == 3
     assert state_of_each(database) == dict.fromkeys(ids, State.READY)
+
+
+def test_a_job_that_is_refused_is_none_of_the_canary(database: Database, kind: str, shell: Shell) -> None:
+    """The canary takes the next job instead. None of its jobs ends, so nothing else is retried."""
+    ids = add_jobs(database, *plain_jobs(4))
+    die(database)
+    add_attendants(database)
+    with refusing(database, kind, "INSERT", failures.name, refused(ids[0]), UNKNOWN):
+        ran = shell.run("retry", "--died", "--yes", "--canary", "2", "--wait", "0.2s")
+    assert ran.returncode == 6
+    assert "canary: retried 2 jobs" in ran.stderr
+    assert f"job {ids[0]} stays failed: " in ran.stderr
+    assert state_of_each(database) == {job_id: State.READY if job_id in ids[1:3] else State.FAILED for job_id in ids}

@@ -148,8 +148,10 @@ def undo_batches(
         while above < last:
             end = min(above + width, last)
             size = last_of_batch = 0
-            for batch in _passing_over(database, operation_id, (above, end), transact, refusals, by_job=by_job):
-                size, last_of_batch = size + batch.size, batch.last
+            for rows_read, batch in _passing_over(
+                database, operation_id, (above, end), transact, refusals, by_job=by_job
+            ):
+                size, last_of_batch = size + rows_read, batch.last
                 if batch.size:
                     yield batch
             above = last_of_batch if size >= BATCH else end
@@ -164,14 +166,17 @@ def _passing_over(
     refusals: Refusals,
     *,
     by_job: bool,
-) -> Iterator[UndoneBatch]:
-    """Undo a batch in one transaction, or in several if the database refuses to move some of its jobs."""
+) -> Iterator[tuple[int, UndoneBatch]]:
+    """Undo a batch in one transaction, or in several if the database refuses to move some of its jobs.
+
+    Yields with each transaction's batch how many rows of the archive it was about: some may have been moved meanwhile.
+    """
     try:
         batch = transact(between)
     except DatabaseError as error:
         refusal = error
     else:
-        yield batch
+        yield batch.size, batch
         return
     with database.read() as connection:
         rows = [(row.id, row.job_id) for row in connection.execute(_batch(operation_id, between))]
@@ -179,13 +184,13 @@ def _passing_over(
     for archive_ids, moved in refusals.by_halves(rows, refusal, lambda ids: transact((ids[0] - 1, ids[-1]))):
         last = archive_ids[-1]
         if moved is not None:
-            yield replace(moved, last=last)  # 0 if the jobs were moved meanwhile
+            yield len(archive_ids), replace(moved, last=last)  # 0 if the jobs were moved meanwhile
             continue
         job_id = job_ids[last]
         reason = f"the database refuses to move job {job_id}: {refusals.errors[job_id]}"
         with database.read() as connection:
             undone = _undone_jobs(connection, archive_ids, {job_id: reason}) if by_job else ()
-        yield UndoneBatch(last, {reason: 1}, undone)
+        yield 1, UndoneBatch(last, {reason: 1}, undone)
 
 
 def next_width(width: int, found: int) -> int:
