@@ -9,7 +9,7 @@ from solidjq.database.tables import failed, failures, jobs, operations, ready
 from solidjq.errors import DatabaseError
 from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
-from solidjq.recovery.refusals import MOST_REFUSED
+from solidjq.recovery.refusals import MOST_NAMED, MOST_REFUSED
 from support.deaths import die
 from support.processes import add_attendants
 from support.program import Shell
@@ -92,6 +92,37 @@ def test_a_database_that_refuses_every_job_stops_the_command(
     assert "refused by the test" in ran.stderr
     assert state_of_each(database) == dict.fromkeys(ids, State.FAILED)
     assert not rows(database, operations)
+
+
+@pytest.mark.parametrize("batch", ["4", "1000"])
+def test_however_many_jobs_are_refused_they_keep_no_other(
+    database: Database, kind: str, shell: Shell, batch: str
+) -> None:
+    ids = add_jobs(database, *plain_jobs(4 * MOST_REFUSED))
+    die(database)
+    bad, others = [ids[at] for at in range(1, len(ids), 2)], ids[::2]
+    operation = Operation("retry")
+    with refusing(database, kind, "INSERT", failures.name, refused(*bad), UNKNOWN):
+        ran = shell.run("retry", "--died", "--yes", "--batch", batch, "-o", "ids")
+    assert (ran.returncode, ran.stdout.split()) == (6, [str(job_id) for job_id in others])
+    assert f"jobs {', '.join(map(str, bad))} stay failed: " in ran.stderr
+    retry_jobs(database, bad, operation)
+    with refusing(database, kind, "INSERT", failed.name, refused(*bad[::2]), UNKNOWN):
+        assert "took back 10 jobs" in shell.run("undo", str(operation.id)).stderr
+
+
+def test_twenty_refused_jobs_are_named_and_the_others_counted(database: Database, kind: str, shell: Shell) -> None:
+    ids = add_jobs(database, *plain_jobs(2 * MOST_NAMED + 6))
+    die(database)
+    bad = ids[1::2]
+    with refusing(database, kind, "INSERT", failures.name, refused(*bad), UNKNOWN):
+        assert f"{bad[MOST_NAMED - 1]} and 3 more stay failed: " in shell.run("retry", "--died", "--yes").stderr
+    assert shell.run("undo", str(rows(database, operations)[0]["id"])).returncode == 0
+    retry_jobs(database, ids, operation := Operation("retry"))
+    with refusing(database, kind, "INSERT", failed.name, refused(*bad), UNKNOWN):
+        ran = shell.run("undo", str(operation.id))
+    named = [job_id for job_id in bad if f"refuses to move job {job_id}: " in ran.stderr]
+    assert (named, "left 3 jobs alone: the database refuses to move them" in ran.stderr) == (bad[:MOST_NAMED], True)
 
 
 def test_a_retry_that_is_exact_is_refused_as_a_whole(database: Database, kind: str, shell: Shell) -> None:

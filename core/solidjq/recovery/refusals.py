@@ -4,12 +4,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 from solidjq.errors import DatabaseError, concerns_rows
 from solidjq.ledger.operations import Operation
+from solidjq.text import count_of
 
-MOST_REFUSED = 10  # jobs; then the database refuses them all
+MOST_REFUSED = 10  # jobs in a row, of which none moves; then the database refuses them all
+MOST_NAMED = 20  # jobs with one error, and errors
 
 T = TypeVar("T")
 
@@ -30,7 +33,13 @@ def reverting(operation: Operation) -> Iterator[None]:
 class Refusals:
     """The jobs that the database refused to move in one command, each with the database's error."""
 
-    errors: dict[int, DatabaseError] = field(default_factory=dict)  # by the id of the job
+    errors: dict[int, str] = field(default_factory=dict)  # by the id of the job
+    in_a_row: int = 0  # jobs that were refused since the last one that moved
+
+    def note(self, moved: bool) -> None:  # noqa: FBT001  (its only argument)
+        """Note whether a transaction that was not refused moved a job."""
+        if moved:
+            self.in_a_row = 0
 
     def by_halves(
         self, rows: Sequence[tuple[int, int]], error: DatabaseError, move: Callable[[Sequence[int]], T]
@@ -40,7 +49,7 @@ class Refusals:
         ``rows`` are ids, ascending, each with its job's id; ``move`` moves those of some ids in a transaction of its
         own. Yields these ids, with what ``move`` returned, or None if a row was refused alone.
 
-        Raises the error if it is not about rows, and if more than ``MOST_REFUSED`` jobs are refused.
+        Raises the error if it is not about rows, and if more than ``MOST_REFUSED`` jobs in a row are refused.
         """
         if not rows or not concerns_rows(error):
             raise error
@@ -62,16 +71,24 @@ class Refusals:
             yield from self.by_halves(half, refusal, move)
 
     def _add(self, job_id: int, error: DatabaseError) -> None:
-        if len(self.errors) >= MOST_REFUSED and job_id not in self.errors:
+        if self.in_a_row >= MOST_REFUSED:
             raise error
-        self.errors[job_id] = error
+        self.in_a_row += 1
+        self.errors[job_id] = str(error)
 
     def words(self) -> list[str]:
-        """Return a line for each error, which names its jobs."""
+        """Return a line for each of the first errors, which names its first jobs, and one that counts the others."""
         job_ids: dict[str, list[str]] = defaultdict(list)
         for job_id, error in self.errors.items():
-            job_ids[str(error)].append(str(job_id))
-        return [
-            f"job {ids[0]} stays failed: {error}" if len(ids) == 1 else f"jobs {', '.join(ids)} stay failed: {error}"
-            for error, ids in job_ids.items()
+            job_ids[error].append(str(job_id))
+        lines = [
+            f"job {ids[0]} stays failed: {error}" if len(ids) == 1 else f"jobs {_named(ids)} stay failed: {error}"
+            for error, ids in islice(job_ids.items(), MOST_NAMED)
         ]
+        more = sum(len(ids) for ids in islice(job_ids.values(), MOST_NAMED, None))
+        return [*lines, *([f"{count_of(more, 'more job')} refused with other errors"] if more else [])]
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = len(ids) - MOST_NAMED
+    return ", ".join(ids[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

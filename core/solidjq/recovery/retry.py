@@ -94,7 +94,10 @@ def retry(
 
     def transact(page: Select[int]) -> Batch:
         with reverting(operation):
-            return moves.transact(run.move, page, operation)
+            batch = moves.transact(run.move, page, operation)
+        if refusals is not None:
+            refusals.note(any(decision.verdict.moves for decision in batch.decisions))
+        return batch
 
     def move(page: Select[int]) -> Iterator[Batch]:
         try:

@@ -38,7 +38,7 @@ from solidjq.ledger import archive, operations
 from solidjq.queue.discard import withdraw
 from solidjq.queue.states import State
 from solidjq.queue.waiting import wait_again
-from solidjq.recovery.refusals import Refusals, reverting
+from solidjq.recovery.refusals import MOST_NAMED, Refusals, reverting
 from solidjq.recovery.rests import Rests
 from solidjq.recovery.waiting import WAITING_VERBS, WaitingVerb
 from solidjq.text import with_article
@@ -53,12 +53,14 @@ FAILED = "it failed again"
 FINISHED = "it has finished"
 GONE = "it is gone: cleared after it finished, or discarded"
 TAKEN = "there is a job with that id already"
+REFUSED = "the database refuses to move it, too"
 OF_SEVERAL = {
     RUNS: "they run now",
     FAILED: "they failed again",
     FINISHED: "they have finished",
     GONE: "they are gone: cleared after they finished, or discarded",
     TAKEN: "there are jobs with these ids already",
+    REFUSED: "the database refuses to move them, too",
 }
 _CHANGED = ("queue_name", "arguments", "scheduled_at")  # what a retry may change of a job
 UNDOABLE = frozenset({"retry", "recover", "bisect", DISCARD, *WAITING_VERBS})
@@ -140,7 +142,9 @@ def undo_batches(
 
     def transact(between: tuple[int, int]) -> UndoneBatch:
         with reverting(operation):
-            return moves.transact(_undo, operation_id, between, operation, verb, by_job=by_job)
+            batch = moves.transact(_undo, operation_id, between, operation, verb, by_job=by_job)
+        refusals.note(batch.reasons.get(None, 0) > 0)
+        return batch
 
     while span := _span(database, operation_id, above):
         first, last = span
@@ -187,7 +191,8 @@ def _passing_over(
             yield len(archive_ids), replace(moved, last=last)  # 0 if the jobs were moved meanwhile
             continue
         job_id = job_ids[last]
-        reason = f"the database refuses to move job {job_id}: {refusals.errors[job_id]}"
+        is_named = len(refusals.errors) <= MOST_NAMED
+        reason = f"the database refuses to move job {job_id}: {refusals.errors[job_id]}" if is_named else REFUSED
         with database.read() as connection:
             undone = _undone_jobs(connection, archive_ids, {job_id: reason}) if by_job else ()
         yield 1, UndoneBatch(last, {reason: 1}, undone)
