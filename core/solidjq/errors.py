@@ -52,6 +52,10 @@ class LockedError(ConflictError):
     """A row or a table was locked by another transaction for longer than this session waits; nothing was changed."""
 
 
+class ServerSettingError(DatabaseError):
+    """A setting of the server, or of a pooler before it, forbids all that is to be written."""
+
+
 class TookTooLongError(DatabaseError):
     """A statement reached its time limit and was cancelled."""
 
@@ -123,6 +127,7 @@ _OF_ALL = (
     LedgerMissingError,
     MissingDriverError,
     NotAQueueError,
+    ServerSettingError,
 )
 
 

@@ -79,8 +79,6 @@ def takes_no_writes(connection: Connection) -> bool:
 
     A row that is written on a replica is missing on its primary, and the replication may stop at it.
     """
-    if connection.dialect.name != "mysql":
-        return False
     values = connection.execute(text("SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only")).one()
     return any(str(value).upper() not in {"0", "OFF", "NONE"} for value in values)
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from solidjq.database import answers, engines, faults, owners, poolers, standby, statements, tables, urls
+from solidjq.database import answers, engines, faults, owners, poolers, statements, tables, urls
 from solidjq.database.faults import Fault
 from solidjq.database.hot import HotStatement
 from solidjq.database.times import clock
@@ -28,6 +28,7 @@ from solidjq.errors import (
     MissingDriverError,
     NotAQueueError,
     RefusedError,
+    ServerSettingError,
     TookTooLongError,
     UsageError,
     ValueRefusedError,
@@ -117,11 +118,17 @@ class Database:
         Every command that writes passes here.
         """
         if not self._is_guarded:
-            if standby.takes_no_writes(connection):
-                message = _TRANSLATIONS[Fault.READ_ONLY][1]
-                raise AccessDeniedError(message.format(database=self, words="the server is set read-only"))
+            if connection.dialect.name == "mysql":
+                self._require_taking_writes(connection)
             owners.require_safe_for_superuser(connection)
             self._is_guarded = True
+
+    def _require_taking_writes(self, connection: Connection) -> None:
+        from solidjq.database.standby import takes_no_writes  # noqa: PLC0415  (only on MySQL)
+
+        if takes_no_writes(connection):
+            kind, message = _TRANSLATIONS[Fault.READ_ONLY]
+            raise kind(message.format(database=self, words="the server is set read-only"))
 
     def glance(self, look: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Return what a look finds, or None if that fails or takes longer than a second.
@@ -340,14 +347,14 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
         ),
     ),
     Fault.NO_TRANSACTIONS: (
-        DatabaseError,
+        ServerSettingError,
         (
             "{database} is a pooler in statement mode, which allows no transactions: name one in transaction or "
             "session mode, or the server itself"
         ),
     ),
     Fault.STATEMENT_LOG: (
-        DatabaseError,
+        ServerSettingError,
         (
             "{database} takes no writes at READ COMMITTED while its binary log is by statement; nothing was changed, "
             "let an administrator run: SET GLOBAL binlog_format = MIXED (or ROW), and set it in my.cnf"
