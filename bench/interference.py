@@ -19,8 +19,8 @@ from solidjq.database import tables
 from stage import Stage
 
 ALONE = 4.0  # seconds of the drain by itself
-NOTHING = 8.0  # seconds, about as long as a retry with rests
-READY = 150_000  # jobs; more than any worker drains meanwhile
+NOTHING = 4.0  # seconds
+READY = 250_000  # jobs; more than any worker drains meanwhile
 PRUNED, RETRIED = 10_000, 100_000
 PATIENT = "--alive-threshold 1000000"  # so that the drain's own supervisor leaves the dead process to the prune
 
