@@ -363,7 +363,7 @@ def test_nothing_runs_in_the_databases_of_others_that_are_searched_for_a_queue(
     execute(
         own,
         "CREATE FUNCTION public.current_schema() RETURNS name LANGUAGE plpgsql AS $$BEGIN "
-        "IF current_setting('is_superuser') = 'on' THEN COPY (SELECT 1) TO PROGRAM 'touch it_ran'; END IF; "
+        "IF current_setting('is_superuser') = 'on' THEN COPY (SELECT 1) TO PROGRAM 'cat > it_ran'; END IF; "
         "RETURN 'public'; END$$",
         f"ALTER DATABASE {theirs.database} SET search_path = public, pg_catalog",
     )
@@ -375,7 +375,7 @@ def test_nothing_runs_in_the_databases_of_others_that_are_searched_for_a_queue(
         with connected(theirs) as other:  # as SQLAlchemy connects by default
             other.rollback()
         assert connection.scalar(text(proof)) is not None
-        connection.execute(text("COPY (SELECT 1) TO PROGRAM 'rm it_ran'"))
+        connection.execute(text("COPY (SELECT 1) TO PROGRAM 'cat > it_ran; rm it_ran'"))
     execute(own, "DROP FUNCTION public.current_schema()")
     execute(empty_url, f"ALTER DATABASE {theirs.database} OWNER TO CURRENT_USER")
 
