@@ -35,25 +35,22 @@ def show(
     from solidjq.queue.failed import count_failures  # noqa: PLC0415
 
     fields = listed.failures(command.policy(None, quiet=True), database.now())
-    last: list[Failure] = []
+    remembered = paging.Remembering(failures)
     older: dict[int, int | None] = {}
 
-    def remembering() -> Iterator[Failure]:
-        for failure in failures:
-            last[:] = [failure]
-            yield failure
-
     def head(shown: int) -> str:
-        text, count = heading(database, chosen, last[0].failure_id if last and shown == limit else None)
+        last = remembered.last if shown == limit else None
+        text, count = heading(database, chosen, None if last is None else last.failure_id)
         older[shown] = count
         return text
 
-    shown = records(_with_deaths(database, remembering()), fields, Output.TABLE, empty=empty, head=head)
-    if shown != limit:
-        return shown, next(iter(last), None), 0
+    shown = records(_with_deaths(database, remembered), fields, Output.TABLE, empty=empty, head=head)
+    last = remembered.last
+    if last is None or shown != limit:
+        return shown, last, 0
     if shown not in older:  # the heading was printed before the last one was read
-        older[shown] = database.glance(count_failures, chosen, after=last[0].failure_id)
-    return shown, last[0], older[shown]
+        older[shown] = database.glance(count_failures, chosen, after=last.failure_id)
+    return shown, last, older[shown]
 
 
 def _with_deaths(database: Database, failures: Iterable[Failure]) -> Iterator[ListedFailure]:

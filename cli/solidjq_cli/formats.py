@@ -46,11 +46,7 @@ class Writers(dict[type, "Callable[[Any], str]"]):
 
         self[NoneType] = lambda _: empty
         self[int] = str
-
-        def masked(value: str) -> str:
-            return text(mask_secrets(value) if "=" in value or "@" in value else value)
-
-        self[str] = text if view.current().show_arguments else masked
+        self[str] = text if view.current().show_arguments else lambda value: text(mask_secrets(value))
         self[datetime] = time
         self[tuple] = lru_cache(maxsize=100)(other)
         self._other = other

@@ -45,6 +45,10 @@ def show(
     ``tense``; elsewhere they are for the caller to print.
     ``empty`` is not printed if the batches add to ``refusals``. A broken pipe or Ctrl-C stops it between two batches.
     """
+
+    def words() -> str:
+        return "" if refusals and refusals.errors else empty
+
     batches = with_progress(batches, total)
     if not lists_jobs(output, by_job=by_job):
         tally.count(batches)
@@ -53,15 +57,13 @@ def show(
         if tally.groups and drawn(output):
             draw(tally, Tense.DID if tense is None else tense, verb, notes(tally))
             return
-        groups(tally, output, empty="" if refusals and refusals.errors else empty)
+        groups(tally, output, empty=words())
         warn(tally)
         return
     decisions = tally.add(decision for batch in batches for decision in batch)
     if output is Output.IDS:
         decisions = (decision for decision in decisions if decision.verdict.moves)
-    count = records(decisions, columns.decisions(), output)
-    if output is Output.TABLE and empty and not count and not (refusals and refusals.errors):
-        note(empty)
+    records(decisions, columns.decisions(), output, empty=words)
     warn(tally)
 
 

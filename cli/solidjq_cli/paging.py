@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Generic, TypeVar
+
 from solidjq_cli import view
 from solidjq_cli.arguments import typed_with
 from solidjq_cli.render import next_commands, note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T")
+
+
+class Remembering(Generic[T]):
+    """Yields items once, and has the ``last`` that was yielded; None before the first."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = items
+        self.last: T | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        for item in self._items:
+            self.last = item
+            yield item
 
 
 def order() -> str:

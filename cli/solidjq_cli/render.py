@@ -73,13 +73,14 @@ def records(
     fields: Fields[T],
     output: Output,
     *,
-    empty: str = "",
+    empty: str | Callable[[], str] = "",
     head: str | Callable[[int], str] = "",
 ) -> int:
     """Print items, each as soon as it arrives unless columns must line up; return how many there were.
 
     ``head`` is the heading of a table, or makes one of the number of its rows: all, or the first ``BLOCK``. ``empty``
-    is printed on stderr where a person would otherwise see nothing. Raises UsageError for an unknown field.
+    is printed on stderr where a person would otherwise see nothing; it may be made then, once all is read. Raises
+    UsageError for an unknown field.
     """
     every, fields = fields, _chosen(fields, output)
     if output in {Output.TABLE, Output.MARKDOWN} and not view.current().fields:
@@ -95,8 +96,8 @@ def records(
     else:
         formats.write(counted, fields, output, sys.stdout)
     sys.stdout.flush()
-    if output is Output.TABLE and empty and not counted.count:
-        note(empty)
+    if output is Output.TABLE and not counted.count and (words := empty if isinstance(empty, str) else empty()):
+        note(words)
     return counted.count
 
 

@@ -85,20 +85,15 @@ def _list_for_scripts(
 ) -> int:
     from solidjq.queue.failed import count_failures, list_failure_ids, list_failures
 
-    last: list[Any] = []
     listing: Callable[..., Iterator[Any]] = partial(list_failures, arguments=False)
     if ids_suffice(output):
         listing = list_failure_ids
-
-    def remembering() -> Iterator[Any]:
-        for failure in listing(opened, chosen, limit=limit, after=after):
-            last[:] = [failure]
-            yield failure
-
-    shown = records(remembering(), columns.failures(), output, empty=empty)
-    if shown:
-        older = opened.glance(count_failures, chosen, after=last[0].failure_id) if shown == limit else 0
-        paging.note_next(last[0].failure_id, older)
+    failures = paging.Remembering(listing(opened, chosen, limit=limit, after=after))
+    shown = records(failures, columns.failures(), output, empty=empty)
+    if failures.last is not None:
+        last = failures.last.failure_id
+        older = opened.glance(count_failures, chosen, after=last) if shown == limit else 0
+        paging.note_next(last, older)
     return shown
 
 

@@ -79,35 +79,31 @@ def list_all(
     ids, missing = named_jobs(opened, names)
     chosen = filters.to_filter(opened, ids, UNFINISHED, processes=process, hosts=host)
     limit = options.list_limit(limit, output)
-    last: list[Any] = []
     listing: Callable[..., Iterator[Any]] = list_job_ids if ids_suffice(output) else list_jobs
-
-    def remembering() -> Iterator[Any]:
-        for job in listing(opened, chosen, limit=limit, after=page_after):
-            last[:] = [job]
-            yield job
-
+    found = paging.Remembering(listing(opened, chosen, limit=limit, after=page_after))
     older: dict[int, int | None] = {}
 
     def head(shown: int) -> str:
-        below = last[0].job_id if last and shown == limit else 0
+        below = found.last.job_id if found.last is not None and shown == limit else 0
         counted, older[shown] = opened.glance(count_with_older, chosen, below, after=page_after) or (None, None)
         return _heading(counted)
 
     shown = records(
-        remembering(),
+        found,
         listed.jobs() if drawn(output) else columns.listed_jobs(),
         output,
         empty="" if missing else "no jobs",
         head=head,
     )
-    if shown == limit and shown not in older:  # no heading, or it was printed before the last job was read
-        older[shown] = opened.glance(count_jobs, chosen, after=last[0].job_id)
-    left = older[shown] if shown == limit else 0
-    if shown and drawn(output):
-        paging.show_next(last[0].job_id, left, f"jobs show {last[0].job_id}")
-    elif shown:
-        paging.note_next(last[0].job_id, left)
+    if found.last is not None:
+        last = found.last.job_id
+        if shown == limit and shown not in older:  # no heading, or it was printed before the last job was read
+            older[shown] = opened.glance(count_jobs, chosen, after=last)
+        left = older[shown] if shown == limit else 0
+        if drawn(output):
+            paging.show_next(last, left, f"jobs show {last}")
+        else:
+            paging.note_next(last, left)
     if not shown and page_after is None and not missing:
         explain(opened, chosen)
     if missing:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
+from solidjq.errors import ConflictError
 from solidjq.text import mask_secrets, one_line
 
 
@@ -119,6 +120,17 @@ def is_duplicate(error: DBAPIError) -> bool:
     origin: Any = error.orig
     codes = (getattr(origin, "sqlite_errorname", None), getattr(origin, "sqlstate", None), *origin.args[:1])
     return not _DUPLICATES.isdisjoint(codes)
+
+
+@contextmanager
+def duplicate_is_conflict(words: str) -> Iterator[None]:
+    """Around an INSERT of new rows: raise ConflictError, with these words, if another program inserted one of them."""
+    try:
+        yield
+    except IntegrityError as error:
+        if not is_duplicate(error):
+            raise
+        raise ConflictError(words) from error
 
 
 def driver_error(error: Any, dialect: Dialect, *, driver: Any = None, statement: str | None = None) -> DBAPIError:

@@ -24,15 +24,13 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
-from solidjq.database.faults import is_duplicate, past_sqlalchemy
+from solidjq.database.faults import duplicate_is_conflict, past_sqlalchemy
 from solidjq.database.poolers import qualified
-from solidjq.errors import ConflictError
 
 if TYPE_CHECKING:
     import psycopg
@@ -338,12 +336,8 @@ def insert_new(connection: Connection, table: Table, names: Sequence[str], rows:
     # ON DUPLICATE KEY UPDATE takes the right to UPDATE every column, and who counts crashes must not rewrite them.
     (key,) = table.primary_key
     selected = dict(zip(names, rows.selected_columns, strict=True))[key.name]
-    try:
+    with duplicate_is_conflict(f"another program inserted the same rows into {table.name} at this moment"):
         connection.execute(expression.insert(table).from_select(list(names), rows.where(lacks(key, selected))))
-    except IntegrityError as error:
-        if not is_duplicate(error):
-            raise
-        raise ConflictError(f"another program inserted the same rows into {table.name} at this moment") from error
 
 
 def _insert_or_skip(connection: Connection, table: Table, fill: Callable[[Any], Any]) -> Executable:

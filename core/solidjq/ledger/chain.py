@@ -11,16 +11,14 @@ from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, true, update
-from sqlalchemy.exc import IntegrityError
 
 from solidjq.batching import in_batches
 from solidjq.database.digests import hash_of, row_hash, row_text
-from solidjq.database.faults import is_duplicate
+from solidjq.database.faults import duplicate_is_conflict
 from solidjq.database.statements import among
 from solidjq.database.tables import chain, failures, operations
 from solidjq.database.times import boundary, clock, utcnow
 from solidjq.database.transactions import Database
-from solidjq.errors import ConflictError
 from solidjq.ledger.operations import has_chain
 from solidjq.untrusted import read_object
 
@@ -251,10 +249,6 @@ def _append(connection: Connection, digests: dict[int, FailuresDigest]) -> None:
             }
         )
         previous = hashed
-    try:
+    with duplicate_is_conflict("another command sealed its operation at this moment"):
         for batch in in_batches(links):
             connection.execute(insert(chain), batch)
-    except IntegrityError as error:
-        if not is_duplicate(error):
-            raise
-        raise ConflictError("another command sealed its operation at this moment") from error

@@ -28,15 +28,14 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.faults import is_duplicate
+from solidjq.database.faults import duplicate_is_conflict
 from solidjq.database.statements import among, insert_many, insert_new, lacks
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
-from solidjq.errors import ConflictError, DatabaseError
+from solidjq.errors import DatabaseError
 from solidjq.ledger import on_death, operations, positions
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, parse_error
@@ -188,15 +187,9 @@ def count_pruned(connection: Connection, origins: Mapping[int, Origin], runs: Ma
         if not dead:
             continue
         rows = [_row_of(row, origins[row.job_id], runs.get(row.job_id)) for row in dead]
-        with _other_jobs(connection, dead):
-            try:
-                insert_many(connection, crashes, rows)
-            except IntegrityError as error:
-                if not is_duplicate(error):
-                    raise
-                raise ConflictError(
-                    f"another program inserted the same rows into {crashes.name} at this moment"
-                ) from error
+        words = f"another program inserted the same rows into {crashes.name} at this moment"
+        with _other_jobs(connection, dead), duplicate_is_conflict(words):
+            insert_many(connection, crashes, rows)
 
 
 def _row_of(dead: Row[Any], origin: Origin, run: "Run | None") -> dict[str, Any]:

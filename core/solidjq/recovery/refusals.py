@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from solidjq.errors import DatabaseError, concerns_rows
 from solidjq.ledger.operations import Operation
-from solidjq.text import count_of
+from solidjq.text import count_of, first_of
 
 MOST_REFUSED = 10  # jobs in a row, of which none moves; then the database refuses them all
 MOST_NAMED = 20  # jobs with one error, and errors
@@ -82,13 +82,10 @@ class Refusals:
         for job_id, error in self.errors.items():
             job_ids[error].append(str(job_id))
         lines = [
-            f"job {ids[0]} stays failed: {error}" if len(ids) == 1 else f"jobs {_named(ids)} stay failed: {error}"
+            f"job {ids[0]} stays failed: {error}"
+            if len(ids) == 1
+            else f"jobs {first_of(ids, MOST_NAMED)} stay failed: {error}"
             for error, ids in islice(job_ids.items(), MOST_NAMED)
         ]
         more = sum(len(ids) for ids in islice(job_ids.values(), MOST_NAMED, None))
         return [*lines, *([f"{count_of(more, 'more job')} refused with other errors"] if more else [])]
-
-
-def _named(ids: Sequence[str]) -> str:
-    more = len(ids) - MOST_NAMED
-    return ", ".join(ids[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
