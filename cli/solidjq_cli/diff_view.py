@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solidjq_cli import view
 from solidjq_cli.ages import age, when
-from solidjq_cli.columns import Column, Fields
+from solidjq_cli.columns.column import Column, Fields
 from solidjq_cli.flow import cut
 from solidjq_cli.grid import Head, Names, Words
 from solidjq_cli.render import Keyed, heading, table

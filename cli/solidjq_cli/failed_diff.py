@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from solidjq_cli import masking, view
-from solidjq_cli.columns import Fields
+from solidjq_cli.columns.column import Fields
 from solidjq_cli.diff_options import TABLE_LIMIT
 from solidjq_cli.diff_view import (
     _cell_fields,

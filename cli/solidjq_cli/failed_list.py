@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from solidjq_cli import listed, paging
-from solidjq_cli.listed import ListedFailure
+from solidjq_cli import paging
+from solidjq_cli.columns.failures import ListedFailure, failure_columns
 from solidjq_cli.render import Output, records
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def show(
     """
     from solidjq.queue.failed import count_failures  # noqa: PLC0415
 
-    fields = listed.failures(command.policy(None, quiet=True), database.now())
+    fields = failure_columns(command.policy(None, quiet=True), database.now())
     remembered = paging.Remembering(failures)
     older: dict[int, int | None] = {}
 

@@ -6,9 +6,9 @@ import json
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from solidjq_cli import columns
 from solidjq_cli.ages import since
 from solidjq_cli.arguments import by_own_name
+from solidjq_cli.columns.failures import failure_detail_fields, how_it_ended
 from solidjq_cli.render import heading, next_commands, page, paragraph
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _error(dossier: Dossier) -> str:
     pid = f" (pid {death.pid}{host})" if error.pid is None and death is not None and death.pid is not None else host
     began = None if dossier.claim is None or death is None else dossier.claim.started_at
     ran = f", {_seconds(death.silent_at - began)} after the job began" if began is not None and death else ""
-    return f"{name}: {columns.how_it_ended(error)}{pid}{ran}"
+    return f"{name}: {how_it_ended(error)}{pid}{ran}"
 
 
 def _facts(dossier: Dossier) -> Iterator[tuple[str, str]]:
@@ -90,7 +90,7 @@ def _waited(failure: Failure) -> str:
 
 
 def _arguments(failure: Failure) -> str:
-    (column,) = (column for column in columns.failure_details().columns if column.name == "arguments")
+    (column,) = (column for column in failure_detail_fields().columns if column.name == "arguments")
     value: Any = column.value(failure)
     if not isinstance(value, list):
         return "-" if value is None else str(value)

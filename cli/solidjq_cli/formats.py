@@ -19,7 +19,7 @@ from solidjq_cli.view import Output
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from solidjq_cli.columns import Column, Fields
+    from solidjq_cli.columns.column import Column, Fields
 
 T = TypeVar("T")
 

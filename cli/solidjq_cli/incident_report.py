@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from solidjq.durations import spell_duration
 from solidjq.recovery.outcome import JobOutcome
 from solidjq.text import count_of
-from solidjq_cli import columns
 from solidjq_cli.arguments import by_own_name, program_name
+from solidjq_cli.columns.incidents import incident_detail_fields
 from solidjq_cli.formats import plain
 from solidjq_cli.incident_view import how_far
 from solidjq_cli.timeline import Life, lives, span
@@ -111,7 +111,7 @@ def make(
         *[Section("Last words", stacks) for stacks in [list(_last_words(incident))] if stacks],
         Section("Follow-ups", [ToDo(list(_follow_ups(incident, aftermath, decisions)))]),
     ]
-    fields = columns.incident_details({incident.name: decisions}, stood).columns
+    fields = incident_detail_fields({incident.name: decisions}, stood).columns
     data = {
         "database": database,
         "reported_at": now,

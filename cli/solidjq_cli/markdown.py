@@ -12,7 +12,7 @@ from solidjq_cli.formats import Writers, flat
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from solidjq_cli.columns import Fields
+    from solidjq_cli.columns.column import Fields
 
 T = TypeVar("T")
 
@@ -58,8 +58,8 @@ def write_table(items: Iterable[T], fields: Fields[T], out: TextIO) -> None:
     """Write items as a table, each as soon as it arrives."""
     out.writelines(f"{line}\n" for line in head([column.heading for column in fields.columns]))
     writers = Writers(empty="", text=text, time=_time, other=value)
-    told = [column.told for column in fields.columns]
-    out.writelines(row([writers[type(cell := tell(item))](cell) for tell in told]) + "\n" for item in items)
+    displays = [column.displayed for column in fields.columns]
+    out.writelines(row([writers[type(cell := display(item))](cell) for display in displays]) + "\n" for item in items)
 
 
 def write_details(items: Iterable[T], fields: Fields[T], out: TextIO) -> int:
@@ -67,6 +67,6 @@ def write_details(items: Iterable[T], fields: Fields[T], out: TextIO) -> int:
     count = 0
     for count, item in enumerate(items, 1):
         out.write("\n" if count > 1 else "")
-        told = [(column.name, column.told(item)) for column in fields.columns]
-        out.writelines(f"- **{text(name)}**: {value(shown)}\n" for name, shown in told if shown not in (None, "", []))
+        pairs = [(column.name, column.displayed(item)) for column in fields.columns]
+        out.writelines(f"- **{text(name)}**: {value(shown)}\n" for name, shown in pairs if shown not in (None, "", []))
     return count

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import columns, session, view
+from solidjq_cli import session, view
 from solidjq_cli.arguments import program_name
+from solidjq_cli.columns.verdicts import VerdictGroup, decision_fields, verdict_group_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, drawn, ids_suffice, note, page, records
 from solidjq_cli.tally import MOST_NAMED, Groups, Tally, Tense
@@ -63,7 +64,7 @@ def show(
     decisions = tally.add(decision for batch in batches for decision in batch)
     if output is Output.IDS:
         decisions = (decision for decision in decisions if decision.verdict.moves)
-    records(decisions, columns.decisions(), output, empty=words)
+    records(decisions, decision_fields(), output, empty=words)
     warn(tally)
 
 
@@ -109,7 +110,7 @@ def groups(tally: Tally, output: Output, *, empty: str = "") -> None:
 
     order = list(Verdict)
     ordered = sorted(tally.groups.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1:]))
-    records((columns.VerdictGroup(*key, count) for key, count in ordered), columns.groups(), output, empty=empty)
+    records((VerdictGroup(*key, count) for key, count in ordered), verdict_group_fields(), output, empty=empty)
 
 
 def confirm(question: str, *, place: str | None = None) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from solidjq_cli.columns import Column, Fields, operations
+from solidjq_cli.columns.column import Column, Fields
+from solidjq_cli.columns.operations import operation_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 
@@ -98,7 +99,7 @@ def fields(output: Output) -> Fields[tuple[OperationView, OperationOutcome | Non
     written = phrases if output is Output.TABLE else record
     return Fields(
         (
-            *map(_of_operation, operations().columns),
+            *map(_of_operation, operation_fields().columns),
             Column("outcome", lambda pair: None if pair[1] is None else written(pair[1])),
         ),
         lambda pair: [pair[0].id],

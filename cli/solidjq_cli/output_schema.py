@@ -9,13 +9,25 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from solidjq_cli import columns, diff_view, outcomes
+from solidjq_cli import diff_view, outcomes
+from solidjq_cli.columns.checks import check_fields, finding_fields, measure_fields
+from solidjq_cli.columns.failures import failure_detail_fields, failure_fields
+from solidjq_cli.columns.incidents import incident_detail_fields, incident_fields
+from solidjq_cli.columns.jobs import class_time_fields, job_fields, listed_job_fields
+from solidjq_cli.columns.messages import message_fields
+from solidjq_cli.columns.operations import chain_report_fields, event_fields, operation_fields, undone_job_fields
+from solidjq_cli.columns.processes import process_fields, pruned_process_fields
+from solidjq_cli.columns.queues import concurrency_key_fields, queue_fields
+from solidjq_cli.columns.settings import config_file_fields, policy_setting_fields, profile_fields, setting_fields
+from solidjq_cli.columns.status import status_fields
+from solidjq_cli.columns.suspects import suspect_fields, trial_fields
+from solidjq_cli.columns.verdicts import decision_fields, waiting_decision_fields
 from solidjq_cli.view import Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from solidjq_cli.columns import Fields
+    from solidjq_cli.columns.column import Fields
 
 _TIME = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"}
 _TYPES: dict[str, dict[str, Any]] = {
@@ -283,46 +295,46 @@ OF_COMMAND: dict[tuple[str, str], tuple[str, str]] = {
 
 def outputs() -> dict[str, tuple[Fields[Any], ...]]:
     """Return what each command prints; of several kinds it prints one, depending on its arguments."""
-    decisions, jobs, waiting = (columns.decisions(),), (columns.jobs(),), (columns.waiting_decisions(),)
+    decisions, jobs, waiting = (decision_fields(),), (job_fields(),), (waiting_decision_fields(),)
     return {
-        "status": (columns.status(),),
-        "failed list": (columns.failures(),),
-        "failed show": (columns.failure_details(),),
+        "status": (status_fields(),),
+        "failed list": (failure_fields(),),
+        "failed show": (failure_detail_fields(),),
         "failed diff": diff_view.all_fields(),
-        "jobs list": (columns.listed_jobs(),),
+        "jobs list": (listed_job_fields(),),
         "jobs show": jobs,
-        "jobs times": (columns.class_times(),),
+        "jobs times": (class_time_fields(),),
         "jobs discard": waiting,
         "jobs run-now": waiting,
         "jobs postpone": waiting,
         "jobs move": waiting,
         "jobs stop": waiting,
-        "queues list": (columns.queues(),),
-        "queues keys": (columns.concurrency_keys(),),
-        "processes list": (columns.processes(0, None),),
-        "incidents list": (columns.incidents(),),
-        "incidents show": (columns.incident_details({}, {}),),
-        "suspects": (columns.suspects(),),
-        "bisect": (columns.bisections(),),
-        "doctor": (columns.examined(), columns.checks()),
-        "wait": (columns.listed_jobs(),),
-        "watch": (columns.watched(),),
-        **{f"check {name}": (columns.measures(),) for name in MONITOR_CHECKS},
-        "prune": (columns.pruned(),),
+        "queues list": (queue_fields(),),
+        "queues keys": (concurrency_key_fields(),),
+        "processes list": (process_fields(0, None),),
+        "incidents list": (incident_fields(),),
+        "incidents show": (incident_detail_fields({}, {}),),
+        "suspects": (suspect_fields(),),
+        "bisect": (trial_fields(),),
+        "doctor": (finding_fields(), check_fields()),
+        "wait": (listed_job_fields(),),
+        "watch": (message_fields(),),
+        **{f"check {name}": (measure_fields(),) for name in MONITOR_CHECKS},
+        "prune": (pruned_process_fields(),),
         "retry": decisions,
         "discard": decisions,
         "apply": decisions,
         "recover": decisions,
-        "undo": (columns.undone(),),
-        "operations list": (columns.operations(),),
+        "undo": (undone_job_fields(),),
+        "operations list": (operation_fields(),),
         "operations show": (outcomes.fields(Output.JSON),),
-        "operations verify": (columns.chain(spoken=False),),
-        "history": (columns.events(),),
+        "operations verify": (chain_report_fields(spoken=False),),
+        "history": (event_fields(),),
         "enqueue": jobs,
-        "policy show": (columns.policies(),),
-        "profiles list": (columns.profiles(),),
-        "config show": (columns.effective_settings(),),
-        "config list": (columns.config_files(),),
+        "policy show": (policy_setting_fields(),),
+        "profiles list": (profile_fields(),),
+        "config show": (setting_fields(),),
+        "config list": (config_file_fields(),),
     }
 
 

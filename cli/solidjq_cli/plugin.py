@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import columns, view
+from solidjq_cli import view
 from solidjq_cli.arguments import by_own_name
-from solidjq_cli.columns import MeasureRow
+from solidjq_cli.columns.checks import MeasureRow, measure_fields
 from solidjq_cli.render import Output, records
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def answer(name: str, reports: Sequence[CheckReport], output: Output) -> None:
     if output is Output.TABLE and not view.current().fields:
         typer.echo("\n".join(lines(name, reports)))
     else:
-        records([MeasureRow(report, one) for report in reports for one in _rows(report)], columns.measures(), output)
+        records([MeasureRow(report, one) for report in reports for one in _rows(report)], measure_fields(), output)
     raise typer.Exit(worst(report.level for report in reports).exit_code)
 
 

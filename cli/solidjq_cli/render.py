@@ -2,7 +2,7 @@
 
 A list is one call, whatever the format; ``head`` and ``below`` are for people only::
 
-    records(failures, columns.failures(), output, head=lambda shown: f"{shown} of {all} failed jobs", empty="none")
+    records(failures, failure_fields(), output, head=lambda shown: f"{shown} of {all} failed jobs", empty="none")
     next_commands(f"failed list --page-after {last}", lead="446 older")
 
 A screen that tells a story is drawn where people read, and is ``records`` or ``details`` for scripts::
@@ -41,7 +41,7 @@ from solidjq_cli.view import Output, drawn, ids_suffice
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from solidjq_cli.columns import Column, Fields
+    from solidjq_cli.columns.column import Column, Fields
     from solidjq_cli.grid import Cell, Head
 
 __all__ = [
@@ -119,7 +119,7 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
                 heading()
             count += 1
             for column in fields.columns:
-                value = column.told(item)
+                value = column.displayed(item)
                 if value is None or value in ([], ""):
                     continue
                 if isinstance(value, list) and all(isinstance(part, str) for part in value) and column.name in IN_LINES:
@@ -342,7 +342,7 @@ def _head(column: Column[T], rows: Sequence[T]) -> Head:
 def _cell(item: T, column: Column[T], hosts: Mapping[str, str]) -> Cell:
     from solidjq_cli.grid import Names, Words  # noqa: PLC0415
 
-    value = column.told(item)
+    value = column.displayed(item)
     if column.hosts and value:
         value = [hosts.get(host, host) for host in value] if isinstance(value, list) else hosts.get(value, value)
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value) and column.wide:

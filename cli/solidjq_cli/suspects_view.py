@@ -7,7 +7,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from solidjq_cli.arguments import by_own_name
-from solidjq_cli.columns import suspects_apart, suspects_of
+from solidjq_cli.columns.suspects import suspects_apart, suspects_of
 from solidjq_cli.render import heading, next_commands, paragraph
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from solidjq import Database
     from solidjq.incidents.death_cases import JobStanding
     from solidjq.incidents.suspects import Ranking
-    from solidjq_cli.columns import Suspect
+    from solidjq_cli.columns.suspects import Suspect
 
 INDENT = "      "
 MOST_DEATHS = 4  # incidents that are named in a line

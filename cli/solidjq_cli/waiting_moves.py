@@ -8,7 +8,8 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from solidjq_cli import columns, moving, options
+from solidjq_cli import moving, options
+from solidjq_cli.columns.verdicts import WaitingGroup, waiting_decision_fields, waiting_group_fields
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.requests import MoveOptions
 from solidjq_cli.stopping import Account, accounted
@@ -72,8 +73,8 @@ class JobTally:
     def show(self, empty: str) -> None:
         """Print a line a group."""
         ordered = sorted(self.groups.items(), key=lambda item: (item[0][0] is not None, -item[1], item[0][1:]))
-        rows = (columns.WaitingGroup(*key, count) for key, count in ordered)
-        records(rows, columns.waiting_groups(), Output.TABLE, empty=empty)
+        rows = (WaitingGroup(*key, count) for key, count in ordered)
+        records(rows, waiting_group_fields(), Output.TABLE, empty=empty)
 
 
 def carry_out(
@@ -180,7 +181,7 @@ def show_decisions(
     tally = JobTally() if tally is None else tally
     decisions = tally.add(batches)
     if by_id or output is not Output.TABLE:
-        records(decisions, columns.waiting_decisions(), output, empty=empty)
+        records(decisions, waiting_decision_fields(), output, empty=empty)
     else:
         for _ in decisions:
             pass

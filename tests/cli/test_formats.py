@@ -15,7 +15,7 @@ from pymysql.converters import convert_datetime
 from solidjq.database.times import mysql_conversions
 from solidjq_cli import formats, view
 from solidjq_cli.ages import rfc3339
-from solidjq_cli.columns import Column, Fields
+from solidjq_cli.columns.column import Column, Fields
 from solidjq_cli.view import Output
 
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))

@@ -43,13 +43,15 @@ def test_the_ground_is_all_that_has_no_room() -> None:
     assert modules("") == outside | set(rooms["the ground"])
 
 
-def test_the_files_of_the_live_screen_are_listed_in_its_docstring() -> None:
-    docstring = (COMMAND_LINE / "live" / "__init__.py").read_text(encoding="utf-8")
-    there = {path.stem for path in (COMMAND_LINE / "live").glob("*.py")} - {"__init__"}
-    assert set(re.findall(r"^- ``(\w+)``", docstring, re.MULTILINE)) == there
+@pytest.mark.parametrize("folder", ["columns", "live"])
+def test_a_folder_of_the_command_line_lists_its_files_in_its_docstring(folder: str) -> None:
+    docstring = (COMMAND_LINE / folder / "__init__.py").read_text(encoding="utf-8")
+    there = {path.stem for path in (COMMAND_LINE / folder).glob("*.py")} - {"__init__"}
+    bullets = [bullet.split(":")[0] for bullet in docstring.split("\n- ")[1:]]
+    assert set(re.findall(r"``(\w+)``", " ".join(bullets))) == there
 
 
 def test_the_files_of_the_command_line_are_listed() -> None:
     there = {path.stem for path in COMMAND_LINE.glob("*.py")} - {"__init__"}
     listed = {word for line in FILES.splitlines()[2:] for word in line[2:45].split()}
-    assert listed - {"commands/", "topic_texts/", "live/"} == there
+    assert listed - {"commands/", "topic_texts/", "live/", "columns/"} == there

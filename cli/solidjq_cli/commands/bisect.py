@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import attendance, columns, moving, options, session
+from solidjq_cli import attendance, moving, options, session
+from solidjq_cli.columns.suspects import trial_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, note, records
@@ -134,7 +135,7 @@ def bisect(
             _note_progress(now, queue)
             if now.died and now.stage is not Stage.TRYING:
                 _note_other_manners(opened, found, now)
-    records([now], columns.bisections(), output)
+    records([now], trial_fields(), output)
     if now.stage not in {Stage.FOUND, Stage.CLEARED}:
         raise typer.Exit(Exit.PARTLY)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import columns, options, session
+from solidjq_cli import options, session
+from solidjq_cli.columns.settings import ConfigFile, config_file_fields, setting_fields
 from solidjq_cli.render import Output, note, records
 
 group = typer.Typer(
@@ -45,7 +46,7 @@ def show_settings(
     from solidjq_cli.effective import settings_in_force
 
     command = session.current(config_file=config_file)
-    records([*settings_in_force(command, context.find_root())], columns.effective_settings(), output)
+    records([*settings_in_force(command, context.find_root())], setting_fields(), output)
 
 
 @group.command("list")
@@ -59,8 +60,8 @@ def list_files(config_file: options.ConfigOption = None, output: options.OutputO
     from solidjq.settings import sources
 
     described = sources.describe(session.current(config_file=config_file).config_file)
-    files = [columns.ConfigFile(str(path), words) for path, words in described]
-    records(files, columns.config_files(), output, empty="no settings file; all is built in")
+    files = [ConfigFile(str(path), words) for path, words in described]
+    records(files, config_file_fields(), output, empty="no settings file; all is built in")
 
 
 @group.command("trust")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, moving, options, session
+from solidjq_cli import moving, options, session
 from solidjq_cli.arguments import by_own_name
-from solidjq_cli.columns import CheckRow
+from solidjq_cli.columns.checks import CheckRow, check_fields, finding_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, drawn, heading, next_commands, note, page, paragraph, records
 from solidjq_cli.times import duration_option
@@ -85,7 +85,7 @@ def doctor(
     from solidjq.doctor.checks import DoctorTerms
 
     if list_checks:
-        records(core.choose(only or (), skip or ()), columns.checks(), output)
+        records(core.choose(only or (), skip or ()), check_fields(), output)
         return
     command = session.current(database)
     application = command.rails_config()
@@ -166,7 +166,7 @@ def _show(results: Sequence[CheckResult], output: Output) -> None:
     nothing: list[DoctorFinding | None] = [None]
     rows = [CheckRow(result, finding) for result in results for finding in (result.findings or nothing)]
     if not drawn(output):
-        records(rows, columns.examined(), output)
+        records(rows, finding_fields(), output)
         note(_summary(rows))
         return
     with page():

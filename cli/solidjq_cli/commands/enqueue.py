@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from solidjq.durations import parse_duration
-from solidjq_cli import attendance, columns, options, session, standard_input
+from solidjq_cli import attendance, options, session, standard_input
+from solidjq_cli.columns.jobs import job_fields
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import parse_time
 
@@ -129,7 +130,7 @@ def enqueue(
 
     found = opened.transact(recorded)
     views = [view for batch in found for group in batch.values() for view in group]
-    records(views, columns.jobs(), output, empty="nothing to enqueue")
+    records(views, job_fields(), output, empty="nothing to enqueue")
     if unlike:
         note(
             f"with this key the job shares no limit with recent jobs of {class_name}; their keys begin otherwise: "

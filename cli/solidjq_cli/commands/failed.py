@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, diff_options, failed_list, options, paging, selection, session
+from solidjq_cli import diff_options, failed_list, options, paging, selection, session
+from solidjq_cli.columns.failures import failure_detail_fields, failure_fields
 from solidjq_cli.diff_options import TimeOptions
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
@@ -89,7 +90,7 @@ def _list_for_scripts(
     if ids_suffice(output):
         listing = list_failure_ids
     failures = paging.Remembering(listing(opened, chosen, limit=limit, after=after))
-    shown = records(failures, columns.failures(), output, empty=empty)
+    shown = records(failures, failure_fields(), output, empty=empty)
     if failures.last is not None:
         last = failures.last.failure_id
         older = opened.glance(count_failures, chosen, after=last) if shown == limit else 0
@@ -146,7 +147,7 @@ def show_failed(
     if drawn(output):
         count = _draw(opened, remembering(), command.policy(None, quiet=True), full=full)
     else:
-        count = details(remembering(), columns.failure_details(), output)
+        count = details(remembering(), failure_detail_fields(), output)
     if not count and not resolved.by_id:
         selection.explain(opened, resolved.chosen)
     report_missing(resolved.jobs, shown)

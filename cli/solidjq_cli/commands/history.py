@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, history_view, options, selection, session
+from solidjq_cli import history_view, options, selection, session
+from solidjq_cli.columns.operations import event_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import OptionalIdsArgument, read_ids
 from solidjq_cli.render import Output, drawn, note, records
@@ -70,7 +71,7 @@ def history(
         events = chain.from_iterable(lives.each(islice(wanted, limit)))
         first = list(islice(events, 1))
         if first or not names:
-            records(chain(first, events), columns.events(), output)
+            records(chain(first, events), event_fields(), output)
     more = None
     with suppress(DatabaseError):  # the answer stands above
         more = next(wanted, None)

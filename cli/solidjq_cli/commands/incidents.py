@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, incident_view, options, selection, session, view
+from solidjq_cli import incident_view, options, selection, session, view
+from solidjq_cli.columns.incidents import incident_detail_fields, incident_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_incident_name
 from solidjq_cli.render import Output, drawn, note, records
@@ -72,7 +73,7 @@ def list_incidents(
         incident_view.draw_list(list(reversed(here)), since)
         return
     latest_first = _with_jobs(opened, reversed(here)) if output is Output.IDS else reversed(here)
-    records(latest_first, columns.incidents(), output, empty=f"no process died since {since}" if not found else "")
+    records(latest_first, incident_fields(), output, empty=f"no process died since {since}" if not found else "")
     if found and not here:
         hosts = sorted({name for one in found for name in one.hosts})
         for name in host or ():
@@ -123,7 +124,7 @@ def show_incidents(
         for number, incident in enumerate(known):
             incident_view.draw(incident, verdicts[incident.name], stood, first=number == 0)
     else:
-        records(known, columns.incident_details(verdicts, stood), output)
+        records(known, incident_detail_fields(verdicts, stood), output)
     missing = [name for name, incident in found.items() if incident is None]
     for name in missing:
         note(f"no incident {name}; see: jq incidents list")

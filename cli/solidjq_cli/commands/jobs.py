@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, listed, options, paging, session, stop_requests, waiting_moves
+from solidjq_cli import options, paging, session, stop_requests, waiting_moves
 from solidjq_cli.ages import rfc3339
+from solidjq_cli.columns.jobs import class_time_fields, job_columns, job_fields, listed_job_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, read_ids
 from solidjq_cli.job_selection import JobOptions, explain, named_jobs
@@ -90,7 +91,7 @@ def list_all(
 
     shown = records(
         found,
-        listed.jobs() if drawn(output) else columns.listed_jobs(),
+        job_columns() if drawn(output) else listed_job_fields(),
         output,
         empty="" if missing else "no jobs",
         head=head,
@@ -152,7 +153,7 @@ def show(
         holders = holders_of(connection, keys, MOST_HOLDERS) if keys else []
         running = [view.job_id for view in views if State.CLAIMED in view.states]
         asked = requested_stops(connection, running) if running else {}
-    details(views, columns.jobs(holders, asked), output)
+    details(views, job_fields(holders, asked), output)
     missing = [text for text, group in found.items() if not group]
     for text in missing:
         note(f"no job {text}")
@@ -192,7 +193,7 @@ def times(
     earliest = None if since is None else parse_time(since, opened.now(), "--since")
     with opened.read() as connection:
         found = job_times(connection, queues=queue or (), classes=class_name or (), since=earliest)
-    records(found.classes, columns.class_times(), output, empty="no jobs that run, wait or have finished")
+    records(found.classes, class_time_fields(), output, empty="no jobs that run, wait or have finished")
     if found.since is not None and found.sampled and output is Output.TABLE:
         note(f"of finished jobs, those since {rfc3339(found.since)} were read")
 

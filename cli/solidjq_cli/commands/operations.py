@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, listed, moving, operation_view, options, outcomes, session
+from solidjq_cli import moving, operation_view, options, outcomes, session
+from solidjq_cli.columns.operations import chain_report_fields, operation_columns, operation_fields, undone_job_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_operation_id
 from solidjq_cli.render import Output, details, drawn, heading, next_commands, note, records
@@ -54,12 +55,12 @@ def list_operations(
         found = operations.list_operations(connection, limit=limit, before=page_after)
     if drawn(output):
         head = f"{count_of(len(found), 'operation')}, the newest first" if found else ""
-        records(found, listed.operations(), output, empty="nothing was done yet", head=head)
+        records(found, operation_columns(), output, empty="nothing was done yet", head=head)
         if found:
             older = [f"operations list --page-after {found[-1].id}"] if len(found) == limit else []
             next_commands(f"operations show {found[0].id}", *older)
         return
-    records(found, columns.operations(), output, empty="nothing was done yet")
+    records(found, operation_fields(), output, empty="nothing was done yet")
     if len(found) == limit:
         note(f"there may be more; the next page: --page-after {found[-1].id}")
 
@@ -159,7 +160,7 @@ def verify_operations(
         raise UsageError("--expect takes a last_hash of jq operations verify: 64 hexadecimal digits")
     with session.current(database).open().read() as connection:
         report = verification.verify(connection, after=cleared_to, expected=expect)
-    details([report], columns.chain(spoken=output is Output.TABLE), output)
+    details([report], chain_report_fields(spoken=output is Output.TABLE), output)
     if report.broken > len(report.breaks):
         note(f"the first {len(report.breaks)} of {report.broken} breaks are named")
     if report.unsealed_count:
@@ -220,7 +221,7 @@ def undo(
     account = Account(opened, undoing, lambda jobs: f"took back {count_of(jobs, 'job')}", lambda: reasons[None])
     with accounted(account):
         if by_job:
-            records(undone(), columns.undone(), output)
+            records(undone(), undone_job_fields(), output)
         else:
             heading()
             deque(undone(), maxlen=0)

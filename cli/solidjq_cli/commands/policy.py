@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, options, session
+from solidjq_cli import options, session
+from solidjq_cli.columns.settings import PolicySetting, policy_setting_fields
 from solidjq_cli.render import Output, note, records
 
 if TYPE_CHECKING:
@@ -49,16 +50,16 @@ def show_policy(
     policy = session.current(config_file=config_file).policy(import_modules)
     note(f"policy: {policy.words() or 'built in'}")
     names = class_names or [DEFAULT, *policy.classes]
-    records((setting for name in names for setting in _settings(policy, name)), columns.policies(), output)
+    records((setting for name in names for setting in _settings(policy, name)), policy_setting_fields(), output)
 
 
-def _settings(policy: Policy, class_name: str) -> Iterator[columns.PolicySetting]:
+def _settings(policy: Policy, class_name: str) -> Iterator[PolicySetting]:
     from solidjq.settings.policy import KEYS
 
     rule = policy.rule("" if class_name == DEFAULT else class_name)
     for key in KEYS:
         source = rule.sources.get(key, "built in")
-        yield columns.PolicySetting(class_name, key, _shown(getattr(rule, key)), source)
+        yield PolicySetting(class_name, key, _shown(getattr(rule, key)), source)
 
 
 def _shown(value: Any) -> Any:

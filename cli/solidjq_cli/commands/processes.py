@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from solidjq_cli import columns, listed, options, session
+from solidjq_cli import options, session
+from solidjq_cli.columns.processes import in_trees, kind_of, process_columns, process_fields
 from solidjq_cli.render import Output, drawn, next_commands, note, records
 from solidjq_cli.screens import screen
 
@@ -56,8 +57,8 @@ def list_processes(
     empty = "no processes are registered"
     if drawn(output):
         records(
-            listed.in_trees(found),
-            listed.processes(threshold, standby),
+            in_trees(found),
+            process_columns(threshold, standby),
             output,
             empty=empty,
             head=_heading(found, threshold, standby) if found else "",
@@ -65,7 +66,7 @@ def list_processes(
         if any(process.life(threshold, standby) is False for process in found):
             next_commands("prune --dry-run", "doctor")
     else:
-        records(found, columns.processes(threshold, standby), output, empty=empty)
+        records(found, process_fields(threshold, standby), output, empty=empty)
     if standby is not None:
         note(standby.doubt)
 
@@ -74,7 +75,7 @@ def _heading(found: Sequence[Process], threshold: float, standby: Standby | None
     """Count the living by kind, then those that need a decision: the dead, and the jobs that they hold."""
     from solidjq.text import count_of
 
-    kinds = Counter(listed.kind_of(process) for process in found if process.life(threshold, standby))
+    kinds = Counter(kind_of(process) for process in found if process.life(threshold, standby))
     alive = ", ".join(count_of(count, kind) for kind, count in kinds.items())
     dead = [process for process in found if process.life(threshold, standby) is False]
     held = sum(process.claimed for process in dead)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from solidjq_cli import columns, options, session
+from solidjq_cli import options, session
+from solidjq_cli.columns.settings import profile_fields
 from solidjq_cli.render import Output, note, records
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Databases that jq.toml names.")
@@ -40,4 +41,4 @@ def list_profiles(output: options.OutputOption = Output.TABLE) -> None:
         )
     if settings.distrust is not None:
         note(settings.distrust)
-    records(list(profiles.load_profiles(settings).values()), columns.profiles(), output, empty="no profiles")
+    records(list(profiles.load_profiles(settings).values()), profile_fields(), output, empty="no profiles")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from solidjq_cli import columns, options, pruning, session
+from solidjq_cli import options, pruning, session
+from solidjq_cli.columns.processes import pruned_process_fields
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.stopping import reader_may_leave
 
@@ -68,7 +69,7 @@ def prune(
         pruned, refusal = pruning.prune(opened, threshold, doubts, operation)
     if not quiet:
         with reader_may_leave():
-            records(pruned, columns.pruned(), output, empty="no dead processes, no orphaned jobs")
+            records(pruned, pruned_process_fields(), output, empty="no dead processes, no orphaned jobs")
         if pruned:
             done = pruning.words(pruned, would=dry_run)
             note(done if dry_run else f"{done}; to see them: jq failed list --died")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solidjq_cli import columns, listed, options, session
+from solidjq_cli import options, session
+from solidjq_cli.columns.queues import concurrency_key_fields, queue_columns, queue_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, drawn, heading, next_commands, note, records
 from solidjq_cli.screens import screen
@@ -46,13 +47,13 @@ def list_queues(output: options.OutputOption = Output.TABLE, database: options.D
     with opened.read() as connection:
         found = overview.list_queues(connection)
     if not drawn(output):
-        records(found, columns.queues(), output, empty="no queues")
+        records(found, queue_fields(), output, empty="no queues")
         return
     from solidjq.processes.attendance import read_attendance
 
     with opened.read() as connection:
         attendance = read_attendance(connection, command.alive_threshold(None))
-    records(_by_need(found, attendance), listed.queues(attendance), output, empty="no queues", head=_heading(found))
+    records(_by_need(found, attendance), queue_columns(attendance), output, empty="no queues", head=_heading(found))
     if found:
         next_commands(
             *(f"queues resume {shlex.quote(queue.name)}" for queue in found if queue.paused), "processes list"
@@ -101,7 +102,7 @@ def keys(
     blocked = sum(key.blocked for key in found)
     records(
         found,
-        columns.concurrency_keys(),
+        concurrency_key_fields(),
         output,
         empty="no job that waits or runs has a concurrency key",
         head=f"{count_of(len(found), 'concurrency key')}, for which {count_of(blocked, 'job')} wait" if found else "",

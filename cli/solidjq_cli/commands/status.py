@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from solidjq_cli import columns, options, outcomes, session
+from solidjq_cli import options, outcomes, session
 from solidjq_cli.ages import since
+from solidjq_cli.columns.status import status_fields
 from solidjq_cli.render import Output, drawn, heading, next_commands, paragraph, records
 from solidjq_cli.screens import screen
 
@@ -50,7 +51,7 @@ def status(
     threshold = command.alive_threshold(alive_threshold)
     found = find_status(command.open(), threshold)
     if not drawn(output):
-        records([found], columns.status(), output)
+        records([found], status_fields(), output)
         return
     heading(f"status at {found.at:%H:%M:%S} UTC")
     for label, text, style in _lines(found):

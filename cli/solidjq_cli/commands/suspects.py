@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, selection, session, suspects_view
+from solidjq_cli import options, selection, session, suspects_view
+from solidjq_cli.columns.suspects import suspect_fields, suspects_apart, suspects_of
 from solidjq_cli.render import Output, drawn, note, records
 from solidjq_cli.screens import screen
 from solidjq_cli.times import parse_span
@@ -69,9 +70,9 @@ def suspects(
     standings = [one for one in JobStanding if everybody or one is not JobStanding.BYSTANDER]
     if output is Output.IDS:
         standings = [one for one in standings if one.held_back]
-    shown = columns.suspects_of(ranking, *standings)
+    shown = suspects_of(ranking, *standings)
     empty = f"nobody is suspected of a death since {since}"
-    count = records(columns.suspects_apart(opened, shown), columns.suspects(), output, empty=empty)
+    count = records(suspects_apart(opened, shown), suspect_fields(), output, empty=empty)
     if output is Output.TABLE and (left := len(ranking.classes) + ranking.jobs.count(*JobStanding) - count):
         note(f"{count_of(left, 'bystander')}; --all shows {'it' if left == 1 else 'them'}")
 

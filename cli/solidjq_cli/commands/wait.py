@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, session
+from solidjq_cli import options, session
+from solidjq_cli.columns.jobs import listed_job_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.times import duration_option
@@ -70,7 +71,7 @@ def wait(
         otherwise = "To wait for a queue before its first job: jq queues pause --create"
         with opened.read() as connection:
             refuse_unknown(connection, unknown_patterns(connection, chosen), otherwise)
-    records(left, columns.listed_jobs(), output, head=f"{_many(left)} still {_runs(left)}" if left else "no job runs")
+    records(left, listed_job_fields(), output, head=f"{_many(left)} still {_runs(left)}" if left else "no job runs")
     if left:
         note(f"{_many(left)} still {_runs(left)} after {timeout}; whether a dead process has it: jq prune --dry-run")
         raise typer.Exit(Exit.PARTLY)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from solidjq_cli import columns, options, session, watch_targets
+from solidjq_cli import options, session, watch_targets
+from solidjq_cli.columns.messages import message_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, next_commands, note, paragraph, records
 from solidjq_cli.times import duration_option, parse_time
@@ -172,11 +173,11 @@ def _run(database: Database, file: PositionFile, terms: WatchTerms, output: Outp
 
 
 def _print(told: list[Message], output: Output) -> None:
-    records(told, columns.watched(), output)
+    records(told, message_fields(), output)
 
 
 def _tell_record(message: Message) -> None:
-    records([message], columns.watched(), Output.NDJSON)
+    records([message], message_fields(), Output.NDJSON)
 
 
 def _tell_person(message: Message) -> None:
