@@ -12,7 +12,8 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from solidjq.doctor.examine import CHECKS
-from solidjq.incidents.causes import RULES, Cause
+from solidjq.incidents.cause_rules import RULES
+from solidjq.incidents.causes import Cause
 from solidjq.queue.states import MOVES, State
 from solidjq_cli import layout, man_pages, output_schema, plain_text, sql_page, topics
 from solidjq_cli.command_list import COMMANDS

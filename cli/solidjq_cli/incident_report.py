@@ -18,7 +18,7 @@ from solidjq_cli.view import masked
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from solidjq.incidents.causes import WeighedCause
+    from solidjq.incidents.cause_rules import WeighedCause
     from solidjq.incidents.incidents import Incident
     from solidjq.ledger.positions import DeathPosition
     from solidjq.recovery.aftermath import Aftermath, JobAftermath

@@ -1,4 +1,4 @@
-"""Each rule of causes.py, with facts that it holds on and facts that it must not."""
+"""Each rule of cause_rules.py, with facts that it holds on and facts that it must not."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from solidjq.incidents.causes import RULES, Cause, CauseFinding, Company, Confidence, find_cause
+from solidjq.incidents.cause_rules import RULES, find_cause
+from solidjq.incidents.causes import Cause, CauseFinding, Confidence
 from solidjq.incidents.claimed_jobs import ClaimedJob, ClaimedJobs
+from solidjq.incidents.company import Company
 from solidjq.incidents.death_cases import INSIDE, Blame
 from solidjq.incidents.death_records import DeathRecord
 from solidjq.ledger.deaths import DeathSource

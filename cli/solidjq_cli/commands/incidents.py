@@ -154,7 +154,7 @@ def report_incident(
       jq incidents report d17 | gh issue create --title "Incident d17" --body-file -
     """
     from solidjq.errors import UsageError
-    from solidjq.incidents.causes import weigh_others
+    from solidjq.incidents.cause_rules import weigh_others
     from solidjq.incidents.incidents import find_incident
     from solidjq.recovery.aftermath import aftermath_of
     from solidjq_cli import incident_report, report_html, report_markdown

@@ -10,7 +10,10 @@ Read the files in this order:
 - ``packed_deaths``: very many of them in a few hundred bytes each.
 - ``death_queries``: yields deaths as they fell silent, those of ``jq_deaths`` in batches; their jobs are counted.
 - ``death_jobs``: reads the jobs of deaths, which were only counted before.
-- ``causes``: the table of rules that puts a death down to a cause, with a confidence and the facts used.
+- ``causes``: what a death may be put down to, with a confidence and advice.
+- ``company``: the evidence beyond one death: others of its moment, and processes that went on.
+- ``cause_facts``: the facts that causes rest on, a pure function for each rule.
+- ``cause_rules``: the table of rules that puts a death down to a cause.
 - ``incidents``: groups deaths of one moment and one manner, judges each, and splits them by cause.
 - ``summaries``: incidents without the evidence of their deaths.
 - ``failure_deaths``: the incident of each failure on a page, its host, and the crashes of its job.

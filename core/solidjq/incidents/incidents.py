@@ -11,8 +11,10 @@ from sqlalchemy import Connection, select
 from solidjq.batching import in_batches
 from solidjq.database.tables import processes as process_table
 from solidjq.incidents import death_jobs, death_queries
-from solidjq.incidents.causes import NO_COMPANY, Cause, CauseFinding, Company, FleetCounts, find_cause
+from solidjq.incidents.cause_rules import find_cause
+from solidjq.incidents.causes import Cause, CauseFinding
 from solidjq.incidents.claimed_jobs import ClaimedJob
+from solidjq.incidents.company import NO_COMPANY, Company, FleetCounts
 from solidjq.incidents.death_records import DeathRecord, Manner
 
 LATE = timedelta(seconds=5)  # a heartbeat may be late by that; Rails writes it in whole seconds into an error
