@@ -9,8 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.expression import Executable
 
 from solidjq import Database
+from solidjq.database.among import among, read_among
 from solidjq.database.grouping import lock_ids
-from solidjq.database.statements import among, insert_many, read_among
+from solidjq.database.inserts import insert_many
 from solidjq.database.tables import claimed, crashes, failed, jobs, pauses
 from solidjq.database.times import clock
 from support.databases import explain

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from solidjq import Database
-from solidjq.database.statements import current_role
+from solidjq.database.functions import current_role
 from solidjq.database.tables import operations
 from solidjq.ledger import actors
 from support.program import Shell

@@ -24,7 +24,10 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.
 - ``any_types``: column types that read whatever SQLite stores in any column.
 - ``times``: column types of times, and the database's clock in SQL.
-- ``statements``: parts of statements that differ: ``among``, inserts of many rows or only of new ones.
+- ``among``: the condition that a column has one of many values.
+- ``functions``: functions of SQL that differ.
+- ``inserts``: inserts of many rows, or of new ones only.
+- ``statements``: what a write returns, and other statements that differ.
 - ``grouping``: parts of statements that group rows: ids as a list, texts compared exactly.
 - ``digests``: SHA-256 of rows, made by the database.
 - ``hot``: ``@hot``, for statements that run every few milliseconds; they are listed in docs/sql.md.

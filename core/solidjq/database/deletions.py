@@ -13,8 +13,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from solidjq.database.among import among
 from solidjq.database.hot import ids_in, place
-from solidjq.database.statements import among
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.elements import BindParameter

@@ -39,8 +39,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from solidjq.database.among import array_literal
 from solidjq.database.poolers import schema_of
-from solidjq.database.statements import WriteStyle, array_literal
+from solidjq.database.statements import WriteStyle
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.elements import BindParameter

@@ -13,7 +13,9 @@ from sqlalchemy import Connection, Row, Select, select
 
 from solidjq.batching import in_batches
 from solidjq.chance import fisher
-from solidjq.database.statements import among, octets, streamed
+from solidjq.database.among import among
+from solidjq.database.functions import octets
+from solidjq.database.statements import streamed
 from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database

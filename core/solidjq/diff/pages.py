@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Subquery, case, f
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.any_types import ANY_BYTES, ANY_TEXT
+from solidjq.database.functions import octets
 from solidjq.database.grouping import before, begin, digest, exact_text, from_first, gathered, groups_by_digest, zeroed
-from solidjq.database.statements import among, octets
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.diff.signatures import (
     BACKTRACE,

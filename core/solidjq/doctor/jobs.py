@@ -6,20 +6,12 @@ from itertools import combinations
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, literal, select, union_all
 
 from solidjq.batching import BATCH
+from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
-from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import (
-    MOST_NAMED,
-    DoctorCheck,
-    DoctorFinding,
-    DoctorTerms,
-    Severity,
-    everywhere,
-    how_many,
-)
+from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, how_many
 from solidjq.ledger import archive, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning

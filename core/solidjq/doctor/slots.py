@@ -6,19 +6,11 @@ from datetime import timedelta
 from sqlalchemy import Connection, Select, func, or_, select, update
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import blocked, processes, semaphores
 from solidjq.database.times import ago, clock, utcnow
 from solidjq.database.transactions import Database
-from solidjq.doctor.checks import (
-    MOST_NAMED,
-    DoctorCheck,
-    DoctorFinding,
-    DoctorTerms,
-    Severity,
-    everywhere,
-    how_many,
-)
+from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, how_many
 from solidjq.durations import spell_duration
 from solidjq.ledger.operations import Operation
 from solidjq.queue import slot_maintenance

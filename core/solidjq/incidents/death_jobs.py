@@ -10,7 +10,8 @@ from sqlalchemy import Connection, select, union_all
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database import tables
-from solidjq.database.statements import among, streamed
+from solidjq.database.among import among
+from solidjq.database.statements import streamed
 from solidjq.database.times import boundary
 from solidjq.incidents.claimed_jobs import ClaimedJobs
 from solidjq.incidents.death_queries import list_recorded

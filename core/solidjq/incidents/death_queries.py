@@ -17,8 +17,9 @@ from sqlalchemy import ColumnElement, Connection, Row, func, literal, select
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
+from solidjq.database.among import among
 from solidjq.database.grouping import exactly
-from solidjq.database.statements import among, streamed
+from solidjq.database.statements import streamed
 from solidjq.database.tables import deaths, failed, processes
 from solidjq.database.times import boundary
 from solidjq.incidents.claimed_jobs import UNREAD, ClaimedJobs, ClassCount

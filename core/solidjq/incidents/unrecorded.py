@@ -14,8 +14,9 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from solidjq.batching import BATCH, in_batches
 from solidjq.database import tables
+from solidjq.database.among import among
 from solidjq.database.grouping import exactly, gathered_pairs, gathers
-from solidjq.database.statements import among, streamed
+from solidjq.database.statements import streamed
 from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary, micros
 from solidjq.incidents.claimed_jobs import UNREAD, ClassCount

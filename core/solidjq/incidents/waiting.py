@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import crashes, failed
 from solidjq.incidents.summaries import IncidentSummary
 

@@ -19,8 +19,8 @@ from sqlalchemy import (
     table,
 )
 
+from solidjq.database.among import among, read_among
 from solidjq.database.poolers import schema_of
-from solidjq.database.statements import among, read_among
 from solidjq.database.tables import failed, failures, jobs
 from solidjq.database.text_columns import require_room
 from solidjq.database.times import utcnow

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, true, update
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.digests import hash_of, row_hash, row_text
 from solidjq.database.faults import duplicate_is_conflict
-from solidjq.database.statements import among
 from solidjq.database.tables import chain, failures, operations
 from solidjq.database.times import boundary, clock, utcnow
 from solidjq.database.transactions import Database

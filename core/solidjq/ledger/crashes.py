@@ -30,8 +30,9 @@ from sqlalchemy import (
 )
 
 from solidjq.batching import BATCH, in_batches
+from solidjq.database.among import among
 from solidjq.database.faults import duplicate_is_conflict
-from solidjq.database.statements import among, insert_many, insert_new, lacks
+from solidjq.database.inserts import insert_many, insert_new, lacks
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database

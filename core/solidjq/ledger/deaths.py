@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert
 
 from solidjq.database import notices, owners
-from solidjq.database.statements import inserted_id
+from solidjq.database.inserts import inserted_id
 from solidjq.database.tables import deaths
 from solidjq.database.times import utcnow
 from solidjq.ledger import crashes

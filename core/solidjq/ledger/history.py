@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import failures, operations
 from solidjq.ledger import operations as ledger_operations
 from solidjq.ledger.archive import NO_FAILURE

@@ -14,8 +14,10 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.faults import Fault, fault_of, words_of
-from solidjq.database.statements import among, holds, lacks
+from solidjq.database.functions import holds
+from solidjq.database.inserts import lacks
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.errors import ArgumentsError
 from solidjq.queue.enqueue import NewJob, enqueue

@@ -9,8 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, insert, inspect, null, select, update
 
 from solidjq.database import owners
+from solidjq.database.among import among
+from solidjq.database.functions import current_role
+from solidjq.database.inserts import inserted_id
 from solidjq.database.poolers import schema_of
-from solidjq.database.statements import among, current_role, inserted_id
 from solidjq.database.tables import LEDGER, chain, deaths, failures, operations
 from solidjq.database.times import utcnow
 from solidjq.errors import LedgerMissingError

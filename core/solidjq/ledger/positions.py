@@ -11,8 +11,9 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, update
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.faults import unless_denied
-from solidjq.database.statements import among, holds
+from solidjq.database.functions import holds
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.unknown_columns import column_types
 from solidjq.ledger import operations

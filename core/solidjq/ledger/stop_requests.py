@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, String, cast, literal, literal_column, select
 
+from solidjq.database.among import among
 from solidjq.database.faults import unless_denied
-from solidjq.database.statements import among
 from solidjq.database.tables import claimed, failures, operations
 from solidjq.database.text_columns import require_room
 from solidjq.ledger import operations as ledger_operations

@@ -7,7 +7,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Connection, Select
 from sqlalchemy.exc import DBAPIError
 
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import claimed
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all

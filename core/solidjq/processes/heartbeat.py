@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select, update
 
+from solidjq.database.inserts import inserted_id
 from solidjq.database.standby import Standby
-from solidjq.database.statements import inserted_id
 from solidjq.database.tables import claimed, processes
 from solidjq.database.times import ago, utcnow
 from solidjq.ledger.stop_requests import end_asked

@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.standby import Standby, find_standby
-from solidjq.database.statements import among
 from solidjq.database.tables import jobs, processes
 from solidjq.database.times import ago, clock, up_since
 from solidjq.processes import local_time

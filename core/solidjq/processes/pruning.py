@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, func, or_, select
 
 from solidjq.batching import BATCH
+from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.faults import words_of
-from solidjq.database.statements import among
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations

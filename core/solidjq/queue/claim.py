@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, literal, select
 
+from solidjq.database.among import among
 from solidjq.database.hot import Execute, within
-from solidjq.database.statements import WriteStyle, among, distinct_values, write_style, writes_in_with
+from solidjq.database.statements import WriteStyle, distinct_values, write_style, writes_in_with
 from solidjq.database.tables import pauses, ready
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError

@@ -11,25 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    Row,
-    Select,
-    Subquery,
-    case,
-    delete,
-    exists,
-    func,
-    insert,
-    select,
-    union_all,
-    update,
-)
+from sqlalchemy import Connection, Row, Select, Subquery, case, delete, exists, func, insert, select, union_all, update
 
 from solidjq.batching import BATCH, in_batches
+from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.hot import hot, ids_in
-from solidjq.database.statements import among, compares_exactly, insert_if_absent
+from solidjq.database.inserts import insert_if_absent
+from solidjq.database.statements import compares_exactly
 from solidjq.database.tables import blocked, claimed, jobs, ready, semaphores
 from solidjq.database.times import ago, utcnow
 from solidjq.errors import RefusedError

@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, Table, select
 
+from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.grouping import ALL_ROWS, lock_rows
-from solidjq.database.statements import among
 from solidjq.database.tables import blocked, failed, jobs, ready, scheduled
 from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back
 

@@ -4,8 +4,8 @@ from collections import defaultdict
 
 from sqlalchemy import Connection, case, or_, select
 
+from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
-from solidjq.database.statements import among
 from solidjq.database.tables import jobs, scheduled
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import NO_LIMITS, KeyAndLimit, Limits, admit

@@ -31,10 +31,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.deletions import BY_ID, delete_by_id
 from solidjq.database.faults import Fault, fault_of
 from solidjq.database.hot import array_of, hot, ids_in
-from solidjq.database.statements import WriteStyle, among, lacks, write_style, writes_in_with
+from solidjq.database.inserts import lacks
+from solidjq.database.statements import WriteStyle, write_style, writes_in_with
 from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back, locked_keys

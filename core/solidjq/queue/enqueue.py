@@ -11,8 +11,10 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, sel
 
 from solidjq.batching import in_batches
 from solidjq.database import notices
+from solidjq.database.among import among
 from solidjq.database.hot import HotStatement, hot
-from solidjq.database.statements import WriteStyle, among, insert_many, writes_in_with
+from solidjq.database.inserts import insert_many
+from solidjq.database.statements import WriteStyle, writes_in_with
 from solidjq.database.tables import jobs, ready
 from solidjq.database.times import clock, utcnow
 from solidjq.database.transactions import Database

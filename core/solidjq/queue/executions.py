@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, insert, select
 
-from solidjq.database.statements import among, lacks
+from solidjq.database.among import among
+from solidjq.database.inserts import lacks
 from solidjq.database.tables import blocked, claimed, failed, jobs, ready, scheduled
 from solidjq.database.times import ago, utcnow
 from solidjq.queue.states import State

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, case, func, not_, null, or_, select
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import among, holds, octets, own_arguments
+from solidjq.database.among import among
+from solidjq.database.functions import holds, octets, own_arguments
 from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database

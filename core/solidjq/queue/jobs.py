@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, exists, or_, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import blocked, claimed, failed, jobs, processes, ready, scheduled
 from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.states import State

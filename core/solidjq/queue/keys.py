@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, case, func, literal, select, union_all
 
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import blocked, claimed, jobs, processes, ready, semaphores
 from solidjq.queue.states import State
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.grouping import read_ids
-from solidjq.database.statements import among
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, delete, select
 
 from solidjq.database import notices
-from solidjq.database.statements import insert_if_absent
+from solidjq.database.inserts import insert_if_absent
 from solidjq.database.tables import pauses
 from solidjq.database.times import utcnow
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, literal, or_, select, update
 
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import blocked, jobs, semaphores
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import (

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, literal, select, update
 
 from solidjq.database import notices
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import blocked, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import NO_LIMITS, Limits

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import failures, operations
 from solidjq.incidents.claimed_jobs import ClaimedJob
 from solidjq.incidents.incidents import Incident

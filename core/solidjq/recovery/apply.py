@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlalchemy import ColumnElement, Select, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import failed, failures, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError

@@ -14,7 +14,7 @@ from math import ceil, log2
 from sqlalchemy import Connection, select
 
 from solidjq.batching import BATCH
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import failed, failures, jobs, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError

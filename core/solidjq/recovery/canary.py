@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, func, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import failed, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError

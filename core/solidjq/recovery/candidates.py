@@ -31,8 +31,9 @@ from sqlalchemy import (
 
 from solidjq.batching import in_batches
 from solidjq.database import tables
+from solidjq.database.among import among, read_among
+from solidjq.database.functions import holds
 from solidjq.database.grouping import before, exactly, gathered, gathers
-from solidjq.database.statements import among, holds, read_among
 from solidjq.database.tables import blocked, claimed, deaths, failed, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import crashes, positions

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from solidjq.database.among import read_among
 from solidjq.database.grouping import read_numbers
-from solidjq.database.statements import read_among
 from solidjq.database.tables import failed, jobs
 from solidjq.recovery.verdicts import Decision
 

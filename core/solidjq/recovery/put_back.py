@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Insert, bindparam, delete, exists, insert, select, update
 
+from solidjq.database.among import among, read_among
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.grouping import read_numbers
 from solidjq.database.hot import hot, ids_in
-from solidjq.database.statements import WriteStyle, among, read_among, writes_in_with
+from solidjq.database.statements import WriteStyle, writes_in_with
 from solidjq.database.tables import failed, failures, jobs, ready, scheduled
 from solidjq.database.times import utcnow
 from solidjq.ledger import archive

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sqlalchemy import Select
 
 from solidjq.batching import BATCH, in_batches
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import failed
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError

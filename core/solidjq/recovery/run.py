@@ -12,8 +12,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Select, select
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.grouping import lock_ids
-from solidjq.database.statements import among
 from solidjq.database.tables import failed
 from solidjq.database.times import clock
 from solidjq.incidents.charges import find_suspicion

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from solidjq.batching import BATCH
-from solidjq.database.statements import among
+from solidjq.database.among import among
 from solidjq.database.tables import claimed
 from solidjq.database.transactions import Database
 from solidjq.ledger import operations, stop_requests

@@ -25,10 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import BATCH
+from solidjq.database.among import among, read_among
 from solidjq.database.faults import Fault, fault_of, words_of
+from solidjq.database.functions import without_index
 from solidjq.database.grouping import exactly, lock_rows
 from solidjq.database.poolers import schema_of
-from solidjq.database.statements import among, read_among, without_index
 from solidjq.database.tables import claimed, failed, failures, jobs
 from solidjq.database.times import utcnow
 from solidjq.database.transactions import Database

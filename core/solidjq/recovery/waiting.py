@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, select
 
 from solidjq.batching import BATCH, in_batches
+from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
-from solidjq.database.statements import among
 from solidjq.database.tables import jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError

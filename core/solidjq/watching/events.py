@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import Connection, select
 
 from solidjq.batching import in_batches
-from solidjq.database.statements import among, streamed
+from solidjq.database.among import among
+from solidjq.database.statements import streamed
 from solidjq.database.tables import claimed, jobs
 from solidjq.diff.folding import FOLD_AT
 from solidjq.diff.signatures import Signature

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, func, select
 
 from solidjq.batching import in_batches
+from solidjq.database.among import among
 from solidjq.database.any_types import ANY_TEXT
-from solidjq.database.statements import among, octets
+from solidjq.database.functions import octets
 from solidjq.database.tables import crashes, deaths, failed, jobs
 from solidjq.database.times import boundary, clock
 from solidjq.diff.pages import HEAD, SignatureCache, signatures_of
