@@ -29,7 +29,7 @@ from solidjq.queue.checkpoint_groups import CheckpointGroups
 from solidjq.queue.checkpoints import save_within
 from solidjq.queue.claim import Claim
 from solidjq.queue.endings import claims_of
-from solidjq.rails.active_job import value_of
+from solidjq.rails.argument_values import deserialize
 from solidjq.rails.continuation import NO_PROGRESS, check_cursor, progress_of, with_progress
 from solidjq.rails.positions import NO_MARKS, NOWHERE, Marks, key_of, marks_of, with_marks
 
@@ -307,7 +307,7 @@ class Step:
         """
         self._require_open("has no cursor any more")
         try:
-            return value_of(self._steps.progress.cursor)
+            return deserialize(self._steps.progress.cursor)
         except ArgumentsError as error:
             raise StepError(f"the cursor of step {self.name!r} cannot be read in Python: {error}") from None
 

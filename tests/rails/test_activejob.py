@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from solidjq.errors import ArgumentsError
-from solidjq.rails.active_job import Call, call_of, dumps, payload, reset_counters, shown_arguments, value_of
+from solidjq.rails.active_job import Call, call_of, dumps, payload, reset_counters, shown_arguments
+from solidjq.rails.argument_values import deserialize
 from solidjq.rails.ruby_values import GlobalID, Symbol
 
 NOW = datetime(2026, 11, 23, 4, 40, 22, 22096, UTC)
@@ -249,8 +250,8 @@ def test_rubys_values_go_there_and_back_to_the_letter(stored: Any, value: Any) -
     (back,), _ = read(stored)
     assert back == value
     assert repr(back) == repr(value)  # of the same type, the keys too
-    assert value_of(stored) == value
-    assert serialized(value_of([stored])) == [[stored]]
+    assert deserialize(stored) == value
+    assert serialized(deserialize([stored])) == [[stored]]
 
 
 def test_a_record_has_a_model_and_an_id() -> None:

@@ -173,13 +173,13 @@ def _value(text: str) -> Any:
 
     What JSON lacks may be given in Active Job's own form.
     """
-    from solidjq.rails.active_job import value_of
+    from solidjq.rails.argument_values import deserialize
 
     try:
         value = json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError):
         return text
-    return value_of(value)
+    return deserialize(value)
 
 
 def _no_json(constant: str) -> None:
@@ -198,7 +198,7 @@ def _keyword(text: str) -> tuple[str, Any]:
 
 def _lines() -> Iterator[list[Any]]:
     from solidjq.errors import UsageError
-    from solidjq.rails.active_job import value_of
+    from solidjq.rails.argument_values import deserialize
 
     for number, line in standard_input.lines():
         if not line.strip():
@@ -209,4 +209,4 @@ def _lines() -> Iterator[list[Any]]:
             arguments = None
         if not isinstance(arguments, list):
             raise UsageError(f"line {number} of standard input is not a JSON list of arguments; nothing was enqueued")
-        yield value_of(arguments)
+        yield deserialize(arguments)

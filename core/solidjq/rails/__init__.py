@@ -4,6 +4,7 @@ Read the files in this order:
 
 - ``ruby_values``: ``Symbol`` and ``GlobalID``, values that Ruby has and Python lacks.
 - ``json_edits``: changes a few values in the text of a JSON object, and nothing else in it.
+- ``argument_values``: one argument of a job, between a Python value and Active Job's JSON.
 - ``active_job``: the payload in ``jobs.arguments``, Active Job's JSON.
 - ``continuation``: how far a long job got, in that payload, as ``ActiveJob::Continuation`` writes it.
 - ``positions``: where a long job stood, to compare its deaths; and what we write beside the continuation.

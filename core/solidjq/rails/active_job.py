@@ -1,32 +1,21 @@
-"""Active Job's JSON: the payload in ``jobs.arguments``, and the form of the arguments in it.
+"""Active Job's JSON: the payload in ``jobs.arguments``. ``argument_values`` has the form of one argument in it.
 
 The format is that of ``ActiveJob::Arguments`` in Rails 7 and 8, checked against rows that Rails wrote.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
-from functools import lru_cache
+from collections.abc import Sequence
+from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from solidjq.errors import ArgumentsError
+from solidjq.rails.argument_values import KEYWORDS, check_keys, deserialize, deserialize_hash, format_instant, serialize
 from solidjq.rails.json_edits import with_values
-from solidjq.rails.ruby_values import GlobalID, Symbol
 from solidjq.untrusted import MOST_DEPTH, depth_of
 
 if TYPE_CHECKING:
     from solidjq.rails.masking import Mask
-
-_SERIALIZED = "_aj_serialized"
-_SYMBOL_KEYS = "_aj_symbol_keys"
-_KEYWORDS = "_aj_ruby2_keywords"
-_INDIFFERENT = "_aj_hash_with_indifferent_access"
-_GLOBALID = "_aj_globalid"
-_SERIALIZER = "ActiveJob::Serializers::"
-_DURATION = f"{_SERIALIZER}DurationSerializer"
-_RANGE = f"{_SERIALIZER}RangeSerializer"
 
 
 ON_DEATH = "jq_on_death"  # a key of ours in the payload: Active Job reads only its own keys
@@ -64,11 +53,11 @@ def payload(
 
     Raises ArgumentsError for a value that Active Job cannot serialize.
     """
-    arguments = [_serialize(value) for value in call.args]
+    arguments = [serialize(value) for value in call.args]
     if call.kwargs:
-        _check_keys(call.kwargs)
-        keywords = {key: _serialize(value) for key, value in call.kwargs.items()}
-        arguments.append({**keywords, _KEYWORDS: list(call.kwargs)})
+        check_keys(call.kwargs)
+        keywords = {key: serialize(value) for key, value in call.kwargs.items()}
+        arguments.append({**keywords, KEYWORDS: list(call.kwargs)})
     return dumps(
         {
             "job_class": class_name,
@@ -81,8 +70,8 @@ def payload(
             "exception_executions": {},
             "locale": "en",
             "timezone": "UTC",
-            "enqueued_at": _instant(now),
-            "scheduled_at": _instant(scheduled_at),
+            "enqueued_at": format_instant(now),
+            "scheduled_at": format_instant(scheduled_at),
             **({} if on_death is None else {ON_DEATH: on_death._asdict()}),
         }
     )
@@ -113,17 +102,9 @@ def call_of(arguments: str | None) -> Call:
         raise ArgumentsError("the job's payload has no list of arguments; it must be Active Job's JSON")
     values = list(serialized)
     kwargs: dict[str, Any] = {}
-    if values and isinstance(values[-1], dict) and _KEYWORDS in values[-1]:
-        kwargs = _hash(values.pop())
-    return Call([_deserialize(value) for value in values], kwargs)
-
-
-def value_of(data: Any) -> Any:
-    """Return the Python value of one argument in Active Job's form; plain JSON is returned as it is.
-
-    Raises ArgumentsError for a value that only Ruby can read.
-    """
-    return _deserialize(data)
+    if values and isinstance(values[-1], dict) and KEYWORDS in values[-1]:
+        kwargs = deserialize_hash(values.pop())
+    return Call([deserialize(value) for value in values], kwargs)
 
 
 def shown_arguments(arguments: str | None, mask: "Mask | None" = None) -> Any:
@@ -199,7 +180,7 @@ def parse_arguments(text: str) -> list[Any]:
 def keywords_of(values: Sequence[Any]) -> list[str]:
     """Return the names of the keyword arguments in a list in Active Job's form."""
     last = values[-1] if values else None
-    names = last.get(_KEYWORDS) if isinstance(last, dict) else None
+    names = last.get(KEYWORDS) if isinstance(last, dict) else None
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
@@ -258,136 +239,3 @@ def _load(arguments: str | None) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ArgumentsError("the job's arguments are not Active Job's JSON")
     return data
-
-
-# -- one value --------------------------------------------------------------------------------------------------------
-
-
-def _serialize(value: Any) -> Any:  # noqa: C901, PLR0911  (one case a type)
-    match value:
-        case Symbol():
-            return _tagged("SymbolSerializer", str(value))
-        case GlobalID():
-            return {_GLOBALID: str(value)}
-        case None | bool() | int() | float() | str():
-            return value
-        case Mapping():
-            _check_keys(value)
-            symbols = [str(key) for key in value if isinstance(key, Symbol)]
-            return {**{str(key): _serialize(item) for key, item in value.items()}, _SYMBOL_KEYS: symbols}
-        case timedelta():
-            seconds = value.total_seconds()
-            whole = int(seconds) if seconds == int(seconds) else seconds
-            return _tagged("DurationSerializer", whole, parts=[[_serialize(Symbol("seconds")), whole]])
-        case range() if value.step == 1:
-            return {
-                _SERIALIZED: f"{_SERIALIZER}RangeSerializer",
-                "begin": value.start,
-                "end": value.stop,
-                "exclude_end": True,
-            }
-        case datetime():
-            if value.tzinfo is None:
-                raise ArgumentsError(
-                    "a datetime without a time zone is another instant on another machine; give it a time zone"
-                )
-            return _tagged("TimeSerializer", _instant(value))
-        case date():
-            return _tagged("DateSerializer", value.isoformat())
-        case Decimal():
-            return _tagged("BigDecimalSerializer", str(value))
-        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
-            return [_serialize(item) for item in value]
-        case _:
-            raise ArgumentsError(f"a job's argument cannot be of type {type(value).__name__}; pass plain data or an id")
-
-
-def _check_keys(mapping: Mapping[Any, Any]) -> None:
-    for key in mapping:
-        if not isinstance(key, str):
-            raise ArgumentsError(f"{key!r} cannot be a key in a job's argument; use a string")
-        if key.startswith("_aj_"):
-            raise ArgumentsError(f"the key {key!r} is reserved by Active Job; use another one")
-
-
-def _deserialize(value: Any) -> Any:  # noqa: PLR0911  (one case a form)
-    match value:
-        case list():
-            return [_deserialize(item) for item in value]
-        case {"_aj_serialized": str(name), "value": int() | float() as seconds, "parts": list(parts)} if (
-            name == _DURATION
-        ):
-            return _duration(seconds, parts)
-        case {"_aj_serialized": str(name), "begin": int(first), "end": int(last), "exclude_end": bool(exclusive)} if (
-            name == _RANGE
-        ):
-            return range(first, last if exclusive else last + 1)
-        case {"_aj_serialized": str(name), "value": str(text)}:
-            return _from_tagged(name.removeprefix(_SERIALIZER), text)
-        case dict() if _SERIALIZED in value:
-            raise ArgumentsError(f"only Ruby can read an argument of {value[_SERIALIZED]!r}")
-        case dict() if _GLOBALID in value:
-            return _record(value[_GLOBALID])
-        case dict():
-            return _hash(value)
-        case _:
-            return value
-
-
-def _hash(value: dict[str, Any]) -> dict[str, Any]:
-    marks = {_SYMBOL_KEYS, _KEYWORDS, _INDIFFERENT}
-    symbols = value.get(_SYMBOL_KEYS)
-    symbol_keys = set(symbols) if isinstance(symbols, list) and all(isinstance(key, str) for key in symbols) else set()
-    return {
-        Symbol(key) if key in symbol_keys else key: _deserialize(item)
-        for key, item in value.items()
-        if key not in marks
-    }
-
-
-def _record(name: object) -> GlobalID:
-    try:
-        return GlobalID(str(name))
-    except ValueError as error:
-        raise ArgumentsError(str(error)) from None
-
-
-def _duration(seconds: float, parts: list[Any]) -> timedelta:
-    """Return a duration of exact length; months and years have no exact length."""
-    units = {str(_deserialize(part[0])) for part in parts if isinstance(part, list) and part}
-    if units & {"months", "years"}:
-        raise ArgumentsError(f"only Ruby can read a duration of {' and '.join(sorted(units))}; pass days instead")
-    try:
-        return timedelta(seconds=seconds)
-    except (OverflowError, ValueError):
-        raise ArgumentsError(f"a duration of {seconds} seconds is longer than Python can represent") from None
-
-
-def _from_tagged(serializer: str, text: str) -> Any:
-    try:
-        match serializer:
-            case "SymbolSerializer":
-                return Symbol(text)
-            case "TimeSerializer" | "TimeWithZoneSerializer" | "DateTimeSerializer":
-                return datetime.fromisoformat(text)
-            case "DateSerializer":
-                return date.fromisoformat(text)
-            case "BigDecimalSerializer":
-                return Decimal(text)
-    except (ValueError, InvalidOperation):
-        raise ArgumentsError(f"{text!r} is not a value that {serializer} writes") from None
-    raise ArgumentsError(f"only Ruby can read an argument of {_SERIALIZER}{serializer}")
-
-
-def _tagged(serializer: str, value: object, **more: object) -> dict[str, object]:
-    return {_SERIALIZED: _SERIALIZER + serializer, "value": value, **more}
-
-
-@lru_cache(maxsize=8)  # jobs that are enqueued together share their times
-def _instant(value: datetime) -> str:
-    """Format a time as Active Job does: UTC, nine fraction digits."""
-    try:
-        utc = value.astimezone(UTC).replace(tzinfo=None)
-    except OverflowError:
-        raise ArgumentsError(f"{value} is before the year 1 or after 9999 in UTC") from None
-    return utc.isoformat(timespec="microseconds") + "000Z"
