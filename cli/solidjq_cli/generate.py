@@ -18,7 +18,8 @@ from solidjq.queue.states import MOVES, State
 from solidjq_cli import layout, man_pages, output_schema, plain_text, sql_page, topics
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.command_tree import Argument, Command, Option, first_paragraph, tree
-from solidjq_cli.completion_scripts import PROGRAMS, script
+from solidjq_cli.completion_scripts.parts import PROGRAMS
+from solidjq_cli.completion_scripts.script import script
 from solidjq_cli.exits import MEANINGS
 from solidjq_cli.lazy import load
 

@@ -13,10 +13,11 @@ from typing import Annotated
 import pytest
 import typer.main
 
-from solidjq_cli import command_tree, completion_scripts, generate
+from solidjq_cli import command_tree, generate
 from solidjq_cli.command_list import COMMANDS
 from solidjq_cli.command_tree import tree
-from solidjq_cli.completion_scripts import PROGRAMS
+from solidjq_cli.completion_scripts.parts import PROGRAMS
+from solidjq_cli.completion_scripts.script import WRITERS
 from solidjq_cli.view import Output
 from support.paths import ROOT
 from support.shells import COMPLETIONS, MADE_UP, SHELLS, Bash, Fish, Shell, Zsh, needs, run
@@ -158,7 +159,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for program in (*PROGRAMS, "made-up"):  # fish completes only what it finds in PATH
         (folder / "bin" / program).write_text(f'#!/bin/sh\necho "$1" >> {folder}/called\n')
         (folder / "bin" / program).chmod(0o755)
-    write = completion_scripts._WRITERS[request.param]
+    write = WRITERS[request.param]
     (folder / MADE_UP[request.param]).parent.mkdir(parents=True, exist_ok=True)
     (folder / MADE_UP[request.param]).write_text(write(command_tree._tree(typer.main.get_command(made_up), "made-up")))
     started = SHELLS[request.param](folder)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from solidjq_cli.completion_scripts import PROGRAMS
+from solidjq_cli.completion_scripts.parts import PROGRAMS
 from support.paths import ROOT
 
 COMPLETIONS = ROOT / "completions"

@@ -43,7 +43,7 @@ def test_the_ground_is_all_that_has_no_room() -> None:
     assert modules("") == outside | set(rooms["the ground"])
 
 
-@pytest.mark.parametrize("folder", ["columns", "live"])
+@pytest.mark.parametrize("folder", ["columns", "completion_scripts", "live"])
 def test_a_folder_of_the_command_line_lists_its_files_in_its_docstring(folder: str) -> None:
     docstring = (COMMAND_LINE / folder / "__init__.py").read_text(encoding="utf-8")
     there = {path.stem for path in (COMMAND_LINE / folder).glob("*.py")} - {"__init__"}
@@ -54,4 +54,4 @@ def test_a_folder_of_the_command_line_lists_its_files_in_its_docstring(folder: s
 def test_the_files_of_the_command_line_are_listed() -> None:
     there = {path.stem for path in COMMAND_LINE.glob("*.py")} - {"__init__"}
     listed = {word for line in FILES.splitlines()[2:] for word in line[2:45].split()}
-    assert listed - {"commands/", "topic_texts/", "live/", "columns/"} == there
+    assert listed - {"commands/", "topic_texts/", "live/", "columns/", "completion_scripts/"} == there

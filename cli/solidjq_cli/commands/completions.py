@@ -33,6 +33,6 @@ def completions(context: typer.Context, shell: Annotated[Shell, typer.Argument(h
       jq completions zsh > "${fpath[1]}/_jq"
       jq completions fish > ~/.config/fish/completions/jq.fish
     """
-    from solidjq_cli.completion_scripts import script
+    from solidjq_cli.completion_scripts.script import script
 
     typer.echo(script(shell.value, context.find_root().info_name or "jq"), nl=False)
