@@ -11,7 +11,7 @@ from solidjq.database.tables import processes, scheduled
 from solidjq.database.times import ago
 from solidjq.errors import ProcessGoneError
 from solidjq.queue import claim as queue_claim
-from solidjq.queue import claim_statements, dispatch, endings, enqueue, pauses, waiting
+from solidjq.queue import dispatch, endings, enqueue, pauses, ready_rows, waiting
 from solidjq.queue.claim import Claim
 from solidjq.queue.scan_start import LEAST_INTERVAL, MEASURE_INTERVAL, Bound, ScanStart
 from solidjq.rails.error_text import error_json
@@ -288,7 +288,7 @@ def test_what_is_measured_is_the_scan_up_to_the_bound(database: Database) -> Non
     with database.write() as connection:
 
         def before(queue: str | None, bound: Bound) -> list[int]:
-            return list(connection.scalars(claim_statements.ready_before(queue, style), bound._asdict()))
+            return list(connection.scalars(ready_rows.ready_before(queue, style), bound._asdict()))
 
         assert before(None, Bound(1, first)) == []
         assert before(None, Bound(1, first + 1)) == before(None, Bound(2, third)) == [first]

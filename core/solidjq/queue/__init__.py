@@ -11,7 +11,9 @@ those, and returns them. Read the files in this order:
 - ``slot_maintenance``: expired semaphores, and slots that were lost.
 - ``scan_start``: where a worker's scan for ready jobs begins while another transaction is held open.
 - ``claim``: gives ready jobs to a worker.
+- ``ready_rows``: the first ready rows, and other parts of the statements of a claim.
 - ``claim_statements``: the statements of a claim, and which database executes which.
+- ``turn_statements``: those of a worker's whole turn on MySQL.
 - ``checkpoints``: writes the progress of running jobs, fenced by their claims.
 - ``checkpoint_groups``: lets checkpoints of several jobs share a transaction.
 - ``endings``: how a claim ends: finish, fail, release, all through one door.

@@ -1,6 +1,6 @@
 """Claim: a worker gets ready jobs, by queue order, then priority, then age. How a claim ends is in endings.py.
 
-The statements are in claim_statements.py, with a table of which database executes which.
+The statements are in claim_statements.py, with a table of which database executes which, and turn_statements.py.
 """
 
 import time
@@ -16,10 +16,11 @@ from solidjq.database.tables import pauses, ready
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, ProcessGoneError
 from solidjq.queue import claim_statements as statements
-from solidjq.queue.claim_statements import Locked
+from solidjq.queue import ready_rows, turn_statements
 from solidjq.queue.endings import by_claim, finish_jobs
 from solidjq.queue.patterns import ALL_QUEUES, PolledQueues, select_queues
 from solidjq.queue.scan_start import Bound, ScanStart
+from solidjq.queue.turn_statements import Locked
 
 MEASUREMENTS = 3  # of a scan, of which the quickest counts: the others may have waited for the CPU
 
@@ -113,7 +114,7 @@ def scan_cost(database: Database, queue_name: str | None, bound: Bound) -> float
 
     They are spent on entries of deleted rows, which the database cannot clean away while another transaction is open.
     """
-    return database.transact(_scan_cost, statements.ready_before(queue_name, database.write_style), bound)
+    return database.transact(_scan_cost, ready_rows.ready_before(queue_name, database.write_style), bound)
 
 
 def _scan_cost(connection: Connection, ready_before: Select[Any], bound: Bound) -> float:
@@ -209,7 +210,7 @@ def _exchange_locked(
     values = {"process_id": process_id, "most": limit, **by_claim(held)}
     queue_name = None if "*" in polled.patterns else polled.patterns[0]
     bound = scan_start.bound(queue_name)
-    lock_turn = statements.LOCK_TURN if bound is None else statements.LOCK_TURN_BEHIND
+    lock_turn = turn_statements.LOCK_TURN if bound is None else turn_statements.LOCK_TURN_BEHIND
     values |= {} if bound is None else bound._asdict()
     if queue_name is None:
         rows = lock_turn.from_all(connection, **values)
@@ -227,7 +228,7 @@ def _exchange_locked(
     if first:
         statements.insert_claims(connection, process_id=process_id, job_ids=list(first.values()))
     if ended or first:
-        statements.delete_claims_and_ready(connection, claim_ids=list(ended), ready_ids=list(first))
+        turn_statements.delete_claims_and_ready(connection, claim_ids=list(ended), ready_ids=list(first))
     if paused:
         return _claim_in_steps(connection, process_id, polled, limit, sound=False, paused=True)
     claims = _read_claims(connection, list(first.values())) if first else []
@@ -315,10 +316,10 @@ def _delete_ready(connection: Connection, rows: Sequence[Row[Any]]) -> None:
 
 def _claim_sound(connection: Connection, process_id: int, most: int, queue_name: str | None) -> list[int]:
     """Claim as ``_claim_first`` does, but only jobs that exist and are not claimed."""
-    rows = connection.execute(statements.sound_ready(queue_name, most)).all()
+    rows = connection.execute(ready_rows.sound_ready(queue_name, most)).all()
     job_ids = [row.job_id for row in rows]
     if job_ids:
-        insertion = statements.claim_insertion(select(ready.c.job_id).where(among(ready.c.job_id, job_ids)))
+        insertion = ready_rows.claim_insertion(select(ready.c.job_id).where(among(ready.c.job_id, job_ids)))
         connection.execute(insertion, {"process_id": process_id})
         _delete_ready(connection, rows)
     return job_ids

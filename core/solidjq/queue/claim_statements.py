@@ -1,19 +1,13 @@
 """The hot statements of a claim, with a table of which database executes which. claim.py sends them."""
 
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
-    BindParameter,
     Column,
-    CompoundSelect,
     Delete,
-    Executable,
     Exists,
     FromClause,
     Insert,
-    Integer,
     ScalarSelect,
     Select,
     String,
@@ -23,21 +17,17 @@ from sqlalchemy import (
     cast,
     delete,
     exists,
-    insert,
-    literal,
     select,
     true,
-    tuple_,
-    union_all,
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from solidjq.database.deletions import delete_both, delete_by_id
-from solidjq.database.hot import HotStatement, array_of, hot, ids_in, limit_of
+from solidjq.database.deletions import delete_by_id
+from solidjq.database.hot import HotStatement, array_of, hot, ids_in
 from solidjq.database.statements import WriteStyle, distinct_by_index
-from solidjq.database.tables import claimed, jobs, pauses, processes, ready
-from solidjq.database.times import utcnow
-from solidjq.queue.endings import finish_ctes, held_claims
+from solidjq.database.tables import claimed, jobs, pauses, ready
+from solidjq.queue.endings import finish_ctes
+from solidjq.queue.ready_rows import behind, claim_insertion, first_ready, first_ready_of_queue, process_lock
 
 # -- all of a claim at once --------------------------------------------------------------------------------------------
 
@@ -50,7 +40,7 @@ def claim_from_all() -> Select[Any]:
     ready rows that another worker has locked are skipped. Returns at least one row if the process lives: whether a
     queue is paused, and a claim or NULLs.
     """
-    return _whole_claim(_first_ready(), exists().select_from(pauses))
+    return _whole_claim(first_ready(), exists().select_from(pauses))
 
 
 @hot(WriteStyle.CHAINED)
@@ -59,7 +49,7 @@ def claim_from_queue() -> Select[Any]:
 
     Guard: as in claim_from_all, the process's row is share-locked and locked ready rows are skipped.
     """
-    return _whole_claim(_first_ready_of_queue(), _queue_is_paused())
+    return _whole_claim(first_ready_of_queue(), _queue_is_paused())
 
 
 @hot(WriteStyle.CHAINED)
@@ -87,9 +77,7 @@ def finish_and_claim_from_all_behind() -> Select[Any]:
 
     Guard: as in finish_and_claim_from_all; a row before the bound is claimed later (see scan_start.py).
     """
-    return _whole_claim(_behind(_first_ready(), WriteStyle.CHAINED), exists().select_from(pauses)).add_cte(
-        *finish_ctes()
-    )
+    return _whole_claim(behind(first_ready(), WriteStyle.CHAINED), exists().select_from(pauses)).add_cte(*finish_ctes())
 
 
 @hot(WriteStyle.CHAINED)
@@ -98,7 +86,7 @@ def finish_and_claim_from_queue_behind() -> Select[Any]:
 
     Guard: as in finish_and_claim_from_queue; a row before the bound is claimed later (see scan_start.py).
     """
-    candidates = _behind(_first_ready_of_queue(), WriteStyle.CHAINED)
+    candidates = behind(first_ready_of_queue(), WriteStyle.CHAINED)
     return _whole_claim(candidates, _queue_is_paused()).add_cte(*finish_ctes())
 
 
@@ -141,7 +129,7 @@ def _by_first_job(queues: FromClause) -> Select[Any]:
 
 
 def _whole_claim(candidates: Select[Any], paused: Exists) -> Select[Any]:
-    alive = _process_lock().cte("alive")
+    alive = process_lock().cte("alive")
     picked = candidates.where(exists().select_from(alive), ~paused).cte("picked")
     gone = delete(ready).where(ready.c.job_id == any_(array_of(picked.c.job_id))).returning(ready.c.job_id).cte("gone")
     taken = claim_insertion(select(gone.c.job_id)).returning(claimed.c.id, claimed.c.job_id).cte("taken")
@@ -163,7 +151,7 @@ def lock_process_and_see_pauses() -> Select[Any]:
     Guard: the lock is shared, so claims of one process do not wait for each other; a prune of the process waits for
     this claim and sees it, or came first, and this returns no row.
     """
-    return _process_lock().add_columns(exists().select_from(pauses).label("paused"))
+    return process_lock().add_columns(exists().select_from(pauses).label("paused"))
 
 
 @hot(WriteStyle.CHAINED, WriteStyle.RETURNING)
@@ -173,7 +161,7 @@ def insert_first_claims() -> ReturningInsert[Any]:
     Guard: on SQLite, the transaction that began with BEGIN IMMEDIATE is the only writer; on PostgreSQL, ready rows that
     another worker has locked are skipped.
     """
-    return claim_insertion(_first_ready()).returning(claimed.c.job_id)
+    return claim_insertion(first_ready()).returning(claimed.c.job_id)
 
 
 @hot(WriteStyle.CHAINED, WriteStyle.RETURNING)
@@ -182,7 +170,7 @@ def insert_first_claims_of_queue() -> ReturningInsert[Any]:
 
     Guard: as in insert_first_claims, one writer on SQLite, and no locked rows on PostgreSQL.
     """
-    return claim_insertion(_first_ready_of_queue()).returning(claimed.c.job_id)
+    return claim_insertion(first_ready_of_queue()).returning(claimed.c.job_id)
 
 
 @hot(WriteStyle.SILENT)
@@ -191,7 +179,7 @@ def lock_first_ready() -> Select[Any]:
 
     Guard: rows that another worker has locked are skipped.
     """
-    return _first_ready().add_columns(ready.c.id)
+    return first_ready().add_columns(ready.c.id)
 
 
 @hot(WriteStyle.SILENT)
@@ -200,7 +188,7 @@ def lock_first_ready_of_queue() -> Select[Any]:
 
     Guard: rows that another worker has locked are skipped.
     """
-    return _first_ready_of_queue().add_columns(ready.c.id)
+    return first_ready_of_queue().add_columns(ready.c.id)
 
 
 @hot(WriteStyle.SILENT)
@@ -256,7 +244,7 @@ class FromQueues(NamedTuple):
 # read the claims                                          read_claims                   read_claims
 #
 # On MySQL, a worker's turn of all queues or one by its name locks by lock_turn: see claim.exchange. Where scans
-# are dear, the statements whose names end in _behind are sent instead: see scan_start.py.
+# are dear, the statements whose names end in behind are sent instead: see scan_start.py.
 CLAIM = FromQueues(claim_from_all, claim_from_queue)
 FINISH_AND_CLAIM = FromQueues(finish_and_claim_from_all, finish_and_claim_from_queue)
 FINISH_AND_CLAIM_BEHIND = FromQueues(finish_and_claim_from_all_behind, finish_and_claim_from_queue_behind)
@@ -267,149 +255,6 @@ TAKE_FIRST = {
 }
 INSERT_CLAIMS = {WriteStyle.SILENT: insert_claims}
 QUEUES_BY_FIRST_JOB = {WriteStyle.SILENT: distinct_queues_by_first_job}
-
-
-# -- endings and a claim in steps -------------------------------------------------------------------------------------
-
-
-class Locked(StrEnum):
-    """What a row is of that lock_turn has locked."""
-
-    PROCESS = "process"  # its job_id is whether any queue is paused
-    CLAIM = "claim"
-    READY = "ready"
-
-
-@hot(WriteStyle.SILENT)
-def lock_turn() -> CompoundSelect[Any]:
-    """Lock what a worker's turn changes, in one round trip: the process, the claims that end, the first ready rows.
-
-    Guard: as in lock_process_and_see_pauses, lock_claims and lock_first_ready, in this order: a prune of the process
-    waits or came first, a claim that has ended is not returned, ready rows that another worker has locked are skipped.
-    """
-    return _turn_lock(_first_ready())
-
-
-@hot(WriteStyle.SILENT)
-def lock_turn_of_queue() -> CompoundSelect[Any]:
-    """Lock what lock_turn locks, with the first ready rows of one queue.
-
-    Guard: as in lock_turn.
-    """
-    return _turn_lock(_first_ready_of_queue())
-
-
-@hot(WriteStyle.SILENT)
-def lock_turn_behind() -> CompoundSelect[Any]:
-    """Lock what lock_turn locks, but pass over ready rows before a bound.
-
-    Guard: as in lock_turn; a row before the bound is claimed later (see scan_start.py).
-    """
-    return _turn_lock(_behind(_first_ready(), WriteStyle.SILENT))
-
-
-@hot(WriteStyle.SILENT)
-def lock_turn_of_queue_behind() -> CompoundSelect[Any]:
-    """Lock what lock_turn_of_queue locks, but pass over ready rows before a bound.
-
-    Guard: as in lock_turn; a row before the bound is claimed later (see scan_start.py).
-    """
-    return _turn_lock(_behind(_first_ready_of_queue(), WriteStyle.SILENT))
-
-
-@hot(WriteStyle.SILENT)
-def delete_claims_and_ready() -> Executable:
-    """Delete the claims of jobs that were just marked as finished, and the ready rows of jobs that were claimed.
-
-    Guard: this transaction has locked all of them.
-    """
-    return delete_both({claimed: "claim_ids", ready: "ready_ids"})
-
-
-def _turn_lock(first_ready: Select[Any]) -> CompoundSelect[Any]:
-    any_paused = exists().select_from(pauses)
-    return union_all(  # the process first, as a prune locks it before its claims: in the other order both may deadlock
-        _process_lock()
-        .with_only_columns(literal(Locked.PROCESS.value).label("what"), processes.c.id, any_paused.label("job_id"))
-        .order_by(processes.c.id),
-        held_claims().with_only_columns(literal(Locked.CLAIM.value), claimed.c.id, claimed.c.job_id),
-        first_ready.with_only_columns(literal(Locked.READY.value), ready.c.id, ready.c.job_id),
-    )
-
-
-LOCK_TURN = FromQueues(lock_turn, lock_turn_of_queue)
-LOCK_TURN_BEHIND = FromQueues(lock_turn_behind, lock_turn_of_queue_behind)
-
-
-# -- parts of these statements -----------------------------------------------------------------------------------------
-
-
-def _process_lock() -> Select[Any]:
-    process_id = bindparam("process_id", type_=BigInteger())
-    return select(processes.c.id).where(processes.c.id == process_id).with_for_update(read=True, key_share=True)
-
-
-def _first_ready() -> Select[Any]:
-    return (
-        select(ready.c.job_id)
-        .order_by(ready.c.priority, ready.c.job_id)
-        .limit(limit_of("most"))
-        .with_for_update(skip_locked=True)
-    )
-
-
-def _first_ready_of_queue() -> Select[Any]:
-    return _first_ready().where(ready.c.queue_name == bindparam("queue_name", type_=String()))
-
-
-def _behind(first_ready: Select[Any], style: WriteStyle) -> Select[Any]:
-    """Let a query begin at the bound ``priority``, ``job_id`` in the index on both.
-
-    In the form for which each database reads only a part of the index: MySQL does not for a pair, PostgreSQL for
-    nothing else. No other index serves either form.
-    """
-    priority, job_id = _bound()
-    if style is WriteStyle.SILENT:
-        same = (ready.c.priority == priority) & (ready.c.job_id >= job_id)
-        return first_ready.where(same | (ready.c.priority > priority))
-    return first_ready.where(tuple_(ready.c.priority, ready.c.job_id) >= tuple_(priority, job_id))
-
-
-def ready_before(queue_name: str | None, style: WriteStyle) -> Select[Any]:
-    """Scan a queue, or all for None, up to the bound ``priority``, ``job_id``, as a claim would; see ``_behind``.
-
-    As a rule nothing is there but entries of deleted rows, so this locks nothing. But it must lock what it finds, for
-    MariaDB passes over such entries twenty times as fast if it need not. Executed once a second at most.
-    """
-    priority, job_id = _bound()
-    query = select(ready.c.job_id).order_by(ready.c.priority, ready.c.job_id).limit(1).with_for_update(skip_locked=True)
-    if queue_name is not None:
-        query = query.where(ready.c.queue_name == queue_name)
-    if style is WriteStyle.SILENT:
-        same = (ready.c.priority == priority) & (ready.c.job_id < job_id)
-        return query.where(same | (ready.c.priority < priority))
-    return query.where(tuple_(ready.c.priority, ready.c.job_id) < tuple_(priority, job_id))
-
-
-def _bound() -> tuple[BindParameter[int], BindParameter[int]]:
-    return bindparam("priority", type_=Integer()), bindparam("job_id", type_=BigInteger())
-
-
-def sound_ready(queue_name: str | None, most: int) -> Select[Any]:
-    """Lock the first ready rows of a queue, or of all for None, of jobs that exist and are not claimed."""
-    claimable = (
-        exists().where(jobs.c.id == ready.c.job_id),
-        ~exists().where(claimed.c.job_id == ready.c.job_id),
-        *([] if queue_name is None else [ready.c.queue_name == queue_name]),
-    )
-    query = select(ready.c.job_id, ready.c.id).where(*claimable).order_by(ready.c.priority, ready.c.job_id)
-    return query.limit(most).with_for_update(skip_locked=True)
-
-
-def claim_insertion(job_ids: Select[Any]) -> Insert:
-    """Insert claims for the process ``process_id`` of the jobs that a query selects."""
-    rows = job_ids.add_columns(bindparam("process_id", type_=BigInteger()), utcnow())
-    return insert(claimed).from_select(["job_id", "process_id", "created_at"], rows)
 
 
 def _claims_of(taken: FromClause) -> Select[Any]:
