@@ -35,22 +35,16 @@ def show(
     from solidjq.queue.failed import count_failures  # noqa: PLC0415
 
     fields = failure_columns(command.policy(None, quiet=True), database.now())
-    remembered = paging.Remembering(failures)
-    older: dict[int, int | None] = {}
+    page = paging.Page(failures, limit, lambda last: database.glance(count_failures, chosen, after=last.failure_id))
 
     def head(shown: int) -> str:
-        last = remembered.last if shown == limit else None
-        text, count = heading(database, chosen, None if last is None else last.failure_id)
-        older[shown] = count
+        last = page.end(shown)
+        text, older = heading(database, chosen, None if last is None else last.failure_id)
+        page.count_with_heading(shown, older)
         return text
 
-    shown = records(_with_deaths(database, remembered), fields, Output.TABLE, empty=empty, head=head)
-    last = remembered.last
-    if last is None or shown != limit:
-        return shown, last, 0
-    if shown not in older:  # the heading was printed before the last one was read
-        older[shown] = database.glance(count_failures, chosen, after=last.failure_id)
-    return shown, last, older[shown]
+    shown = records(_with_deaths(database, page), fields, Output.TABLE, empty=empty, head=head)
+    return shown, page.last, page.older(shown)
 
 
 def _with_deaths(database: Database, failures: Iterable[Failure]) -> Iterator[ListedFailure]:
@@ -80,7 +74,7 @@ def heading(database: Database, chosen: Filter, last: int | None = None) -> tupl
     died = taken if chosen.deaths == dead else glance(count_failures, replace(chosen, deaths=dead))
     if total is None or taken is None:
         return f"failed jobs; {paging.order()}", older
-    jobs = count_of(total, "failed job").replace(str(total), f"{total:,}")
+    jobs = count_of(total, "failed job")
     what = jobs if taken == total else f"{taken:,} of {jobs}"
     with_process = f" died with {'its' if taken == 1 else 'their'} process"
     if died is not None and chosen.deaths == dead:

@@ -1,4 +1,4 @@
-"""The options that choose jobs in any state, and the filter that they make."""
+"""The options that choose jobs in any state, the filter that they make, and the jobs that a verb is asked to change."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from solidjq_cli import session
+from solidjq_cli.exits import Exit
 from solidjq_cli.ids import read_ids
 from solidjq_cli.options import OptionGroup
 from solidjq_cli.render import note
 from solidjq_cli.times import parse_span
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from solidjq import Database
     from solidjq.queue.listing import JobFilter
     from solidjq.queue.states import State
+    from solidjq_cli.session import Session
 
 _REPEATED = "may be repeated."
 
@@ -106,6 +111,46 @@ def named_jobs(database: Database, names: list[str] | None) -> tuple[list[int] |
     for name in missing:
         note(f"no job {name}")
     return [view.job_id for views in found.values() for view in views], missing
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """Jobs that are named by ids or by a filter, for a verb that changes them."""
+
+    command: Session
+    database: Database
+    filters: JobOptions
+    ids: list[int] | None
+    missing: bool  # a name is that of no job
+    by_id: bool
+
+    def filter(self, default: tuple[State, ...], takes: Collection[State], refusal: str) -> JobFilter:
+        """Return the filter; raises UsageError for a state that the verb does not take."""
+        from solidjq.errors import UsageError  # noqa: PLC0415
+
+        chosen = self.filters.to_filter(self.database, self.ids, default)
+        if others := [state.value for state in chosen.states if state not in takes]:
+            raise UsageError(f"jobs that are {others[0]} {refusal}")
+        if self.missing and not self.ids:
+            raise typer.Exit(Exit.NO_SUCH_JOB)
+        return chosen
+
+    def end(self, left: int) -> None:
+        """End the command after it left so many jobs alone."""
+        if left or self.missing:
+            raise typer.Exit(Exit.PARTLY)
+
+
+def requested_jobs(verb: str, names: list[str] | None, filters: JobOptions, database: str | None) -> JobRequest:
+    """Look up the jobs that are named. Raises UsageError if nothing says which jobs."""
+    from solidjq.errors import UsageError  # noqa: PLC0415
+
+    if not names and not filters.chooses:
+        raise UsageError(f"which jobs? Name them (42), or a filter such as --queue; see: jq jobs {verb} --help")
+    command = session.current(database)
+    opened = command.open()
+    ids, missing = named_jobs(opened, names)
+    return JobRequest(command, opened, filters, ids, bool(missing), by_id=bool(names) and not filters.chooses)
 
 
 def explain(database: Database, chosen: JobFilter) -> None:

@@ -9,22 +9,45 @@ from solidjq_cli.arguments import typed_with
 from solidjq_cli.render import next_commands, note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
 
-class Remembering(Generic[T]):
-    """Yields items once, and has the ``last`` that was yielded; None before the first."""
+class Page(Generic[T]):
+    """The items of a page, at most ``limit``; then how many are older than its last one.
 
-    def __init__(self, items: Iterable[T]) -> None:
-        self._items = items
+    It yields the items once. ``last`` is the last that was yielded, None before the first. ``count_older`` returns how
+    many are older than an item, None if that takes too long to count.
+    """
+
+    def __init__(self, items: Iterable[T], limit: int | None, count_older: Callable[[T], int | None]) -> None:
         self.last: T | None = None
+        self._items = items
+        self._limit = limit
+        self._count_older = count_older
+        self._older: dict[int, int | None] = {}  # by how many items had been shown when it was counted
 
     def __iter__(self) -> Iterator[T]:
         for item in self._items:
             self.last = item
             yield item
+
+    def end(self, shown: int) -> T | None:
+        """Return the last of ``shown`` items if the page is full, so that others may be older; else None."""
+        return self.last if shown == self._limit else None
+
+    def count_with_heading(self, shown: int, older: int | None) -> None:
+        """Note how many are older than the last of ``shown`` items, which the counts of the heading included."""
+        self._older[shown] = older
+
+    def older(self, shown: int) -> int | None:
+        """Return how many are older than the last of ``shown`` items; None if that takes too long to count."""
+        if (last := self.end(shown)) is None:
+            return 0
+        if shown not in self._older:  # no heading, or it was printed before the last item was read
+            self._older[shown] = self._count_older(last)
+        return self._older[shown]
 
 
 def order() -> str:

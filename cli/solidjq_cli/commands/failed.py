@@ -89,12 +89,11 @@ def _list_for_scripts(
     listing: Callable[..., Iterator[Any]] = partial(list_failures, arguments=False)
     if ids_suffice(output):
         listing = list_failure_ids
-    failures = paging.Remembering(listing(opened, chosen, limit=limit, after=after))
-    shown = records(failures, failure_fields(), output, empty=empty)
-    if failures.last is not None:
-        last = failures.last.failure_id
-        older = opened.glance(count_failures, chosen, after=last) if shown == limit else 0
-        paging.note_next(last, older)
+    failures = listing(opened, chosen, limit=limit, after=after)
+    page = paging.Page(failures, limit, lambda last: opened.glance(count_failures, chosen, after=last.failure_id))
+    shown = records(page, failure_fields(), output, empty=empty)
+    if page.last is not None:
+        paging.note_next(page.last.failure_id, page.older(shown))
     return shown
 
 

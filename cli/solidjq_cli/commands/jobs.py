@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from solidjq_cli.ages import rfc3339
 from solidjq_cli.columns.jobs import class_time_fields, job_columns, job_fields, listed_job_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.ids import IdsArgument, OptionalIdsArgument, read_ids
-from solidjq_cli.job_selection import JobOptions, explain, named_jobs
+from solidjq_cli.job_selection import JobOptions, explain, named_jobs, requested_jobs
 from solidjq_cli.render import Output, details, drawn, ids_suffice, note, records
 from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.stop_requests import StopOptions
@@ -20,13 +19,9 @@ from solidjq_cli.times import parse_due, parse_time
 from solidjq_cli.waiting_moves import WaitingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
-    from solidjq import Database
-    from solidjq.queue.listing import JobFilter
-    from solidjq.queue.states import State
     from solidjq.recovery.waiting import WaitingTerms
-    from solidjq_cli.session import Session
 
 MOST_HOLDERS = 20  # jobs of each state that hold a slot of the keys in question
 
@@ -81,30 +76,29 @@ def list_all(
     chosen = filters.to_filter(opened, ids, UNFINISHED, processes=process, hosts=host)
     limit = options.list_limit(limit, output)
     listing: Callable[..., Iterator[Any]] = list_job_ids if ids_suffice(output) else list_jobs
-    found = paging.Remembering(listing(opened, chosen, limit=limit, after=page_after))
-    older: dict[int, int | None] = {}
+    found = listing(opened, chosen, limit=limit, after=page_after)
+    page = paging.Page(found, limit, lambda last: opened.glance(count_jobs, chosen, after=last.job_id))
 
     def head(shown: int) -> str:
-        below = found.last.job_id if found.last is not None and shown == limit else 0
-        counted, older[shown] = opened.glance(count_with_older, chosen, below, after=page_after) or (None, None)
+        last = page.end(shown)
+        below = 0 if last is None else last.job_id
+        counted, older = opened.glance(count_with_older, chosen, below, after=page_after) or (None, None)
+        page.count_with_heading(shown, older)
         return _heading(counted)
 
     shown = records(
-        found,
+        page,
         job_columns() if drawn(output) else listed_job_fields(),
         output,
         empty="" if missing else "no jobs",
         head=head,
     )
-    if found.last is not None:
-        last = found.last.job_id
-        if shown == limit and shown not in older:  # no heading, or it was printed before the last job was read
-            older[shown] = opened.glance(count_jobs, chosen, after=last)
-        left = older[shown] if shown == limit else 0
+    if page.last is not None:
+        last, older = page.last.job_id, page.older(shown)
         if drawn(output):
-            paging.show_next(last, left, f"jobs show {last}")
+            paging.show_next(last, older, f"jobs show {last}")
         else:
-            paging.note_next(last, left)
+            paging.note_next(last, older)
     if not shown and page_after is None and not missing:
         explain(opened, chosen)
     if missing:
@@ -116,7 +110,7 @@ def _heading(counted: int | None) -> str:
 
     if counted is None:
         return f"jobs; {paging.order()}"
-    return f"{counted:,} jobs; {paging.order()}" if counted > 1 else count_of(counted, "job")
+    return f"{count_of(counted, 'job')}; {paging.order()}" if counted > 1 else count_of(counted, "job")
 
 
 @group.command("show")
@@ -226,7 +220,7 @@ def stop(
     """
     from solidjq.queue.states import State
 
-    request = _requested("stop", names, filters, database)
+    request = requested_jobs("stop", names, filters, database)
     chosen = request.filter((State.CLAIMED,), (State.CLAIMED,), "do not run: --state takes claimed here")
     request.end(stop_requests.carry_out(request.command, request.database, chosen, how, output, by_id=request.by_id))
 
@@ -347,48 +341,8 @@ def _move(
     from solidjq.queue.waiting import WAITING
     from solidjq.recovery.waiting import WaitingVerb
 
-    request = _requested(terms.verb.value, names, filters, database)
+    request = requested_jobs(terms.verb.value, names, filters, database)
     default = (State.SCHEDULED,) if terms.verb is WaitingVerb.RUN_NOW and not names else WAITING
     chosen = request.filter(default, WAITING, "do not wait: --state takes ready, scheduled and blocked here")
     command, opened = request.command, request.database
     request.end(waiting_moves.carry_out(command, opened, chosen, terms, how, output, by_id=request.by_id))
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """Jobs that are named by ids or by a filter, for a verb that changes them."""
-
-    command: Session
-    database: Database
-    filters: JobOptions
-    ids: list[int] | None
-    missing: bool  # a name is that of no job
-    by_id: bool
-
-    def filter(self, default: tuple[State, ...], takes: Collection[State], refusal: str) -> JobFilter:
-        """Return the filter; raises UsageError for a state that the verb does not take."""
-        from solidjq.errors import UsageError
-
-        chosen = self.filters.to_filter(self.database, self.ids, default)
-        if others := [state.value for state in chosen.states if state not in takes]:
-            raise UsageError(f"jobs that are {others[0]} {refusal}")
-        if self.missing and not self.ids:
-            raise typer.Exit(Exit.NO_SUCH_JOB)
-        return chosen
-
-    def end(self, left: int) -> None:
-        """End the command after it left so many jobs alone."""
-        if left or self.missing:
-            raise typer.Exit(Exit.PARTLY)
-
-
-def _requested(verb: str, names: list[str] | None, filters: JobOptions, database: str | None) -> _Request:
-    """Look up the jobs that are named. Raises UsageError if nothing says which jobs."""
-    from solidjq.errors import UsageError
-
-    if not names and not filters.chooses:
-        raise UsageError(f"which jobs? Name them (42), or a filter such as --queue; see: jq jobs {verb} --help")
-    command = session.current(database)
-    opened = command.open()
-    ids, missing = named_jobs(opened, names)
-    return _Request(command, opened, filters, ids, bool(missing), by_id=bool(names) and not filters.chooses)

@@ -107,8 +107,8 @@ def list_failures(
 
     Without ``arguments`` these are not read, and None; nor is a backtrace, which is empty.
     """
-    query, make = (_COLUMNS, _failure) if arguments else (_WITHOUT_ARGUMENTS, _listed_failure)
-    return map(make, _pages(database, chosen, lambda _: query, PAGE, limit, after))
+    query, parse = (_COLUMNS, parse_error) if arguments else (_WITHOUT_ARGUMENTS, parse_summary)
+    return (_failure(row, parse) for row in _pages(database, chosen, lambda _: query, PAGE, limit, after))
 
 
 def list_failure_ids(
@@ -253,15 +253,9 @@ _WITHOUT_ARGUMENTS = _COLUMNS.with_only_columns(
 )
 
 
-def _failure(row: Any) -> Failure:
+def _failure(row: Any, parse: Callable[[str | None], ErrorInfo] = parse_error) -> Failure:
     values = list(row)
-    values[_ERROR] = parse_error(values[_ERROR])
-    return Failure._make(values)
-
-
-def _listed_failure(row: Any) -> Failure:
-    values = list(row)
-    values[_ERROR] = parse_summary(values[_ERROR])
+    values[_ERROR] = parse(values[_ERROR])
     return Failure._make(values)
 
 
