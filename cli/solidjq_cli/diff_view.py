@@ -49,7 +49,7 @@ def _sentences(contrast: Contrast, failed: str) -> Iterator[str]:
         return
     yield f"what sets {failed} apart from {finished} that finished meanwhile:"
     for trait in contrast.traits:
-        here = f"{_percent(trait.failed_with, trait.failed)} ({trait.failed_with} of {trait.failed})"
+        here = f"{_percent(trait.failed_with, trait.failed)} ({trait.failed_with:,} of {trait.failed:,})"
         there = f"{_percent(trait.finished_with, trait.finished)} ({trait.finished_with} of {trait.finished})"
         yield f"  {trait.trait}: {here}, finished {there}"
 

@@ -234,7 +234,7 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
         in_words = output is Output.MARKDOWN
         records(changes, _change_fields(now, before, in_words=in_words), output, head=said if drawn(output) else "")
     if len(found.changes) > len(changes):
-        note(f"{len(found.changes) - len(changes)} more; see --limit")
+        note(f"{len(found.changes) - len(changes):,} more; see --limit")
     if drawn(output):
         paragraph(times)
         if there := [change.group.name for change in changes if change.now]:

@@ -126,20 +126,21 @@ def names(several: Sequence[str], width: int | None = None) -> str:
     if not several:
         return "-"
     for shown in range(len(several), 0, -1):
-        text = ", ".join(several[:shown]) + _more(len(several) - shown)
+        text = ", ".join(several[:shown]) + more(len(several) - shown)
         if width is None or cells(text) <= width:
             return text
-    more = _more(len(several) - 1)
-    return cut(several[0], max(1, (width or 0) - len(more))) + more
+    others = more(len(several) - 1)
+    return cut(several[0], max(1, (width or 0) - len(others))) + others
 
 
 def least_of_names(several: Sequence[str]) -> int:
     """Return the width of the first name and the count of the others."""
-    return cells(several[0]) + len(_more(len(several) - 1)) if several else 1
+    return cells(several[0]) + len(more(len(several) - 1)) if several else 1
 
 
-def _more(count: int) -> str:
-    return f" +{count}" if count else ""
+def more(count: int) -> str:
+    """Return how many others there are, behind names: `` +11``; nothing if there are none."""
+    return f" +{count:,}" if count > 0 else ""
 
 
 def short_hosts(hosts: Collection[str]) -> dict[str, str]:

@@ -144,7 +144,7 @@ def _summary(incident: Incident, aftermath: Aftermath, database: str, now: datet
 
     more = " or more" if incident.several else ""
     yield Paragraph(incident.finding.cause.meaning)
-    processes = f"{len(incident.deaths)}{more}{' on ' if incident.hosts else ''}{', '.join(incident.hosts)}"
+    processes = f"{len(incident.deaths):,}{more}{' on ' if incident.hosts else ''}{', '.join(incident.hosts)}"
     yield Facts(
         [
             ("Cause", incident.finding.words),
@@ -275,7 +275,7 @@ def _last_words(incident: Incident) -> Iterator[Block]:
         yield Paragraph(f"Process {death.pid} on {death.hostname or 'an unknown host'}:")
         yield Code(masked(words))
     if (left := len(stacks) - MOST_STACKS) > 0:
-        yield Paragraph(f"And {left} more in the data.")
+        yield Paragraph(f"And {left:,} more in the data.")
 
 
 def _follow_ups(incident: Incident, aftermath: Aftermath, decisions: Sequence[Decision] | None) -> Iterator[str]:

@@ -34,7 +34,7 @@ def draw_list(incidents: Sequence[IncidentSummary], since: str) -> None:
     left = sum(1 for incident in incidents if incident.waiting)
     hosts = short_hosts({host for incident in incidents for host in incident.hosts})
     with page():
-        heading(f"{count_of(len(incidents), 'incident')} since {since}, {left} with jobs that still wait")
+        heading(f"{count_of(len(incidents), 'incident')} since {since}, {left:,} with jobs that still wait")
         heads = [
             Head("INCIDENT"),
             Head("WHEN", right=True),
@@ -71,7 +71,7 @@ def _cause(incident: IncidentSummary) -> str:
     finding = incident.finding
     doubt = [] if finding.confidence.value in {"certain", "unknown"} else [finding.confidence.value]
     count = len(incident.deaths)
-    several = [f"{count}{'+' if incident.several else ''} processes"] if count > 1 or incident.several else []
+    several = [f"{count:,}{'+' if incident.several else ''} processes"] if count > 1 or incident.several else []
     beside = ", ".join((*doubt, *several))
     return f"{finding.cause.value} ({beside})" if beside else finding.cause.value
 
@@ -101,7 +101,7 @@ def draw(
     jobs = count_of(incident.size, "job")
     hosts = f" on {', '.join(incident.hosts)}" if incident.hosts else ""
     one = len(incident.deaths) == 1 and not incident.several
-    processes = f"{len(incident.deaths)}{more} {'process' if one else 'processes'}"
+    processes = f"{len(incident.deaths):,}{more} {'process' if one else 'processes'}"
     with page():
         if not first:
             paragraph("")
@@ -166,11 +166,11 @@ def _verdicts(decisions: Sequence[Decision] | None) -> Iterator[str]:
         return
     held = [decision for decision in decisions if not decision.verdict.moves]
     going = count_of(len(decisions) - len(held), "job")
-    yield f"--safe: {going} would go back, {len(held)} would be held back"
+    yield f"--safe: {going} would go back, {len(held):,} would be held back"
     for decision in held[:MOST_LINES]:
         yield f"  job {decision.job_id} {decision.candidate.class_name}: {decision.verdict}: {decision.reason}"
     if len(held) > MOST_LINES:
-        yield f"  and {len(held) - MOST_LINES} more (-o json)"
+        yield f"  and {len(held) - MOST_LINES:,} more (-o json)"
 
 
 def how_far(incident: Incident, decisions: Sequence[Decision], stood: Mapping[int, DeathPosition]) -> Iterator[str]:
@@ -191,7 +191,7 @@ def how_far(incident: Incident, decisions: Sequence[Decision], stood: Mapping[in
                 resumes = "; resumes there" if job.failure_id in failed else ""
                 yield f"job {job.job_id} {job.class_name}: {words}{resumes}"
     if told > MOST_POSITIONS:
-        yield f"{told - MOST_POSITIONS} more long jobs (-o json)"
+        yield f"{told - MOST_POSITIONS:,} more long jobs (-o json)"
 
 
 def _picture(incident: Incident) -> None:

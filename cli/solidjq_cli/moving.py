@@ -86,7 +86,7 @@ def warnings(tally: Tally) -> Iterator[str]:
     """Name jobs that go back to work because a person chose them, though a safe retry would hold them back."""
     for reason, count in tally.warned.items():
         named = ", ".join(map(str, tally.examples[reason]))
-        more = f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
+        more = f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
         yield f"may kill a process again: job {named}{more}: {reason}"
 
 

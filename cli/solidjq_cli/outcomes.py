@@ -31,33 +31,37 @@ def phrases(outcome: OperationOutcome) -> list[str]:
     from solidjq.recovery.outcome import JobOutcome as Is  # noqa: PLC0415
     from solidjq.text import count_of  # noqa: PLC0415
 
+    def counted(*counts: tuple[int, str]) -> list[str]:
+        return [f"{count:,} {words}" for count, words in counts if count]
+
     def later(verb: str, words: str) -> Iterator[str]:
         moves = [move for move in outcome.later if (move.verb == "discard") == (verb == "discard")]
-        yield from (f"{move.jobs} {words} by operation {move.operation_id}" for move in moves[:MOST_NAMED])
+        yield from (f"{move.jobs:,} {words} by operation {move.operation_id}" for move in moves[:MOST_NAMED])
         if rest := moves[MOST_NAMED:]:
-            yield f"{sum(move.jobs for move in rest)} {words} by {count_of(len(rest), 'other operation')}"
+            yield f"{sum(move.jobs for move in rest):,} {words} by {count_of(len(rest), 'other operation')}"
 
-    waiting = {
-        "ready": outcome.count(Is.READY),
-        "in a paused queue": outcome.count(Is.PAUSED),
-        "scheduled": outcome.count(Is.SCHEDULED),
-        "blocked": outcome.count(Is.BLOCKED),
-    }
-    waits = ", ".join(f"{count} {state}" for state, count in waiting.items() if count)
-    counted = [
-        (outcome.count(Is.FINISHED), "finished"),
-        (outcome.count(Is.DIED), f"died again{_named(outcome)}"),
-        (outcome.count(Is.FAILED), "failed with an error"),
-        (outcome.count(Is.RUNNING), "running"),
-        (sum(waiting.values()), f"waiting ({waits})"),
-        (outcome.count(Is.STATELESS), "in no state (see: jq doctor)"),
-    ]
+    waits = (
+        (outcome.count(Is.READY), "ready"),
+        (outcome.count(Is.PAUSED), "in a paused queue"),
+        (outcome.count(Is.SCHEDULED), "scheduled"),
+        (outcome.count(Is.BLOCKED), "blocked"),
+    )
+    waiting = sum(count for count, _ in waits)
     return [
-        *(f"{count} {words}" for count, words in counted if count),
+        *counted(
+            (outcome.count(Is.FINISHED), "finished"),
+            (outcome.count(Is.DIED), f"died again{_named(outcome)}"),
+            (outcome.count(Is.FAILED), "failed with an error"),
+            (outcome.count(Is.RUNNING), "running"),
+            (waiting, f"waiting ({', '.join(counted(*waits))})"),
+            (outcome.count(Is.STATELESS), "in no state (see: jq doctor)"),
+        ),
         *later("retry", "retried again"),
         *later("discard", "discarded"),
-        *(f"{count} taken back" for count in [outcome.count(Is.TAKEN_BACK)] if count),
-        *(f"{count} no longer there: finished and cleared, or deleted" for count in [outcome.count(Is.GONE)] if count),
+        *counted(
+            (outcome.count(Is.TAKEN_BACK), "taken back"),
+            (outcome.count(Is.GONE), "no longer there: finished and cleared, or deleted"),
+        ),
     ]
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from solidjq_cli import flow
 from solidjq_cli.arguments import by_own_name, typed_words
 from solidjq_cli.render import heading, next_commands, paragraph
 
@@ -97,8 +98,8 @@ def _jobs(decisions: Sequence[Decision], class_name: str) -> str:
     jobs = sum(decision.jobs for decision in decisions)
     if jobs > len(decisions):
         return f"{jobs:,} jobs of {class_name}"
-    more = f" +{jobs - MOST_JOBS}" if jobs > MOST_JOBS else ""
-    return f"{', '.join(str(decision.job_id) for decision in decisions[:MOST_JOBS])}{more} {class_name}"
+    ids = ", ".join(str(decision.job_id) for decision in decisions[:MOST_JOBS])
+    return f"{ids}{flow.more(jobs - MOST_JOBS)} {class_name}"
 
 
 def _moving(of_verdict: Mapping[tuple[Verdict, str, str], int]) -> str:
@@ -113,5 +114,4 @@ def _moving(of_verdict: Mapping[tuple[Verdict, str, str], int]) -> str:
 
 def _counted(counts: Mapping[str, int], most: int) -> str:
     ordered = Counter(counts).most_common()
-    more = f" +{len(ordered) - most}" if len(ordered) > most else ""
-    return ", ".join(f"{name} {count:,}" for name, count in ordered[:most]) + more
+    return ", ".join(f"{name} {count:,}" for name, count in ordered[:most]) + flow.more(len(ordered) - most)

@@ -23,7 +23,7 @@ A screen that tells a story is drawn where people read, and is ``records`` or ``
 Text that comes from a database may be given as it is: each of these escapes control characters and masks secrets.
 ``when`` (a column of ages) and ``since`` (a sentence) in ``ages`` write times; both follow ``--local``. ``names`` and
 ``short_hosts`` in ``flow`` write ``X +11`` and drop the hosts' common domain. ``count_of`` in ``solidjq.text`` is
-singular and plural; ``f"{number:,}"`` is how numbers of a heading are written. ``styled`` in ``view`` colours words.
+singular and plural; other numbers in sentences are ``f"{number:,}"``, ids never. ``styled`` in ``view`` colours words.
 """
 
 from __future__ import annotations

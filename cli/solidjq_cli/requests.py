@@ -124,7 +124,7 @@ class Request:
             what = "a plan" if key is None else "a signed plan"
             verify = "" if move.sign_with is None else f" --verify-with {shlex.quote(str(move.sign_with))}"
             note(
-                f"wrote {what} of {count_of(count, 'job')}, {self.tally.held_back} held back; "
+                f"wrote {what} of {count_of(count, 'job')}, {self.tally.held_back:,} held back; "
                 f"to carry it out: jq apply {shlex.quote(str(move.plan_out))}{verify}"
             )
             if left_out := self.tally.moved - count:
@@ -214,7 +214,7 @@ class Request:
 
             self._note_attendance(self.tally)
             note(
-                f"would {self.verb} {count_of(self.tally.moved, 'job')} and hold back {self.tally.held_back}; "
+                f"would {self.verb} {count_of(self.tally.moved, 'job')} and hold back {self.tally.held_back:,}; "
                 "nothing was changed"
             )
 
@@ -247,7 +247,7 @@ class Request:
             raise typer.Exit(Exit.PARTLY if planned.held_back else Exit.DONE)
         with moving.beside_the_answer():
             moving.draw(planned, Tense.ASKED, self.verb, self._attendance(planned))
-        held = f", hold back {planned.held_back}" if planned.held_back else ""
+        held = f", hold back {planned.held_back:,}" if planned.held_back else ""
         moving.confirm(f"{self.verb} {count_of(planned.moved, 'job')}{held}?")
         self.shown = planned.groups if view.on_terminal() else None
 
@@ -316,15 +316,15 @@ class Request:
             for line in self.refusals.words():
                 note(line)
             why = (
-                f"{outcome.died} of {outcome.jobs} died again"
+                f"{outcome.died:,} of {outcome.jobs:,} died again"
                 if outcome.died
-                else f"{outcome.waiting} of {outcome.jobs} have not ended yet"
+                else f"{outcome.waiting:,} of {outcome.jobs:,} have not ended yet"
             )
             note(f"canary: {why}; nothing else was retried. To take back what still waits: jq undo {operation.id}")
             raise typer.Exit(Exit.PARTLY)
         if outcome.jobs:
-            errors = f", {outcome.failed} with an error of their own" if outcome.failed else ""
-            note(f"canary: all {outcome.jobs} have ended{errors}, and none died; going on")
+            errors = f", {outcome.failed:,} with an error of their own" if outcome.failed else ""
+            note(f"canary: all {outcome.jobs:,} have ended{errors}, and none died; going on")
 
     def _record(self) -> Mapping[str, object]:
         record: dict[str, object] = {**self.selection.chosen.to_record(), **self.terms.to_record()}

@@ -110,7 +110,7 @@ def _watch(callback: Callable[..., None], values: dict[str, Any]) -> None:
 
 def _draw(lines: Sequence[str]) -> None:
     room = view.height() - 1
-    shown = list(lines) if len(lines) <= room else [*lines[: room - 1], f"... {len(lines) - room + 1} more lines"]
+    shown = list(lines) if len(lines) <= room else [*lines[: room - 1], f"... {len(lines) - room + 1:,} more lines"]
     sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
     sys.stdout.flush()
 

@@ -52,7 +52,7 @@ def carry_out(
 
     if how.dry_run:
         tally = show_decisions(plan(), output, by_id=by_id, empty=EMPTY)
-        note(f"would ask {count_of(tally.moved, 'job')} to stop and leave {tally.left} alone; nothing was changed")
+        note(f"would ask {count_of(tally.moved, 'job')} to stop and leave {tally.left:,} alone; nothing was changed")
         return 0
     moving.confirm_by_name("ask the jobs that you named to stop?", yes=how.yes or not by_id)  # else it asks below
     if not by_id and not how.yes:

@@ -6,6 +6,7 @@ from heapq import nsmallest
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from solidjq_cli import flow
 from solidjq_cli.arguments import by_own_name
 from solidjq_cli.columns.suspects import suspects_apart, suspects_of
 from solidjq_cli.render import heading, next_commands, paragraph
@@ -61,8 +62,7 @@ def draw(
     if undecided and not everybody:
         first = islice(suspects_apart(database, suspects_of(ranking, JobStanding.UNDECIDED)), MOST_JOBS)
         few = ", ".join(f"{_short(each)} ({count_of(each.score.deaths, 'death')})" for each in first)
-        more = f" +{undecided - MOST_JOBS}" if undecided > MOST_JOBS else ""
-        paragraph(f"{few}{more}", "too few to tell  ")
+        paragraph(f"{few}{flow.more(undecided - MOST_JOBS)}", "too few to tell  ")
     others = (suspects_of(ranking, standing) for standing in (JobStanding.UNDECIDED, JobStanding.BYSTANDER))
     for alike in _alike(chain.from_iterable(others)) if everybody else ():
         _print(database, alike, incident_of)
@@ -110,8 +110,8 @@ def _print_class(database: Database, suspect: Suspect, members: _Members, incide
     # The lowest ids are among the crowds with the lowest ones: no others are read.
     ids = [job_id for job in suspects_apart(database, members.lowest) for job_id in job.job_ids]
     if ids:
-        more = f" +{members.count - MOST_JOBS}" if members.count > MOST_JOBS else ""
-        paragraph(f"its jobs {', '.join(map(str, nsmallest(MOST_JOBS, ids)))}{more}", INDENT)
+        lowest = ", ".join(map(str, nsmallest(MOST_JOBS, ids)))
+        paragraph(f"its jobs {lowest}{flow.more(members.count - MOST_JOBS)}", INDENT)
 
 
 def _count(ranking: Ranking, standing: JobStanding) -> int:
@@ -134,7 +134,7 @@ def _print(database: Database, alike: Sequence[Suspect], incident_of: Mapping[st
     first = islice(suspects_apart(database, in_order), MOST_JOBS)
     who = ", ".join(map(_short, sorted(first, key=lambda suspect: suspect.lowest)))
     size = sum(each.size for each in alike)
-    more = f" +{size - MOST_JOBS}" if size > MOST_JOBS else ""
+    more = flow.more(size - MOST_JOBS)
     label = "class " if alike[0].kind == "class" else "job   "
     style = "error" if score.standing.held_back else "faint"
     paragraph(f"{who}{more}: {score.standing.value}{_deaths(score.at, incident_of)}", label, style=style)
@@ -144,8 +144,7 @@ def _print(database: Database, alike: Sequence[Suspect], incident_of: Mapping[st
 def _deaths(names: Iterable[str], incident_of: Mapping[str, str]) -> str:
     """Return which incidents they are, the latest first: `` (d9, d11 +3)``."""
     of = list(dict.fromkeys(incident_of.get(name, name) for name in reversed(list(names))))
-    more = f" +{len(of) - MOST_DEATHS}" if len(of) > MOST_DEATHS else ""
-    return f" ({', '.join(of[:MOST_DEATHS])}{more})" if of else ""
+    return f" ({', '.join(of[:MOST_DEATHS])}{flow.more(len(of) - MOST_DEATHS)})" if of else ""
 
 
 def _short(suspect: Suspect) -> str:

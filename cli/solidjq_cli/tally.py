@@ -108,7 +108,7 @@ class Tally:
     def resumptions(self) -> list[str]:
         """Return where the long jobs go on that were moved, or would be, the first ones by name."""
         more = self.resumed - len(self.resuming)
-        return [*self.resuming, *([f"{more} more long jobs go on where they were"] if more else [])]
+        return [*self.resuming, *([f"{more:,} more long jobs go on where they were"] if more else [])]
 
     def unrecovered(self) -> int:
         """Return how many jobs that policy marks "auto" were held back all the same."""
@@ -120,7 +120,7 @@ class Tally:
         for (verdict, _, _), count in self.groups.items():
             if not verdict.moves and verdict.unrecovered == unrecovered:
                 counts[verdict] += count
-        return ", ".join(f"{count} {verdict.value}" for verdict, count in counts.most_common())
+        return ", ".join(f"{count:,} {verdict.value}" for verdict, count in counts.most_common())
 
     def words(self) -> str:
         """Return one line that says what was done."""
@@ -132,7 +132,7 @@ class Tally:
         isolated = self.with_verdict(Verdict.ISOLATE)
         apart = f"; {isolated} of them in quarantine" if isolated else ""
         ready = self.moved - self.scheduled
-        return f"retried {count_of(self.moved, 'job')}: {ready} ready, {self.scheduled} scheduled{apart}"
+        return f"retried {count_of(self.moved, 'job')}: {ready:,} ready, {self.scheduled:,} scheduled{apart}"
 
     def account(self, database: Database, operation: Operation) -> Account:
         """Return the account of a retry or discard: what a message says if it ends half-way."""

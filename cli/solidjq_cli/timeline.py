@@ -62,9 +62,9 @@ def lives(incident: Incident) -> Iterator[Life]:
         for job in death.jobs[:MOST_JOBS]:
             yield Life(_job(job), job.started_at, death.silent_at, None)
         if len(death.jobs) > MOST_JOBS:
-            yield Life(f"  {len(death.jobs) - MOST_JOBS} more jobs", None, death.silent_at, None)
+            yield Life(f"  {len(death.jobs) - MOST_JOBS:,} more jobs", None, death.silent_at, None)
     if len(incident.deaths) > MOST_PROCESSES:
-        yield Life(f"{len(incident.deaths) - MOST_PROCESSES} more processes", None, incident.at, incident.noticed_at)
+        yield Life(f"{len(incident.deaths) - MOST_PROCESSES:,} more processes", None, incident.at, incident.noticed_at)
 
 
 def _process(death: DeathRecord) -> str:

@@ -105,7 +105,7 @@ def carry_out(
         return _write_plan(how.move.plan_out, how.move.sign_with, database, terms, plan())
     if how.move.dry_run:
         tally = show_decisions(plan(), output, by_id=by_id, empty=empty)
-        note(f"would {act} {count_of(tally.moved, 'job')} and leave {tally.left} alone; nothing was changed")
+        note(f"would {act} {count_of(tally.moved, 'job')} and leave {tally.left:,} alone; nothing was changed")
         return 0
     moving.confirm_by_name(f"{act} the jobs that you named?", yes=how.move.yes or not by_id)  # else it asks below
     if not by_id and not how.move.yes:
@@ -146,7 +146,7 @@ def _write_plan(
     tally = JobTally()
     key = None if key_file is None else plans.read_key(key_file)
     count = plans.write(path, database.identity(), terms, tally.add(planned), key=key)
-    note(f"wrote a plan of {count_of(count, 'job')}, {tally.left} left alone; to carry it out: jq apply {path}")
+    note(f"wrote a plan of {count_of(count, 'job')}, {tally.left:,} left alone; to carry it out: jq apply {path}")
     return 0
 
 

@@ -42,13 +42,13 @@ def parse_id(text: str) -> int | None:
 
 
 def count_of(count: int, noun: str) -> str:
-    """Return ``1 death``, ``2 deaths``, ``3 classes``; of a noun of several words the last one changes."""
-    return f"{count} {noun if count == 1 else plural_of(noun)}"
+    """Return ``1 death``, ``2,000 deaths``, ``3 classes``; of a noun of several words the last one changes."""
+    return f"{count:,} {noun if count == 1 else plural_of(noun)}"
 
 
 def times_of(count: int) -> str:
     """Return ``once``, ``twice``, ``3 times``."""
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
 def plural_of(noun: str) -> str:
@@ -78,7 +78,7 @@ def first_of(items: Sequence[object], most: int, *, separator: str = ", ") -> st
     shown = separator.join(map(str, items[:most]))
     if len(items) <= most:
         return shown
-    return f"{shown}{separator.strip(', ')} and {len(items) - most} more"
+    return f"{shown}{separator.strip(', ')} and {len(items) - most:,} more"
 
 
 def mask_secrets(text: str) -> str:

@@ -53,7 +53,7 @@ def test_a_class_at_more_deaths_than_looks_explain_is_a_suspect() -> None:
     found = class_of([*cases("Import", times=3), *cases("Sync", "Mail"), *cases("Sync")], "Import")
     assert (found.standing, found.deaths, found.alone) == (JobStanding.SUSPECT, 3, 3)
     assert found.reasons == (
-        "in flight at 3 of 5 deaths, in 10 of 1000 samples of live processes; p = 6.7e-05 (4 classes tested)",
+        "in flight at 3 of 5 deaths, in 10 of 1,000 samples of live processes; p = 6.7e-05 (4 classes tested)",
         "alone at 3 deaths",
     )
 

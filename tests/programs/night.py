@@ -22,7 +22,7 @@ def main() -> None:
     if jobs.name not in created:
         sys.exit(f"night: {url} has a queue already; name an empty database")
     night = make_night(database)
-    sys.stdout.write(f"{FAILURES} failures, {len(night.killers)} jobs that killed their process. To look at them:\n")
+    sys.stdout.write(f"{FAILURES:,} failures, {len(night.killers)} jobs that killed their process. To look at them:\n")
     sys.stdout.write(
         f"  export JQ_DATABASE_URL={url}\n  jq incidents list\n  jq suspects\n  jq retry --safe --dry-run\n"
     )

@@ -1,5 +1,7 @@
 """Numbers before nouns, as every message writes them, and what is masked in them."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from solidjq.text import count_of, first_of, mask_secrets
@@ -17,6 +19,7 @@ from solidjq.text import count_of, first_of, mask_secrets
         (2, "day", "2 days"),
         (1, "job class", "1 job class"),
         (2, "failed job", "2 failed jobs"),
+        (12345, "job", "12,345 jobs"),
     ],
 )
 def test_a_number_before_a_noun(count: int, noun: str, words: str) -> None:
@@ -51,9 +54,10 @@ def test_the_value_of_a_secret_key_is_masked_however_it_is_quoted(text: str, mas
         ([], ", ", ""),
         ([1, 2], ", ", "1, 2"),
         (["a", "b", "c"], ", ", "a, b and 1 more"),
+        (range(12345), ", ", "0, 1 and 12,343 more"),
         (["a", "b"], "; ", "a; b"),
         (["a", "b", "c", "d"], "; ", "a; b; and 2 more"),
     ],
 )
-def test_the_first_of_many_are_named_and_the_rest_counted(items: list[object], separator: str, words: str) -> None:
+def test_the_first_of_many_are_named_and_the_rest_counted(items: Sequence[object], separator: str, words: str) -> None:
     assert first_of(items, 2, separator=separator) == words

@@ -41,7 +41,7 @@ def incident_fields() -> Fields[Any]:
 
 
 def _process_count(incident: Incident | IncidentSummary) -> str:
-    return f"{len(incident.deaths)}{' or more' if incident.several else ''}"
+    return f"{len(incident.deaths):,}{' or more' if incident.several else ''}"
 
 
 def incident_detail_fields(

@@ -141,7 +141,7 @@ def _fix(
         for result in fixable:
             for finding in result.findings:
                 note(f"{result.check.name}: {finding.what}; --fix {result.check.fixes}")
-        moving.confirm(f"fix {len(fixable)} of these?" if len(fixable) > 1 else "fix it?")
+        moving.confirm(f"fix {len(fixable):,} of these?" if len(fixable) > 1 else "fix it?")
     operation = session.current().operation(
         "doctor", reason, chosen={"checks": [result.check.name for result in fixable]}
     )

@@ -162,7 +162,7 @@ def verify_operations(
         report = verification.verify(connection, after=cleared_to, expected=expect)
     details([report], chain_report_fields(spoken=output is Output.TABLE), output)
     if report.broken > len(report.breaks):
-        note(f"the first {len(report.breaks)} of {report.broken} breaks are named")
+        note(f"the first {len(report.breaks):,} of {report.broken:,} breaks are named")
     if report.unsealed_count:
         named = ", ".join(map(str, report.unsealed[:MOST_NAMED]))
         more = ", ..." if report.unsealed_count > MOST_NAMED else ""

@@ -74,7 +74,7 @@ def _heading(found: Sequence[Queue]) -> str:
         return ""
     ready, paused = sum(queue.ready for queue in found), sum(queue.paused for queue in found)
     waits = "no job is ready" if not ready else f"{ready:,} {'job is' if ready == 1 else 'jobs are'} ready"
-    return f"{count_of(len(found), 'queue')}{f', {paused} paused' if paused else ''}; {waits}"
+    return f"{count_of(len(found), 'queue')}{f', {paused:,} paused' if paused else ''}; {waits}"
 
 
 @group.command("keys")

@@ -46,4 +46,4 @@ def fit(lines: Sequence[str], room: int, rest: str) -> list[str]:
     """Return as many lines as there is room for; the last one counts the others; ``rest`` says how to see them."""
     if len(lines) <= room:
         return list(lines)
-    return [*lines[: max(0, room - 1)], f"... {len(lines) - max(0, room - 1)} more lines; {rest}"]
+    return [*lines[: max(0, room - 1)], f"... {len(lines) - max(0, room - 1):,} more lines; {rest}"]

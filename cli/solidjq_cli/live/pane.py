@@ -227,7 +227,7 @@ class ListPane(Vertical):
         titles = [" " * MARK + line for line in before[-1:]] if rows else []
         said = before[:-1] if rows else before
         if words:
-            said.append(f"{len(taken)} of the {len(rows)} rows that were read have: {' '.join(words)}")
+            said.append(f"{len(taken):,} of the {len(rows):,} rows that were read have: {' '.join(words)}")
         self._show_head([*said, *after, *titles])
         self._draw(taken)
 

@@ -110,8 +110,8 @@ class CheckResult:
 def how_many(items: Collection[object], one: str, more: str) -> str:
     """Return ``1 job is``, ``7 jobs are`` or, for more than MOST_NAMED items, ``more than 1000 jobs are``."""
     if len(items) > MOST_NAMED:
-        return f"more than {MOST_NAMED} {more}"
-    return f"1 {one}" if len(items) == 1 else f"{len(items)} {more}"
+        return f"more than {MOST_NAMED:,} {more}"
+    return f"1 {one}" if len(items) == 1 else f"{len(items):,} {more}"
 
 
 def living(connection: Connection, terms: DoctorTerms, kind: str = "") -> list[Process]:

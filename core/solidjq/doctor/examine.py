@@ -151,4 +151,4 @@ def fix(
             except DatabaseError as error:
                 yield f"{result.check.name}: not fixed: {error}"
             else:
-                yield f"{result.check.name}: fixed {count}"
+                yield f"{result.check.name}: fixed {count:,}"

@@ -154,7 +154,7 @@ def _find_orphans(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
     ids = tuple(pruning.find_orphans(connection))
     if ids:
         yield DoctorFinding(
-            f"{len(ids)} {'job is' if len(ids) == 1 else 'jobs are'} claimed by processes that are not registered",
+            f"{len(ids):,} {'job is' if len(ids) == 1 else 'jobs are'} claimed by processes that are not registered",
             "jq prune, or jq doctor orphans --fix; then jq retry --safe",
             job_ids=ids,
             subjects=frozenset(ids),
@@ -221,7 +221,7 @@ def _find_failed(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
 
 
 def _counted(count: int, failures: RecentFailures) -> str:
-    return count_of(count, "job") if failures.complete else f"{count} of the newest {failures.failed} failed jobs"
+    return count_of(count, "job") if failures.complete else f"{count:,} of the newest {failures.failed:,} failed jobs"
 
 
 def _some(ids: list[int]) -> str:

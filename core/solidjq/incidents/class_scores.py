@@ -252,7 +252,7 @@ def _judge_class(name: str, trial: _Trial) -> tuple[float, JobStanding, list[str
     first = trial.first[name]
     rivals, last = trial.tied.get(name, ((), trial.suspects.get(name) or trial.test(name)))
     score = min(first.score, last.score)
-    controls = f"in {first.running} of {first.samples} {trial.controls.noun}"
+    controls = f"in {first.running:,} of {first.samples:,} {trial.controls.noun}"
     facts = [f"{controls}; {first} ({count_of(trial.tested, 'class')} tested)"]
     if explained := first.places & ~last.places:
         company = [other for other in trial.suspects if other != name and explained & trial.deaths_of[other]]

@@ -96,7 +96,8 @@ def check_failures(connection: Connection, terms: CheckTerms) -> CheckReport:
     recent = count_recent(connection, clock(connection) - terms.window)
     more = "" if recent.complete else " or more"
     span = spell_duration(terms.window)
-    text = f"{count_of(recent.failed, 'job')}{more} failed within {span}: {recent.died} died, {recent.errors} errors"
+    failed = f"{count_of(recent.failed, 'job')}{more} failed within {span}"
+    text = f"{failed}: {recent.died:,} died, {recent.errors:,} errors"
     return CheckReport(
         "failures",
         [

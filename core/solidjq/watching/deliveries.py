@@ -65,7 +65,7 @@ class Deliveries:
                 while len(waiting) > most:
                     dropped = waiting.pop(1)  # the first may be under way
                     self.dropped += 1
-                    self._say(f"{target} is behind, and {most} messages wait: dropped {_named(dropped)}")
+                    self._say(f"{target} is behind, and {most:,} messages wait: dropped {_named(dropped)}")
             self._changed.notify_all()
 
     def start(self) -> None:

@@ -146,7 +146,7 @@ def _of_silence(event: SilenceNews, database: str) -> Message:
     return _message(
         _id(database, "silent", f"p{first.id}:{int(beat * 1000)}"),
         kind="silent",
-        name=bounded(hosts[0], NAME) if len(hosts) == 1 else first.name if not hosts else f"{len(hosts)} hosts",
+        name=bounded(hosts[0], NAME) if len(hosts) == 1 else first.name if not hosts else f"{len(hosts):,} hosts",
         at=(first.last_heartbeat_at or EARLIEST) + reached,
         database=database,
         title=_silence_title(group, event.jobs),
@@ -167,9 +167,9 @@ def _silence_title(group: SilentGroup, jobs: Sequence[JobRef]) -> str:
     if longest is not None and shortest is not None and round(shortest) != round(longest):
         span = f"for {shortest:.0f} to {longest:.0f} s"
     have, hosts = "has" if count == 1 else "have", group.hosts
-    of = f"all {count} processes" if not group.others else f"{count} of {count + group.others} processes"
+    of = f"all {count:,} processes" if not group.others else f"{count:,} of {count + group.others:,} processes"
     if group.fleet:
-        who, rather = f"{of}, on {len(hosts)} hosts,", ": rather cut off from the database than dead"
+        who, rather = f"{of}, on {len(hosts):,} hosts,", ": rather cut off from the database than dead"
     elif count == 1:
         who, rather = f"{first.kind} pid {first.pid}{f' on {hosts[0]}' if hosts else ''}", ""
     else:
