@@ -67,7 +67,7 @@ def _group_fields(*, whole: bool = False) -> Fields[FailureGroup]:
     return Fields(
         (
             Column("group", lambda g: g.name, "GROUP"),
-            Column("jobs", lambda g: g.count, "JOBS"),
+            Column("jobs", lambda g: g.count, "JOBS", counts=True),
             Column("title", lambda g: _short(g) if people else g.signature.title, "ERROR", wide=True),
             Column("classes", lambda g: _names(g.classes, people=people), "CLASSES", wide=True),
             Column(
@@ -183,8 +183,8 @@ def _change_fields(now: Window, before: Window, *, in_words: bool = False) -> Fi
         (
             Column("mark", lambda c: c.kind.value if in_words else c.kind.mark, "CHANGE" if in_words else ""),
             Column("group", lambda c: c.group.name, "GROUP"),
-            Column("now", lambda c: c.now, "NOW"),
-            Column("before", lambda c: c.before, "BEFORE"),
+            Column("now", lambda c: c.now, "NOW", counts=True),
+            Column("before", lambda c: c.before, "BEFORE", counts=True),
             Column("factor", lambda c: _factor(c) if people else c.factor and round(c.factor, 2), "RATE"),
             Column("title", lambda c: _short(c.group) if people else c.group.signature.title, "ERROR", wide=True),
             Column("classes", lambda c: _names(c.group.classes, people=people), "CLASSES", wide=True),

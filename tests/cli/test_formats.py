@@ -38,6 +38,14 @@ def written(values: list[Any], output: Output) -> str:
     return out.getvalue()
 
 
+def test_a_count_has_commas_for_people_and_none_in_data() -> None:
+    fields = Fields((Column("jobs", itemgetter(0), "JOBS", counts=True),), lambda _: [])
+    out = io.StringIO()
+    formats.write([[12345]], fields, Output.NDJSON, out)
+    assert out.getvalue() == '{"jobs": 12345}\n'
+    assert [column.displayed([12345]) for column in fields.columns] == ["12,345"]
+
+
 @pytest.mark.parametrize("shown", [False, True])
 @settings(deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=3))

@@ -32,6 +32,7 @@ class Column(Generic[T]):
     least: int = 0  # cells that it keeps where it is cut; 0 for what all columns keep
     optional: bool = False  # leaves a table in which no row has it
     hosts: bool = False  # names of hosts, shown without the domain that all of them share
+    counts: bool = False  # a number of jobs or the like, not an id: 4,966 for people
 
     @property
     def heading(self) -> str:
@@ -40,7 +41,10 @@ class Column(Generic[T]):
 
     def displayed(self, item: T) -> Any:
         """Return what a person is shown of an item."""
-        return self.value(item) if self.words is None else self.words(item)
+        if self.words is not None:
+            return self.words(item)
+        value = self.value(item)
+        return f"{value:,}" if self.counts and isinstance(value, int) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def incident_fields() -> Fields[Any]:
             Column("cause", lambda i: i.finding.cause.value, "CAUSE"),
             Column("confidence", lambda i: i.finding.confidence.value, "SURE", leaves=2),
             Column("processes", lambda i: len(i.deaths), "PROCESSES", words=_process_count, leaves=1),
-            Column("jobs", lambda i: i.size, "JOBS"),
+            Column("jobs", lambda i: i.size, "JOBS", counts=True),
             Column("hosts", lambda i: i.hosts, "HOSTS", wide=True),
             Column("classes", lambda i: i.classes, "CLASSES", wide=True),
             Column("noticed_at", lambda i: i.noticed_at),

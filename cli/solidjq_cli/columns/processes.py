@@ -55,7 +55,7 @@ def pruned_process_fields() -> Fields[PrunedProcess]:
             Column("hostname", lambda p: p.hostname, "HOST", wide=True),
             Column("pid", lambda p: p.pid, "PID"),
             Column("last_heartbeat_at", lambda p: p.last_heartbeat_at, "BEAT"),
-            Column("failed", lambda p: len(p.job_ids), "FAILED JOBS"),
+            Column("failed", lambda p: len(p.job_ids), "FAILED JOBS", counts=True),
             Column("job_ids", lambda p: p.job_ids),
         ),
         lambda p: p.job_ids,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from solidjq_cli.columns.column import Column, Fields, T, with_fields
+from solidjq_cli.columns.column import Column, Fields, with_fields
 
 if TYPE_CHECKING:
     from solidjq.processes.attendance import Attendance
@@ -19,10 +19,10 @@ def queue_fields() -> Fields[Queue]:
         (
             Column("queue_name", lambda q: q.name, "QUEUE", wide=True),
             Column("paused", lambda q: q.paused, "PAUSED"),
-            Column("ready", lambda q: q.ready, "READY"),
-            Column("claimed", lambda q: q.claimed, "CLAIMED"),
-            Column("scheduled", lambda q: q.scheduled, "SCHEDULED"),
-            Column("blocked", lambda q: q.blocked, "BLOCKED"),
+            Column("ready", lambda q: q.ready, "READY", counts=True),
+            Column("claimed", lambda q: q.claimed, "CLAIMED", counts=True),
+            Column("scheduled", lambda q: q.scheduled, "SCHEDULED", counts=True),
+            Column("blocked", lambda q: q.blocked, "BLOCKED", counts=True),
             Column("oldest_ready_at", lambda q: q.oldest_ready_at, "OLDEST"),
             Column("latency", lambda q: q.latency),
         ),
@@ -45,7 +45,7 @@ def queue_columns(attendance: Attendance) -> Fields[Queue]:
     return with_fields(
         (
             of["queue_name"],
-            *(replace(_grouped(of[name]), leaves=leaves) for name, leaves in counts),
+            *(replace(of[name], leaves=leaves) for name, leaves in counts),
             of["oldest_ready_at"],
             Column("state", state, "STATE", style=style, optional=True),
         ),
@@ -54,21 +54,16 @@ def queue_columns(attendance: Attendance) -> Fields[Queue]:
     )
 
 
-def _grouped(column: Column[T]) -> Column[T]:
-    """Return a column of counts as people read them: ``4,966``."""
-    return replace(column, words=lambda item: f"{column.value(item):,}")
-
-
 def concurrency_key_fields() -> Fields[ConcurrencyKey]:
     """Fields of a concurrency key."""
     return Fields(
         (
             Column("concurrency_key", lambda k: k.key, "KEY", wide=True),
-            Column("blocked", lambda k: k.blocked, "BLOCKED"),
-            Column("claimed", lambda k: k.claimed, "CLAIMED"),
-            Column("ready", lambda k: k.ready, "READY"),
-            Column("free", lambda k: k.free, "FREE"),
-            Column("limit", lambda k: k.limit, "LIMIT"),
+            Column("blocked", lambda k: k.blocked, "BLOCKED", counts=True),
+            Column("claimed", lambda k: k.claimed, "CLAIMED", counts=True),
+            Column("ready", lambda k: k.ready, "READY", counts=True),
+            Column("free", lambda k: k.free, "FREE", counts=True),
+            Column("limit", lambda k: k.limit, "LIMIT", counts=True),
             Column("oldest_blocked_at", lambda k: k.oldest_blocked_at, "OLDEST"),
             Column("expires_at", lambda k: k.expires_at),
         ),

@@ -70,7 +70,7 @@ def verdict_group_fields() -> Fields[VerdictGroup]:
     return Fields(
         (
             Column("verdict", lambda g: g.verdict.value, "VERDICT"),
-            Column("jobs", lambda g: g.jobs, "JOBS"),
+            Column("jobs", lambda g: g.jobs, "JOBS", counts=True),
             Column("class_name", lambda g: g.class_name, "CLASS", wide=True),
             Column("queue_name", lambda g: g.queue_name, "QUEUE", wide=True),
             Column("meaning", lambda g: g.verdict.meaning, "THE JOB", wide=True),
@@ -111,7 +111,7 @@ def waiting_group_fields() -> Fields[WaitingGroup]:
     return Fields(
         (
             Column("moves", lambda g: g.reason is None, "MOVES"),
-            Column("jobs", lambda g: g.jobs, "JOBS"),
+            Column("jobs", lambda g: g.jobs, "JOBS", counts=True),
             Column("class_name", lambda g: g.class_name, "CLASS", wide=True),
             Column("queue_name", lambda g: g.queue_name, "QUEUE", wide=True),
             Column("state", lambda g: g.state, "STATE"),

@@ -177,6 +177,7 @@ class _Moves:
                 self.operation.record_if_possible(connection, 0)
             return changed
 
-        heading()
-        for name in dict.fromkeys(names):
+        if names := list(dict.fromkeys(names)):
+            heading()
+        for name in names:
             note(f"queue {name} {done if self.opened.transact(recorded, name) else nothing}")
