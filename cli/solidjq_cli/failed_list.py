@@ -59,8 +59,8 @@ def _with_deaths(database: Database, failures: Iterable[Failure]) -> Iterator[Li
 def heading(database: Database, chosen: Filter, last: int | None = None) -> tuple[str, int | None]:
     """Say how many failures a filter takes, of how many, and how many of them died with their process.
 
-    The number of those below the failure_id ``last`` is returned, too. All counts share a second, the dearest comes
-    last; one that is not done by then is left out.
+    The number of those below the failure_id ``last`` is returned, too. All counts share one second, the slowest comes
+    last; a count that has not ended by then is left out.
     """
     from solidjq.queue.failed import Filter, count_failures, count_with_older  # noqa: PLC0415
     from solidjq.rails.error_text import Death  # noqa: PLC0415

@@ -33,9 +33,9 @@ _FORMULA_BEHIND = re.compile(rf"""(;[\s"]*)(?={_SIGN}(?!\d+(?:\.\d+)?(?:[;,]|\Z)
 
 
 class Writers(dict[type, "Callable[[Any], str]"]):
-    """What writes a value, by its type: a list may have a million rows, so options are read once and not per value.
+    """The writer of each type of value. A list may have a million rows, so options are read once, not for each value.
 
-    Secrets are masked before ``text`` gets them. ``other`` masks what it writes itself. A tuple is one of texts: what
+    Secrets are masked before ``text`` gets them. ``other`` masks what it writes itself. A tuple holds texts: what
     was written of the last few is kept, since many rows have the same.
     """
 
@@ -167,7 +167,7 @@ def as_json(value: Any) -> str:
 
 
 def _csv_writers() -> Writers:
-    """Return what writes the cells of CSV: an apostrophe stands before a formula unless ``--csv-raw`` is given."""
+    """Return the writers of CSV cells: an apostrophe stands before a formula unless ``--csv-raw`` is given."""
     from solidjq.text import one_line  # noqa: PLC0415
 
     if view.current().csv_raw:

@@ -18,10 +18,10 @@ from solidjq_cli.flow import GAP, cells, cut, least_of_names, names, pad, wrap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-ENOUGH = 14  # cells that a column which is cut keeps as long as others can leave
-NARROWEST = 6  # and then
-FLOW_ENOUGH = 30  # cells in which sentences can be read
-INDENT = "    "  # of what stands below a row
+ENOUGH = 14  # cells that a cut column keeps while other columns can still leave
+NARROWEST = 6  # cells that it keeps when no other column can leave
+FLOW_ENOUGH = 30  # cells: narrower, a column of sentences cannot be read
+INDENT = "    "  # of sentences that stand below their row
 
 
 class Words(NamedTuple):

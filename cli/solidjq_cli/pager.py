@@ -61,14 +61,14 @@ class Page:
 
 
 class Row(NamedTuple):
-    """The lines of a table's row, and what tells it from the others."""
+    """The lines of a table's row, and its key."""
 
     key: str
     lines: tuple[str, ...]
 
 
 class Captured(Page):
-    """What a command prints for people, kept."""
+    """What a command prints for people, kept in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Captured(Page):
         self.lines.append(line)
 
     def note(self, text: str) -> None:
-        """Keep what would be said on stderr, below the rest."""
+        """Keep a note for stderr, below the other lines."""
         from solidjq_cli.exits import line_of  # noqa: PLC0415
 
         self.lines.append(line_of(text))
@@ -99,7 +99,7 @@ class Captured(Page):
 
 @contextmanager
 def captured() -> Iterator[Captured]:
-    """Keep what is printed for people within, instead of printing it."""
+    """Keep what is printed for people within the block, instead of printing it."""
     capture = Captured()
     token = _page.set(capture)
     try:
@@ -115,7 +115,7 @@ def _start() -> subprocess.Popen[str] | None:
     import subprocess  # noqa: PLC0415  (only where there is a page)
 
     environment = {"LESS": LESS, **os.environ}
-    with suppress(OSError, ValueError):  # there is none of this name: print without
+    with suppress(OSError, ValueError):  # no such pager: print without one
         return subprocess.Popen(  # noqa: S603  (the user's own choice)
             shlex.split(command), stdin=subprocess.PIPE, text=True, env=environment
         )

@@ -65,11 +65,13 @@ class Request:
         self.rests: Rests | None = None
         self.refusals = Refusals()
         self.served: set[int] = set()
-        self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that names the jobs; None if no id does
-        self.asks = True  # before it moves jobs: not for jobs that were named one by one
-        self.confirms = False  # for those neither, unless they are several and their profile wants its name typed
+        self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that was given; None if none was
+        self.asks = True  # whether it asks before it moves jobs; not if each job was named by its id
+        self.confirms = (
+            False  # whether it has the profile's name typed, though each of several jobs was named by its id
+        )
         self.implied_deaths = False
-        self.shown: Groups | None = None  # the plan, if it stands on the terminal already
+        self.shown: Groups | None = None  # the plan, if it is on the terminal already
 
     def choose(
         self, names: list[str] | None, filters: FilterOptions, *, limit: int | None, batch: int, need_filter: bool
@@ -219,7 +221,7 @@ class Request:
             )
 
     def _explain(self, tally: Tally | None = None) -> None:
-        """Say why there is nothing to move, or which of several names is none."""
+        """Say why nothing was selected, or which of several names selects nothing."""
         if not self.asks:
             return
         if (tally or self.tally).groups or self.refusals.errors:

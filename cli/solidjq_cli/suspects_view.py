@@ -34,7 +34,7 @@ def draw(
 ) -> None:
     """Print the suspects. ``incident_of``: by the name of a death. ``everybody``: bystanders are named too.
 
-    Jobs that have one score are read from the database as far as they are named.
+    Of jobs with equal scores, only those that are named are read from the database.
     """
     from solidjq.incidents.death_cases import JobStanding
     from solidjq.text import count_of
@@ -120,7 +120,7 @@ def _count(ranking: Ranking, standing: JobStanding) -> int:
 
 
 def _alike(suspects: Iterable[Suspect]) -> Iterable[list[Suspect]]:
-    """Put those together of whom the same is said, of the same deaths: jobs that died together, often."""
+    """Group suspects with the same standing, reasons and deaths: as a rule, jobs that died together."""
     alike: dict[tuple[object, ...], list[Suspect]] = {}
     for each in suspects:
         alike.setdefault((each.kind, each.score.standing, each.score.reasons, each.score.at), []).append(each)
@@ -160,7 +160,7 @@ def _class_of(suspect: Suspect) -> str:
 
 
 def _stuck(suspect: Suspect) -> int | None:
-    """Return a job that can go on without the record at which it dies; None if the suspect is not such a one."""
+    """Return a job that can go on without the record at which it dies; None if this suspect is no such job."""
     at = getattr(suspect.score, "position", None)
     return suspect.job_ids[0] if at is not None and at.skips and suspect.job_ids else None
 

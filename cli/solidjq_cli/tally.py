@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_REASONS = 10  # in warnings
 MOST_NAMED = 10  # jobs with one reason
-MOST_RESUMING = 5  # long jobs of which it is said where they go on
+MOST_RESUMING = 5  # long jobs whose position is printed
 MOST_HELD = 100  # decisions of one verdict that are kept, with their reasons
 
 
@@ -52,8 +52,10 @@ class Tally:
     groups: Groups = field(default_factory=Counter)
     destinations: Counter[str] = field(default_factory=Counter)  # the queues that jobs go to
     scheduled: int = 0
-    warned: Counter[str] = field(default_factory=Counter)  # by what speaks against it: jobs that go nevertheless
-    examples: dict[str, list[int]] = field(default_factory=dict)  # the first of them
+    warned: Counter[str] = field(
+        default_factory=Counter
+    )  # by reason: jobs that move although a safe retry would hold them back
+    examples: dict[str, list[int]] = field(default_factory=dict)  # the first of these jobs
     resuming: list[str] = field(default_factory=list)  # where the first long jobs that move go on, in words
     resumed: int = 0  # how many there are
     held: dict[Verdict, list[Decision]] = field(default_factory=dict)  # the first that each verdict holds back

@@ -207,7 +207,7 @@ def stop(
 ) -> None:
     """Ask running jobs to stop for good: those that a worker of jq work has.
 
-    A job hears it at its next checkpoint, or when it asks whether it should stop. It saves its progress and fails as
+    A job stops at its next checkpoint, or when it asks whether it should stop. It saves its progress and fails as
     Cancelled: jq retry --safe holds it back, and jq retry JOB lets it go on where it was. A job that does neither runs
     on to its end. A worker of Rails cannot be asked. Jobs that are named by ids are asked at once; a filter asks you
     first, and without a terminal needs --yes.

@@ -67,8 +67,8 @@ CHECKS = (
         by_clock=True,
         asks="Batches (Solid Queue 1.7 and later) older than two maintenance intervals that are not finished, although "
         "none of their jobs waits or runs.",
-        why="Their callbacks are never enqueued. A process died between the last job and the end of the batch, or "
-        "while it enqueued the batch, and no dispatcher repairs that.",
+        why="The callbacks of such a batch are never enqueued. A process died between the last job and the end of the "
+        "batch, or while it enqueued the batch, and no dispatcher repairs that.",
         advice="Run a dispatcher of Solid Queue 1.7 or later, whose maintenance finishes such batches.",
         finds=everywhere(_find_still),
         again=True,

@@ -215,8 +215,8 @@ CHECKS = (
         name="dead-processes",
         by_clock=True,
         asks="Processes whose last heartbeat is older than --alive-threshold.",
-        why="Their jobs stay claimed until a supervisor or jq prune prunes them; a running supervisor does so within "
-        "another threshold.",
+        why="The jobs of a dead process stay claimed until a supervisor or jq prune prunes it; a running supervisor "
+        "does so within another threshold.",
         advice="jq prune, then jq retry --safe.",
         finds=everywhere(_find_dead),
     ),
@@ -242,7 +242,7 @@ CHECKS = (
         name="scheduler",
         by_clock=True,
         asks="Recurring tasks while no scheduler lives.",
-        why="Their jobs are not enqueued, and no failure shows it.",
+        why="Without a scheduler their jobs are not enqueued, and no failure shows it.",
         advice="Start a supervisor with recurring tasks.",
         finds=everywhere(_find_unscheduled),
         again=True,
@@ -286,8 +286,8 @@ CHECKS = (
     ),
     DoctorCheck(
         name="finished-jobs",
-        asks="More than 1000 finished jobs that are older than 30 days.",
-        why="They make every index of the jobs table larger than it needs to be.",
+        asks="More than 1,000 finished jobs that are older than 30 days.",
+        why="Old finished jobs make every index of the jobs table larger than it needs to be.",
         advice="Let Rails clear them: SolidQueue::Job.clear_finished_in_batches as a recurring task.",
         finds=everywhere(_find_old_finished),
     ),

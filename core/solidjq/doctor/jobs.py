@@ -232,7 +232,7 @@ CHECKS = (
     DoctorCheck(
         name="no-state",
         asks="Jobs that are neither finished nor waiting, running or failed.",
-        why="No worker will ever claim them, and no list of Solid Queue shows them. They remain when execution rows "
+        why="No worker will ever claim such a job, and no list of Solid Queue shows it. It remains when execution rows "
         "are deleted.",
         advice="Make them failed jobs (--fix), inspect them (jq failed show), retry those that may run (jq retry).",
         finds=everywhere(_find_stateless),
@@ -243,7 +243,7 @@ CHECKS = (
     DoctorCheck(
         name="two-states",
         asks="Jobs in two states at once: ready and claimed, finished and scheduled, and so on.",
-        why="They may run twice, or run although they are done.",
+        why="Such a job may run twice, or run although it is done.",
         advice="Find out which state is right (jq jobs show, jq history) and delete the row of the wrong one.",
         finds=everywhere(_find_two),
         again=True,
@@ -279,7 +279,7 @@ CHECKS = (
     DoctorCheck(
         name="failed-jobs",
         asks="Jobs that failed with an error of their own.",
-        why="Nothing retries them any more: retry_on has given up, or there was none.",
+        why="Nothing retries such a job any more: retry_on has given up, or there was none.",
         advice="See which problems they are (jq failed diff), then retry or discard them.",
         finds=everywhere(_find_failed),
     ),

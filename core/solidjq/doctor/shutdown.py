@@ -264,12 +264,12 @@ CHECKS = (
     DoctorCheck(
         name="shutdown",
         asks="Processes that were killed while they shut down; grace periods of less than the shutdown timeout and 10 "
-        "s: what systemd gives supervisors of this host, Kamal's drain_timeout (with --rails), and what --grace tells; "
+        "s: what systemd gives supervisors of this host, Kamal's drain_timeout (with --rails), and --grace; "
         "classes whose jobs took longer than the shortest of these in the last 7 days; systemd services without "
         "OOMPolicy=continue, and memory.oom.group=1 in a supervisor's cgroup. The shutdown timeout of Solid Queue's "
         "own supervisors is known only with --rails.",
-        why="Each deployment then kills running jobs, which look like crashes. The grace period of Kubernetes cannot "
-        "be seen from here, only the processes that it killed: tell it with --grace.",
+        why="A grace period that is too short kills running jobs at each deployment, which look like crashes. The "
+        "grace period of Kubernetes cannot be seen from here, only the processes that it killed; give it with --grace.",
         advice="Raise terminationGracePeriodSeconds or TimeoutStopSec, or shorten the shutdown timeout (jq work "
         "--shutdown-timeout, config.solid_queue.shutdown_timeout).",
         finds=everywhere(_find_short_grace),

@@ -82,7 +82,7 @@ CHECKS = (
         name="tables",
         asks="Tables and columns of Solid Queue that are missing, and added columns that jq cannot fill or keep in its "
         "record.",
-        why="Workers, dispatchers or the enqueuing application fail without them.",
+        why="Without these, workers, dispatchers or the enqueuing application fail.",
         advice="Run Solid Queue's migrations; without Rails: jq init.",
         finds=everywhere(_find_missing_tables),
     ),
@@ -99,9 +99,9 @@ CHECKS = (
         "of the database or of Solid Queue's tables, and superusers; functions that they run without a search_path; "
         "and which other roles may create objects in the queue's schema, or own some there. MySQL: several accounts "
         "that may make tables, views or triggers, if this one may read the rights of others.",
-        why="Whoever owns them can change what they do, with the rights of every role that writes to the queue. A "
-        "function in the schema is run by every program that looks names up there; a table under a name of jq's is "
-        "taken for it.",
+        why="The owner of a table or function can change what it does, with the rights of every role that writes to "
+        "the queue. A function in the schema is run by every program that looks names up there; a table under a name "
+        "of jq's is taken for it.",
         advice="Drop what nobody here made; give the rest to the owner of the queue's tables; REVOKE CREATE from the "
         "others.",
         finds={"postgresql": postgresql.find_owners, "mysql": mysql.find_creators},
@@ -117,7 +117,8 @@ CHECKS = (
     DoctorCheck(
         name="vacuum",
         asks="PostgreSQL: autovacuum off, and transactions open for longer than 15 minutes.",
-        why="Both leave dead rows in the tables, and the queue slows down hour by hour.",
+        why="Without vacuum, or during a long transaction, dead rows stay in the tables: the queue slows down hour by "
+        "hour.",
         advice="Turn autovacuum on; end the transaction, or find out who leaves it open.",
         finds={"postgresql": postgresql.find_vacuum},
     ),

@@ -1,7 +1,7 @@
 """Where long jobs stood at their deaths: in ``jq_crashes``, and until a job is moved in the job's own payload.
 
-Nobody writes into the row of a failed job but who moves it, and ``jq`` counts its crash first. So the position is
-right whoever noticed the death: a prune by Rails' own supervisor, too.
+Only a move changes the row of a failed job, and ``jq`` counts its crash before a move. So the position is right,
+whoever noticed the death, Rails' own supervisor included.
 """
 
 from collections.abc import Collection
@@ -29,7 +29,7 @@ class DeathPosition(NamedTuple):
 
 
 def are_stored(connection: Connection) -> bool:
-    """Whether crashes have the columns for it, which ``jq init`` adds to an older ledger; False without a ledger."""
+    """Whether ``jq_crashes`` stores positions: not without a ledger, nor in an older one until ``jq init``."""
     return operations.exists(connection) and crashes.c.progress.name in column_types(connection, crashes)
 
 

@@ -93,9 +93,9 @@ def exchange(
 ) -> list[Claim] | None:
     """Finish claims of jobs that hold no slot, and claim up to ``limit`` other jobs, in few round trips.
 
-    ``held`` has the job of each claim, as for ``finish_claims``.
-    On PostgreSQL one; queues by name take one a queue, prefixes and exceptions one more. On MySQL one transaction that
-    locks everything at once, for all queues or one by its name. Returns None if the database has no such statement, or
+    ``held`` has the job of each claim, as for ``finish_claims``. PostgreSQL takes one round trip; with queues by name,
+    one for each queue, and one more for prefixes and exceptions. MySQL takes one transaction that locks everything at
+    once, for all queues or one by its name. Returns None if the database has no such statement, or
     no queue that fits has a ready job: then call ``finish_claims``, which passes over those that this finished already,
     and ``claim``. Raises ProcessGoneError if the process was pruned. With ``scan_start``, some scans pass over ready
     rows before a bound.
@@ -112,7 +112,7 @@ def exchange(
 def scan_cost(database: Database, queue_name: str | None, bound: Bound) -> float:
     """Return how many seconds a bound saves a scan of a queue, or of all for None.
 
-    They are spent on entries of deleted rows, which the database cannot clean away while another transaction is open.
+    A scan spends them on index entries of deleted rows, which stay while another transaction is open.
     """
     return database.transact(_scan_cost, ready_rows.ready_before(queue_name, database.write_style), bound)
 

@@ -105,7 +105,7 @@ def list_failures(
 ) -> Iterator[Failure]:
     """Yield failures, newest first, from below the failure_id ``after``. Reads page by page: memory is constant.
 
-    Without ``arguments`` these are not read, and None; nor is a backtrace, which is empty.
+    Without ``arguments``, neither arguments nor backtraces are read: they are None and empty.
     """
     query, parse = (_COLUMNS, parse_error) if arguments else (_WITHOUT_ARGUMENTS, parse_summary)
     return (_failure(row, parse) for row in _pages(database, chosen, lambda _: query, PAGE, limit, after))

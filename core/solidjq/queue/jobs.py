@@ -76,8 +76,8 @@ def views_of(connection: Connection, job_ids: Sequence[int]) -> list[JobView]:
 def read_finished(connection: Connection, page: Select[int]) -> tuple[Sequence[int], dict[int, JobView]]:
     """Return the ids of a page of finished jobs, in its order, and their views, read in one statement.
 
-    ``page`` selects ids from the table of jobs. A finished job has no execution, and so nothing to read in half of the
-    columns; one that has is damaged, and read as others are.
+    ``page`` selects ids from the table of jobs. A finished job has no execution, so half of the
+    columns need no read. One that has an execution is damaged, and read as other jobs are.
     """
     query = page.with_only_columns(*_FINISHED_COLUMNS, maintain_column_froms=True)
     views, damaged = {}, []

@@ -67,7 +67,7 @@ class JobFilter:
 
 
 class JobId(NamedTuple):
-    """A job of which nothing else was read."""
+    """A job's id, where nothing else of the job is read."""
 
     job_id: int
 
@@ -130,7 +130,7 @@ def _pages(
 ) -> Iterator[T]:
     """Yield what ``read`` returns of the jobs in one state, the newest first.
 
-    It gets the query for the ids of a page, and returns how many there are and the last, too.
+    ``read`` gets the query for the ids of a page; it returns how many ids there are, the last one, and the jobs.
     """
     column = id_column(state)
     for part in _parts(chosen):

@@ -31,7 +31,7 @@ class Mask:
     def __init__(self, names: Iterable[str] = RAILS_NAMES) -> None:
         self.names = tuple(dict.fromkeys(names))
         self._hidden: dict[str, bool] = {}  # a list has the same keys in each of its rows
-        self._harmless: dict[tuple[str, ...], bool] = {}  # likewise, all keys of an object
+        self._harmless: dict[tuple[str, ...], bool] = {}  # the same cache for all keys of an object
         self._pattern = re.compile("|".join(map(_pattern, self.names)) or r"(?!)", re.IGNORECASE)
 
     def hides(self, key: str) -> bool:
@@ -142,5 +142,5 @@ def _names(ruby: str) -> Iterator[str]:
 
 
 def with_own(names: Collection[str]) -> Mask:
-    """Return the mask of Rails' names and these."""
+    """Return the mask of the names that Rails filters, and of these."""
     return Mask([*RAILS_NAMES, *names])

@@ -1,4 +1,4 @@
-"""Details: which job each decision of a retry is on, once groups of failures were decided on."""
+"""Details: the jobs of a retry one by one, after it has decided on groups of failures."""
 
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
@@ -13,7 +13,7 @@ from solidjq.recovery.verdicts import Decision
 
 
 class Detail(Enum):
-    """How much is wanted of each job that a retry decides on."""
+    """How much a retry reads of each job that it decides on."""
 
     COUNTS = "counts"  # nothing: a decision may be on a group of failures, as is one that holds back in IDS
     IDS = "ids"  # of the jobs that move, the ids of job and failure: the rest may be another's of its group
@@ -21,7 +21,7 @@ class Detail(Enum):
     FACTS = "facts"  # all: no groups, each job is read by itself
 
     def divides(self, decision: Decision) -> bool:
-        """Whether each job of the decision's group gets one of its own."""
+        """Whether each job of the decision's group gets a decision of its own."""
         return self is not Detail.COUNTS and (decision.verdict.moves or self is not Detail.IDS)
 
 

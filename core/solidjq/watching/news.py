@@ -106,7 +106,7 @@ class Reader:
     def begin(self, connection: Connection, database: str, since: datetime | None) -> Position:
         """Return the position of a watch that begins now, or with what happened ``since``.
 
-        The groups of the newest failures before it count as told.
+        The groups of the newest failures before it count as reported.
         """
         now = clock(connection).timestamp()
         position = Position(database)
@@ -131,7 +131,7 @@ def place_of(signature: Signature) -> str:
 def _follow_restart(connection: Connection, position: Position, which: str, now: float) -> Iterator[str]:
     """If the ids of a table began again below its window, begin there, with the rows written since; yield it in words.
 
-    Nothing of what was remembered by the old ids holds for the new ones.
+    What was remembered by the old ids says nothing about the new ones.
     """
     table, time, last_before = _TABLES[which]
     window: IdWindow = getattr(position, which)
