@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import compiled_statements
 import hypothesis
 import pytest
+import unhurried
 
 pytest.register_assert_rewrite("support")
 pytest_plugins = [
@@ -27,6 +28,7 @@ pytest_plugins = [
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
 compiled_statements.share()
+unhurried.give_time()
 # The tests start the program thousands of times; where this is set, each start would compile it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # For each connection to MariaDB, pymysql reads the machine's certificate authorities: 65 ms, and nothing is verified.

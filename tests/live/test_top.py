@@ -64,9 +64,8 @@ def tabs(live: Live) -> int:
 
 def comparable(text: str) -> list[str]:
     """Return a text without its ages and the place of the database, which one of two screens may have elsewhere."""
-    lines = (
-        re.sub(r"\b\d+s\b|\S*(sqlite3|test_\w+|/\w+) on \S+|\S*queue.sqlite3", "", line) for line in text.split("\n")
-    )
+    varies = re.compile(r"\b\d+[smhd]\b|\S*(sqlite3|test_\w+|/\w+) on \S+|\S*queue.sqlite3")
+    lines = (varies.sub("", line) for line in text.split("\n"))
     return [" ".join(line.split()) for line in lines if line.strip()]
 
 

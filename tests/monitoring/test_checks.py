@@ -193,9 +193,10 @@ def test_dispatcher(database: Database) -> None:
     assert level(database, "dispatcher") is WARNING
     due(database)
     assert level(database, "dispatcher") is CRITICAL
+    change(database, age_of(scheduled, 270, "scheduled_at"))
     dispatcher = add_process(database, "dispatcher-1", kind="Dispatcher")
     found = check(database, "dispatcher")
-    assert (found.level, found.text) == (WARNING, "the oldest due scheduled job waits for 90s")
+    assert (found.level, found.text) == (WARNING, "the oldest due scheduled job waits for 4m")
     change(database, age_of(scheduled, 301, "scheduled_at"))
     assert level(database, "dispatcher") is CRITICAL
     change(database, delete(scheduled))

@@ -80,7 +80,8 @@ def test_a_request_that_makes_no_sense_ends(request_line: bytes) -> None:
     with served() as address:
         with socket.create_connection(address, PATIENCE) as client:
             client.sendall(request_line)
-            client.shutdown(socket.SHUT_WR)
-            while client.recv(65_536):
-                pass
+            with suppress(OSError):  # a server that closes before it has read all resets the connection
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65_536):
+                    pass
         assert page(address) == "text\n"

@@ -401,14 +401,14 @@ def looking_again(shell: Shell, *arguments: str) -> Iterator[subprocess.Popen[st
 
 @pytest.mark.parametrize("command", ["prune", "recover"])
 def test_one_beat_after_the_first_look_saves_the_fleet(database: Database, shell: Shell, command: str) -> None:
-    until(lambda: up_for(database, 4), "the server has been up for the threshold")
+    until(lambda: up_for(database, 10), "the server has been up for the threshold")
     (job_id,) = add_jobs(database, *plain_jobs(1))
     back, away = add_process(database, "back"), add_process(database, "away")
     claim_all(database, away)
     for process in (back, away):
         silence(database, process, 1000)
-    trial = shell.run("prune", "--alive-threshold", "4", "--dry-run")
-    with looking_again(shell, command, "--alive-threshold", "4") as started:
+    trial = shell.run("prune", "--alive-threshold", "10", "--dry-run")
+    with looking_again(shell, command, "--alive-threshold", "10") as started:
         assert database.transact(heartbeat.heartbeat, back)
         _, log = started.communicate(timeout=PATIENCE)
     assert started.returncode == 5, log
@@ -455,10 +455,10 @@ def test_on_a_terminal_the_wait_counts_down(database: Database, shell: Shell) ->
     for process in (add_process(database, "one"), add_process(database, "two")):
         silence(database, process, 1000)
     shell.environment["JQ_PRUNE_FORCE"] = "0"
-    shown = raw_terminal(shell, "prune", "--alive-threshold", "3")
+    shown = raw_terminal(shell, "prune", "--alive-threshold", "8")
     first, countdown, *_ = shown.split("\n")
-    assert first == "jq: 2 processes look dead; waiting 1.5 s to see whether they beat again"
-    assert re.match(r"\r[12] s left; Ctrl-C changes nothing, --force would prune at once\r", countdown)
+    assert first == "jq: 2 processes look dead; waiting 4 s to see whether they beat again"
+    assert re.match(r"\r[1-4] s left; Ctrl-C changes nothing, --force would prune at once\r", countdown)
     assert "pruned 2 processes and failed 0 jobs" in shown
 
 
@@ -553,7 +553,7 @@ def alive(database: Database, pids: Collection[int], threshold: float) -> bool:
 @pytest.mark.parametrize("host", ["this", "another"])
 def test_a_tree_that_was_killed_is_pruned_though_nobody_is_left(runtime: Runtime, host: str) -> None:
     (job_id,) = add_jobs(runtime.database, held("a"))
-    runtime.start("--threads", "1", heartbeat=0.5, threshold=2)
+    runtime.start("--threads", "1", heartbeat=0.5, threshold=4)
     runtime.running("a")
     pids = tree_of(runtime).values()
     for number in (signal.SIGSTOP, signal.SIGKILL):  # nobody sees another one die, and leaves in good order
@@ -562,10 +562,10 @@ def test_a_tree_that_was_killed_is_pruned_though_nobody_is_left(runtime: Runtime
     if host == "another":
         for row in rows(runtime.database, tables.processes):
             at_host(runtime.database, row["id"], "elsewhere")
-    until(lambda: all_silent(runtime.database, 2), "all are silent")
-    cron = runtime.shell.run("prune", "--alive-threshold", "2", "-o", "ids")
+    until(lambda: all_silent(runtime.database, 4), "all are silent")
+    cron = runtime.shell.run("prune", "--alive-threshold", "4", "-o", "ids")
     assert (cron.returncode, cron.stdout.split()) == (0, [str(job_id)]), cron.stderr
-    assert "3 processes look dead; waiting 1 s to see whether they beat again" in cron.stderr
+    assert "3 processes look dead; waiting 2 s to see whether they beat again" in cron.stderr
     assert runtime.error(job_id).death is Death.PRUNED
     assert rows(runtime.database, tables.processes) == []
 
@@ -611,17 +611,17 @@ def silent_ids(database: Database, threshold: float) -> set[int]:
 
 def test_a_new_supervisor_looks_twice_before_it_prunes_several(runtime: Runtime) -> None:
     database = runtime.database
-    until(lambda: up_for(database, 3), "the server has been up for the threshold")
+    until(lambda: up_for(database, 8), "the server has been up for the threshold")
     saved, lost = add_jobs(database, *plain_jobs(2))
     back, away = add_process(database, "back"), add_process(database, "away")
     for process in (back, away):
         claim_all(database, process, 1)
         silence(database, process, 1000)
-    runtime.start("--queues", "nothing", heartbeat=0.5, threshold=3)
+    runtime.start("--queues", "nothing", heartbeat=0.5, threshold=8)
     assert runtime.supervisor is not None
     assert runtime.supervisor.stderr is not None
     log = (line for line in runtime.supervisor.stderr if "pruned" in line or "look dead" in line)
-    assert "2 processes look dead; looking again in 1.5 s" in next(log)
+    assert "2 processes look dead; looking again in 4 s" in next(log)
     assert database.transact(heartbeat.heartbeat, back)
     silence(database, back, -1000)
     assert "nothing is pruned: 1 of 2 processes that looked dead have sent a heartbeat since" in next(log)

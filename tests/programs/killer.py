@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import compiled_statements
+import unhurried
 from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.engine.default import DefaultDialect
 from zygote import import_everything, warm_up
@@ -125,6 +126,7 @@ ARM = {"moments": arm_moments, "commits": arm_commits}
 
 def main() -> None:
     compiled_statements.share()
+    unhurried.give_time()
     import_everything()
     warm_up()
     for line in iter(sys.stdin.readline, ""):

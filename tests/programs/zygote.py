@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 import compiled_statements
 import nursery
 import typer
+import unhurried
 from sqlalchemy import select as select_rows
 from sqlalchemy.engine import make_url
 from typer.core import TyperGroup
@@ -258,6 +259,7 @@ def _run(run: Callable[[], object]) -> tuple[int, bool]:
 if __name__ == "__main__":
     where = sys.argv[1]
     compiled_statements.share()
+    unhurried.give_time()
     import_everything()
     warm_up()
     zygote = Zygote(where)

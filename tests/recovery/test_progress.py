@@ -189,7 +189,7 @@ def test_an_incident_says_where_long_jobs_stood(database: Database, shell: Shell
     """Also after they were retried, by what was noted of the crash."""
     job_id = add_long_job(database)
     kill_at(database, job_id, "import", 48213)
-    for words in ("(saved 2s before the death); resumes there", "(saved 2s before the death)"):
+    for words in ("(saved 2h before the death); resumes there", "(saved 2h before the death)"):
         (listed,) = json.loads(shell.run("incidents", "list", "-o", "json").stdout)
         name = listed["incident"]
         shown = shell.run("incidents", "show", name)

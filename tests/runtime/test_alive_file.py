@@ -70,8 +70,8 @@ def test_whoever_may_write_its_folder_chooses_no_file_that_is_touched_or_deleted
     victim.touch()
     os.utime(victim, (1, 1))
     with AliveFile(folder / "alive", Wakeup(), 0.02) as alive:
-        (folder / "alive").unlink()
-        (folder / "alive").symlink_to(victim)
+        (tmp_path / "link").symlink_to(victim)
+        (tmp_path / "link").replace(folder / "alive")  # at once: a file that is missing is made again
         until(lambda: alive._failed, "the link is noticed")
         (folder / "alive").unlink()
         until((folder / "alive").exists, "the file is made again")

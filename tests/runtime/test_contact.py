@@ -77,7 +77,7 @@ def test_a_worker_that_is_cut_off_tells_its_jobs_and_ends_itself(runtime: Runtim
     )
     with proxied(database.url) as (proxy, url):
         runtime.shell.url = url_text(url)
-        runtime.start("--threads", "2", "--prefetch", "1", "--lost-timeout", "1", heartbeat=0.5, threshold=6)
+        runtime.start("--threads", "2", "--prefetch", "1", "--lost-timeout", "8", heartbeat=0.5, threshold=6)
         pid = runtime.running("deaf")
         runtime.running("told")
         until(lambda: len(rows(database, claimed)) == 3, "one is claimed ahead")
@@ -190,7 +190,6 @@ def test_a_forked_process_has_signals_and_connections_of_its_own(
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.sqlite_only
 @pytest.mark.parametrize("left", [False, True])
 def test_what_a_killed_workers_jobs_started_ends_with_it_unless_it_is_left(
     runtime: Runtime, database: Database, *, left: bool
@@ -200,6 +199,8 @@ def test_what_a_killed_workers_jobs_started_ends_with_it_unless_it_is_left(
     child = runtime.running("a")
     kill(runtime.worker().pid, signal.SIGKILL)
     runtime.wait_for(job_id, State.FAILED)
+    if not left:
+        until(lambda: not is_running(child), "what the job started has ended")
     assert is_running(child) is left
     kill(child, signal.SIGKILL)
 

@@ -78,6 +78,8 @@ def check_that_nothing_is_forgotten(
         runtime.let_end(name)
     runtime.wait_for_log(words)
     if stop:
+        # A job that had not seen yet that it may end would be released, and run again.
+        until(lambda: sum(" ended in " in line for line in runtime.journal()) == len(NAMES), "all jobs have ended")
         worker = runtime.worker().pid
         kill(worker, signal.SIGTERM)
         runtime.wait_for_log("are done, but the database has not recorded it; they stay claimed")

@@ -15,7 +15,8 @@ from sqlalchemy import delete, select
 from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, crashes, failed, ready, scheduled
 from solidjq.database.tables import processes as process_table
-from solidjq.processes import pruning
+from solidjq.processes import heartbeat, pruning
+from solidjq.queue.claim import ALL_QUEUES, claim
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from solidjq.runtime.children import ChildSlot
@@ -168,7 +169,7 @@ def test_a_busy_interpreter_still_beats(runtime: Runtime) -> None:
 
 def test_sigterm_lets_running_jobs_end_and_releases_the_rest(runtime: Runtime) -> None:
     short, long, waiting = add_jobs(runtime.database, held("short"), held("long"), held("waiting"))
-    runtime.start("--threads", "2", "--shutdown-timeout", "2")
+    runtime.start("--threads", "2", "--shutdown-timeout", "8")
     runtime.running("short")
     runtime.running("long")
     runtime.signal(signal.SIGTERM)
@@ -384,7 +385,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(runtime: Runtime) -> None
 
 def test_when_the_supervisor_is_killed_its_children_stop_by_themselves(runtime: Runtime) -> None:
     done, left = add_jobs(runtime.database, held("done"), held("left"))
-    runtime.start("--threads", "2", "--shutdown-timeout", "2")
+    runtime.start("--threads", "2", "--shutdown-timeout", "8")
     pid = runtime.running("done")
     runtime.running("left")
     runtime.signal(signal.SIGKILL)
@@ -591,9 +592,9 @@ def test_a_supervisor_finds_orphans_at_every_round(runtime: Runtime) -> None:
     runtime.start("--queues", "nothing", heartbeat=0.2, threshold=1)
     runtime.worker()
     (orphan,) = add_jobs(runtime.database, held("orphan"))
-    gone = add_process(runtime.database, "gone")
-    claim_all(runtime.database, gone, 1)
-    with runtime.database.write() as connection:
+    with runtime.database.write() as connection:  # at once: silent for a second, the process would be pruned
+        gone = heartbeat.register(connection, kind="Worker", name="gone", pid=4242, hostname="h", metadata={})
+        assert claim(connection, gone, ALL_QUEUES, 1)
         connection.execute(delete(process_table).where(process_table.c.id == gone))
     runtime.wait_for(orphan, State.FAILED)
 
@@ -631,12 +632,13 @@ def test_no_job_is_lost_while_workers_are_killed(runtime: Runtime, settings: Seq
         state_of_each(runtime.database)
         kill(pid, signal.SIGKILL)
         until(lambda pid=pid: pid not in {p.pid for p in runtime.processes("Worker")}, "its row is gone")
-    until(lambda: nothing_waits(runtime.database), "all jobs ended")
-    died = runtime.shell.run("failed", "list", "--died", "-o", "ids").stdout.split()
-    assert len(died) == list(state_of_each(runtime.database).values()).count(State.FAILED)
-    if died:
-        assert runtime.shell.run("retry", "-", stdin="\n".join(died)).returncode == 0
-    until(lambda: nothing_waits(runtime.database), "all jobs ended again")
+    died = None
+    while died != []:  # on a busy machine, a worker that is only slow may be pruned, too
+        until(lambda: nothing_waits(runtime.database), "all jobs ended")
+        died = runtime.shell.run("failed", "list", "--died", "-o", "ids").stdout.split()
+        assert len(died) == list(state_of_each(runtime.database).values()).count(State.FAILED)
+        if died:
+            assert runtime.shell.run("retry", "-", stdin="\n".join(died)).returncode == 0
     assert state_of_each(runtime.database) == dict.fromkeys(ids, State.FINISHED)
     ran = {line.removeprefix("(").split(",")[0] for line in runtime.journal()}
     assert ran == {str(number) for number in range(1500)}

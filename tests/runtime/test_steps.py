@@ -273,7 +273,7 @@ def test_progress_and_effects_commit_together(long_job: LongJob, *, in_time: boo
     failures = ["before 2", "after 3"]
 
     def body() -> None:
-        with current_job().step("import") as step:
+        with current_job().step("import", checkpoint_interval=3600) as step:  # none is due within the transaction
             for number in range((step.cursor or 0) + 1, 6):
                 with long_job.database.write() as connection:
                     write_effect(connection, number)

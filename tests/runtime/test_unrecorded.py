@@ -1,6 +1,7 @@
 """Endings that the database refuses: none is forgotten, one that cannot be written keeps no other."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +46,12 @@ def hold(count: int) -> Unrecorded:
     for number in range(1, count + 1):
         endings.add(ended(number))
     return endings
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, no refused ending becomes due."""
+    monkeypatch.setattr(unrecorded, "time", SimpleNamespace(monotonic=lambda: 1000.0))
 
 
 def ids(endings: Unrecorded) -> list[int]:

@@ -22,7 +22,6 @@ from support.queue import add_jobs, fail, rows
 TIMEOUT = error_json("Net::ReadTimeout", "no answer")
 OTHER = error_json("KeyError", "no such key")
 GROUP = signature_of(TIMEOUT).name
-YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 IDS = [f"{start}-4c0e-9d56-2f7c2f6d5a17" for start in ("0b8e9c1a-0f6a", "0b8e9c1a-77aa", "1b8e", "2b8e", "3b8e")]
 
 # Beside these, jobs show takes names in any state, and apply, undo and recover take no jobs.
@@ -57,10 +56,11 @@ class Scene:
         self.all = [*self.died, *self.timeouts, *self.other]
         self.old = self.timeouts[:1]
         (self.incident,) = (f"d{row['id']}" for row in rows(database, tables.deaths))
+        yesterday = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
         with database.write() as connection:
             for job_id, active_job_id in zip(self.all, IDS, strict=True):
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(active_job_id=active_job_id))
-            connection.execute(update(failed).where(failed.c.job_id.in_(self.old)).values(created_at=YESTERDAY))
+            connection.execute(update(failed).where(failed.c.job_id.in_(self.old)).values(created_at=yesterday))
 
 
 Case = tuple[Callable[[Scene], list[str]], Callable[[Scene], list[int]]]

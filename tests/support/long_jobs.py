@@ -24,7 +24,7 @@ def add_long_job(database: Database, *, class_name: str = "ImportJob", queue_nam
     return job_id
 
 
-def set_payload(database: Database, job_id: int, payload: str, *, saved: float = 2) -> None:
+def set_payload(database: Database, job_id: int, payload: str, *, saved: float = 9000) -> None:
     """Write a payload, ``saved`` seconds ago."""
     with database.write() as connection:
         row = update(jobs).where(jobs.c.id == job_id)

@@ -89,6 +89,16 @@ class Proxy:
                 with suppress(OSError):
                     side.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def _forwards(self) -> bool:
+        """Whether connections stay open: one that was accepted just before a cut was not closed with the others."""
+        return not (self._ended.is_set() or self._refusing.is_set())
+
+    def _readable(self, *sides: socket.socket) -> list[socket.socket]:
+        """Wait a moment; return the sides that have sent something, none if the proxy has fallen silent meanwhile."""
+        found = select.select([] if self._silent.is_set() else sides, [], [], POLL)[0]
+        return [] if self._silent.is_set() else found
+
     def _accept(self) -> None:
         while not self._ended.is_set():
             try:
@@ -113,8 +123,8 @@ class Proxy:
         resets, inserted = self._resets, False
         self._pairs.add((client, server))
         try:
-            while not self._ended.is_set() and resets == self._resets:
-                for source in select.select([] if self._silent.is_set() else [client, server], [], [], POLL)[0]:
+            while self._forwards and resets == self._resets:
+                for source in self._readable(client, server):
                     data = source.recv(65536)
                     if not data:
                         return

@@ -54,7 +54,10 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            length = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(length)
+            if len(body) < length:  # its sender was killed
+                return
             at = time.time()
             found.held.wait()
             status, headers = found.answers.pop(0) if found.answers else (200, {})

@@ -51,7 +51,8 @@ def server_folder(name: str) -> Iterator[str]:
 @contextmanager
 def connected(url: URL, **options: str) -> Iterator[Connection]:
     """Open the one connection of an engine."""
-    engine = create_engine(url, **options)
+    patient = {"timeout": PATIENCE} if url.get_backend_name() == "sqlite" else {}  # while others write
+    engine = create_engine(url, connect_args=patient, **options)
     with engine.connect() as connection:
         yield connection
     engine.dispose()

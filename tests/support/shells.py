@@ -61,11 +61,11 @@ class Terminal:
         os.close(self._terminal)
 
     def _read_until(self, end: str) -> str:
-        read = ""
-        while end not in read:
+        read = b""  # a part may end within a character
+        while end.encode() not in read:
             assert select.select([self._terminal], [], [], PATIENCE)[0], f"no {end!r} after {read!r}"
-            read += os.read(self._terminal, 65536).decode(errors="replace")
-        return read.partition(end)[0]
+            read += os.read(self._terminal, 65536)
+        return read.decode(errors="replace").partition(end)[0]
 
 
 class Bash(Terminal):

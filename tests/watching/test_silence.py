@@ -167,7 +167,7 @@ def test_an_outage_within_the_look_itself_is_no_silence(
     with monkeypatch.context() as patch:
         patch.setattr(silences, "clock", lambda connection: real(connection) + timedelta(seconds=151))
         assert watcher.look() == []
-    watcher.been_in_contact(149)
+    watcher.been_in_contact(90)
     assert watcher.look() == []
     watcher.been_in_contact(151)
     assert len(watcher.look()) == 1

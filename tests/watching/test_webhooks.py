@@ -150,8 +150,9 @@ def test_a_server_that_does_not_answer(receiver: Receiver) -> None:
         slow = Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=0.3).deliver(message())
         gone.set()
         dripping.join()
-        port = server.getsockname()[1]
-    absent = Webhook(f"http://127.0.0.1:{port}/hidden").deliver(message())
+    with socket.socket() as deaf:  # it keeps its port from all others, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        absent = Webhook(f"http://127.0.0.1:{deaf.getsockname()[1]}/hidden").deliver(message())
     assert (silent.words, slow.words) == ("it did not answer within 0.2 s", "it did not answer within 0.3 s")
     assert absent.words == "it cannot be reached: Connection refused"
     for outcome in (silent, slow, absent):
