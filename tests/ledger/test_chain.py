@@ -14,6 +14,7 @@ from solidjq.database.setup import initialize
 from solidjq.database.tables import chain as links
 from solidjq.database.tables import failures, operations
 from solidjq.database.times import clock
+from solidjq.errors import ConflictError
 from solidjq.ledger import chain, verification
 from solidjq.ledger.operations import Operation
 from solidjq.ledger.verification import BreakKind, ChainReport
@@ -91,6 +92,21 @@ def test_operations_are_sealed_one_after_the_other(database: Database) -> None:
     assert found[0]["previous_hash"] == "0" * 64
     assert [row["previous_hash"] for row in found[1:]] == [row["hash"] for row in found[:-1]]
     assert report.since == found[0]["sealed_at"]
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_seal_that_has_no_patience_waits_for_no_lock(database: Database) -> None:
+    """As after a Ctrl-C: on MySQL, the session whose statement it ended waits on, and holds its operation's row."""
+    operation_id = record(database)
+    own = Database(database.url, answer_timeout=20)  # seconds; waiting longer is another error
+    with database.write() as holder:
+        holder.execute(select(operations.c.id).where(operations.c.id == operation_id).with_for_update())
+        with pytest.raises(ConflictError):
+            chain.seal(own, [operation_id], patient=False)
+    assert verify(database).links == 0
+    chain.seal(own, [operation_id], patient=False)
+    own.close()
+    assert (verify(database).whole, verify(database).links) == (True, 1)
 
 
 def test_the_hash_is_the_documented_one(database: Database) -> None:

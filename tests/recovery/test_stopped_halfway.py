@@ -128,11 +128,13 @@ def test_a_signal_while_the_second_batch_waits_for_a_lock(
 
 @pytest.mark.only_on("mariadb")
 def test_a_signal_on_mariadb(database: Database, shell: Shell, died: list[int]) -> None:
+    """It ends the command, not the session's wait: nothing that follows may need what that session has locked."""
     lock = lock_of("solid_queue_jobs", "id", died[15])
     said = stop_where_it_waits(database, shell, lock, "retry", "--safe", "--yes", "--batch", "10")
     number = rows(database, operations)[0]["id"]
     assert said == f"jq: stopped by SIGTERM; retried 10 jobs under operation {number}; {AGAIN}\n"
     assert moved(database) == 10
+    assert rows(database, operations)[0]["ended_at"] is None  # so that is the next command's
 
 
 @pytest.mark.only_on("postgresql")

@@ -138,9 +138,10 @@ def seal(database: Database, operation_ids: Collection[int], *, patient: bool = 
     """End these operations and append their links, and those of operations that other commands left unsealed.
 
     Does nothing to a ledger without a chain. Call it when nothing more is to be counted: an operation that has ended
-    takes no more jobs. Unless ``patient``, raises ConflictError as soon as the database is busy.
+    takes no more jobs. Unless ``patient``, raises ConflictError as soon as the database is busy or one of their rows is
+    locked: on MySQL, the session of a command that was interrupted waits on, and holds its locks, for up to 50 seconds.
     """
-    if not _transact(database, _end, operation_ids, patient=patient):
+    if not _transact(database, _end if patient else _end_at_once, operation_ids, patient=patient):
         return
     with database.read() as connection:
         unsealed = connection.execute(_sealable(connection, operations.c.id, operations.c.verb, operations.c.filter))
@@ -159,16 +160,24 @@ def _end(connection: Connection, operation_ids: Collection[int]) -> bool:
     """End operations, these and those that began ``OPEN`` ago; return whether the ledger has a chain."""
     if not has_chain(connection):
         return False
-    old = operations.c.created_at < boundary(clock(connection) - OPEN)
-    connection.execute(
-        update(operations)
-        .where(
-            operations.c.ended_at.is_(None),
-            or_(among(operations.c.id, operation_ids), old & since_last_link(connection)),
-        )
-        .values(ended_at=utcnow())
-    )
+    connection.execute(update(operations).where(_to_be_ended(connection, operation_ids)).values(ended_at=utcnow()))
     return True
+
+
+def _end_at_once(connection: Connection, operation_ids: Collection[int]) -> bool:
+    """End operations as ``_end`` does. Raises ConflictError if one of their rows is locked."""
+    if not has_chain(connection):
+        return False
+    wanted = _to_be_ended(connection, operation_ids)
+    connection.execute(select(operations.c.id).where(wanted).with_for_update(nowait=True)).all()
+    return _end(connection, operation_ids)
+
+
+def _to_be_ended(connection: Connection, operation_ids: Collection[int]) -> ColumnElement[bool]:
+    """Return, as SQL, which operations are to be ended: of these and of the old ones, those that have not ended."""
+    old = operations.c.created_at < boundary(clock(connection) - OPEN)
+    wanted = or_(among(operations.c.id, operation_ids), old & since_last_link(connection))
+    return operations.c.ended_at.is_(None) & wanted
 
 
 def last_link(connection: Connection) -> Row[Any] | None:
