@@ -61,7 +61,7 @@ def test_an_undo_goes_on_after_its_server_came_back(server: servers.Database, ho
     _, said = run.communicate()
     assert run.returncode == 3, said
     # If the server is not back yet when the command asks how far it came, it says what it has counted.
-    assert re.search(r"before that, it took back 1000 jobs (or more )?under operation 2; to go on", said), said
+    assert re.search(r"before that, it took back 1,000 jobs (or more )?under operation 2; to go on", said), said
     assert Counter(state_of_each(database).values()) == {State.FAILED: 1000, State.READY: COUNT - 1000}
     assert {row["id"]: row["jobs"] for row in rows(database, operations)} == {1: COUNT, 2: 1000}
     again = shell.run("undo", "1")

@@ -47,5 +47,5 @@ def check_account(database: Database, said: str) -> None:
     assert set(Counter(row["job_id"] for row in archived).values()) <= {1}
     by_operation = Counter(row["operation_id"] for row in archived)
     assert {row["id"]: row["jobs"] for row in rows(database, operations)} == by_operation
-    if found := re.search(r"retried (\d+) jobs? under operation (\d+)", said):
-        assert by_operation[int(found[2])] == int(found[1])
+    if found := re.search(r"retried ([\d,]+) jobs? under operation (\d+)", said):
+        assert by_operation[int(found[2])] == int(found[1].replace(",", ""))

@@ -209,7 +209,7 @@ def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(database: Dat
     run.send_signal(signal.SIGINT)
     _, told = run.communicate()
     assert run.returncode == 130, told
-    assert re.match(r"jq: interrupted; retried \d+ jobs under operation 1; .* run the same command again\n$", told)
+    assert re.match(r"jq: interrupted; retried [\d,]+ jobs under operation 1; .* run the same command again\n$", told)
     moved = list(state_of_each(database).values()).count(State.READY)
     assert 0 < moved < 3000
     assert moved % 5 == 0

@@ -219,7 +219,7 @@ def test_an_undo_that_is_cut_off_names_its_own_operation(database: Database, she
         cut(database, session)
         told = last_words(run)
     assert run.returncode == 3, told
-    assert told.endswith(f"; before that, it took back 1000 jobs under operation 2; {AGAIN}\n"), told
+    assert told.endswith(f"; before that, it took back 1,000 jobs under operation 2; {AGAIN}\n"), told
     assert len(rows(database, failed)) == 1000
     again = shell.run("undo", "1")
     assert (again.returncode, again.stderr) == (0, "jq: took back 200 jobs of operation 1\n")
