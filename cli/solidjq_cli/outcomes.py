@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from solidjq_cli.columns.column import Column, Fields
-from solidjq_cli.columns.operations import operation_fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
 
@@ -100,6 +99,8 @@ def record(outcome: OperationOutcome) -> dict[str, Any]:
 
 def fields(output: Output) -> Fields[tuple[OperationView, OperationOutcome | None]]:
     """Return the fields of an operation with its outcome: in words for people, as counts for scripts."""
+    from solidjq_cli.columns.operations import operation_fields  # noqa: PLC0415
+
     written = phrases if output is Output.TABLE else record
     return Fields(
         (

@@ -21,7 +21,8 @@ from solidjq_cli.columns.queues import concurrency_key_fields, queue_fields
 from solidjq_cli.columns.settings import config_file_fields, policy_setting_fields, profile_fields, setting_fields
 from solidjq_cli.columns.status import status_fields
 from solidjq_cli.columns.suspects import suspect_fields, trial_fields
-from solidjq_cli.columns.verdicts import decision_fields, waiting_decision_fields
+from solidjq_cli.columns.verdicts import decision_fields
+from solidjq_cli.columns.waiting import waiting_decision_fields
 from solidjq_cli.view import Output
 
 if TYPE_CHECKING:

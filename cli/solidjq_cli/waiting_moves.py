@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from solidjq_cli import moving, options
-from solidjq_cli.columns.verdicts import WaitingGroup, waiting_decision_fields, waiting_group_fields
+from solidjq_cli.columns.waiting import WaitingGroup, waiting_decision_fields, waiting_group_fields
 from solidjq_cli.render import Output, note, records
 from solidjq_cli.requests import MoveOptions
 from solidjq_cli.stopping import Account, accounted

@@ -79,7 +79,7 @@ def with_fields(people: Sequence[Column[T]], fields: Fields[Inner], inner: Calla
 
 def json_or_text(text: str | None) -> Any:
     """Return stored JSON as data; text that is none as it is."""
-    from solidjq.untrusted import read_json  # noqa: PLC0415
+    from solidjq.untrusted import read_json
 
     value = read_json(text)
     return text if value is None else value

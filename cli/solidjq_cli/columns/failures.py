@@ -88,7 +88,7 @@ def failure_columns(policy: Policy, now: datetime) -> Fields[ListedFailure]:
     """Return the columns of failed jobs; the policy says how many crashes are too many."""
 
     def crash(item: ListedFailure) -> tuple[int, int]:
-        from solidjq.ledger.crashes import recent_crashes, without_progress_since  # noqa: PLC0415
+        from solidjq.ledger.crashes import recent_crashes, without_progress_since
 
         if item.death is None:
             return 0, 0
@@ -125,7 +125,7 @@ def failure_columns(policy: Policy, now: datetime) -> Fields[ListedFailure]:
 
 def _how(error: ErrorInfo) -> str:
     """Return how a process ended: its signal, its status, or the error's class; or else the job's own error."""
-    from solidjq.text import signal_name  # noqa: PLC0415
+    from solidjq.text import signal_name
 
     if error.signal is not None:
         return signal_name(error.signal)

@@ -62,7 +62,7 @@ def job_fields(holders: Sequence[SlotHolder] = (), asked: Mapping[int, StopReque
 
 def _blocked_by(job: JobView, holders: Sequence[SlotHolder]) -> list[Any]:
     """Return the jobs that hold the slots which a blocked job waits for; for people in words."""
-    from solidjq.queue.states import State  # noqa: PLC0415
+    from solidjq.queue.states import State
 
     if State.BLOCKED not in job.states:
         return []
@@ -96,8 +96,8 @@ def listed_job_fields() -> Fields[JobView]:
 
 def _standing() -> Callable[[JobView], str | None]:
     """Return what says what a job waits for, who has it, or how it failed."""
-    from solidjq.queue.states import State  # noqa: PLC0415
-    from solidjq_cli.ages import rfc3339  # noqa: PLC0415
+    from solidjq.queue.states import State
+    from solidjq_cli.ages import rfc3339
 
     def standing(job: JobView) -> str | None:
         state = job.states[0] if job.states else None
@@ -128,7 +128,7 @@ def _parsed(job: JobView) -> ErrorInfo:
 
 @lru_cache(maxsize=1)  # several fields of a job are read from its error
 def _error(text: str | None) -> ErrorInfo:
-    from solidjq.rails.error_text import parse_error  # noqa: PLC0415
+    from solidjq.rails.error_text import parse_error
 
     return parse_error(text)
 
@@ -181,9 +181,9 @@ def _percentiles(name: str, title: str) -> Iterator[Column[ClassTimes]]:
 
 def _seconds(value: float) -> str:
     """Return seconds in three figures or so: ``0.012``, ``3.4``, ``82``, ``14m``."""
-    from datetime import timedelta  # noqa: PLC0415
+    from datetime import timedelta
 
-    from solidjq.durations import spell_duration  # noqa: PLC0415
+    from solidjq.durations import spell_duration
 
     if value >= 100:  # noqa: PLR2004
         return spell_duration(timedelta(seconds=value))

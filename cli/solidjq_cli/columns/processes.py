@@ -40,7 +40,7 @@ def process_fields(threshold: float, standby: Standby | None) -> Fields[Process]
 
 def polled_queues(process: Process) -> str | None:
     """Return the queues that a worker polls, in words; None for other processes."""
-    from solidjq.processes.attendance import polled_by  # noqa: PLC0415
+    from solidjq.processes.attendance import polled_by
 
     return polled_by(process).describe() if process.kind == "Worker" else None
 
@@ -118,13 +118,13 @@ def process_columns(threshold: float, standby: Standby | None) -> Fields[ListedP
 
 
 def _sample(item: ListedProcess) -> Mapping[str, Any]:
-    from solidjq.processes.samples import sample_of  # noqa: PLC0415
+    from solidjq.processes.samples import sample_of
 
     return sample_of(item.process.metadata)
 
 
 def _rss(item: ListedProcess) -> float | None:
-    from solidjq.untrusted import number  # noqa: PLC0415
+    from solidjq.untrusted import number
 
     return number(_sample(item), "rss")
 
@@ -145,7 +145,7 @@ def _beat(process: Process) -> str:
 
 def _load(process: Process) -> str:
     """Return how many jobs a worker holds, and how many threads it has: ``3/5``."""
-    from solidjq.untrusted import number, read_object  # noqa: PLC0415
+    from solidjq.untrusted import number, read_object
 
     threads = number(read_object(process.metadata), "thread_pool_size")
     if process.kind != "Worker":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from solidjq_cli import masking, view
+from solidjq_cli import view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def masked_arguments() -> Callable[[str | None], Any]:
     """Return what shows a job's arguments; the mask is read at the first of them."""
-    from solidjq.rails.active_job import shown_arguments  # noqa: PLC0415
+    from solidjq.rails.active_job import shown_arguments
+    from solidjq_cli import masking
 
     mask = cache(masking.mask)
     return lambda text: shown_arguments(text, mask())
@@ -25,7 +26,7 @@ def masked_arguments() -> Callable[[str | None], Any]:
 
 def job_progress(arguments: str | None, saved_at: datetime | None, failed_at: datetime | None, error: ErrorInfo) -> Any:
     """Return how far a long job got; for people in words."""
-    from solidjq.rails.continuation import progress_of  # noqa: PLC0415
+    from solidjq.rails.continuation import progress_of
 
     progress = progress_of(arguments)
     if not progress.started:

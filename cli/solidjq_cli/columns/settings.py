@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def setting_fields() -> Fields[Setting]:
     """Fields of a setting of the command line."""
-    from solidjq.text import mask_secrets  # noqa: PLC0415
+    from solidjq.text import mask_secrets
 
     return Fields(
         (
@@ -47,7 +47,7 @@ def config_file_fields() -> Fields[ConfigFile]:
 
 def profile_fields() -> Fields[Profile]:
     """Fields of a named database."""
-    from solidjq.text import mask_secrets  # noqa: PLC0415
+    from solidjq.text import mask_secrets
 
     return Fields(
         (

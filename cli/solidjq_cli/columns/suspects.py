@@ -50,7 +50,7 @@ def suspects_of(ranking: Ranking, *standings: JobStanding) -> Iterator[Suspect]:
 
 def suspects_apart(database: Database, suspects: Iterable[Suspect]) -> Iterator[Suspect]:
     """Yield each of these classes, and of the jobs each by itself; those with one score are read in batches."""
-    from solidjq.incidents.charges import each_job  # noqa: PLC0415
+    from solidjq.incidents.charges import each_job
 
     for kind, of_kind in groupby(suspects, key=lambda suspect: suspect.kind):
         if kind == "class":
