@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from solidjq.queue.states import State
 from solidjq.rails.error_text import Death
 from support.processes import add_process, all_silent, silence, start_of
 from support.program import Shell
+from support.proxies import proxied
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.runtime import Runtime, freeze, held, kill
 from support.servers import execute
@@ -631,95 +632,28 @@ def test_a_new_supervisor_looks_twice_before_it_prunes_several(runtime: Runtime)
     assert f"away: pruned, pid 4242 on testhost; failed jobs {lost}" in done
 
 
-class Network:
-    """Carries connections from a port of this machine to a server, until it is cut."""
-
-    def __init__(self, target: Callable[[], socket.socket]) -> None:
-        self._target = target
-        self._open: list[socket.socket] = []
-        self.cut = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def go_away(self) -> None:
-        self.cut = True
-        for end in self._open:
-            _close(end)
-
-    def end(self) -> None:
-        self.go_away()
-        _close(self._listener)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                if self.cut:
-                    near.close()
-                    continue
-                far = self._target()
-                self._open += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=(source, sink), daemon=True).start()
-
-
-def _carry(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    _close(source)
-    _close(sink)
-
-
-def _close(end: socket.socket) -> None:
-    with suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
-
-
-@pytest.fixture
-def network(queue_url: URL, kind: str) -> Iterator[Network]:
-    """The network between the workers and the server; the test itself reaches the server without it."""
-    query = {key: value for key, value in queue_url.query.items() if isinstance(value, str)}
-
-    def connect() -> socket.socket:
-        folder = query.get("host")
-        if folder is None:
-            return socket.create_connection((queue_url.host or "", queue_url.port or 3306))
-        end = socket.socket(socket.AF_UNIX)
-        end.connect(f"{folder}/.s.PGSQL.{query.get('port', 5432)}")
-        return end
-
-    made = Network(connect)
-    yield made
-    made.end()
-
-
 @pytest.mark.only_on("postgresql", "mariadb")
-def test_a_network_that_was_away_for_long_kills_no_fleet(
-    runtime: Runtime, shell: Shell, queue_url: URL, network: Network
-) -> None:
-    """The server stays up; the first that looks after it is a line in cron."""
+def test_a_network_that_was_away_for_long_kills_no_fleet(runtime: Runtime, shell: Shell, queue_url: URL) -> None:
+    """The server stays up, and the test reaches it; the first that looks after the outage is a line in cron."""
     database, threshold = runtime.database, 10.0
     until(lambda: up_for(database, threshold), "the server has been up for the threshold")
     (job_id,) = add_jobs(database, held("a"))
-    through = queue_url.set(host="127.0.0.1", port=network.port).difference_update_query(["host", "port"])
-    runtime.shell = Shell(url_text(through), shell.folder, shell.environment)
-    runtime.start("--threads", "1", *NEVER_LOST, heartbeat=0.5, threshold=threshold)
-    runtime.running("a")
-    pids = tree_of(runtime).values()
-    network.go_away()
-    tree = {row["id"] for row in rows(database, tables.processes)}
-    for process in tree:
-        silence(database, process, 1000)
-        at_host(database, process, "elsewhere", metadata="{}")  # on its own host, cron would see that it runs
-    with looking_again(Shell(shell.url, shell.folder), "prune", "--alive-threshold", str(threshold)) as cron:
-        network.cut = False
-        _, log = cron.communicate(timeout=PATIENCE)
-    assert cron.returncode in {0, 5}, log  # all are back, or the first of them
-    assert {row["id"] for row in rows(database, tables.processes)} == tree
-    assert runtime.state(job_id) is State.CLAIMED
-    until(lambda: alive(database, pids, threshold), "the whole fleet beats again")
-    runtime.let_end("a")
-    runtime.wait_for(job_id, State.FINISHED)
+    with proxied(queue_url) as (network, through):
+        runtime.shell = Shell(url_text(through), shell.folder, shell.environment)
+        runtime.start("--threads", "1", *NEVER_LOST, heartbeat=0.5, threshold=threshold)
+        runtime.running("a")
+        pids = tree_of(runtime).values()
+        network.cut()
+        tree = {row["id"] for row in rows(database, tables.processes)}
+        for process in tree:
+            silence(database, process, 1000)
+            at_host(database, process, "elsewhere", metadata="{}")  # on its own host, cron would see that it runs
+        with looking_again(Shell(shell.url, shell.folder), "prune", "--alive-threshold", str(threshold)) as cron:
+            network.heal()
+            _, log = cron.communicate(timeout=PATIENCE)
+        assert cron.returncode in {0, 5}, log  # all are back, or the first of them
+        assert {row["id"] for row in rows(database, tables.processes)} == tree
+        assert runtime.state(job_id) is State.CLAIMED
+        until(lambda: alive(database, pids, threshold), "the whole fleet beats again")
+        runtime.let_end("a")
+        runtime.wait_for(job_id, State.FINISHED)

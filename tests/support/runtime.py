@@ -131,7 +131,7 @@ class Runtime:
     def ended(self) -> tuple[int, str]:
         """Wait for the supervisor's end; return its exit code and its log."""
         assert self.supervisor is not None
-        _, log = self.supervisor.communicate(timeout=60)
+        _, log = self.supervisor.communicate(timeout=PATIENCE)
         return self.supervisor.returncode, log
 
     def stop(self) -> tuple[int, str]:

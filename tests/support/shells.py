@@ -14,9 +14,9 @@ import pytest
 
 from solidjq_cli.completion_scripts.parts import PROGRAMS
 from support.paths import ROOT
+from support.waiting import PATIENCE
 
 COMPLETIONS = ROOT / "completions"
-PATIENCE = 60.0  # seconds before a test gives up on a silent shell
 
 
 class Shell(Protocol):

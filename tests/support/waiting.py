@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 60.0  # seconds before a test gives up waiting for something that must come
+PATIENCE = 120.0  # seconds before a test gives up waiting for something that must come
 
 
 def until(condition: Callable[[], Any], what: str, instead: Callable[[], str] = str) -> Any:
