@@ -1019,7 +1019,7 @@ complete -c jq -n '__jq_at jq watch' -l alive-threshold -r -f -d 'A process whos
 complete -c jq -n '__jq_at jq watch' -l interval -r -f -d 'How often to look.'
 complete -c jq -n '__jq_at jq watch' -l since -r -f -d 'Where a first start begins: 1h, or a time. [default: now]'
 complete -c jq -n '__jq_at jq watch' -l name -r -f -d 'Which watch this is, if there are several.'
-complete -c jq -n '__jq_at jq watch' -l position -r -F -d 'Where to keep what was told. [default: the state folder]'
+complete -c jq -n '__jq_at jq watch' -l position -r -F -d 'Where to keep how far it has read and reported. [default: the state folder]'
 complete -c jq -n '__jq_at jq watch' -l once -d 'Tell what is new since the last time, and end; for cron.'
 complete -c jq -n '__jq_at jq watch' -s o -l output -r -f -k -a 'table wide json ndjson csv markdown ids' -d 'How to print: for people (table, wide), or for scripts.'
 complete -c jq -n '__jq_at jq watch' -l fields -r -f -d 'Only these fields, in this order; a wrong one names all.'

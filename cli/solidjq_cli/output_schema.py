@@ -270,7 +270,7 @@ _OF_WATCH = {
         "objects",
         "of kind silent, at most 20: kind, process_name, hostname, pid, silent_for in seconds, claimed, and ids",
     ),
-    "follows": ("text?", "the id of the message that told the silence of these processes before they were pruned"),
+    "follows": ("text?", "the id of the message that reported the silence of these processes before they were pruned"),
     "jobs": (
         "objects",
         "that failed, or are claimed; at most 200: job_id, active_job_id, class_name, queue_name, failure_id",

@@ -16,7 +16,7 @@ class Generation(NamedTuple):
     """A schema that differs from the others: how it is made of 1.0's, on any database."""
 
     name: str
-    told_by: str  # what tells it from the others
+    reporting_message: str  # what tells it from the others
     statements: tuple[str, ...] = ()
 
 
@@ -391,7 +391,7 @@ def document() -> str:
     """Return what docs/compatibility.md holds."""
     record = json.loads(MYSQL_RECORD.read_text())
     head = ["schema", "told by"]
-    schemas = [[each.name, each.told_by] for each in GENERATIONS]
+    schemas = [[each.name, each.reporting_message] for each in GENERATIONS]
     commands = {f"`{_spelled(each.command)}`": each for each in reversed((*COMMANDS, TOP, WORK))}  # the first
     cells = [[name, *(_cell(each, of) for of in GENERATIONS)] for name, each in reversed(commands.items())]
     environments = ["environment", "outcome", SQLITE, POSTGRESQL, MARIADB, MYSQL, "test"]

@@ -84,7 +84,11 @@ def watch(
     ),
     position: Annotated[
         Path | None,
-        typer.Option("--position", metavar="FILE", help="Where to keep what was told.  [default: the state folder]"),
+        typer.Option(
+            "--position",
+            metavar="FILE",
+            help="Where to keep how far it has read and reported.  [default: the state folder]",
+        ),
     ] = None,
     once: Annotated[
         bool,
@@ -160,7 +164,7 @@ def _run(database: Database, file: PositionFile, terms: WatchTerms, output: Outp
     tell = {Output.TABLE: _tell_person, Output.NDJSON: _tell_record}.get(output, told.append)
     watching = Watch(database, file, terms, tell, note)
     if not once:
-        note(f"watching {database}; what was told is kept in {file.path}")
+        note(f"watching {database}; its position is kept in {file.path}")
         try:
             watching.run()
         except KeyboardInterrupt:  # or SIGTERM: that is how it ends

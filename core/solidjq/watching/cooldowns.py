@@ -17,7 +17,7 @@ def admit(cooldowns: dict[str, Held], message: dict[str, Any], *, first: bool, s
     """Whether a message is to be sent now; else it is counted where its sort cools down.
 
     Messages of deaths always are: they name jobs that no other message names. ``first`` is False for what only adds to
-    something told before: it is counted, and never sent by itself.
+    something reported before: it is counted, and never sent by itself.
     """
     if message["kind"] == "death" or seconds <= 0:
         return first

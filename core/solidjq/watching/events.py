@@ -28,7 +28,7 @@ from solidjq.queue.patterns import fits_any
 from solidjq.watching.news import NewFailure, News, UnrecordedFailure, place_of
 from solidjq.watching.position import GroupSeen, Position, Remembered
 from solidjq.watching.recent_deaths import RecentDeaths
-from solidjq.watching.silence import SilentGroup, told_by
+from solidjq.watching.silence import SilentGroup, reporting_message
 
 AROUND = timedelta(minutes=10)  # deaths noticed so long before a new one may be of its incident
 REMEMBERED_FOR = 3600.0  # seconds, of deaths that nobody recorded
@@ -65,19 +65,19 @@ class JobRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewDeath:
-    """A death that was not told before, or jobs that turned out to belong to one that was."""
+    """A death that was not reported before, or jobs that turned out to belong to one that was."""
 
     death: DeathRecord
     finding: CauseFinding
     incident: str
     jobs: Sequence[JobRef]
     continued: bool = False
-    follows: str | None = None  # the id of the message that told its silence
+    follows: str | None = None  # the id of the message that reported its silence
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentNews:
-    """An incident with its new deaths; ``first`` if none of its deaths was told before."""
+    """An incident with its new deaths; ``first`` if none of its deaths was reported before."""
 
     incident: Incident
     first: bool
@@ -90,9 +90,9 @@ class IncidentNews:
 
     @property
     def follows(self) -> str | None:
-        """The id of a message that told the silence of a process of it; None if that was not told of each process."""
-        told = [one.follows for one in self.new]
-        return told[0] if all(told) else None
+        """The id of a message that reported the silence of one of its processes; None unless all were reported."""
+        messages = [one.follows for one in self.new]
+        return messages[0] if all(messages) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ Event = NewDeath | IncidentNews | GroupNews | SilenceNews
 def silence_events(
     connection: Connection, groups: Iterable[SilentGroup], choice: Choice, threshold: float
 ) -> list[SilenceNews]:
-    """Return what is to be told of these silences: with a choice, those of processes that hold a job of it."""
+    """Return what is to be reported of these silences: with a choice, those of processes that hold a job of it."""
     found = [SilenceNews(group, tuple(_claimed(connection, group, choice)), threshold) for group in groups]
     return [event for event in found if event.jobs or choice.everything]
 
@@ -151,7 +151,7 @@ def find_events(
                     _name_of(incident, position),
                     tuple(found),
                     death.name in continued,
-                    told_by(position, death),
+                    reporting_message(position, death),
                 )
                 for death, finding in incident.pairs
                 if death.name in deaths and ((found := _chosen(connection, death.jobs, choice)) or choice.everything)
@@ -165,9 +165,9 @@ def find_events(
 
 
 def _name_of(incident: Incident, position: Position) -> str:
-    """Return the name that it was told by; a death that comes later may have a smaller number."""
-    told = [position.announced[death.name] for death in incident.deaths if death.name in position.announced]
-    return told[0] if told else incident.name
+    """Return the name that it was reported by; a death that comes later may have a smaller number."""
+    names = [position.announced[death.name] for death in incident.deaths if death.name in position.announced]
+    return names[0] if names else incident.name
 
 
 def _chosen(connection: Connection, claimed: ClaimedJobs, choice: Choice) -> list[JobRef]:
@@ -194,7 +194,7 @@ def _ref(job: ClaimedJob, row: Any) -> JobRef:
 
 
 def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, DeathRecord], set[str]]:
-    """Return the new deaths by name, and the names of those that were told before and have more jobs now."""
+    """Return the new deaths by name, and the names of those that were reported before and have more jobs now."""
     found = {death.name: death for death in news.deaths}
     continued: set[str] = set()
     position.remembered = [one for one in position.remembered if one.last_at > now - REMEMBERED_FOR]
@@ -226,7 +226,7 @@ def _all_deaths(news: News, position: Position, now: float) -> tuple[dict[str, D
 
 
 def _remembered(position: Position, death: DeathRecord) -> Remembered | None:
-    """Return the death that was told before to which these jobs belong."""
+    """Return the death that was reported before to which these jobs belong."""
     at = death.noticed_at.timestamp()
     for one in position.remembered:
         near = at - one.last_at <= SAME_DEATH_WITHIN.total_seconds()

@@ -1,7 +1,7 @@
 """An event as one JSON object: what is printed with ``-o ndjson``, posted to webhooks and passed to programs.
 
 Every message has every field. Its texts are bounded, in one line, and free of secrets that can be recognised; arguments
-of jobs are in none. The same event has the same id each time, so that a receiver can tell a repetition.
+of jobs are in none. The same event has the same id each time, so that a receiver recognizes a repetition.
 """
 
 from collections import Counter
@@ -45,7 +45,7 @@ def messages_of(event: Event, database: str) -> Iterator[Message]:
 
 
 def is_first(event: Event) -> bool:
-    """Whether an event is told by itself; another is only counted, where a cooldown counts."""
+    """Whether an event is reported by itself; another is only counted, where a cooldown counts."""
     return isinstance(event, NewDeath | SilenceNews) or event.first
 
 

@@ -1,4 +1,4 @@
-"""The position of a watch: how far it has read, what it has told, what it still has to deliver."""
+"""The position of a watch: how far it has read, what it has reported, what it still has to deliver."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -38,15 +38,15 @@ class Silence:
     """A process that has been silent since one heartbeat. Times are the database's, in seconds since 1970."""
 
     beat: float | None  # the heartbeat; None if it is no time
-    seen_at: float | None = None  # when it was found silent, if it was not told at once
-    told: bool = False
-    message: str | None = None  # the id of the message that told it; None if its death, or an earlier start, did
+    seen_at: float | None = None  # when it was found silent, if it was not reported at once
+    told: bool = False  # reported; the name is that of the file
+    message: str | None = None  # the id of the message that reported it; None if its death, or an earlier start, did
     gone_at: float | None = None  # since when it has beaten again, or its row is gone
 
 
 @dataclass(slots=True)
 class GroupSeen:
-    """A failure group that has been told, or was there before the watch began."""
+    """A failure group that has been reported, or was there before the watch began."""
 
     place: str  # in the code: groups of one place may be one problem
     last_at: float  # seconds since 1970
@@ -83,7 +83,7 @@ class Position:
     deaths: IdWindow = field(default_factory=IdWindow)
     failures: IdWindow = field(default_factory=IdWindow)
     remembered: list[Remembered] = field(default_factory=list)
-    announced: dict[str, str] = field(default_factory=dict)  # by death, the incident that it was told with
+    announced: dict[str, str] = field(default_factory=dict)  # by death, the incident that it was reported with
     groups: dict[str, GroupSeen] = field(default_factory=dict)  # by name, the one seen last at the end
     cooldowns: dict[str, Held] = field(default_factory=dict)
     outbox: dict[str, list[Waiting]] = field(default_factory=dict)  # by target

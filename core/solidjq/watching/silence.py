@@ -1,4 +1,4 @@
-"""Which processes have fallen silent and are to be told, before anybody prunes them.
+"""Which processes have fallen silent and are to be reported, before anybody prunes them.
 
 A lost host is a supervisor and its children killed at once: nobody is left there that would say so, and their deaths
 are recorded only when another host prunes. Their heartbeats show it an alive threshold after the last of them.
@@ -9,10 +9,10 @@ Silent is not dead. What a silence of this kind cannot be taken for is an outage
   database came up: as for a prune (``processes.prune_guard``).
 - After a gap in the watch's own contact, such as an outage, a jump of the database's clock or a start, live processes
   have half a threshold to beat again. All times are the database's, so a jump of this host's clock is no gap.
-- A process that was seen silent half a threshold ago needs no contact in between: that is how ``--once`` tells it where
-  cron runs it seldom.
+- A process that was seen silent half a threshold ago needs no contact in between: so ``--once`` reports it where cron
+  runs it seldom.
 - A heartbeat that is already a threshold old when it comes ends no silence: its host's clock is behind, and each beat
-  would be told anew.
+  would be reported anew.
 """
 
 from collections import defaultdict
@@ -60,9 +60,9 @@ class Silences:
 def find_silences(
     connection: Connection, position: Position, threshold: float, now: datetime, since: datetime | None
 ) -> Silences:
-    """Return the processes whose silence is to be told, in groups; the position moves on, but none counts as told yet.
+    """Return the processes whose silence is to be reported, in groups; the position moves on, none counts as reported.
 
-    ``since``: what a first start tells of the silences that are there already: those that reached the threshold then
+    ``since``: what a first start reports of the silences that are there already: those that reached the threshold then
     or later; None is none of them.
     """
     before, pause = position.contact, PAUSE * threshold
@@ -75,7 +75,7 @@ def find_silences(
     if before is not None:
         _follow_late_beats(position.silences, beats, before.until - threshold)
     _forget(position.silences, beats, now.timestamp())
-    if all(_is_told(position.silences.get(key), beat) for key, beat in beats.items()):
+    if all(_is_reported(position.silences.get(key), beat) for key, beat in beats.items()):
         return Silences()
     fleet = list_processes(connection)
     dead = [process for process in fleet if _silence(process) >= threshold]
@@ -83,7 +83,7 @@ def find_silences(
         for process in dead:
             if since is None or now - timedelta(seconds=_silence(process) - threshold) < since:
                 _mark(position, process, None)
-    fresh = [process for process in dead if not _is_told(position.silences.get(str(process.id)), beat_of(process))]
+    fresh = [process for process in dead if not _is_reported(position.silences.get(str(process.id)), beat_of(process))]
     if not fresh:
         return Silences()
     now = clock(connection)  # whatever was away during this look itself, or asleep, counts as a gap in the contact
@@ -94,7 +94,7 @@ def find_silences(
         return Silences(refusal=refusal)
     if is_young(up_since(connection), timedelta(seconds=threshold), now):
         return Silences()
-    return Silences(groups=list(_told_now(fleet, fresh, position, threshold, now)))
+    return Silences(groups=list(_groups_to_report(fleet, fresh, position, threshold, now)))
 
 
 def contact_after(contact: Contact | None, now: float, pause: float) -> Contact:
@@ -109,7 +109,7 @@ def contact_after(contact: Contact | None, now: float, pause: float) -> Contact:
 
 
 def mark(position: Position, group: SilentGroup, message: str | None) -> None:
-    """Remember that a group's silence was told, by the message of this id; None if there was none."""
+    """Remember that a group's silence was reported, by the message of this id; None if there was none."""
     for process in group.processes:
         _mark(position, process, message)
 
@@ -123,8 +123,8 @@ def beat_of(process: Process) -> float | None:
     return _seconds(process.last_heartbeat_at)
 
 
-def told_by(position: Position, death: DeathRecord) -> str | None:
-    """Return the id of the message that told the silence which a death ended; None if none did.
+def reporting_message(position: Position, death: DeathRecord) -> str | None:
+    """Return the id of the message that reported the silence which a death ended; None if none did.
 
     Of a death that nobody recorded only the second of its last heartbeat is known: it counts if one process had it.
     """
@@ -134,22 +134,22 @@ def told_by(position: Position, death: DeathRecord) -> str | None:
     second = int(beat.timestamp())
     silences = position.silences
     found = list(silences.values()) if death.process_id is None else [silences.get(str(death.process_id))]
-    told = {one.message for one in found if one is not None and one.beat is not None and int(one.beat) == second}
-    return told.pop() if len(told) == 1 else None
+    messages = {one.message for one in found if one is not None and one.beat is not None and int(one.beat) == second}
+    return messages.pop() if len(messages) == 1 else None
 
 
 def group_silent(
-    fleet: Sequence[Process], fresh: Sequence[Process], told: Mapping[str, Silence], threshold: float
+    fleet: Sequence[Process], fresh: Sequence[Process], silences: Mapping[str, Silence], threshold: float
 ) -> list[SilentGroup]:
-    """Return the groups to tell, of the processes that have just been silent for a threshold.
+    """Return the groups to report, of the processes that have just been silent for a threshold.
 
-    With them are told those of the same host that have not beaten for half a threshold: a threshold is at least two
+    Those of the same host are reported with them that have not beaten for half a threshold: a threshold is at least two
     heartbeats, so these fell silent together, and reach it within the next one.
     """
     late = [
         process
         for process in fleet
-        if _silence(process) >= PAUSE * threshold and not _is_told(told.get(str(process.id)), beat_of(process))
+        if _silence(process) >= PAUSE * threshold and not _is_reported(silences.get(str(process.id)), beat_of(process))
     ]
     recent = [process for process in fleet if _silence(process) < 2 * threshold]
     together = [process for process in late if _silence(process) < 2 * threshold]
@@ -166,10 +166,10 @@ def group_silent(
     ]
 
 
-def _told_now(
+def _groups_to_report(
     fleet: Sequence[Process], fresh: Sequence[Process], position: Position, threshold: float, now: datetime
 ) -> Iterator[SilentGroup]:
-    """Yield the groups to tell now; what is not sure yet is remembered, and what was told as a death is no news."""
+    """Yield the groups to report now; remember what is not sure yet, and leave out what was reported as a death."""
     at, pause = now.timestamp(), PAUSE * threshold
     in_contact = position.contact is not None and at - position.contact.since >= pause
     sure = []
@@ -186,7 +186,7 @@ def _told_now(
 
 
 def _died_before(process: Process, position: Position) -> bool:
-    """Whether its death was told, since Rails noticed it: Rails keeps the row of a child that exited until a prune."""
+    """Whether its death was reported: Rails keeps the row of a child that it saw exit, until a prune."""
     beat = beat_of(process)
     return process.claimed == 0 and any(
         one.pid == process.pid and one.hostname in {None, process.hostname} and (beat is None or one.first_at >= beat)
@@ -213,14 +213,14 @@ def _forget(silences: dict[str, Silence], beats: Mapping[str, float | None], now
 
 
 def _follow_late_beats(silences: Mapping[str, Silence], beats: Mapping[str, float | None], late: float) -> None:
-    """Move told silences on to the heartbeats that have come since, of ``late`` or before: they were old on arrival."""
+    """Move reported silences on to heartbeats that have come since, of ``late`` or before: they were old on arrival."""
     for key, beat in beats.items():
         silence = silences.get(key)
         if silence is not None and silence.told and silence.gone_at is None and beat is not None and beat <= late:
             silence.beat = beat
 
 
-def _is_told(silence: Silence | None, beat: float | None) -> bool:
+def _is_reported(silence: Silence | None, beat: float | None) -> bool:
     return silence is not None and silence.told and silence.beat == beat
 
 

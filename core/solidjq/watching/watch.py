@@ -40,7 +40,7 @@ class WatchTerms:
     kinds: tuple[str, ...] = ()  # none: all are printed, and DELIVERED_KINDS delivered
     choice: Choice = field(default_factory=Choice)
     since: datetime | None = None  # where a first start begins; None is now
-    threshold: float = ALIVE_THRESHOLD  # seconds of silence from which on a process is told
+    threshold: float = ALIVE_THRESHOLD  # seconds of silence from which on a process is reported
     interval: float = 1.0  # seconds between two looks
     cooldown: float = 600.0  # seconds
     programs: Sequence[Target] = ()  # get every message
@@ -118,7 +118,7 @@ class Watch:
     def run_once(self, finish: Callable[[], None] | None = None) -> tuple[int, int]:
         """Tell and deliver what is new since the position; return how many messages are left, and how many dropped.
 
-        ``finish`` prints what was told, where that is one list: the position is kept afterwards.
+        ``finish`` prints what was reported, where that is one list: the position is kept afterwards.
         """
         save = partial(self._file.save, self._position)
         while self._look(save if finish is None else None):
@@ -145,7 +145,7 @@ class Watch:
             if news.restarts:
                 self._recent.forget()
             found = find_events(connection, news, draft, self._terms.choice, self._recent, at.timestamp())
-            silences = self._silences(connection, draft, at)  # last: a death that was told is no silence any more
+            silences = self._silences(connection, draft, at)  # last: a death that was reported is no silence any more
         for words in news.restarts:
             self._say(words)
         now = time.time()
@@ -163,7 +163,7 @@ class Watch:
         return news.more
 
     def _silences(self, connection: Connection, draft: Position, now: datetime) -> list[SilenceNews]:
-        """Return the silences to tell; those of no job that is chosen count as told."""
+        """Return the silences to report; those of no job that is chosen count as reported."""
         if not self._terms.prints("silent"):
             return []
         threshold = self._terms.threshold
