@@ -178,20 +178,20 @@ def how_far(incident: Incident, decisions: Sequence[Decision], stood: Mapping[in
     from solidjq.rails.error_text import Death
 
     failed = {decision.candidate.failure_id for decision in decisions}
-    told = 0
+    long_jobs = 0
     for death in incident.deaths:
         event = "the last heartbeat" if death.how is Death.PRUNED else "the death"
         for job in death.jobs:
             stands = stood.get(job.failure_id or 0)
             if stands is None or not stands.position.progress.started:
                 continue
-            told += 1
-            if told <= MOST_POSITIONS:
+            long_jobs += 1
+            if long_jobs <= MOST_POSITIONS:
                 words = stands.position.progress.compared(stands.saved_at, death.silent_at, event)
                 resumes = "; resumes there" if job.failure_id in failed else ""
                 yield f"job {job.job_id} {job.class_name}: {words}{resumes}"
-    if told > MOST_POSITIONS:
-        yield f"{told - MOST_POSITIONS:,} more long jobs (-o json)"
+    if long_jobs > MOST_POSITIONS:
+        yield f"{long_jobs - MOST_POSITIONS:,} more long jobs (-o json)"
 
 
 def _picture(incident: Incident) -> None:

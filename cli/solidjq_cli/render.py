@@ -127,7 +127,7 @@ def details(items: Iterable[T], fields: Fields[T], output: Output) -> int:
                     for part in value:
                         _labelled("  ", flat(part))
                 else:
-                    _labelled(f"{column.name + ':':<{LABEL}}", _told(value))
+                    _labelled(f"{column.name + ':':<{LABEL}}", _detail_text(value))
     sys.stdout.flush()
     return count
 
@@ -373,7 +373,7 @@ def _listed(value: Any) -> str:
     return "-" if value == [] else flat(value)
 
 
-def _told(value: Any) -> str:
+def _detail_text(value: Any) -> str:
     """Write a value beside its name: for people a time with its age, or with ``--local`` as a clock shows it."""
     from solidjq_cli.ages import moment  # noqa: PLC0415
 

@@ -59,12 +59,12 @@ def wait(
     if queues is not None and not chosen:
         raise UsageError("--queue names no queue; write --queue reports, or leave it out")
     opened = session.current(database).open()
-    told = [-1]
+    noted = [-1]
 
     def say_how_many(running: Sequence[JobView]) -> None:
-        if running and len(running) != told[0]:
+        if running and len(running) != noted[0]:
             note(f"waiting for {_many(running)}")
-        told[0] = len(running)
+        noted[0] = len(running)
 
     left = wait_until_idle(opened, chosen, timeout=seconds, poll=poll, said=say_how_many)
     if chosen and not left:

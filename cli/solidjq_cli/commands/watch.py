@@ -104,7 +104,7 @@ def watch(
     away, it waits. --once ends with 6 if something could not be delivered: the next run tries again, unless it was
     given up.
 
-    A host that is lost, or a process that hangs, is told as silent once its heartbeats are --alive-threshold old,
+    A host that is lost, or a process that hangs, is reported as silent once its heartbeats are --alive-threshold old,
     whether anybody prunes or not. Its deaths and their incident follow with the prune.
 
     A message for a command or a webhook is one JSON object, which names the jobs without their arguments. Webhooks get
@@ -160,31 +160,31 @@ def _run(database: Database, file: PositionFile, terms: WatchTerms, output: Outp
     from solidjq.text import count_of
     from solidjq.watching.watch import Watch
 
-    told: list[Message] = []
-    tell = {Output.TABLE: _tell_person, Output.NDJSON: _tell_record}.get(output, told.append)
-    watching = Watch(database, file, terms, tell, note)
+    messages: list[Message] = []
+    write = {Output.TABLE: _print_for_people, Output.NDJSON: _print_record}.get(output, messages.append)
+    watching = Watch(database, file, terms, write, note)
     if not once:
         note(f"watching {database}; its position is kept in {file.path}")
         try:
             watching.run()
         except KeyboardInterrupt:  # or SIGTERM: that is how it ends
             return
-    left, dropped = watching.run_once(None if output in LINES else lambda: _print(told, output))
+    left, dropped = watching.run_once(None if output in LINES else lambda: _print(messages, output))
     if left:
         note(f"{count_of(left, 'message')} could not be delivered; the next run tries again")
     if left or dropped:
         raise typer.Exit(Exit.PARTLY)
 
 
-def _print(told: list[Message], output: Output) -> None:
-    records(told, message_fields(), output)
+def _print(messages: list[Message], output: Output) -> None:
+    records(messages, message_fields(), output)
 
 
-def _tell_record(message: Message) -> None:
+def _print_record(message: Message) -> None:
     records([message], message_fields(), Output.NDJSON)
 
 
-def _tell_person(message: Message) -> None:
+def _print_for_people(message: Message) -> None:
     from datetime import datetime
 
     from solidjq_cli.ages import clock_time

@@ -21,7 +21,7 @@ from solidjq.errors import UsageError
 from solidjq.text import printable
 
 OF_FILES = (
-    "SQLite knows no roles; file permissions decide: to read, read the file; to recover, and for jq init, write to "
+    "SQLite has no roles; file permissions decide: to read, read the file; to recover, and for jq init, write to "
     "the file and to its folder (as a reader too may have to, while no program has the file open)"
 )
 LONGEST_NAME = 63  # bytes; PostgreSQL truncates a longer name, and would grant to another role

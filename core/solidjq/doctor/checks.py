@@ -46,7 +46,7 @@ class DoctorTerms:
     application: RailsConfig | None = None  # the Rails application named with --rails or a profile
     code: JobCode | None = None  # the text of its Ruby files
     registered: frozenset[str] | None = None  # the jobs of the modules that were imported; None: none was named
-    grace: float | None = None  # what a stopping process gets before it is killed, if the operator told it
+    grace: float | None = None  # what a stopping process gets before it is killed, if the operator gave it
 
 
 @dataclass(frozen=True, slots=True)

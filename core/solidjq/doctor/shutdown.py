@@ -87,7 +87,7 @@ def judge_killed(killed: int) -> Iterator[DoctorFinding]:
 
 
 def deployment_graces(terms: DoctorTerms) -> list[Grace]:
-    """Return the grace period that the operator told, and that of Kamal if the application is deployed with it."""
+    """Return the grace period that the operator gave, and that of Kamal if the application is deployed with it."""
     graces = []
     if terms.grace is not None:
         graces.append(Grace(terms.grace, "a deployment", "the grace period (--grace)"))
@@ -164,7 +164,7 @@ def judge_threshold(terms: DoctorTerms) -> Iterator[DoctorFinding]:
 
 
 def room_for(grace: float) -> DoctorFinding:
-    """Return the arithmetic of a grace period that the operator told."""
+    """Return the arithmetic of a grace period that the operator gave."""
     room = grace - STOP_MARGIN
     if room <= 0:
         return DoctorFinding(

@@ -1,4 +1,4 @@
-"""The watch: it looks for what is new, tells it, keeps the position, and delivers."""
+"""The watch: it looks for what is new, reports it, keeps the position, and delivers."""
 
 import random
 import threading
@@ -35,7 +35,7 @@ _PASSING = (DatabaseUnreachableError, ConflictError, TookTooLongError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchTerms:
-    """What a watch tells, and to whom."""
+    """What a watch reports, and to whom."""
 
     kinds: tuple[str, ...] = ()  # none: all are printed, and DELIVERED_KINDS delivered
     choice: Choice = field(default_factory=Choice)
@@ -56,15 +56,15 @@ class WatchTerms:
 
 
 class Watch:
-    """One watch on one database. ``tell`` prints a message, and returns when it is out; ``say`` is for people."""
+    """One watch on one database. ``report`` prints a message, and returns when it is out; ``say`` is for people."""
 
     def __init__(
-        self, database: Database, file: PositionFile, terms: WatchTerms, tell: Callable[[Message], None], say: Say
+        self, database: Database, file: PositionFile, terms: WatchTerms, report: Callable[[Message], None], say: Say
     ) -> None:
         self._database = database
         self._file = file
         self._terms = terms
-        self._tell = tell
+        self._report = report
         self._say = say
         self._reader = Reader()
         self._recent = RecentDeaths()
@@ -137,7 +137,7 @@ class Watch:
         self._file.save_if_possible(self._position, self._say)
 
     def _look(self, save: Callable[[], None] | None) -> bool:
-        """Read what is new, tell it, save the position before it is delivered; return whether there may be more."""
+        """Read what is new, report it, save the position before it is delivered; return whether there may be more."""
         draft = self._position.draft()
         with self._database.read() as connection:
             at = clock(connection)
@@ -195,7 +195,7 @@ class Watch:
             if isinstance(event, SilenceNews):
                 mark(draft, event.group, message["id"])
             if first and self._terms.prints(kind):
-                self._tell(message)
+                self._report(message)
             if not self._terms.delivers(kind):
                 continue
             if first and self._terms.programs:
