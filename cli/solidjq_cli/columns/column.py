@@ -55,7 +55,7 @@ class Fields(Generic[T]):
     ids: Callable[[T], list[int]]
 
     def of(self, columns: Iterable[Column[T]]) -> Fields[T]:
-        """Return these columns of it."""
+        """Return the fields of the same kind with these columns alone."""
         return replace(self, columns=tuple(columns))
 
     def shown(self, *, wide: bool) -> Fields[T]:
@@ -67,7 +67,7 @@ HOW_LEAST = 24  # cells: "SIGKILL, crash 12 of 12" is never cut
 
 
 def with_fields(people: Sequence[Column[T]], fields: Fields[Inner], inner: Callable[[T], Inner]) -> Fields[T]:
-    """Return columns for people, followed by the other fields of the item within, which have no title."""
+    """Return columns for people, and behind them the other fields of the inner item, without titles."""
     taken = {column.name for column in people}
 
     def outer(column: Column[Inner]) -> Column[T]:
@@ -78,7 +78,7 @@ def with_fields(people: Sequence[Column[T]], fields: Fields[Inner], inner: Calla
 
 
 def json_or_text(text: str | None) -> Any:
-    """Return stored JSON as data; text that is none as it is."""
+    """Return stored JSON as data, and any other text as it is."""
     from solidjq.untrusted import read_json
 
     value = read_json(text)

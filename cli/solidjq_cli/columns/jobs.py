@@ -95,7 +95,7 @@ def listed_job_fields() -> Fields[JobView]:
 
 
 def _standing() -> Callable[[JobView], str | None]:
-    """Return what says what a job waits for, who has it, or how it failed."""
+    """Return the function that says what a job waits for, who has it, or how it failed."""
     from solidjq.queue.states import State
     from solidjq_cli.ages import rfc3339
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def masked_arguments() -> Callable[[str | None], Any]:
-    """Return what shows a job's arguments; the mask is read at the first of them."""
+    """Return the function that shows a job's arguments; its first call reads the mask."""
     from solidjq.rails.active_job import shown_arguments
     from solidjq_cli import masking
 

@@ -27,7 +27,7 @@ class Suspect(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many it is."""
+        """How many classes or jobs it stands for."""
         return int(getattr(self.score, "count", 1))
 
     @property
@@ -49,7 +49,7 @@ def suspects_of(ranking: Ranking, *standings: JobStanding) -> Iterator[Suspect]:
 
 
 def suspects_apart(database: Database, suspects: Iterable[Suspect]) -> Iterator[Suspect]:
-    """Yield each of these classes, and of the jobs each by itself; those with one score are read in batches."""
+    """Yield each of these classes, and each job by itself; jobs with equal scores are read in batches."""
     from solidjq.incidents.charges import each_job
 
     for kind, of_kind in groupby(suspects, key=lambda suspect: suspect.kind):

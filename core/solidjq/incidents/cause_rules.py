@@ -152,7 +152,7 @@ def find_cause(death: DeathRecord, company: Company) -> CauseFinding:
 
 
 class WeighedCause(NamedTuple):
-    """A cause beside the one that was found: the facts that speak for it too, and what was looked for in vain."""
+    """A cause beside the one that was found: the facts that speak for it too, and those that are missing."""
 
     cause: Cause
     facts: tuple[str, ...]

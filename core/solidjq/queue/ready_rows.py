@@ -46,8 +46,8 @@ def first_ready_of_queue() -> Select[Any]:
 def behind(first_ready: Select[Any], style: WriteStyle) -> Select[Any]:
     """Let a query begin at the bound ``priority``, ``job_id`` in the index on both.
 
-    In the form for which each database reads only a part of the index: MySQL does not for a pair, PostgreSQL for
-    nothing else. No other index serves either form.
+    Each database gets the form for which it reads only a part of the index: PostgreSQL a comparison of pairs, MySQL
+    a condition on each column. No other index serves either form.
     """
     priority, job_id = _bound()
     if style is WriteStyle.SILENT:
@@ -59,8 +59,9 @@ def behind(first_ready: Select[Any], style: WriteStyle) -> Select[Any]:
 def ready_before(queue_name: str | None, style: WriteStyle) -> Select[Any]:
     """Scan a queue, or all for None, up to the bound ``priority``, ``job_id``, as a claim would; see ``behind``.
 
-    As a rule nothing is there but entries of deleted rows, so this locks nothing. But it must lock what it finds, for
-    MariaDB passes over such entries twenty times as fast if it need not. Executed once a second at most.
+    As a rule nothing is there but entries of deleted rows, so this locks nothing. It is a locking read all
+    the same: as a plain read, MariaDB passes over such entries twenty times as fast as a claim does. Executed once a
+    second at most.
     """
     priority, job_id = _bound()
     query = select(ready.c.job_id).order_by(ready.c.priority, ready.c.job_id).limit(1).with_for_update(skip_locked=True)

@@ -15,7 +15,7 @@ from solidjq.queue.ready_rows import behind, first_ready, first_ready_of_queue, 
 
 
 class Locked(StrEnum):
-    """What a row is of that lock_turn has locked."""
+    """The kinds of rows that lock_turn locks."""
 
     PROCESS = "process"  # its job_id is whether any queue is paused
     CLAIM = "claim"
