@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from solidjq_cli import attendance, moving, options
 from solidjq_cli.render import Output, next_commands, note
 from solidjq_cli.stopping import Account, accounted
-from solidjq_cli.waiting_moves import JobTally, show_decisions
+from solidjq_cli.waiting_moves import JobTally, note_left, show_decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,7 @@ def carry_out(
     """
     from solidjq.errors import UsageError  # noqa: PLC0415
     from solidjq.recovery import stopping  # noqa: PLC0415
+    from solidjq.recovery.refusals import Refusals  # noqa: PLC0415
     from solidjq.text import count_of  # noqa: PLC0415
 
     threshold = attendance.alive_threshold(command)
@@ -69,8 +70,11 @@ def carry_out(
     operation = command.operation(stopping.VERB, how.reason, chosen=record)
     tally = JobTally()
     account = Account(database, operation, lambda jobs: f"asked {count_of(jobs, 'job')} to stop", lambda: tally.moved)
+    refusals = Refusals()
     with accounted(account):
-        asked = stopping.stop(database, chosen, threshold, operation, limit=how.limit, batch=how.batch)
+        asked = stopping.stop(
+            database, chosen, threshold, operation, limit=how.limit, batch=how.batch, refusals=refusals
+        )
         show_decisions(asked, output, by_id=by_id, empty=EMPTY, tally=tally)
     if operation.id is not None:
         note(
@@ -79,6 +83,5 @@ def carry_out(
         )
         if tally.example is not None:
             next_commands(f"history {tally.example}", f"retry {tally.example}", f"discard {tally.example}")
-    if tally.left:
-        note(f"left {count_of(tally.left, 'job')} alone")
+    note_left(tally, refusals, one="is not asked", several="are not asked")
     return tally.left

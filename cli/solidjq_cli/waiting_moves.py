@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from solidjq.ledger.operations import Operation
     from solidjq.queue.listing import JobFilter
     from solidjq.recovery.plans import Plan
+    from solidjq.recovery.refusals import Refusals
     from solidjq.recovery.waiting import WaitingDecision, WaitingTerms
     from solidjq_cli.session import Session
 
@@ -92,6 +93,7 @@ def carry_out(
     Raises UsageError without a terminal to ask on, unless ``--yes`` is given.
     """
     from solidjq.errors import UsageError  # noqa: PLC0415
+    from solidjq.recovery.refusals import Refusals  # noqa: PLC0415
     from solidjq.recovery.waiting import move_waiting, plan_waiting  # noqa: PLC0415
     from solidjq.text import count_of  # noqa: PLC0415
 
@@ -125,15 +127,27 @@ def carry_out(
     operation = command.operation(terms.verb.recorded, how.reason, chosen=record)
     tally = JobTally()
     account = Account(database, operation, lambda jobs: f"{acted} {count_of(jobs, 'job')}", lambda: tally.moved)
+    refusals = Refusals()
     with accounted(account):
         rests = moving.rests(database, fast=how.move.fast)
-        moved = move_waiting(database, chosen, terms, operation, limit=how.limit, batch=how.batch, rests=rests)
+        moved = move_waiting(
+            database, chosen, terms, operation, limit=how.limit, batch=how.batch, rests=rests, refusals=refusals
+        )
         show_decisions(moved, output, by_id=by_id, empty=empty, tally=tally)
     if operation.id is not None:
         note(f"{acted} {count_of(tally.moved, 'job')}; to take it back: jq undo {operation.id}")
+    note_left(tally, refusals, one="waits as before", several="wait as before")
+    return tally.left
+
+
+def note_left(tally: JobTally, refusals: Refusals, *, one: str, several: str) -> None:
+    """Say how many jobs were left alone, and name those that the database refused, with its errors."""
+    from solidjq.text import count_of  # noqa: PLC0415
+
+    for line in refusals.words(one=one, several=several):
+        note(line)
     if tally.left:
         note(f"left {count_of(tally.left, 'job')} alone")
-    return tally.left
 
 
 def _write_plan(

@@ -4,8 +4,20 @@ The command line turns each type into an exit code (``solidjq_cli/exits.py``).
 """
 
 from collections.abc import Sequence
+from enum import Enum, auto
+from typing import ClassVar
+
+from solidjq.text import first_of
 
 MOST_NAMED = 20  # jobs in the message of an error
+
+
+class Scope(Enum):
+    """What an error of the database is about, and so what may be tried after it."""
+
+    ROWS = auto()  # perhaps a few rows, by a trigger say: the same move without them may succeed
+    MOMENT = auto()  # a lock or a time limit: other rows may be free, but each attempt may wait as long again
+    ALL = auto()  # the server, the session or the whole table: each row would meet it
 
 
 class SolidJQError(Exception):
@@ -21,43 +33,69 @@ class DatabaseURLError(UsageError):
 
 
 class DatabaseError(SolidJQError):
-    """The database cannot be used; the root of all errors that come from it."""
+    """The database cannot be used, or refuses something; the root of all errors that come from it."""
+
+    scope: ClassVar[Scope] = Scope.ROWS
 
 
 class DatabaseUnreachableError(DatabaseError):
     """There is no connection, or it broke. Trying again later may help."""
 
+    scope = Scope.ALL
+
 
 class MissingDriverError(DatabaseError):
     """The Python driver for this kind of database is not installed."""
+
+    scope = Scope.ALL
 
 
 class NotAQueueError(DatabaseError):
     """The database answers, but has no Solid Queue tables."""
 
+    scope = Scope.ALL
+
 
 class AccessDeniedError(DatabaseError):
     """The database user lacks a privilege, or the database is read-only."""
+
+    scope = Scope.ALL
 
 
 class LedgerMissingError(DatabaseError):
     """The ``jq_`` tables that this operation needs are missing or out of date; ``jq init`` makes them."""
 
+    scope = Scope.ALL
+
 
 class ConflictError(DatabaseError):
-    """A deadlock or a busy database: nothing was changed, and the same move may be tried again."""
+    """A deadlock or a busy database: the transaction was rolled back, and the same move may be tried again."""
+
+    scope = Scope.ALL
 
 
 class LockedError(ConflictError):
-    """A row or a table was locked by another transaction for longer than this session waits; nothing was changed."""
+    """A row or a table was locked by another transaction for longer than this session waits; it was rolled back."""
+
+    scope = Scope.MOMENT
 
 
 class ServerSettingError(DatabaseError):
     """A setting of the server, or of a pooler before it, forbids all that is to be written."""
 
+    scope = Scope.ALL
+
+
+class OutOfResourcesError(DatabaseError):
+    """The server has no room left: its disk, its memory, its table of locks or this user's quota is used up."""
+
+    scope = Scope.ALL
+
 
 class TookTooLongError(DatabaseError):
     """A statement reached its time limit and was cancelled."""
+
+    scope = Scope.MOMENT
 
 
 class ValueRefusedError(DatabaseError):
@@ -68,10 +106,9 @@ class RowsRefusedError(DatabaseError):
     """The database refuses to change a few rows, by a trigger say. All others were changed; these stay as they were."""
 
     def __init__(self, reason: str, job_ids: Sequence[int | None] = ()) -> None:
-        listed = ", ".join(map(str, job_ids[:MOST_NAMED]))
-        more = f" and {len(job_ids) - MOST_NAMED:,} more" if len(job_ids) > MOST_NAMED else ""
-        names = f"job {listed} stays" if len(job_ids) == 1 else f"jobs {listed}{more} stay"
-        super().__init__(f"{names} claimed: {reason}" if job_ids else reason)
+        jobs = "job" if len(job_ids) == 1 else "jobs"
+        stays = "stays" if len(job_ids) == 1 else "stay"
+        super().__init__(f"{jobs} {first_of(job_ids, MOST_NAMED)} {stays} claimed: {reason}" if job_ids else reason)
         self.reason = reason
         self.job_ids = job_ids
 
@@ -120,22 +157,11 @@ class JobImportError(SolidJQError):
     """A module named with --import cannot be imported."""
 
 
-_OF_ALL = (
-    AccessDeniedError,
-    ConflictError,
-    DatabaseUnreachableError,
-    LedgerMissingError,
-    MissingDriverError,
-    NotAQueueError,
-    ServerSettingError,
-)
-
-
 def concerns_all(error: Exception) -> bool:
     """Whether an error would meet every other row as well, so that trying each alone is of no use."""
-    return isinstance(error, _OF_ALL) and not isinstance(error, LockedError)
+    return isinstance(error, DatabaseError) and error.scope is Scope.ALL
 
 
 def concerns_rows(error: DatabaseError) -> bool:
     """Whether an error may be about a few rows of a transaction, so that the same move without them may succeed."""
-    return not isinstance(error, (*_OF_ALL, TookTooLongError))
+    return error.scope is Scope.ROWS

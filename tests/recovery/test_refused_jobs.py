@@ -1,22 +1,24 @@
 """A job that the database refuses to move, by a trigger say, keeps no other from a retry, a discard or an undo."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
-from solidjq import Database
+from solidjq import Database, NewJob
 from solidjq.database.tables import failed, failures, jobs, operations, ready
 from solidjq.errors import DatabaseError
 from solidjq.ledger.operations import Operation
 from solidjq.queue.states import State
-from solidjq.recovery.refusals import MOST_NAMED, MOST_REFUSED
+from solidjq.recovery.refusals import MOST_IN_VAIN, MOST_NAMED
 from support.deaths import die
-from support.processes import add_attendants
+from support.processes import add_attendants, add_process
 from support.program import Shell
-from support.queue import add_jobs, plain_jobs, rows, state_of_each
+from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.recovery import retry_jobs
 from support.refusals import UNKNOWN, VALUE, refusing
 
+LATER = datetime(2099, 5, 4, tzinfo=UTC)
 COMMANDS = {
     "retry": ("retry", "--died", "--yes"),
     "retry --safe": ("retry", "--safe", "--yes"),
@@ -84,7 +86,7 @@ def test_a_job_that_is_named_and_refused_is_not_missing(database: Database, kind
 def test_a_database_that_refuses_every_job_stops_the_command(
     database: Database, kind: str, shell: Shell, command: str
 ) -> None:
-    ids = add_jobs(database, *plain_jobs(MOST_REFUSED + 1))
+    ids = add_jobs(database, *plain_jobs(MOST_IN_VAIN + 1))
     die(database)
     with refusing(database, kind, "INSERT", failures.name, "NEW.job_id > 0", UNKNOWN):
         ran = shell.run(*COMMANDS[command])
@@ -98,7 +100,7 @@ def test_a_database_that_refuses_every_job_stops_the_command(
 def test_however_many_jobs_are_refused_they_keep_no_other(
     database: Database, kind: str, shell: Shell, batch: str
 ) -> None:
-    ids = add_jobs(database, *plain_jobs(4 * MOST_REFUSED))
+    ids = add_jobs(database, *plain_jobs(40))
     die(database)
     bad, others = [ids[at] for at in range(1, len(ids), 2)], ids[::2]
     operation = Operation("retry")
@@ -109,6 +111,26 @@ def test_however_many_jobs_are_refused_they_keep_no_other(
     retry_jobs(database, bad, operation)
     with refusing(database, kind, "INSERT", failed.name, refused(*bad[::2]), UNKNOWN):
         assert "took back 10 jobs" in shell.run("undo", str(operation.id)).stderr
+
+
+@pytest.mark.parametrize("batch", ["30", "1000"])
+def test_the_oldest_jobs_that_are_refused_keep_no_newer_ones(
+    database: Database, kind: str, shell: Shell, batch: str
+) -> None:
+    """With batches of 30, nothing of the first moves, and what is left of it waits until the others were tried."""
+    ids = add_jobs(database, *plain_jobs(80))
+    die(database)
+    bad, others = [*ids[:29], *ids[30:41]], [ids[29], *ids[41:]]
+    with refusing(database, kind, "INSERT", failures.name, refused(*bad), UNKNOWN):
+        ran = shell.run("retry", "--died", "--yes", "--batch", batch, "-o", "json")
+    assert ran.returncode == 6
+    assert sorted(one["job_id"] for one in json.loads(ran.stdout)) == others
+    assert "and 20 more stay failed: " in ran.stderr
+    assert state_of_each(database) == dict.fromkeys(bad, State.FAILED) | dict.fromkeys(others, State.READY)
+    (operation,) = rows(database, operations)
+    assert (operation["jobs"], json.loads(operation["verdicts"])) == (40, {"retry": 40})
+    with refusing(database, kind, "INSERT", failed.name, refused(*others[:15]), UNKNOWN):
+        assert "took back 25 jobs" in shell.run("undo", str(operation["id"])).stderr
 
 
 def test_twenty_refused_jobs_are_named_and_the_others_counted(database: Database, kind: str, shell: Shell) -> None:
@@ -175,7 +197,7 @@ def test_a_job_that_is_refused_keeps_no_other_from_an_undo(
 
 
 def test_a_database_that_refuses_every_job_stops_an_undo(database: Database, kind: str, shell: Shell) -> None:
-    ids = add_jobs(database, *plain_jobs(MOST_REFUSED + 1))
+    ids = add_jobs(database, *plain_jobs(MOST_IN_VAIN + 1))
     die(database)
     operation = Operation("retry")
     retry_jobs(database, ids, operation)
@@ -195,3 +217,70 @@ def test_a_job_that_is_refused_is_none_of_the_canary(database: Database, kind: s
     assert "canary: retried 2 jobs" in ran.stderr
     assert f"job {ids[0]} stays failed: " in ran.stderr
     assert state_of_each(database) == {job_id: State.READY if job_id in ids[1:3] else State.FAILED for job_id in ids}
+
+
+# -- jobs that wait, or run -------------------------------------------------------------------------------------------
+
+WAITING = {
+    "discard": ("jobs", "discard"),
+    "run-now": ("jobs", "run-now", "--state", "scheduled"),
+    "postpone": ("jobs", "postpone", "--to", "2h"),
+    "move": ("jobs", "move", "--to", "low"),
+}
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize("command", WAITING)
+def test_a_job_that_is_refused_keeps_no_other_that_waits(
+    database: Database, kind: str, shell: Shell, command: str, output: str
+) -> None:
+    ids = add_jobs(database, *(NewJob(class_name="Plain", at=LATER) for _ in range(9)))
+    bad = (ids[1], ids[8])
+    before = [job for job in rows(database, jobs) if job["id"] in bad]
+    with refusing(database, kind, "INSERT", failures.name, refused(*bad), UNKNOWN):
+        ran = shell.run(*WAITING[command], "--class", "Plain", "--yes", "--batch", "4", "-o", output)
+    assert ran.returncode == 6, ran.stderr
+    assert f"jobs {bad[0]}, {bad[1]} wait as before: " in ran.stderr
+    assert "refused by the test" in ran.stderr
+    assert "left 2 jobs alone" in ran.stderr
+    if output == "json":
+        assert {one["job_id"] for one in json.loads(ran.stdout) if "refuses to move it" in (one["reason"] or "")} == {
+            *bad
+        }
+    assert [job for job in rows(database, jobs) if job["id"] in bad] == before
+    (operation,) = rows(database, operations)
+    assert operation["jobs"] == 7
+    assert shell.run("undo", str(operation["id"])).returncode == 0
+    assert state_of_each(database) == dict.fromkeys(ids, State.SCHEDULED)
+
+
+def test_a_job_that_is_refused_takes_no_place_under_a_limit_of_moves(
+    database: Database, kind: str, shell: Shell
+) -> None:
+    ids = add_jobs(database, *plain_jobs(9))
+    with refusing(database, kind, "INSERT", failures.name, refused(ids[0]), UNKNOWN):
+        ran = shell.run("jobs", "discard", "--class", "PlainJob", "--yes", "--limit", "3")
+    assert ran.returncode == 6
+    assert [*state_of_each(database)] == [ids[0], *ids[4:]]
+
+
+@pytest.mark.parametrize("command", WAITING)
+def test_a_database_that_refuses_every_job_that_waits_stops_the_command(
+    database: Database, kind: str, shell: Shell, command: str
+) -> None:
+    ids = add_jobs(database, *(NewJob(class_name="Plain", at=LATER) for _ in range(MOST_IN_VAIN + 1)))
+    with refusing(database, kind, "INSERT", failures.name, "NEW.job_id > 0", UNKNOWN):
+        ran = shell.run(*WAITING[command], "--class", "Plain", "--yes")
+    assert ran.returncode == 3
+    assert f"it refused {MOST_IN_VAIN + 1} jobs in a row" in ran.stderr
+    assert state_of_each(database) == dict.fromkeys(ids, State.SCHEDULED)
+
+
+def test_a_request_that_is_refused_keeps_no_other(database: Database, kind: str, shell: Shell) -> None:
+    ids = add_jobs(database, *plain_jobs(3))
+    claim_all(database, add_process(database, metadata={"runtime": "solidjq", "can_stop": True}))
+    with refusing(database, kind, "INSERT", failures.name, refused(ids[1]), UNKNOWN):
+        ran = shell.run("jobs", "stop", "--class", "PlainJob", "--yes")
+    assert ran.returncode == 6
+    assert f"job {ids[1]} is not asked: " in ran.stderr
+    assert "asked 2 jobs to stop" in ran.stderr

@@ -6,17 +6,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, text
+from sqlalchemy.engine import URL
 
 from solidjq import Database
+from solidjq.database.setup import initialize
 from solidjq.database.tables import failed, failures, operations, processes, ready
+from solidjq.database.urls import url_text
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.queue.states import State
 from solidjq_cli.exits import Exit
 from support.deaths import ALL, die
+from support.disks import fill, small_disk
 from support.locks import sessions
 from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
@@ -248,21 +253,25 @@ def test_a_prune_that_is_cut_off_says_whom_it_pruned(database: Database, shell: 
 
 
 @pytest.mark.sqlite_only
-def test_a_full_disk_half_way(database: Database, shell: Shell, died: list[int]) -> None:
-    with database.write() as connection:
-        connection.execute(
-            text(
-                "CREATE TRIGGER full BEFORE INSERT ON jq_failures WHEN (SELECT COUNT(*) FROM jq_failures) >= 10 "
-                "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
-            )
+def test_a_full_disk_half_way(kind: str, tmp_path: Path) -> None:
+    """It is the fault of no job: none is tried alone, or named."""
+    assert kind == "sqlite"
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        database = Database(URL.create("sqlite", database=str(disk / "queue.sqlite3")))
+        initialize(database)
+        add_jobs(database, *plain_jobs(COUNT))
+        die(database)
+        fill(disk, but=200_000)
+        done = Shell(url_text(database.url), tmp_path).run("retry", "--safe", "--yes", "--batch", "4")
+        count = moved(database)
+        assert 0 < count < COUNT
+        assert count % 4 == 0
+        assert (done.returncode, "stay failed" in done.stderr) == (3, False), done.stderr
+        assert done.stderr.endswith(
+            f"has no room left: database or disk is full; before that, it retried {count} jobs under operation 1; "
+            f"{AGAIN}\n"
         )
-    done = shell.run("retry", "--safe", "--yes", "--batch", "10")
-    assert done.returncode == 3, done.stderr
-    assert done.stderr.endswith(
-        f"database or disk is full; before that, it retried 10 jobs under operation 1; {AGAIN}\n"
-    )
-    assert moved(database) == 10
-    assert len(died) == COUNT
+        database.close()
 
 
 TAKES_NO_WRITES = {  # what a server says once it has become a standby

@@ -3,7 +3,6 @@
 import os
 import pwd
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from solidjq.database.tables import claimed
 from solidjq.database.urls import url_text
 from solidjq.queue.states import State
 from solidjq_cli.exits import Exit
+from support.disks import fill, small_disk
 from support.paths import PROGRAMS
 from support.program import Shell
 from support.queue import add_jobs, rows, state_of_each
@@ -27,30 +27,6 @@ from support.waiting import until
 
 NAMES = [f"job-{number}" for number in range(6)]
 WIDE = "".join(f"{number:x}" for number in range(1000, 1500))  # so that no new version of a row fits into its page
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Give a folder on a file system of its own that is soon full."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("no small disk can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> None:
-    with (folder / "filler").open("wb", buffering=0) as filler:
-        try:
-            while True:
-                filler.write(bytes(4096))
-        except OSError:
-            return
 
 
 @contextmanager

@@ -53,9 +53,11 @@ def connected(url: URL, **options: str) -> Iterator[Connection]:
     """Open the one connection of an engine."""
     patient = {"timeout": PATIENCE} if url.get_backend_name() == "sqlite" else {}  # while others write
     engine = create_engine(url, connect_args=patient, **options)
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def execute(url: URL, *statements: str, **values: object) -> None:

@@ -29,10 +29,14 @@ class Fault(Enum):
     NOT_PREPARED = auto()  # the session lacks a statement that was prepared, or has another of its name: it is shared
     NO_TRANSACTIONS = auto()  # a pooler that gives each statement another session
     STATEMENT_LOG = auto()  # the server's binary log takes no writes at our isolation level
+    RESOURCES = auto()  # no disk, memory, place for a lock or quota is left
     TOO_LONG = auto()
     VALUE = auto()  # a value of the statement cannot be stored, however often it is tried
     OTHER = auto()
 
+
+# What may be about one row alone. The types of errors in ``errors`` say the same of each (``Scope``).
+OF_ROWS = frozenset((Fault.NO_NAME, Fault.VALUE, Fault.OTHER))
 
 _POSTGRESQL_FAULTS = {
     "42P01": Fault.NO_TABLE,
@@ -47,6 +51,8 @@ _POSTGRESQL_FAULTS = {
     "42P05": Fault.NOT_PREPARED,
     "40001": Fault.CONFLICT,
     "40P01": Fault.CONFLICT,
+    "53100": Fault.RESOURCES,  # the disk is full
+    "53200": Fault.RESOURCES,  # out of memory, or of max_locks_per_transaction
     "55P03": Fault.LOCKED,
     "57014": Fault.TOO_LONG,
 }
@@ -57,20 +63,34 @@ _CONNECTION_FAULTS = (
     (("authentication failed",), Fault.DENIED),
     (("no password supplied",), Fault.DENIED),
 )
+# Of a row that a policy of the table forbids; its code is that of a privilege that is missing.
+_ROW_POLICY = "ExecWithCheckOptions"  # in PostgreSQL's source, so in no language
 _STATEMENT_MODE = "statement pooling mode"  # in pgbouncer's words; its code has many other meanings
 _MYSQL_FAULTS = {
+    5: Fault.RESOURCES,  # out of memory
+    1021: Fault.RESOURCES,  # the disk is full
+    1037: Fault.RESOURCES,  # out of memory
+    1040: Fault.UNREACHABLE,  # too many connections
+    1041: Fault.RESOURCES,  # out of memory
     1044: Fault.DENIED,
     1045: Fault.DENIED,
     1049: Fault.NO_DATABASE,
     1054: Fault.NO_COLUMN,
     1072: Fault.NO_COLUMN,  # of an index that is being created
+    1114: Fault.RESOURCES,  # the table is full: so is the disk, or a tablespace of fixed size
     1142: Fault.DENIED,
     1143: Fault.DENIED,
     1146: Fault.NO_TABLE,
+    1203: Fault.UNREACHABLE,  # too many connections of this user
     1205: Fault.LOCKED,
+    1206: Fault.RESOURCES,  # the buffer pool has no room for more locks
     1213: Fault.CONFLICT,
+    1226: Fault.RESOURCES,  # a quota of this user, such as MAX_UPDATES_PER_HOUR
+    1227: Fault.DENIED,
     1290: Fault.READ_ONLY,  # --read-only
     1305: Fault.CONFLICT,  # the savepoint to roll back to was lost in a deadlock
+    1370: Fault.DENIED,  # to execute a function
+    1449: Fault.DENIED,  # the user that a trigger or a view runs as is gone
     1665: Fault.STATEMENT_LOG,
     1690: Fault.VALUE,  # a number out of range
     1792: Fault.READ_ONLY,
@@ -97,9 +117,13 @@ _SQLITE_FAULTS = (
     ("database is locked", Fault.CONFLICT),
     ("database table is locked", Fault.CONFLICT),
     ("disk i/o error", Fault.UNREACHABLE),
+    ("database or disk is full", Fault.RESOURCES),
     ("interrupted", Fault.TOO_LONG),
     ("string or blob too big", Fault.VALUE),
 )
+# A file that cannot be written, for whatever reason; the operating system's words tell which.
+_OF_FILES = frozenset(("58030", "XX000", 3, 1026, 1030))
+_NO_ROOM = ("no space left on device", "disk quota exceeded", "error 28 ", "error 122 ")
 _DUPLICATES = frozenset(("23505", 1062, 1586, "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"))
 # What the driver's own words leave out, by its code.
 _FULL_DISKS = {
@@ -111,6 +135,8 @@ _FULL_DISKS = {
 def fault_of(error: DBAPIError) -> Fault:
     """Return what an error means, by the server's error code if it has one, else by its kind or its text."""
     fault = _fault_by_code(error)
+    if fault is Fault.OTHER and _lacks_room(error):
+        return Fault.RESOURCES
     # SQLSTATE classes 22 and 23, by each driver's own table; what a driver cannot even send has no code.
     return Fault.VALUE if fault is Fault.OTHER and isinstance(error, DataError | IntegrityError) else fault
 
@@ -171,8 +197,20 @@ def words_of(error: DBAPIError) -> str:
     return mask_secrets(one_line(f"{text}{about}"))
 
 
+def _lacks_room(error: DBAPIError) -> bool:
+    """Whether the server could not write a file because its disk, or its quota of it, is used up."""
+    code = getattr(error.orig, "sqlstate", None) or next(iter(error.orig.args if error.orig else ()), None)
+    return code in _OF_FILES and any(words in str(error.orig).lower() for words in _NO_ROOM)
+
+
 def _is_of_a_function(error: DBAPIError, state: str) -> bool:
     return state in _POSTGRESQL_NAMES and function_of(error) is not None
+
+
+def _forbids_row(error: DBAPIError) -> bool:
+    """Whether a row, not the table, is denied: by a policy of the table, or by a function such as a trigger's."""
+    diagnosis = getattr(error.orig, "diag", None)
+    return getattr(diagnosis, "source_function", None) == _ROW_POLICY or function_of(error) is not None
 
 
 def function_of(error: DBAPIError) -> str | None:
@@ -182,10 +220,24 @@ def function_of(error: DBAPIError) -> str | None:
     return named and mask_secrets(one_line(named))
 
 
+def _postgresql_fault(error: DBAPIError, state: str) -> Fault:
+    if _STATEMENT_MODE in str(error.orig):
+        return Fault.NO_TRANSACTIONS
+    if _is_of_a_function(error, state):
+        return Fault.NO_NAME
+    fault = _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
+    if fault is Fault.DENIED and _forbids_row(error):
+        return Fault.OTHER
+    # 08: connection exception; 57P: the server shuts down or starts up; 533: out of connections.
+    return Fault.UNREACHABLE if fault is Fault.OTHER and state[:3] in {"080", "57P", "533"} else fault
+
+
 def _fault_by_code(error: DBAPIError) -> Fault:
     import sqlite3  # noqa: PLC0415
 
     origin = error.orig
+    if isinstance(origin, sqlite3.IntegrityError):
+        return Fault.OTHER  # not by its words: a trigger may say what it likes, such as "interrupted"
     if isinstance(origin, sqlite3.Error):
         message = str(origin).lower()
         return next((fault for part, fault in _SQLITE_FAULTS if part in message), Fault.OTHER)
@@ -193,11 +245,7 @@ def _fault_by_code(error: DBAPIError) -> Fault:
     if isinstance(code, int):
         return _MYSQL_FAULTS.get(code, Fault.UNREACHABLE if error.connection_invalidated else Fault.OTHER)
     if state := getattr(origin, "sqlstate", None):
-        fault = Fault.NO_NAME if _is_of_a_function(error, state) else _POSTGRESQL_FAULTS.get(state, Fault.OTHER)
-        if _STATEMENT_MODE in str(origin):
-            return Fault.NO_TRANSACTIONS
-        # 08: connection exception; 57P: the server shuts down or starts up; 53: out of connections, memory or disk.
-        return Fault.UNREACHABLE if fault is Fault.OTHER and state[:3] in {"080", "57P", "533"} else fault
+        return _postgresql_fault(error, state)
     # psycopg has no code for a connection that failed, only the server's text.
     message = str(origin)
     for parts, fault in _CONNECTION_FAULTS:

@@ -27,6 +27,7 @@ from solidjq.errors import (
     LockedError,
     MissingDriverError,
     NotAQueueError,
+    OutOfResourcesError,
     RefusedError,
     ServerSettingError,
     TookTooLongError,
@@ -337,12 +338,12 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
         AccessDeniedError,
         "{database} takes no writes: {words}; if it is a standby, name its primary instead",
     ),
-    Fault.CONFLICT: (ConflictError, "{database} is busy ({words}); nothing was changed, try again"),
-    Fault.LOCKED: (LockedError, "{database} is busy ({words}); nothing was changed, try again"),
+    Fault.CONFLICT: (ConflictError, "{database} is busy ({words}): the transaction was rolled back, try again"),
+    Fault.LOCKED: (LockedError, "{database} is busy ({words}): the transaction was rolled back, try again"),
     Fault.NOT_PREPARED: (
         ConflictError,
         (
-            "{database} is a pooler that shares sessions ({words}); nothing was changed, try again with "
+            "{database} is a pooler that shares sessions ({words}): the transaction was rolled back, try again with "
             "?prepared_statements=false in its URL"
         ),
     ),
@@ -356,10 +357,11 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
     Fault.STATEMENT_LOG: (
         ServerSettingError,
         (
-            "{database} takes no writes at READ COMMITTED while its binary log is by statement; nothing was changed, "
+            "{database} takes no writes at READ COMMITTED while its binary log is by statement: "
             "let an administrator run: SET GLOBAL binlog_format = MIXED (or ROW), and set it in my.cnf"
         ),
     ),
+    Fault.RESOURCES: (OutOfResourcesError, "{database} has no room left: {words}"),
     Fault.TOO_LONG: (TookTooLongError, "{database} stopped a statement that took too long: {words}"),
     Fault.VALUE: (ValueRefusedError, "{database} refused a value: {words}"),
     Fault.UNREACHABLE: (DatabaseUnreachableError, "cannot reach {database}: {words}"),

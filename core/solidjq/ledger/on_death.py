@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from solidjq.batching import in_batches
 from solidjq.database.among import among
-from solidjq.database.faults import Fault, fault_of, words_of
+from solidjq.database.faults import OF_ROWS, Fault, fault_of, words_of
 from solidjq.database.functions import holds
 from solidjq.database.inserts import lacks
 from solidjq.database.tables import crashes, failed, jobs
@@ -80,7 +80,7 @@ def _enqueue(connection: Connection, wanted: Collection[NewJob]) -> list[int]:
     except ArgumentsError as error:
         raise _RefusedError(str(error)) from error
     except DBAPIError as error:
-        if fault_of(error) not in {Fault.VALUE, Fault.DENIED}:
+        if fault_of(error) not in {*OF_ROWS, Fault.DENIED}:
             raise
         raise _RefusedError(words_of(error)) from error
 

@@ -33,7 +33,7 @@ from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 from solidjq.batching import in_batches
 from solidjq.database.among import among
 from solidjq.database.deletions import BY_ID, delete_by_id
-from solidjq.database.faults import Fault, fault_of
+from solidjq.database.faults import OF_ROWS, Fault, fault_of
 from solidjq.database.hot import array_of, hot, ids_in
 from solidjq.database.inserts import lacks
 from solidjq.database.statements import WriteStyle, write_style, writes_in_with
@@ -171,7 +171,7 @@ def fail_but_refused(
             failed_ids += fail(connection, claims & among(claimed.c.id, part), errors, limits)
             savepoint.commit()
         except DBAPIError as error:
-            if fault_of(error) not in {Fault.VALUE, Fault.OTHER, Fault.NO_NAME}:
+            if fault_of(error) not in OF_ROWS:
                 raise
             try:
                 savepoint.rollback()

@@ -19,7 +19,8 @@ Read the files in this order:
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.
 - ``bisect``: finds the job that kills its process by retrying halves of the suspects in quarantine.
 - ``manners``: whether the deaths of a bisect match those of its incident.
-- ``undo``: takes back what moved jobs.
+- ``restore``: puts the jobs of one batch back as they are in the archive.
+- ``undo``: takes back what moved jobs, batch by batch.
 - ``outcome``: what became of the jobs that an operation put back to work.
 - ``aftermath``: what became of the jobs of an incident, and which operations moved them.
 - ``dossiers``: all that is known about a failed job: its death, its crashes, the verdict on it, its life.

@@ -3,8 +3,9 @@
 Each batch is one transaction, with rests between them while workers claim jobs. A killed retry can simply be run again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy import Select
 
@@ -12,11 +13,10 @@ from solidjq.batching import BATCH, in_batches
 from solidjq.database.among import among
 from solidjq.database.tables import failed
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError
 from solidjq.ledger import operations
 from solidjq.queue.failed import ids_of, newest, page_of_ids, parts
 from solidjq.recovery.details import Detail
-from solidjq.recovery.refusals import Refusals, reverting
+from solidjq.recovery.refusals import Halving, Moves, Part, Refusals
 from solidjq.recovery.rests import Rests
 from solidjq.recovery.run import Batch, Run, begin
 from solidjq.recovery.terms import DEFAULT_TERMS, RetryTerms, Selection, filter_for
@@ -92,32 +92,36 @@ def retry(
     run.verdicts[Verdict.RETRY] = moved_before
     moves = rests or Rests(database)
 
-    def transact(page: Select[int]) -> Batch:
-        with reverting(operation):
-            batch = moves.transact(run.move, page, operation)
-        if refusals is not None:
-            refusals.note(any(decision.verdict.moves for decision in batch.decisions))
-        return batch
+    halving = Halving(refusals, operation, _has_moved)
+
+    def rows_of(page: Select[int]) -> list[tuple[int, int]]:
+        with database.read() as connection:
+            return [(row.id, row.job_id) for row in connection.execute(page.add_columns(failed.c.job_id))]
 
     def move(page: Select[int]) -> Iterator[Batch]:
-        try:
-            batch = transact(page)
-        except DatabaseError as error:
-            if refusals is None:
-                raise
-            refusal = error
-        else:
-            yield batch
-            return
-        with database.read() as connection:
-            rows = [(row.id, row.job_id) for row in connection.execute(page.add_columns(failed.c.job_id))]
-        halves = refusals.by_halves(rows, refusal, lambda ids: transact(page.where(among(failed.c.id, ids))))
-        for failure_ids, moved in halves:
-            yield Batch(failure_ids, [] if moved is None else moved.decisions)
+        def all_of(chosen: Select[int]) -> Batch:
+            return moves.transact(run.move, chosen, operation)
+
+        def some(failure_ids: Sequence[int]) -> Batch:
+            return all_of(page.where(among(failed.c.id, failure_ids)))
+
+        yield from map(_batch_of, halving.move(Moves(partial(all_of, page), some, partial(rows_of, page))))
 
     yield from _page_by_page(database, selection, run, move)
+    if run.left != 0:
+        yield from (batch.decisions for batch in _counted(run, map(_batch_of, halving.rest())))
     if operation.id is not None:
         database.transact(operation.record, 0, +run.verdicts)
+
+
+def _has_moved(batch: Batch) -> bool:
+    return any(decision.verdict.moves for decision in batch.decisions)
+
+
+def _batch_of(part: Part[Batch]) -> Batch:
+    """Return the failures of a part of a page, and what was decided on those that were not refused."""
+    decisions = [] if part.moved is None else part.moved.decisions
+    return Batch(part.ids or (() if part.moved is None else part.moved.failure_ids), decisions)
 
 
 def _page_by_page(
@@ -144,7 +148,7 @@ def _page_by_page(
             for page in _counted(run, process(page_of_ids(part, above=above, top=top, limit=selection.batch))):
                 if page.failure_ids:
                     yield page.decisions
-                    above = page.failure_ids[-1]
+                    above = max(above, page.failure_ids[-1])
                     size += len(page.failure_ids)
             if size < selection.batch:
                 break

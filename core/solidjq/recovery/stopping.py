@@ -19,7 +19,8 @@ from solidjq.processes.heartbeat import CAN_STOP, Process, list_processes
 from solidjq.queue.jobs import JobView, views_of
 from solidjq.queue.listing import JobFilter
 from solidjq.queue.states import State
-from solidjq.recovery.waiting import WaitingDecision, pages_of, until_limit, within_limit
+from solidjq.recovery.refusals import Refusals
+from solidjq.recovery.waiting import WaitingDecision, move_pages, pages_of, until_limit, within_limit
 from solidjq.untrusted import read_object
 
 VERB = "jobs stop"
@@ -52,18 +53,28 @@ def stop(
     *,
     limit: int | None = None,
     batch: int = BATCH,
+    refusals: Refusals | None = None,
 ) -> Iterator[list[WaitingDecision]]:
     """Ask the running jobs that the filter selects to stop; yield each batch's decisions, committed.
 
     Jobs that are named by ids and do not run get a decision that says which command is for them. ``threshold``: the
-    seconds without a sign of life after which a worker is taken for dead. ``limit``: the most jobs to ask. Raises
+    seconds without a sign of life after which a worker is taken for dead. ``limit``: the most jobs to ask. Jobs whose
+    request the database refuses are added to ``refusals``; without it, the first of them stops the command. Raises
     LedgerMissingError, before it changes anything, if the ``jq_`` tables are missing.
     """
     with database.read() as connection:
         operations.require(connection)
-    yield from until_limit(
+
+    def look(job_ids: Sequence[int]) -> list[WaitingDecision]:
+        with database.read() as connection:
+            return _judge(connection, job_ids, threshold)
+
+    yield from move_pages(
         pages_of(database, chosen, (State.CLAIMED,), batch),
         lambda job_ids, left: database.transact(_stop_batch, job_ids, threshold, operation, left),
+        look,
+        operation,
+        refusals,
         limit,
     )
 

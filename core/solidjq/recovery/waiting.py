@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
@@ -26,8 +28,11 @@ from solidjq.queue.jobs import JobView, views_of
 from solidjq.queue.listing import JobFilter, conditions_of, id_column, ids_in
 from solidjq.queue.states import State
 from solidjq.recovery.planned import PREVIEW
+from solidjq.recovery.refusals import MOST_NAMED, Halving, Moves, Refusals
 from solidjq.recovery.rests import Rests
 from solidjq.text import first_of
+
+REFUSED = "the database refuses to move it"
 
 
 class WaitingVerb(Enum):
@@ -157,17 +162,56 @@ def plan_waiting(
     yield from until_limit(_pages(database, chosen, terms, batch), decide, limit)
 
 
-def until_limit(
-    pages: Iterable[Sequence[int]],
-    decide: Callable[[Sequence[int], int | None], list[WaitingDecision]],
-    limit: int | None,
-) -> Iterator[list[WaitingDecision]]:
-    """Yield what is decided on each page of jobs, until ``limit`` jobs move; ``decide`` is told how many still may."""
+Decide = Callable[[Sequence[int], int | None], list[WaitingDecision]]  # on some jobs, of which so many may still move
+
+
+def until_limit(pages: Iterable[Sequence[int]], decide: Decide, limit: int | None) -> Iterator[list[WaitingDecision]]:
+    """Yield what is decided on each page of jobs, until ``limit`` jobs move."""
     for job_ids in pages:
         decisions = decide(job_ids, limit)
         limit = None if limit is None else limit - sum(decision.moves for decision in decisions)
         yield decisions
         if limit == 0:
+            return
+
+
+def move_pages(
+    pages: Iterable[Sequence[int]],
+    move: Decide,
+    look: Callable[[Sequence[int]], list[WaitingDecision]],
+    operation: operations.Operation,
+    refusals: Refusals | None,
+    limit: int | None,
+) -> Iterator[list[WaitingDecision]]:
+    """Move each page of jobs, until ``limit`` jobs have moved; yield each transaction's decisions, committed.
+
+    A job that the database refuses to move is left alone for that reason and added to ``refusals``; without it, the
+    first of them stops the command. ``look`` decides on jobs without moving them.
+    """
+
+    def has_moved(decisions: list[WaitingDecision]) -> bool:
+        return any(decision.moves for decision in decisions)
+
+    halving = Halving(refusals, operation, has_moved)
+    left = limit
+
+    def moves_of(job_ids: Sequence[int]) -> Moves[list[WaitingDecision]]:
+        def some(ids: Sequence[int]) -> list[WaitingDecision]:
+            return move(ids, left)
+
+        return Moves(partial(some, job_ids), some, lambda: [(job_id, job_id) for job_id in sorted(job_ids)])
+
+    batches = chain.from_iterable(halving.move(moves_of(job_ids)) for job_ids in pages)
+    for part in chain(batches, halving.rest()):
+        if part.error is None:
+            decisions = part.moved or []
+        else:
+            named = refusals is not None and len(refusals.errors) <= MOST_NAMED
+            reason = f"{REFUSED}: {part.error}" if named else REFUSED
+            decisions = [one._replace(reason=reason) if one.moves else one for one in look(part.ids)]
+        left = None if left is None else left - sum(decision.moves for decision in decisions)
+        yield decisions
+        if left == 0:
             return
 
 
@@ -189,20 +233,30 @@ def move_waiting(
     limit: int | None = None,
     batch: int = BATCH,
     rests: Rests | None = None,
+    refusals: Refusals | None = None,
 ) -> Iterator[list[WaitingDecision]]:
     """Move the waiting jobs that the filter selects; yield each batch's decisions, committed.
 
     Jobs that are named by ids in other states get a decision that leaves them alone. Jobs that are enqueued after the
     start are not moved. ``limit``: the most jobs to move. While workers claim jobs it rests between batches, unless
-    ``rests`` are fast. Raises LedgerMissingError, before it changes anything, if the ``jq_`` tables are missing, or if
-    a discard would delete columns that they cannot store.
+    ``rests`` are fast. Jobs that the database refuses to move wait as before and are added to ``refusals``; without it,
+    the first of them stops the command. Raises LedgerMissingError, before it changes anything, if the ``jq_`` tables
+    are missing, or if a discard would delete columns that they cannot store.
     """
     with database.read() as connection:
         operations.require(connection)
     moves = rests or Rests(database)
-    yield from until_limit(
+
+    def look(job_ids: Sequence[int]) -> list[WaitingDecision]:
+        with database.read() as connection:
+            return judge(connection, job_ids, terms, chosen.states)
+
+    yield from move_pages(
         _pages(database, chosen, terms, batch),
         lambda job_ids, left: moves.transact(move_batch, job_ids, terms, operation, chosen.states, left),
+        look,
+        operation,
+        refusals,
         limit,
     )
 
