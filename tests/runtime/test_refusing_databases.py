@@ -171,3 +171,37 @@ def test_jobs_that_end_while_mariadb_is_read_only(
     finally:
         database.close()
         execute(mariadb_standby, "SET GLOBAL read_only = 1", "DROP DATABASE reader", "DROP USER writer@'127.0.0.1'")
+
+
+@pytest.mark.only_on("mariadb")
+def test_a_worker_that_could_write_on_a_read_only_server_does_not(
+    kind: str, mariadb_standby: URL, tmp_path: Path
+) -> None:
+    """Its user is an administrator, whom the server lets write. A heartbeat sees that the server was set read-only."""
+    assert kind == "mariadb"
+    execute(mariadb_standby, "SET GLOBAL read_only = 0", "CREATE DATABASE admin CHARACTER SET utf8mb4")
+    database = Database(mariadb_standby.set(database="admin"))
+    initialize(database)
+    try:
+        with running(database, database.url, tmp_path) as runtime:
+            (held,) = add_jobs(database, NewJob(class_name="hold", args=["held"]))
+            runtime.start("--threads", "2", "--shutdown-timeout", "1", heartbeat=0.5)
+            runtime.running("held")
+            worker = runtime.worker().name
+            execute(mariadb_standby, "SET GLOBAL read_only = 1")
+            runtime.wait_for_log(f"{worker}: heartbeat failed: the server is set read-only")
+            (waiting,) = add_jobs(database, NewJob(class_name="hold", args=["waiting"]))
+            runtime.let_end("held")
+            until(lambda: any(line.startswith("held ended") for line in runtime.journal()), "the job has ended")
+            runtime.wait_for_log(f"{worker}: mysql://root@")  # takes no writes
+            assert state_of_each(database) == {held: State.CLAIMED, waiting: State.READY}
+            execute(mariadb_standby, "SET GLOBAL read_only = 0")
+            runtime.wait_for_log(f"{worker}: heartbeat works again")
+            runtime.running("waiting")
+            runtime.let_end("waiting")
+            for job_id in (held, waiting):
+                runtime.wait_for(job_id, State.FINISHED)
+            assert runtime.worker().name == worker
+    finally:
+        database.close()
+        execute(mariadb_standby, "SET GLOBAL read_only = 1", "DROP DATABASE admin")

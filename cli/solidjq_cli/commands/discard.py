@@ -39,7 +39,7 @@ def discard(
     a group or a filter: on a terminal it shows the plan and asks once; elsewhere it needs --yes.
 
     A job that the database refuses to delete, because of a trigger say, stays failed and is named, with exit code 6;
-    the others are deleted. If it refuses every job, the discard stops after a hundred, with exit code 3.
+    the others are deleted. If it refuses every job, the discard stops after fifty, with exit code 3.
 
     \b
     Examples:

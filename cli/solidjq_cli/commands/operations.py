@@ -189,7 +189,7 @@ def undo(
     Jobs that no worker has claimed yet are failed again, exactly as they were. The others are left alone and counted,
     with the reason; -o json names each. Exit code 6 if there were any. Crash counts stay. A job that the database
     refuses to move, because of a trigger say, is left alone too, and named. If it refuses every job, the undo
-    stops after a hundred, with exit code 3.
+    stops after fifty, with exit code 3.
 
     It asks only where the profile has confirm = "name".
 

@@ -161,7 +161,7 @@ def retry(
     held back, or with --watch died again.
 
     A job that the database refuses to move, because of a trigger say, stays failed and is named, with exit code 6; the
-    others move. If it refuses every job, the retry stops after a hundred, with exit code 3.
+    others move. If it refuses every job, the retry stops after fifty, with exit code 3.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, literal_column, text, true
 from sqlalchemy.exc import DBAPIError
 
 LAGGING = 10.0  # seconds behind; a MySQL replica that takes writes, as in a ring, counts as a standby from here on
@@ -72,6 +72,20 @@ def _postgresql(connection: Connection) -> Standby | None:
 
 def _mysql(connection: Connection) -> Standby | None:
     return judge_replica(_replica_status(connection), read_only=takes_no_writes(connection))
+
+
+READ_ONLY = "the server is set read-only"
+
+
+def takes_writes(connection: Connection) -> ColumnElement[bool]:
+    """Return the opposite of ``takes_no_writes`` as a condition: true on all but MySQL.
+
+    A statement with it changes nothing where the server was set read-only, though this user may write all the same.
+    """
+    if connection.dialect.name != "mysql":
+        return true()
+    names = ("@@GLOBAL.read_only", "@@GLOBAL.innodb_read_only")  # numbers or words, as versions differ
+    return literal_column(" AND ".join(f"CONCAT({name}) IN ('0', 'OFF')" for name in names)).self_group()
 
 
 def takes_no_writes(connection: Connection) -> bool:

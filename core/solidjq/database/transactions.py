@@ -116,7 +116,8 @@ class Database:
     def _guard(self, connection: Connection) -> None:
         """Before the first write, check whose code the tables run, and whether the server is to be written to.
 
-        Every command that writes passes here.
+        So before the first after a move that raised AccessDeniedError, as a heartbeat does once the server is set
+        read-only. Every command that writes passes here.
         """
         if not self._is_guarded:
             if connection.dialect.name == "mysql":
@@ -125,11 +126,11 @@ class Database:
             self._is_guarded = True
 
     def _require_taking_writes(self, connection: Connection) -> None:
-        from solidjq.database.standby import takes_no_writes  # noqa: PLC0415  (only on MySQL)
+        from solidjq.database.standby import READ_ONLY, takes_no_writes  # noqa: PLC0415  (only on MySQL)
 
         if takes_no_writes(connection):
             kind, message = _TRANSLATIONS[Fault.READ_ONLY]
-            raise kind(message.format(database=self, words="the server is set read-only"))
+            raise kind(message.format(database=self, words=READ_ONLY))
 
     def glance(self, look: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Return what a look finds, or None if that fails or takes longer than a second.
@@ -285,6 +286,9 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except AccessDeniedError:
+            self._is_guarded = False
+            raise
         except DBAPIError as error:
             if faults.fault_of(error) is Fault.NOT_PREPARED:
                 poolers.stop_preparing(self._reader)

@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select, update
 
 from solidjq.database.inserts import inserted_id
-from solidjq.database.standby import Standby
+from solidjq.database.standby import READ_ONLY, Standby, takes_writes
 from solidjq.database.tables import claimed, processes
 from solidjq.database.times import ago, utcnow
+from solidjq.errors import AccessDeniedError
 from solidjq.ledger.stop_requests import end_asked
 from solidjq.queue.endings import claims_of, release
 from solidjq.untrusted import read_object
@@ -109,11 +110,20 @@ def _json(metadata: Mapping[str, object]) -> str:
 
 
 def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, object] | None = None) -> bool:
-    """Write a heartbeat and, if given, new metadata. False if the row is gone: the process was pruned and must stop."""
-    beat = update(processes).where(processes.c.id == process_id).values(last_heartbeat_at=utcnow())
+    """Write a heartbeat and, if given, new metadata. False if the row is gone: the process was pruned and must stop.
+
+    Raises AccessDeniedError, and writes nothing, if a MySQL server was set read-only, even where this user may write
+    all the same: what is written on a replica parts it from its primary.
+    """
+    beat = update(processes).where(processes.c.id == process_id, takes_writes(connection))
+    beat = beat.values(last_heartbeat_at=utcnow())
     if metadata is not None:
         beat = beat.values(metadata=_json(metadata))
-    return connection.execute(beat).rowcount > 0
+    if connection.execute(beat).rowcount:
+        return True
+    if connection.scalar(select(processes.c.id).where(processes.c.id == process_id)) is None:
+        return False
+    raise AccessDeniedError(f"{READ_ONLY}; nothing is written until it takes writes again")
 
 
 def deregister(connection: Connection, process_id: int) -> list[int]:

@@ -13,9 +13,9 @@ from solidjq.ledger.operations import Operation
 from solidjq.text import count_of, first_of
 
 # Jobs in a row that are refused alone, each of them tried in a transaction of its own:
-IN_ORDER = 5  # from then on the largest part is next, so that what is tried is spread over the batch
-MOST_OF_BATCH = 10  # then the rest of the batch waits until the other batches were tried
-MOST_IN_VAIN = 100  # while no job has moved; then the database refuses them all
+IN_ORDER = 3  # from then on the largest part is next, so that what is tried is spread over the batch
+MOST_OF_BATCH = 5  # then the rest of the batch waits until the other batches were tried
+MOST_IN_VAIN = 50  # while no job has moved; then the database refuses them all
 MOST_REFUSED = 1000  # once a job has moved
 MOST_NAMED = 20  # jobs with one error, and errors
 
@@ -133,8 +133,8 @@ class Halving(Generic[T]):
         self, refusals: Refusals, moves: Moves[T], parts: list[Sequence[Row]], most: int | None = None
     ) -> Iterator[Part[T]]:
         in_vain = 0  # jobs of this batch that were refused alone since the last one that moved
+        at = 0
         while parts and (most is None or in_vain < most):
-            at = 0 if in_vain < IN_ORDER else max(range(len(parts)), key=lambda at: len(parts[at]))
             part = parts.pop(at)
             ids = [row_id for row_id, _ in part]
             try:
@@ -144,12 +144,13 @@ class Halving(Generic[T]):
                     raise
                 if len(part) > 1:
                     parts[at:at] = halves(part)
-                    continue
+                    continue  # with the first half, until a job is refused alone
                 in_vain += 1
                 yield self._refused(refusals, part[0], error)
             else:
                 in_vain = 0 if self.has_moved(moved) else in_vain
                 yield Part(ids, moved)
+            at = 0 if in_vain < IN_ORDER or not parts else max(range(len(parts)), key=lambda at: len(parts[at]))
         if parts:
             self._waiting.append((moves, parts))
             yield from (Part([row_id for row_id, _ in part]) for part in parts)
