@@ -11,7 +11,8 @@ from sqlalchemy import delete, select, update
 from solidjq import Database, NewJob
 from solidjq.database.tables import blocked, claimed, crashes, deaths, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
-from solidjq.errors import DatabaseError
+from solidjq.database.times import ago
+from solidjq.errors import DatabaseError, RowsRefusedError
 from solidjq.processes import heartbeat, prune_sequence, pruning
 from solidjq.processes.prune_guard import Doubts
 from solidjq.queue import endings
@@ -453,6 +454,36 @@ def test_a_trigger_that_ends_the_transaction_stops_a_prune_whole(database: Datab
         **dict.fromkeys(others[1:], State.FAILED),
     }
     assert len(rows(database, deaths)) == 1
+
+
+def test_each_death_of_a_prune_has_the_same_fleet(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that fell silent with it are counted, though an earlier transaction of the same prune removed them."""
+    monkeypatch.setattr("solidjq.processes.pruning.AT_ONCE", 1)
+    for number in range(3):
+        silence(database, add_process(database, f"dead {number}"), 1000)
+    with database.write() as connection:
+        connection.execute(update(process_table).values(created_at=ago(5000)))
+    assert len(list(prune(database))) == 3
+    assert [json.loads(row["evidence"])["fleet"]["silent"] for row in rows(database, deaths)] == [3, 3, 3]
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_prune_says_of_a_process_whose_rows_are_locked_that_it_stays(database: Database) -> None:
+    """And not that nothing was changed: the other process is gone."""
+    add_jobs(database, *plain_jobs(2))
+    locked, dead = (add_process(database, name) for name in ("locked", "dead"))
+    (claim, *_) = claim_all(database, locked, 1)
+    claim_all(database, dead)
+    for process in (locked, dead):
+        silence(database, process, 1000)
+    impatient = Database(database.url, lock_timeout=1)
+    with database.write() as holder:
+        holder.execute(select(claimed.c.id).where(claimed.c.id == claim.id).with_for_update())
+        pruned = pruning.prune(impatient, 300)
+        assert next(pruned).process_id == dead
+        with pytest.raises(RowsRefusedError, match=r"^1 process stays as before: .* rolled back, try again$"):
+            next(pruned)
+    impatient.close()
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

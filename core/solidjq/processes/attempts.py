@@ -13,10 +13,11 @@ from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all
 from solidjq.queue.concurrency import Limits
 from solidjq.queue.endings import fail, fail_but_refused, fail_locked
+from solidjq.text import count_of
 
 # While nothing else ends, so many are tried; then the database refuses all.
 MOST_REFUSED = 500  # claims in one transaction
-MOST_PASSED = 10  # rows, a transaction each
+MOST_PASSED = 50  # rows, a transaction each
 
 T = TypeVar("T")
 
@@ -66,16 +67,17 @@ class Attempt:
         return failed
 
 
-def passing_over(database: Database, move: Callable[[Attempt], T | None], at_once: int) -> Iterator[T]:
+def passing_over(database: Database, move: Callable[[Attempt], T | None], at_once: int, *, what: str) -> Iterator[T]:
     """Make moves, a transaction each, until one returns None; what the database refuses alone keeps nothing else.
 
     A move that was refused is made again with care; if that is refused, too, with one row at a time until the refused
     one is found. It is passed over, unless more than ``MOST_PASSED`` were since anything was moved. At the end
-    RowsRefusedError names the jobs.
+    RowsRefusedError names the jobs, and counts the rows that were passed over; ``what`` each of them is.
     """
     attempt = Attempt(at_once)
     refused: dict[int | None, DBAPIError] = {}
     first: DatabaseError | None = None
+    passed = 0  # rows that were refused as such, for ``first`` or a later error, and not for one of their jobs
     in_vain = 0  # rows that were passed over since anything was moved
     while in_vain <= MOST_PASSED:
         attempt.tried, attempt.left, attempt.refused = [], [], {}
@@ -86,6 +88,7 @@ def passing_over(database: Database, move: Callable[[Attempt], T | None], at_onc
                 raise
             if _narrow(attempt, at_once):
                 first = first or error
+                passed += 1
                 in_vain += 1
             continue
         if moved is None:
@@ -97,10 +100,11 @@ def passing_over(database: Database, move: Callable[[Attempt], T | None], at_onc
             attempt.at_once = at_once
         attempt.careful = attempt.at_once < at_once  # then the refused row is still being looked for
         yield moved
-    if refused:
-        raise RowsRefusedError(str(database.translated(next(iter(refused.values())))), list(refused))
+    reasons = [str(database.translated(error)) for error in [*refused.values()][:1]]
     if first is not None:
-        raise RowsRefusedError(str(first)) from first
+        reasons.append(f"{count_of(passed, what)} {'stays' if passed == 1 else 'stay'} as before: {first}")
+    if reasons:
+        raise RowsRefusedError("; ".join(reasons), list(refused)) from first
 
 
 def _narrow(attempt: Attempt, at_once: int) -> bool:

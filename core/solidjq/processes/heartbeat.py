@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,8 @@ from solidjq.database.tables import claimed, processes
 from solidjq.database.times import ago, utcnow
 from solidjq.errors import AccessDeniedError
 from solidjq.ledger.stop_requests import end_asked
-from solidjq.queue.endings import claims_of, release
+from solidjq.queue.endings import MOST_REFUSED, claims_of, log_refused, raise_if_all, release
+from solidjq.queue.refused import all_but_refused
 from solidjq.untrusted import read_object
 
 # Solid Queue's own defaults, in seconds.
@@ -129,10 +130,18 @@ def heartbeat(connection: Connection, process_id: int, metadata: Mapping[str, ob
 def deregister(connection: Connection, process_id: int) -> list[int]:
     """Release the jobs that the process still has claimed and remove its row; return the ids of those jobs.
 
-    Jobs that were asked to stop (``jq jobs stop``) fail instead.
+    Jobs that were asked to stop (``jq jobs stop``) fail instead. A claim that the database refuses to end stays, as an
+    orphan that each prune tries to fail; if it refuses all of them, the error is raised.
     """
-    end_asked(connection, claims_of(process_id))
-    released = release(connection, claims_of(process_id))
+
+    def end(claim_ids: Sequence[int]) -> list[int]:
+        end_asked(connection, claims_of(process_id, claim_ids))
+        return release(connection, claims_of(process_id, claim_ids))
+
+    ids = connection.scalars(select(claimed.c.id).where(claims_of(process_id)).order_by(claimed.c.id)).all()
+    released, refused = all_but_refused(connection, ids, end, most=MOST_REFUSED)
+    raise_if_all(set(ids) - refused.keys(), refused)
+    log_refused(process_id, refused)
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return released
 

@@ -75,8 +75,8 @@ def _all_of(refusals: Sequence[DatabaseError]) -> DatabaseError:
         return refusals[0]
     of_rows = [refusal for refusal in refusals if isinstance(refusal, RowsRefusedError)]
     job_ids = list(dict.fromkeys(job_id for refusal in of_rows for job_id in refusal.job_ids))
-    reason = next((refusal.reason for refusal in of_rows if refusal.job_ids), of_rows[0].reason)
-    return RowsRefusedError(reason, job_ids)
+    by_jobs = sorted(of_rows, key=lambda refusal: not refusal.job_ids)  # the reason of the jobs comes first
+    return RowsRefusedError("; ".join(dict.fromkeys(refusal.reason for refusal in by_jobs)), job_ids)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from solidjq.processes.attempts import MOST_REFUSED, Attempt, passing_over
 from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import runs_of, sample_of
-from solidjq.processes.survivors import find_survivors
+from solidjq.processes.survivors import Survivors, find_survivors
 from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import claims_of, fail_but_refused, lock_held, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
@@ -87,10 +87,15 @@ def prune(
     and RowsRefusedError names the jobs at the end. A process of whose jobs some failed goes, and the refused claims are
     orphans then. One of whose jobs none failed stays.
     """
+    with database.read() as connection:  # once: each batch removes processes that were silent with those of the next
+        survivors = find_survivors(connection, threshold)
     for pruned in passing_over(
         database,
-        lambda attempt: database.transact(_prune_some, threshold, only, limits, record, witness or {}, attempt),
+        lambda attempt: database.transact(
+            _prune_some, threshold, only, limits, record, witness or {}, survivors, attempt
+        ),
         AT_ONCE,
+        what="process",
     ):
         yield from pruned
 
@@ -102,6 +107,7 @@ def _prune_some(
     limits: Limits,
     record: Record | None,
     witness: Mapping[str, object],
+    survivors: Survivors,
     attempt: Attempt,
 ) -> list[PrunedProcess] | None:
     query = select(processes).where(silent(threshold)).order_by(processes.c.id)
@@ -126,7 +132,7 @@ def _prune_some(
         rows = [row for row in rows if row.id not in stuck]
         ids = [row.id for row in rows]
     if rows and operations.exists(connection):
-        _record_deaths(connection, rows, jobs_of, threshold, witness)
+        _record_deaths(connection, rows, jobs_of, threshold, witness, survivors)
     connection.execute(delete_by_id(processes, ids))
     if rows and record is not None:
         record(connection, len(failed))
@@ -155,9 +161,9 @@ def _record_deaths(
     jobs_of: Mapping[int, Sequence[int]],
     threshold: float,
     witness: Mapping[str, object],
+    survivors: Survivors,
 ) -> None:
     """Write the deaths of these processes, and count a crash of each of their jobs."""
-    survivors = find_survivors(connection, threshold)
     samples = {row.id: sample_of(row.metadata) for row in rows}
     evidence = {
         row.id: {
@@ -274,7 +280,9 @@ def fail_orphans(
     Solid Queue looks for them only when a supervisor boots. As in ``prune``, a claim whose end the database refuses
     keeps no other.
     """
-    yield from passing_over(database, lambda attempt: database.transact(_fail_orphans, limits, record, attempt), BATCH)
+    yield from passing_over(
+        database, lambda attempt: database.transact(_fail_orphans, limits, record, attempt), BATCH, what="claim"
+    )
 
 
 def _fail_orphans(connection: Connection, limits: Limits, record: Record | None, attempt: Attempt) -> list[int] | None:

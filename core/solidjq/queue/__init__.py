@@ -5,6 +5,7 @@ those, and returns them. Read the files in this order:
 
 - ``states``: the states and the moves between them, one table; docs/states.md is made from it.
 - ``executions``: the table of each state, and inserts of ready, scheduled and blocked rows.
+- ``refused``: rows that the database refuses alone, found by halves in savepoints.
 - ``enqueue``: inserts new jobs.
 - ``dispatch``: makes scheduled jobs ready when they are due.
 - ``concurrency``: the limits: semaphores, and blocked jobs that wait for a slot.

@@ -4,6 +4,7 @@ The door deletes the claim's row first, or locks it, and does nothing if the row
 (a prune, another program, this same ending committed just before a crash), a job ends once.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -33,7 +34,7 @@ from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 from solidjq.batching import in_batches
 from solidjq.database.among import among
 from solidjq.database.deletions import BY_ID, delete_by_id
-from solidjq.database.faults import OF_ROWS, Fault, fault_of
+from solidjq.database.faults import Fault, fault_of, words_of
 from solidjq.database.hot import array_of, hot, ids_in
 from solidjq.database.inserts import lacks
 from solidjq.database.statements import WriteStyle, write_style, writes_in_with
@@ -41,6 +42,11 @@ from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import utcnow
 from solidjq.queue.concurrency import NO_LIMITS, Limits, give_back, locked_keys
 from solidjq.queue.executions import make_ready
+from solidjq.queue.refused import all_but_refused
+
+log = logging.getLogger("solidjq")
+
+MOST_REFUSED = 500  # claims that the database refuses to release, while it releases none
 
 
 def claims_of(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
@@ -160,31 +166,10 @@ def fail_but_refused(
     ``most`` are refused and none has failed, the database refuses them all: the error is raised. The refused
     are found by halves, each in a savepoint.
     """
-    failed_ids: list[int] = []
-    refused: dict[int, DBAPIError] = {}
     ids = connection.scalars(select(claimed.c.id).where(claims).order_by(claimed.c.id)).all()
-    parts = [ids] if ids else []
-    while parts:
-        part = parts.pop()
-        savepoint = connection.begin_nested()
-        try:
-            failed_ids += fail(connection, claims & among(claimed.c.id, part), errors, limits)
-            savepoint.commit()
-        except DBAPIError as error:
-            if fault_of(error) not in OF_ROWS:
-                raise
-            try:
-                savepoint.rollback()
-            except DBAPIError:  # the transaction has ended: a trigger of SQLite may do that
-                raise error from None
-            if len(part) > 1:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-                continue
-            refused[part[0]] = error
-            if len(refused) > most and not failed_ids:
-                raise
-    return failed_ids, refused
+    return all_but_refused(
+        connection, ids, lambda part: fail(connection, claims & among(claimed.c.id, part), errors, limits), most=most
+    )
 
 
 def _insert_failed(connection: Connection, job_ids: Collection[int], error: str) -> None:
@@ -254,10 +239,38 @@ def release(connection: Connection, claims: ColumnElement[bool]) -> list[int]:
     return _jobs_of(locked)
 
 
+def release_but_refused(connection: Connection, process_id: int, claim_ids: Iterable[int]) -> list[int]:
+    """Release these claims of a process as ``release`` does, but those that the database refuses stay, and are logged.
+
+    Raises the error if it refuses all of them.
+    """
+    released, refused = all_but_refused(
+        connection, sorted(claim_ids), lambda part: release(connection, claims_of(process_id, part)), most=MOST_REFUSED
+    )
+    raise_if_all(released, refused)
+    log_refused(process_id, refused)
+    return released
+
+
+def raise_if_all(ended: Collection[int], refused: Mapping[int, DBAPIError]) -> None:
+    """Raise the first error if claims were refused and none has ended."""
+    if refused and not ended:
+        raise next(iter(refused.values()))
+
+
+def log_refused(process_id: int, refused: Mapping[int, DBAPIError]) -> None:
+    """Log each claim of a process that the database refused to end."""
+    for claim_id, refusal in refused.items():
+        log.error("claim %d of process %d stays: the database refused: %s", claim_id, process_id, words_of(refusal))
+
+
 def release_others(connection: Connection, process_id: int, claim_ids: Collection[int]) -> list[int]:
-    """Release all claims of a process but ``claim_ids``; return the ids of the released jobs."""
+    """Release all claims of a process but ``claim_ids``; return the ids of the released jobs.
+
+    A claim that the database refuses to release stays; if it refuses all of them, the error is raised.
+    """
     claims = connection.scalars(select(claimed.c.id).where(claims_of(process_id)))
-    return release(connection, among(claimed.c.id, others)) if (others := set(claims) - set(claim_ids)) else []
+    return release_but_refused(connection, process_id, others) if (others := set(claims) - set(claim_ids)) else []
 
 
 def lock_held(connection: Connection, process_ids: Collection[int]) -> list[Row[Any]]:

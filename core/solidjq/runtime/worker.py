@@ -11,9 +11,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import NoReturn
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from solidjq import registry
+from solidjq.database.tables import claimed
 from solidjq.errors import ConflictError, ProcessGoneError, ValueRefusedError, concerns_all
 from solidjq.ledger import crashes
 from solidjq.ledger.stop_requests import end_asked
@@ -173,7 +174,7 @@ class Worker(Child):
 
     def _release(self, waiting: Sequence[Claim]) -> None:
         ids = [claim.id for claim in waiting]
-        self.database.transact(_release, self.registration.id, {claim.id: claim.job_id for claim in waiting})
+        self.database.transact(_release_waiting, self.registration.id, {claim.id: claim.job_id for claim in waiting})
         for claim_id in ids:
             self._hands.let_go(claim_id)
 
@@ -416,3 +417,9 @@ def _jobs_by_claim(batch: Iterable[Ending]) -> dict[int, int]:
 
 def _release(connection: Connection, process_id: int, held: Mapping[int, int]) -> None:
     endings.release(connection, endings.claims_of(process_id, held))
+
+
+def _release_waiting(connection: Connection, process_id: int, held: Mapping[int, int]) -> None:
+    """Release claims whose jobs have not begun; those that the database refuses stay until the worker deregisters."""
+    own = connection.scalars(select(claimed.c.id).where(endings.claims_of(process_id, held))).all()
+    endings.release_but_refused(connection, process_id, own)
