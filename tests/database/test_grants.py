@@ -20,8 +20,8 @@ from solidjq.database.grants import Purpose
 from solidjq.database.setup import initialize
 from solidjq.database.urls import parse_url, url_text
 from solidjq.doctor import examine as doctor
-from solidjq.errors import UsageError
-from solidjq.ledger import archive, chain
+from solidjq.errors import AccessDeniedError, UsageError
+from solidjq.ledger import archive, chain, operations
 from solidjq.ledger.operations import Operation
 from solidjq.processes import pruning
 from solidjq.queue import pauses
@@ -244,6 +244,20 @@ def test_a_role_of_an_older_version_counts_crashes_of_long_jobs(database: Databa
     assert done.returncode == 0, done.stderr
     (crash,) = rows(database, database_tables.crashes)
     assert (crash["job_id"], crash["progress"]) == (job_id, None)
+
+
+@pytest.mark.only_on("mariadb")
+def test_a_record_that_a_role_may_not_read_is_not_taken_for_a_missing_one(
+    database: Database, make_someone: Make
+) -> None:
+    """MySQL lists no table on which a role has no right."""
+    someone = make_someone(database.url)
+    theirs = [table.name for table in database_tables.solid_queue.sorted_tables]
+    execute(database.url, *(f"GRANT ALL ON {name} TO {_account(someone)}" for name in theirs))
+    opened = Database(someone.url)
+    with pytest.raises(AccessDeniedError, match="jq_deaths"), opened.read() as connection:
+        operations.exists(connection)
+    opened.close()
 
 
 def _allow_as_earlier_versions_did(someone: Someone) -> None:

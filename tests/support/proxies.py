@@ -17,10 +17,12 @@ POLL = 0.02  # seconds
 class Proxy:
     """Forwards bytes between its clients and a server; ``silent`` keeps every connection open and forwards nothing.
 
-    ``delay`` is how many seconds all that is forwarded waits before.
+    ``delay`` is how many seconds all that is forwarded waits before. ``round_trips`` counts how often the server has
+    answered a client: its greeting and a client's farewell are none.
     """
 
     delay = 0.0
+    round_trips = 0
     _resets = 0
     _commits_left = 0  # until the one that is lost
     _commits = False  # whether the server gets that one
@@ -120,7 +122,7 @@ class Proxy:
             except OSError:
                 client.close()
                 return
-        resets, inserted = self._resets, False
+        resets, inserted, asked = self._resets, False, False
         self._pairs.add((client, server))
         try:
             while self._forwards and resets == self._resets:
@@ -137,6 +139,8 @@ class Proxy:
                                 server.recv(65536)
                             return
                         inserted = False
+                    self.round_trips += asked and source is server
+                    asked = source is client
                     time.sleep(self.delay)
                     (server if source is client else client).sendall(data)
         except OSError:

@@ -14,6 +14,8 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``poolers``: whether a PostgreSQL session is the connection's own or a pooler's, and the schema that statements name.
 - ``engines``: connections, isolation, read-only, time limits.
 - ``sessions``: what every connection sets first: UTC, strict mode, the encoding.
+- ``first_look``: what a new connection is asked before its first statement, in one round trip.
+- ``quiet_postgresql``, ``quiet_mysql``: SQLAlchemy's dialects, without the questions that they ask a new server.
 - ``encodings``: PostgreSQL databases that are not in UTF-8.
 - ``option_files``: checks a MySQL option file that a URL names, such as ``~/.my.cnf``.
 - ``tls``: MySQL's ``ssl_mode``, and whether a connection is encrypted.
@@ -22,6 +24,7 @@ topic: how three databases write a time is read in one place. Read them in this 
 - ``keys``: refuses a queue whose ids are not integers.
 - ``faults``: what a driver's error code means.
 - ``tables``: every table as SQLAlchemy knows it, Solid Queue's and ours.
+- ``presence``: which of our tables are there.
 - ``any_types``: column types that read whatever SQLite stores in any column.
 - ``times``: column types of times, and the database's clock in SQL.
 - ``among``: the condition that a column has one of many values.

@@ -121,6 +121,9 @@ def _quick_connection() -> Any:
         return None
 
     class QuickConnection(DriverConnection):  # type: ignore[misc,type-arg,unused-ignore]
+        def set_character_set(self, charset: str, collation: str | None = None) -> None:
+            """Send nothing: a new session's settings begin with it."""
+
         def _create_ssl_ctx(self, sslp: Any) -> Any:
             return super()._create_ssl_ctx(sslp) if sslp else lenient_context()  # type: ignore[misc,unused-ignore]
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Dialect, Engine, QueuePool, create_engine, event, text
+from sqlalchemy.dialects import registry
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from solidjq.database import answers, keys, owners, poolers, sessions, tables
+from solidjq.database import answers, first_look, keys, poolers, sessions, tables
 from solidjq.database.encodings import adapt_encoding
 from solidjq.database.faults import Fault, fault_of, past_sqlalchemy
 from solidjq.database.poolers import SessionTerms
@@ -43,6 +44,10 @@ WRITES = "solidjq_writes"  # execution option of a connection that will write
 _COMMITTED = "solidjq_committed"  # key of a connection's ``info``: its last transaction did, and nothing came after it
 NO_TRANSACTION = "solidjq_no_transaction"  # execution option on SQLite: each statement commits by itself
 
+_DIALECTS = {"postgresql": "postgresql.solidjq", "mysql": "mysql.solidjq"}  # names of SQLAlchemy's registry
+registry.register(_DIALECTS["postgresql"], "solidjq.database.quiet_postgresql", "QuietPostgreSQL")
+registry.register(_DIALECTS["mysql"], "solidjq.database.quiet_mysql", "QuietMySQL")
+
 
 def create(
     url: URL,
@@ -63,12 +68,11 @@ def create(
     backend = url.get_backend_name()
     if backend == "sqlite":
         return _create_sqlite(url, read_only=read_only)
-    # READ COMMITTED: each statement of a move sees what others committed before it. Under MySQL's default, the SELECT
-    # of a claim would also lock the gaps between rows, and workers would deadlock with programs that enqueue.
-    options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 5, "max_overflow": 5}
+    options: dict[str, Any] = {"pool_size": 5, "max_overflow": 5}
     options["pool_reset_on_return"] = None  # _reset does it
     terms: SessionTerms | None = None
     if backend == "postgresql":
+        options["isolation_level"] = sessions.ISOLATION
         options["use_native_hstore"] = False  # no column has that type; looking it up takes two round trips
         arguments: dict[str, Any] = {
             "application_name": name,
@@ -81,22 +85,23 @@ def create(
             from solidjq.database.option_files import check_option_file  # noqa: PLC0415  (where a URL names one)
 
             check_option_file(named["read_default_file"], named.get("read_default_group", "client"))
-        arguments = {"connect_timeout": CONNECT_TIMEOUT, "program_name": name, "conv": mysql_conversions()}
-        if read_only:
-            arguments["init_command"] = "SET SESSION TRANSACTION READ ONLY"
+        arguments = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "program_name": name,
+            "conv": mysql_conversions(),
+            "autocommit": None,  # the session's settings say it
+        }
         from solidjq.database.tls import with_tls  # noqa: PLC0415  (only MySQL's driver needs Python's ssl)
 
         url, encryption = with_tls(url)
         arguments |= encryption
     arguments |= answers.arguments(backend, answer_timeout)
     arguments = {k: v for k, v in arguments.items() if k not in url.query}
-    engine = create_engine(url, connect_args=arguments, **options)
+    engine = create_engine(url.set(drivername=_DIALECTS[backend].replace(".", "+")), connect_args=arguments, **options)
     if terms is not None:
         poolers.follow_sessions(engine, terms)
-        # It would be asked in a session whose search path is not set yet; statements name the schema.
-        setattr(engine.dialect, "_get_default_schema_name", lambda _connection: None)  # noqa: B010  (mypy)
     # First of all: SQLAlchemy's own look at a new connection must not run the functions of other roles either.
-    event.listen(engine, "connect", lambda driver, record: _begin(backend, driver, record.info, terms), insert=True)
+    event.listen(engine, "connect", lambda driver, record: _begin(engine, driver, record.info, terms), insert=True)
     if read_only and backend == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
 
@@ -107,7 +112,7 @@ def create(
         except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
             raise DatabaseURLError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         if backend == "mysql":
-            sessions.begin_mysql_session(driver, lock_timeout)
+            sessions.begin_mysql_session(driver, lock_timeout, read_only=read_only)
         return driver
 
     event.listen(engine, "handle_error", _leave_a_reader)
@@ -151,21 +156,21 @@ def _session_terms(url: URL, lock_timeout: float | None) -> tuple[URL, SessionTe
     return url.update_query_dict({"options": others}), replace(terms, settings={**ours, **settings})
 
 
-def _begin(backend: str, driver: Any, info: dict[str, Any], terms: SessionTerms | None) -> None:
+def _begin(engine: Engine, driver: Any, info: dict[str, Any], terms: SessionTerms | None) -> None:
     """Prepare a new connection, or close it.
 
     Raises RefusedError if reading would run the code of another role, NotAQueueError for keys that jq cannot read.
 
     ``terms`` are those of PostgreSQL's sessions.
     """
-    session = None
     try:
-        if terms is not None:
+        if terms is None:
+            dialect: Any = engine.dialect
+            dialect.server = first_look.look_at_mysql(driver)
+        else:
             read_every_timestamp(driver)
             adapt_encoding(driver)
-            session = poolers.open_session(driver, info, terms)
-        owners.require_safe_to_read(backend, driver, session)
-        keys.require_readable_keys(backend, driver, session)
+            first_look.look_at_postgresql(driver, poolers.open_session(driver, info, terms))
     except BaseException:
         driver.close()  # the pool forgets it
         raise
@@ -206,7 +211,7 @@ def _create_sqlite(url: URL, *, read_only: bool) -> Engine:
         )
         try:
             connection.execute("PRAGMA busy_timeout = 0")
-            keys.require_readable_keys("sqlite", connection, None)
+            keys.require_readable(connection.execute(keys.ON_SQLITE))
         except BaseException as error:
             # Whoever opens a locked file may do so to see who locks it; the next connection looks again.
             if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF != sqlite3.SQLITE_BUSY:  # or one of its kinds

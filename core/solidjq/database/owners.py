@@ -4,18 +4,15 @@ A role that may create objects in the schema could make a table or a function un
 change later what it does: its code would then run with the rights of every role that writes to the queue.
 """
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from solidjq.database import tables
-from solidjq.database.poolers import Session, is_superuser, own_names, qualified, schema_of
+from solidjq.database.poolers import is_superuser, qualified, schema_of
 from solidjq.errors import RefusedError
 from solidjq.text import first_of, printable
-
-if TYPE_CHECKING:
-    import psycopg
 
 NOTIFY_FUNCTION = "jq_notify"
 PREVIEW = 3  # objects that a message names
@@ -63,11 +60,12 @@ WITH trusted AS (
   AND p.proname = :notify AND p.pronargs = 0
 )
 SELECT o.kind, o.name, o.of_table, pg_catalog.pg_get_userbyid(o.owner) AS owner FROM object o
-WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY 1 DESC, 2, 3
+WHERE o.owner NOT IN (SELECT oid FROM trusted) AND (NOT :only_for_superusers OR ({_SUPERUSER}))
+ORDER BY 1 DESC, 2, 3
 """  # noqa: S608  (our own words)
 
 # What a superuser's reading would run: of an index, PostgreSQL computes what is constant when it plans a statement.
-_RUN_BY_READING = """
+RUN_BY_READING = """
 WITH relation AS (
   SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
   WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n
@@ -97,9 +95,9 @@ WHERE o.owner NOT IN (SELECT t.oid FROM trusted t) ORDER BY 1, 2, 3
 """
 
 # On MySQL a trigger runs as its definer. So does a view, unless it is made to run as whoever reads it.
-_INVOKED_VIEWS = """
-SELECT 'view', table_name, NULL, definer FROM information_schema.views
-WHERE table_schema = DATABASE() AND table_name IN %s AND security_type = 'INVOKER' AND definer <> CURRENT_USER()
+INVOKED_VIEWS = """
+SELECT 'view', CONVERT(table_name USING utf8mb4), NULL, CONVERT(definer USING utf8mb4) FROM information_schema.views
+WHERE table_schema = DATABASE() AND table_name IN %(names)s AND security_type = 'INVOKER' AND definer <> CURRENT_USER()
 """
 
 # Functions in C or of PostgreSQL itself look no names up.
@@ -132,18 +130,24 @@ class ForeignObject(NamedTuple):
 
 
 def find_foreign(
-    connection: Connection, names: Collection[str] | None = None, *, trust_queue_owner: bool = False
+    connection: Connection,
+    names: Collection[str] | None = None,
+    *,
+    trust_queue_owner: bool = False,
+    only_for_superusers: bool = False,
 ) -> list[ForeignObject]:
     """Return which of these tables, our own by default, and the functions they run, an untrusted role owns.
 
     The current user, the database's owner and superusers are trusted; with ``trust_queue_owner`` also the owner of
-    Solid Queue's tables, who can put a trigger on them anyway. Empty on databases without owners.
+    Solid Queue's tables, who can put a trigger on them anyway. Empty on databases without owners, and with
+    ``only_for_superusers`` if the current user is none.
     """
     if connection.dialect.name != "postgresql":
         return []
     values = {
         "names": list(names or _OURS),
         "trust_queue_owner": trust_queue_owner,
+        "only_for_superusers": only_for_superusers,
         "schema": schema_of(connection),
         "jobs": qualified(connection, tables.jobs.name),
         "notify": NOTIFY_FUNCTION,
@@ -151,31 +155,23 @@ def find_foreign(
     return [ForeignObject(*row) for row in connection.execute(text(_FOREIGN), values)]
 
 
-def require_safe_to_read(backend: str, driver: Any, session: Session | None) -> None:
-    """Raise RefusedError if what is read on this new connection of a driver would run the code of another role.
+def values() -> dict[str, Any]:
+    """Return the values of RUN_BY_READING and INVOKED_VIEWS, except the schema."""
+    return {"names": list(_names()), "jobs": str(tables.jobs.name)}
+
+
+def require_safe_to_read(rows: Iterable[tuple[Any, ...]]) -> None:
+    """Raise RefusedError if reading the queue would run the code of another role, in these rows of one of the queries.
 
     That is a view under one of the queue's names, and on PostgreSQL also an index that computes something. There only
-    superusers are refused. ``session`` is that of a connection to PostgreSQL.
+    superusers are refused.
     """
-    foreign: list[ForeignObject] = []
-    if backend == "mysql":
-        with driver.cursor() as cursor:
-            cursor.execute(_INVOKED_VIEWS, [_names()])
-            foreign = [ForeignObject(*row) for row in cursor.fetchall()]
-    elif session is not None and is_superuser(driver):
-        foreign = _find_run_by_reading(driver, session)
+    foreign = [ForeignObject(*row) for row in rows]
     if foreign:
         raise RefusedError(
             f"{words_of(foreign)}; it would run with the rights of this role: look at it, then drop it or change its "
             f"owner, or go on as a role with fewer rights; nothing was changed"
         )
-
-
-def _find_run_by_reading(driver: "psycopg.Connection[Any]", session: Session) -> list[ForeignObject]:
-    """Return what of untrusted roles would run, with the rights of whoever reads the queue, on PostgreSQL."""
-    values = {"schema": session.schema, "names": list(_names()), "jobs": str(tables.jobs.name)}
-    with own_names(driver, session):
-        return [ForeignObject(*row) for row in driver.execute(_RUN_BY_READING, values)]
 
 
 def _names() -> tuple[str, ...]:
@@ -193,8 +189,13 @@ def require_safe_for_superuser(connection: Connection) -> None:
     That holds for Solid Queue's tables and ours; the owner of Solid Queue's is trusted. Other roles may write: whoever
     was granted ``jq init`` alone owns our tables, and the queue's are the application's.
     """
-    if connection.dialect.name == "postgresql" and connection.scalar(text(_SUPERUSER)):
-        _refuse(find_foreign(connection, _names(), trust_queue_owner=True), "or go on as a role that is no superuser")
+    if connection.dialect.name != "postgresql":
+        return
+    driver: Any = connection.connection.driver_connection
+    # One round trip for either: others are asked by the small query, which the server plans in less time.
+    if is_superuser(driver) or connection.scalar(text(_SUPERUSER)):
+        foreign = find_foreign(connection, _names(), trust_queue_owner=True, only_for_superusers=True)
+        _refuse(foreign, "or go on as a role that is no superuser")
 
 
 def _refuse(foreign: Collection[ForeignObject], way_out: str) -> None:

@@ -9,8 +9,7 @@ client of a pooler, nor a role that may create objects beside the tables, decide
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import randbits
 from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, cast
@@ -186,13 +185,23 @@ def is_superuser(driver: "psycopg.Connection[Any]") -> bool:
     return driver.pgconn.parameter_status(b"is_superuser") != b"off"
 
 
-@contextmanager
-def own_names(driver: "psycopg.Connection[Any]", session: Session) -> Iterator[None]:
-    """Open a transaction on a new connection that only reads: no name in its statements is looked up elsewhere."""
-    with driver.transaction(force_rollback=True):
-        if session.shared:
-            driver.execute(f"SET LOCAL search_path = {sessions.SAFE_PATH}")
-        yield
+def ask(
+    driver: "psycopg.Connection[Any]", session: Session, queries: Sequence[str], values: Mapping[str, Any]
+) -> list[list[tuple[Any, ...]]]:
+    """Return the rows of each of these queries, which only read, on a new connection: one round trip for all.
+
+    No name in them is looked up in a schema in which others may create.
+    """
+    from psycopg import ClientCursor  # noqa: PLC0415  (only where PostgreSQL is used)
+
+    shared = ["BEGIN", f"SET LOCAL search_path = {sessions.SAFE_PATH}"], ["ROLLBACK"]
+    before, after = shared if session.shared else ([], [])
+    driver.autocommit = True  # or it would send a BEGIN of its own
+    # Values in the text: the server takes several statements in one message only without parameters.
+    cursor = ClientCursor(driver).execute("; ".join([*before, *queries, *after]), values)
+    rows = [results.fetchall() for results in cursor.results() if results.description]
+    driver.autocommit = False
+    return rows
 
 
 def stop_preparing(engine: Engine) -> None:
@@ -221,13 +230,13 @@ def _make_settings(connection: Connection) -> None:
     set_local = psycopg.sql.SQL("pg_catalog.set_config({}, {}, true)")
     calls = [set_local.format(*setting) for setting in session.settings.items()]
     begin = psycopg.sql.SQL("{}; SELECT {}").format(
-        psycopg.sql.SQL(_begin_of(driver)), psycopg.sql.SQL(", ").join(calls)
+        psycopg.sql.SQL(begin_of(driver)), psycopg.sql.SQL(", ").join(calls)
     )
     with past_sqlalchemy(connection, "BEGIN"):
         driver.execute(begin, prepare=False)
 
 
-def _begin_of(driver: "psycopg.Connection[Any]") -> LiteralString:
+def begin_of(driver: "psycopg.Connection[Any]") -> LiteralString:
     """Return the BEGIN that the driver would send."""
     level = driver.isolation_level
     isolation = "" if level is None else f" ISOLATION LEVEL {level.name.replace('_', ' ')}"

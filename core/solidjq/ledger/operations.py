@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, inspect, null, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, null, select, update
 
 from solidjq.database import owners
 from solidjq.database.among import among
 from solidjq.database.functions import current_role
 from solidjq.database.inserts import inserted_id
-from solidjq.database.poolers import schema_of
+from solidjq.database.presence import missing_tables
 from solidjq.database.tables import LEDGER, chain, deaths, failures, operations
 from solidjq.database.times import utcnow
 from solidjq.errors import LedgerMissingError
@@ -97,12 +97,12 @@ class Operation:
 
 def exists(connection: Connection) -> bool:
     """Whether the ``jq_`` tables are there, ``jq_deaths`` included: an older set lacks columns that we need."""
-    return inspect(connection).has_table(deaths.name, schema_of(connection))
+    return not missing_tables(connection, [deaths.name])
 
 
 def has_chain(connection: Connection) -> bool:
     """Whether operations are sealed, and have the columns for it; ``jq init`` upgrades an older ledger."""
-    return inspect(connection).has_table(chain.name, schema_of(connection))
+    return not missing_tables(connection, [chain.name])
 
 
 def require(connection: Connection) -> None:
@@ -117,10 +117,8 @@ def require(connection: Connection) -> None:
 def _require_tables(connection: Connection) -> None:
     if not exists(connection):
         raise LedgerMissingError("the jq_ tables, which record every change, are missing or out of date; run: jq init")
-    inspector = inspect(connection)
-    for table in LEDGER:
-        if table is not chain and not inspector.has_table(table.name, schema_of(connection)):
-            raise LedgerMissingError(f"the table {table.name}, a part of jq's record, is missing; run: jq init")
+    if missing := missing_tables(connection, [table.name for table in LEDGER if table is not chain]):
+        raise LedgerMissingError(f"the table {missing[0]}, a part of jq's record, is missing; run: jq init")
 
 
 def jobs_moved(connection: Connection, operation_id: int) -> int:
