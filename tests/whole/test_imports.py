@@ -24,8 +24,8 @@ SLOW = {"sqlalchemy", "psycopg", "pymysql", "rich", "pydantic", "textual"}
 # Of each kind of database: what no other needs.
 PARTS = {
     "sqlite": {"sqlite3", "sqlalchemy.dialects.sqlite"},
-    "postgresql": {"psycopg", "sqlalchemy.dialects.postgresql"},
-    "mysql": {"pymysql", "sqlalchemy.dialects.mysql"},
+    "postgresql": {"psycopg", "sqlalchemy.dialects.postgresql", "solidjq.database.quiet_postgresql"},
+    "mysql": {"pymysql", "sqlalchemy.dialects.mysql", "solidjq.database.quiet_mysql"},
 }
 
 # How many modules a list may load, a tenth more than it did; a start takes half a millisecond of CPU for each.

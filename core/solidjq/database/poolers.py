@@ -199,7 +199,10 @@ def ask(
     driver.autocommit = True  # or it would send a BEGIN of its own
     # Values in the text: the server takes several statements in one message only without parameters.
     cursor = ClientCursor(driver).execute("; ".join([*before, *queries, *after]), values)
-    rows = [results.fetchall() for results in cursor.results() if results.description]
+    rows = [cursor.fetchall()] if cursor.description else []
+    while cursor.nextset():
+        if cursor.description:
+            rows.append(cursor.fetchall())
     driver.autocommit = False
     return rows
 
