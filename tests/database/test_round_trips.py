@@ -5,16 +5,19 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection, text
 
+from solidjq.database import transactions
 from solidjq.database.tables import jobs
 from solidjq.database.transactions import Database
 from solidjq.database.urls import url_text
 from solidjq.errors import DatabaseError
 from solidjq.queue.enqueue import enqueue
 from solidjq.rails.error_text import pruned_error
+from solidjq_cli import lock_watch
 from support.commands import run
 from support.proxies import proxied
 from support.queue import fail, plain_jobs, rows
 from support.servers import connected
+from support.waiting import PATIENCE
 
 # Of a whole command. Its first statement is in the fourth; on MySQL and MariaDB, a transaction has no BEGIN.
 ROUND_TRIPS = {
@@ -32,6 +35,8 @@ UNENCRYPTED = {"postgresql": {"sslmode": "disable"}, "mariadb": {"ssl_mode": "di
 def test_a_command_takes_no_more_round_trips_than_it_did(
     database: Database, kind: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lock_watch, "FIRST", PATIENCE)  # on a busy machine, it would look who holds a lock
+    monkeypatch.setattr(transactions, "GLANCE", PATIENCE)  # and would not wait for all that is said beside the answer
     (job,) = fail(database, *plain_jobs(1), error=pruned_error(datetime.now(UTC)))
     with proxied(database.url) as (proxy, url):
         monkeypatch.setenv("JQ_DATABASE_URL", url_text(url.update_query_dict(UNENCRYPTED[kind])))
