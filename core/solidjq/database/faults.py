@@ -97,6 +97,7 @@ _MYSQL_FAULTS = {
     1836: Fault.READ_ONLY,
     1969: Fault.TOO_LONG,  # MariaDB
     3024: Fault.TOO_LONG,  # MySQL
+    3572: Fault.LOCKED,  # and the statement says NOWAIT; MariaDB says 1205
     3819: Fault.VALUE,  # a CHECK of MySQL
     4025: Fault.VALUE,  # a CHECK of MariaDB
     1698: Fault.DENIED,
