@@ -38,6 +38,7 @@ class Row(NamedTuple):
     pid: int | None = None
     failures: int = 1
     waiting: int = 1
+    again: int = 1
 
 
 def rows(deaths: int) -> Iterator[Row]:

@@ -7,11 +7,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, LargeBinary, cast, delete, insert, select, text, update
+from sqlalchemy import Connection, Engine, LargeBinary, cast, delete, event, insert, select, text, update
 
 from solidjq import Database
 from solidjq.database import tables
 from solidjq.incidents import death_queries, incidents
+from solidjq.incidents.charges import find_suspects, find_suspicion
 from solidjq.incidents.death_cases import Blame, Crowd, DeathCase, Exposure, InFlight, JobStanding
 from solidjq.incidents.death_records import DeathRecord, FailureSpan
 from solidjq.incidents.incidents import Incident, each_incident, find_incident, group, with_jobs
@@ -425,5 +426,91 @@ def test_the_jobs_that_crashed_twice_are_found_counted_or_not(database: Database
     job("old and counted", counted=True)
     job("old and mixed", counted=False)
     with database.read() as connection:
-        found = find_repeated(connection, database.now() - timedelta(days=1), has_ledger=True)
+        found = find_repeated(connection, database.now() - timedelta(days=1), has_ledger=True, within=[(1, None)])
     assert found == {"mixed", "uncounted", "counted"}
+
+
+# -- jobs that were in flight at one death only ------------------------------------------------------------------------
+
+
+def rename(database: Database, *job_ids: int, subject: str = "shared") -> None:
+    """Give these jobs one Active Job id."""
+    with database.write() as connection:
+        jobs = tables.jobs.c
+        connection.execute(update(tables.jobs).where(jobs.id.in_(job_ids)).values(active_job_id=subject))
+
+
+def job_ids(database: Database) -> list[int]:
+    with database.read() as connection:
+        return list(connection.scalars(select(tables.jobs.c.id).order_by(tables.jobs.c.id)))
+
+
+def searches(database: Database, *, once: bool) -> tuple[list[Any], list[Any], int]:
+    """Return the scores of jobs and classes, and how many statements read failures for them and for a retry."""
+    sent: list[str] = []
+
+    def note(*details: Any) -> None:
+        sent.append(details[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    with database.read() as connection:
+        ranking = find_suspects(connection, each_incident(connection, once=once))
+        scores = [(one.name, one.standing, one.at, one.reasons, one.count) for one in ranking.jobs]
+        find_suspicion(connection, database.now() - timedelta(days=30))
+    event.remove(Engine, "before_cursor_execute", note)
+    reading = [statement for statement in sent if tables.failed.name in statement]
+    return scores, list(ranking.classes), len(reading)
+
+
+TWO = exit_error(2, 11)
+
+
+def test_whether_jobs_were_at_one_death_only_is_read_with_the_deaths(database: Database) -> None:
+    """Two scans of all failures, one for the ranking and one for a retry: no other looks for jobs at several deaths."""
+    fail(database, (0, "AJob"), (1, "BJob"))
+    fail(database, (9 * 60 * SECOND, "AJob"), error=TWO)
+    with database.read() as connection:
+        deaths = list(death_queries.each_death(connection, once=True))
+        assert [death.span and death.span.once for death in deaths] == [True, True]
+        deaths = list(death_queries.each_death(connection))
+        assert [death.span and death.span.once for death in deaths] == [False, False]
+    scores, classes, reading = searches(database, once=True)
+    more_scores, more_classes, more_reading = searches(database, once=False)
+    assert (scores, classes) == (more_scores, more_classes)
+    assert len(scores) == 3
+    assert reading == 2 < more_reading
+
+
+@pytest.mark.parametrize("counted", ["", "AJob"])
+def test_a_job_at_two_deaths_is_found_by_its_twin_or_its_counted_crash(database: Database, counted: str) -> None:
+    fail(database, (0, "AJob"), (1, "BJob"), counted=counted)
+    fail(database, (9 * 60 * SECOND, "AJob"), error=TWO)
+    first, _, last = job_ids(database)
+    rename(database, first, last)
+    with database.write() as connection:
+        connection.execute(update(tables.crashes).values(subject="shared"))
+    with database.read() as connection:
+        by_error = {death.error: death.span for death in death_queries.each_death(connection, once=True)}
+        by_class = {
+            d.error: d.span for d, _ in death_queries.each_by_class(connection, NOON.replace(year=1990), once=True)
+        }
+    for spans in (by_error, by_class):
+        assert spans[TWO] is not None
+        assert not spans[TWO].once
+        assert spans[ONE] is not None
+        assert spans[ONE].once is bool(counted)  # its jobs that are not counted
+    scores, classes, _ = searches(database, once=True)
+    assert (scores, classes) == searches(database, once=False)[:2]
+    (shared,) = [score for score in scores if score[0] == "shared"]
+    assert (shared[1], len(shared[2])) == (JobStanding.SUSPECT, 2)
+
+
+def test_a_retry_knows_a_job_at_two_deaths(database: Database) -> None:
+    """The failures of deaths whose uncounted jobs were at no other are not searched, but their counted crashes are."""
+    fail(database, (0, "AJob"), (1, "BJob"), counted="AJob")
+    fail(database, (9 * 60 * SECOND, "AJob"), error=TWO, counted="AJob")
+    with database.write() as connection:
+        connection.execute(update(tables.crashes).values(subject="shared"))
+    with database.read() as connection:
+        suspicion = find_suspicion(connection, database.now() - timedelta(days=30))
+    assert suspicion.jobs["shared"] is not None

@@ -57,14 +57,16 @@ def find_recorded(connection: Connection, numbers: Collection[int]) -> list[Deat
     return with_jobs(connection, list_recorded(connection, numbers))
 
 
-def find_apart(connection: Connection, since: datetime, deaths: Iterable[DeathRecord]) -> set[str]:
-    """Return the names of those of these deaths that may have a job that crashed twice since then, or with a growth.
+def find_apart(connection: Connection, since: datetime, deaths: Collection[DeathRecord]) -> set[str]:
+    """Return the names of the deaths that may share a job, which crashed since then, or have one with a growth.
 
-    The database finds the jobs, by subject; of the others nothing is read.
+    The database finds the jobs, by subject; of the others nothing is read. Of the failures that are not counted, only
+    those of deaths whose span is not ``once`` are searched.
     """
     has_ledger = operations.exists(connection)
     columns = tables.crashes.c
-    twice = find_repeated(connection, since, has_ledger=has_ledger)
+    within = ranges_over(_ends(death) for death in deaths if death.span is not None and not death.span.once)
+    twice = find_repeated(connection, since, has_ledger=has_ledger, within=within)
     names: set[str] = set()
     if has_ledger:
         of_death = select(columns.death_id).distinct().where(columns.death_id.is_not(None))
@@ -140,6 +142,10 @@ def _of_reconstructed(
         failures = unrecorded_failures(
             None, None, has_ledger=has_ledger, within=ranges, errors=errors, repeated=repeated
         )
+        if repeated and all(death.span.once for death in batch if death.span):
+            *failures, _ = failures  # no failure that is not counted is of such a job
+        if not failures:
+            continue
         every = union_all(*failures).subquery()
         rows = every.select()
         if class_name is not None:

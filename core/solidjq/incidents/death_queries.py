@@ -40,17 +40,23 @@ AT_ONCE = 200  # recorded deaths that are read together: each has a few kB of ev
 
 
 def each_death(
-    connection: Connection, *, since: datetime | None = None, until: datetime | None = None, waiting: bool = False
+    connection: Connection,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    waiting: bool = False,
+    once: bool = False,
 ) -> Iterator[DeathRecord]:
     """Yield the deaths noticed from ``since`` on and before ``until``, as they fell silent, their jobs only counted.
 
     With ``waiting`` it is counted, too, how many of them are failed still; ``death_jobs.with_jobs`` reads the jobs.
+    With ``once`` the spans of unrecorded deaths have ``once``.
 
     Works without the ``jq_`` tables: then every death is reconstructed from the failures that exist now. A row without
     any time that makes sense is left out. Of recorded deaths those of one batch are held at a time.
     """
     has_ledger = operations.exists(connection)
-    reconstructed = list_unrecorded(connection, since, until, has_ledger=has_ledger, waiting=waiting)
+    reconstructed = list_unrecorded(connection, since, until, has_ledger=has_ledger, waiting=waiting, once=once)
     recorded = _recorded(connection, between(deaths.c.noticed_at, since, until)) if has_ledger else iter(())
     counted = _with_counts(connection, recorded, waiting=waiting)
     return merge(counted, in_order(reconstructed), key=_silence)
@@ -71,17 +77,17 @@ def each_around(connection: Connection, since: datetime, until: datetime) -> Ite
 
 
 def each_by_class(
-    connection: Connection, since: datetime, *, above: int | None = None
+    connection: Connection, since: datetime, *, once: bool = False, above: int | None = None
 ) -> Iterator[tuple[DeathRecord, Counter[str]]]:
     """Yield the deaths noticed since then without their jobs, each with how many jobs of which class it charges.
 
     They come as they fell silent. It reads a row a class and death, however many jobs there are. Unlike in
-    ``each_death``, all unrecorded failures with the same error are one death, whenever they failed. With ``above``,
-    unrecorded deaths are searched for among the failures above that failure_id alone: by the primary key, where no
-    index has the time.
+    ``each_death``, all unrecorded failures with the same error are one death, whenever they failed. ``once``: as there.
+    With ``above``, unrecorded deaths are searched for among the failures above that failure_id alone: by the primary
+    key, where no index has the time.
     """
     has_ledger = operations.exists(connection)
-    reconstructed = list_by_error(connection, since, has_ledger=has_ledger, above=above)
+    reconstructed = list_by_error(connection, since, has_ledger=has_ledger, once=once, above=above)
     recorded = _recorded(connection, between(deaths.c.noticed_at, since, None)) if has_ledger else iter(())
     charged = _with_charges(connection, recorded, since)
     pairs = ((death, death.by_class) for death in in_order(reconstructed))

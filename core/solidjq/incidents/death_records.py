@@ -26,6 +26,7 @@ class FailureSpan(NamedTuple):
     last_at: datetime | None = None  # when the last was written; None: all failures with its error are of the death
     at_once: bool = False  # all were written at one instant
     others_at: tuple[datetime, ...] = ()  # instants at which failures of other processes with its error were written
+    once: bool = False  # no job whose failure is not counted was at another death; False also if nobody looked
 
 
 class Manner(NamedTuple):

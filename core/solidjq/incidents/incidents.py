@@ -140,18 +140,25 @@ def each_with_jobs(
 
 
 def each_incident(
-    connection: Connection, *, since: datetime | None = None, until: datetime | None = None, waiting: bool = False
+    connection: Connection,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    waiting: bool = False,
+    once: bool = False,
 ) -> Iterator[Incident]:
     """Yield what ``each_with_jobs`` does, but the jobs of the deaths are only counted, by class.
 
-    With ``waiting`` it is counted, too, how many of them are failed still. Memory grows neither with the jobs nor with
-    the recorded deaths, but with those of one moment.
+    With ``waiting`` it is counted, too, how many of them are failed still. With ``once`` the spans of unrecorded deaths
+    have ``once``, which saves ``charges.find_suspects`` a search through all failures. Memory grows neither with the
+    jobs nor with the recorded deaths, but with those of one moment.
     """
     deaths = death_queries.each_death(
         connection,
         since=None if since is None else since - LISTED_AROUND,
         until=None if until is None else until + LISTED_AROUND,
         waiting=waiting,
+        once=once,
     )
     for incident in judge_each(connection, deaths):
         begins_before = until is None or min(death.noticed_at for death in incident.deaths) < until
@@ -222,10 +229,13 @@ def split(
     return [replace(one, beside=tuple(other for other in neighbours if other.name != one.name)) for one in apart]
 
 
-def judge_by_class(connection: Connection, since: datetime) -> Iterator[tuple[DeathRecord, Counter[str], CauseFinding]]:
+def judge_by_class(
+    connection: Connection, since: datetime, *, once: bool = False
+) -> Iterator[tuple[DeathRecord, Counter[str], CauseFinding]]:
     """Yield the deaths noticed since then, each with how many jobs of which class it charges, and its cause.
 
-    The deaths are without their jobs: it reads a row a class and death. Those of one moment come together.
+    The deaths are without their jobs: it reads a row a class and death. Those of one moment come together. ``once``:
+    as in ``each_incident``.
     """
     charged: dict[str, Counter[str]] = {}
 
@@ -234,7 +244,7 @@ def judge_by_class(connection: Connection, since: datetime) -> Iterator[tuple[De
             charged[death.name] = classes
             yield death
 
-    for incident in judge_each(connection, noted(death_queries.each_by_class(connection, since))):
+    for incident in judge_each(connection, noted(death_queries.each_by_class(connection, since, once=once))):
         for death, finding in incident.pairs:
             yield death, charged.pop(death.name), finding
 

@@ -20,7 +20,7 @@ _TIME = Struct(">q")
 _COUNT = Struct(">IIIIqI")
 _NONE = -(2**63)  # stands for an id or a time that is unknown
 _SIGN = 2**63  # added to times, which may lie before 1970: their bytes sort only without a sign
-_AT_ONCE, _SEVERAL, _COUNTED, _HOST = 1, 2, 4, 8
+_AT_ONCE, _SEVERAL, _COUNTED, _HOST, _ONCE = 1, 2, 4, 8, 16
 # The names of classes, each once: few, and the same at all deaths.
 _CLASSES: list[str] = []
 _PLACES: dict[str, int] = {}
@@ -60,9 +60,9 @@ def pack(death: DeathRecord) -> bytes:
     """Return a death that was reconstructed from failures as bytes; its jobs, if they were read, are left out."""
     if death.span is None:
         raise ValueError(f"{death.name} was recorded")
-    first_id, last_id, last_at, at_once, others_at = death.span
+    first_id, last_id, last_at, at_once, others_at, once = death.span
     host, error = _bytes(death.hostname or ""), _bytes(death.error)
-    flags = _AT_ONCE * at_once + _SEVERAL * death.several
+    flags = _AT_ONCE * at_once + _SEVERAL * death.several + _ONCE * once
     flags += _COUNTED * (death.counted is not None) + _HOST * (death.hostname is not None)
     head = _DEATH.pack(
         micros_of(death.silent_at) + _SIGN,
@@ -110,7 +110,9 @@ def unpack(packed: bytes) -> DeathRecord:
         host if head.flags & _HOST else None,
         None if head.pid == _NONE else head.pid,
         counted=counted if head.flags & _COUNTED else None,
-        span=FailureSpan(head.first_id, head.last_id, last_at, bool(head.flags & _AT_ONCE), others_at),
+        span=FailureSpan(
+            head.first_id, head.last_id, last_at, bool(head.flags & _AT_ONCE), others_at, bool(head.flags & _ONCE)
+        ),
         several=bool(head.flags & _SEVERAL),
     )
     if death is None:

@@ -120,6 +120,7 @@ class _GrowingDeath:
     last_id: int  # the highest
     counted: dict[str, ClassCount] = field(default_factory=dict)
     others_at: tuple[datetime, ...] = ()
+    once: bool = True  # none of its jobs may have been in flight at another death
 
     @property
     def error(self) -> str:
@@ -139,6 +140,7 @@ class _GrowingDeath:
     def count(self, row: Row[Any], class_name: str) -> None:
         before = self.counted.get(class_name, ClassCount(0))
         self.counted[class_name] = before.plus(row.failures, row.waiting, row.subject, row.job_id)
+        self.once = self.once and not row.again
 
     @property
     def record(self) -> DeathRecord:
@@ -147,7 +149,7 @@ class _GrowingDeath:
             self.death,
             jobs=UNREAD,
             counted=self.counted,
-            span=FailureSpan(self.first_id, self.last_id, self.last_at, self.at_once, self.others_at),
+            span=FailureSpan(self.first_id, self.last_id, self.last_at, self.at_once, self.others_at, self.once),
             several=sum(count.claimed for count in self.counted.values()) > 1 and not told_apart,
         )
 

@@ -9,7 +9,22 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Text, cast, exists, func, null, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Text,
+    case,
+    cast,
+    exists,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from solidjq.batching import BATCH, in_batches
@@ -35,13 +50,16 @@ def list_unrecorded(
     *,
     has_ledger: bool,
     waiting: bool = False,
+    once: bool = False,
     within: Sequence[tuple[int, int | None]] = (),
 ) -> Iterator[DeathRecord]:
     """Yield the deaths whose failures were written between these times; their jobs are counted by class.
 
-    ``within``, ``waiting``: as in ``unrecorded_failures``.
+    ``within``, ``waiting``: as in ``unrecorded_failures``. With ``once`` the spans of the deaths have ``once``.
     """
-    chosen = partial(unrecorded_failures, since, until, has_ledger=has_ledger, waiting=waiting, within=within)
+    chosen = partial(
+        unrecorded_failures, since, until, has_ledger=has_ledger, waiting=waiting, marked=once, within=within
+    )
     if not gathers(connection):
         yield from reconstruct(_by_instant(connection, chosen()))
         return
@@ -92,18 +110,20 @@ def _of_group(every: ReadOnlyColumnCollection[str, Any]) -> Iterator[ColumnEleme
     lowest = ("class_name", "failure_id", "job_id", "subject", "hostname", "pid")
     yield from (func.min(every[name]).label(name) for name in lowest)
     yield func.max(every.failure_id).label("last_failure_id")
+    yield func.max(every.again).label("again")
     yield func.count().label("failures")
 
 
 def list_by_error(
-    connection: Connection, since: datetime, *, has_ledger: bool, above: int | None = None
+    connection: Connection, since: datetime, *, has_ledger: bool, once: bool = False, above: int | None = None
 ) -> Iterator[DeathRecord]:
     """Yield a death for each error of failures written since then; their jobs are counted by class.
 
-    With ``above`` only failures above that failure_id count.
+    With ``once`` the spans of the deaths have ``once``. With ``above`` only failures above that failure_id count.
     """
     within = [] if above is None else [(above + 1, None)]
-    every = union_all(*unrecorded_failures(since, None, has_ledger=has_ledger, within=within)).subquery().c
+    failures = unrecorded_failures(since, None, has_ledger=has_ledger, marked=once, within=within)
+    every = union_all(*failures).subquery().c
     grouped: Select[Any] = select(*_of_group(every), func.min(every.crashed_at).label("crashed_at")).group_by(
         exactly(every.evidence), exactly(every.class_name)
     )
@@ -116,7 +136,8 @@ def list_by_error(
             for row in alike:
                 by_class[row.class_name] += row.failures
             counted = {name: ClassCount(failures) for name, failures in by_class.items()}
-            span = FailureSpan(alike[0].failure_id, max(row.last_failure_id for row in alike))
+            last_id, again = (max(map(attrgetter(name), alike)) for name in ("last_failure_id", "again"))
+            span = FailureSpan(alike[0].failure_id, last_id, once=not again)
             yield replace(death, jobs=UNREAD, counted=counted, span=span)
 
 
@@ -128,16 +149,21 @@ def unrecorded_failures(
     within: Sequence[tuple[int, int | None]] = (),
     errors: Collection[str] = (),
     waiting: bool = False,
+    marked: bool = False,
     repeated: bool = False,
 ) -> list[Select[Any]]:
-    """Return the statements for jobs that failed by a death, and crashes counted since, of deaths without a record.
+    """Return the statements for crashes that were counted, and jobs that failed by a death since, without a record.
+
+    The last one is for the failures that are not counted; without a ledger it is the only one.
 
     ``within`` are ranges of failure_ids, without an end if that is None; all if it is empty.
     ``errors``: only failures whose errors begin with these ``crashes.EVIDENCE`` characters; all if it is empty.
     With ``waiting`` the rows of failures that are there still have their failure_id as ``waiting_id``, too.
-    ``repeated``: only of jobs that may have been in flight at another death, too.
+    ``repeated``: only of jobs that may have been in flight at another death, too. If ``marked``, such a job that is not
+    counted has ``again`` 1, and every other row 0. Otherwise ``again`` is 1.
     """
     columns = tables.crashes.c
+    again = _may_have_died_before(has_ledger=has_ledger)
     evidence = func.substr(failed.c.error, 1, crashes.EVIDENCE)
     current = (
         select(
@@ -151,6 +177,7 @@ def unrecorded_failures(
             null().label("hostname"),
             null().label("pid"),
             failed.c.id.label("waiting_id"),
+            (case((again, 1), else_=0) if marked else literal_column("1")).label("again"),
         )
         .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
         .where(*between(failed.c.created_at, since, until), *_within(failed.c.id, within), is_death())
@@ -158,10 +185,7 @@ def unrecorded_failures(
     if errors:
         current = current.where(evidence.in_(errors))
     if repeated:
-        twin = jobs.alias()
-        again = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
-        counted_before = exists().where(columns.subject == crashes.subject()).correlate_except(tables.crashes)
-        current = current.where(or_(again, counted_before) if has_ledger else again)
+        current = current.where(again)
     if not has_ledger:
         return [current]
     counted = select(
@@ -174,6 +198,7 @@ def unrecorded_failures(
         columns.hostname,
         columns.pid,
         (failed.c.id if waiting else null()).label("waiting_id"),
+        literal_column("0" if marked else "1").label("again"),
     ).where(
         columns.death_id.is_(None), *between(columns.crashed_at, since, until), *_within(columns.failure_id, within)
     )
@@ -190,20 +215,39 @@ def unrecorded_failures(
     ]
 
 
-def find_repeated(connection: Connection, since: datetime, *, has_ledger: bool) -> set[str]:
+def _may_have_died_before(*, has_ledger: bool) -> ColumnElement[bool]:
+    """Return the SQL condition that a failed job has a twin, or a crash that was counted."""
+    twin = jobs.alias()
+    has_twin = exists().where(twin.c.active_job_id == jobs.c.active_job_id, twin.c.id != jobs.c.id)
+    if not has_ledger:
+        return has_twin
+    counted = exists().where(tables.crashes.c.subject == crashes.subject()).correlate_except(tables.crashes)
+    return or_(has_twin, counted)
+
+
+def find_repeated(
+    connection: Connection, since: datetime, *, has_ledger: bool, within: Sequence[tuple[int, int | None]]
+) -> set[str]:
     """Return the subjects of jobs that crashed twice since then, counted or not.
+
+    A crash that is not counted is found only ``within`` these ranges of failure_ids; none if there are no ranges.
 
     To group all subjects would take MySQL several seconds: here few are grouped, or by their index alone.
     """
-    failures = unrecorded_failures(since, None, has_ledger=has_ledger, repeated=True)[-1].subquery().c
-    grouped = select(failures.subject, func.count().label("times")).group_by(failures.subject).subquery().c
-    of_failures = select(grouped.subject)
-    if not has_ledger:
-        return set(connection.scalars(of_failures.where(grouped.times > 1)))
+    found: set[str] = set()
     columns = tables.crashes.c
     recent = columns.crashed_at >= boundary(since)
-    counted = exists().where(columns.subject == grouped.subject, recent).correlate_except(tables.crashes)
-    found = set(connection.scalars(of_failures.where(or_(grouped.times > 1, counted))))
+    if within:
+        failures = unrecorded_failures(since, None, has_ledger=has_ledger, within=within, repeated=True)[-1]
+        subject = failures.subquery().c.subject
+        grouped = select(subject, func.count().label("times")).group_by(subject).subquery().c
+        twice = grouped.times > 1
+        if has_ledger:
+            counted = exists().where(columns.subject == grouped.subject, recent).correlate_except(tables.crashes)
+            twice = or_(twice, counted)
+        found.update(connection.scalars(select(grouped.subject).where(twice)))
+    if not has_ledger:
+        return found
     several = select(columns.subject).group_by(columns.subject).having(func.count() > 1)
     for batch in in_batches(connection.scalars(several).all()):
         found.update(connection.scalars(several.where(among(columns.subject, batch), recent)))
