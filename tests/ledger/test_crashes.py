@@ -58,6 +58,18 @@ def test_one_crash_that_was_counted_hides_no_other(database: Database) -> None:
     assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
 
 
+def test_whether_a_job_has_crashed_is_asked_of_it_alone(database: Database) -> None:
+    """And of its earlier rows, where Rails made a new one for the attempt."""
+    crashed, _ = add_jobs(database, *plain_jobs(2))
+    claim_all(database, worker := add_process(database), 1)
+    database.transact(pruning.fail_exited, worker, pid=4242, returncode=-9)
+    by_id = {row["id"]: row["active_job_id"] for row in rows(database, jobs)}
+    assert {job_id: crashes.has_crashed(database, job_id, uuid_) for job_id, uuid_ in by_id.items()} == {
+        job_id: job_id == crashed for job_id in by_id
+    }
+    assert crashes.has_crashed(database, 10**6, by_id[crashed])
+
+
 def test_a_crash_that_was_never_counted_holds_a_job_back_all_the_same(database: Database) -> None:
     add_jobs(database, *plain_jobs(1))
     die(database, silent=2000)
