@@ -150,7 +150,7 @@ DEATHS = [
         span=FailureSpan(2**40, 2**41, NOON, at_once=True, others_at=(NOON, NOON + timedelta(microseconds=1))),
         counted={"Jöb": ClassCount(2**31, 2**31, 2**31, "", 2**60)},
     ),
-    reconstructed(9, exit_error(1, 1), NOON, span=FailureSpan(9, 9)),
+    reconstructed(9, exit_error(1, 1), NOON, span=FailureSpan(9, 9, once=True)),
 ]
 
 
