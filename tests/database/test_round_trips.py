@@ -23,7 +23,7 @@ from support.waiting import PATIENCE
 ROUND_TRIPS = {
     "failed list": {"postgresql": 5, "mariadb": 5},
     "failed show {job}": {"postgresql": 8, "mariadb": 8},
-    "prune --quiet": {"postgresql": 27, "mariadb": 28},
+    "prune --quiet": {"postgresql": 29, "mariadb": 30},
     "retry --safe --dry-run": {"postgresql": 32, "mariadb": 26},
 }
 # Encryption takes more, as many as the server's version and the driver's.
