@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 
 from solidjq import Database, NewJob
+from solidjq.batching import in_batches
 from solidjq.database.tables import blocked, claimed, crashes, deaths, failed, operations, semaphores
 from solidjq.database.tables import processes as process_table
 from solidjq.database.times import ago
@@ -94,6 +97,57 @@ def test_many_processes_are_pruned_at_once_each_with_its_own_error_death_and_job
         beat = errors[crash["job_id"]].last_heartbeat_at
         assert beat == death["last_heartbeat_at"].replace(microsecond=0)
     assert len(rows(database, crashes)) == len(errors) == sum(sizes)
+
+
+def test_the_claims_of_one_process_are_ended_in_parts_that_miss_none(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("solidjq.queue.endings.LOCKED", 2)
+    monkeypatch.setattr("solidjq.ledger.crashes.LOCKED", 2)
+    first, alive, *others = add_jobs(database, *plain_jobs(6))
+    dead, living = add_process(database, "dead", pid=1), add_process(database, "alive", pid=2)
+    for process, size in ((dead, 1), (living, 1), (dead, 4)):  # a gap in the ids of the dead one's claims
+        claim_all(database, process, size)
+    silence(database, dead, THRESHOLD + 1)
+    (pruned,) = prune(database)
+    assert pruned.job_ids == [first, *others]
+    assert state_of_each(database) == {alive: State.CLAIMED} | dict.fromkeys([first, *others], State.FAILED)
+    (death,) = rows(database, deaths)
+    assert [(row["job_id"], row["death_id"]) for row in rows(database, crashes)] == [
+        (job_id, death["id"]) for job_id in (first, *others)
+    ]
+
+
+def test_a_prune_of_many_claims_sends_as_many_statements_as_one_of_few(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_batches, "__defaults__", (3,))
+    numbers: list[int] = []
+    for size in (1, 1, 20):  # the first one reads the catalogue, too
+        process = add_process(database, f"of {size}", pid=size)
+        add_jobs(database, *plain_jobs(size))
+        claim_all(database, process)
+        silence(database, process, THRESHOLD + 1)
+        with statements_of(database) as sent:
+            (pruned,) = prune(database)
+        assert len(pruned.job_ids) == size
+        numbers.append(len(sent))
+    assert numbers[1] == numbers[2] < 25, numbers
+
+
+@contextmanager
+def statements_of(database: Database) -> Iterator[list[str]]:
+    """Note the statements that a block sends."""
+    sent: list[str] = []
+
+    def note(*event_of: Any) -> None:
+        sent.append(event_of[2])
+
+    event.listen(database._writer, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(database._writer, "before_cursor_execute", note)
 
 
 def test_metadata_as_long_as_the_column_stop_no_prune(database: Database) -> None:

@@ -29,8 +29,8 @@ from sqlalchemy import (
     update,
 )
 
-from solidjq.batching import BATCH, in_batches
-from solidjq.database.among import among
+from solidjq.batching import BATCH, LOCKED, in_batches
+from solidjq.database.among import among, read_among
 from solidjq.database.faults import duplicate_is_conflict
 from solidjq.database.inserts import insert_many, insert_new, lacks
 from solidjq.database.tables import crashes, failed, jobs
@@ -116,8 +116,15 @@ def count(connection: Connection, which: ColumnElement[bool], origin: Origin = U
 
     For each of them the job is enqueued that the dead one named as its ``on_death``.
     """
-    others = or_(on_death.asks(), positions.has_steps())  # few jobs: the others' crashes do not pass through here
-    special = _dead(failed.c.id.label("failure_id")).where(which, others).order_by(failed.c.id)
+    # Few jobs: the others' crashes do not pass through here. Which of these failures are uncounted crashes is seen once
+    # they are locked.
+    asks, has_steps = on_death.asks().label("asks"), positions.has_steps().label("has_steps")
+    special = (
+        select(failed.c.id.label("failure_id"), asks, has_steps)
+        .join_from(failed, jobs, jobs.c.id == failed.c.job_id)
+        .where(which, or_(asks, has_steps))
+        .order_by(failed.c.id)
+    )
     copied = {
         crashes.c.subject: subject(),
         crashes.c.failure_id: failed.c.id,
@@ -153,7 +160,7 @@ def _dead(*columns: ColumnElement[Any]) -> Select[Any]:
 def _other_jobs(connection: Connection, dead: Collection[Row[Any]]) -> Iterator[None]:
     """Lock failures before the block counts their crashes; then note positions, and enqueue what the jobs asked for.
 
-    The rows are those of ``_dead``.
+    The rows say of each failure whether its job asks for another one, and has steps.
     """
     asking = on_death.lock_uncounted(connection, [row.failure_id for row in dead if row.asks])
     yield
@@ -163,8 +170,8 @@ def _other_jobs(connection: Connection, dead: Collection[Row[Any]]) -> Iterator[
 
 def count_failed(connection: Connection, job_ids: Iterable[int], origin: Origin = UNKNOWN_ORIGIN) -> None:
     """Count the crashes of jobs that just failed. Call it only if the database has a ledger."""
-    for batch in in_batches(job_ids):
-        count(connection, among(failed.c.job_id, batch), origin)
+    for batch in in_batches(job_ids, LOCKED):
+        count(connection, read_among(failed.c.job_id, batch), origin)
 
 
 def count_pruned(connection: Connection, origins: Mapping[int, Origin], runs: Mapping[int, "Run"]) -> None:

@@ -62,6 +62,8 @@ def enqueue_for(connection: Connection, dead: Collection[DeadJob]) -> list[int]:
     the death is recorded, since no row may stop a prune.
     """
     wanted = [new for one in dead if (new := _new_job(one)) is not None]
+    if not wanted:
+        return []
     try:
         return _enqueue(connection, wanted)
     except _RefusedError:

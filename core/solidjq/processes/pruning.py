@@ -120,14 +120,16 @@ def _prune_some(
     attempt.tried = ids = [row.id for row in rows]
     held = lock_held(connection, ids)
     errors = {row.id: _error_of(row) for row in rows}
-    jobs_by_claim = {claim.id: claim.job_id for claim in held}
-    failed = set(attempt.fail(connection, jobs_by_claim, {c.id: errors[c.process_id] for c in held}, limits))
+    jobs_by_claim = {claim_id: job_id for claim_id, job_id, _ in held}
+    failed = set(
+        attempt.fail(connection, jobs_by_claim, {number: errors[holder] for number, _, holder in held}, limits)
+    )
     jobs_of: dict[int, list[int]] = {number: [] for number in ids}
-    for claim in held:
-        if claim.job_id in failed:
-            jobs_of[claim.process_id].append(claim.job_id)
+    for _, job_id, holder in held:
+        if job_id in failed:
+            jobs_of[holder].append(job_id)
     if attempt.refused:
-        stuck = {c.process_id for c in held if c.job_id in attempt.refused and not jobs_of[c.process_id]}
+        stuck = {holder for _, job_id, holder in held if job_id in attempt.refused and not jobs_of[holder]}
         attempt.left = list(stuck)
         rows = [row for row in rows if row.id not in stuck]
         ids = [row.id for row in rows]
@@ -144,6 +146,8 @@ def _prune_some(
 
 def _how_many(connection: Connection, ids: Sequence[int]) -> int:
     """Return how many of these processes, from the first on, have no more than ``BATCH`` claims in all; at least 1."""
+    if len(ids) == 1:
+        return 1
     counted = select(claimed.c.process_id, func.count()).where(among(claimed.c.process_id, ids))
     claims: dict[int, int] = dict(connection.execute(counted.group_by(claimed.c.process_id)).all())
     totals = accumulate(claims.get(number, 0) for number in ids)

@@ -6,7 +6,7 @@ The door deletes the claim's row first, or locks it, and does nothing if the row
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -31,10 +31,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
-from solidjq.batching import in_batches
-from solidjq.database.among import among
+from solidjq.batching import LOCKED, in_batches
+from solidjq.database.among import among, read_among
 from solidjq.database.deletions import BY_ID, delete_by_id
 from solidjq.database.faults import Fault, fault_of, words_of
+from solidjq.database.grouping import ALL_ROWS, lock_rows, read_ids
 from solidjq.database.hot import array_of, hot, ids_in
 from solidjq.database.inserts import lacks
 from solidjq.database.statements import WriteStyle, write_style, writes_in_with
@@ -146,7 +147,7 @@ def fail_locked(
         if job_id is not None:
             by_error[errors if isinstance(errors, str) else errors[claim_id]].append(job_id)
     for error, job_ids in by_error.items():
-        for batch in in_batches(job_ids):
+        for batch in in_batches(job_ids, LOCKED):
             _insert_failed(connection, batch, error)
     _end(connection, locked, limits)
     return _jobs_of(locked)
@@ -178,7 +179,7 @@ def _insert_failed(connection: Connection, job_ids: Collection[int], error: str)
         insert(failed).from_select(
             ["job_id", "error", "created_at"],
             select(jobs.c.id, literal(error), utcnow())
-            .where(among(jobs.c.id, job_ids), _unfinished(), lacks(failed.c.job_id, jobs.c.id))
+            .where(read_among(jobs.c.id, job_ids), _unfinished(), lacks(failed.c.job_id, jobs.c.id))
             .order_by(jobs.c.id),
         )
     )
@@ -273,12 +274,11 @@ def release_others(connection: Connection, process_id: int, claim_ids: Collectio
     return release_but_refused(connection, process_id, others) if (others := set(claims) - set(claim_ids)) else []
 
 
-def lock_held(connection: Connection, process_ids: Collection[int]) -> list[Row[Any]]:
+def lock_held(connection: Connection, process_ids: Collection[int]) -> list[tuple[int, ...]]:
     """Lock the claims of these processes, in id order; return their ids, ``job_id`` and ``process_id``."""
-    lock = _claim_lock(among(claimed.c.process_id, process_ids)).add_columns(claimed.c.process_id)
-    if write_style(connection) is WriteStyle.SILENT:
-        lock = _by_ids(connection, lock, among(claimed.c.process_id, process_ids))
-    return list(connection.execute(lock))
+    held = among(claimed.c.process_id, process_ids)
+    query = select(claimed.c.id, claimed.c.job_id, claimed.c.process_id).order_by(claimed.c.id).limit(ALL_ROWS)
+    return [row for lock in _locks(connection, query, held) for row in lock_rows(connection, lock)]
 
 
 def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int | None]:
@@ -286,16 +286,25 @@ def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int 
 
     The id is None if a program wrote into the claim what is no id: SQLite takes it.
     """
-    lock = _claim_lock(claims)
-    if write_style(connection) is WriteStyle.SILENT:
-        lock = _by_ids(connection, lock, claims)
-    return {row.id: row.job_id for row in connection.execute(lock)}
+    locked: dict[int, int | None] = {}
+    for lock in _locks(connection, _claims().with_for_update(), claims):
+        locked.update((row.id, row.job_id) for row in connection.execute(lock))
+    return locked
 
 
-def _by_ids(connection: Connection, lock: Select[Any], claims: ColumnElement[bool]) -> Select[Any]:
-    """Return a lock of claims that finds them by their ids: a scan would wait for claims of others that are locked."""
-    ids = connection.scalars(select(claimed.c.id).where(claims)).all()
-    return lock.where(among(claimed.c.id, ids)).with_hint(claimed, BY_ID, "mysql")
+def _locks(connection: Connection, query: Select[Any], claims: ColumnElement[bool]) -> Iterator[Select[Any]]:
+    """Yield the statements that lock claims: one, but on MySQL one for every ``LOCKED`` ids.
+
+    There they find the claims by their ids: a scan would wait for claims of others that are locked.
+    """
+    if write_style(connection) is not WriteStyle.SILENT:
+        yield query.where(claims)
+        return
+    page = select(claimed.c.id).where(claims).order_by(claimed.c.id).limit(LOCKED)
+    ids = read_ids(connection, page)
+    while ids:
+        yield query.where(claims, among(claimed.c.id, ids)).with_hint(claimed, BY_ID, "mysql")
+        ids = read_ids(connection, page.where(claimed.c.id > ids[-1])) if len(ids) == LOCKED else ()
 
 
 def _jobs_of(locked: Mapping[int, int | None]) -> list[int]:
@@ -304,12 +313,12 @@ def _jobs_of(locked: Mapping[int, int | None]) -> list[int]:
 
 def _end(connection: Connection, locked: Mapping[int, int | None], limits: Limits) -> None:
     _delete(connection, locked)
-    for batch in in_batches(_jobs_of(locked)):
+    for batch in in_batches(_jobs_of(locked), LOCKED):
         give_back(connection, batch, limits)
 
 
 def _delete(connection: Connection, locked: Iterable[int]) -> None:
-    for batch in in_batches(locked):
+    for batch in in_batches(locked, LOCKED):
         connection.execute(delete_by_id(claimed, batch))
 
 
@@ -388,8 +397,11 @@ def held_claims() -> Select[Any]:
 
 
 def _claim_lock(claims: ColumnElement[bool], *, skip_locked: bool = False) -> Select[Any]:
-    query = select(claimed.c.id, claimed.c.job_id).where(claims).order_by(claimed.c.id)
-    return query.with_for_update(skip_locked=skip_locked)
+    return _claims().where(claims).with_for_update(skip_locked=skip_locked)
+
+
+def _claims() -> Select[tuple[int, int]]:
+    return select(claimed.c.id, claimed.c.job_id).order_by(claimed.c.id)
 
 
 def _claim_deletion() -> Delete:
