@@ -6,7 +6,7 @@ It runs nothing, decides nothing and knows nothing of concurrency limits; every 
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -19,7 +19,7 @@ DEATHS = """
     INSERT INTO jq_deaths (process_id, kind, name, hostname, pid, supervisor_id, started_at, last_heartbeat_at,
         noticed_at, noticed_by, evidence)
     SELECT id, kind, name, hostname, pid, supervisor_id, created_at, last_heartbeat_at, {now}, 'prune', %s
-    FROM solid_queue_processes
+    FROM solid_queue_processes WHERE id IN ({dead})
     """
 CRASHES = """
     INSERT INTO jq_crashes (subject, failure_id, job_id, class_name, evidence, death_id, hostname, pid,
@@ -30,7 +30,13 @@ CRASHES = """
         JOIN jq_deaths d ON d.process_id = c.process_id
         JOIN solid_queue_jobs j ON j.id = c.job_id
         JOIN solid_queue_failed_executions f ON f.job_id = c.job_id
+    WHERE c.process_id IN ({dead})
     ORDER BY f.id
+    """
+LIMITED = """
+    SELECT DISTINCT j.concurrency_key
+    FROM solid_queue_claimed_executions c JOIN solid_queue_jobs j ON j.id = c.job_id
+    WHERE c.process_id IN ({dead}) AND j.concurrency_key IS NOT NULL
     """
 
 
@@ -111,24 +117,40 @@ def drain(url: str, batch: int) -> float:
 
 
 def prune(url: str, *, counted: bool = False) -> float:
-    """Fail all claims of the silent processes in three statements and one transaction.
+    """Fail all claims of the silent processes in one transaction of six statements.
 
-    With ``counted``, two more record the deaths, and count a crash of each job, as ``jq`` does.
+    It locks the silent processes and their claims, so that no job can finish meanwhile and fail as well, and looks for
+    jobs that hold a slot of a concurrency limit; there is none. With ``counted``, two more statements record the deaths
+    and count a crash of each job, as ``jq`` does.
     """
     with psycopg.connect(url) as connection:
         start = time.perf_counter()
+        silent = connection.execute(
+            "SELECT id FROM solid_queue_processes "
+            "WHERE last_heartbeat_at <= timezone('UTC', now()) - interval '5 minutes' ORDER BY id FOR UPDATE"
+        ).fetchall()
+        dead = ",".join(str(process_id) for (process_id,) in silent)
+        claims = f"solid_queue_claimed_executions WHERE process_id IN ({dead})"
+        connection.execute(f"SELECT count(*) FROM (SELECT id FROM {claims} ORDER BY id FOR UPDATE) AS locked")
         connection.execute(
             "INSERT INTO solid_queue_failed_executions (job_id, error, created_at) "
-            "SELECT job_id, %s, timezone('UTC', now()) FROM solid_queue_claimed_executions ORDER BY id",
+            f"SELECT job_id, %s, timezone('UTC', now()) FROM {claims} ORDER BY id",
             [ERROR],
         )
         if counted:
-            connection.execute(DEATHS.format(now="timezone('UTC', now())"), [EVIDENCE])
-            connection.execute(CRASHES)
-        connection.execute("DELETE FROM solid_queue_claimed_executions")
-        connection.execute("DELETE FROM solid_queue_processes")
+            connection.execute(DEATHS.format(now="timezone('UTC', now())", dead=dead), [EVIDENCE])
+            connection.execute(CRASHES.format(dead=dead))
+        require_unlimited(connection.execute(LIMITED.format(dead=dead)).fetchall())
+        connection.execute(f"DELETE FROM {claims}")
+        connection.execute(f"DELETE FROM solid_queue_processes WHERE id IN ({dead})")
         connection.commit()
         return time.perf_counter() - start
+
+
+def require_unlimited(keys: Sequence[object]) -> None:
+    """Raise if there is a job of a concurrency limit."""
+    if keys:
+        raise AssertionError("plain SQL gives back no slot")
 
 
 def retry(url: str, batch: int) -> float:

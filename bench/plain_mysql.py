@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from plain import CRASHES, DEATHS, ERROR, EVIDENCE, payload
+from plain import CRASHES, DEATHS, ERROR, EVIDENCE, LIMITED, payload, require_unlimited
 from stage_mariadb import connect
 
 NOW = "UTC_TIMESTAMP(6)"
@@ -66,20 +66,30 @@ def drain(url: str, batch: int) -> float:
 
 
 def prune(url: str, *, counted: bool = False) -> float:
-    """Fail all claims of the silent processes in three statements and one transaction; two more if ``counted``."""
+    """Fail all claims of the silent processes in one transaction of six statements; two more if ``counted``."""
     connection = connect(url)
     with connection, connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         start = time.perf_counter()
         cursor.execute(
+            "SELECT id FROM solid_queue_processes "
+            f"WHERE last_heartbeat_at <= {NOW} - INTERVAL 5 MINUTE ORDER BY id FOR UPDATE"
+        )
+        dead = _list([row[0] for row in cursor.fetchall()])
+        claims = f"solid_queue_claimed_executions WHERE process_id IN ({dead})"
+        cursor.execute(f"SELECT COUNT(*) FROM {claims} FOR UPDATE")
+        cursor.execute(
             "INSERT INTO solid_queue_failed_executions (job_id, error, created_at) "
-            f"SELECT job_id, %s, {NOW} FROM solid_queue_claimed_executions ORDER BY id",
+            f"SELECT job_id, %s, {NOW} FROM {claims} ORDER BY id",
             [ERROR],
         )
         if counted:
-            cursor.execute(DEATHS.format(now=NOW), [EVIDENCE])
-            cursor.execute(CRASHES)
-        cursor.execute("DELETE FROM solid_queue_claimed_executions")
-        cursor.execute("DELETE FROM solid_queue_processes")
+            cursor.execute(DEATHS.format(now=NOW, dead=dead), [EVIDENCE])
+            cursor.execute(CRASHES.format(dead=dead))
+        cursor.execute(LIMITED.format(dead=dead))
+        require_unlimited(cursor.fetchall())
+        cursor.execute(f"DELETE FROM {claims}")
+        cursor.execute(f"DELETE FROM solid_queue_processes WHERE id IN ({dead})")
         connection.commit()
         return time.perf_counter() - start
 
