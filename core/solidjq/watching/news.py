@@ -53,6 +53,7 @@ class UnrecordedFailure(NamedTuple):
     pid: int | None = None
     failures: int = 1
     waiting: int = 1
+    again: int = 1  # whether the job may have been in flight at another death; nobody has looked
 
     @property
     def last_failure_id(self) -> int:
