@@ -20,25 +20,24 @@ _UTC = frozenset(("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu", 
 
 
 def begin_mysql_session(driver: Any, lock_timeout: float | None, *, read_only: bool) -> None:
-    """Make a new connection strict, and its zone UTC, in which MySQL converts TIMESTAMP columns: one round trip.
+    """Make a new connection strict, and its zone UTC, in which MySQL converts TIMESTAMP columns: two round trips.
 
     With ``lock_timeout``, a statement waits for a row's lock as many seconds, at least one. With ``read_only``, the
     server refuses every write.
     """
     collation = f" COLLATE {driver.collation}" if driver.collation else ""
     wait = "" if lock_timeout is None else f", innodb_lock_wait_timeout = {max(1, round(lock_timeout))}"
-    level = ISOLATION.replace(" ", "-")
-    # The server chooses the names of its variables: MySQL executes the first comment, MariaDB the second.
-    terms = f"isolation = '{level}'", f"read_only = {int(read_only)}"
-    transactions = "".join(f"/*!80000 , transaction_{term} *//*M! , tx_{term} */" for term in terms)
     # Off after on: MySQL whose own default is off reports it as on, and the driver would never switch it on.
     driver.query(
         f"SET NAMES {driver.charset}{collation}, "
         f"SESSION sql_mode = '{MYSQL_MODE}', time_zone = '+00:00', autocommit = 1, autocommit = 0, "
         f"sort_buffer_size = CAST(GREATEST(@@sort_buffer_size, {MYSQL_SORT_BUFFER}) AS UNSIGNED), "
         f"group_concat_max_len = CAST(GREATEST(@@group_concat_max_len, {MYSQL_LONGEST_LIST}) AS UNSIGNED)"
-        f"{wait} {transactions}"
+        f"{wait}"
     )
+    # By itself: the variables for it have other names on each of MySQL, old and new MariaDB.
+    access = "READ ONLY" if read_only else "READ WRITE"
+    driver.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {ISOLATION}, {access}")
 
 
 def postgresql_settings(driver: "psycopg.Connection[Any]") -> dict[str, str]:
