@@ -1,5 +1,7 @@
 """Which command lines jq top runs, its filter, its keys and how it draws: all without a screen."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from solidjq_cli import options
@@ -122,6 +124,12 @@ def test_what_does_not_fit_is_counted() -> None:
 
 
 # -- reading
+
+
+def test_what_is_read_when_the_screens_are_gone_is_not_drawn() -> None:
+    top = Top(SimpleNamespace(read_only=True), interval=2, alive_threshold=None)  # type: ignore[arg-type]
+    assert top.screen_stack == []
+    top.on_top_read(None)  # type: ignore[arg-type]  # nothing of it is looked at
 
 
 def test_nobody_reads_more_often_than_every_two_seconds() -> None:

@@ -238,7 +238,7 @@ class Top(App[int]):
 
     def on_top_read(self, event: Read) -> None:
         """Draw what was read, unless the program is ending: then there is nothing to draw it in."""
-        if not self._main.query("#status"):
+        if not self.screen_stack or not self._main.query("#status"):
             return
         read = [printed for printed in (event.status, event.rows, event.text) if printed is not None]
         if read:
