@@ -69,7 +69,8 @@ def test_a_session_has_its_level_its_access_and_its_characters(database: Databas
         commits, characters, collation = connection.execute(text(query)).one()
         variables = "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')"
         levels = {level for _, level in connection.execute(text(variables))}
-    with pytest.raises(DatabaseError, match="READ ONLY transaction") if read_only else nullcontext(), opened.read() as connection:
+    refused = pytest.raises(DatabaseError, match="READ ONLY transaction")
+    with refused if read_only else nullcontext(), opened.read() as connection:
         enqueue(connection, plain_jobs(1))
     opened.close()
     assert (levels, commits, characters) == ({"READ-COMMITTED"}, 0, "utf8mb4")
