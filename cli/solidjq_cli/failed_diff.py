@@ -221,7 +221,7 @@ def _times(opened: Database, chosen: Filter, windows: tuple[Window, Window], out
     found = diff_windows.compare_windows(opened, chosen, now, before)
     changes = found.changes[:limit]
     counts = Counter(change.kind for change in found.changes)
-    kinds = [f"{counts[kind]} {kind.value}" for kind in diff_windows.ChangeKind if counts[kind]]
+    kinds = [f"{counts[kind]:,} {kind.value}" for kind in diff_windows.ChangeKind if counts[kind]]
     said = f"{', '.join(kinds) or 'no difference'}; {count_of(found.same, 'group')} about the same"
     times = f"{_spelled(now)} against {_spelled(before)}"
     if output is Output.IDS:

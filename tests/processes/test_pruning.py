@@ -452,7 +452,7 @@ def test_many_refused_jobs_keep_no_other(database: Database, kind: str, shell: S
     assert len(rows(database, crashes)) == 61
 
 
-def test_a_database_that_refuses_every_failure_stops_a_prune(database: Database, kind: str) -> None:
+def test_a_database_that_refuses_every_failure_stops_a_prune(database: Database, kind: str, shell: Shell) -> None:
     ids = add_jobs(database, *plain_jobs(40))
     dead = add_process(database)
     claim_all(database, dead)
@@ -461,6 +461,9 @@ def test_a_database_that_refuses_every_failure_stops_a_prune(database: Database,
         with pytest.raises(DatabaseError, match="refused by the test"):
             list(prune_sequence.prune_checked(database, THRESHOLD, Doubts(dead=frozenset([dead]))))
         assert set(state_of_each(database).values()) == {State.CLAIMED}
+        ran = shell.run("prune", "--force")
+        assert ran.returncode == 6
+        assert "jq: nothing was pruned\n" in ran.stderr
         assert not rows(database, deaths)
         assert rows(database, process_table)
     assert [process.job_ids for process in prune(database)] == [ids]

@@ -125,7 +125,8 @@ def test_the_oldest_jobs_that_are_refused_keep_no_newer_ones(
         ran = shell.run("retry", "--died", "--yes", "--batch", batch, "-o", "json")
     assert ran.returncode == 6
     assert sorted(one["job_id"] for one in json.loads(ran.stdout)) == others
-    assert "and 20 more stay failed: " in ran.stderr
+    named = ", ".join(map(str, bad[:MOST_NAMED]))
+    assert f"jobs {named} and 20 more stay failed: " in ran.stderr
     assert state_of_each(database) == dict.fromkeys(bad, State.FAILED) | dict.fromkeys(others, State.READY)
     (operation,) = rows(database, operations)
     assert (operation["jobs"], json.loads(operation["verdicts"])) == (40, {"retry": 40})

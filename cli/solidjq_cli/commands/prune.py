@@ -69,7 +69,8 @@ def prune(
         pruned, refusal = pruning.prune(opened, threshold, doubts, operation)
     if not quiet:
         with reader_may_leave():
-            records(pruned, pruned_process_fields(), output, empty="no dead processes, no orphaned jobs")
+            nothing = "no dead processes, no orphaned jobs" if refusal is None else "nothing was pruned"
+            records(pruned, pruned_process_fields(), output, empty=nothing)
         if pruned:
             done = pruning.words(pruned, would=dry_run)
             note(done if dry_run else f"{done}; to see them: jq failed list --died")

@@ -57,7 +57,7 @@ class Refusals:
     def words(self, *, one: str = "stays failed", several: str = "stay failed") -> list[str]:
         """Return a line for each of the first errors, which names its first jobs, and one that counts the others."""
         job_ids: dict[str, list[int]] = defaultdict(list)
-        for job_id, error in self.errors.items():
+        for job_id, error in sorted(self.errors.items()):  # they were refused in the order of the halves
             job_ids[error].append(job_id)
         lines = [
             f"job {ids[0]} {one}: {error}" if len(ids) == 1 else f"jobs {first_of(ids, MOST_NAMED)} {several}: {error}"
