@@ -27,7 +27,7 @@ COMMANDS = {
     "doctor": ("doctor", "Examine the queue, and name the fix for each finding."),
     "check": ("check", "Answer a monitor (Nagios, Icinga): exit code 0, 1, 2 or 3."),
     "metrics": ("metrics", "Print metrics for Prometheus: once, to a file, or served."),
-    "watch": ("watch", "Tell of silent hosts, deaths, incidents and failure groups."),
+    "watch": ("watch", "Report silent hosts, deaths, incidents and failure groups."),
     "wait": ("wait", "Wait until no job of a queue runs; the gate of a deployment."),
     "enqueue": ("enqueue", "Enqueue a job, Ruby's or Python's."),
     "work": ("work", "Run jobs: workers and a dispatcher under a supervisor."),

@@ -63,7 +63,8 @@ def draw_list(incidents: Sequence[IncidentSummary], since: str) -> None:
             ),
         )
         first = next((incident.name for incident in incidents if incident.waiting), incidents[0].name)
-        next_commands(f"incidents show {first}", "suspects", "retry --safe --dry-run")
+        retry = ["retry --safe --dry-run"] * any(incident.waiting for incident in incidents)
+        next_commands(f"incidents show {first}", "suspects", *retry)
 
 
 def _cause(incident: IncidentSummary) -> str:

@@ -86,9 +86,10 @@ def records(
     if output in {Output.TABLE, Output.MARKDOWN} and not view.current().fields:
         fields = fields.shown(wide=view.current().wide)
     counted = _Counted(_sorted(_started(items), every))
+    headed = ""
     if output is Output.TABLE and view.for_people():
         with page():
-            _table(counted, fields.columns, head, _key_of(every))
+            headed = _table(counted, fields.columns, head, _key_of(every))
     elif output is Output.MARKDOWN:
         from solidjq_cli import markdown  # noqa: PLC0415  (only this format needs it)
 
@@ -96,7 +97,8 @@ def records(
     else:
         formats.write(counted, fields, output, sys.stdout)
     sys.stdout.flush()
-    if output is Output.TABLE and not counted.count and (words := empty if isinstance(empty, str) else empty()):
+    silent = output is Output.TABLE and not counted.count and not headed
+    if silent and (words := empty if isinstance(empty, str) else empty()):
         note(words)
     return counted.count
 
@@ -296,12 +298,14 @@ def _key_of(fields: Fields[T]) -> Column[T] | None:
 
 def _table(
     items: Iterable[T], columns: Sequence[Column[T]], head: str | Callable[[int], str], key: Column[T] | None
-) -> None:
+) -> str:
+    """Print a heading and, if there are any items, a table below; return the text of the heading."""
     rest = iter(items)
     rows = list(islice(rest, BLOCK))
-    heading(head if isinstance(head, str) else head(len(rows)))
+    text = head if isinstance(head, str) else head(len(rows))
+    heading(text)
     if not rows:
-        return
+        return text
     shown = [column for column in columns if not (column.optional and all(_is_empty(column, row) for row in rows))]
     hosts = _short_hosts(rows, shown)
     table(
@@ -311,6 +315,7 @@ def _table(
             for item in chain(rows, rest)
         ),
     )
+    return text
 
 
 def _is_empty(column: Column[T], item: T) -> bool:

@@ -46,6 +46,11 @@ def count_of(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural_of(noun)}"
 
 
+def died_with_process(count: int) -> str:
+    """Return ``died with its process`` of one job, ``died with their process`` of any other number."""
+    return f"died with {'its' if count == 1 else 'their'} process"
+
+
 def times_of(count: int) -> str:
     """Return ``once``, ``twice``, ``3 times``."""
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")

@@ -1,5 +1,7 @@
 """What is only said beside an answer: it takes a second at most, and decides nothing. And what a command waits for."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -102,3 +104,13 @@ def test_a_list_says_that_it_waits_for_a_lock(queue_url: URL, shell: Shell) -> N
         finally:
             waiting.kill()
             waiting.communicate()
+
+
+def test_the_drivers_log_nothing_beside_our_own_words() -> None:
+    """Python prints warnings of loggers that have no handler; psycopg warns of a pipeline whose server went away."""
+    program = (
+        "import logging, solidjq.database.engines\n"
+        "for name in ('psycopg', 'sqlalchemy'): logging.getLogger(name).warning('away')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert done.stderr == ""

@@ -179,7 +179,7 @@ def test_sigterm_lets_running_jobs_end_and_releases_the_rest(runtime: Runtime) -
     code, log = runtime.ended()
     assert code == 0
     assert state_of_each(runtime.database) == {short: State.FINISHED, long: State.READY, waiting: State.READY}
-    assert "released 1 unfinished jobs" in log
+    assert re.search(r"released 1 unfinished job$", log, re.MULTILINE)
     assert rows(runtime.database, process_table) == []
     assert not is_running(worker.pid)
 

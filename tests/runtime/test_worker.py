@@ -60,7 +60,7 @@ def test_a_claim_whose_answer_was_lost_is_put_back_and_runs_once(
     assert [row["job_id"] for row in rows(database, claimed)] == ids[:2]  # and in no hands
     finish_all(worker, database, ids)
     assert notes(tmp_path) == [f"({number},) {{}}" for number in range(4)]
-    assert "released 2 jobs that were claimed just before the connection broke" in caplog.text
+    assert "released 2 jobs claimed just before the connection broke" in caplog.text
 
 
 def test_an_end_whose_answer_was_lost_is_no_second_end(worker: Worker, database: Database, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def process_columns(threshold: float, standby: Standby | None) -> Fields[ListedP
                 hosts=True,
                 words=lambda p: "" if p.branch else p.process.hostname,
             ),
-            Column("kind", lambda p: p.branch + kind_of(p.process), "PROCESS"),
+            Column("kind", lambda p: p.branch + kind_in_words(p.process.kind), "PROCESS"),
             Column("pid", lambda p: p.process.pid, "PID"),
             Column("last_heartbeat_at", lambda p: p.process.last_heartbeat_at, "BEAT", words=beat, style=style),
             Column("claimed", lambda p: p.process.claimed, "JOBS", words=lambda p: _load(p.process)),
@@ -134,9 +134,9 @@ def _megabytes(item: ListedProcess) -> str | None:
     return None if size is None else f"{size / MEGABYTE:,.0f} MB"
 
 
-def kind_of(process: Process) -> str:
-    """Return what a process is, in a word."""
-    return process.kind.partition("(")[0].lower()  # Solid Queue 1.0 writes Supervisor(fork)
+def kind_in_words(kind: str) -> str:
+    """Return what a process is for people, such as ``supervisor``; ``kind`` is that of its row."""
+    return kind.partition("(")[0].lower()  # Solid Queue 1.0 writes Supervisor(fork)
 
 
 def _beat(process: Process) -> str:

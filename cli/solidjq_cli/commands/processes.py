@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from solidjq_cli import options, session
-from solidjq_cli.columns.processes import in_trees, kind_of, process_columns, process_fields
+from solidjq_cli.columns.processes import in_trees, kind_in_words, process_columns, process_fields
 from solidjq_cli.render import Output, drawn, next_commands, note, records
 from solidjq_cli.screens import screen
 
@@ -75,7 +75,7 @@ def _heading(found: Sequence[Process], threshold: float, standby: Standby | None
     """Count the living by kind, then those that need a decision: the dead, and the jobs that they hold."""
     from solidjq.text import count_of
 
-    kinds = Counter(kind_of(process) for process in found if process.life(threshold, standby))
+    kinds = Counter(kind_in_words(process.kind) for process in found if process.life(threshold, standby))
     alive = ", ".join(count_of(count, kind) for kind, count in kinds.items())
     dead = [process for process in found if process.life(threshold, standby) is False]
     held = sum(process.claimed for process in dead)

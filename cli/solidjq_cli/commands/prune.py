@@ -73,7 +73,8 @@ def prune(
             records(pruned, pruned_process_fields(), output, empty=nothing)
         if pruned:
             done = pruning.words(pruned, would=dry_run)
-            note(done if dry_run else f"{done}; to see them: jq failed list --died")
+            failed = not dry_run and any(each.job_ids for each in pruned)
+            note(f"{done}; to see them: jq failed list --died" if failed else done)
     if doubts.refusal is not None:
         note(f"would be refused: {doubts.refusal}")
     if dry_run and doubts.unsure:

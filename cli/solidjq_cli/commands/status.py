@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from solidjq_cli import options, outcomes, session
@@ -61,7 +62,7 @@ def status(
 
 def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
     """Yield each line: its label, its text and its style."""
-    from solidjq.text import count_of
+    from solidjq.text import count_of, died_with_process
 
     yield "processes", _processes(found), ""
     if found.standby is not None:
@@ -74,7 +75,7 @@ def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
         yield "silent", f"{count_of(len(rest), 'more process')} with {held}", "error"
     yield "failed", _failed(found), "warning" if found.failed != (0, True) else "good"
     if found.new_died is not None and found.new_errors is not None:
-        died = f"{found.new_died:,} died with their process"
+        died = f"{found.new_died:,} {died_with_process(found.new_died)}"
         yield "last hour", f"{died}, {found.new_errors:,} failed with an error", "error" if found.new_died else ""
     elif found.new_failed is not None:
         yield "last hour", f"{found.new_failed:,} failed", ""
@@ -89,8 +90,12 @@ def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
 
 def _processes(found: QueueStatus) -> str:
     from solidjq.text import count_of
+    from solidjq_cli.columns.processes import kind_in_words
 
-    alive = [count_of(count, kind.lower()) for kind, count in sorted(found.alive.items())]
+    kinds: Counter[str] = Counter()
+    for kind, count in found.alive.items():
+        kinds[kind_in_words(kind)] += count
+    alive = [count_of(count, kind) for kind, count in sorted(kinds.items())]
     if not alive and not found.silent:
         return "none is registered: no job will run"
     dead = count_of(len(found.silent), "process")
@@ -105,13 +110,16 @@ def _silent(process: Process) -> str:
 
     from solidjq.durations import spell_duration
     from solidjq.text import count_of
+    from solidjq_cli.columns.processes import kind_in_words
 
     age = "ever" if process.silence is None else spell_duration(timedelta(seconds=process.silence))
     host = f" on {process.hostname}" if process.hostname else ""
-    return f"{process.kind.lower()} pid {process.pid}{host} for {age}, holds {count_of(process.claimed, 'job')}"
+    return f"{kind_in_words(process.kind)} pid {process.pid}{host} for {age}, holds {count_of(process.claimed, 'job')}"
 
 
 def _failed(found: QueueStatus) -> str:
+    from solidjq.text import died_with_process
+
     if found.failed is None:
         return "too many to count in a second"
     if found.failed == (0, True):
@@ -119,7 +127,7 @@ def _failed(found: QueueStatus) -> str:
     if found.died is None:
         return f"{found.failed}; how many of them died takes longer than a second to count"
     incidents = _of(found.incidents, "incident") if found.died.number else ""
-    died = f"{found.died} died with their process{incidents}"
+    died = f"{found.died} {died_with_process(found.died.number)}{incidents}"
     if found.errors is None:
         return f"{found.failed}: {died}"
     problems = _of(found.problems, "problem") if found.errors else ""

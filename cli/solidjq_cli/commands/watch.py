@@ -92,12 +92,12 @@ def watch(
     ] = None,
     once: Annotated[
         bool,
-        typer.Option("--once", help="Tell what is new since the last time, and end; for cron.", show_default=False),
+        typer.Option("--once", help="Report what is new since the last time, and end; for cron.", show_default=False),
     ] = False,
     output: options.OutputOption = Output.TABLE,
     database: options.DatabaseOption = None,
 ) -> None:
-    """Tell of silent hosts, deaths, incidents and failure groups.
+    """Report silent hosts, deaths, incidents and failure groups.
 
     It begins now, and after a restart where it ended: the position is in a file, and the database may be read-only.
     Nothing is missed; what was under way when the watch was killed is repeated, with the same id. If the database is

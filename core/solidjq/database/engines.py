@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     import sqlite3
 
 
-# If no handler is set, Python would print SQLAlchemy's log of a Ctrl-C in the middle of a statement, with its stack.
-logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
+# If no handler is set, Python would print what these log: SQLAlchemy a Ctrl-C in the middle of a statement, with its
+# stack; psycopg a pipeline whose server went away, which is an error of ours anyway.
+for library in ("sqlalchemy", "psycopg"):
+    logging.getLogger(library).addHandler(logging.NullHandler())
 
 BUSY_TIMEOUT = 5.0  # seconds that an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds

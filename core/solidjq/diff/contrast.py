@@ -20,6 +20,7 @@ from solidjq.database.tables import failed, jobs
 from solidjq.database.times import boundary
 from solidjq.database.transactions import Database
 from solidjq.rails.active_job import shown_arguments
+from solidjq.text import count_of
 
 SAMPLE = 20_000  # jobs on either side, the newest
 ARGUMENTS_SAMPLE = 2_000  # jobs of a class on either side whose arguments are read
@@ -197,7 +198,7 @@ def _shapes(arguments: str | None) -> Iterator[str]:
     if not isinstance(shown, list):
         yield "arguments that are not a list"
         return
-    yield f"{len(shown)} arguments"
+    yield count_of(len(shown), "argument")
     for at, value in enumerate(shown[:20]):
         if isinstance(value, dict) and "_aj_serialized" not in value and "_aj_globalid" not in value:
             yield f"arguments[{at}] a hash"

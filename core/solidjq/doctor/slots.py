@@ -215,7 +215,7 @@ def _find_hot(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFin
     for row in connection.execute(crowded):
         oldest = row.oldest and spell_duration(max(now - row.oldest, timedelta()))
         yield DoctorFinding(
-            f"{row.waiting} jobs wait for a slot of {row.concurrency_key}"
+            f"{row.waiting:,} jobs wait for a slot of {row.concurrency_key}"
             f"{f', the oldest for {oldest}' if oldest else ''}",
             "jq queues keys shows who holds its slots; raise the limit of the class, split the key, or discard jobs "
             "that nobody needs twice (jq jobs discard)",

@@ -336,5 +336,5 @@ def _judge_job(
     # One of them killed the process, and the evidence fits all: to put them all back would put the killer back.
     return JobStanding.TIED, [
         *facts,
-        f"one of {blamed.size} jobs that {JobStanding.TIED}; jq bisect {case.key} finds the killer",
+        f"one of {blamed.size:,} jobs that {JobStanding.TIED}; jq bisect {case.key} finds the killer",
     ]

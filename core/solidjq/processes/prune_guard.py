@@ -40,6 +40,7 @@ from solidjq.database.times import ago, clock, up_since
 from solidjq.processes import local_time
 from solidjq.processes.heartbeat import last_sign
 from solidjq.processes.pids import LocalProcess, find_local
+from solidjq.text import count_of
 from solidjq.untrusted import EARLIEST
 
 FLEET = 2  # hosts at least
@@ -231,7 +232,7 @@ def compare(
     if back and silent:
         refusal = (
             f"{back} of {len(before)} processes that looked dead have sent a heartbeat since: they were cut off from "
-            f"the database, and {len(silent)} others may still be"
+            f"the database, and {count_of(len(silent), 'other')} may still be"
         )
         return Doubts(refusal=refusal, silent=silent)
     same = frozenset(process for process, beat in silent.items() if process in before and before[process] == beat)

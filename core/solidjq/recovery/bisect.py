@@ -162,7 +162,7 @@ def read_standing(
     Raises RefusedError if there are more than ``MOST_ON_TRIAL`` jobs, and LedgerMissingError without ``jq_`` tables.
     """
     if len(job_ids) > MOST_ON_TRIAL:
-        raise RefusedError(f"{len(job_ids):,} jobs are too many to bisect at once; the most is {MOST_ON_TRIAL}")
+        raise RefusedError(f"{len(job_ids):,} jobs are too many to bisect at once; the most is {MOST_ON_TRIAL:,}")
     with database.read() as connection:
         ledger_operations.require(connection)
         last = _last_round(connection, incident)

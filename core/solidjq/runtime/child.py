@@ -18,6 +18,7 @@ from solidjq.runtime.reachable import when_reachable
 from solidjq.runtime.registration import Registration
 from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
+from solidjq.text import count_of
 
 log = logging.getLogger("solidjq")
 
@@ -114,7 +115,7 @@ class Child:
         released = self.registration.deregister(within=DEREGISTER_TIMEOUT, keeping=done)
         if released is None or done:
             self._end(EXIT_UNAVAILABLE)
-        log.info("%s: stopped; released %d unfinished jobs", self.name, len(released))
+        log.info("%s: stopped; released %s", self.name, count_of(len(released), "unfinished job"))
         self._end(0)
 
     def _end(self, status: int) -> NoReturn:

@@ -22,7 +22,7 @@ from solidjq.runtime.reachable import when_reachable
 from solidjq.runtime.registration import Registration, process_name
 from solidjq.runtime.sampler import Sampler
 from solidjq.runtime.wakeup import Wakeup
-from solidjq.text import first_of
+from solidjq.text import count_of, first_of
 
 log = logging.getLogger("solidjq")
 
@@ -227,7 +227,10 @@ class Supervisor:
         if doubts.refusal is not None:
             log.warning("nothing is pruned: %s", doubts.refusal)
         elif doubts.unsure:
-            log.warning("%d processes look dead; looking again in %g s", len(doubts.unsure), pause)
+            dead = count_of(len(doubts.unsure), "process")
+            log.warning(
+                "%s %s dead; looking again in %g s", dead, "looks" if len(doubts.unsure) == 1 else "look", pause
+            )
         if doubts.refusal is not None or doubts.unsure or not steady:
             self._next_maintenance = time.monotonic() + pause
         return replace(doubts, dead=doubts.dead - {self._registration.id})

@@ -39,7 +39,7 @@ from solidjq.runtime.performing import perform
 from solidjq.runtime.stop_requests import StopRequests
 from solidjq.runtime.unrecorded import Ending, Unrecorded
 from solidjq.steps import ClaimedBy
-from solidjq.text import first_of, mask_secrets, one_line
+from solidjq.text import count_of, first_of, mask_secrets, one_line
 
 log = logging.getLogger("solidjq")
 
@@ -298,7 +298,8 @@ class Worker(Child):
         lost = self.database.transact(endings.release_others, self.registration.id, self._hands.claims)
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
         if lost:
-            log.warning("%s: released %d jobs that were claimed just before the connection broke", self.name, len(lost))
+            jobs = count_of(len(lost), "job")
+            log.warning("%s: released %s claimed just before the connection broke", self.name, jobs)
 
     def _transact(self, batch: Sequence[Ending], wanted: int = 0) -> list[Claim]:
         """Commit endings and claim ``wanted`` jobs. A ready row that cannot be claimed keeps no other from a worker."""
