@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import Column
 
 from solidjq import Database, NewJob
 from solidjq.database.tables import failed, failures, jobs, operations, ready
@@ -171,10 +172,12 @@ def test_a_recover_goes_on_past_a_job_that_is_refused(database: Database, kind: 
     assert state_of_each(database) == {bad: State.FAILED, **dict.fromkeys(others, State.READY)}
 
 
-@pytest.mark.parametrize("verb", ["retry", "discard"])
+@pytest.mark.parametrize(
+    ("verb", "column"), [("retry", failed.c.job_id), ("discard", failed.c.job_id), ("discard", jobs.c.id)], ids=str
+)
 @pytest.mark.parametrize("output", ["table", "json"])
 def test_a_job_that_is_refused_keeps_no_other_from_an_undo(
-    database: Database, kind: str, shell: Shell, verb: str, output: str
+    database: Database, kind: str, shell: Shell, verb: str, column: Column[int], output: str
 ) -> None:
     ids = add_jobs(database, *plain_jobs(9))
     die(database)
@@ -182,7 +185,7 @@ def test_a_job_that_is_refused_keeps_no_other_from_an_undo(
     retry_jobs(database, ids, operation, discard=verb == "discard")
     moved = rows(database, jobs)
     bad = (ids[1], ids[8])
-    with refusing(database, kind, "INSERT", failed.name, refused(*bad), UNKNOWN):
+    with refusing(database, kind, "INSERT", column.table.name, f"NEW.{column.name} IN {bad}", UNKNOWN):
         ran = shell.run("undo", str(operation.id), "-o", output)
     assert ran.returncode == 6
     assert "took back 7 jobs" in ran.stderr

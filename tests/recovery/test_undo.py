@@ -301,7 +301,7 @@ def test_a_job_that_the_table_does_not_take_any_more_holds_up_no_other(own: Data
     left = undo(own, operation)
     reason = left.pop(taken)
     assert reason is not None
-    assert reason.startswith("the database refuses the row: ")
+    assert reason.startswith(f"the database refuses to move job {taken}: ")
     assert "slug" in reason
     assert left == {job_id: None for job_id in ids if job_id != taken}
     back = {job["id"]: job for job in whole(own)}
@@ -344,7 +344,7 @@ def test_an_older_ledger_loses_nothing_silently(own: Database) -> None:
         (recovery_undo.RUNS, "they run now"),
         (recovery_undo.GONE, "they are gone: cleared after they finished, or discarded"),
         ("operation 14 moved it again", "operation 14 moved them again"),
-        ("the database refuses the row: no", "the database refuses the row: no"),
+        ("the database refuses to move job 1: no", "the database refuses to move job 1: no"),
     ],
 )
 def test_a_reason_agrees_with_its_number(reason: str, words: str) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from solidjq.database.among import among, read_among
-from solidjq.database.faults import OF_ROWS, fault_of, words_of
+from solidjq.database.faults import OF_ROWS, fault_of
 from solidjq.database.grouping import exactly
 from solidjq.database.poolers import schema_of
 from solidjq.database.tables import claimed, failed, failures, jobs
@@ -85,27 +85,25 @@ def _changed(connection: Connection, archive_ids: Sequence[int]) -> Sequence[int
 
 
 def insert_deleted(connection: Connection, archived: Mapping[int, int]) -> dict[int, str]:
-    """Insert deleted jobs again under their old ids; return those that could not be inserted, each with the reason.
+    """Insert deleted jobs again under their old ids; return those whose id is taken, each with that reason.
 
-    ``archived``: each job's id by its id in the archive.
+    ``archived``: each job's id by its id in the archive. Raises DBAPIError if the database refuses one of the rows.
     """
     taken = set(connection.scalars(select(jobs.c.id).where(among(jobs.c.id, archived.values()))))
-    reasons = dict.fromkeys(taken, TAKEN)
-    job_ids = {archive_id: job_id for archive_id, job_id in archived.items() if job_id not in taken}
+    archive_ids = [archive_id for archive_id, job_id in archived.items() if job_id not in taken]
     types = archive.more_columns(connection)
-    for names, archive_ids in _by_columns(connection, list(job_ids), types).items():
+    for names, alike in _by_columns(connection, archive_ids, types).items():
         more = {name: types[name] for name in names}
-        if _insert_jobs(connection, archive_ids, more) is None:
+        if _inserts(connection, alike, more):
             continue
         # One by one. If the row that a foreign key of the application refers to is gone, the column stays empty.
         keys = inspect(connection).get_foreign_keys(jobs.name, schema_of(connection))
         referring = {name for key in keys for name in key["constrained_columns"]}
         unbound = {name: kind for name, kind in more.items() if name not in referring}
-        for archive_id in archive_ids:
-            one = [archive_id]
-            if _insert_jobs(connection, one, more) and (error := _insert_jobs(connection, one, unbound)):
-                reasons[job_ids[archive_id]] = f"the database refuses the row: {error}"
-    return reasons
+        for archive_id in alike:
+            if not _inserts(connection, [archive_id], more):
+                _insert_jobs(connection, [archive_id], unbound)
+    return dict.fromkeys(taken, TAKEN)
 
 
 def _by_columns(
@@ -122,11 +120,20 @@ def _by_columns(
     return groups
 
 
-def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Mapping[str, str]) -> str | None:
-    """Insert archived jobs, with these columns beside the columns that every version has.
+def _inserts(connection: Connection, archive_ids: Collection[int], types: Mapping[str, str]) -> bool:
+    """Insert archived jobs as ``_insert_jobs`` does; return False, with none inserted, if the database refuses one."""
+    try:
+        with connection.begin_nested():
+            _insert_jobs(connection, archive_ids, types)
+    except DBAPIError as error:
+        if fault_of(error) not in OF_ROWS:
+            raise
+        return False
+    return True
 
-    Returns the database's error, without secrets, if it refuses the rows; then nothing is inserted.
-    """
+
+def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Mapping[str, str]) -> None:
+    """Insert archived jobs, with these columns beside the columns that every version has."""
     restored: dict[Column[Any], ColumnElement[Any]] = {
         jobs.c.id: failures.c.job_id,
         jobs.c.queue_name: failures.c.queue_name,
@@ -141,19 +148,12 @@ def _insert_jobs(connection: Connection, archive_ids: Collection[int], types: Ma
     }
     values = {key.name: value for key, value in restored.items()}
     values |= {name: unpacked(connection, failures.c.more, name, kind) for name, kind in types.items()}
-    try:
-        with connection.begin_nested():
-            connection.execute(
-                insert(table(jobs.name, *map(column, values), schema=schema_of(connection))).from_select(
-                    list(values),
-                    select(*values.values()).where(read_among(failures.c.id, archive_ids)).order_by(failures.c.job_id),
-                )
-            )
-    except DBAPIError as error:
-        if fault_of(error) not in OF_ROWS:
-            raise
-        return words_of(error)
-    return None
+    connection.execute(
+        insert(table(jobs.name, *map(column, values), schema=schema_of(connection))).from_select(
+            list(values),
+            select(*values.values()).where(read_among(failures.c.id, archive_ids)).order_by(failures.c.job_id),
+        )
+    )
 
 
 def wait_as_before(connection: Connection, archive_ids: Collection[int]) -> None:
