@@ -46,9 +46,9 @@ def count_of(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural_of(noun)}"
 
 
-def died_with_process(count: int) -> str:
-    """Return ``died with its process`` of one job, ``died with their process`` of any other number."""
-    return f"died with {'its' if count == 1 else 'their'} process"
+def its_process(count: int) -> str:
+    """Return ``its process``, said of one job or class, or ``their process``, of any other number."""
+    return "its process" if count == 1 else "their process"
 
 
 def times_of(count: int) -> str:

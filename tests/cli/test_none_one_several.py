@@ -44,6 +44,17 @@ def test_one_job_died_with_its_process(database: Database, screen: Terminal) -> 
     assert "1 job died with its process and waits for a decision" in screen.show(["doctor"], width=200)
 
 
+def test_one_job_may_have_killed_its_process(database: Database, screen: Terminal) -> None:
+    add_jobs(database, *plain_jobs(1))
+    for name in ("first", "second"):
+        worker = add_process(database, name)
+        claim_all(database, worker)
+        silence(database, worker, 1000)
+        assert len(list(pruning.prune(database, 300))) == 1
+        assert name == "second" or run(["retry", "1"]) == 0
+    assert screen.show(["suspects"], width=200).startswith("1 job may have killed its process")
+
+
 def test_supervisors_that_fork_and_that_spawn_are_counted_together(database: Database, screen: Terminal) -> None:
     for number, kind in enumerate(("Supervisor(fork)", "Supervisor(spawn)")):
         database.transact(heartbeat.register, kind=kind, name=str(number), pid=number, hostname="a", metadata={})

@@ -14,7 +14,7 @@ from solidjq.rails.error_text import error_json
 from support.deaths import die
 from support.processes import add_process
 from support.program import Shell
-from support.queue import add_jobs, claim_all, plain_jobs
+from support.queue import add_jobs, claim_all, fail, plain_jobs
 from support.recovery import retry_jobs
 from support.screen import Terminal
 
@@ -87,3 +87,10 @@ def test_each_statement_of_a_lookup_is_for_one_index(database: Database) -> None
         assert [one.event for one in history(connection, str(job_id))] == ["enqueued", "failed", "retried"]
     assert statements
     assert not [statement for statement in statements if " OR " in statement]
+
+
+@pytest.mark.sqlite_only
+def test_a_message_that_is_a_sentence_goes_on_without_its_full_stop(database: Database, shell: Shell) -> None:
+    (job_id,) = fail(database, *plain_jobs(1), error=error_json("ArgumentError", "Exited with status 7."))
+    told = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
+    assert told[-1]["detail"] == "ArgumentError: Exited with status 7; it waits for a decision"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from solidjq.text import count_of, died_with_process, first_of, mask_secrets
+from solidjq.text import count_of, its_process, first_of, mask_secrets
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_number_before_a_noun(count: int, noun: str, words: str) -> None:
 
 
 def test_one_job_has_its_process_and_others_have_theirs() -> None:
-    assert [died_with_process(count).split()[2] for count in (0, 1, 2)] == ["their", "its", "their"]
+    assert [its_process(count).split()[0] for count in (0, 1, 2)] == ["their", "its", "their"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.failure_counts import RecentFailures, count_recent
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
-from solidjq.text import count_of, died_with_process
+from solidjq.text import count_of, its_process
 
 NO_STATE = error_json(
     "SolidQueue::Processes::ProcessMissingError",
@@ -204,7 +204,7 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
 def _find_died(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     failures = count_recent(connection, None)
     if failures.died:
-        died = f"{_counted(failures.died, failures)} {died_with_process(failures.died)}"
+        died = f"{_counted(failures.died, failures)} died with {its_process(failures.died)}"
         yield DoctorFinding(
             f"{died} and {'waits' if failures.died == 1 else 'wait'} for a decision",
             "jq incidents list says why; jq retry --safe --dry-run shows which may go back to work",

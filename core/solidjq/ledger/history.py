@@ -80,7 +80,7 @@ def _retried_elsewhere(
     for crashes in crashes_of(connection, sorted(subjects)).values():
         for crash in crashes:
             if crash.failure_id not in archived_ids and (crash.job_id, crash.crashed_at) not in current:
-                detail = f"{_describe_error(crash.evidence)}; retried without jq"
+                detail = f"{_describe_error(crash.evidence).rstrip('.')}; retried without jq"
                 yield Event(crash.crashed_at, crash.job_id, "failed", detail, crash=True)
 
 
@@ -156,7 +156,7 @@ def _saved(at: datetime | None, job_id: int, arguments: str | None) -> Iterator[
 def _failed(at: datetime | None, job_id: int, error: str | None, *, now: bool = False) -> Event:
     detail = _describe_error(error)
     if now:
-        detail += "; it waits for a decision"
+        detail = f"{detail.rstrip('.')}; it waits for a decision"
     return Event(at, job_id, "failed", detail, crash=parse_error(error).death is not None, waits=now)
 
 
