@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from solidjq.text import count_of, its_process, first_of, mask_secrets
+from solidjq.text import count_of, first_of, its_process, mask_secrets
 
 
 @pytest.mark.parametrize(
