@@ -8,8 +8,9 @@ import pytest
 from solidjq import Database, NewJob
 from solidjq.database import tables
 from solidjq.database.tables import failed, jobs, ready
+from solidjq.database.urls import url_text
 from solidjq.doctor import examine as doctor
-from solidjq.doctor.checks import DoctorTerms
+from solidjq.doctor.checks import CheckResult, DoctorTerms
 from solidjq.errors import UsageError
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
@@ -18,6 +19,7 @@ from support.program import Shell
 from support.queue import add_jobs, plain_jobs, rows, state_of_each
 from support.scenes import age_of, change, orphan, recurring
 from support.schemas import drop_index
+from support.screen import Terminal
 from support.terminal import terminal
 from support.waiting import until
 
@@ -145,3 +147,18 @@ def test_a_real_queue_under_load_is_healthy(database: Database, shell: Shell) ->
     finally:
         work.terminate()
         work.communicate()
+
+
+@pytest.mark.sqlite_only
+def test_checks_that_are_skipped_for_one_reason_share_a_line(
+    database: Database, screen: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third, well = doctor.choose(("orphans", "workers", "endings", "tables"), ())
+    results = [CheckResult(check, skipped=why) for check, why in ((first, "late"), (second, "denied"), (third, "late"))]
+    monkeypatch.setattr(doctor, "examine", lambda *_: [*results, CheckResult(well)])
+    heading, *lines = screen.show(["doctor", "-d", url_text(database.url)], width=200).splitlines()
+    assert heading.startswith("nothing found; 1 check healthy, 3 skipped  ")
+    assert lines == [
+        f"skipped  {first.name}, {third.name}: late",
+        f"skipped  {second.name}: denied",
+    ]

@@ -173,8 +173,10 @@ def _show(results: Sequence[CheckResult], output: Output) -> None:
         heading(_summary(rows))
         explained: set[str] = set()
         for row in sorted(rows, key=_rank):
-            if row.status != "healthy":
-                _describe(row, explained)
+            if row.finding is not None:
+                _describe(row, row.finding, explained)
+        for reason, names in _skipped(rows).items():
+            paragraph(f"{', '.join(names)}: {reason}", f"{'skipped':<9}", INDENT, style="faint")
         fixable = dict.fromkeys(
             row.result.check.name for row in rows if row.finding is not None and row.result.check.fix
         )
@@ -185,18 +187,24 @@ def _rank(row: CheckRow) -> int:
     return ["error", "warning", "note", "skipped", "healthy"].index(row.status)
 
 
-def _describe(row: CheckRow, explained: set[str]) -> None:
+def _describe(row: CheckRow, finding: DoctorFinding, explained: set[str]) -> None:
     """Print a finding; why its check matters only if it is not among those ``explained`` before."""
     check = row.result.check
     style = STYLES.get(row.status, "faint")
-    if row.finding is None:
-        paragraph(f"{check.name}: {row.result.skipped}", f"{row.status:<9}", INDENT, style=style)
-        return
-    paragraph(f"{check.name}: {row.finding.what}", f"{row.status:<9}", INDENT, style=style)
+    paragraph(f"{check.name}: {finding.what}", f"{row.status:<9}", INDENT, style=style)
     if check.name not in explained:
         paragraph(by_own_name(check.why), f"{INDENT}why: ")
         explained.add(check.name)
-    paragraph(by_own_name(row.finding.advice), f"{INDENT}fix: ")
+    paragraph(by_own_name(finding.advice), f"{INDENT}fix: ")
+
+
+def _skipped(rows: Sequence[CheckRow]) -> dict[str, list[str]]:
+    """Return the names of the checks that could not be made, by the reason: on a standby it is one for many."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row.result.skipped is not None:
+            names.setdefault(row.result.skipped, []).append(row.result.check.name)
+    return names
 
 
 def _summary(rows: Sequence[CheckRow]) -> str:
@@ -205,6 +213,6 @@ def _summary(rows: Sequence[CheckRow]) -> str:
     counts = {status: sum(1 for row in rows if row.status == status) for status in ("error", "warning", "note")}
     found = ", ".join(count_of(count, status) for status, count in counts.items() if count)
     healthy = sum(1 for row in rows if row.status == "healthy")
-    skipped = [row.result.check.name for row in rows if row.status == "skipped"]
-    left_out = f"; skipped: {', '.join(skipped)}" if skipped else ""
+    skipped = sum(1 for row in rows if row.status == "skipped")
+    left_out = f", {skipped} skipped" if skipped else ""
     return f"{found or 'nothing found'}; {count_of(healthy, 'check')} healthy{left_out}"
