@@ -33,7 +33,9 @@ def draw(lives: Iterable[Sequence[Event]]) -> list[Event]:
             _draw(events)
         if count == HINTED:
             failed = [f"failed show {event.job_id}" for event in last if event.waits]
-            next_commands(*failed[-1:], f"jobs show {last[-1].job_id}")
+            end = last[-1]
+            gone = end.event == "discarded" and end.operation_id is not None
+            next_commands(*failed[-1:], f"operations show {end.operation_id}" if gone else f"jobs show {end.job_id}")
     return first
 
 

@@ -94,3 +94,16 @@ def test_a_message_that_is_a_sentence_goes_on_without_its_full_stop(database: Da
     (job_id,) = fail(database, *plain_jobs(1), error=error_json("ArgumentError", "Exited with status 7."))
     told = json.loads(shell.run("history", str(job_id), "-o", "json").stdout)
     assert told[-1]["detail"] == "ArgumentError: Exited with status 7; it waits for a decision"
+
+
+@pytest.mark.sqlite_only
+def test_the_history_of_a_discarded_job_leads_to_the_operation(
+    database: Database, shell: Shell, screen: Terminal
+) -> None:
+    (job_id,) = fail(database, *plain_jobs(1), error=error_json("ArgumentError", "boom"))
+    command = ["history", str(job_id), "-d", url_text(database.url)]
+    assert f"next  jq failed show {job_id} | jq jobs show {job_id}\n" in screen.show(command)
+    assert shell.run("discard", str(job_id)).returncode == 0
+    assert "next  jq operations show 1\n" in screen.show(command)
+    assert shell.run("undo", "1").returncode == 0
+    assert f"jobs show {job_id}\n" in screen.show(command)
