@@ -155,8 +155,8 @@ def test_a_quota_of_the_user_concerns_all_rows(own: Database, kind: str) -> None
     execute(
         own.url,
         TABLE,
-        f"CREATE USER {user}@'%'",
-        f"GRANT INSERT ON {own.url.database}.t TO {user}@'%' WITH MAX_UPDATES_PER_HOUR 1",
+        f"CREATE USER {user}@'%' WITH MAX_UPDATES_PER_HOUR 1",
+        f"GRANT INSERT ON {own.url.database}.t TO {user}@'%'",
     )
     limited = Database(own.url.set(username=user))
     try:
