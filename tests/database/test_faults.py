@@ -160,7 +160,7 @@ def test_a_quota_of_the_user_concerns_all_rows(own: Database, kind: str) -> None
     )
     limited = Database(own.url.set(username=user))
     try:
-        with pytest.raises(OutOfResourcesError, match="max_updates_per_hour"), limited._errors():
+        with pytest.raises(OutOfResourcesError, match="max_updates"), limited._errors():
             execute(limited.url, *(["INSERT INTO t VALUES (1, '')"] * 3))
     finally:
         execute(own.url, f"DROP USER {user}@'%'")
