@@ -64,7 +64,7 @@ def heading(database: Database, chosen: Filter, last: int | None = None) -> tupl
     """
     from solidjq.queue.failed import Filter, count_failures, count_with_older  # noqa: PLC0415
     from solidjq.rails.error_text import Death  # noqa: PLC0415
-    from solidjq.text import count_of, its_process  # noqa: PLC0415
+    from solidjq.text import count_of, its  # noqa: PLC0415
 
     glance = database.glances()
     dead = frozenset(Death.__members__.values())
@@ -77,9 +77,9 @@ def heading(database: Database, chosen: Filter, last: int | None = None) -> tupl
     jobs = count_of(total, "failed job")
     what = jobs if taken == total else f"{taken:,} of {jobs}"
     if died is not None and chosen.deaths == dead:
-        what += f" died with {its_process(died)}"
+        what += f" died with {its(died)} process"
     elif died and not chosen.deaths:
-        what += f", {died:,} died with {its_process(died)}"
+        what += f", {died:,} died with {its(died)} process"
     return f"{what}; {paging.order()}" if taken > 1 else what, older
 
 

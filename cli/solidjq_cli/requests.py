@@ -299,7 +299,7 @@ class Request:
     def _canary(self, operation: Operation, size: int, patience: float) -> None:
         from solidjq.recovery import canary
         from solidjq.recovery.details import Detail
-        from solidjq.text import count_of
+        from solidjq.text import count_of, its
 
         def retry(selected: Selection, terms: RetryTerms) -> Iterator[list[Decision]]:
             for batch in self._retry(selected, terms, operation, Detail.JOBS):
@@ -312,7 +312,9 @@ class Request:
             size,
             retry,
             patience=patience,
-            began=lambda jobs: note(f"canary: retried {count_of(jobs, 'job')}; waiting until they have ended"),
+            began=lambda jobs: note(
+                f"canary: retried {count_of(jobs, 'job')}; waiting until {'it has' if jobs == 1 else 'they have'} ended"
+            ),
         )
         if not outcome.safe:
             for line in self.refusals.words():
@@ -325,8 +327,9 @@ class Request:
             note(f"canary: {why}; nothing else was retried. To take back what still waits: jq undo {operation.id}")
             raise typer.Exit(Exit.PARTLY)
         if outcome.jobs:
-            errors = f", {outcome.failed:,} with an error of their own" if outcome.failed else ""
-            note(f"canary: all {outcome.jobs:,} have ended{errors}, and none died; going on")
+            errors = f", {outcome.failed:,} with an error of {its(outcome.failed)} own" if outcome.failed else ""
+            ended = "it has ended" if outcome.jobs == 1 else f"all {outcome.jobs:,} have ended"
+            note(f"canary: {ended}{errors}, and none died; going on")
 
     def _record(self) -> Mapping[str, object]:
         record: dict[str, object] = {**self.selection.chosen.to_record(), **self.terms.to_record()}

@@ -89,7 +89,7 @@ class _Members:
 
 def _headline(ranking: Ranking, *, since: str, everybody: bool) -> str:
     from solidjq.incidents.death_cases import JobStanding
-    from solidjq.text import count_of, its_process
+    from solidjq.text import count_of, its
 
     held = [standing for standing in JobStanding if standing.held_back]
     classes = sum(score.standing in held for score in ranking.classes)
@@ -102,7 +102,7 @@ def _headline(ranking: Ranking, *, since: str, everybody: bool) -> str:
     rest = f"; {', '.join(others)}" if others else ""
     if not parts:
         return f"nobody is suspected of a death since {since}{rest}"
-    return f"{' and '.join(parts)} may have killed {its_process(classes + jobs)}{rest}"
+    return f"{' and '.join(parts)} may have killed {its(classes + jobs)} process{rest}"
 
 
 def _print_class(database: Database, suspect: Suspect, members: _Members, incident_of: Mapping[str, str]) -> None:

@@ -46,9 +46,9 @@ def count_of(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural_of(noun)}"
 
 
-def its_process(count: int) -> str:
-    """Return ``its process``, said of one job or class, or ``their process``, of any other number."""
-    return "its process" if count == 1 else "their process"
+def its(count: int) -> str:
+    """Return ``its``, for what one job has, or ``their``, for what any other number of jobs has."""
+    return "its" if count == 1 else "their"
 
 
 def times_of(count: int) -> str:

@@ -91,21 +91,27 @@ def test_a_canary_that_dies_stops_the_rest(database: Database, shell: Shell, nig
     assert night
 
 
-def test_a_canary_that_ends_well_lets_the_rest_follow(database: Database, shell: Shell, night: list[int]) -> None:
-    run = shell.start("retry", "--safe", "--canary", "2", "--wait", "50s", "--yes", "--limit", "5")
-    until(lambda: list(state_of_each(database).values()).count(State.READY) == 2, "the canary is retried")
+@pytest.mark.parametrize(
+    ("size", "jobs", "they_have", "all_have"),
+    [(1, "1 job", "it has", "it has"), (2, "2 jobs", "they have", "all 2 have")],
+)
+def test_a_canary_that_ends_well_lets_the_rest_follow(
+    database: Database, shell: Shell, night: list[int], size: int, jobs: str, they_have: str, all_have: str
+) -> None:
+    run = shell.start("retry", "--safe", "--canary", str(size), "--wait", "50s", "--yes", "--limit", "5")
+    until(lambda: list(state_of_each(database).values()).count(State.READY) == size, "the canary is retried")
     claim_all(database, add_process(database))
     database.transact(endings.finish, claimed.c.id > 0)
     _, told = run.communicate()
     assert run.returncode == 0, told
     assert told.splitlines() == [
-        "jq: canary: retried 2 jobs; waiting until they have ended",
-        "jq: canary: all 2 have ended, and none died; going on",
+        f"jq: canary: retried {jobs}; waiting until {they_have} ended",
+        f"jq: canary: {all_have} ended, and none died; going on",
         "jq: retried 5 jobs: 5 ready, 0 scheduled",
         last_line(1),
     ]
     states = list(state_of_each(database).values())
-    assert (states.count(State.FINISHED), states.count(State.READY)) == (2, 3)
+    assert (states.count(State.FINISHED), states.count(State.READY)) == (size, 5 - size)
     assert [row["jobs"] for row in rows(database, operations)] == [5]
     assert night
 

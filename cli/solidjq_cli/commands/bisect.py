@@ -214,12 +214,12 @@ def _note_other_manners(database: Database, incident: Incident, now: TrialStandi
 
 def _note_progress(now: TrialStanding, quarantine: str) -> None:
     from solidjq.recovery.bisect import Stage
-    from solidjq.text import count_of, its_process
+    from solidjq.text import count_of, its
 
     suspects = ", ".join(map(str, now.suspects[:MOST_NAMED])) + (" ..." if len(now.suspects) > MOST_NAMED else "")
     deaths = count_of(now.deaths, "death")
     on_trial = count_of(len(now.on_trial), "job")
-    died = f"{len(now.died)} of {on_trial} died with {its_process(len(now.died))}" if now.died else "no process died"
+    died = f"{len(now.died)} of {on_trial} died with {its(len(now.died))} process" if now.died else "no process died"
     match now.stage:
         case Stage.TRYING:
             note(

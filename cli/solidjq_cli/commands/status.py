@@ -62,7 +62,7 @@ def status(
 
 def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
     """Yield each line: its label, its text and its style."""
-    from solidjq.text import count_of, its_process
+    from solidjq.text import count_of, its
 
     yield "processes", _processes(found), ""
     if found.standby is not None:
@@ -75,7 +75,7 @@ def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
         yield "silent", f"{count_of(len(rest), 'more process')} with {held}", "error"
     yield "failed", _failed(found), "warning" if found.failed != (0, True) else "good"
     if found.new_died is not None and found.new_errors is not None:
-        died = f"{found.new_died:,} died with {its_process(found.new_died)}"
+        died = f"{found.new_died:,} died with {its(found.new_died)} process"
         yield "last hour", f"{died}, {found.new_errors:,} failed with an error", "error" if found.new_died else ""
     elif found.new_failed is not None:
         yield "last hour", f"{found.new_failed:,} failed", ""
@@ -118,7 +118,7 @@ def _silent(process: Process) -> str:
 
 
 def _failed(found: QueueStatus) -> str:
-    from solidjq.text import its_process
+    from solidjq.text import its
 
     if found.failed is None:
         return "too many to count in a second"
@@ -127,11 +127,11 @@ def _failed(found: QueueStatus) -> str:
     if found.died is None:
         return f"{found.failed}; how many of them died takes longer than a second to count"
     incidents = _of(found.incidents, "incident") if found.died.number else ""
-    died = f"{found.died} died with {its_process(found.died.number)}{incidents}"
+    died = f"{found.died} died with {its(found.died.number)} process{incidents}"
     if found.errors is None:
         return f"{found.failed}: {died}"
     problems = _of(found.problems, "problem") if found.errors else ""
-    return f"{found.failed}: {died}, {found.errors:,} failed with an error of their own{problems}"
+    return f"{found.failed}: {died}, {found.errors:,} failed with an error of {its(found.errors)} own{problems}"
 
 
 def _of(count: Count | None, noun: str) -> str:

@@ -21,7 +21,7 @@ from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.failure_counts import RecentFailures, count_recent
 from solidjq.queue.states import State
 from solidjq.rails.error_text import error_json
-from solidjq.text import count_of, its_process
+from solidjq.text import count_of, its
 
 NO_STATE = error_json(
     "SolidQueue::Processes::ProcessMissingError",
@@ -204,7 +204,7 @@ def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
 def _find_died(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
     failures = count_recent(connection, None)
     if failures.died:
-        died = f"{_counted(failures.died, failures)} died with {its_process(failures.died)}"
+        died = f"{_counted(failures.died, failures)} died with {its(failures.died)} process"
         yield DoctorFinding(
             f"{died} and {'waits' if failures.died == 1 else 'wait'} for a decision",
             "jq incidents list says why; jq retry --safe --dry-run shows which may go back to work",
@@ -215,7 +215,7 @@ def _find_failed(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
     failures = count_recent(connection, None)
     if failures.errors:
         yield DoctorFinding(
-            f"{_counted(failures.errors, failures)} failed with an error of their own",
+            f"{_counted(failures.errors, failures)} failed with an error of {its(failures.errors)} own",
             "jq failed diff shows how many problems they are; jq retry, or jq discard",
             Severity.WARNING,
         )

@@ -21,6 +21,7 @@ from solidjq.errors import DatabaseError, TookTooLongError
 from solidjq.names import closest, suggestion
 from solidjq.queue.failed import Filter, NamedFailures, count_up_to
 from solidjq.rails.error_text import Death
+from solidjq.text import its
 
 MOST_COUNTED = 10_000
 _LIKELY = 3  # similar names that are checked for failed jobs
@@ -105,7 +106,7 @@ def _explain(queries: BoundedQueries, chosen: Filter, *, implied_deaths: bool) -
     if implied_deaths:
         errors = queries.count(replace(chosen, deaths=frozenset()))
         if errors:
-            own = f"{_number(errors)} failed with an error of their own"
+            own = f"{_number(errors)} failed with an error of {its(errors)} own"
             yield f"0 died with their process; {own} (--include-errors takes them)"
             return
     terms = [term for term in _terms(chosen) if not (implied_deaths and term.words == _DIED)]
