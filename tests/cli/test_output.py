@@ -225,7 +225,8 @@ def test_an_empty_queue_is_an_empty_list(shell: Shell, command: str) -> None:
     listed, table = (shell.run(*READING[command], "-o", output) for output in ("json", "table"))
     assert (listed.returncode, json.loads(listed.stdout), listed.stderr) == (0, [], "")
     assert (table.returncode, len(table.stdout.splitlines())) == (0, 1)
-    assert re.fullmatch("jq: no .+\n", table.stderr)
+    # A heading that counts says it; otherwise a line below does.
+    assert table.stderr == "" if table.stdout.startswith("0 ") else re.fullmatch("jq: no .+\n", table.stderr)
 
 
 def test_a_long_message_comes_out_whole(database: Database, shell: Shell) -> None:
@@ -388,7 +389,7 @@ def test_no_colour_where_none_is_wanted(database: Database, shell: Shell, enviro
 
 
 def test_a_person_is_told_when_there_is_nothing(shell: Shell) -> None:
-    assert below_heading(terminal(shell, "failed", "list")) == "jq: no failed jobs\n"
+    assert below_heading(terminal(shell, "failed", "list")) == ""
     assert below_heading(terminal(shell, "processes", "list")) == "jq: no processes are registered\n"
     assert below_heading(terminal(shell, "queues", "list")) == "jq: no queues\n"
     assert below_heading(terminal(shell, "prune")) == "jq: no dead processes, no orphaned jobs\n"
