@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from solidjq_cli import view
 from solidjq_cli.ages import age, when
 from solidjq_cli.columns.column import Column, Fields
-from solidjq_cli.flow import cut
+from solidjq_cli.flow import cut, more
 from solidjq_cli.grid import Head, Names, Words
 from solidjq_cli.render import Keyed, heading, table
 
@@ -143,15 +143,10 @@ def _short(group: FailureGroup) -> str:
     message, last = signature.message, (signature.exception_class or "").rpartition("::")[2]
     if signature.death is not None:
         causes = [words for words, _ in group.causes.most_common()]
-        return ": ".join(["died", *([message] if message else []), *causes[:1]]) + _more(causes)
+        return ": ".join(["died", *([message] if message else []), *causes[:1]]) + more(len(causes) - 1)
     if not message or not last:
         return signature.title
     return message if message.startswith((last, str(signature.exception_class))) else f"{last}: {message}"
-
-
-def _more(names: Sequence[object]) -> str:
-    """Return a count of the items after the first."""
-    return f" +{len(names) - 1}" if len(names) > 1 else ""
 
 
 def _names(counted: Mapping[str, int], *, people: bool) -> Any:
@@ -159,7 +154,7 @@ def _names(counted: Mapping[str, int], *, people: bool) -> Any:
     ordered = Counter(counted).most_common()
     if not people or not ordered:
         return dict(ordered)
-    rest = _more(ordered)
+    rest = more(len(ordered) - 1)
     first = ordered[0][0]
     room = NAMES_WIDTH - len(rest)
     return (first if len(first) <= room else f"…{first[1 - room :]}") + rest

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from solidjq_cli import flow
 from solidjq_cli.columns.column import Column, Fields
 from solidjq_cli.exits import Exit
 from solidjq_cli.render import Output, note
@@ -80,8 +81,7 @@ def _named(outcome: OperationOutcome) -> str:
     names = list(outcome.incidents)
     if not names:
         return ""
-    more = f" +{len(names) - MOST_NAMED}" if len(names) > MOST_NAMED else ""
-    return f" ({', '.join(names[:MOST_NAMED])}{more})"
+    return f" ({', '.join(names[:MOST_NAMED])}{flow.more(len(names) - MOST_NAMED)})"
 
 
 def record(outcome: OperationOutcome) -> dict[str, Any]:

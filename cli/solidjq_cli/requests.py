@@ -67,9 +67,7 @@ class Request:
         self.served: set[int] = set()
         self.jobs: Mapping[str, Sequence[JobView]] | None = None  # by the id that was given; None if none was
         self.asks = True  # whether it asks before it moves jobs; not if each job was named by its id
-        self.confirms = (
-            False  # whether it has the profile's name typed, though each of several jobs was named by its id
-        )
+        self.confirms = False  # whether it has the profile's name typed for several jobs, each named by its id
         self.implied_deaths = False
         self.shown: Groups | None = None  # the plan, if it is on the terminal already
 

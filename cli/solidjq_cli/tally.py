@@ -52,9 +52,7 @@ class Tally:
     groups: Groups = field(default_factory=Counter)
     destinations: Counter[str] = field(default_factory=Counter)  # the queues that jobs go to
     scheduled: int = 0
-    warned: Counter[str] = field(
-        default_factory=Counter
-    )  # by reason: jobs that move although a safe retry would hold them back
+    warned: Counter[str] = field(default_factory=Counter)  # by reason: jobs that move, but not in a safe retry
     examples: dict[str, list[int]] = field(default_factory=dict)  # the first of these jobs
     resuming: list[str] = field(default_factory=list)  # where the first long jobs that move go on, in words
     resumed: int = 0  # how many there are

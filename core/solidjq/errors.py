@@ -75,7 +75,7 @@ class ConflictError(DatabaseError):
 
 
 class LockedError(ConflictError):
-    """A row or a table was locked by another transaction for longer than this session waits; it was rolled back."""
+    """A row or a table was locked by another transaction, so this one was rolled back."""
 
     scope = Scope.MOMENT
 

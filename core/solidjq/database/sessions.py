@@ -35,7 +35,7 @@ def begin_mysql_session(driver: Any, lock_timeout: float | None, *, read_only: b
         f"group_concat_max_len = CAST(GREATEST(@@group_concat_max_len, {MYSQL_LONGEST_LIST}) AS UNSIGNED)"
         f"{wait}"
     )
-    # By itself: the variables for it have other names on each of MySQL, old and new MariaDB.
+    # A statement of its own, which all versions take: the variables have other names on MySQL than on MariaDB.
     access = "READ ONLY" if read_only else "READ WRITE"
     driver.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {ISOLATION}, {access}")
 

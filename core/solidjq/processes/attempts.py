@@ -15,9 +15,7 @@ from solidjq.queue.concurrency import Limits
 from solidjq.queue.endings import fail, fail_but_refused, fail_locked
 from solidjq.text import count_of
 
-# While nothing else ends, so many are tried; then the database refuses all.
-MOST_REFUSED = 500  # claims in one transaction
-MOST_PASSED = 50  # rows, a transaction each
+MOST_PASSED = 50  # rows, a transaction each, while nothing else ends; then the database refuses all
 
 T = TypeVar("T")
 
@@ -62,7 +60,7 @@ class Attempt:
             if still is None:
                 return fail_locked(connection, claims, errors, limits)
             return fail(connection, condition, errors, limits)
-        failed, refused = fail_but_refused(connection, condition, errors, limits, most=MOST_REFUSED)
+        failed, refused = fail_but_refused(connection, condition, errors, limits)
         self.refused = {claims[claim_id]: error for claim_id, error in refused.items()}
         return failed
 

@@ -15,8 +15,7 @@ from solidjq.database.tables import claimed, processes
 from solidjq.database.times import ago, utcnow
 from solidjq.errors import AccessDeniedError
 from solidjq.ledger.stop_requests import end_asked
-from solidjq.queue.endings import MOST_REFUSED, claims_of, log_refused, raise_if_all, release
-from solidjq.queue.refused import all_but_refused
+from solidjq.queue.endings import claims_of, end_but_refused, release
 from solidjq.untrusted import read_object
 
 # Solid Queue's own defaults, in seconds.
@@ -139,9 +138,7 @@ def deregister(connection: Connection, process_id: int) -> list[int]:
         return release(connection, claims_of(process_id, claim_ids))
 
     ids = connection.scalars(select(claimed.c.id).where(claims_of(process_id)).order_by(claimed.c.id)).all()
-    released, refused = all_but_refused(connection, ids, end, most=MOST_REFUSED)
-    raise_if_all(set(ids) - refused.keys(), refused)
-    log_refused(process_id, refused)
+    released = end_but_refused(connection, process_id, ids, end)
     connection.execute(delete(processes).where(processes.c.id == process_id))
     return released
 

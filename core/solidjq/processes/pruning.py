@@ -19,7 +19,7 @@ from solidjq.database.faults import words_of
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
-from solidjq.processes.attempts import MOST_REFUSED, Attempt, passing_over
+from solidjq.processes.attempts import Attempt, passing_over
 from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import runs_of, sample_of
@@ -215,7 +215,7 @@ def fail_exited(
         release(connection, claims_of(process_id, not_begun))
     witness = {**(witness or {}), **_accused(connection, process_id, faulting)}
     error = exit_error(pid, returncode)
-    failed, refused = fail_but_refused(connection, claims_of(process_id), error, limits, most=MOST_REFUSED)
+    failed, refused = fail_but_refused(connection, claims_of(process_id), error, limits)
     if refused and not failed:
         raise next(iter(refused.values()))
     for claim_id, refusal in refused.items():

@@ -244,7 +244,7 @@ class FromQueues(NamedTuple):
 # read the claims                                          read_claims                   read_claims
 #
 # On MySQL, a worker's turn of all queues or one by its name locks by lock_turn: see claim.exchange. Where scans
-# are dear, the statements whose names end in behind are sent instead: see scan_start.py.
+# are dear, the statements whose names end in _behind are sent instead: see scan_start.py.
 CLAIM = FromQueues(claim_from_all, claim_from_queue)
 FINISH_AND_CLAIM = FromQueues(finish_and_claim_from_all, finish_and_claim_from_queue)
 FINISH_AND_CLAIM_BEHIND = FromQueues(finish_and_claim_from_all_behind, finish_and_claim_from_queue_behind)

@@ -6,7 +6,7 @@ The door deletes the claim's row first, or locks it, and does nothing if the row
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -47,7 +47,7 @@ from solidjq.queue.refused import all_but_refused
 
 log = logging.getLogger("solidjq")
 
-MOST_REFUSED = 500  # claims that the database refuses to release, while it releases none
+MOST_REFUSED = 500  # claims that the database refuses to end in one transaction, while it ends none
 
 
 def claims_of(process_id: int, claim_ids: Collection[int] | None = None) -> ColumnElement[bool]:
@@ -158,18 +158,19 @@ def fail_but_refused(
     claims: ColumnElement[bool],
     errors: Mapping[int, str] | str,
     limits: Limits = NO_LIMITS,
-    *,
-    most: int,
 ) -> tuple[list[int], dict[int, DBAPIError]]:
     """Fail claims as ``fail`` does, but those that the database refuses, by a trigger say, stay as they are.
 
     Returns the ids of the jobs that this call failed, and the error of each claim that was refused. If more than
-    ``most`` are refused and none has failed, the database refuses them all: the error is raised. The refused
+    ``MOST_REFUSED`` are refused and none has failed, the database refuses them all: the error is raised. The refused
     are found by halves, each in a savepoint.
     """
     ids = connection.scalars(select(claimed.c.id).where(claims).order_by(claimed.c.id)).all()
     return all_but_refused(
-        connection, ids, lambda part: fail(connection, claims & among(claimed.c.id, part), errors, limits), most=most
+        connection,
+        ids,
+        lambda part: fail(connection, claims & among(claimed.c.id, part), errors, limits),
+        most=MOST_REFUSED,
     )
 
 
@@ -245,24 +246,24 @@ def release_but_refused(connection: Connection, process_id: int, claim_ids: Iter
 
     Raises the error if it refuses all of them.
     """
-    released, refused = all_but_refused(
-        connection, sorted(claim_ids), lambda part: release(connection, claims_of(process_id, part)), most=MOST_REFUSED
+    return end_but_refused(
+        connection, process_id, sorted(claim_ids), lambda part: release(connection, claims_of(process_id, part))
     )
-    raise_if_all(released, refused)
-    log_refused(process_id, refused)
-    return released
 
 
-def raise_if_all(ended: Collection[int], refused: Mapping[int, DBAPIError]) -> None:
-    """Raise the first error if claims were refused and none has ended."""
-    if refused and not ended:
+def end_but_refused(
+    connection: Connection, process_id: int, claim_ids: Sequence[int], end: Callable[[Sequence[int]], list[int]]
+) -> list[int]:
+    """End these claims of a process by ``end``, and return what it returned; those that the database refuses stay.
+
+    Each of them is logged. Raises the error if it refuses all of them.
+    """
+    ended, refused = all_but_refused(connection, claim_ids, end, most=MOST_REFUSED)
+    if refused and len(refused) == len(claim_ids):
         raise next(iter(refused.values()))
-
-
-def log_refused(process_id: int, refused: Mapping[int, DBAPIError]) -> None:
-    """Log each claim of a process that the database refused to end."""
     for claim_id, refusal in refused.items():
         log.error("claim %d of process %d stays: the database refused: %s", claim_id, process_id, words_of(refusal))
+    return ended
 
 
 def release_others(connection: Connection, process_id: int, claim_ids: Collection[int]) -> list[int]:

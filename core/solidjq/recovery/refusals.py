@@ -54,6 +54,11 @@ class Refusals:
         self.in_a_row += 1
         self.errors[job_id] = str(error)
 
+    @property
+    def names_last(self) -> bool:
+        """Whether the job that was added last is one of the first ``MOST_NAMED``, which are named with their error."""
+        return len(self.errors) <= MOST_NAMED
+
     def words(self, *, one: str = "stays failed", several: str = "stay failed") -> list[str]:
         """Return a line for each of the first errors, which names its first jobs, and one that counts the others."""
         job_ids: dict[str, list[int]] = defaultdict(list)

@@ -16,7 +16,7 @@ from solidjq.database.tables import failures
 from solidjq.database.transactions import Database
 from solidjq.errors import DatabaseError, NoSuchJobError, UsageError
 from solidjq.ledger import archive, operations
-from solidjq.recovery.refusals import MOST_NAMED, Halving, Moves, Part, Refusals
+from solidjq.recovery.refusals import Halving, Moves, Part, Refusals
 from solidjq.recovery.restore import (
     FAILED,
     FINISHED,
@@ -163,10 +163,9 @@ def _verb_of(database: Database, operation_id: int) -> str:
 def _refused(
     connection: Connection, archive_id: int, error: DatabaseError, refusals: Refusals, *, by_job: bool
 ) -> UndoneBatch:
-    """Return what is said of a job that the database refuses to move; the first ``MOST_NAMED`` are named."""
+    """Return what is said of a job that the database refuses to move; the first ones are named."""
     job_id = connection.scalars(select(failures.c.job_id).where(failures.c.id == archive_id)).one()
-    is_named = len(refusals.errors) <= MOST_NAMED
-    reason = f"the database refuses to move job {job_id}: {error}" if is_named else REFUSED
+    reason = f"the database refuses to move job {job_id}: {error}" if refusals.names_last else REFUSED
     undone = _undone_jobs(connection, [archive_id], {job_id: reason}) if by_job else ()
     return UndoneBatch(archive_id, 1, {reason: 1}, undone)
 

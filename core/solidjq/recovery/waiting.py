@@ -28,7 +28,7 @@ from solidjq.queue.jobs import JobView, views_of
 from solidjq.queue.listing import JobFilter, conditions_of, id_column, ids_in
 from solidjq.queue.states import State
 from solidjq.recovery.planned import PREVIEW
-from solidjq.recovery.refusals import MOST_NAMED, Halving, Moves, Refusals
+from solidjq.recovery.refusals import Halving, Moves, Refusals
 from solidjq.recovery.rests import Rests
 from solidjq.text import first_of
 
@@ -206,8 +206,7 @@ def move_pages(
         if part.error is None:
             decisions = part.moved or []
         else:
-            named = refusals is not None and len(refusals.errors) <= MOST_NAMED
-            reason = f"{REFUSED}: {part.error}" if named else REFUSED
+            reason = f"{REFUSED}: {part.error}" if refusals is not None and refusals.names_last else REFUSED
             decisions = [one._replace(reason=reason) if one.moves else one for one in look(part.ids)]
         left = None if left is None else left - sum(decision.moves for decision in decisions)
         yield decisions
