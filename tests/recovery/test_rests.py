@@ -30,6 +30,7 @@ from support.servers import execute
 Batches: TypeAlias = Iterator[list[Any]]
 
 TOOK = 2.0  # seconds of each move, by the test's clock
+REST = 4.0  # seconds after it
 
 
 class Mover:
@@ -64,9 +65,9 @@ def claim_one(database: Database, worker: int) -> dict[int, int]:
 
 
 def test_how_long_a_rest_lasts() -> None:
-    assert rest_after(2.0, 0.0) == 2.0
-    assert rest_after(2.0, 0.5) == 1.5  # what was done since, such as printing, counts
-    assert rest_after(2.0, 3.0) == 0.0
+    assert rest_after(2.0, 0.0) == 4.0
+    assert rest_after(2.0, 0.5) == 3.5  # what was done since, such as printing, counts
+    assert rest_after(2.0, 5.0) == 0.0
     assert rest_after(60.0, 1.0) == LONGEST - 1.0  # it waited for a lock
 
 
@@ -76,11 +77,11 @@ def test_moves_rest_while_jobs_are_claimed(database: Database) -> None:
     mover = Mover(database)
     assert mover.moves(2) == []
     first = claim_one(database, worker)
-    assert mover.moves(2) == [TOOK]  # the first of the two sees the claim, the second rests
+    assert mover.moves(2) == [REST]  # the first of the two sees the claim, the second rests
     assert mover.moves(2) == []  # the job runs for long, and nobody claims another
     second = claim_one(database, worker)
     database.transact(finish_claims, worker, first)
-    assert mover.moves(2) == [TOOK]
+    assert mover.moves(2) == [REST]
     database.transact(finish_claims, worker, second | claim_one(database, worker))
     assert rows(database, claimed) == []
     assert mover.moves(2) == []
@@ -93,7 +94,7 @@ def test_who_works_already_is_seen_at_the_second_move(database: Database) -> Non
     claim_one(database, worker)
     assert mover.moves(1) == []
     claim_one(database, worker)
-    assert mover.moves(2) == [TOOK]
+    assert mover.moves(2) == [REST]
 
 
 def test_claims_of_a_dead_process_are_no_reason(database: Database) -> None:

@@ -12,15 +12,18 @@ from solidjq.database.transactions import Database
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LONGEST = 5.0  # seconds; a batch that took longer has waited for a lock
+# Seconds of rest for each second of a move. With 1.0, a worker on two busy cores finished 16 to 29 % fewer jobs.
+SHARE = 2.0
+LONGEST = 5.0  # seconds; a move that took longer has waited for a lock
 
 
 class Rests:
     """Makes the moves of one command, a transaction each, with rests between them while jobs are claimed.
 
-    A rest lasts until the last move lies as long ago as it took, LONGEST at most. So the moves take no more than half
-    of the time, and from the workers half of what they would take without rests. There is none before the third move:
-    only two can show that a job was claimed in between. ``fast``: no rests. ``begins`` is called before the first rest.
+    A rest lasts SHARE times as long as the move before it took, LONGEST at most. So the moves take no more than a third
+    of the time, and from the workers a third of what they would take without rests. There is none before the third
+    move: only two can show that a job was claimed in between. ``fast``: no rests. ``begins`` is called before the first
+    rest.
     """
 
     def __init__(
@@ -70,4 +73,4 @@ class Rests:
 
 def rest_after(took: float, since: float) -> float:
     """Return how many seconds to rest after a move that took so long and ended ``since`` seconds ago."""
-    return max(0.0, min(took, LONGEST) - since)
+    return max(0.0, min(SHARE * took, LONGEST) - since)
