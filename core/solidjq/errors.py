@@ -5,9 +5,9 @@ The command line turns each type into an exit code (``solidjq_cli/exits.py``).
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from solidjq.text import first_of
+from solidjq.text import first_of, plural_of
 
 MOST_NAMED = 20  # jobs in the message of an error
 
@@ -102,15 +102,30 @@ class ValueRefusedError(DatabaseError):
     """The database cannot store a value of the statement. Trying the same again cannot help."""
 
 
-class RowsRefusedError(DatabaseError):
-    """The database refuses to change a few rows, by a trigger say. All others were changed; these stay as they were."""
+class Stays(NamedTuple):
+    """What becomes of rows that are refused, in words: ``noun`` names what they are about."""
 
-    def __init__(self, reason: str, job_ids: Sequence[int | None] = ()) -> None:
-        jobs = "job" if len(job_ids) == 1 else "jobs"
-        stays = "stays" if len(job_ids) == 1 else "stay"
-        super().__init__(f"{jobs} {first_of(job_ids, MOST_NAMED)} {stays} claimed: {reason}" if job_ids else reason)
+    one: str  # stays claimed
+    several: str  # stay claimed
+    noun: str = "job"
+
+
+STAYS_CLAIMED = Stays("stays claimed", "stay claimed")
+
+
+class RowsRefusedError(DatabaseError):
+    """The database refuses to change a few rows, by a trigger say. All others were changed; these stay as they were.
+
+    ``names`` are the ids of their jobs, or what else the noun of ``stays`` says.
+    """
+
+    def __init__(self, reason: str, names: Sequence[int | str | None] = (), stays: Stays = STAYS_CLAIMED) -> None:
+        one = len(names) == 1
+        nouns, stay = (stays.noun, stays.one) if one else (plural_of(stays.noun), stays.several)
+        super().__init__(f"{nouns} {first_of(names, MOST_NAMED)} {stay}: {reason}" if names else reason)
         self.reason = reason
-        self.job_ids = job_ids
+        self.names = names
+        self.stays = stays
 
 
 class NoSuchJobError(SolidJQError):

@@ -75,7 +75,7 @@ def end_what_is_free(seat: Seat) -> None:
 def maintain(seat: Seat) -> None:
     """Do what a dispatcher does for concurrency limits, at an interval. It refills keys that were short before."""
     own = seat.own
-    own.transact(slot_maintenance.expire_semaphores)
+    list(slot_maintenance.expire_semaphores(own))
     for key in own.transact(slot_maintenance.expired_keys, 10):
         own.transact(slot_maintenance.unblock_one, key, ONE)
     still = {f"Limited/{LOST}"}.intersection(own.transact(slot_maintenance.find_short, ONE, 10))

@@ -17,8 +17,10 @@ from solidjq.recovery.terms import RetryTerms
 from solidjq.recovery.verdicts import Verdict
 from support.deaths import ALL, crash_count, die
 from support.processes import add_process, silence
+from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows
 from support.recovery import retry_jobs, safe
+from support.refusals import UNKNOWN, VALUE, refusing
 
 
 def test_a_crash_that_rails_wrote_counts_beside_one_that_was_counted_before(database: Database) -> None:
@@ -56,6 +58,24 @@ def test_one_crash_that_was_counted_hides_no_other(database: Database) -> None:
         connection.execute(delete(crash_table).where(crash_table.c.job_id != ids[1]))
     crashes.count_all(database)
     assert [crash_count(database, job_id) for job_id in ids] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("state", [VALUE, UNKNOWN])
+def test_a_crash_that_the_database_refuses_keeps_no_other_from_being_counted(
+    database: Database, kind: str, shell: Shell, state: str
+) -> None:
+    """Those that another program's prune left to be counted; the next command tries the refused one again."""
+    ids = add_jobs(database, *plain_jobs(5))
+    die(database)
+    with database.write() as connection:
+        connection.execute(delete(crash_table))
+    with refusing(database, kind, "INSERT", crash_table.name, f"NEW.job_id = {ids[1]}", state):
+        ran = shell.run("prune")
+        assert ran.returncode == 6
+        assert f"jq: job {ids[1]} is not counted as crashed: " in ran.stderr
+        assert [crash_count(database, job_id) for job_id in ids] == [1, 0, 1, 1, 1]
+    assert shell.run("prune").returncode == 0
+    assert [crash_count(database, job_id) for job_id in ids] == [1] * 5
 
 
 def test_whether_a_job_has_crashed_is_asked_of_it_alone(database: Database) -> None:

@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select, update
 
-from solidjq import Database
-from solidjq.database.tables import claimed, ready, scheduled
+from solidjq import Database, NewJob
+from solidjq.database.tables import blocked, claimed, ready, scheduled, semaphores
 from solidjq.database.tables import processes as process_table
 from solidjq.database.times import ago
 from solidjq.errors import DatabaseError
 from solidjq.processes import heartbeat
 from solidjq.queue import dispatch, endings
+from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.runtime.dispatcher import Dispatcher
 from support.processes import add_process, fail_orphans
@@ -92,3 +93,18 @@ def test_a_database_that_refuses_every_job_is_not_asked_for_each(database: Datab
         database.transact(dispatch.dispatch_but_refused, 500)
     with database.read() as connection:
         assert not connection.scalars(select(ready.c.id)).all()
+
+
+def test_a_semaphore_that_is_refused_keeps_a_dispatcher_from_no_maintenance(database: Database, kind: str) -> None:
+    """The database refuses to delete one that has expired; the other goes, and the job that waited for it is ready."""
+    keys = ("A/a", "A/a", "A/b", "A/b")
+    add_jobs(database, *(NewJob(class_name="A", concurrency_key=key, limit=Limit(1)) for key in keys))
+    with database.write() as connection:
+        for table in (semaphores, blocked):
+            connection.execute(update(table).values(expires_at=ago(60)))
+    dispatcher = object.__new__(Dispatcher)
+    dispatcher.database, dispatcher.name = database, "dispatcher"
+    column = "`key`" if kind == "mariadb" else "key"
+    with refusing(database, kind, "DELETE", semaphores.name, f"OLD.{column} = 'A/a'", UNKNOWN):
+        dispatcher._maintain_concurrency(100)
+    assert list(state_of_each(database).values()) == [State.READY, State.BLOCKED, State.READY, State.READY]

@@ -12,7 +12,7 @@ _ERRNO = {VALUE: 1406, UNKNOWN: 1644}
 
 @contextmanager
 def refusing(database: Database, kind: str, event: str, table: str, condition: str, state: str) -> Iterator[None]:
-    """Refuse an event (``INSERT``, ``UPDATE``) of rows of a table for which the condition holds; ``NEW`` is the row."""
+    """Refuse an event (``INSERT``, ``DELETE``) of rows for which the condition on ``NEW`` or ``OLD`` holds."""
     if kind == "sqlite":  # any error of a trigger is a violated constraint there
         made = [
             (
@@ -26,7 +26,7 @@ def refusing(database: Database, kind: str, event: str, table: str, condition: s
             (
                 "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
                 f"IF {condition} THEN RAISE EXCEPTION 'refused by the test' USING ERRCODE = '{state}'; END IF; "
-                "RETURN NEW; END $$"
+                "RETURN COALESCE(NEW, OLD); END $$"
             ),
             f"CREATE TRIGGER refusal BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()",
         ]

@@ -65,7 +65,8 @@ class SkippedCheckError(DatabaseError):
 
 
 Find = Callable[[Connection, DoctorTerms], Iterable[DoctorFinding]]
-Fix = Callable[[Database, DoctorTerms, Operation], int]  # returns how many rows it fixed
+# Yields how many rows each of its transactions fixed; what the database refuses keeps none of the others.
+Fix = Callable[[Database, DoctorTerms, Operation], Iterator[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

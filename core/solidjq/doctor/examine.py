@@ -18,7 +18,7 @@ from solidjq.database.standby import find_standby
 from solidjq.database.tables import jobs as job_table
 from solidjq.database.transactions import Database
 from solidjq.doctor import application, batches, code, fleet, jobs, shutdown, slots, storage
-from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorTerms
+from solidjq.doctor.checks import CheckResult, DoctorCheck, DoctorTerms, Fix
 from solidjq.errors import DatabaseError, DatabaseUnreachableError, TookTooLongError, UsageError
 from solidjq.ledger.operations import Operation
 
@@ -140,15 +140,20 @@ def fix(
     """Apply the fix of every check that has findings and a fix; yield a line of outcome for each.
 
     Each fix locks the rows that it changes and repeats its check under the lock, so running it again does no harm. If
-    the database refuses one fix, its line gives the reason, and the others go on.
+    the database refuses a fix, or rows of it, its line gives the reason, and the others go on.
     """
     for result in results:
         if result.findings and result.check.fix is not None:
-            try:
-                count = result.check.fix(database, terms, operation)
-            except DatabaseUnreachableError:
-                raise
-            except DatabaseError as error:
-                yield f"{result.check.name}: not fixed: {error}"
-            else:
-                yield f"{result.check.name}: fixed {count:,}"
+            yield f"{result.check.name}: {_outcome(database, result.check.fix, terms, operation)}"
+
+
+def _outcome(database: Database, fix_rows: Fix, terms: DoctorTerms, operation: Operation) -> str:
+    fixed = 0
+    try:
+        for count in fix_rows(database, terms, operation):
+            fixed += count
+    except DatabaseUnreachableError:
+        raise
+    except DatabaseError as error:
+        return f"fixed {fixed:,}, but not all: {error}" if fixed else f"not fixed: {error}"
+    return f"fixed {fixed:,}"

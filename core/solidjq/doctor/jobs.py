@@ -1,6 +1,6 @@
 """Checks of jobs: in no state or in two states at once, orphaned claims, claims that last too long."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, literal, select, union_all
@@ -12,11 +12,13 @@ from solidjq.database.tables import claimed, failed, jobs
 from solidjq.database.times import ago, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, how_many
+from solidjq.errors import Stays
 from solidjq.ledger import archive, operations
-from solidjq.ledger.operations import Operation
+from solidjq.ledger.operations import Operation, reverting
 from solidjq.processes import pruning
 from solidjq.processes.heartbeat import list_processes
 from solidjq.processes.samples import instant, sample_of
+from solidjq.queue.attempts import Attempt, passing_over
 from solidjq.queue.executions import EXECUTIONS
 from solidjq.queue.failure_counts import RecentFailures, count_recent
 from solidjq.queue.states import State
@@ -27,6 +29,8 @@ NO_STATE = error_json(
     "SolidQueue::Processes::ProcessMissingError",
     "The job was in no state: not finished, and neither waiting nor running (found by jq doctor)",
 )
+STAYS_STATELESS = Stays("stays in no state", "stay in no state")
+STAYS_TWICE = Stays("stays finished and failed", "stay finished and failed")
 
 
 def _stateless() -> ColumnElement[bool]:
@@ -63,24 +67,33 @@ def _find_stateless(connection: Connection, _terms: DoctorTerms) -> Iterator[Doc
         )
 
 
-def _fail_stateless(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
-    fixed = 0
-    while count := database.transact(_fail_some_stateless, operation):
-        fixed += count
-    return fixed
+def _fail_stateless(database: Database, _terms: DoctorTerms, operation: Operation) -> Iterator[int]:
+    def fail_some(attempt: Attempt) -> list[int] | None:
+        with reverting(operation):
+            return database.transact(_fail_some_stateless, operation, attempt)
+
+    return map(len, passing_over(database, fail_some, BATCH, what="job", stays=STAYS_STATELESS))
 
 
-def _fail_some_stateless(connection: Connection, operation: Operation) -> int:
-    candidates = list(connection.scalars(select(jobs.c.id).where(_stateless()).limit(BATCH)))
+def _fail_some_stateless(connection: Connection, operation: Operation, attempt: Attempt) -> list[int] | None:
+    candidates = connection.scalars(attempt.of(select(jobs.c.id).where(_stateless()), jobs.c.id)).all()
+    attempt.tried = candidates
+    if not candidates:
+        return None
     # A program that inserts a state for one of them now must lock its row for the foreign key: one waits for the other.
     connection.execute(select(jobs.c.id).where(among(jobs.c.id, candidates)).order_by(jobs.c.id).with_for_update())
     stateless = select(jobs.c.id).where(among(jobs.c.id, candidates), _stateless()).order_by(jobs.c.id)
     ids = list(connection.scalars(stateless))
-    if ids:
-        rows = select(jobs.c.id, literal(NO_STATE), utcnow()).where(among(jobs.c.id, ids)).order_by(jobs.c.id)
+
+    def fail(part: Sequence[int]) -> list[int]:
+        rows = select(jobs.c.id, literal(NO_STATE), utcnow()).where(among(jobs.c.id, part)).order_by(jobs.c.id)
         connection.execute(insert(failed).from_select(["job_id", "error", "created_at"], rows))
-        operation.record_if_possible(connection, len(ids))
-    return len(ids)
+        return list(part)
+
+    done = attempt.act(connection, {number: number for number in ids}, fail)
+    if done:
+        operation.record_if_possible(connection, len(done))
+    return done
 
 
 def _finished_and(*states: State) -> list[Select[tuple[int, str]]]:
@@ -126,28 +139,31 @@ def _find_finished_failed(connection: Connection, _terms: DoctorTerms) -> Iterat
         )
 
 
-def _archive_finished(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
-    fixed = 0
-    while count := database.transact(_archive_some_finished, operation):
-        fixed += count
-    return fixed
+def _archive_finished(database: Database, _terms: DoctorTerms, operation: Operation) -> Iterator[int]:
+    def archive_some(attempt: Attempt) -> list[int] | None:
+        with reverting(operation):
+            return database.transact(_archive_some_finished, operation, attempt)
+
+    return map(len, passing_over(database, archive_some, BATCH, what="failure", stays=STAYS_TWICE))
 
 
-def _archive_some_finished(connection: Connection, operation: Operation) -> int:
+def _archive_some_finished(connection: Connection, operation: Operation, attempt: Attempt) -> list[int] | None:
     operations.require(connection)
-    locked = (
-        select(failed.c.id)
-        .join(jobs, jobs.c.id == failed.c.job_id)
-        .where(jobs.c.finished_at.is_not(None))
-        .order_by(failed.c.id)
-        .limit(BATCH)
-        .with_for_update()
-    )
-    ids = list(connection.scalars(locked))
-    if ids:
-        archive.archive(connection, ids, operation.record(connection, len(ids)))
-        connection.execute(delete_by_id(failed, ids))
-    return len(ids)
+    query = select(failed.c.id, failed.c.job_id).join(jobs, jobs.c.id == failed.c.job_id)
+    locked = attempt.of(query.where(jobs.c.finished_at.is_not(None)), failed.c.id).with_for_update()
+    job_of: dict[int, int] = dict(connection.execute(locked).all())
+    attempt.tried = list(job_of)
+    before = operation.id
+
+    def archive_part(part: Sequence[int]) -> list[int]:
+        archive.archive(connection, part, operation.record(connection, len(part)))
+        connection.execute(delete_by_id(failed, part))
+        return list(part)
+
+    done = attempt.act(connection, job_of, archive_part)
+    if not done:
+        operation.revert(before)
+    return done if job_of else None
 
 
 def _find_orphans(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -161,9 +177,8 @@ def _find_orphans(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
         )
 
 
-def _fail_orphans(database: Database, terms: DoctorTerms, operation: Operation) -> int:
-    failed = pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_possible)
-    return sum(len(job_ids) for job_ids in failed)
+def _fail_orphans(database: Database, terms: DoctorTerms, operation: Operation) -> Iterator[int]:
+    return map(len, pruning.fail_orphans(database, limits=terms.limits, record=operation.record_if_possible))
 
 
 def _find_long(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:

@@ -1,24 +1,26 @@
 """Checks of concurrency limits: leaked or expired semaphores, and jobs that are blocked although a slot is free."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, Select, func, or_, select, update
 
-from solidjq.batching import in_batches
+from solidjq.batching import BATCH
 from solidjq.database.among import among
 from solidjq.database.tables import blocked, processes, semaphores
 from solidjq.database.times import ago, clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, how_many
 from solidjq.durations import spell_duration
-from solidjq.ledger.operations import Operation
+from solidjq.errors import DatabaseError, RowsRefusedError, concerns_rows
+from solidjq.ledger.operations import Operation, reverting
 from solidjq.queue import slot_maintenance
+from solidjq.queue.attempts import Attempt, passing_over
 from solidjq.queue.concurrency import Limit, Limits, holders
+from solidjq.queue.slot_maintenance import STAYS_KEY
 from solidjq.untrusted import number, read_object
 
 MOST_SLOTS = 1_000_000  # a limit above this is none
-MOST_REFILLED = 100_000  # keys of one run
 MANY_WAITING = 1000  # jobs of one key
 MOST_HOT = 5  # keys that are named
 MAINTENANCE = 600.0  # seconds between the maintenances of a dispatcher that registered no interval
@@ -57,28 +59,36 @@ def _find_leaked(connection: Connection, _terms: DoctorTerms) -> Iterator[Doctor
         )
 
 
-def _free_leaked(database: Database, terms: DoctorTerms, operation: Operation) -> int:
+def _free_leaked(database: Database, terms: DoctorTerms, operation: Operation) -> Iterator[int]:
     """Raise each leaked semaphore to 1, which no limit forbids while no job holds a slot; unblock its next job."""
-    with database.read() as connection:
-        ids = list(connection.scalars(select(_leaked().subquery().c.id)))
-    fixed = 0
-    for batch in in_batches(ids):
-        fixed += database.transact(_free_some, batch, terms, operation)
-    return fixed
+
+    def free_some(attempt: Attempt) -> list[int] | None:
+        with reverting(operation):
+            return database.transact(_free_some, terms, operation, attempt)
+
+    return map(len, passing_over(database, free_some, BATCH, what="key", stays=STAYS_KEY))
 
 
-def _free_some(connection: Connection, ids: list[int], terms: DoctorTerms, operation: Operation) -> int:
+def _free_some(connection: Connection, terms: DoctorTerms, operation: Operation, attempt: Attempt) -> list[int] | None:
+    attempt.tried = connection.scalars(attempt.of(_leaked().with_only_columns(semaphores.c.id), semaphores.c.id)).all()
+    if not attempt.tried:
+        return None
     # While a semaphore is locked, no job can take a slot of it.
-    in_batch = among(semaphores.c.id, ids)
+    in_batch = among(semaphores.c.id, attempt.tried)
     connection.execute(select(semaphores.c.id).where(in_batch).order_by(semaphores.c.key).with_for_update())
-    rows = connection.execute(_leaked().where(in_batch)).all()
-    leaked = [row.id for row in rows]
-    if not leaked:
-        return 0
-    connection.execute(update(semaphores).where(among(semaphores.c.id, leaked)).values(value=1, updated_at=utcnow()))
-    unblocked = sum(len(slot_maintenance.unblock_one(connection, row.key, terms.limits)) for row in rows)
-    operation.record_if_possible(connection, unblocked)
-    return len(leaked)
+    key_of = {row.id: row.key for row in connection.execute(_leaked().where(in_batch))}
+    unblocked: list[int] = []
+
+    def free(ids: Sequence[int]) -> list[int]:
+        connection.execute(update(semaphores).where(among(semaphores.c.id, ids)).values(value=1, updated_at=utcnow()))
+        ready = [slot_maintenance.unblock_one(connection, key_of[number], terms.limits) for number in ids]
+        unblocked.extend(job_id for job_ids in ready for job_id in job_ids)
+        return list(ids)
+
+    freed = attempt.act(connection, key_of, free)
+    if freed:
+        operation.record_if_possible(connection, len(unblocked))
+    return freed
 
 
 def known_limits(connection: Connection, terms: DoctorTerms) -> Limits:
@@ -107,17 +117,31 @@ def _find_short(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFi
         )
 
 
-def _refill(database: Database, terms: DoctorTerms, operation: Operation) -> int:
+def _refill(database: Database, terms: DoctorTerms, operation: Operation) -> Iterator[int]:
     """Give short keys their free slots back, in batches, and let blocked jobs run in them."""
-
-    def refill(connection: Connection, keys: list[str]) -> int:
-        operation.record_if_possible(connection, len(slot_maintenance.refill(connection, keys, limits)))
-        return len(keys)
-
     with database.read() as connection:
         limits = known_limits(connection, terms)
-        keys = slot_maintenance.find_short(connection, limits, MOST_REFILLED)
-    return sum(database.transact(refill, batch) for batch in in_batches(keys))
+
+    def refill_some(attempt: Attempt) -> list[int] | None:
+        with reverting(operation):
+            return database.transact(_refill_some, limits, operation, attempt)
+
+    return map(len, passing_over(database, refill_some, BATCH, what="key", stays=STAYS_KEY))
+
+
+def _refill_some(connection: Connection, limits: Limits, operation: Operation, attempt: Attempt) -> list[int] | None:
+    key_of = slot_maintenance.find_short_some(connection, limits, attempt)
+    attempt.tried = list(key_of)
+    unblocked: list[int] = []
+
+    def refill(ids: Sequence[int]) -> list[int]:
+        unblocked.extend(slot_maintenance.refill(connection, [key_of[number] for number in ids], limits))
+        return list(ids)
+
+    refilled = attempt.act(connection, key_of, refill)
+    if refilled:
+        operation.record_if_possible(connection, len(unblocked))
+    return refilled if key_of else None
 
 
 def _find_impossible(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -159,14 +183,8 @@ def _find_expired(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
         )
 
 
-def _clear_expired(database: Database, _terms: DoctorTerms, operation: Operation) -> int:
-    def clear(connection: Connection) -> int:
-        count = slot_maintenance.expire_semaphores(connection)
-        if count:
-            operation.record_if_possible(connection, 0)
-        return count
-
-    return database.transact(clear)
+def _clear_expired(database: Database, _terms: DoctorTerms, operation: Operation) -> Iterator[int]:
+    return slot_maintenance.expire_semaphores(database, lambda connection: operation.record_if_possible(connection, 0))
 
 
 def _find_blocked(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
@@ -188,8 +206,9 @@ def _find_blocked(connection: Connection, _terms: DoctorTerms) -> Iterator[Docto
         )
 
 
-def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> int:
+def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> Iterator[int]:
     """Unblock the next job of each key whose slot is free, as a dispatcher's maintenance does."""
+    refused: dict[str, DatabaseError] = {}
 
     def unblock(connection: Connection, key: str) -> int:
         moved = len(slot_maintenance.unblock_one(connection, key, terms.limits))
@@ -199,7 +218,18 @@ def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> in
 
     with database.read() as connection:
         keys = slot_maintenance.expired_keys(connection, MOST_NAMED)
-    return sum(database.transact(unblock, key) for key in keys)
+    for key in keys:
+        try:
+            with reverting(operation):
+                moved = database.transact(unblock, key)
+        except DatabaseError as error:
+            if not concerns_rows(error):
+                raise
+            refused[key] = error
+        else:
+            yield moved
+    if refused:
+        raise RowsRefusedError(str(next(iter(refused.values()))), list(refused), STAYS_KEY)
 
 
 def _find_hot(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:

@@ -7,7 +7,7 @@ another program wrote into ``failed_executions`` is counted when ``jq`` first re
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -36,13 +36,15 @@ from solidjq.database.inserts import insert_many, insert_new, lacks
 from solidjq.database.tables import crashes, failed, jobs
 from solidjq.database.times import time_value, utcnow
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError
+from solidjq.errors import DatabaseError, Stays
 from solidjq.ledger import on_death, operations, positions
+from solidjq.queue.attempts import Attempt, passing_over
 from solidjq.queue.failed import is_death
 from solidjq.rails.error_text import Death, parse_error
 from solidjq.rails.positions import Position, position_of
 
 EVIDENCE = 255  # characters of an error that are stored; the error of a death is never longer
+STAYS_UNCOUNTED = Stays("is not counted as crashed", "are not counted as crashed")
 
 # Jobs that died together have exactly the same error, so few texts are parsed.
 parse_evidence = lru_cache(maxsize=1024)(parse_error)
@@ -210,27 +212,33 @@ def _row_of(dead: Row[Any], origin: Origin, run: "Run | None") -> dict[str, Any]
 def count_all(database: Database) -> None:
     """Count every crash that is in ``failed_executions`` now; do nothing if the database has no ledger.
 
-    A failure that another program retries later is then counted already. One transaction a batch.
+    A failure that another program retries later is then counted already. One transaction a batch. A crash that the
+    database refuses to count keeps no other: RowsRefusedError names the jobs of such at the end.
     """
-    above = 0
-    while ids := database.transact(_count_some, above):
-        above = ids[-1]
+    batches = passing_over(
+        database, lambda attempt: database.transact(_count_some, attempt), BATCH, what="crash", stays=STAYS_UNCOUNTED
+    )
+    for _ in batches:
+        pass
 
 
-def _count_some(connection: Connection, above: int) -> list[int]:
+def _count_some(connection: Connection, attempt: Attempt) -> list[int] | None:
     if not operations.exists(connection):
-        return []
+        return None
     # Not by ``lacks``: most failures are counted, and PostgreSQL joins so many in two thirds of the time.
-    ids = connection.scalars(
-        select(failed.c.id)
+    uncounted = (
+        select(failed.c.id, failed.c.job_id)
         .outerjoin(crashes, crashes.c.failure_id == failed.c.id)
-        .where(failed.c.id > above, is_death(), crashes.c.failure_id.is_(None))
-        .order_by(failed.c.id)
-        .limit(BATCH)
-    ).all()
-    if ids:
-        count(connection, among(failed.c.id, ids))
-    return list(ids)
+        .where(is_death(), crashes.c.failure_id.is_(None))
+    )
+    job_of: dict[int, int] = dict(connection.execute(attempt.of(uncounted, failed.c.id)).all())
+    attempt.tried = list(job_of)
+
+    def count_part(failure_ids: Sequence[int]) -> list[int]:
+        count(connection, among(failed.c.id, failure_ids))
+        return list(failure_ids)
+
+    return attempt.act(connection, job_of, count_part) if job_of else None
 
 
 def has_crashed(database: Database, job_id: int, active_job_id: str | None) -> bool:

@@ -1,7 +1,8 @@
 """The record of commands, table ``jq_operations``: who changed how many jobs, when and why."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from solidjq.database.inserts import inserted_id
 from solidjq.database.presence import missing_tables
 from solidjq.database.tables import LEDGER, chain, deaths, failures, operations
 from solidjq.database.times import utcnow
-from solidjq.errors import LedgerMissingError
+from solidjq.errors import DatabaseError, LedgerMissingError, concerns_rows
 from solidjq.ledger.actors import actor, ci_job
 from solidjq.text import mask_secrets
 
@@ -93,6 +94,18 @@ class Operation:
         """Count ``jobs_moved`` more jobs if the database has a ledger; do nothing if it has none."""
         if exists(connection):
             self.record(connection, jobs_moved)
+
+
+@contextmanager
+def reverting(operation: Operation) -> Iterator[None]:
+    """Around a transaction: if the database refuses its rows, the operation gets the id back that it had before."""
+    before = operation.id
+    try:
+        yield
+    except DatabaseError as error:
+        if concerns_rows(error):
+            operation.revert(before)
+        raise
 
 
 def exists(connection: Connection) -> bool:

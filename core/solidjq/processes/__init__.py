@@ -11,7 +11,6 @@ Read the files in this order:
 - ``local_time``: heartbeats that a Rails application writes in its own zone instead of UTC.
 - ``survivors``: how many processes still beat when one fell silent, and how many fell silent too.
 - ``prune_guard``: whether processes that look dead are dead, or only cut off from the database.
-- ``attempts``: what is done about claims that the database refuses to end: they keep no others.
 - ``pruning``: fail the jobs of dead processes and orphaned claims, write the deaths, remove the rows.
 - ``prune_sequence``: a whole prune, as the command line and the supervisor both carry it out.
 

@@ -4,13 +4,14 @@ The command line and the supervisor both prune this way. Only the waiting differ
 a supervisor goes on with its other work and checks again at its next turn.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
 from solidjq.database.transactions import Database
-from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all
+from solidjq.errors import DatabaseError, RowsRefusedError, Stays, concerns_all
 from solidjq.ledger import crashes
 from solidjq.processes import pruning
 from solidjq.processes.prune_guard import NOBODY, PAUSE, Doubts, find_doubts
@@ -55,6 +56,7 @@ def prune_checked(
     """Prune the processes that a check found dead, fail orphaned claims, count every crash that is not counted yet.
 
     Orphaned claims come last, as a ``PrunedProcess`` without an id. ``record``, ``witness``: as for ``pruning.prune``.
+    What the database refuses keeps nothing else; at the end RowsRefusedError names the jobs.
     """
     refusals: list[DatabaseError] = []
     with _put_off(refusals):
@@ -64,7 +66,8 @@ def prune_checked(
         for batch in pruning.fail_orphans(database, record=record):
             orphans += batch
     yield from _orphaned(orphans)
-    crashes.count_all(database)
+    with _put_off(refusals):
+        crashes.count_all(database)
     if refusals:
         raise _all_of(refusals)
 
@@ -73,10 +76,18 @@ def _all_of(refusals: Sequence[DatabaseError]) -> DatabaseError:
     """Return the first of these errors; if it is about refused rows, with the jobs that all of them name."""
     if not isinstance(refusals[0], RowsRefusedError):
         return refusals[0]
-    of_rows = [refusal for refusal in refusals if isinstance(refusal, RowsRefusedError)]
-    job_ids = list(dict.fromkeys(job_id for refusal in of_rows for job_id in refusal.job_ids))
-    by_jobs = sorted(of_rows, key=lambda refusal: not refusal.job_ids)  # the reason of the jobs comes first
-    return RowsRefusedError("; ".join(dict.fromkeys(refusal.reason for refusal in by_jobs)), job_ids)
+    alike: dict[Stays, list[RowsRefusedError]] = defaultdict(list)
+    for refusal in refusals:
+        if isinstance(refusal, RowsRefusedError):
+            alike[refusal.stays].append(refusal)
+    first, *others = (_one_of(stays, of_rows) for stays, of_rows in alike.items())
+    return RowsRefusedError("; ".join(map(str, (first, *others)))) if others else first
+
+
+def _one_of(stays: Stays, refusals: Sequence[RowsRefusedError]) -> RowsRefusedError:
+    names = list(dict.fromkeys(name for refusal in refusals for name in refusal.names))
+    by_names = sorted(refusals, key=lambda refusal: not refusal.names)  # the reason of the jobs comes first
+    return RowsRefusedError("; ".join(dict.fromkeys(refusal.reason for refusal in by_names)), names, stays)
 
 
 @contextmanager

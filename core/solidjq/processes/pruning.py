@@ -19,11 +19,11 @@ from solidjq.database.faults import words_of
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.transactions import Database
 from solidjq.ledger import crashes, deaths, operations
-from solidjq.processes.attempts import Attempt, passing_over
 from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import runs_of, sample_of
 from solidjq.processes.survivors import Survivors, find_survivors
+from solidjq.queue.attempts import Attempt, passing_over
 from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import claims_of, fail_but_refused, lock_held, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
@@ -110,7 +110,7 @@ def _prune_some(
     survivors: Survivors,
     attempt: Attempt,
 ) -> list[PrunedProcess] | None:
-    query = select(processes).where(silent(threshold)).order_by(processes.c.id)
+    query = select(processes).where(silent(threshold))
     if only is not None:
         query = query.where(among(processes.c.id, only))
     rows = connection.execute(attempt.of(query, processes.c.id).with_for_update(skip_locked=True)).all()
@@ -291,14 +291,12 @@ def fail_orphans(
 
 def _fail_orphans(connection: Connection, limits: Limits, record: Record | None, attempt: Attempt) -> list[int] | None:
     """Fail some orphaned claims, and return their jobs; None if there is no such claim."""
-    query = select(claimed.c.id, claimed.c.job_id).where(_orphaned()).order_by(claimed.c.id)
-    found: Sequence[Row[Any]] = connection.execute(attempt.of(query, claimed.c.id)).all()
-    orphans: dict[int, int | None] = {row.id: row.job_id for row in found}
+    query = select(claimed.c.id, claimed.c.job_id).where(_orphaned())
+    orphans: dict[int, int | None] = {row.id: row.job_id for row in connection.execute(attempt.of(query, claimed.c.id))}
     attempt.tried = list(orphans)
     if not orphans:
         return None
     failed = attempt.fail(connection, orphans, missing_error(), limits, still=_orphaned())
-    attempt.left = [claim_id for claim_id, job_id in orphans.items() if job_id in attempt.refused]
     if failed and operations.exists(connection):
         crashes.count_failed(connection, failed)
     if failed and record is not None:

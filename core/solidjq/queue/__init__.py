@@ -18,6 +18,7 @@ those, and returns them. Read the files in this order:
 - ``checkpoints``: writes the progress of running jobs, fenced by their claims.
 - ``checkpoint_groups``: lets checkpoints of several jobs share a transaction.
 - ``endings``: how a claim ends: finish, fail, release, all through one door.
+- ``attempts``: moves in batches, of which the database may refuse some rows: they keep no others.
 - ``discard``: deletes waiting jobs, or withdraws them from their queues.
 - ``waiting``: runs waiting jobs now, postpones them, moves them to another queue.
 - ``pauses``: pauses and resumes a queue.

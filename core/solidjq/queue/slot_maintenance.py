@@ -3,14 +3,19 @@
 Dispatchers do it at an interval; ``jq doctor`` finds what nobody maintained.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, or_, select, update
 
+from solidjq.batching import BATCH
 from solidjq.database.among import among
+from solidjq.database.deletions import delete_by_id
 from solidjq.database.tables import blocked, jobs, semaphores
 from solidjq.database.times import utcnow
+from solidjq.database.transactions import Database
+from solidjq.errors import Stays
+from solidjq.queue.attempts import Attempt, passing_over
 from solidjq.queue.concurrency import (
     NO_LIMITS,
     Limit,
@@ -24,10 +29,38 @@ from solidjq.queue.concurrency import (
     promote,
 )
 
+STAYS_KEY = Stays("stays as it was", "stay as they were", "key")
 
-def expire_semaphores(connection: Connection) -> int:
-    """Delete the semaphores that have expired; return how many."""
-    return connection.execute(delete(semaphores).where(semaphores.c.expires_at < utcnow())).rowcount
+
+def expire_semaphores(database: Database, record: Callable[[Connection], None] | None = None) -> Iterator[int]:
+    """Delete the semaphores that have expired, in batches; yield how many each transaction deleted.
+
+    Those that another transaction has locked are left, since it may renew them. One that the database refuses to delete
+    keeps no other: RowsRefusedError names the keys of such at the end. ``record`` is called in each transaction that
+    deletes some.
+    """
+    for keys in passing_over(
+        database, lambda attempt: database.transact(_expire_some, record, attempt), BATCH, what="key", stays=STAYS_KEY
+    ):
+        yield len(keys)
+
+
+def _expire_some(
+    connection: Connection, record: Callable[[Connection], None] | None, attempt: Attempt
+) -> list[int] | None:
+    query = attempt.of(select(semaphores.c.id, semaphores.c.key), semaphores.c.id)
+    expired = query.where(semaphores.c.expires_at < utcnow()).with_for_update(skip_locked=True)
+    key_of: dict[int, str] = dict(connection.execute(expired).all())
+    attempt.tried = list(key_of)
+
+    def expire(ids: Sequence[int]) -> list[int]:
+        connection.execute(delete_by_id(semaphores, ids))
+        return list(ids)
+
+    gone = attempt.act(connection, key_of, expire)
+    if gone and record is not None:
+        record(connection)
+    return gone if key_of else None
 
 
 def expired_keys(connection: Connection, limit: int) -> list[str]:
@@ -65,6 +98,12 @@ def _short(limits: Limits) -> Select[Any]:
         .outerjoin(held, held.c.concurrency_key == semaphores.c.key)
         .where(semaphores.c.value < free)
     )
+
+
+def find_short_some(connection: Connection, limits: Limits, attempt: Attempt) -> dict[int, str]:
+    """Return the keys that ``find_short`` finds, by the ids of their semaphores, of those that an attempt may take."""
+    query = _short(limits).with_only_columns(semaphores.c.id, semaphores.c.key)
+    return dict(connection.execute(attempt.of(query, semaphores.c.id)).all()) if limits else {}
 
 
 def refill(connection: Connection, keys: Collection[str], limits: Limits) -> list[int]:

@@ -2,14 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from solidjq.errors import DatabaseError, concerns_rows
-from solidjq.ledger.operations import Operation
+from solidjq.ledger.operations import Operation, reverting
 from solidjq.text import count_of, first_of
 
 # Jobs in a row that are refused alone, each of them tried in a transaction of its own:
@@ -21,18 +20,6 @@ MOST_NAMED = 20  # jobs with one error, and errors
 
 T = TypeVar("T")
 Row = tuple[int, int]  # the id of a row, and that of its job
-
-
-@contextmanager
-def reverting(operation: Operation) -> Iterator[None]:
-    """Around a transaction: if the database refuses its rows, the operation gets the id back that it had before."""
-    before = operation.id
-    try:
-        yield
-    except DatabaseError as error:
-        if concerns_rows(error):
-            operation.revert(before)
-        raise
 
 
 @dataclass(slots=True)

@@ -70,7 +70,9 @@ class Dispatcher(Child):
 
     def _maintain_concurrency(self, size: int) -> None:
         limits = registry.limits()
-        self.database.transact(slot_maintenance.expire_semaphores)
+        with self._passing_over("expired semaphores"):
+            for _ in slot_maintenance.expire_semaphores(self.database):
+                pass
         for key in self.database.transact(slot_maintenance.expired_keys, size):
             with self._passing_over(key):
                 self.database.transact(slot_maintenance.unblock_one, key, limits)

@@ -1,0 +1,136 @@
+"""Attempts at moving rows, of which the database may refuse some: what it refuses alone keeps nothing else."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy.exc import DBAPIError
+
+from solidjq.database.among import among
+from solidjq.database.tables import claimed
+from solidjq.database.transactions import Database
+from solidjq.errors import STAYS_CLAIMED, DatabaseError, RowsRefusedError, Stays, concerns_all
+from solidjq.queue.concurrency import Limits
+from solidjq.queue.endings import MOST_REFUSED, fail, fail_locked
+from solidjq.queue.refused import all_but_refused
+from solidjq.text import count_of
+
+MOST_PASSED = 50  # rows, a transaction each, while nothing else ends; then the database refuses all
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound=Select[Any])
+Name = int | str | None  # of what a row is about, by which a refusal names it: a job's id, a concurrency key
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What one transaction may take: at most ``at_once`` rows, whose ids are greater than ``above``.
+
+    The transaction notes which rows it ``tried``, in the order of their ids. If it is ``careful``, it leaves the rows
+    that the database refuses: ``refused`` has their names and errors, ``left`` the ids of the rows that it left for it.
+    """
+
+    at_once: int
+    careful: bool = False
+    above: int | None = None
+    tried: Sequence[int] = ()
+    left: Collection[int] = ()
+    refused: dict[Name, DBAPIError] = field(default_factory=dict)
+
+    def of(self, query: Q, number: ColumnElement[int]) -> Q:
+        """Return the query for the rows that this transaction may take, ordered by ``number``, their id."""
+        query = query.order_by(number).limit(self.at_once)
+        return query if self.above is None else query.where(number > self.above)
+
+    def act(
+        self, connection: Connection, names: Mapping[int, Name], act: Callable[[Sequence[int]], list[int]]
+    ) -> list[int]:
+        """Act on rows by their ids, each with its name; return what ``act`` returned."""
+        self.refused = {}  # what was refused before a deadlock may have ended since
+        self.left = ()
+        if not names:
+            return []
+        if not self.careful:
+            return act(list(names))
+        done, refused = all_but_refused(connection, list(names), act, most=MOST_REFUSED)
+        self.refused = {names[number]: error for number, error in refused.items()}
+        self.left = refused.keys()
+        return done
+
+    def fail(
+        self,
+        connection: Connection,
+        claims: Mapping[int, int | None],
+        errors: Mapping[int, str] | str,
+        limits: Limits,
+        *,
+        still: ColumnElement[bool] | None = None,
+    ) -> list[int]:
+        """Fail these claims, each with its job; return the ids of the jobs that failed.
+
+        This transaction has locked the claims, unless ``still`` is a condition that must hold for them.
+        """
+
+        def fail_part(part: Sequence[int]) -> list[int]:
+            if still is None and not self.careful:
+                return fail_locked(connection, claims, errors, limits)
+            condition = among(claimed.c.id, part)
+            return fail(connection, condition if still is None else condition & still, errors, limits)
+
+        return self.act(connection, claims, fail_part)
+
+
+def passing_over(
+    database: Database, move: Callable[[Attempt], T | None], at_once: int, *, what: str, stays: Stays = STAYS_CLAIMED
+) -> Iterator[T]:
+    """Make moves, a transaction each, until one returns None; what the database refuses alone keeps nothing else.
+
+    Each move takes the rows behind those of the move before. One that was refused is made again with care; if that is
+    refused, too, with one row at a time until the refused one is found. It is passed over, unless more than
+    ``MOST_PASSED`` were since anything was moved. At the end RowsRefusedError names what was refused, in the words of
+    ``stays``, and counts the rows that were passed over; ``what`` each of them is.
+    """
+    attempt = Attempt(at_once)
+    refused: dict[Name, DBAPIError] = {}
+    first: DatabaseError | None = None
+    passed = 0  # rows that were refused as such, for ``first`` or a later error, and not for one of their jobs
+    in_vain = 0  # rows that were passed over since anything was moved
+    while in_vain <= MOST_PASSED:
+        attempt.tried, attempt.left, attempt.refused = (), (), {}
+        try:
+            moved = move(attempt)
+        except DatabaseError as error:
+            if not attempt.tried or concerns_all(error) or in_vain >= MOST_PASSED:
+                raise
+            if _narrow(attempt, at_once):
+                first = first or error
+                passed += 1
+                in_vain += 1
+            continue
+        if moved is None:
+            break
+        attempt.above = max(attempt.tried)
+        in_vain = 0 if moved else in_vain + len(attempt.left)
+        if attempt.refused:
+            refused |= attempt.refused
+            attempt.at_once = at_once
+        attempt.careful = attempt.at_once < at_once  # then the refused row is still being looked for
+        yield moved
+    reasons = [str(database.translated(error)) for error in [*refused.values()][:1]]
+    if first is not None:
+        reasons.append(f"{count_of(passed, what)} {'stays' if passed == 1 else 'stay'} as before: {first}")
+    if reasons:
+        raise RowsRefusedError("; ".join(reasons), list(refused), stays) from first
+
+
+def _narrow(attempt: Attempt, at_once: int) -> bool:
+    """Choose how the next move is made after a refused one; return whether it passes over the row that was refused."""
+    if attempt.careful and len(attempt.tried) == 1:
+        attempt.above = attempt.tried[0]
+        attempt.at_once, attempt.careful = at_once, False
+        return True
+    if attempt.careful:
+        attempt.at_once = 1
+    attempt.careful = True
+    return False
