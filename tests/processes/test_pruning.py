@@ -2,17 +2,18 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import ColumnElement, Table, delete, event, select, update
 
 from solidjq import Database, NewJob
 from solidjq.batching import in_batches
-from solidjq.database.tables import blocked, claimed, crashes, deaths, failed, operations, semaphores
+from solidjq.database.tables import blocked, claimed, crashes, deaths, failed, jobs, operations, semaphores
 from solidjq.database.tables import processes as process_table
 from solidjq.database.times import ago
 from solidjq.errors import DatabaseError, RowsRefusedError
@@ -22,11 +23,13 @@ from solidjq.queue import endings
 from solidjq.queue.concurrency import Limit
 from solidjq.queue.states import State
 from solidjq.rails.error_text import Death, parse_error
+from support.locks import sessions
 from support.processes import add_process, fail_orphans, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
 from support.refusals import UNKNOWN, VALUE, refusing
 from support.servers import execute
+from support.waiting import PATIENCE, until
 
 THRESHOLD = 300.0
 
@@ -469,6 +472,95 @@ def test_a_database_that_refuses_every_failure_stops_a_prune(database: Database,
     assert [process.job_ids for process in prune(database)] == [ids]
 
 
+SERVERS = pytest.mark.only_on("postgresql", "mariadb")  # SQLite has one lock for all
+
+
+def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as a server that counts in whole seconds can wait for a lock at least."""
+    for module in ("solidjq.processes.pruning", "solidjq.doctor.slots"):
+        monkeypatch.setattr(f"{module}.LOCK_WAIT", 1.0)
+
+
+@contextmanager
+def holding(database: Database, table: Table, condition: ColumnElement[bool]) -> Iterator[None]:
+    """Hold the locks of rows, in a transaction of another connection."""
+    with database.write() as connection:
+        assert connection.execute(select(table).where(condition).with_for_update()).all()
+        yield
+
+
+@SERVERS
+@pytest.mark.parametrize("what", ["claim", "job", "semaphore"])
+def test_what_another_transaction_has_locked_keeps_nothing_else_from_a_prune(
+    database: Database, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It is waited for once, left and named; the process of which nothing else failed stays, the other goes."""
+    one_second(monkeypatch)
+    limited = NewJob(class_name="Limited", concurrency_key="Limited/a", limit=Limit(1))
+    bad, *others = add_jobs(database, limited, *plain_jobs(4))
+    alone, with_others, orphaned = (add_process(database, name) for name in ("alone", "with others", "gone"))
+    claim_all(database, alone, 1)
+    claim_all(database, with_others, 2)
+    claim_all(database, orphaned)
+    with database.write() as connection:
+        connection.execute(process_table.delete().where(process_table.c.id == orphaned))
+    for process in (alone, with_others):
+        silence(database, process, 1000)
+    locked = {
+        "claim": (claimed, claimed.c.job_id == bad),
+        "job": (jobs, jobs.c.id == bad),
+        "semaphore": (semaphores, semaphores.c.key == "Limited/a"),
+    }[what]
+    pruned: list[pruning.PrunedProcess] = []
+    with (
+        holding(database, *locked),
+        pytest.raises(RowsRefusedError, match=f"job {bad} stays claimed: another transaction"),
+    ):
+        pruned.extend(prune_sequence.prune_checked(database, THRESHOLD, Doubts(dead=frozenset([alone, with_others]))))
+    assert [process.job_ids for process in pruned] == [others[:2], others[2:]]
+    assert state_of_each(database) == {bad: State.CLAIMED, **dict.fromkeys(others, State.FAILED)}
+    assert [row["id"] for row in rows(database, process_table)] == [alone]
+    assert [process.job_ids for process in prune(database)] == [[bad]]
+    assert len(rows(database, crashes)) == 5
+
+
+@SERVERS
+def test_an_orphan_that_another_transaction_has_locked_keeps_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_second(monkeypatch)
+    bad, *others = add_jobs(database, *plain_jobs(4))
+    claim_all(database, add_process(database))
+    with database.write() as connection:
+        connection.execute(delete(process_table))
+    ended: list[list[int]] = []
+    with (
+        holding(database, claimed, claimed.c.job_id == bad),
+        pytest.raises(RowsRefusedError, match=f"job {bad} stays claimed: another transaction"),
+    ):
+        ended.extend(pruning.fail_orphans(database))
+    assert ended == [others]
+    assert fail_orphans(database) == [bad]
+
+
+@SERVERS
+def test_a_claim_that_is_finished_while_a_prune_waits_for_it_is_not_failed(database: Database) -> None:
+    (job_id,) = add_jobs(database, *plain_jobs(1))
+    process = add_process(database)
+    claim_all(database, process)
+    silence(database, process, 1000)
+    own, pruned = Database(database.url), []
+    thread = threading.Thread(target=lambda: pruned.extend(pruning.prune(own, THRESHOLD)))
+    with database.write() as connection:
+        endings.finish(connection, endings.claims_of(process))
+        thread.start()
+        until(lambda: sessions(database), "the prune waits for the claim")
+    thread.join(PATIENCE)
+    own.close()
+    assert [process.job_ids for process in pruned] == [[]]
+    assert state_of_each(database) == {job_id: State.FINISHED}
+
+
 def test_a_recover_retries_although_a_job_is_refused(database: Database, kind: str, shell: Shell) -> None:
     bad, *others = add_jobs(database, *plain_jobs(3))
     dead = add_process(database)
@@ -522,25 +614,6 @@ def test_each_death_of_a_prune_has_the_same_fleet(database: Database, monkeypatc
         connection.execute(update(process_table).values(created_at=ago(5000)))
     assert len(list(prune(database))) == 3
     assert [json.loads(row["evidence"])["fleet"]["silent"] for row in rows(database, deaths)] == [3, 3, 3]
-
-
-@pytest.mark.only_on("postgresql", "mariadb")
-def test_a_prune_says_of_a_process_whose_rows_are_locked_that_it_stays(database: Database) -> None:
-    """And not that nothing was changed: the other process is gone."""
-    add_jobs(database, *plain_jobs(2))
-    locked, dead = (add_process(database, name) for name in ("locked", "dead"))
-    (claim, *_) = claim_all(database, locked, 1)
-    claim_all(database, dead)
-    for process in (locked, dead):
-        silence(database, process, 1000)
-    impatient = Database(database.url, lock_timeout=1)
-    with database.write() as holder:
-        holder.execute(select(claimed.c.id).where(claimed.c.id == claim.id).with_for_update())
-        pruned = pruning.prune(impatient, 300)
-        assert next(pruned).process_id == dead
-        with pytest.raises(RowsRefusedError, match=r"^1 process stays as before: .* rolled back, try again$"):
-            next(pruned)
-    impatient.close()
 
 
 @pytest.mark.only_on("postgresql", "mariadb")

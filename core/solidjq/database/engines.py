@@ -298,12 +298,8 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
                 name, value = "max_statement_time", f"{seconds:f}"
             else:
                 name, value = "max_execution_time", str(max(1, round(seconds * 1000)))
-            connection.execute(text(f"SET SESSION {name} = {value}"))
-            try:
+            with _mysql_setting(connection, name, value):
                 yield
-            finally:
-                if not connection.invalidated:  # a new session has no limit
-                    connection.execute(text(f"SET SESSION {name} = DEFAULT"))
         case _:
             deadline = time.monotonic() + seconds
             driver = cast("sqlite3.Connection", connection.connection.driver_connection)
@@ -312,3 +308,31 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
                 yield
             finally:
                 driver.set_progress_handler(None, 0)
+
+
+@contextmanager
+def lock_limit(connection: Connection, seconds: float) -> Iterator[None]:
+    """Limit how long each statement waits for a lock, to a second at least; it fails with LockedError then.
+
+    On SQLite the busy timeout stays the limit: one lock is for all.
+    """
+    match connection.dialect.name:
+        case "postgresql":  # it ends with the transaction
+            connection.execute(text(f"SET LOCAL lock_timeout = {max(1000, round(seconds * 1000))}"))
+            yield
+        case "mysql":
+            with _mysql_setting(connection, "innodb_lock_wait_timeout", str(max(1, round(seconds)))):
+                yield
+        case _:
+            yield
+
+
+@contextmanager
+def _mysql_setting(connection: Connection, name: str, value: str) -> Iterator[None]:
+    before = f"@solidjq_{name}"  # what the URL or the server's administrator chose
+    connection.execute(text(f"SET {before} = @@SESSION.{name}, SESSION {name} = {value}"))
+    try:
+        yield
+    finally:
+        if not connection.invalidated:  # a new session has its own
+            connection.execute(text(f"SET SESSION {name} = {before}"))

@@ -54,9 +54,9 @@ class Database:
     """A queue's database. Cheap to make: it connects at the first transaction.
 
     With ``read_only``, the database itself refuses every write. ``answer_timeout`` is how many seconds a server may
-    take to answer a statement before it counts as unreachable. With ``lock_timeout``, a statement that has waited so
-    many seconds for a lock fails with LockedError, and no move is run again after that; SQLite has one lock for all,
-    and its own limit.
+    take to answer a statement before it counts as unreachable. A statement that has waited ``lock_timeout`` seconds
+    for a lock, by default as long as the server lets it, fails with LockedError; SQLite has one lock for all, and its
+    own limit.
 
     Raises MissingDriverError if the driver's package is not installed, UsageError for an option that cannot be used.
     """
@@ -85,7 +85,6 @@ class Database:
         except (ValueError, TypeError, ArgumentError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         self._is_guarded = False
-        self._waits_again = lock_timeout is None
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._reader = engine
         self._writer = engine.execution_options(**{engines.WRITES: True})
@@ -144,7 +143,10 @@ class Database:
         return Glances(self, time.monotonic() + GLANCE)
 
     def transact(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one move in one transaction; run it again from its start after a deadlock or if the database is busy."""
+        """Run one move in one transaction; run it again from its start after a deadlock or if SQLite is busy.
+
+        Not after LockedError: a lock that was not released while a statement waited for it may be held for long.
+        """
         return self._again(self.write, move, *args, **kwargs)
 
     def execute(self, statement: HotStatement[Any], /, **values: Any) -> Sequence[Row[Any]]:
@@ -185,9 +187,9 @@ class Database:
             try:
                 with connected() as connection:
                     return move(connection, *args, **kwargs)
-            except ConflictError as error:
-                if isinstance(error, LockedError) and not self._waits_again:
-                    raise
+            except LockedError:
+                raise
+            except ConflictError:
                 # At random, so that two programs in a deadlock do not meet again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         with connected() as connection:

@@ -80,9 +80,10 @@ def _fail_some_stateless(connection: Connection, operation: Operation, attempt: 
     attempt.tried = candidates
     if not candidates:
         return None
-    # A program that inserts a state for one of them now must lock its row for the foreign key: one waits for the other.
-    connection.execute(select(jobs.c.id).where(among(jobs.c.id, candidates)).order_by(jobs.c.id).with_for_update())
-    stateless = select(jobs.c.id).where(among(jobs.c.id, candidates), _stateless()).order_by(jobs.c.id)
+    # A program that inserts a state for one of them must lock its row for the foreign key: it is left, or has to wait.
+    lock = select(jobs.c.id).where(among(jobs.c.id, candidates)).order_by(jobs.c.id)
+    locked = connection.scalars(lock.with_for_update(skip_locked=True)).all()
+    stateless = select(jobs.c.id).where(among(jobs.c.id, locked), _stateless()).order_by(jobs.c.id)
     ids = list(connection.scalars(stateless))
 
     def fail(part: Sequence[int]) -> list[int]:
@@ -150,7 +151,7 @@ def _archive_finished(database: Database, _terms: DoctorTerms, operation: Operat
 def _archive_some_finished(connection: Connection, operation: Operation, attempt: Attempt) -> list[int] | None:
     operations.require(connection)
     query = select(failed.c.id, failed.c.job_id).join(jobs, jobs.c.id == failed.c.job_id)
-    locked = attempt.of(query.where(jobs.c.finished_at.is_not(None)), failed.c.id).with_for_update()
+    locked = attempt.of(query.where(jobs.c.finished_at.is_not(None)), failed.c.id).with_for_update(skip_locked=True)
     job_of: dict[int, int] = dict(connection.execute(locked).all())
     attempt.tried = list(job_of)
     before = operation.id

@@ -7,15 +7,16 @@ from sqlalchemy import Connection, Select, func, or_, select, update
 
 from solidjq.batching import BATCH
 from solidjq.database.among import among
+from solidjq.database.engines import lock_limit
 from solidjq.database.tables import blocked, processes, semaphores
 from solidjq.database.times import ago, clock, utcnow
 from solidjq.database.transactions import Database
 from solidjq.doctor.checks import MOST_NAMED, DoctorCheck, DoctorFinding, DoctorTerms, Severity, everywhere, how_many
 from solidjq.durations import spell_duration
-from solidjq.errors import DatabaseError, RowsRefusedError, concerns_rows
+from solidjq.errors import DatabaseError, RowsRefusedError, concerns_all
 from solidjq.ledger.operations import Operation, reverting
 from solidjq.queue import slot_maintenance
-from solidjq.queue.attempts import Attempt, passing_over
+from solidjq.queue.attempts import LOCK_WAIT, Attempt, passing_over
 from solidjq.queue.concurrency import Limit, Limits, holders
 from solidjq.queue.slot_maintenance import STAYS_KEY
 from solidjq.untrusted import number, read_object
@@ -73,10 +74,11 @@ def _free_some(connection: Connection, terms: DoctorTerms, operation: Operation,
     attempt.tried = connection.scalars(attempt.of(_leaked().with_only_columns(semaphores.c.id), semaphores.c.id)).all()
     if not attempt.tried:
         return None
-    # While a semaphore is locked, no job can take a slot of it.
-    in_batch = among(semaphores.c.id, attempt.tried)
-    connection.execute(select(semaphores.c.id).where(in_batch).order_by(semaphores.c.key).with_for_update())
-    key_of = {row.id: row.key for row in connection.execute(_leaked().where(in_batch))}
+    # While a semaphore is locked, no job can take a slot of it. One that another program has locked may just lose one.
+    lock = select(semaphores.c.id).where(among(semaphores.c.id, attempt.tried)).order_by(semaphores.c.key)
+    locked = connection.scalars(lock.with_for_update(skip_locked=True)).all()
+    leaked = connection.execute(_leaked().where(among(semaphores.c.id, locked)))
+    key_of = {row.id: row.key for row in leaked}
     unblocked: list[int] = []
 
     def free(ids: Sequence[int]) -> list[int]:
@@ -138,7 +140,8 @@ def _refill_some(connection: Connection, limits: Limits, operation: Operation, a
         unblocked.extend(slot_maintenance.refill(connection, [key_of[number] for number in ids], limits))
         return list(ids)
 
-    refilled = attempt.act(connection, key_of, refill)
+    with lock_limit(connection, LOCK_WAIT):
+        refilled = attempt.act(connection, key_of, refill)
     if refilled:
         operation.record_if_possible(connection, len(unblocked))
     return refilled if key_of else None
@@ -211,7 +214,8 @@ def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> It
     refused: dict[str, DatabaseError] = {}
 
     def unblock(connection: Connection, key: str) -> int:
-        moved = len(slot_maintenance.unblock_one(connection, key, terms.limits))
+        with lock_limit(connection, LOCK_WAIT):
+            moved = len(slot_maintenance.unblock_one(connection, key, terms.limits))
         if moved:
             operation.record_if_possible(connection, moved)
         return moved
@@ -223,7 +227,7 @@ def _unblock(database: Database, terms: DoctorTerms, operation: Operation) -> It
             with reverting(operation):
                 moved = database.transact(unblock, key)
         except DatabaseError as error:
-            if not concerns_rows(error):
+            if concerns_all(error):
                 raise
             refused[key] = error
         else:

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, f
 from solidjq.batching import BATCH
 from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
+from solidjq.database.engines import lock_limit
 from solidjq.database.faults import words_of
 from solidjq.database.tables import claimed, jobs, processes
 from solidjq.database.transactions import Database
@@ -23,7 +24,7 @@ from solidjq.processes.heartbeat import silent
 from solidjq.processes.pids import host_evidence
 from solidjq.processes.samples import runs_of, sample_of
 from solidjq.processes.survivors import Survivors, find_survivors
-from solidjq.queue.attempts import Attempt, passing_over
+from solidjq.queue.attempts import LOCK_WAIT, Attempt, passing_over
 from solidjq.queue.concurrency import NO_LIMITS, Limits
 from solidjq.queue.endings import claims_of, fail_but_refused, lock_held, release
 from solidjq.rails.error_text import exit_error, missing_error, pruned_error
@@ -85,7 +86,8 @@ def prune(
 
     A job or a process that the database refuses to end, because of a trigger say, keeps no other: it stays as it is,
     and RowsRefusedError names the jobs at the end. A process of whose jobs some failed goes, and the refused claims are
-    orphans then. One of whose jobs none failed stays.
+    orphans then. One of whose jobs none failed stays. What another transaction has locked is waited for once, for
+    ``LOCK_WAIT`` seconds, and left like what is refused after that.
     """
     with database.read() as connection:  # once: each batch removes processes that were silent with those of the next
         survivors = find_survivors(connection, threshold)
@@ -118,12 +120,13 @@ def _prune_some(
         return None
     rows = rows[: _how_many(connection, [row.id for row in rows])]
     attempt.tried = ids = [row.id for row in rows]
-    held = lock_held(connection, ids)
-    errors = {row.id: _error_of(row) for row in rows}
-    jobs_by_claim = {claim_id: job_id for claim_id, job_id, _ in held}
-    failed = set(
-        attempt.fail(connection, jobs_by_claim, {number: errors[holder] for number, _, holder in held}, limits)
-    )
+    error_of = {row.id: _error_of(row) for row in rows}
+    with lock_limit(connection, LOCK_WAIT):
+        held = lock_held(connection, ids, lock=attempt.waits)
+        jobs_by_claim = {claim_id: job_id for claim_id, job_id, _ in held}
+        errors = {claim_id: error_of[holder] for claim_id, _, holder in held}
+        still = None if attempt.waits else among(claimed.c.process_id, ids)
+        failed = set(attempt.fail(connection, jobs_by_claim, errors, limits, still=still))
     jobs_of: dict[int, list[int]] = {number: [] for number in ids}
     for _, job_id, holder in held:
         if job_id in failed:
@@ -207,15 +210,17 @@ def fail_exited(
     ``witness`` is what the supervisor adds to the evidence (see deaths.py). The claims ``not_begun`` are innocent, and
     their jobs go back to their queues. ``faulting`` is the claim of the job whose thread crashed: the death charges it
     alone. A claim that the database refuses to end stays, as an orphan that each prune tries again; but if it refuses
-    all of them, nothing is done. Returns the ids of the jobs that failed.
+    all of them, nothing is done. Returns the ids of the jobs that failed. Raises LockedError if another transaction has
+    locked a row of these for ``LOCK_WAIT`` seconds.
     """
-    # Until a claim of this process that was being committed is there, or cannot come any more.
-    connection.execute(select(processes.c.id).where(processes.c.id == process_id).with_for_update())
-    if not_begun:
-        release(connection, claims_of(process_id, not_begun))
-    witness = {**(witness or {}), **_accused(connection, process_id, faulting)}
-    error = exit_error(pid, returncode)
-    failed, refused = fail_but_refused(connection, claims_of(process_id), error, limits)
+    with lock_limit(connection, LOCK_WAIT):
+        # Until a claim of this process that was being committed is there, or cannot come any more.
+        connection.execute(select(processes.c.id).where(processes.c.id == process_id).with_for_update())
+        if not_begun:
+            release(connection, claims_of(process_id, not_begun))
+        witness = {**(witness or {}), **_accused(connection, process_id, faulting)}
+        error = exit_error(pid, returncode)
+        failed, refused = fail_but_refused(connection, claims_of(process_id), error, limits)
     if refused and not failed:
         raise next(iter(refused.values()))
     for claim_id, refusal in refused.items():
@@ -296,7 +301,8 @@ def _fail_orphans(connection: Connection, limits: Limits, record: Record | None,
     attempt.tried = list(orphans)
     if not orphans:
         return None
-    failed = attempt.fail(connection, orphans, missing_error(), limits, still=_orphaned())
+    with lock_limit(connection, LOCK_WAIT):
+        failed = attempt.fail(connection, orphans, missing_error(), limits, still=_orphaned())
     if failed and operations.exists(connection):
         crashes.count_failed(connection, failed)
     if failed and record is not None:

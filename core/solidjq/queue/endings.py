@@ -35,7 +35,7 @@ from solidjq.batching import LOCKED, in_batches
 from solidjq.database.among import among, read_among
 from solidjq.database.deletions import BY_ID, delete_by_id
 from solidjq.database.faults import Fault, fault_of, words_of
-from solidjq.database.grouping import ALL_ROWS, lock_rows, read_ids
+from solidjq.database.grouping import ALL_ROWS, lock_rows, read_ids, read_numbers
 from solidjq.database.hot import array_of, hot, ids_in
 from solidjq.database.inserts import lacks
 from solidjq.database.statements import WriteStyle, write_style, writes_in_with
@@ -275,11 +275,16 @@ def release_others(connection: Connection, process_id: int, claim_ids: Collectio
     return release_but_refused(connection, process_id, others) if (others := set(claims) - set(claim_ids)) else []
 
 
-def lock_held(connection: Connection, process_ids: Collection[int]) -> list[tuple[int, ...]]:
-    """Lock the claims of these processes, in id order; return their ids, ``job_id`` and ``process_id``."""
+def lock_held(connection: Connection, process_ids: Collection[int], *, lock: bool = True) -> list[tuple[int, ...]]:
+    """Lock the claims of these processes, in id order; return their ids, ``job_id`` and ``process_id``.
+
+    Without ``lock`` they are only read.
+    """
     held = among(claimed.c.process_id, process_ids)
     query = select(claimed.c.id, claimed.c.job_id, claimed.c.process_id).order_by(claimed.c.id).limit(ALL_ROWS)
-    return [row for lock in _locks(connection, query, held) for row in lock_rows(connection, lock)]
+    if not lock:
+        return read_numbers(connection, query.where(held))
+    return [row for rows in _locks(connection, query, held) for row in lock_rows(connection, rows)]
 
 
 def _lock(connection: Connection, claims: ColumnElement[bool]) -> dict[int, int | None]:
