@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from solidjq_cli.arguments import by_own_name, program_name
 from solidjq_cli.flow import wrap
 
 MOST_CHARACTERS = 10_000  # of a line on stderr
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # what a full or broken disk says to a write
 
 
 class Exit(IntEnum):
@@ -70,6 +72,9 @@ def report(error: Exception, url_source: str | None = None) -> Exit:
 
     if os.environ.get("JQ_DEBUG"):
         raise error
+    if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
+        say(f"the output cannot be written: {error.strerror}")
+        return Exit.UNEXPECTED
     if not isinstance(error, errors.SolidJQError):
         say(f"unexpected error: {type(error).__name__}: {error}; set JQ_DEBUG=1 to see where")
         return Exit.UNEXPECTED

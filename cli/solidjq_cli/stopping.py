@@ -86,12 +86,15 @@ def accounted(words: Words) -> Iterator[None]:
 
 
 @contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """Go on without printing if standard output has no reader any more; for output that follows the act."""
+def printed_after(done: str) -> Iterator[None]:
+    """Print what was ``done`` before; if nobody reads it, go on, and if it cannot be printed, say it on stderr."""
     try:
         yield
     except BrokenPipeError:
         drop_output()
+    except BaseException:
+        note(f"it {done}")
+        raise
 
 
 def _leave(why: str, words: Words, code: Exit) -> Never:

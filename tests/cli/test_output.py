@@ -736,9 +736,25 @@ def test_ctrl_c_ends_a_command_at_once_and_changes_nothing(database: Database, s
 def test_a_full_disk_is_one_line_and_a_documented_exit_code(database: Database, shell: Shell) -> None:
     fail(database, *plain_jobs(1), error=missing_error())
     done = shell.line("jq failed list -o json > /dev/full")
-    assert len(done.stderr.splitlines()) == 1
-    assert "No space left on device" in done.stderr
-    assert done.returncode == 1
+    assert (done.returncode, done.stderr) == (1, "jq: the output cannot be written: No space left on device\n")
+
+
+def test_what_was_done_before_the_output_is_said_if_that_cannot_be_written(database: Database, shell: Shell) -> None:
+    full = "jq: the output cannot be written: No space left on device\n"
+    done = shell.line("jq enqueue PlainJob 1 > /dev/full")
+    assert (done.returncode, done.stderr) == (1, f"jq: it enqueued job 1\n{full}")
+    done = shell.line("echo '[1]\n[2]' | jq enqueue PlainJob --stdin -o ids > /dev/full")
+    assert (done.returncode, done.stderr) == (1, f"jq: it enqueued 2 jobs: 2 to 3\n{full}")
+    dead = add_process(database)
+    claim_all(database, dead)
+    silence(database, dead, 1000)
+    done = shell.line("jq prune --force -o json > /dev/full")
+    assert (done.returncode, done.stderr) == (1, f"jq: it pruned 1 process and failed 3 jobs\n{full}")
+
+
+def test_jobs_that_were_enqueued_are_no_failure_without_a_reader(database: Database, shell: Shell) -> None:
+    done = shell.line("exec 3> >(true); wait $!; jq enqueue PlainJob 1 >&3")
+    assert (done.returncode, len(rows(database, jobs))) == (0, 1)
 
 
 # -- which database

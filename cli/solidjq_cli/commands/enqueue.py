@@ -13,6 +13,7 @@ from solidjq.durations import parse_duration
 from solidjq_cli import attendance, options, session, standard_input
 from solidjq_cli.columns.jobs import job_fields
 from solidjq_cli.render import Output, note, records
+from solidjq_cli.stopping import printed_after
 from solidjq_cli.times import parse_time
 
 if TYPE_CHECKING:
@@ -130,13 +131,22 @@ def enqueue(
 
     found = opened.transact(recorded)
     views = [view for batch in found for group in batch.values() for view in group]
-    records(views, job_fields(), output, empty="nothing to enqueue")
+    with printed_after(_words(views)):
+        records(views, job_fields(), output, empty="nothing to enqueue")
     if unlike:
         note(
             f"with this key the job shares no limit with recent jobs of {class_name}; their keys begin otherwise: "
             f"{', '.join(unlike)}"
         )
     _note_obstacles(command, opened, views)
+
+
+def _words(views: Sequence[JobView]) -> str:
+    """Return in words which jobs were enqueued: who cannot read it would enqueue them again."""
+    if len(views) == 1:
+        return f"enqueued job {views[0].job_id}"
+    between = f": {views[0].job_id} to {views[-1].job_id}" if views else ""
+    return f"enqueued {len(views):,} jobs{between}"
 
 
 def _note_obstacles(command: Session, database: Database, views: Sequence[JobView]) -> None:

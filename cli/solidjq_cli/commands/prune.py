@@ -9,7 +9,7 @@ import typer
 from solidjq_cli import options, pruning, session
 from solidjq_cli.columns.processes import pruned_process_fields
 from solidjq_cli.render import Output, note, records
-from solidjq_cli.stopping import reader_may_leave
+from solidjq_cli.stopping import printed_after
 
 
 def add_to(app: typer.Typer) -> None:
@@ -68,11 +68,11 @@ def prune(
         doubts = pruning.settle(opened, threshold, force=force, quiet=quiet, nothing="nothing was pruned")
         pruned, refusal = pruning.prune(opened, threshold, doubts, operation)
     if not quiet:
-        with reader_may_leave():
+        done = pruning.words(pruned, would=dry_run)
+        with printed_after(done):
             nothing = "no dead processes, no orphaned jobs" if refusal is None else "nothing was pruned"
             records(pruned, pruned_process_fields(), output, empty=nothing)
         if pruned:
-            done = pruning.words(pruned, would=dry_run)
             failed = not dry_run and any(each.job_ids for each in pruned)
             note(f"{done}; to see them: jq failed list --died" if failed else done)
     if doubts.refusal is not None:
