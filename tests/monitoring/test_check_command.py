@@ -111,6 +111,16 @@ def test_promises_of_the_settings(database: Database, shell: Shell, tmp_path: Pa
     assert shell.run("check", "processes", "--config", "own.toml", "--expect", "1").returncode == 0
 
 
+@pytest.mark.sqlite_only
+def test_a_misspelt_promise_is_unknown(shell: Shell, tmp_path: Path) -> None:
+    """If the table were ignored, the check would report OK while the jobs wait."""
+    for table, meant in (("queue.mailers", "queues"), ("worker", "workers")):
+        (tmp_path / "own.toml").write_text(f'[{table}]\nlatency = "1m"\n')
+        for check in ("latency", "processes", "all"):
+            done = shell.run("check", check, "--config", "own.toml")
+            assert (done.returncode, f"did you mean {meant}?" in done.stdout) == (3, True), (table, check, done.stdout)
+
+
 def test_an_alive_file_needs_no_database(tmp_path: Path) -> None:
     """A probe that asks the database restarts every worker when it hiccups."""
     shell = Shell("nonsense://", tmp_path, fresh=True)

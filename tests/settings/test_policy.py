@@ -102,7 +102,7 @@ def test_only_a_star_is_special_in_a_pattern(pattern: str, name: str, matches: b
         (
             "[class.A]",
             (
-                'f: unknown table "class"; did you mean classes? allowed: default, '
+                'f: unknown key or table "class"; did you mean classes? allowed: default, '
                 "classes, profiles, default_profile, mask, queues, workers"
             ),
         ),

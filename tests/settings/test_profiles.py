@@ -8,9 +8,10 @@ import pytest
 
 from solidjq import Database
 from solidjq.errors import UsageError
+from solidjq.settings import trust
 from solidjq.settings.file import place_of, read_file
 from solidjq.settings.profiles import Profile, choose_profile, load_profiles
-from solidjq.settings.sources import Settings
+from solidjq.settings.sources import Settings, load_settings
 from support.program import Shell
 from support.queue import add_jobs, plain_jobs
 from support.waiting import PATIENCE
@@ -47,6 +48,24 @@ def test_what_a_profile_may_say(tmp_path: Path) -> None:
     assert choose_profile(file) is None
     assert choose_profile(Settings()) is None
     assert load_profiles(written(tmp_path, "")) == {}
+
+
+def test_a_misspelt_key_is_an_error_wherever_the_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If ``default_profil`` were ignored, the command would say that no database is named."""
+    for folder in ("mine", "here"):
+        (tmp_path / folder / "solidjq").mkdir(parents=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "mine"))
+    monkeypatch.delenv("JQ_CONFIG", raising=False)
+    (file,) = written(tmp_path / "here", 'default_profil = "a"\n').files
+    assert load_settings(start=tmp_path / "here").found is not None  # it ends no command that only reads
+    with pytest.raises(UsageError, match="did you mean default_profile"):
+        load_settings(file.path)
+    trust.trust(file.path, file.text.encode())
+    with pytest.raises(UsageError, match="did you mean default_profile"):
+        load_settings(start=tmp_path / "here")
+    written(tmp_path / "mine" / "solidjq", 'default_profil = "a"\n')
+    with pytest.raises(UsageError, match="did you mean default_profile"):
+        load_settings(start=tmp_path)
 
 
 def test_the_place_of_a_key(tmp_path: Path) -> None:

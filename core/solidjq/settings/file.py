@@ -11,6 +11,7 @@ from solidjq.errors import UsageError
 from solidjq.text import one_line, printable
 
 FILE_NAME = "jq.toml"
+TOP_LEVEL_KEYS = ("default", "classes", "profiles", "default_profile", "mask", "queues", "workers")
 MOST_BYTES = 128_000
 MOST_DOTS = 64  # in a line: the parser takes quadratic time for a dotted key
 
@@ -99,6 +100,12 @@ def check_keys(keys: Iterable[str], allowed: tuple[str, ...], place: str, what: 
             raise UsageError(
                 f"{place.removesuffix('.')}: unknown {what} {quoted(key)}; {hint}allowed: {', '.join(allowed)}"
             )
+
+
+def check_top_level(file: SettingsFile) -> SettingsFile:
+    """Return the file. Raises UsageError for a top-level key or table that no settings file has."""
+    check_keys(file.document, TOP_LEVEL_KEYS, str(file.path), "key or table")
+    return file
 
 
 def table(value: Any, place: str) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from solidjq.durations import parse_duration
 from solidjq.names import fits
-from solidjq.settings.file import SettingsFile, check_keys, quoted, table, wrong_value
+from solidjq.settings.file import SettingsFile, check_keys, check_top_level, quoted, table, wrong_value
 from solidjq.settings.sources import Settings
 
-OTHER_KEYS = ("profiles", "default_profile", "mask", "queues", "workers")  # top-level keys that other files here read
 MOST_CHARACTERS = 255  # of a queue's name, in MySQL
 MOST_CRASHES = 1_000_000
 
@@ -219,12 +218,11 @@ def load_policy(
 
 
 def _policy_file(file: SettingsFile) -> PolicyFile:
-    return PolicyFile(file.path, *_check_document(file.document, str(file.path)))
+    return PolicyFile(file.path, *_check_document(check_top_level(file).document, str(file.path)))
 
 
 def _check_document(document: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Check the tables of the policy; return the settings of ``[default]`` and of each class. Raises UsageError."""
-    check_keys(document, ("default", "classes", *OTHER_KEYS), place, "table")
     classes = table(document.get("classes", {}), f"{place}: classes")
     return (
         check_settings(table(document.get("default", {}), f"{place}: default"), f"{place}: default."),

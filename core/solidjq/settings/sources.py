@@ -13,7 +13,7 @@ from solidjq.errors import RefusedError, UsageError
 from solidjq.home import config_folder
 from solidjq.ownership import weakness
 from solidjq.settings import trust
-from solidjq.settings.file import FILE_NAME, SettingsFile, parse_file, read_bytes, read_file
+from solidjq.settings.file import FILE_NAME, SettingsFile, check_top_level, parse_file, read_bytes, read_file
 
 FILE_ENVIRONMENT = "JQ_CONFIG"
 SYSTEM_FILE = Path("/etc/solidjq") / FILE_NAME
@@ -46,11 +46,12 @@ def load_settings(named: Path | None = None, start: Path | None = None) -> Setti
     """Read the settings files of a command.
 
     ``named``, else JQ_CONFIG, names the one file that counts. Otherwise these do: a found file that the user trusted,
-    the user's own, the system's. Raises UsageError for an empty JQ_CONFIG or a file that cannot be read or is not TOML,
-    RefusedError for a user's or system's file that others may write.
+    the user's own, the system's. Raises UsageError for an empty JQ_CONFIG, and for a file that cannot be read, is not
+    TOML, or counts and has an unknown top-level key: if ``jq check`` ignored a misspelt ``[queue.mailers]``, it would
+    report OK. Raises RefusedError for a user's or system's file that others may write.
     """
     if (path := named_file() if named is None else named) is not None:
-        return Settings((read_file(path)._replace(weakness=weakness(path)),))
+        return Settings((check_top_level(read_file(path))._replace(weakness=weakness(path)),))
     own = own_files()
     files = tuple(_read_own(path) for path in own)
     found = find_file(start)
@@ -65,7 +66,7 @@ def load_settings(named: Path | None = None, start: Path | None = None) -> Setti
         return Settings(files, distrust=f"{error}, and {problem}; {cure(found)}")
     standing = trust.standing(found, content)
     if standing is trust.Standing.TRUSTED:
-        return Settings((parse_file(found, content), *files))
+        return Settings((check_top_level(parse_file(found, content)), *files))
     if standing is trust.Standing.CHANGED:
         problem = problem or "it was changed since you trusted it"
     if problem is None:
@@ -137,7 +138,7 @@ def _read_own(path: Path) -> SettingsFile:
             f"{path} is not read: {problem}; give it to this user or root, take the right to write from all others, or "
             f"name a file with --config"
         )
-    return read_file(path)
+    return check_top_level(read_file(path))
 
 
 def _is_file(path: Path) -> bool:
