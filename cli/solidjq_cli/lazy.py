@@ -29,6 +29,7 @@ def load(module: str) -> dict[str, Any]:
     _use_own_name(commands)
     for command in commands.values():
         layout.lay_out(command)
+        _name_in_errors(command)
     return commands
 
 
@@ -38,6 +39,26 @@ def _complete(commands: dict[str, Any]) -> None:
             _complete(below)
         else:
             screens.complete(command)
+
+
+def _name_in_errors(command: Any) -> None:
+    """Let each error about the words of this command, and of those below it, lead to its own help.
+
+    Click's parser leaves the command out of an option without its value.
+    """
+    parse = command.parse_args
+
+    def parse_args(context: Any, words: list[str]) -> list[str]:
+        try:
+            rest: list[str] = parse(context, words)
+        except UsageError as error:
+            error.ctx = error.ctx or context
+            raise
+        return rest
+
+    command.parse_args = parse_args
+    for below in getattr(command, "commands", {}).values():
+        _name_in_errors(below)
 
 
 def _use_own_name(commands: dict[str, Any], *, deep: bool = True) -> None:

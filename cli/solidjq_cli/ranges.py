@@ -1,10 +1,10 @@
-"""Numbers of options, in words: which are allowed, and what is wrong with the one that was given."""
+"""Values of options, in words: which numbers are allowed, and what is wrong with the value that was given."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer._click.types import _NumberRangeBase
+from typer._click.types import BoolParamType, _NumberRangeBase
 
 # The largest number that a help text names, in either direction; larger ones are the limits of a column.
 LARGEST_SHOWN = 1_000_000
@@ -35,7 +35,14 @@ def fail(self: Any, message: str, param: Any = None, ctx: Any = None) -> None:
     super(_NumberRangeBase, self).fail(message, param, ctx)
 
 
+def fail_switch(self: Any, message: str, param: Any = None, ctx: Any = None) -> None:
+    """Fail because the text of a switch's variable, such as JQ_READ_ONLY, is neither 1 nor 0."""
+    value = message.partition(" is not a valid ")[0]
+    super(BoolParamType, self).fail(f"{value} is neither 1 nor 0", param, ctx)
+
+
 def use_words() -> None:
-    """Let every option that takes a number use these words."""
+    """Let every option that takes a number, and every variable of a switch, use these words."""
+    BoolParamType.fail = fail_switch  # type: ignore[method-assign,assignment]
     _NumberRangeBase._describe_range = describe_range  # type: ignore[method-assign]  # noqa: SLF001
     _NumberRangeBase.fail = fail  # type: ignore[method-assign,assignment]

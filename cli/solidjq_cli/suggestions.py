@@ -6,7 +6,8 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption, UsageError
+from typer._click.core import ParameterSource
+from typer._click.exceptions import BadParameter, ClickException, NoArgsIsHelpError, NoSuchOption, UsageError
 
 from solidjq_cli.exits import say
 from solidjq_cli.view import Output
@@ -57,6 +58,8 @@ def report(error: ClickException) -> int:
         error.show()
         return error.exit_code
     context = error.ctx if isinstance(error, UsageError) else None
+    if isinstance(error, BadParameter) and (variable := _variable(error)):
+        error.param_hint = variable
     message = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
     message = _EXTRA.sub(r"unexpected argument: \1", message)
     if isinstance(error, NoSuchOption):
@@ -79,6 +82,14 @@ def name_commands(error: UsageError, word: str, commands: Mapping[str, Any]) -> 
         below = [meant] if meant != word else get_close_matches(word, [*commands], MOST_SUGGESTIONS, _ALIKE)
     names = ", ".join(repr(name) for name in below[:MOST_SUGGESTIONS])
     error.message = f"no such command {word!r}" + (f"; did you mean {names}?" if names else "")
+
+
+def _variable(error: BadParameter) -> str | None:
+    """Return the environment variable that has the value which is wrong; None if it was typed."""
+    param, context = error.param, error.ctx
+    if param is None or param.name is None or context is None or not isinstance(param.envvar, str):
+        return None
+    return param.envvar if context.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT else None
 
 
 def _options_meant(typed: str, context: Any) -> Iterator[str]:

@@ -181,6 +181,9 @@ def test_a_manual_page_calls_the_program_by_its_own_name() -> None:
         ("watch --interval 0.05s", "0.05 is too small: 0.1 or more"),
         ("undo 1 2", "unexpected argument: 2"),
         ("jobs show", "missing argument 'JOB...'; see: jq jobs show --help"),
+        ("failed list --since", "option '--since' requires an argument; see: jq failed list --help"),
+        ("status --watch=3", "option '--watch' does not take a value; see: jq status --help"),
+        ("completions", "missing argument 'SHELL'. Choose from: bash, zsh, fish; see: jq completions --help"),
         ("failed list --bogus", "no such option: --bogus; see: jq failed list --help"),
         ("nonsense", "no such command 'nonsense'; see: jq --help"),
         ("help polici", "did you mean policy"),
@@ -194,6 +197,21 @@ def test_an_error_names_what_was_meant(line: str, suggestion: str, capsys: pytes
     assert printed.err.count("\n") == 1
     assert printed.err.startswith("jq: ")
     assert suggestion in printed.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("JQ_ALIVE_THRESHOLD", "soon", "invalid value for JQ_ALIVE_THRESHOLD: 'soon' is not a number"),
+        ("JQ_READ_ONLY", "maybe", "invalid value for JQ_READ_ONLY: 'maybe' is neither 1 nor 0"),
+    ],
+)
+def test_an_error_in_a_variable_names_the_variable(
+    variable: str, value: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert run(["processes", "list"]) == 2
+    assert capsys.readouterr().err.startswith(f"jq: {complaint}; see: jq ")
 
 
 # -- the name ---------------------------------------------------------------------------------------------------------

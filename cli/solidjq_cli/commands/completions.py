@@ -21,7 +21,10 @@ def add_to(app: typer.Typer) -> None:
     app.command("completions")(completions)
 
 
-def completions(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="For which shell.")]) -> None:
+def completions(
+    context: typer.Context,
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="For which shell: bash, zsh or fish.")],
+) -> None:
     """Print a shell's completion script.
 
     Ids of failed jobs, incidents, groups, operations, queues, classes, hosts and profiles are looked up in the database
