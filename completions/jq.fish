@@ -1074,7 +1074,7 @@ complete -c jq -n '__jq_at jq work' -s h -l help -d 'Show this message and exit.
 complete -c jq -n '__jq_at jq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c jq -n '__jq_at jq demo' -s h -l help -d 'Show this message and exit.'
 
-complete -c jq -n '__jq_argument 1 1 jq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
+complete -c jq -n '__jq_argument 1 1 jq completions' -f -k -a 'bash zsh fish' -d 'For which shell: bash, zsh or fish.'
 complete -c jq -n '__jq_at jq completions' -s h -l help -d 'Show this message and exit.'
 
 complete -c jq -n '__jq_at jq link-jq' -l folder -r -F -d 'Where to put the link. [default: beside solidjq]'

@@ -1074,7 +1074,7 @@ complete -c solidjq -n '__solidjq_at solidjq work' -s h -l help -d 'Show this me
 complete -c solidjq -n '__solidjq_at solidjq demo' -s d -l database -r -F -d 'The queue\'s database: postgres://, mysql2://, sqlite3: or a path. [env: JQ_DATABASE_URL]'
 complete -c solidjq -n '__solidjq_at solidjq demo' -s h -l help -d 'Show this message and exit.'
 
-complete -c solidjq -n '__solidjq_argument 1 1 solidjq completions' -f -k -a 'bash zsh fish' -d 'For which shell.'
+complete -c solidjq -n '__solidjq_argument 1 1 solidjq completions' -f -k -a 'bash zsh fish' -d 'For which shell: bash, zsh or fish.'
 complete -c solidjq -n '__solidjq_at solidjq completions' -s h -l help -d 'Show this message and exit.'
 
 complete -c solidjq -n '__solidjq_at solidjq link-jq' -l folder -r -F -d 'Where to put the link. [default: beside solidjq]'

@@ -23,6 +23,7 @@ import solidjq
 from solidjq.database import tables
 from solidjq.settings.policy import ClassPolicy
 from solidjq.settings.profiles import Profile
+from support.every_command import COMMANDS, REFUSED
 from support.paths import ROOT
 from support.servers import memory_folder
 
@@ -289,6 +290,20 @@ def test_the_page_of_settings_has_every_variable_and_no_other() -> None:
     read = {name for text in sources for name in re.findall(r"\bJQ_[A-Z_]+\b", text)}
     internal = {"JQ_DEMO_JOURNAL"}  # the demo's own, to its jobs
     assert {name for name in names_in_first_column(page) if name.startswith("JQ_")} == read - internal
+
+
+@pytest.mark.parametrize("page", ["permissions", "connecting", "how-to/read-only-on-call"])
+def test_a_page_that_lists_what_changes_a_database_leaves_no_command_out(page: str) -> None:
+    text = " ".join((ROOT / "docs" / f"{page}.md").read_text().split())
+    listed = re.search(r"`prune`, `retry`.*?`doctor --fix`", text)
+    assert listed is not None
+    words = set(re.findall(r"[a-z-]+", listed[0]))
+    elsewhere = {"init", "enqueue", "work", "doctor"}  # the pages have other sentences for these
+    changing = {line for line, code in COMMANDS.items() if code is REFUSED and line.split()[0] not in elsewhere}
+    assert len(changing) > 10
+    for command in changing:
+        named = re.findall(r"[a-z-]+", command.split(" {")[0].split(" --")[0])
+        assert set(named[:2] if named[0] in {"jobs", "queues"} else named[:1]) <= words, command
 
 
 def test_the_page_of_python_has_all_that_the_package_exports() -> None:

@@ -73,7 +73,7 @@ def bisect(
 
     \b
     Examples:
-      jq work --queues quarantine --threads 1 --import jobs      (in another terminal)
+      jq work --queues quarantine --threads 1 --import jobs     # in another terminal
       jq bisect d17
       jq bisect d17 --max-deaths 2 --yes --reason 'INC-7'
     """

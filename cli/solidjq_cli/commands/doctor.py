@@ -79,7 +79,7 @@ def doctor(
       jq doctor --list
       jq doctor orphans no-state --fix --reason 'INC-7'
       jq doctor shutdown --grace 30s
-      jq doctor --skip durability --long 6h -o json        (for a monitor)
+      jq doctor --skip durability --long 6h -o json        # for a monitor
     """
     from solidjq.doctor import examine as core
     from solidjq.doctor.checks import DoctorTerms

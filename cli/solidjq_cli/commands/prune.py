@@ -46,7 +46,7 @@ def prune(
     \b
     Examples:
       jq prune --dry-run
-      solidjq prune --alive-threshold 120 --quiet      (a line for cron)
+      solidjq prune --alive-threshold 120 --quiet     # from cron
       jq prune -o json
     """
     from solidjq.processes import prune_sequence

@@ -58,7 +58,7 @@ def recover(
     \b
     Examples:
       jq recover --dry-run
-      * * * * *  solidjq recover --quiet      (a line for cron)
+      * * * * *  solidjq recover --quiet
     """
     from solidjq.errors import UsageError
     from solidjq.ledger import operations
