@@ -436,11 +436,11 @@ _jq_takes() {
         'jq doctor')
             options='--skip --list --fix -y --yes --reason --long --patience --alive-threshold --grace -i --import -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks notifications encryption engine characters journal file-system file-access integrity' ;;
+                --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew writes heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks notifications encryption engine characters journal file-system file-access integrity' ;;
                 --reason | --long | --patience | --alive-threshold | --grace | -i | --import | --fields) takes=text ;;
                 -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;
                 -d | --database) takes=file ;;
-                [1-9]*) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks notifications encryption engine characters journal file-system file-access integrity' ;;
+                [1-9]*) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew writes heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks notifications encryption engine characters journal file-system file-access integrity' ;;
             esac
             ;;
         'jq check')
@@ -507,7 +507,7 @@ _jq_takes() {
         'jq check all')
             options='--skip --window --expect --alive-threshold --patience --config -o --output --fields --local --no-pager -d --database -h --help'
             case ${2-} in
-                --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks notifications encryption engine characters journal file-system file-access integrity' ;;
+                --skip) takes=choice values='no-state two-states finished-and-failed orphans died-jobs failed-jobs long-claims leaked-slots short-slots impossible-slots hot-keys expired-semaphores blocked-jobs batches dead-processes dispatcher workers scheduler clock-skew writes heartbeats endings paused-queues finished-jobs shutdown application job-classes retry-on tables indexes owners bloat vacuum durability timeouts isolation connections deadlocks notifications encryption engine characters journal file-system file-access integrity' ;;
                 --window | --expect | --alive-threshold | --patience | --fields) takes=text ;;
                 --config | -d | --database) takes=file ;;
                 -o | --output) takes=choice values='table wide json ndjson csv markdown ids' ;;

@@ -1,6 +1,7 @@
 """A standby: it says that it is one, and calls nobody dead, since its heartbeats are as old as its lag."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy.engine import URL
 from solidjq import Database
 from solidjq.database.place import Place, find_place, host_of
 from solidjq.database.setup import initialize
-from solidjq.database.standby import LAGGING, Standby, find_standby, judge_replica
+from solidjq.database.standby import LAGGING, ReadOnlyServer, Standby, find_standby, judge_replica
 from solidjq.database.tables import failed, jobs
 from solidjq.database.tables import processes as process_table
 from solidjq.database.urls import parse_url, url_text
@@ -150,23 +151,79 @@ def test_every_command_on_a_standby(
     assert "name its primary" in refused["retry {failed}"].stderr
 
 
+# -- a server that takes no writes, and replays nobody's changes
+
+
+def nobody_is_called_dead(shell: Shell, setting: str, remedy: str) -> None:
+    """Check what the commands say on a server that takes no writes, of a worker that has been silent for long."""
+    why = f"this is a server that takes no writes ({setting}); no heartbeat can be written here"
+    listed = shell.run("processes", "list", "-o", "json")
+    assert [process["alive"] for process in json.loads(listed.stdout)] == [None]
+    assert why in listed.stderr
+    for command in (["prune"], ["prune", "--force"], ["recover"]):
+        assert_refused(shell.run(*command), Exit.REFUSED, why, remedy)
+    assert shell.run("prune", "--dry-run", "-o", "ids").stdout == ""
+    status = terminal(shell, "status", width=200)
+    assert re.search("read-only +this is a server that takes no writes", status)
+    assert "prune" not in status
+    assert "dead" not in status.replace("nobody is called dead", "")
+    checked = shell.run("check", "processes")
+    assert (checked.returncode, why in checked.stdout) == (3, True)
+    assert 'solid_queue_processes{kind="Worker",status="silent"} 0' in shell.run("metrics").stdout
+    examined = shell.run("doctor", "writes", "dead-processes", "-o", "json")
+    dead, writes = json.loads(examined.stdout)
+    assert (examined.returncode, writes["status"], dead["status"]) == (Exit.PARTLY, "error", "skipped")
+    assert setting in writes["finding"]
+    assert remedy in writes["fix"]
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_postgresql_that_takes_no_writes_calls_nobody_dead(database: Database, queue_url: URL, shell: Shell) -> None:
+    silent_worker(database)
+    database.close()
+    name = queue_url.database
+    execute(queue_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    try:
+        assert standby_of(queue_url) == ReadOnlyServer(setting="default_transaction_read_only")
+        nobody_is_called_dead(shell, "default_transaction_read_only is on", "ALTER SYSTEM RESET")
+    finally:
+        own = queue_url.update_query_dict({"options": "-c default_transaction_read_only=off"})
+        execute(own, f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    assert standby_of(queue_url) is None
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_role_that_may_only_read_by_itself_is_no_read_only_server(database: Database, queue_url: URL) -> None:
+    """Others can write heartbeats: who has none is dead."""
+    database.close()
+    own = queue_url.update_query_dict({"options": "-c default_transaction_read_only=on"})
+    assert standby_of(own) is None
+    execute(queue_url, "DROP ROLE IF EXISTS reporter", "CREATE ROLE reporter LOGIN SUPERUSER")
+    execute(queue_url, "ALTER ROLE reporter SET default_transaction_read_only = on")
+    try:
+        assert standby_of(queue_url.set(username="reporter")) is None
+    finally:
+        execute(queue_url, "DROP ROLE reporter")
+
+
 # -- MariaDB and MySQL
 
 
-def test_a_mariadb_that_takes_no_writes_is_a_standby(mariadb_standby: URL, mariadb_server: URL, tmp_path: Any) -> None:
+def test_a_mariadb_that_takes_no_writes_is_no_standby_unless_it_replicates(
+    mariadb_standby: URL, mariadb_server: URL, tmp_path: Any
+) -> None:
     url = mariadb_standby.set(database="queue")
     execute(mariadb_standby, "SET GLOBAL read_only = 0")
     database = _empty_queue(mariadb_standby, url)
     silent_worker(database)
     execute(mariadb_standby, "SET GLOBAL read_only = 1")
-    assert standby_of(url) == Standby(None)
+    assert standby_of(url) == ReadOnlyServer(setting="read_only")
     assert standby_of(mariadb_server) is None
-    assert str(database.place()) == f"queue on 127.0.0.1:{url.port} (standby, an unknown time behind, read-only)"
+    assert str(database.place()) == f"queue on 127.0.0.1:{url.port} (read_only is on, read-only)"
     shell = Shell(url_text(url), tmp_path)
     (process,) = json.loads(shell.run("processes", "list", "-o", "json").stdout)
     assert process["alive"] is None
-    assert_refused(shell.run("prune"), Exit.REFUSED, "nothing was pruned: this is a standby, an unknown time behind")
-    assert shell.run("prune", "--dry-run", "-o", "ids").stdout == ""
+    nobody_is_called_dead(shell, "read_only is on", "SET GLOBAL read_only = OFF")
     execute(url, "SET GLOBAL read_only = 0")
     try:
         (process,) = json.loads(shell.run("processes", "list", "-o", "json").stdout)
@@ -179,6 +236,7 @@ def test_a_mariadb_that_takes_no_writes_is_a_standby(mariadb_standby: URL, maria
     finally:
         execute(url, "SET GLOBAL read_only = 1")
     assert standby_of(url) == Standby(None)
+    assert_refused(shell.run("prune"), Exit.REFUSED, "nothing was pruned: this is a standby, an unknown time behind")
     database.close()
 
 

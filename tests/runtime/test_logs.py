@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from solidjq.runtime import logs
 from solidjq.runtime.logs import SafeFormatter
 
 
@@ -50,3 +51,17 @@ def test_a_traceback_keeps_its_lines_and_nothing_else(log: logging.Logger, writt
     assert lines[-1].startswith("ValueError: invalid literal")
     assert "\x1b" not in written.getvalue()
     assert "hunter2" not in written.getvalue()
+
+
+def test_a_warning_that_repeats_is_logged_ever_more_rarely() -> None:
+    """Ten hours with an attempt every 5 seconds are 7,200 warnings; 15 of them are logged."""
+    repeats = logs.Repeats()
+    logged = [now for now in range(0, 36_000, 5) if repeats.is_due("read-only", now)]
+    assert logged[:4] == [0, 60, 180, 420]
+    assert len(logged) == 15
+    assert repeats.is_due("unreachable", 36_001)
+    assert repeats.is_due("read-only", 36_002)
+    assert not repeats.is_due("read-only", 36_003)
+    assert repeats.is_due("read-only", 36_103)  # another event, after a minute without one
+    repeats.end()
+    assert repeats.is_due("read-only", 36_104)

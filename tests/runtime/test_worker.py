@@ -16,7 +16,8 @@ from solidjq.database.statements import WriteStyle
 from solidjq.database.tables import claimed, jobs, semaphores
 from solidjq.database.times import utcnow
 from solidjq.database.urls import url_text
-from solidjq.errors import DatabaseUnreachableError
+from solidjq.errors import AccessDeniedError, DatabaseUnreachableError
+from solidjq.processes import heartbeat
 from solidjq.queue.scan_start import Bound
 from solidjq.queue.states import State
 from solidjq.runtime import child
@@ -154,6 +155,26 @@ def test_beats_go_on_after_one_for_which_there_was_no_memory(
     until(lambda: "heartbeat failed: MemoryError" in caplog.text, "it is told")
     worker.registration._due.set()
     assert beaten.wait(PATIENCE)
+
+
+@pytest.mark.sqlite_only
+def test_an_outage_of_the_heartbeats_is_logged_once_and_its_end(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "solidjq")
+    registration = worker.registration
+
+    def refused(*_: object) -> bool:
+        raise AccessDeniedError("the server is set read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeat, "heartbeat", refused)
+        for beats in range(1, 5):
+            registration._due.set()
+            until(lambda beats=beats: registration.outage and registration.outage["beats"] >= beats, "it has failed")
+    registration._due.set()
+    until(lambda: "worker: heartbeat works again" in caplog.text, "it works again")
+    assert caplog.text.count("worker: heartbeat failed: the server is set read-only") == 1
 
 
 class Away(Child):

@@ -66,7 +66,7 @@ def _lines(found: QueueStatus) -> Iterator[tuple[str, str, str]]:
 
     yield "processes", _processes(found), ""
     if found.standby is not None:
-        yield "standby", found.standby.doubt, ""
+        yield found.standby.noun, found.standby.doubt, ""
     holding = [process for process in found.silent if process.claimed]
     for process in holding[:MOST_NAMED]:
         yield "silent", _silent(process), "error"

@@ -43,7 +43,7 @@ class Place:
     def access(self) -> str:
         """Whether this connection may write: ``read-write``, ``read-only``; of a standby also how far behind it is."""
         access = "read-write" if self.writable else "read-only"
-        return f"standby, {self.standby.words}, {access}" if self.standby else access
+        return f"{self.standby.access}, {access}" if self.standby else access
 
     def short_forms(self) -> list[str]:
         """Return names for a heading, the fullest first: ``shop_queue on db1 (read-only)``, ``shop_queue (read-only)``.

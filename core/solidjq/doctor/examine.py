@@ -91,7 +91,7 @@ def examine(
         if backend not in check.finds:
             continue
         if standby and check.by_clock:
-            results.append(CheckResult(check, skipped=f"not judged on {standby}; ask the primary"))
+            results.append(CheckResult(check, skipped=f"not judged on {standby}; {standby.instead}"))
             continue
         results.append(_make(database, check, terms))
         if check.again and results[-1].findings:

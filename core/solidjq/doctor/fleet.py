@@ -7,6 +7,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, func, select
 
 from solidjq.database import times
+from solidjq.database.standby import ReadOnlyServer, find_standby
 from solidjq.database.statements import distinct_values
 from solidjq.database.tables import jobs, pauses, ready, recurring_tasks, scheduled
 from solidjq.database.times import ago
@@ -148,6 +149,15 @@ def _find_skew(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFin
             )
 
 
+def _find_read_only(connection: Connection, _terms: DoctorTerms) -> Iterator[DoctorFinding]:
+    server = find_standby(connection)
+    if isinstance(server, ReadOnlyServer):
+        yield DoctorFinding(
+            f"this server takes no writes ({server.access}): no job is claimed or ended, no heartbeat written",
+            f"name the server that takes the writes, or let an administrator run: {server.remedy}",
+        )
+
+
 def _find_misfits(connection: Connection, terms: DoctorTerms) -> Iterator[DoctorFinding]:
     for process in living(connection, terms):
         interval = number(sample_of(process.metadata), "interval")
@@ -256,6 +266,13 @@ CHECKS = (
         advice="Synchronize the clocks (NTP).",
         finds=everywhere(_find_skew),
         again=True,
+    ),
+    DoctorCheck(
+        name="writes",
+        asks="A server that takes no writes from anybody, and is no standby.",
+        why="No job is enqueued, claimed or ended, and no process can write its heartbeat.",
+        advice="Switch off the setting that forbids writes, or name the server that takes them.",
+        finds=everywhere(_find_read_only),
     ),
     DoctorCheck(
         name="heartbeats",

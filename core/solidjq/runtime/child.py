@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Collection
 from enum import IntEnum
 from typing import ClassVar, NoReturn
@@ -14,6 +15,7 @@ from solidjq.database.opening import open_database
 from solidjq.errors import SolidJQError
 from solidjq.runtime.backoff import jittered
 from solidjq.runtime.config import ChildConfig
+from solidjq.runtime.logs import Repeats
 from solidjq.runtime.reachable import when_reachable
 from solidjq.runtime.registration import Registration
 from solidjq.runtime.sampler import Sampler
@@ -94,7 +96,7 @@ class Child:
         self.registration = registration
         log.info("%s: started", self.name)
         self.start()
-        failures = 0
+        failures, warnings = 0, Repeats()
         while not self.stop_requested():
             try:
                 pause = self.step()
@@ -102,7 +104,8 @@ class Child:
             except SolidJQError as error:
                 failures += 1
                 pause = jittered(FIRST_DELAY, failures, LONGEST_DELAY)
-                log.warning("%s: %s; trying again in %.1f s", self.name, error, pause)
+                if warnings.is_due(str(error), time.monotonic()):
+                    log.warning("%s: %s; trying again in %.1f s", self.name, error, pause)
             except Exception:
                 # A job that is done would run again if this process ended; so whatever it is must not end it.
                 failures += 1

@@ -17,6 +17,7 @@ from solidjq.processes.heartbeat import RUNTIME
 from solidjq.processes.samples import write_instant
 from solidjq.queue import endings
 from solidjq.runtime import contact
+from solidjq.runtime.logs import Repeats
 from solidjq.runtime.sampler import Sampler
 from solidjq.version import VERSION
 
@@ -61,6 +62,7 @@ class Registration:
         self._last_beat_at = time.time()
         self._heard_at = contact.now()  # when the last heartbeat that succeeded was begun
         self._steady_since = -math.inf  # on the monotonic clock: no beat has failed since then
+        self._failures = Repeats()
         self._due = threading.Event()
         self._ended = False
         self._leaving = False
@@ -144,7 +146,9 @@ class Registration:
             try:
                 alive = self._database.transact(heartbeat.heartbeat, self.id, self._row_metadata())
             except Exception as error:  # noqa: BLE001  (MemoryError too: without this thread a living process looks dead)
-                log.warning("%s: heartbeat failed: %s", self.name, str(error) or type(error).__name__)
+                words = str(error) or type(error).__name__
+                if self._failures.is_due(words, time.monotonic()):
+                    log.warning("%s: heartbeat failed: %s", self.name, words)
                 delay = min(self._interval, RETRY_INTERVAL)
                 self._note_failure()
                 continue
@@ -156,6 +160,7 @@ class Registration:
                 self._heard_at = heard_at
             if self.outage is not None and "to" not in self.outage:
                 log.info("%s: heartbeat works again", self.name)
+                self._failures.end()
                 self._beats["outage"] = {**self.outage, "to": write_instant(time.time())}
                 self._steady_since = time.monotonic()
             delay = self._interval
