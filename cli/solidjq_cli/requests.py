@@ -309,6 +309,7 @@ class Request:
             self.terms,
             size,
             retry,
+            operation,
             patience=patience,
             began=lambda jobs: note(
                 f"canary: retried {count_of(jobs, 'job')}; waiting until {'it has' if jobs == 1 else 'they have'} ended"
@@ -317,12 +318,15 @@ class Request:
         if not outcome.safe:
             for line in self.refusals.words():
                 note(line)
+            have = "has" if outcome.waiting == 1 else "have"
             why = (
                 f"{outcome.died:,} of {outcome.jobs:,} died again"
                 if outcome.died
-                else f"{outcome.waiting:,} of {outcome.jobs:,} have not ended yet"
+                else f"{outcome.waiting:,} of {outcome.jobs:,} {have} not ended yet"
             )
-            note(f"canary: {why}; nothing else was retried. To take back what still waits: jq undo {operation.id}")
+            note(f"canary: {why}; nothing else was retried")
+            back = f"; to take back what still waits: jq undo {operation.id}" if outcome.waiting else ""
+            note(f"to see what became of them: jq operations show {operation.id}{back}")
             raise typer.Exit(Exit.PARTLY)
         if outcome.jobs:
             errors = f", {outcome.failed:,} with an error of {its(outcome.failed)} own" if outcome.failed else ""

@@ -21,13 +21,15 @@ from solidjq.queue import claim as queue_claim
 from solidjq.queue import endings, pauses
 from solidjq.queue.states import State
 from solidjq.recovery import bisect as recovery_bisect
-from solidjq.recovery.bisect import Fate, Round, Stage, TrialStanding, bisect, judge_round, most_deaths
+from solidjq.recovery.bisect import Round, Stage, TrialStanding, bisect, judge_round, most_deaths
+from solidjq.recovery.fates import Fate
 from solidjq.recovery.manners import Manner, unlike
 from solidjq.recovery.undo import undo
 from solidjq.settings.policy import Consent, Policy, PolicyFile
 from support.processes import add_process, add_worker_of, silence
 from support.program import Shell
 from support.queue import add_jobs, claim_all, plain_jobs, rows, state_of_each
+from support.recovery import retry_jobs
 from support.terminal import terminal
 
 # -- pure -------------------------------------------------------------------------------------------------------------
@@ -158,6 +160,17 @@ def test_it_goes_on_where_it_was(database: Database) -> None:
     last = run(database, ids, Quarantine(database, {ids[1]}))[-1]
     assert (last.stage, last.suspects) == (Stage.FOUND, (ids[1],))
     assert run(database, ids, lambda _: None) == [last], "the outcome stands, and nothing runs again"
+
+
+@pytest.mark.parametrize("verb", ["retry", "discard"])
+def test_a_killer_that_was_moved_since_stays_found(database: Database, verb: str) -> None:
+    *_, killer = ids = die_together(database, 4)
+    found = run(database, ids, Quarantine(database, {killer}))[-1]
+    assert (found.stage, found.suspects) == (Stage.FOUND, (killer,))
+    assert retry_jobs(database, [killer], Operation(verb), discard=verb == "discard").job_ids == [killer]
+    claim_all(database, add_process(database, "later"))
+    database.transact(endings.finish, tables.claimed.c.id > 0)
+    assert run(database, ids, lambda _: None) == [found]
 
 
 def test_a_round_that_was_taken_back_is_none(database: Database) -> None:

@@ -85,7 +85,8 @@ def test_a_canary_that_dies_stops_the_rest(database: Database, shell: Shell, nig
     die(database, silent=5000)
     _, told = run.communicate()
     assert run.returncode == 6
-    assert "canary: 1 of 2 died again" in told or "canary: 2 of 2 died again" in told
+    assert "jq: canary: 2 of 2 died again; nothing else was retried" in told.splitlines()
+    assert told.splitlines()[-1] == "jq: to see what became of them: jq operations show 1"  # none of them waits
     assert list(state_of_each(database).values()).count(State.FAILED) == 8
     assert len(rows(database, failures)) == 2
     assert night
@@ -120,7 +121,10 @@ def test_a_canary_that_ends_well_lets_the_rest_follow(
 def test_a_canary_that_nobody_runs_stops_too(database: Database, shell: Shell, night: list[int]) -> None:
     done = shell.run("retry", "--safe", "--canary", "1", "--wait", "0.2s", "--yes")
     assert done.returncode == 6
-    assert "1 of 1 have not ended yet; nothing else was retried" in done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        "jq: canary: 1 of 1 has not ended yet; nothing else was retried",
+        "jq: to see what became of them: jq operations show 1; to take back what still waits: jq undo 1",
+    ]
     assert list(state_of_each(database).values()).count(State.READY) == 1
     assert night
 

@@ -16,6 +16,7 @@ Read the files in this order:
 - ``stopping``: asks running jobs to stop.
 - ``plans``: the file of a plan, written by a dry run: its format, checksum and signature.
 - ``apply``: carries a plan out exactly as written.
+- ``fates``: which of the jobs that an operation put back to work died again.
 - ``canary``: a few retried jobs first; the rest follow if none of them dies.
 - ``bisect``: finds the job that kills its process by retrying halves of the suspects in quarantine.
 - ``manners``: whether the deaths of a bisect match those of its incident.

@@ -6,22 +6,22 @@ and the jobs on trial. A bisect that was interrupted continues from there, in wh
 
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 from math import ceil, log2
 
 from sqlalchemy import Connection, select
 
 from solidjq.batching import BATCH
 from solidjq.database.among import among
-from solidjq.database.tables import failed, failures, jobs, operations
+from solidjq.database.tables import failed, failures, operations
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
 from solidjq.ledger import operations as ledger_operations
 from solidjq.processes.attendance import Attendance, describe, how_to_spare, read_attendance
 from solidjq.processes.heartbeat import ALIVE_THRESHOLD
-from solidjq.queue.failed import is_death
+from solidjq.recovery.fates import Fate, fates_of
 from solidjq.recovery.retry import retry
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.settings.policy import BUILT_IN, Policy
@@ -55,14 +55,6 @@ class TrialStanding:
     died: tuple[int, ...] = ()  # jobs on trial whose process died
     deaths: int = 0  # rounds in which a process died
     operation_id: int | None = None  # the operation of the last round
-
-
-class Fate(Enum):
-    """The outcome of a job on trial."""
-
-    WAITING = auto()
-    ENDED = auto()  # it finished, failed with an error of its own, or was deleted
-    DIED = auto()  # its process died
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +230,10 @@ def _last_round(connection: Connection, incident: str) -> Round | None:
         .order_by(columns.id.desc())
     ).all()
     for row in rows:
-        moved = select(failures.c.job_id).where(failures.c.operation_id == row.id, failures.c.restored_by.is_(None))
-        if on_trial := connection.scalars(moved.order_by(failures.c.job_id)).all():
+        on_trial = fates_of(row.id).where(failures.c.restored_by.is_(None)).order_by(failures.c.job_id)
+        if fates := {job_id: Fate(fate) for job_id, fate, _ in connection.execute(on_trial)}:
             suspects, deaths = _recorded(row.id, row.filter)
-            return Round(suspects, deaths, _fates(connection, on_trial), row.id)
+            return Round(suspects, deaths, fates, row.id)
     return None
 
 
@@ -254,23 +246,3 @@ def _recorded(operation_id: int, chosen: str | None) -> tuple[tuple[int, ...], i
         f"operation {operation_id}, the last round of this bisect, does not record its suspects in a form that makes "
         f"sense; to begin again, take it back: jq undo {operation_id}"
     )
-
-
-def _fates(connection: Connection, job_ids: Sequence[int]) -> dict[int, Fate]:
-    """Return the fates of jobs whose failures were archived: a failure that exists now was written after the retry."""
-    rows = connection.execute(
-        select(jobs.c.id, jobs.c.finished_at, failed.c.id.label("failure_id"), is_death().label("died"))
-        .join_from(jobs, failed, failed.c.job_id == jobs.c.id, isouter=True)
-        .where(among(jobs.c.id, job_ids))
-    )
-    now = {row.id: row for row in rows}
-    fates: dict[int, Fate] = {}
-    for job_id in job_ids:
-        row = now.get(job_id)
-        if row is None or row.finished_at is not None:
-            fates[job_id] = Fate.ENDED
-        elif row.failure_id is None:
-            fates[job_id] = Fate.WAITING
-        else:
-            fates[job_id] = Fate.DIED if row.died else Fate.ENDED
-    return fates

@@ -2,18 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, select
 
-from solidjq.batching import in_batches
-from solidjq.database.among import among
-from solidjq.database.tables import failed, jobs
 from solidjq.database.transactions import Database
 from solidjq.errors import RefusedError
+from solidjq.ledger.operations import Operation
 from solidjq.processes.attendance import Attendance
-from solidjq.queue.failed import is_death
+from solidjq.recovery.fates import fates_of
 from solidjq.recovery.retry import plan
 from solidjq.recovery.terms import RetryTerms, Selection
 from solidjq.recovery.verdicts import Decision
@@ -50,6 +48,7 @@ def run(
     terms: RetryTerms,
     size: int,
     retry: Retry,
+    operation: Operation,
     *,
     patience: float,
     began: Callable[[int], object] = lambda _: None,
@@ -57,15 +56,15 @@ def run(
 ) -> Outcome:
     """Retry at most ``size`` jobs of the selection, at once, and watch them; the rest may follow if it is ``safe``.
 
-    ``retry`` carries the retry out. ``began`` is called with the number of jobs that were retried, unless that is 0.
-    Waits at most ``patience`` seconds.
+    ``retry`` carries the retry out, as this operation, which has moved nothing before. ``began`` is called with the
+    number of jobs that were retried, unless that is 0. Waits at most ``patience`` seconds.
     """
     batches = retry(*_of_canary(selection, terms, size))
-    job_ids = [decision.job_id for batch in batches for decision in batch if decision.verdict.moves]
-    if not job_ids:
+    count = sum(decision.verdict.moves for batch in batches for decision in batch)
+    if not count or operation.id is None:
         return Outcome()
-    began(len(job_ids))
-    return watch(database, job_ids, patience, sleep=sleep)
+    began(count)
+    return watch(database, operation.id, patience, sleep=sleep)
 
 
 def refuse_if_vain(
@@ -95,27 +94,20 @@ def _of_canary(selection: Selection, terms: RetryTerms, size: int) -> tuple[Sele
 
 
 def watch(
-    database: Database, job_ids: Collection[int], patience: float, *, sleep: Callable[[float], object] = time.sleep
+    database: Database, operation_id: int, patience: float, *, sleep: Callable[[float], object] = time.sleep
 ) -> Outcome:
-    """Wait until every job has ended, one has died, or ``patience`` seconds are over; return the outcome."""
+    """Wait until every job of the operation has ended, one has died, or ``patience`` seconds are over."""
     deadline = time.monotonic() + patience
     while True:
         with database.read() as connection:
-            outcome = count_outcomes(connection, job_ids)
+            outcome = count_outcomes(connection, operation_id)
         if outcome.died or not outcome.waiting or time.monotonic() >= deadline:
             return outcome
         sleep(min(POLL, max(0.0, deadline - time.monotonic())))
 
 
-def count_outcomes(connection: Connection, job_ids: Collection[int]) -> Outcome:
-    """Count how many of these jobs wait or run, died, failed and ended."""
-    died = all_failed = unfinished = 0
-    for batch in in_batches(job_ids):
-        failures = select(func.count()).where(among(failed.c.job_id, batch))
-        died += connection.scalar(failures.where(is_death())) or 0
-        all_failed += connection.scalar(failures) or 0
-        unfinished += (
-            connection.scalar(select(func.count()).where(among(jobs.c.id, batch), jobs.c.finished_at.is_(None))) or 0
-        )
-    waiting = unfinished - all_failed
-    return Outcome(waiting, died, all_failed - died, len(job_ids) - waiting - all_failed)
+def count_outcomes(connection: Connection, operation_id: int) -> Outcome:
+    """Count how many of the operation's jobs wait or run, died, failed and ended."""
+    fates = fates_of(operation_id).subquery("fates")
+    counts = connection.execute(select(fates.c.fate, func.count().label("jobs")).group_by(fates.c.fate))
+    return Outcome(**{row.fate: row.jobs for row in counts})
