@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import Connection, insert
 
 from solidjq import Database
 from solidjq.database.tables import failures
@@ -14,19 +14,12 @@ from solidjq.ledger.operations import Operation
 from solidjq.recovery import undo as recovery_undo
 from solidjq.recovery.rests import Rests
 from solidjq.recovery.undo import GONE, NARROWEST, WIDEST, next_width
+from support.reads import rows_read
 
 T = TypeVar("T")
 
 ARCHIVED = {"queue_name": "default", "class_name": "MailJob", "error": "x" * 200, "priority": 0}
 READ_BY_A_JOB = 10  # by all statements of an undo
-
-
-def rows_read(connection: Connection) -> int:
-    """Return how many archived failures this transaction has read; on MariaDB, how many rows this session has."""
-    if connection.dialect.name == "postgresql":
-        counted = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = :name"
-        return int(connection.scalar(text(counted), {"name": failures.name}) or 0)
-    return sum(int(row[1]) for row in connection.execute(text("SHOW SESSION STATUS LIKE 'Handler_read%'")))
 
 
 class Counting(Rests):
@@ -38,9 +31,9 @@ class Counting(Rests):
 
     def transact(self, move: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         def counted(connection: Connection) -> T:
-            before = rows_read(connection)
+            before = rows_read(connection, failures)
             moved = move(connection, *args, **kwargs)
-            self.read += rows_read(connection) - before
+            self.read += rows_read(connection, failures) - before
             return moved
 
         return super().transact(counted)

@@ -1,6 +1,7 @@
 """Jobs in any state: the filter that selects them, and the list of them."""
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ T = TypeVar("T", "JobId", JobView)
 
 PAGE = 1000
 PAGE_OF_IDS = 10_000
+WINDOW = 10_000  # executions whose jobs are looked through at once
 UNFINISHED = tuple(EXECUTIONS)
 
 
@@ -87,9 +89,9 @@ def list_jobs(
         listed = [view for each in ids if (view := views.get(each)) is not None and state in view.states]
         return len(ids), ids[-1] if ids else 0, listed
 
-    return _merged(
-        [_pages(database, state, chosen, after, PAGE, read) for state in dict.fromkeys(chosen.states)], limit
-    )
+    size = PAGE if limit is None else min(PAGE, max(limit, 1))
+    states = dict.fromkeys(chosen.states)
+    return _merged([_pages(database, state, chosen, after, size, read) for state in states], limit)
 
 
 def list_job_ids(
@@ -101,8 +103,9 @@ def list_job_ids(
         ids = read_ids(connection, page, descending=True)
         return len(ids), ids[-1] if ids else 0, list(map(JobId, ids))
 
+    size = PAGE_OF_IDS if limit is None else min(PAGE_OF_IDS, max(limit, 1))
     states = dict.fromkeys(chosen.states)
-    return _merged([_pages(database, state, chosen, after, PAGE_OF_IDS, read) for state in states], limit)
+    return _merged([_pages(database, state, chosen, after, size, read) for state in states], limit)
 
 
 def _merged(states: Sequence[Iterator[T]], limit: int | None) -> Iterator[T]:
@@ -132,17 +135,64 @@ def _pages(
 
     ``read`` gets the query for the ids of a page; it returns how many ids there are, the last one, and the jobs.
     """
-    column = id_column(state)
     for part in _parts(chosen):
         below = after
+        windows = 0 if part is not None else _windows(state, chosen)
         while True:
-            query = ids_in(state, chosen, part).order_by(column.desc()).limit(size)
             with database.read() as connection:
-                count, last, page = read(connection, state, query if below is None else query.where(column < below))
+                window = _window(connection, state, below) if windows else None
+                query = _ids_below(state, chosen, part, below) if window is None else window.matching(chosen)
+                count, last, page = read(connection, state, query.limit(size))
             yield from page
-            if count < size:
+            if count == size:
+                below = last
+            elif window is None or window.is_last:
                 break
-            below = last
+            else:
+                below, windows = window.lowest, windows - 1
+
+
+def _ids_below(state: State, chosen: JobFilter, part: Sequence[int] | None, below: int | None) -> Select[int]:
+    column = id_column(state)
+    query = ids_in(state, chosen, part).order_by(column.desc())
+    return query if below is None else query.where(column < below)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The newest executions of a state below some job id, ``WINDOW`` of them at most, and the ids that they span."""
+
+    ids: ColumnElement[int]
+    lowest: int
+    highest: int
+    is_last: bool  # whether the state has no older ones
+
+    def matching(self, chosen: JobFilter) -> Select[int]:
+        """Select the ids of those whose job matches the filter, the newest first."""
+        span = jobs.c.id.between(self.lowest, self.highest)
+        query = select(self.ids).join(jobs, jobs.c.id == self.ids).where(span, *conditions_of(chosen))
+        return query.order_by(self.ids.desc())
+
+
+def _windows(state: State, chosen: JobFilter) -> float:
+    """Return in how many windows to look for the jobs of a page before the planner of the database chooses its way.
+
+    PostgreSQL takes the jobs that it looks for to be spread evenly over the table of jobs, and reads that from the
+    newest job on: all jobs that finished since the newest failure, for a page of failed jobs. If hardly any job of the
+    state matches, an index of the jobs can be the better way, but there is none of what is in their arguments.
+    """
+    if state is State.FINISHED or chosen.processes or chosen.hosts or next(conditions_of(chosen), None) is None:
+        return 0
+    return math.inf if chosen.argument else 1
+
+
+def _window(connection: Connection, state: State, below: int | None) -> _Window | None:
+    """Return the next window; None if there is no execution below this job id."""
+    column = id_column(state)
+    newest = select(column.label("job_id")).order_by(column.desc()).limit(WINDOW)
+    ids = (newest if below is None else newest.where(column < below)).subquery().c.job_id
+    lowest, highest, count = connection.execute(select(func.min(ids), func.max(ids), func.count())).one()
+    return _Window(ids, lowest, highest, count < WINDOW) if count else None
 
 
 def _parts(chosen: JobFilter) -> Iterator[Sequence[int] | None]:
