@@ -92,6 +92,12 @@ class OutOfResourcesError(DatabaseError):
     scope = Scope.ALL
 
 
+class StorageError(DatabaseError):
+    """The server cannot read or write its files."""
+
+    scope = Scope.ALL
+
+
 class TookTooLongError(DatabaseError):
     """A statement reached its time limit and was cancelled."""
 

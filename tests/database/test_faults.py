@@ -1,11 +1,14 @@
 """What a driver's error means, and whether it is about a few rows or about the whole server."""
 
 import sqlite3
+import threading
 import uuid
+from types import SimpleNamespace
 
 import psycopg
 import pymysql
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
 from solidjq import Database
@@ -17,14 +20,23 @@ from solidjq.errors import (
     DatabaseError,
     DatabaseUnreachableError,
     LockedError,
+    NotAQueueError,
     OutOfResourcesError,
     Scope,
+    StorageError,
     TookTooLongError,
     ValueRefusedError,
 )
 from support.servers import execute
+from support.waiting import PATIENCE, until
 
 POSTGRESQL, MYSQL, SQLITE = "postgresql+psycopg://nobody@/", "mysql+pymysql://nobody@localhost/", "sqlite:///nowhere"
+
+
+class NoTransactionIds(psycopg.errors.ProgramLimitExceeded):
+    """What PostgreSQL says near the wraparound of its transaction ids, in its own language."""
+
+    diag = SimpleNamespace(source_function="GetNewTransactionId", message_primary="keine Befehle", context=None)  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
@@ -38,11 +50,35 @@ POSTGRESQL, MYSQL, SQLITE = "postgresql+psycopg://nobody@/", "mysql+pymysql://no
         (POSTGRESQL, psycopg.errors.DiskFull("could not extend file"), OutOfResourcesError),
         (POSTGRESQL, psycopg.errors.InternalError_("could not write: Disk quota exceeded"), OutOfResourcesError),
         (POSTGRESQL, psycopg.errors.InternalError_("invalid memory alloc request size 1200000004"), DatabaseError),
+        (POSTGRESQL, psycopg.errors.ConfigurationLimitExceeded("temporary file size exceeds"), OutOfResourcesError),
+        (POSTGRESQL, psycopg.errors.ProgramLimitExceeded("index row size 3000 exceeds maximum"), ValueRefusedError),
+        (POSTGRESQL, NoTransactionIds("database is not accepting commands"), OutOfResourcesError),
+        (POSTGRESQL, psycopg.errors.IoError("could not fsync file"), StorageError),
+        (POSTGRESQL, psycopg.errors.IoError("could not extend file: No space left on device"), OutOfResourcesError),
+        (POSTGRESQL, psycopg.errors.UndefinedFile("could not open file"), StorageError),
+        (POSTGRESQL, psycopg.errors.IdleInTransactionSessionTimeout("terminating"), DatabaseUnreachableError),
+        (POSTGRESQL, psycopg.errors.IdleSessionTimeout("terminating connection"), DatabaseUnreachableError),
+        (POSTGRESQL, psycopg.errors.ProtocolViolation("query_wait_timeout"), DatabaseUnreachableError),
+        (POSTGRESQL, psycopg.errors.RaiseException("refused by a trigger"), DatabaseError),
         (POSTGRESQL, psycopg.errors.TooManyConnections("too many clients already"), DatabaseUnreachableError),
         (POSTGRESQL, psycopg.errors.UniqueViolation("duplicate key"), ValueRefusedError),
         (MYSQL, pymysql.err.InterfaceError(0, ""), DatabaseUnreachableError),
         (MYSQL, pymysql.err.OperationalError(2013, "Lost connection"), DatabaseUnreachableError),
         (MYSQL, pymysql.err.OperationalError(1040, "Too many connections"), DatabaseUnreachableError),
+        (MYSQL, pymysql.err.OperationalError(1927, "Connection was killed"), DatabaseUnreachableError),
+        (MYSQL, pymysql.err.OperationalError(4031, "disconnected because of inactivity"), DatabaseUnreachableError),
+        (MYSQL, pymysql.err.OperationalError(1053, "Server shutdown in progress"), DatabaseUnreachableError),
+        (MYSQL, pymysql.err.InternalError(1047, "WSREP has not yet prepared node"), DatabaseUnreachableError),
+        (MYSQL, pymysql.err.OperationalError(1317, "Query execution was interrupted"), TookTooLongError),
+        (MYSQL, pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), LockedError),
+        (MYSQL, pymysql.err.OperationalError(1290, "running with the --read-only option"), AccessDeniedError),
+        (MYSQL, pymysql.err.OperationalError(1836, "Running in read-only mode"), AccessDeniedError),
+        (MYSQL, pymysql.err.OperationalError(3170, "Memory capacity exceeded"), OutOfResourcesError),
+        (MYSQL, pymysql.err.OperationalError(1114, "The table is full"), OutOfResourcesError),
+        (MYSQL, pymysql.err.OperationalError(3101, "Plugin instructed the server to rollback"), ConflictError),
+        # A transaction that is too large for a cluster: half of it may not be.
+        (MYSQL, pymysql.err.OperationalError(1180, 'Got error 90 "Message too long" during COMMIT'), DatabaseError),
+        (MYSQL, pymysql.err.OperationalError(1197, "Multi-statement transaction required more"), DatabaseError),
         (MYSQL, pymysql.err.OperationalError(1021, "Disk full (/tmp/#sql)"), OutOfResourcesError),
         (MYSQL, pymysql.err.OperationalError(1206, "The total number of locks exceeds"), OutOfResourcesError),
         (MYSQL, pymysql.err.InternalError(1030, 'Got error 28 "No space left on device"'), OutOfResourcesError),
@@ -52,6 +88,12 @@ POSTGRESQL, MYSQL, SQLITE = "postgresql+psycopg://nobody@/", "mysql+pymysql://no
         (MYSQL, pymysql.err.OperationalError(3572, "could not be acquired immediately and NOWAIT is set"), LockedError),
         (MYSQL, pymysql.err.ProgrammingError(1064, "You have an error in your SQL syntax"), DatabaseError),
         (SQLITE, sqlite3.OperationalError("database is locked"), ConflictError),
+        (SQLITE, sqlite3.OperationalError("locking protocol"), ConflictError),
+        (SQLITE, sqlite3.OperationalError("database table is locked"), ConflictError),
+        (SQLITE, sqlite3.DatabaseError("database disk image is malformed"), NotAQueueError),
+        (SQLITE, sqlite3.OperationalError("attempt to write a readonly database"), AccessDeniedError),
+        (SQLITE, sqlite3.OperationalError("disk I/O error"), DatabaseUnreachableError),
+        (SQLITE, sqlite3.OperationalError("out of memory"), OutOfResourcesError),
         (SQLITE, sqlite3.OperationalError("database or disk is full"), OutOfResourcesError),
         (SQLITE, sqlite3.IntegrityError("interrupted, says a trigger"), ValueRefusedError),
         (SQLITE, sqlite3.OperationalError("near HELLO: syntax error"), DatabaseError),
@@ -165,3 +207,40 @@ def test_a_quota_of_the_user_concerns_all_rows(own: Database, kind: str) -> None
     finally:
         execute(own.url, f"DROP USER {user}@'%'")
         limited.close()
+
+
+def test_a_wraparound_is_named_with_what_to_do() -> None:
+    words = r"no room left: keine Befehle \(let an administrator VACUUM it"
+    with pytest.raises(OutOfResourcesError, match=words), Database(make_url(POSTGRESQL))._errors():
+        raise NoTransactionIds
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize("first", ["", "SELECT 1"])
+def test_a_session_that_is_ended_is_said_in_one_plain_line(database: Database, first: str) -> None:
+    """Of the first statement, which is sent with the BEGIN, the driver loses the server's own words."""
+    words: list[str] = []
+    reader = Database(database.url, name="to be ended")
+
+    def wait() -> None:
+        try:
+            with reader.read() as connection:
+                for statement in filter(None, (first, "SELECT pg_sleep(600)")):
+                    connection.execute(text(statement))
+        except DatabaseUnreachableError as error:
+            words.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    sleeping = "SELECT pid FROM pg_stat_activity WHERE application_name = 'to be ended' AND wait_event = 'PgSleep'"
+    with database.outside_transactions() as connection:
+        until(lambda: connection.scalar(text(sleeping)), "the statement runs")
+        connection.execute(text(f"SELECT pg_terminate_backend(({sleeping}))"))
+    thread.join(PATIENCE)
+    reader.close()
+    (said,) = words
+    assert said.endswith(
+        "terminating connection due to administrator command"
+        if first
+        else ": the server ended the connection: it was told to, or it stops or crashed; its log says which"
+    )
