@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from solidjq.queue.jobs import JobView
 
+MOST_UNFAILED = 10  # jobs that a list names because they have not failed
+
 IdsArgument = Annotated[
     list[str],
     typer.Argument(
@@ -81,13 +83,29 @@ def report_missing(jobs: Mapping[str, Sequence[JobView]], served: Collection[int
             note(f"no job {text}")
         elif not any(view.job_id in served for view in views):
             unserved = True
-            view = views[-1]
-            states = "+".join(state.value for state in view.states) or "in no state"
-            if "failed" in states:
-                note(f"job {view.job_id} was not taken: the filter or --limit leaves it out, or somebody was faster")
-            else:
-                note(f"job {view.job_id} is {states}, not failed")
+            taken = f"job {views[-1].job_id} was not taken: the filter or --limit leaves it out, or somebody was faster"
+            note(_unfailed(views) or taken)
     if unserved or held_back or (missing and served):
         raise typer.Exit(Exit.PARTLY)
     if missing:
         raise typer.Exit(Exit.NO_SUCH_JOB)
+
+
+def note_unfailed(jobs: Mapping[str, Sequence[JobView]]) -> bool:
+    """Say of the jobs with these ids that have not failed in which state they are; return whether there are any."""
+    sentences = [words for views in jobs.values() if views and (words := _unfailed(views)) is not None]
+    for words in sentences[:MOST_UNFAILED]:
+        note(words)
+    if (left := len(sentences) - MOST_UNFAILED) > 0:
+        note(f"{left:,} more of the jobs that you named have not failed")
+    return bool(sentences)
+
+
+def _unfailed(views: Sequence[JobView]) -> str | None:
+    """Return in which state the newest of these jobs is; None if it, or another of them, has failed."""
+    from solidjq.queue.states import State  # noqa: PLC0415
+
+    if any(State.FAILED in view.states for view in views):
+        return None
+    states = "+".join(state.value for state in views[-1].states) or "in no state"
+    return f"job {views[-1].job_id} is {states}, not failed"

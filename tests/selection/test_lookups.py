@@ -182,6 +182,26 @@ def test_an_incident_is_shown_and_listed_beside_other_names(shell: Shell, scene:
     assert ids_of(shell, "failed", "list", one, "--class", "B") == scene.here[2:]
 
 
+@pytest.mark.sqlite_only
+def test_a_list_names_the_jobs_that_have_not_failed_as_a_retry_does(
+    database: Database, shell: Shell, scene: Scene
+) -> None:
+    ready, *more = add_jobs(database, *plain_jobs(12))
+    for names, listed, left in (
+        ([ready], [], [ready]),
+        ([ready, scene.other], [scene.other], [ready]),
+        ([ready, scene.here[0], "--class", "B"], [], [ready]),
+    ):
+        done = shell.run("failed", "list", *map(str, names), "-o", "ids")
+        assert (done.returncode, [int(line) for line in done.stdout.splitlines()]) == (0, listed)
+        assert done.stderr.splitlines() == [f"jq: job {job} is ready, not failed" for job in left]
+    done = shell.run("failed", "list", str(ready), "4711", "-o", "ids")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.splitlines() == [f"jq: job {ready} is ready, not failed", "jq: no job 4711"]
+    many = shell.run("failed", "list", *map(str, more), str(ready), "-o", "ids").stderr.splitlines()
+    assert (len(many), many[-1]) == (11, "jq: 2 more of the jobs that you named have not failed")
+
+
 def test_a_retry_of_an_incident_asks_as_one_of_a_filter_does(database: Database, shell: Shell, scene: Scene) -> None:
     one, other = scene.incidents
     for options in ([one], [one, str(scene.other)], ["--group", GROUP], ["--host", "worker-1*"]):

@@ -11,7 +11,7 @@ from solidjq_cli import diff_options, failed_list, options, paging, selection, s
 from solidjq_cli.columns.failures import failure_detail_fields, failure_fields
 from solidjq_cli.diff_options import TimeOptions
 from solidjq_cli.exits import Exit
-from solidjq_cli.ids import OptionalIdsArgument, read_ids, report_missing
+from solidjq_cli.ids import OptionalIdsArgument, note_unfailed, read_ids, report_missing
 from solidjq_cli.render import Output, details, drawn, ids_suffice, note, records
 from solidjq_cli.screens import screen, shows_arguments
 from solidjq_cli.selection import FilterOptions
@@ -74,9 +74,10 @@ def list_failed(
             failed_list.next_page(oldest, older)
     else:
         shown = _list_for_scripts(opened, chosen, limit, page_after, output, empty)
+    unfailed = page_after is None and note_unfailed(resolved.jobs)
     if shown:
         selection.note_unknown_names(opened, chosen)
-    elif page_after is None and not missing:
+    elif page_after is None and not missing and not unfailed:
         selection.explain(opened, chosen)
     report_missing(missing, range(shown))
 
