@@ -1,5 +1,6 @@
 """One row that the database refuses, by a trigger say, keeps no other from a release, a dispatch or a maintenance."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -108,3 +109,36 @@ def test_a_semaphore_that_is_refused_keeps_a_dispatcher_from_no_maintenance(data
     with refusing(database, kind, "DELETE", semaphores.name, f"OLD.{column} = 'A/a'", UNKNOWN):
         dispatcher._maintain_concurrency(100)
     assert list(state_of_each(database).values()) == [State.READY, State.BLOCKED, State.READY, State.READY]
+
+
+@pytest.mark.only_on("postgresql", "mariadb")
+def test_a_semaphore_that_is_locked_keeps_no_other_job_from_a_dispatcher(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor another key from its maintenance: PostgreSQL would wait for ever, and nothing be dispatched meanwhile."""
+    limits = {"A": Limit(2)}
+    monkeypatch.setattr("solidjq.registry.limits", lambda: limits)
+    keys = ("A/a", "A/b", None)
+    new = [NewJob(class_name="A", concurrency_key=key, limit=key and Limit(2)) for key in keys]
+    add_jobs(database, *new)
+    bad, *others = add_jobs(database, *(replace(one, at=LATER) for one in new))
+    with database.write() as connection:
+        connection.execute(update(scheduled).values(scheduled_at=ago(60)))
+    waiting = add_jobs(database, *(one for one in new[:2] for _ in range(2)))
+    with database.write() as connection:
+        connection.execute(update(blocked).values(expires_at=ago(60)))
+        connection.execute(update(semaphores).values(value=2))
+    dispatcher = object.__new__(Dispatcher)
+    dispatcher.database, dispatcher.name = Database(database.url, lock_timeout=1), "dispatcher"
+    with database.write() as connection:
+        connection.execute(select(semaphores).where(semaphores.c.key == "A/a").with_for_update())
+        assert sorted(dispatcher._dispatch(10)) == others
+        assert dispatcher._passed == {bad}
+        assert dispatcher._dispatch(10) == []
+        dispatcher._maintain_concurrency(10)
+    states = state_of_each(database)
+    assert [states[job_id] for job_id in waiting].count(State.BLOCKED) == 1
+    assert states[bad] is State.SCHEDULED
+    dispatcher._passed = frozenset()
+    assert dispatcher._dispatch(10) == [bad]
+    dispatcher.database.close()

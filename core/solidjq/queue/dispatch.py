@@ -10,7 +10,7 @@ from solidjq.database.among import among
 from solidjq.database.deletions import delete_by_id
 from solidjq.database.tables import jobs, scheduled
 from solidjq.database.times import utcnow
-from solidjq.queue.concurrency import NO_LIMITS, KeyAndLimit, Limits, admit
+from solidjq.queue.concurrency import NO_LIMITS, KeyAndLimit, Limits, admit, locked_keys
 from solidjq.queue.executions import make_ready
 from solidjq.queue.refused import all_but_refused
 
@@ -31,19 +31,25 @@ def dispatch(
 
 def dispatch_but_refused(
     connection: Connection, limit: int, limits: Limits = NO_LIMITS, *, passed: Collection[int] = ()
-) -> tuple[list[int], dict[int, DBAPIError]]:
+) -> tuple[list[int], dict[int, DBAPIError], set[int]]:
     """Dispatch as ``dispatch`` does, but jobs that the database refuses, by a trigger say, stay scheduled.
 
-    Returns the ids of the jobs that moved, and the error of each job that was refused. If more than ``MOST_REFUSED``
-    are and none moves, the database refuses them all: the error is raised.
+    So do those of whose concurrency key another transaction has locked the semaphore: nothing is waited for. Returns
+    the ids of the jobs that moved, the error of each job that was refused, and the ids of those whose key is locked. If
+    more than ``MOST_REFUSED`` are refused and none moves, the database refuses them all: the error is raised.
     """
     due = _lock_due(connection, limit, limits, passed)
-    return all_but_refused(
+    keyed = select(jobs.c.id, jobs.c.concurrency_key).where(among(jobs.c.id, due), jobs.c.concurrency_key.is_not(None))
+    key_of: dict[int, str] = {row.id: row.concurrency_key for row in connection.execute(keyed)}
+    locked = locked_keys(connection, set(key_of.values()))
+    left = {job_id for job_id, key in key_of.items() if key in locked}
+    moved, refused = all_but_refused(
         connection,
-        list(due),
+        [job_id for job_id in due if job_id not in left],
         lambda part: _dispatch(connection, {job_id: due[job_id] for job_id in part}, limits),
         most=MOST_REFUSED,
     )
+    return moved, refused, left
 
 
 def _lock_due(connection: Connection, limit: int, limits: Limits, passed: Collection[int]) -> dict[int, int]:

@@ -8,19 +8,23 @@ from contextlib import contextmanager
 from solidjq import registry
 from solidjq.batching import in_batches
 from solidjq.database.faults import words_of
-from solidjq.errors import DatabaseError, concerns_rows
+from solidjq.errors import DatabaseError, LockedError, concerns_all, concerns_rows
 from solidjq.queue import dispatch, slot_maintenance
 from solidjq.runtime.child import Child
+from solidjq.text import first_of
 
 log = logging.getLogger("solidjq")
 
 PASSED_FOR = 60.0  # seconds until jobs that the database refused to dispatch are tried again
+MOST_NAMED = 20  # job ids that one log line names
 MOST_PASSED = 1000  # jobs; then the database refuses them all
 LOOK_AGAIN = 2.0  # seconds; a Rails worker ends a job and gives its slot back in two transactions
 
 
 class Dispatcher(Child):
     """One is enough for a queue; several do no harm."""
+
+    LOCK_TIMEOUT = 2.0  # then what others have locked is left, and the rest goes on
 
     _next_maintenance = 0.0
     _refill_at = 0.0
@@ -53,19 +57,28 @@ class Dispatcher(Child):
         return 0.0 if len(moved) == size else self.config.dispatcher_polling_interval
 
     def _dispatch(self, size: int) -> list[int]:
-        """Dispatch one batch. Jobs that the database refuses keep no other: they are passed over for a while."""
+        """Dispatch one batch. Jobs that the database refuses keep no other: they are passed over for a while.
+
+        So are those whose concurrency key another transaction has locked for long.
+        """
         limits = registry.limits()
         try:
             return self.database.transact(dispatch.dispatch, size, limits, passed=self._passed)
         except DatabaseError as error:
-            if not concerns_rows(error) or len(self._passed) >= MOST_PASSED:
+            waited = isinstance(error, LockedError)
+            if not (waited or concerns_rows(error)) or len(self._passed) >= MOST_PASSED:
                 raise
-        moved, refused = self.database.transact(dispatch.dispatch_but_refused, size, limits, passed=self._passed)
+        moved, refused, locked = self.database.transact(
+            dispatch.dispatch_but_refused, size, limits, passed=self._passed
+        )
         for job_id, refusal in refused.items():
             log.error("%s: job %d stays scheduled: the database refused: %s", self.name, job_id, words_of(refusal))
+        if waited and locked:
+            ids = first_of(sorted(locked), MOST_NAMED)
+            log.warning("%s: stay scheduled, since others have locked their concurrency keys: jobs %s", self.name, ids)
         if not self._passed:
             self._try_again_at = time.monotonic() + PASSED_FOR
-        self._passed |= refused.keys()
+        self._passed |= refused.keys() | (locked if waited else set())
         return moved
 
     def _maintain_concurrency(self, size: int) -> None:
@@ -89,7 +102,7 @@ class Dispatcher(Child):
             try:
                 self.database.transact(slot_maintenance.refill, keys, limits)
             except DatabaseError as error:
-                if not concerns_rows(error):
+                if concerns_all(error):
                     raise
                 for key in keys:
                     with self._passing_over(key):
@@ -97,10 +110,10 @@ class Dispatcher(Child):
 
     @contextmanager
     def _passing_over(self, key: str) -> Iterator[None]:
-        """Around the move of one key: if the database refuses it, the others are moved all the same."""
+        """Around the move of one key: if it is refused or locked, the others are moved all the same."""
         try:
             yield
         except DatabaseError as error:
-            if not concerns_rows(error):
+            if concerns_all(error):
                 raise
             log.error("%s: slots of %s are not maintained: %s", self.name, key, error)  # noqa: TRY400
