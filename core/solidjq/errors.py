@@ -74,6 +74,10 @@ class ConflictError(DatabaseError):
     scope = Scope.ALL
 
 
+class BusyError(ConflictError):
+    """Another connection wrote to an SQLite file for as long as a writer waits, so this transaction did not begin."""
+
+
 class LockedError(ConflictError):
     """A row or a table was locked by another transaction, so this one was rolled back."""
 

@@ -17,10 +17,12 @@ from sqlalchemy import Connection, Transaction, select
 from solidjq.database.tables import claimed
 from solidjq.errors import (
     ArgumentsError,
+    BusyError,
     Cancelled,
     ClaimLostError,
     ConflictError,
     DatabaseUnreachableError,
+    LockedError,
     StepError,
     Stopping,
     TookTooLongError,
@@ -37,6 +39,7 @@ log = logging.getLogger("solidjq")
 
 CHECKPOINT_INTERVAL = 5.0  # seconds from one checkpoint of a step to the next, unless the step says otherwise
 PATIENCE = 0.05  # seconds that a checkpoint may wait for those of other jobs, and at most a hundredth of its interval
+OWN_TRANSACTION = "if this job has a transaction open there, give its connection: advance(..., connection=connection)"
 R = TypeVar("R")
 
 
@@ -250,7 +253,7 @@ class Steps:
             arguments = with_marks(with_progress(by.claim.arguments or "", self.progress), self._marks)
             self._is_marked = True
             if connection is None:
-                held = by.checkpoints.save(by.claim, arguments, self._patience)
+                held = self._save_alone(by, arguments)
             else:
                 held = save_within(connection, by.checkpoints.process_id, by.claim, arguments)
             if not held:
@@ -258,6 +261,12 @@ class Steps:
         self._saved_at = time.monotonic()
         if connection is None:
             self._saved, self._saved_marks = self.progress, self._marks
+
+    def _save_alone(self, by: ClaimedBy, arguments: str) -> bool:
+        try:
+            return by.checkpoints.save(by.claim, arguments, self._patience)
+        except (BusyError, LockedError) as error:
+            raise type(error)(f"{error}; {OWN_TRANSACTION}") from error
 
     @property
     def _patience(self) -> float:

@@ -16,6 +16,7 @@ from solidjq.database.faults import OF_ROWS, Fault
 from solidjq.database.transactions import _TRANSLATIONS
 from solidjq.errors import (
     AccessDeniedError,
+    BusyError,
     ConflictError,
     DatabaseError,
     DatabaseUnreachableError,
@@ -87,9 +88,9 @@ class NoTransactionIds(psycopg.errors.ProgramLimitExceeded):
         (MYSQL, pymysql.err.OperationalError(1213, "Deadlock found"), ConflictError),
         (MYSQL, pymysql.err.OperationalError(3572, "could not be acquired immediately and NOWAIT is set"), LockedError),
         (MYSQL, pymysql.err.ProgrammingError(1064, "You have an error in your SQL syntax"), DatabaseError),
-        (SQLITE, sqlite3.OperationalError("database is locked"), ConflictError),
+        (SQLITE, sqlite3.OperationalError("database is locked"), BusyError),
         (SQLITE, sqlite3.OperationalError("locking protocol"), ConflictError),
-        (SQLITE, sqlite3.OperationalError("database table is locked"), ConflictError),
+        (SQLITE, sqlite3.OperationalError("database table is locked"), BusyError),
         (SQLITE, sqlite3.DatabaseError("database disk image is malformed"), NotAQueueError),
         (SQLITE, sqlite3.OperationalError("attempt to write a readonly database"), AccessDeniedError),
         (SQLITE, sqlite3.OperationalError("disk I/O error"), DatabaseUnreachableError),

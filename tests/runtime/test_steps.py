@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,7 @@ from sqlalchemy import Connection, insert, select, update
 from solidjq import ClaimLostError, Database, NewJob, StepError, Stopping, current_job, job
 from solidjq.database.tables import jobs, pauses
 from solidjq.database.times import utcnow
-from solidjq.errors import DatabaseUnreachableError
+from solidjq.errors import BusyError, DatabaseUnreachableError
 from solidjq.processes import pruning
 from solidjq.queue import checkpoints, endings
 from solidjq.queue.checkpoint_groups import CheckpointGroups
@@ -356,6 +358,61 @@ def test_a_connection_to_another_database_is_no_lost_claim(long_job: LongJob, ow
             step.advance(to=1, connection=connection)
 
     assert "StepError: the connection that the checkpoint of job" in long_job.fails(body)
+
+
+@pytest.mark.sqlite_only
+def test_a_checkpoint_beside_the_jobs_own_transaction_says_so_at_once(
+    long_job: LongJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would wait for itself. What it was to save is saved when the step ends."""
+
+    def body() -> None:
+        with current_job().step("import", checkpoint_interval=0) as step:
+            with long_job.database.write() as connection:
+                write_effect(connection, 1)
+                step.advance(to=1)
+            assert long_job.progress == NO_PROGRESS
+
+    assert long_job.run(body).error is None
+    assert "this thread has a transaction open that writes to it" in caplog.text
+    assert "give its connection: advance(..., connection=connection)" in caplog.text
+    assert long_job.progress == Progress(("import",))
+    assert len(effects(long_job.database)) == 1
+
+
+@pytest.mark.sqlite_only
+def test_a_checkpoint_waits_once_for_a_busy_file(
+    long_job: LongJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that is not ours writes: perhaps the job's own."""
+    monkeypatch.setattr("solidjq.database.engines.BUSY_TIMEOUT", 0.05)
+    long_job.groups = CheckpointGroups(Database(long_job.database.url), long_job.process)
+    begun: list[Database] = []
+    write = Database.write
+
+    def counting(database: Database) -> AbstractContextManager[Connection]:
+        begun.append(database)
+        return write(database)
+
+    def body() -> None:
+        with (
+            closing(sqlite3.connect(str(long_job.database.url.database), isolation_level=None)) as own,
+            current_job().step("import", checkpoint_interval=0) as step,
+        ):
+            own.execute("BEGIN IMMEDIATE")
+            with monkeypatch.context() as patch:
+                patch.setattr(Database, "write", counting)
+                step.advance(to=1)
+                assert len(begun) == 1
+                with pytest.raises(BusyError, match="give its connection"):
+                    current_job().checkpoint()
+                assert len(begun) == 2
+            own.execute("COMMIT")
+
+    assert long_job.run(body).error is None
+    assert caplog.text.count("give its connection: advance(..., connection=connection)") == 1
+    assert long_job.progress == Progress(("import",))
+    long_job.groups.database.close()
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ class Fault(Enum):
     DENIED = auto()
     READ_ONLY = auto()  # the server, or this transaction, takes no writes
     CONFLICT = auto()
+    BUSY = auto()  # another connection writes to the SQLite file
     LOCKED = auto()  # by another transaction, for longer than this session waits
     NOT_PREPARED = auto()  # the session lacks a statement that was prepared, or has another of its name: it is shared
     NO_TRANSACTIONS = auto()  # a pooler that gives each statement another session
@@ -144,8 +145,8 @@ _SQLITE_FAULTS = (
     ("image is malformed", Fault.NOT_A_DATABASE),
     ("malformed database schema", Fault.NOT_A_DATABASE),
     ("readonly database", Fault.DENIED),
-    ("database is locked", Fault.CONFLICT),
-    ("database table is locked", Fault.CONFLICT),
+    ("database is locked", Fault.BUSY),
+    ("database table is locked", Fault.BUSY),
     ("locking protocol", Fault.CONFLICT),  # several programs open the write-ahead log at once
     ("database schema has changed", Fault.CONFLICT),
     ("out of memory", Fault.RESOURCES),

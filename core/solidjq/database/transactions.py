@@ -1,6 +1,8 @@
 """Transactions: the only place where one is opened, and where a driver's error becomes one of ours."""
 
+import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +22,7 @@ from solidjq.database.hot import HotStatement
 from solidjq.database.times import clock
 from solidjq.errors import (
     AccessDeniedError,
+    BusyError,
     ConflictError,
     DatabaseError,
     DatabaseUnreachableError,
@@ -46,6 +49,8 @@ GRACE = 0.5  # seconds more until a glance closes its connection: the server's o
 ATTEMPTS = 8  # of one move, if deadlocks or a busy database end each
 
 LEAST_GLANCE = 0.01  # seconds: with less time left no look is begun
+
+_WRITERS: set[tuple[int, str]] = set()  # threads, each with the SQLite file that it writes to
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +91,8 @@ class Database:
         except (ValueError, TypeError, ArgumentError) as error:
             raise UsageError(f"an option of the database's URL cannot be used: {one_line(str(error))}") from error
         self._is_guarded = False
+        # Of SQLite, where one connection writes at a time.
+        self._file = os.path.realpath(url.database or "") if url.get_backend_name() == "sqlite" else None
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._reader = engine
         self._writer = engine.execution_options(**{engines.WRITES: True})
@@ -105,13 +112,31 @@ class Database:
         """Open a transaction that may write; it commits at the end of the block, and rolls back if the block raises.
 
         Raises RefusedError if the database is opened read-only, or a superuser would run the code of another role;
-        AccessDeniedError if a MySQL server is set read-only, even where this user could write all the same.
+        AccessDeniedError if a MySQL server is set read-only, even where this user could write all the same; LockedError
+        if this thread has another transaction open that writes to the same SQLite file.
         """
         self.require_writable()
         self._require_own_prefix()
-        with self._errors(), engines.transaction(self._writer) as connection:
+        with self._errors(), self._only_writer_of_thread(), engines.transaction(self._writer) as connection:
             self._guard(connection)
             yield connection
+
+    @contextmanager
+    def _only_writer_of_thread(self) -> Iterator[None]:
+        """Raise LockedError if this thread writes to this SQLite file already: it would wait for itself."""
+        if self._file is None:
+            yield
+            return
+        writer = (threading.get_ident(), self._file)
+        if writer in _WRITERS:
+            raise LockedError(
+                f"{self} is busy: this thread has a transaction open that writes to it; use its connection"
+            )
+        _WRITERS.add(writer)
+        try:
+            yield
+        finally:
+            _WRITERS.discard(writer)
 
     def _guard(self, connection: Connection) -> None:
         """Before the first write, check whose code the tables run, and whether the server is to be written to.
@@ -148,26 +173,33 @@ class Database:
 
         Not after LockedError: a lock that was not released while a statement waited for it may be held for long.
         """
-        return self._again(self.write, move, *args, **kwargs)
+        return self._again(self.write, LockedError, move, *args, **kwargs)
+
+    def transact_briefly(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one move as ``transact`` does, but wait for a busy SQLite file only once, for the busy timeout.
+
+        For what can be tried again later. Raises BusyError.
+        """
+        return self._again(self.write, (LockedError, BusyError), move, *args, **kwargs)
 
     def execute(self, statement: HotStatement[Any], /, **values: Any) -> Sequence[Row[Any]]:
         """Execute a hot statement as a transaction of its own, in one round trip; again after a deadlock."""
-        return self._again(self._alone, statement, **values)
+        return self._again(self._alone, LockedError, statement, **values)
 
     def count(self, statement: HotStatement[Any], /, **values: Any) -> int:
         """Execute a hot UPDATE or DELETE as ``execute`` does; return how many rows it found."""
-        return self._again(self._alone, statement.count, **values)
+        return self._again(self._alone, LockedError, statement.count, **values)
 
     def each_alone(self, move: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a move of which each statement is a transaction of its own; again after a deadlock."""
-        return self._again(self._alone, move, *args, **kwargs)
+        return self._again(self._alone, LockedError, move, *args, **kwargs)
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
         """Open a connection for one statement that is a transaction by itself."""
         self.require_writable()
         self._require_own_prefix()
-        with self._errors(), self._writer.connect() as connection:
+        with self._errors(), self._only_writer_of_thread(), self._writer.connect() as connection:
             if poolers.needs_transaction(connection):
                 with connection.begin():
                     self._guard(connection)
@@ -180,6 +212,7 @@ class Database:
     def _again(
         self,
         connected: Callable[[], AbstractContextManager[Connection]],
+        raised: type[ConflictError] | tuple[type[ConflictError], ...],
         move: Callable[Concatenate[Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
@@ -188,7 +221,7 @@ class Database:
             try:
                 with connected() as connection:
                     return move(connection, *args, **kwargs)
-            except LockedError:
+            except raised:
                 raise
             except ConflictError:
                 # At random, so that two programs in a deadlock do not meet again.
@@ -231,7 +264,7 @@ class Database:
         """
         self.require_writable()
         self._require_own_prefix()
-        with self._errors(), self._reader.connect() as connection:
+        with self._errors(), self._only_writer_of_thread(), self._reader.connect() as connection:
             own = engines.without_transaction(connection)
             self._guard(own)
             yield own
@@ -346,6 +379,7 @@ _TRANSLATIONS: dict[Fault, tuple[type[DatabaseError], str]] = {
         "{database} takes no writes: {words}; if it is a standby, name its primary instead",
     ),
     Fault.CONFLICT: (ConflictError, "{database} is busy ({words}): the transaction was rolled back, try again"),
+    Fault.BUSY: (BusyError, "{database} is busy ({words}): the transaction was rolled back, try again"),
     Fault.LOCKED: (LockedError, "{database} is busy ({words}): the transaction was rolled back, try again"),
     Fault.NOT_PREPARED: (
         ConflictError,

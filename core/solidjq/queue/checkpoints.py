@@ -38,12 +38,12 @@ MOST_CHARACTERS = 64 * 1024  # of their arguments: MySQL reads them all once for
 def save(database: Database, process_id: int, claim: Claim, arguments: str) -> bool:
     """Write the arguments of a claimed job as ``save_within`` does, in a transaction of its own.
 
-    On PostgreSQL that is one round trip.
+    On PostgreSQL that is one round trip. A busy SQLite file is waited for once.
     """
     if database.writes_in_with:
         values = {"process_id": process_id, "claim_id": claim.id, "arguments": arguments}
         return database.count(save_arguments_locking, **values) == 1
-    return database.transact(save_within, process_id, claim, arguments)
+    return database.transact_briefly(save_within, process_id, claim, arguments)
 
 
 def save_within(connection: Connection, process_id: int, claim: Claim, arguments: str) -> bool:
@@ -64,7 +64,7 @@ def save_group(database: Database, process_id: int, arguments: Mapping[Claim, st
     if database.writes_in_with:
         values = _group_values(process_id, arguments)
         return {row.id for row in database.execute(save_group_locking, **values)}
-    return database.transact(save_group_within, process_id, arguments)
+    return database.transact_briefly(save_group_within, process_id, arguments)
 
 
 def save_group_within(connection: Connection, process_id: int, arguments: Mapping[Claim, str]) -> set[int]:
